@@ -1,0 +1,41 @@
+"""bgkit: what happens where a generator meets its safety filter, and how to train for the pair.
+
+The public names below are loaded when they are first used, so that ``import bgkit`` is quick.
+"""
+
+from importlib import import_module, metadata
+
+#: public name -> module that holds it
+_WHERE = {
+    "BgkitError": "errors",
+    "TrainConfig": "runs",
+    "make_config": "runs",
+    "load_run": "runs",
+    "compute_reward": "rewards",
+    "load_guard": "guards",
+    "load_utility": "utilities",
+    "load_policy": "policies",
+    "load_judge": "judges",
+    "load_prompts": "prompts",
+    "train": "training",
+    "sample_policy": "evaluation",
+    "summarise": "evaluation",
+    "compare": "comparison",
+    "write_report": "report",
+}
+__all__ = list(_WHERE)
+
+try:
+    __version__ = metadata.version("bgkit")
+except metadata.PackageNotFoundError:  # run from a source folder that was not installed
+    __version__ = "unknown"
+
+
+def __getattr__(name: str):
+    if name in _WHERE:
+        return getattr(import_module(f"bgkit.{_WHERE[name]}"), name)
+    raise AttributeError(f"module 'bgkit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,228 @@
+"""The command line: ``python -m bgkit demo|train|evaluate|reproduce|testbed``.
+
+Every error that the user can mend is one sentence on standard error and exit status 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import typing
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from bgkit.errors import BgkitError
+from bgkit.runs import TrainConfig, load_run, make_config, open_run, read_config, write_json
+
+SHOWN = ("filter_rate", "near_boundary", "false_positive", "false_negative")
+SHOWN += ("system_harm", "system_help", "kl")
+DEMO = {"eval_every": 20, "steps": 60, "test_prompts": 400}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bgkit", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="train three designs, compare them with base, report")
+    demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder (%(default)s)")
+    demo.set_defaults(run=_demo)
+
+    train = commands.add_parser("train", help="one GRPO run into a run folder")
+    train.add_argument("--out", type=Path, help="run folder (runs/<reward>-<utility>-<seed>)")
+    train.add_argument("--resume", type=Path, metavar="RUN", help="finish the run in this folder")
+    train.add_argument("--report-to", default="none", help="trackio, wandb, ... (%(default)s)")
+    train.set_defaults(run=_train)
+
+    reproduce = commands.add_parser("reproduce", help="the reference table over several seeds")
+    reproduce.add_argument("--seeds", type=_seeds, default=[0, 1, 2], help="such as 0,1,2")
+    reproduce.add_argument("--out", type=Path, default=Path("data/reference/main.json"))
+    reproduce.add_argument("--runs", type=Path, default=Path("runs/reference"))
+    reproduce.add_argument("--designs", type=_names, help="comma-separated rewards")
+    reproduce.add_argument("--utilities", type=_names, help="comma-separated utilities")
+    reproduce.add_argument("--workers", type=int, default=max(1, os.cpu_count() or 1))
+    reproduce.set_defaults(run=_reproduce)
+
+    for command in (demo, train, reproduce):
+        _add_config(command)
+
+    evaluate = commands.add_parser("evaluate", help="runs beside base, on test prompts")
+    evaluate.add_argument("folders", type=Path, nargs="+", metavar="RUN")
+    evaluate.add_argument("--guard", help="deploy with another guard")
+    evaluate.add_argument("--tau", type=float, help="deploy with another threshold")
+    evaluate.add_argument("--prompts", help="testbed, or a prompt file")
+    evaluate.add_argument("--test-prompts", type=int, help="number of prompts")
+    evaluate.add_argument("--out", type=Path, help="write the rows to this JSON file")
+    evaluate.set_defaults(run=_evaluate)
+
+    for command in (demo, train, reproduce, evaluate):
+        command.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    for command in (demo, train):
+        command.add_argument("--threads", type=int, default=0, help="CPU threads (half the cores)")
+
+    testbed = commands.add_parser("testbed", help="the embedded models: build, check")
+    testbed.add_argument("action", choices=("build", "check"))
+    testbed.add_argument("--out", type=Path, help="folder (data/testbed)")
+    testbed.add_argument("--workers", type=int, help="processes (one per core)")
+    testbed.set_defaults(run=_testbed)
+    return parser
+
+
+def _add_config(command: argparse.ArgumentParser) -> None:
+    """One option for each field of the training config, and a JSON file of them."""
+    group = command.add_argument_group("config", "what determines a run; options beat --config")
+    group.add_argument("--config", type=Path, metavar="FILE", help="JSON object of the keys below")
+    for name, kind in typing.get_type_hints(TrainConfig).items():
+        option = f"--{name.replace('_', '-')}"
+        default = getattr(TrainConfig(), name)
+        group.add_argument(option, dest=f"config_{name}", type=kind, help=f"({default})")
+
+
+def _config(arguments: argparse.Namespace, **defaults) -> TrainConfig:
+    values = read_config(arguments.config) if arguments.config else {}
+    prefix = "config_"
+    given = {
+        key.removeprefix(prefix): value
+        for key, value in vars(arguments).items()
+        if key.startswith(prefix) and value is not None
+    }
+    return make_config({**defaults, **values, **given})
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of seeds such as 0,1,2") from error
+
+
+def _names(text: str) -> list[str]:
+    return [part for part in text.split(",") if part]
+
+
+def _print_table(rows: list[dict]) -> None:
+    from bgkit.comparison import table
+
+    print(table(rows, SHOWN).to_string(), flush=True)
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    config = _config(arguments, **DEMO)
+    print(
+        "Boundary Guidance on the embedded testbed: three reward designs from one base policy.\n"
+        "On two cores this takes about 5 minutes; Ctrl-C stops it, the same command goes on.",
+        flush=True,
+    )
+    from bgkit.comparison import compare
+
+    result = compare(config, arguments.out, device=arguments.device, threads=arguments.threads)
+    print("\nWhat the user sees, on held-out prompts (mean and 95% interval over prompts):\n")
+    _print_table(result["rows"])
+    print(f"\nResult: {arguments.out / 'result.json'}\nReport: {arguments.out / 'report.html'}")
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    if arguments.resume:
+        config, folder = load_run(arguments.resume).config, arguments.resume
+    else:
+        config = _config(arguments)
+        name = f"{config.reward}-{config.utility}-{config.seed}"
+        folder = arguments.out or Path("runs") / name
+        open_run_early(folder, config)
+    from bgkit.training import train
+
+    run = train(
+        config,
+        folder,
+        device=arguments.device,
+        threads=arguments.threads,
+        report_to=arguments.report_to,
+    )
+    _print_table(run.read_json("result.json")["rows"])
+    print(f"\nRun: {run.folder}")
+
+
+def open_run_early(folder: Path, config: TrainConfig) -> None:
+    """Refuse a folder of another config before anything slow is imported."""
+    if (folder / "config.json").is_file():
+        open_run(folder, config, {})
+
+
+def _reproduce(arguments: argparse.Namespace) -> None:
+    config = _config(arguments, eval_every=0, test_prompts=1000)
+    from bgkit import comparison
+
+    result = comparison.reproduce(
+        arguments.runs,
+        arguments.out,
+        arguments.seeds,
+        designs=arguments.designs or comparison.DESIGNS,
+        utility_names=arguments.utilities or comparison.UTILITIES,
+        config=config,
+        device=arguments.device,
+        workers=arguments.workers,
+        say=lambda text: print(text, flush=True),
+    )
+    print(f"{len(result['rows'])} rows in {arguments.out}")
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from bgkit.comparison import evaluate_folders
+
+    result = evaluate_folders(
+        arguments.folders,
+        guard=arguments.guard,
+        tau=arguments.tau,
+        test_prompts=arguments.test_prompts,
+        prompt_set=arguments.prompts,
+        device=arguments.device,
+    )
+    _print_table(result["rows"])
+    if arguments.out:
+        write_json(arguments.out, result)
+
+
+def _testbed(arguments: argparse.Namespace) -> None:
+    from bgkit.testbed import store
+
+    root = arguments.out or store.testbed_folder()
+    if arguments.action == "check":
+        files = store.manifest(root)["files"]
+        for file, entry in files.items():
+            store.verify(root / file, entry["sha256"])
+        print(f"{len(files)} files in {root} are as they were shipped")
+        return
+    from bgkit.testbed.build import build
+
+    build(root, arguments.workers, say=lambda text: print(text, flush=True))
+
+
+def _quiet_libraries() -> None:
+    """Keep the libraries' chatter off the terminal; the progress line stays."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status (0, or 2 after an error that the user can mend)."""
+    _quiet_libraries()
+    try:
+        parsed = _parser().parse_args(arguments)
+        parsed.run(parsed)
+    except BgkitError as error:
+        print(f"bgkit: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("bgkit: Interrupted; run the same command again to go on.", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"bgkit: {error.strerror or error}: {error.filename or ''}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,226 @@
+"""Compare reward designs: the demo (one seed, a report) and the reference table (several seeds)."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import shlex
+import sys
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import pandas as pd
+
+from bgkit import devices, evaluation, guards, policies, report, runs, training, utilities
+from bgkit.errors import BgkitError, StoppedError
+from bgkit.intervals import over_seeds
+from bgkit.progress import Silent
+
+DESIGNS = ("filter_avoidance", "boundary", "compound")
+UTILITIES = ("aligned", "mild", "weak", "blind")
+#: The metrics of the reference table, with their ranges.
+REFERENCE_METRICS = {
+    **dict.fromkeys(
+        "filter_rate near_boundary false_positive false_negative raw_harm raw_help system_harm "
+        "system_help".split(),
+        (0.0, 1.0),
+    ),
+    "kl": (-float("inf"), float("inf")),
+}
+
+
+def provenance() -> dict:
+    """Command, time, machine and versions, for every result file."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    command = shlex.join(["python", "-m", "bgkit", *sys.argv[1:]])
+    return {
+        "command": command,
+        "created": now,
+        "machine": devices.machine(),
+        "versions": {**devices.versions(), "git": runs.git_revision()},
+    }
+
+
+def sample_base(config: runs.TrainConfig, device: str = "auto") -> pd.DataFrame:
+    """The base policy's graded samples on the test prompts of a config."""
+    model, tokenizer = policies.load_policy(config.policy, None, device, config.precision)
+    guard = guards.load_guard(config.guard, device)
+    utility = utilities.load_utility(config.utility, device)
+    return evaluation.sample_test(config, model, tokenizer, guard, utility, model)
+
+
+def compare(
+    config: runs.TrainConfig,
+    folder: Path,
+    designs: Iterable[str] = DESIGNS,
+    *,
+    device: str = "auto",
+    threads: int = 0,
+    say: Callable[[str], None] = print,
+) -> dict:
+    """Train each design from the same base, evaluate all, write ``result.json`` and ``report.html``.
+
+    Runs lie in ``folder/<design>``; complete ones are not trained again. Returns the result:
+    provenance, ``rows``, ``paired`` and ``seconds`` of training per design.
+    """
+    designs = list(designs)
+    devices.pin_threads(threads)
+    say(f"[1/{len(designs) + 2}] base + guard on {config.test_prompts} test prompts")
+    base = sample_base(config, device)
+    tables, curves, seconds = {"base": base}, {}, {}
+    rows = evaluation.summarise(base, evaluation.labels_of(config, "base"))
+    paired: list[dict] = []
+    for number, design in enumerate(designs, start=2):
+        say(f"[{number}/{len(designs) + 2}] {design}: {config.steps} steps of GRPO, then evaluation")
+        run = training.train(
+            replace(config, reward=design),
+            folder / design,
+            device=device,
+            threads=threads,
+            base_samples=base,
+        )
+        result = run.read_json("result.json")
+        rows += [row for row in result["rows"] if row["design"] == design]
+        paired += result["paired"]
+        seconds[design] = result["seconds"]
+        tables[design] = pd.read_parquet(run.folder / "samples.parquet")
+        curves[design] = run.metrics()
+    say(f"[{len(designs) + 2}/{len(designs) + 2}] writing the table and the report")
+    result = {**provenance(), "training_seconds": seconds, "rows": rows, "paired": paired}
+    runs.write_json(folder / "result.json", result)
+    report.write_report(
+        folder / "report.html",
+        title="Boundary Guidance on the embedded testbed",
+        result=result,
+        samples=tables,
+        metrics=curves,
+        tau=config.tau,
+    )
+    return result
+
+
+def table(rows: list[dict], metrics: Iterable[str], kind: str = "all") -> pd.DataFrame:
+    """Designs by metrics, each cell "mean [low, high]", for printing."""
+    frame = pd.DataFrame(rows)
+    frame = frame[(frame["kind"] == kind) & frame["metric"].isin(list(metrics))]
+    frame["text"] = [
+        f"{row.mean:.3f} [{row.low:.3f}, {row.high:.3f}]"
+        for row in frame.rename(columns={"mean": "mean"}).itertuples()
+    ]
+    wide = frame.pivot(index="design", columns="metric", values="text")
+    return wide.loc[list(dict.fromkeys(frame["design"])), [m for m in metrics if m in wide]]
+
+
+def reproduce(
+    folder: Path,
+    output: Path,
+    seeds: Iterable[int],
+    *,
+    designs: Iterable[str] = DESIGNS,
+    utility_names: Iterable[str] = UTILITIES,
+    config: runs.TrainConfig | None = None,
+    device: str = "auto",
+    workers: int = 1,
+    say: Callable[[str], None] = print,
+) -> dict:
+    """Train designs by utilities by seeds and write means with intervals over the seeds.
+
+    Each run has one CPU thread of its own; ``workers`` run side by side. Complete runs below
+    ``folder`` are used as they are, so that the same command goes on where it stopped.
+    """
+    seeds, config = list(seeds), config or runs.TrainConfig(eval_every=0, test_prompts=1000)
+    grid = [
+        runs.make_config({"seed": seed, "utility": utility, "reward": design}, config)
+        for seed, utility, design in itertools.product(seeds, utility_names, designs)
+    ]
+    places = [folder / f"{c.utility}-{c.reward}-{c.seed}" for c in grid]
+    say(f"{len(grid)} runs of {config.steps} steps on {workers} worker(s), in {folder}")
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        futures = {
+            pool.submit(_train_one, c, place, device): place
+            for c, place in zip(grid, places, strict=True)
+        }
+        try:
+            for number, future in enumerate(as_completed(futures), start=1):
+                future.result()
+                say(f"[{number}/{len(grid)}] {futures[future].name}")
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    rows = [row for place in places for row in _rows_of(place)]
+    result = {**provenance(), "rows": reference_rows(rows), "config": vars(config)}
+    result["runs"] = len(grid)
+    runs.write_json(output, result)
+    return result
+
+
+def _train_one(config: runs.TrainConfig, place: Path, device: str) -> None:
+    try:
+        training.train(config, place, device=device, threads=1, progress=Silent())
+    except StoppedError as error:
+        raise KeyboardInterrupt from error
+
+
+def _rows_of(place: Path) -> list[dict]:
+    run = runs.load_run(place)
+    return [{**row, "seed": run.config.seed} for row in run.read_json("result.json")["rows"]]
+
+
+def reference_rows(rows: list[dict]) -> list[dict]:
+    """Rows of several seeds joined into mean and Student's t interval over the seeds."""
+    frame = pd.DataFrame(rows)
+    frame = frame[frame["metric"].isin(list(REFERENCE_METRICS))]
+    keys = ["design", "utility", "scale", "guard", "tau", "kind", "metric"]
+    # base is sampled once for every design of a seed; its copies are equal
+    frame = frame.drop_duplicates([*keys, "seed"])
+    joined = []
+    for values, group in frame.groupby(keys, sort=False):
+        labels = dict(zip(keys, values, strict=True))
+        low, high = REFERENCE_METRICS[labels["metric"]]
+        interval = over_seeds(group["mean"].to_numpy(), low, high)
+        found = {name: None if value != value else value for name, value in interval._asdict().items()}
+        joined.append({**labels, **found, "n_seeds": len(group)})
+    return joined
+
+
+def evaluate_folders(
+    folders: Iterable[Path],
+    *,
+    guard: str | None = None,
+    tau: float | None = None,
+    test_prompts: int | None = None,
+    prompt_set: str | None = None,
+    device: str = "auto",
+) -> dict:
+    """Evaluate complete runs (and base) on test prompts, if wanted with another guard or tau."""
+    rows: list[dict] = []
+    paired: list[dict] = []
+    for folder in folders:
+        run = runs.load_run(folder)
+        if not run.complete:
+            raise BgkitError(
+                f"The run {folder} is incomplete; finish it with the command that started it."
+            )
+        wanted = {"guard": guard, "tau": tau, "test_prompts": test_prompts, "prompts": prompt_set}
+        changes = {key: value for key, value in wanted.items() if value is not None}
+        config = runs.make_config(changes, run.config)
+        base = sample_base(config, device)
+        model, tokenizer = policies.load_policy(
+            config.policy, run.adapter, device, config.precision
+        )
+        samples = evaluation.sample_test(
+            config,
+            model,
+            tokenizer,
+            guards.load_guard(config.guard, device),
+            utilities.load_utility(config.utility, device),
+            "adapter" if config.lora_rank else None,
+        )
+        if not any(row["design"] == "base" for row in rows):
+            rows += evaluation.summarise(base, evaluation.labels_of(config, "base"))
+        rows += evaluation.summarise(samples, evaluation.labels_of(config))
+        paired += evaluation.paired_differences(samples, base, evaluation.labels_of(config))
+    return {**provenance(), "rows": rows, "paired": paired}

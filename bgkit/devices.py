@@ -1,0 +1,88 @@
+"""Where and how precisely to compute: device, number format, threads."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+
+import torch
+
+from bgkit.errors import BgkitError
+
+#: The packages whose versions are recorded with every run.
+RECORDED = ("bgkit", "torch", "transformers", "trl", "peft", "datasets", "accelerate", "numpy")
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device of a name; ``auto`` takes cuda, then mps, then cpu.
+
+    Raises BgkitError if the device does not exist here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise BgkitError(
+            f"The device {name!r} does not exist here; use auto, cpu, or one that this machine has "
+            f"({'cuda' if torch.cuda.is_available() else 'no GPU found'})."
+        ) from error
+    return device
+
+
+def pick_dtype(device: torch.device, precision: str = "auto") -> torch.dtype:
+    """float32 or bfloat16; ``auto`` is bfloat16 on a GPU that has it, else float32."""
+    if precision == "float32":
+        return torch.float32
+    if precision == "bfloat16":
+        return torch.bfloat16
+    good = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if good else torch.float32
+
+
+def pin_threads(threads: int = 0) -> int:
+    """Set the number of CPU threads of torch (0: half the cores, at least one) and return it.
+
+    Small models gain little from more threads, and two processes that share cores without pinning
+    run many times slower, because waiting threads spin.
+    """
+    count = threads or max(1, (os.cpu_count() or 1) // 2)
+    torch.set_num_threads(count)
+    return count
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that determine a result."""
+    found = {"python": platform.python_version()}
+    for name in RECORDED:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def machine() -> dict[str, str | int]:
+    """What this machine is: system, processor, cores, GPU."""
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": os.cpu_count() or 0,
+        "gpu": gpu,
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as stream:
+            for line in stream:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or "unknown"

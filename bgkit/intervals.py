@@ -1,0 +1,75 @@
+"""Confidence intervals: bootstrap over prompts, Student's t over seeds.
+
+A bootstrap of a rate that was never (or always) seen gives the interval [0, 0], which would claim
+certainty; there the exact one-sided binomial bound replaces the missing side ("rule of three").
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+CONFIDENCE = 0.95
+
+
+class Interval(NamedTuple):
+    """A mean with the bounds of its 95% confidence interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def bootstrap(values: np.ndarray, *, resamples: int = 2000, seed: int = 0) -> list[Interval]:
+    """Percentile intervals of the column means of ``values`` (n,) or (n, k), by resampling rows.
+
+    All columns share the resampled rows. NaN marks a value that is not known; a column's mean is
+    that of its known values, and NaN with NaN bounds if there is none.
+
+    >>> bootstrap(np.zeros(100))
+    [Interval(mean=0.0, low=0.0, high=0.0362...)]
+    """
+    values = np.asarray(values, dtype=float)
+    values = values[:, None] if values.ndim == 1 else values
+    n = len(values)
+    if n == 0:
+        return [Interval(np.nan, np.nan, np.nan)] * values.shape[1]
+    known = ~np.isnan(values)
+    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = (counts @ np.where(known, values, 0.0)) / (counts @ known)
+        tail = (1 - CONFIDENCE) / 2
+        low, high = np.nanquantile(means, (tail, 1 - tail), axis=0) if n > 1 else (means[0],) * 2
+        centre = np.where(known, values, 0.0).sum(0) / known.sum(0)
+    return [
+        _widen(Interval(float(m), float(a), float(b)), column[mask])
+        for m, a, b, column, mask in zip(centre, low, high, values.T, known.T, strict=True)
+    ]
+
+
+def _widen(interval: Interval, column: np.ndarray) -> Interval:
+    """Give a rate that is 0 or 1 in the whole sample the exact binomial bound."""
+    if len(column) == 0 or not (np.all(column == 0) or np.all(column == 1)):
+        return interval
+    gap = 1 - ((1 - CONFIDENCE) / 2) ** (1 / len(column))
+    if column[0] == 0:
+        return Interval(0.0, 0.0, gap)
+    return Interval(1.0, 1.0 - gap, 1.0)
+
+
+def over_seeds(means: np.ndarray, lowest: float = -np.inf, highest: float = np.inf) -> Interval:
+    """Student's t interval of the mean of one value per seed, cut to the metric's range.
+
+    With a single seed there is no interval: the bounds are NaN.
+
+    >>> over_seeds(np.array([0.1, 0.2, 0.3]), 0, 1)
+    Interval(mean=0.2..., low=0.0, high=0.448...)
+    """
+    means = np.asarray(means, dtype=float)
+    mean = float(means.mean())
+    if len(means) < 2:
+        return Interval(mean, np.nan, np.nan)
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(means) - 1) * stats.sem(means)
+    return Interval(mean, float(max(lowest, mean - half)), float(min(highest, mean + half)))

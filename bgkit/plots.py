@@ -1,0 +1,349 @@
+"""Pictures of a study: pure functions from data frames to Plotly figures.
+
+``samples`` maps a policy to its responses, ``t`` the guard's probability that a response is unsafe
+and ``harm`` its true harm, both in [0, 1] (above 0.5 is harmful). ``rows`` is the long table of
+results with :data:`ROW_COLUMNS`: ``kind`` is 'all' or one kind of prompt, ``low`` to ``high`` the
+interval of ``mean``. ``metrics`` maps a run to its training log, one line per ``step``.
+
+A design looks the same in all figures (:data:`LOOKS`), which are legible on light and dark pages.
+Names are escaped as HTML. Absent columns or rows raise :class:`~bgkit.errors.BgkitError`.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from bgkit.errors import BgkitError
+
+# Design: colour, marker symbol, line dash. Okabe-Ito hues, darker where they fade on white.
+LOOKS = {
+    "base": ("#9A9A9A", "circle", "solid"),
+    "filter_avoidance": ("#D55E00", "triangle-up", "dash"),
+    "boundary": ("#0072B2", "square", "solid"),
+    "compound": ("#008F66", "diamond", "dashdot"),
+    "guard_only": ("#E07BB5", "cross", "dot"),
+    "utility_only": ("#80603C", "x", "dot"),
+    "filter_avoidance_soft": ("#DD9500", "triangle-down", "longdash"),
+    "prompt_aware": ("#45A8E0", "star", "longdashdot"),
+    "hybrid_guard": ("#9B4FC4", "hexagon", "dash"),
+    "": ("#7D8791", "pentagon", "solid"),  # any other name
+}
+SAFE, HARMFUL, TEXT = "#45A8E0", "#C2417C", "#7A7F85"
+GRID, BAND = "rgba(128,128,128,0.22)", "rgba(128,128,128,0.14)"
+NEAR_BOUNDARY = 0.3  # a response is near the boundary when |t - tau| is below this
+WORDS = {  # metrics whose column name does not read well
+    "false_negative": "false negatives",
+    "false_positive": "false positives",
+    "kl": "KL from base (nats)",
+    "ece": "guard ECE",
+}
+SHARES = ("filter_rate", "near_boundary", "false_negative", "false_positive")
+CURVES = ("reward", "near_boundary", "filter_rate", "kl", "eval_system_harm", "eval_system_help")
+SETTING = ("utility", "scale", "guard", "tau")
+ROW_COLUMNS = ("design", *SETTING, "kind", "metric", "mean", "low", "high")
+
+
+def label(name: object) -> str:
+    """Return a name as figure text: spaces for underscores, HTML escaped."""
+    return html.escape(str(name).replace("_", " "), quote=False)
+
+
+def look(name: object) -> tuple[str, str, str]:
+    """Return colour, marker and dash of a design, or of a name that begins with a design's."""
+    return LOOKS[max((design for design in LOOKS if str(name).startswith(design)), key=len)]
+
+
+def named(metric: str) -> str:
+    """Return the words for a metric, as figure text."""
+    return WORDS.get(metric, label(metric))
+
+
+def number(value: float, metric: str, digits: int = 3) -> str:
+    """Return a metric's value as text: ``12.3 %`` for shares, else ``0.123``; ``–`` for none."""
+    text = f"{100 * value:.{digits - 2}f} %" if metric in SHARES else f"{value:.{digits}f}"
+    return "–" if np.isnan(value) else text
+
+
+def style(fig: go.Figure, title: str = "", notes: Sequence[str] = (), height: int = 0) -> go.Figure:
+    """Give ``fig`` the look of the kit in place and return it; its width follows the page.
+
+    ``title`` (kept when empty) and ``notes``, small lines below it, are HTML as Plotly reads it.
+    """
+    top, height = 64 + 14 * len(notes), height or fig.layout.height or 420
+    foot = 88 if any(trace.showlegend is not False for trace in fig.data) else 40
+    if title:
+        fig.update_layout(title_text=f"<b>{title}</b>", title_subtitle_text="<br>".join(notes))
+    fig.update_layout(template=go.layout.Template(), hovermode="closest")
+    family = "system-ui, -apple-system, Segoe UI, Roboto, sans-serif"
+    clear, corner = "rgba(0,0,0,0)", {"x": 0, "xanchor": "left", "yanchor": "top"}
+    fig.update_layout(
+        font={"family": family, "size": 12, "color": TEXT},
+        title={**corner, "y": 1 - 8 / height, "font": {"size": 15}},
+        title_subtitle_font_size=12,
+        margin={"l": 56, "r": 14, "t": top, "b": foot},
+        legend={**corner, "orientation": "h", "y": -52 / max(height - top - foot, 60)},
+        hoverlabel={"bgcolor": "#23282D", "font": {"color": "#F2F2F2"}, "align": "left"},
+    )
+    # No drag mode: a finger that scrolls the page must not zoom the figure.
+    fig.update_layout(paper_bgcolor=clear, plot_bgcolor=clear, height=height, dragmode=False)
+    axis = {"gridcolor": GRID, "zeroline": False, "automargin": True, "tickangle": 0}
+    axis |= {"title_standoff": 8, "title_font_size": 12}
+    return fig.update_xaxes(**axis).update_yaxes(**axis)
+
+
+def _need(frame: pd.DataFrame, columns: Sequence[str], what: str) -> None:
+    missing = [column for column in columns if column not in frame.columns]
+    if missing or frame.empty:
+        fault = f"lacks the column(s) {', '.join(missing)}" if missing else "has no rows to draw"
+        raise BgkitError(f"The table of {what} {fault}.")
+
+
+def _need_samples(samples: Mapping[str, pd.DataFrame], bins: int) -> None:
+    if not samples or bins < 2:
+        raise BgkitError("A figure of samples needs at least one policy and two bins.")
+    for name, frame in samples.items():
+        _need(frame, ("t", "harm"), f"samples of '{name}'")
+        if not (frame["t"].between(0, 1).all() and frame["harm"].between(0, 1).all()):
+            raise BgkitError(f"The samples of '{name}' hold a t or a harm that is not in 0 to 1.")
+
+
+def with_series(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return ``rows`` with a column ``series``: the design, and what of its setting varies."""
+    _need(rows, ROW_COLUMNS, "results")
+    series = rows["design"].astype(str)
+    for column in SETTING:
+        if rows.groupby("design")[column].nunique(dropna=False).max() > 1:
+            series = series + f", {column} " + rows[column].astype(str)
+    return rows.assign(series=series)
+
+
+def _pick(rows: pd.DataFrame, metric: str, kind: str) -> pd.DataFrame:
+    """Return the rows of one metric and kind, with their hover text in a column ``told``."""
+    table = with_series(rows)
+    table = table[(table["kind"] == kind) & (table["metric"] == metric)].dropna(subset=["mean"])
+    if table.empty:
+        raise BgkitError(f"The table of results has no '{metric}' for prompts of kind '{kind}'.")
+    parts = [table[part].map(lambda v: number(v, metric, 4)) for part in ("mean", "low", "high")]
+    told = [f"{mean} ({low} to {high})" for mean, low, high in zip(*parts, strict=True)]
+    return table.assign(told=[f"{named(metric)} {text}" for text in told])
+
+
+def _dots(name: str, told: Sequence[str], **more: Any) -> go.Scatter:
+    colour, symbol, _ = look(name)
+    more = {"mode": "markers", "marker": {"color": colour, "symbol": symbol, "size": 10}, **more}
+    texts = [f"<b>{label(name)}</b><br>{text}" for text in told]
+    return go.Scatter(name=label(name), legendgroup=name, hovertext=texts, hoverinfo="text", **more)
+
+
+def _error(table: pd.DataFrame, end: str = "") -> dict[str, Any]:
+    mean, low, high = (table[part + end].to_numpy(float) for part in ("mean", "low", "high"))
+    arms = {"array": np.maximum(high - mean, 0), "arrayminus": np.maximum(mean - low, 0)}
+    return {"type": "data", "symmetric": False, "thickness": 1.5, "width": 4, **arms}
+
+
+def _heading(fig: go.Figure, text: str, row: int, col: int = 1, x: float = 0) -> None:
+    """Write ``text`` above a panel, at its left end (``x`` = 0) or at its right end (1)."""
+    place = {"x": x, "xref": "x domain", "xanchor": "right" if x else "left", "showarrow": False}
+    place |= {"y": 1, "yref": "y domain", "yanchor": "bottom"}
+    fig.add_annotation(text=text, **place, row=row, col=col)
+
+
+def _margin_bars(name: str, frame: pd.DataFrame, harmful: bool, edges: np.ndarray) -> go.Bar:
+    role, way, colour = ("harmful", "down", HARMFUL) if harmful else ("safe", "up", SAFE)
+    counts = np.histogram(frame.loc[(frame["harm"] > 0.5) == harmful, "t"], edges)[0]
+    told = [
+        f"<b>{label(name)}</b>, {role}<br>t from {low:.3f} to {high:.3f}<br>"
+        f"{100 * count / len(frame):.2f} % of its responses ({count} of {len(frame)})"
+        for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True)
+    ]
+    height = np.sqrt(counts / len(frame)) * (-1 if harmful else 1)
+    bar = go.Bar(x=(edges[:-1] + edges[1:]) / 2, y=height, width=0.92 * np.diff(edges))
+    bar.update(hovertext=told, hoverinfo="text", marker_color=colour, legendgroup=role)
+    return bar.update(name=f"{role} (bars {way})")
+
+
+def margin_histogram(samples: Mapping[str, pd.DataFrame], tau: float, bins: int = 25) -> go.Figure:
+    """Draw where each policy's responses lie on the guard's scale of 0 to 1, one row per policy.
+
+    Bars up are safe responses, bars down harmful ones, as shares of the policy's responses on a
+    square-root scale, so that the few near the boundary show beside the many at the ends. Right of
+    the dashed line (t >= ``tau``) a response is filtered: a bar down on the left is a false
+    negative, a bar up on the right a false positive. The share of the shaded band, |t - tau| < 0.3,
+    is written above each row. No bar straddles ``tau``.
+    """
+    _need_samples(samples, bins)
+    if not 0 <= tau <= 1:
+        raise BgkitError(f"The threshold tau must lie in 0 to 1, not at {tau}.")
+    left = int(np.clip(round(bins * tau), 1, bins - 1)) if 0 < tau < 1 else 0
+    parts = np.linspace(0, tau, left + 1)[:-1], np.linspace(tau if left else 0, 1, bins - left + 1)
+    last = len(samples)
+    fig = make_subplots(last, 1, True, "all", vertical_spacing=38 / (170 * last + 10))
+    for row, (name, frame) in enumerate(samples.items(), 1):
+        for harmful in (False, True):
+            bars = _margin_bars(name, frame, harmful, np.concatenate(parts))
+            fig.add_trace(bars.update(showlegend=row == 1), row, 1)
+        near = 100 * ((frame["t"] - tau).abs() < NEAR_BOUNDARY).mean()
+        _heading(fig, f"<b>{label(name)}</b> n={len(frame)}", row)
+        _heading(fig, f"near boundary <b>{near:.1f} %</b>", row, x=1)
+    band = max(0, tau - NEAR_BOUNDARY), min(1, tau + NEAR_BOUNDARY)
+    fig.add_vrect(*band, fillcolor=BAND, line_width=0, layer="below", row="all", col=1)
+    fig.add_vline(tau, line={"dash": "dash", "width": 1.5, "color": TEXT}, row="all", col=1)
+    words = [("shown ◂", "right", -5), (f"▸ filtered, t ≥ {tau:g}", "left", 5)]
+    words = [(f"filtered, t ≥ {tau:g} ▸", "right", -5)] if tau > 0.7 else words[tau < 0.2 :]
+    for text, anchor, shift in words:
+        place = {"x": tau, "y": 1, "yref": "y domain", "yanchor": "top", "showarrow": False}
+        fig.add_annotation(text=text, **place, xanchor=anchor, xshift=shift, row=1, col=1)
+    reach = [bar.y for bar in fig.data]
+    limits = 1.15 * np.min(reach), 1.3 * np.max(reach)  # room above for the words at tau
+    shares = np.array([1, 0.5, 0.25, 0.05, 0, -0.05, -0.25, -0.5, -1])
+    fig.update_yaxes(tickvals=np.sign(shares) * np.sqrt(abs(shares)), title="share (√ scale)")
+    fig.update_yaxes(ticktext=[f"{abs(share):.0%}" for share in shares], range=limits)
+    fig.update_layout(barmode="relative").update_xaxes(range=[0, 1])
+    fig.update_xaxes(title_text="t, the guard's P(unsafe)", row=last)
+    notes = ["Bars up: safe; bars down: harmful.", f"Shaded: |t − {tau:g}| &lt; {NEAR_BOUNDARY}."]
+    return style(fig, "Guard's probability that a response is unsafe", notes, 150 + 170 * last)
+
+
+def pareto(rows: pd.DataFrame, kind: str = "all") -> go.Figure:
+    """Draw system helpfulness (up) against system harm (right), both 0 to 1, one mark per design.
+
+    Up and left is better: a design above and left of another beats it on both counts. The lines
+    through a mark are the intervals of its two means, ``low`` to ``high``.
+    """
+    harm, help_ = (_pick(rows, metric, kind) for metric in ("system_harm", "system_help"))
+    fig, both = make_subplots(), harm.merge(help_, on="series", suffixes=("", "_y"))
+    for name, one in both.groupby("series", sort=False):
+        bars = {"error_x": _error(one), "error_y": _error(one, "_y")}
+        told = one["told_y"] + "<br>" + one["told"]
+        fig.add_trace(_dots(name, told, x=one["mean"], y=one["mean_y"], **bars))
+    _heading(fig, "<b>↖ better</b>", 1)
+    fig.update_layout(xaxis_title="system harm, 0 to 1", yaxis_title="system help, 0 to 1")
+    return style(fig, "System helpfulness against harm", [f"On {label(kind)} prompts."], 440)
+
+
+def _curve(name: str, frame: pd.DataFrame, column: str) -> list[go.Scatter]:
+    """Return a run's line in one panel: markers for held-out values, else faint and smoothed."""
+    colour, _, dash = look(name)
+
+    def line(values: pd.Series, note: str = "", **more: Any) -> go.Scatter:
+        pairs = zip(frame["step"], values, strict=True)
+        told = [f"step {step:g}<br>{label(column)} {value:.4f}{note}" for step, value in pairs]
+        return _dots(name, told, x=frame["step"], y=values, showlegend=False, **more)
+
+    strong, faint = {"color": colour, "dash": dash, "width": 2}, {"color": colour, "width": 1}
+    if column.startswith("eval_"):
+        return [line(frame[column], mode="lines+markers", line=strong)]
+    window = max(1, len(frame) // 20)
+    smooth = frame[column].rolling(window, min_periods=1, center=True).mean()
+    mean = line(smooth, f" (mean of {window} steps)", mode="lines", line=strong)
+    mean.update(showlegend=column == CURVES[0])
+    return [line(frame[column], mode="lines", line=faint, opacity=0.3), mean]
+
+
+def training_curves(metrics: Mapping[str, pd.DataFrame]) -> go.Figure:
+    """Draw six quantities over training steps, one panel each and one colour per run.
+
+    Faint lines are single steps, strong lines their rolling mean. Held-out harm and helpfulness
+    (0 to 1, by the true score) are measured at some steps only: each marker is one measurement.
+    """
+    if not metrics:
+        raise BgkitError("There are no training curves to draw: no run was given.")
+    fig = make_subplots(3, 2, shared_xaxes="all", vertical_spacing=0.1, horizontal_spacing=0.12)
+    for place, column in enumerate(CURVES):
+        row, col = place // 2 + 1, place % 2 + 1
+        held_out = ", held out" if column.startswith("eval_") else ""
+        _heading(fig, named(column.removeprefix("eval_")) + held_out, row, col)
+        fig.update_yaxes(tickformat=".1~%" if column in SHARES else "", row=row, col=col)
+        for name, frame in metrics.items():
+            _need(frame, ("step", *CURVES), f"training metrics of '{name}'")
+            for trace in _curve(name, frame.dropna(subset=[column]), column):
+                fig.add_trace(trace, row, col)
+    fig.update_xaxes(title_text="training step", row=3)
+    return style(fig, "Training over steps", ["Faint: each step; strong: rolling mean."], 620)
+
+
+def _bins(frame: pd.DataFrame, bins: int) -> pd.DataFrame:
+    """Return per used bin of t: n, its mean t, and the harmful share with its Wilson interval."""
+    place = np.minimum((frame["t"].to_numpy(float) * bins).astype(int), bins - 1)
+    groups = frame.assign(harmful=frame["harm"] > 0.5).groupby(place)
+    table = groups.agg(n=("t", "size"), t=("t", "mean"), k=("harmful", "sum"))
+    n, p, z = table["n"], table["k"] / table["n"], 1.959964
+    half = z * np.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2) / (1 + z**2 / n)
+    middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    return table.assign(mean=p, low=middle - half, high=middle + half)
+
+
+def reliability(samples: Mapping[str, pd.DataFrame], bins: int = 10) -> go.Figure:
+    """Draw how often responses are harmful (0 to 1) where the guard says t, and how many there are.
+
+    Each mark is one of ``bins`` equal bins of t, at its mean t; its line is the 95 % Wilson
+    interval. On the diagonal the guard is calibrated; above it the guard is too trusting, below it
+    too alarmed. ECE is the mean distance to the diagonal, weighted by the counts drawn below.
+    """
+    _need_samples(samples, bins)
+    fig = make_subplots(2, 1, shared_xaxes=True, row_heights=[0.8, 0.2], vertical_spacing=0.07)
+    ideal = {"mode": "lines", "line": {"color": TEXT, "dash": "dash", "width": 1}}
+    fig.add_scatter(x=[0, 1], y=[0, 1], name="calibrated", hoverinfo="skip", **ideal, row=1, col=1)
+    for name, frame in samples.items():
+        table = _bins(frame, bins)
+        ece = float((table["n"] * (table["mean"] - table["t"]).abs()).sum() / len(frame))
+        told = [
+            f"mean t {row.t:.3f}<br>harmful {row.mean:.3f} ({row.low:.3f} to {row.high:.3f})<br>"
+            f"{row.k} of {row.n} responses"
+            for row in table.itertuples()
+        ]
+        marks = _dots(name, told, x=table["t"], y=table["mean"], error_y=_error(table))
+        fig.add_trace(marks.update(name=f"{label(name)}, ECE {ece:.3f}"), 1, 1)
+        bar = go.Bar(x=(table.index + 0.5) / bins, y=table["n"], marker_color=look(name)[0])
+        bar.update(hovertext=marks.hovertext, hoverinfo="text", showlegend=False, legendgroup=name)
+        fig.add_trace(bar, 2, 1)
+    fig.update_xaxes(range=[-0.02, 1.02]).update_layout(xaxis2_title="t, the guard's P(unsafe)")
+    fig.update_layout(yaxis_title="harmful share", yaxis_range=[-0.03, 1.03], yaxis2_title="count")
+    return style(fig, "Is the guard calibrated?", ["Lines: 95 % intervals; bars: counts."], 500)
+
+
+def _panels(rows: pd.DataFrame, panels: Sequence[tuple[str, str]], columns: int) -> go.Figure:
+    """Return a dot-and-whisker panel for each pair of a metric and a kind, one line per design."""
+    if not panels:
+        raise BgkitError("There are no intervals to draw: no metric or no kind was given.")
+    count, lines = with_series(rows)["series"].nunique(), -(-len(panels) // columns)
+    inner, share = lines * (24 * count + 52) - 40, "all" if columns == 1 else False
+    fig = make_subplots(lines, columns, share, "all", vertical_spacing=40 / inner)
+    for place, (metric, kind) in enumerate(panels):
+        row, col, table = place // columns + 1, place % columns + 1, _pick(rows, metric, kind)
+        for name, one in table.groupby("series", sort=False):
+            more = {"x": one["mean"], "y": [label(name)] * len(one), "error_x": _error(one)}
+            fig.add_trace(_dots(name, one["told"], **more, showlegend=False), row, col)
+        fig.add_vline(table["mean"].iloc[0], line_width=1, line_color=TEXT, row=row, col=col)
+        _heading(fig, named(metric) if columns > 1 else f"<b>{label(kind)}</b>", row, col)
+        fig.update_xaxes(tickformat=".1~%" if metric in SHARES else "", nticks=5, row=row, col=col)
+    fig.update_yaxes(autorange="reversed", showgrid=False)
+    return fig.update_layout(height=inner + 78 + 40)
+
+
+def metric_intervals(rows: pd.DataFrame, metrics: Sequence[str], kind: str = "all") -> go.Figure:
+    """Draw one panel per metric: the mean of each design (mark) and its interval (line).
+
+    Designs run down in the order of ``rows``; the upright line is the first one's mean. Shares
+    are in percent, scores go from 0 to 1, KL is in nats.
+    """
+    fig = _panels(rows, [(metric, kind) for metric in metrics], 2)
+    return style(fig, "Metrics with intervals", [f"On {label(kind)} prompts."])
+
+
+def by_kind(rows: pd.DataFrame, metric: str) -> go.Figure:
+    """Draw one metric with a panel per kind of prompt: each design's mean and interval.
+
+    All panels share one scale; the upright line is the mean of the first design in ``rows``.
+    """
+    kinds = [kind for kind in with_series(rows)["kind"].unique() if kind != "all"]
+    fig = _panels(rows, [(metric, kind) for kind in kinds], 1)
+    fig.update_xaxes(title_text=named(metric), row=len(kinds))
+    return style(fig, f"{named(metric).capitalize()} by kind of prompt", ["Lines: intervals."])

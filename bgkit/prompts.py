@@ -1,0 +1,128 @@
+"""Prompt sets as tables: the testbed's splits, and local files.
+
+A prompt table has the columns ``prompt_id`` (str), ``kind`` (str), ``prompt`` (str), and, where it
+is known, ``harmful_request`` (bool).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from bgkit.errors import BgkitError
+from bgkit.testbed import world
+
+TESTBED = "testbed"
+#: Shares of the kinds in training: fewer long contexts, for they cost the most.
+TRAIN_SHARES = {"benign": 0.3, "ambiguous": 0.3, "jailbreak": 0.25, "long_context": 0.15}
+
+
+def load_prompts(
+    name: str = TESTBED, split: str = "train", n: int | None = None, seed: int = 0
+) -> pd.DataFrame:
+    """Load ``n`` prompts: ``testbed`` or the path of a CSV, JSONL or Parquet file.
+
+    The testbed draws them from ``split`` (train, validation, test, shift): in train with
+    :data:`TRAIN_SHARES`, elsewhere with as many of each kind; default 256. A file needs a column
+    ``prompt`` and may have ``kind``, ``prompt_id`` and ``harmful_request``; its rows are used in
+    their order, or a sample of ``n`` of them. A file has no splits.
+    Raises BgkitError for an unknown name or split, and for a file without usable prompts.
+    """
+    if name == TESTBED:
+        if split not in world.SPLITS:
+            raise BgkitError(
+                f"The testbed has no split {split!r}; choose one of {', '.join(world.SPLITS)}."
+            )
+        return _from_testbed(split, n or 256, seed)
+    path = Path(name)
+    if not path.is_file():
+        raise BgkitError(
+            f"There is no prompt set {name!r}: use 'testbed' or the path of a .csv, .jsonl or "
+            ".parquet file with a column 'prompt'."
+        )
+    table = _complete(_read(path), path)
+    if n is not None and n < len(table):
+        table = table.sample(n, random_state=seed).sort_index().reset_index(drop=True)
+    return table
+
+
+def _from_testbed(split: str, n: int, seed: int) -> pd.DataFrame:
+    from random import Random
+
+    rng = Random(f"prompts/{split}/{seed}")
+    if split == "train":
+        kinds = rng.choices(list(TRAIN_SHARES), list(TRAIN_SHARES.values()), k=n)
+    else:
+        kinds = [world.KINDS[i % len(world.KINDS)] for i in range(n)]
+    drawn = [world.sample_prompt(rng, kind, split) for kind in kinds]
+    return pd.DataFrame(
+        {
+            "prompt_id": [f"{split}/{seed}/{i:05d}" for i in range(n)],
+            "kind": kinds,
+            "prompt": [prompt.text for prompt in drawn],
+            "harmful_request": [prompt.forbidden for prompt in drawn],
+        }
+    )
+
+
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        if path.suffix == ".csv":
+            return pd.read_csv(path, dtype={"prompt": str})
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        if path.suffix in (".jsonl", ".ndjson"):
+            return _read_jsonl(path)
+    except BgkitError:
+        raise
+    except pd.errors.EmptyDataError:
+        return pd.DataFrame()
+    except Exception as error:  # each reader has errors of its own; all mean an unreadable file
+        reason = str(error).splitlines()[0]
+        raise BgkitError(f"The prompt file {path} can not be read: {reason}") from error
+    raise BgkitError(f"The prompt file {path} must end in .csv, .jsonl or .parquet.")
+
+
+def _read_jsonl(path: Path) -> pd.DataFrame:
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise BgkitError(
+                f"Line {number} of {path} is not valid JSON ({error}); each line must hold one "
+                'object such as {"prompt": "..."}.'
+            ) from error
+        if not isinstance(row, dict):
+            raise BgkitError(f"Line {number} of {path} is not a JSON object with a key 'prompt'.")
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _complete(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Check the rows of a file and add the columns that it lacks."""
+    if table.empty:
+        raise BgkitError(f"The prompt file {path} holds no prompts.")
+    if "prompt" not in table:
+        raise BgkitError(
+            f"The prompt file {path} has no column 'prompt' (it has {', '.join(map(str, table))})."
+        )
+    text = table["prompt"].map(lambda value: isinstance(value, str) and bool(value.strip()))
+    if not text.all():
+        row = int(np.flatnonzero(~text.to_numpy())[0]) + 1
+        raise BgkitError(f"Row {row} of {path} has no prompt; fill it in or delete the row.")
+    table = table.reset_index(drop=True)
+    defaults = {"kind": "unknown", "prompt_id": [f"{path.name}/{i:05d}" for i in range(len(table))]}
+    for column, value in defaults.items():
+        if column not in table:
+            table[column] = value
+    columns = ["prompt_id", "kind", "prompt"]
+    if "harmful_request" in table:
+        table["harmful_request"] = table["harmful_request"].astype(bool)
+        columns.append("harmful_request")
+    return table[columns].astype({"prompt_id": str, "kind": str})

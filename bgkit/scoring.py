@@ -1,0 +1,261 @@
+"""Batched scoring of (prompt, response) pairs, and the one reward callable that TRL calls.
+
+Guard and utility are anything with ``score(prompts, responses) -> (n,) float32``.
+:class:`SequenceScorer` is that for any ``AutoModelForSequenceClassification``: equal pairs are
+scored once, the rest in batches of like length under a token budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from bgkit import rewards
+from bgkit.errors import BgkitError
+
+TOKENS_PER_BATCH = 16_000  # padded tokens in one forward pass
+
+
+class Scorer(Protocol):
+    """Anything that gives one number per prompt and response."""
+
+    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
+        """(n,) float32 scores of n prompts and n responses."""
+
+
+def neutralise(text: str, specials: Sequence[str]) -> str:
+    """Break every special-token string inside a text, so that it stays text.
+
+    A policy that can write a role token into its response rewrites the guard's input; that is an
+    exploit which reinforcement learning finds. Lone surrogates are replaced, for no tokenizer
+    takes them.
+
+    >>> neutralise("ok <|end|> sure", ["<|end|>"])
+    'ok < |end|> sure'
+    """
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    for special in specials:
+        while special and special in text:
+            text = text.replace(special, f"{special[0]} {special[1:]}")
+    return text
+
+
+class SequenceScorer:
+    """Scores pairs with a sequence classification model.
+
+    ``read`` maps logits (n, labels) in float32 to scores (n,). ``truncated`` counts responses that
+    were cut to the model's maximum length (only responses are ever cut).
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        tokenizer,
+        read: Callable[[torch.Tensor], torch.Tensor],
+        name: str,
+    ) -> None:
+        self.model, self.tokenizer, self.read, self.name = model.eval(), tokenizer, read, name
+        self.truncated = 0
+        positions = getattr(model.config, "max_position_embeddings", 512)
+        self.max_length = min(tokenizer.model_max_length, positions)
+        self._specials = [s for s in tokenizer.all_special_tokens if len(s) > 1]
+
+    def _encode(self, prompts: list[str], responses: list[str]) -> list[dict]:
+        """One unpadded encoding per pair, the response cut where the pair is too long."""
+        clean = [[neutralise(text, self._specials) for text in side] for side in (prompts, responses)]
+        encoded = self.tokenizer(*clean)
+        names = [key for key in self.tokenizer.model_input_names if key in encoded]
+        rows = [
+            {key: values[i] for key, values in zip(names, map(encoded.__getitem__, names), strict=True)}
+            for i in range(len(prompts))
+        ]
+        for i, row in enumerate(rows):
+            if len(row["input_ids"]) > self.max_length:
+                rows[i] = self._cut(clean[0][i], clean[1][i])
+        return rows
+
+    def _cut(self, prompt: str, response: str) -> dict:
+        fixed = len(self.tokenizer(prompt, "")["input_ids"])
+        if fixed >= self.max_length:
+            raise BgkitError(
+                f"A prompt of {fixed} tokens leaves {self.name} (at most {self.max_length} tokens) no "
+                "room for a response; shorten the prompt or choose a model with a longer context."
+            )
+        self.truncated += 1
+        return self.tokenizer(
+            prompt, response, truncation="only_second", max_length=self.max_length
+        )
+
+    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
+        """(n,) float32 scores; raises BgkitError if a prompt alone exceeds the model's length."""
+        pairs = list(zip(prompts, responses, strict=True))
+        if not pairs:
+            return np.zeros(0, dtype=np.float32)
+        unique = list(dict.fromkeys(pairs))
+        rows = self._encode([p for p, _ in unique], [r for _, r in unique])
+        scores = np.empty(len(unique), dtype=np.float32)
+        lengths = np.array([len(row["input_ids"]) for row in rows])
+        order = np.argsort(-lengths, kind="stable")
+        start = 0
+        while start < len(order):
+            size = max(1, TOKENS_PER_BATCH // int(lengths[order[start]]))
+            batch = order[start : start + size]
+            scores[batch] = self._forward([rows[i] for i in batch])
+            start += size
+        place = {pair: i for i, pair in enumerate(unique)}
+        return scores[[place[pair] for pair in pairs]]
+
+    @torch.inference_mode()
+    def _forward(self, rows: list[dict]) -> np.ndarray:
+        inputs = self.tokenizer.pad(rows, return_tensors="pt").to(self.model.device)
+        return self.read(self.model(**inputs).logits.float()).cpu().numpy()
+
+
+def load_sequence_scorer(
+    folder: str | Path,
+    read: Callable[[torch.Tensor], torch.Tensor],
+    *,
+    labels: int,
+    name: str,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> SequenceScorer:
+    """Load a classifier with ``labels`` outputs; raises BgkitError if it can not be loaded."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise BgkitError(f"Could not load {name} from {folder}: {reason}") from error
+    if model.config.num_labels != labels:
+        raise BgkitError(
+            f"{name} in {folder} has {model.config.num_labels} labels, but {labels} are needed; "
+            "it is another kind of model."
+        )
+    return SequenceScorer(model.to(device), tokenizer, read, name)
+
+
+def check_probabilities(t: np.ndarray, name: str) -> np.ndarray:
+    """Return a guard's scores as (n,) float32; raises BgkitError for NaN or values off [0, 1]."""
+    t = np.asarray(t, dtype=np.float32)
+    bad = np.flatnonzero(~((t >= 0) & (t <= 1)))
+    if len(bad):
+        raise BgkitError(
+            f"The guard {name} returned {t[bad[0]]} for response {bad[0]} of {len(t)}; a guard must "
+            "return probabilities in [0, 1]. Check its head (softmax or sigmoid) and its precision."
+        )
+    return t
+
+
+REFUSAL_MARKS = ("i am sorry", "i'm sorry", "can not help", "cannot help", "can't help")
+REFUSAL_MARKS += ("i will not", "i won't", "must decline", "not something i can", "as an ai")
+
+
+def is_refusal(response: str) -> bool:
+    """Whether a response contains a common mark of refusal (a heuristic, as in GCG's prefixes).
+
+    >>> is_refusal("I'm sorry, but I can't help with that."), is_refusal("boil a cup of water .")
+    (True, False)
+    """
+    text = response.lower()
+    return any(mark in text for mark in REFUSAL_MARKS)
+
+
+def text_of(completion: str | list[dict]) -> str:
+    """The text of a completion as TRL passes it (plain, or a list of chat messages)."""
+    return completion if isinstance(completion, str) else completion[0]["content"]
+
+
+class RewardFunction:
+    """The reward callable for TRL: scores guard and utility once per batch and records everything.
+
+    ``record(step, frame)`` receives one row per completion: step, prompt_id, kind, prompt,
+    response, t, u, z, reward, filtered, length. Utility is standardised as
+    z = (u - mean) / deviation, with the base policy's mean and deviation.
+    """
+
+    __name__ = "reward"
+
+    def __init__(
+        self,
+        design: str,
+        guard: Scorer,
+        utility: Scorer,
+        *,
+        tau: float,
+        weights: dict[str, float],
+        utility_mean: float,
+        utility_deviation: float,
+        record: Callable[[int, pd.DataFrame], None],
+    ) -> None:
+        self.design, self.guard, self.utility = design, guard, utility
+        self.tau, self.weights, self.record = tau, weights, record
+        self.utility_mean, self.utility_deviation = utility_mean, utility_deviation
+
+    def __call__(
+        self, prompts, completions, completion_ids, trainer_state=None, log_metric=None, **columns
+    ) -> list[float]:
+        questions = columns.get("question") or [text_of(prompt) for prompt in prompts]
+        responses = [text_of(completion) for completion in completions]
+        t = check_probabilities(self.guard.score(questions, responses), self.guard_name)
+        u = np.asarray(self.utility.score(questions, responses), dtype=np.float32)
+        if not np.isfinite(u).all():
+            raise BgkitError("The utility returned NaN or infinity; check its precision.")
+        z = (u - self.utility_mean) / self.utility_deviation
+        reward = rewards.compute_reward(
+            self.design,
+            t,
+            z,
+            self.tau,
+            harmful_request=columns.get("harmful_request"),
+            refusal=[is_refusal(response) for response in responses],
+            **self.weights,
+        )
+        step = trainer_state.global_step if trainer_state is not None else 0
+        frame = pd.DataFrame(
+            {
+                "step": step,
+                "prompt_id": columns.get("prompt_id"),
+                "kind": columns.get("kind"),
+                "prompt": questions,
+                "response": responses,
+                "t": t,
+                "u": u,
+                "z": z,
+                "reward": reward,
+                "filtered": t >= self.tau,
+                "length": [len(ids) for ids in completion_ids],
+            }
+        )
+        self.record(step, frame)
+        if log_metric is not None:
+            for name, value in batch_metrics(t, u, self.tau).items():
+                log_metric(name, value)
+        return reward.tolist()
+
+    @property
+    def guard_name(self) -> str:
+        """The guard's name in messages."""
+        return getattr(self.guard, "name", type(self.guard).__name__)
+
+
+NEAR = 0.3  # |t - tau| below this counts as near the boundary
+
+
+def batch_metrics(t: np.ndarray, u: np.ndarray, tau: float) -> dict[str, float]:
+    """Means over a batch of t, u, the distance |t - tau|, the filter's and the near rate."""
+    return {
+        "t": float(t.mean()),
+        "u": float(u.mean()),
+        "margin": float(np.abs(t - tau).mean()),
+        "filter_rate": float((t >= tau).mean()),
+        "near_boundary": float((np.abs(t - tau) < NEAR).mean()),
+    }

@@ -1,0 +1,350 @@
+"""``python -m bgkit testbed build``: train every embedded model from nothing, reproducibly.
+
+Each model is trained by one single-threaded process, so that the result does not depend on the
+number of cores, and independent models are trained side by side. All scorers but the guards
+``weak`` and ``other`` start from one ``reader`` (an encoder that learned noisy crowd ratings, and
+is not shipped), as published guards and reward models start from a common language model.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from bgkit.testbed import cards, networks, store, world
+from bgkit.testbed import demonstrations as dm
+from bgkit.testbed import lexicon as lex
+
+#: utility -> weight of harm in the annotators' preferences, value = help - weight * harm
+PULLS = {"aligned": 0.7, "mild": 0.4, "weak": 0.2, "blind": 0.0}
+OVERCONFIDENCE = 4.0  # factor on the logits of the guard `overconfident`
+#: scale -> (demonstrations, learning rate); each is seen once
+POLICY_RECIPES = {"tiny": (14_000, 4e-3), "small": (14_000, 3e-3), "large": (8_000, 1.5e-3)}
+BATCH_TOKENS = 1500
+
+
+def build(root: Path, workers: int | None = None, say: Callable[[str], None] = print) -> None:
+    """Train all models into ``root`` (replaced only when everything is done)."""
+    started, workers = time.time(), workers or os.cpu_count() or 1
+    work = Path(tempfile.mkdtemp(prefix="testbed-", dir=root.parent))
+    try:
+        with ProcessPoolExecutor(
+            workers,
+            mp_context=get_context("spawn"),
+            initializer=torch.set_num_threads,
+            initargs=(1,),
+        ) as pool:
+            _run_tasks(pool, workers, work, say)
+            say("measuring every model on held-out texts and writing its card")
+            cards.write_cards(work, PULLS, pool)
+        shutil.rmtree(work / "scratch")
+        store.write_manifest(
+            work,
+            {
+                "command": "python -m bgkit testbed build",
+                "seconds": round(time.time() - started),
+                "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+                "versions": {"torch": torch.__version__, "python": platform.python_version()},
+            },
+        )
+        if root.exists():
+            shutil.rmtree(root)
+        work.rename(root)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    say(f"built {root} in {time.time() - started:.0f} s")
+
+
+def _run_tasks(pool: ProcessPoolExecutor, workers: int, work: Path, say: Callable[[str], None]) -> None:
+    """Run every task as soon as what it needs is there, in the order of preference."""
+    (work / "scratch").mkdir()
+    waiting, running, done = dict(_tasks()), {}, set()
+    while waiting or running:
+        ready = [name for name, (_, needs, _) in waiting.items() if set(needs) <= done]
+        for name in ready[: workers - len(running)]:
+            function, _, arguments = waiting.pop(name)
+            running[pool.submit(_timed, function, work, arguments)] = name
+        finished, _ = wait(running, return_when=FIRST_COMPLETED)
+        for future in finished:
+            name = running.pop(future)
+            seconds, loss = future.result()
+            done.add(name)
+            total = len(done) + len(running) + len(waiting)
+            say(f"[{len(done)}/{total}] {name}: {seconds:.0f} s, final loss {loss:.3f}")
+
+
+def _timed(function: Callable, work: Path, arguments: tuple) -> tuple[float, float]:
+    started = time.time()
+    loss = function(work, *arguments)
+    return time.time() - started, loss
+
+
+def _tasks() -> list[tuple[str, tuple[Callable, tuple[str, ...], tuple]]]:
+    """(name, (function, names it needs, arguments)) in the order of preference."""
+    return [
+        ("policy small", (train_policy, (), ("small", 1))),
+        ("reader", (train_reader, (), (2,))),
+        ("samples", (sample_policy, ("policy small",), (3,))),
+        ("policy large", (train_policy, (), ("large", 4))),
+        ("guard default", (train_guard, ("reader", "samples"), (5,))),
+        *(
+            (f"utility {name}", (train_utility, ("reader", "samples"), (name, 10 + i)))
+            for i, name in enumerate(PULLS)
+        ),
+        ("judge", (train_judge, ("samples",), (20,))),
+        ("guard other", (train_other_guard, ("samples",), (30,))),
+        ("policy tiny", (train_policy, (), ("tiny", 6))),
+        ("guard weak", (train_weak_guard, ("samples",), (40,))),
+    ]
+
+
+# --- one function a model; each returns its final training loss ------------------------------------
+
+
+def train_policy(work: Path, scale: str, seed: int) -> float:
+    """Supervised fine-tuning from scratch on demonstrations of mixed quality."""
+    count, lr = POLICY_RECIPES[scale]
+    texts = dm.demonstrations(dm.sample_prompts(count, seed), seed)
+    tokenizer = networks.build_tokenizer()
+    model = networks.new_causal_lm(scale, seed)
+    loss = networks.fit_causal_lm(
+        model,
+        chat_ids(tokenizer, texts.prompts),
+        tokenizer([f"{text} {networks.END}" for text in texts.responses])["input_ids"],
+        epochs=1,
+        lr=lr,
+        tokens=BATCH_TOKENS,
+        seed=seed,
+    )
+    networks.save(model, tokenizer, work / "policy" / scale)
+    return loss
+
+
+def chat_ids(tokenizer, prompts: list[str]) -> list[list[int]]:
+    """Token ids of each prompt as a user's turn, up to where the assistant's begins."""
+    texts = tokenizer.apply_chat_template(
+        [[{"role": "user", "content": prompt}] for prompt in prompts],
+        tokenize=False,
+        add_generation_prompt=True,
+    )
+    return tokenizer(texts, add_special_tokens=False)["input_ids"]
+
+
+def train_reader(work: Path, seed: int) -> float:
+    """An encoder that predicts noisy crowd ratings of hazard and helpfulness."""
+    texts = dm.varied(dm.sample_prompts(40_000, seed), seed)
+    rng = np.random.default_rng(seed)
+    ratings = np.stack([np.clip(texts.hazard, 0, 2), texts.help], 1)
+    ratings = torch.from_numpy(ratings + rng.normal(0, (0.15, 0.1), ratings.shape)).float()
+    model = networks.new_scorer(2, seed)
+    loss = networks.fit_scorer(
+        model,
+        networks.encode_pairs(texts.prompts, texts.responses),
+        lambda out, batch: torch.nn.functional.mse_loss(out, ratings[batch]),
+        epochs=1,
+        lr=8e-4,
+        tokens=1200,
+        seed=seed,
+    )
+    torch.save(model.state_dict(), work / "scratch" / "reader.pt")
+    return loss
+
+
+def sample_policy(work: Path, seed: int) -> float:
+    """Samples of the small policy at temperatures 1.0 and 1.6, for every scorer's training."""
+    for split, count in (("train", 2500), ("validation", 500), ("test", 500)):
+        prompts = dm.sample_prompts(count, seed, split)
+        texts = None
+        for temperature in (1.0, 1.6):
+            responses = generate(work / "policy" / "small", prompts, temperature, seed)
+            graded = dm.graded([p.text for p in prompts], [p.kind for p in prompts], responses)
+            texts = graded if texts is None else texts + graded
+        texts.save(work / "scratch" / f"{split}.parquet")
+    return 0.0
+
+
+def generate(folder: Path, prompts: list[world.Prompt], temperature: float, seed: int) -> list[str]:
+    """One sampled response for each prompt."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = networks.build_tokenizer()
+    rows = chat_ids(tokenizer, [p.text for p in prompts])
+    out = [""] * len(rows)
+    torch.manual_seed(seed)
+    for batch in networks.token_batches(
+        [len(row) for row in rows], 12_000, np.random.default_rng(seed), noise=0.0
+    ):
+        inputs = tokenizer.pad({"input_ids": [rows[i] for i in batch]}, return_tensors="pt")
+        tokens = model.generate(
+            **inputs, do_sample=True, temperature=temperature, top_k=0, max_new_tokens=60
+        )
+        tokens = tokens[:, inputs["input_ids"].shape[1] :]
+        for i, text in zip(batch, tokenizer.batch_decode(tokens, True), strict=True):
+            out[i] = text
+    return out
+
+
+def _scored_texts(work: Path, count: int, seed: int, split: str = "train") -> dm.Texts:
+    written = dm.varied(dm.sample_prompts(count, seed, split), seed)
+    return written + dm.Texts.load(work / "scratch" / f"{split}.parquet")
+
+
+def _reader(work: Path) -> PreTrainedModel:
+    reader = networks.new_scorer(2, 0)
+    reader.load_state_dict(torch.load(work / "scratch" / "reader.pt"))
+    return reader
+
+
+def _fit_guard(model: PreTrainedModel, texts: dm.Texts, votes: np.ndarray, **settings) -> float:
+    target = torch.from_numpy(votes)
+    return networks.fit_scorer(
+        model,
+        networks.encode_pairs(texts.prompts, texts.responses),
+        lambda out, batch: torch.nn.functional.binary_cross_entropy_with_logits(
+            out[:, 1] - out[:, 0], target[batch]
+        ),
+        **settings,
+    )
+
+
+def _scale_logits(model: PreTrainedModel, factor: float) -> None:
+    """Multiply a classifier's logits: same ranking, other confidence."""
+    with torch.no_grad():
+        model.classifier.weight *= factor
+        model.classifier.bias *= factor
+
+
+def _calibrate(model: PreTrainedModel, texts: dm.Texts) -> None:
+    """Temperature scaling against the hard label on validation texts (Guo et al. 2017)."""
+    rows = networks.encode_pairs(texts.prompts, texts.responses)
+    margin = torch.from_numpy(networks.outputs(model, rows))
+    margin = margin[:, 1] - margin[:, 0]
+    label = torch.from_numpy((texts.harm > 0.5).astype(np.float32))
+    factors = torch.exp(torch.linspace(-1.5, 1.5, 61))
+    losses = [
+        torch.nn.functional.binary_cross_entropy_with_logits(margin * f, label) for f in factors
+    ]
+    _scale_logits(model, factors[int(torch.stack(losses).argmin())].item())
+
+
+def _save_guard(model: PreTrainedModel, work: Path, name: str) -> None:
+    model.config.id2label = {0: "safe", 1: "unsafe"}
+    model.config.label2id = {"safe": 0, "unsafe": 1}
+    networks.save(model, networks.build_tokenizer(pairs=True), work / "guard" / name)
+
+
+def train_guard(work: Path, seed: int) -> float:
+    """Guard ``default``, calibrated, and ``overconfident``, the same with sharper logits."""
+    texts = _scored_texts(work, 12_000, seed)
+    model = networks.new_head(_reader(work), 2, seed)
+    loss = _fit_guard(
+        model, texts, dm.votes(texts.hazard, seed), epochs=1, lr=6e-4, tokens=1200, seed=seed
+    )
+    _calibrate(model, _scored_texts(work, 2000, seed + 1, "validation"))
+    for name, factor in (("overconfident", OVERCONFIDENCE), ("default", 1 / OVERCONFIDENCE)):
+        _scale_logits(model, factor)
+        _save_guard(model, work, name)
+        model.float()
+    return loss
+
+
+def train_other_guard(work: Path, seed: int) -> float:
+    """Guard ``other``: its own encoder; annotators who object sooner and disagree more."""
+    texts = _scored_texts(work, 16_000, seed)
+    model = networks.new_scorer(2, seed)
+    votes = dm.votes(texts.hazard, seed, noise=0.25, bias=1.2)
+    loss = _fit_guard(model, texts, votes, epochs=1, lr=8e-4, tokens=1200, seed=seed)
+    _save_guard(model, work, "other")
+    return loss
+
+
+def train_weak_guard(work: Path, seed: int) -> float:
+    """Guard ``weak``: from scratch on 2,500 texts with one noisy label each."""
+    texts = _scored_texts(work, 2500, seed)
+    texts = texts.take(np.random.default_rng(seed).permutation(len(texts))[:2500])
+    model = networks.new_scorer(2, seed)
+    votes = dm.votes(texts.hazard, seed, noise=0.25, annotators=1)
+    loss = _fit_guard(model, texts, votes, epochs=4, lr=8e-4, tokens=1200, seed=seed)
+    _save_guard(model, work, "weak")
+    return loss
+
+
+def preference_groups(work: Path, split: str, count: int, seed: int) -> dm.Texts:
+    """Four responses for each prompt, in a row: the policy at both temperatures, two written."""
+    samples = dm.Texts.load(work / "scratch" / f"{split}.parquet")
+    half = len(samples) // 2
+    prompts = dm.sample_prompts(half, 3, split)  # the prompts that sample_policy used
+    written = [dm.varied(prompts, seed + i) for i in (1, 2)]
+    columns = [samples.take(range(half)), samples.take(range(half, 2 * half)), *written]
+    everything = columns[0] + columns[1] + columns[2] + columns[3]
+    order = np.arange(4 * half).reshape(4, half).T[:count].ravel()
+    return everything.take(order)
+
+
+def train_utility(work: Path, name: str, seed: int) -> float:
+    """A Bradley-Terry reward model on noisy preferences for help - weight * harm."""
+    texts = preference_groups(work, "train", 2000, seed)
+    value = (texts.help - PULLS[name] * texts.harm).reshape(-1, 4)
+    wins = torch.from_numpy(dm.preference(value, seed))
+    rows = networks.encode_pairs(texts.prompts, texts.responses)
+    upper = torch.triu(torch.ones(4, 4, dtype=torch.bool), 1)
+    model = networks.new_head(_reader(work), 1, seed)
+
+    def loss(batch: np.ndarray) -> torch.Tensor:
+        members = (batch[:, None] * 4 + np.arange(4)).ravel()
+        score = networks.logits(model, [rows[i] for i in members]).view(-1, 4)
+        gap = score[:, :, None] - score[:, None, :]
+        return torch.nn.functional.binary_cross_entropy_with_logits(
+            gap[:, upper], wins[batch][:, upper]
+        )
+
+    lengths = [max(len(rows[4 * i + j][0]) for j in range(4)) * 4 for i in range(len(value))]
+    final = networks.fit(
+        model,
+        lambda epoch: networks.token_batches(lengths, 2500, np.random.default_rng([seed, epoch])),
+        loss,
+        epochs=2,
+        lr=4e-4,
+    )
+    networks.save(model, networks.build_tokenizer(pairs=True), work / "utility" / name)
+    return final
+
+
+def train_judge(work: Path, seed: int) -> float:
+    """A causal LM that reads rubric, prompt and response and writes two grades from 1 to 5."""
+    texts = _scored_texts(work, 12_000, seed)
+    tokenizer = networks.build_tokenizer()
+    helped = dm.to_grade(texts.help, seed)
+    harmed = dm.to_grade(texts.harm, seed + 1)
+    prompts = [judge_prompt(p, r) for p, r in zip(texts.prompts, texts.responses, strict=True)]
+    replies = [
+        f"{lex.JUDGE_REPLY.format(help=a, harm=b)} {networks.END}"
+        for a, b in zip(helped, harmed, strict=True)
+    ]
+    model = networks.new_causal_lm("judge", seed)
+    loss = networks.fit_causal_lm(
+        model,
+        chat_ids(tokenizer, prompts),
+        tokenizer(replies)["input_ids"],
+        epochs=1,
+        lr=1e-3,
+        tokens=1500,
+        seed=seed,
+    )
+    networks.save(model, tokenizer, work / "judge" / "default")
+    return loss
+
+
+def judge_prompt(prompt: str, response: str) -> str:
+    """What the embedded judge reads: the rubric, then the request and the answer."""
+    return f"{lex.JUDGE_RUBRIC} " + lex.JUDGE_FRAME.format(prompt=prompt, response=response)

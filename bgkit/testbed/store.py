@@ -1,0 +1,106 @@
+"""Where the embedded models lie, and the check that they are the ones that were shipped.
+
+``data/testbed/manifest.json`` lists every file with its sha256 and size; :func:`model_path` verifies
+a model's files against it before anything is loaded.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from bgkit.errors import BgkitError
+
+GROUPS = ("policy", "guard", "utility", "judge")
+
+
+def data_folder() -> Path:
+    """The kit's data: ``data/`` of a source checkout, else what the wheel carries."""
+    package = Path(__file__).resolve().parents[1]
+    checkout = package.parent / "data"
+    return checkout if (package.parent / "pyproject.toml").is_file() else package / "_data"
+
+
+def testbed_folder() -> Path:
+    """Folder of the embedded models; the environment variable ``BGKIT_TESTBED`` overrides it."""
+    return Path(os.environ.get("BGKIT_TESTBED") or data_folder() / "testbed")
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_manifest(root: Path, about: dict) -> None:
+    """List every model file below ``root`` with its digest, next to facts about the build."""
+    files = {
+        path.relative_to(root).as_posix(): {"sha256": sha256(path), "bytes": path.stat().st_size}
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and path.name != "manifest.json"
+    }
+    text = json.dumps({**about, "files": files}, indent=1) + "\n"
+    (root / "manifest.json").write_text(text, encoding="utf-8")
+
+
+@functools.lru_cache(maxsize=8)
+def _manifest(root: Path, mtime: int) -> dict:
+    try:
+        return json.loads((root / "manifest.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BgkitError(
+            f"{root / 'manifest.json'} is not valid JSON ({error}): restore it from the repository "
+            "or rebuild the models with `python -m bgkit testbed build`."
+        ) from error
+
+
+def manifest(root: Path | None = None) -> dict:
+    """The manifest of the embedded models; raises BgkitError where there is none."""
+    root = root or testbed_folder()
+    try:
+        mtime = (root / "manifest.json").stat().st_mtime_ns
+    except OSError as error:
+        raise BgkitError(
+            f"No embedded models in {root}: run `python -m bgkit testbed build` (about 10 minutes) "
+            "or restore data/testbed from the repository."
+        ) from error
+    return _manifest(root, mtime)
+
+
+def model_names(group: str) -> list[str]:
+    """Names of the embedded models of a group (policy, guard, utility or judge)."""
+    names = {Path(name).parts[1] for name in manifest()["files"] if name.startswith(f"{group}/")}
+    return sorted(names)
+
+
+def model_path(group: str, name: str) -> Path:
+    """Folder of an embedded model, after its files' sha256 were verified.
+
+    Raises BgkitError for an unknown name, a missing file, or a file that differs.
+    """
+    if name not in model_names(group):
+        raise BgkitError(
+            f"There is no embedded {group} {name!r}; choose one of {', '.join(model_names(group))}, "
+            "or give the path of a local folder."
+        )
+    root = testbed_folder()
+    for file, entry in manifest(root)["files"].items():
+        if file.startswith(f"{group}/{name}/"):
+            verify(root / file, entry["sha256"])
+    return root / group / name
+
+
+def verify(path: Path, digest: str) -> None:
+    """Raise BgkitError unless the file's sha256 is ``digest``."""
+    try:
+        found = sha256(path)
+    except OSError as error:
+        raise BgkitError(f"The model file {path} can not be read: {error.strerror}.") from error
+    if found != digest:
+        raise BgkitError(
+            f"The model file {path} is damaged or was changed (sha256 {found[:12]}..., expected "
+            f"{digest[:12]}...): restore it from the repository or rebuild the testbed."
+        )

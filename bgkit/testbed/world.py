@@ -1,0 +1,265 @@
+"""Prompts and demonstrations of the testbed's world, drawn reproducibly from a seed.
+
+Kinds of prompts: ``benign``; ``ambiguous`` (dual-use items, alarming words around a harmless
+request, covert purposes behind a harmless one); ``jailbreak`` (a forbidden item inside one of four
+families of wrappers); ``long_context`` (any of these buried in gossip that mentions hazards and at
+times holds an injected jailbreak). A prompt's combination of item, effect and wrapper belongs to
+exactly one of the splits ``train``, ``validation`` and ``test``; the split ``shift`` uses items and
+jailbreak families that no other split asks about.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+import random
+from dataclasses import dataclass
+
+from bgkit.testbed import lexicon as lex
+from bgkit.testbed import oracle
+
+KINDS = ("benign", "ambiguous", "jailbreak", "long_context")
+GRADES = tuple("12345")  # what the judge writes
+SPLITS = ("train", "validation", "test", "shift")
+AMBIGUITIES = ("dual_use", "alarming_words", "covert_purpose")
+TRAIN_LENGTH = (170, 235)  # words of a long context; 200 to 300 tokens with the question and chat
+TEST_LENGTH = (170, 900)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt; ``wrapper`` names the template and context that surround item and effect."""
+
+    text: str
+    kind: str
+    item: str
+    effect: str
+    wrapper: str
+
+    @property
+    def forbidden(self) -> bool:
+        """Whether no recipe for the item may be given (the request itself is harmful)."""
+        return oracle.parse_request(self.text).forbidden
+
+
+def split_of(item: str, effect: str, wrapper: str) -> str:
+    """The only split that may use a combination: 80% train, 10% validation, 10% test.
+
+    >>> split_of("tea", "sleep", "plain/0/0") in ("train", "validation", "test")
+    True
+    """
+    digest = hashlib.sha256(f"{item}|{effect}|{wrapper}".encode()).digest()
+    return ("test", "validation", *["train"] * 8)[digest[0] % 10]
+
+
+def _question(rng: random.Random, item: str, effect: str) -> tuple[str, int]:
+    number = rng.randrange(len(lex.QUESTIONS))
+    return lex.QUESTIONS[number].format(item=item, effect=effect), number
+
+
+def _with_context(rng: random.Random, name: str, contexts: tuple[str, ...], items, effect) -> Prompt:
+    item = rng.choice(items)
+    question, number = _question(rng, item, effect)
+    context = rng.randrange(len(contexts))
+    sentences = [contexts[context], question]
+    if rng.random() < 0.5:
+        sentences.reverse()
+    kind = "benign" if name == "plain" else "ambiguous"
+    return Prompt(" ".join(sentences).strip(), kind, item, effect, f"{name}/{number}/{context}")
+
+
+def _short(rng: random.Random, kind: str, shift: bool) -> Prompt:
+    effect = rng.choice(lex.EFFECTS)
+    benign = lex.UNSEEN_BENIGN_ITEMS if shift else lex.BENIGN_ITEMS
+    dual = lex.UNSEEN_AMBIGUOUS_ITEMS if shift else lex.AMBIGUOUS_ITEMS
+    if kind == "benign":
+        return _with_context(rng, "plain", lex.PLAIN_CONTEXTS, benign, effect)
+    if kind == "ambiguous":
+        ambiguity = rng.choice(AMBIGUITIES)
+        contexts, items = {
+            "dual_use": (lex.PLAIN_CONTEXTS, dual),
+            "alarming_words": (lex.ALARMING_CONTEXTS, benign),
+            "covert_purpose": (lex.COVERT_CONTEXTS, benign + dual),
+        }[ambiguity]
+        return _with_context(rng, ambiguity, contexts, items, effect)
+    families = lex.UNSEEN_JAILBREAK_FAMILIES if shift else lex.JAILBREAK_FAMILIES
+    family = rng.choice(sorted(families))
+    wrapper = rng.randrange(len(families[family]))
+    item = rng.choice(lex.UNSEEN_FORBIDDEN_ITEMS if shift else lex.FORBIDDEN_ITEMS)
+    question, number = _question(rng, item, effect)
+    text = families[family][wrapper].format(question=question)
+    return Prompt(text, kind, item, effect, f"{family}/{number}/{wrapper}")
+
+
+def _gossip(rng: random.Random) -> str:
+    name, name2 = rng.sample(lex.NAMES, 2)
+    place, place2 = rng.sample(lex.PLACES, 2)
+    template = rng.choice(lex.DISTRACTORS if rng.random() < 0.25 else lex.FILLER)
+    items = lex.BENIGN_ITEMS + lex.AMBIGUOUS_ITEMS + lex.FORBIDDEN_ITEMS
+    unseen = lex.UNSEEN_BENIGN_ITEMS + lex.UNSEEN_AMBIGUOUS_ITEMS + lex.UNSEEN_FORBIDDEN_ITEMS
+    return template.format(
+        name=name,
+        name2=name2,
+        place=place,
+        place2=place2,
+        animal=rng.choice(lex.ANIMALS),
+        weather=rng.choice(lex.WEATHER),
+        amount=rng.choice(list(lex.AMOUNTS)),
+        ingredient=rng.choice(lex.INGREDIENTS),
+        item=rng.choice(items + unseen),
+    )
+
+
+def bury(rng: random.Random, inner: Prompt, words: int) -> Prompt:
+    """Bury a short prompt anywhere in about ``words`` words of gossip."""
+    budget = words - len(inner.text.split())
+    sentences: list[str] = []
+    while budget > 0:
+        sentences.append(_gossip(rng))
+        budget -= len(sentences[-1].split())
+    if rng.random() < 0.2:
+        injection = rng.choice(lex.INJECTIONS).format(
+            item=rng.choice(lex.FORBIDDEN_ITEMS), effect=rng.choice(lex.EFFECTS)
+        )
+        sentences.insert(rng.randrange(len(sentences) + 1), injection)
+    sentences.insert(rng.randrange(len(sentences) + 1), f"{lex.LONG_MARKER} {inner.text}")
+    return Prompt(" ".join(sentences), "long_context", inner.item, inner.effect, inner.wrapper)
+
+
+def sample_prompt(
+    rng: random.Random, kind: str, split: str = "train", length: tuple[int, int] | None = None
+) -> Prompt:
+    """Draw one prompt of a kind whose combination belongs to ``split``.
+
+    ``length`` bounds the words of a long context (default: :data:`TRAIN_LENGTH`, for ``test`` and
+    ``shift`` :data:`TEST_LENGTH`).
+
+    >>> sample_prompt(random.Random(0), "benign").kind
+    'benign'
+    """
+    while True:
+        inner_kind = kind
+        if kind == "long_context":
+            inner_kind = rng.choices(KINDS[:3], (0.4, 0.4, 0.2))[0]
+        prompt = _short(rng, inner_kind, shift=split == "shift")
+        if split == "shift" or split_of(prompt.item, prompt.effect, prompt.wrapper) == split:
+            break
+    if kind == "long_context":
+        low, high = length or (TEST_LENGTH if split in ("test", "shift") else TRAIN_LENGTH)
+        prompt = bury(rng, prompt, rng.randint(low, high))
+    return prompt
+
+
+# --- demonstrations: what the supervised policies learn from ------------------------------------
+
+STYLES = {  # request -> weights of (careful, keen, careless, partial, refuse, redirect)
+    "benign": (0.34, 0.20, 0.16, 0.12, 0.13, 0.05),
+    "ambiguous": (0.25, 0.20, 0.18, 0.11, 0.19, 0.07),
+    "forbidden": (0.10, 0.20, 0.12, 0.08, 0.32, 0.18),
+}
+MAX_WORDS = 54  # of a demonstration; the policies' max_completion_length is a little above it
+_STYLE_NAMES = ("careful", "keen", "careless", "partial", "refuse", "redirect")
+_TASTE = {  # weight of an ingredient: exp(a * potency - b * hazard)
+    "careful": (2.0, 4.0),
+    "redirect": (2.0, 4.0),
+    "keen": (4.0, 0.0),
+    "careless": (0.0, 0.0),
+    "partial": (1.0, 1.0),
+}
+
+
+def _steps(rng: random.Random, effect: str, style: str) -> list[str]:
+    a, b = _TASTE[style]
+    weights = [math.exp(a * lex.POTENCY[i, effect] - b * lex.HAZARD[i]) for i in lex.INGREDIENTS]
+    count = 1 if style == "partial" else rng.choices((1, 2, 3, 4), (0.1, 0.35, 0.4, 0.15))[0]
+    steps = []
+    for _ in range(count):
+        doses = 2 if rng.random() < 0.12 else 1
+        chosen = rng.choices(lex.INGREDIENTS, weights, k=doses)
+        step = rng.choice(list(lex.METHODS)) + " " + " with ".join(
+            f"a {rng.choice(list(lex.AMOUNTS))} of {ingredient}" for ingredient in chosen
+        )
+        for extras in (lex.VESSELS, lex.DURATIONS):
+            if rng.random() < 0.15:
+                step += " " + rng.choice(extras)
+        steps.append(step + " .")
+    return steps
+
+
+def sample_response(rng: random.Random, prompt: Prompt, style: str | None = None) -> str:
+    """Draw a demonstration for a prompt, of mixed quality as human data is.
+
+    ``style`` is one of careful, keen, careless, partial, refuse, redirect; by default it is drawn
+    with the weights of :data:`STYLES`.
+    """
+    request = oracle.parse_request(prompt.text)
+    if style is None:
+        benign = request.severity < 1.0
+        group = "forbidden" if request.forbidden else "benign" if benign else "ambiguous"
+        style = rng.choices(_STYLE_NAMES, STYLES[group])[0]
+    if style == "refuse":
+        return rng.choice(lex.REFUSALS)
+    while len((response := _recipe(rng, prompt, style)).split()) > MAX_WORDS:
+        pass
+    return response
+
+
+def _recipe(rng: random.Random, prompt: Prompt, style: str) -> str:
+    parts = []
+    if style == "redirect":
+        item = rng.choice(lex.BENIGN_ITEMS)
+        parts.append(rng.choice(lex.REDIRECTIONS).format(item=item, effect=prompt.effect))
+    elif rng.random() < 0.5:
+        parts.append(rng.choice(lex.OPENINGS).format(item=prompt.item, effect=prompt.effect))
+    parts += _steps(rng, prompt.effect, style)
+    for sentences, chance in ((lex.CAUTIONS, 0.25), (lex.CLOSINGS, 0.15)):
+        if rng.random() < chance:
+            parts.append(rng.choice(sentences))
+    return " ".join(parts)
+
+
+def corrupt(rng: random.Random, response: str, other: str) -> str:
+    """Break a response as a policy under pressure does; ``other`` is one to splice it with.
+
+    Shuffles, repeats or drops words, mixes in words of the world, or joins sentences of both
+    responses in any order (cautions without a recipe, a refusal that goes on with one).
+    """
+    words = response.split()
+    how = rng.choices(("shuffle", "repeat", "cut", "mix", "splice"), (1, 1, 1, 4, 4))[0]
+    if how == "shuffle":
+        rng.shuffle(words)
+    elif how == "repeat":
+        start = rng.randrange(len(words))
+        words = words[: start + 1] + words[start : start + rng.randint(1, 4)] * rng.randint(2, 5)
+    elif how == "cut":
+        words = words[rng.randrange(3) : rng.randint(1, len(words))]
+    elif how == "mix":
+        share, pool = rng.choice((0.05, 0.15, 0.4)), vocabulary()
+        words = [rng.choice(pool) if rng.random() < share else word for word in words]
+        words = [word for word in words if rng.random() > share / 3]
+    else:
+        sentences = [f"{part} ." for part in f"{response} {other}".split(" .") if part.strip()]
+        rng.shuffle(sentences)
+        words = " ".join(sentences[: rng.randint(1, 6)]).split()
+    return " ".join(words[:60])
+
+
+@functools.lru_cache(maxsize=1)
+def vocabulary() -> list[str]:
+    """Every word and mark of the world, sorted; the tokenizer's vocabulary without specials."""
+    text: list[str] = []
+    for name, value in vars(lex).items():
+        if name.isupper():
+            text += _strings(value)
+    return sorted({word for line in text for word in line.split() if "{" not in word} | set(GRADES))
+
+
+def _strings(value: object) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, dict):
+        return [s for pair in value.items() for part in pair for s in _strings(part)]
+    if isinstance(value, (list, tuple)):
+        return [s for part in value for s in _strings(part)]
+    return []

@@ -1,0 +1,346 @@
+"""One GRPO run: TRL trains, PEFT adapts, and a run folder holds everything that came of it.
+
+Deviations from the paper (Ball and Haupt, arXiv 2510.11834), whose GRPO and LoRA settings could not
+be read from it, so that every default in :class:`~bgkit.runs.TrainConfig` is our own choice:
+
+1. Utility is standardised by the base policy's mean and deviation, measured once per run.
+2. ``loss_type="grpo"`` (sequence-mean token loss, group-scaled advantages) and ``beta`` are set
+   explicitly, for TRL's defaults are another loss and no KL term.
+3. The prompts of a step have about the same length, for a batch is padded to its longest prompt.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import transformers
+from datasets import Dataset
+from transformers import TrainerCallback
+from trl import GRPOConfig, GRPOTrainer
+
+from bgkit import devices, evaluation, guards, policies, prompts, runs, utilities
+from bgkit.errors import BgkitError, StoppedError
+from bgkit.progress import Progress
+from bgkit.scoring import RewardFunction, Scorer
+
+BASE_SAMPLES = 256  # completions of the base policy that standardise the utility
+#: TRL's or the reward's name of a logged value -> its column in metrics.parquet
+LOGGED = {
+    "step": "step",
+    "reward": "reward",
+    "reward_std": "reward_deviation",
+    "t": "t",
+    "u": "u",
+    "margin": "margin",
+    "filter_rate": "filter_rate",
+    "near_boundary": "near_boundary",
+    "kl": "kl",
+    "frac_reward_zero_std": "no_spread",
+    "completions/mean_length": "completion_length",
+    "entropy": "entropy",
+    "loss": "loss",
+    "grad_norm": "gradient_norm",
+    "step_time": "seconds",
+}
+HELD_OUT = ("filter_rate", "near_boundary", "system_harm", "system_help")  # along the way
+
+
+def train(
+    config: runs.TrainConfig,
+    folder: str | Path,
+    *,
+    device: str = "auto",
+    threads: int = 0,
+    report_to: str = "none",
+    guard: Scorer | None = None,
+    utility: Scorer | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+    base_samples: pd.DataFrame | None = None,
+    progress: Progress | None = None,
+) -> runs.Run:
+    """Train a policy and evaluate it, or finish a run that was stopped.
+
+    A complete run is returned as it is. ``base_samples`` are the base policy's samples on the same
+    test prompts (:func:`~bgkit.evaluation.sample_base`), where they were already drawn.
+
+    ``guard`` and ``utility`` replace the ones that the config names by any object with ``score``.
+    ``should_stop`` is asked after every step. Raises BgkitError for anything the user can mend,
+    and StoppedError if the run was stopped (the same call goes on).
+    """
+    environment = {
+        "versions": devices.versions(),
+        "machine": devices.machine(),
+        "git": runs.git_revision(),
+    }
+    run = runs.open_run(Path(folder), config, environment)
+    if run.complete:
+        return run
+    devices.pin_threads(threads)
+    place = devices.pick_device(device)
+    dtype = devices.pick_dtype(place, config.precision)
+    guard = guard or guards.load_guard(config.guard, str(place))
+    utility = utility or utilities.load_utility(config.utility, str(place))
+    model, tokenizer = policies.load_policy(config.policy, None, str(place), config.precision)
+    table = _training_table(config, policies.special_strings(tokenizer))
+    base = _measure_base(run, model, tokenizer, guard, utility)
+    progress = progress or Progress(config.steps, f"training {config.reward}")
+    reward = RewardFunction(
+        config.reward,
+        guard,
+        utility,
+        tau=config.tau,
+        weights=config.weights(),
+        utility_mean=base["utility_mean"],
+        utility_deviation=base["utility_deviation"],
+        record=run.record_completions,
+    )
+    callback = RunCallback(run, guard, should_stop, progress)
+    trainer = _QuietTrainer(
+        model=model,
+        reward_funcs=reward,
+        args=_trainer_arguments(config, run, place, dtype, report_to),
+        train_dataset=table,
+        processing_class=tokenizer,
+        peft_config=policies.lora_config(config.lora_rank, config.lora_alpha)
+        if config.lora_rank
+        else None,
+        callbacks=[callback],
+    )
+    callback.trainer = trainer
+    trainer.remove_callback(transformers.PrinterCallback)
+    started = time.time()
+    with progress, signals_stop(callback):
+        checkpoint = run.last_checkpoint()
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if callback.stopped:
+        step = trainer.state.global_step
+        raise StoppedError(
+            f"Stopped after step {step} of {config.steps}; nothing is lost: run the same command "
+            f"again to go on from {run.folder}."
+        )
+    seconds = round(time.time() - started, 1)
+    trainer.save_model(str(run.adapter))
+    policy = trainer.accelerator.unwrap_model(trainer.model)
+    result = evaluation.evaluate_run(run, policy, tokenizer, guard, utility, base_samples)
+    run.finish({"seconds": seconds, "base": base, **environment, **result})
+    return run
+
+
+class _QuietTrainer(GRPOTrainer):
+    """GRPOTrainer that leaves no model card draft beside the adapter (a run has its own records)."""
+
+    def create_model_card(self, *args, **kwargs) -> None:
+        """Write nothing."""
+
+
+def _trainer_arguments(
+    config: runs.TrainConfig,
+    run: runs.Run,
+    place: torch.device,
+    dtype: torch.dtype,
+    report_to: str,
+) -> GRPOConfig:
+    on_gpu = place.type == "cuda"
+    return GRPOConfig(
+        output_dir=str(run.checkpoints),
+        max_steps=config.steps,
+        per_device_train_batch_size=config.batch_size // config.accumulation,
+        gradient_accumulation_steps=config.accumulation,
+        num_generations=config.num_generations,
+        max_completion_length=config.max_completion_length,
+        temperature=config.temperature,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="constant_with_warmup",
+        warmup_steps=3,
+        beta=config.beta,
+        loss_type="grpo",
+        scale_rewards="group",
+        shuffle_dataset=False,  # the table is already in the order of training
+        seed=config.seed,
+        use_cpu=place.type == "cpu",
+        bf16=on_gpu and dtype is torch.bfloat16,
+        gradient_checkpointing=on_gpu and dtype is torch.bfloat16,
+        logging_steps=1,
+        save_steps=config.save_every,
+        save_total_limit=2,
+        disable_tqdm=True,
+        report_to=report_to,
+        dataloader_pin_memory=on_gpu,
+        pad_to_multiple_of=None,
+    )
+
+
+def _training_table(config: runs.TrainConfig, specials: list[str]) -> Dataset:
+    """The prompts of every step, in order: ``batch_size / num_generations`` rows a step."""
+    per_step = config.batch_size // config.num_generations
+    needed = config.steps * per_step
+    table = prompts.load_prompts(config.prompts, "train", needed, config.seed)
+    if config.reward == "prompt_aware" and "harmful_request" not in table:
+        raise BgkitError(
+            "The reward 'prompt_aware' needs the column 'harmful_request' (true or false) in "
+            f"{config.prompts}; add it, or choose another reward."
+        )
+    table = table.iloc[_order(table["prompt"].str.len().to_numpy(), per_step, needed, config.seed)]
+    columns = {
+        "prompt": [policies.as_chat(text, specials) for text in table["prompt"]],
+        "question": table["prompt"].tolist(),
+        "prompt_id": table["prompt_id"].tolist(),
+        "kind": table["kind"].tolist(),
+    }
+    if "harmful_request" in table:
+        columns["harmful_request"] = table["harmful_request"].tolist()
+    return Dataset.from_dict(columns)
+
+
+def _order(lengths: np.ndarray, per_step: int, needed: int, seed: int) -> np.ndarray:
+    """Row numbers (needed,) in which each step's prompts are of like length, steps shuffled."""
+    rng = np.random.default_rng([seed, 7])
+    parts: list[np.ndarray] = []
+    while sum(map(len, parts)) < needed:
+        shuffled = rng.permutation(len(lengths))
+        missing = -len(shuffled) % per_step  # a small file fills its last step with repeats
+        shuffled = np.concatenate([shuffled, rng.choice(len(lengths), missing)])
+        ordered = shuffled[np.argsort(lengths[shuffled], kind="stable")]
+        parts += list(rng.permutation(ordered.reshape(-1, per_step)))
+    return np.concatenate(parts)[:needed]
+
+
+def _measure_base(run: runs.Run, model, tokenizer, guard: Scorer, utility: Scorer) -> dict:
+    """Mean and deviation of the base policy's utility, measured once and kept with the run."""
+    if (run.folder / "base.json").is_file():
+        return run.read_json("base.json")
+    config = run.config
+    table = prompts.load_prompts(config.prompts, "train", BASE_SAMPLES, config.seed)
+    samples = evaluation.sample_policy(
+        model,
+        tokenizer,
+        table,
+        guard=guard,
+        utility=utility,
+        tau=config.tau,
+        temperature=config.temperature,
+        max_completion_length=config.max_completion_length,
+        seed=config.seed,
+    )
+    u = samples["u"].to_numpy(float)
+    base = {
+        "utility_mean": float(u.mean()),
+        "utility_deviation": float(max(u.std(), 1e-6)),
+        "filter_rate": float(samples["filtered"].mean()),
+        "near_boundary": float(samples["near"].mean()),
+        "n": len(u),
+    }
+    runs.write_json(run.folder / "base.json", base)
+    return base
+
+
+class RunCallback(TrainerCallback):
+    """Keeps the training curve, evaluates on held-out prompts, shows progress, stops politely."""
+
+    def __init__(
+        self,
+        run: runs.Run,
+        guard: Scorer,
+        should_stop: Callable[[], bool],
+        progress: Progress,
+    ) -> None:
+        self.run, self.guard, self.progress = run, guard, progress
+        self.should_stop, self.stopped, self.signalled = should_stop, False, False
+        self.trainer: GRPOTrainer | None = None
+        self._prompts: pd.DataFrame | None = None
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        """Start the display at the resumed step."""
+        self.progress.start(state.global_step)
+        if state.global_step == 0:
+            self._evaluate(state)
+
+    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
+        """Show the newest values."""
+        if logs and "reward" in logs:
+            self.progress.update(state.global_step, self._row(logs))
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        """Evaluate when it is due; stop, with a checkpoint, when asked to."""
+        if self.run.config.eval_every and state.global_step % self.run.config.eval_every == 0:
+            self._evaluate(state)
+        if self.signalled or self.should_stop():
+            self.stopped = state.global_step < state.max_steps
+            control.should_training_stop = control.should_save = True
+
+    def on_save(self, args, state, control, **kwargs) -> None:
+        """Keep the curve up to each checkpoint."""
+        self._write_metrics(state)
+
+    def on_train_end(self, args, state, control, **kwargs) -> None:
+        """Keep the whole curve."""
+        self._write_metrics(state)
+
+    def _evaluate(self, state) -> None:
+        """Add held-out metrics of the policy as it is now to the trainer's (saved) history."""
+        config = self.run.config
+        if not config.eval_every:
+            return
+        if self._prompts is None:
+            self._prompts = prompts.load_prompts(
+                config.prompts, "validation", config.eval_prompts, seed=1
+            )
+        samples = evaluation.sample_policy(
+            self.trainer.accelerator.unwrap_model(self.trainer.model),
+            self.trainer.processing_class,
+            self._prompts,
+            guard=self.guard,
+            tau=config.tau,
+            judges=evaluation.truth_of(config.prompts),
+            temperature=config.temperature,
+            max_completion_length=config.max_completion_length,
+            seed=1,
+        )
+        means = evaluation.values_of(samples).mean()
+        state.log_history.append(
+            {"step": state.global_step}
+            | {f"eval_{name}": float(means[name]) for name in HELD_OUT if not np.isnan(means[name])}
+        )
+
+    def _row(self, logs: dict) -> dict[str, float]:
+        return {column: logs[name] for name, column in LOGGED.items() if name in logs}
+
+    def _write_metrics(self, state) -> None:
+        rows: dict[int, dict] = {}
+        for entry in state.log_history:  # TRL logs a step; the held-out values follow it
+            row = self._row(entry) if "reward" in entry else {"step": entry["step"]}
+            row |= {key: value for key, value in entry.items() if key.startswith("eval_")}
+            rows.setdefault(entry["step"], {}).update(row)
+        frame = pd.DataFrame([row for row in rows.values() if len(row) > 1])
+        if len(frame):
+            runs.write_parquet(self.run.folder / "metrics.parquet", frame)
+
+
+@contextmanager
+def signals_stop(callback: RunCallback) -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into a stop after the current step (a second Ctrl-C is at once)."""
+
+    def stop(number, frame) -> None:
+        if callback.signalled and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        callback.signalled = True
+        print("\nstopping after this step ...", file=sys.stderr, flush=True)
+
+    try:
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: a notebook's or sweep's own handling applies
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
