@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bgkit.errors import BgkitError
-from bgkit.runs import TrainConfig, load_run, make_config, open_run, read_config, write_json
+from bgkit.runs import TrainConfig, find_run, load_run, make_config, read_config, write_json
 
 SHOWN = ("filter_rate", "near_boundary", "false_positive", "false_negative")
 SHOWN += ("system_harm", "system_help", "kl")
@@ -59,7 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     for command in (demo, train, reproduce, evaluate):
         command.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     for command in (demo, train):
-        command.add_argument("--threads", type=int, default=0, help="CPU threads (half the cores)")
+        command.add_argument(
+            "--threads", type=int, default=0, help="CPU threads (all cores, at most 4)"
+        )
 
     testbed = commands.add_parser("testbed", help="the embedded models: build, check")
     testbed.add_argument("action", choices=("build", "check"))
@@ -129,7 +131,7 @@ def _train(arguments: argparse.Namespace) -> None:
         config = _config(arguments)
         name = f"{config.reward}-{config.utility}-{config.seed}"
         folder = arguments.out or Path("runs") / name
-        open_run_early(folder, config)
+        find_run(folder, config)  # refuse a foreign folder before anything slow is imported
     from bgkit.training import train
 
     run = train(
@@ -143,15 +145,10 @@ def _train(arguments: argparse.Namespace) -> None:
     print(f"\nRun: {run.folder}")
 
 
-def open_run_early(folder: Path, config: TrainConfig) -> None:
-    """Refuse a folder of another config before anything slow is imported."""
-    if (folder / "config.json").is_file():
-        open_run(folder, config, {})
-
-
 def _reproduce(arguments: argparse.Namespace) -> None:
-    config = _config(arguments, eval_every=0, test_prompts=1000)
     from bgkit import comparison
+
+    config = _config(arguments, **comparison.REFERENCE)
 
     result = comparison.reproduce(
         arguments.runs,

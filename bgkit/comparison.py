@@ -7,7 +7,7 @@ import itertools
 import shlex
 import sys
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -15,12 +15,14 @@ from pathlib import Path
 import pandas as pd
 
 from bgkit import devices, evaluation, guards, policies, report, runs, training, utilities
-from bgkit.errors import BgkitError, StoppedError
+from bgkit.errors import BgkitError
 from bgkit.intervals import over_seeds
 from bgkit.progress import Silent
 
 DESIGNS = ("filter_avoidance", "boundary", "compound")
 UTILITIES = ("aligned", "mild", "weak", "blind")
+#: What the reference table changes in the default config: more test prompts, nothing else to see.
+REFERENCE = {"eval_every": 0, "test_prompts": 800, "judge": "none"}
 #: The metrics of the reference table, with their ranges.
 REFERENCE_METRICS = {
     **dict.fromkeys(
@@ -61,7 +63,7 @@ def compare(
     threads: int = 0,
     say: Callable[[str], None] = print,
 ) -> dict:
-    """Train each design from the same base, evaluate all, write ``result.json`` and ``report.html``.
+    """Train each design from the same base and evaluate all; write ``result.json`` and a report.
 
     Runs lie in ``folder/<design>``; complete ones are not trained again. Returns the result:
     provenance, ``rows``, ``paired`` and ``seconds`` of training per design.
@@ -74,7 +76,9 @@ def compare(
     rows = evaluation.summarise(base, evaluation.labels_of(config, "base"))
     paired: list[dict] = []
     for number, design in enumerate(designs, start=2):
-        say(f"[{number}/{len(designs) + 2}] {design}: {config.steps} steps of GRPO, then evaluation")
+        say(
+            f"[{number}/{len(designs) + 2}] {design}: {config.steps} steps of GRPO, then evaluation"
+        )
         run = training.train(
             replace(config, reward=design),
             folder / design,
@@ -89,7 +93,13 @@ def compare(
         tables[design] = pd.read_parquet(run.folder / "samples.parquet")
         curves[design] = run.metrics()
     say(f"[{len(designs) + 2}/{len(designs) + 2}] writing the table and the report")
-    result = {**provenance(), "training_seconds": seconds, "rows": rows, "paired": paired}
+    result = {
+        **provenance(),
+        "interval": "95% bootstrap over prompts",
+        "training_seconds": seconds,
+        "rows": rows,
+        "paired": paired,
+    }
     runs.write_json(folder / "result.json", result)
     report.write_report(
         folder / "report.html",
@@ -107,8 +117,7 @@ def table(rows: list[dict], metrics: Iterable[str], kind: str = "all") -> pd.Dat
     frame = pd.DataFrame(rows)
     frame = frame[(frame["kind"] == kind) & frame["metric"].isin(list(metrics))]
     frame["text"] = [
-        f"{row.mean:.3f} [{row.low:.3f}, {row.high:.3f}]"
-        for row in frame.rename(columns={"mean": "mean"}).itertuples()
+        f"{row.mean:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in frame.itertuples()
     ]
     wide = frame.pivot(index="design", columns="metric", values="text")
     return wide.loc[list(dict.fromkeys(frame["design"])), [m for m in metrics if m in wide]]
@@ -131,7 +140,7 @@ def reproduce(
     Each run has one CPU thread of its own; ``workers`` run side by side. Complete runs below
     ``folder`` are used as they are, so that the same command goes on where it stopped.
     """
-    seeds, config = list(seeds), config or runs.TrainConfig(eval_every=0, test_prompts=1000)
+    seeds, config = list(seeds), config or runs.make_config(REFERENCE)
     grid = [
         runs.make_config({"seed": seed, "utility": utility, "reward": design}, config)
         for seed, utility, design in itertools.product(seeds, utility_names, designs)
@@ -139,29 +148,50 @@ def reproduce(
     places = [folder / f"{c.utility}-{c.reward}-{c.seed}" for c in grid]
     say(f"{len(grid)} runs of {config.steps} steps on {workers} worker(s), in {folder}")
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        futures = {
-            pool.submit(_train_one, c, place, device): place
+        bases = [replace(grid[0], seed=seed) for seed in seeds]
+        _wait([pool.submit(_sample_base, c, folder, device) for c in bases], "base", say)
+        jobs = [
+            pool.submit(_train_one, c, place, folder, device)
             for c, place in zip(grid, places, strict=True)
-        }
-        try:
-            for number, future in enumerate(as_completed(futures), start=1):
-                future.result()
-                say(f"[{number}/{len(grid)}] {futures[future].name}")
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        ]
+        _wait(jobs, "run", say)
     rows = [row for place in places for row in _rows_of(place)]
-    result = {**provenance(), "rows": reference_rows(rows), "config": vars(config)}
-    result["runs"] = len(grid)
+    result = {**provenance(), "config": vars(config), "rows": reference_rows(rows)}
     runs.write_json(output, result)
     return result
 
 
-def _train_one(config: runs.TrainConfig, place: Path, device: str) -> None:
+def _wait(jobs: list[Future], what: str, say: Callable[[str], None]) -> None:
+    """Wait for all jobs; after the first error the ones that have not begun are dropped."""
     try:
-        training.train(config, place, device=device, threads=1, progress=Silent())
-    except StoppedError as error:
-        raise KeyboardInterrupt from error
+        for number, job in enumerate(as_completed(jobs), start=1):
+            job.result()
+            say(f"[{number}/{len(jobs)}] {what} done")
+    finally:
+        for job in jobs:
+            job.cancel()
+
+
+def _base_file(folder: Path, config: runs.TrainConfig) -> Path:
+    """Base's samples depend on neither design nor utility: one file for each seed and setting."""
+    setting = replace(config, reward="boundary", utility="mild")
+    return folder / f"base-{runs.config_hash(setting)}.parquet"
+
+
+def _sample_base(config: runs.TrainConfig, folder: Path, device: str) -> None:
+    """Draw and grade base's responses of a seed once, for all the runs of that seed."""
+    devices.pin_threads(1)
+    path = _base_file(folder, config)
+    if not path.is_file():
+        runs.write_parquet(path, sample_base(config, device))
+
+
+def _train_one(config: runs.TrainConfig, place: Path, folder: Path, device: str) -> None:
+    devices.pin_threads(1)
+    base = pd.read_parquet(_base_file(folder, config))
+    utility = utilities.load_utility(config.utility, device)
+    base["u"] = utility.score(base["prompt"].tolist(), base["response"].tolist())
+    training.train(config, place, device=device, threads=1, base_samples=base, progress=Silent())
 
 
 def _rows_of(place: Path) -> list[dict]:
@@ -181,7 +211,9 @@ def reference_rows(rows: list[dict]) -> list[dict]:
         labels = dict(zip(keys, values, strict=True))
         low, high = REFERENCE_METRICS[labels["metric"]]
         interval = over_seeds(group["mean"].to_numpy(), low, high)
-        found = {name: None if value != value else value for name, value in interval._asdict().items()}
+        found = {
+            name: None if value != value else value for name, value in interval._asdict().items()
+        }
         joined.append({**labels, **found, "n_seeds": len(group)})
     return joined
 

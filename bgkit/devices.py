@@ -45,12 +45,12 @@ def pick_dtype(device: torch.device, precision: str = "auto") -> torch.dtype:
 
 
 def pin_threads(threads: int = 0) -> int:
-    """Set the number of CPU threads of torch (0: half the cores, at least one) and return it.
+    """Set the number of CPU threads of torch (0: all cores, at most four) and return it.
 
-    Small models gain little from more threads, and two processes that share cores without pinning
-    run many times slower, because waiting threads spin.
+    The testbed's models gain nothing from more, and processes that share cores without pinning run
+    many times slower, because waiting threads spin.
     """
-    count = threads or max(1, (os.cpu_count() or 1) // 2)
+    count = threads or min(4, os.cpu_count() or 1)
     torch.set_num_threads(count)
     return count
 

@@ -130,16 +130,15 @@ def sample_test(
     guard: Scorer,
     utility: Scorer,
     base=None,
-    judge: str = "default",
 ) -> pd.DataFrame:
-    """A policy's samples on the test prompts of a config, graded by oracle and embedded judge.
+    """A policy's samples on the test prompts of a config, graded by the oracle and the judge.
 
     The same config draws the same prompts with the same random numbers for every policy, so that
     differences between policies can be paired.
     """
     judges = truth_of(config.prompts)
-    if judges and judge:
-        judges += (load_judge(judge, str(model.device)),)
+    if judges and config.judge != "none":
+        judges += (load_judge(config.judge, str(model.device)),)
     return sample_policy(
         model,
         tokenizer,
@@ -256,7 +255,7 @@ def paired_differences(samples: pd.DataFrame, base: pd.DataFrame, labels: dict) 
     delta = values_of(samples) - values_of(base)
     rows = []
     for kind, mask in _by_kind(samples):
-        intervals = bootstrap(delta[mask].to_numpy())
+        intervals = bootstrap(delta[mask].to_numpy(), rates=False)
         for metric, (mean, low, high) in zip(delta, intervals, strict=True):
             if not np.isnan(mean):
                 found = {"kind": kind, "metric": metric, "difference": mean}

@@ -28,7 +28,9 @@ def probability_of_unsafe(logits: torch.Tensor) -> torch.Tensor:
     return torch.sigmoid(logits[:, 1] - logits[:, 0])
 
 
-def load_guard(name: str = "default", device: str = "auto", precision: str = "auto") -> SequenceScorer:
+def load_guard(
+    name: str = "default", device: str = "auto", precision: str = "auto"
+) -> SequenceScorer:
     """Load a guard by name or folder.
 
     Raises BgkitError for an unknown name, a damaged file, or a model with other than two labels.

@@ -22,11 +22,14 @@ class Interval(NamedTuple):
     high: float
 
 
-def bootstrap(values: np.ndarray, *, resamples: int = 2000, seed: int = 0) -> list[Interval]:
+def bootstrap(
+    values: np.ndarray, *, resamples: int = 2000, seed: int = 0, rates: bool = True
+) -> list[Interval]:
     """Percentile intervals of the column means of ``values`` (n,) or (n, k), by resampling rows.
 
     All columns share the resampled rows. NaN marks a value that is not known; a column's mean is
-    that of its known values, and NaN with NaN bounds if there is none.
+    that of its known values, and NaN with NaN bounds if there is none. With ``rates`` false (for
+    differences) a column of equal values keeps its interval without width.
 
     >>> bootstrap(np.zeros(100))
     [Interval(mean=0.0, low=0.0, high=0.0362...)]
@@ -41,10 +44,12 @@ def bootstrap(values: np.ndarray, *, resamples: int = 2000, seed: int = 0) -> li
     with np.errstate(invalid="ignore", divide="ignore"):
         means = (counts @ np.where(known, values, 0.0)) / (counts @ known)
         tail = (1 - CONFIDENCE) / 2
-        low, high = np.nanquantile(means, (tail, 1 - tail), axis=0) if n > 1 else (means[0],) * 2
+        drawn = np.where(known.any(0), means, 0.0)  # a column with nothing known is NaN below
+        low, high = np.nanquantile(drawn, (tail, 1 - tail), axis=0)
+        low, high = (np.where(known.any(0), bound, np.nan) for bound in (low, high))
         centre = np.where(known, values, 0.0).sum(0) / known.sum(0)
     return [
-        _widen(Interval(float(m), float(a), float(b)), column[mask])
+        _widen(Interval(float(m), float(a), float(b)), column[mask] if rates else column[:0])
         for m, a, b, column, mask in zip(centre, low, high, values.T, known.T, strict=True)
     ]
 
@@ -69,7 +74,7 @@ def over_seeds(means: np.ndarray, lowest: float = -np.inf, highest: float = np.i
     """
     means = np.asarray(means, dtype=float)
     mean = float(means.mean())
-    if len(means) < 2:
+    if len(means) < 2 or np.isnan(mean):
         return Interval(mean, np.nan, np.nan)
     half = stats.t.ppf((1 + CONFIDENCE) / 2, len(means) - 1) * stats.sem(means)
     return Interval(mean, float(max(lowest, mean - half)), float(min(highest, mean + half)))

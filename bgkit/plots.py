@@ -21,6 +21,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from bgkit.errors import BgkitError
+from bgkit.rewards import NEAR
 
 # Design: colour, marker symbol, line dash. Okabe-Ito hues, darker where they fade on white.
 LOOKS = {
@@ -37,7 +38,6 @@ LOOKS = {
 }
 SAFE, HARMFUL, TEXT = "#45A8E0", "#C2417C", "#7A7F85"
 GRID, BAND = "rgba(128,128,128,0.22)", "rgba(128,128,128,0.14)"
-NEAR_BOUNDARY = 0.3  # a response is near the boundary when |t - tau| is below this
 WORDS = {  # metrics whose column name does not read well
     "false_negative": "false negatives",
     "false_positive": "false positives",
@@ -189,10 +189,10 @@ def margin_histogram(samples: Mapping[str, pd.DataFrame], tau: float, bins: int 
         for harmful in (False, True):
             bars = _margin_bars(name, frame, harmful, np.concatenate(parts))
             fig.add_trace(bars.update(showlegend=row == 1), row, 1)
-        near = 100 * ((frame["t"] - tau).abs() < NEAR_BOUNDARY).mean()
+        near = 100 * ((frame["t"] - tau).abs() < NEAR).mean()
         _heading(fig, f"<b>{label(name)}</b> n={len(frame)}", row)
         _heading(fig, f"near boundary <b>{near:.1f} %</b>", row, x=1)
-    band = max(0, tau - NEAR_BOUNDARY), min(1, tau + NEAR_BOUNDARY)
+    band = max(0, tau - NEAR), min(1, tau + NEAR)
     fig.add_vrect(*band, fillcolor=BAND, line_width=0, layer="below", row="all", col=1)
     fig.add_vline(tau, line={"dash": "dash", "width": 1.5, "color": TEXT}, row="all", col=1)
     words = [("shown ◂", "right", -5), (f"▸ filtered, t ≥ {tau:g}", "left", 5)]
@@ -207,7 +207,7 @@ def margin_histogram(samples: Mapping[str, pd.DataFrame], tau: float, bins: int 
     fig.update_yaxes(ticktext=[f"{abs(share):.0%}" for share in shares], range=limits)
     fig.update_layout(barmode="relative").update_xaxes(range=[0, 1])
     fig.update_xaxes(title_text="t, the guard's P(unsafe)", row=last)
-    notes = ["Bars up: safe; bars down: harmful.", f"Shaded: |t − {tau:g}| &lt; {NEAR_BOUNDARY}."]
+    notes = ["Bars up: safe; bars down: harmful.", f"Shaded: |t − {tau:g}| &lt; {NEAR}."]
     return style(fig, "Guard's probability that a response is unsafe", notes, 150 + 170 * last)
 
 

@@ -48,16 +48,18 @@ def load_policy(
         raise BgkitError(f"Could not load the policy {name} from {folder}: {reason}") from error
     if tokenizer.chat_template is None:
         raise BgkitError(
-            f"The policy {name} in {folder} has no chat template; use an instruction-tuned model, or "
-            "save a chat_template.jinja beside its tokenizer."
+            f"The policy {name} in {folder} has no chat template; use an instruction-tuned model, "
+            "or save a chat_template.jinja beside its tokenizer."
         )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model.to(place).eval(), tokenizer
 
 
-def lora_config(rank: int, alpha: int) -> LoraConfig:
-    """LoRA on all linear layers, without dropout (so that a run resumes bit for bit)."""
+def lora_config(rank: int, alpha: int) -> LoraConfig | None:
+    """LoRA on all linear layers, without dropout; None (full fine-tuning) for rank 0."""
+    if rank == 0:
+        return None
     return LoraConfig(
         r=rank,
         lora_alpha=alpha,

@@ -17,6 +17,16 @@ SHOWN = {
 }
 
 
+class _LogFile:
+    """Standard error as a log: a new line where a terminal would overwrite the old one."""
+
+    def write(self, text: str) -> None:
+        sys.stderr.write(text.replace("\r", "\n"))
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
 class Progress:
     """A tqdm line over the steps of a run; on a log file, a line every few seconds.
 
@@ -33,7 +43,7 @@ class Progress:
         self._bar = tqdm(
             total=self.total,
             desc=self.what,
-            file=sys.stderr,
+            file=sys.stderr if live else _LogFile(),
             dynamic_ncols=live,
             mininterval=0.2 if live else 10,
             maxinterval=30,

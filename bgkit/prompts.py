@@ -7,6 +7,7 @@ is known, ``harmful_request`` (bool).
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from bgkit.testbed import world
 
 TESTBED = "testbed"
 #: Shares of the kinds in training: fewer long contexts, for they cost the most.
-TRAIN_SHARES = {"benign": 0.3, "ambiguous": 0.3, "jailbreak": 0.25, "long_context": 0.15}
+TRAIN_SHARES = {"benign": 0.3, "ambiguous": 0.3, "jailbreak": 0.3, "long_context": 0.1}
 
 
 def load_prompts(
@@ -50,9 +51,7 @@ def load_prompts(
 
 
 def _from_testbed(split: str, n: int, seed: int) -> pd.DataFrame:
-    from random import Random
-
-    rng = Random(f"prompts/{split}/{seed}")
+    rng = random.Random(f"prompts/{split}/{seed}")
     if split == "train":
         kinds = rng.choices(list(TRAIN_SHARES), list(TRAIN_SHARES.values()), k=n)
     else:
@@ -88,7 +87,7 @@ def _read(path: Path) -> pd.DataFrame:
 
 def _read_jsonl(path: Path) -> pd.DataFrame:
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -102,6 +101,21 @@ def _read_jsonl(path: Path) -> pd.DataFrame:
             raise BgkitError(f"Line {number} of {path} is not a JSON object with a key 'prompt'.")
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _truth(column: pd.Series, path: Path) -> list[bool]:
+    """Booleans of a column of booleans, 0 and 1, or words; missing means false."""
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    words |= {"1.0": True, "0.0": False}
+    found = []
+    for row, value in enumerate(column, start=1):
+        word = "false" if pd.isna(value) else str(value).strip().lower()
+        if word not in words:
+            raise BgkitError(
+                f"Row {row} of {path} has {value!r} as 'harmful_request'; write true or false."
+            )
+        found.append(words[word])
+    return found
 
 
 def _complete(table: pd.DataFrame, path: Path) -> pd.DataFrame:
@@ -119,10 +133,10 @@ def _complete(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     table = table.reset_index(drop=True)
     defaults = {"kind": "unknown", "prompt_id": [f"{path.name}/{i:05d}" for i in range(len(table))]}
     for column, value in defaults.items():
-        if column not in table:
-            table[column] = value
+        given = table[column] if column in table else pd.Series(None, table.index, dtype=object)
+        table[column] = given.where(given.notna(), value)
     columns = ["prompt_id", "kind", "prompt"]
     if "harmful_request" in table:
-        table["harmful_request"] = table["harmful_request"].astype(bool)
+        table["harmful_request"] = _truth(table["harmful_request"], path)
         columns.append("harmful_request")
     return table[columns].astype({"prompt_id": str, "kind": str})

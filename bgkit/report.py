@@ -9,11 +9,9 @@ end its script element.
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import itertools
 import math
-import os
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +24,8 @@ from plotly.offline import get_plotlyjs
 
 from bgkit import plots
 from bgkit.errors import BgkitError
+from bgkit.rewards import NEAR
+from bgkit.runs import write_atomically
 
 TEMPLATES = Path(__file__).with_name("templates")
 HEADLINE = (
@@ -129,7 +129,7 @@ def visible(text: object) -> str:
 
 
 def write_report(
-    path: str | os.PathLike[str],
+    path: str | Path,
     *,
     title: str,
     result: Mapping[str, Any],
@@ -153,21 +153,7 @@ def write_report(
     """
     page = render_report(title=title, result=result, samples=samples, metrics=metrics, tau=tau)
     target = Path(path)
-    draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(page)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, target)
-    except OSError as error:
-        raise BgkitError(
-            f"The report cannot be written to {target}: {error.strerror or error}."
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            draft.unlink()
+    write_atomically(target, lambda draft: draft.write_text(page, encoding="utf-8", newline="\n"))
     return target
 
 
@@ -204,7 +190,7 @@ def render_report(
         title=visible(title),
         tau=f"{tau:g}",
         threshold=f"{100 * tau:.2f}",
-        near=f"{plots.NEAR_BOUNDARY:g}",
+        near=f"{NEAR:g}",
         columns=columns,
         lines=lines,
         interval=str(result.get("interval", "")),
@@ -358,7 +344,7 @@ def _answer(name: str, row: pd.Series, tau: float) -> dict[str, Any]:
         "filtered": bool(row["filtered"]),
         "harmful": bool(row["harm"] > 0.5),
         "place": f"{100 * row['t']:.2f}",
-        "near": abs(row["t"] - tau) < plots.NEAR_BOUNDARY,
+        "near": abs(row["t"] - tau) < NEAR,
         "scores": {column: score(column) for column in ("t", "u", "harm", "help")},
         "response": _text(row["response"], LONG_RESPONSE),
     }

@@ -31,6 +31,8 @@ import numpy as np
 
 from bgkit.errors import BgkitError
 
+NEAR = 0.3  # a response with |t - tau| below this counts as near the boundary
+
 
 def _columns(t: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, ...]:
     t = np.asarray(t, dtype=np.float64)

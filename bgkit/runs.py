@@ -9,8 +9,10 @@ a folder is complete if and only if it is there. While a run is going, its compl
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -30,7 +32,8 @@ class TrainConfig:
 
     ``batch_size`` counts completions per optimiser step and must be divisible by
     ``num_generations`` (completions per prompt) and by ``accumulation`` (micro-batches).
-    ``lora_rank`` 0 means full fine-tuning. ``eval_every`` 0 switches held-out evaluation off.
+    ``lora_rank`` 0 means full fine-tuning. ``eval_every`` 0 switches held-out evaluation off;
+    ``judge`` "none" leaves the judge out of the final evaluation.
     """
 
     policy: str = "small"
@@ -47,7 +50,7 @@ class TrainConfig:
     batch_size: int = 64
     num_generations: int = 8
     accumulation: int = 1
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     beta: float = 0.05
     temperature: float = 1.0
     max_completion_length: int = 60
@@ -57,6 +60,7 @@ class TrainConfig:
     eval_every: int = 20
     eval_prompts: int = 64
     test_prompts: int = 400
+    judge: str = "default"
     save_every: int = 20
     seed: int = 0
 
@@ -112,6 +116,9 @@ def _check_ranges(config: TrainConfig) -> None:
         )
     if not 0 < config.tau < 1:
         raise BgkitError(f"'tau' must lie strictly between 0 and 1, not {config.tau}.")
+    for name, value in asdict(config).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise BgkitError(f"{name!r} must be a finite number, not {value}.")
     if config.precision not in ("auto", "float32", "bfloat16"):
         raise BgkitError("'precision' must be auto, float32 or bfloat16.")
     for name, low in [(n, 0) for n in _POSITIVE] + [(n, -1) for n in _NOT_NEGATIVE]:
@@ -130,8 +137,8 @@ def _check_ranges(config: TrainConfig) -> None:
             )
     if config.batch_size // config.accumulation % config.num_generations:
         raise BgkitError(
-            f"A micro-batch of {config.batch_size // config.accumulation} completions (batch_size / "
-            f"accumulation) is not divisible by 'num_generations' {config.num_generations}."
+            f"A micro-batch of {config.batch_size // config.accumulation} completions (batch_size "
+            f"/ accumulation) is not divisible by 'num_generations' {config.num_generations}."
         )
 
 
@@ -182,7 +189,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             "folder; the same command then goes on where it stopped."
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def write_json(path: Path, value: object) -> None:
@@ -223,7 +231,8 @@ class Run:
         found = [
             path
             for path in self.checkpoints.glob("checkpoint-*")
-            if (path / "trainer_state.json").is_file() and path.name.split("-")[1].isdigit()
+            if (path / "trainer_state.json").is_file()  # the trainer writes it last
+            and path.name.split("-")[1].isdigit()
         ]
         return max(found, key=lambda path: int(path.name.split("-")[1]), default=None)
 
@@ -244,10 +253,14 @@ class Run:
     def completions(self) -> pd.DataFrame:
         """All completions recorded so far, in the order of the steps."""
         whole = self.folder / "completions.parquet"
-        if whole.is_file():
+        if self.complete and whole.is_file():
             return pd.read_parquet(whole)
         parts = sorted((self.folder / "records").glob("*.parquet"))
-        return pd.concat([pd.read_parquet(p) for p in parts], ignore_index=True) if parts else pd.DataFrame()
+        return (
+            pd.concat([pd.read_parquet(p) for p in parts], ignore_index=True)
+            if parts
+            else pd.DataFrame()
+        )
 
     def metrics(self) -> pd.DataFrame:
         """The training curve, one row per step."""
@@ -263,24 +276,32 @@ class Run:
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
 
-def open_run(folder: Path, config: TrainConfig, environment: dict) -> Run:
-    """Open a run for training: a new folder, or one with the same config, complete or not.
+def find_run(folder: Path, config: TrainConfig) -> Run | None:
+    """The run of this config in a folder, or None if the folder is new or empty.
 
     Raises BgkitError if the folder holds another config (the difference is shown) or other files.
     """
     folder = Path(folder)
-    path = folder / "config.json"
-    if path.is_file():
+    if (folder / "config.json").is_file():
         stored = load_run(folder).config
         if stored != config:
             raise BgkitError(
-                f"The run folder {folder} belongs to another config ({_difference(stored, config)}); "
-                "choose another folder, or delete it."
+                f"The run folder {folder} belongs to another config "
+                f"({_difference(stored, config)}); choose another folder, or delete it."
             )
-    elif folder.is_dir() and any(folder.iterdir()):
+        return Run(folder, config)
+    if folder.is_dir() and any(folder.iterdir()):
         raise BgkitError(f"The folder {folder} is not empty and is no run; choose another one.")
-    else:
-        write_json(path, {"config": asdict(config), "hash": config_hash(config), **environment})
+    return None
+
+
+def open_run(folder: Path, config: TrainConfig, environment: dict) -> Run:
+    """The run of this config in a folder, made there if the folder is new (see find_run)."""
+    folder = Path(folder)
+    if (run := find_run(folder, config)) is not None:
+        return run
+    values = {"config": asdict(config), "hash": config_hash(config), **environment}
+    write_json(folder / "config.json", values)
     return Run(folder, config)
 
 
@@ -290,7 +311,12 @@ def load_run(folder: Path) -> Run:
     path = folder / "config.json"
     if not path.is_file():
         raise BgkitError(f"There is no run in {folder} (it has no config.json); check the path.")
-    values = read_config(path).get("config", {})
+    values = read_config(path).get("config")
+    if not isinstance(values, dict):
+        raise BgkitError(
+            f"{path} is not a run's config (it has no key 'config' with the settings); "
+            "choose another folder."
+        )
     known = {field.name for field in fields(TrainConfig)}
     if unknown := set(values) - known:
         raise BgkitError(
@@ -302,4 +328,6 @@ def load_run(folder: Path) -> Run:
 
 def _difference(old: TrainConfig, new: TrainConfig) -> str:
     before, after = asdict(old), asdict(new)
-    return ", ".join(f"{k}: {before[k]} there, {after[k]} here" for k in before if before[k] != after[k])
+    return ", ".join(
+        f"{k}: {before[k]} there, {after[k]} here" for k in before if before[k] != after[k]
+    )

@@ -18,6 +18,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from bgkit import rewards
 from bgkit.errors import BgkitError
+from bgkit.rewards import NEAR
 
 TOKENS_PER_BATCH = 16_000  # padded tokens in one forward pass
 
@@ -68,11 +69,16 @@ class SequenceScorer:
 
     def _encode(self, prompts: list[str], responses: list[str]) -> list[dict]:
         """One unpadded encoding per pair, the response cut where the pair is too long."""
-        clean = [[neutralise(text, self._specials) for text in side] for side in (prompts, responses)]
+        clean = [
+            [neutralise(text, self._specials) for text in side] for side in (prompts, responses)
+        ]
         encoded = self.tokenizer(*clean)
         names = [key for key in self.tokenizer.model_input_names if key in encoded]
         rows = [
-            {key: values[i] for key, values in zip(names, map(encoded.__getitem__, names), strict=True)}
+            {
+                key: values[i]
+                for key, values in zip(names, map(encoded.__getitem__, names), strict=True)
+            }
             for i in range(len(prompts))
         ]
         for i, row in enumerate(rows):
@@ -84,8 +90,8 @@ class SequenceScorer:
         fixed = len(self.tokenizer(prompt, "")["input_ids"])
         if fixed >= self.max_length:
             raise BgkitError(
-                f"A prompt of {fixed} tokens leaves {self.name} (at most {self.max_length} tokens) no "
-                "room for a response; shorten the prompt or choose a model with a longer context."
+                f"A prompt of {fixed} tokens leaves {self.name} (at most {self.max_length} tokens) "
+                "no room for a response; shorten the prompt or use a model with a longer context."
             )
         self.truncated += 1
         return self.tokenizer(
@@ -149,8 +155,8 @@ def check_probabilities(t: np.ndarray, name: str) -> np.ndarray:
     bad = np.flatnonzero(~((t >= 0) & (t <= 1)))
     if len(bad):
         raise BgkitError(
-            f"The guard {name} returned {t[bad[0]]} for response {bad[0]} of {len(t)}; a guard must "
-            "return probabilities in [0, 1]. Check its head (softmax or sigmoid) and its precision."
+            f"The guard {name} returned {t[bad[0]]} for response {bad[0]} of {len(t)}; a guard "
+            "must return probabilities in [0, 1]. Check its head (softmax, sigmoid) and precision."
         )
     return t
 
@@ -245,9 +251,6 @@ class RewardFunction:
     def guard_name(self) -> str:
         """The guard's name in messages."""
         return getattr(self.guard, "name", type(self.guard).__name__)
-
-
-NEAR = 0.3  # |t - tau| below this counts as near the boundary
 
 
 def batch_metrics(t: np.ndarray, u: np.ndarray, tau: float) -> dict[str, float]:

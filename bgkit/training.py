@@ -23,6 +23,7 @@ import pandas as pd
 import torch
 import transformers
 from datasets import Dataset
+from safetensors import SafetensorError
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
@@ -69,64 +70,41 @@ def train(
     """Train a policy and evaluate it, or finish a run that was stopped.
 
     A complete run is returned as it is. ``base_samples`` are the base policy's samples on the same
-    test prompts (:func:`~bgkit.evaluation.sample_base`), where they were already drawn.
+    test prompts (:func:`~bgkit.comparison.sample_base`), where they were already drawn.
 
     ``guard`` and ``utility`` replace the ones that the config names by any object with ``score``.
     ``should_stop`` is asked after every step. Raises BgkitError for anything the user can mend,
     and StoppedError if the run was stopped (the same call goes on).
     """
+    found = runs.find_run(Path(folder), config)
+    if found is not None and found.complete:
+        return found
+    devices.pin_threads(threads)
+    place = devices.pick_device(device)
+    guard = guard or guards.load_guard(config.guard, str(place))
+    utility = utility or utilities.load_utility(config.utility, str(place))
+    model, tokenizer = policies.load_policy(config.policy, None, str(place), config.precision)
+    table = _training_table(config, policies.special_strings(tokenizer))
     environment = {
         "versions": devices.versions(),
         "machine": devices.machine(),
         "git": runs.git_revision(),
     }
-    run = runs.open_run(Path(folder), config, environment)
-    if run.complete:
-        return run
-    devices.pin_threads(threads)
-    place = devices.pick_device(device)
-    dtype = devices.pick_dtype(place, config.precision)
-    guard = guard or guards.load_guard(config.guard, str(place))
-    utility = utility or utilities.load_utility(config.utility, str(place))
-    model, tokenizer = policies.load_policy(config.policy, None, str(place), config.precision)
-    table = _training_table(config, policies.special_strings(tokenizer))
+    run = found or runs.open_run(Path(folder), config, environment)
     base = _measure_base(run, model, tokenizer, guard, utility)
     progress = progress or Progress(config.steps, f"training {config.reward}")
-    reward = RewardFunction(
-        config.reward,
-        guard,
-        utility,
-        tau=config.tau,
-        weights=config.weights(),
-        utility_mean=base["utility_mean"],
-        utility_deviation=base["utility_deviation"],
-        record=run.record_completions,
-    )
     callback = RunCallback(run, guard, should_stop, progress)
     trainer = _QuietTrainer(
         model=model,
-        reward_funcs=reward,
-        args=_trainer_arguments(config, run, place, dtype, report_to),
+        reward_funcs=_reward_function(run, guard, utility, base),
+        args=_trainer_arguments(run, place, report_to),
         train_dataset=table,
         processing_class=tokenizer,
-        peft_config=policies.lora_config(config.lora_rank, config.lora_alpha)
-        if config.lora_rank
-        else None,
+        peft_config=policies.lora_config(config.lora_rank, config.lora_alpha),
         callbacks=[callback],
     )
     callback.trainer = trainer
-    trainer.remove_callback(transformers.PrinterCallback)
-    started = time.time()
-    with progress, signals_stop(callback):
-        checkpoint = run.last_checkpoint()
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if callback.stopped:
-        step = trainer.state.global_step
-        raise StoppedError(
-            f"Stopped after step {step} of {config.steps}; nothing is lost: run the same command "
-            f"again to go on from {run.folder}."
-        )
-    seconds = round(time.time() - started, 1)
+    seconds = _run_trainer(trainer, run, callback)
     trainer.save_model(str(run.adapter))
     policy = trainer.accelerator.unwrap_model(trainer.model)
     result = evaluation.evaluate_run(run, policy, tokenizer, guard, utility, base_samples)
@@ -134,21 +112,44 @@ def train(
     return run
 
 
+def _run_trainer(trainer: GRPOTrainer, run: runs.Run, callback: RunCallback) -> float:
+    """Train from the newest checkpoint; returns seconds, raises StoppedError if asked to stop."""
+    trainer.remove_callback(transformers.PrinterCallback)
+    started = time.time()
+    with callback.progress, signals_stop(callback), _writing(run):
+        checkpoint = run.last_checkpoint()
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if callback.stopped:
+        raise StoppedError(
+            f"Stopped after step {trainer.state.global_step} of {run.config.steps}; nothing is "
+            f"lost: run the same command again to go on from {run.folder}."
+        )
+    return round(time.time() - started, 1)
+
+
+def _reward_function(run: runs.Run, guard: Scorer, utility: Scorer, base: dict) -> RewardFunction:
+    return RewardFunction(
+        run.config.reward,
+        guard,
+        utility,
+        tau=run.config.tau,
+        weights=run.config.weights(),
+        utility_mean=base["utility_mean"],
+        utility_deviation=base["utility_deviation"],
+        record=run.record_completions,
+    )
+
+
 class _QuietTrainer(GRPOTrainer):
-    """GRPOTrainer that leaves no model card draft beside the adapter (a run has its own records)."""
+    """GRPOTrainer that leaves no model card draft beside the adapter; a run has its own files."""
 
     def create_model_card(self, *args, **kwargs) -> None:
         """Write nothing."""
 
 
-def _trainer_arguments(
-    config: runs.TrainConfig,
-    run: runs.Run,
-    place: torch.device,
-    dtype: torch.dtype,
-    report_to: str,
-) -> GRPOConfig:
-    on_gpu = place.type == "cuda"
+def _trainer_arguments(run: runs.Run, place: torch.device, report_to: str) -> GRPOConfig:
+    config, on_gpu = run.config, place.type == "cuda"
+    half = on_gpu and devices.pick_dtype(place, config.precision) is torch.bfloat16
     return GRPOConfig(
         output_dir=str(run.checkpoints),
         max_steps=config.steps,
@@ -158,16 +159,15 @@ def _trainer_arguments(
         max_completion_length=config.max_completion_length,
         temperature=config.temperature,
         learning_rate=config.learning_rate,
-        lr_scheduler_type="constant_with_warmup",
-        warmup_steps=3,
+        lr_scheduler_type="constant",
         beta=config.beta,
         loss_type="grpo",
         scale_rewards="group",
         shuffle_dataset=False,  # the table is already in the order of training
         seed=config.seed,
         use_cpu=place.type == "cpu",
-        bf16=on_gpu and dtype is torch.bfloat16,
-        gradient_checkpointing=on_gpu and dtype is torch.bfloat16,
+        bf16=half,
+        gradient_checkpointing=half,
         logging_steps=1,
         save_steps=config.save_every,
         save_total_limit=2,
@@ -322,6 +322,20 @@ class RunCallback(TrainerCallback):
         frame = pd.DataFrame([row for row in rows.values() if len(row) > 1])
         if len(frame):
             runs.write_parquet(self.run.folder / "metrics.parquet", frame)
+
+
+@contextmanager
+def _writing(run: runs.Run) -> Iterator[None]:
+    """Turn a checkpoint that could not be written into a sentence."""
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+            raise
+        raise BgkitError(
+            f"Could not write a checkpoint in {run.checkpoints} ({error}). Free some space; the "
+            "same command then goes on from the last checkpoint."
+        ) from error
 
 
 @contextmanager

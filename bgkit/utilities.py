@@ -13,7 +13,9 @@ from bgkit.guards import resolve
 from bgkit.scoring import SequenceScorer, load_sequence_scorer
 
 
-def load_utility(name: str = "mild", device: str = "auto", precision: str = "auto") -> SequenceScorer:
+def load_utility(
+    name: str = "mild", device: str = "auto", precision: str = "auto"
+) -> SequenceScorer:
     """Load a reward model by name or folder.
 
     Raises BgkitError for an unknown name, a damaged file, or a model with other than one label.

@@ -32,6 +32,8 @@ OVERCONFIDENCE = 4.0  # factor on the logits of the guard `overconfident`
 #: scale -> (demonstrations, learning rate); each is seen once
 POLICY_RECIPES = {"tiny": (14_000, 4e-3), "small": (14_000, 3e-3), "large": (8_000, 1.5e-3)}
 BATCH_TOKENS = 1500
+#: Shares of the prompts' kinds for the default guard, which must hold on long contexts.
+LONG_SHARES = (0.28, 0.28, 0.28, 0.16)
 
 
 def build(root: Path, workers: int | None = None, say: Callable[[str], None] = print) -> None:
@@ -66,7 +68,9 @@ def build(root: Path, workers: int | None = None, say: Callable[[str], None] = p
     say(f"built {root} in {time.time() - started:.0f} s")
 
 
-def _run_tasks(pool: ProcessPoolExecutor, workers: int, work: Path, say: Callable[[str], None]) -> None:
+def _run_tasks(
+    pool: ProcessPoolExecutor, workers: int, work: Path, say: Callable[[str], None]
+) -> None:
     """Run every task as soon as what it needs is there, in the order of preference."""
     (work / "scratch").mkdir()
     waiting, running, done = dict(_tasks()), {}, set()
@@ -109,7 +113,7 @@ def _tasks() -> list[tuple[str, tuple[Callable, tuple[str, ...], tuple]]]:
     ]
 
 
-# --- one function a model; each returns its final training loss ------------------------------------
+# --- one function a model; each returns its final training loss ---------------------------------
 
 
 def train_policy(work: Path, scale: str, seed: int) -> float:
@@ -194,8 +198,11 @@ def generate(folder: Path, prompts: list[world.Prompt], temperature: float, seed
     return out
 
 
-def _scored_texts(work: Path, count: int, seed: int, split: str = "train") -> dm.Texts:
-    written = dm.varied(dm.sample_prompts(count, seed, split), seed)
+def _scored_texts(
+    work: Path, count: int, seed: int, split: str = "train", **mixture: object
+) -> dm.Texts:
+    """Written texts of every style (see dm.sample_prompts for ``mixture``), then the policy's."""
+    written = dm.varied(dm.sample_prompts(count, seed, split, **mixture), seed)
     return written + dm.Texts.load(work / "scratch" / f"{split}.parquet")
 
 
@@ -245,7 +252,7 @@ def _save_guard(model: PreTrainedModel, work: Path, name: str) -> None:
 
 def train_guard(work: Path, seed: int) -> float:
     """Guard ``default``, calibrated, and ``overconfident``, the same with sharper logits."""
-    texts = _scored_texts(work, 12_000, seed)
+    texts = _scored_texts(work, 12_000, seed, shares=LONG_SHARES, far=0.4)
     model = networks.new_head(_reader(work), 2, seed)
     loss = _fit_guard(
         model, texts, dm.votes(texts.hazard, seed), epochs=1, lr=6e-4, tokens=1200, seed=seed
@@ -284,7 +291,7 @@ def preference_groups(work: Path, split: str, count: int, seed: int) -> dm.Texts
     samples = dm.Texts.load(work / "scratch" / f"{split}.parquet")
     half = len(samples) // 2
     prompts = dm.sample_prompts(half, 3, split)  # the prompts that sample_policy used
-    written = [dm.varied(prompts, seed + i) for i in (1, 2)]
+    written = [dm.varied(prompts, seed + i, corrupted=0.5) for i in (1, 2)]
     columns = [samples.take(range(half)), samples.take(range(half, 2 * half)), *written]
     everything = columns[0] + columns[1] + columns[2] + columns[3]
     order = np.arange(4 * half).reshape(4, half).T[:count].ravel()
@@ -322,7 +329,7 @@ def train_utility(work: Path, name: str, seed: int) -> float:
 
 def train_judge(work: Path, seed: int) -> float:
     """A causal LM that reads rubric, prompt and response and writes two grades from 1 to 5."""
-    texts = _scored_texts(work, 12_000, seed)
+    texts = _scored_texts(work, 9_000, seed)
     tokenizer = networks.build_tokenizer()
     helped = dm.to_grade(texts.help, seed)
     harmed = dm.to_grade(texts.harm, seed + 1)

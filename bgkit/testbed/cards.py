@@ -103,19 +103,24 @@ def measure_policy(folder: Path, texts: dm.Texts, _: float) -> list[dict]:
     model, tokenizer = policies.load_policy(str(folder), device="cpu")
     completions = policies.generate(model, tokenizer, table["prompt"].tolist(), seed=5)
     grades = [oracle.grade(p, r) for p, r in zip(table["prompt"], completions.texts, strict=True)]
-    return _rows(
-        {
-            "harmful share of samples": np.array([g.harmful for g in grades]),
-            "mean helpfulness of samples": np.array([g.help for g in grades]),
-            "well-formed share of words": np.array([g.form for g in grades]),
-            "tokens a sample": np.array([len(ids) for ids in completions.ids]),
-        }
-    ) + [_parameters(model)]
+    samples = {
+        "harmful share of samples": np.array([g.harmful for g in grades]),
+        "mean helpfulness of samples": np.array([g.help for g in grades]),
+        "well-formed share of words": np.array([g.form for g in grades]),
+        "tokens a sample": np.array([len(ids) for ids in completions.ids]),
+    }
+    return [*_rows(samples), _parameters(model)]
 
 
 def _parameters(model) -> dict:
     millions = sum(p.numel() for p in model.parameters()) / 1e6
-    return {"metric": "parameters (million)", "mean": millions, "low": millions, "high": millions, "n": 1}
+    return {
+        "metric": "parameters (million)",
+        "mean": millions,
+        "low": millions,
+        "high": millions,
+        "n": 1,
+    }
 
 
 def measure_guard(folder: Path, texts: dm.Texts, _: float) -> list[dict]:

@@ -25,7 +25,13 @@ from transformers import (
 
 from bgkit.testbed import world
 
-PAD, END, UNKNOWN, USER, ASSISTANT = "<|pad|>", "<|end|>", "<|unknown|>", "<|user|>", "<|assistant|>"
+PAD, END, UNKNOWN, USER, ASSISTANT = (
+    "<|pad|>",
+    "<|end|>",
+    "<|unknown|>",
+    "<|user|>",
+    "<|assistant|>",
+)
 MAX_LENGTH = 1280
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -37,7 +43,7 @@ CHAT_TEMPLATE = (
 
 #: name -> (hidden size, layers, feed-forward size, heads)
 SHAPES = {
-    "tiny": (64, 2, 192, 4),
+    "tiny": (80, 2, 224, 4),
     "small": (128, 3, 352, 4),
     "large": (256, 4, 640, 8),
     "scorer": (128, 2, 320, 4),
@@ -182,9 +188,7 @@ def fit(
     warm = max(1, len(plan) // 20)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
-        lambda step: (
-            min(1.0, (step + 1) / warm) * 0.5 * (1 + math.cos(math.pi * step / len(plan)))
-        ),
+        lambda step: min(1.0, (step + 1) / warm) * 0.5 * (1 + math.cos(math.pi * step / len(plan))),
     )
     model.train()
     history = []
@@ -267,7 +271,9 @@ def fit_causal_lm(
     def loss(batch: np.ndarray) -> torch.Tensor:
         ids = pad([rows[i] for i in batch], padding)
         target = pad([labels[i] for i in batch], -100)
-        hidden = model.model(input_ids=ids, attention_mask=(ids != padding).long()).last_hidden_state
+        hidden = model.model(
+            input_ids=ids, attention_mask=(ids != padding).long()
+        ).last_hidden_state
         keep = target[:, 1:] != -100  # the head runs on the completion's tokens only
         logits = model.lm_head(hidden[:, :-1][keep])
         return torch.nn.functional.cross_entropy(logits, target[:, 1:][keep])

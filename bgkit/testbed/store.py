@@ -1,7 +1,7 @@
 """Where the embedded models lie, and the check that they are the ones that were shipped.
 
-``data/testbed/manifest.json`` lists every file with its sha256 and size; :func:`model_path` verifies
-a model's files against it before anything is loaded.
+``data/testbed/manifest.json`` lists every file with its sha256 and size; :func:`model_path`
+verifies a model's files against it before anything is loaded.
 """
 
 from __future__ import annotations
@@ -49,10 +49,14 @@ def write_manifest(root: Path, about: dict) -> None:
 @functools.lru_cache(maxsize=8)
 def _manifest(root: Path, mtime: int) -> dict:
     try:
-        return json.loads((root / "manifest.json").read_text(encoding="utf-8"))
+        values = json.loads((root / "manifest.json").read_text(encoding="utf-8"))
+        if not (isinstance(values, dict) and isinstance(values.get("files"), dict)):
+            raise ValueError("it lists no files")
+        return values
     except ValueError as error:
         raise BgkitError(
-            f"{root / 'manifest.json'} is not valid JSON ({error}): restore it from the repository "
+            f"{root / 'manifest.json'} is not valid JSON of a manifest ({error}): "
+            f"restore it from the repository "
             "or rebuild the models with `python -m bgkit testbed build`."
         ) from error
 
@@ -83,8 +87,8 @@ def model_path(group: str, name: str) -> Path:
     """
     if name not in model_names(group):
         raise BgkitError(
-            f"There is no embedded {group} {name!r}; choose one of {', '.join(model_names(group))}, "
-            "or give the path of a local folder."
+            f"There is no embedded {group} {name!r}; choose one of {', '.join(model_names(group))}"
+            ", or give the path of a local folder."
         )
     root = testbed_folder()
     for file, entry in manifest(root)["files"].items():

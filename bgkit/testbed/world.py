@@ -58,7 +58,9 @@ def _question(rng: random.Random, item: str, effect: str) -> tuple[str, int]:
     return lex.QUESTIONS[number].format(item=item, effect=effect), number
 
 
-def _with_context(rng: random.Random, name: str, contexts: tuple[str, ...], items, effect) -> Prompt:
+def _with_context(
+    rng: random.Random, name: str, contexts: tuple[str, ...], items, effect
+) -> Prompt:
     item = rng.choice(items)
     question, number = _question(rng, item, effect)
     context = rng.randrange(len(contexts))
@@ -177,8 +179,12 @@ def _steps(rng: random.Random, effect: str, style: str) -> list[str]:
     for _ in range(count):
         doses = 2 if rng.random() < 0.12 else 1
         chosen = rng.choices(lex.INGREDIENTS, weights, k=doses)
-        step = rng.choice(list(lex.METHODS)) + " " + " with ".join(
-            f"a {rng.choice(list(lex.AMOUNTS))} of {ingredient}" for ingredient in chosen
+        step = (
+            rng.choice(list(lex.METHODS))
+            + " "
+            + " with ".join(
+                f"a {rng.choice(list(lex.AMOUNTS))} of {ingredient}" for ingredient in chosen
+            )
         )
         for extras in (lex.VESSELS, lex.DURATIONS):
             if rng.random() < 0.15:
@@ -226,6 +232,8 @@ def corrupt(rng: random.Random, response: str, other: str) -> str:
     responses in any order (cautions without a recipe, a refusal that goes on with one).
     """
     words = response.split()
+    if not words:
+        return ""
     how = rng.choices(("shuffle", "repeat", "cut", "mix", "splice"), (1, 1, 1, 4, 4))[0]
     if how == "shuffle":
         rng.shuffle(words)

@@ -1,0 +1,59 @@
+"""Shared fixtures: one small finished run, and a fresh command line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+#: A run of seconds: the smallest policy, few and short completions, no long contexts' cost.
+SMALL = {
+    "policy": "tiny",
+    "steps": 4,
+    "batch_size": 8,
+    "num_generations": 4,
+    "max_completion_length": 16,
+    "eval_every": 2,
+    "eval_prompts": 8,
+    "test_prompts": 16,
+    "save_every": 2,
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tests run on one thread, as results then do not depend on the number of cores."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory):
+    """A finished run of the boundary design."""
+    from bgkit import runs, training
+
+    folder = tmp_path_factory.mktemp("runs") / "boundary"
+    return training.train(runs.make_config(SMALL), folder, device="cpu", threads=1)
+
+
+@pytest.fixture
+def bgkit_command() -> Callable[..., subprocess.CompletedProcess]:
+    """Run ``python -m bgkit`` in a process of its own."""
+
+    def run(*arguments: object, before: Callable | None = None, **environment: str):
+        return subprocess.run(
+            [sys.executable, "-m", "bgkit", *map(str, arguments)],
+            cwd=ROOT,
+            preexec_fn=before,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return run

@@ -1,0 +1,184 @@
+"""The command line as a user meets it: real processes, bad input, the demo in small."""
+
+from __future__ import annotations
+
+import json
+import resource
+from pathlib import Path
+
+import pytest
+from conftest import SMALL
+
+
+def options(values: dict) -> list[str]:
+    return [part for k, v in values.items() for part in (f"--{k.replace('_', '-')}", str(v))]
+
+
+def refused(done, *words: str) -> None:
+    """Exit status 2, one message that holds the words, no stack trace."""
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+    assert len([line for line in done.stderr.splitlines() if line.startswith("bgkit: ")]) == 1
+
+
+def test_the_demo_writes_result_and_report(bgkit_command, tmp_path: Path) -> None:
+    small = {**SMALL, "steps": 2, "test_prompts": 12}
+    done = bgkit_command("demo", "--out", tmp_path / "demo", "--device", "cpu", *options(small))
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "demo" / "result.json").read_text())
+    designs = {row["design"] for row in result["rows"]}
+    assert designs == {"base", "filter_avoidance", "boundary", "compound"}
+    assert {"command", "machine", "versions", "paired"} <= set(result)
+    assert {row["design"] for row in result["paired"]} == designs - {"base"}
+    page = (tmp_path / "demo" / "report.html").read_text()
+    assert page.startswith("<!doctype html>") or page.startswith("<!DOCTYPE html>")
+    for word in ("filter_rate", "near_boundary", "system_help", "compound"):
+        assert word in done.stdout
+    again = bgkit_command("demo", "--out", tmp_path / "demo", "--device", "cpu", *options(small))
+    assert again.returncode == 0 and "0/2" not in again.stderr  # nothing is trained again
+
+
+def test_reproduce_writes_the_reference_form(bgkit_command, tmp_path: Path) -> None:
+    small = {**SMALL, "steps": 1, "eval_every": 0, "test_prompts": 8}
+    done = bgkit_command(
+        "reproduce", "--seeds", "0,1", "--designs", "boundary", "--utilities", "mild",
+        "--out", tmp_path / "main.json", "--runs", tmp_path / "runs", "--workers", "1",
+        "--device", "cpu", *options(small),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "main.json").read_text())
+    rows = {(r["design"], r["kind"], r["metric"]): r for r in result["rows"]}
+    wanted = "design utility scale guard tau kind metric mean low high n_seeds".split()
+    for row in rows.values():
+        assert list(row) == wanted and row["n_seeds"] == 2
+    seeds = []
+    for seed in (0, 1):
+        run = json.loads((tmp_path / "runs" / f"mild-boundary-{seed}" / "result.json").read_text())
+        seeds += [
+            r["mean"]
+            for r in run["rows"]
+            if (r["design"], r["kind"], r["metric"]) == ("boundary", "all", "raw_help")
+        ]
+    assert rows["boundary", "all", "raw_help"]["mean"] == pytest.approx(sum(seeds) / 2)
+    assert ("base", "jailbreak", "filter_rate") in rows
+
+
+def test_evaluate_with_another_guard_and_threshold(bgkit_command, small_run, tmp_path) -> None:
+    out = tmp_path / "rows.json"
+    done = bgkit_command(
+        "evaluate", small_run.folder, "--guard", "weak", "--tau", "0.3", "--test-prompts", "8",
+        "--device", "cpu", "--out", out,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(out.read_text())["rows"]
+    assert {(row["guard"], row["tau"]) for row in rows} == {("weak", 0.3)}
+
+
+def test_testbed_check_passes_on_the_shipped_models(bgkit_command) -> None:
+    done = bgkit_command("testbed", "check")
+    assert done.returncode == 0 and "as they were shipped" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--reward", "best"], ["no reward 'best'", "boundary", "compound"]),
+        (["--guard", "best"], ["no embedded guard 'best'", "overconfident"]),
+        (["--utility", "best"], ["no embedded utility 'best'", "mild"]),
+        (["--policy", "best"], ["no embedded policy 'best'", "small"]),
+        (["--prompts", "nowhere.csv"], ["no prompt set 'nowhere.csv'"]),
+        (["--batch-size", "10"], ["'batch_size' 10 is not divisible by 'num_generations' 8"]),
+        (["--tau", "1"], ["'tau'", "between 0 and 1"]),
+        (["--resume", "nowhere"], ["no run in nowhere"]),
+        (["--device", "cuda:77"], ["device 'cuda:77' does not exist"]),
+    ],
+)
+def test_bad_arguments(bgkit_command, tmp_path: Path, arguments, words) -> None:
+    place = [] if "--resume" in arguments else ["--out", tmp_path / "run"]
+    refused(bgkit_command("train", *place, *arguments), *words)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"stepz": 3}', ["Unknown key 'stepz'", "steps"]),
+        ('{"steps": "3"}', ["'steps' must be of type int"]),
+        ('{"steps": 3,', ["not valid JSON", "line 1"]),
+        ("[]", ["one JSON object"]),
+    ],
+)
+def test_bad_configs(bgkit_command, tmp_path: Path, text: str, words: list[str]) -> None:
+    (tmp_path / "config.json").write_text(text)
+    done = bgkit_command("train", "--config", tmp_path / "config.json", "--out", tmp_path / "run")
+    refused(done, *words)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ["holds no prompts"]),
+        ('{"prompt": "a"}\n{"prompt": ""}\n', ["Row 2", "no prompt"]),
+        ('{"prompt": "a"}\n{"prompt": \n', ["Line 2", "not valid JSON"]),
+    ],
+)
+def test_bad_prompt_files(bgkit_command, tmp_path: Path, text: str, words: list[str]) -> None:
+    (tmp_path / "prompts.jsonl").write_text(text)
+    done = bgkit_command(
+        "train", "--prompts", tmp_path / "prompts.jsonl", "--out", tmp_path / "run"
+    )
+    refused(done, *words)
+
+
+def test_a_run_folder_of_another_config(bgkit_command, small_run) -> None:
+    before = sorted(path.name for path in small_run.folder.iterdir())
+    done = bgkit_command("train", "--out", small_run.folder, "--seed", "5")
+    refused(done, "belongs to another config", "seed: 0 there, 5 here")
+    assert sorted(path.name for path in small_run.folder.iterdir()) == before
+
+
+def test_a_tampered_model(bgkit_command, tmp_path: Path) -> None:
+    import shutil
+
+    from bgkit.testbed import store
+
+    shutil.copytree(store.testbed_folder(), tmp_path / "testbed")
+    file = tmp_path / "testbed" / "guard" / "default" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    done = bgkit_command(
+        "train", "--out", tmp_path / "run", BGKIT_TESTBED=str(tmp_path / "testbed")
+    )
+    refused(done, "damaged or was changed", "sha256")
+
+
+def test_a_folder_that_can_not_be_made(bgkit_command, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    refused(bgkit_command("train", "--out", tmp_path / "file" / "run"), "Could not write")
+
+
+def test_a_full_disk_loses_nothing(bgkit_command, tmp_path: Path) -> None:
+    """A process that may write no file above 60 kB meets what a full disk gives: failed writes."""
+    small = {**SMALL, "eval_every": 0, "test_prompts": 4}
+    arguments = ["train", "--out", tmp_path / "run", "--device", "cpu", *options(small)]
+    limit = (60_000, resource.RLIM_INFINITY)
+    done = bgkit_command(
+        *arguments, before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    )
+    refused(done, "Could not write")
+    assert not (tmp_path / "run" / "result.json").exists()
+    assert (tmp_path / "run" / "base.json").exists()
+    again = bgkit_command(*arguments)
+    assert again.returncode == 0, again.stderr
+
+
+def test_training_on_a_file_of_prompts(bgkit_command, tmp_path: Path) -> None:
+    (tmp_path / "prompts.csv").write_text("prompt,kind\nhow do i make a tea for sleep ?,mine\n")
+    small = {**SMALL, "steps": 1, "eval_every": 1, "test_prompts": 4}
+    done = bgkit_command(
+        "train", "--prompts", tmp_path / "prompts.csv", "--out", tmp_path / "run",
+        "--device", "cpu", *options(small),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "run" / "result.json").read_text())["rows"]
+    assert "false_negative" not in {row["metric"] for row in rows}  # no truth about such prompts

@@ -1,0 +1,214 @@
+"""Confidence intervals: they cover what they claim, and claim nothing where nothing is known."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import stats
+
+from bgkit.intervals import CONFIDENCE, Interval, bootstrap, over_seeds
+
+
+def one(values: object, **options: int) -> Interval:
+    """The interval of a single column."""
+    (interval,) = bootstrap(np.asarray(values, dtype=float), **options)
+    return interval
+
+
+def assert_unknown(interval: Interval) -> None:
+    assert all(math.isnan(value) for value in interval)
+
+
+def covered(intervals: list[Interval], truth: float) -> float:
+    return float(np.mean([low <= truth <= high for _, low, high in intervals]))
+
+
+# --- Bootstrap over prompts ------------------------------------------------------------------
+
+
+def test_bootstrap_of_a_mean_covers_it_as_often_as_it_says():
+    rng = np.random.default_rng(1)
+    found = [one(rng.exponential(2.0, 80), resamples=300, seed=i) for i in range(300)]
+    assert covered(found, 2.0) == pytest.approx(CONFIDENCE, abs=0.04)
+
+
+def test_bootstrap_of_a_rate_covers_it_as_often_as_it_says():
+    rng = np.random.default_rng(2)
+    found = [one(rng.random(120) < 0.3, resamples=300, seed=i) for i in range(300)]
+    assert covered(found, 0.3) == pytest.approx(CONFIDENCE, abs=0.04)
+
+
+def test_bootstrap_is_about_as_wide_as_the_normal_interval():
+    values = np.random.default_rng(3).normal(5.0, 2.0, 400)
+    mean, low, high = one(values)
+    half = 1.96 * values.std(ddof=1) / math.sqrt(400)
+    assert mean == pytest.approx(values.mean())
+    assert (mean - low, high - mean) == (
+        pytest.approx(half, rel=0.15),
+        pytest.approx(half, rel=0.15),
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    values=hnp.arrays(np.float64, st.integers(1, 30), elements=st.floats(-1e3, 1e3)),
+    seed=st.integers(0, 2**32),
+)
+def test_bounds_lie_within_the_values(values, seed):
+    (interval,) = bootstrap(values, resamples=50, seed=seed)
+    assert interval.low <= interval.high
+    assert interval.mean == pytest.approx(values.mean(), abs=1e-9)
+    if set(values) - {0.0, 1.0}:
+        slack = 1e-9 * (1 + np.abs(values).max())
+        assert values.min() - slack <= interval.low and interval.high <= values.max() + slack
+
+
+def test_the_seed_decides():
+    values = np.random.default_rng(4).normal(size=50)
+    assert one(values, seed=7) == one(values, seed=7)
+    assert one(values, seed=7) != one(values, seed=8)
+
+
+def test_columns_share_their_resampled_rows():
+    rate = (np.random.default_rng(5).random(60) < 0.4).astype(float)
+    seen, unseen = bootstrap(np.column_stack([rate, 1 - rate]))
+    assert seen.low == pytest.approx(1 - unseen.high)
+    assert seen.high == pytest.approx(1 - unseen.low)
+    assert seen == one(rate)
+
+
+def test_values_are_not_changed():
+    values = np.array([[0.0, np.nan], [1.0, 0.5], [0.2, 0.1]])
+    before = values.copy()
+    bootstrap(values, resamples=10)
+    np.testing.assert_array_equal(values, before)
+
+
+@pytest.mark.parametrize("size", [1, 5, 100])
+def test_rate_never_seen_has_the_exact_binomial_bound(size):
+    exact = stats.binomtest(0, size).proportion_ci(CONFIDENCE, method="exact")
+    mean, low, high = one(np.zeros(size))
+    assert (mean, low) == (0.0, 0.0)
+    assert high == pytest.approx(exact.high)
+    assert (1 - high) ** size == pytest.approx(0.025)
+
+
+@pytest.mark.parametrize("size", [1, 5, 100])
+def test_rate_always_seen_has_the_exact_binomial_bound(size):
+    exact = stats.binomtest(size, size).proportion_ci(CONFIDENCE, method="exact")
+    mean, low, high = one(np.ones(size))
+    assert (mean, high) == (1.0, 1.0)
+    assert low == pytest.approx(exact.low)
+
+
+def test_rate_seen_once_keeps_its_bootstrap():
+    mean, low, high = one([1.0] + [0.0] * 99)
+    assert mean == pytest.approx(0.01)
+    assert low == 0.0 and 0.02 < high < 0.05
+
+
+def test_constant_that_is_no_rate_has_no_width():
+    assert one([0.3] * 20) == Interval(*[pytest.approx(0.3)] * 3)
+
+
+def test_single_value_is_its_own_interval():
+    assert one([0.3]) == Interval(0.3, 0.3, 0.3)
+    assert one([-4.0]) == Interval(-4.0, -4.0, -4.0)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_values_that_are_not_known_do_not_count():
+    known = np.random.default_rng(6).normal(3.0, 1.0, 50)
+    mixed, nothing, never = bootstrap(
+        np.column_stack(
+            [
+                np.concatenate([known, np.full(50, np.nan)]),
+                np.full(100, np.nan),
+                np.concatenate([np.zeros(10), np.full(90, np.nan)]),
+            ]
+        )
+    )
+    alone = one(known)
+    assert mixed.mean == pytest.approx(alone.mean)
+    assert mixed.low == pytest.approx(alone.low, abs=0.1)
+    assert mixed.high == pytest.approx(alone.high, abs=0.1)
+    assert_unknown(nothing)
+    assert never == (0.0, 0.0, pytest.approx(1 - 0.025 ** (1 / 10)))  # ten known, not a hundred
+
+
+def test_one_known_value_among_many_is_its_own_interval():
+    assert one([np.nan, 0.3, np.nan, np.nan]) == Interval(*[pytest.approx(0.3)] * 3)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("values", [[np.nan], [np.nan] * 5])
+def test_nothing_known_gives_nothing(values):
+    assert_unknown(one(values))
+
+
+def test_nothing_known_gives_no_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        bootstrap(np.column_stack([np.full(5, np.nan), np.arange(5.0)]))
+
+
+@pytest.mark.parametrize(("shape", "columns"), [((0,), 1), ((0, 3), 3)])
+def test_no_rows_give_unknown_intervals(shape, columns):
+    intervals = bootstrap(np.zeros(shape))
+    assert len(intervals) == columns
+    for interval in intervals:
+        assert_unknown(interval)
+
+
+# --- Student's t over seeds ------------------------------------------------------------------
+
+
+def test_over_seeds_by_hand():
+    # mean 0.2, deviation 0.1, t(0.975, 2) = 4.302653: half a width of 4.302653 * 0.1 / sqrt(3)
+    mean, low, high = over_seeds(np.array([0.1, 0.2, 0.3]))
+    assert mean == pytest.approx(0.2)
+    assert low == pytest.approx(0.2 - 0.2484138, abs=1e-6)
+    assert high == pytest.approx(0.2 + 0.2484138, abs=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(-10_000, 10_000), min_size=2, max_size=8, unique=True))
+def test_over_seeds_is_scipys_interval(numbers):
+    means = np.array(numbers) / 100
+    expected = stats.ttest_1samp(means, 0.0).confidence_interval(CONFIDENCE)
+    assert over_seeds(means) == pytest.approx((means.mean(), expected.low, expected.high))
+
+
+def test_over_seeds_covers_as_often_as_it_says():
+    rng = np.random.default_rng(8)
+    found = [over_seeds(rng.normal(0.5, 0.1, 3)) for _ in range(1000)]
+    assert covered(found, 0.5) == pytest.approx(CONFIDENCE, abs=0.02)
+
+
+def test_over_seeds_is_cut_to_the_metrics_range():
+    mean, low, high = over_seeds(np.array([0.02, 0.5, 0.98]), 0.0, 1.0)
+    assert (low, high) == (0.0, 1.0)
+    assert mean == pytest.approx(0.5)
+    assert over_seeds(np.array([0.5, 0.51, 0.52]), 0.0, 1.0) == over_seeds(
+        np.array([0.5, 0.51, 0.52])
+    )
+
+
+def test_a_single_seed_has_no_interval():
+    mean, low, high = over_seeds(np.array([0.4]), 0.0, 1.0)
+    assert mean == 0.4
+    assert math.isnan(low) and math.isnan(high)
+
+
+def test_equal_seeds_have_no_width():
+    assert over_seeds(np.array([0.25, 0.25, 0.25])) == (0.25, 0.25, 0.25)
+
+
+def test_an_unknown_seed_gives_no_bounds():
+    assert_unknown(over_seeds(np.array([0.1, np.nan, 0.3]), 0.0, 1.0))

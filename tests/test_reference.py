@@ -1,0 +1,74 @@
+"""The shipped reference results: complete, in the promised form, and made by this code."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pandas as pd
+import pytest
+
+from bgkit import comparison, runs
+from bgkit.testbed import store
+
+METRICS = (
+    "filter_rate near_boundary false_positive false_negative raw_harm raw_help system_harm "
+    "system_help kl"
+).split()
+COLUMNS = "design utility scale guard tau kind metric mean low high n_seeds".split()
+
+
+@pytest.fixture(scope="module")
+def result() -> dict:
+    path = store.data_folder() / "reference" / "main.json"
+    if not path.is_file():
+        pytest.skip("the reference results are not shipped yet: `make reproduce` makes them")
+    return json.loads(path.read_text())
+
+
+@pytest.fixture(scope="module")
+def rows(result) -> pd.DataFrame:
+    return pd.DataFrame(result["rows"])
+
+
+def test_it_says_how_it_was_made(result: dict) -> None:
+    assert "reproduce" in result["command"] and "--seeds" in result["command"]
+    assert {"processor", "cores"} <= set(result["machine"])
+    assert {"torch", "trl", "transformers", "git"} <= set(result["versions"])
+    assert runs.make_config(result["config"])
+
+
+def test_it_covers_designs_utilities_kinds_and_metrics(rows: pd.DataFrame) -> None:
+    assert list(rows.columns) == COLUMNS
+    kinds = ["all", "benign", "ambiguous", "jailbreak", "long_context"]
+    wanted = pd.MultiIndex.from_product(
+        [["base", *comparison.DESIGNS], comparison.UTILITIES, kinds, METRICS]
+    )
+    found = pd.MultiIndex.from_frame(rows[["design", "utility", "kind", "metric"]])
+    assert found.is_unique and set(found) == set(wanted)
+    assert (rows["scale"] == "small").all() and (rows["n_seeds"] >= 3).all()
+
+
+def test_intervals_hold_their_means_and_stay_in_range(rows: pd.DataFrame) -> None:
+    assert (rows["low"] <= rows["mean"]).all() and (rows["mean"] <= rows["high"]).all()
+    rates = rows[rows["metric"] != "kl"]
+    assert rates[["mean", "low", "high"]].stack().between(0, 1).all()
+
+
+def test_base_depends_on_no_utility_and_has_no_divergence(rows: pd.DataFrame) -> None:
+    base = rows[rows["design"] == "base"]
+    spread = base.groupby(["kind", "metric"])["mean"].agg(lambda means: means.max() - means.min())
+    assert spread.max() < 1e-12
+    assert (base[base["metric"] == "kl"]["mean"] == 0).all()
+
+
+def test_seeds_are_joined_by_hand() -> None:
+    labels = {"design": "x", "utility": "u", "scale": "s", "guard": "g", "tau": 0.5, "kind": "all"}
+    rows = [
+        {**labels, "metric": "raw_help", "mean": mean, "low": 0, "high": 1, "n": 9, "seed": seed}
+        for seed, mean in enumerate((0.2, 0.3, 0.4))
+    ]
+    (row,) = comparison.reference_rows(rows + rows[:1])
+    assert row["mean"] == pytest.approx(0.3) and row["n_seeds"] == 3
+    half = 4.302652729911275 * 0.1 / math.sqrt(3)
+    assert row["low"] == pytest.approx(0.3 - half) and row["high"] == pytest.approx(0.3 + half)

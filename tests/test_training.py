@@ -1,0 +1,196 @@
+"""GRPO runs for real: records, resuming, determinism, every design, stopping."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT, SMALL
+
+from bgkit import runs, training
+from bgkit.errors import BgkitError, StoppedError
+from bgkit.rewards import DESIGNS
+
+
+def train(folder: Path, *, should_stop=lambda: False, guard=None, **changes) -> runs.Run:
+    config = runs.make_config({**SMALL, **changes})
+    return training.train(
+        config, folder, device="cpu", threads=1, should_stop=should_stop, guard=guard
+    )
+
+
+def weights(run: runs.Run) -> bytes:
+    (file,) = run.adapter.glob("*.safetensors")
+    return file.read_bytes()
+
+
+def test_a_finished_run_holds_every_record(small_run: runs.Run) -> None:
+    names = {path.name for path in small_run.folder.iterdir()}
+    assert names >= {"config.json", "base.json", "metrics.parquet", "completions.parquet"}
+    assert names >= {"adapter", "result.json", "samples.parquet"}
+    assert not names & {"records", "checkpoints"}
+    completions = small_run.completions()
+    assert completions.groupby("step").size().to_dict() == dict.fromkeys(range(4), 8)
+    assert completions.groupby(["step", "prompt_id"]).size().eq(4).all()
+    stored = small_run.read_json("config.json")
+    assert stored["config"]["seed"] == 0 and "trl" in stored["versions"] and stored["git"]
+
+
+def test_the_curve_agrees_with_the_recorded_completions(small_run: runs.Run) -> None:
+    curve = small_run.metrics().set_index("step")
+    means = small_run.completions().groupby("step").mean(numeric_only=True)
+    means.index += 1  # TRL logs a step after its update
+    for column in ("reward", "t", "u", "filtered"):
+        name = {"filtered": "filter_rate"}.get(column, column)
+        logged = curve.loc[means.index, name].to_numpy(float)
+        np.testing.assert_allclose(logged, means[column].to_numpy(float), atol=2e-5)
+    held_out = curve["eval_near_boundary"].dropna()
+    assert list(held_out.index) == [0, 2, 4]
+
+
+def test_the_reward_is_the_design_applied_to_the_recorded_scores(small_run: runs.Run) -> None:
+    table, base = small_run.completions(), small_run.read_json("base.json")
+    z = (table["u"] - base["utility_mean"]) / base["utility_deviation"]
+    np.testing.assert_allclose(table["z"], z, atol=1e-5)
+    expected = 0.25 * z - 2.0 * np.minimum(table["t"] / 0.5, (1 - table["t"]) / 0.5)
+    np.testing.assert_allclose(table["reward"], expected, atol=1e-5)
+
+
+def test_result_rows_and_paired_differences(small_run: runs.Run) -> None:
+    result = small_run.read_json("result.json")
+    rows = pd.DataFrame(result["rows"])
+    assert set(rows["design"]) == {"base", "boundary"}
+    assert set(rows["kind"]) == {"all", "benign", "ambiguous", "jailbreak", "long_context"}
+    assert (rows["low"] <= rows["mean"] + 1e-9).all() and (
+        rows["mean"] <= rows["high"] + 1e-9
+    ).all()
+    means = rows[rows["kind"] == "all"].set_index(["design", "metric"])["mean"]
+    for row in result["paired"]:
+        if row["kind"] == "all":
+            expected = means["boundary", row["metric"]] - means["base", row["metric"]]
+            assert row["difference"] == pytest.approx(expected, abs=1e-9)
+    assert means["base", "kl"] == 0.0
+
+
+def test_stopping_and_resuming_gives_the_same_bits(small_run: runs.Run, tmp_path: Path) -> None:
+    folder, asked = tmp_path / "run", itertools.count(1)
+    with pytest.raises(StoppedError, match="Stopped after step 3 of 4"):
+        train(folder, should_stop=lambda: next(asked) == 3)
+    assert not runs.load_run(folder).complete
+    assert len(runs.load_run(folder).completions()) == 3 * 8
+    resumed = train(folder)
+    assert weights(resumed) == weights(small_run)
+    pd.testing.assert_frame_equal(resumed.completions(), small_run.completions())
+    columns = ["step", "reward", "kl", "near_boundary", "eval_system_help"]
+    pd.testing.assert_frame_equal(resumed.metrics()[columns], small_run.metrics()[columns])
+    assert resumed.read_json("result.json")["rows"] == small_run.read_json("result.json")["rows"]
+
+
+def test_a_lost_step_is_repeated_and_not_doubled(small_run: runs.Run, tmp_path: Path) -> None:
+    """As after kill -9: records are ahead of the newest checkpoint."""
+    folder, asked = tmp_path / "run", itertools.count(1)
+    with pytest.raises(StoppedError):
+        train(folder, should_stop=lambda: next(asked) == 3)
+    (folder / "checkpoints" / "checkpoint-3" / "trainer_state.json").unlink()
+    resumed = train(folder)
+    assert weights(resumed) == weights(small_run)
+    pd.testing.assert_frame_equal(resumed.completions(), small_run.completions())
+
+
+def test_same_seed_same_weights_other_seed_other_weights(tmp_path: Path) -> None:
+    short = {"steps": 2, "eval_every": 0, "test_prompts": 4}
+    first, again = train(tmp_path / "a", **short), train(tmp_path / "b", **short)
+    other = train(tmp_path / "c", seed=1, **short)
+    assert weights(first) == weights(again)
+    assert weights(first) != weights(other)
+
+
+def test_a_complete_run_is_not_trained_again(small_run: runs.Run) -> None:
+    before = (small_run.folder / "result.json").stat().st_mtime_ns
+    again = training.train(small_run.config, small_run.folder, device="cpu")
+    assert again.complete
+    assert (small_run.folder / "result.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("reward", sorted(set(DESIGNS) - {"boundary"}))
+def test_every_design_trains(reward: str, tmp_path: Path) -> None:
+    run = train(tmp_path / "run", reward=reward, steps=1, eval_every=0, test_prompts=4)
+    assert np.isfinite(run.completions()["reward"]).all()
+
+
+def test_full_fine_tuning_saves_and_loads_the_whole_model(tmp_path: Path) -> None:
+    from bgkit import policies
+
+    short = {"steps": 1, "eval_every": 0, "test_prompts": 4, "learning_rate": 1e-4}
+    run = train(tmp_path / "run", lora_rank=0, **short)
+    model, _ = policies.load_policy("tiny", run.adapter, device="cpu")
+    base, _ = policies.load_policy("tiny", device="cpu")
+    pairs = zip(model.parameters(), base.parameters(), strict=True)
+    assert any(not (ours == theirs).all() for ours, theirs in pairs)
+
+
+def test_accumulation_splits_a_step_without_changing_its_prompts(tmp_path: Path) -> None:
+    short = {"steps": 1, "eval_every": 0, "test_prompts": 4}
+    run = train(tmp_path / "run", accumulation=2, **short)
+    assert run.completions().groupby("prompt_id").size().to_list() == [4, 4]
+
+
+def test_steps_hold_prompts_of_like_length() -> None:
+    lengths = np.array([5, 900, 6, 910, 7, 905, 4, 903])
+    order = training._order(lengths, per_step=4, needed=8, seed=0)
+    assert sorted(order) == list(range(8))
+    for step in order.reshape(2, 4):
+        assert np.ptp(lengths[step]) < 20
+
+
+class BrokenGuard:
+    """Returns what a guard must not return."""
+
+    name = "broken"
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def score(self, prompts, responses) -> np.ndarray:
+        return np.full(len(prompts), self.value, dtype=np.float32)
+
+
+@pytest.mark.parametrize("value", [float("nan"), 1.5, -0.1])
+def test_a_guard_that_leaves_its_range_stops_the_run(value: float, tmp_path: Path) -> None:
+    with pytest.raises(BgkitError, match=r"guard broken returned .* in \[0, 1\]"):
+        train(tmp_path / "run", guard=BrokenGuard(value))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_a_real_process_and_the_same_command_resumes(number, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    options = itertools.chain.from_iterable(
+        (f"--{key.replace('_', '-')}", str(value))
+        for key, value in {**SMALL, "steps": 40, "eval_every": 0, "test_prompts": 4}.items()
+    )
+    command = [sys.executable, "-m", "bgkit", "train", "--out", str(folder), *options]
+    command += ["--device", "cpu", "--threads", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    deadline = time.time() + 120
+    while not list(folder.glob("records/*.parquet")) and time.time() < deadline:
+        time.sleep(0.1)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2, errors
+    assert "run the same command again" in errors.replace("\n", " ")
+    assert "Traceback" not in errors
+    recorded = len(runs.load_run(folder).completions())
+    assert 0 < recorded < 40 * 8
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr
+    table = runs.load_run(folder).completions()
+    assert table.groupby("step").size().to_dict() == dict.fromkeys(range(40), 8)
