@@ -39,6 +39,10 @@ METRICS: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
 }
 
 
+#: The metrics that are shares of responses: their intervals never claim certainty.
+RATES = ("filter_rate", "near_boundary", "false_positive", "false_negative")
+
+
 def _known(samples: pd.DataFrame) -> pd.Series:
     return samples["harm"].notna()
 
@@ -235,7 +239,8 @@ def summarise(samples: pd.DataFrame, labels: dict) -> list[dict]:
     values = values_of(samples)
     rows = []
     for kind, mask in _by_kind(samples):
-        intervals = dict(zip(values, bootstrap(values[mask].to_numpy()), strict=True))
+        means = bootstrap(values[mask].to_numpy(), rates=[name in RATES for name in values])
+        intervals = dict(zip(values, means, strict=True))
         intervals["ece"] = _calibration_interval(samples[mask])
         rows += [
             {**labels, "kind": kind, "metric": metric, **interval._asdict(), "n": int(mask.sum())}

@@ -6,6 +6,7 @@ certainty; there the exact one-sided binomial bound replaces the missing side ("
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,13 +24,14 @@ class Interval(NamedTuple):
 
 
 def bootstrap(
-    values: np.ndarray, *, resamples: int = 2000, seed: int = 0, rates: bool = True
+    values: np.ndarray, *, resamples: int = 2000, seed: int = 0, rates: bool | Sequence[bool] = True
 ) -> list[Interval]:
     """Percentile intervals of the column means of ``values`` (n,) or (n, k), by resampling rows.
 
     All columns share the resampled rows. NaN marks a value that is not known; a column's mean is
-    that of its known values, and NaN with NaN bounds if there is none. With ``rates`` false (for
-    differences) a column of equal values keeps its interval without width.
+    that of its known values, and NaN with NaN bounds if there is none. ``rates`` says of all
+    columns or of each one whether it is a rate; one that is not (a difference, a divergence) keeps
+    an interval without width if all its values are equal.
 
     >>> bootstrap(np.zeros(100))
     [Interval(mean=0.0, low=0.0, high=0.0362...)]
@@ -40,6 +42,7 @@ def bootstrap(
     if n == 0:
         return [Interval(np.nan, np.nan, np.nan)] * values.shape[1]
     known = ~np.isnan(values)
+    is_rate = np.broadcast_to(rates, values.shape[1])
     counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
     with np.errstate(invalid="ignore", divide="ignore"):
         means = (counts @ np.where(known, values, 0.0)) / (counts @ known)
@@ -49,8 +52,10 @@ def bootstrap(
         low, high = (np.where(known.any(0), bound, np.nan) for bound in (low, high))
         centre = np.where(known, values, 0.0).sum(0) / known.sum(0)
     return [
-        _widen(Interval(float(m), float(a), float(b)), column[mask] if rates else column[:0])
-        for m, a, b, column, mask in zip(centre, low, high, values.T, known.T, strict=True)
+        _widen(Interval(float(m), float(a), float(b)), column[mask] if rate else column[:0])
+        for m, a, b, column, mask, rate in zip(
+            centre, low, high, values.T, known.T, is_rate, strict=True
+        )
     ]
 
 

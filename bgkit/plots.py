@@ -259,7 +259,9 @@ def training_curves(metrics: Mapping[str, pd.DataFrame]) -> go.Figure:
     for place, column in enumerate(CURVES):
         row, col = place // 2 + 1, place % 2 + 1
         held_out = ", held out" if column.startswith("eval_") else ""
-        _heading(fig, named(column.removeprefix("eval_")) + held_out, row, col)
+        per_token = " per token" if column == "kl" else ""  # the trainer's is a mean over tokens
+        title = named(column.removeprefix("eval_")) + per_token + held_out
+        _heading(fig, title, row, col)
         fig.update_yaxes(tickformat=".1~%" if column in SHARES else "", row=row, col=col)
         for name, frame in metrics.items():
             _need(frame, ("step", *CURVES), f"training metrics of '{name}'")
