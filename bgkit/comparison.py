@@ -21,7 +21,8 @@ from bgkit.progress import Silent
 
 DESIGNS = ("filter_avoidance", "boundary", "compound")
 UTILITIES = ("aligned", "mild", "weak", "blind")
-#: What the reference table changes in the default config: more test prompts, nothing else to see.
+#: What the reference table changes in the default config: more test prompts, no held-out curve, no
+#: judge.
 REFERENCE = {"eval_every": 0, "test_prompts": 800, "judge": "none"}
 #: The metrics of the reference table, with their ranges.
 REFERENCE_METRICS = {

@@ -19,7 +19,7 @@ from transformers import (
 from bgkit import devices
 from bgkit.errors import BgkitError
 from bgkit.guards import resolve
-from bgkit.scoring import neutralise
+from bgkit.scoring import batches_by_length, neutralise
 
 PROMPT_TOKENS_PER_BATCH = 24_000  # padded prompt and completion tokens sampled at once
 
@@ -100,17 +100,6 @@ def _prompt_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> l
         add_generation_prompt=True,
     )
     return tokenizer(texts, add_special_tokens=False)["input_ids"]
-
-
-def batches_by_length(lengths: Sequence[int], budget: int) -> list[np.ndarray]:
-    """Indices, longest first, in batches of at most ``budget`` padded tokens (at least one row)."""
-    order = np.argsort(-np.asarray(lengths), kind="stable")
-    batches, start = [], 0
-    while start < len(order):
-        size = max(1, budget // int(lengths[order[start]]))
-        batches.append(order[start : start + size])
-        start += size
-    return batches
 
 
 @torch.inference_mode()

@@ -47,6 +47,21 @@ def neutralise(text: str, specials: Sequence[str]) -> str:
     return text
 
 
+def batches_by_length(lengths: Sequence[int], budget: int) -> list[np.ndarray]:
+    """Indices, longest first, in batches of at most ``budget`` padded tokens (at least one row).
+
+    >>> [batch.tolist() for batch in batches_by_length([2, 9, 3, 4], budget=9)]
+    [[1], [3, 2], [0]]
+    """
+    order = np.argsort(-np.asarray(lengths), kind="stable")
+    batches, start = [], 0
+    while start < len(order):
+        size = max(1, budget // int(lengths[order[start]]))
+        batches.append(order[start : start + size])
+        start += size
+    return batches
+
+
 class SequenceScorer:
     """Scores pairs with a sequence classification model.
 
@@ -106,14 +121,9 @@ class SequenceScorer:
         unique = list(dict.fromkeys(pairs))
         rows = self._encode([p for p, _ in unique], [r for _, r in unique])
         scores = np.empty(len(unique), dtype=np.float32)
-        lengths = np.array([len(row["input_ids"]) for row in rows])
-        order = np.argsort(-lengths, kind="stable")
-        start = 0
-        while start < len(order):
-            size = max(1, TOKENS_PER_BATCH // int(lengths[order[start]]))
-            batch = order[start : start + size]
+        lengths = [len(row["input_ids"]) for row in rows]
+        for batch in batches_by_length(lengths, TOKENS_PER_BATCH):
             scores[batch] = self._forward([rows[i] for i in batch])
-            start += size
         place = {pair: i for i, pair in enumerate(unique)}
         return scores[[place[pair] for pair in pairs]]
 
