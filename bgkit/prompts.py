@@ -30,8 +30,11 @@ def load_prompts(
     :data:`TRAIN_SHARES`, elsewhere with as many of each kind; default 256. A file needs a column
     ``prompt`` and may have ``kind``, ``prompt_id`` and ``harmful_request``; its rows are used in
     their order, or a sample of ``n`` of them. A file has no splits.
-    Raises BgkitError for an unknown name or split, and for a file without usable prompts.
+    Raises BgkitError for an unknown name or split, ``n`` below 1, and for a file without usable
+    prompts.
     """
+    if n is not None and n < 1:
+        raise BgkitError(f"The number of prompts must be at least 1, not {n}.")
     if name == TESTBED:
         if split not in world.SPLITS:
             raise BgkitError(

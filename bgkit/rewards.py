@@ -38,7 +38,11 @@ def _columns(t: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, ...]:
     t = np.asarray(t, dtype=np.float64)
     if np.isnan(t).any() or (t < 0).any() or (t > 1).any():
         raise BgkitError("The guard's probabilities t must lie in [0, 1] and must not be NaN.")
-    return (t, *(np.asarray(other, dtype=np.float64) for other in others))
+    columns = (t, *(np.asarray(other, dtype=np.float64) for other in others))
+    if any(column.shape != t.shape for column in columns):
+        shapes = " and ".join(str(column.shape) for column in columns)
+        raise BgkitError(f"t and z must have one value per response each, not shapes {shapes}.")
+    return columns
 
 
 def _check_tau(tau: float) -> None:

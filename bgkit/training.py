@@ -4,9 +4,13 @@ Deviations from the paper (Ball and Haupt, arXiv 2510.11834), whose GRPO and LoR
 be read from it, so that every default in :class:`~bgkit.runs.TrainConfig` is our own choice:
 
 1. Utility is standardised by the base policy's mean and deviation, measured once per run.
-2. ``loss_type="grpo"`` (sequence-mean token loss, group-scaled advantages) and ``beta`` are set
-   explicitly, for TRL's defaults are another loss and no KL term.
-3. The prompts of a step have about the same length, for a batch is padded to its longest prompt.
+2. ``loss_type="grpo"`` (sequence-mean token loss) and ``beta`` are set explicitly, for TRL's
+   defaults are another loss and no KL term.
+3. Advantages are centred within a group, not divided by its deviation (Liu et al. 2025, "Dr. GRPO",
+   arXiv 2503.20783): divided, a group in which all responses are far from the boundary, and which
+   differs in utility only, would weigh as much as one that straddles it.
+4. The learning rate falls linearly to zero over the run.
+5. The prompts of a step are all short or all long, for a batch is padded to its longest prompt.
 """
 
 from __future__ import annotations
@@ -159,10 +163,10 @@ def _trainer_arguments(run: runs.Run, place: torch.device, report_to: str) -> GR
         max_completion_length=config.max_completion_length,
         temperature=config.temperature,
         learning_rate=config.learning_rate,
-        lr_scheduler_type=__import__("os").environ.get("SCHED","constant"),
+        lr_scheduler_type="linear",
         beta=config.beta,
         loss_type="grpo",
-        scale_rewards=__import__("os").environ.get("SCALE","group"),
+        scale_rewards="none",
         shuffle_dataset=False,  # the table is already in the order of training
         seed=config.seed,
         use_cpu=place.type == "cpu",
@@ -201,25 +205,24 @@ def _training_table(config: runs.TrainConfig, specials: list[str]) -> Dataset:
 
 
 def _order(lengths: np.ndarray, per_step: int, needed: int, seed: int) -> np.ndarray:
-    """Row numbers (needed,) in which a step's prompts are all short or all long.
+    """Row numbers (needed,) in which the prompts of a step are all short or all long.
 
-    A batch is padded to its longest prompt, so that one long context among short prompts costs as
-    much as a batch of them. The two groups are divided at the length that pads least; within them
-    the order is random, so that a step mixes what is asked for.
+    The two groups are divided at the length that pads least; within them the order is random, so
+    that a step mixes kinds of requests (steps of a single kind undo each other's updates).
     """
     rng = np.random.default_rng([seed, 7])
-    ordered = np.sort(lengths)
-    cost = np.arange(1, len(ordered) + 1) * ordered  # padded length of the short group
-    cost = cost + np.arange(len(ordered))[::-1] * ordered[-1]
-    longest_short = ordered[int(cost.argmin())]
-    parts: list[np.ndarray] = []
-    while sum(map(len, parts)) < needed:
-        for group in (np.flatnonzero(lengths <= longest_short), np.flatnonzero(lengths > longest_short)):
-            missing = -len(group) % per_step  # a small group fills its last step with repeats
-            shuffled = np.concatenate([rng.permutation(group), rng.choice(group, missing)]) if len(group) else group
-            parts += list(shuffled.reshape(-1, per_step))
-    parts = [parts[i] for i in rng.permutation(len(parts))]
-    return np.concatenate(parts)[:needed]
+    ordered, n = np.sort(lengths), len(lengths)
+    padded = ordered * np.arange(1, n + 1) + ordered[-1] * np.arange(n)[::-1]
+    short = lengths <= ordered[padded.argmin()]
+    steps: list[np.ndarray] = []
+    while len(steps) * per_step < needed:
+        for group in (np.flatnonzero(short), np.flatnonzero(~short)):
+            # a small group fills its last step with repeats
+            repeats = rng.choice(group, -len(group) % per_step) if len(group) else group
+            rows = np.concatenate([rng.permutation(group), repeats])
+            steps += list(rows.reshape(-1, per_step))
+    shuffled = [steps[i] for i in rng.permutation(len(steps))]
+    return np.concatenate(shuffled)[:needed]
 
 
 def _measure_base(run: runs.Run, model, tokenizer, guard: Scorer, utility: Scorer) -> dict:

@@ -311,3 +311,10 @@ def test_harmful_requests_are_those_for_a_forbidden_item(split):
     assert by_kind["jailbreak"] == 1.0
     assert by_kind["benign"] == by_kind["ambiguous"] == 0.0
     assert 0.0 < by_kind["long_context"] < 0.6
+
+
+@pytest.mark.parametrize("n", [0, -1])
+@pytest.mark.parametrize("name", ["testbed", "prompts.csv"])
+def test_fewer_than_one_prompt_is_refused(name, n):
+    with pytest.raises(BgkitError, match=f"at least 1, not {n}"):
+        load_prompts(name, "test", n)

@@ -320,3 +320,9 @@ def test_threshold_at_or_beyond_the_ends_is_refused(name, tau):
 def test_tent_refuses_a_threshold_at_the_ends(tau):
     with pytest.raises(BgkitError, match="tau"):
         tent([0.5], tau)
+
+
+@pytest.mark.parametrize("z", [[1.0], [1.0, 2.0, 3.0], 1.0])
+def test_unequal_numbers_of_scores_are_refused(z):
+    with pytest.raises(BgkitError, match="one value per response"):
+        compute_reward("boundary", [0.1, 0.9], z, 0.5)

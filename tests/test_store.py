@@ -117,6 +117,13 @@ def test_missing_file_is_refused_by_name(root):
         store.model_path("policy", "small")
 
 
+def test_added_file_is_refused_by_name(root):
+    (root / "policy" / "small" / "adapter_config.json").write_text("{}")
+    with pytest.raises(BgkitError, match=r"adapter_config\.json.*remove it"):
+        store.model_path("policy", "small")
+    assert store.model_path("policy", "tiny").is_dir()
+
+
 def test_no_manifest_says_how_to_get_one(root):
     (root / "manifest.json").unlink()
     for call in (store.manifest, lambda: store.model_path("policy", "small")):

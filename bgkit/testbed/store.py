@@ -83,7 +83,8 @@ def model_names(group: str) -> list[str]:
 def model_path(group: str, name: str) -> Path:
     """Folder of an embedded model, after its files' sha256 were verified.
 
-    Raises BgkitError for an unknown name, a missing file, or a file that differs.
+    Raises BgkitError for an unknown name, a missing file, or a file that differs or was added
+    (an added adapter or tokenizer file would be loaded with the model).
     """
     if name not in model_names(group):
         raise BgkitError(
@@ -91,10 +92,18 @@ def model_path(group: str, name: str) -> Path:
             ", or give the path of a local folder."
         )
     root = testbed_folder()
-    for file, entry in manifest(root)["files"].items():
+    files = manifest(root)["files"]
+    for file, entry in files.items():
         if file.startswith(f"{group}/{name}/"):
             verify(root / file, entry["sha256"])
-    return root / group / name
+    folder = root / group / name
+    for path in folder.rglob("*"):
+        if path.is_file() and path.relative_to(root).as_posix() not in files:
+            raise BgkitError(
+                f"The file {path} does not belong to the embedded models (the manifest does not "
+                "list it): remove it."
+            )
+    return folder
 
 
 def verify(path: Path, digest: str) -> None:
