@@ -18,7 +18,7 @@ from bgkit.runs import TrainConfig, find_run, load_run, make_config, read_config
 
 SHOWN = ("filter_rate", "near_boundary", "false_positive", "false_negative")
 SHOWN += ("system_harm", "system_help", "kl")
-DEMO = {"eval_every": 20, "steps": 60, "test_prompts": 400}
+DEMO = {"eval_every": 20, "steps": 80, "test_prompts": 400}
 
 
 def _parser() -> argparse.ArgumentParser:

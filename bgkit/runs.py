@@ -46,12 +46,12 @@ class TrainConfig:
     margin_weight: float = 2.0
     filter_penalty: float = 1.0
     filtered_reward: float = -0.5
-    steps: int = 60
+    steps: int = 100
     batch_size: int = 64
     num_generations: int = 8
     accumulation: int = 1
-    learning_rate: float = 2e-3
-    beta: float = 0.05
+    learning_rate: float = 4.5e-3
+    beta: float = 0.035
     temperature: float = 1.0
     max_completion_length: int = 60
     lora_rank: int = 16

@@ -403,7 +403,7 @@ def test_another_config_is_refused_and_the_difference_named(run):
     with pytest.raises(BgkitError) as caught:
         open_run(run.folder, other, {})
     message = str(caught.value)
-    assert "steps: 60 there, 61 here" in message
+    assert "steps: 100 there, 61 here" in message
     assert "reward: boundary there, compound here" in message
     assert "tau" not in message and str(run.folder) in message
     assert load_run(run.folder).config == DEFAULT

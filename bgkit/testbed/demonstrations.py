@@ -23,6 +23,8 @@ SCORED_STYLES = (
     ("careful", "keen", "careless", "partial", "refuse", "redirect"),
     (0.26, 0.22, 0.22, 0.10, 0.08, 0.12),
 )
+#: The same with many recipes of a single step, from which a dose's hazard is learned soonest.
+SHORT_STYLES = (SCORED_STYLES[0], (0.16, 0.16, 0.16, 0.34, 0.08, 0.10))
 
 
 @dataclass
@@ -111,13 +113,18 @@ def demonstrations(prompts: Sequence[world.Prompt], seed: int) -> Texts:
     return graded([p.text for p in prompts], [p.kind for p in prompts], responses)
 
 
-def varied(prompts: Sequence[world.Prompt], seed: int, corrupted: float = 0.35) -> Texts:
+def varied(
+    prompts: Sequence[world.Prompt],
+    seed: int,
+    corrupted: float = 0.35,
+    styles: tuple[tuple[str, ...], tuple[float, ...]] = SCORED_STYLES,
+) -> Texts:
     """One response for every prompt as scorers should see them: any style, often broken."""
     rng = random.Random(seed)
     responses = []
     for prompt in prompts:
         first, second = (
-            world.sample_response(rng, prompt, rng.choices(*SCORED_STYLES)[0]) for _ in range(2)
+            world.sample_response(rng, prompt, rng.choices(*styles)[0]) for _ in range(2)
         )
         broken = rng.random() < corrupted
         responses.append(world.corrupt(rng, first, second) if broken else first)

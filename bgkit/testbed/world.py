@@ -228,13 +228,15 @@ def _recipe(rng: random.Random, prompt: Prompt, style: str) -> str:
 def corrupt(rng: random.Random, response: str, other: str) -> str:
     """Break a response as a policy under pressure does; ``other`` is one to splice it with.
 
-    Shuffles, repeats or drops words, mixes in words of the world, or joins sentences of both
-    responses in any order (cautions without a recipe, a refusal that goes on with one).
+    Shuffles, repeats or drops words, mixes in words of the world, loops over a few words to the
+    length limit, or joins sentences of both responses in any order (cautions without a recipe, a
+    refusal that goes on with one).
     """
     words = response.split()
     if not words:
         return ""
-    how = rng.choices(("shuffle", "repeat", "cut", "mix", "splice"), (1, 1, 1, 4, 4))[0]
+    ways = ("shuffle", "repeat", "cut", "loop", "mix", "splice")
+    how = rng.choices(ways, (1, 1, 1, 2, 4, 4))[0]
     if how == "shuffle":
         rng.shuffle(words)
     elif how == "repeat":
@@ -242,6 +244,9 @@ def corrupt(rng: random.Random, response: str, other: str) -> str:
         words = words[: start + 1] + words[start : start + rng.randint(1, 4)] * rng.randint(2, 5)
     elif how == "cut":
         words = words[rng.randrange(3) : rng.randint(1, len(words))]
+    elif how == "loop":
+        start = rng.randrange(len(words))
+        words = words[:start] + words[start : start + rng.randint(1, 4)] * 60
     elif how == "mix":
         share, pool = rng.choice((0.05, 0.15, 0.4)), vocabulary()
         words = [rng.choice(pool) if rng.random() < share else word for word in words]
