@@ -208,19 +208,19 @@ def _order(lengths: np.ndarray, per_step: int, needed: int, seed: int) -> np.nda
     """Row numbers (needed,) in which the prompts of a step are all short or all long.
 
     The two groups are divided at the length that pads least; within them the order is random, so
-    that a step mixes kinds of requests (steps of a single kind undo each other's updates).
+    that a step mixes kinds of requests (steps of a single kind undo each other's updates). Rows
+    are repeated only where their number is no multiple of ``per_step``.
     """
     rng = np.random.default_rng([seed, 7])
-    ordered, n = np.sort(lengths), len(lengths)
-    padded = ordered * np.arange(1, n + 1) + ordered[-1] * np.arange(n)[::-1]
-    short = lengths <= ordered[padded.argmin()]
+    rows, n = np.argsort(lengths, kind="stable"), len(lengths)
+    short = np.arange(per_step, n + 1, per_step)  # possible sizes of the short group
+    padded = short * lengths[rows[short - 1]] + (n - short) * lengths[rows[-1]]
+    divide = short[padded.argmin()] if len(short) else 0
     steps: list[np.ndarray] = []
     while len(steps) * per_step < needed:
-        for group in (np.flatnonzero(short), np.flatnonzero(~short)):
-            # a small group fills its last step with repeats
-            repeats = rng.choice(group, -len(group) % per_step) if len(group) else group
-            rows = np.concatenate([rng.permutation(group), repeats])
-            steps += list(rows.reshape(-1, per_step))
+        repeats = rng.choice(rows, -n % per_step)
+        for group in (rows[:divide], np.concatenate([rows[divide:], repeats])):
+            steps += list(rng.permutation(group).reshape(-1, per_step))
     shuffled = [steps[i] for i in rng.permutation(len(steps))]
     return np.concatenate(shuffled)[:needed]
 
