@@ -1,0 +1,115 @@
+"""What every notebook's set-up line does, and running a notebook with checked parameters.
+
+``start()`` makes a notebook quiet and its errors readable: a :class:`~bgkit.errors.BgkitError` is
+shown as its sentence, without the stack of the library's internals. ``run_notebook`` is papermill
+with the parameters checked against the notebook's own parameters cell before anything starts
+(papermill itself only warns).
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import warnings
+from pathlib import Path
+
+import nbformat
+import papermill
+
+from bgkit.errors import BgkitError
+
+
+def start(threads: int = 0) -> None:
+    """Set up a notebook: quiet libraries, pinned CPU threads, errors as sentences.
+
+    ``threads`` 0 takes all cores, at most four. Prints where the work will be done.
+    """
+    from IPython import get_ipython
+
+    from bgkit import devices
+
+    for name, value in {
+        "TRANSFORMERS_VERBOSITY": "error",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }.items():
+        os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    if shell := get_ipython():
+        shell.set_custom_exc((BgkitError,), _show_sentence)
+    count, place = devices.pin_threads(threads), devices.pick_device()
+    print(f"bgkit is ready: {place.type}, {count} CPU thread{'s' if count > 1 else ''}.")
+
+
+def _show_sentence(shell, kind, error, traceback, tb_offset=None) -> list[str]:
+    """IPython's handler for our errors; the cell still counts as failed."""
+    lines = [f"{kind.__name__}: {error}"]
+    shell._showtraceback(kind, error, lines)
+    return lines
+
+
+def parameters_of(notebook: str | Path) -> dict[str, object]:
+    """Names and default values of a notebook's parameters cell, in their order.
+
+    Raises BgkitError if there is no notebook, or none of its cells is tagged ``parameters``.
+    """
+    path = Path(notebook)
+    try:
+        cells = nbformat.read(path, as_version=4).cells
+    except FileNotFoundError as error:
+        raise BgkitError(f"There is no notebook {path}; check the path.") from error
+    except Exception as error:  # nbformat raises what its JSON and schema readers raise
+        raise BgkitError(f"{path} is not a readable notebook: {error}") from error
+    for cell in cells:
+        if cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", []):
+            return {
+                target.id: ast.literal_eval(statement.value)
+                for statement in ast.parse(cell.source).body
+                if isinstance(statement, ast.Assign)
+                for target in statement.targets
+            }
+    raise BgkitError(f"The notebook {path} has no cell tagged 'parameters'; tag one.")
+
+
+def check_parameters(notebook: str | Path, parameters: dict[str, object]) -> None:
+    """Raise BgkitError for a name that the notebook does not have, or a value of another type."""
+    known = parameters_of(notebook)
+    for name, value in parameters.items():
+        if name not in known:
+            raise BgkitError(
+                f"{Path(notebook).name} has no parameter {name!r}; it has {', '.join(known)}."
+            )
+        wanted = type(known[name])
+        if wanted is float and type(value) is int:
+            continue
+        if type(value) is not wanted:
+            raise BgkitError(
+                f"{Path(notebook).name} takes {name} as {wanted.__name__}, such as "
+                f"{known[name]!r}, not {value!r}."
+            )
+
+
+def run_notebook(
+    notebook: str | Path, output: str | Path, parameters: dict[str, object] | None = None
+) -> Path:
+    """Execute a notebook with other parameters into ``output`` and return its path.
+
+    The kernel's folder is the notebook's. Raises BgkitError for a wrong parameter before anything
+    starts, and for a cell that fails (``output`` then holds what was done, with the error).
+    """
+    check_parameters(notebook, parameters or {})
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(
+            str(Path(notebook).resolve()),
+            str(Path(output).resolve()),
+            parameters or {},
+            kernel_name="python3",
+            progress_bar=False,
+        )
+    except papermill.PapermillExecutionError as error:
+        raise BgkitError(
+            f"Cell {error.exec_count} of {Path(notebook).name} failed: {error.ename}: "
+            f"{error.evalue}. The executed notebook is {output}."
+        ) from error
+    return Path(output)

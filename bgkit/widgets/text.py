@@ -1,0 +1,16 @@
+"""Model text as HTML that stays text: whatever a model wrote, a page only ever shows it."""
+
+from __future__ import annotations
+
+import html
+
+from bgkit.report import visible
+
+
+def safe(text: object) -> str:
+    """Text for HTML: markup escaped, control and bidirectional characters made visible.
+
+    >>> safe("<img src=x onerror=alert(1)>\\x1b[31m")
+    '&lt;img src=x onerror=alert(1)&gt;⟨U+001B⟩[31m'
+    """
+    return html.escape(visible(text))
