@@ -219,6 +219,37 @@ def reference_rows(rows: list[dict]) -> list[dict]:
     return joined
 
 
+def stored_samples(folders: Iterable[str | Path]) -> dict[str, pd.DataFrame]:
+    """Test samples of complete runs beside base's, by name, as their evaluation stored them.
+
+    A name is the design, and what else differs from the first run's config. Raises BgkitError for
+    an incomplete run, and for runs that were evaluated on different prompts.
+    """
+    found = [runs.load_run(Path(folder)) for folder in folders]
+    if not found:
+        raise BgkitError("There are no runs to compare: give at least one run folder.")
+    samples: dict[str, pd.DataFrame] = {}
+    for run in found:
+        if not run.complete:
+            raise BgkitError(
+                f"The run {run.folder} is incomplete; finish it with the command that started it."
+            )
+        differs = {
+            key: value
+            for key, value in vars(run.config).items()
+            if key != "reward" and value != getattr(found[0].config, key)
+        }
+        name = ", ".join([run.config.reward, *(f"{k} {v}" for k, v in differs.items())])
+        samples.setdefault("base", pd.read_parquet(run.folder / "base_samples.parquet"))
+        samples[name] = pd.read_parquet(run.folder / "samples.parquet")
+        if samples[name]["prompt"].tolist() != samples["base"]["prompt"].tolist():
+            raise BgkitError(
+                f"The run {run.folder} was evaluated on other prompts than {found[0].folder}; "
+                "evaluate both with the same prompts and number of them (`bgkit evaluate`)."
+            )
+    return samples
+
+
 def evaluate_folders(
     folders: Iterable[Path],
     *,
