@@ -50,8 +50,8 @@ class TrainConfig:
     batch_size: int = 64
     num_generations: int = 8
     accumulation: int = 1
-    learning_rate: float = 4.5e-3
-    beta: float = 0.035
+    learning_rate: float = 6e-3
+    beta: float = 0.03
     temperature: float = 1.0
     max_completion_length: int = 60
     lora_rank: int = 16

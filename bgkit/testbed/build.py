@@ -168,7 +168,7 @@ def train_reader(work: Path, seed: int) -> float:
 
 def sample_policy(work: Path, seed: int) -> float:
     """Samples of the small policy at temperatures 1.0 and 1.6, for every scorer's training."""
-    for split, count in (("train", 2500), ("validation", 500), ("test", 500)):
+    for split, count in (("train", 4000), ("validation", 500), ("test", 500)):
         prompts = dm.sample_prompts(count, seed, split)
         texts = None
         for temperature in (1.0, 1.6):
@@ -299,7 +299,7 @@ def preference_groups(work: Path, split: str, count: int, seed: int) -> dm.Texts
 
 def train_utility(work: Path, name: str, seed: int) -> float:
     """A Bradley-Terry reward model on noisy preferences for help - weight * harm."""
-    texts = preference_groups(work, "train", 2000, seed)
+    texts = preference_groups(work, "train", 4000, seed)
     value = (texts.help - PULLS[name] * texts.harm).reshape(-1, 4)
     wins = torch.from_numpy(dm.preference(value, seed))
     rows = networks.encode_pairs(texts.prompts, texts.responses)
@@ -319,7 +319,7 @@ def train_utility(work: Path, name: str, seed: int) -> float:
         model,
         lambda epoch: networks.token_batches(lengths, 2500, np.random.default_rng([seed, epoch])),
         loss,
-        epochs=2,
+        epochs=1,
         lr=4e-4,
     )
     networks.save(model, networks.build_tokenizer(pairs=True), work / "utility" / name)
