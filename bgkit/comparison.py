@@ -148,7 +148,9 @@ def reproduce(
     ]
     places = [folder / f"{c.utility}-{c.reward}-{c.seed}" for c in grid]
     say(f"{len(grid)} runs of {config.steps} steps on {workers} worker(s), in {folder}")
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=devices.start_worker
+    ) as pool:
         bases = [replace(grid[0], seed=seed) for seed in seeds]
         _wait([pool.submit(_sample_base, c, folder, device) for c in bases], "base", say)
         jobs = [
@@ -181,14 +183,12 @@ def _base_file(folder: Path, config: runs.TrainConfig) -> Path:
 
 def _sample_base(config: runs.TrainConfig, folder: Path, device: str) -> None:
     """Draw and grade base's responses of a seed once, for all the runs of that seed."""
-    devices.pin_threads(1)
     path = _base_file(folder, config)
     if not path.is_file():
         runs.write_parquet(path, sample_base(config, device))
 
 
 def _train_one(config: runs.TrainConfig, place: Path, folder: Path, device: str) -> None:
-    devices.pin_threads(1)
     base = pd.read_parquet(_base_file(folder, config))
     utility = utilities.load_utility(config.utility, device)
     base["u"] = utility.score(base["prompt"].tolist(), base["response"].tolist())

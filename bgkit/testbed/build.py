@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from bgkit import devices
 from bgkit.testbed import cards, networks, store, world
 from bgkit.testbed import demonstrations as dm
 from bgkit.testbed import lexicon as lex
@@ -44,8 +45,7 @@ def build(root: Path, workers: int | None = None, say: Callable[[str], None] = p
         with ProcessPoolExecutor(
             workers,
             mp_context=get_context("spawn"),
-            initializer=torch.set_num_threads,
-            initargs=(1,),
+            initializer=devices.start_worker,
         ) as pool:
             _run_tasks(pool, workers, work, say)
             say("measuring every model on held-out texts and writing its card")
