@@ -139,7 +139,8 @@ def _sample(parts: Iterable[pd.DataFrame], limit: int, seed: int) -> tuple[pd.Da
     Each row draws a random number, and the rows with the smallest ones stay: one pass, and never
     more than a piece and a sample in memory.
     """
-    rng, kept, total = np.random.default_rng(seed), pd.DataFrame(), 0
+    # Not default_rng(seed) itself: made-up scores of a user may come from just that stream.
+    rng, kept, total = np.random.default_rng([len(COLUMNS), seed]), pd.DataFrame(), 0
     for part in parts:
         part["draw"] = rng.random(len(part))
         kept = pd.concat([kept, part], ignore_index=True) if total else part

@@ -59,8 +59,8 @@ def read_pieces(
     except pd.errors.EmptyDataError:
         return
     except Exception as error:  # each reader has errors of its own; all mean an unreadable file
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BgkitError(f"The {role.name} {path} can not be read: {reason}") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
+        raise BgkitError(f"The {role.name} {path} can not be read: {reason}.") from error
 
 
 def _csv(
@@ -68,15 +68,15 @@ def _csv(
 ) -> Iterator[pd.DataFrame]:
     # All cells as text: a prompt "007", a response "None" and a kind "3" stay what they are.
     options = {"dtype": str, "keep_default_na": False, "na_values": [""]}
-    keep = None if columns is None else lambda name: name in columns
-    read = pd.read_csv(path, usecols=keep, chunksize=rows, **options)
+    # All columns, too: told to read some of them, pandas overlooks rows with too many cells.
+    read = pd.read_csv(path, chunksize=rows, **options)
     for piece in [read] if isinstance(read, pd.DataFrame) else read:
         if not isinstance(piece.index, pd.RangeIndex):  # pandas took the first cells for names
             raise BgkitError(
                 f"The rows of the {role.name} {path} have more cells than its header; put texts "
                 "that hold a comma in double quotes."
             )
-        yield piece
+        yield piece if columns is None else piece[[n for n in piece if n in columns]]
 
 
 def _parquet(
