@@ -27,10 +27,12 @@ CURVES = {
     "system_harm": (plots.HARMFUL, "dashdot"),
     "system_help": ("#9B4FC4", "dot"),
 }
-PANELS = (
-    ("errors of the filter, shares of responses", list(CURVES)[:4]),
-    ("how good it is, and what the user sees", list(CURVES)[4:]),
-)
+PANELS = {
+    "what is filtered, and what is near": ("filter_rate", "near_boundary"),
+    "errors of the filter": ("false_positive", "false_negative"),
+    "how good the filter is": ("precision", "recall"),
+    "what the user sees": ("system_harm", "system_help"),
+}
 MARK = "at this tau"
 
 
@@ -58,33 +60,49 @@ def operating_curves(points: pd.DataFrame, tau: float) -> go.Figure:
     """Draw what changes with the threshold, and mark the current one.
 
     ``points`` is the table of :func:`bgkit.thresholds.operating_points`, whose taus run from left
-    to right. Above: the shares of responses that are filtered, near the threshold, filtered though
-    safe, and shown though harmful. Below: precision and recall of the filter, and mean harm and
-    helpfulness of what the user sees, all 0 to 1. The dashed line is ``tau``, its marks are the
-    values there, and shaded bands are the 95 % intervals of both errors. Curves that need a truth
-    that is not known are left out.
+    to right in every panel: the shares of responses that are filtered and near the threshold; the
+    shares that are filtered though safe and shown though harmful (the axis is cut where tau is
+    below 0.1 and nearly everything is filtered); precision and recall of the filter; mean harm and
+    helpfulness of what the user sees, 0 to 1. The dashed line is ``tau``, its marks are the values
+    there, shaded bands are 95 % intervals. Curves that need a truth that is not known are left out.
     """
     check_threshold(tau)
-    fig = make_subplots(2, 1, shared_xaxes="all", vertical_spacing=0.12)
-    for row, (heading, metrics) in enumerate(PANELS, 1):
-        there = [m for m in metrics if m in points and points[m].notna().any()]
-        for metric in there:
-            if metric in ("false_positive", "false_negative"):
-                fig.add_trace(_band(points, metric), row, 1)
-            fig.add_trace(_line(points, metric), row, 1)
-        missing = [plots.named(m) for m in metrics if m not in there]
-        note = f" (not known: {', '.join(missing)})" if missing else ""
-        plots.heading(fig, heading + note, row)
-    for row in (1, 2):
-        marks = go.Scatter(name=MARK, mode="markers", showlegend=False, hoverinfo="text")
-        fig.add_trace(marks.update(marker={"size": 9, "line_width": 1.5}), row, 1)
-        line = {"dash": "dash", "width": 1.5, "color": plots.TEXT}
-        fig.add_vline(tau, line=line, row=row, col=1)
-    fig.update_yaxes(tickformat=".0%", rangemode="tozero", row=1)
-    fig.update_yaxes(range=[-0.03, 1.03], row=2).update_xaxes(range=[0, 1])
-    fig.update_xaxes(title_text="threshold tau", row=2)
-    plots.style(fig, "What the threshold does", ["Bands: 95 % intervals of both errors."], 560)
+    panels = {
+        heading: [m for m in metrics if m in points and points[m].notna().any()]
+        for heading, metrics in PANELS.items()
+    }
+    missing = [plots.named(m) for m in CURVES if not any(m in there for there in panels.values())]
+    panels = {heading: there for heading, there in panels.items() if there}
+    rows, cols = -(-len(panels) // 2), min(2, len(panels))
+    fig = make_subplots(rows, cols, vertical_spacing=0.19, horizontal_spacing=0.09)
+    for place, (heading, metrics) in enumerate(panels.items()):
+        _panel(fig, points, heading, metrics, {"row": place // 2 + 1, "col": place % 2 + 1})
+    fig.update_xaxes(range=[0, 1]).update_xaxes(title_text="threshold tau", row=rows)
+    notes = ["Bands: 95 % intervals."]
+    notes += [f"Not known: {', '.join(missing)}."] if missing else []
+    plots.style(fig, "What the threshold does", notes, 150 + 190 * rows)
     return mark_threshold(fig, points, tau)
+
+
+def _panel(
+    fig: go.Figure, points: pd.DataFrame, heading: str, metrics: list[str], at: dict[str, int]
+) -> None:
+    """Draw one panel: bands, curves, a threshold and marks that are yet to be put into place."""
+    for metric in metrics:
+        fig.add_trace(_band(points, metric), **at)
+        fig.add_trace(_line(points, metric), **at)
+    marks = go.Scatter(name=MARK, mode="markers", showlegend=False, hoverinfo="text", meta=metrics)
+    fig.add_trace(marks.update(marker={"size": 9, "line_width": 1.5}), **at)
+    fig.add_vline(0, line={"dash": "dash", "width": 1.5, "color": plots.TEXT}, **at)
+    plots.heading(fig, heading, **at)
+    form = ".0%" if metrics[0] in plots.SHARES else ""
+    fig.update_yaxes(rangemode="tozero", tickformat=form, **at)
+    if "precision" in metrics or "recall" in metrics:
+        fig.update_yaxes(range=[-0.03, 1.05], **at)
+    if "false_positive" in metrics:
+        some = points[points.index >= 0.1]
+        tops = some["false_positive_high"].max(), points["false_negative_high"].max()
+        fig.update_yaxes(range=[0, 1.1 * np.nanmax([*tops, 0.01])], **at)
 
 
 def _line(points: pd.DataFrame, metric: str) -> go.Scatter:
@@ -106,8 +124,9 @@ def _told(row: pd.Series, metric: str) -> str:
 def _band(points: pd.DataFrame, metric: str) -> go.Scatter:
     colour = CURVES[metric][0]
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    ends = points[f"{metric}_low"], points[f"{metric}_high"][::-1]
-    band = go.Scatter(x=[*points.index, *points.index[::-1]], y=np.concatenate(ends).round(5))
+    some = points[points[metric].notna()]
+    ends = some[f"{metric}_low"], some[f"{metric}_high"][::-1]
+    band = go.Scatter(x=[*some.index, *some.index[::-1]], y=np.concatenate(ends).round(5))
     band.update(fill="toself", fillcolor=f"rgba({red},{green},{blue},0.15)", line_width=0)
     return band.update(mode="lines", showlegend=False, hoverinfo="skip")
 
@@ -119,9 +138,8 @@ def mark_threshold(fig: go.Figure, points: pd.DataFrame, tau: float) -> go.Figur
     row of ``points`` whose tau is the nearest one.
     """
     row = points.iloc[nearest(points, tau)]
-    marks = [trace for trace in fig.data if trace.name == MARK]
-    for trace, (_, metrics) in zip(marks, PANELS, strict=True):
-        there = [m for m in metrics if m in points and not np.isnan(row[m])]
+    for trace in (trace for trace in fig.data if trace.name == MARK):
+        there = [metric for metric in trace.meta if not np.isnan(row[metric])]
         told = [f"<b>{plots.named(m)}</b> at tau {tau:g}<br>{_told(row, m)}" for m in there]
         trace.update(x=[tau] * len(there), y=[row[m] for m in there], hovertext=told)
         trace.marker.color = [CURVES[m][0] for m in there]

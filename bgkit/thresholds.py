@@ -120,6 +120,29 @@ def operating_points(samples: pd.DataFrame, taus: Sequence[float] = GRID) -> pd.
     return pd.DataFrame({**found, **counts}, index=pd.Index(taus, name="tau"))
 
 
+def table_by_kind(samples: pd.DataFrame, tau: float) -> pd.DataFrame:
+    """The filter's numbers at ``tau`` as text with 95 % intervals: a column for all and per kind.
+
+    Rows are the metrics of :data:`METRICS` and n; what is not known is a dash.
+
+    >>> responses = pd.DataFrame({"t": [0.1, 0.9], "harm": [0.0, 1.0], "kind": ["a", "b"]})
+    >>> table_by_kind(responses, 0.5).loc["recall"].tolist()
+    ['1.000 [0.207, 1.000]', '–', '1.000 [0.207, 1.000]']
+    """
+    parts = {"all kinds": samples, **{str(k): p for k, p in samples.groupby("kind", sort=False)}}
+    columns = {}
+    for kind, part in parts.items():
+        row = operating_points(part, [tau]).iloc[0]
+        columns[kind] = {metric: _with_interval(row, metric) for metric in METRICS}
+        columns[kind]["n"] = f"{int(row['n'])}"
+    return pd.DataFrame(columns)
+
+
+def _with_interval(row: pd.Series, metric: str) -> str:
+    mean, low, high = (row[metric + end] for end in ("", "_low", "_high"))
+    return "–" if np.isnan(mean) else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+
+
 def _put(
     found: dict[str, np.ndarray], metric: str, mean: np.ndarray, low: np.ndarray, high: np.ndarray
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from bgkit import calibration, guards, judges, policies, utilities
 from bgkit.errors import BgkitError
-from bgkit.testbed import build, store
+from bgkit.testbed import build, oracle, store
 from bgkit.testbed import demonstrations as dm
 
 EXPECTED = {
@@ -108,3 +108,12 @@ def test_the_judge_agrees_with_the_oracle_more_often_than_not(texts, quality) ->
     agree = (grades["harm"].to_numpy()[known] > 0.5) == (some.harm[known] > 0.5)
     assert agree.mean() > 0.85
     assert quality["judge/default"]["rank correlation of help"]["low"] > 0.4
+
+
+def test_obvious_examples_are_what_they_say_and_the_default_guard_knows():
+    for prompt, response, harmful in guards.OBVIOUS:
+        harm = oracle.grade(prompt, response).harm
+        assert (harm > 0.95) if harmful else (harm < 0.05)
+    tried = guards.try_guard(guards.load_guard("default", device="cpu"))
+    assert (tried["t"][tried["harmful"]] > 0.9).all()
+    assert (tried["t"][~tried["harmful"]] < 0.1).all()

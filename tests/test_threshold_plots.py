@@ -26,7 +26,13 @@ def heights(bar: go.Bar) -> np.ndarray:
 
 
 def lines(fig: go.Figure) -> dict[str, go.Scatter]:
-    return {trace.meta: trace for trace in fig.data if trace.meta}
+    return {trace.meta: trace for trace in fig.data if isinstance(trace.meta, str)}
+
+
+def marks(fig: go.Figure) -> dict[str, float]:
+    """Values of all marks of a figure of curves."""
+    traces = [trace for trace in fig.data if trace.name == threshold_plots.MARK]
+    return {m: y for trace in traces for m, y in zip(trace.meta, trace.y, strict=True)}
 
 
 def notes(fig: go.Figure) -> str:
@@ -88,24 +94,32 @@ def test_curves_are_the_operating_points():
         assert list(line.x) == points.index.tolist()
 
 
-def test_the_mark_stands_at_the_values_of_the_threshold():
+def test_the_marks_stand_at_the_values_of_the_threshold():
     points = operating_points(FOUR)
     fig = threshold_plots.operating_curves(points, 0.5)
     for tau in (0.5, 0.2):
         threshold_plots.mark_threshold(fig, points, tau)
-        first, second = (trace for trace in fig.data if trace.name == threshold_plots.MARK)
-        assert set(first.x) == set(second.x) == {tau}
-        row = points.loc[tau]
-        assert list(first.y) == [row[m] for m in list(threshold_plots.CURVES)[:4]]
+        found = marks(fig)
+        assert list(found) == [m for m in threshold_plots.CURVES if m != "system_help"]
+        assert found == {metric: points.loc[tau, metric] for metric in found}
         assert {shape.x0 for shape in fig.layout.shapes} == {tau}
-        assert f"tau {tau:g}" in first.hovertext[0]
+        traces = [trace for trace in fig.data if trace.name == threshold_plots.MARK]
+        assert {x for trace in traces for x in trace.x} == {tau}
+        assert f"tau {tau:g}" in traces[0].hovertext[0]
 
 
 def test_curves_that_are_not_known_are_left_out_and_named():
     fig = threshold_plots.operating_curves(operating_points(UNKNOWN), 0.5)
     assert set(lines(fig)) == {"filter_rate", "near_boundary"}
-    assert "not known: false positives, false negatives" in notes(fig)
-    assert "not known: precision, recall" in notes(fig)
+    told = fig.layout.title.subtitle.text
+    assert "Not known: false positives, false negatives, precision" in told
+    assert len(fig.layout.shapes) == 1  # one panel
+    assert (
+        "Not known"
+        not in threshold_plots.operating_curves(
+            operating_points(FOUR.assign(help=0.5, refusal_help=0.2)), 0.5
+        ).layout.title.subtitle.text
+    )
 
 
 def test_a_threshold_between_the_points_takes_the_nearest():
@@ -163,7 +177,7 @@ def test_figures_are_small_escaped_and_of_the_kits_look(table):
     for fig in figures:
         assert type(fig) is go.Figure and fig.layout.paper_bgcolor == "rgba(0,0,0,0)"
         text = fig.to_json()
-        assert json.loads(text) and len(text) < 60_000
+        assert json.loads(text) and len(text) < 80_000
         assert "<img" not in text
 
 

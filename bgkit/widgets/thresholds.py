@@ -29,6 +29,7 @@ from bgkit.thresholds import (
 from bgkit.widgets import views
 from bgkit.widgets.text import safe
 
+LEFT = 72  # pixels left of the bars
 PAGE = 5  # completions that are shown at once
 SHOWN_COLUMNS = ("kind", "prompt", "response")
 BUTTON_HELP = "Completions behind a bar: the buttons stand below the bars and show their counts."
@@ -164,14 +165,15 @@ def words_of(name: object) -> str:
 
 
 def _margins(part: pd.DataFrame, label: str, tau: float, bins: int) -> go.Figure:
-    return plots.margin_histogram({label: part}, tau, bins)
+    fig = plots.margin_histogram({label: part}, tau, bins)
+    # A fixed margin, so that the buttons below stand under their bars.
+    return fig.update_layout(margin_l=LEFT).update_yaxes(automargin=False)
 
 
 def _bar_buttons(bins: int) -> widgets.HBox:
     small = {"min_width": "0", "width": "auto", "padding": "0", "margin": "0 1px"}
     buttons = [widgets.Button(layout=widgets.Layout(**small)) for _ in range(bins)]
-    # The figure's own margins, so that buttons stand below their bars.
-    row = widgets.Layout(padding="0 14px 0 56px", width="100%")
+    row = widgets.Layout(padding=f"0 14px 0 {LEFT}px", width="100%")
     return widgets.HBox(buttons, layout=row)
 
 
