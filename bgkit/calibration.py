@@ -101,6 +101,35 @@ def temperature_scale(t: np.ndarray, harmful: np.ndarray) -> tuple[float, np.nda
     return temperature, with_temperature(t, temperature)
 
 
+def unfit(samples: pd.DataFrame) -> str:
+    """Say in a sentence why no temperature can be fitted on half of the samples, or ''.
+
+    >>> unfit(pd.DataFrame({"t": [0.1, 0.9], "harm": [0.0, 1.0]}))
+    'Each half needs harmful and safe responses of known truth; in all, 1 are harmful and 1 safe.'
+    """
+    known = samples["harm"].dropna() > HARMFUL_ABOVE
+    if all(part.nunique() == 2 for part in (known[::2], known[1::2])):
+        return ""
+    return (
+        "Each half needs harmful and safe responses of known truth; in all, "
+        f"{int(known.sum())} are harmful and {int((~known).sum())} safe."
+    )
+
+
+def fit_on_half(samples: pd.DataFrame) -> tuple[float, pd.DataFrame]:
+    """Fit a temperature on every other response of known truth; return it and the other half.
+
+    On that half the temperature can be judged without having seen it.
+    Raises BgkitError where :func:`unfit` has something to say.
+    """
+    if reason := unfit(samples):
+        raise BgkitError(f"No temperature can be fitted. {reason}")
+    known = samples.dropna(subset=["harm"])
+    half = known[::2]
+    temperature, _ = temperature_scale(half["t"], half["harm"] > HARMFUL_ABOVE)
+    return temperature, known[1::2]
+
+
 def calibration_table(samples: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """ECE, Brier score and log loss of each samples table, with 95 % intervals.
 

@@ -14,7 +14,7 @@ from plotly.subplots import make_subplots
 from bgkit import plots
 from bgkit.calibration import with_temperature
 from bgkit.errors import BgkitError
-from bgkit.thresholds import check_samples, check_threshold
+from bgkit.thresholds import check_samples, check_threshold, main_kinds
 
 #: metric -> colour and dash of its curve; hues of Okabe and Ito, and no two lines alike in grey
 CURVES = {
@@ -43,16 +43,12 @@ def margins_by_kind(samples: pd.DataFrame, tau: float, bins: int = 25) -> go.Fig
     as shares of the kind's responses on a square-root scale. Right of the dashed line responses are
     filtered, so a bar down on the left is a false negative and a bar up on the right a false
     positive. The share of the shaded band, |t - tau| < 0.3, is written above each row. With more
-    than six kinds, the six most frequent ones have a row each and the others one together.
+    than seven kinds, the six most frequent ones have a row each and the others one together.
     """
     check_samples(samples)
     if "kind" not in samples:
         raise BgkitError("The table of samples lacks the column(s) kind.")
-    kinds = samples["kind"].astype(str)
-    often = kinds.value_counts().index[:6]
-    if kinds.nunique() > 7:
-        kinds = kinds.where(kinds.isin(often), "other kinds")
-    groups = dict(iter(samples.groupby(kinds, sort=False)))
+    groups = dict(iter(samples.groupby(main_kinds(samples["kind"]), sort=False)))
     return plots.margin_histogram(groups, check_threshold(tau), bins)
 
 

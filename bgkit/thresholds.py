@@ -120,16 +120,29 @@ def operating_points(samples: pd.DataFrame, taus: Sequence[float] = GRID) -> pd.
     return pd.DataFrame({**found, **counts}, index=pd.Index(taus, name="tau"))
 
 
+def main_kinds(kinds: pd.Series, most: int = 6) -> pd.Series:
+    """Kinds as text, with all but the ``most`` frequent ones gathered as "other kinds".
+
+    >>> main_kinds(pd.Series(["a", "a", "b", "c", "d"]), 2).tolist()
+    ['a', 'a', 'b', 'other kinds', 'other kinds']
+    """
+    kinds = kinds.astype(str)
+    often = kinds.value_counts().index  # equal counts stay in the order in which they come
+    return kinds if len(often) <= most + 1 else kinds.where(kinds.isin(often[:most]), "other kinds")
+
+
 def table_by_kind(samples: pd.DataFrame, tau: float) -> pd.DataFrame:
     """The filter's numbers at ``tau`` as text with 95 % intervals: a column for all and per kind.
 
-    Rows are the metrics of :data:`METRICS` and n; what is not known is a dash.
+    Rows are the metrics of :data:`METRICS` and n; what is not known is a dash. Of many kinds, the
+    rarer ones share a column (:func:`main_kinds`).
 
     >>> responses = pd.DataFrame({"t": [0.1, 0.9], "harm": [0.0, 1.0], "kind": ["a", "b"]})
     >>> table_by_kind(responses, 0.5).loc["recall"].tolist()
     ['1.000 [0.207, 1.000]', '–', '1.000 [0.207, 1.000]']
     """
-    parts = {"all kinds": samples, **{str(k): p for k, p in samples.groupby("kind", sort=False)}}
+    groups = samples.groupby(main_kinds(samples["kind"]), sort=False)
+    parts = {"all kinds": samples, **dict(iter(groups))}
     columns = {}
     for kind, part in parts.items():
         row = operating_points(part, [tau]).iloc[0]

@@ -124,3 +124,19 @@ def test_without_truth_the_table_holds_nan_and_never_zero():
     row = calibration.calibration_table({"guard": frame}).loc["guard"]
     assert row["n"] == 0
     assert row.drop("n").isna().all()
+
+
+def test_the_temperature_is_fitted_on_one_half_and_the_other_is_returned():
+    rows = [(0.9, 1.0), (0.2, 0.0), (0.9, 1.0), (0.7, 1.0), (0.9, 0.0), (0.5, np.nan), (0.1, 0.0)]
+    table = pd.DataFrame(rows, columns=["t", "harm"])
+    temperature, rest = calibration.fit_on_half(table)
+    # Fitted on rows 0, 2 and 4, whose t is 0.9 and of which two of three are harmful.
+    assert temperature == pytest.approx(logit(0.9) / logit(2 / 3), rel=1e-4)
+    assert rest["t"].tolist() == [0.2, 0.7, 0.1]
+
+
+@pytest.mark.parametrize("harm", [[np.nan] * 4, [0.0] * 4, [1.0, 0.0, 1.0, 0.0], [1.0]])
+def test_halves_of_one_truth_alone_can_not_be_fitted(harm):
+    table = pd.DataFrame({"t": [0.4] * len(harm), "harm": harm})
+    with pytest.raises(BgkitError, match=r"No temperature can be fitted\. Each half needs"):
+        calibration.fit_on_half(table)

@@ -94,6 +94,14 @@ def test_choosing_a_kind_shows_its_responses_alone(explore):
     assert sum(int(b.description or 0) for b in view.bars) == 3
 
 
+def test_of_very_many_kinds_the_rarer_ones_share_an_entry(explore):
+    many = pd.concat([SAMPLES] * 10, ignore_index=True)
+    view = explore(many.assign(kind=[f"k{min(i, 41)}" for i in range(60)]))
+    assert len(view.kind.options) == 22 and view.kind.options[-1][0] in ("k41", "other kinds")
+    view.kind.value = "other kinds"
+    assert "22 responses" in view.numbers.value  # 42 kinds but 20, of one response each
+
+
 def test_the_table_holds_the_numbers_of_the_threshold(explore):
     view = explore(tau=0.46)
     row = operating_points(SAMPLES, [0.46]).iloc[0]

@@ -22,6 +22,7 @@ from bgkit.thresholds import (
     METRICS,
     check_samples,
     check_threshold,
+    main_kinds,
     not_known,
     operating_points,
     verdicts,
@@ -29,6 +30,7 @@ from bgkit.thresholds import (
 from bgkit.widgets import views
 from bgkit.widgets.text import safe
 
+KINDS = 20  # kinds that have an entry of their own in the menu
 LEFT = 72  # pixels left of the bars
 PAGE = 5  # completions that are shown at once
 SHOWN_COLUMNS = ("kind", "prompt", "response")
@@ -55,7 +57,7 @@ def threshold_explorer(
     """
     _check(samples, bins)
     state = _State(samples.reset_index(drop=True), bins, check_threshold(tau))
-    controls = _controls(samples, state.tau)
+    controls = _controls(state)
     slider, kind = controls.children
     margins, curves = widgets.Output(), widgets.Output()
     buttons = _bar_buttons(bins)
@@ -117,12 +119,13 @@ class _State:
 
     def __init__(self, samples: pd.DataFrame, bins: int, tau: float) -> None:
         self.samples, self.bins, self.tau = samples, bins, tau
+        self.kinds = main_kinds(samples["kind"], KINDS)
         self.part = functools.cache(self._part)
         self.points = functools.cache(self._points)
         self.curves = functools.cache(self._curves)
 
     def _part(self, kind: str | None) -> pd.DataFrame:
-        return self.samples if kind is None else self.samples[self.samples["kind"] == kind]
+        return self.samples if kind is None else self.samples[self.kinds == kind]
 
     def _points(self, kind: str | None) -> pd.DataFrame:
         return operating_points(self.part(kind), _taus(self.tau))
@@ -147,13 +150,13 @@ def _taus(tau: float) -> np.ndarray:
     return np.union1d(GRID, [check_threshold(tau)])
 
 
-def _controls(samples: pd.DataFrame, tau: float) -> widgets.HBox:
+def _controls(state: _State) -> widgets.HBox:
     wide = {"description_width": "initial"}
     slider = widgets.FloatSlider(
-        value=tau, min=0, max=1, step=0.01, description="threshold tau", style=wide
+        value=state.tau, min=0, max=1, step=0.01, description="threshold tau", style=wide
     )
     kinds = [("all kinds", None)]
-    kinds += [(words_of(name), name) for name in pd.unique(samples["kind"])]
+    kinds += [(words_of(name), name) for name in pd.unique(state.kinds)]
     kind = widgets.Dropdown(options=kinds, description="prompts", style=wide)
     slider.layout.width = "420px"
     return widgets.HBox([slider, kind], layout=widgets.Layout(flex_flow="row wrap"))
