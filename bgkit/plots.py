@@ -81,24 +81,27 @@ def style(fig: go.Figure, title: str = "", notes: Sequence[str] = (), height: in
     """
     top, height = 64 + 14 * len(notes), height or fig.layout.height or 420
     foot = 88 if any(trace.showlegend is not False for trace in fig.data) else 40
-    if title:
-        fig.update_layout(title_text=f"<b>{title}</b>", title_subtitle_text="<br>".join(notes))
-    fig.update_layout(template=go.layout.Template(), hovermode="closest")
     family = "system-ui, -apple-system, Segoe UI, Roboto, sans-serif"
     clear, corner = "rgba(0,0,0,0)", {"x": 0, "xanchor": "left", "yanchor": "top"}
-    fig.update_layout(
-        font={"family": family, "size": 12, "color": TEXT},
-        title={**corner, "y": 1 - 8 / height, "font": {"size": 15}},
-        title_subtitle_font_size=12,
-        margin={"l": 56, "r": 14, "t": top, "b": foot},
-        legend={**corner, "orientation": "h", "y": -52 / max(height - top - foot, 60)},
-        hoverlabel={"bgcolor": "#23282D", "font": {"color": "#F2F2F2"}, "align": "left"},
-    )
+    heading = {**corner, "y": 1 - 8 / height, "font": {"size": 15}}
+    if title:
+        heading |= {"text": f"<b>{title}</b>", "subtitle": {"text": "<br>".join(notes)}}
+    # One call with nested dictionaries: each call costs milliseconds, which sliders have not.
+    layout = {
+        "template": go.layout.Template(),
+        "font": {"family": family, "size": 12, "color": TEXT},
+        "title": heading,
+        "margin": {"l": 56, "r": 14, "t": top, "b": foot},
+        "legend": {**corner, "orientation": "h", "y": -52 / max(height - top - foot, 60)},
+        "hoverlabel": {"bgcolor": "#23282D", "font": {"color": "#F2F2F2"}, "align": "left"},
+    }
     # No drag mode: a finger that scrolls the page must not zoom the figure.
-    fig.update_layout(paper_bgcolor=clear, plot_bgcolor=clear, height=height, dragmode=False)
+    layout |= {"hovermode": "closest", "dragmode": False, "height": height}
+    fig.update_layout({**layout, "paper_bgcolor": clear, "plot_bgcolor": clear})
+    fig.update_layout(title_subtitle_font_size=12)
     axis = {"gridcolor": GRID, "zeroline": False, "automargin": True, "tickangle": 0}
-    axis |= {"title_standoff": 8, "title_font_size": 12}
-    return fig.update_xaxes(**axis).update_yaxes(**axis)
+    axis |= {"title": {"standoff": 8, "font": {"size": 12}}}
+    return fig.update_xaxes(axis).update_yaxes(axis)
 
 
 def _need(frame: pd.DataFrame, columns: Sequence[str], what: str) -> None:
@@ -153,9 +156,14 @@ def _error(table: pd.DataFrame, end: str = "") -> dict[str, Any]:
 
 def heading(fig: go.Figure, text: str, row: int, col: int = 1, x: float = 0) -> None:
     """Write ``text`` above a panel, at its left end (``x`` = 0) or at its right end (1)."""
-    place = {"x": x, "xref": "x domain", "xanchor": "right" if x else "left", "showarrow": False}
-    place |= {"y": 1, "yref": "y domain", "yanchor": "bottom"}
-    fig.add_annotation(text=text, **place, row=row, col=col)
+    fig.add_annotation(_above(text, "", x), row=row, col=col)
+
+
+def _above(text: str, axis: str, x: float) -> dict[str, Any]:
+    """Return the annotation above the panel whose axes end in ``axis``, at its left or right."""
+    place = {"x": x, "xref": f"x{axis} domain", "xanchor": "right" if x else "left"}
+    place |= {"y": 1, "yref": f"y{axis} domain", "yanchor": "bottom", "showarrow": False}
+    return {"text": text, **place}
 
 
 def bar_edges(tau: float, bins: int) -> np.ndarray:
@@ -169,8 +177,8 @@ def bar_edges(tau: float, bins: int) -> np.ndarray:
     if not 0 <= tau <= 1:
         raise BgkitError(f"The threshold tau must lie in 0 to 1, not at {tau}.")
     left = int(np.clip(round(bins * tau), 1, bins - 1)) if 0 < tau < 1 else 0
-    parts = np.linspace(0, tau, left + 1)[:-1], np.linspace(tau if left else 0, 1, bins - left + 1)
-    return np.concatenate(parts)
+    right = np.linspace(tau if left else 0, 1, bins - left + 1)
+    return np.concatenate([np.linspace(0, tau, left + 1)[:-1], right])
 
 
 def _margin_bars(name: str, frame: pd.DataFrame, role: str, edges: np.ndarray) -> go.Bar:
@@ -192,6 +200,17 @@ def _margin_bars(name: str, frame: pd.DataFrame, role: str, edges: np.ndarray) -
     return bar.update(name=f"{role} (bars {'down' if role == 'harmful' else 'up'})")
 
 
+def _words_at(tau: float) -> list[dict[str, Any]]:
+    """Return the words beside the threshold of the first panel, as annotations."""
+    words = [("shown ◂", "right", -5), (f"▸ filtered, t ≥ {tau:g}", "left", 5)]
+    words = [(f"filtered, t ≥ {tau:g} ▸", "right", -5)] if tau > 0.7 else words[tau < 0.2 :]
+    place = {"x": tau, "xref": "x", "y": 1, "yref": "y domain", "yanchor": "top"}
+    return [
+        {"text": text, **place, "showarrow": False, "xanchor": anchor, "xshift": shift}
+        for text, anchor, shift in words
+    ]
+
+
 def margin_histogram(samples: Mapping[str, pd.DataFrame], tau: float, bins: int = 25) -> go.Figure:
     """Draw where each policy's responses lie on the guard's scale of 0 to 1, one row per policy.
 
@@ -208,29 +227,30 @@ def margin_histogram(samples: Mapping[str, pd.DataFrame], tau: float, bins: int 
     roles = [*ROLES[:2]] if harm.notna().any() else []
     roles += [ROLES[2]] if harm.isna().any() else []
     fig = make_subplots(last, 1, True, "all", vertical_spacing=38 / (170 * last + 10))
+    shapes, texts = [], _words_at(tau)
     for row, (name, frame) in enumerate(samples.items(), 1):
         for role in roles:
             bars = _margin_bars(name, frame, role, edges)
             fig.add_trace(bars.update(showlegend=row == 1), row, 1)
-        near = 100 * ((frame["t"] - tau).abs() < NEAR).mean()
-        heading(fig, f"<b>{label(name)}</b> n={len(frame)}", row)
-        heading(fig, f"near boundary <b>{near:.1f} %</b>", row, x=1)
-    band = max(0, tau - NEAR), min(1, tau + NEAR)
-    fig.add_vrect(*band, fillcolor=BAND, line_width=0, layer="below", row="all", col=1)
-    fig.add_vline(tau, line={"dash": "dash", "width": 1.5, "color": TEXT}, row="all", col=1)
-    words = [("shown ◂", "right", -5), (f"▸ filtered, t ≥ {tau:g}", "left", 5)]
-    words = [(f"filtered, t ≥ {tau:g} ▸", "right", -5)] if tau > 0.7 else words[tau < 0.2 :]
-    for text, anchor, shift in words:
-        place = {"x": tau, "y": 1, "yref": "y domain", "yanchor": "top", "showarrow": False}
-        fig.add_annotation(text=text, **place, xanchor=anchor, xshift=shift, row=1, col=1)
+        near, axis = 100 * ((frame["t"] - tau).abs() < NEAR).mean(), str(row) if row > 1 else ""
+        texts.append(_above(f"<b>{label(name)}</b> n={len(frame)}", axis, 0))
+        texts.append(_above(f"near boundary <b>{near:.1f} %</b>", axis, 1))
+        place = {"xref": f"x{axis}", "yref": f"y{axis} domain", "y0": 0, "y1": 1}
+        band = {"x0": max(0, tau - NEAR), "x1": min(1, tau + NEAR), "fillcolor": BAND}
+        shapes.append({"type": "rect", **band, **place, "line": {"width": 0}, "layer": "below"})
+        line = {"dash": "dash", "width": 1.5, "color": TEXT}
+        shapes.append({"type": "line", "x0": tau, "x1": tau, **place, "line": line})
     stacks = np.array([bar.y for bar in fig.data]).reshape(last, len(roles), bins)
     # room above for the words at tau
     limits = 1.15 * stacks.min(initial=0), 1.3 * stacks.clip(min=0).sum(1).max()
     shares = np.array([1, 0.5, 0.25, 0.05, 0, -0.05, -0.25, -0.5, -1])
-    fig.update_yaxes(tickvals=np.sign(shares) * np.sqrt(abs(shares)), title="share (√ scale)")
-    fig.update_yaxes(ticktext=[f"{abs(share):.0%}" for share in shares], range=limits)
-    fig.update_layout(barmode="relative").update_xaxes(range=[0, 1])
-    fig.update_xaxes(title_text="t, the guard's P(unsafe)", row=last)
+    ticks = {"tickvals": np.sign(shares) * np.sqrt(abs(shares)), "range": limits}
+    ticks |= {"ticktext": [f"{abs(share):.0%}" for share in shares]}
+    fig.update_yaxes({**ticks, "title": {"text": "share (√ scale)"}}).update_xaxes(
+        {"range": [0, 1]}
+    )
+    fig.update_layout({"barmode": "relative", "shapes": shapes, "annotations": texts})
+    fig.update_xaxes({"title": {"text": "t, the guard's P(unsafe)"}}, row=last)
     told = "Bars up: safe; bars down: harmful." if len(roles) > 1 else "The truth is not known."
     notes = [told, f"Shaded: |t − {tau:g}| &lt; {NEAR}."]
     return style(fig, "Guard's probability that a response is unsafe", notes, 150 + 170 * last)

@@ -27,12 +27,14 @@ CURVES = {
     "system_harm": (plots.HARMFUL, "dashdot"),
     "system_help": ("#9B4FC4", "dot"),
 }
-PANELS = {
-    "what is filtered, and what is near": ("filter_rate", "near_boundary"),
-    "errors of the filter": ("false_positive", "false_negative"),
-    "how good the filter is": ("precision", "recall"),
-    "what the user sees": ("system_harm", "system_help"),
-}
+#: what a panel shows: filtered and near, the filter's errors, how good it is, what the user sees
+PANELS = (
+    ("filter_rate", "near_boundary"),
+    ("false_positive", "false_negative"),
+    ("precision", "recall"),
+    ("system_harm", "system_help"),
+)
+STROKES = {"solid": "━━", "dash": "╍╍", "dot": "┅┅", "dashdot": "━·"}
 MARK = "at this tau"
 
 
@@ -63,26 +65,26 @@ def operating_curves(points: pd.DataFrame, tau: float) -> go.Figure:
     there, shaded bands are 95 % intervals. Curves that need a truth that is not known are left out.
     """
     check_threshold(tau)
-    panels = {
-        heading: [m for m in metrics if m in points and points[m].notna().any()]
-        for heading, metrics in PANELS.items()
-    }
-    missing = [plots.named(m) for m in CURVES if not any(m in there for there in panels.values())]
-    panels = {heading: there for heading, there in panels.items() if there}
+    panels = [
+        [metric for metric in metrics if metric in points and points[metric].notna().any()]
+        for metrics in PANELS
+    ]
+    missing = [plots.named(m) for m in CURVES if not any(m in there for there in panels)]
+    panels = [there for there in panels if there]
     rows, cols = -(-len(panels) // 2), min(2, len(panels))
     fig = make_subplots(rows, cols, vertical_spacing=0.19, horizontal_spacing=0.09)
-    for place, (heading, metrics) in enumerate(panels.items()):
-        _panel(fig, points, heading, metrics, {"row": place // 2 + 1, "col": place % 2 + 1})
+    for place, metrics in enumerate(panels):
+        _panel(fig, points, metrics, {"row": place // 2 + 1, "col": place % 2 + 1})
     fig.update_xaxes(range=[0, 1]).update_xaxes(title_text="threshold tau", row=rows)
     notes = ["Bands: 95 % intervals."]
     notes += [f"Not known: {', '.join(missing)}."] if missing else []
-    plots.style(fig, "What the threshold does", notes, 150 + 190 * rows)
+    plots.style(fig, "What the threshold does", notes, 110 + 190 * rows)
+    # Fitting the margins to the labels would take a slider most of its time.
+    fig.update_xaxes(automargin=False).update_yaxes(automargin=False)
     return mark_threshold(fig, points, tau)
 
 
-def _panel(
-    fig: go.Figure, points: pd.DataFrame, heading: str, metrics: list[str], at: dict[str, int]
-) -> None:
+def _panel(fig: go.Figure, points: pd.DataFrame, metrics: list[str], at: dict[str, int]) -> None:
     """Draw one panel: bands, curves, a threshold and marks that are yet to be put into place."""
     for metric in metrics:
         fig.add_trace(_band(points, metric), **at)
@@ -90,7 +92,11 @@ def _panel(
     marks = go.Scatter(name=MARK, mode="markers", showlegend=False, hoverinfo="text", meta=metrics)
     fig.add_trace(marks.update(marker={"size": 9, "line_width": 1.5}), **at)
     fig.add_vline(0, line={"dash": "dash", "width": 1.5, "color": plots.TEXT}, **at)
-    plots.heading(fig, heading, **at)
+    words = [
+        f"<span style='color:{CURVES[m][0]}'>{STROKES[CURVES[m][1]]} {plots.named(m)}</span>"
+        for m in metrics
+    ]
+    plots.heading(fig, "    ".join(words), **at)
     form = ".0%" if metrics[0] in plots.SHARES else ""
     fig.update_yaxes(rangemode="tozero", tickformat=form, **at)
     if "precision" in metrics or "recall" in metrics:
@@ -109,7 +115,8 @@ def _line(points: pd.DataFrame, metric: str) -> go.Scatter:
     line.update(customdata=points[[f"{metric}_low", f"{metric}_high"]].round(4))
     line.update(hovertemplate=f"<b>{plots.named(metric)}</b> at tau %{{x:.2f}}<br>{told}")
     line.hovertemplate += "<extra></extra>"
-    return line.update(line={"color": colour, "dash": dash, "width": 2}, name=plots.named(metric))
+    line.update(line={"color": colour, "dash": dash, "width": 2}, showlegend=False)
+    return line.update(name=plots.named(metric))
 
 
 def _told(row: pd.Series, metric: str) -> str:

@@ -34,7 +34,7 @@ KINDS = 20  # kinds that have an entry of their own in the menu
 LEFT = 72  # pixels left of the bars
 PAGE = 5  # completions that are shown at once
 SHOWN_COLUMNS = ("kind", "prompt", "response")
-BUTTON_HELP = "Completions behind a bar: the buttons stand below the bars and show their counts."
+BUTTON_HELP = "Press a button to read the completions behind the bar above it."
 PRE = "white-space:pre-wrap;overflow-wrap:anywhere;margin:2px 0;font-family:inherit"
 LINE = "border-bottom:1px solid rgba(128,128,128,.3);padding:2px 10px;text-align:left"
 
@@ -60,24 +60,20 @@ def threshold_explorer(
     controls = _controls(state)
     slider, kind = controls.children
     margins, curves = widgets.Output(), widgets.Output()
-    buttons = _bar_buttons(bins)
+    row, buttons, lay_out = _bar_buttons(bins)
     numbers, told = widgets.HTML(), widgets.HTML(safe(not_known(samples)))
     pager, fill = completion_pager()
     now = {"drawn": False, "bar": -1}  # the bar whose completions are shown
 
-    def refresh(*_: object) -> None:
-        """Let everything but the figures follow the controls."""
-        numbers.value = numbers_html(state.points(kind.value), slider.value)
-        _label_bars(buttons, state, kind.value, slider.value)
-        if now["bar"] >= 0 and not pager.layout.display:
-            fill(*state.bar(kind.value, slider.value, now["bar"]))
-
     def redraw(*_: object) -> None:
         points, now["drawn"] = state.points(kind.value), True
+        numbers.value = numbers_html(points, slider.value)
         views.draw(margins, _margins(state.part(kind.value), kind.label, slider.value, bins))
         fig = threshold_plots.mark_threshold(state.curves(kind.value), points, slider.value)
         views.draw(curves, fig)
-        refresh()
+        lay_out(slider.value, state.counts(kind.value, slider.value))
+        if now["bar"] >= 0 and not pager.layout.display:
+            fill(*state.bar(kind.value, slider.value, now["bar"]))
 
     def choose(place: int) -> None:
         if not now["drawn"]:
@@ -85,13 +81,16 @@ def threshold_explorer(
         now["bar"] = place
         fill(*state.bar(kind.value, slider.value, place))
 
-    for place, button in enumerate(buttons.children):
+    for place, button in enumerate(buttons):
         button.on_click(lambda _, place=place: choose(place))
     for control in (slider, kind):
         control.observe(redraw, "value")
-    (redraw if drawn else refresh)()
+    if drawn:
+        redraw()
+    else:
+        lay_out(slider.value, state.counts(kind.value, slider.value))
     below = widgets.HTML(f"<small>{BUTTON_HELP}</small>")
-    return widgets.VBox([controls, told, margins, buttons, below, pager, numbers, curves])
+    return widgets.VBox([controls, told, margins, row, below, pager, numbers, curves])
 
 
 def static_view(samples: pd.DataFrame, tau: float, bins: int = 25) -> tuple[object, ...]:
@@ -139,6 +138,10 @@ class _State:
         places = np.searchsorted(edges, self.part(kind)["t"].to_numpy(float), side="right") - 1
         return edges, np.minimum(places, self.bins - 1)
 
+    def counts(self, kind: str | None, tau: float) -> np.ndarray:
+        """How many responses each bar holds."""
+        return np.bincount(self.places(kind, tau)[1], minlength=self.bins)
+
     def bar(self, kind: str | None, tau: float, place: int) -> tuple[pd.DataFrame, float, str]:
         """The responses of one bar by rising t, tau, and a heading."""
         edges, places = self.places(kind, tau)
@@ -169,26 +172,39 @@ def words_of(name: object) -> str:
 
 def _margins(part: pd.DataFrame, label: str, tau: float, bins: int) -> go.Figure:
     fig = plots.margin_histogram({label: part}, tau, bins)
-    # A fixed margin, so that the buttons below stand under their bars.
-    return fig.update_layout(margin_l=LEFT).update_yaxes(automargin=False)
+    # Fixed margins: the buttons below stand under their bars, and the slider need not wait for
+    # the labels to be measured.
+    fig.update_xaxes(automargin=False).update_yaxes(automargin=False)
+    return fig.update_layout(margin_l=LEFT)
 
 
-def _bar_buttons(bins: int) -> widgets.HBox:
-    small = {"min_width": "0", "width": "auto", "padding": "0", "margin": "0 1px"}
-    buttons = [widgets.Button(layout=widgets.Layout(**small)) for _ in range(bins)]
-    row = widgets.Layout(padding=f"0 14px 0 {LEFT}px", width="100%")
-    return widgets.HBox(buttons, layout=row)
+def _bar_buttons(
+    bins: int,
+) -> tuple[widgets.HBox, list[widgets.Button], Callable[[float, np.ndarray], None]]:
+    """Return a row with a button below every bar, these, and what fits them to tau and counts.
 
+    A message to the browser for every button at every move would make the slider lag; so the
+    buttons stand in two boxes, left and right of tau, and mostly only the boxes' widths change.
+    """
+    small = {"min_width": "0", "width": "auto", "padding": "0", "margin": "0 1px", "flex": "1 1 0"}
+    buttons = [
+        widgets.Button(description="▴", tooltip="show these completions", layout=small)
+        for _ in range(bins)
+    ]
+    sides = [widgets.HBox(), widgets.HBox()]
+    row = {"padding": f"0 14px 0 {LEFT}px", "width": "100%"}
 
-def _label_bars(buttons: widgets.HBox, state: _State, kind: str | None, tau: float) -> None:
-    """Write the counts on the buttons and give them the widths of their bars."""
-    edges, places = state.places(kind, tau)
-    counts = np.bincount(places, minlength=state.bins)
-    for place, (button, count) in enumerate(zip(buttons.children, counts, strict=True)):
-        low, high = edges[place], edges[place + 1]
-        button.description, button.disabled = (str(count), False) if count else ("", True)
-        button.tooltip = f"{count} completions with t from {low:.3f} to {high:.3f}"
-        button.layout.flex = f"{high - low:.4f} 1 0px"
+    def lay_out(tau: float, counts: np.ndarray) -> None:
+        left = int(np.searchsorted(plots.bar_edges(tau, bins), tau)) if 0 < tau < 1 else 0
+        if len(sides[0].children) != left or not sides[1].children:
+            sides[0].children, sides[1].children = buttons[:left], buttons[left:]
+        for side, width in zip(sides, (tau, 1 - tau) if left else (0, 1), strict=True):
+            side.layout.flex = f"{width:.4f} 1 0"
+            side.layout.display = "" if side.children else "none"
+        for button, count in zip(buttons, counts, strict=True):
+            button.disabled = not count
+
+    return widgets.HBox(sides, layout=row), buttons, lay_out
 
 
 def numbers_html(points: pd.DataFrame, tau: float) -> str:
