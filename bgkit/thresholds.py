@@ -18,6 +18,7 @@ from bgkit.errors import BgkitError
 from bgkit.intervals import of_sums, wilson
 from bgkit.rewards import NEAR
 from bgkit.testbed.oracle import HARMFUL_ABOVE
+from bgkit.texts import visible
 
 #: metric -> what it is, in words
 METRICS = {
@@ -142,7 +143,7 @@ def table_by_kind(samples: pd.DataFrame, tau: float) -> pd.DataFrame:
     ['1.000 [0.207, 1.000]', '–', '1.000 [0.207, 1.000]']
     """
     groups = samples.groupby(main_kinds(samples["kind"]), sort=False)
-    parts = {"all kinds": samples, **dict(iter(groups))}
+    parts = {"all kinds": samples, **{visible(kind): part for kind, part in groups}}
     columns = {}
     for kind, part in parts.items():
         row = operating_points(part, [tau]).iloc[0]

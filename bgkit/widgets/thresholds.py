@@ -35,7 +35,7 @@ LEFT = 72  # pixels left of the bars
 PAGE = 5  # completions that are shown at once
 SHOWN_COLUMNS = ("kind", "prompt", "response")
 BUTTON_HELP = "Press a button to read the completions behind the bar above it."
-PRE = "white-space:pre-wrap;overflow-wrap:anywhere;margin:2px 0;font-family:inherit"
+PRE = "white-space:pre-wrap;overflow-wrap:break-word;word-break:normal;margin:2px 0"
 LINE = "border-bottom:1px solid rgba(128,128,128,.3);padding:2px 10px;text-align:left"
 
 
@@ -248,8 +248,8 @@ def _completion(row: dict, verdict: str) -> str:
     return (
         f"<div style='border-left:3px solid {colour};padding:0 0 0 10px;margin:8px 0'>"
         f"<small>{facts} · {safe(words_of(row['kind']))}</small>"
-        f"<pre style='{PRE};opacity:.75'>{safe(row['prompt'])}</pre>"
-        f"<pre style='{PRE}'>{safe(row['response'])}</pre></div>"
+        f"<pre style='{PRE};opacity:.75;font-family:inherit'>{safe(row['prompt'])}</pre>"
+        f"<pre style='{PRE};font-family:inherit'>{safe(row['response'])}</pre></div>"
     )
 
 
