@@ -119,6 +119,14 @@ def test_a_threshold_off_the_sliders_steps_is_taken_as_it_is(explore):
     assert f"{100 * points['filter_rate'].iloc[0]:.1f} %" in view.numbers.value
 
 
+def test_rounding_errors_of_the_slider_move_no_verdict(explore):
+    view = explore(SAMPLES.assign(t=[0.1, 0.2, 0.3, 0.3, 0.3, 0.3]))
+    view.slider.value = 0.1 + 0.2  # a little above 0.3
+    assert "66.7 %" in view.numbers.value
+    view.bars[3].click()
+    assert view.page.value.count("filtered") + view.page.value.count("false positive") == 4
+
+
 def test_buttons_are_as_wide_as_their_bars(explore):
     view = explore(tau=0.3)
     for tau in (0.3, 0.05, 0.98, 0.0, 1.0):

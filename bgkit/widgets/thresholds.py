@@ -17,6 +17,7 @@ from IPython.display import HTML
 
 from bgkit import plots, threshold_plots
 from bgkit.errors import BgkitError
+from bgkit.texts import visible
 from bgkit.thresholds import (
     GRID,
     METRICS,
@@ -34,7 +35,7 @@ KINDS = 20  # kinds that have an entry of their own in the menu
 LEFT = 72  # pixels left of the bars
 PAGE = 5  # completions that are shown at once
 SHOWN_COLUMNS = ("kind", "prompt", "response")
-BUTTON_HELP = "Press a button to read the completions behind the bar above it."
+BUTTON_HELP = "<small>Press a button to read the completions behind the bar above it.</small>"
 PRE = "white-space:pre-wrap;overflow-wrap:break-word;word-break:normal;margin:2px 0"
 LINE = "border-bottom:1px solid rgba(128,128,128,.3);padding:2px 10px;text-align:left"
 
@@ -57,39 +58,36 @@ def threshold_explorer(
     """
     _check(samples, bins)
     state = _State(samples.reset_index(drop=True), bins, check_threshold(tau))
-    controls = _controls(state)
-    slider, kind = controls.children
+    slider, kind = (controls := _controls(state)).children
     margins, curves = widgets.Output(), widgets.Output()
     row, buttons, lay_out = _bar_buttons(bins)
     numbers, told = widgets.HTML(), widgets.HTML(safe(not_known(samples)))
-    pager, fill = completion_pager()
-    now = {"drawn": False, "bar": -1}  # the bar whose completions are shown
+    (pager, fill), now = completion_pager(), {"drawn": False, "bar": 0}
 
     def redraw(*_: object) -> None:
-        points, now["drawn"] = state.points(kind.value), True
-        numbers.value = numbers_html(points, slider.value)
-        views.draw(margins, _margins(state.part(kind.value), kind.label, slider.value, bins))
-        fig = threshold_plots.mark_threshold(state.curves(kind.value), points, slider.value)
-        views.draw(curves, fig)
-        lay_out(slider.value, state.counts(kind.value, slider.value))
-        if now["bar"] >= 0 and not pager.layout.display:
-            fill(*state.bar(kind.value, slider.value, now["bar"]))
+        part, points, at = state.part(kind.value), state.points(kind.value), state.tau_at(slider)
+        numbers.value = numbers_html(points, at)
+        views.draw(margins, _margins(part, kind.label, at, bins))
+        views.draw(curves, threshold_plots.mark_threshold(state.curves(kind.value), points, at))
+        lay_out(at, state.counts(kind.value, at))
+        if not pager.layout.display:  # completions are open: those of the same bar
+            fill(*state.bar(kind.value, at, now["bar"]))
+        now["drawn"] = True
 
     def choose(place: int) -> None:
+        now["bar"] = place
+        fill(*state.bar(kind.value, state.tau_at(slider), place))
         if not now["drawn"]:
             redraw()
-        now["bar"] = place
-        fill(*state.bar(kind.value, slider.value, place))
 
     for place, button in enumerate(buttons):
         button.on_click(lambda _, place=place: choose(place))
     for control in (slider, kind):
         control.observe(redraw, "value")
+    lay_out(state.tau, state.counts(None, state.tau))
     if drawn:
         redraw()
-    else:
-        lay_out(slider.value, state.counts(kind.value, slider.value))
-    below = widgets.HTML(f"<small>{BUTTON_HELP}</small>")
+    below = widgets.HTML(BUTTON_HELP)
     return widgets.VBox([controls, told, margins, row, below, pager, numbers, curves])
 
 
@@ -132,6 +130,11 @@ class _State:
     def _curves(self, kind: str | None) -> go.Figure:
         return threshold_plots.operating_curves(self.points(kind), self.tau)
 
+    def tau_at(self, slider: widgets.FloatSlider) -> float:
+        """The threshold that the slider stands at, without the rounding errors of its steps."""
+        points = self.points(None)
+        return float(points.index[threshold_plots.nearest(points, slider.value)])
+
     def places(self, kind: str | None, tau: float) -> tuple[np.ndarray, np.ndarray]:
         """Edges of the bars, and the bar in which each response lies, as the histogram counts."""
         edges = plots.bar_edges(tau, self.bins)
@@ -166,8 +169,8 @@ def _controls(state: _State) -> widgets.HBox:
 
 
 def words_of(name: object) -> str:
-    """A kind as a choice of a menu, which shows text as it is: spaces for underscores."""
-    return str(name).replace("_", " ")
+    """A kind as a choice of a menu, which takes no HTML: spaces for underscores."""
+    return visible(name).replace("_", " ")
 
 
 def _margins(part: pd.DataFrame, label: str, tau: float, bins: int) -> go.Figure:
@@ -188,8 +191,8 @@ def _bar_buttons(
     """
     small = {"min_width": "0", "width": "auto", "padding": "0", "margin": "0 1px", "flex": "1 1 0"}
     buttons = [
-        widgets.Button(description="▴", tooltip="show these completions", layout=small)
-        for _ in range(bins)
+        widgets.Button(description="▴", tooltip=f"completions of bar {i} of {bins}", layout=small)
+        for i in range(1, bins + 1)
     ]
     sides = [widgets.HBox(), widgets.HBox()]
     row = {"padding": f"0 14px 0 {LEFT}px", "width": "100%"}
