@@ -154,7 +154,7 @@ def _error(table: pd.DataFrame, end: str = "") -> dict[str, Any]:
     return {"type": "data", "symmetric": False, "thickness": 1.5, "width": 4, **arms}
 
 
-def heading(fig: go.Figure, text: str, row: int, col: int = 1, x: float = 0) -> None:
+def _heading(fig: go.Figure, text: str, row: int, col: int = 1, x: float = 0) -> None:
     """Write ``text`` above a panel, at its left end (``x`` = 0) or at its right end (1)."""
     fig.add_annotation(_above(text, "", x), row=row, col=col)
 
@@ -268,7 +268,7 @@ def pareto(rows: pd.DataFrame, kind: str = "all") -> go.Figure:
         bars = {"error_x": _error(one), "error_y": _error(one, "_y")}
         told = one["told_y"] + "<br>" + one["told"]
         fig.add_trace(_dots(name, told, x=one["mean"], y=one["mean_y"], **bars))
-    heading(fig, "<b>↖ better</b>", 1)
+    _heading(fig, "<b>↖ better</b>", 1)
     fig.update_layout(xaxis_title="system harm, 0 to 1", yaxis_title="system help, 0 to 1")
     return style(fig, "System helpfulness against harm", [f"On {label(kind)} prompts."], 440)
 
@@ -306,7 +306,7 @@ def training_curves(metrics: Mapping[str, pd.DataFrame]) -> go.Figure:
         held_out = ", held out" if column.startswith("eval_") else ""
         per_token = " per token" if column == "kl" else ""  # the trainer's is a mean over tokens
         title = named(column.removeprefix("eval_")) + per_token + held_out
-        heading(fig, title, row, col)
+        _heading(fig, title, row, col)
         fig.update_yaxes(tickformat=".1~%" if column in SHARES else "", row=row, col=col)
         for name, frame in metrics.items():
             _need(frame, ("step", *CURVES), f"training metrics of '{name}'")
@@ -371,7 +371,7 @@ def _panels(rows: pd.DataFrame, panels: Sequence[tuple[str, str]], columns: int)
             more = {"x": one["mean"], "y": [label(name)] * len(one), "error_x": _error(one)}
             fig.add_trace(_dots(name, one["told"], **more, showlegend=False), row, col)
         fig.add_vline(table["mean"].iloc[0], line_width=1, line_color=TEXT, row=row, col=col)
-        heading(fig, named(metric) if columns > 1 else f"<b>{label(kind)}</b>", row, col)
+        _heading(fig, named(metric) if columns > 1 else f"<b>{label(kind)}</b>", row, col)
         fig.update_xaxes(tickformat=".1~%" if metric in SHARES else "", nticks=5, row=row, col=col)
     fig.update_yaxes(autorange="reversed", showgrid=False)
     return fig.update_layout(height=inner + 78 + 40)

@@ -45,7 +45,7 @@ def explore(monkeypatch):
         parts = list(below(view))
         buttons = [w for w in parts if isinstance(w, widgets.Button)]
         pages = {b.description: b for b in buttons if b.description.strip("◂▸ ") in WORDS}
-        _, told, _, _, _, pager, numbers, _ = view.children
+        _, told, _, _, _, pager, numbers = view.children
         return SimpleNamespace(
             view=view,
             drawn=drawn,
@@ -73,16 +73,16 @@ WORDS = ("previous", "next", "close")
 
 def test_moving_the_slider_moves_figures_table_and_buttons(explore):
     view = explore()
-    assert len(view.drawn) == 2  # margins and curves
+    assert len(view.drawn) == 1 and view.numbers.value.count("<svg") == 7  # no help is known
     before, used = view.numbers.value, [not b.disabled for b in view.bars]
     assert "at tau = 0.50" in before and "33.3 %" in before  # 0.5 and 0.95 of six
     assert used == [True, True, False, False, True, True, False, False, False, True]
     view.slider.value = 0.46
-    assert len(view.drawn) == 4
+    assert len(view.drawn) == 2
     assert "at tau = 0.46" in view.numbers.value and "50.0 %" in view.numbers.value
-    margins, curves = view.drawn[2:]
+    margins = view.drawn[1]
     assert {shape.x0 for shape in margins.layout.shapes if shape.type == "line"} == {0.46}
-    assert {shape.x0 for shape in curves.layout.shapes} == {0.46}
+    assert before.count("cx='79.0'") == 7 and view.numbers.value.count("cx='73.0'") == 7
     assert "Shaded: |t − 0.46|" in margins.layout.title.subtitle.text
 
 
@@ -90,7 +90,7 @@ def test_choosing_a_kind_shows_its_responses_alone(explore):
     view = explore()
     assert view.kind.options == (("all kinds", None), ("plain", "plain"), ("odd one", "odd_one"))
     view.kind.value = "odd_one"
-    assert "<b>odd one</b> n=3" in [a.text for a in view.drawn[-2].layout.annotations]
+    assert "<b>odd one</b> n=3" in [a.text for a in view.drawn[-1].layout.annotations]
     assert "3 responses" in view.numbers.value
     assert [not b.disabled for b in view.bars] == [False] * 4 + [True] * 2 + [False] * 3 + [True]
 
@@ -142,9 +142,9 @@ def test_nothing_is_drawn_before_a_touch_if_so_wished(explore):
     view = explore(drawn=False)
     assert view.drawn == [] and view.numbers.value == ""
     view.bars[0].click()
-    assert len(view.drawn) == 2
+    assert len(view.drawn) == 1 and "at tau = 0.50" in view.numbers.value
     view.slider.value = 0.2
-    assert len(view.drawn) == 4
+    assert len(view.drawn) == 2
 
 
 def test_a_move_is_quick_on_five_thousand_rows(explore):
@@ -256,7 +256,15 @@ def test_options_off_their_range_are_refused(options):
         thresholds.threshold_explorer(SAMPLES, drawn=False, **options)
 
 
-def test_the_static_view_holds_figures_and_table():
-    margins, table, curves = thresholds.static_view(SAMPLES, 0.5, bins=10)
-    assert margins.layout.title.text and curves.layout.title.text
+def test_the_static_view_holds_figure_and_table():
+    margins, table = thresholds.static_view(SAMPLES, 0.5, bins=10)
+    assert margins.layout.title.text
     assert "at tau = 0.50" in table.data and "33.3 %" in table.data
+
+
+def test_explore_shows_the_view_and_its_first_state(monkeypatch):
+    shown: list = []
+    monkeypatch.setattr(views, "show", lambda view, *static: shown.append((view, static)))
+    view = thresholds.explore(SAMPLES, 0.4, bins=10)
+    ((first, (figure, table)),) = shown
+    assert first is view and "at tau = 0.40" in table.data and "0.4" in figure.to_json()

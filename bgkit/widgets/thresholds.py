@@ -15,7 +15,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from IPython.display import HTML
 
-from bgkit import plots, threshold_plots
+from bgkit import plots, plots_thresholds
 from bgkit.errors import BgkitError
 from bgkit.texts import visible
 from bgkit.thresholds import (
@@ -40,36 +40,45 @@ PRE = "white-space:pre-wrap;overflow-wrap:break-word;word-break:normal;margin:2p
 LINE = "border-bottom:1px solid rgba(128,128,128,.3);padding:2px 10px;text-align:left"
 
 
+def explore(samples: pd.DataFrame, tau: float = 0.5, bins: int = 25) -> widgets.VBox:
+    """Show an explorer of the threshold; without a kernel its first state stays as a picture.
+
+    The parameters and the way to read it are those of :func:`threshold_explorer`.
+    """
+    view = threshold_explorer(samples, tau, bins, drawn=False)
+    views.show(view, *static_view(samples, tau, bins))
+    return view
+
+
 def threshold_explorer(
     samples: pd.DataFrame, tau: float = 0.5, bins: int = 25, drawn: bool = True
 ) -> widgets.VBox:
-    """Return a view with a slider for tau that moves the margin histogram, curves and numbers.
+    """Return a view with a slider for tau that moves the margin histogram and the numbers.
 
     ``samples`` has the columns t, harm (NaN where not known), kind, prompt and response, and for
     what the user sees those of :mod:`bgkit.thresholds`. Read it from the top: choose a kind of
     prompt, move tau (also with the arrow keys), and see which bars come to lie right of the
-    dashed line (they are filtered), what that does to the numbers in the table, and where on the
-    curves that is. The buttons below the bars show the completions behind them, a page at a time.
-    Without truth labels it shows what can be shown and says what can not.
+    dashed line (they are filtered) and what that does to the numbers in the table; its small
+    curves run over all thresholds, with a dot at this one. The buttons below the bars show the
+    completions behind them, a page at a time. Without truth labels it shows what can be shown and
+    says what can not.
 
-    ``drawn`` False leaves the figures out until a control is touched, for a view that
-    :func:`bgkit.widgets.views.show` displays above its static picture (:func:`static_view`).
+    ``drawn`` False leaves figure and table out until a control is touched, for a view that stands
+    above its static picture, as :func:`explore` does it.
     Raises BgkitError for samples without these columns, values out of range, or fewer than 2 bins.
     """
     _check(samples, bins)
     state = _State(samples.reset_index(drop=True), bins, check_threshold(tau))
     slider, kind = (controls := _controls(state)).children
-    margins, curves = widgets.Output(), widgets.Output()
-    row, buttons, lay_out = _bar_buttons(bins)
+    margins, row, (buttons, lay_out) = widgets.Output(), widgets.HBox(), _bar_buttons(bins)
     numbers, told = widgets.HTML(), widgets.HTML(safe(not_known(samples)))
     (pager, fill), now = completion_pager(), {"drawn": False, "bar": 0}
 
     def redraw(*_: object) -> None:
-        part, points, at = state.part(kind.value), state.points(kind.value), state.tau_at(slider)
-        numbers.value = numbers_html(points, at)
-        views.draw(margins, _margins(part, kind.label, at, bins))
-        views.draw(curves, threshold_plots.mark_threshold(state.curves(kind.value), points, at))
-        lay_out(at, state.counts(kind.value, at))
+        at = state.tau_at(slider)
+        numbers.value = numbers_html(state.points(kind.value), at)
+        views.draw(margins, _margins(state.part(kind.value), kind.label, at, bins))
+        lay_out(row, at, state.counts(kind.value, at))
         if not pager.layout.display:  # completions are open: those of the same bar
             fill(*state.bar(kind.value, at, now["bar"]))
         now["drawn"] = True
@@ -84,22 +93,19 @@ def threshold_explorer(
         button.on_click(lambda _, place=place: choose(place))
     for control in (slider, kind):
         control.observe(redraw, "value")
-    lay_out(state.tau, state.counts(None, state.tau))
+    lay_out(row, state.tau, state.counts(None, state.tau))
     if drawn:
         redraw()
     below = widgets.HTML(BUTTON_HELP)
-    return widgets.VBox([controls, told, margins, row, below, pager, numbers, curves])
+    return widgets.VBox([controls, told, margins, row, below, pager, numbers])
 
 
-def static_view(samples: pd.DataFrame, tau: float, bins: int = 25) -> tuple[object, ...]:
-    """Return what the explorer shows first, for readers without a kernel: figures and a table."""
+def static_view(samples: pd.DataFrame, tau: float, bins: int = 25) -> tuple[go.Figure, HTML]:
+    """Return what the explorer shows first, for readers without a kernel: figure and table."""
     _check(samples, bins)
     points = operating_points(samples, _taus(tau))
-    return (
-        _margins(samples, "all kinds", check_threshold(tau), bins),
-        HTML(numbers_html(points, tau)),
-        threshold_plots.operating_curves(points, tau),
-    )
+    figure = _margins(samples, "all kinds", check_threshold(tau), bins)
+    return figure, HTML(numbers_html(points, tau))
 
 
 def _check(samples: pd.DataFrame, bins: int) -> None:
@@ -119,7 +125,6 @@ class _State:
         self.kinds = main_kinds(samples["kind"], KINDS)
         self.part = functools.cache(self._part)
         self.points = functools.cache(self._points)
-        self.curves = functools.cache(self._curves)
 
     def _part(self, kind: str | None) -> pd.DataFrame:
         return self.samples if kind is None else self.samples[self.kinds == kind]
@@ -127,13 +132,10 @@ class _State:
     def _points(self, kind: str | None) -> pd.DataFrame:
         return operating_points(self.part(kind), _taus(self.tau))
 
-    def _curves(self, kind: str | None) -> go.Figure:
-        return threshold_plots.operating_curves(self.points(kind), self.tau)
-
     def tau_at(self, slider: widgets.FloatSlider) -> float:
         """The threshold that the slider stands at, without the rounding errors of its steps."""
         points = self.points(None)
-        return float(points.index[threshold_plots.nearest(points, slider.value)])
+        return float(points.index[plots_thresholds.nearest(points, slider.value)])
 
     def places(self, kind: str | None, tau: float) -> tuple[np.ndarray, np.ndarray]:
         """Edges of the bars, and the bar in which each response lies, as the histogram counts."""
@@ -181,10 +183,8 @@ def _margins(part: pd.DataFrame, label: str, tau: float, bins: int) -> go.Figure
     return fig.update_layout(margin_l=LEFT)
 
 
-def _bar_buttons(
-    bins: int,
-) -> tuple[widgets.HBox, list[widgets.Button], Callable[[float, np.ndarray], None]]:
-    """Return a row with a button below every bar, these, and what fits them to tau and counts.
+def _bar_buttons(bins: int) -> tuple[list[widgets.Button], Callable[..., None]]:
+    """Return a button for every bar, and a function that fits a row of them to tau and counts.
 
     A message to the browser for every button at every move would make the slider lag; so the
     buttons stand in two boxes, left and right of tau, and mostly only the boxes' widths change.
@@ -195,9 +195,8 @@ def _bar_buttons(
         for i in range(1, bins + 1)
     ]
     sides = [widgets.HBox(), widgets.HBox()]
-    row = {"padding": f"0 14px 0 {LEFT}px", "width": "100%"}
 
-    def lay_out(tau: float, counts: np.ndarray) -> None:
+    def lay_out(row: widgets.HBox, tau: float, counts: np.ndarray) -> None:
         left = int(np.searchsorted(plots.bar_edges(tau, bins), tau)) if 0 < tau < 1 else 0
         if len(sides[0].children) != left or not sides[1].children:
             sides[0].children, sides[1].children = buttons[:left], buttons[left:]
@@ -206,27 +205,31 @@ def _bar_buttons(
             side.layout.display = "" if side.children else "none"
         for button, count in zip(buttons, counts, strict=True):
             button.disabled = not count
+        row.layout.padding, row.layout.width = f"0 14px 0 {LEFT}px", "100%"
+        row.children = sides
 
-    return widgets.HBox(sides, layout=row), buttons, lay_out
+    return buttons, lay_out
 
 
 def numbers_html(points: pd.DataFrame, tau: float) -> str:
-    """The filter's numbers at ``tau`` as an HTML table: value, 95 % interval and meaning.
+    """The filter's numbers at ``tau`` as an HTML table: value, 95 % interval, curve, meaning.
 
-    ``points`` is the table of :func:`bgkit.thresholds.operating_points`. What is not known is a
-    dash.
+    ``points`` is the table of :func:`bgkit.thresholds.operating_points`; the curves are those of
+    :func:`bgkit.plots_thresholds.sparkline`. What is not known is a dash.
     """
-    row = points.iloc[threshold_plots.nearest(points, tau)]
+    row = points.iloc[plots_thresholds.nearest(points, tau)]
     lines = []
     for metric, meaning in METRICS.items():
         value, low, high = (
             plots.number(row[metric + end], metric) for end in ("", "_low", "_high")
         )
-        cells = (f"<b>{plots.named(metric)}</b>", value, f"{low} to {high}", safe(meaning))
+        curve = plots_thresholds.sparkline(points, metric, tau)
+        ends = f"{low} to {high}"
         if np.isnan(row[metric]):
-            cells = (cells[0], "–", "not known", cells[3])
+            value, ends = "–", "not known"
+        cells = (f"<b>{plots.named(metric)}</b>", value, ends, curve, safe(meaning))
         lines.append("<tr>" + "".join(f"<td style='{LINE}'>{c}</td>" for c in cells) + "</tr>")
-    heads = ("at tau = " + f"{tau:.2f}", "value", "95 % interval", "what it is")
+    heads = ("at tau = " + f"{tau:.2f}", "value", "95 % interval", "tau from 0 to 1", "what it is")
     head = "".join(f"<th style='{LINE}'>{text}</th>" for text in heads)
     note = f"{int(row['n']):,} responses, truth known for {int(row['known']):,} of them."
     return f"<table><tr>{head}</tr>{''.join(lines)}</table><small>{note}</small>"

@@ -36,6 +36,7 @@ PANELS = (
 )
 STROKES = {"solid": "━━", "dash": "╍╍", "dot": "┅┅", "dashdot": "━·"}
 MARK = "at this tau"
+SPARK = (150, 20, 4)  # width, height and padding of a sparkline, in pixels
 
 
 def margins_by_kind(samples: pd.DataFrame, tau: float, bins: int = 25) -> go.Figure:
@@ -74,29 +75,28 @@ def operating_curves(points: pd.DataFrame, tau: float) -> go.Figure:
     rows, cols = -(-len(panels) // 2), min(2, len(panels))
     fig = make_subplots(rows, cols, vertical_spacing=0.19, horizontal_spacing=0.09)
     for place, metrics in enumerate(panels):
-        _panel(fig, points, metrics, {"row": place // 2 + 1, "col": place % 2 + 1})
+        _panel(fig, points, metrics, tau, {"row": place // 2 + 1, "col": place % 2 + 1})
     fig.update_xaxes(range=[0, 1]).update_xaxes(title_text="threshold tau", row=rows)
     notes = ["Bands: 95 % intervals."]
     notes += [f"Not known: {', '.join(missing)}."] if missing else []
     plots.style(fig, "What the threshold does", notes, 110 + 190 * rows)
-    # Fitting the margins to the labels would take a slider most of its time.
-    fig.update_xaxes(automargin=False).update_yaxes(automargin=False)
-    return mark_threshold(fig, points, tau)
+    return fig
 
 
-def _panel(fig: go.Figure, points: pd.DataFrame, metrics: list[str], at: dict[str, int]) -> None:
-    """Draw one panel: bands, curves, a threshold and marks that are yet to be put into place."""
+def _panel(
+    fig: go.Figure, points: pd.DataFrame, metrics: list[str], tau: float, at: dict[str, int]
+) -> None:
+    """Draw one panel: bands, curves, the threshold and the values there."""
     for metric in metrics:
         fig.add_trace(_band(points, metric), **at)
         fig.add_trace(_line(points, metric), **at)
-    marks = go.Scatter(name=MARK, mode="markers", showlegend=False, hoverinfo="text", meta=metrics)
-    fig.add_trace(marks.update(marker={"size": 9, "line_width": 1.5}), **at)
-    fig.add_vline(0, line={"dash": "dash", "width": 1.5, "color": plots.TEXT}, **at)
+    fig.add_trace(_marks(points, metrics, tau), **at)
+    fig.add_vline(tau, line={"dash": "dash", "width": 1.5, "color": plots.TEXT}, **at)
     words = [
         f"<span style='color:{CURVES[m][0]}'>{STROKES[CURVES[m][1]]} {plots.named(m)}</span>"
         for m in metrics
     ]
-    plots.heading(fig, "    ".join(words), **at)
+    plots._heading(fig, "    ".join(words), **at)
     form = ".0%" if metrics[0] in plots.SHARES else ""
     fig.update_yaxes(rangemode="tozero", tickformat=form, **at)
     if "precision" in metrics or "recall" in metrics:
@@ -134,21 +134,39 @@ def _band(points: pd.DataFrame, metric: str) -> go.Scatter:
     return band.update(mode="lines", showlegend=False, hoverinfo="skip")
 
 
-def mark_threshold(fig: go.Figure, points: pd.DataFrame, tau: float) -> go.Figure:
-    """Move the mark of a figure of :func:`operating_curves` to another ``tau``; return the figure.
-
-    Nothing else is drawn anew, so a slider can do it many times a second. The marks sit at the
-    row of ``points`` whose tau is the nearest one.
-    """
+def _marks(points: pd.DataFrame, metrics: list[str], tau: float) -> go.Scatter:
     row = points.iloc[nearest(points, tau)]
-    for trace in (trace for trace in fig.data if trace.name == MARK):
-        there = [metric for metric in trace.meta if not np.isnan(row[metric])]
-        told = [f"<b>{plots.named(m)}</b> at tau {tau:g}<br>{_told(row, m)}" for m in there]
-        trace.update(x=[tau] * len(there), y=[row[m] for m in there], hovertext=told)
-        trace.marker.color = [CURVES[m][0] for m in there]
-    for shape in fig.layout.shapes:
-        shape.update(x0=tau, x1=tau)
-    return fig
+    there = [metric for metric in metrics if not np.isnan(row[metric])]
+    told = [f"<b>{plots.named(m)}</b> at tau {tau:g}<br>{_told(row, m)}" for m in there]
+    look = {"size": 9, "line": {"width": 1.5}, "color": [CURVES[m][0] for m in there]}
+    marks = go.Scatter(x=[tau] * len(there), y=[row[m] for m in there], mode="markers", marker=look)
+    return marks.update(name=MARK, hovertext=told, hoverinfo="text", showlegend=False, meta=there)
+
+
+def sparkline(points: pd.DataFrame, metric: str, tau: float) -> str:
+    """A metric's curve over the threshold as a small SVG picture, with a mark at ``tau``.
+
+    tau runs from 0 to 1 from left to right, the metric from 0 up to its largest value at a tau of
+    0.05 or more (below, nearly everything is filtered). It is a string of a few hundred bytes that
+    needs no script, so a slider can replace it many times a second. '' where nothing is known.
+    """
+    known = points[metric].dropna()
+    if known.empty:
+        return ""
+    colour, (wide, high, pad) = CURVES[metric][0], SPARK
+    top = max(known[known.index >= 0.05].max(), 1e-3)
+
+    def place(at: float, value: float) -> tuple[float, float]:
+        return pad + wide * at, pad + high * (1 - min(value / top, 1))
+
+    line = " ".join(f"{x:.0f},{y:.1f}" for x, y in map(place, known.index, known))
+    x, y = place(tau, points[metric].iloc[nearest(points, tau)])
+    dot = "" if np.isnan(y) else f"<circle cx='{x:.1f}' cy='{y:.1f}' r='3.5' fill='{colour}'/>"
+    return (
+        f"<svg width='{wide + 2 * pad}' height='{high + 2 * pad}' role='img'>"
+        f"<path d='M{x:.1f} 0V{high + 2 * pad}' stroke='{plots.TEXT}' stroke-dasharray='3 2'/>"
+        f"<polyline points='{line}' fill='none' stroke='{colour}' stroke-width='1.5'/>{dot}</svg>"
+    )
 
 
 def nearest(points: pd.DataFrame, tau: float) -> int:
