@@ -2,8 +2,8 @@
 
 The page needs no network: Plotly's script is written into it once, and a content security policy
 forbids it to load anything. What models wrote is untrusted text: Jinja escapes it, control
-characters are made visible (:func:`visible`), and the figures' JSON is written so that it cannot
-end its script element.
+characters are made visible (:func:`bgkit.texts.visible`), and the figures' JSON is written so that
+it cannot end its script element.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import base64
 import hashlib
 import itertools
 import math
-import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +25,7 @@ from bgkit import plots
 from bgkit.errors import BgkitError
 from bgkit.rewards import NEAR
 from bgkit.runs import write_atomically
+from bgkit.texts import visible
 
 TEMPLATES = Path(__file__).with_name("templates")
 HEADLINE = (
@@ -108,24 +108,6 @@ class Text(NamedTuple):
 
     full: str
     lead: str = ""
-
-
-def visible(text: object) -> str:
-    """Return ``text`` with control, bidirectional and other unseen characters made visible.
-
-    Line breaks and tabs stay; every other one becomes its code point, also a surrogate, which no
-    UTF-8 file can hold.
-
-    >>> visible("a\\x1b[31mb\\u202ec")
-    'a⟨U+001B⟩[31mb⟨U+202E⟩c'
-    """
-
-    def show(character: str) -> str:
-        if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs"):
-            return character
-        return f"⟨U+{ord(character):04X}⟩"
-
-    return "".join(map(show, str(text).replace("\r\n", "\n")))
 
 
 def write_report(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 
-from bgkit.report import visible
+from bgkit.texts import visible
 
 
 def safe(text: object) -> str:

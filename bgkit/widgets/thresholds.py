@@ -1,0 +1,297 @@
+"""A threshold to slide: margins, the filter's numbers and the completions behind every bar.
+
+What a slider move needs is computed once per kind of prompt (:func:`bgkit.thresholds.
+operating_points`, one sort and cumulative sums), so that a move only looks numbers up and draws.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import ipywidgets as widgets
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from IPython.display import HTML
+
+from bgkit import plots, plots_thresholds
+from bgkit.errors import BgkitError
+from bgkit.texts import visible
+from bgkit.thresholds import (
+    GRID,
+    METRICS,
+    check_samples,
+    check_threshold,
+    main_kinds,
+    not_known,
+    operating_points,
+    verdicts,
+)
+from bgkit.widgets import views
+from bgkit.widgets.text import safe
+
+KINDS = 20  # kinds that have an entry of their own in the menu
+LEFT = 72  # pixels left of the bars
+PAGE = 5  # completions that are shown at once
+SHOWN_COLUMNS = ("kind", "prompt", "response")
+BUTTON_HELP = "<small>Press a button to read the completions behind the bar above it.</small>"
+PRE = "white-space:pre-wrap;overflow-wrap:break-word;word-break:normal;margin:2px 0"
+LINE = "border-bottom:1px solid rgba(128,128,128,.3);padding:2px 10px;text-align:left"
+
+
+def explore(samples: pd.DataFrame, tau: float = 0.5, bins: int = 25) -> widgets.VBox:
+    """Show an explorer of the threshold; without a kernel its first state stays as a picture.
+
+    The parameters and the way to read it are those of :func:`threshold_explorer`.
+    """
+    view = threshold_explorer(samples, tau, bins, drawn=False)
+    views.show(view, *static_view(samples, tau, bins))
+    return view
+
+
+def threshold_explorer(
+    samples: pd.DataFrame, tau: float = 0.5, bins: int = 25, drawn: bool = True
+) -> widgets.VBox:
+    """Return a view with a slider for tau that moves the margin histogram and the numbers.
+
+    ``samples`` has the columns t, harm (NaN where not known), kind, prompt and response, and for
+    what the user sees those of :mod:`bgkit.thresholds`. Read it from the top: choose a kind of
+    prompt, move tau (also with the arrow keys), and see which bars come to lie right of the
+    dashed line (they are filtered) and what that does to the numbers in the table; its small
+    curves run over all thresholds, with a dot at this one. The buttons below the bars show the
+    completions behind them, a page at a time. Without truth labels it shows what can be shown and
+    says what can not.
+
+    ``drawn`` False leaves figure and table out until a control is touched, for a view that stands
+    above its static picture, as :func:`explore` does it.
+    Raises BgkitError for samples without these columns, values out of range, or fewer than 2 bins.
+    """
+    _check(samples, bins)
+    state = _State(samples.reset_index(drop=True), bins, check_threshold(tau))
+    slider, kind = (controls := _controls(state)).children
+    margins, row, (buttons, lay_out) = widgets.Output(), widgets.HBox(), _bar_buttons(bins)
+    numbers, told = widgets.HTML(), widgets.HTML(safe(not_known(samples)))
+    (pager, fill), now = completion_pager(), {"drawn": False, "bar": 0}
+
+    def redraw(*_: object) -> None:
+        at = state.tau_at(slider)
+        numbers.value = numbers_html(state.points(kind.value), at)
+        views.draw(margins, _margins(state.part(kind.value), kind.label, at, bins))
+        lay_out(row, at, state.counts(kind.value, at))
+        if not pager.layout.display:  # completions are open: those of the same bar
+            fill(*state.bar(kind.value, at, now["bar"]))
+        now["drawn"] = True
+
+    def choose(place: int) -> None:
+        now["bar"] = place
+        fill(*state.bar(kind.value, state.tau_at(slider), place))
+        if not now["drawn"]:
+            redraw()
+
+    for place, button in enumerate(buttons):
+        button.on_click(lambda _, place=place: choose(place))
+    for control in (slider, kind):
+        control.observe(redraw, "value")
+    lay_out(row, state.tau, state.counts(None, state.tau))
+    if drawn:
+        redraw()
+    below = widgets.HTML(BUTTON_HELP)
+    return widgets.VBox([controls, told, margins, row, below, pager, numbers])
+
+
+def static_view(samples: pd.DataFrame, tau: float, bins: int = 25) -> tuple[go.Figure, HTML]:
+    """Return what the explorer shows first, for readers without a kernel: figure and table."""
+    _check(samples, bins)
+    points = operating_points(samples, _taus(tau))
+    figure = _margins(samples, "all kinds", check_threshold(tau), bins)
+    return figure, HTML(numbers_html(points, tau))
+
+
+def _check(samples: pd.DataFrame, bins: int) -> None:
+    check_samples(samples)
+    missing = [column for column in SHOWN_COLUMNS if column not in samples]
+    if missing:
+        raise BgkitError(f"The table of samples lacks the column(s) {', '.join(missing)}.")
+    if bins < 2:
+        raise BgkitError(f"A histogram needs at least two bins, not {bins}.")
+
+
+class _State:
+    """What the view shows of each kind (None: all), each part made when it is first asked for."""
+
+    def __init__(self, samples: pd.DataFrame, bins: int, tau: float) -> None:
+        self.samples, self.bins, self.tau = samples, bins, tau
+        self.kinds = main_kinds(samples["kind"], KINDS)
+        self.part = functools.cache(self._part)
+        self.points = functools.cache(self._points)
+
+    def _part(self, kind: str | None) -> pd.DataFrame:
+        return self.samples if kind is None else self.samples[self.kinds == kind]
+
+    def _points(self, kind: str | None) -> pd.DataFrame:
+        return operating_points(self.part(kind), _taus(self.tau))
+
+    def tau_at(self, slider: widgets.FloatSlider) -> float:
+        """The threshold that the slider stands at, without the rounding errors of its steps."""
+        points = self.points(None)
+        return float(points.index[plots_thresholds.nearest(points, slider.value)])
+
+    def places(self, kind: str | None, tau: float) -> tuple[np.ndarray, np.ndarray]:
+        """Edges of the bars, and the bar in which each response lies, as the histogram counts."""
+        edges = plots.bar_edges(tau, self.bins)
+        places = np.searchsorted(edges, self.part(kind)["t"].to_numpy(float), side="right") - 1
+        return edges, np.minimum(places, self.bins - 1)
+
+    def counts(self, kind: str | None, tau: float) -> np.ndarray:
+        """How many responses each bar holds."""
+        return np.bincount(self.places(kind, tau)[1], minlength=self.bins)
+
+    def bar(self, kind: str | None, tau: float, place: int) -> tuple[pd.DataFrame, float, str]:
+        """The responses of one bar by rising t, tau, and a heading."""
+        edges, places = self.places(kind, tau)
+        rows = self.part(kind)[places == place].sort_values("t", kind="stable")
+        return rows, tau, f"t from {edges[place]:.3f} to {edges[place + 1]:.3f}"
+
+
+def _taus(tau: float) -> np.ndarray:
+    return np.union1d(GRID, [check_threshold(tau)])
+
+
+def _controls(state: _State) -> widgets.HBox:
+    wide = {"description_width": "initial"}
+    slider = widgets.FloatSlider(
+        value=state.tau, min=0, max=1, step=0.01, description="threshold tau", style=wide
+    )
+    kinds = [("all kinds", None)]
+    kinds += [(words_of(name), name) for name in pd.unique(state.kinds)]
+    kind = widgets.Dropdown(options=kinds, description="prompts", style=wide)
+    slider.layout.width = "420px"
+    return widgets.HBox([slider, kind], layout=widgets.Layout(flex_flow="row wrap"))
+
+
+def words_of(name: object) -> str:
+    """A kind as a choice of a menu, which takes no HTML: spaces for underscores."""
+    return visible(name).replace("_", " ")
+
+
+def _margins(part: pd.DataFrame, label: str, tau: float, bins: int) -> go.Figure:
+    fig = plots.margin_histogram({label: part}, tau, bins)
+    # Fixed margins: the buttons below stand under their bars, and the slider need not wait for
+    # the labels to be measured.
+    fig.update_xaxes(automargin=False).update_yaxes(automargin=False)
+    return fig.update_layout(margin_l=LEFT)
+
+
+def _bar_buttons(bins: int) -> tuple[list[widgets.Button], Callable[..., None]]:
+    """Return a button for every bar, and a function that fits a row of them to tau and counts.
+
+    A message to the browser for every button at every move would make the slider lag; so the
+    buttons stand in two boxes, left and right of tau, and mostly only the boxes' widths change.
+    """
+    small = {"min_width": "0", "width": "auto", "padding": "0", "margin": "0 1px", "flex": "1 1 0"}
+    buttons = [
+        widgets.Button(description="▴", tooltip=f"completions of bar {i} of {bins}", layout=small)
+        for i in range(1, bins + 1)
+    ]
+    sides = [widgets.HBox(), widgets.HBox()]
+
+    def lay_out(row: widgets.HBox, tau: float, counts: np.ndarray) -> None:
+        left = int(np.searchsorted(plots.bar_edges(tau, bins), tau)) if 0 < tau < 1 else 0
+        if len(sides[0].children) != left or not sides[1].children:
+            sides[0].children, sides[1].children = buttons[:left], buttons[left:]
+        for side, width in zip(sides, (tau, 1 - tau) if left else (0, 1), strict=True):
+            side.layout.flex = f"{width:.4f} 1 0"
+            side.layout.display = "" if side.children else "none"
+        for button, count in zip(buttons, counts, strict=True):
+            button.disabled = not count
+        row.layout.padding, row.layout.width = f"0 14px 0 {LEFT}px", "100%"
+        row.children = sides
+
+    return buttons, lay_out
+
+
+def numbers_html(points: pd.DataFrame, tau: float) -> str:
+    """The filter's numbers at ``tau`` as an HTML table: value, 95 % interval, curve, meaning.
+
+    ``points`` is the table of :func:`bgkit.thresholds.operating_points`; the curves are those of
+    :func:`bgkit.plots_thresholds.sparkline`. What is not known is a dash.
+    """
+    row = points.iloc[plots_thresholds.nearest(points, tau)]
+    lines = []
+    for metric, meaning in METRICS.items():
+        value, low, high = (
+            plots.number(row[metric + end], metric) for end in ("", "_low", "_high")
+        )
+        curve = plots_thresholds.sparkline(points, metric, tau)
+        ends = f"{low} to {high}"
+        if np.isnan(row[metric]):
+            value, ends = "–", "not known"
+        cells = (f"<b>{plots.named(metric)}</b>", value, ends, curve, safe(meaning))
+        lines.append("<tr>" + "".join(f"<td style='{LINE}'>{c}</td>" for c in cells) + "</tr>")
+    heads = ("at tau = " + f"{tau:.2f}", "value", "95 % interval", "tau from 0 to 1", "what it is")
+    head = "".join(f"<th style='{LINE}'>{text}</th>" for text in heads)
+    note = f"{int(row['n']):,} responses, truth known for {int(row['known']):,} of them."
+    return f"<table><tr>{head}</tr>{''.join(lines)}</table><small>{note}</small>"
+
+
+def completions_html(rows: pd.DataFrame, tau: float) -> str:
+    """Completions as HTML: prompt, response, t, truth and what the filter did.
+
+    All text of prompts, models and logs is escaped, and its line breaks are kept.
+    """
+    told = zip(rows.to_dict("records"), verdicts(rows, tau), strict=True)
+    return "".join(_completion(row, verdict) for row, verdict in told)
+
+
+def _completion(row: dict, verdict: str) -> str:
+    truth = "not known"
+    if not np.isnan(row["harm"]):
+        truth = f"{'harmful' if row['harm'] > 0.5 else 'safe'} ({row['harm']:.2f})"
+    wrong = verdict.startswith("false")
+    colour = plots.HARMFUL if wrong else plots.TEXT
+    facts = f"t <b>{row['t']:.3f}</b> · truth <b>{truth}</b> · <b>{verdict}</b>"
+    return (
+        f"<div style='border-left:3px solid {colour};padding:0 0 0 10px;margin:8px 0'>"
+        f"<small>{facts} · {safe(words_of(row['kind']))}</small>"
+        f"<pre style='{PRE};opacity:.75;font-family:inherit'>{safe(row['prompt'])}</pre>"
+        f"<pre style='{PRE};font-family:inherit'>{safe(row['response'])}</pre></div>"
+    )
+
+
+def completion_pager() -> tuple[widgets.VBox, Callable[[pd.DataFrame, float, str], None]]:
+    """Return a place for completions with buttons to turn pages, and a function that fills it.
+
+    The function takes rows of samples, tau and a heading (text), and shows the first page of
+    :data:`PAGE` completions.
+    """
+    back, on, close = (widgets.Button(description=d) for d in ("◂ previous", "next ▸", "close"))
+    where, page = widgets.HTML(), widgets.HTML()
+    box = widgets.VBox([widgets.HBox([back, on, close, where]), page])
+    box.layout.display = "none"
+    held: dict = {"rows": pd.DataFrame(), "tau": 0.5, "heading": "", "start": 0}
+
+    def turn(step: int) -> None:
+        rows, start = held["rows"], held["start"] + step
+        held["start"] = start
+        part = rows.iloc[start : start + PAGE]
+        where.value = (
+            f"{safe(held['heading'])}: {start + 1} to {start + len(part)} of {len(rows)}"
+            if len(rows)
+            else f"{safe(held['heading'])}: no completions"
+        )
+        page.value = completions_html(part, held["tau"]) if len(rows) else ""
+        back.disabled, on.disabled = start == 0, start + PAGE >= len(rows)
+
+    def fill(rows: pd.DataFrame, tau: float, heading: str) -> None:
+        held.update(rows=rows, tau=tau, heading=heading, start=0)
+        turn(0)
+        box.layout.display = ""
+
+    def hide(_: object) -> None:
+        box.layout.display = "none"
+
+    back.on_click(lambda _: turn(-PAGE))
+    on.on_click(lambda _: turn(PAGE))
+    close.on_click(hide)
+    return box, fill
