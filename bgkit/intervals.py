@@ -1,4 +1,4 @@
-"""Confidence intervals: bootstrap over prompts, Student's t over seeds.
+"""Confidence intervals: bootstrap over prompts, Student's t over seeds, Wilson's for counts.
 
 A bootstrap of a rate that was never (or always) seen gives the interval [0, 0], which would claim
 certainty; there the exact one-sided binomial bound replaces the missing side ("rule of three").
@@ -83,3 +83,24 @@ def over_seeds(means: np.ndarray, lowest: float = -np.inf, highest: float = np.i
         return Interval(mean, np.nan, np.nan)
     half = stats.t.ppf((1 + CONFIDENCE) / 2, len(means) - 1) * stats.sem(means)
     return Interval(mean, float(max(lowest, mean - half)), float(min(highest, mean + half)))
+
+
+def wilson(count: np.ndarray | int, n: np.ndarray | int) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds of Wilson's 95% interval for ``count`` hits among ``n`` (arrays of one shape).
+
+    It stays in [0, 1], has a width where all or none were hits, and needs no resampling. Where n is
+    0 the bounds are NaN. (Wilson, J. Am. Stat. Assoc. 22, 1927.)
+
+    >>> low, high = wilson(np.array([0, 5]), np.array([10, 10]))
+    >>> low.round(3).tolist(), high.round(3).tolist()
+    ([0.0, 0.237], [0.278, 0.763])
+    """
+    count, n = np.asarray(count, dtype=float), np.asarray(n, dtype=float)
+    z = stats.norm.ppf((1 + CONFIDENCE) / 2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        p = count / n
+        middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+        half = z * np.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2) / (1 + z**2 / n)
+    # the exact bounds at the ends, which rounding misses
+    low = np.where((count == 0) & (n > 0), 0.0, middle - half)
+    return low, np.where((count == n) & (n > 0), 1.0, middle + half)
