@@ -9,9 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ipywidgets as widgets
+from IPython.display import HTML
 
 from bgkit.errors import BgkitError
 from bgkit.widgets import views
+from bgkit.widgets.text import safe
 
 _STYLE = {"description_width": "17em"}
 
@@ -42,12 +44,17 @@ def above(wanted: Mapping[str, widgets.Widget], view: Callable[..., Sequence[Any
     """Controls above an Output that shows ``view(**values)``, drawn anew at every change.
 
     ``wanted`` maps the view's arguments to controls. Nothing is drawn before the first change: the
-    static view that :func:`bgkit.widgets.views.show` displays is the first state.
+    static view that :func:`bgkit.widgets.views.show` displays is the first state. Where a choice
+    can not be shown, the BgkitError's sentence stands in its place.
     """
     place = widgets.Output()
 
     def redraw(_: object) -> None:
-        views.draw(place, *view(**{name: control.value for name, control in wanted.items()}))
+        try:
+            shown = view(**{name: control.value for name, control in wanted.items()})
+        except BgkitError as error:
+            shown = [HTML(f"<p>{safe(error)}</p>")]
+        views.draw(place, *shown)
 
     for control in wanted.values():
         control.observe(redraw, "value")
