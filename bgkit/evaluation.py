@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from bgkit import policies, prompts, runs
-from bgkit.intervals import Interval, bootstrap
+from bgkit.calibration import calibration_interval
+from bgkit.intervals import bootstrap
 from bgkit.judges import Judge, OracleJudge, load_judge
 from bgkit.scoring import NEAR, Scorer, check_probabilities
 from bgkit.testbed.lexicon import CANNED_REFUSAL
@@ -109,6 +110,18 @@ def _grades(judge: Judge, prompts: list[str], samples: pd.DataFrame) -> dict[str
     }
 
 
+def with_refusals(samples: pd.DataFrame, judge: Judge) -> pd.DataFrame:
+    """Add what a judge gives the canned refusal to each prompt: refusal_harm and refusal_help.
+
+    With them, what the user sees is known for any threshold, not only for the one that the
+    responses were sampled with.
+    """
+    prompts = samples["prompt"].tolist()
+    refusal = judge.grade(prompts, [CANNED_REFUSAL] * len(prompts))
+    grades = {f"refusal_{column}": refusal[column].to_numpy() for column in ("harm", "help")}
+    return samples.assign(**grades)
+
+
 def _kl(model, completions: policies.Completions, base, temperature: float) -> np.ndarray:
     """log pi(y|x) - log base(y|x) per response; its mean estimates KL(pi || base) in nats."""
     if base is None:
@@ -195,30 +208,6 @@ def evaluate_run(
     return {"rows": rows, "paired": paired_differences(samples, base_samples, labels_of(config))}
 
 
-def calibration_error(t: np.ndarray, harmful: np.ndarray, bins: int = 10) -> float:
-    """Expected calibration error: mean |mean t - harmful share| over equal-width bins, in [0, 1].
-
-    >>> calibration_error(np.array([0.1, 0.1, 0.9, 0.9]), np.array([0, 0, 1, 1]))
-    0.1
-    """
-    t, harmful = np.asarray(t, float), np.asarray(harmful, float)
-    which = np.minimum((t * bins).astype(int), bins - 1)
-    gap = np.bincount(which, weights=t - harmful, minlength=bins)
-    return round(float(np.abs(gap).sum() / len(t)), 12)
-
-
-def _calibration_interval(samples: pd.DataFrame, resamples: int = 300) -> Interval:
-    known = samples[_known(samples)]
-    t, harmful = known["t"].to_numpy(), (known["harm"] > HARMFUL_ABOVE).to_numpy()
-    if len(t) == 0:
-        return Interval(np.nan, np.nan, np.nan)
-    rng = np.random.default_rng(0)
-    draws = rng.integers(0, len(t), (resamples, len(t)))
-    values = [calibration_error(t[index], harmful[index]) for index in draws]
-    low, high = np.quantile(values, (0.025, 0.975))
-    return Interval(calibration_error(t, harmful), float(low), float(high))
-
-
 def values_of(samples: pd.DataFrame) -> pd.DataFrame:
     """One column per metric, one row per response, as float (NaN: not known)."""
     return pd.DataFrame({name: read(samples).astype(float) for name, read in METRICS.items()})
@@ -241,7 +230,9 @@ def summarise(samples: pd.DataFrame, labels: dict) -> list[dict]:
     for kind, mask in _by_kind(samples):
         means = bootstrap(values[mask].to_numpy(), rates=[name in RATES for name in values])
         intervals = dict(zip(values, means, strict=True))
-        intervals["ece"] = _calibration_interval(samples[mask])
+        known = samples[mask & _known(samples).to_numpy()]
+        harmful = (known["harm"] > HARMFUL_ABOVE).to_numpy()
+        intervals["ece"] = calibration_interval(known["t"].to_numpy(), harmful)
         rows += [
             {**labels, "kind": kind, "metric": metric, **interval._asdict(), "n": int(mask.sum())}
             for metric, interval in intervals.items()

@@ -1,4 +1,4 @@
-"""Confidence intervals: bootstrap over prompts, Student's t over seeds, Wilson's for counts.
+"""Confidence intervals: bootstrap over prompts, Student's t over seeds, closed forms for sliders.
 
 A bootstrap of a rate that was never (or always) seen gives the interval [0, 0], which would claim
 certainty; there the exact one-sided binomial bound replaces the missing side ("rule of three").
@@ -69,6 +69,41 @@ def _widen(interval: Interval, column: np.ndarray) -> Interval:
     return Interval(1.0, 1.0 - gap, 1.0)
 
 
+def wilson(count: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds of the Wilson score interval of the share ``count`` / ``n`` (Wilson 1927).
+
+    Takes numbers or arrays of one shape; NaN where ``n`` is 0. It needs no resampling, so it
+    keeps up with a slider, and has a width also at shares of 0 and 1.
+
+    >>> [float(bound.round(3)) for bound in wilson(0, 10)]
+    [0.0, 0.278]
+    """
+    n = np.where(np.asarray(n) > 0, n, np.nan).astype(float)
+    p, z = np.asarray(count) / n, stats.norm.ppf((1 + CONFIDENCE) / 2)
+    half = z * np.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2) / (1 + z**2 / n)
+    middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    return np.maximum(middle - half, 0.0), np.minimum(middle + half, 1.0)
+
+
+def of_sums(total: np.ndarray, squares: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds of the mean of ``n`` values in [0, 1], from their sum and their sum of squares.
+
+    Student's t interval, cut to [0, 1]; where all values are 0, or all 1, the exact binomial bound
+    as in :func:`bootstrap`. NaN where ``n`` is below 2.
+
+    >>> [float(bound.round(3)) for bound in of_sums(2.0, 1.5, 4)]
+    [0.0, 1.0]
+    """
+    n = np.where(np.asarray(n) > 1, n, np.nan).astype(float)
+    mean = np.asarray(total, float) / n
+    variance = np.maximum(np.asarray(squares, float) / n - mean**2, 0) * n / (n - 1)
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * np.sqrt(variance / n)
+    gap = 1 - ((1 - CONFIDENCE) / 2) ** (1 / n)
+    low = np.where(mean >= 1, 1 - gap, np.maximum(mean - half, 0.0))
+    high = np.where(mean <= 0, gap, np.minimum(mean + half, 1.0))
+    return low, high
+
+
 def over_seeds(means: np.ndarray, lowest: float = -np.inf, highest: float = np.inf) -> Interval:
     """Student's t interval of the mean of one value per seed, cut to the metric's range.
 
@@ -83,24 +118,3 @@ def over_seeds(means: np.ndarray, lowest: float = -np.inf, highest: float = np.i
         return Interval(mean, np.nan, np.nan)
     half = stats.t.ppf((1 + CONFIDENCE) / 2, len(means) - 1) * stats.sem(means)
     return Interval(mean, float(max(lowest, mean - half)), float(min(highest, mean + half)))
-
-
-def wilson(count: np.ndarray | int, n: np.ndarray | int) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds of Wilson's 95% interval for ``count`` hits among ``n`` (arrays of one shape).
-
-    It stays in [0, 1], has a width where all or none were hits, and needs no resampling. Where n is
-    0 the bounds are NaN. (Wilson, J. Am. Stat. Assoc. 22, 1927.)
-
-    >>> low, high = wilson(np.array([0, 5]), np.array([10, 10]))
-    >>> low.round(3).tolist(), high.round(3).tolist()
-    ([0.0, 0.237], [0.278, 0.763])
-    """
-    count, n = np.asarray(count, dtype=float), np.asarray(n, dtype=float)
-    z = stats.norm.ppf((1 + CONFIDENCE) / 2)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        p = count / n
-        middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-        half = z * np.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2) / (1 + z**2 / n)
-    # the exact bounds at the ends, which rounding misses
-    low = np.where((count == 0) & (n > 0), 0.0, middle - half)
-    return low, np.where((count == n) & (n > 0), 1.0, middle + half)

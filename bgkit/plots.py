@@ -1,9 +1,10 @@
 """Pictures of a study: pure functions from data frames to Plotly figures.
 
 ``samples`` maps a policy to its responses, ``t`` the guard's probability that a response is unsafe
-and ``harm`` its true harm, both in [0, 1] (above 0.5 is harmful). ``rows`` is the long table of
-results with :data:`ROW_COLUMNS`: ``kind`` is 'all' or one kind of prompt, ``low`` to ``high`` the
-interval of ``mean``. ``metrics`` maps a run to its training log, one line per ``step``.
+and ``harm`` its true harm, both in [0, 1] (above 0.5 is harmful; NaN: the truth is not known).
+``rows`` is the long table of results with :data:`ROW_COLUMNS`: ``kind`` is 'all' or one kind of
+prompt, ``low`` to ``high`` the interval of ``mean``. ``metrics`` maps a run to its training log,
+one line per ``step``.
 
 A design looks the same in all figures (:data:`LOOKS`), which are legible on light and dark pages.
 Names are escaped as HTML. Absent columns or rows raise :class:`~bgkit.errors.BgkitError`.
@@ -21,6 +22,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from bgkit.errors import BgkitError
+from bgkit.intervals import wilson
 from bgkit.rewards import NEAR
 
 # Design: colour, marker symbol, line dash. Okabe-Ito hues, darker where they fade on white.
@@ -37,6 +39,7 @@ LOOKS = {
     "": ("#7D8791", "pentagon", "solid"),  # any other name
 }
 SAFE, HARMFUL, TEXT = "#45A8E0", "#C2417C", "#7A7F85"
+UNKNOWN, ROLES = "#9A9A9A", ("safe", "harmful", "truth unknown")
 GRID, BAND = "rgba(128,128,128,0.22)", "rgba(128,128,128,0.14)"
 WORDS = {  # metrics whose column name does not read well
     "false_negative": "false negatives",
@@ -110,7 +113,7 @@ def _need_samples(samples: Mapping[str, pd.DataFrame], bins: int) -> None:
         raise BgkitError("A figure of samples needs at least one policy and two bins.")
     for name, frame in samples.items():
         _need(frame, ("t", "harm"), f"samples of '{name}'")
-        if not (frame["t"].between(0, 1).all() and frame["harm"].between(0, 1).all()):
+        if not (frame["t"].between(0, 1).all() and frame["harm"].dropna().between(0, 1).all()):
             raise BgkitError(f"The samples of '{name}' hold a t or a harm that is not in 0 to 1.")
 
 
@@ -148,25 +151,45 @@ def _error(table: pd.DataFrame, end: str = "") -> dict[str, Any]:
     return {"type": "data", "symmetric": False, "thickness": 1.5, "width": 4, **arms}
 
 
-def _heading(fig: go.Figure, text: str, row: int, col: int = 1, x: float = 0) -> None:
+def heading(fig: go.Figure, text: str, row: int, col: int = 1, x: float = 0) -> None:
     """Write ``text`` above a panel, at its left end (``x`` = 0) or at its right end (1)."""
     place = {"x": x, "xref": "x domain", "xanchor": "right" if x else "left", "showarrow": False}
     place |= {"y": 1, "yref": "y domain", "yanchor": "bottom"}
     fig.add_annotation(text=text, **place, row=row, col=col)
 
 
-def _margin_bars(name: str, frame: pd.DataFrame, harmful: bool, edges: np.ndarray) -> go.Bar:
-    role, way, colour = ("harmful", "down", HARMFUL) if harmful else ("safe", "up", SAFE)
-    counts = np.histogram(frame.loc[(frame["harm"] > 0.5) == harmful, "t"], edges)[0]
+def bar_edges(tau: float, bins: int) -> np.ndarray:
+    """Edges (bins + 1,) of a margin histogram's bars: two ranges of equal bars that meet at tau.
+
+    Raises BgkitError for a ``tau`` off [0, 1].
+
+    >>> bar_edges(0.4, 5).round(1).tolist()
+    [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    """
+    if not 0 <= tau <= 1:
+        raise BgkitError(f"The threshold tau must lie in 0 to 1, not at {tau}.")
+    left = int(np.clip(round(bins * tau), 1, bins - 1)) if 0 < tau < 1 else 0
+    parts = np.linspace(0, tau, left + 1)[:-1], np.linspace(tau if left else 0, 1, bins - left + 1)
+    return np.concatenate(parts)
+
+
+def _margin_bars(name: str, frame: pd.DataFrame, role: str, edges: np.ndarray) -> go.Bar:
+    harm = frame["harm"]
+    masks = dict(zip(ROLES, (harm <= 0.5, harm > 0.5, harm.isna()), strict=True))
+    colour = dict(zip(ROLES, (SAFE, HARMFUL, UNKNOWN), strict=True))[role]
+    counts = np.histogram(frame.loc[masks[role], "t"], edges)[0]
     told = [
         f"<b>{label(name)}</b>, {role}<br>t from {low:.3f} to {high:.3f}<br>"
         f"{100 * count / len(frame):.2f} % of its responses ({count} of {len(frame)})"
         for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True)
     ]
-    height = np.sqrt(counts / len(frame)) * (-1 if harmful else 1)
+    height = np.sqrt(counts / len(frame)) * (-1 if role == "harmful" else 1)
+    if role == ROLES[2]:  # on top of the safe ones, so that the sum ends where the scale says
+        below = np.histogram(frame.loc[masks["safe"], "t"], edges)[0]
+        height = np.sqrt((below + counts) / len(frame)) - np.sqrt(below / len(frame))
     bar = go.Bar(x=(edges[:-1] + edges[1:]) / 2, y=height, width=0.92 * np.diff(edges))
     bar.update(hovertext=told, hoverinfo="text", marker_color=colour, legendgroup=role)
-    return bar.update(name=f"{role} (bars {way})")
+    return bar.update(name=f"{role} (bars {'down' if role == 'harmful' else 'up'})")
 
 
 def margin_histogram(samples: Mapping[str, pd.DataFrame], tau: float, bins: int = 25) -> go.Figure:
@@ -176,22 +199,22 @@ def margin_histogram(samples: Mapping[str, pd.DataFrame], tau: float, bins: int 
     square-root scale, so that the few near the boundary show beside the many at the ends. Right of
     the dashed line (t >= ``tau``) a response is filtered: a bar down on the left is a false
     negative, a bar up on the right a false positive. The share of the shaded band, |t - tau| < 0.3,
-    is written above each row. No bar straddles ``tau``.
+    is written above each row. No bar straddles ``tau``. Responses whose truth is not known are grey
+    bars up.
     """
     _need_samples(samples, bins)
-    if not 0 <= tau <= 1:
-        raise BgkitError(f"The threshold tau must lie in 0 to 1, not at {tau}.")
-    left = int(np.clip(round(bins * tau), 1, bins - 1)) if 0 < tau < 1 else 0
-    parts = np.linspace(0, tau, left + 1)[:-1], np.linspace(tau if left else 0, 1, bins - left + 1)
-    last = len(samples)
+    edges, last = bar_edges(tau, bins), len(samples)
+    harm = pd.concat([frame["harm"] for frame in samples.values()])
+    roles = [*ROLES[:2]] if harm.notna().any() else []
+    roles += [ROLES[2]] if harm.isna().any() else []
     fig = make_subplots(last, 1, True, "all", vertical_spacing=38 / (170 * last + 10))
     for row, (name, frame) in enumerate(samples.items(), 1):
-        for harmful in (False, True):
-            bars = _margin_bars(name, frame, harmful, np.concatenate(parts))
+        for role in roles:
+            bars = _margin_bars(name, frame, role, edges)
             fig.add_trace(bars.update(showlegend=row == 1), row, 1)
         near = 100 * ((frame["t"] - tau).abs() < NEAR).mean()
-        _heading(fig, f"<b>{label(name)}</b> n={len(frame)}", row)
-        _heading(fig, f"near boundary <b>{near:.1f} %</b>", row, x=1)
+        heading(fig, f"<b>{label(name)}</b> n={len(frame)}", row)
+        heading(fig, f"near boundary <b>{near:.1f} %</b>", row, x=1)
     band = max(0, tau - NEAR), min(1, tau + NEAR)
     fig.add_vrect(*band, fillcolor=BAND, line_width=0, layer="below", row="all", col=1)
     fig.add_vline(tau, line={"dash": "dash", "width": 1.5, "color": TEXT}, row="all", col=1)
@@ -200,14 +223,16 @@ def margin_histogram(samples: Mapping[str, pd.DataFrame], tau: float, bins: int 
     for text, anchor, shift in words:
         place = {"x": tau, "y": 1, "yref": "y domain", "yanchor": "top", "showarrow": False}
         fig.add_annotation(text=text, **place, xanchor=anchor, xshift=shift, row=1, col=1)
-    reach = [bar.y for bar in fig.data]
-    limits = 1.15 * np.min(reach), 1.3 * np.max(reach)  # room above for the words at tau
+    stacks = np.array([bar.y for bar in fig.data]).reshape(last, len(roles), bins)
+    # room above for the words at tau
+    limits = 1.15 * stacks.min(initial=0), 1.3 * stacks.clip(min=0).sum(1).max()
     shares = np.array([1, 0.5, 0.25, 0.05, 0, -0.05, -0.25, -0.5, -1])
     fig.update_yaxes(tickvals=np.sign(shares) * np.sqrt(abs(shares)), title="share (√ scale)")
     fig.update_yaxes(ticktext=[f"{abs(share):.0%}" for share in shares], range=limits)
     fig.update_layout(barmode="relative").update_xaxes(range=[0, 1])
     fig.update_xaxes(title_text="t, the guard's P(unsafe)", row=last)
-    notes = ["Bars up: safe; bars down: harmful.", f"Shaded: |t − {tau:g}| &lt; {NEAR}."]
+    told = "Bars up: safe; bars down: harmful." if len(roles) > 1 else "The truth is not known."
+    notes = [told, f"Shaded: |t − {tau:g}| &lt; {NEAR}."]
     return style(fig, "Guard's probability that a response is unsafe", notes, 150 + 170 * last)
 
 
@@ -223,7 +248,7 @@ def pareto(rows: pd.DataFrame, kind: str = "all") -> go.Figure:
         bars = {"error_x": _error(one), "error_y": _error(one, "_y")}
         told = one["told_y"] + "<br>" + one["told"]
         fig.add_trace(_dots(name, told, x=one["mean"], y=one["mean_y"], **bars))
-    _heading(fig, "<b>↖ better</b>", 1)
+    heading(fig, "<b>↖ better</b>", 1)
     fig.update_layout(xaxis_title="system harm, 0 to 1", yaxis_title="system help, 0 to 1")
     return style(fig, "System helpfulness against harm", [f"On {label(kind)} prompts."], 440)
 
@@ -261,7 +286,7 @@ def training_curves(metrics: Mapping[str, pd.DataFrame]) -> go.Figure:
         held_out = ", held out" if column.startswith("eval_") else ""
         per_token = " per token" if column == "kl" else ""  # the trainer's is a mean over tokens
         title = named(column.removeprefix("eval_")) + per_token + held_out
-        _heading(fig, title, row, col)
+        heading(fig, title, row, col)
         fig.update_yaxes(tickformat=".1~%" if column in SHARES else "", row=row, col=col)
         for name, frame in metrics.items():
             _need(frame, ("step", *CURVES), f"training metrics of '{name}'")
@@ -276,10 +301,8 @@ def _bins(frame: pd.DataFrame, bins: int) -> pd.DataFrame:
     place = np.minimum((frame["t"].to_numpy(float) * bins).astype(int), bins - 1)
     groups = frame.assign(harmful=frame["harm"] > 0.5).groupby(place)
     table = groups.agg(n=("t", "size"), t=("t", "mean"), k=("harmful", "sum"))
-    n, p, z = table["n"], table["k"] / table["n"], 1.959964
-    half = z * np.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2) / (1 + z**2 / n)
-    middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-    return table.assign(mean=p, low=middle - half, high=middle + half)
+    low, high = wilson(table["k"], table["n"])
+    return table.assign(mean=table["k"] / table["n"], low=low, high=high)
 
 
 def reliability(samples: Mapping[str, pd.DataFrame], bins: int = 10) -> go.Figure:
@@ -288,8 +311,12 @@ def reliability(samples: Mapping[str, pd.DataFrame], bins: int = 10) -> go.Figur
     Each mark is one of ``bins`` equal bins of t, at its mean t; its line is the 95 % Wilson
     interval. On the diagonal the guard is calibrated; above it the guard is too trusting, below it
     too alarmed. ECE is the mean distance to the diagonal, weighted by the counts drawn below.
+    Responses whose truth is not known are left out.
     """
     _need_samples(samples, bins)
+    samples = {name: frame.dropna(subset=["harm"]) for name, frame in samples.items()}
+    if any(frame.empty for frame in samples.values()):
+        raise BgkitError("Calibration can not be drawn: no response has a known truth.")
     fig = make_subplots(2, 1, shared_xaxes=True, row_heights=[0.8, 0.2], vertical_spacing=0.07)
     ideal = {"mode": "lines", "line": {"color": TEXT, "dash": "dash", "width": 1}}
     fig.add_scatter(x=[0, 1], y=[0, 1], name="calibrated", hoverinfo="skip", **ideal, row=1, col=1)
@@ -324,7 +351,7 @@ def _panels(rows: pd.DataFrame, panels: Sequence[tuple[str, str]], columns: int)
             more = {"x": one["mean"], "y": [label(name)] * len(one), "error_x": _error(one)}
             fig.add_trace(_dots(name, one["told"], **more, showlegend=False), row, col)
         fig.add_vline(table["mean"].iloc[0], line_width=1, line_color=TEXT, row=row, col=col)
-        _heading(fig, named(metric) if columns > 1 else f"<b>{label(kind)}</b>", row, col)
+        heading(fig, named(metric) if columns > 1 else f"<b>{label(kind)}</b>", row, col)
         fig.update_xaxes(tickformat=".1~%" if metric in SHARES else "", nticks=5, row=row, col=col)
     fig.update_yaxes(autorange="reversed", showgrid=False)
     return fig.update_layout(height=inner + 78 + 40)

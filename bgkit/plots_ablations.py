@@ -15,7 +15,7 @@ from plotly.subplots import make_subplots
 
 from bgkit import ablations, plots
 from bgkit.errors import BgkitError
-from bgkit.plots import _dots, _error, _heading
+from bgkit.plots import _dots, _error, heading
 
 #: Columns whose values have an order that a line may follow; others get marks only.
 ORDERED = ("utility", "scale", "tau")
@@ -249,7 +249,7 @@ def trade_off(
         trace.update(marker={"color": hue, "symbol": symbol, "size": size, "opacity": 1})
         trace.update(text=_end_words(one[along].tolist(), str(name)), cliponaxis=False)
         fig.add_trace(trace.update(line={"color": hue, "dash": dash, "width": 1.5}))
-    _heading(fig, "<b>↖ better</b>", 1)
+    heading(fig, "<b>↖ better</b>", 1)
     fig.update_layout(xaxis_title="system harm, 0 to 1", yaxis_title="system help, 0 to 1")
     path = f"Small to large mark: {plots.label(known[0])} to {plots.label(known[-1])}. "
     notes = [path + _held(fixed, table), f"Lines at the marks: {ablations.interval_words(both)}."]

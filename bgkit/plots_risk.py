@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from bgkit import plots, risk
-from bgkit.plots import _error, _heading
+from bgkit.plots import _error, heading
 
 COST, WASTE = "#9B4FC4", "rgba(194,65,124,0.35)"
 _ENDS = np.geomspace(1e-4, 0.01, 8)
@@ -163,8 +163,8 @@ def measured_risk(
         fig.add_traces(_measured(table, what), row, 1)
         ends = table["error_high" if row == 1 else "cost_high"]
         fig.update_yaxes(range=[-0.04, 1.25 * max(ends.max(), formula.max())], row=row)
-    _heading(fig, "<b>share of wrong verdicts</b>", 1)
-    _heading(fig, "<b>cost per response</b>", 2)
+    heading(fig, "<b>share of wrong verdicts</b>", 1)
+    heading(fig, "<b>cost per response</b>", 2)
     edges = risk.bin_edges(tau, bins)
     fig.add_trace(_bars(edges, np.histogram(samples["t"], edges)[0]), 3, 1)
     _mark_threshold(fig, tau, f"tau = {tau:.3f}", tau > 0.5)

@@ -6,17 +6,18 @@ is known, ``harmful_request`` (bool).
 
 from __future__ import annotations
 
-import json
 import random
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from bgkit import tables
 from bgkit.errors import BgkitError
 from bgkit.testbed import world
 
 TESTBED = "testbed"
+ROLE = tables.Role("prompt file", '{"prompt": "..."}')
 #: Shares of the kinds in training: fewer long contexts, for they cost the most.
 TRAIN_SHARES = {"benign": 0.3, "ambiguous": 0.3, "jailbreak": 0.3, "long_context": 0.1}
 
@@ -47,7 +48,7 @@ def load_prompts(
             f"There is no prompt set {name!r}: use 'testbed' or the path of a .csv, .jsonl or "
             ".parquet file with a column 'prompt'."
         )
-    table = _complete(_read(path), path)
+    table = _complete(tables.read_table(path, ROLE), path)
     if n is not None and n < len(table):
         table = table.sample(n, random_state=seed).sort_index().reset_index(drop=True)
     return table
@@ -70,57 +71,6 @@ def _from_testbed(split: str, n: int, seed: int) -> pd.DataFrame:
     )
 
 
-def _read(path: Path) -> pd.DataFrame:
-    try:
-        if path.suffix == ".csv":
-            return pd.read_csv(path, dtype={"prompt": str})
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path)
-        if path.suffix in (".jsonl", ".ndjson"):
-            return _read_jsonl(path)
-    except BgkitError:
-        raise
-    except pd.errors.EmptyDataError:
-        return pd.DataFrame()
-    except Exception as error:  # each reader has errors of its own; all mean an unreadable file
-        reason = str(error).splitlines()[0]
-        raise BgkitError(f"The prompt file {path} can not be read: {reason}") from error
-    raise BgkitError(f"The prompt file {path} must end in .csv, .jsonl or .parquet.")
-
-
-def _read_jsonl(path: Path) -> pd.DataFrame:
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise BgkitError(
-                f"Line {number} of {path} is not valid JSON ({error}); each line must hold one "
-                'object such as {"prompt": "..."}.'
-            ) from error
-        if not isinstance(row, dict):
-            raise BgkitError(f"Line {number} of {path} is not a JSON object with a key 'prompt'.")
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def _truth(column: pd.Series, path: Path) -> list[bool]:
-    """Booleans of a column of booleans, 0 and 1, or words; missing means false."""
-    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-    words |= {"1.0": True, "0.0": False}
-    found = []
-    for row, value in enumerate(column, start=1):
-        word = "false" if pd.isna(value) else str(value).strip().lower()
-        if word not in words:
-            raise BgkitError(
-                f"Row {row} of {path} has {value!r} as 'harmful_request'; write true or false."
-            )
-        found.append(words[word])
-    return found
-
-
 def _complete(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     """Check the rows of a file and add the columns that it lacks."""
     if table.empty:
@@ -140,6 +90,7 @@ def _complete(table: pd.DataFrame, path: Path) -> pd.DataFrame:
         table[column] = given.where(given.notna(), value)
     columns = ["prompt_id", "kind", "prompt"]
     if "harmful_request" in table:
-        table["harmful_request"] = _truth(table["harmful_request"], path)
+        truths = tables.truth_values(table["harmful_request"], "harmful_request", path)
+        table["harmful_request"] = truths == 1  # a request that is not marked is harmless
         columns.append("harmful_request")
     return table[columns].astype({"prompt_id": str, "kind": str})

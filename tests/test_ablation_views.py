@@ -250,8 +250,10 @@ def test_a_choice_that_cannot_be_shown_is_told_in_a_sentence(table, drawn: list[
     assert "The panels can not be by" in message.data
 
 
-def test_the_first_state_is_the_view_of_the_table(table: pd.DataFrame) -> None:
-    fig, numbers = menus.ablation_view(table)
+def test_the_first_state_is_the_view_of_the_table(table, drawn: list[tuple]) -> None:
+    menus.ablation_explorer(table)
+    ((fig, numbers),) = drawn
+    assert fig == menus.ablation_view(table)[0]
     assert fig.layout.title.text == "<b>System help by utility and design</b>"
     pd.testing.assert_frame_equal(numbers, ablations.numbers(table, "system_help"))
 
@@ -270,4 +272,4 @@ def test_a_table_of_one_setting_is_shown_by_design(table: pd.DataFrame) -> None:
     fig, numbers = menus.ablation_view(one)
     assert list(fig.layout.xaxis.ticktext) == [d.replace("_", " ") for d in DESIGNS]
     assert list(numbers.columns) == list(DESIGNS)
-    assert menus.ablation_explorer(one)
+    assert menus.ablation_explorer(one, drawn=False)

@@ -9,6 +9,7 @@ import pytest
 from bgkit import evaluation, guards, judges, policies, prompts, utilities
 from bgkit.testbed import oracle
 from bgkit.testbed.lexicon import CANNED_REFUSAL
+from bgkit.thresholds import operating_points
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,14 @@ def test_samples_hold_what_the_oracle_says_of_raw_and_shown_text(samples: pd.Dat
         assert (row.system_harm, row.system_help) == (shown.harm, shown.help)
     assert (samples["filtered"] == (samples["t"] >= 0.5)).all()
     assert (samples["kl"] == 0).all()
+
+
+def test_refusals_tell_what_the_user_sees_at_the_threshold_of_sampling(samples) -> None:
+    graded = evaluation.with_refusals(samples, judges.load_judge("oracle"))
+    row = operating_points(graded, [0.5]).iloc[0]
+    assert row["system_harm"] == pytest.approx(samples["system_harm"].mean())
+    assert row["system_help"] == pytest.approx(samples["system_help"].mean())
+    assert "refusal_harm" not in samples
 
 
 def test_the_same_seed_repeats_the_samples_and_leaves_the_global_state(policy, table) -> None:

@@ -114,7 +114,7 @@ def test_bars_hold_every_response() -> None:
 
 
 def test_a_cost_slider_moves_threshold_curve_and_table(drawn: list[tuple]) -> None:
-    explorer = views_risk.risk_explorer(T)
+    explorer = views_risk.risk_explorer(T, drawn=False)
     assert not drawn  # the static view is the first state
     showing, *_ = views.controls_of(explorer)
     showing.value = 3.0
@@ -126,7 +126,7 @@ def test_a_cost_slider_moves_threshold_curve_and_table(drawn: list[tuple]) -> No
 def test_calibration_sliders_move_the_cheapest_threshold_and_cost_something(
     drawn: list[tuple],
 ) -> None:
-    _, _, temperature, shift = views.controls_of(views_risk.risk_explorer(T))
+    _, _, temperature, shift = views.controls_of(views_risk.risk_explorer(T, drawn=False))
     shift.value, temperature.value = 1.0, 2.0
     before, after = (table["value"] for _, table in drawn)
     assert before["cheapest threshold"] == 0.731 and before["lost by miscalibration"] > 0
@@ -138,17 +138,19 @@ def test_calibration_sliders_move_the_cheapest_threshold_and_cost_something(
     )
 
 
-def test_the_first_state_is_the_view_of_the_defaults() -> None:
-    values = [control.value for control in views.controls_of(views_risk.risk_explorer(T))]
-    _, table = views_risk.risk_view(T)
-    _, same = views_risk.risk_view(
-        T, **dict(zip(("cost_fn", "cost_fp", "temperature", "shift"), values, strict=True))
-    )
-    pd.testing.assert_frame_equal(table, same)
+def test_the_first_state_is_the_view_of_the_defaults(drawn: list[tuple]) -> None:
+    for explorer, view, data in (
+        (views_risk.risk_explorer, views_risk.risk_view, T),
+        (views_risk.measured_explorer, views_risk.measured_view, SAMPLES),
+    ):
+        explorer(data)
+        fig, table = view(data)
+        assert drawn[-1][0] == fig
+        pd.testing.assert_frame_equal(drawn[-1][1], table)
 
 
 def test_measured_view_moves_with_costs_bins_and_kind(drawn: list[tuple]) -> None:
-    explorer = views_risk.measured_explorer(SAMPLES)
+    explorer = views_risk.measured_explorer(SAMPLES, drawn=False)
     showing, _, bins, kind = views.controls_of(explorer)
     showing.value = 4.0
     assert "tau = 0.200" in [note.text for note in drawn[-1][0].layout.annotations]
@@ -173,6 +175,6 @@ def test_an_unknown_kind_is_named_with_the_known_ones() -> None:
             function(SAMPLES, kind="none")
 
 
-def test_samples_without_kinds_are_shown_as_a_whole() -> None:
+def test_samples_without_kinds_are_shown_as_a_whole(drawn: list[tuple]) -> None:
     explorer = views_risk.measured_explorer(SAMPLES.drop(columns="kind"))
     assert [shown for shown, _ in views.controls_of(explorer)[3].options] == ["all"]

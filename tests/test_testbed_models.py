@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bgkit import evaluation, guards, judges, policies, utilities
+from bgkit import calibration, guards, judges, policies, utilities
 from bgkit.errors import BgkitError
-from bgkit.testbed import build, store
+from bgkit.testbed import build, oracle, store
 from bgkit.testbed import demonstrations as dm
 
 EXPECTED = {
@@ -67,7 +67,7 @@ def test_the_default_guard_is_accurate_and_calibrated(texts, quality) -> None:
     t = guards.load_guard("default", device="cpu").score(texts.prompts, texts.responses)
     harmful = texts.harm > 0.5
     assert 0.92 <= ((t >= 0.5) == harmful).mean() <= 0.97
-    assert evaluation.calibration_error(t, harmful) < 0.04
+    assert calibration.calibration_error(t, harmful) < 0.04
     card = quality["guard/default"]
     assert 0.93 <= card["accuracy"]["mean"] <= 0.965
     assert card["error rate near the boundary"]["low"] > card["error rate far from it"]["high"]
@@ -108,3 +108,12 @@ def test_the_judge_agrees_with_the_oracle_more_often_than_not(texts, quality) ->
     agree = (grades["harm"].to_numpy()[known] > 0.5) == (some.harm[known] > 0.5)
     assert agree.mean() > 0.85
     assert quality["judge/default"]["rank correlation of help"]["low"] > 0.4
+
+
+def test_obvious_examples_are_what_they_say_and_the_default_guard_knows():
+    for prompt, response, harmful in guards.OBVIOUS:
+        harm = oracle.grade(prompt, response).harm
+        assert (harm > 0.95) if harmful else (harm < 0.05)
+    tried = guards.try_guard(guards.load_guard("default", device="cpu"))
+    assert (tried["t"][tried["harmful"]] > 0.9).all()
+    assert (tried["t"][~tried["harmful"]] < 0.1).all()

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from bgkit import evaluation, guards, judges, policies, utilities
+from bgkit import calibration, guards, judges, policies, utilities
 from bgkit.intervals import bootstrap
 from bgkit.scoring import NEAR
 from bgkit.testbed import demonstrations as dm
@@ -141,7 +141,7 @@ def measure_guard(folder: Path, texts: dm.Texts, _: float) -> list[dict]:
                 "Brier score": (t - harmful) ** 2,
             }
         ),
-        _statistic("expected calibration error", evaluation.calibration_error, t, harmful),
+        _statistic("expected calibration error", calibration.calibration_error, t, harmful),
         _statistic("area under the ROC curve", _ranking, t, harmful),
         _parameters(guard.model),
     ]

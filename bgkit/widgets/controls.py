@@ -40,16 +40,18 @@ def choice(text: str, options: Sequence[tuple[str, object]], value: object) -> w
     return widgets.Dropdown(options=list(options), value=value, description=text, **more)
 
 
-def above(wanted: Mapping[str, widgets.Widget], view: Callable[..., Sequence[Any]]) -> widgets.VBox:
+def above(
+    wanted: Mapping[str, widgets.Widget], view: Callable[..., Sequence[Any]], drawn: bool = True
+) -> widgets.VBox:
     """Controls above an Output that shows ``view(**values)``, drawn anew at every change.
 
-    ``wanted`` maps the view's arguments to controls. Nothing is drawn before the first change: the
-    static view that :func:`bgkit.widgets.views.show` displays is the first state. Where a choice
-    can not be shown, the BgkitError's sentence stands in its place.
+    ``wanted`` maps the view's arguments to controls. ``drawn`` False leaves the Output empty until
+    the first change, for a view that :func:`bgkit.widgets.views.show` displays above its static
+    picture. Where a choice can not be shown, the BgkitError's sentence stands in its place.
     """
     place = widgets.Output()
 
-    def redraw(_: object) -> None:
+    def redraw(_: object = None) -> None:
         try:
             shown = view(**{name: control.value for name, control in wanted.items()})
         except BgkitError as error:
@@ -58,4 +60,6 @@ def above(wanted: Mapping[str, widgets.Widget], view: Callable[..., Sequence[Any
 
     for control in wanted.values():
         control.observe(redraw, "value")
+    if drawn:
+        redraw()
     return widgets.VBox([*wanted.values(), place])

@@ -1,8 +1,9 @@
 """The costs of both errors and the guard's calibration under sliders: formula and measurement.
 
 Each view has two functions: ``..._view`` computes what is shown from plain values (its defaults
-are the sliders' first positions), ``..._explorer`` puts the sliders above it. Show both with
-``views.show(explorer(...), *view(...))``, so that a reader without a kernel sees the first state.
+are the sliders' first positions), ``..._explorer`` puts the sliders above it. A notebook shows both
+with ``views.show(explorer(..., drawn=False), *view(...))``, so that a reader without a kernel sees
+the first state.
 """
 
 from __future__ import annotations
@@ -55,11 +56,13 @@ def risk_explorer(
     cost_fp: float = 1.0,
     temperature: float = 1.0,
     shift: float = 0.0,
+    drawn: bool = True,
 ) -> widgets.VBox:
     """Sliders for both costs and for the guard's calibration, above :func:`risk_view`.
 
     Costs go from 0.5 to 10; temperature from 0.25 (timid) to 4 (overconfident), shift from -3
-    (trusting) to 3 (alarmed). Raises BgkitError for a start outside of these.
+    (trusting) to 3 (alarmed). ``drawn`` False leaves the figure out until a slider is moved. Raises
+    BgkitError for a start outside of these.
     """
     wanted = {
         "cost_fn": controls.slider("cost of showing a harmful one", cost_fn, **COSTS),
@@ -69,7 +72,7 @@ def risk_explorer(
         ),
         "shift": controls.slider("shift (above 0: alarmed)", shift, min=-3.0, max=3.0, step=0.25),
     }
-    return controls.above(wanted, lambda **chosen: risk_view(t, **chosen))
+    return controls.above(wanted, lambda **chosen: risk_view(t, **chosen), drawn)
 
 
 def measured_view(
@@ -111,8 +114,13 @@ def measured_explorer(
     cost_fp: float = 1.0,
     bins: int = 10,
     kind: str = "all",
+    drawn: bool = True,
 ) -> widgets.VBox:
-    """Sliders for both costs and the bins, and the kind of prompt, above :func:`measured_view`."""
+    """Sliders for both costs and the bins, and the kind of prompt, above :func:`measured_view`.
+
+    ``drawn`` False leaves the figure out until a control is moved. Raises BgkitError for a start
+    outside of the sliders or a kind that the samples lack.
+    """
     known = list(pd.unique(samples["kind"])) if "kind" in samples else []
     _of_kind(samples, kind)  # says in one sentence what is wrong with a start
     names = [("all", "all"), *((str(name).replace("_", " "), name) for name in known)]
@@ -122,4 +130,4 @@ def measured_explorer(
         "bins": controls.slider("bins of t", bins, min=4, max=20, step=1),
         "kind": controls.choice("kind of prompt", names, kind),
     }
-    return controls.above(wanted, lambda **chosen: measured_view(samples, **chosen))
+    return controls.above(wanted, lambda **chosen: measured_view(samples, **chosen), drawn)
