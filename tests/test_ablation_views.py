@@ -199,9 +199,8 @@ def test_questions_a_figure_cannot_answer_are_refused(table: pd.DataFrame) -> No
 
 
 def controls(table: pd.DataFrame, **wanted: object) -> dict[str, object]:
-    return {
-        one.description: one for one in views.controls_of(menus.ablation_explorer(table, **wanted))
-    }
+    explorer = menus.ablation_explorer(table, drawn=False, **wanted)
+    return {one.description: one for one in views.controls_of(explorer)}
 
 
 def test_menus_offer_only_what_varies(table: pd.DataFrame) -> None:
