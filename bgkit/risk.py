@@ -20,6 +20,7 @@ The derivation (the project's own; Proposition 1 is that of Ball and Haupt, arXi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -317,16 +318,19 @@ def zone_table(
         }
     )
     near = zones[zones.index.str.startswith("near")]
-    part = cost_near(samples, tau, cost_fn, cost_fp)
-    ends = "" if np.isnan(part.low) else f" [{part.low:.0%}, {part.high:.0%}]"
     table.loc["near, both"] = [
         f"{near['share'].sum():.1%}",
         f"{near['errors'].sum()} of {near['n'].sum()}",
         "",
         "",
-        _percent(part.mean) + ends,
+        _part(cost_near(samples, tau, cost_fn, cost_fp)),
     ]
     return table
+
+
+def _part(part: Interval) -> str:
+    ends = "" if np.isnan(part.low) else f" [{part.low:.0%}, {part.high:.0%}]"
+    return _percent(part.mean) + ends
 
 
 def _percent(share: float) -> str:
@@ -336,3 +340,35 @@ def _percent(share: float) -> str:
 def _intervals(zones: pd.DataFrame, mean: str, ends: str) -> list[str]:
     columns = zip(zones[mean], zones[f"{ends}_low"], zones[f"{ends}_high"], strict=True)
     return [f"{value:.3f} [{low:.3f}, {high:.3f}]" for value, low, high in columns]
+
+
+def near_table(
+    scored: Mapping[str, pd.DataFrame],
+    tau: float = 0.5,
+    cost_fn: float = 1.0,
+    cost_fp: float = 1.0,
+) -> pd.DataFrame:
+    """How much of the errors and of their cost arises near the boundary, as text: a line per name.
+
+    ``scored`` maps a name (of a guard, of a policy) to its samples. Columns: the share of responses
+    near the boundary, the error rates near it and far from it (95% Wilson), and the near part of
+    the whole cost (:func:`cost_near`). Raises the errors of :func:`measured_risk`.
+    """
+    lines = {}
+    for name, samples in scored.items():
+        verdicts = _verdicts(samples, tau)
+        near = ((verdicts["t"] - tau).abs() < NEAR).to_numpy()
+        lines[name] = {
+            "responses near": f"{near.mean():.1%}",
+            "error rate near": _rate(verdicts["wrong"][near]),
+            "error rate far": _rate(verdicts["wrong"][~near]),
+            "near part of the whole cost": _part(cost_near(samples, tau, cost_fn, cost_fp)),
+        }
+    return pd.DataFrame.from_dict(lines, orient="index")
+
+
+def _rate(wrong: pd.Series) -> str:
+    if wrong.empty:
+        return "–"
+    low, high = wilson(wrong.sum(), len(wrong))
+    return f"{wrong.mean():.3f} [{low:.3f}, {high:.3f}]"
