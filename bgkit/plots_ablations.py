@@ -246,7 +246,8 @@ def trade_off(
         trace.update(legendgroup=plots.label(name), error_x_color=hue, error_y_color=hue)
         size = [sizes[value] for value in one[along]]
         trace.update(mode="lines+markers+text", textposition="top right", textfont_color=hue)
-        trace.update(marker={"color": hue, "symbol": symbol, "size": size, "opacity": 1})
+        mark = {"color": hue, "symbol": symbol, "size": size, "opacity": 1, "line_width": 0}
+        trace.update(marker=mark)
         trace.update(text=_end_words(one[along].tolist(), str(name)), cliponaxis=False)
         fig.add_trace(trace.update(line={"color": hue, "dash": dash, "width": 1.5}))
     heading(fig, "<b>↖ better</b>", 1)

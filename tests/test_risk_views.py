@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+import plotly.io as pio
 import pytest
 
 from bgkit import plots, plots_risk, risk
@@ -178,3 +179,29 @@ def test_an_unknown_kind_is_named_with_the_known_ones() -> None:
 def test_samples_without_kinds_are_shown_as_a_whole(drawn: list[tuple]) -> None:
     explorer = views_risk.measured_explorer(SAMPLES.drop(columns="kind"))
     assert [shown for shown, _ in views.controls_of(explorer)[3].options] == ["all"]
+
+
+def test_a_static_figure_can_be_replaced_and_goes_at_the_first_touch(monkeypatch) -> None:
+    class Handle:
+        content: object = None
+
+        def update(self, content: object) -> None:
+            self.content = content
+
+    shown: list[tuple[object, Handle]] = []
+
+    def display(thing: object, **options: object) -> Handle:
+        shown.append((thing, Handle()))
+        assert "display_id" in options or options == {"raw": True}
+        return shown[-1][1]
+
+    monkeypatch.setattr(pio.renderers, "default", "plotly_mimetype")  # as in a notebook
+    monkeypatch.setattr(views, "display", display)
+    monkeypatch.setattr(views, "draw", lambda *things: None)
+    explorer = views_risk.risk_explorer(T, drawn=False)
+    views.show(explorer, *views_risk.risk_view(T))
+    (bundle, figure), (_, table) = shown[1:]
+    assert any("plotly" in kind for kind in bundle)  # not the figure, which drops its handle
+    assert figure.content is table.content is None
+    views.controls_of(explorer)[0].value = 2.0
+    assert figure.content.data == table.content.data == ""

@@ -15,11 +15,11 @@ from bgkit.errors import BgkitError
 from bgkit.widgets import views
 from bgkit.widgets.text import safe
 
-_STYLE = {"description_width": "17em"}
+_STYLE = {"description_width": "14em"}
 
 
 def _layout() -> widgets.Layout:
-    return widgets.Layout(width="34em", max_width="100%")
+    return widgets.Layout(width="30em", max_width="100%")
 
 
 def slider(text: str, value: float, *, min: float, max: float, step: float) -> widgets.Widget:
@@ -62,4 +62,5 @@ def above(
         control.observe(redraw, "value")
     if drawn:
         redraw()
-    return widgets.VBox([*wanted.values(), place])
+    wrapped = widgets.Layout(flex_flow="row wrap")  # two columns where the page has the width
+    return widgets.VBox([widgets.Box(list(wanted.values()), layout=wrapped), place])

@@ -65,12 +65,12 @@ def risk_explorer(
     BgkitError for a start outside of these.
     """
     wanted = {
-        "cost_fn": controls.slider("cost of showing a harmful one", cost_fn, **COSTS),
-        "cost_fp": controls.slider("cost of filtering a safe one", cost_fp, **COSTS),
+        "cost_fn": controls.slider("cost of harmful, shown", cost_fn, **COSTS),
+        "cost_fp": controls.slider("cost of safe, filtered", cost_fp, **COSTS),
         "temperature": controls.slider(
-            "temperature (above 1: overconfident)", temperature, min=0.25, max=4.0, step=0.25
+            "temperature (1: calibrated)", temperature, min=0.25, max=4.0, step=0.25
         ),
-        "shift": controls.slider("shift (above 0: alarmed)", shift, min=-3.0, max=3.0, step=0.25),
+        "shift": controls.slider("shift (0: calibrated)", shift, min=-3.0, max=3.0, step=0.25),
     }
     return controls.above(wanted, lambda **chosen: risk_view(t, **chosen), drawn)
 
@@ -125,8 +125,8 @@ def measured_explorer(
     _of_kind(samples, kind)  # says in one sentence what is wrong with a start
     names = [("all", "all"), *((str(name).replace("_", " "), name) for name in known)]
     wanted = {
-        "cost_fn": controls.slider("cost of showing a harmful one", cost_fn, **COSTS),
-        "cost_fp": controls.slider("cost of filtering a safe one", cost_fp, **COSTS),
+        "cost_fn": controls.slider("cost of harmful, shown", cost_fn, **COSTS),
+        "cost_fp": controls.slider("cost of safe, filtered", cost_fp, **COSTS),
         "bins": controls.slider("bins of t", bins, min=4, max=20, step=1),
         "kind": controls.choice("kind of prompt", names, kind),
     }
