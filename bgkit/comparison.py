@@ -148,7 +148,9 @@ def reproduce(
     ]
     places = [folder / f"{c.utility}-{c.reward}-{c.seed}" for c in grid]
     say(f"{len(grid)} runs of {config.steps} steps on {workers} worker(s), in {folder}")
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=devices.start_worker
+    ) as pool:
         bases = [replace(grid[0], seed=seed) for seed in seeds]
         _wait([pool.submit(_sample_base, c, folder, device) for c in bases], "base", say)
         jobs = [
@@ -181,14 +183,12 @@ def _base_file(folder: Path, config: runs.TrainConfig) -> Path:
 
 def _sample_base(config: runs.TrainConfig, folder: Path, device: str) -> None:
     """Draw and grade base's responses of a seed once, for all the runs of that seed."""
-    devices.pin_threads(1)
     path = _base_file(folder, config)
     if not path.is_file():
         runs.write_parquet(path, sample_base(config, device))
 
 
 def _train_one(config: runs.TrainConfig, place: Path, folder: Path, device: str) -> None:
-    devices.pin_threads(1)
     base = pd.read_parquet(_base_file(folder, config))
     utility = utilities.load_utility(config.utility, device)
     base["u"] = utility.score(base["prompt"].tolist(), base["response"].tolist())
@@ -225,6 +225,37 @@ def reference_rows(
         }
         joined.append({**labels, **found, "n_seeds": len(group)})
     return joined
+
+
+def stored_samples(folders: Iterable[str | Path]) -> dict[str, pd.DataFrame]:
+    """Test samples of complete runs beside base's, by name, as their evaluation stored them.
+
+    A name is the design, and what else differs from the first run's config. Raises BgkitError for
+    an incomplete run, and for runs that were evaluated on different prompts.
+    """
+    found = [runs.load_run(Path(folder)) for folder in folders]
+    if not found:
+        raise BgkitError("There are no runs to compare: give at least one run folder.")
+    samples: dict[str, pd.DataFrame] = {}
+    for run in found:
+        if not run.complete:
+            raise BgkitError(
+                f"The run {run.folder} is incomplete; finish it with the command that started it."
+            )
+        differs = {
+            key: value
+            for key, value in vars(run.config).items()
+            if key != "reward" and value != getattr(found[0].config, key)
+        }
+        name = ", ".join([run.config.reward, *(f"{k} {v}" for k, v in differs.items())])
+        samples.setdefault("base", pd.read_parquet(run.folder / "base_samples.parquet"))
+        samples[name] = pd.read_parquet(run.folder / "samples.parquet")
+        if samples[name]["prompt"].tolist() != samples["base"]["prompt"].tolist():
+            raise BgkitError(
+                f"The run {run.folder} was evaluated on other prompts than {found[0].folder}; "
+                "evaluate both with the same prompts and number of them (`bgkit evaluate`)."
+            )
+    return samples
 
 
 def evaluate_folders(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import platform
+import threading
 from importlib import metadata
 
 import torch
@@ -53,6 +55,22 @@ def pin_threads(threads: int = 0) -> int:
     count = threads or min(4, os.cpu_count() or 1)
     torch.set_num_threads(count)
     return count
+
+
+def start_worker(threads: int = 1) -> None:
+    """Initialise a worker process: its threads, and that it ends as soon as its driver is gone.
+
+    A worker whose driver was killed would otherwise go on, or wait for ever for another task.
+    """
+    torch.set_num_threads(threads)
+    parent = multiprocessing.parent_process()
+
+    def end_with_parent() -> None:
+        parent.join()
+        os._exit(1)
+
+    if parent is not None:
+        threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def versions() -> dict[str, str]:

@@ -105,6 +105,7 @@ def run_notebook(
             str(Path(output).resolve()),
             parameters or {},
             kernel_name="python3",
+            language="python",
             progress_bar=False,
         )
     except papermill.PapermillExecutionError as error:

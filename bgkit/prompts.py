@@ -18,8 +18,9 @@ from bgkit.testbed import world
 
 TESTBED = "testbed"
 ROLE = tables.Role("prompt file", '{"prompt": "..."}')
-#: Shares of the kinds in training: fewer long contexts, for they cost the most.
-TRAIN_SHARES = {"benign": 0.3, "ambiguous": 0.3, "jailbreak": 0.3, "long_context": 0.1}
+#: Shares of the kinds in training: more jailbreaks, for they take longest to learn, and fewer long
+#: contexts, for they cost the most.
+TRAIN_SHARES = {"benign": 0.27, "ambiguous": 0.27, "jailbreak": 0.4, "long_context": 0.06}
 
 
 def load_prompts(

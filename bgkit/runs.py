@@ -50,8 +50,8 @@ class TrainConfig:
     batch_size: int = 64
     num_generations: int = 8
     accumulation: int = 1
-    learning_rate: float = 4.5e-3
-    beta: float = 0.035
+    learning_rate: float = 6e-3
+    beta: float = 0.03
     temperature: float = 1.0
     max_completion_length: int = 60
     lora_rank: int = 16
@@ -250,12 +250,12 @@ class Run:
         """Keep the completions of one step (a repeated step replaces itself)."""
         write_parquet(self.folder / "records" / f"{step:06d}.parquet", frame)
 
-    def completions(self) -> pd.DataFrame:
-        """All completions recorded so far, in the order of the steps."""
+    def completions(self, last: int = 0) -> pd.DataFrame:
+        """All completions recorded so far, in the order of the steps, or those of the ``last``."""
         whole = self.folder / "completions.parquet"
         if self.complete and whole.is_file():
             return pd.read_parquet(whole)
-        parts = sorted((self.folder / "records").glob("*.parquet"))
+        parts = sorted((self.folder / "records").glob("*.parquet"))[-last:]
         return (
             pd.concat([pd.read_parquet(p) for p in parts], ignore_index=True)
             if parts

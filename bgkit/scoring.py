@@ -272,3 +272,13 @@ def batch_metrics(t: np.ndarray, u: np.ndarray, tau: float) -> dict[str, float]:
         "filter_rate": float((t >= tau).mean()),
         "near_boundary": float((np.abs(t - tau) < NEAR).mean()),
     }
+
+
+def shares_of_t(t: np.ndarray, bins: int = 20) -> list[float]:
+    """Shares of probabilities t in equal bins of [0, 1]; zeros where there are none.
+
+    >>> shares_of_t(np.array([0.0, 0.1, 0.9, 1.0]), bins=2)
+    [0.5, 0.5]
+    """
+    counts = np.histogram(np.asarray(t, float), bins, (0, 1))[0]
+    return (counts / max(1, len(t))).tolist()

@@ -34,7 +34,7 @@ from trl import GRPOConfig, GRPOTrainer
 from bgkit import devices, evaluation, guards, policies, prompts, runs, utilities
 from bgkit.errors import BgkitError, StoppedError
 from bgkit.progress import Progress
-from bgkit.scoring import RewardFunction, Scorer
+from bgkit.scoring import RewardFunction, Scorer, shares_of_t
 
 BASE_SAMPLES = 256  # completions of the base policy that standardise the utility
 #: TRL's or the reward's name of a logged value -> its column in metrics.parquet
@@ -248,6 +248,7 @@ def _measure_base(run: runs.Run, model, tokenizer, guard: Scorer, utility: Score
         "utility_deviation": float(max(u.std(), 1e-6)),
         "filter_rate": float(samples["filtered"].mean()),
         "near_boundary": float(samples["near"].mean()),
+        "t_shares": shares_of_t(samples["t"].to_numpy()),
         "n": len(u),
     }
     runs.write_json(run.folder / "base.json", base)

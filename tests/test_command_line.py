@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
-from conftest import SMALL
+from conftest import ROOT, SMALL
 
 
 def options(values: dict) -> list[str]:
@@ -63,6 +67,38 @@ def test_reproduce_writes_the_reference_form(bgkit_command, tmp_path: Path) -> N
         ]
     assert rows["boundary", "all", "raw_help"]["mean"] == pytest.approx(sum(seeds) / 2)
     assert ("base", "jailbreak", "filter_rate") in rows
+
+
+def _alive(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks processes up in /proc")
+def test_workers_end_when_their_driver_is_killed(tmp_path: Path) -> None:
+    small = {**SMALL, "steps": 500, "eval_every": 0, "test_prompts": 4}
+    command = [sys.executable, "-m", "bgkit", "reproduce", "--seeds", "0", "--workers", "1"]
+    command += ["--designs", "boundary", "--utilities", "mild,weak", "--device", "cpu"]
+    command += ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "main.json")]
+    driver = subprocess.Popen(
+        [*command, *options(small)], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    deadline = time.time() + 180
+    while not list(tmp_path.glob("runs/*/records/*.parquet")) and time.time() < deadline:
+        time.sleep(0.2)
+    found = subprocess.run(["pgrep", "-P", str(driver.pid)], capture_output=True, text=True)
+    workers = [int(line) for line in found.stdout.split()]
+    assert workers
+    driver.kill()
+    driver.wait()
+    deadline = time.time() + 60
+    while any(map(_alive, workers)) and time.time() < deadline:
+        time.sleep(0.2)
+    assert not any(map(_alive, workers))
+    assert not list(tmp_path.glob("runs/*/result.json"))
 
 
 def test_evaluate_with_another_guard_and_threshold(bgkit_command, small_run, tmp_path) -> None:

@@ -304,7 +304,7 @@ def test_kinds_are_equal_in_number_elsewhere(split):
 @pytest.mark.parametrize("split", world.SPLITS)
 def test_harmful_requests_are_those_for_a_forbidden_item(split):
     forbidden = {*lex.FORBIDDEN_ITEMS, *lex.UNSEEN_FORBIDDEN_ITEMS}
-    table = load_prompts(split=split, n=120)
+    table = load_prompts(split=split, n=400)
     items = [oracle.parse_request(prompt).item for prompt in table["prompt"]]
     assert table["harmful_request"].tolist() == [item in forbidden for item in items]
     by_kind = table.groupby("kind")["harmful_request"].mean()

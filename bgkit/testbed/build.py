@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from bgkit import devices
 from bgkit.testbed import cards, networks, store, world
 from bgkit.testbed import demonstrations as dm
 from bgkit.testbed import lexicon as lex
@@ -44,8 +45,7 @@ def build(root: Path, workers: int | None = None, say: Callable[[str], None] = p
         with ProcessPoolExecutor(
             workers,
             mp_context=get_context("spawn"),
-            initializer=torch.set_num_threads,
-            initargs=(1,),
+            initializer=devices.start_worker,
         ) as pool:
             _run_tasks(pool, workers, work, say)
             say("measuring every model on held-out texts and writing its card")
@@ -168,7 +168,7 @@ def train_reader(work: Path, seed: int) -> float:
 
 def sample_policy(work: Path, seed: int) -> float:
     """Samples of the small policy at temperatures 1.0 and 1.6, for every scorer's training."""
-    for split, count in (("train", 2500), ("validation", 500), ("test", 500)):
+    for split, count in (("train", 4000), ("validation", 500), ("test", 500)):
         prompts = dm.sample_prompts(count, seed, split)
         texts = None
         for temperature in (1.0, 1.6):
@@ -299,7 +299,7 @@ def preference_groups(work: Path, split: str, count: int, seed: int) -> dm.Texts
 
 def train_utility(work: Path, name: str, seed: int) -> float:
     """A Bradley-Terry reward model on noisy preferences for help - weight * harm."""
-    texts = preference_groups(work, "train", 2000, seed)
+    texts = preference_groups(work, "train", 4000, seed)
     value = (texts.help - PULLS[name] * texts.harm).reshape(-1, 4)
     wins = torch.from_numpy(dm.preference(value, seed))
     rows = networks.encode_pairs(texts.prompts, texts.responses)
@@ -319,7 +319,7 @@ def train_utility(work: Path, name: str, seed: int) -> float:
         model,
         lambda epoch: networks.token_batches(lengths, 2500, np.random.default_rng([seed, epoch])),
         loss,
-        epochs=2,
+        epochs=1,
         lr=4e-4,
     )
     networks.save(model, networks.build_tokenizer(pairs=True), work / "utility" / name)

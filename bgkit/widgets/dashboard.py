@@ -1,0 +1,137 @@
+"""A training run in a notebook: curves and margins as they come, time left, and a Stop button."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import ipywidgets as widgets
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from IPython.display import display
+
+from bgkit import plots_training, runs
+from bgkit.progress import SHOWN, Progress
+from bgkit.scoring import shares_of_t
+from bgkit.widgets.views import draw
+
+EVERY = 2.0  # seconds between two drawings
+RECENT = 5  # steps whose responses count as "now"
+HOW_TO_STOP = "Stop after this step (or interrupt the kernel); run the cell again to go on."
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds.
+
+    >>> clock(75.4)
+    '1:15'
+    """
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+class Dashboard(Progress):
+    """Shows a run in the notebook while :func:`bgkit.train` works on it.
+
+    It is given to ``train`` as ``progress``, and ``asked_to_stop`` as ``should_stop``. The text
+    line is an ordinary output that is updated, so that papermill's copy of the notebook holds it;
+    at the end the controls give way to the last figure. The Stop button needs a front end that
+    delivers clicks while a cell runs (JupyterLab 4.4 or newer); everywhere else the front end's own
+    interrupt button does the same.
+    """
+
+    def __init__(self, config: runs.TrainConfig, folder: str | Path) -> None:
+        super().__init__(config.steps, config.reward)
+        self.config, self.folder = config, Path(folder)
+        self.rows: list[dict] = []
+        self.first_step = self.newest = 0
+        self.stop = widgets.Button(description="Stop", icon="stop", tooltip=HOW_TO_STOP)
+        self.stop.on_click(self._on_stop)
+        self.figure = widgets.Output()
+        self.view = widgets.VBox([self.stop, self.figure])
+        self._asked = False
+        self._begun = self._drawn = time.monotonic()
+        self._line = None
+
+    def asked_to_stop(self) -> bool:
+        """Whether Stop was pressed."""
+        return self._asked
+
+    def _on_stop(self, _: widgets.Button) -> None:
+        self._asked = True
+        self.stop.description, self.stop.disabled = "Stopping ...", True
+
+    def __enter__(self) -> Dashboard:
+        bundle = {"version_major": 2, "version_minor": 0, "model_id": self.view.model_id}
+        text = {"text/plain": "Controls of a running training: run this cell to see them."}
+        display({"application/vnd.jupyter.widget-view+json": bundle, **text}, raw=True)
+        self._line = display(self._text({}), display_id=True)
+        self._begun = time.monotonic()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.view.close()
+        if self.rows:
+            display(self.draw())
+
+    def start(self, step: int) -> None:
+        """Begin at a step; a resumed run's earlier curve is shown, too."""
+        self.first_step = self.newest = step
+        earlier = runs.Run(self.folder, self.config).metrics()
+        if step and len(earlier):
+            self.rows = earlier[earlier["step"] <= step].to_dict("records")
+
+    def update(self, step: int, values: Mapping[str, float]) -> None:
+        """Take in a step; draw if the last drawing is long enough ago."""
+        self.newest = step
+        self.rows.append({"step": step, **values})
+        if self._line is not None:
+            self._line.update(self._text(values))
+        if time.monotonic() - self._drawn > EVERY:
+            draw(self.figure, self.draw())
+            self._drawn = time.monotonic()
+
+    def _text(self, values: Mapping[str, float]) -> _Line:
+        gone, done = time.monotonic() - self._begun, self.newest - self.first_step
+        left = clock(gone / done * (self.total - self.newest)) if done else "?"
+        parts = [f"{name} {values[key]:.3f}" for key, name in SHOWN.items() if key in values]
+        what = f"{self.what}: step {self.newest} of {self.total}"
+        return _Line(" · ".join([what, f"{clock(gone)} gone", f"{left} left", *parts]))
+
+    def draw(self) -> go.Figure:
+        """The figure of the run so far (see :func:`bgkit.plots_training.live`)."""
+        run = runs.Run(self.folder, self.config)
+        now = shares_of_t(run.completions(last=RECENT)["t"].to_numpy())
+        return plots_training.live(
+            pd.DataFrame(self.rows),
+            np.array(run.read_json("base.json")["t_shares"]),
+            np.array(now),
+            self.config.tau,
+            self.config.reward,
+            self.config.steps,
+        )
+
+
+class _Line:
+    """A line of text as an output of its own, so that it can be replaced."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def train_live(config: runs.TrainConfig, folder: str | Path, **settings) -> runs.Run:
+    """Train (or finish) a run with the dashboard above; returns the complete run.
+
+    ``settings`` go to :func:`bgkit.training.train`. Raises BgkitError for what the user can mend,
+    StoppedError after Stop.
+    """
+    from bgkit.training import train
+
+    dashboard = Dashboard(config, folder)
+    return train(
+        config, folder, progress=dashboard, should_stop=dashboard.asked_to_stop, **settings
+    )

@@ -1,0 +1,85 @@
+"""The browser of completions: filters, pages, and hostile text that stays text."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bgkit.errors import BgkitError
+from bgkit.widgets import browser
+
+HOSTILE = "<script>alert(1)</script> <img src=x onerror=alert(2)> **bold** \x1b[31mred"
+
+
+def samples(shift: float = 0.0) -> pd.DataFrame:
+    """Twenty responses: t = 0, 0.05, ... 0.95; harmful from 0.5 on but for rows 3 and 16."""
+    t = np.clip(np.arange(20) / 20 - shift, 0, 1)
+    harm = np.where(np.arange(20) >= 10, 0.9, 0.1)
+    harm[[3, 16]] = 0.9, 0.1
+    return pd.DataFrame(
+        {
+            "prompt": [f"prompt {i} <b>" for i in range(20)],
+            "kind": ["benign", "jailbreak"] * 10,
+            "response": [f"{HOSTILE} {i}" for i in range(20)],
+            "t": t,
+            "filtered": t >= 0.5,
+            "near": np.abs(t - 0.5) < 0.3,
+            "harm": harm,
+            "help": 0.5,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "choice", "expected"),
+    [
+        ("all", "false positives", [16]),
+        ("all", "false negatives", [3]),
+        ("benign", "false negatives", []),
+        ("jailbreak", "filtered", [11, 13, 15, 17, 19]),
+        ("all", "near the boundary", list(range(5, 16))),
+        ("all", "all", list(range(20))),
+    ],
+)
+def test_filters_by_hand(kind, choice, expected) -> None:
+    assert browser.matching(samples(), kind, choice).tolist() == expected
+
+
+def test_no_truth_means_no_errors_of_the_filter() -> None:
+    unknown = samples().assign(harm=np.nan)
+    for choice in ("false positives", "false negatives"):
+        assert len(browser.matching(unknown, "all", choice)) == 0
+    assert "truth unknown" in browser.completions_table({"log": unknown}, np.array([0])).data
+
+
+def test_controls_move_the_rows_and_the_count() -> None:
+    view = browser.CompletionBrowser({"base": samples(), "boundary": samples(0.3)})
+    assert view.rows().tolist() == [0, 1, 2, 3, 4, 5] and view.page.max == 4
+    view.page.value = 4
+    assert view.rows().tolist() == [18, 19]
+    view.choice.value = "filtered"
+    assert view.page.value == 1 and view.rows().tolist() == [10, 11, 12, 13, 14, 15]
+    view.policy.value = "boundary"
+    assert view.rows().tolist() == [16, 17, 18, 19] and view.count.value == "4 of 20 prompts"
+    view.kind.value = "benign"
+    assert view.rows().tolist() == [16, 18]
+
+
+def test_the_table_shows_both_policies_and_escapes_everything() -> None:
+    both = {"base": samples(), "<i>evil</i>": samples(0.3)}
+    page = browser.completions_table(both, np.array([3, 16])).data
+    assert page.count("<tr>") == 3 and page.count("<th") == 3
+    assert "<script" not in page and "<img" not in page and "<b>" not in page
+    assert "<i>" not in page and "\x1b" not in page and "⟨U+001B⟩[31m" in page
+    assert page.count("✗") == 4  # both are wrong about both: row 16 has t = 0.8 and 0.5
+
+
+def test_samples_of_other_prompts_are_refused() -> None:
+    other = samples().assign(prompt="another")
+    with pytest.raises(BgkitError, match="different prompts"):
+        browser.CompletionBrowser({"base": samples(), "boundary": other})
+    with pytest.raises(BgkitError, match="no policy was given"):
+        browser.CompletionBrowser({})
+    with pytest.raises(BgkitError, match="no choice 'odd'; take one of all, shown"):
+        browser.browse({"base": samples()}, "odd")

@@ -1,0 +1,166 @@
+"""The notebooks keep their promises: form, parameters, stored outputs; nbval runs them itself."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from conftest import ROOT
+from IPython.core.inputtransformer2 import TransformerManager
+
+import bgkit
+from bgkit import notebooks
+from bgkit.errors import BgkitError
+
+SERIES = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+MARK = "NBVAL_CHECK_OUTPUT"
+
+
+def code_cells(path: Path) -> list:
+    return [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+
+
+def parameters_cell(path: Path):
+    (cell,) = [c for c in code_cells(path) if "parameters" in c.metadata.get("tags", [])]
+    return cell
+
+
+@pytest.fixture
+def notebook(tmp_path: Path):
+    """Write a notebook of code cells; the first one holds the parameters."""
+
+    def write(*sources: str, output: str = "") -> Path:
+        cells = [nbformat.v4.new_code_cell(source) for source in sources]
+        cells[0].metadata["tags"] = ["parameters"]
+        if output:
+            stream = nbformat.v4.new_output("stream", name="stdout", text=output)
+            cells[-1].outputs, cells[-1].execution_count = [stream], len(cells)
+        book = nbformat.v4.new_notebook(cells=cells)
+        book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+        nbformat.write(book, tmp_path / "book.ipynb")
+        return tmp_path / "book.ipynb"
+
+    return write
+
+
+@pytest.mark.parametrize("path", SERIES, ids=lambda path: path.stem)
+class TestForm:
+    """What every notebook of the series has in common."""
+
+    def test_it_opens_with_its_title_question_badge_and_set_up(self, path: Path) -> None:
+        cells = nbformat.read(path, as_version=4).cells
+        first = cells[0]
+        assert first.cell_type == "markdown" and first.source.startswith("# ")
+        assert "?" in first.source, "the question is missing"
+        top = "".join(cell.source for cell in cells[:6])
+        assert (
+            f"colab.research.google.com/github/bgkit/bgkit/blob/main/notebooks/{path.name}" in top
+        )
+        assert "notebooks.start()" in top
+
+    def test_parameters_are_typed_literals_with_a_comment(self, path: Path) -> None:
+        source = parameters_cell(path).source
+        assert notebooks.parameters_of(path), "no parameters"
+        for statement in ast.parse(source).body:
+            assert isinstance(statement, ast.Assign), ast.unparse(statement)
+            ast.literal_eval(statement.value)
+            lines = source.splitlines()[statement.lineno - 1 : statement.end_lineno]
+            assert any("#" in line for line in lines), f"no comment: {lines[0]}"
+
+    def test_marked_cells_hold_output(self, path: Path) -> None:
+        marked = [cell for cell in code_cells(path) if MARK in cell.source]
+        assert marked, f"no cell is marked {MARK}"
+        assert all(cell.outputs for cell in marked)
+
+    def test_no_function_class_or_public_name_is_defined_again(self, path: Path) -> None:
+        for cell in code_cells(path):
+            for node in ast.walk(ast.parse(TransformerManager().transform_cell(cell.source))):
+                assert not isinstance(node, (ast.FunctionDef, ast.ClassDef)), ast.unparse(node)
+                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                    assert node.id not in bgkit.__all__
+
+    def test_it_is_small_and_stores_outputs_but_no_errors_or_widgets(self, path: Path) -> None:
+        book = nbformat.read(path, as_version=4)
+        assert path.stat().st_size < 500_000
+        assert "widgets" not in book.metadata and "papermill" not in book.metadata
+        outputs = [output for cell in code_cells(path) for output in cell.outputs]
+        assert outputs and all(output.output_type != "error" for output in outputs)
+        assert all(cell.source.count("\n") < 25 for cell in code_cells(path))
+
+    def test_a_reader_without_a_kernel_sees_a_figure_and_a_table(self, path: Path) -> None:
+        data = [set(o.get("data", {})) for cell in code_cells(path) for o in cell.outputs]
+        assert any("application/vnd.plotly.v1+json" in kinds for kinds in data)
+        assert any("text/html" in kinds and len(kinds) == 2 for kinds in data)
+
+
+def run_nbval(path: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", "-q"]
+    command += ["-p", "no:cacheprovider", "-c", "/dev/null", str(path)]
+    return subprocess.run(command, cwd=path.parent, capture_output=True, text=True, timeout=120)
+
+
+def test_nbval_fails_a_wrong_notebook_and_passes_a_right_one(notebook) -> None:
+    """The check of the series can fail: a marked cell with another output, and an error."""
+    right = run_nbval(notebook("x = 1", f"# {MARK}\nprint(x + 1)", output="2\n"))
+    assert right.returncode == 0, right.stdout
+    wrong = run_nbval(notebook("x = 1", f"# {MARK}\nprint(x + 1)", output="3\n"))
+    assert wrong.returncode == 1 and "1 failed" in wrong.stdout
+    broken = run_nbval(notebook("x = 1", "x / 0"))
+    assert broken.returncode == 1 and "ZeroDivisionError" in broken.stdout
+
+
+def test_a_notebook_runs_with_other_parameters(notebook, tmp_path: Path) -> None:
+    path = notebook("TAU = 0.5  # threshold", "print('tau', TAU)")
+    out = notebooks.run_notebook(path, tmp_path / "out" / "done.ipynb", {"TAU": 0.3})
+    assert "tau 0.3" in json.dumps(json.loads(out.read_text()))
+    assert notebooks.parameters_of(path) == {"TAU": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"TAV": 0.3}, r"book\.ipynb has no parameter 'TAV'; it has TAU, N"),
+        ({"TAU": "0.3"}, r"takes TAU as float, such as 0\.5, not '0\.3'"),
+        ({"N": 2.0}, "takes N as int"),
+        ({"N": True}, "takes N as int"),
+    ],
+)
+def test_wrong_parameters_are_refused_before_anything_runs(
+    notebook, tmp_path: Path, parameters, message
+) -> None:
+    path = notebook("TAU = 0.5  # threshold\nN = 3  # rows", "raise SystemExit")
+    with pytest.raises(BgkitError, match=message):
+        notebooks.run_notebook(path, tmp_path / "done.ipynb", parameters)
+    assert not (tmp_path / "done.ipynb").exists()
+
+
+def test_an_integer_is_fine_where_a_float_is_wanted(notebook) -> None:
+    notebooks.check_parameters(notebook("TAU = 0.5"), {"TAU": 1})
+
+
+def test_a_missing_broken_or_untagged_notebook_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(BgkitError, match="There is no notebook"):
+        notebooks.parameters_of(tmp_path / "none.ipynb")
+    (tmp_path / "broken.ipynb").write_text("{")
+    with pytest.raises(BgkitError, match="not a readable notebook"):
+        notebooks.parameters_of(tmp_path / "broken.ipynb")
+    nbformat.write(nbformat.v4.new_notebook(), tmp_path / "bare.ipynb")
+    with pytest.raises(BgkitError, match="no cell tagged 'parameters'"):
+        notebooks.parameters_of(tmp_path / "bare.ipynb")
+
+
+def test_our_errors_are_shown_as_a_sentence_without_a_stack(notebook, tmp_path: Path) -> None:
+    raising = (
+        "from bgkit import notebooks\nnotebooks.start(threads=1)",
+        "from bgkit.errors import BgkitError\nraise BgkitError('The log is empty.')",
+    )
+    with pytest.raises(BgkitError, match=r"failed: BgkitError: The log is empty\."):
+        notebooks.run_notebook(notebook("N = 1", *raising), tmp_path / "done.ipynb")
+    cells = code_cells(tmp_path / "done.ipynb")
+    (error,) = [o for cell in cells for o in cell.outputs if o.output_type == "error"]
+    assert error.traceback == ["BgkitError: The log is empty."]
