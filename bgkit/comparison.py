@@ -6,7 +6,7 @@ import datetime
 import itertools
 import shlex
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from multiprocessing import get_context
@@ -200,17 +200,25 @@ def _rows_of(place: Path) -> list[dict]:
     return [{**row, "seed": run.config.seed} for row in run.read_json("result.json")["rows"]]
 
 
-def reference_rows(rows: list[dict]) -> list[dict]:
-    """Rows of several seeds joined into mean and Student's t interval over the seeds."""
+def reference_rows(
+    rows: list[dict],
+    ranges: Mapping[str, tuple[float, float]] = REFERENCE_METRICS,
+    settings: Iterable[str] = (),
+) -> list[dict]:
+    """Rows of several seeds joined into mean and Student's t interval over the seeds.
+
+    ``ranges`` maps the metrics to keep to their lowest and highest value. ``settings`` names
+    further columns of ``rows`` that tell runs apart, beside those of the reference table.
+    """
     frame = pd.DataFrame(rows)
-    frame = frame[frame["metric"].isin(list(REFERENCE_METRICS))]
-    keys = ["design", "utility", "scale", "guard", "tau", "kind", "metric"]
+    frame = frame[frame["metric"].isin(list(ranges))]
+    keys = ["design", "utility", "scale", "guard", "tau", *settings, "kind", "metric"]
     # base is sampled once for every design of a seed; its copies are equal
     frame = frame.drop_duplicates([*keys, "seed"])
     joined = []
     for values, group in frame.groupby(keys, sort=False):
         labels = dict(zip(keys, values, strict=True))
-        low, high = REFERENCE_METRICS[labels["metric"]]
+        low, high = ranges[labels["metric"]]
         interval = over_seeds(group["mean"].to_numpy(), low, high)
         found = {
             name: None if value != value else value for name, value in interval._asdict().items()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import ipywidgets as widgets
 import plotly.graph_objects as go
-from IPython.display import HTML, display
+from IPython.display import HTML, DisplayHandle, display
 
 STATIC = "Run this notebook to use the controls; below is the view's first state."
 
@@ -35,9 +35,17 @@ def show(widget: widgets.Widget, *static: go.Figure | HTML | object) -> None:
     """Display a view, and its first state as figures, tables or HTML that need no kernel."""
     view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
     display({"application/vnd.jupyter.widget-view+json": view, "text/plain": STATIC}, raw=True)
-    handles = [display(thing, display_id=True) for thing in static]
+    handles = [_with_handle(thing) for thing in static]
     for control in controls_of(widget):
         _once_touched(control, handles)
+
+
+def _with_handle(thing: object) -> DisplayHandle:
+    """Display something so that it can be replaced later."""
+    # a figure displays itself and drops the handle; its bundle does not
+    if isinstance(thing, go.Figure) and (bundle := thing._repr_mimebundle_()):
+        return display(bundle, raw=True, display_id=True)
+    return display(thing, display_id=True)
 
 
 def _once_touched(control: widgets.Widget, handles: Sequence) -> None:

@@ -1,0 +1,367 @@
+"""Results of many settings as one long table: from the shipped results, or from run folders.
+
+A table of ablations has one row per setting, kind of prompt and metric:
+
+* ``design``, ``utility``, ``scale``, ``guard``, ``tau`` and, where runs differ in more, a column
+  for each such key of their configs (``margin_weight``, ``beta``, ...): the setting;
+* ``seed``: the seed as text, or ``all`` for the mean over seeds;
+* ``kind``: a kind of prompt, or ``all``; ``metric``; ``mean``, ``low``, ``high``;
+* ``n_seeds``: the seeds behind the row; ``interval``: what ``low`` to ``high`` is, ``seeds``
+  (Student's t over seeds: how much another training run would differ), ``prompts`` (bootstrap over
+  the test prompts of one run, which is blind to that), or ``none``.
+
+``base`` is the untrained policy behind the same guard; it stands in every setting.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bgkit import runs
+from bgkit.errors import BgkitError
+from bgkit.testbed import store
+
+SETTING = ("design", "utility", "scale", "guard", "tau")
+KEYS = (*SETTING, "kind", "metric")
+NUMBERS = ("mean", "low", "high")
+#: What a figure can spread out: the setting, and these.
+AXES = (*SETTING, "seed", "kind")
+#: Natural orders; other values follow in the order of the alphabet, numbers in theirs.
+ORDERS = {
+    "design": ("base", "filter_avoidance", "boundary", "compound"),
+    "utility": ("aligned", "mild", "weak", "blind"),  # the pull over the boundary, rising
+    "scale": ("tiny", "small", "large"),
+    "kind": ("all", "benign", "ambiguous", "jailbreak", "long_context"),
+    "seed": ("all",),
+    "metric": tuple(
+        "system_help system_harm near_boundary filter_rate false_negative false_positive "
+        "raw_help raw_harm kl".split()
+    ),
+}
+#: Keys of a config that say how a run was watched, not what it did.
+WATCHING = ("eval_every", "eval_prompts", "save_every", "judge")
+UNTOLD = "not told"
+_LABELLED = {"reward": "design", "policy": "scale", "utility": "utility", "guard": "guard"}
+_LABELLED |= {"tau": "tau", "seed": "seed"}
+
+
+def reference_path() -> Path:
+    """Where the shipped reference results lie."""
+    return store.data_folder() / "reference" / "main.json"
+
+
+def load_table(*sources: str | Path) -> pd.DataFrame:
+    """The table of ablations of results files (.json) and run folders, in any number.
+
+    A source is a results file (as ``python -m bgkit reproduce`` and :func:`write_table` make it), a
+    run folder, or a folder that holds run folders; without a source, the shipped reference
+    results. Raises BgkitError for a source that is missing, empty, broken or of another version,
+    for an incomplete run, and for a setting that two sources hold.
+    """
+    paths = [Path(source) for source in sources] or [reference_path()]
+    files = [path for path in paths if path.suffix == ".json"]
+    folders = [path for path in paths if path.suffix != ".json"]
+    tables = [read_results(path) for path in files]
+    if folders:
+        tables.append(read_runs(folders))
+    table = pd.concat(tables, ignore_index=True) if len(tables) > 1 else tables[0]
+    for column in set(settings_of(table)) - set(AXES):
+        # a source whose runs do not differ in this key does not tell it
+        table[column] = table[column].astype(object).where(table[column].notna(), UNTOLD)
+    return _in_order(_without_doubles(table, paths))
+
+
+def read_results(path: str | Path) -> pd.DataFrame:
+    """The table of one results file; see :func:`load_table` for the errors."""
+    path = Path(path)
+    if not path.is_file():
+        if path == reference_path():
+            raise BgkitError(
+                f"There are no reference results at {path}: `make reproduce` computes them (about "
+                "an hour on two cores); or give run folders of your own as sources."
+            )
+        raise BgkitError(f"There is no results file {path}; check the path.")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BgkitError(f"{path} is not a readable results file ({error}); restore it.") from error
+    rows = found.get("rows") if isinstance(found, dict) else None
+    if not (isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)):
+        raise BgkitError(f"{path} holds no list 'rows' of results; give another file.")
+    table = _checked(pd.DataFrame(rows), f"The results file {path}")
+    if "n_seeds" not in table:
+        table["n_seeds"] = 1
+    if "seed" not in table:
+        table["seed"] = "all"
+    if "interval" not in table:
+        kinds = table["n_seeds"].map(lambda n: "seeds" if n > 1 else "prompts")
+        table["interval"] = kinds.where(table["low"].notna(), "none")
+    return _tidy(table)
+
+
+def read_runs(folders: Iterable[str | Path]) -> pd.DataFrame:
+    """The table of complete runs: each seed, and the mean over the seeds of each setting.
+
+    A folder is a run's or holds runs' folders. Rows of one seed keep the bootstrap interval over
+    prompts; rows ``all`` of several seeds have Student's t interval over them
+    (:func:`bgkit.comparison.reference_rows`), those of a single seed are its own. See
+    :func:`load_table` for the errors.
+    """
+    found = [runs.load_run(place) for folder in folders for place in find_runs(folder)]
+    differing = _differing(found)
+    rows = [row for run in found for row in _rows_of(run, differing)]
+    single = pd.DataFrame(rows).assign(n_seeds=1, interval="prompts")
+    # base is measured with every design of a seed; its copies are equal
+    single = single.drop_duplicates([*KEYS, *differing, "seed"])
+    joined = _joined(rows, differing)
+    alone = joined["n_seeds"] == 1
+    keys = [*KEYS, *differing]
+    own = joined.loc[alone, keys].merge(single.drop(columns="seed"), on=keys)
+    table = pd.concat([joined[~alone], own], ignore_index=True).assign(seed="all")
+    return _tidy(pd.concat([table, single], ignore_index=True))
+
+
+def _joined(rows: list[dict], differing: list[str]) -> pd.DataFrame:
+    # imported here, as it brings the training stack, which reading results does not need
+    from bgkit.comparison import REFERENCE_METRICS, reference_rows
+
+    ranges = {row["metric"]: (-float("inf"), float("inf")) for row in rows}
+    shares = ("brier", "ece", "judge_system_harm", "judge_system_help")
+    ranges |= dict.fromkeys(shares, (0.0, 1.0)) | REFERENCE_METRICS
+    return pd.DataFrame(reference_rows(rows, ranges, differing)).assign(interval="seeds")
+
+
+def find_runs(folder: str | Path) -> list[Path]:
+    """The run folders of a folder: itself, or those directly in it; BgkitError if there is none."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise BgkitError(f"There is no folder {folder}; check the path.")
+    if (folder / "config.json").is_file():
+        return [folder]
+    found = sorted(path.parent for path in folder.glob("*/config.json"))
+    if not found:
+        raise BgkitError(
+            f"The folder {folder} holds no run (no config.json in it or one level below); train "
+            "one there, or give another folder."
+        )
+    return found
+
+
+def _differing(found: list[runs.Run]) -> list[str]:
+    """Keys in which configs differ, beyond those that are columns anyway."""
+    configs = [asdict(run.config) for run in found]
+    names = [name for name in configs[0] if name not in _LABELLED and name not in WATCHING]
+    differing = [name for name in names if len({config[name] for config in configs}) > 1]
+    seen: dict[tuple, Path] = {}
+    for run, config in zip(found, configs, strict=True):
+        setting = tuple(config[name] for name in (*_LABELLED, *differing))
+        if setting in seen:
+            raise BgkitError(
+                f"The runs {seen[setting]} and {run.folder} have the same setting and the same "
+                "seed; leave one of them out."
+            )
+        seen[setting] = run.folder
+    return differing
+
+
+def _rows_of(run: runs.Run, differing: list[str]) -> list[dict]:
+    if not run.complete:
+        raise BgkitError(
+            f"The run {run.folder} is incomplete; finish it with the command that started it, or "
+            "leave it out."
+        )
+    rows = run.read_json("result.json").get("rows")
+    if not (isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)):
+        raise BgkitError(
+            f"The run {run.folder} was made by another version of bgkit (its result.json has no "
+            "'rows'); use that version to read it, or train it again."
+        )
+    what = f"The result.json of the run {run.folder}, made by another version of bgkit,"
+    table = _checked(pd.DataFrame(rows), what)
+    more = {name: getattr(run.config, name) for name in differing}
+    table = table[[*KEYS, *NUMBERS]].assign(**more, seed=str(run.config.seed))
+    return table.to_dict("records")
+
+
+def _checked(table: pd.DataFrame, what: str) -> pd.DataFrame:
+    """The table with numbers as numbers; raises BgkitError where one or a column is missing."""
+    if missing := [column for column in (*KEYS, *NUMBERS) if column not in table]:
+        raise BgkitError(
+            f"{what} lacks the column(s) {', '.join(missing)}; give results of this version."
+        )
+    try:
+        numbers = table[list(NUMBERS)].astype(float)
+    except (TypeError, ValueError) as error:
+        raise BgkitError(f"{what} holds a mean, low or high that is no number: {error}.") from error
+    if numbers["mean"].isna().any():
+        raise BgkitError(f"{what} holds a row without a mean; remove it.")
+    return table.assign(**numbers)
+
+
+def _tidy(table: pd.DataFrame) -> pd.DataFrame:
+    more = [c for c in table if c not in (*KEYS, *NUMBERS, "seed", "n_seeds", "interval", "n")]
+    columns = [*SETTING, *more, "seed", "kind", "metric", *NUMBERS, "n_seeds", "interval"]
+    return table[columns].astype({"seed": str, "n_seeds": int}).reset_index(drop=True)
+
+
+def settings_of(table: pd.DataFrame) -> list[str]:
+    """The columns of a table that a figure can spread out: :data:`AXES` and what runs differ in."""
+    fixed = {*AXES, "metric", *NUMBERS, "n_seeds", "interval"}
+    return [*AXES, *(column for column in table if column not in fixed)]
+
+
+def values_of(table: pd.DataFrame, column: str) -> list:
+    """The values of a column in their natural order (:data:`ORDERS`); BgkitError if unknown.
+
+    >>> values_of(pd.DataFrame({"utility": ["blind", "mine", "mild"]}), "utility")
+    ['mild', 'blind', 'mine']
+    """
+    if column not in table:
+        known = ", ".join(settings_of(table))
+        raise BgkitError(f"The table has no column {column!r}; choose one of {known}.")
+    order = ORDERS.get(column, ())
+    found = list(pd.unique(table[column]))
+    first = [value for value in order if value in found]
+    rest = [value for value in found if value not in order]
+    numbers = all(isinstance(value, int | float) or str(value).isdigit() for value in rest)
+    return first + sorted(rest, key=float if numbers else str)
+
+
+def _without_doubles(table: pd.DataFrame, paths: list[Path]) -> pd.DataFrame:
+    keys = [*settings_of(table), "metric"]
+    doubles = table[table.duplicated(keys)]
+    if doubles.empty:
+        return table
+    one = doubles.iloc[0]
+    setting = ", ".join(f"{key} {one[key]}" for key in keys)
+    raise BgkitError(
+        f"The sources {', '.join(map(str, paths))} hold the same result twice ({setting}); "
+        "leave one of them out."
+    )
+
+
+def _in_order(table: pd.DataFrame, first: Iterable[str] = ()) -> pd.DataFrame:
+    columns = list(dict.fromkeys([*first, *settings_of(table), "metric"]))
+    ranks = {column: {v: i for i, v in enumerate(values_of(table, column))} for column in columns}
+    places = pd.DataFrame({column: table[column].map(ranks[column]) for column in columns})
+    return table.loc[places.sort_values(columns, kind="stable").index].reset_index(drop=True)
+
+
+def select(
+    table: pd.DataFrame, metric: str, where: Mapping[str, Any] | None = None
+) -> pd.DataFrame:
+    """The rows of one metric with the values that ``where`` gives to columns, in natural order.
+
+    Raises BgkitError for an unknown metric, column or value, with the known ones, and if the
+    combination was not measured.
+
+    >>> select(pd.DataFrame({"metric": ["kl", "kl"], "seed": ["all", "0"]}), "kl", {"seed": "0"})
+      metric seed
+    0     kl    0
+    """
+    metrics = values_of(table, "metric")
+    if metric not in metrics:
+        raise BgkitError(f"The table has no metric {metric!r}; choose one of {', '.join(metrics)}.")
+    chosen = table[table["metric"] == metric]
+    for column, value in (where or {}).items():
+        known = values_of(table, column)
+        if value not in known:
+            raise BgkitError(
+                f"The table has no {column} {value!r}; choose one of {', '.join(map(str, known))}."
+            )
+        chosen = chosen[chosen[column] == value]
+    if chosen.empty:
+        told = ", ".join(f"{column} {value}" for column, value in (where or {}).items())
+        raise BgkitError(f"'{metric}' was not measured for {told}; choose another combination.")
+    return chosen.reset_index(drop=True)
+
+
+def fixed_values(
+    table: pd.DataFrame, spread: Iterable[str], where: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What a figure that spreads out some columns holds every other column at.
+
+    Columns of ``where`` have its values. Without one, kind and seed are ``all`` where the table has
+    that; another column must have a single value. Raises BgkitError where it has several: a mean
+    over settings is not made silently.
+    """
+    spread, chosen = list(spread), dict(where or {})
+    for column in (*spread, *chosen):
+        values_of(table, column)
+    for column in settings_of(table):
+        if column in chosen or column in spread:
+            continue
+        known = values_of(table, column)
+        if column in ("kind", "seed") and "all" in known:
+            chosen[column] = "all"
+        elif len(known) > 1:
+            raise BgkitError(
+                f"The table has several values of {column} ({', '.join(map(str, known))}): put it "
+                f"on an axis, or choose one with where={{{column!r}: ...}}."
+            )
+    return chosen
+
+
+def interval_words(rows: pd.DataFrame) -> str:
+    """What the intervals of some rows are, for a figure's note.
+
+    >>> interval_words(pd.DataFrame({"interval": ["seeds", "seeds"], "n_seeds": [3, 3]}))
+    '95 % intervals over 3 seeds (Student t)'
+    """
+    parts = []
+    over = rows[rows["interval"] == "seeds"]["n_seeds"]
+    if len(over):
+        counts = f"{over.min()}" if over.min() == over.max() else f"{over.min()} to {over.max()}"
+        parts.append(f"over {counts} seeds (Student t)")
+    if (rows["interval"] == "prompts").any():
+        parts.append("over the prompts of one seed (bootstrap), blind to how seeds differ")
+    if not parts:
+        return "no intervals: one seed each, without those over prompts"
+    return "95 % intervals " + "; some ".join(parts)
+
+
+def numbers(
+    table: pd.DataFrame,
+    metric: str,
+    x: str = "utility",
+    colour: str = "design",
+    panels: str = "",
+    where: Mapping[str, Any] | None = None,
+) -> pd.DataFrame:
+    """A metric as text, "mean [low, high]": one line per ``colour``, one column per ``x``.
+
+    ``panels`` puts its values in front of the lines. Settings that were not measured are "–".
+    Errors as in :func:`select` and :func:`fixed_values`.
+    """
+    lines = [column for column in dict.fromkeys((panels, colour)) if column and column != x]
+    rows = select(table, metric, fixed_values(table, (*lines, x), where))
+    cells: dict[tuple, dict[Any, str]] = {}
+    for row in _in_order(rows, lines).to_dict("records"):
+        ends = "" if pd.isna(row["low"]) else f" [{row['low']:.3f}, {row['high']:.3f}]"
+        line = cells.setdefault(tuple(row[column] for column in lines), {})
+        line[row[x]] = f"{row['mean']:.3f}{ends}"
+    columns = values_of(rows, x)
+    wide = pd.DataFrame(
+        [[*key, *(cell.get(value, "–") for value in columns)] for key, cell in cells.items()],
+        columns=[*lines, *columns],
+    )
+    return wide.set_index(lines) if lines else wide.set_axis([metric])
+
+
+def write_table(
+    path: str | Path, table: pd.DataFrame, about: Mapping[str, Any] | None = None
+) -> Path:
+    """Write a table as a results file that :func:`load_table` reads again; returns the path.
+
+    ``about`` stands beside the rows (command, machine, versions, ...). Raises BgkitError if the
+    file can not be written.
+    """
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    runs.write_json(Path(path), {**(about or {}), "rows": rows})
+    return Path(path)

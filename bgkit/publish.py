@@ -1,0 +1,192 @@
+"""Execute a notebook for the repository, so that it reads well where nothing can run.
+
+``python -m bgkit.publish notebooks/*.ipynb`` runs each notebook from top to bottom with its
+defaults and stores what it shows, without widget states, times or versions, so that a second run
+changes nothing but what a reader sees. Beside every Plotly figure it puts a picture of it: GitHub,
+nbviewer and nbconvert draw no Plotly, they show the picture; JupyterLab, VS Code and Colab show
+the figure. The pictures need Playwright (extra ``test``) and Chromium.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import struct
+import sys
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import nbformat
+import numpy as np
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from plotly.offline import get_plotlyjs
+
+from bgkit.errors import BgkitError
+from bgkit.runs import write_atomically
+
+PLOTLY = "application/vnd.plotly.v1+json"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+WIDTH = 840  # pixels, about the width of a notebook's output
+TIMEOUT = 900  # seconds for one cell
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+_PAGE = "<!doctype html><meta charset='utf-8'><body style='margin:0'><div id='figure'></div>"
+#: Draws a figure and returns its width, its height, and its pixels (RGBA) as base64.
+_DRAW = """async ([text, width]) => {
+  const figure = JSON.parse(text), place = document.getElementById('figure');
+  Plotly.purge(place);
+  await Plotly.newPlot(place, figure.data, {...figure.layout, width}, {staticPlot: true});
+  const height = place._fullLayout.height, picture = new Image();
+  picture.src = await Plotly.toImage(place, {format: 'png', width, height, scale: 1});
+  await picture.decode();
+  const canvas = Object.assign(document.createElement('canvas'), {width, height});
+  const pen = canvas.getContext('2d');
+  pen.drawImage(picture, 0, 0);
+  let bytes = '';
+  for (const byte of pen.getImageData(0, 0, width, height).data) bytes += String.fromCharCode(byte);
+  return [width, height, btoa(bytes)];
+}"""
+
+
+def chromium() -> str:
+    """Path of Chromium (``BGKIT_CHROMIUM`` overrides it); raises BgkitError where there is none."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = os.environ.get("BGKIT_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if not found:
+        raise BgkitError(
+            "Pictures of figures need Chromium: install your system's package, or set "
+            "BGKIT_CHROMIUM to its path."
+        )
+    return found
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """A PNG of pixels (height, width, 4: RGBA, uint8) in at most 256 colours.
+
+    A figure has few colours beside the shades of its edges: the 256 most frequent ones are kept,
+    others go to the nearest, and the file is a quarter of a full one.
+
+    >>> png(np.zeros((2, 3, 4), np.uint8))[:8]
+    b'\\x89PNG\\r\\n\\x1a\\n'
+    """
+    height, width, _ = pixels.shape
+    flat = np.where(pixels[..., 3:] == 0, 0, pixels).reshape(-1, 4)  # unseen colours are one
+    colours, which, counts = np.unique(flat, axis=0, return_inverse=True, return_counts=True)
+    kept = np.argsort(-counts, kind="stable")[:256]
+    apart = np.abs(colours[:, None].astype(int) - colours[kept].astype(int)).sum(2)
+    places = apart.argmin(1).astype(np.uint8)[which.reshape(height, width)]
+    lines = np.concatenate([np.zeros((height, 1), np.uint8), places], axis=1)  # filter 0: none
+    parts = {
+        b"IHDR": struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0),
+        b"PLTE": colours[kept, :3].tobytes(),
+        b"tRNS": colours[kept, 3].tobytes(),
+        b"IDAT": zlib.compress(lines.tobytes(), 9),
+        b"IEND": b"",
+    }
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in parts.items()
+    )
+
+
+def stills(figures: Sequence[dict], width: int = WIDTH) -> list[bytes]:
+    """A PNG of each figure (as Plotly's dictionary), on a transparent ground.
+
+    ``width`` in pixels; heights are the figures' own. Raises BgkitError without Chromium or
+    Playwright.
+    """
+    if not figures:
+        return []
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError as error:
+        raise BgkitError("Pictures of figures need Playwright: install bgkit[test].") from error
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": width, "height": 900}, offline=True)
+        page.set_content(_PAGE)
+        page.add_script_tag(content=get_plotlyjs())
+        found = []
+        for figure in figures:
+            columns, rows, pixels = page.evaluate(_DRAW, [json.dumps(figure), width])
+            flat = np.frombuffer(base64.b64decode(pixels), np.uint8)
+            found.append(png(flat.reshape(rows, columns, 4)))
+        browser.close()
+    return found
+
+
+def add_stills(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Put a picture beside every stored Plotly figure, in place; returns the notebook."""
+    outputs = [
+        output["data"]
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if PLOTLY in output.get("data", {})
+    ]
+    pictures = stills([data[PLOTLY] for data in outputs])
+    for data, picture in zip(outputs, pictures, strict=True):
+        data["image/png"] = base64.b64encode(picture).decode()
+    return notebook
+
+
+def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Take out what a run leaves beside its outputs, in place; returns the notebook.
+
+    Times, versions, papermill's and the widgets' metadata go; tags stay. A widget without its
+    state would only show an error, so the text that stands for it is what is kept.
+    """
+    notebook.metadata = nbformat.from_dict(METADATA)
+    for cell in notebook.cells:
+        tags = cell.metadata.get("tags")
+        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+        for output in cell.get("outputs", []):
+            output.get("data", {}).pop(WIDGET, None)
+    return notebook
+
+
+def publish(path: str | Path) -> Path:
+    """Execute a notebook where it lies and store its outputs and pictures; returns its path.
+
+    Raises BgkitError for a file that is no notebook or a cell that fails (the file is then as it
+    was), and the errors of :func:`stills`.
+    """
+    path = Path(path)
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except Exception as error:  # nbformat raises what its JSON and schema readers raise
+        raise BgkitError(f"{path} is not a readable notebook: {error}") from error
+    where = {"metadata": {"path": str(path.resolve().parent)}}
+    more = {"timeout": TIMEOUT, "kernel_name": "python3", "store_widget_state": False}
+    client = NotebookClient(notebook, resources=where, **more)
+    try:
+        client.execute()
+    except CellExecutionError as error:
+        raise BgkitError(f"A cell of {path.name} failed: {error.ename}: {error.evalue}") from error
+    text = nbformat.writes(add_stills(tidy(notebook))) + "\n"
+    write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"))
+    return path
+
+
+def main(paths: Sequence[str]) -> int:
+    """Publish notebooks; prints a line for each and returns the exit status."""
+    if not paths:
+        print("usage: python -m bgkit.publish NOTEBOOK...", file=sys.stderr)
+        return 2
+    for path in paths:
+        try:
+            size = publish(path).stat().st_size
+        except BgkitError as error:
+            print(f"bgkit: {error}", file=sys.stderr)
+            return 2
+        print(f"{path}: {size / 1000:.0f} kB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,100 @@
+"""A table of ablations under menus: which metric, over what, in which colours and panels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ipywidgets as widgets
+import pandas as pd
+import plotly.graph_objects as go
+
+from bgkit import ablations, plots, plots_ablations
+from bgkit.widgets import controls
+
+#: Where a table has several values of a column that no axis shows, these are taken first.
+USUAL = {
+    "design": "boundary",
+    "utility": "mild",
+    "scale": "small",
+    "guard": "default",
+    "tau": 0.5,
+    "seed": "all",
+    "kind": "all",
+}
+NONE = ""
+
+
+def first_choices(table: pd.DataFrame, **wanted: Any) -> dict[str, Any]:
+    """What the menus show first: ``metric``, ``x``, ``colour``, ``panels``, and every slice.
+
+    A slice is a column with several values; it has the usual one (all prompts, the mean over
+    seeds, ...) or the first, and is used while no axis shows the column. ``wanted`` overrides any.
+    Raises BgkitError for a column or value that the table does not have.
+    """
+    several = [c for c in ablations.settings_of(table) if len(ablations.values_of(table, c)) > 1]
+    spread = [c for c in several if c not in ("design", "seed", "kind")] or ["design"]
+    metrics = ablations.values_of(table, "metric")
+    x = "utility" if "utility" in spread else spread[0]
+    chosen = {"metric": metrics[0], "x": x, "colour": "design", "panels": NONE}
+    for column in several:
+        known = ablations.values_of(table, column)
+        chosen[column] = USUAL[column] if USUAL.get(column) in known else known[0]
+    chosen |= wanted
+    for name in ("x", "colour", "panels"):
+        if chosen[name] != NONE:
+            ablations.values_of(table, chosen[name])
+    ablations.select(table, chosen["metric"])
+    for column in set(chosen) - {"metric", "x", "colour", "panels"}:
+        ablations.select(table, chosen["metric"], {column: chosen[column]})
+    return chosen
+
+
+def ablation_view(table: pd.DataFrame, **wanted: Any) -> tuple[go.Figure, pd.DataFrame]:
+    """One metric over one setting (see :func:`bgkit.plots_ablations.ablation`), and its numbers.
+
+    ``wanted`` are choices as in :func:`first_choices`. Raises BgkitError for a choice that the
+    table does not have.
+    """
+    chosen = first_choices(table, **wanted)
+    metric, x, colour, panels = (chosen.pop(name) for name in ("metric", "x", "colour", "panels"))
+    where = {name: value for name, value in chosen.items() if name not in (x, colour, panels)}
+    fig = plots_ablations.ablation(table, metric, x, colour, panels, where)
+    return fig, ablations.numbers(table, metric, x, colour, panels, where)
+
+
+def ablation_explorer(table: pd.DataFrame, *, drawn: bool = True, **wanted: Any) -> widgets.VBox:
+    """Menus for metric, axes and slices above :func:`ablation_view`.
+
+    Columns with a single value are not offered; a slice is greyed out while its column is on an
+    axis. ``wanted`` are the first choices, errors as in :func:`first_choices`. ``drawn`` False
+    leaves the figure out until a menu is used; a notebook that is to be read without a kernel has
+    ``views.show(ablation_explorer(table, drawn=False), *ablation_view(table))``.
+    """
+    chosen = first_choices(table, **wanted)
+    slices = [name for name in chosen if name not in ("metric", "x", "colour", "panels")]
+    axes = [(plots.label(name), name) for name in dict.fromkeys(["design", *slices])]
+    axes += [
+        (plots.label(chosen[n]), chosen[n]) for n in ("x", "colour") if chosen[n] not in slices
+    ]
+    axes = list(dict.fromkeys(axes))
+    metrics = [(plots.named(name), name) for name in ablations.values_of(table, "metric")]
+    menus = {
+        "metric": ("metric", metrics),
+        "x": ("from left to right", axes),
+        "colour": ("colours", axes),
+        "panels": ("panels", [("one panel", NONE), *axes]),
+    }
+    for name in slices:
+        known = ablations.values_of(table, name)
+        menus[name] = (f"only {plots.label(name)}", [(str(v).replace("_", " "), v) for v in known])
+    found = {name: controls.choice(*menus[name], chosen[name]) for name in menus}
+
+    def grey_out(_: object = None) -> None:
+        used = [found[name].value for name in ("x", "colour", "panels")]
+        for name in slices:
+            found[name].disabled = name in used
+
+    for name in ("x", "colour", "panels"):
+        found[name].observe(grey_out, "value")
+    grey_out()
+    return controls.above(found, lambda **values: ablation_view(table, **values), drawn)

@@ -1,0 +1,133 @@
+"""The costs of both errors and the guard's calibration under sliders: formula and measurement.
+
+Each view has two functions: ``..._view`` computes what is shown from plain values (its defaults
+are the sliders' first positions), ``..._explorer`` puts the sliders above it. A notebook shows both
+with ``views.show(explorer(..., drawn=False), *view(...))``, so that a reader without a kernel sees
+the first state.
+"""
+
+from __future__ import annotations
+
+import ipywidgets as widgets
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from bgkit import plots_risk, risk
+from bgkit.errors import BgkitError
+from bgkit.widgets import controls
+
+COSTS = {"min": 0.5, "max": 10.0, "step": 0.5}
+
+
+def risk_view(
+    t: np.ndarray,
+    *,
+    cost_fn: float = 1.0,
+    cost_fp: float = 1.0,
+    temperature: float = 1.0,
+    shift: float = 0.0,
+) -> tuple[go.Figure, pd.DataFrame]:
+    """The curve of expected cost over t (see :func:`bgkit.plots_risk.risk_curve`), and its numbers.
+
+    The table tells the threshold that trusts the guard and the cheapest one, how high the expected
+    cost rises there, and what 100 responses like ``t`` (n,) cost with either.
+    """
+    setting = (cost_fn, cost_fp, temperature, shift)
+    found = risk.filter_cost(t, *setting)
+    ends = risk.expected_cost([np.nextafter(found.tau, 0), found.tau], found.tau, *setting)
+    rows = {
+        "threshold that trusts the guard, tau": found.tau,
+        "cheapest threshold": found.best_tau,
+        "highest expected cost of a verdict, at tau": ends.max(),
+        "lowest possible cost there": ends.min(),
+        "cost of 100 responses, threshold tau": 100 * found.at_tau,
+        "cost of 100 responses, cheapest threshold": 100 * found.at_best,
+        "lost by miscalibration": 100 * found.lost,
+    }
+    table = pd.DataFrame({"value": rows}).round(3)
+    return plots_risk.risk_curve(t, *setting), table
+
+
+def risk_explorer(
+    t: np.ndarray,
+    *,
+    cost_fn: float = 1.0,
+    cost_fp: float = 1.0,
+    temperature: float = 1.0,
+    shift: float = 0.0,
+    drawn: bool = True,
+) -> widgets.VBox:
+    """Sliders for both costs and for the guard's calibration, above :func:`risk_view`.
+
+    Costs go from 0.5 to 10; temperature from 0.25 (timid) to 4 (overconfident), shift from -3
+    (trusting) to 3 (alarmed). ``drawn`` False leaves the figure out until a slider is moved. Raises
+    BgkitError for a start outside of these.
+    """
+    wanted = {
+        "cost_fn": controls.slider("cost of harmful, shown", cost_fn, **COSTS),
+        "cost_fp": controls.slider("cost of safe, filtered", cost_fp, **COSTS),
+        "temperature": controls.slider(
+            "temperature (1: calibrated)", temperature, min=0.25, max=4.0, step=0.25
+        ),
+        "shift": controls.slider("shift (0: calibrated)", shift, min=-3.0, max=3.0, step=0.25),
+    }
+    return controls.above(wanted, lambda **chosen: risk_view(t, **chosen), drawn)
+
+
+def measured_view(
+    samples: pd.DataFrame,
+    *,
+    cost_fn: float = 1.0,
+    cost_fp: float = 1.0,
+    bins: int = 10,
+    kind: str = "all",
+) -> tuple[go.Figure, pd.DataFrame]:
+    """Measured errors and costs (see :func:`bgkit.plots_risk.measured_risk`), and a table of zones.
+
+    The threshold is the one that the costs ask for. The table has the zones near the boundary and
+    far from it (:func:`bgkit.risk.risk_by_zone`), each rate with its 95% interval. Raises
+    BgkitError for a kind that the samples lack, and the errors of those functions.
+    """
+    tau = risk.best_threshold(cost_fn, cost_fp)
+    chosen = _of_kind(samples, kind)
+    figure = plots_risk.measured_risk(chosen, tau, cost_fn, cost_fp, bins)
+    return figure, risk.zone_table(chosen, tau, cost_fn, cost_fp)
+
+
+def _of_kind(samples: pd.DataFrame, kind: str) -> pd.DataFrame:
+    if kind == "all":
+        return samples
+    known = list(pd.unique(samples["kind"])) if "kind" in samples else []
+    if kind not in known:
+        raise BgkitError(
+            f"The samples have no prompts of kind {kind!r}; choose one of "
+            f"{', '.join(['all', *map(str, known)])}."
+        )
+    return samples[samples["kind"] == kind]
+
+
+def measured_explorer(
+    samples: pd.DataFrame,
+    *,
+    cost_fn: float = 1.0,
+    cost_fp: float = 1.0,
+    bins: int = 10,
+    kind: str = "all",
+    drawn: bool = True,
+) -> widgets.VBox:
+    """Sliders for both costs and the bins, and the kind of prompt, above :func:`measured_view`.
+
+    ``drawn`` False leaves the figure out until a control is moved. Raises BgkitError for a start
+    outside of the sliders or a kind that the samples lack.
+    """
+    known = list(pd.unique(samples["kind"])) if "kind" in samples else []
+    _of_kind(samples, kind)  # says in one sentence what is wrong with a start
+    names = [("all", "all"), *((str(name).replace("_", " "), name) for name in known)]
+    wanted = {
+        "cost_fn": controls.slider("cost of harmful, shown", cost_fn, **COSTS),
+        "cost_fp": controls.slider("cost of safe, filtered", cost_fp, **COSTS),
+        "bins": controls.slider("bins of t", bins, min=4, max=20, step=1),
+        "kind": controls.choice("kind of prompt", names, kind),
+    }
+    return controls.above(wanted, lambda **chosen: measured_view(samples, **chosen), drawn)
