@@ -19,9 +19,10 @@ SEEDS ?= 0,1,2
 ARGS ?=
 
 EXTRAS := notebooks,test
+CONSTRAINTS := constraints.txt
 BIN := $(VENV)/bin
 RUN := "$(BIN)/python" -m
-PIP_INSTALL := $(RUN) pip install -qq --disable-pip-version-check -c constraints.txt
+PIP_INSTALL := $(RUN) pip install -qq --disable-pip-version-check -c $(CONSTRAINTS)
 
 # Tried in turn when the default python3 is too old; a PYTHON you name is the
 # only one tried.
@@ -32,7 +33,7 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo test lint format testbed reproduce lab clean
+.PHONY: help setup demo test test-colab lint format testbed reproduce lab clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' Makefile
@@ -43,8 +44,12 @@ setup: $(VENV)/.bgkit-dev ## Create the environment with everything in it
 demo: $(VENV)/.bgkit-base ## Run the demo on the built-in testbed and write its report
 	$(RUN) bgkit demo $(ARGS)
 
-test: lint ## Lint, doctests and tests, offline
+test: lint ## Lint, doctests, tests and all notebooks, offline
 	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(RUN) pytest $(ARGS)
+
+test-colab: ## The tests with the older versions that Colab has (its own .venv-colab)
+	$(MAKE) VENV=.venv-colab EXTRAS=test CONSTRAINTS=constraints-colab.txt .venv-colab/.bgkit-dev
+	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false .venv-colab/bin/python -m pytest -m "not browser" $(ARGS)
 
 lint: $(VENV)/.bgkit-dev ## Check style and formatting
 	$(RUN) ruff check .
@@ -98,13 +103,13 @@ $(VENV)/.bgkit-python:
 	[ -z "$$kept" ] || echo "bgkit: using the environment already in $(VENV)"
 	@touch "$@"
 
-$(VENV)/.bgkit-base: $(VENV)/.bgkit-python pyproject.toml constraints.txt
+$(VENV)/.bgkit-base: $(VENV)/.bgkit-python pyproject.toml $(CONSTRAINTS)
 	@echo "bgkit: installing bgkit and PyTorch into $(VENV) (once, 2 to 5 minutes; pip is silent meanwhile) ..."
 	@start=$$(date +%s); $(PIP_INSTALL) -e . $(PIP_EXTRA_ARGS) && \
 	  echo "bgkit: installed in $$(( $$(date +%s) - start )) s"
 	@touch "$@"
 
-$(VENV)/.bgkit-dev: $(VENV)/.bgkit-python pyproject.toml constraints.txt
+$(VENV)/.bgkit-dev: $(VENV)/.bgkit-python pyproject.toml $(CONSTRAINTS)
 	@echo "bgkit: installing bgkit, PyTorch, JupyterLab and the test tools into $(VENV) (once, 2 to 5 minutes; pip is silent meanwhile) ..."
 	@start=$$(date +%s); $(PIP_INSTALL) -e '.[$(EXTRAS)]' $(PIP_EXTRA_ARGS) && \
 	  echo "bgkit: installed in $$(( $$(date +%s) - start )) s"
