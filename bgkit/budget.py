@@ -28,7 +28,8 @@ from bgkit.runs import TrainConfig, make_config
 from bgkit.scoring import TOKENS_PER_BATCH
 from bgkit.shapes import FLOAT32, Shape, shape_of
 
-SPARE = 1.2  # of a phase's memory, at the high end: blocks that an allocator can not reuse
+SPARE = 1.3  # of a phase's memory, at the high end: blocks that an allocator can not reuse
+ASSUMED = (50, 100)  # tokens of prompts, usual and long, where they are not known yet
 CONTEXT = 0.7e9  # bytes of a CUDA context and its libraries
 TILE = (4096, 32_768)  # tokens and vocabulary of TRL's tile
 #: Shares of a machine's speed at matrix products that a model reaches: (slow, quick).
@@ -136,7 +137,8 @@ class Plan:
     guard: Shape
     utility: Shape
     machine: Machine
-    prompt_tokens: int  # of the longest prompt in a batch, template included
+    usual_tokens: int  # of a prompt, template included: what time depends on
+    long_tokens: int  # of a long prompt, to which its batch is padded: what memory depends on
 
     @property
     def width(self) -> int:
@@ -154,14 +156,17 @@ class Plan:
         return FLOAT32 if self.config.lora_rank else self.width
 
 
-def make_plan(config: TrainConfig, machine: Machine | None = None, prompt_tokens: int = 60) -> Plan:
+def make_plan(
+    config: TrainConfig, machine: Machine | None = None, lengths: tuple[int, int] = ASSUMED
+) -> Plan:
     """A plan with the shapes of the models that a config names; ``machine`` None measures this one.
+
+    ``lengths`` of prompts are those of :func:`tokens_of`.
 
     Raises BgkitError where a shape can not be read (see :func:`bgkit.shapes.shape_of`).
     """
-    names = {"policy": config.policy, "guard": config.guard, "utility": config.utility}
-    found = {group: shape_of(group, name) for group, name in names.items()}
-    return Plan(config, **found, machine=machine or this_machine(), prompt_tokens=prompt_tokens)
+    found = (shape_of(group, getattr(config, group)) for group in ("policy", "guard", "utility"))
+    return Plan(config, *found, machine or this_machine(), *lengths)
 
 
 def memory(plan: Plan) -> pd.DataFrame:
@@ -182,11 +187,11 @@ def memory(plan: Plan) -> pd.DataFrame:
 def _parts(plan: Plan, share: float) -> dict[tuple[str, str], float]:
     """Bytes of every part, for completions of a share of the longest length."""
     c, p, width = plan.config, plan.policy, plan.width
-    length = plan.prompt_tokens + max(1, round(share * c.max_completion_length))
+    length = plan.long_tokens + max(1, round(share * c.max_completion_length))
     micro = c.batch_size // c.accumulation
     trainable = lora_parameters(p, c.lora_rank)
     reference = p.parameters * width if c.beta and not c.lora_rank else 0
-    most = PROMPT_TOKENS_PER_BATCH // (plan.prompt_tokens + c.max_completion_length)
+    most = PROMPT_TOKENS_PER_BATCH // (plan.long_tokens + c.max_completion_length)
     sampled = max(c.batch_size, min(c.test_prompts, most))
     head = p.vocabulary * p.hidden * FLOAT32 if not c.lora_rank else 0
     return {
@@ -213,13 +218,12 @@ def _parts(plan: Plan, share: float) -> dict[tuple[str, str], float]:
 
 
 def forward_flops(shape: Shape, tokens: float, length: float) -> float:
-    """2 N a token, and 4 * layers * query * length / 2 for attention over half a text on average.
+    """2 N a token, and 2 * layers * query * length for attention over half a text on average.
 
-    Kaplan et al. 2020 (arXiv 2001.08361), table 1; N without the embedding's table, as looking up
-    is no product (its transpose, the output's product, is counted where there is one).
+    Kaplan et al. 2020 (arXiv 2001.08361), table 1; N are the weights of the layers' products, that
+    is, without embeddings and without the output over the vocabulary.
     """
-    body = shape.parameters - shape.vocabulary * shape.hidden
-    return tokens * (2 * body + 2 * shape.layers * shape.query * length)
+    return tokens * (2 * shape.products + 2 * shape.layers * shape.query * length)
 
 
 def step_time(plan: Plan) -> pd.DataFrame:
@@ -243,7 +247,7 @@ def step_time(plan: Plan) -> pd.DataFrame:
 def _times(plan: Plan, share: float, reached: float) -> dict[str, float]:
     c, p, m = plan.config, plan.policy, plan.machine
     new = max(1, round(share * c.max_completion_length))
-    length = plan.prompt_tokens + new
+    length = plan.usual_tokens + new
     tokens = c.batch_size * length
     speed, launch = reached * m.flops, p.layers * m.launch
     head = 2 * p.vocabulary * p.hidden
@@ -252,7 +256,7 @@ def _times(plan: Plan, share: float, reached: float) -> dict[str, float]:
     forward = forward_flops(p, tokens, length) + head * c.batch_size * new
     passes = (2 if c.lora_rank else 3) + plan.checkpoints
     return {
-        "sampling": forward_flops(p, c.batch_size * plan.prompt_tokens, length) / speed
+        "sampling": forward_flops(p, c.batch_size * plan.usual_tokens, length) / speed
         + new * token,
         "scoring": sum(
             forward_flops(shape, tokens, length) / speed + shape.layers * m.launch
@@ -266,13 +270,16 @@ def _times(plan: Plan, share: float, reached: float) -> dict[str, float]:
 # --- What is shown ---------------------------------------------------------------------------
 
 
-def tokens_of(prompts: pd.Series, template: int = 20) -> int:
-    """About how many tokens a long prompt has: four characters each at the 95th percentile.
+def tokens_of(prompts: pd.Series, template: int = 20) -> tuple[int, int]:
+    """About how many tokens prompts have, on average and at the 95th percentile.
 
-    >>> tokens_of(pd.Series(["a" * 40] * 99 + ["a" * 4000]))
-    30
+    A token is taken as four characters, as in English text; ``template`` tokens frame a prompt.
+
+    >>> tokens_of(pd.Series(["a" * 40] * 80 + ["a" * 400] * 20))
+    (48, 120)
     """
-    return template + round(prompts.str.len().quantile(0.95) / 4)
+    lengths = prompts.str.len() / 4
+    return template + round(lengths.mean()), template + round(lengths.quantile(0.95))
 
 
 def verdict(plan: Plan) -> str:
@@ -291,7 +298,7 @@ def verdict(plan: Plan) -> str:
     return f"An estimate for {plan.machine.name}: it {fits}; about {time_} of computing."
 
 
-def overview(prompt_tokens: int = 60) -> pd.DataFrame:
+def overview(lengths: tuple[int, int] = ASSUMED) -> pd.DataFrame:
     """Every preset on the machine it names: models, download, peak memory and computing time.
 
     The preset for a CPU is left without a time, for CPUs differ too much to assume one.
@@ -299,7 +306,7 @@ def overview(prompt_tokens: int = 60) -> pd.DataFrame:
     rows = {}
     for name, preset in PRESETS.items():
         machine = GPUS.get(preset["machine"]) or Machine("cpu", 1e11, 1e10, 0, 4)
-        plan = make_plan(make_config(choose(name)), machine, prompt_tokens)
+        plan = make_plan(make_config(choose(name)), machine, lengths)
         peak, whole = memory(plan).iloc[-1], step_time(plan).iloc[-1]
         shapes = (plan.policy, plan.guard, plan.utility)
         stored = sum(shape.stored for shape in shapes if "/" in shape.name) / 1e9

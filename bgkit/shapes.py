@@ -35,7 +35,8 @@ FLOAT32 = 4  # bytes
 class Shape:
     """A model as numbers. Widths are values per token; ``linears`` is sum(in + out) over the linear
     layers that LoRA adapts, so that an adapter of rank r has r * linears parameters (Hu et al.
-    2021, arXiv 2106.09685: B A with A (r, in) and B (out, r)).
+    2021, arXiv 2106.09685: B A with A (r, in) and B (out, r)). ``products`` are the weights of these
+    layers: each takes part in one multiplication per token.
 
     ``stored`` are the bytes of its weight files. ``written_out`` says that attention scores
     (heads, length, length) are kept in memory, for the architecture has no fused kernel (DeBERTa).
@@ -51,6 +52,7 @@ class Shape:
     intermediate: int
     vocabulary: int
     linears: int
+    products: int
     stored: int
     written_out: bool = False
 
@@ -93,6 +95,7 @@ def from_config(config: PretrainedConfig, group: str, name: str, stored: int = 0
     text = config.get_text_config()
     heads = text.num_attention_heads
     size = getattr(text, "head_dim", None) or text.hidden_size // heads
+    linears = _linears(model)
     parameters = sum(weight.numel() for weight in model.parameters())
     return Shape(
         name=name,
@@ -104,18 +107,19 @@ def from_config(config: PretrainedConfig, group: str, name: str, stored: int = 0
         key_value=(getattr(text, "num_key_value_heads", None) or heads) * size,
         intermediate=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
         vocabulary=text.vocab_size,
-        linears=_linears(model),
+        linears=sum(sum(weight.shape) for weight in linears),
+        products=sum(weight.numel() for weight in linears),
         stored=stored or FLOAT32 * parameters,
         written_out=model.config._attn_implementation == "eager",
     )
 
 
-def _linears(model: PreTrainedModel) -> int:
-    """sum(in + out) over what PEFT calls ``all-linear``: every linear layer but the output's."""
+def _linears(model: PreTrainedModel) -> list[torch.nn.Parameter]:
+    """Weights of what PEFT calls ``all-linear``: every linear layer but the output's."""
     last = model.get_output_embeddings()
     kinds = (torch.nn.Linear, Conv1D)
     found = [module for module in model.modules() if isinstance(module, kinds)]
-    return sum(sum(module.weight.shape) for module in found if module is not last)
+    return [module.weight for module in found if module is not last]
 
 
 def from_count(parameters: int, name: str, vocabulary: int = 128_000) -> Shape:
