@@ -8,7 +8,6 @@ read; for the presets' models nothing is, their shapes lie in :data:`bgkit.prese
 from __future__ import annotations
 
 import json
-import logging
 import math
 import struct
 from dataclasses import dataclass
@@ -35,8 +34,8 @@ FLOAT32 = 4  # bytes
 class Shape:
     """A model as numbers. Widths are values per token; ``linears`` is sum(in + out) over the linear
     layers that LoRA adapts, so that an adapter of rank r has r * linears parameters (Hu et al.
-    2021, arXiv 2106.09685: B A with A (r, in) and B (out, r)). ``products`` are the weights of these
-    layers: each takes part in one multiplication per token.
+    2021, arXiv 2106.09685: B A with A (r, in) and B (out, r)). ``products`` are the weights of
+    these layers: each takes part in one multiplication per token.
 
     ``stored`` are the bytes of its weight files. ``written_out`` says that attention scores
     (heads, length, length) are kept in memory, for the architecture has no fused kernel (DeBERTa).
@@ -85,7 +84,6 @@ def from_config(config: PretrainedConfig, group: str, name: str, stored: int = 0
     ``stored`` 0 takes float32 weights.
     """
     auto = AutoModelForCausalLM if group == "policy" else AutoModelForSequenceClassification
-    logging.getLogger("transformers").setLevel(logging.ERROR)
     try:
         with torch.device("meta"):
             model = auto.from_config(config)
@@ -126,7 +124,8 @@ def from_count(parameters: int, name: str, vocabulary: int = 128_000) -> Shape:
     """A guess at the shape of a decoder of which only the number of parameters is known.
 
     Kaplan et al. 2020 (arXiv 2001.08361): about 12 * layers * hidden^2 parameters beside the
-    embeddings; hidden = 128 * layers, as in Llama's 7B and 70B; four query heads for each key.
+    embeddings; hidden = 128 * layers, as in Llama's 7B, in heads of 128; four of them share a key.
+    Put it into a plan with ``dataclasses.replace(plan, policy=from_count(...))``.
 
     >>> guess = from_count(8_000_000_000, "a model of 8B")
     >>> guess.hidden, guess.layers, guess.key_value
@@ -135,11 +134,20 @@ def from_count(parameters: int, name: str, vocabulary: int = 128_000) -> Shape:
     layers = max(1, round((parameters / (12 * 128**2)) ** (1 / 3)))
     hidden = 128 * layers
     wide = math.ceil(8 * hidden / 3)  # a gated feed-forward: 3 * hidden * wide = 8 * hidden^2
-    linears = layers * (6 * hidden + 2 * (hidden + hidden // 4) + 3 * (hidden + wide) - 2 * hidden)
     return Shape(
-        name, parameters, hidden, layers, max(1, hidden // 128), hidden, hidden // 4, wide,
-        vocabulary, linears, 2 * parameters,
-    )  # fmt: skip
+        name=name,
+        parameters=parameters,
+        hidden=hidden,
+        layers=layers,
+        heads=layers,
+        query=hidden,
+        key_value=hidden // 4,
+        intermediate=wide,
+        vocabulary=vocabulary,
+        linears=layers * (4 * hidden + 2 * (hidden + hidden // 4) + 3 * (hidden + wide)),
+        products=12 * layers * hidden**2,
+        stored=2 * parameters,
+    )
 
 
 def _from_folder(folder: Path, group: str, name: str) -> Shape:
