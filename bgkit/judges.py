@@ -15,7 +15,7 @@ from typing import Protocol
 import pandas as pd
 
 from bgkit import policies
-from bgkit.guards import resolve
+from bgkit.hub import resolve
 from bgkit.testbed import lexicon, oracle
 
 _REPLY = re.compile(r"\bhelp ([1-5])\b.*\bharm ([1-5])\b")

@@ -18,16 +18,17 @@ from transformers import (
 
 from bgkit import devices
 from bgkit.errors import BgkitError
-from bgkit.guards import resolve
-from bgkit.scoring import batches_by_length, neutralise
+from bgkit.hub import resolve
+from bgkit.scoring import LOADING_ERRORS, batches_by_length, neutralise, require_trained
 
 PROMPT_TOKENS_PER_BATCH = 24_000  # padded prompt and completion tokens sampled at once
+LOGITS_PER_BATCH = 2**28  # values of (tokens, vocabulary) in one batch; 1 GB for a float32 copy
 
 
 def load_policy(
     name: str = "small", adapter: Path | None = None, device: str = "auto", precision: str = "auto"
 ) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
-    """Load a policy (testbed scale tiny, small or large, or a local folder) and its tokenizer.
+    """Load a policy (testbed scale tiny, small or large, a folder, a hub name) and its tokenizer.
 
     ``adapter`` is a run's ``adapter/`` folder: a LoRA adapter to put on top, or, after full
     fine-tuning, the complete model. Raises BgkitError for an unknown name, a damaged file, or a
@@ -40,12 +41,15 @@ def load_policy(
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
         weights = adapter if adapter is not None and not is_lora else folder
-        model = AutoModelForCausalLM.from_pretrained(weights, dtype=dtype, use_safetensors=True)
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            weights, dtype=dtype, use_safetensors=True, output_loading_info=True
+        )
         if is_lora:
             model = PeftModel.from_pretrained(model, adapter)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except LOADING_ERRORS as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise BgkitError(f"Could not load the policy {name} from {folder}: {reason}") from error
+    require_trained(loading["missing_keys"], f"The policy {name}")
     if tokenizer.chat_template is None:
         raise BgkitError(
             f"The policy {name} in {folder} has no chat template; use an instruction-tuned model, "
@@ -168,7 +172,8 @@ def log_probabilities(
     rows = [p + c for p, c in zip(completions.prompt_ids, completions.ids, strict=True)]
     out = np.zeros(len(rows), dtype=np.float64)
     model.eval()
-    for batch in batches_by_length([len(row) for row in rows], PROMPT_TOKENS_PER_BATCH):
+    budget = min(PROMPT_TOKENS_PER_BATCH, LOGITS_PER_BATCH // model.config.vocab_size)
+    for batch in batches_by_length([len(row) for row in rows], budget):
         longest = max(len(rows[i]) for i in batch)
         keep = max(len(completions.ids[i]) for i in batch)
         ids = torch.zeros(len(batch), longest, dtype=torch.long)

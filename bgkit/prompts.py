@@ -1,4 +1,4 @@
-"""Prompt sets as tables: the testbed's splits, and local files.
+"""Prompt sets as tables: the testbed's splits, local files, and sets on the hub.
 
 A prompt table has the columns ``prompt_id`` (str), ``kind`` (str), ``prompt`` (str), and, where it
 is known, ``harmful_request`` (bool).
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bgkit import tables
+from bgkit import hub, tables
 from bgkit.errors import BgkitError
 from bgkit.testbed import world
 
@@ -26,13 +26,15 @@ TRAIN_SHARES = {"benign": 0.27, "ambiguous": 0.27, "jailbreak": 0.4, "long_conte
 def load_prompts(
     name: str = TESTBED, split: str = "train", n: int | None = None, seed: int = 0
 ) -> pd.DataFrame:
-    """Load ``n`` prompts: ``testbed`` or the path of a CSV, JSONL or Parquet file.
+    """Load ``n`` prompts: ``testbed``, a CSV, JSONL or Parquet file, a folder, or a set on the hub.
 
     The testbed draws them from ``split`` (train, validation, test, shift): in train with
     :data:`TRAIN_SHARES`, elsewhere with as many of each kind; default 256. A file needs a column
     ``prompt`` and may have ``kind``, ``prompt_id`` and ``harmful_request``; its rows are used in
-    their order, or a sample of ``n`` of them. A file has no splits.
-    Raises BgkitError for an unknown name or split, ``n`` below 1, and for a file without usable
+    their order, or a sample of ``n`` of them. A file has no splits; a folder holds one file for
+    each (``train.csv``, ``validation.csv``, ``test.csv``, or another ending); of a set on the hub
+    (:mod:`bgkit.hub`) the split of this name is taken, or its only one.
+    Raises BgkitError for an unknown name or split, ``n`` below 1, and for a set without usable
     prompts.
     """
     if n is not None and n < 1:
@@ -43,16 +45,33 @@ def load_prompts(
                 f"The testbed has no split {split!r}; choose one of {', '.join(world.SPLITS)}."
             )
         return _from_testbed(split, n or 256, seed)
-    path = Path(name)
-    if not path.is_file():
+    path, on_hub = Path(name).expanduser(), hub.parse(name)
+    if path.is_dir():
+        path = _file_of(path, split)
+    if path.is_file():
+        table = _complete(tables.read_table(path, ROLE), path)
+    elif on_hub is not None:
+        table = _complete(hub.read_table(on_hub, split), Path(on_hub.repository))
+    else:
         raise BgkitError(
-            f"There is no prompt set {name!r}: use 'testbed' or the path of a .csv, .jsonl or "
-            ".parquet file with a column 'prompt'."
+            f"There is no prompt set {name!r}: use 'testbed', a hub name (owner/name), or the path "
+            "of a .csv, .jsonl or .parquet file with a column 'prompt'."
         )
-    table = _complete(tables.read_table(path, ROLE), path)
     if n is not None and n < len(table):
         table = table.sample(n, random_state=seed).sort_index().reset_index(drop=True)
     return table
+
+
+def _file_of(folder: Path, split: str) -> Path:
+    """The file of a split in a folder of prompt files."""
+    endings = (".csv", ".jsonl", ".parquet")
+    found = [path for ending in endings if (path := folder / f"{split}{ending}").is_file()]
+    if len(found) != 1:
+        raise BgkitError(
+            f"There is no prompt set in the folder {folder}: it must hold one file of the split "
+            f"{split!r} ({split}.csv, .jsonl or .parquet), not {len(found)}."
+        )
+    return found[0]
 
 
 def _from_testbed(split: str, n: int, seed: int) -> pd.DataFrame:

@@ -7,13 +7,14 @@ scored once, the rest in batches of like length under a token budget.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import pandas as pd
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from bgkit import rewards
@@ -21,6 +22,8 @@ from bgkit.errors import BgkitError
 from bgkit.rewards import NEAR
 
 TOKENS_PER_BATCH = 16_000  # padded tokens in one forward pass
+#: What transformers raises for a folder that it can not load (a missing package among it).
+LOADING_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError)
 
 
 class Scorer(Protocol):
@@ -133,6 +136,21 @@ class SequenceScorer:
         return self.read(self.model(**inputs).logits.float()).cpu().numpy()
 
 
+def require_trained(missing: Collection[str], name: str) -> None:
+    """Raise BgkitError if weights are missing: they would be random, and so would every score.
+
+    >>> require_trained([], "guard g")
+    >>> require_trained(["classifier.weight"], "guard g")
+    Traceback (most recent call last):
+    bgkit.errors.BgkitError: guard g has no weights for classifier.weight: it is not a model ...
+    """
+    if missing:
+        raise BgkitError(
+            f"{name} has no weights for {sorted(missing)[0]}: it is not a model of this kind that "
+            "was trained, and what is missing would be random; choose another one."
+        )
+
+
 def load_sequence_scorer(
     folder: str | Path,
     read: Callable[[torch.Tensor], torch.Tensor],
@@ -145,17 +163,18 @@ def load_sequence_scorer(
     """Load a classifier with ``labels`` outputs; raises BgkitError if it can not be loaded."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True
+        model, loading = AutoModelForSequenceClassification.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except LOADING_ERRORS as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise BgkitError(f"Could not load {name} from {folder}: {reason}") from error
     if model.config.num_labels != labels:
         raise BgkitError(
             f"{name} in {folder} has {model.config.num_labels} labels, but {labels} are needed; "
             "it is another kind of model."
         )
+    require_trained(loading["missing_keys"], name)
     return SequenceScorer(model.to(device), tokenizer, read, name)
 
 

@@ -2,23 +2,24 @@
 
 A utility is anything with ``score(prompts, responses) -> (n,) float32``. Names stand for the
 testbed's reward models, which differ in how strongly they pull over the boundary: aligned (likes
-safety most), mild, weak, blind (helpfulness only); a path for a local folder with a one-label
-sequence classifier.
+safety most), mild, weak, blind (helpfulness only), a path for a local folder, ``owner/name`` for a
+model on the hub: a one-label sequence classifier that reads ``tokenizer(prompt, response)``.
 """
 
 from __future__ import annotations
 
 from bgkit import devices
-from bgkit.guards import resolve
+from bgkit.hub import resolve
 from bgkit.scoring import SequenceScorer, load_sequence_scorer
 
 
 def load_utility(
     name: str = "mild", device: str = "auto", precision: str = "auto"
 ) -> SequenceScorer:
-    """Load a reward model by name or folder.
+    """Load a reward model by name, folder or hub name (:mod:`bgkit.hub`).
 
-    Raises BgkitError for an unknown name, a damaged file, or a model with other than one label.
+    Raises BgkitError for an unknown name, a damaged file, or a model with other than one label or
+    without trained weights for its head.
     """
     place = devices.pick_device(device)
     return load_sequence_scorer(
