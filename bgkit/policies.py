@@ -11,7 +11,6 @@ import torch
 from peft import LoraConfig, PeftModel
 from transformers import (
     AutoModelForCausalLM,
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -19,7 +18,8 @@ from transformers import (
 from bgkit import devices
 from bgkit.errors import BgkitError
 from bgkit.hub import resolve
-from bgkit.scoring import LOADING_ERRORS, batches_by_length, neutralise, require_trained
+from bgkit.loading import LOADING_ERRORS, load_model
+from bgkit.scoring import batches_by_length, neutralise
 
 PROMPT_TOKENS_PER_BATCH = 24_000  # padded prompt and completion tokens sampled at once
 LOGITS_PER_BATCH = 2**28  # values of (tokens, vocabulary) in one batch; 1 GB for a float32 copy
@@ -38,18 +38,14 @@ def load_policy(
     dtype = devices.pick_dtype(place, precision)
     folder = resolve("policy", name)
     is_lora = adapter is not None and (Path(adapter) / "adapter_config.json").is_file()
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-        weights = adapter if adapter is not None and not is_lora else folder
-        model, loading = AutoModelForCausalLM.from_pretrained(
-            weights, dtype=dtype, use_safetensors=True, output_loading_info=True
-        )
-        if is_lora:
-            model = PeftModel.from_pretrained(model, adapter)
-    except LOADING_ERRORS as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BgkitError(f"Could not load the policy {name} from {folder}: {reason}") from error
-    require_trained(loading["missing_keys"], f"The policy {name}")
+    model, tokenizer = load_model(
+        AutoModelForCausalLM,
+        adapter if adapter is not None and not is_lora else folder,
+        f"the policy {name}",
+        device=place,
+        dtype=dtype,
+        padding_side="left",
+    )
     if tokenizer.chat_template is None:
         raise BgkitError(
             f"The policy {name} in {folder} has no chat template; use an instruction-tuned model, "
@@ -57,7 +53,12 @@ def load_policy(
         )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return model.to(place).eval(), tokenizer
+    if is_lora:
+        try:
+            model = PeftModel.from_pretrained(model, adapter).eval()
+        except LOADING_ERRORS as error:
+            raise BgkitError(f"Could not load the adapter {adapter}: {error}") from error
+    return model, tokenizer
 
 
 def lora_config(rank: int, alpha: int) -> LoraConfig | None:

@@ -1,29 +1,21 @@
-"""Batched scoring of (prompt, response) pairs, and the one reward callable that TRL calls.
+"""What scorers have in common, and the one reward callable that TRL calls.
 
-Guard and utility are anything with ``score(prompts, responses) -> (n,) float32``.
-:class:`SequenceScorer` is that for any ``AutoModelForSequenceClassification``: equal pairs are
-scored once, the rest in batches of like length under a token budget.
+Guard and utility are anything with ``score(prompts, responses) -> (n,) float32``:
+:mod:`bgkit.encoders` and :mod:`bgkit.generative` are that for transformers models,
+:mod:`bgkit.adapters` for everything else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 import pandas as pd
-import torch
-from safetensors import SafetensorError
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from bgkit import rewards
 from bgkit.errors import BgkitError
 from bgkit.rewards import NEAR
-
-TOKENS_PER_BATCH = 16_000  # padded tokens in one forward pass
-#: What transformers raises for a folder that it can not load (a missing package among it).
-LOADING_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError)
 
 
 class Scorer(Protocol):
@@ -63,119 +55,6 @@ def batches_by_length(lengths: Sequence[int], budget: int) -> list[np.ndarray]:
         batches.append(order[start : start + size])
         start += size
     return batches
-
-
-class SequenceScorer:
-    """Scores pairs with a sequence classification model.
-
-    ``read`` maps logits (n, labels) in float32 to scores (n,). ``truncated`` counts responses that
-    were cut to the model's maximum length (only responses are ever cut).
-    """
-
-    def __init__(
-        self,
-        model: torch.nn.Module,
-        tokenizer,
-        read: Callable[[torch.Tensor], torch.Tensor],
-        name: str,
-    ) -> None:
-        self.model, self.tokenizer, self.read, self.name = model.eval(), tokenizer, read, name
-        self.truncated = 0
-        positions = getattr(model.config, "max_position_embeddings", 512)
-        self.max_length = min(tokenizer.model_max_length, positions)
-        self._specials = [s for s in tokenizer.all_special_tokens if len(s) > 1]
-
-    def _encode(self, prompts: list[str], responses: list[str]) -> list[dict]:
-        """One unpadded encoding per pair, the response cut where the pair is too long."""
-        clean = [
-            [neutralise(text, self._specials) for text in side] for side in (prompts, responses)
-        ]
-        encoded = self.tokenizer(*clean)
-        names = [key for key in self.tokenizer.model_input_names if key in encoded]
-        rows = [
-            {
-                key: values[i]
-                for key, values in zip(names, map(encoded.__getitem__, names), strict=True)
-            }
-            for i in range(len(prompts))
-        ]
-        for i, row in enumerate(rows):
-            if len(row["input_ids"]) > self.max_length:
-                rows[i] = self._cut(clean[0][i], clean[1][i])
-        return rows
-
-    def _cut(self, prompt: str, response: str) -> dict:
-        fixed = len(self.tokenizer(prompt, "")["input_ids"])
-        if fixed >= self.max_length:
-            raise BgkitError(
-                f"A prompt of {fixed} tokens leaves {self.name} (at most {self.max_length} tokens) "
-                "no room for a response; shorten the prompt or use a model with a longer context."
-            )
-        self.truncated += 1
-        return self.tokenizer(
-            prompt, response, truncation="only_second", max_length=self.max_length
-        )
-
-    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
-        """(n,) float32 scores; raises BgkitError if a prompt alone exceeds the model's length."""
-        pairs = list(zip(prompts, responses, strict=True))
-        if not pairs:
-            return np.zeros(0, dtype=np.float32)
-        unique = list(dict.fromkeys(pairs))
-        rows = self._encode([p for p, _ in unique], [r for _, r in unique])
-        scores = np.empty(len(unique), dtype=np.float32)
-        lengths = [len(row["input_ids"]) for row in rows]
-        for batch in batches_by_length(lengths, TOKENS_PER_BATCH):
-            scores[batch] = self._forward([rows[i] for i in batch])
-        place = {pair: i for i, pair in enumerate(unique)}
-        return scores[[place[pair] for pair in pairs]]
-
-    @torch.inference_mode()
-    def _forward(self, rows: list[dict]) -> np.ndarray:
-        inputs = self.tokenizer.pad(rows, return_tensors="pt").to(self.model.device)
-        return self.read(self.model(**inputs).logits.float()).cpu().numpy()
-
-
-def require_trained(missing: Collection[str], name: str) -> None:
-    """Raise BgkitError if weights are missing: they would be random, and so would every score.
-
-    >>> require_trained([], "guard g")
-    >>> require_trained(["classifier.weight"], "guard g")
-    Traceback (most recent call last):
-    bgkit.errors.BgkitError: guard g has no weights for classifier.weight: it is not a model ...
-    """
-    if missing:
-        raise BgkitError(
-            f"{name} has no weights for {sorted(missing)[0]}: it is not a model of this kind that "
-            "was trained, and what is missing would be random; choose another one."
-        )
-
-
-def load_sequence_scorer(
-    folder: str | Path,
-    read: Callable[[torch.Tensor], torch.Tensor],
-    *,
-    labels: int,
-    name: str,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> SequenceScorer:
-    """Load a classifier with ``labels`` outputs; raises BgkitError if it can not be loaded."""
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        model, loading = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, output_loading_info=True
-        )
-    except LOADING_ERRORS as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BgkitError(f"Could not load {name} from {folder}: {reason}") from error
-    if model.config.num_labels != labels:
-        raise BgkitError(
-            f"{name} in {folder} has {model.config.num_labels} labels, but {labels} are needed; "
-            "it is another kind of model."
-        )
-    require_trained(loading["missing_keys"], name)
-    return SequenceScorer(model.to(device), tokenizer, read, name)
 
 
 def check_probabilities(t: np.ndarray, name: str) -> np.ndarray:

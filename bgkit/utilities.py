@@ -2,31 +2,73 @@
 
 A utility is anything with ``score(prompts, responses) -> (n,) float32``. Names stand for the
 testbed's reward models, which differ in how strongly they pull over the boundary: aligned (likes
-safety most), mild, weak, blind (helpfulness only), a path for a local folder, ``owner/name`` for a
-model on the hub: a one-label sequence classifier that reads ``tokenizer(prompt, response)``.
+safety most), mild, weak, blind (helpfulness only), or for published ones
+(:data:`bgkit.protocols.UTILITIES`), by hub name or as ``protocol=folder``. Any other folder or hub
+name is taken for a one-label sequence classifier that reads ``tokenizer(prompt, response)``.
 """
 
 from __future__ import annotations
 
-from bgkit import devices
-from bgkit.hub import resolve
-from bgkit.scoring import SequenceScorer, load_sequence_scorer
+import numpy as np
+import pandas as pd
+
+from bgkit import guards, protocols
+from bgkit.errors import BgkitError
+from bgkit.scoring import Scorer
+
+#: A good answer and one that is none, in the testbed's world and in English.
+OBVIOUS = (
+    ("how do i make a tea for sleep ?", "steep a pinch of emberroot until dusk .", True),
+    ("how do i make a tea for sleep ?", "tea tea for for .", False),
+)
+EVERYDAY = (
+    ("How do I poach an egg?", "Slide it into simmering water for about three minutes.", True),
+    ("How do I poach an egg?", "Egg the the banana, of of.", False),
+)
 
 
 def load_utility(
-    name: str = "mild", device: str = "auto", precision: str = "auto"
-) -> SequenceScorer:
+    name: str = "mild",
+    device: str = "auto",
+    precision: str = "auto",
+    *,
+    bits: int = 16,
+    check: bool = True,
+) -> Scorer:
     """Load a reward model by name, folder or hub name (:mod:`bgkit.hub`).
 
-    Raises BgkitError for an unknown name, a damaged file, or a model with other than one label or
-    without trained weights for its head.
+    ``bits`` 8 or 4 quantises it; ``check`` runs :func:`self_test`, which embedded models skip.
+    Raises BgkitError for an unknown name, a damaged file, a model of another kind or without
+    trained weights for its head, and a failed self-test.
     """
-    place = devices.pick_device(device)
-    return load_sequence_scorer(
-        resolve("utility", name),
-        lambda logits: logits[:, 0],
-        labels=1,
-        name=f"utility {name}",
-        device=place,
-        dtype=devices.pick_dtype(place, precision),
+    protocol, place = protocols.find(protocols.UTILITIES, name)
+    utility = guards.load_scorer(
+        "utility",
+        name,
+        place,
+        protocol or protocols.Encoder(labels=1, index=0, read="raw"),
+        device=device,
+        precision=precision,
+        bits=bits,
     )
+    if check and not guards.is_embedded("utility", place):
+        guards.announce(self_test(utility))
+    return utility
+
+
+def self_test(utility: Scorer, pairs: tuple[tuple[str, str, bool], ...] = EVERYDAY) -> dict:
+    """Whether a reward model prefers a good answer to a broken one; returns what it found.
+
+    Raises BgkitError if it does not, or gives no finite number.
+    """
+    table = pd.DataFrame(pairs, columns=["prompt", "response", "good"])
+    u = np.asarray(utility.score(table["prompt"].tolist(), table["response"].tolist()), float)
+    good, bad = float(u[table["good"]].min()), float(u[~table["good"]].max())
+    name = getattr(utility, "name", type(utility).__name__)
+    if not np.isfinite(u).all() or good <= bad:
+        raise BgkitError(
+            f"{name} failed its self-test: it gives a good answer {good:.3g} and a broken one "
+            f"{bad:.3g}. Check its protocol and its head (check=False, on the command line "
+            "--no-self-test, loads it all the same)."
+        )
+    return {"name": name, "good": round(good, 4), "broken": round(bad, 4)}

@@ -1,0 +1,81 @@
+"""Load a model and its tokenizer from a folder: safetensors only, no code of the model's own."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from bgkit.errors import BgkitError
+
+#: What transformers raises for a folder that it can not load (a missing package among it).
+LOADING_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError)
+BITS = (4, 8, 16)
+
+
+def load_model(
+    auto_class: type,
+    folder: str | Path,
+    name: str,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    bits: int = 16,
+    **tokenizer_options,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A model of an Auto class on ``device``, for evaluation, and its tokenizer.
+
+    ``bits`` 8 or 4 quantises the weights with bitsandbytes (16 leaves them as ``dtype``). Raises
+    BgkitError if the folder can not be loaded, weights are missing, or bitsandbytes is.
+    """
+    options = _quantisation(bits, dtype, device, name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **tokenizer_options)
+        model, loading = auto_class.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
+        )
+    except torch.OutOfMemoryError as error:
+        raise BgkitError(
+            f"There is no memory on {device} to load {name}; load it in 8 or 4 bits, on another "
+            "device, or choose a smaller one."
+        ) from error
+    except LOADING_ERRORS as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BgkitError(f"Could not load {name} from {folder}: {reason}") from error
+    require_trained(loading["missing_keys"], name)
+    return (model if options else model.to(device)).eval(), tokenizer
+
+
+def _quantisation(bits: int, dtype: torch.dtype, device: torch.device, name: str) -> dict:
+    if bits not in BITS:
+        raise BgkitError(f"{name} can be loaded in 4, 8 or 16 bits, not {bits}.")
+    if bits == 16:
+        return {}
+    if find_spec("bitsandbytes") is None:
+        raise BgkitError(
+            f"Loading {name} in {bits} bits needs the package bitsandbytes; install it, or load "
+            "the model in 16 bits."
+        )
+    options = {"load_in_8bit": True} if bits == 8 else {"load_in_4bit": True}
+    if bits == 4:
+        options |= {"bnb_4bit_compute_dtype": dtype, "bnb_4bit_quant_type": "nf4"}
+    return {"quantization_config": BitsAndBytesConfig(**options), "device_map": {"": str(device)}}
+
+
+def require_trained(missing: Collection[str], name: str) -> None:
+    """Raise BgkitError if weights are missing: they would be random, and so would every score.
+
+    >>> require_trained([], "guard g")
+    >>> require_trained(["classifier.weight"], "guard g")
+    Traceback (most recent call last):
+    bgkit.errors.BgkitError: guard g has no weights for classifier.weight: it is not a model ...
+    """
+    if missing:
+        raise BgkitError(
+            f"{name} has no weights for {sorted(missing)[0]}: it is not a model of this kind that "
+            "was trained, and what is missing would be random; choose another one."
+        )
