@@ -63,7 +63,7 @@ class CalibratedGuard:
     ) -> CalibratedGuard:
         """The guard at the temperature of least log loss on labelled responses."""
         t = guard.score(prompts, responses)
-        return cls(guard, calibration.fit_temperature(t, np.asarray(harmful, float)))
+        return cls(guard, calibration.temperature_scale(t, np.asarray(harmful, float))[0])
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
         """(n,) scaled probabilities."""

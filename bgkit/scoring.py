@@ -8,6 +8,7 @@ Guard and utility are anything with ``score(prompts, responses) -> (n,) float32`
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
@@ -88,6 +89,21 @@ def text_of(completion: str | list[dict]) -> str:
     return completion if isinstance(completion, str) else completion[0]["content"]
 
 
+def score_both(
+    guard: Scorer, utility: Scorer, prompts: Sequence[str], responses: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) scores of guard and utility: at the same time where they have devices of their own."""
+    places = [
+        getattr(getattr(scorer, "model", None), "device", None) for scorer in (guard, utility)
+    ]
+    if None in places or places[0] == places[1]:
+        return guard.score(prompts, responses), utility.score(prompts, responses)
+    with ThreadPoolExecutor(1) as pool:
+        t = pool.submit(guard.score, prompts, responses)
+        u = utility.score(prompts, responses)
+        return t.result(), u
+
+
 class RewardFunction:
     """The reward callable for TRL: scores guard and utility once per batch and records everything.
 
@@ -119,8 +135,8 @@ class RewardFunction:
     ) -> list[float]:
         questions = columns.get("question") or [text_of(prompt) for prompt in prompts]
         responses = [text_of(completion) for completion in completions]
-        t = check_probabilities(self.guard.score(questions, responses), self.guard_name)
-        u = np.asarray(self.utility.score(questions, responses), dtype=np.float32)
+        t, u = score_both(self.guard, self.utility, questions, responses)
+        t, u = check_probabilities(t, self.guard_name), np.asarray(u, dtype=np.float32)
         if not np.isfinite(u).all():
             raise BgkitError("The utility returned NaN or infinity; check its precision.")
         z = (u - self.utility_mean) / self.utility_deviation

@@ -1,0 +1,339 @@
+"""How fast scoring is: bgkit's engine against three usual ways, on the same texts in one run.
+
+The others are (1) one pair at a time, (2) one padded batch, as TRL's path for reward models does,
+and (3) the transformers pipeline at its best batch size. All score with the same random weights: a
+decoder with a reward head and an encoder, of about 30M parameters each on a CPU, of the shapes of
+Qwen2.5-0.5B and Granite-Guardian-3.1-2B on a GPU.
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+import transformers as tf
+
+from bgkit import devices
+from bgkit.encoders import EncoderScorer
+from bgkit.generative import RewardDecoder
+from bgkit.protocols import DecoderReward, Encoder
+from bgkit.scoring import Scorer
+from bgkit.testbed import store
+
+BATCH_SIZES = (1, 4, 16, 64)  # that the pipeline is tried with
+#: device -> name -> configuration class and shape of a decoder
+DECODERS: dict[str, dict[str, tuple[type, dict]]] = {
+    "cpu": {
+        "decoder, 30M": (
+            tf.LlamaConfig,
+            {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 9}
+            | {"num_attention_heads": 8, "num_key_value_heads": 4},
+        )
+    },
+    "cuda": {
+        "Qwen2.5-0.5B": (
+            tf.Qwen2Config,
+            {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24}
+            | {"num_attention_heads": 14, "num_key_value_heads": 2},
+        ),
+        "Granite-Guardian-3.1-2B": (
+            tf.GraniteConfig,
+            {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 40}
+            | {"num_attention_heads": 32, "num_key_value_heads": 8},
+        ),
+    },
+}
+ENCODER = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 9}
+ENCODER |= {"num_attention_heads": 8, "max_position_embeddings": 4096}
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Pairs to score, and the words of the template around each."""
+
+    prompts: list[str]
+    responses: list[str]
+    template: str = ""
+
+
+def workloads(words: Sequence[str], size: float = 1.0, seed: int = 0) -> dict[str, Workload]:
+    """The four workloads by name; ``size`` scales the number of prompts.
+
+    * ``short chat``: 8 completions of 10 to 80 words for prompts of 10 to 60;
+    * ``guard template``: 4 completions of such prompts, in a template of 350 words;
+    * ``long context``: 8 completions of 20 to 80 words for prompts of 2,000;
+    * ``skewed lengths``: one completion each, of lengths that vary a hundredfold (log-normal).
+    """
+    rng = np.random.default_rng(seed)
+
+    def text(low: int, high: int) -> str:
+        return " ".join(rng.choice(words, int(rng.integers(low, high + 1))))
+
+    def groups(count: int, each: int, prompt: tuple, response: tuple, template="") -> Workload:
+        asked = [text(*prompt) for _ in range(max(1, round(count * size)))]
+        prompts = [prompt for prompt in asked for _ in range(each)]
+        return Workload(prompts, [text(*response) for _ in prompts], template)
+
+    count = max(8, round(256 * size))
+    lengths = np.clip(20 * np.exp(rng.normal(0.7, 1.1, count)), 5, 1500).astype(int)
+    skewed = Workload([text(5, 5) for _ in lengths], [text(n, n) for n in lengths])
+    return {
+        "short chat": groups(16, 8, (10, 60), (10, 80)),
+        "guard template": groups(16, 4, (10, 60), (10, 80), text(350, 350)),
+        "long context": groups(2, 8, (2000, 2000), (20, 80)),
+        "skewed lengths": skewed,
+    }
+
+
+def random_decoder(
+    kind: type, shape: dict, place: torch.device, template: str = ""
+) -> RewardDecoder:
+    """A decoder with random weights, the testbed's words, and a template around each text."""
+    tokenizer = tf.AutoTokenizer.from_pretrained(store.model_path("policy", "small"))
+    frame = "{% for m in messages %} {{ m.content }}{% endfor %}"
+    tokenizer.chat_template = template + frame
+    tokenizer.model_max_length = 8192
+    torch.manual_seed(0)
+    config = kind(**shape, vocab_size=len(tokenizer), num_labels=1, max_position_embeddings=8192)
+    config.pad_token_id = tokenizer.pad_token_id
+    model = tf.AutoModelForSequenceClassification.from_config(
+        config, dtype=devices.pick_dtype(place)
+    )
+    return RewardDecoder(model.to(place).eval(), tokenizer, DecoderReward(8192), "decoder")
+
+
+def random_encoder(place: torch.device) -> EncoderScorer:
+    """A BERT of the decoder's size with random weights and the testbed's words."""
+    tokenizer = tf.AutoTokenizer.from_pretrained(store.model_path("guard", "default"))
+    tokenizer.model_max_length = 4096
+    torch.manual_seed(0)
+    config = tf.BertConfig(**ENCODER, vocab_size=len(tokenizer), num_labels=1)
+    model = tf.AutoModelForSequenceClassification.from_config(
+        config, dtype=devices.pick_dtype(place)
+    )
+    return EncoderScorer(model.to(place).eval(), tokenizer, Encoder(1, 0, "raw"), "encoder")
+
+
+# --- The other ways ------------------------------------------------------------------------------
+
+
+def _texts(scorer: RewardDecoder | EncoderScorer, work: Workload) -> list:
+    """What a pipeline or a tokenizer takes: templated texts, or pairs."""
+    pairs = zip(work.prompts, work.responses, strict=True)
+    if isinstance(scorer, RewardDecoder):
+        return [scorer.text(prompt, response) for prompt, response in pairs]
+    return [{"text": prompt, "text_pair": response} for prompt, response in pairs]
+
+
+@torch.inference_mode()
+def padded(scorer: RewardDecoder | EncoderScorer, work: Workload, size: int) -> np.ndarray:
+    """Batches of ``size`` in the order given, padded to the longest; logits read as they come."""
+    texts, found = _texts(scorer, work), []
+    for start in range(0, len(texts), size):
+        part = texts[start : start + size]
+        if isinstance(scorer, RewardDecoder):
+            inputs = scorer.tokenizer(
+                part, padding=True, add_special_tokens=False, return_tensors="pt"
+            )
+        else:
+            columns = ([row["text"] for row in part], [row["text_pair"] for row in part])
+            inputs = scorer.tokenizer(*columns, padding=True, return_tensors="pt")
+        logits = scorer.model(**inputs.to(scorer.model.device)).logits
+        found.append(logits[:, 0].float().cpu())
+    return torch.cat(found).numpy()
+
+
+def by_pipeline(scorer: RewardDecoder | EncoderScorer, work: Workload, size: int) -> np.ndarray:
+    """The text classification pipeline, in batches of ``size``."""
+    pipeline = tf.pipeline(
+        "text-classification",
+        model=scorer.model,
+        tokenizer=scorer.tokenizer,
+        device=scorer.model.device,
+        function_to_apply="none",
+    )
+    options = {"batch_size": size}
+    if isinstance(scorer, RewardDecoder):
+        options["add_special_tokens"] = False
+    rows = pipeline(_texts(scorer, work), **options)
+    return np.array([row["score"] for row in rows], dtype=np.float32)
+
+
+def lengths_of(scorer: RewardDecoder | EncoderScorer, work: Workload) -> np.ndarray:
+    """(n,) tokens of each pair's text."""
+    if isinstance(scorer, RewardDecoder):
+        rows = scorer.rows(work.prompts, work.responses)
+    else:
+        rows = scorer.tokenizer(work.prompts, work.responses)["input_ids"]
+    return np.array([len(row) for row in rows])
+
+
+def padded_tokens(lengths: Sequence[int], size: int) -> int:
+    """Tokens computed in batches of ``size`` in order, each padded to its longest.
+
+    >>> padded_tokens([3, 1, 5], 2)
+    11
+    """
+    parts = [lengths[i : i + size] for i in range(0, len(lengths), size)]
+    return int(sum(len(part) * max(part) for part in parts))
+
+
+# --- Measuring -----------------------------------------------------------------------------------
+
+
+class PeakMemory:
+    """The most memory above that at the start, in MB: of the GPU, or of this process."""
+
+    def __init__(self, place: torch.device) -> None:
+        self.place, self.peak, self._done = place, 0.0, threading.Event()
+
+    def _resident(self) -> float:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * 4096 / 1e6
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.01):
+            self.peak = max(self.peak, self._resident() - self._start)
+
+    def __enter__(self) -> PeakMemory:
+        gc.collect()
+        if self.place.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            self._start = torch.cuda.memory_allocated() / 1e6
+        else:
+            self._start = self._resident()
+            self._thread = threading.Thread(target=self._watch, daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        if self.place.type == "cuda":
+            self.peak = torch.cuda.max_memory_allocated() / 1e6 - self._start
+            return
+        self._done.set()
+        self._thread.join()
+
+
+def _measure(run: Callable[[], np.ndarray], place: torch.device, repeats: int) -> dict:
+    """Best time of ``repeats``, the peak memory, and the scores."""
+    seconds, peak, scores = [], 0.0, None
+    for _ in range(repeats):
+        with PeakMemory(place) as memory:
+            begun = time.perf_counter()
+            scores = run()
+            if place.type == "cuda":
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - begun)
+        peak = max(peak, memory.peak)
+    return {"seconds": min(seconds), "peak_mb": round(peak, 1), "scores": scores}
+
+
+def throughput(scorer: RewardDecoder | EncoderScorer) -> float:
+    """The most tokens a second that the model computes, over batches of equal rows."""
+    place, best = scorer.model.device, 0.0
+    for rows, width in ((8, 128), (32, 128), (8, 512), (64, 64)):
+        ids = torch.randint(5, 50, (rows, width), device=place)
+        with torch.inference_mode():
+            scorer.model.base_model(input_ids=ids)
+            found = _measure(lambda ids=ids: scorer.model.base_model(input_ids=ids), place, 2)
+        best = max(best, ids.numel() / found["seconds"])
+    return best
+
+
+def needed_tokens(scorer: RewardDecoder | EncoderScorer, work: Workload) -> int:
+    """Tokens that no exact method can save: each different prefix once; for encoders, each row."""
+    if isinstance(scorer, EncoderScorer):
+        return int(lengths_of(scorer, work).sum())
+    rows = sorted(map(tuple, scorer.rows(work.prompts, work.responses)))
+    needed, before = 0, ()
+    for row in rows:
+        same = next((i for i, (a, b) in enumerate(zip(row, before, strict=False)) if a != b), None)
+        needed += len(row) - (min(len(row), len(before)) if same is None else same)
+        before = row
+    return needed
+
+
+def compare_scoring(
+    scorer: RewardDecoder | EncoderScorer, work: Workload, repeats: int = 2
+) -> pd.DataFrame:
+    """One workload, scored in all ways: seconds, tokens, ratio to bgkit, memory, difference.
+
+    The largest difference is that to one pair at a time; ``floor`` is the time that the needed
+    tokens take at the model's best measured throughput.
+    """
+    place, lengths = scorer.model.device, lengths_of(scorer, work)
+    rows: dict[str, dict] = {}
+
+    def add(name: str, run: Callable[[], np.ndarray], tokens: int | None) -> None:
+        before = scorer.computed
+        found = _measure(run, place, repeats)
+        counted = (scorer.computed - before) // repeats if tokens is None else tokens
+        rows[name] = {**found, "tokens": counted}
+
+    n = len(lengths)
+    add("one at a time", lambda: padded(scorer, work, 1), int(lengths.sum()))
+    add("one padded batch", lambda: padded(scorer, work, n), padded_tokens(lengths, n))
+    best = min(
+        BATCH_SIZES,
+        key=lambda size: _measure(lambda: by_pipeline(scorer, work, size), place, 1)["seconds"],
+    )
+    add(
+        f"pipeline, batches of {best}",
+        lambda: by_pipeline(scorer, work, best),
+        padded_tokens(lengths, best),
+    )
+    add("bgkit", lambda: scorer.score(work.prompts, work.responses), None)
+    exact = rows["one at a time"]["scores"]
+    for row in rows.values():
+        row["difference"] = float(np.abs(row.pop("scores") - exact).max())
+    table = pd.DataFrame(rows).T
+    table["ratio"] = table["seconds"] / table.loc["bgkit", "seconds"]
+    table["floor"] = needed_tokens(scorer, work) / throughput(scorer)
+    return table[["tokens", "seconds", "ratio", "peak_mb", "difference", "floor"]].astype(float)
+
+
+def scoring(
+    device: str = "auto", size: float = 1.0, repeats: int = 2, say: Callable[[str], None] = print
+) -> list[dict]:
+    """Every model on every workload, as rows for a JSON file; prints each table as it comes."""
+    place = devices.pick_device(device)
+    words = sorted(store_words())
+    results = []
+    for model, make in _models(place).items():
+        for name, work in workloads(words, size).items():
+            scorer = make(work.template)
+            work = work if isinstance(scorer, RewardDecoder) else framed(work)
+            table = compare_scoring(scorer, work, repeats)
+            say(f"\n{model}, {name}, {len(work.prompts)} pairs\n{table.round(5).to_string()}")
+            for way, row in table.iterrows():
+                results.append({"model": model, "workload": name, "way": way, **row.to_dict()})
+            del scorer
+            gc.collect()
+    return results
+
+
+def framed(work: Workload) -> Workload:
+    """A workload for an encoder, which has no template: it is a part of the prompt."""
+    return Workload([f"{work.template} {p}".strip() for p in work.prompts], work.responses)
+
+
+def store_words() -> list[str]:
+    """The testbed's words."""
+    tokenizer = tf.AutoTokenizer.from_pretrained(store.model_path("policy", "small"))
+    return [word for word in tokenizer.get_vocab() if word.isalpha()]
+
+
+def _models(place: torch.device) -> dict[str, Callable[[str], Scorer]]:
+    shapes = DECODERS.get(place.type, DECODERS["cpu"])
+    models: dict[str, Callable[[str], Scorer]] = {
+        name: lambda template, kind=kind, shape=shape: random_decoder(kind, shape, place, template)
+        for name, (kind, shape) in shapes.items()
+    }
+    models["encoder, 30M"] = lambda template: random_encoder(place)
+    return models
