@@ -196,7 +196,7 @@ def _prompts(arguments: argparse.Namespace) -> None:
     from bgkit.runs import write_atomically
 
     if arguments.name is None:
-        print("testbed, everyday: shipped, no network needed")
+        print(f"{prompts.TESTBED}, {', '.join(sets.OWN)}: shipped, no network needed")
         for name, recipe in benchmarks.BENCHMARKS.items():
             parts = ", ".join(f"{share:.0%} {part}" for part, share in recipe.shares.items())
             print(f"{name}: benchmark of {parts}")

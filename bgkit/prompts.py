@@ -30,7 +30,7 @@ TRAIN_SHARES = {"benign": 0.27, "ambiguous": 0.27, "jailbreak": 0.4, "long_conte
 
 def names() -> list[str]:
     """Every name that :func:`load_prompts` knows, beside paths and names on the hub."""
-    return [TESTBED, sets.EVERYDAY, *benchmarks.BENCHMARKS, *sets.SETS]
+    return [TESTBED, *sets.OWN, *benchmarks.BENCHMARKS, *sets.SETS]
 
 
 def load_prompts(
@@ -42,9 +42,10 @@ def load_prompts(
     with :data:`TRAIN_SHARES`, elsewhere with as many of each kind; default 256. Everything else
     has the splits train, validation and test, and ``split`` None means all prompts:
 
-    - ``everyday``, the kit's own prompts, and public sets (:data:`bgkit.sets.SETS`) are divided by
-      a hash of the text, with :data:`bgkit.splits.SHARES`; benchmarks
-      (:data:`bgkit.benchmarks.BENCHMARKS`) are composed of such sets;
+    - the kit's own sets (``everyday``; ``everyday-short`` without its long contexts) and public
+      sets (:data:`bgkit.sets.SETS`) are divided by a hash of the text, with
+      :data:`bgkit.splits.SHARES`; benchmarks (:data:`bgkit.benchmarks.BENCHMARKS`) are composed of
+      public sets;
     - a CSV, JSONL or Parquet file needs a column ``prompt`` and may have ``kind``, ``prompt_id``,
       ``harmful_request``, ``category`` and ``split``; without the latter it is divided by hash;
     - a folder holds one file for each split (``train.csv``, ``validation.csv``, ``test.csv``, or
@@ -111,7 +112,7 @@ def keep_manifests(path: Path, found: dict[str, dict]) -> None:
 def _whole(name: str, split: str | None) -> tuple[pd.DataFrame, dict]:
     """All prompts of a set, whatever its kind, and the source for its manifest."""
     path, on_hub = Path(name).expanduser(), hub.parse(name)
-    if name == sets.EVERYDAY or name in sets.SETS:
+    if name in sets.OWN or name in sets.SETS:
         return sets.load_set(name)
     if path.is_dir():
         table, origin = _folder(path, split), "local folder"

@@ -3,7 +3,7 @@
 A set is a row of :data:`SETS`; adding one is adding a row. None is shipped: its one file is fetched
 from the hub at a pinned revision (no code of a repository ever runs), or read from the folder that
 the environment variable ``BGKIT_PROMPTS`` names, as ``<set>.csv``, ``.tsv``, ``.jsonl``,
-``.parquet`` or ``.json``. The kit's own set, ``everyday``, is shipped and needs no network.
+``.parquet`` or ``.json``. The kit's own sets (:data:`OWN`) are shipped and need no network.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from bgkit import hub, tables
 from bgkit.errors import BgkitError
 from bgkit.testbed.store import data_folder, sha256
 
-EVERYDAY = "everyday"
-EVERYDAY_FILES = ("harmless.jsonl", "ambiguous.jsonl", "long_context.jsonl")
+_SHORT = ("harmless.jsonl", "ambiguous.jsonl")
+#: The kit's own sets and their files. Long prompts need a guard that reads about 1,000 tokens.
+OWN = {"everyday": (*_SHORT, "long_context.jsonl"), "everyday-short": _SHORT}
 ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet", ".json")
 ROLE = tables.Role("prompt file", '{"prompt": "..."}')
 GATED = "To get access, accept the terms on its page while logged in; it is given at once."
@@ -179,8 +180,8 @@ def load_set(name: str) -> tuple[pd.DataFrame, dict]:
     Raises BgkitError for a set that can not be had (it says what to download, and from where), and
     for a file whose columns are not those of the table.
     """
-    if name == EVERYDAY:
-        return _everyday()
+    if name in OWN:
+        return _own(name)
     row = SETS[name]
     path, revision, origin = _fetch(name, row)
     raw = _read(path)
@@ -199,7 +200,7 @@ def load_set(name: str) -> tuple[pd.DataFrame, dict]:
         "repository": row.repository,
         "file": row.file,
         "revision": revision,
-        "pinned": row.revision is not None,
+        "pinned": origin == "hub" and row.revision is not None,
         "origin": origin,
         "licence": row.licence,
         "rows": len(table),
@@ -278,10 +279,10 @@ def _read(path: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _everyday() -> tuple[pd.DataFrame, dict]:
+def _own(name: str) -> tuple[pd.DataFrame, dict]:
     folder = data_folder() / "prompts"
     parts = []
-    for file in EVERYDAY_FILES:
+    for file in OWN[name]:
         if not (folder / file).is_file():
             raise BgkitError(
                 f"The kit's own prompts are incomplete: {folder / file} is missing; restore "
@@ -289,11 +290,12 @@ def _everyday() -> tuple[pd.DataFrame, dict]:
             )
         parts.append(tables.read_table(folder / file, ROLE))
     table = pd.concat(parts, ignore_index=True)
-    table["question"] = table["question"].where(table["question"].notna(), table["prompt"])
-    table["prompt_id"] = [f"{EVERYDAY}/{number:05d}" for number in table.index]
-    table = table[
-        ["prompt_id", "kind", "prompt", "harmful_request", "category", "position", "question"]
-    ]
-    hashes = ",".join(sha256(folder / file)[:12] for file in EVERYDAY_FILES)
-    source = {"name": EVERYDAY, "revision": f"sha256:{hashes}", "pinned": True}
+    if "question" not in table:
+        table["question"] = table["prompt"]
+    table["question"] = table["question"].fillna(table["prompt"])
+    table["prompt_id"] = [f"{name}/{number:05d}" for number in table.index]
+    columns = ["prompt_id", "kind", "prompt", "harmful_request", "category", "position", "question"]
+    table = table[[column for column in columns if column in table]]
+    hashes = ",".join(sha256(folder / file)[:12] for file in OWN[name])
+    source = {"name": name, "revision": f"sha256:{hashes}", "pinned": True}
     return table, {**source, "origin": "shipped", "licence": "MIT", "rows": len(table)}
