@@ -63,6 +63,16 @@ def _parser() -> argparse.ArgumentParser:
             "--threads", type=int, default=0, help="CPU threads (all cores, at most 4)"
         )
 
+    _add_prompts(commands)
+    testbed = commands.add_parser("testbed", help="the embedded models: build, check")
+    testbed.add_argument("action", choices=("build", "check"))
+    testbed.add_argument("--out", type=Path, help="folder (data/testbed)")
+    testbed.add_argument("--workers", type=int, help="processes (one per core)")
+    testbed.set_defaults(run=_testbed)
+    return parser
+
+
+def _add_prompts(commands) -> None:
     prompts = commands.add_parser("prompts", help="list the prompt sets, or show what one holds")
     prompts.add_argument("name", nargs="?", metavar="NAME", help="a set, benchmark, file or folder")
     prompts.add_argument("--split", help="train, validation or test (all)")
@@ -70,13 +80,6 @@ def _parser() -> argparse.ArgumentParser:
     prompts.add_argument("--seed", type=int, default=0, help="(%(default)s)")
     prompts.add_argument("--out", type=Path, help="write the prompts to this JSONL file")
     prompts.set_defaults(run=_prompts)
-
-    testbed = commands.add_parser("testbed", help="the embedded models: build, check")
-    testbed.add_argument("action", choices=("build", "check"))
-    testbed.add_argument("--out", type=Path, help="folder (data/testbed)")
-    testbed.add_argument("--workers", type=int, help="processes (one per core)")
-    testbed.set_defaults(run=_testbed)
-    return parser
 
 
 def _add_config(command: argparse.ArgumentParser) -> None:
