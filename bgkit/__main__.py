@@ -1,4 +1,4 @@
-"""The command line: ``python -m bgkit demo|train|evaluate|reproduce|testbed``.
+"""The command line: ``python -m bgkit demo|train|evaluate|reproduce|prompts|testbed``.
 
 Every error that the user can mend is one sentence on standard error and exit status 2.
 """
@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("folders", type=Path, nargs="+", metavar="RUN")
     evaluate.add_argument("--guard", help="deploy with another guard")
     evaluate.add_argument("--tau", type=float, help="deploy with another threshold")
-    evaluate.add_argument("--prompts", help="testbed, or a prompt file")
+    evaluate.add_argument("--prompts", help="a set (see `bgkit prompts`), or a file")
     evaluate.add_argument("--test-prompts", type=int, help="number of prompts")
     evaluate.add_argument("--out", type=Path, help="write the rows to this JSON file")
     evaluate.set_defaults(run=_evaluate)
@@ -63,12 +63,23 @@ def _parser() -> argparse.ArgumentParser:
             "--threads", type=int, default=0, help="CPU threads (all cores, at most 4)"
         )
 
+    _add_prompts(commands)
     testbed = commands.add_parser("testbed", help="the embedded models: build, check")
     testbed.add_argument("action", choices=("build", "check"))
     testbed.add_argument("--out", type=Path, help="folder (data/testbed)")
     testbed.add_argument("--workers", type=int, help="processes (one per core)")
     testbed.set_defaults(run=_testbed)
     return parser
+
+
+def _add_prompts(commands) -> None:
+    prompts = commands.add_parser("prompts", help="list the prompt sets, or show what one holds")
+    prompts.add_argument("name", nargs="?", metavar="NAME", help="a set, benchmark, file or folder")
+    prompts.add_argument("--split", help="train, validation or test (all)")
+    prompts.add_argument("--n", type=int, help="number of prompts (all; a benchmark's own)")
+    prompts.add_argument("--seed", type=int, default=0, help="(%(default)s)")
+    prompts.add_argument("--out", type=Path, help="write the prompts to this JSONL file")
+    prompts.set_defaults(run=_prompts)
 
 
 def _add_config(command: argparse.ArgumentParser) -> None:
@@ -178,6 +189,29 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     _print_table(result["rows"])
     if arguments.out:
         write_json(arguments.out, result)
+
+
+def _prompts(arguments: argparse.Namespace) -> None:
+    """List the sets, or print a set's manifest and write its prompts."""
+    import json
+
+    from bgkit import benchmarks, prompts, sets
+    from bgkit.runs import write_atomically
+
+    if arguments.name is None:
+        print(f"{prompts.TESTBED}, {', '.join(sets.OWN)}: shipped, no network needed")
+        for name, recipe in benchmarks.BENCHMARKS.items():
+            parts = ", ".join(f"{share:.0%} {part}" for part, share in recipe.shares.items())
+            print(f"{name}: benchmark of {parts}")
+        print("\n".join(map(sets.describe, sets.SETS)))
+        return
+    table, manifest = prompts.load_with_manifest(
+        arguments.name, arguments.split, arguments.n, arguments.seed
+    )
+    if arguments.out:
+        text = table.to_json(orient="records", lines=True, force_ascii=False)
+        write_atomically(arguments.out, lambda file: file.write_text(text, encoding="utf-8"))
+    print(json.dumps(manifest, indent=1, ensure_ascii=False))
 
 
 def _testbed(arguments: argparse.Namespace) -> None:

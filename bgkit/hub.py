@@ -9,7 +9,7 @@ downloaded. Whatever goes wrong is told in one :class:`~bgkit.errors.BgkitError`
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -111,10 +111,10 @@ def cached(name: HubName) -> Path | None:
     return folder if any(folder.glob("*.safetensors")) else None
 
 
-def read_table(name: HubName, split: str) -> pd.DataFrame:
-    """A data set's rows: those of ``split``, or, where it has one split only, that one.
+def read_table(name: HubName) -> pd.DataFrame:
+    """A data set's rows; the column ``split`` tells theirs, unless the set has only one split.
 
-    Raises BgkitError if the set can not be had, or has several splits but not this one.
+    Raises BgkitError if the set can not be had.
     """
     import datasets
 
@@ -122,12 +122,25 @@ def read_table(name: HubName, split: str) -> pd.DataFrame:
         loaded = datasets.load_dataset(name.repository, name.config, revision=name.revision)
     except Exception as error:  # as above; and what the readers of its files raise
         raise problem(error, "prompt set", name.repository) from error
-    if len(loaded) > 1 and split not in loaded:
-        raise BgkitError(
-            f"The prompt set {name.repository} has no split {split!r} (it has "
-            f"{', '.join(loaded)}); save the rows that you want as a file and name that."
-        )
-    return (loaded[split] if split in loaded else next(iter(loaded.values()))).to_pandas()
+    parts = {split: rows.to_pandas() for split, rows in loaded.items()}
+    if len(parts) == 1:
+        return next(iter(parts.values()))
+    return pd.concat([rows.assign(split=split) for split, rows in parts.items()])
+
+
+def download_file(repository: str, file: str, revision: str | None) -> tuple[Path, str]:
+    """Fetch one file of a data set; returns its path and its commit (of ``revision`` None, too).
+
+    Raises BgkitError if the file can not be had.
+    """
+    from huggingface_hub import hf_hub_download
+
+    try:
+        path = hf_hub_download(repository, file, repo_type="dataset", revision=revision)
+    except Exception as error:
+        missing = {"RemoteEntryNotFoundError": f"has no file {file} (at this revision)"}
+        raise problem(error, "prompt set", repository, missing) from error
+    return Path(path), Path(path).parts[-1 - len(Path(file).parts)]  # .../snapshots/COMMIT/FILE
 
 
 def _causes(error: BaseException | None) -> Iterator[str]:
@@ -137,14 +150,21 @@ def _causes(error: BaseException | None) -> Iterator[str]:
         error = error.__cause__ or error.__context__
 
 
-def problem(error: Exception, what: str, name: str) -> BgkitError:
+def problem(
+    error: Exception, what: str, name: str, reasons: Mapping[str, str] | None = None
+) -> BgkitError:
     """The BgkitError to raise for an error of the hub's client; ``what`` is a word for the thing.
+
+    ``reasons`` say of kinds of errors what the thing's name is followed by, where that differs.
 
     >>> print(problem(ConnectionError("no route"), "guard", "owner/name"))
     The guard owner/name is not in the local cache and the hub can not be reached (no network, ...
     """
     names = set(_causes(error))
-    for kind, reason in _REASONS.items():  # a gated repository counts as not found, too
+    for kind, reason in {
+        **_REASONS,
+        **(reasons or {}),
+    }.items():  # a gated repository counts as not found, too
         if kind in names:
             return BgkitError(f"The {what} {name} {reason}.")
     if names & _OFFLINE:

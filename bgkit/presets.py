@@ -13,7 +13,7 @@ from bgkit.errors import BgkitError
 HARMAUG = "hbseong/HarmAug-Guard"
 #: The weights on ``main`` are a pickle; the pull request holds the same ones as safetensors.
 OPEN_ASSISTANT = "OpenAssistant/reward-model-deberta-v3-large-v2@refs/pr/3"
-ENCODERS = {"guard": HARMAUG, "utility": OPEN_ASSISTANT, "prompts": "Paul/XSTest"}
+ENCODERS = {"guard": HARMAUG, "utility": OPEN_ASSISTANT, "prompts": "xstest"}
 
 #: name -> settings of a run (as in TrainConfig), and ``machine``, a key of bgkit.budget.GPUS or cpu
 PRESETS: dict[str, dict] = {

@@ -1,10 +1,11 @@
 """A run: its configuration, its folder, and records that are never lost or doubled.
 
 A run folder holds ``config.json`` (all that determines the run, with versions and git revision),
-``base.json`` (the base policy's utility mean and deviation), ``metrics.parquet``,
-``completions.parquet``, ``checkpoints/``, ``adapter/``, and ``result.json``, which is written last:
-a folder is complete if and only if it is there. While a run is going, its completions lie in
-``records/``, one file per step, so that a resumed run overwrites a repeated step.
+``base.json`` (the base policy's utility mean and deviation), ``prompts.json`` (the prompts of each
+split: sets, revisions, counts, sha256), ``metrics.parquet``, ``completions.parquet``,
+``checkpoints/``, ``adapter/``, and ``result.json``, which is written last: a folder is complete if
+and only if it is there. While a run is going, its completions lie in ``records/``, one file per
+step, so that a resumed run overwrites a repeated step.
 """
 
 from __future__ import annotations

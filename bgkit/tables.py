@@ -33,8 +33,8 @@ class Role(NamedTuple):
 def read_table(path: Path, role: Role) -> pd.DataFrame:
     """Read a whole file; cells that a row lacks are missing, those of a CSV file are text.
 
-    Raises BgkitError for another ending than .csv, .jsonl (.ndjson) or .parquet and for a file
-    that can not be read. A file without rows gives a table without rows.
+    Raises BgkitError for another ending than .csv (.tsv), .jsonl (.ndjson) or .parquet and for a
+    file that can not be read. A file without rows gives a table without rows.
     """
     pieces = list(read_pieces(path, role))
     return pd.concat(pieces, ignore_index=True) if pieces else pd.DataFrame()
@@ -48,7 +48,8 @@ def read_pieces(
     ``columns`` keeps only those of the names that the file has (None: all). Errors are those of
     :func:`read_table`; a later piece can still raise one.
     """
-    readers = {".csv": _csv, ".parquet": _parquet, ".jsonl": _jsonl, ".ndjson": _jsonl}
+    readers = {".csv": _csv, ".tsv": _csv, ".parquet": _parquet}
+    readers |= {".jsonl": _jsonl, ".ndjson": _jsonl}
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise BgkitError(f"The {role.name} {path} must end in .csv, .jsonl or .parquet.")
@@ -68,6 +69,7 @@ def _csv(
 ) -> Iterator[pd.DataFrame]:
     # All cells as text: a prompt "007", a response "None" and a kind "3" stay what they are.
     options = {"dtype": str, "keep_default_na": False, "na_values": [""]}
+    options["sep"] = "\t" if path.suffix.lower() == ".tsv" else ","
     # All columns, too: told to read some of them, pandas overlooks rows with too many cells.
     read = pd.read_csv(path, chunksize=rows, **options)
     for piece in [read] if isinstance(read, pd.DataFrame) else read:

@@ -85,6 +85,7 @@ def train(
         return found
     devices.pin_threads(threads)
     place = devices.pick_device(device)
+    chosen = prompts.manifests(config.prompts, _asked(config))
     guard = guard or guards.load_guard(config.guard, str(place))
     utility = utility or utilities.load_utility(config.utility, str(place))
     model, tokenizer = policies.load_policy(config.policy, None, str(place), config.precision)
@@ -95,6 +96,7 @@ def train(
         "git": runs.git_revision(),
     }
     run = found or runs.open_run(Path(folder), config, environment)
+    prompts.keep_manifests(run.folder / "prompts.json", chosen)
     base = _measure_base(run, model, tokenizer, guard, utility)
     progress = progress or Progress(config.steps, f"training {config.reward}")
     callback = RunCallback(run, guard, should_stop, progress)
@@ -182,15 +184,23 @@ def _trainer_arguments(run: runs.Run, place: torch.device, report_to: str) -> GR
     )
 
 
+def _asked(config: runs.TrainConfig) -> dict[str, tuple[int, int]]:
+    """Number of prompts and seed of each split that a run uses."""
+    needed = config.steps * (config.batch_size // config.num_generations)
+    asked = {"train": (needed, config.seed), "test": (config.test_prompts, 0)}
+    return asked | ({"validation": (config.eval_prompts, 1)} if config.eval_every else {})
+
+
 def _training_table(config: runs.TrainConfig, specials: list[str]) -> Dataset:
     """The prompts of every step, in order: ``batch_size / num_generations`` rows a step."""
     per_step = config.batch_size // config.num_generations
     needed = config.steps * per_step
     table = prompts.load_prompts(config.prompts, "train", needed, config.seed)
-    if config.reward == "prompt_aware" and "harmful_request" not in table:
+    known = "harmful_request" in table and table["harmful_request"].notna().all()
+    if config.reward == "prompt_aware" and not known:
         raise BgkitError(
-            "The reward 'prompt_aware' needs the column 'harmful_request' (true or false) in "
-            f"{config.prompts}; add it, or choose another reward."
+            "The reward 'prompt_aware' needs the column 'harmful_request' (true or false) for all "
+            f"prompts of {config.prompts}; add it, or choose another reward."
         )
     table = table.iloc[_order(table["prompt"].str.len().to_numpy(), per_step, needed, config.seed)]
     columns = {

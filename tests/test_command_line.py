@@ -125,6 +125,8 @@ def test_testbed_check_passes_on_the_shipped_models(bgkit_command) -> None:
         (["--utility", "best"], ["no embedded utility 'best'", "mild"]),
         (["--policy", "best"], ["no embedded policy 'best'", "small"]),
         (["--prompts", "nowhere.csv"], ["no prompt set 'nowhere.csv'"]),
+        (["--prompts", "nosuch"], ["no prompt set 'nosuch'", "'everyday'", "'xstest'"]),
+        (["--prompts", "everday"], ["did you mean 'everyday'"]),
         (["--batch-size", "10"], ["'batch_size' 10 is not divisible by 'num_generations' 8"]),
         (["--tau", "1"], ["'tau'", "between 0 and 1"]),
         (["--resume", "nowhere"], ["no run in nowhere"]),
@@ -209,7 +211,10 @@ def test_a_full_disk_loses_nothing(bgkit_command, tmp_path: Path) -> None:
 
 
 def test_training_on_a_file_of_prompts(bgkit_command, tmp_path: Path) -> None:
-    (tmp_path / "prompts.csv").write_text("prompt,kind\nhow do i make a tea for sleep ?,mine\n")
+    rows = [f"how do i make a tea for {what} ?,mine" for what in ("sleep", "cough", "fever")]
+    splits = ("train", "validation", "test")
+    lines = [f"{row},{split}" for row, split in zip(rows, splits, strict=True)]
+    (tmp_path / "prompts.csv").write_text("\n".join(["prompt,kind,split", *lines]))
     small = {**SMALL, "steps": 1, "eval_every": 1, "test_prompts": 4}
     done = bgkit_command(
         "train", "--prompts", tmp_path / "prompts.csv", "--out", tmp_path / "run",
@@ -218,3 +223,31 @@ def test_training_on_a_file_of_prompts(bgkit_command, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "run" / "result.json").read_text())["rows"]
     assert "false_negative" not in {row["metric"] for row in rows}  # no truth about such prompts
+    kept = json.loads((tmp_path / "run" / "prompts.json").read_text())
+    assert {split: kept[split]["prompts"] for split in splits} == dict.fromkeys(splits, 1)
+
+
+def test_prompts_lists_the_sets(bgkit_command) -> None:
+    done = bgkit_command("prompts")
+    assert done.returncode == 0, done.stderr
+    for word in ("everyday", "jailbreak: benchmark of 50%", "or-bench-hard: 1,319 rows", "ODC-BY"):
+        assert word in done.stdout
+
+
+def test_prompts_shows_and_writes_a_set(bgkit_command, tmp_path: Path) -> None:
+    out = tmp_path / "own.jsonl"
+    done = bgkit_command("prompts", "everyday", "--split", "test", "--n", "7", "--out", out)
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads(done.stdout)
+    again = bgkit_command("prompts", out)  # what was written is a prompt file
+    assert json.loads(again.stdout)["sha256"] == manifest["sha256"] and manifest["prompts"] == 7
+
+
+@pytest.mark.parametrize("name", ["xstest", "jailbreak", "some/set"])
+def test_prompts_that_need_the_hub_when_offline(bgkit_command, tmp_path: Path, name: str) -> None:
+    done = bgkit_command(
+        "train", "--prompts", name, "--out", tmp_path / "run",
+        HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "home"),
+    )  # fmt: skip
+    refused(done, "the hub can not be reached")
+    assert not (tmp_path / "run").exists()

@@ -9,6 +9,7 @@ from pathlib import Path
 import datasets
 import huggingface_hub
 import own
+import pandas as pd
 import pytest
 from huggingface_hub import errors
 from huggingface_hub.utils import SafetensorsFileMetadata, TensorInfo
@@ -101,7 +102,7 @@ def test_a_shape_of_the_hub_takes_the_config_and_headers_only(tmp_path: Path, mo
     assert shape.stored == 30 and shape.hidden == 64 and shape.name == "some/policy"
 
 
-def test_prompts_of_the_hub_take_the_split_or_the_only_one(monkeypatch) -> None:
+def test_prompts_of_the_hub_take_the_split_or_divide_the_only_one(monkeypatch) -> None:
     train = datasets.Dataset.from_dict({"prompt": ["a", "b"], "kind": ["x", "y"]})
     test = datasets.Dataset.from_dict({"prompt": ["c"]})
     asked = []
@@ -117,8 +118,13 @@ def test_prompts_of_the_hub_take_the_split_or_the_only_one(monkeypatch) -> None:
     with pytest.raises(BgkitError, match=r"no split 'validation' \(it has train, test\)"):
         prompts.load_prompts("some/set", "validation")
     parts = {"train": train}
-    table = prompts.load_prompts("some/set", "test")
+    table = prompts.load_prompts("some/set")
     assert table["kind"].tolist() == ["x", "y"] and table["prompt_id"][0] == "set/00000"
+    divided = [prompts.load_prompts("some/set", split)["prompt"] for split in ("train", "test")]
+    assert sorted(pd.concat(divided)) == ["a", "b"]  # by hash: no split shares a prompt
+    parts = {"train": train, "test": datasets.Dataset.from_dict({"prompt": ["B."]})}
+    with pytest.raises(BgkitError, match="'train' and 'test' of some/set share 1 prompt"):
+        prompts.load_prompts("some/set", "train")
     parts = {"train": datasets.Dataset.from_dict({"Goal": ["a"]})}
     with pytest.raises(BgkitError, match=r"no column 'prompt' \(it has Goal\)"):
         prompts.load_prompts("some/set")

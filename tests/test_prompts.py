@@ -87,9 +87,12 @@ def test_prompts_that_look_like_numbers_stay_text(tmp_path):
     assert load_prompts(path)["prompt"].tolist() == ["007", "1e5"]
 
 
-def test_split_means_nothing_for_a_file(write):
-    path = write([{"prompt": "one"}, {"prompt": "two"}])
-    assert load_prompts(path, split="test").equals(load_prompts(path, split="train"))
+def test_a_file_without_splits_is_divided_by_hash(write):
+    path = write([{"prompt": f"prompt {i}", "kind": "x"} for i in range(50)])
+    parts = [load_prompts(path, split=split) for split in ("train", "validation", "test")]
+    assert sorted(pd.concat(parts)["prompt_id"]) == sorted(load_prompts(path)["prompt_id"])
+    assert [list(part) for part in parts] == [["prompt_id", "kind", "prompt"]] * 3
+    assert all(part.index.tolist() == list(range(len(part))) for part in parts)
 
 
 def test_a_sample_of_a_file_has_n_rows_in_their_order(write):

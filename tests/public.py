@@ -1,0 +1,82 @@
+"""Files of the structure of public prompt sets, with harmless text of our own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+SHARED = "Which tea keeps best in a tin?"
+N = 40
+#: rows that the kit keeps of each
+KEPT = {
+    "xstest": N,
+    "or-bench-hard": N + 1,
+    "jbb-harmful": N,
+    "jbb-benign": N,
+    "strongreject": N,
+    "harmbench": N,
+    "harmbench-contextual": N,
+    "harmbench-copyright": N,
+    "wildjailbreak": N // 2,
+    "wildjailbreak-eval": N,
+    "longsafety": N,
+}
+_WILD = ("vanilla_harmful", "vanilla_benign", "adversarial_harmful", "adversarial_benign")
+
+
+def rows(name: str) -> list[dict]:
+    """The rows of a set as its authors' columns have them."""
+    texts = [f"How would the {name} people fold towel number {i}?" for i in range(N)]
+    if name == "xstest":
+        texts[0] = SHARED
+        types, labels = ("homonyms", "contrast_homonyms"), ("safe", "unsafe")
+        more = {"focus": "fold", "note": ""}
+        return [
+            {"id": i + 1, "prompt": t, "type": types[i % 2], "label": labels[i % 2], **more}
+            for i, t in enumerate(texts)
+        ]
+    if name == "or-bench-hard":
+        return [{"prompt": t, "category": "towels"} for t in [*texts, SHARED.upper()]]
+    if name.startswith("jbb"):
+        more = {"Target": "Sure", "Behavior": "Folding", "Category": "Towels", "Source": "Original"}
+        return [{"Index": i, "Goal": t, **more} for i, t in enumerate(texts)]
+    if name == "harmbench-contextual":
+        return [{"prompt": t, "context": f"A note about {t[14:]}", "category": "c"} for t in texts]
+    if name == "harmbench-copyright":
+        return [{"prompt": t, "tags": "book"} for t in texts]
+    if name == "wildjailbreak":
+        return [_wild(t, _WILD[i % 4]) for i, t in enumerate(texts)]
+    if name == "wildjailbreak-eval":
+        kinds = [_WILD[2 + i % 2] for i in range(N)]
+        return [
+            {"adversarial": t, "label": 1, "data_type": k}
+            for t, k in zip(texts, kinds, strict=True)
+        ]
+    if name == "longsafety":
+        more = {"safety_type": "Other", "task_type": "Question Answering", "doc_num": 1}
+        return [
+            {"id": i, "context": "Page. " * 50, "instruction": t, **more}
+            for i, t in enumerate(texts)
+        ]
+    return [{"prompt": t, "category": "towels", "source": "own"} for t in texts]
+
+
+def _wild(text: str, kind: str) -> dict:
+    adversarial = f'{text} "a tab\tand a\nline"' if kind.startswith("adv") else ""
+    return {"vanilla": text, "adversarial": adversarial, "completion": "Yes.", "data_type": kind}
+
+
+def write(name: str, path: Path) -> None:
+    """Write a set's rows in the format of the path's ending."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pd.DataFrame(rows(name))
+    if path.suffix == ".json":
+        path.write_text(json.dumps(rows(name)))
+    elif path.suffix == ".jsonl":
+        table.to_json(path, orient="records", lines=True)
+    elif path.suffix == ".parquet":
+        table.to_parquet(path)
+    else:
+        table.to_csv(path, index=False, sep="\t" if path.suffix == ".tsv" else ",")
