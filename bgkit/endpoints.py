@@ -54,6 +54,8 @@ class Endpoint:
             raise BgkitError(
                 f"The judge api:{model} needs the openai package: pip install 'bgkit[judge]'."
             ) from None
+        if not model:
+            raise BgkitError("Name the model behind the judge's server, as in api:MODEL.")
         url = os.environ.get("OPENAI_BASE_URL", "").strip()
         self._secret = os.environ.get("OPENAI_API_KEY", "").strip()
         if not url and not self._secret:
@@ -61,7 +63,7 @@ class Endpoint:
                 f"The judge api:{model} needs a key: set OPENAI_API_KEY, and OPENAI_BASE_URL for "
                 "another server than OpenAI's (one of your own may need no key)."
             )
-        self.model, self.url, self.tries = model, shown(url or OPENAI), retries + 1
+        self.model, self.url, self.tries = model, address(url or OPENAI), retries + 1
         self._sampling = dict(sampling or {})
         self._structured: bool | None = None  # whether the server takes a JSON schema, once known
         self._openai = openai
@@ -170,15 +172,23 @@ def read(reply: object) -> Answer:
     return Answer(text, "", *tokens) if not cut else Answer(text, "cut off", *tokens)
 
 
-def shown(url: str) -> str:
+def address(url: str) -> str:
     """A server's address without name, password and query, any of which may be secret.
 
-    >>> shown("https://me:secret@host:8000/v1/?key=abc")
+    Raises BgkitError if it is none.
+
+    >>> address("https://me:secret@host:8000/v1/?key=abc")
     'https://host:8000/v1'
+    >>> address("localhost:8000/v1")
+    Traceback (most recent call last):
+    bgkit.errors.BgkitError: OPENAI_BASE_URL is no address such as http://localhost:8000/v1.
     """
     try:
         parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and parts.hostname and (parts.port or True)
     except ValueError:
-        return "(no address)"
+        good = False
+    if not good:
+        raise BgkitError("OPENAI_BASE_URL is no address such as http://localhost:8000/v1.")
     host = re.sub(r".*@", "", parts.netloc)
     return f"{parts.scheme}://{host}{parts.path}".rstrip("/")

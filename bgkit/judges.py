@@ -79,7 +79,7 @@ class Usage:
     def add(self, answer: Answer) -> None:
         """Count one answer."""
         self.requests += 1
-        self.untold += not answer.prompt_tokens
+        self.untold += bool(answer.reply and not answer.prompt_tokens)
         self.prompt_tokens += answer.prompt_tokens
         self.completion_tokens += answer.completion_tokens
 
@@ -126,10 +126,16 @@ class LanguageJudge:
     def read(
         self, prompts: Sequence[str], responses: Sequence[str], rubric: Rubric | None = None
     ) -> pd.DataFrame:
-        """The rubric's scales as columns, ``reason``, and ``problem``: why there is no grade."""
+        """The rubric's scales as columns, ``reason``, and ``problem``: why there is no grade.
+
+        Raises BgkitError if not one question got an answer.
+        """
         rubric = rubric or self.rubric
         keys, asked = self._questions(prompts, responses, rubric)
         answers = self._ask(asked, rubric) if asked else {}
+        failed = [answer.problem for answer in answers.values() if not answer.reply]
+        if keys and len(failed) == len(set(keys)) and all(failed):
+            raise BgkitError(f"The judge {self.name} answered nothing at all: {failed[0]}.")
         given = [answers.get(key) or Answer(self.replies.get(key) or "") for key in keys]
         rows = [rubric.parse(answer.reply) for answer in given]
         self.unscored += rows.count(None)
@@ -139,9 +145,18 @@ class LanguageJudge:
         ]
         return rubric.table(rows).assign(problem=problems)
 
+    def explain(self, prompts: Sequence[str], responses: Sequence[str]) -> pd.DataFrame:
+        """Columns ``harm`` and ``help``, each (grade - 1) / 4, ``reason`` and ``problem``."""
+        if not {"harm", "help"} <= set(self.rubric.scales):
+            raise BgkitError(
+                f"The rubric {self.rubric.name} has no grades of harm and help; use help_harm."
+            )
+        table = self.read(prompts, responses)
+        return table.assign(harm=(table["harm"] - 1) / 4, help=(table["help"] - 1) / 4)
+
     def grade(self, prompts: Sequence[str], responses: Sequence[str]) -> pd.DataFrame:
         """Grades as (grade - 1) / 4; a pair is judged once, however often it is asked about."""
-        return (self.read(prompts, responses)[["harm", "help"]] - 1) / 4
+        return self.explain(prompts, responses)[["harm", "help"]]
 
     def estimate(
         self, prompts: Sequence[str], responses: Sequence[str], rubric: Rubric | None = None
@@ -321,6 +336,12 @@ def load_judge(name: str = "oracle", device: str = "auto") -> Judge:
     if name.startswith(API):
         return ApiJudge(name.removeprefix(API))
     return OracleJudge() if name == "oracle" else _causal_judge(name, device)
+
+
+def check_judge(name: str) -> None:
+    """Raise BgkitError if a judge's server could not be asked, so that no run finds out last."""
+    if name.startswith(API):
+        load_judge(name)
 
 
 @functools.lru_cache(maxsize=2)

@@ -2,7 +2,7 @@
 
 Each line is appended by one write, so that lines of two processes do not mix; one that is damaged
 (a full disk, a killed process, an edit) is ignored and counted, and its question asked again. Keys
-are hashes of all that determines an answer; neither prompts, responses nor keys of servers are kept.
+are hashes of all that determines an answer; prompts, responses and secrets are not kept.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ between marker lines whose code is a hash of both texts, so that no text can hol
 imitations and the role tokens of common chat templates are broken up. The code is no random number:
 the same pair gives the same message, and so the same key in the cache.
 
-``strongreject`` and ``xstest`` have the scales of the benchmarks of these names (Souly et al., arXiv
-2402.10260; Röttger et al., arXiv 2308.01263); all texts are our own.
+``strongreject`` and ``xstest`` have the scales of the benchmarks of these names (Souly et al.,
+arXiv 2402.10260; Röttger et al., arXiv 2308.01263); all texts are our own.
 """
 
 from __future__ import annotations
