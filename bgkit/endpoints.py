@@ -144,7 +144,7 @@ class Endpoint:
     def _reason(self, error: Exception) -> str:
         """The first words of an error's message, without the key."""
         body = getattr(error, "body", None)
-        told = body.get("message") if isinstance(body, dict) else None
+        told = (body.get("message") or body.get("detail")) if isinstance(body, dict) else None
         text = self._clean(str(told or error) or type(error).__name__)
         return visible(text.strip().splitlines()[0] if text.strip() else "no reason given")[:200]
 

@@ -62,12 +62,12 @@ def make_judge(
 def read_responses(path: Path) -> pd.DataFrame:
     """A file's rows; raises BgkitError for a file without prompts and responses."""
     table = tables.read_table(path, ROLE)
+    if table.empty:
+        raise BgkitError(f"The file {path} holds no responses.")
     for column in ("prompt", "response"):
         if column not in table:
             raise BgkitError(
                 f"The file {path} has no column {column!r} (it has {', '.join(map(str, table))})."
-                if len(table)
-                else f"The file {path} holds no responses."
             )
         table[column] = table[column].where(table[column].notna(), "").astype(str)
     return table
@@ -143,7 +143,7 @@ def tokens_line(estimate: Estimate) -> str:
     >>> tokens_line(Estimate(10, 2, 4000, 3000, None))
     '10 requests (2 more are kept from before): about 4,000 tokens of prompts, at most 3,000 of ...
     """
-    cost = "unknown (no price given)" if estimate.cost is None else f"at most {estimate.cost:.2f}"
+    cost = "unknown (no price given)" if estimate.cost is None else f"at most {estimate.cost:.4f}"
     return (
         f"{estimate.requests} requests ({estimate.kept} more are kept from before): about "
         f"{estimate.prompt_tokens:,} tokens of prompts, at most {estimate.completion_tokens:,} of "

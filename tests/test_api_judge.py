@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
-from judge_server import GOOD, Reply, Server
+from judge_server import Reply, Server
+from own import save_policy
 
 from bgkit import evaluation, grading, judges, replies, rubrics, runs
 from bgkit.__main__ import main
@@ -84,6 +85,7 @@ BAD = {
     "server error": (Reply("oops", 500, headers=FAST), "error of the server \\(500: oops\\)"),
     "time-out": (Reply(pause=0.6), "time-out"),
     "refused": (Reply("content policy", 400), "refused by the server \\(400: content policy\\)"),
+    "refused otherwise": (Reply(body='{"detail": "too long"}', status=413), "413: too long"),
     "broken body": (Reply(body='{"choices": [{"mess'), "unreadable"),
     "web page": (Reply(body="<html>", headers={"Content-Type": "text/html"}), "no reply"),
     "no choices": (Reply(body='{"choices": null, "error": "x"}'), "no reply"),
@@ -452,4 +454,12 @@ def test_the_embedded_judge_tells_its_tokens() -> None:
     assert before.requests == 1 and 0 < before.prompt_tokens <= mine.usage.prompt_tokens
     assert mine.usage.completion_tokens <= before.completion_tokens == 8
     assert table[["harm", "help"]].notna().all(axis=None) and mine.estimate(*pair).requests == 0
-    assert GOOD not in table["reason"].tolist()
+
+
+def test_a_local_model_is_asked_by_the_rubric_of_help_and_harm(tmp_path: Path) -> None:
+    folder = save_policy(tmp_path / "policy")
+    assert judges.CausalJudge(folder, "cpu").rubric is rubrics.HELP_HARM
+    short = rubrics.Rubric(**{**vars(rubrics.HELP_HARM), "max_tokens": 4})
+    mine = judges.CausalJudge(folder, "cpu", short)
+    table = mine.grade(PROMPTS[:2], RESPONSES[:2])  # random weights write no JSON
+    assert table.isna().all(axis=None) and mine.unscored == 2
