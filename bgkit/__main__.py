@@ -6,6 +6,7 @@ Every error that the user can mend is one sentence on standard error and exit st
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import typing
@@ -71,6 +72,12 @@ def _parser() -> argparse.ArgumentParser:
     judge.add_argument(
         "--price", type=float, nargs=2, metavar=("IN", "OUT"), help="of a million tokens"
     )
+    judge.add_argument(
+        "--sampling",
+        type=_object,
+        metavar="JSON",
+        help='of a request, null removes one: {"temperature": null, "max_completion_tokens": 2000}',
+    )
     judge.add_argument("--estimate", action="store_true", help="tokens and cost only; ask nothing")
     judge.set_defaults(run=_judge)
 
@@ -115,6 +122,16 @@ def _seeds(text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is no list of seeds such as 0,1,2") from error
+
+
+def _object(text: str) -> dict:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not valid JSON") from error
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"{text!r} is no JSON object")
+    return value
 
 
 def _names(text: str) -> list[str]:
@@ -210,6 +227,7 @@ def _judge(arguments: argparse.Namespace) -> None:
         arguments.device,
         concurrency=arguments.concurrency,
         price=arguments.price,
+        sampling=arguments.sampling,
     )
     asks = arguments.judge != "oracle"
     for path in arguments.files if asks else []:

@@ -42,8 +42,12 @@ def make_judge(
     *,
     concurrency: int = 8,
     price: tuple[float, float] | None = None,
+    sampling: dict | None = None,
 ) -> Judge:
-    """The judge of a name (:func:`bgkit.judges.load_judge`), for a rubric if one is named."""
+    """The judge of a name (:func:`bgkit.judges.load_judge`), for a rubric if one is named.
+
+    ``concurrency``, ``price`` and ``sampling`` are those of :class:`bgkit.judges.ApiJudge`.
+    """
     chosen = None if rubric is None else rubrics.rubric_of(rubric)
     if name == "oracle":
         if chosen is not None:
@@ -55,6 +59,7 @@ def make_judge(
             rubric=chosen or rubrics.HELP_HARM,
             concurrency=concurrency,
             price=price,
+            sampling=sampling,
         )
     return judges.CausalJudge(name, device, chosen)
 

@@ -114,6 +114,10 @@ class LanguageJudge:
         """Tokens of texts, about."""
         return sum(-(-len(text) // CHARACTERS_PER_TOKEN) for text in texts)
 
+    def _longest(self, rubric: Rubric) -> int:
+        """Tokens that a reply has at most."""
+        return rubric.max_tokens
+
     def _questions(self, prompts: Sequence[str], responses: Sequence[str], rubric: Rubric):
         """The key of every pair, and the messages that have no reply yet, by their keys."""
         self.replies.refresh()
@@ -164,7 +168,7 @@ class LanguageJudge:
         """Requests, tokens and cost of grading, before it is done; nothing is asked."""
         rubric = rubric or self.rubric
         keys, asked = self._questions(prompts, responses, rubric)
-        tokens = (self._count(list(asked.values())), len(asked) * rubric.max_tokens)
+        tokens = (self._count(list(asked.values())), len(asked) * self._longest(rubric))
         return Estimate(len(asked), len(set(keys)) - len(asked), *tokens, self._price(*tokens))
 
     @property
@@ -244,6 +248,11 @@ class ApiJudge(LanguageJudge):
         here = self.endpoint
         asked = {"sampling": here.sampling(rubric), "schema": rubric.schema()}
         return {"model": here.model, "url": here.url, **asked}
+
+    def _longest(self, rubric: Rubric) -> int:
+        limits = self.endpoint.sampling(rubric)
+        given = limits.get("max_completion_tokens") or limits.get("max_tokens")
+        return given if isinstance(given, int) else rubric.max_tokens
 
     def _ask(self, questions: Mapping[str, str], rubric: Rubric) -> dict[str, Answer]:
         """Ask; a server that is out of order raises BgkitError, and nothing answered is lost."""

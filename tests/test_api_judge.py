@@ -268,7 +268,9 @@ def test_what_determines_an_answer_is_in_the_key(serve) -> None:
 def test_sampling_parameters_can_be_replaced_and_removed(serve) -> None:
     server = serve()
     sampling = {"temperature": None, "max_completion_tokens": 900}
-    judge(sampling=sampling).grade(PROMPTS[:1], RESPONSES[:1])
+    mine = judge(sampling=sampling)
+    assert mine.estimate(PROMPTS[:2], RESPONSES[:2]).completion_tokens == 1800
+    mine.grade(PROMPTS[:1], RESPONSES[:1])
     body = server.bodies[0]
     assert body["max_completion_tokens"] == 900 and not {"temperature", "max_tokens"} & set(body)
 
@@ -393,7 +395,7 @@ def test_the_command_grades_a_file_and_says_what_it_took(
     file = tmp_path / "samples.parquet"
     responses_table().to_parquet(file)
     command = ["judge", str(file), "--judge", "api:fake", "--price", "2", "8"]
-    assert main([*command, "--estimate"]) == 0
+    assert main([*command, "--estimate", "--sampling", '{"temperature": null}']) == 0
     estimate = capsys.readouterr().out
     assert "6 requests (0 more" in estimate and "cost at most 0.0" in estimate
     assert server.bodies == []
