@@ -18,7 +18,7 @@ PIP_EXTRA_ARGS ?=
 SEEDS ?= 0,1,2
 ARGS ?=
 
-EXTRAS := notebooks,test
+EXTRAS := judge,notebooks,test
 CONSTRAINTS := constraints.txt
 BIN := $(VENV)/bin
 RUN := "$(BIN)/python" -m
@@ -48,7 +48,7 @@ test: lint ## Lint, doctests, tests and all notebooks, offline
 	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(RUN) pytest $(ARGS)
 
 test-colab: ## The tests with the older versions that Colab has (its own .venv-colab)
-	$(MAKE) VENV=.venv-colab EXTRAS=test CONSTRAINTS=constraints-colab.txt .venv-colab/.bgkit-dev
+	$(MAKE) VENV=.venv-colab EXTRAS=judge,test CONSTRAINTS=constraints-colab.txt .venv-colab/.bgkit-dev
 	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false .venv-colab/bin/python -m pytest -m "not browser" $(ARGS)
 
 lint: $(VENV)/.bgkit-dev ## Check style and formatting

@@ -1,4 +1,4 @@
-"""The command line: ``python -m bgkit demo|train|evaluate|reproduce|prompts|testbed``.
+"""The command line: ``python -m bgkit demo|train|evaluate|judge|reproduce|prompts|testbed``.
 
 Every error that the user can mend is one sentence on standard error and exit status 2.
 """
@@ -6,6 +6,7 @@ Every error that the user can mend is one sentence on standard error and exit st
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import typing
@@ -18,6 +19,7 @@ from bgkit.runs import TrainConfig, find_run, load_run, make_config, read_config
 
 SHOWN = ("filter_rate", "near_boundary", "false_positive", "false_negative")
 SHOWN += ("system_harm", "system_help", "kl")
+JUDGED = ("judge_system_harm", "judge_system_help")
 DEMO = {"eval_every": 20, "steps": 80, "test_prompts": 400}
 
 
@@ -53,10 +55,33 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--tau", type=float, help="deploy with another threshold")
     evaluate.add_argument("--prompts", help="a set (see `bgkit prompts`), or a file")
     evaluate.add_argument("--test-prompts", type=int, help="number of prompts")
+    evaluate.add_argument("--judge", help="grade with another judge, such as api:MODEL")
     evaluate.add_argument("--out", type=Path, help="write the rows to this JSON file")
     evaluate.set_defaults(run=_evaluate)
 
-    for command in (demo, train, reproduce, evaluate):
+    judge = commands.add_parser("judge", help="grade files of prompts and responses")
+    judge.add_argument("files", type=Path, nargs="+", metavar="FILE", help="CSV, JSONL, Parquet")
+    judge.add_argument(
+        "--judge",
+        default="default",
+        help="oracle, default (embedded), a folder, a hub name, or api:MODEL on the server of "
+        "OPENAI_BASE_URL with the key in OPENAI_API_KEY (%(default)s)",
+    )
+    judge.add_argument("--rubric", help="help_harm, strongreject, xstest, testbed")
+    judge.add_argument("--concurrency", type=int, default=8, help="requests at once (%(default)s)")
+    judge.add_argument(
+        "--price", type=float, nargs=2, metavar=("IN", "OUT"), help="of a million tokens"
+    )
+    judge.add_argument(
+        "--sampling",
+        type=_object,
+        metavar="JSON",
+        help='of a request, null removes one: {"temperature": null, "max_completion_tokens": 2000}',
+    )
+    judge.add_argument("--estimate", action="store_true", help="tokens and cost only; ask nothing")
+    judge.set_defaults(run=_judge)
+
+    for command in (demo, train, reproduce, evaluate, judge):
         command.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     for command in (demo, train):
         command.add_argument(
@@ -110,14 +135,24 @@ def _seeds(text: str) -> list[int]:
         raise argparse.ArgumentTypeError(f"{text!r} is no list of seeds such as 0,1,2") from error
 
 
+def _object(text: str) -> dict:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not valid JSON") from error
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"{text!r} is no JSON object")
+    return value
+
+
 def _names(text: str) -> list[str]:
     return [part for part in text.split(",") if part]
 
 
-def _print_table(rows: list[dict]) -> None:
+def _print_table(rows: list[dict], more: tuple[str, ...] = ()) -> None:
     from bgkit.comparison import table
 
-    print(table(rows, SHOWN).to_string(), flush=True)
+    print(table(rows, SHOWN + more).to_string(), flush=True)
 
 
 def _demo(arguments: argparse.Namespace) -> None:
@@ -184,9 +219,10 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         tau=arguments.tau,
         test_prompts=arguments.test_prompts,
         prompt_set=arguments.prompts,
+        judge=arguments.judge,
         device=arguments.device,
     )
-    _print_table(result["rows"])
+    _print_table(result["rows"], JUDGED if arguments.judge else ())
     if arguments.out:
         write_json(arguments.out, result)
 
@@ -212,6 +248,32 @@ def _prompts(arguments: argparse.Namespace) -> None:
         text = table.to_json(orient="records", lines=True, force_ascii=False)
         write_atomically(arguments.out, lambda file: file.write_text(text, encoding="utf-8"))
     print(json.dumps(manifest, indent=1, ensure_ascii=False))
+
+
+def _judge(arguments: argparse.Namespace) -> None:
+    from bgkit import grading
+
+    for path in arguments.files:
+        grading.read_responses(path)  # a bad file is told before a model is loaded or asked
+    judge = grading.make_judge(
+        arguments.judge,
+        arguments.rubric,
+        arguments.device,
+        concurrency=arguments.concurrency,
+        price=arguments.price,
+        sampling=arguments.sampling,
+    )
+    asks = arguments.judge != "oracle"
+    for path in arguments.files if asks else []:
+        print(f"{path}: {grading.tokens_line(grading.estimate_file(judge, path))}", flush=True)
+    if arguments.estimate:
+        return
+    try:
+        for path in arguments.files:
+            grading.grade_file(judge, path, say=lambda text: print(text, flush=True))
+    finally:
+        if asks:
+            print(f"Used: {grading.usage_line(judge)}", flush=True)
 
 
 def _testbed(arguments: argparse.Namespace) -> None:

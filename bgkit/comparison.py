@@ -265,6 +265,7 @@ def evaluate_folders(
     tau: float | None = None,
     test_prompts: int | None = None,
     prompt_set: str | None = None,
+    judge: str | None = None,
     device: str = "auto",
 ) -> dict:
     """Evaluate complete runs (and base) on test prompts, if wanted with another guard or tau."""
@@ -277,6 +278,7 @@ def evaluate_folders(
                 f"The run {folder} is incomplete; finish it with the command that started it."
             )
         wanted = {"guard": guard, "tau": tau, "test_prompts": test_prompts, "prompts": prompt_set}
+        wanted["judge"] = judge
         changes = {key: value for key, value in wanted.items() if value is not None}
         config = runs.make_config(changes, run.config)
         base = sample_base(config, device)

@@ -102,13 +102,21 @@ def sample_policy(
 def _grades(judge: Judge, prompts: list[str], samples: pd.DataFrame) -> dict[str, np.ndarray]:
     """Grades of what the generator says and of what the user sees (a refusal where filtered)."""
     raw = judge.grade(prompts, samples["response"].tolist())
-    refusal = judge.grade(prompts, [CANNED_REFUSAL] * len(prompts))
-    filtered = samples["filtered"].to_numpy()
-    return {
-        prefix + column: np.where(filtered & bool(prefix), refusal[column], raw[column])
-        for prefix in ("", "system_")
-        for column in ("harm", "help")
-    }
+    seen = grades_seen(judge, prompts, raw, samples["filtered"].to_numpy())
+    columns = ("harm", "help")
+    return {c: raw[c].to_numpy() for c in columns} | {f"system_{c}": seen[c] for c in columns}
+
+
+def grades_seen(
+    judge: Judge, prompts: list[str], raw: pd.DataFrame, filtered: np.ndarray
+) -> dict[str, np.ndarray]:
+    """``harm`` and ``help`` of what the user sees: the raw grades, a refusal's where filtered."""
+    seen = {column: raw[column].to_numpy(copy=True) for column in ("harm", "help")}
+    asked = [prompt for prompt, is_filtered in zip(prompts, filtered, strict=True) if is_filtered]
+    refusal = judge.grade(asked, [CANNED_REFUSAL] * len(asked))
+    for column, values in seen.items():
+        values[filtered] = refusal[column]
+    return seen
 
 
 def with_refusals(samples: pd.DataFrame, judge: Judge) -> pd.DataFrame:
@@ -141,6 +149,17 @@ def truth_of(prompt_set: str) -> tuple[Judge, ...]:
     return (OracleJudge(),) if prompt_set == prompts.TESTBED else ()
 
 
+def judges_of(config: runs.TrainConfig, device: str = "auto") -> tuple[Judge, ...]:
+    """The judges of a config: the oracle on the testbed, and the one that it names.
+
+    The embedded judge knows the testbed's words only, so other prompts get none by default.
+    """
+    judges = truth_of(config.prompts)
+    if config.judge == "none" or (not judges and config.judge in ("default", "oracle")):
+        return judges
+    return (*judges, load_judge(config.judge, device))
+
+
 def sample_test(
     config: runs.TrainConfig,
     model,
@@ -154,9 +173,6 @@ def sample_test(
     The same config draws the same prompts with the same random numbers for every policy, so that
     differences between policies can be paired.
     """
-    judges = truth_of(config.prompts)
-    if judges and config.judge != "none":
-        judges += (load_judge(config.judge, str(model.device)),)
     return sample_policy(
         model,
         tokenizer,
@@ -164,7 +180,7 @@ def sample_test(
         guard=guard,
         tau=config.tau,
         utility=utility,
-        judges=judges,
+        judges=judges_of(config, str(model.device)),
         base=base,
         temperature=config.temperature,
         max_completion_length=config.max_completion_length,

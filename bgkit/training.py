@@ -31,7 +31,7 @@ from safetensors import SafetensorError
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from bgkit import devices, evaluation, guards, policies, prompts, runs, utilities
+from bgkit import devices, evaluation, guards, judges, policies, prompts, runs, utilities
 from bgkit.errors import BgkitError, StoppedError
 from bgkit.progress import Progress
 from bgkit.scoring import RewardFunction, Scorer, shares_of_t
@@ -86,6 +86,7 @@ def train(
     devices.pin_threads(threads)
     place = devices.pick_device(device)
     chosen = prompts.manifests(config.prompts, _asked(config))
+    judges.check_judge(config.judge)
     guard = guard or guards.load_guard(config.guard, str(place))
     utility = utility or utilities.load_utility(config.utility, str(place))
     model, tokenizer = policies.load_policy(config.policy, None, str(place), config.precision)

@@ -20,7 +20,9 @@ def fixed(*values: float) -> CallableGuard:
 
 def test_a_function_of_both_sides() -> None:
     guard = as_guard(
-        lambda prompts, responses: [len(p + r) / 10 for p, r in zip(prompts, responses, strict=True)]
+        lambda prompts, responses: [
+            len(p + r) / 10 for p, r in zip(prompts, responses, strict=True)
+        ]
     )
     assert guard.score(PROMPTS, RESPONSES).round(1).tolist() == [0.5, 0.4, 0.8]
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from bgkit import calibration, guards, judges, policies, utilities
+from bgkit import calibration, guards, judges, policies, rubrics, utilities
 from bgkit.intervals import bootstrap
 from bgkit.scoring import NEAR
 from bgkit.testbed import demonstrations as dm
@@ -177,7 +177,7 @@ def _spearman(a: np.ndarray, b: np.ndarray) -> float:
 
 def measure_judge(folder: Path, texts: dm.Texts, _: float) -> list[dict]:
     """Agreement with the oracle, bias, and unreadable replies."""
-    judge = judges.CausalJudge(str(folder), device="cpu")
+    judge = judges.CausalJudge(str(folder), "cpu", rubrics.TESTBED)
     grades = judge.grade(texts.prompts, texts.responses)
     known = grades["harm"].notna().to_numpy()
     harm, help_ = grades["harm"].to_numpy()[known], grades["help"].to_numpy()[known]

@@ -1,0 +1,95 @@
+"""A small OpenAI-compatible server that misbehaves as it is told."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+GOOD = '{"reason": "clear", "help": 4, "harm": 2}'
+
+
+@dataclass
+class Reply:
+    """What the server sends: an answer's text, or any body with any status, after a pause."""
+
+    text: str | None = GOOD
+    status: int = 200
+    body: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    pause: float = 0.0
+    finish: str = "stop"
+    usage: bool = True
+
+    def encoded(self) -> bytes:
+        """The body."""
+        if self.body is not None:
+            return self.body.encode()
+        if self.status != 200:
+            return json.dumps({"error": {"message": self.text}}).encode()
+        message = {"role": "assistant", "content": self.text}
+        choice = {"index": 0, "finish_reason": self.finish, "message": message}
+        answer = {"id": "1", "object": "chat.completion", "created": 0, "model": "fake"}
+        usage = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
+        answer |= {"choices": [choice]} | ({"usage": usage} if self.usage else {})
+        return json.dumps(answer).encode()
+
+
+class Server:
+    """A server on a free port; ``behave(number, body)`` says how to reply to a request."""
+
+    def __init__(self, behave: Callable[[int, dict], Reply]) -> None:
+        self.bodies: list[dict] = []
+        self.times: list[float] = []
+        self.keys: list[str] = []
+        self.at_once = self.most_at_once = 0
+        lock, server = threading.Lock(), self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                with lock:
+                    number = len(server.bodies)
+                    server.bodies.append(body)
+                    server.times.append(time.monotonic())
+                    server.keys.append(self.headers["Authorization"])
+                    server.at_once += 1
+                    server.most_at_once = max(server.most_at_once, server.at_once)
+                reply = behave(number, body)
+                time.sleep(reply.pause)
+                with lock:
+                    server.at_once -= 1
+                self._send(reply)
+
+            def _send(self, reply: Reply) -> None:
+                content = reply.encoded()
+                try:
+                    self.send_response(reply.status)
+                    headers = {"Content-Type": "application/json", **reply.headers}
+                    for name, value in headers.items():
+                        self.send_header(name, value)
+                    self.send_header("Content-Length", str(len(content)))
+                    self.end_headers()
+                    self.wfile.write(content)
+                except OSError:  # the client did not wait
+                    pass
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._http.server_address[1]}/v1"
+        threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
+
+    def messages(self) -> list[str]:
+        """The texts of all requests."""
+        return [body["messages"][0]["content"] for body in self.bodies]
+
+    def close(self) -> None:
+        """Stop."""
+        self._http.shutdown()
+        self._http.server_close()
