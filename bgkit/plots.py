@@ -154,7 +154,7 @@ def _error(table: pd.DataFrame, end: str = "") -> dict[str, Any]:
     return {"type": "data", "symmetric": False, "thickness": 1.5, "width": 4, **arms}
 
 
-def _heading(fig: go.Figure, text: str, row: int, col: int = 1, x: float = 0) -> None:
+def heading(fig: go.Figure, text: str, row: int, col: int = 1, x: float = 0) -> None:
     """Write ``text`` above a panel, at its left end (``x`` = 0) or at its right end (1)."""
     fig.add_annotation(_above(text, "", x), row=row, col=col)
 
@@ -268,7 +268,7 @@ def pareto(rows: pd.DataFrame, kind: str = "all") -> go.Figure:
         bars = {"error_x": _error(one), "error_y": _error(one, "_y")}
         told = one["told_y"] + "<br>" + one["told"]
         fig.add_trace(_dots(name, told, x=one["mean"], y=one["mean_y"], **bars))
-    _heading(fig, "<b>↖ better</b>", 1)
+    heading(fig, "<b>↖ better</b>", 1)
     fig.update_layout(xaxis_title="system harm, 0 to 1", yaxis_title="system help, 0 to 1")
     return style(fig, "System helpfulness against harm", [f"On {label(kind)} prompts."], 440)
 
@@ -297,23 +297,32 @@ def training_curves(metrics: Mapping[str, pd.DataFrame]) -> go.Figure:
 
     Faint lines are single steps, strong lines their rolling mean. Held-out harm and helpfulness
     (0 to 1, by the true score) are measured at some steps only: each marker is one measurement.
+    Runs that did not measure them have no such panels.
     """
     if not metrics:
         raise BgkitError("There are no training curves to draw: no run was given.")
-    fig = make_subplots(3, 2, shared_xaxes="all", vertical_spacing=0.1, horizontal_spacing=0.12)
-    for place, column in enumerate(CURVES):
+    always = [column for column in CURVES if not column.startswith("eval_")]
+    drawn = [c for c in CURVES if c in always or any(c in frame for frame in metrics.values())]
+    rows = -(-len(drawn) // 2)
+    fig = make_subplots(
+        rows, 2, shared_xaxes="all", vertical_spacing=0.3 / rows, horizontal_spacing=0.12
+    )
+    for place, column in enumerate(drawn):
         row, col = place // 2 + 1, place % 2 + 1
         held_out = ", held out" if column.startswith("eval_") else ""
         per_token = " per token" if column == "kl" else ""  # the trainer's is a mean over tokens
         title = named(column.removeprefix("eval_")) + per_token + held_out
-        _heading(fig, title, row, col)
+        heading(fig, title, row, col)
         fig.update_yaxes(tickformat=".1~%" if column in SHARES else "", row=row, col=col)
         for name, frame in metrics.items():
-            _need(frame, ("step", *CURVES), f"training metrics of '{name}'")
+            _need(frame, ("step", *always), f"training metrics of '{name}'")
+            if column not in frame:
+                continue
             for trace in _curve(name, frame.dropna(subset=[column]), column):
                 fig.add_trace(trace, row, col)
-    fig.update_xaxes(title_text="training step", row=3)
-    return style(fig, "Training over steps", ["Faint: each step; strong: rolling mean."], 620)
+    fig.update_xaxes(title_text="training step", row=rows)
+    notes = ["Faint: each step; strong: rolling mean."]
+    return style(fig, "Training over steps", notes, 110 + 170 * rows)
 
 
 def _bins(frame: pd.DataFrame, bins: int) -> pd.DataFrame:
@@ -371,7 +380,7 @@ def _panels(rows: pd.DataFrame, panels: Sequence[tuple[str, str]], columns: int)
             more = {"x": one["mean"], "y": [label(name)] * len(one), "error_x": _error(one)}
             fig.add_trace(_dots(name, one["told"], **more, showlegend=False), row, col)
         fig.add_vline(table["mean"].iloc[0], line_width=1, line_color=TEXT, row=row, col=col)
-        _heading(fig, named(metric) if columns > 1 else f"<b>{label(kind)}</b>", row, col)
+        heading(fig, named(metric) if columns > 1 else f"<b>{label(kind)}</b>", row, col)
         fig.update_xaxes(tickformat=".1~%" if metric in SHARES else "", nticks=5, row=row, col=col)
     fig.update_yaxes(autorange="reversed", showgrid=False)
     return fig.update_layout(height=inner + 78 + 40)

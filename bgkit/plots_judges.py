@@ -50,7 +50,7 @@ def judge_against_truth(samples: pd.DataFrame) -> go.Figure:
             row=1,
             col=col,
         )
-        plots._heading(fig, f"<b>{name}</b>", 1, col)
+        plots.heading(fig, f"<b>{name}</b>", 1, col)
     fig.update_traces(showlegend=False)
     fig.update_xaxes(title_text="judge's grade, 0 to 1", range=[-0.05, 1.05])
     fig.update_yaxes(title_text="mean truth, 0 to 1", range=[-0.05, 1.05], col=1)

@@ -96,7 +96,7 @@ def _panel(
         f"<span style='color:{CURVES[m][0]}'>{STROKES[CURVES[m][1]]} {plots.named(m)}</span>"
         for m in metrics
     ]
-    plots._heading(fig, "    ".join(words), **at)
+    plots.heading(fig, "    ".join(words), **at)
     form = ".0%" if metrics[0] in plots.SHARES else ""
     fig.update_yaxes(rangemode="tozero", tickformat=form, **at)
     if "precision" in metrics or "recall" in metrics:

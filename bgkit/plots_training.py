@@ -43,7 +43,7 @@ def live(
         fig.add_scatter(x=curve["step"], y=values, hoverinfo="text", **more, row=row, col=col)
         line = {"color": colour, "width": 2}
         fig.add_scatter(x=curve["step"], y=smooth, hoverinfo="skip", line=line, row=row, col=col)
-        plots._heading(fig, heading, row, col)
+        plots.heading(fig, heading, row, col)
         fig.update_xaxes(range=[0, steps], row=row, col=col)
         if column in (*plots.SHARES, "no_spread"):
             fig.update_yaxes(tickformat=".0%", rangemode="tozero", row=row, col=col)
@@ -69,4 +69,4 @@ def _margins(fig: go.Figure, base: np.ndarray, now: np.ndarray, tau: float, colo
     fig.add_vline(tau, line=dash, row=2, col=3)
     ticks = np.array([0, 0.05, 0.25, 0.5, 1])
     fig.update_yaxes(tickvals=np.sqrt(ticks), ticktext=[f"{x:.0%}" for x in ticks], row=2, col=3)
-    plots._heading(fig, "margins: bars now, line base", 2, 3)
+    plots.heading(fig, "margins: bars now, line base", 2, 3)

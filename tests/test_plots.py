@@ -288,6 +288,15 @@ def test_a_mean_that_is_missing_is_left_out() -> None:
 # --- training_curves ---------------------------------------------------------------------------
 
 
+def test_a_run_without_held_out_evaluation_has_no_such_panels() -> None:
+    held_out = ["eval_system_harm", "eval_system_help"]
+    alone = plots.training_curves({"boundary": training_log().drop(columns=held_out)})
+    assert {trace.yaxis for trace in alone.data} == {"y", "y2", "y3", "y4"}
+    both = {"boundary": training_log(), "compound": training_log().drop(columns=held_out)}
+    held = [t.name for t in plots.training_curves(both).data if t.yaxis in ("y5", "y6")]
+    assert held and set(held) == {plots.label("boundary")}
+
+
 def test_held_out_markers_stand_only_where_something_was_measured() -> None:
     fig = plots.training_curves({"boundary": training_log(), "compound": training_log(0.1)})
     marked = [trace for trace in fig.data if "markers" in trace.mode]
@@ -362,7 +371,7 @@ def broken(name: str, column: str) -> Callable[[], go.Figure]:
     [
         ("margin_histogram", "harm"),
         ("reliability", "t"),
-        ("training_curves", "eval_system_help"),
+        ("training_curves", "kl"),
         ("training_curves", "step"),
         ("pareto", "low"),
         ("metric_intervals", "metric"),
