@@ -149,8 +149,8 @@ class Lab:
         self.finish()
 
     def errors(self) -> list[str]:
-        """Text of all error outputs."""
-        found = self.page.locator('.jp-RenderedText[data-mime-type$="jupyter.error"]')
+        """Text of everything in red: errors, and what was written to the error stream."""
+        found = self.page.locator('.jp-RenderedText[data-mime-type$="jupyter.stderr"]')
         return found.all_inner_texts()
 
     def cell(self, text: str) -> Any:

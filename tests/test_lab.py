@@ -51,7 +51,7 @@ def browser(home: Path) -> Iterator[tuple]:
 @pytest.fixture
 def lab(browser: tuple) -> Iterator[Lab]:
     chromium, address, token = browser
-    page = chromium.new_page(viewport={"width": 1100, "height": 1400})
+    page = chromium.new_page(viewport={"width": 1100, "height": 1700})
     yield Lab(page, address, token)
     page.close()
 
@@ -61,9 +61,9 @@ def folder(home: Path) -> Path:
     return home / "notebooks"
 
 
-def write_log(path: Path, text: str = "a text", n: int = 400) -> Path:
+def write_log(path: Path, text: str, n: int = 40) -> Path:
     rng = np.random.default_rng(0)
-    t = np.r_[rng.beta(0.4, 2.0, n - n // 4), rng.beta(2.0, 0.7, n // 4)]
+    t = rng.beta(0.4, 2.0, n)
     table = pd.DataFrame({"prompt": [f"{text} {i}" for i in range(n)], "response": f"so {text}"})
     table = table.assign(p_unsafe=t, harmful=rng.random(n) < t, kind=rng.choice(["a", "b"], n))
     table.to_json(path, orient="records", lines=True)
@@ -78,15 +78,14 @@ def picture(place, name: str) -> None:
 
 
 def test_the_threshold_moves_and_a_bar_opens_its_completions(lab: Lab, folder: Path) -> None:
-    log = write_log(folder / "log.jsonl")
-    lab.open(copy_notebook("02", folder, {"SCORED_LOG": str(log)}))
+    lab.open(copy_notebook("02", folder, {}))
     lab.run_all()
     assert lab.errors() == []
     cell = lab.cell("explorer.explore(")
     cell.scroll_into_view_if_needed()
     numbers = cell.locator("table", has_text="at tau =").first
     bars = cell.locator(".js-plotly-plot").first
-    assert "at tau = 0.50" in numbers.inner_text()
+    numbers.get_by_text("at tau = 0.50").wait_for(timeout=10_000)
 
     handle = cell.locator(".noUi-handle").first
     handle.focus()
@@ -105,6 +104,7 @@ def test_the_threshold_moves_and_a_bar_opens_its_completions(lab: Lab, folder: P
         timeout=10_000
     )
     assert numbers.inner_text() != by_key
+    assert "all kinds n=240" in bars.inner_text()
     lab.page.wait_for_function(
         "([element, before]) => element.innerHTML !== before",
         arg=[cell.locator(".js-plotly-plot").first.element_handle(), drawn],
@@ -113,18 +113,18 @@ def test_the_threshold_moves_and_a_bar_opens_its_completions(lab: Lab, folder: P
     cell.locator("button:not([disabled])", has_text="▴").first.click()
     opened = cell.get_by_text("t from 0.000 to")
     opened.wait_for(timeout=10_000)
-    assert "so a text" in cell.locator("pre").nth(1).inner_text()
+    assert cell.locator("pre").count() >= 2 and cell.locator("pre").nth(1).inner_text().strip()
     cell.evaluate("element => element.scrollIntoView({block: 'start'})")
-    picture(cell.locator(".jp-Cell-outputWrapper"), "02_margin_distributions")
+    picture(cell, "02_margin_distributions")
     assert lab.faults == []
 
 
 def test_stop_leaves_a_run_that_goes_on(lab: Lab, folder: Path) -> None:
-    short = {"STEPS": 12, "BATCH_SIZE": 16, "NUM_GENERATIONS": 4, "EVAL_EVERY": 0}
+    short = {"STEPS": 40, "BATCH_SIZE": 16, "NUM_GENERATIONS": 4, "EVAL_EVERY": 0}
     lab.open(copy_notebook("03", folder, {**short, "TEST_PROMPTS": 24, "FOLDER": "runs"}))
     lab.begin("notebook:run-all-cells")
     cell = lab.cell("dashboard.train_live(")
-    cell.get_by_text("step 1 of 12").wait_for(timeout=120_000)
+    cell.get_by_text("step 1 of 40").wait_for(timeout=120_000)
     cell.get_by_role("button", name="Stop").click()
     lab.finish()
     (error,) = lab.errors()
@@ -133,16 +133,16 @@ def test_stop_leaves_a_run_that_goes_on(lab: Lab, folder: Path) -> None:
 
     lab.run_all()
     assert lab.errors() == []
-    cell.get_by_text("step 12 of 12").wait_for(timeout=10_000)
+    cell.get_by_text("step 40 of 40").wait_for(timeout=10_000)
     (run,) = (folder / "runs").iterdir()
-    assert len(pd.read_parquet(run / "metrics.parquet")) == 12
+    assert len(pd.read_parquet(run / "metrics.parquet")) == 40
     cell.evaluate("element => element.scrollIntoView({block: 'start'})")
     picture(cell.locator(".jp-Cell-outputWrapper"), "03_train_policy")
     assert lab.faults == []
 
 
 def test_hostile_text_stays_text(lab: Lab, folder: Path) -> None:
-    log = write_log(folder / "hostile.jsonl", HOSTILE, n=40)
+    log = write_log(folder / "hostile.jsonl", HOSTILE)
     sources = (
         "from bgkit import logs\nfrom bgkit.widgets import browser, thresholds\n"
         f"samples = logs.read_log({str(log)!r})\nview = thresholds.explore(samples, 0.5)",
