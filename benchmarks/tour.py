@@ -1,7 +1,7 @@
 """The README's tour: one picture of each notebook, taken from what the notebook stores.
 
-    python benchmarks/tour.py
-    BGKIT_SCREENSHOTS=data/screenshots make test-browser   # 02 and 03, as JupyterLab shows them
+python benchmarks/tour.py
+BGKIT_SCREENSHOTS=data/screenshots make test-browser   # 02 and 03, as JupyterLab shows them
 """
 
 from __future__ import annotations
