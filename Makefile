@@ -33,7 +33,7 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo test test-colab lint format testbed reproduce lab clean
+.PHONY: help setup demo test test-browser test-colab lint format testbed reproduce lab clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' Makefile
@@ -46,6 +46,11 @@ demo: $(VENV)/.bgkit-base ## Run the demo on the built-in testbed and write its 
 
 test: lint ## Lint, doctests, tests and all notebooks, offline
 	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(RUN) pytest $(ARGS)
+
+test-browser: $(VENV)/.bgkit-dev ## The tests in JupyterLab and Chromium alone (they are part of test, too)
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || { \
+	  echo "bgkit: the browser tests need Chromium: install your system's package (on Debian: apt-get install chromium)" >&2; exit 1; }
+	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(RUN) pytest -m browser tests $(ARGS)
 
 test-colab: ## The tests with the older versions that Colab has (its own .venv-colab)
 	$(MAKE) VENV=.venv-colab EXTRAS=judge,test CONSTRAINTS=constraints-colab.txt .venv-colab/.bgkit-dev

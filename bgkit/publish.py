@@ -162,7 +162,8 @@ def publish(path: str | Path) -> Path:
     except Exception as error:  # nbformat raises what its JSON and schema readers raise
         raise BgkitError(f"{path} is not a readable notebook: {error}") from error
     where = {"metadata": {"path": str(path.resolve().parent)}}
-    more = {"timeout": TIMEOUT, "kernel_name": "python3", "store_widget_state": False}
+    # With widget states, or nbclient fails at an Output; tidy() then leaves them out.
+    more = {"timeout": TIMEOUT, "kernel_name": "python3", "store_widget_state": True}
     client = NotebookClient(notebook, resources=where, **more)
     try:
         client.execute()

@@ -164,3 +164,38 @@ def test_our_errors_are_shown_as_a_sentence_without_a_stack(notebook, tmp_path: 
     cells = code_cells(tmp_path / "done.ipynb")
     (error,) = [o for cell in cells for o in cell.outputs if o.output_type == "error"]
     assert error.traceback == ["BgkitError: The log is empty."]
+
+
+@pytest.mark.slow
+def test_03_and_04_run_with_other_parameters(tmp_path: Path) -> None:
+    """papermill as a sweep uses it: a short run by 03, then 04 on its folder."""
+    short = {"REWARD": "compound", "TAU": 0.4, "STEPS": 2, "BATCH_SIZE": 8, "NUM_GENERATIONS": 4}
+    short |= {"EVAL_EVERY": 0, "TEST_PROMPTS": 16, "FOLDER": str(tmp_path / "runs")}
+    trained, compared = tmp_path / "trained.ipynb", tmp_path / "compared.ipynb"
+    notebooks.run_notebook(ROOT / "notebooks" / "03_train_policy.ipynb", trained, short)
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert bgkit.load_run(folder).complete and bgkit.load_run(folder).config.tau == 0.4
+    text = trained.read_text(encoding="utf-8")
+    assert "step 2 of 2" in text and "left" in text  # progress stays in papermill's output
+    notebooks.run_notebook(
+        ROOT / "notebooks" / "04_evaluate.ipynb", compared, {"RUNS": [str(folder)]}
+    )
+    assert "compound" in compared.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_a_wrong_config_or_run_folder_is_one_sentence(tmp_path: Path) -> None:
+    for name, parameters, message in (
+        ("03_train_policy", {"REWARD": "bondary"}, "BgkitError: There is no reward 'bondary'"),
+        ("04_evaluate", {"RUNS": [str(tmp_path / "none")]}, "BgkitError: .*none"),
+    ):
+        done = tmp_path / f"{name}.ipynb"
+        with pytest.raises(BgkitError, match=message):
+            notebooks.run_notebook(ROOT / "notebooks" / f"{name}.ipynb", done, parameters)
+        (error,) = [
+            output
+            for cell in code_cells(done)
+            for output in cell.outputs
+            if output.output_type == "error"
+        ]
+        assert len(error.traceback) == 1 and "site-packages" not in error.traceback[0]

@@ -78,6 +78,8 @@ def test_a_figure_gets_its_picture_and_the_notebook_nothing_else(tmp_path) -> No
         "layout = {'height': 300, 'paper_bgcolor': 'rgba(0,0,0,0)', 'plot_bgcolor': '#ff0000'}\n"
         "go.Figure(go.Scatter(y=list(range(COUNT))), layout).show()",
         "import ipywidgets\nipywidgets.IntSlider()",
+        "place = ipywidgets.Output()\ndisplay(place)\n"
+        "with place:\n    place.clear_output(wait=True)\n    print('inside')",
     )
     first = publish.publish(path).read_bytes()
     book = nbformat.read(path, 4)

@@ -35,7 +35,7 @@ KINDS = 20  # kinds that have an entry of their own in the menu
 LEFT = 72  # pixels left of the bars
 PAGE = 5  # completions that are shown at once
 SHOWN_COLUMNS = ("kind", "prompt", "response")
-BUTTON_HELP = "<small>Press a button to read the completions behind the bar above it.</small>"
+BUTTON_HELP = "<small>Press a button to read the completions of its bar.</small>"
 PRE = "white-space:pre-wrap;overflow-wrap:break-word;word-break:normal;margin:2px 0"
 LINE = "border-bottom:1px solid rgba(128,128,128,.3);padding:2px 10px;text-align:left"
 
@@ -165,7 +165,8 @@ def _controls(state: _State) -> widgets.HBox:
     )
     kinds = [("all kinds", None)]
     kinds += [(words_of(name), name) for name in pd.unique(state.kinds)]
-    kind = widgets.Dropdown(options=kinds, description="prompts", style=wide)
+    # The index, for a value of None would mean that nothing is chosen.
+    kind = widgets.Dropdown(options=kinds, index=0, description="prompts", style=wide)
     slider.layout.width = "420px"
     return widgets.HBox([slider, kind], layout=widgets.Layout(flex_flow="row wrap"))
 
