@@ -34,6 +34,9 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="one GRPO run into a run folder")
     train.add_argument("--out", type=Path, help="run folder (runs/<reward>-<utility>-<seed>)")
     train.add_argument("--resume", type=Path, metavar="RUN", help="finish the run in this folder")
+    train.add_argument("--guard-device", default="", help="the guard's own device, as cuda:1")
+    train.add_argument("--utility-device", default="", help="the reward model's own device")
+    train.add_argument("--no-self-test", action="store_true", help="load models that fail theirs")
     train.add_argument("--report-to", default="none", help="trackio, wandb, ... (%(default)s)")
     train.set_defaults(run=_train)
 
@@ -89,6 +92,30 @@ def _parser() -> argparse.ArgumentParser:
         )
 
     _add_prompts(commands)
+    plan = commands.add_parser("plan", help="memory and time of a run, before anything is fetched")
+    plan.add_argument("--machine", help="a GPU of the table, such as T4 or H100 (this machine)")
+    plan.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    _add_config(plan)
+    plan.set_defaults(run=_plan)
+
+    bench = commands.add_parser("bench", help="how fast scoring is, beside the usual ways")
+    bench.add_argument("what", choices=("scoring",))
+    bench.add_argument("--size", type=float, default=1.0, help="scales the workloads (%(default)s)")
+    bench.add_argument("--repeats", type=int, default=2, help="the best of so many (%(default)s)")
+    bench.add_argument("--threads", type=int, default=0, help="CPU threads (all, at most 4)")
+    bench.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    bench.add_argument("--out", type=Path, help="write the rows to this JSON file")
+    bench.set_defaults(run=_bench)
+
+    push = commands.add_parser("push", help="a run's adapter and its model card to the hub")
+    push.add_argument("folder", type=Path, metavar="RUN")
+    push.add_argument("--to", default="", metavar="OWNER/NAME", help="the repository")
+    push.add_argument(
+        "--dry-run", action="store_true", help="only write the card, beside the adapter"
+    )
+    push.add_argument("--public", action="store_true", help="a public repository (private)")
+    push.set_defaults(run=_push)
+
     testbed = commands.add_parser("testbed", help="the embedded models: build, check")
     testbed.add_argument("action", choices=("build", "check"))
     testbed.add_argument("--out", type=Path, help="folder (data/testbed)")
@@ -186,6 +213,9 @@ def _train(arguments: argparse.Namespace) -> None:
         device=arguments.device,
         threads=arguments.threads,
         report_to=arguments.report_to,
+        guard_device=arguments.guard_device,
+        utility_device=arguments.utility_device,
+        check=not arguments.no_self_test,
     )
     _print_table(run.read_json("result.json")["rows"])
     print(f"\nRun: {run.folder}")
@@ -274,6 +304,48 @@ def _judge(arguments: argparse.Namespace) -> None:
     finally:
         if asks:
             print(f"Used: {grading.usage_line(judge)}", flush=True)
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    from bgkit import budget, machines, prompts
+
+    config = _config(arguments)
+    if arguments.machine and arguments.machine not in machines.GPUS:
+        raise BgkitError(
+            f"There is no machine {arguments.machine!r}; known: {', '.join(machines.GPUS)}."
+        )
+    if arguments.machine:
+        machine = machines.GPUS[arguments.machine]
+    else:
+        machine = machines.this_machine(arguments.device, config.precision)
+    texts = prompts.load_prompts(config.prompts, "train", None, config.seed)["prompt"]
+    plan = budget.make_plan(config, machine, budget.tokens_of(texts))
+    print(
+        f"{budget.memory(plan).round(3).to_string()}\n\n{budget.step_time(plan).round(2).to_string()}"
+    )
+    print(f"\n{budget.verdict(plan)}")
+
+
+def _bench(arguments: argparse.Namespace) -> None:
+    from bgkit import bench, devices
+    from bgkit.comparison import provenance
+
+    devices.pin_threads(arguments.threads)
+    rows = bench.scoring(arguments.device, arguments.size, arguments.repeats)
+    if arguments.out:
+        write_json(arguments.out, {**provenance(), "rows": rows})
+
+
+def _push(arguments: argparse.Namespace) -> None:
+    from bgkit import model_card
+
+    if not arguments.to and not arguments.dry_run:
+        raise BgkitError("Where to? Give --to OWNER/NAME, or --dry-run to see the card first.")
+    run = load_run(arguments.folder)
+    path = model_card.push(
+        run, arguments.to, dry_run=arguments.dry_run, private=not arguments.public
+    )
+    print(path if arguments.dry_run else f"https://huggingface.co/{arguments.to}")
 
 
 def _testbed(arguments: argparse.Namespace) -> None:

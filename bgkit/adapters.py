@@ -52,6 +52,8 @@ class CalibratedGuard:
             raise BgkitError(f"A guard's temperature must be above 0, not {temperature}.")
         self.guard, self.temperature = guard, float(temperature)
         self.name = f"{name_of(guard)} at T = {temperature:.3g}"
+        self.checked = getattr(guard, "checked", None)
+        self.model = getattr(guard, "model", None)
 
     @classmethod
     def fit(

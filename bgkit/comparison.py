@@ -50,8 +50,8 @@ def provenance() -> dict:
 def sample_base(config: runs.TrainConfig, device: str = "auto") -> pd.DataFrame:
     """The base policy's graded samples on the test prompts of a config."""
     model, tokenizer = policies.load_policy(config.policy, None, device, config.precision)
-    guard = guards.load_guard(config.guard, device)
-    utility = utilities.load_utility(config.utility, device)
+    guard = guards.guard_of(config, device)
+    utility = utilities.utility_of(config, device)
     return evaluation.sample_test(config, model, tokenizer, guard, utility, model)
 
 
@@ -190,7 +190,7 @@ def _sample_base(config: runs.TrainConfig, folder: Path, device: str) -> None:
 
 def _train_one(config: runs.TrainConfig, place: Path, folder: Path, device: str) -> None:
     base = pd.read_parquet(_base_file(folder, config))
-    utility = utilities.load_utility(config.utility, device)
+    utility = utilities.utility_of(config, device)
     base["u"] = utility.score(base["prompt"].tolist(), base["response"].tolist())
     training.train(config, place, device=device, threads=1, base_samples=base, progress=Silent())
 
@@ -289,8 +289,8 @@ def evaluate_folders(
             config,
             model,
             tokenizer,
-            guards.load_guard(config.guard, device),
-            utilities.load_utility(config.utility, device),
+            guards.guard_of(config, device),
+            utilities.utility_of(config, device),
             "adapter" if config.lora_rank else None,
         )
         if not any(row["design"] == "base" for row in rows):

@@ -22,11 +22,13 @@ from transformers import (
 )
 
 from bgkit import devices, protocols
+from bgkit.adapters import CalibratedGuard
 from bgkit.encoders import EncoderScorer
 from bgkit.errors import BgkitError
 from bgkit.generative import RewardDecoder, VerdictGuard
 from bgkit.hub import resolve
 from bgkit.loading import LOADING_ERRORS, load_model
+from bgkit.runs import TrainConfig
 from bgkit.scoring import Scorer
 from bgkit.testbed import store
 
@@ -93,8 +95,23 @@ def load_guard(
         strict=strict,
     )
     if check and not is_embedded("guard", place):
-        announce(self_test(guard))
+        guard.checked = announce(self_test(guard))
     return guard
+
+
+def guard_of(config: TrainConfig, device: str = "auto", check: bool = True) -> Scorer:
+    """The guard that a run's config names, quantised and calibrated as it says."""
+    guard = load_guard(
+        config.guard,
+        device,
+        config.precision,
+        strict=config.guard_verdicts == "strict",
+        bits=config.guard_bits,
+        check=check,
+    )
+    if config.guard_temperature == 1.0:
+        return guard
+    return CalibratedGuard(guard, config.guard_temperature)
 
 
 def load_scorer(
@@ -198,10 +215,11 @@ def _template_faults(scorer: VerdictGuard | RewardDecoder, prompt: str, response
     return faults
 
 
-def announce(found: dict) -> None:
-    """Print a self-test's outcome in one line, to the error stream."""
+def announce(found: dict) -> dict:
+    """Print a self-test's outcome in one line, to the error stream; returns it."""
     values = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in found.items())
     print(f"self-test passed: {values}", file=sys.stderr, flush=True)
+    return found
 
 
 def try_guard(guard: Scorer, pairs: Sequence[tuple[str, str, bool]] = OBVIOUS) -> pd.DataFrame:

@@ -34,12 +34,18 @@ class TrainConfig:
     ``batch_size`` counts completions per optimiser step and must be divisible by
     ``num_generations`` (completions per prompt) and by ``accumulation`` (micro-batches).
     ``lora_rank`` 0 means full fine-tuning. ``eval_every`` 0 switches held-out evaluation off;
-    ``judge`` "none" leaves the judge out of the final evaluation.
+    ``judge`` "none" leaves the judge out of the final evaluation. ``guard_temperature`` scales the
+    guard's logits (:class:`bgkit.adapters.CalibratedGuard`), ``guard_verdicts`` says whether its
+    grey verdicts count as unsafe, ``guard_bits`` and ``utility_bits`` 8 or 4 quantise.
     """
 
     policy: str = "small"
     guard: str = "default"
+    guard_temperature: float = 1.0
+    guard_verdicts: str = "strict"
+    guard_bits: int = 16
     utility: str = "mild"
+    utility_bits: int = 16
     reward: str = "boundary"
     prompts: str = "testbed"
     tau: float = 0.5
@@ -73,7 +79,7 @@ class TrainConfig:
 
 _POSITIVE = (
     "steps batch_size accumulation learning_rate temperature max_completion_length save_every "
-    "lora_alpha test_prompts"
+    "lora_alpha test_prompts guard_temperature"
 ).split()
 _NOT_NEGATIVE = "beta lora_rank eval_every eval_prompts seed".split()
 
@@ -120,6 +126,8 @@ def _check_ranges(config: TrainConfig) -> None:
     for name, value in asdict(config).items():
         if isinstance(value, float) and not math.isfinite(value):
             raise BgkitError(f"{name!r} must be a finite number, not {value}.")
+    if config.guard_verdicts not in ("strict", "loose"):
+        raise BgkitError("'guard_verdicts' must be strict or loose.")
     if config.precision not in ("auto", "float32", "bfloat16"):
         raise BgkitError("'precision' must be auto, float32 or bfloat16.")
     for name, low in [(n, 0) for n in _POSITIVE] + [(n, -1) for n in _NOT_NEGATIVE]:

@@ -63,6 +63,9 @@ def train(
     folder: str | Path,
     *,
     device: str = "auto",
+    guard_device: str = "",
+    utility_device: str = "",
+    check: bool = True,
     threads: int = 0,
     report_to: str = "none",
     guard: Scorer | None = None,
@@ -76,6 +79,8 @@ def train(
     A complete run is returned as it is. ``base_samples`` are the base policy's samples on the same
     test prompts (:func:`~bgkit.comparison.sample_base`), where they were already drawn.
 
+    ``guard_device`` and ``utility_device`` are the policy's unless given; on devices of their own
+    both score at the same time. ``check`` runs the self-tests of models that are not embedded.
     ``guard`` and ``utility`` replace the ones that the config names by any object with ``score``.
     ``should_stop`` is asked after every step. Raises BgkitError for anything the user can mend,
     and StoppedError if the run was stopped (the same call goes on).
@@ -87,14 +92,15 @@ def train(
     place = devices.pick_device(device)
     chosen = prompts.manifests(config.prompts, _asked(config))
     judges.check_judge(config.judge)
-    guard = guard or guards.load_guard(config.guard, str(place))
-    utility = utility or utilities.load_utility(config.utility, str(place))
+    guard = guard or guards.guard_of(config, guard_device or str(place), check)
+    utility = utility or utilities.utility_of(config, utility_device or str(place), check)
     model, tokenizer = policies.load_policy(config.policy, None, str(place), config.precision)
     table = _training_table(config, policies.special_strings(tokenizer))
     environment = {
         "versions": devices.versions(),
         "machine": devices.machine(),
         "git": runs.git_revision(),
+        "self_tests": [found for s in (guard, utility) if (found := getattr(s, "checked", None))],
     }
     run = found or runs.open_run(Path(folder), config, environment)
     prompts.keep_manifests(run.folder / "prompts.json", chosen)

@@ -14,6 +14,7 @@ import pandas as pd
 
 from bgkit import guards, protocols
 from bgkit.errors import BgkitError
+from bgkit.runs import TrainConfig
 from bgkit.scoring import Scorer
 
 #: A good answer and one that is none, in the testbed's world and in English.
@@ -52,8 +53,15 @@ def load_utility(
         bits=bits,
     )
     if check and not guards.is_embedded("utility", place):
-        guards.announce(self_test(utility))
+        utility.checked = guards.announce(self_test(utility))
     return utility
+
+
+def utility_of(config: TrainConfig, device: str = "auto", check: bool = True) -> Scorer:
+    """The reward model that a run's config names, quantised as it says."""
+    return load_utility(
+        config.utility, device, config.precision, bits=config.utility_bits, check=check
+    )
 
 
 def self_test(utility: Scorer, pairs: tuple[tuple[str, str, bool], ...] = EVERYDAY) -> dict:
