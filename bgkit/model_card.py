@@ -48,7 +48,8 @@ training and test prompts do not overlap.
 ## What came of it
 
 Mean and 95% interval over prompts, for **one training seed**: another seed may differ by more than
-that. *System* is what the user sees behind the filter. Harm and helpfulness are graded by {{ grader }}.
+that. *System* is what the user sees behind the filter. Harm and helpfulness are graded by
+{{ grader }}.
 
 {{ table }}
 

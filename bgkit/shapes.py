@@ -23,7 +23,7 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
-from bgkit import hub
+from bgkit import hub, protocols
 from bgkit.errors import BgkitError
 from bgkit.presets import SHAPES
 
@@ -62,6 +62,9 @@ def shape_of(group: str, name: str) -> Shape:
     Raises BgkitError for an unknown name, without network, and for a model whose architecture
     transformers does not have (code in a repository is never run).
     """
+    if group in ("guard", "utility"):  # a protocol may stand in front
+        tables = {"guard": protocols.GUARDS, "utility": protocols.UTILITIES}
+        _, name = protocols.find(tables[group], name)
     folder = Path(name).expanduser()
     if "/" in name and folder.is_dir():
         return _from_folder(folder, group, name)
@@ -79,11 +82,13 @@ def shape_of(group: str, name: str) -> Shape:
 
 
 def from_config(config: PretrainedConfig, group: str, name: str, stored: int = 0) -> Shape:
-    """Shape of a model of this configuration; a group other than policy is a classifier.
+    """Shape of a model of this configuration: generative guards and policies, else classifiers.
 
     ``stored`` 0 takes float32 weights.
     """
-    auto = AutoModelForCausalLM if group == "policy" else AutoModelForSequenceClassification
+    generates = any("ForCausalLM" in kind for kind in config.architectures or [])
+    causal = group == "policy" or (group == "guard" and generates)
+    auto = AutoModelForCausalLM if causal else AutoModelForSequenceClassification
     try:
         with torch.device("meta"):
             model = auto.from_config(config)
