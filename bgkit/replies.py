@@ -39,8 +39,8 @@ class Replies:
     ``damaged`` counts the lines that were ignored.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self.path = None if folder is None else Path(folder).expanduser() / FILE
+    def __init__(self, folder: Path | None = None, file: str = FILE) -> None:
+        self.path = None if folder is None else Path(folder).expanduser() / file
         self.damaged = 0
         self._known: dict[str, str] = {}
         self._read = 0  # bytes of the file that were read
