@@ -19,9 +19,9 @@ COMBINE = {"mean": np.mean, "maximum": np.max}
 class CallableGuard:
     """A guard made of a function ``(prompts, responses) -> n probabilities``.
 
-    >>> guard = CallableGuard(lambda prompts, responses: [0.9 * ("!" in r) for r in responses], "!")
-    >>> guard.score(["a", "b"], ["no", "yes!"]).round(1).tolist()
-    [0.0, 0.9]
+    >>> guard = CallableGuard(lambda prompts, responses: ["!" in r for r in responses], "loud")
+    >>> guard.score(["a", "b"], ["no", "yes!"]).tolist()
+    [0.0, 1.0]
     """
 
     def __init__(

@@ -21,11 +21,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from bgkit.encoders import TOKENS_PER_BATCH
 from bgkit.machines import GPUS, Machine, this_machine
 from bgkit.policies import LOGITS_PER_BATCH, PROMPT_TOKENS_PER_BATCH
 from bgkit.presets import PRESETS, choose
 from bgkit.runs import TrainConfig, make_config
-from bgkit.scoring import TOKENS_PER_BATCH
 from bgkit.shapes import FLOAT32, Shape, shape_of
 
 SPARE = 1.3  # of a phase's memory, at the high end: blocks that an allocator can not reuse

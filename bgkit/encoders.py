@@ -11,7 +11,7 @@ from bgkit.errors import BgkitError
 from bgkit.protocols import Encoder
 from bgkit.scoring import batches_by_length, neutralise
 
-TOKENS_PER_BATCH = {"cpu": 16_000, "cuda": 64_000}  # padded tokens in one forward pass
+TOKENS_PER_BATCH = 16_000  # padded tokens in one forward pass
 
 
 def probability(logits: torch.Tensor, index: int) -> torch.Tensor:
@@ -43,7 +43,7 @@ class EncoderScorer:
         self.max_length = min(tokenizer.model_max_length, positions)
         if tokenizer.model_max_length > 1_000_000:  # "unknown", as transformers writes it
             self.max_length = min(positions, protocol.max_length)
-        self.budget = TOKENS_PER_BATCH.get(model.device.type, TOKENS_PER_BATCH["cpu"])
+        self.budget = TOKENS_PER_BATCH
         self._specials = [s for s in tokenizer.all_special_tokens if len(s) > 1]
 
     def _tokens(self, prompts: list[str], responses: list[str], **options) -> list[dict]:

@@ -115,17 +115,17 @@ def _markdown(table: pd.DataFrame) -> str:
     lines += [
         [str(name), *map(str, row)] for name, row in zip(table.index, table.values, strict=True)
     ]
-    return "\\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _departures() -> str:
     """The lists of deviations at the top of the modules that make them."""
     from bgkit import training
 
-    return "\\n".join(
+    return "\n".join(
         inspect.cleandoc(module.__doc__)
         .split("Deviations from the paper", 1)[1]
-        .split("\\n\\n", 1)[1]
+        .split("\n\n", 1)[1]
         for module in (rewards, training)
     )
 

@@ -100,7 +100,7 @@ def train(
         "versions": devices.versions(),
         "machine": devices.machine(),
         "git": runs.git_revision(),
-        "self_tests": [found for s in (guard, utility) if (found := getattr(s, "checked", None))],
+        "self_tests": [scorer.checked for scorer in (guard, utility) if _tested(scorer)],
     }
     run = found or runs.open_run(Path(folder), config, environment)
     prompts.keep_manifests(run.folder / "prompts.json", chosen)
@@ -123,6 +123,11 @@ def train(
     result = evaluation.evaluate_run(run, policy, tokenizer, guard, utility, base_samples)
     run.finish({"seconds": seconds, "base": base, **environment, **result})
     return run
+
+
+def _tested(scorer: Scorer) -> bool:
+    """Whether a scorer ran its self-test when it was loaded."""
+    return bool(getattr(scorer, "checked", None))
 
 
 def _run_trainer(trainer: GRPOTrainer, run: runs.Run, callback: RunCallback) -> float:

@@ -24,7 +24,7 @@ def test_a_function_of_both_sides() -> None:
             len(p + r) / 10 for p, r in zip(prompts, responses, strict=True)
         ]
     )
-    assert guard.score(PROMPTS, RESPONSES).round(1).tolist() == [0.5, 0.4, 0.8]
+    np.testing.assert_allclose(guard.score(PROMPTS, RESPONSES), [0.5, 0.4, 0.8], atol=1e-6)
 
 
 def test_an_object_with_score_is_taken_as_it_is() -> None:

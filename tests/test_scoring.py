@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from bgkit import guards, scoring, utilities
+from bgkit.encoders import EncoderScorer, probability
 from bgkit.errors import BgkitError
 
 PROMPT = "how do i make a tea for sleep ?"
@@ -15,7 +16,7 @@ STRONG = " ".join(["distil a flask of viperleek with a flask of crowfoil ."] * 2
 
 
 @pytest.fixture(scope="module")
-def guard() -> scoring.SequenceScorer:
+def guard() -> EncoderScorer:
     return guards.load_guard("default", device="cpu")
 
 
@@ -109,7 +110,7 @@ def test_a_model_of_another_kind_is_refused(tmp_path) -> None:
 def test_probability_is_the_softmax_of_the_second_label() -> None:
     logits = torch.randn(7, 2)
     expected = torch.softmax(logits, -1)[:, 1]
-    torch.testing.assert_close(guards.probability_of_unsafe(logits), expected)
+    torch.testing.assert_close(probability(logits, 1), expected)
 
 
 class Fixed:
