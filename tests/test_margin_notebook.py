@@ -77,7 +77,7 @@ def test_it_reads_well_unexecuted(stored):
             assert output.output_type != "error"
             assert not any("widget" in kind for kind in output.get("data", {}))
             if PLOTLY in output.get("data", {}):
-                assert output.data["image/png"] and output.data["text/plain"]
+                assert output.data["image/png"]
 
 
 # --- On a log ----------------------------------------------------------------------------------
