@@ -120,11 +120,11 @@ def test_the_threshold_moves_and_a_bar_opens_its_completions(lab: Lab, folder: P
 
 
 def test_stop_leaves_a_run_that_goes_on(lab: Lab, folder: Path) -> None:
-    short = {"STEPS": 40, "BATCH_SIZE": 16, "NUM_GENERATIONS": 4, "EVAL_EVERY": 0}
+    short = {"STEPS": 14, "BATCH_SIZE": 16, "NUM_GENERATIONS": 4, "EVAL_EVERY": 0}
     lab.open(copy_notebook("03", folder, {**short, "TEST_PROMPTS": 24, "FOLDER": "runs"}))
     lab.begin("notebook:run-all-cells")
     cell = lab.cell("dashboard.train_live(")
-    cell.get_by_text("step 1 of 40").wait_for(timeout=120_000)
+    cell.get_by_text("step 1 of 14").wait_for(timeout=120_000)
     cell.get_by_role("button", name="Stop").click()
     lab.finish()
     (error,) = lab.errors()
@@ -133,9 +133,9 @@ def test_stop_leaves_a_run_that_goes_on(lab: Lab, folder: Path) -> None:
 
     lab.run_all()
     assert lab.errors() == []
-    cell.get_by_text("step 40 of 40").wait_for(timeout=10_000)
+    cell.get_by_text("step 14 of 14").wait_for(timeout=10_000)
     (run,) = (folder / "runs").iterdir()
-    assert len(pd.read_parquet(run / "metrics.parquet")) == 40
+    assert len(pd.read_parquet(run / "metrics.parquet")) == 14
     cell.evaluate("element => element.scrollIntoView({block: 'start'})")
     picture(cell.locator(".jp-Cell-outputWrapper"), "03_train_policy")
     assert lab.faults == []
