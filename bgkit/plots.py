@@ -297,11 +297,15 @@ def training_curves(metrics: Mapping[str, pd.DataFrame]) -> go.Figure:
 
     Faint lines are single steps, strong lines their rolling mean. Held-out harm and helpfulness
     (0 to 1, by the true score) are measured at some steps only: each marker is one measurement.
+    Runs that were not evaluated on the way are in the other panels only.
     """
     if not metrics:
         raise BgkitError("There are no training curves to draw: no run was given.")
-    fig = make_subplots(3, 2, shared_xaxes="all", vertical_spacing=0.1, horizontal_spacing=0.12)
-    for place, column in enumerate(CURVES):
+    needed = {name: _measured(frame) for name, frame in metrics.items()}
+    shown = max(needed.values(), key=len)
+    rows = len(shown) // 2
+    fig = make_subplots(rows, 2, shared_xaxes="all", vertical_spacing=0.1, horizontal_spacing=0.12)
+    for place, column in enumerate(shown):
         row, col = place // 2 + 1, place % 2 + 1
         held_out = ", held out" if column.startswith("eval_") else ""
         per_token = " per token" if column == "kl" else ""  # the trainer's is a mean over tokens
@@ -309,11 +313,20 @@ def training_curves(metrics: Mapping[str, pd.DataFrame]) -> go.Figure:
         _heading(fig, title, row, col)
         fig.update_yaxes(tickformat=".1~%" if column in SHARES else "", row=row, col=col)
         for name, frame in metrics.items():
-            _need(frame, ("step", *CURVES), f"training metrics of '{name}'")
-            for trace in _curve(name, frame.dropna(subset=[column]), column):
-                fig.add_trace(trace, row, col)
-    fig.update_xaxes(title_text="training step", row=3)
-    return style(fig, "Training over steps", ["Faint: each step; strong: rolling mean."], 620)
+            _need(frame, ("step", *needed[name]), f"training metrics of '{name}'")
+            if column in needed[name]:
+                for trace in _curve(name, frame.dropna(subset=[column]), column):
+                    fig.add_trace(trace, row, col)
+    fig.update_xaxes(title_text="training step", row=rows)
+    note = "Faint: each step; strong: rolling mean."
+    return style(fig, "Training over steps", [note], 170 * rows + 110)
+
+
+def _measured(frame: pd.DataFrame) -> tuple[str, ...]:
+    """The curves that a log should have: the held-out ones only if it was evaluated on the way."""
+    held_out = [column for column in CURVES if column.startswith("eval_")]
+    evaluated = any(column in frame for column in held_out)
+    return CURVES if evaluated else tuple(c for c in CURVES if c not in held_out)
 
 
 def _bins(frame: pd.DataFrame, bins: int) -> pd.DataFrame:

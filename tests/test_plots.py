@@ -314,6 +314,15 @@ def test_the_strong_line_is_the_rolling_mean_of_the_faint_one() -> None:
     assert "(mean of 2 steps)" in strong.hovertext[0]
 
 
+def test_a_run_without_held_out_evaluation_shows_what_it_has() -> None:
+    bare = training_log().drop(columns=["eval_system_harm", "eval_system_help"])
+    fig = plots.training_curves({"boundary": bare})
+    assert len(fig.data) == 8 and len(fig.layout.annotations) == 4
+    both = plots.training_curves({"boundary": bare, "compound": training_log()})
+    marked = [trace.name for trace in both.data if "markers" in trace.mode]
+    assert marked == ["compound", "compound"]
+
+
 # --- reliability -------------------------------------------------------------------------------
 
 

@@ -6,6 +6,9 @@ import html
 
 from bgkit.texts import visible
 
+#: Classes of an element in which MathJax finds no formulas: JupyterLab and Colab typeset HTML.
+NO_MATH = "mathjax_ignore tex2jax_ignore"
+
 
 def safe(text: object) -> str:
     """Text for HTML: markup escaped, control and bidirectional characters made visible.

@@ -29,13 +29,13 @@ from bgkit.thresholds import (
     verdicts,
 )
 from bgkit.widgets import views
-from bgkit.widgets.text import safe
+from bgkit.widgets.text import NO_MATH, safe
 
 KINDS = 20  # kinds that have an entry of their own in the menu
 LEFT = 72  # pixels left of the bars
 PAGE = 5  # completions that are shown at once
 SHOWN_COLUMNS = ("kind", "prompt", "response")
-BUTTON_HELP = "<small>Press a button to read the completions behind the bar above it.</small>"
+BUTTON_HELP = "<small>Press a button to read the completions behind its bar.</small>"
 PRE = "white-space:pre-wrap;overflow-wrap:break-word;word-break:normal;margin:2px 0"
 LINE = "border-bottom:1px solid rgba(128,128,128,.3);padding:2px 10px;text-align:left"
 
@@ -165,7 +165,8 @@ def _controls(state: _State) -> widgets.HBox:
     )
     kinds = [("all kinds", None)]
     kinds += [(words_of(name), name) for name in pd.unique(state.kinds)]
-    kind = widgets.Dropdown(options=kinds, description="prompts", style=wide)
+    # without an index nothing is chosen, for None is also what a menu's value is at first
+    kind = widgets.Dropdown(options=kinds, index=0, description="prompts", style=wide)
     slider.layout.width = "420px"
     return widgets.HBox([slider, kind], layout=widgets.Layout(flex_flow="row wrap"))
 
@@ -252,7 +253,7 @@ def _completion(row: dict, verdict: str) -> str:
     colour = plots.HARMFUL if wrong else plots.TEXT
     facts = f"t <b>{row['t']:.3f}</b> · truth <b>{truth}</b> · <b>{verdict}</b>"
     return (
-        f"<div style='border-left:3px solid {colour};padding:0 0 0 10px;margin:8px 0'>"
+        f"<div class='{NO_MATH}' style='border-left:3px solid {colour};padding:0 0 0 10px;margin:8px 0'>"
         f"<small>{facts} · {safe(words_of(row['kind']))}</small>"
         f"<pre style='{PRE};opacity:.75;font-family:inherit'>{safe(row['prompt'])}</pre>"
         f"<pre style='{PRE};font-family:inherit'>{safe(row['response'])}</pre></div>"

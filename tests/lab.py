@@ -1,0 +1,164 @@
+"""JupyterLab in a real browser, for the tests that need one: a server, a page, and its notebook.
+
+JupyterLab is told to expose its application to the page, so that cells are run and waited for by
+its own commands; everything of ours is touched as a reader touches it, by mouse and keyboard.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from conftest import ROOT
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+QUIET = {"fetchNews": "false", "checkForUpdates": False}  # no pop-ups over what is tested
+START, RUN = 60, 300  # seconds for the server, and for a notebook
+#: Runs a command of JupyterLab; ``window.ran`` tells when it is through.
+COMMAND = """name => {
+  window.ran = false;
+  jupyterapp.commands.execute(name).finally(() => { window.ran = true; });
+}"""
+CURRENT = "jupyterapp.shell.currentWidget"
+
+
+def copy_notebook(name: str, folder: Path, parameters: dict[str, Any], *more: str) -> str:
+    """Copy a notebook of the series without its outputs; returns the copy's name.
+
+    ``parameters`` replace lines of its parameters cell, ``more`` are code cells added at its end.
+    """
+    (path,) = (ROOT / "notebooks").glob(f"{name}*.ipynb")
+    book = nbformat.read(path, as_version=4)
+    for cell in book.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+        if "parameters" in cell.metadata.get("tags", []):
+            cell.source += "".join(f"\n{key} = {value!r}" for key, value in parameters.items())
+    return write_notebook(book.cells, folder / path.name, *more)
+
+
+def write_notebook(cells: list, path: Path, *more: str) -> str:
+    """Write a notebook of cells and of the sources ``more``; returns its name."""
+    cells = [*cells, *map(nbformat.v4.new_code_cell, more)]
+    book = nbformat.v4.new_notebook(cells=cells)
+    book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(book, path)
+    return path.name
+
+
+def set_theme(home: Path, theme: str) -> None:
+    """Write the settings of JupyterLab: its theme, and neither news nor updates."""
+    for name, values in {"themes": {"theme": theme}, "notification": QUIET}.items():
+        file = home / "settings/@jupyterlab/apputils-extension" / f"{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(values), encoding="utf-8")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _environment(home: Path) -> dict[str, str]:
+    """All that JupyterLab and its kernels write lies below ``home``; kernels import this tree."""
+    places = {
+        "JUPYTER_CONFIG_DIR": "config",
+        "JUPYTER_DATA_DIR": "data",
+        "JUPYTER_RUNTIME_DIR": "runtime",
+        "JUPYTERLAB_SETTINGS_DIR": "settings",
+        "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+        "IPYTHONDIR": "ipython",
+    }
+    found = {name: str(home / folder) for name, folder in places.items()}
+    return {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", **found}
+
+
+@contextmanager
+def jupyterlab(home: Path, notebooks: Path) -> Iterator[tuple[str, str]]:
+    """A JupyterLab server over a folder of notebooks; gives its address and token."""
+    port, token = _free_port(), secrets.token_hex(16)
+    options = [f"--ServerApp.port={port}", "--ServerApp.port_retries=0", "--no-browser"]
+    options += [f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={notebooks}"]
+    options += ["--ServerApp.ip=127.0.0.1", "--LabApp.expose_app_in_browser=True"]
+    command = [sys.executable, "-m", "jupyterlab", *options]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        command.append("--allow-root")
+    with open(home / "server.log", "w", encoding="utf-8") as log:
+        server = subprocess.Popen(command, env=_environment(home), stdout=log, stderr=log)
+        try:
+            address = f"http://127.0.0.1:{port}"
+            _wait_for_server(f"{address}/api?token={token}", server, home / "server.log")
+            yield address, token
+        finally:
+            server.terminate()  # it shuts its kernels down, too
+            server.wait(timeout=30)
+
+
+def _wait_for_server(address: str, server: subprocess.Popen, log: Path) -> None:
+    end = time.monotonic() + START
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            urllib.request.urlopen(address, timeout=5).close()
+            return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    raise RuntimeError(f"JupyterLab did not start:\n{log.read_text(encoding='utf-8')}")
+
+
+class Lab:
+    """One page of Chromium with a notebook open in JupyterLab."""
+
+    def __init__(self, page: Any, address: str, token: str) -> None:
+        self.page, self.address, self.token = page, address, token
+        self.faults: list[str] = []
+        page.on("pageerror", lambda error: self.faults.append(str(error)))
+
+    def open(self, notebook: str) -> None:
+        """Open a notebook in the simple interface (one document, no side bars)."""
+        self.page.goto(f"{self.address}/doc/tree/{notebook}?token={self.token}&reset")
+        self.page.wait_for_function(
+            "window.jupyterapp && jupyterapp.shell.currentWidget?.sessionContext?.isReady", timeout=START * 1000
+        )
+
+    def begin(self, command: str) -> None:
+        """Start a command of JupyterLab, such as ``notebook:run-all-cells``."""
+        self.page.evaluate(COMMAND, command)
+
+    def finish(self) -> None:
+        """Wait until the command is through and the kernel is idle."""
+        idle = f"window.ran && {CURRENT}.sessionContext.session.kernel.status === 'idle'"
+        self.page.wait_for_function(idle, timeout=RUN * 1000)
+
+    def run_all(self) -> None:
+        """Run all cells to their end."""
+        self.begin("notebook:run-all-cells")
+        self.finish()
+
+    def errors(self) -> list[str]:
+        """Text of all error outputs."""
+        found = self.page.locator('.jp-RenderedText[data-mime-type$="jupyter.error"]')
+        return found.all_inner_texts()
+
+    def cell(self, text: str) -> Any:
+        """The code cell whose source holds a text."""
+        code = self.page.locator(".jp-CodeCell")
+        return code.filter(has=self.page.locator(".jp-InputArea", has_text=text)).first
+
+
+def chromium_path() -> str | None:
+    """Where Chromium is, if it is installed."""
+    return shutil.which("chromium") or shutil.which("chromium-browser")
