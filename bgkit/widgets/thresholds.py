@@ -37,6 +37,7 @@ PAGE = 5  # completions that are shown at once
 SHOWN_COLUMNS = ("kind", "prompt", "response")
 BUTTON_HELP = "<small>Press a button to read the completions behind its bar.</small>"
 PRE = "white-space:pre-wrap;overflow-wrap:break-word;word-break:normal;margin:2px 0"
+BLOCK = "padding:0 0 0 10px;margin:8px 0"
 LINE = "border-bottom:1px solid rgba(128,128,128,.3);padding:2px 10px;text-align:left"
 
 
@@ -253,7 +254,7 @@ def _completion(row: dict, verdict: str) -> str:
     colour = plots.HARMFUL if wrong else plots.TEXT
     facts = f"t <b>{row['t']:.3f}</b> · truth <b>{truth}</b> · <b>{verdict}</b>"
     return (
-        f"<div class='{NO_MATH}' style='border-left:3px solid {colour};padding:0 0 0 10px;margin:8px 0'>"
+        f"<div class='{NO_MATH}' style='border-left:3px solid {colour};{BLOCK}'>"
         f"<small>{facts} · {safe(words_of(row['kind']))}</small>"
         f"<pre style='{PRE};opacity:.75;font-family:inherit'>{safe(row['prompt'])}</pre>"
         f"<pre style='{PRE};font-family:inherit'>{safe(row['response'])}</pre></div>"
