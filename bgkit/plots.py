@@ -24,6 +24,7 @@ from plotly.subplots import make_subplots
 from bgkit.errors import BgkitError
 from bgkit.intervals import wilson
 from bgkit.rewards import NEAR
+from bgkit.texts import visible
 
 # Design: colour, marker symbol, line dash. Okabe-Ito hues, darker where they fade on white.
 LOOKS = {
@@ -54,8 +55,11 @@ ROW_COLUMNS = ("design", *SETTING, "kind", "metric", "mean", "low", "high")
 
 
 def label(name: object) -> str:
-    """Return a name as figure text: spaces for underscores, HTML escaped."""
-    return html.escape(str(name).replace("_", " "), quote=False)
+    """Return a name as figure text: spaces for underscores, HTML escaped.
+
+    A control character would make the figure's SVG unreadable: it is made visible.
+    """
+    return html.escape(visible(name).replace("_", " "), quote=False)
 
 
 def look(name: object) -> tuple[str, str, str]:

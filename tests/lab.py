@@ -159,16 +159,18 @@ class Lab:
         self.finish()
 
     def errors(self) -> list[str]:
-        """Text of all error outputs."""
+        """Text of all outputs of errors and warnings."""
         found = self.page.locator(
-            '.jp-RenderedText[data-mime-type="application/vnd.jupyter.error"]'
+            '.jp-RenderedText[data-mime-type="application/vnd.jupyter.stderr"]'
         )
-        return found.all_inner_texts()
+        return found.all_text_contents()
 
     def cell(self, source: str) -> Any:
-        """The code cell whose source holds a text."""
+        """The code cell whose source holds a text, brought into view (the rest is not rendered)."""
         editor = self.page.locator(".jp-InputArea-editor", has_text=source)
-        return self.page.locator(".jp-CodeCell").filter(has=editor).first
+        cell = self.page.locator(".jp-CodeCell").filter(has=editor).first
+        cell.evaluate("cell => cell.scrollIntoView()")
+        return cell
 
     def picture(self, cell: Any, name: str) -> None:
         """Photograph the page with the cell's top at its top, if pictures are wanted."""

@@ -401,6 +401,10 @@ def test_nothing_to_draw_is_an_error_in_one_sentence(draw: Callable[[], go.Figur
     assert str(caught.value).endswith(".") and "\n" not in str(caught.value)
 
 
+def test_control_characters_in_a_name_do_not_break_the_figures_svg() -> None:
+    assert plots.label("a_\x1b[0m\u202e") == "a ⟨U+001B⟩[0m⟨U+202E⟩"
+
+
 @pytest.mark.parametrize("name", [HOSTILE, "<img src=x onerror=alert(2)>", "a</script><b>b"])
 def test_hostile_names_stay_text_in_every_figure(name: str) -> None:
     rows = study_rows(("base", name))

@@ -15,7 +15,7 @@ from IPython.display import display
 from bgkit import plots_training, runs
 from bgkit.progress import SHOWN, Progress
 from bgkit.scoring import shares_of_t
-from bgkit.widgets.views import draw
+from bgkit.widgets.views import draw, hear_while_busy
 
 EVERY = 2.0  # seconds between two drawings
 RECENT = 5  # steps whose responses count as "now"
@@ -66,6 +66,7 @@ class Dashboard(Progress):
         bundle = {"version_major": 2, "version_minor": 0, "model_id": self.view.model_id}
         text = {"text/plain": "Controls of a running training: run this cell to see them."}
         display({"application/vnd.jupyter.widget-view+json": bundle, **text}, raw=True)
+        hear_while_busy(self.stop)
         self._line = display(self._text({}), display_id=True)
         self._begun = time.monotonic()
         return self

@@ -33,6 +33,7 @@ from bgkit.widgets.text import NO_MATH, safe
 
 KINDS = 20  # kinds that have an entry of their own in the menu
 LEFT = 72  # pixels left of the bars
+ALL = ("all",)  # what the menu holds for all kinds: no name of a kind, and None is no choice
 PAGE = 5  # completions that are shown at once
 SHOWN_COLUMNS = ("kind", "prompt", "response")
 BUTTON_HELP = "<small>Press a button to read the completions behind its bar.</small>"
@@ -94,7 +95,7 @@ def threshold_explorer(
         button.on_click(lambda _, place=place: choose(place))
     for control in (slider, kind):
         control.observe(redraw, "value")
-    lay_out(row, state.tau, state.counts(None, state.tau))
+    lay_out(row, state.tau, state.counts(ALL, state.tau))
     if drawn:
         redraw()
     below = widgets.HTML(BUTTON_HELP)
@@ -119,7 +120,7 @@ def _check(samples: pd.DataFrame, bins: int) -> None:
 
 
 class _State:
-    """What the view shows of each kind (None: all), each part made when it is first asked for."""
+    """What the view shows of each kind, or of ALL, each part made when it is first asked for."""
 
     def __init__(self, samples: pd.DataFrame, bins: int, tau: float) -> None:
         self.samples, self.bins, self.tau = samples, bins, tau
@@ -127,28 +128,28 @@ class _State:
         self.part = functools.cache(self._part)
         self.points = functools.cache(self._points)
 
-    def _part(self, kind: str | None) -> pd.DataFrame:
-        return self.samples if kind is None else self.samples[self.kinds == kind]
+    def _part(self, kind: object) -> pd.DataFrame:
+        return self.samples if kind == ALL else self.samples[self.kinds == kind]
 
-    def _points(self, kind: str | None) -> pd.DataFrame:
+    def _points(self, kind: object) -> pd.DataFrame:
         return operating_points(self.part(kind), _taus(self.tau))
 
     def tau_at(self, slider: widgets.FloatSlider) -> float:
         """The threshold that the slider stands at, without the rounding errors of its steps."""
-        points = self.points(None)
+        points = self.points(ALL)
         return float(points.index[plots_thresholds.nearest(points, slider.value)])
 
-    def places(self, kind: str | None, tau: float) -> tuple[np.ndarray, np.ndarray]:
+    def places(self, kind: object, tau: float) -> tuple[np.ndarray, np.ndarray]:
         """Edges of the bars, and the bar in which each response lies, as the histogram counts."""
         edges = plots.bar_edges(tau, self.bins)
         places = np.searchsorted(edges, self.part(kind)["t"].to_numpy(float), side="right") - 1
         return edges, np.minimum(places, self.bins - 1)
 
-    def counts(self, kind: str | None, tau: float) -> np.ndarray:
+    def counts(self, kind: object, tau: float) -> np.ndarray:
         """How many responses each bar holds."""
         return np.bincount(self.places(kind, tau)[1], minlength=self.bins)
 
-    def bar(self, kind: str | None, tau: float, place: int) -> tuple[pd.DataFrame, float, str]:
+    def bar(self, kind: object, tau: float, place: int) -> tuple[pd.DataFrame, float, str]:
         """The responses of one bar by rising t, tau, and a heading."""
         edges, places = self.places(kind, tau)
         rows = self.part(kind)[places == place].sort_values("t", kind="stable")
@@ -164,10 +165,9 @@ def _controls(state: _State) -> widgets.HBox:
     slider = widgets.FloatSlider(
         value=state.tau, min=0, max=1, step=0.01, description="threshold tau", style=wide
     )
-    kinds = [("all kinds", None)]
+    kinds = [("all kinds", ALL)]
     kinds += [(words_of(name), name) for name in pd.unique(state.kinds)]
-    # without an index nothing is chosen, for None is also what a menu's value is at first
-    kind = widgets.Dropdown(options=kinds, index=0, description="prompts", style=wide)
+    kind = widgets.Dropdown(options=kinds, description="prompts", style=wide)
     slider.layout.width = "420px"
     return widgets.HBox([slider, kind], layout=widgets.Layout(flex_flow="row wrap"))
 
