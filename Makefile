@@ -7,6 +7,7 @@
 #                   a CUDA build of several GB; without an NVIDIA GPU, name an
 #                   index of CPU wheels here (--index-url or --extra-index-url)
 #                   and set-up is several times smaller.
+#   BGKIT_CHROMIUM  path of Chromium, where it is not on the PATH
 #   SEEDS           the seeds `make reproduce` runs
 #   ARGS            more arguments for the command a target ends with, for
 #                   example: make test ARGS="-k packaging"
@@ -30,13 +31,21 @@ ifeq ($(origin PYTHON),file)
 OTHER_PYTHONS := python3.13 python3.12 python3.11 python3.14
 endif
 
+# `make test` skips the browser's tests where there is no Chromium, saying so;
+# who asks for them by name is told what is missing.
+NEED_CHROMIUM = [ -n "$$BGKIT_CHROMIUM" ] || command -v chromium >/dev/null || \
+  command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+  { echo "bgkit: Chromium is missing: install your system's package (on Debian and Ubuntu:" \
+  "chromium), or set BGKIT_CHROMIUM to the path of one" >&2; exit 1; }
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo test test-browser test-colab lint format testbed reproduce lab clean
+.PHONY: help setup demo test test-browser test-colab screenshots lint format testbed reproduce \
+  lab clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s  %s\n", $$1, $$2 }' Makefile
 
 setup: $(VENV)/.bgkit-dev ## Create the environment with everything in it
 	@echo "bgkit: $(VENV) is ready"
@@ -47,10 +56,13 @@ demo: $(VENV)/.bgkit-base ## Run the demo on the built-in testbed and write its 
 test: lint ## Lint, doctests, tests and all notebooks, offline
 	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(RUN) pytest $(ARGS)
 
-test-browser: $(VENV)/.bgkit-dev ## The tests in JupyterLab and Chromium alone (they are part of test, too)
-	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || { \
-	  echo "bgkit: the browser tests need Chromium: install your system's package (on Debian: apt-get install chromium)" >&2; exit 1; }
+test-browser: $(VENV)/.bgkit-dev ## Only the tests in Chromium: notebooks in JupyterLab, the report
+	@$(NEED_CHROMIUM)
 	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(RUN) pytest -m browser tests $(ARGS)
+
+screenshots: $(VENV)/.bgkit-dev ## Make the README's pictures of the notebooks (10 minutes)
+	@$(NEED_CHROMIUM)
+	BGKIT_SCREENSHOTS="$(CURDIR)/data/screenshots" $(RUN) pytest tests/test_lab.py $(ARGS)
 
 test-colab: ## The tests with the older versions that Colab has (its own .venv-colab)
 	$(MAKE) VENV=.venv-colab EXTRAS=judge,test CONSTRAINTS=constraints-colab.txt .venv-colab/.bgkit-dev

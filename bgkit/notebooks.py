@@ -14,6 +14,7 @@ import warnings
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import papermill
 
 from bgkit.errors import BgkitError
@@ -35,6 +36,7 @@ def start(threads: int = 0) -> None:
     }.items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", category=FutureWarning)
+    pd.options.display.html.use_mathjax = False  # a table of texts holds no formulas
     if shell := get_ipython():
         shell.set_custom_exc((BgkitError,), _show_sentence)
     count, place = devices.pin_threads(threads), devices.pick_device()

@@ -24,6 +24,7 @@ from plotly.subplots import make_subplots
 from bgkit.errors import BgkitError
 from bgkit.intervals import wilson
 from bgkit.rewards import NEAR
+from bgkit.texts import visible
 
 # Design: colour, marker symbol, line dash. Okabe-Ito hues, darker where they fade on white.
 LOOKS = {
@@ -54,8 +55,11 @@ ROW_COLUMNS = ("design", *SETTING, "kind", "metric", "mean", "low", "high")
 
 
 def label(name: object) -> str:
-    """Return a name as figure text: spaces for underscores, HTML escaped."""
-    return html.escape(str(name).replace("_", " "), quote=False)
+    """Return a name as figure text: spaces for underscores, HTML escaped.
+
+    A control character would make the figure's SVG unreadable: it is made visible.
+    """
+    return html.escape(visible(name).replace("_", " "), quote=False)
 
 
 def look(name: object) -> tuple[str, str, str]:
@@ -297,17 +301,15 @@ def training_curves(metrics: Mapping[str, pd.DataFrame]) -> go.Figure:
 
     Faint lines are single steps, strong lines their rolling mean. Held-out harm and helpfulness
     (0 to 1, by the true score) are measured at some steps only: each marker is one measurement.
-    Runs that did not measure them have no such panels.
+    Runs that were not evaluated on the way are in the other panels only.
     """
     if not metrics:
         raise BgkitError("There are no training curves to draw: no run was given.")
-    always = [column for column in CURVES if not column.startswith("eval_")]
-    drawn = [c for c in CURVES if c in always or any(c in frame for frame in metrics.values())]
-    rows = -(-len(drawn) // 2)
-    fig = make_subplots(
-        rows, 2, shared_xaxes="all", vertical_spacing=0.3 / rows, horizontal_spacing=0.12
-    )
-    for place, column in enumerate(drawn):
+    needed = {name: _measured(frame) for name, frame in metrics.items()}
+    shown = max(needed.values(), key=len)
+    rows = len(shown) // 2
+    fig = make_subplots(rows, 2, shared_xaxes="all", vertical_spacing=0.1, horizontal_spacing=0.12)
+    for place, column in enumerate(shown):
         row, col = place // 2 + 1, place % 2 + 1
         held_out = ", held out" if column.startswith("eval_") else ""
         per_token = " per token" if column == "kl" else ""  # the trainer's is a mean over tokens
@@ -315,14 +317,20 @@ def training_curves(metrics: Mapping[str, pd.DataFrame]) -> go.Figure:
         heading(fig, title, row, col)
         fig.update_yaxes(tickformat=".1~%" if column in SHARES else "", row=row, col=col)
         for name, frame in metrics.items():
-            _need(frame, ("step", *always), f"training metrics of '{name}'")
-            if column not in frame:
-                continue
-            for trace in _curve(name, frame.dropna(subset=[column]), column):
-                fig.add_trace(trace, row, col)
+            _need(frame, ("step", *needed[name]), f"training metrics of '{name}'")
+            if column in needed[name]:
+                for trace in _curve(name, frame.dropna(subset=[column]), column):
+                    fig.add_trace(trace, row, col)
     fig.update_xaxes(title_text="training step", row=rows)
-    notes = ["Faint: each step; strong: rolling mean."]
-    return style(fig, "Training over steps", notes, 110 + 170 * rows)
+    note = "Faint: each step; strong: rolling mean."
+    return style(fig, "Training over steps", [note], 170 * rows + 110)
+
+
+def _measured(frame: pd.DataFrame) -> tuple[str, ...]:
+    """The curves that a log should have: the held-out ones only if it was evaluated on the way."""
+    held_out = [column for column in CURVES if column.startswith("eval_")]
+    evaluated = any(column in frame for column in held_out)
+    return CURVES if evaluated else tuple(c for c in CURVES if c not in held_out)
 
 
 def _bins(frame: pd.DataFrame, bins: int) -> pd.DataFrame:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shutil
 import socket
 import subprocess
 import sys
@@ -22,22 +21,31 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from conftest import ROOT
 
+ROOT = Path(__file__).resolve().parents[1]
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 QUIET = {"fetchNews": "false", "checkForUpdates": False}  # no pop-ups over what is tested
-START, RUN = 60, 300  # seconds for the server, and for a notebook
+START, RUN = 60, 600  # seconds for the server, and for a notebook
 #: Runs a command of JupyterLab; ``window.ran`` tells when it is through.
-COMMAND = """name => {
+COMMAND = """([name, options]) => {
   window.ran = false;
-  jupyterapp.commands.execute(name).finally(() => { window.ran = true; });
+  jupyterapp.commands.execute(name, options).finally(() => { window.ran = true; });
 }"""
-CURRENT = "jupyterapp.shell.currentWidget"
+#: A server that a killed test left behind ends by itself, FORGOTTEN seconds after its last use.
+FORGOTTEN = 600
+ENDS_ITSELF = (
+    "--ServerApp.shutdown_no_activity_timeout",
+    "--MappingKernelManager.cull_idle_timeout",
+)
+PICTURES = os.environ.get("BGKIT_SCREENSHOTS")  # folder to write them to
+SESSION = "jupyterapp.shell.currentWidget.sessionContext"
+READY = "window.jupyterapp?.shell.currentWidget?.sessionContext?.isReady"
 
 
 def copy_notebook(name: str, folder: Path, parameters: dict[str, Any], *more: str) -> str:
     """Copy a notebook of the series without its outputs; returns the copy's name.
 
-    ``parameters`` replace lines of its parameters cell, ``more`` are code cells added at its end.
+    ``parameters`` are set at the end of its parameters cell; ``more`` are code cells added to it.
     """
     (path,) = (ROOT / "notebooks").glob(f"{name}*.ipynb")
     book = nbformat.read(path, as_version=4)
@@ -58,12 +66,10 @@ def write_notebook(cells: list, path: Path, *more: str) -> str:
     return path.name
 
 
-def set_theme(home: Path, theme: str) -> None:
-    """Write the settings of JupyterLab: its theme, and neither news nor updates."""
-    for name, values in {"themes": {"theme": theme}, "notification": QUIET}.items():
-        file = home / "settings/@jupyterlab/apputils-extension" / f"{name}.jupyterlab-settings"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(values), encoding="utf-8")
+def _settings(home: Path) -> None:
+    file = home / "settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(QUIET), encoding="utf-8")
 
 
 def _free_port() -> int:
@@ -89,10 +95,12 @@ def _environment(home: Path) -> dict[str, str]:
 @contextmanager
 def jupyterlab(home: Path, notebooks: Path) -> Iterator[tuple[str, str]]:
     """A JupyterLab server over a folder of notebooks; gives its address and token."""
+    _settings(home)
     port, token = _free_port(), secrets.token_hex(16)
     options = [f"--ServerApp.port={port}", "--ServerApp.port_retries=0", "--no-browser"]
     options += [f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={notebooks}"]
     options += ["--ServerApp.ip=127.0.0.1", "--LabApp.expose_app_in_browser=True"]
+    options += [f"{name}={FORGOTTEN}" for name in ENDS_ITSELF]
     command = [sys.executable, "-m", "jupyterlab", *options]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")
@@ -127,38 +135,49 @@ class Lab:
         page.on("pageerror", lambda error: self.faults.append(str(error)))
 
     def open(self, notebook: str) -> None:
-        """Open a notebook in the simple interface (one document, no side bars)."""
+        """Open a notebook in the simple interface (one document, no tabs)."""
         self.page.goto(f"{self.address}/doc/tree/{notebook}?token={self.token}&reset")
-        self.page.wait_for_function(
-            "window.jupyterapp && jupyterapp.shell.currentWidget?.sessionContext?.isReady",
-            timeout=START * 1000,
-        )
+        self.page.wait_for_function(READY, timeout=1000 * START)
 
-    def begin(self, command: str) -> None:
+    def close(self) -> None:
+        """Shut the kernels down and close the page."""
+        self.page.evaluate("jupyterapp.serviceManager.sessions.shutdownAll()")
+        self.page.close()
+
+    def begin(self, command: str, **options: Any) -> None:
         """Start a command of JupyterLab, such as ``notebook:run-all-cells``."""
-        self.page.evaluate(COMMAND, command)
+        self.page.evaluate(COMMAND, [command, options])
 
     def finish(self) -> None:
         """Wait until the command is through and the kernel is idle."""
-        idle = f"window.ran && {CURRENT}.sessionContext.session.kernel.status === 'idle'"
-        self.page.wait_for_function(idle, timeout=RUN * 1000)
+        idle = f"window.ran && {SESSION}.session.kernel.status === 'idle'"
+        self.page.wait_for_function(idle, timeout=1000 * RUN)
 
-    def run_all(self) -> None:
-        """Run all cells to their end."""
-        self.begin("notebook:run-all-cells")
+    def run(self, command: str, **options: Any) -> None:
+        """Start a command and wait for its end."""
+        self.begin(command, **options)
         self.finish()
 
     def errors(self) -> list[str]:
-        """Text of everything in red: errors, and what was written to the error stream."""
-        found = self.page.locator('.jp-RenderedText[data-mime-type$="jupyter.stderr"]')
-        return found.all_inner_texts()
+        """Text of all outputs of errors and warnings."""
+        found = self.page.locator(
+            '.jp-RenderedText[data-mime-type="application/vnd.jupyter.stderr"]'
+        )
+        return found.all_text_contents()
 
-    def cell(self, text: str) -> Any:
-        """The code cell whose source holds a text."""
-        code = self.page.locator(".jp-CodeCell")
-        return code.filter(has=self.page.locator(".jp-InputArea", has_text=text)).first
+    def cell(self, source: str) -> Any:
+        """The code cell whose source holds a text, brought into view (the rest is not rendered)."""
+        editor = self.page.locator(".jp-InputArea-editor", has_text=source)
+        cell = self.page.locator(".jp-CodeCell").filter(has=editor).first
+        cell.evaluate("cell => cell.scrollIntoView()")
+        return cell
 
-
-def chromium_path() -> str | None:
-    """Where Chromium is, if it is installed."""
-    return shutil.which("chromium") or shutil.which("chromium-browser")
+    def picture(self, cell: Any, name: str) -> None:
+        """Photograph the page with the cell's top at its top, if pictures are wanted."""
+        if not PICTURES:
+            return
+        cell.evaluate("cell => cell.scrollIntoView()")
+        self.page.mouse.move(0, 0)  # no hover marks
+        self.page.wait_for_timeout(700)
+        Path(PICTURES).mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=Path(PICTURES) / f"{name}.png")

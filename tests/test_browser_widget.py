@@ -75,6 +75,22 @@ def test_the_table_shows_both_policies_and_escapes_everything() -> None:
     assert page.count("✗") == 4  # both are wrong about both: row 16 has t = 0.8 and 0.5
 
 
+def test_helpfulness_that_is_not_known_is_left_out() -> None:
+    page = browser.completions_table({"log": samples().assign(help=np.nan)}, np.array([0])).data
+    assert "harm 0.10<" in page and "nan" not in page
+
+
+def test_browse_shows_its_first_page_once_and_again_when_touched(monkeypatch) -> None:
+    drawn, stored = [], []
+    monkeypatch.setattr(browser, "draw", lambda place, table: drawn.append(table.data))
+    monkeypatch.setattr(browser, "show", lambda view, table: stored.append(table.data))
+    view = browser.browse({"base": samples()})
+    assert not drawn and view.count.value == "20 of 20 prompts"
+    view.page.value = 2
+    view.page.value = 1
+    assert drawn[-1] == stored[0] and "prompt 0 " in stored[0]
+
+
 def test_samples_of_other_prompts_are_refused() -> None:
     other = samples().assign(prompt="another")
     with pytest.raises(BgkitError, match="different prompts"):

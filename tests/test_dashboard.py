@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -57,3 +59,11 @@ def test_a_run_shows_itself_stops_when_asked_and_goes_on(tmp_path, monkeypatch) 
     assert [row["step"] for row in seen[-1].rows] == [1, 2, 3, 4]
     assert seen[-1].first_step == 3
     assert len(run.read_json("base.json")["t_shares"]) == 20
+
+
+def test_the_stop_button_forgets_the_shell_that_the_cell_keeps_busy(tmp_path) -> None:
+    """ipykernel 7.4 would send its clicks there, and they would wait for the end of the run."""
+    board = dashboard.Dashboard(runs.make_config(SMALL), tmp_path)
+    board.stop.comm = SimpleNamespace(_reply_subshell_id=None, send=lambda **_: None)
+    with board:
+        assert not hasattr(board.stop.comm, "_reply_subshell_id")

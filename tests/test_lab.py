@@ -1,165 +1,261 @@
-"""The notebooks in a real browser: JupyterLab in headless Chromium, touched as a reader does.
+"""The notebooks in JupyterLab and Chromium, used by mouse and keyboard as a reader uses them.
 
-With ``BGKIT_SCREENSHOTS`` set to a folder, the pictures that the README shows are written there.
+With ``BGKIT_SCREENSHOTS`` set to a folder the notebooks run with their defaults (minutes instead
+of seconds) and the tests leave pictures there, as ``make screenshots`` does.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import os
-from collections.abc import Iterator
-from pathlib import Path
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
 
-import numpy as np
-import pandas as pd
+import lab
 import pytest
-from lab import Lab, chromium_path, copy_notebook, jupyterlab, set_theme, write_notebook
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(chromium_path() is None, reason="needs Chromium"),
-    pytest.mark.skipif(
-        importlib.util.find_spec("jupyterlab") is None, reason="needs the extra `notebooks`"
-    ),
-]
+from bgkit.errors import BgkitError
+from bgkit.publish import chromium
+from bgkit.texts import visible
+
+pytestmark = pytest.mark.browser
+
+SMALL = {
+    "02": {"PROMPTS": 60, "POLICY": "tiny"},
+    "03": {"STEPS": 30, "BATCH_SIZE": 16, "TEST_PROMPTS": 16, "EVAL_EVERY": 0, "POLICY": "tiny"},
+    "04": {},
+}
 HOSTILE = (
-    "<script>window.hit=1</script><img src=x onerror=window.hit=1> **bold** `code` $x^2$ "
-    "[link](javascript:window.hit=1) \x1b[31mred"
+    "<script>window.hit=1</script>",
+    "<img src=x onerror=window.hit=1>",
+    "**bold** _it_ `code` [link](javascript:window.hit=1)\n# head",
+    "\x1b[31mred\x1b[0m",
+    r"$\frac{1}{2}$ and $$x^2$$ and \(y\)",
 )
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("lab")
-    (folder / "notebooks").mkdir()
-    set_theme(folder, os.environ.get("BGKIT_THEME", "JupyterLab Light"))
-    return folder
+def browser() -> Iterator[Any]:
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    try:
+        path = chromium()
+    except BgkitError as error:
+        pytest.skip(str(error))
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=lab.FLAGS)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="module")
-def browser(home: Path) -> Iterator[tuple]:
-    from playwright.sync_api import sync_playwright
-
-    with jupyterlab(home, home / "notebooks") as (address, token), sync_playwright() as play:
-        chromium = play.chromium.launch(
-            executable_path=chromium_path(), args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield chromium, address, token
-        chromium.close()
+def served(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple]:
+    """A folder for copies of notebooks, and the address and token of JupyterLab over it."""
+    pytest.importorskip("jupyterlab", reason="jupyterlab is not installed")
+    home = tmp_path_factory.mktemp("lab")
+    (home / "notebooks").mkdir()
+    with lab.jupyterlab(home, home / "notebooks") as (address, token):
+        yield home / "notebooks", address, token
 
 
-@pytest.fixture
-def lab(browser: tuple) -> Iterator[Lab]:
-    chromium, address, token = browser
-    page = chromium.new_page(viewport={"width": 1100, "height": 1700})
-    yield Lab(page, address, token)
+@pytest.fixture(scope="class")
+def opened(browser: Any, served: tuple) -> Iterator[Callable[..., lab.Lab]]:
+    """Open a copy of a notebook, with other parameters and more cells at its end."""
+    folder, address, token = served
+    page = lab.Lab(browser.new_page(viewport={"width": 1200, "height": 1000}), address, token)
+
+    def open_(name: str, *more: str, **parameters: object) -> lab.Lab:
+        if not lab.PICTURES:
+            parameters = {**SMALL[name], **parameters}
+        page.open(lab.copy_notebook(name, folder, parameters, *more))
+        return page
+
+    yield open_
     page.close()
 
 
-@pytest.fixture
-def folder(home: Path) -> Path:
-    return home / "notebooks"
+class TestThresholds:
+    """Notebook 02: the threshold moves numbers and figure, and a bar opens its completions."""
+
+    @pytest.fixture(scope="class")
+    def book(self, opened: Callable[..., lab.Lab]) -> lab.Lab:
+        book = opened("02")
+        book.run("notebook:run-all-cells")
+        return book
+
+    @pytest.fixture
+    def view(self, book: lab.Lab) -> Any:
+        return book.cell("explorer.explore")
+
+    def tau(self, view: Any) -> float:
+        return float(view.locator(".widget-readout:visible").first.inner_text())
+
+    def wait_until_all_show(self, view: Any, tau: float) -> None:
+        """Wait until the table and the one figure in sight are those of a threshold."""
+        view.get_by_text(f"at tau = {tau:.2f}", exact=True).wait_for()
+        view.get_by_text(f"Shaded: |t − {tau:g}| < 0.3.").wait_for()
+        assert view.locator(".js-plotly-plot:visible").count() == 1
+        assert view.locator("table:visible").count() == 1
+
+    def numbers(self, view: Any) -> str:
+        return view.locator("table:visible").inner_text()
+
+    def test_all_cells_run(self, book: lab.Lab, view: Any) -> None:
+        assert book.errors() == [] and book.faults == []
+        assert book.page.locator(".jp-InputPrompt", has_text="[ ]").count() == 0
+        assert view.locator("select option:checked").text_content() == "all\xa0kinds"
+        self.wait_until_all_show(view, 0.5)
+
+    def test_arrow_keys_move_numbers_and_figure(self, view: Any) -> None:
+        before = self.numbers(view)
+        handle = view.get_by_role("slider")
+        handle.focus()
+        for _ in range(3):
+            handle.press("ArrowLeft")
+        self.wait_until_all_show(view, 0.47)
+        assert self.tau(view) == 0.47 and self.numbers(view) != before
+
+    def test_dragging_moves_numbers_and_figure(self, book: lab.Lab, view: Any) -> None:
+        before, mouse = self.numbers(view), book.page.mouse
+        view.evaluate("cell => cell.scrollIntoView()")
+        box = view.get_by_role("slider").bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        mouse.move(x, y)
+        mouse.down()
+        mouse.move(x - 60, y, steps=10)
+        mouse.up()
+        tau = self.tau(view)
+        assert 0.1 < tau < 0.4
+        self.wait_until_all_show(view, tau)
+        assert self.numbers(view) != before
+
+    def test_a_bar_opens_its_completions(self, book: lab.Lab, view: Any) -> None:
+        view.get_by_title("completions of bar 1 of 25").click()
+        facts = view.get_by_text(re.compile(r"t [\d.]+ · truth .* · "))
+        facts.first.wait_for()
+        assert facts.count() == 5
+        heading = view.get_by_text(re.compile(r"t from 0\.000 to [\d.]+: 1 to 5 of \d+"))
+        assert heading.count() == 1
+        book.picture(view, "02-completions")
+        view.get_by_role("button", name="close").click()
+        facts.first.wait_for(state="hidden")
+
+    def test_a_kind_is_chosen_from_the_menu(self, book: lab.Lab, view: Any) -> None:
+        view.locator("select").select_option("jailbreak")
+        view.get_by_text(re.compile(r"jailbreak n=\d+")).wait_for()
+        view.locator("select").select_option(index=0)
+        view.get_by_text(re.compile(r"all kinds n=\d+")).wait_for()
+        book.picture(view, "02-explorer")
+
+    def test_the_dark_theme_is_legible(self, book: lab.Lab, view: Any) -> None:
+        book.run("apputils:change-theme", theme="JupyterLab Dark")
+        book.page.wait_for_function("document.body.dataset.jpThemeLight === 'false'")
+        book.picture(view, "02-explorer-dark")
+        ink = view.locator("td").first.evaluate("cell => getComputedStyle(cell).color")
+        assert min(map(float, re.findall(r"[\d.]+", ink)[:3])) > 150, ink
+        assert book.faults == []
 
 
-def write_log(path: Path, text: str, n: int = 40) -> Path:
-    rng = np.random.default_rng(0)
-    t = rng.beta(0.4, 2.0, n)
-    table = pd.DataFrame({"prompt": [f"{text} {i}" for i in range(n)], "response": f"so {text}"})
-    table = table.assign(p_unsafe=t, harmful=rng.random(n) < t, kind=rng.choice(["a", "b"], n))
-    table.to_json(path, orient="records", lines=True)
-    return path
+class TestTraining:
+    """Notebook 03: a run is stopped, goes on when its cell is run again, and shows its result."""
+
+    def test_stop_and_resume(self, opened: Callable[..., lab.Lab]) -> None:
+        book = opened("03")
+        training = book.cell("dashboard.train_live")
+        book.begin("notebook:run-all-cells")
+        training.get_by_text(re.compile(r"boundary: step [1-9]\d* of")).wait_for(timeout=120_000)
+        training.get_by_role("button", name="Stop").click()
+        book.finish()
+        (error,) = book.errors()
+        stopped = re.search(r"StoppedError: Stopped after step (\d+) of (\d+); nothing is", error)
+        assert stopped and int(stopped[1]) < int(stopped[2]) and "Traceback" not in error
+
+        training.locator(".jp-InputArea-editor").click()
+        book.begin("notebook:run-all-below")
+        self.photograph(book, training)
+        book.finish()
+        assert book.errors() == [] and book.faults == []
+        assert f"step {stopped[2]} of {stopped[2]}" in training.inner_text()
+        table = book.cell("comparison.table(").locator("table").inner_text()
+        assert "system_harm" in table and "boundary" in table
+
+    def photograph(self, book: lab.Lab, training: Any) -> None:
+        """The dashboard while it trains, if pictures are wanted."""
+        if lab.PICTURES:
+            training.get_by_text(re.compile(r"step 3\d of")).wait_for(timeout=600_000)
+            book.picture(training, "03-training")
 
 
-def picture(place, name: str) -> None:
-    """Keep a screenshot of a part of the page, where screenshots are asked for."""
-    if wanted := os.environ.get("BGKIT_SCREENSHOTS"):
-        Path(wanted).mkdir(parents=True, exist_ok=True)
-        place.screenshot(path=Path(wanted) / f"{name}.png")
+class TestComparison:
+    """Notebook 04: filters of the browser of completions."""
+
+    def test_filters(self, opened: Callable[..., lab.Lab], small_run: Any) -> None:
+        book = opened("04", RUNS=[] if lab.PICTURES else [str(small_run.folder)])
+        book.run("notebook:run-all-cells")
+        assert book.errors() == [] and book.faults == []
+        view = book.cell("browser.browse(")
+        assert view.locator("table:visible").count() == 1
+        for choice, wrong in (("filtered", "shown"), ("shown", "filtered")):
+            view.locator("select").first.select_option(choice)
+            answers = view.locator("tr td:nth-child(2) small")  # of base, which the filter looks at
+            answers.filter(has_text=wrong).first.wait_for(state="hidden")
+            assert answers.filter(has_text=choice).count() == answers.count() > 0
+        assert view.locator("table:visible").count() == 1
+        book.picture(view, "04-completions")
+        book.picture(book.cell("plots.pareto"), "04-pareto")
 
 
-def test_the_threshold_moves_and_a_bar_opens_its_completions(lab: Lab, folder: Path) -> None:
-    lab.open(copy_notebook("02", folder, {}))
-    lab.run_all()
-    assert lab.errors() == []
-    cell = lab.cell("explorer.explore(")
-    cell.scroll_into_view_if_needed()
-    numbers = cell.locator("table", has_text="at tau =").first
-    bars = cell.locator(".js-plotly-plot").first
-    numbers.get_by_text("at tau = 0.50").wait_for(timeout=10_000)
+class TestHostileText:
+    """A log full of markup, formulas and control characters is text wherever it is shown."""
 
-    handle = cell.locator(".noUi-handle").first
-    handle.focus()
-    for _ in range(10):
-        lab.page.keyboard.press("ArrowRight")
-    numbers.get_by_text("at tau = 0.60").wait_for(timeout=10_000)
-    by_key, drawn = numbers.inner_text(), bars.inner_html()
+    MORE = """from bgkit.widgets import browser
+near = (samples["t"] - tau).abs() < 0.3
+rated = samples.assign(filtered=samples["t"] >= tau, near=near)
+browser.browse({"base": rated, samples["prompt"][1]: rated});"""
 
-    box = cell.locator(".noUi-base").first.bounding_box()
-    at = handle.bounding_box()
-    lab.page.mouse.move(at["x"] + at["width"] / 2, at["y"] + at["height"] / 2)
-    lab.page.mouse.down()
-    lab.page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + box["height"] / 2, steps=8)
-    lab.page.mouse.up()
-    numbers.get_by_text("at tau = 0.3").or_(numbers.get_by_text("at tau = 0.29")).first.wait_for(
-        timeout=10_000
-    )
-    assert numbers.inner_text() != by_key
-    assert "all kinds n=240" in bars.inner_text()
-    lab.page.wait_for_function(
-        "([element, before]) => element.innerHTML !== before",
-        arg=[cell.locator(".js-plotly-plot").first.element_handle(), drawn],
-    )
+    @pytest.fixture(scope="class")
+    def book(self, opened: Callable[..., lab.Lab], served: tuple) -> lab.Lab:
+        log = served[0] / "hostile.jsonl"
+        log.write_text("".join(json.dumps(self.row(i)) + "\n" for i in range(40)))
+        book = opened("02", self.MORE, "samples.head()", SCORED_LOG=str(log))
+        book.run("notebook:run-all-cells")
+        assert book.errors() == []
+        return book
 
-    cell.locator("button:not([disabled])", has_text="▴").first.click()
-    opened = cell.get_by_text("t from 0.000 to")
-    opened.wait_for(timeout=10_000)
-    assert cell.locator("pre").count() >= 2 and cell.locator("pre").nth(1).inner_text().strip()
-    cell.evaluate("element => element.scrollIntoView({block: 'start'})")
-    picture(cell, "02_margin_distributions")
-    assert lab.faults == []
+    def row(self, i: int) -> dict[str, object]:
+        kind = ("benign", *HOSTILE)[i % 6]
+        text = {"prompt": HOSTILE[i % 5], "response": f"{' / '.join(HOSTILE)} {i}", "kind": kind}
+        return {**text, "p_unsafe": i / 40, "harmful": i > 18}
 
+    def assert_text(self, place: Any) -> None:
+        shown = place.inner_text()
+        for text in HOSTILE:
+            assert visible(text) in shown, text
 
-def test_stop_leaves_a_run_that_goes_on(lab: Lab, folder: Path) -> None:
-    short = {"STEPS": 14, "BATCH_SIZE": 16, "NUM_GENERATIONS": 4, "EVAL_EVERY": 0}
-    lab.open(copy_notebook("03", folder, {**short, "TEST_PROMPTS": 24, "FOLDER": "runs"}))
-    lab.begin("notebook:run-all-cells")
-    cell = lab.cell("dashboard.train_live(")
-    cell.get_by_text("step 1 of 14").wait_for(timeout=120_000)
-    cell.get_by_role("button", name="Stop").click()
-    lab.finish()
-    (error,) = lab.errors()
-    assert error.startswith("StoppedError: Stopped after step ") and "nothing is lost" in error
-    assert "Traceback" not in error
+    def test_in_the_explorer(self, book: lab.Lab) -> None:
+        view = book.cell("explorer.explore")
+        view.get_by_title("completions of bar 1 of 25").click()
+        completion = view.locator("pre", has_text="window.hit").first
+        completion.wait_for()
+        self.assert_text(view)
+        for kind in range(1, view.locator("option").count()):
+            view.locator("select").select_option(index=kind)
+            view.get_by_text(re.compile(r"n=[67]$")).wait_for()
 
-    lab.run_all()
-    assert lab.errors() == []
-    cell.get_by_text("step 14 of 14").wait_for(timeout=10_000)
-    (run,) = (folder / "runs").iterdir()
-    assert len(pd.read_parquet(run / "metrics.parquet")) == 14
-    cell.evaluate("element => element.scrollIntoView({block: 'start'})")
-    picture(cell.locator(".jp-Cell-outputWrapper"), "03_train_policy")
-    assert lab.faults == []
+    def test_in_the_browser_of_completions(self, book: lab.Lab) -> None:
+        view = book.cell("browser.browse(")
+        self.assert_text(view)
+        view.get_by_role("spinbutton").fill("2")
+        view.get_by_role("spinbutton").press("Enter")
+        view.get_by_text("t 0.150 ").first.wait_for()
+        self.assert_text(view)
 
+    def test_in_tables(self, book: lab.Lab) -> None:
+        assert HOSTILE[0] in book.cell("thresholds.table_by_kind").inner_text()
+        assert HOSTILE[4] in book.cell("samples.head()").inner_text()
 
-def test_hostile_text_stays_text(lab: Lab, folder: Path) -> None:
-    log = write_log(folder / "hostile.jsonl", HOSTILE)
-    sources = (
-        "from bgkit import logs\nfrom bgkit.widgets import browser, thresholds\n"
-        f"samples = logs.read_log({str(log)!r})\nview = thresholds.explore(samples, 0.5)",
-        "samples = samples.assign(filtered=samples.t >= 0.5, help=0.0, length=1)\n"
-        "browser.browse({'<img src=x onerror=window.hit=1>': samples})",
-    )
-    lab.open(write_notebook([], folder / "hostile.ipynb", *sources))
-    lab.run_all()
-    assert lab.errors() == []
-    explorer, table = lab.cell("thresholds.explore("), lab.cell("browser.browse(")
-    explorer.locator("button:not([disabled])", has_text="▴").first.click()
-    for cell in (explorer, table):
-        shown = cell.get_by_text("<script>window.hit=1</script>").first
-        shown.wait_for(timeout=10_000)
-        text = shown.inner_text()
-        assert "**bold**" in text and "$x^2$" in text and "⟨U+001B⟩[31mred" in text
-        outputs = cell.locator(".jp-Cell-outputWrapper")
-        assert outputs.locator("img[src=x], script, strong, a[href^=javascript]").count() == 0
-    assert lab.page.evaluate("window.hit") is None
-    assert lab.faults == []
+    def test_nothing_of_it_ran_or_became_an_element(self, book: lab.Lab) -> None:
+        outputs = book.page.locator(".jp-OutputArea-output")
+        for element in ("script", "img[src='x']", "[onerror]", "[href^='javascript']", "b b"):
+            assert outputs.locator(element).count() == 0, element
+        assert outputs.locator("mjx-container").count() == 0
+        assert book.page.evaluate("window.hit") is None and book.faults == []

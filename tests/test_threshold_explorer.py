@@ -88,11 +88,18 @@ def test_moving_the_slider_moves_figures_table_and_buttons(explore):
 
 def test_choosing_a_kind_shows_its_responses_alone(explore):
     view = explore()
-    assert view.kind.options == (("all kinds", None), ("plain", "plain"), ("odd one", "odd_one"))
+    assert view.kind.options == (
+        ("all kinds", thresholds.ALL),
+        ("plain", "plain"),
+        ("odd one", "odd_one"),
+    )
+    assert view.kind.label == "all kinds"
     view.kind.value = "odd_one"
     assert "<b>odd one</b> n=3" in [a.text for a in view.drawn[-1].layout.annotations]
     assert "3 responses" in view.numbers.value
     assert [not b.disabled for b in view.bars] == [False] * 4 + [True] * 2 + [False] * 3 + [True]
+    view.kind.index = 0
+    assert view.kind.label == "all kinds" and f"{len(SAMPLES)} responses" in view.numbers.value
 
 
 def test_of_very_many_kinds_the_rarer_ones_share_an_entry(explore):

@@ -11,7 +11,7 @@ from IPython.display import HTML
 
 from bgkit.errors import BgkitError
 from bgkit.testbed.oracle import HARMFUL_ABOVE
-from bgkit.widgets.text import safe
+from bgkit.widgets.text import NO_MATH, safe
 from bgkit.widgets.views import draw, show
 
 PER_PAGE = 6
@@ -46,7 +46,8 @@ def _cell(row: pd.Series) -> str:
     truth = "truth unknown"
     if not np.isnan(row["harm"]):
         wrong = row["filtered"] != (row["harm"] > HARMFUL_ABOVE)
-        truth = f"harm {row['harm']:.2f}, help {row['help']:.2f}{' ✗' if wrong else ''}"
+        known = "" if np.isnan(row["help"]) else f", help {row['help']:.2f}"
+        truth = f"harm {row['harm']:.2f}{known}{' ✗' if wrong else ''}"
     facts = f"<small>t {row['t']:.3f} · {verdict} · {truth}</small>"
     return f"<td style='{CELL}'>{safe(row['response'])}<br>{facts}</td>"
 
@@ -66,7 +67,8 @@ def completions_table(samples: Mapping[str, pd.DataFrame], rows: np.ndarray) -> 
         for i in rows
     ]
     head = f"<tr><th style='{CELL}'>prompt</th>{heads}</tr>"
-    return HTML(f"<table style='width:100%;table-layout:fixed'>{head}{''.join(lines)}</table>")
+    look = f"class='{NO_MATH}' style='width:100%;table-layout:fixed'"
+    return HTML(f"<table {look}>{head}{''.join(lines)}</table>")
 
 
 def _check(samples: Mapping[str, pd.DataFrame]) -> None:
@@ -85,10 +87,13 @@ class CompletionBrowser:
 
     The filter looks at one policy ("of"); the table shows the same prompts' answers by all of
     them, so that "false negatives of base" tells what became of base's errors. ``view`` is the
-    widget; :meth:`rows` the row numbers on the page shown.
+    widget; :meth:`rows` the row numbers on the page shown. ``drawn`` False leaves the table out
+    until a control is touched, for a view that stands above its static table.
     """
 
-    def __init__(self, samples: Mapping[str, pd.DataFrame], choice: str = "all") -> None:
+    def __init__(
+        self, samples: Mapping[str, pd.DataFrame], choice: str = "all", drawn: bool = True
+    ) -> None:
         _check(samples)
         self.samples = dict(samples)
         names, kinds = list(samples), list(pd.unique(next(iter(samples.values()))["kind"]))
@@ -103,7 +108,9 @@ class CompletionBrowser:
         bar = widgets.HBox([self.choice, self.policy, self.kind, self.page])
         bar.layout.flex_flow = "row wrap"
         self.view = widgets.VBox([bar, self.count, self.table])
-        self._refilter()
+        self._count()
+        if drawn:
+            self._redraw()
 
     def _found(self) -> np.ndarray:
         return matching(self.samples[self.policy.value], self.kind.value, self.choice.value)
@@ -113,10 +120,13 @@ class CompletionBrowser:
         start = (self.page.value - 1) * PER_PAGE
         return self._found()[start : start + PER_PAGE]
 
-    def _refilter(self, _: object = None) -> None:
+    def _count(self) -> None:
         found = len(self._found())
         self.page.max = max(1, -(-found // PER_PAGE))
         self.count.value = f"{found} of {len(next(iter(self.samples.values())))} prompts"
+
+    def _refilter(self, _: object) -> None:
+        self._count()
         self.page.value = 1
         self._redraw()
 
@@ -132,6 +142,6 @@ def browse(samples: Mapping[str, pd.DataFrame], choice: str = "all") -> Completi
     """
     if choice not in CHOICES:
         raise BgkitError(f"There is no choice {choice!r}; take one of {', '.join(CHOICES)}.")
-    browser = CompletionBrowser(samples, choice)
+    browser = CompletionBrowser(samples, choice, drawn=False)
     show(browser.view, completions_table(browser.samples, browser.rows()))
     return browser

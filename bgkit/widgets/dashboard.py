@@ -15,7 +15,7 @@ from IPython.display import display
 from bgkit import plots_training, runs
 from bgkit.progress import SHOWN, Progress
 from bgkit.scoring import shares_of_t
-from bgkit.widgets.views import draw
+from bgkit.widgets.views import draw, hear_while_busy
 
 EVERY = 2.0  # seconds between two drawings
 RECENT = 5  # steps whose responses count as "now"
@@ -36,9 +36,9 @@ class Dashboard(Progress):
 
     It is given to ``train`` as ``progress``, and ``asked_to_stop`` as ``should_stop``. The text
     line is an ordinary output that is updated, so that papermill's copy of the notebook holds it;
-    at the end the controls give way to the last figure. The Stop button needs a front end and a
-    kernel that deliver clicks while a cell runs (JupyterLab 4.4 and ipykernel 7 or newer);
-    everywhere else the front end's own interrupt button does the same.
+    at the end the controls give way to the last figure. The Stop button needs a front end that
+    delivers clicks while a cell runs (JupyterLab 4.4 or newer); everywhere else the front end's own
+    interrupt button does the same.
     """
 
     def __init__(self, config: runs.TrainConfig, folder: str | Path) -> None:
@@ -66,7 +66,7 @@ class Dashboard(Progress):
         bundle = {"version_major": 2, "version_minor": 0, "model_id": self.view.model_id}
         text = {"text/plain": "Controls of a running training: run this cell to see them."}
         display({"application/vnd.jupyter.widget-view+json": bundle, **text}, raw=True)
-        _heard_while_busy(self.stop)
+        hear_while_busy(self.stop)
         self._line = display(self._text({}), display_id=True)
         self._begun = time.monotonic()
         return self
@@ -112,17 +112,6 @@ class Dashboard(Progress):
             self.config.reward,
             self.config.steps,
         )
-
-
-def _heard_while_busy(button: widgets.Button) -> None:
-    """Let a button's clicks arrive while a cell runs.
-
-    JupyterLab sends them to a thread of their own (a subshell), but ipykernel 7.4 routes them back
-    to where the button last sent something from, which is the thread that the cell keeps busy.
-    Without that note they go where JupyterLab sends them.
-    """
-    if button.comm is not None:
-        vars(button.comm).pop("_reply_subshell_id", None)
 
 
 class _Line:

@@ -29,14 +29,16 @@ from bgkit.thresholds import (
     verdicts,
 )
 from bgkit.widgets import views
-from bgkit.widgets.text import safe
+from bgkit.widgets.text import NO_MATH, safe
 
 KINDS = 20  # kinds that have an entry of their own in the menu
 LEFT = 72  # pixels left of the bars
+ALL = ("all",)  # what the menu holds for all kinds: no name of a kind, and None is no choice
 PAGE = 5  # completions that are shown at once
 SHOWN_COLUMNS = ("kind", "prompt", "response")
-BUTTON_HELP = "<small>Press a button to read the completions of its bar.</small>"
+BUTTON_HELP = "<small>Press a button to read the completions behind its bar.</small>"
 PRE = "white-space:pre-wrap;overflow-wrap:break-word;word-break:normal;margin:2px 0"
+BLOCK = "padding:0 0 0 10px;margin:8px 0"
 LINE = "border-bottom:1px solid rgba(128,128,128,.3);padding:2px 10px;text-align:left"
 
 
@@ -93,7 +95,7 @@ def threshold_explorer(
         button.on_click(lambda _, place=place: choose(place))
     for control in (slider, kind):
         control.observe(redraw, "value")
-    lay_out(row, state.tau, state.counts(None, state.tau))
+    lay_out(row, state.tau, state.counts(ALL, state.tau))
     if drawn:
         redraw()
     below = widgets.HTML(BUTTON_HELP)
@@ -118,7 +120,7 @@ def _check(samples: pd.DataFrame, bins: int) -> None:
 
 
 class _State:
-    """What the view shows of each kind (None: all), each part made when it is first asked for."""
+    """What the view shows of each kind, or of ALL, each part made when it is first asked for."""
 
     def __init__(self, samples: pd.DataFrame, bins: int, tau: float) -> None:
         self.samples, self.bins, self.tau = samples, bins, tau
@@ -126,28 +128,28 @@ class _State:
         self.part = functools.cache(self._part)
         self.points = functools.cache(self._points)
 
-    def _part(self, kind: str | None) -> pd.DataFrame:
-        return self.samples if kind is None else self.samples[self.kinds == kind]
+    def _part(self, kind: object) -> pd.DataFrame:
+        return self.samples if kind == ALL else self.samples[self.kinds == kind]
 
-    def _points(self, kind: str | None) -> pd.DataFrame:
+    def _points(self, kind: object) -> pd.DataFrame:
         return operating_points(self.part(kind), _taus(self.tau))
 
     def tau_at(self, slider: widgets.FloatSlider) -> float:
         """The threshold that the slider stands at, without the rounding errors of its steps."""
-        points = self.points(None)
+        points = self.points(ALL)
         return float(points.index[plots_thresholds.nearest(points, slider.value)])
 
-    def places(self, kind: str | None, tau: float) -> tuple[np.ndarray, np.ndarray]:
+    def places(self, kind: object, tau: float) -> tuple[np.ndarray, np.ndarray]:
         """Edges of the bars, and the bar in which each response lies, as the histogram counts."""
         edges = plots.bar_edges(tau, self.bins)
         places = np.searchsorted(edges, self.part(kind)["t"].to_numpy(float), side="right") - 1
         return edges, np.minimum(places, self.bins - 1)
 
-    def counts(self, kind: str | None, tau: float) -> np.ndarray:
+    def counts(self, kind: object, tau: float) -> np.ndarray:
         """How many responses each bar holds."""
         return np.bincount(self.places(kind, tau)[1], minlength=self.bins)
 
-    def bar(self, kind: str | None, tau: float, place: int) -> tuple[pd.DataFrame, float, str]:
+    def bar(self, kind: object, tau: float, place: int) -> tuple[pd.DataFrame, float, str]:
         """The responses of one bar by rising t, tau, and a heading."""
         edges, places = self.places(kind, tau)
         rows = self.part(kind)[places == place].sort_values("t", kind="stable")
@@ -163,10 +165,9 @@ def _controls(state: _State) -> widgets.HBox:
     slider = widgets.FloatSlider(
         value=state.tau, min=0, max=1, step=0.01, description="threshold tau", style=wide
     )
-    kinds = [("all kinds", None)]
+    kinds = [("all kinds", ALL)]
     kinds += [(words_of(name), name) for name in pd.unique(state.kinds)]
-    # The index, for a value of None would mean that nothing is chosen.
-    kind = widgets.Dropdown(options=kinds, index=0, description="prompts", style=wide)
+    kind = widgets.Dropdown(options=kinds, description="prompts", style=wide)
     slider.layout.width = "420px"
     return widgets.HBox([slider, kind], layout=widgets.Layout(flex_flow="row wrap"))
 
@@ -253,7 +254,7 @@ def _completion(row: dict, verdict: str) -> str:
     colour = plots.HARMFUL if wrong else plots.TEXT
     facts = f"t <b>{row['t']:.3f}</b> · truth <b>{truth}</b> · <b>{verdict}</b>"
     return (
-        f"<div style='border-left:3px solid {colour};padding:0 0 0 10px;margin:8px 0'>"
+        f"<div class='{NO_MATH}' style='border-left:3px solid {colour};{BLOCK}'>"
         f"<small>{facts} · {safe(words_of(row['kind']))}</small>"
         f"<pre style='{PRE};opacity:.75;font-family:inherit'>{safe(row['prompt'])}</pre>"
         f"<pre style='{PRE};font-family:inherit'>{safe(row['response'])}</pre></div>"

@@ -31,6 +31,16 @@ def controls_of(widget: widgets.Widget) -> list[widgets.Widget]:
     return [widget, *below] if is_control or isinstance(widget, widgets.Button) else below
 
 
+def hear_while_busy(widget: widgets.Widget) -> None:
+    """Let a displayed widget's events reach the kernel while a cell runs, where that is possible.
+
+    JupyterLab sends them to a subshell, a thread beside the cell. ipykernel 7.4 sends them on to
+    the shell that last wrote to the widget: the one that the cell keeps busy. It is made to forget
+    that shell; to other versions this means nothing.
+    """
+    getattr(widget.comm, "__dict__", {}).pop("_reply_subshell_id", None)
+
+
 def show(widget: widgets.Widget, *static: go.Figure | HTML | object) -> None:
     """Display a view, and its first state as figures, tables or HTML that need no kernel."""
     view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
