@@ -62,6 +62,19 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--out", type=Path, help="write the rows to this JSON file")
     evaluate.set_defaults(run=_evaluate)
 
+    for command in (demo, train, reproduce, evaluate):
+        command.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    for command in (demo, train):
+        command.add_argument(
+            "--threads", type=int, default=0, help="CPU threads (all cores, at most 4)"
+        )
+
+    for add in (_add_judge, _add_prompts, _add_plan, _add_bench, _add_push, _add_testbed):
+        add(commands)
+    return parser
+
+
+def _add_judge(commands) -> None:
     judge = commands.add_parser("judge", help="grade files of prompts and responses")
     judge.add_argument("files", type=Path, nargs="+", metavar="FILE", help="CSV, JSONL, Parquet")
     judge.add_argument(
@@ -83,21 +96,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     judge.add_argument("--estimate", action="store_true", help="tokens and cost only; ask nothing")
     judge.set_defaults(run=_judge)
+    judge.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
 
-    for command in (demo, train, reproduce, evaluate, judge):
-        command.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
-    for command in (demo, train):
-        command.add_argument(
-            "--threads", type=int, default=0, help="CPU threads (all cores, at most 4)"
-        )
 
-    _add_prompts(commands)
+def _add_plan(commands) -> None:
     plan = commands.add_parser("plan", help="memory and time of a run, before anything is fetched")
     plan.add_argument("--machine", help="a GPU of the table, such as T4 or H100 (this machine)")
     plan.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     _add_config(plan)
     plan.set_defaults(run=_plan)
 
+
+def _add_bench(commands) -> None:
     bench = commands.add_parser("bench", help="how fast scoring is, beside the usual ways")
     bench.add_argument("what", choices=("scoring",))
     bench.add_argument("--size", type=float, default=1.0, help="scales the workloads (%(default)s)")
@@ -107,6 +117,8 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--out", type=Path, help="write the rows to this JSON file")
     bench.set_defaults(run=_bench)
 
+
+def _add_push(commands) -> None:
     push = commands.add_parser("push", help="a run's adapter and its model card to the hub")
     push.add_argument("folder", type=Path, metavar="RUN")
     push.add_argument("--to", default="", metavar="OWNER/NAME", help="the repository")
@@ -116,12 +128,13 @@ def _parser() -> argparse.ArgumentParser:
     push.add_argument("--public", action="store_true", help="a public repository (private)")
     push.set_defaults(run=_push)
 
+
+def _add_testbed(commands) -> None:
     testbed = commands.add_parser("testbed", help="the embedded models: build, check")
     testbed.add_argument("action", choices=("build", "check"))
     testbed.add_argument("--out", type=Path, help="folder (data/testbed)")
     testbed.add_argument("--workers", type=int, help="processes (one per core)")
     testbed.set_defaults(run=_testbed)
-    return parser
 
 
 def _add_prompts(commands) -> None:

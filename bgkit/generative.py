@@ -68,13 +68,17 @@ class DecoderScorer:
         positions: torch.Tensor,
         cache: DynamicCache | None,
     ) -> torch.Tensor:
-        return self.model(
+        return self._read(
             input_ids=ids,
             attention_mask=mask,
             position_ids=positions,
             past_key_values=cache,
             use_cache=cache is not None,
-        ).logits
+        )
+
+    def _read(self, **inputs) -> torch.Tensor:
+        """Outputs (rows, positions, k) in float32 at every position."""
+        return self.model(**inputs).logits
 
     def text(self, prompt: str, response: str, guideline: str = "") -> str:
         """The text that the model reads, up to the position of its answer."""
@@ -230,15 +234,8 @@ class RewardDecoder(DecoderScorer):
         rows, mark = super().tokens(texts), self.tokenizer.bos_token_id
         return [row[1:] if row and row[0] == mark else row for row in rows]
 
-    def _forward(self, ids, mask, positions, cache) -> torch.Tensor:
-        hidden = self.model.base_model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=cache is not None,
-        ).last_hidden_state
-        return self.head(hidden)
+    def _read(self, **inputs) -> torch.Tensor:
+        return self.head(self.model.base_model(**inputs).last_hidden_state)
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
         """(n,) float32 rewards, unbounded."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -84,7 +85,7 @@ class Usage:
         self.completion_tokens += answer.completion_tokens
 
 
-class LanguageJudge:
+class LanguageJudge(ABC):
     """What language models have in common as judges; ``_ask`` is theirs.
 
     Equal pairs are asked about once, and readable replies are kept in ``replies``. ``unscored``
@@ -106,9 +107,9 @@ class LanguageJudge:
         """Whatever, beside the message, determines a reply."""
         return {"judge": self.name}
 
+    @abstractmethod
     def _ask(self, questions: Mapping[str, str], rubric: Rubric) -> dict[str, Answer]:
         """Answers of messages, by their keys; readable ones are kept as soon as they come."""
-        raise NotImplementedError
 
     def _count(self, texts: Sequence[str]) -> int:
         """Tokens of texts, about."""

@@ -1,6 +1,9 @@
-"""Pictures of a training run while it goes: curves so far, and where its responses lie now."""
+"""Pictures of training: a run while it goes, and the curves of runs that are through."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -8,6 +11,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from bgkit import plots
+from bgkit.errors import BgkitError
 
 #: column of a run's metrics -> its panel's heading
 PANELS = {
@@ -17,6 +21,9 @@ PANELS = {
     "kl": "KL per token (nats)",
     "no_spread": "groups without spread",
 }
+
+#: Columns of metrics.parquet that training_curves draws, held-out ones last
+CURVES = ("reward", "near_boundary", "filter_rate", "kl", "eval_system_harm", "eval_system_help")
 
 
 def live(
@@ -70,3 +77,61 @@ def _margins(fig: go.Figure, base: np.ndarray, now: np.ndarray, tau: float, colo
     ticks = np.array([0, 0.05, 0.25, 0.5, 1])
     fig.update_yaxes(tickvals=np.sqrt(ticks), ticktext=[f"{x:.0%}" for x in ticks], row=2, col=3)
     plots.heading(fig, "margins: bars now, line base", 2, 3)
+
+
+def _curve(name: str, frame: pd.DataFrame, column: str) -> list[go.Scatter]:
+    """Return a run's line in one panel: markers for held-out values, else faint and smoothed."""
+    colour, _, dash = plots.look(name)
+
+    def line(values: pd.Series, note: str = "", **more: Any) -> go.Scatter:
+        pairs = zip(frame["step"], values, strict=True)
+        told = [
+            f"step {step:g}<br>{plots.label(column)} {value:.4f}{note}" for step, value in pairs
+        ]
+        return plots._dots(name, told, x=frame["step"], y=values, showlegend=False, **more)
+
+    strong, faint = {"color": colour, "dash": dash, "width": 2}, {"color": colour, "width": 1}
+    if column.startswith("eval_"):
+        return [line(frame[column], mode="lines+markers", line=strong)]
+    window = max(1, len(frame) // 20)
+    smooth = frame[column].rolling(window, min_periods=1, center=True).mean()
+    mean = line(smooth, f" (mean of {window} steps)", mode="lines", line=strong)
+    mean.update(showlegend=column == CURVES[0])
+    return [line(frame[column], mode="lines", line=faint, opacity=0.3), mean]
+
+
+def training_curves(metrics: Mapping[str, pd.DataFrame]) -> go.Figure:
+    """Draw six quantities over training steps, one panel each and one colour per run.
+
+    Faint lines are single steps, strong lines their rolling mean. Held-out harm and helpfulness
+    (0 to 1, by the true score) are measured at some steps only: each marker is one measurement.
+    Runs that were not evaluated on the way are in the other panels only.
+    """
+    if not metrics:
+        raise BgkitError("There are no training curves to draw: no run was given.")
+    needed = {name: _measured(frame) for name, frame in metrics.items()}
+    shown = max(needed.values(), key=len)
+    rows = len(shown) // 2
+    fig = make_subplots(rows, 2, shared_xaxes="all", vertical_spacing=0.1, horizontal_spacing=0.12)
+    for place, column in enumerate(shown):
+        row, col = place // 2 + 1, place % 2 + 1
+        held_out = ", held out" if column.startswith("eval_") else ""
+        per_token = " per token" if column == "kl" else ""  # the trainer's is a mean over tokens
+        title = plots.named(column.removeprefix("eval_")) + per_token + held_out
+        plots.heading(fig, title, row, col)
+        fig.update_yaxes(tickformat=".1~%" if column in plots.SHARES else "", row=row, col=col)
+        for name, frame in metrics.items():
+            plots._need(frame, ("step", *needed[name]), f"training metrics of '{name}'")
+            if column in needed[name]:
+                for trace in _curve(name, frame.dropna(subset=[column]), column):
+                    fig.add_trace(trace, row, col)
+    fig.update_xaxes(title_text="training step", row=rows)
+    note = "Faint: each step; strong: rolling mean."
+    return plots.style(fig, "Training over steps", [note], 170 * rows + 110)
+
+
+def _measured(frame: pd.DataFrame) -> tuple[str, ...]:
+    """The curves that a log should have: the held-out ones only if it was evaluated on the way."""
+    held_out = [column for column in CURVES if column.startswith("eval_")]
+    evaluated = any(column in frame for column in held_out)
+    return CURVES if evaluated else tuple(c for c in CURVES if c not in held_out)

@@ -23,6 +23,7 @@ from plotly.offline import get_plotlyjs
 
 from bgkit import plots
 from bgkit.errors import BgkitError
+from bgkit.plots_training import training_curves
 from bgkit.rewards import NEAR
 from bgkit.runs import write_atomically
 from bgkit.texts import visible
@@ -264,7 +265,7 @@ def _pictures(
     if {"system_harm", "system_help"} <= overall:
         shown.append(_picture("What users get", plots.pareto(rows), READ_PARETO, "side"))
     if metrics:
-        shown.append(_picture("How training went", plots.training_curves(metrics), READ_TRAINING))
+        shown.append(_picture("How training went", training_curves(metrics), READ_TRAINING))
     first = _reference(samples)
     fig = plots.reliability({first: samples[first]})
     shown.append(_picture("How far the guard can be trusted", fig, READ_RELIABILITY, "side"))

@@ -96,18 +96,13 @@ def train(
     utility = utility or utilities.utility_of(config, utility_device or str(place), check)
     model, tokenizer = policies.load_policy(config.policy, None, str(place), config.precision)
     table = _training_table(config, policies.special_strings(tokenizer))
-    environment = {
-        "versions": devices.versions(),
-        "machine": devices.machine(),
-        "git": runs.git_revision(),
-        "self_tests": [scorer.checked for scorer in (guard, utility) if _tested(scorer)],
-    }
+    environment = _environment(guard, utility)
     run = found or runs.open_run(Path(folder), config, environment)
     prompts.keep_manifests(run.folder / "prompts.json", chosen)
     base = _measure_base(run, model, tokenizer, guard, utility)
     progress = progress or Progress(config.steps, f"training {config.reward}")
     callback = RunCallback(run, guard, should_stop, progress)
-    trainer = _QuietTrainer(
+    trainer = callback.trainer = _QuietTrainer(
         model=model,
         reward_funcs=_reward_function(run, guard, utility, base),
         args=_trainer_arguments(run, place, report_to),
@@ -116,7 +111,6 @@ def train(
         peft_config=policies.lora_config(config.lora_rank, config.lora_alpha),
         callbacks=[callback],
     )
-    callback.trainer = trainer
     seconds = _run_trainer(trainer, run, callback)
     trainer.save_model(str(run.adapter))
     policy = trainer.accelerator.unwrap_model(trainer.model)
@@ -125,9 +119,15 @@ def train(
     return run
 
 
-def _tested(scorer: Scorer) -> bool:
-    """Whether a scorer ran its self-test when it was loaded."""
-    return bool(getattr(scorer, "checked", None))
+def _environment(*scorers: Scorer) -> dict:
+    """What a run keeps beside its config: versions, machine, and what the self-tests found."""
+    found = [getattr(scorer, "checked", None) for scorer in scorers]
+    return {
+        "versions": devices.versions(),
+        "machine": devices.machine(),
+        "git": runs.git_revision(),
+        "self_tests": [outcome for outcome in found if outcome],
+    }
 
 
 def _run_trainer(trainer: GRPOTrainer, run: runs.Run, callback: RunCallback) -> float:

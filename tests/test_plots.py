@@ -17,6 +17,7 @@ from scipy.stats import binomtest
 
 from bgkit import plots
 from bgkit.errors import BgkitError
+from bgkit.plots_training import training_curves
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -53,7 +54,7 @@ SAMPLES = {
 FIGURES: dict[str, Callable[[], go.Figure]] = {
     "margin_histogram": lambda: plots.margin_histogram(SAMPLES, 0.5),
     "pareto": lambda: plots.pareto(study_rows()),
-    "training_curves": lambda: plots.training_curves({"boundary": training_log()}),
+    "training_curves": lambda: training_curves({"boundary": training_log()}),
     "reliability": lambda: plots.reliability(SAMPLES),
     "metric_intervals": lambda: plots.metric_intervals(study_rows(), ["system_harm"], "all"),
     "by_kind": lambda: plots.by_kind(study_rows(), "filter_rate"),
@@ -289,7 +290,7 @@ def test_a_mean_that_is_missing_is_left_out() -> None:
 
 
 def test_held_out_markers_stand_only_where_something_was_measured() -> None:
-    fig = plots.training_curves({"boundary": training_log(), "compound": training_log(0.1)})
+    fig = training_curves({"boundary": training_log(), "compound": training_log(0.1)})
     marked = [trace for trace in fig.data if "markers" in trace.mode]
     assert len(marked) == 4
     assert all(list(trace.x) == [20, 40] for trace in marked)
@@ -298,7 +299,7 @@ def test_held_out_markers_stand_only_where_something_was_measured() -> None:
 
 
 def test_each_run_has_one_colour_and_one_entry_in_the_legend() -> None:
-    fig = plots.training_curves({"boundary": training_log(), "compound": training_log(0.1)})
+    fig = training_curves({"boundary": training_log(), "compound": training_log(0.1)})
     for run in ("boundary", "compound"):
         traces = [trace for trace in fig.data if trace.legendgroup == run]
         assert {trace.line.color for trace in traces} == {plots.LOOKS[run][0]}
@@ -307,7 +308,7 @@ def test_each_run_has_one_colour_and_one_entry_in_the_legend() -> None:
 
 def test_the_strong_line_is_the_rolling_mean_of_the_faint_one() -> None:
     log = training_log()
-    faint, strong = plots.training_curves({"boundary": log}).data[:2]
+    faint, strong = training_curves({"boundary": log}).data[:2]
     assert list(faint.y) == pytest.approx(log["reward"].tolist())
     smooth = log["reward"].rolling(2, min_periods=1, center=True).mean()
     assert list(strong.y) == pytest.approx(smooth.tolist())
@@ -316,9 +317,9 @@ def test_the_strong_line_is_the_rolling_mean_of_the_faint_one() -> None:
 
 def test_a_run_without_held_out_evaluation_shows_what_it_has() -> None:
     bare = training_log().drop(columns=["eval_system_harm", "eval_system_help"])
-    fig = plots.training_curves({"boundary": bare})
+    fig = training_curves({"boundary": bare})
     assert len(fig.data) == 8 and len(fig.layout.annotations) == 4
-    both = plots.training_curves({"boundary": bare, "compound": training_log()})
+    both = training_curves({"boundary": bare, "compound": training_log()})
     marked = [trace.name for trace in both.data if "markers" in trace.mode]
     assert marked == ["compound", "compound"]
 
@@ -359,7 +360,7 @@ def broken(name: str, column: str) -> Callable[[], go.Figure]:
     return {
         "margin_histogram": lambda: plots.margin_histogram(samples, 0.5),
         "reliability": lambda: plots.reliability(samples),
-        "training_curves": lambda: plots.training_curves(log),
+        "training_curves": lambda: training_curves(log),
         "pareto": lambda: plots.pareto(rows),
         "metric_intervals": lambda: plots.metric_intervals(rows, ["system_harm"], "all"),
         "by_kind": lambda: plots.by_kind(rows, "system_harm"),
@@ -388,7 +389,7 @@ def test_a_missing_column_is_named(name: str, column: str) -> None:
     [
         lambda: plots.margin_histogram({}, 0.5),
         lambda: plots.reliability({"base": SAMPLES["base"].iloc[:0]}),
-        lambda: plots.training_curves({}),
+        lambda: training_curves({}),
         lambda: plots.pareto(study_rows(), "long_context"),
         lambda: plots.metric_intervals(study_rows(), []),
         lambda: plots.metric_intervals(study_rows(), ["ece"]),
@@ -412,7 +413,7 @@ def test_hostile_names_stay_text_in_every_figure(name: str) -> None:
         plots.margin_histogram({name: SAMPLES["base"]}, 0.5),
         plots.pareto(rows),
         plots.pareto(rows.replace({"kind": {"all": name}}), name),
-        plots.training_curves({name: training_log()}),
+        training_curves({name: training_log()}),
         plots.reliability({name: SAMPLES["base"]}),
         plots.metric_intervals(rows, ["system_harm"]),
         plots.by_kind(rows.replace({"kind": {"benign": name}}), "system_harm"),
@@ -431,7 +432,7 @@ def test_hostile_names_stay_text_in_every_figure(name: str) -> None:
 def test_figures_leave_their_data_as_they_were() -> None:
     rows, log, frame = study_rows(), training_log(), SAMPLES["base"].copy()
     plots.pareto(rows), plots.by_kind(rows, "system_harm")
-    plots.training_curves({"boundary": log})
+    training_curves({"boundary": log})
     plots.margin_histogram({"base": frame}, 0.5), plots.reliability({"base": frame})
     pd.testing.assert_frame_equal(rows, study_rows())
     pd.testing.assert_frame_equal(log, training_log())
