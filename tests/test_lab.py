@@ -135,7 +135,7 @@ class TestThresholds:
         assert facts.count() == 5
         heading = view.get_by_text(re.compile(r"t from 0\.000 to [\d.]+: 1 to 5 of \d+"))
         assert heading.count() == 1
-        book.picture(view, "02-completions")
+        book.picture(view, "02_margin_distributions")
         view.get_by_role("button", name="close").click()
         facts.first.wait_for(state="hidden")
 
@@ -144,12 +144,11 @@ class TestThresholds:
         view.get_by_text(re.compile(r"jailbreak n=\d+")).wait_for()
         view.locator("select").select_option(index=0)
         view.get_by_text(re.compile(r"all kinds n=\d+")).wait_for()
-        book.picture(view, "02-explorer")
 
     def test_the_dark_theme_is_legible(self, book: lab.Lab, view: Any) -> None:
         book.run("apputils:change-theme", theme="JupyterLab Dark")
         book.page.wait_for_function("document.body.dataset.jpThemeLight === 'false'")
-        book.picture(view, "02-explorer-dark")
+        book.picture(view, "02_margin_distributions_dark")
         ink = view.locator("td").first.evaluate("cell => getComputedStyle(cell).color")
         assert min(map(float, re.findall(r"[\d.]+", ink)[:3])) > 150, ink
         assert book.faults == []
@@ -182,7 +181,7 @@ class TestTraining:
         """The dashboard while it trains, if pictures are wanted."""
         if lab.PICTURES:
             training.get_by_text(re.compile(r"step 3\d of")).wait_for(timeout=600_000)
-            book.picture(training, "03-training")
+            book.picture(training, "03_train_policy")
 
 
 class TestComparison:
@@ -200,8 +199,6 @@ class TestComparison:
             answers.filter(has_text=wrong).first.wait_for(state="hidden")
             assert answers.filter(has_text=choice).count() == answers.count() > 0
         assert view.locator("table:visible").count() == 1
-        book.picture(view, "04-completions")
-        book.picture(book.cell("plots.pareto"), "04-pareto")
 
 
 class TestHostileText:

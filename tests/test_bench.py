@@ -1,0 +1,70 @@
+"""The bench of scoring on tiny models, and the commands plan and bench."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import transformers as tf
+
+from bgkit import __main__ as command_line
+from bgkit import bench
+
+SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+SMALL |= {"num_attention_heads": 4}
+DECODER = (tf.LlamaConfig, {**SMALL, "num_key_value_heads": 2})
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(bench.DECODERS, "cpu", {"decoder": DECODER})
+    monkeypatch.setattr(bench, "ENCODER", {**SMALL, "max_position_embeddings": 4096})
+    monkeypatch.setattr(bench, "BATCH_SIZES", (4,))
+
+
+def test_all_ways_agree_and_the_engine_computes_the_fewest_tokens(tiny, tmp_path, capsys) -> None:
+    out = tmp_path / "bench.json"
+    arguments = ["bench", "scoring", "--size", "0.1", "--repeats", "1", "--device", "cpu"]
+    assert command_line.main([*arguments, "--threads", "1", "--out", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "decoder, guard template" in shown and "encoder, 30M, skewed lengths" in shown
+    table = pd.DataFrame(json.loads(out.read_text())["rows"])
+    assert table["difference"].max() < 1e-4
+    assert (table["seconds"] > 0).all() and (table["floor"] > 0).all()
+    ways = table.pivot_table(index=["model", "workload"], columns="way", values="tokens")
+    decoder = ways.loc["decoder"]
+    for workload, saved in (("guard template", 3), ("long context", 5)):
+        assert decoder.loc[workload, "bgkit"] * saved < decoder.loc[workload, "one at a time"]
+    assert (ways["bgkit"] <= ways["one padded batch"]).all()
+
+
+def test_needed_tokens_count_each_prefix_once() -> None:
+    scorer = bench.random_decoder(*DECODER, torch.device("cpu"))
+    word, other = bench.store_words()[:2]
+    work = bench.Workload([word, word, other], [other, word, word])
+    rows = [list(row) for row in scorer.rows(work.prompts, work.responses)]
+    prefixes = {tuple(row[: i + 1]) for row in rows for i in range(len(row))}
+    assert bench.needed_tokens(scorer, work) == len(prefixes)
+
+
+def test_plan_tells_memory_and_time_without_a_download(capsys) -> None:
+    assert command_line.main(["plan", "--machine", "T4", "--steps", "10"]) == 0
+    shown = capsys.readouterr().out
+    assert "T4" in shown and "GB" in shown
+
+
+def test_plan_for_a_guard_that_is_named_with_its_protocol(tmp_path: Path, capsys) -> None:
+    import tiny_models
+
+    place = tiny_models.save_guard(tmp_path / "guard", "granite-guardian-3.1", fitted=False)
+    arguments = ["plan", "--machine", "T4", "--guard", f"granite-guardian-3.1={place}"]
+    assert command_line.main(arguments) == 0
+    assert "guard" in capsys.readouterr().out
+
+
+def test_an_unknown_machine_is_one_sentence(capsys) -> None:
+    assert command_line.main(["plan", "--machine", "T5"]) == 2
+    assert "no machine 'T5'; known: T4" in capsys.readouterr().err
