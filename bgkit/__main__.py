@@ -38,6 +38,12 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--utility-device", default="", help="the reward model's own device")
     train.add_argument("--no-self-test", action="store_true", help="load models that fail theirs")
     train.add_argument("--report-to", default="none", help="trackio, wandb, ... (%(default)s)")
+    train.add_argument(
+        "--trainer",
+        type=_object,
+        metavar="JSON",
+        help='more arguments of TRL\'s trainer: {"use_vllm": true, "vllm_mode": "colocate"}',
+    )
     train.set_defaults(run=_train)
 
     reproduce = commands.add_parser("reproduce", help="the reference table over several seeds")
@@ -108,8 +114,8 @@ def _add_plan(commands) -> None:
 
 
 def _add_bench(commands) -> None:
-    bench = commands.add_parser("bench", help="how fast scoring is, beside the usual ways")
-    bench.add_argument("what", choices=("scoring",))
+    bench = commands.add_parser("bench", help="how fast scoring, or a step, is beside other ways")
+    bench.add_argument("what", choices=("scoring", "step"))
     bench.add_argument("--size", type=float, default=1.0, help="scales the workloads (%(default)s)")
     bench.add_argument("--repeats", type=int, default=2, help="the best of so many (%(default)s)")
     bench.add_argument("--threads", type=int, default=0, help="CPU threads (all, at most 4)")
@@ -218,6 +224,7 @@ def _train(arguments: argparse.Namespace) -> None:
         name = f"{config.reward}-{config.utility}-{config.seed}"
         folder = arguments.out or Path("runs") / name
         find_run(folder, config)  # refuse a foreign folder before anything slow is imported
+    from bgkit.devices import launched
     from bgkit.training import train
 
     run = train(
@@ -229,7 +236,10 @@ def _train(arguments: argparse.Namespace) -> None:
         guard_device=arguments.guard_device,
         utility_device=arguments.utility_device,
         check=not arguments.no_self_test,
+        trainer=arguments.trainer,
     )
+    if launched()[0]:  # the first process of a launch evaluates and tells
+        return
     _print_table(run.read_json("result.json")["rows"])
     print(f"\nRun: {run.folder}")
 
@@ -340,13 +350,16 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 
 def _bench(arguments: argparse.Namespace) -> None:
-    from bgkit import bench, devices
+    from bgkit import bench, bench_step, devices
     from bgkit.comparison import provenance
 
-    devices.pin_threads(arguments.threads)
-    rows = bench.scoring(arguments.device, arguments.size, arguments.repeats)
+    threads = devices.pin_threads(arguments.threads)
+    if arguments.what == "scoring":
+        rows = bench.scoring(arguments.device, arguments.size, arguments.repeats)
+    else:
+        rows = bench_step.steps(arguments.device, max(1, round(6 * arguments.size)))
     if arguments.out:
-        write_json(arguments.out, {**provenance(), "rows": rows})
+        write_json(arguments.out, {**provenance(), "threads": threads, "rows": rows})
 
 
 def _push(arguments: argparse.Namespace) -> None:

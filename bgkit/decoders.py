@@ -29,6 +29,8 @@ SLOTS = {"cpu": 16_384, "cuda": 131_072}  # cached and computed positions in one
 STEM_PAYS = 48  # tokens that a group must save before its stem gets a pass of its own
 TEMPLATE_PAYS = 16  # tokens of a template worth keeping
 
+OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError)
+
 Row = Sequence[int]
 #: Maps token ids, mask, positions and a cache to outputs (rows, positions, k) in float32.
 Forward = Callable[..., torch.Tensor]
@@ -54,6 +56,15 @@ class Group:
 
     members: list[int]
     stem: list[int]
+
+
+@dataclass
+class Known:
+    """What was computed of each group: cache, mask (groups, positions), lengths without padding."""
+
+    cache: DynamicCache | None
+    mask: torch.Tensor | None
+    lengths: list[int]
 
 
 @dataclass
@@ -88,7 +99,8 @@ class Decoder:
         shares = groups is not None and self._can_share(max(map(len, rows)))
         template = self._use_template(rows, groups) if shares else 0
         found: dict[int, np.ndarray] = {}
-        for batch in self._plan(rows, groups if shares else None, template):
+        whole = self._group(rows, groups if shares else None, template)
+        for batch in self._batches(whole, template):
             self._score(batch, rows, template, found)
         return np.stack([found[i] for i in range(len(rows))]).astype(np.float32)
 
@@ -115,51 +127,34 @@ class Decoder:
         self._template = (tokens, cache)
         return length
 
-    def _plan(
+    def _group(
         self, rows: Sequence[Row], groups: Sequence[Hashable] | None, template: int
-    ) -> Iterator[list[Group]]:
-        """Batches of groups, the longest first, each within ``slots``."""
+    ) -> list[Group]:
+        """Groups whose stem pays, then all other rows as one group without a stem."""
         members: dict[Hashable, list[int]] = {}
         for i in range(len(rows)):
             members.setdefault(groups[i] if groups is not None else i, []).append(i)
-        whole: list[Group] = []
+        found, single = [], []
         for numbers in members.values():
             tails = [rows[i][template:] for i in numbers]
             stem = shared_length(tails) if len(tails) > 1 else 0
             if (len(tails) - 1) * stem >= STEM_PAYS:
-                whole.append(Group(numbers, list(tails[0][:stem])))
+                found.append(Group(numbers, list(tails[0][:stem])))
             else:
-                whole += [Group([i], []) for i in numbers]
-        whole.sort(key=lambda group: -self._width(group, rows, template))
-        whole.sort(key=lambda group: not group.stem)
-        pieces = [piece for group in whole for piece in self._split(group, rows, template)]
-        yield from self._fill(pieces, rows, template)
+                single += numbers
+        found.sort(key=lambda group: -len(group.stem))
+        return found + ([Group(single, [])] if single else [])
 
-    def _width(self, group: Group, rows: Sequence[Row], template: int) -> int:
-        return max(len(rows[i]) for i in group.members) - template
-
-    def _split(self, group: Group, rows: Sequence[Row], template: int) -> Iterator[Group]:
-        """A group in pieces that fit in one pass, rows of like length together."""
-        numbers = sorted(group.members, key=lambda i: -len(rows[i]))
-        size = max(1, self.slots // (template + self._width(group, rows, template)))
-        for start in range(0, len(numbers), size):
-            yield Group(numbers[start : start + size], group.stem)
-
-    def _fill(
-        self, pieces: Sequence[Group], rows: Sequence[Row], template: int
-    ) -> Iterator[list[Group]]:
+    def _batches(self, groups: Sequence[Group], template: int) -> Iterator[list[Group]]:
+        """Groups whose stems are computed together, within ``slots``."""
         batch: list[Group] = []
-        count = stem = tail = 0
-        for piece in pieces:
-            own = self._width(piece, rows, template) - len(piece.stem)
-            wide = template + max(stem, len(piece.stem)) + max(tail, own)
-            mixed = bool(batch) and bool(batch[0].stem) != bool(piece.stem)
-            if batch and (mixed or (count + len(piece.members)) * wide > self.slots):
+        for group in groups:
+            width = template + len(batch[0].stem if batch else group.stem)
+            full = (len(batch) + 1) * width > self.slots
+            if batch and (full or not group.stem):
                 yield batch
-                batch, count, stem, tail = [], 0, 0, 0
-            batch.append(piece)
-            count += len(piece.members)
-            stem, tail = max(stem, len(piece.stem)), max(tail, own)
+                batch = []
+            batch.append(group)
         if batch:
             yield batch
 
@@ -170,52 +165,69 @@ class Decoder:
         template: int,
         found: dict[int, np.ndarray],
     ) -> None:
-        """Score a batch into ``found``; halves ``slots`` and the batch where memory runs out."""
+        """Score the rows of a batch into ``found``, the longest tails first."""
         try:
-            found |= self._outputs(batch, rows, template)
+            known = self._stems(batch, template)
+        except OUT_OF_MEMORY:
+            self._halve(len(batch), template + len(batch[0].stem))
+            for smaller in self._batches(batch, template):
+                self._score(smaller, rows, template, found)
             return
-        except (torch.OutOfMemoryError, MemoryError):
-            numbers = [i for group in batch for i in group.members]
+        width = template + len(batch[0].stem)
+        queue = [
+            (i, g, rows[i][template + len(group.stem) :])
+            for g, group in enumerate(batch)
+            for i in group.members
+        ]
+        queue.sort(key=lambda entry: -len(entry[2]))
+        while queue:
+            wide = width + len(queue[0][2])
+            part = queue[: max(1, self.slots // wide)]
+            try:
+                values = self._tails(part, known)
+            except OUT_OF_MEMORY:
+                self._halve(len(part), wide)
+                continue
+            found |= dict(zip([i for i, _, _ in part], values, strict=True))
+            queue = queue[len(part) :]
+
+    def _halve(self, count: int, width: int) -> None:
+        """Allow half of what did not fit, ``count`` rows of ``width``; one row can not be less."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        if len(numbers) == 1:
+        if count == 1:
             raise BgkitError(
-                f"{self.name} has no memory for one text of {len(rows[numbers[0]])} tokens on "
-                f"{self.device}; shorten the prompts, free memory, or load it in 8 bits."
+                f"{self.name} has no memory for one text of {width} tokens on {self.device}; "
+                "shorten the prompts, free memory, or load it in 8 bits."
             )
-        width = template + max(self._width(group, rows, template) for group in batch)
-        self.slots = max(1, min(self.slots, len(numbers) * width) // 2)
-        pieces = [p for group in batch for p in self._split(group, rows, template)]
-        for smaller in self._fill(pieces, rows, template):
-            self._score(smaller, rows, template, found)
+        self.slots = max(1, min(self.slots, count * width) // 2)
 
-    def _outputs(
-        self, batch: list[Group], rows: Sequence[Row], template: int
-    ) -> dict[int, np.ndarray]:
-        cache, mask = (self._template[1], None) if template else (None, None)
-        past = [template] * len(batch)
-        if batch[0].stem:
-            stems = [group.stem for group in batch]
-            mask = _mask(past, template)
-            empty = DynamicCache(config=self.config)
-            cache = _select(cache, [0] * len(batch)) if cache else empty
-            _, cache = self._pass(stems, cache, past, mask)
-            mask = torch.cat([mask, _mask(list(map(len, stems)))], dim=1)
-            past = [template + len(stem) for stem in stems]
-        owners = [g for g, group in enumerate(batch) for _ in group.members]
-        numbers = [i for group in batch for i in group.members]
+    def _stems(self, batch: list[Group], template: int) -> Known:
+        """The cache of a batch's stems on the template's, a row per group."""
+        if not batch[0].stem:
+            cache = self._template[1] if template else None
+            return Known(cache, _mask([template]) if template else None, [template])
+        stems, past = [group.stem for group in batch], [template] * len(batch)
+        mask = _mask(past) if template else torch.zeros(len(batch), 0, dtype=torch.long)
+        cache = DynamicCache(config=self.config)
+        if template:
+            cache = _select(self._template[1], [0] * len(batch))
+        _, cache = self._pass(stems, cache, past, mask)
+        mask = torch.cat([mask, _mask(list(map(len, stems)))], dim=1)
+        return Known(cache, mask, [template + len(stem) for stem in stems])
+
+    def _tails(self, part: list[tuple[int, int, Row]], known: Known) -> np.ndarray:
+        """(rows, k) outputs at the end of tails, each on the cache of its group."""
+        owners, tails = [g for _, g, _ in part], [list(tail) for _, _, tail in part]
+        cache, mask = known.cache, known.mask
         if cache is not None:
-            cache = _select(cache, owners if batch[0].stem else [0] * len(owners))
-        if mask is not None:
-            mask = mask[owners]
-        elif template:
-            mask = _mask([template] * len(owners))
-        tails = [list(rows[i][past[g] :]) for i, g in zip(numbers, owners, strict=True)]
-        starts = [past[g] for g in owners]
+            owners = [0] * len(part) if len(known.lengths) == 1 else owners
+            cache, mask = _select(cache, owners), mask[owners]
+        starts = [known.lengths[g] for g in owners] if cache is not None else [0] * len(part)
         outputs, _ = self._pass(tails, cache, starts, mask)
         ends = torch.tensor([len(tail) - 1 for tail in tails], device=self.device)
-        values = outputs[torch.arange(len(tails), device=self.device), ends].float().cpu().numpy()
-        return dict(zip(numbers, values, strict=True))
+        rows = torch.arange(len(tails), device=self.device)
+        return outputs[rows, ends].float().cpu().numpy()
 
     @torch.inference_mode()
     def _pass(

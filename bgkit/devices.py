@@ -16,14 +16,21 @@ from bgkit.errors import BgkitError
 RECORDED = ("bgkit", "torch", "transformers", "trl", "peft", "datasets", "accelerate", "numpy")
 
 
+def launched() -> tuple[int, int]:
+    """Number of this process and their count in an ``accelerate launch``; (0, 1) without one."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
 def pick_device(name: str = "auto") -> torch.device:
     """The device of a name; ``auto`` takes cuda, then mps, then cpu.
+
+    Each process of a launch gets a GPU of its own where no number is named.
 
     Raises BgkitError if the device does not exist here.
     """
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            return _own_gpu()
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
@@ -33,7 +40,12 @@ def pick_device(name: str = "auto") -> torch.device:
             f"The device {name!r} does not exist here; use auto, cpu, or one that this machine has "
             f"({'cuda' if torch.cuda.is_available() else 'no GPU found'})."
         ) from error
-    return device
+    return _own_gpu() if name == "cuda" else device
+
+
+def _own_gpu() -> torch.device:
+    number = os.environ.get("LOCAL_RANK")
+    return torch.device("cuda" if number is None else f"cuda:{number}")
 
 
 def pick_dtype(device: torch.device, precision: str = "auto") -> torch.dtype:
@@ -49,10 +61,13 @@ def pick_dtype(device: torch.device, precision: str = "auto") -> torch.dtype:
 def pin_threads(threads: int = 0) -> int:
     """Set the number of CPU threads of torch (0: all cores, at most four) and return it.
 
+    The processes of a launch share the cores.
+
     The testbed's models gain nothing from more, and processes that share cores without pinning run
     many times slower, because waiting threads spin.
     """
-    count = threads or min(4, os.cpu_count() or 1)
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    count = threads or max(1, min(4, (os.cpu_count() or 1) // here))
     torch.set_num_threads(count)
     return count
 

@@ -5,7 +5,7 @@ A run folder holds ``config.json`` (all that determines the run, with versions a
 split: sets, revisions, counts, sha256), ``metrics.parquet``, ``completions.parquet``,
 ``checkpoints/``, ``adapter/``, and ``result.json``, which is written last: a folder is complete if
 and only if it is there. While a run is going, its completions lie in ``records/``, one file per
-step, so that a resumed run overwrites a repeated step.
+step and process, so that a resumed run overwrites a repeated step.
 """
 
 from __future__ import annotations
@@ -255,16 +255,32 @@ class Run:
                 "training command again to finish it."
             ) from error
 
-    def record_completions(self, step: int, frame: pd.DataFrame) -> None:
-        """Keep the completions of one step (a repeated step replaces itself)."""
-        write_parquet(self.folder / "records" / f"{step:06d}.parquet", frame)
+    def record_completions(self, step: int, frame: pd.DataFrame, process: int = 0) -> None:
+        """Keep a process's completions of one step (a repeated step replaces itself)."""
+        write_parquet(self.folder / "records" / f"{step:06d}-{process}.parquet", frame)
+
+    def drop_repeated(self) -> None:
+        """Forget the completions after the newest checkpoint: they will be sampled again.
+
+        Without it, a launch of fewer processes than before would leave those of the others.
+        """
+        checkpoint = self.last_checkpoint()
+        step = int(checkpoint.name.split("-")[1]) if checkpoint else 0
+        for path in self._records():
+            if _step_of(path) >= step:
+                path.unlink()
+
+    def _records(self) -> list[Path]:
+        return sorted((self.folder / "records").glob("*.parquet"))
 
     def completions(self, last: int = 0) -> pd.DataFrame:
         """All completions recorded so far, in the order of the steps, or those of the ``last``."""
         whole = self.folder / "completions.parquet"
         if self.complete and whole.is_file():
             return pd.read_parquet(whole)
-        parts = sorted((self.folder / "records").glob("*.parquet"))[-last:]
+        parts = self._records()
+        newest = sorted({_step_of(path) for path in parts})[-last:]
+        parts = [path for path in parts if _step_of(path) in newest]
         return (
             pd.concat([pd.read_parquet(p) for p in parts], ignore_index=True)
             if parts
@@ -283,6 +299,10 @@ class Run:
         write_json(self.folder / "result.json", result)
         shutil.rmtree(self.folder / "records", ignore_errors=True)
         shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+
+def _step_of(record: Path) -> int:
+    return int(record.name[:6])
 
 
 def find_run(folder: Path, config: TrainConfig) -> Run | None:

@@ -10,7 +10,7 @@ be read from it, so that every default in :class:`~bgkit.runs.TrainConfig` is ou
    arXiv 2503.20783): divided, a group in which all responses are far from the boundary, and which
    differs in utility only, would weigh as much as one that straddles it.
 4. The learning rate falls linearly to zero over the run.
-5. The prompts of a step are all short or all long, for a batch is padded to its longest prompt.
+5. The prompts of a step are all short or all long (:mod:`bgkit.training_prompts`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,14 +26,25 @@ import numpy as np
 import pandas as pd
 import torch
 import transformers
-from datasets import Dataset
 from safetensors import SafetensorError
 from transformers import TrainerCallback
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOTrainer
+from trl.models import unwrap_model_for_generation
 
-from bgkit import devices, evaluation, guards, judges, policies, prompts, runs, utilities
+from bgkit import (
+    devices,
+    evaluation,
+    grpo,
+    guards,
+    judges,
+    policies,
+    prompts,
+    runs,
+    training_prompts,
+    utilities,
+)
 from bgkit.errors import BgkitError, StoppedError
-from bgkit.progress import Progress
+from bgkit.progress import Progress, Silent
 from bgkit.scoring import RewardFunction, Scorer, shares_of_t
 
 BASE_SAMPLES = 256  # completions of the base policy that standardise the utility
@@ -68,11 +79,13 @@ def train(
     check: bool = True,
     threads: int = 0,
     report_to: str = "none",
+    trainer: dict | None = None,
     guard: Scorer | None = None,
     utility: Scorer | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     base_samples: pd.DataFrame | None = None,
     progress: Progress | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> runs.Run:
     """Train a policy and evaluate it, or finish a run that was stopped.
 
@@ -81,48 +94,75 @@ def train(
 
     ``guard_device`` and ``utility_device`` are the policy's unless given; on devices of their own
     both score at the same time. ``check`` runs the self-tests of models that are not embedded.
-    ``guard`` and ``utility`` replace the ones that the config names by any object with ``score``.
-    ``should_stop`` is asked after every step. Raises BgkitError for anything the user can mend,
-    and StoppedError if the run was stopped (the same call goes on).
+    ``trainer`` are further arguments of TRL's trainer (:func:`bgkit.grpo.trainer_arguments`).
+    ``callbacks`` are added to the trainer's. ``guard`` and ``utility`` replace the ones that the
+    config names by any object with ``score``. ``should_stop`` is asked after every step. Raises
+    BgkitError for anything the user can mend, and StoppedError if the run was stopped (the same
+    call goes on).
     """
     found = runs.find_run(Path(folder), config)
     if found is not None and found.complete:
         return found
     devices.pin_threads(threads)
     place = devices.pick_device(device)
-    chosen = prompts.manifests(config.prompts, _asked(config))
+    run = found or runs.Run(Path(folder), config)
+    arguments = grpo.trainer_arguments(config, run.checkpoints, place, report_to, trainer)
+    chosen = prompts.manifests(config.prompts, training_prompts.asked(config))
     judges.check_judge(config.judge)
     guard = guard or guards.guard_of(config, guard_device or str(place), check)
     utility = utility or utilities.utility_of(config, utility_device or str(place), check)
     model, tokenizer = policies.load_policy(config.policy, None, str(place), config.precision)
-    table = _training_table(config, policies.special_strings(tokenizer))
-    environment = _environment(guard, utility)
-    run = found or runs.open_run(Path(folder), config, environment)
-    prompts.keep_manifests(run.folder / "prompts.json", chosen)
-    base = _measure_base(run, model, tokenizer, guard, utility)
+    table = training_prompts.training_table(config, policies.special_strings(tokenizer))
+    environment = _environment(guard, utility, trainer)
+    main = arguments.distributed_state.is_main_process
+    with arguments.distributed_state.main_process_first():  # the others find what it wrote
+        run = runs.open_run(Path(folder), config, environment)
+        if main:
+            run.drop_repeated()
+        prompts.keep_manifests(run.folder / "prompts.json", chosen)
+        base = _measure_base(run, model, tokenizer, guard, utility)
     progress = progress or Progress(config.steps, f"training {config.reward}")
-    callback = RunCallback(run, guard, should_stop, progress)
-    trainer = callback.trainer = _QuietTrainer(
+    callback = RunCallback(run, guard, should_stop, progress if main else Silent())
+    made = callback.trainer = _make_trainer(
         model=model,
         reward_funcs=_reward_function(run, guard, utility, base),
-        args=_trainer_arguments(run, place, report_to),
+        args=arguments,
         train_dataset=table,
         processing_class=tokenizer,
         peft_config=policies.lora_config(config.lora_rank, config.lora_alpha),
-        callbacks=[callback],
+        callbacks=[callback, *callbacks],
     )
-    seconds = _run_trainer(trainer, run, callback)
-    trainer.save_model(str(run.adapter))
-    policy = trainer.accelerator.unwrap_model(trainer.model)
-    result = evaluation.evaluate_run(run, policy, tokenizer, guard, utility, base_samples)
-    run.finish({"seconds": seconds, "base": base, **environment, **result})
+    seconds = _run_trainer(made, run, callback)
+    made.save_model(str(run.adapter))
+    if main:
+        policy = _trained_policy(made, run, place)
+        result = evaluation.evaluate_run(run, policy, tokenizer, guard, utility, base_samples)
+        run.finish({"seconds": seconds, "base": base, **environment, **result})
     return run
 
 
-def _environment(*scorers: Scorer) -> dict:
+def _make_trainer(**arguments) -> grpo.QuietTrainer:
+    try:
+        return grpo.QuietTrainer(**arguments)
+    except ImportError as error:  # such as vLLM, that an argument asks for
+        raise BgkitError(f"The trainer needs a package that is missing: {error}") from error
+
+
+def _trained_policy(trainer: GRPOTrainer, run: runs.Run, place: torch.device):
+    """The trained policy, whole on one device: loaded anew where training had it in shards."""
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        trainer.model = trainer.model_wrapped = None
+        config = run.config
+        return policies.load_policy(config.policy, run.adapter, str(place), config.precision)[0]
+    return trainer.accelerator.unwrap_model(trainer.model)
+
+
+def _environment(guard: Scorer, utility: Scorer, trainer: dict | None) -> dict:
     """What a run keeps beside its config: versions, machine, and what the self-tests found."""
-    found = [getattr(scorer, "checked", None) for scorer in scorers]
-    return {
+    found = [getattr(scorer, "checked", None) for scorer in (guard, utility)]
+    more = {"trainer": trainer} if trainer else {}
+    return more | {
+        "processes": devices.launched()[1],
         "versions": devices.versions(),
         "machine": devices.machine(),
         "git": runs.git_revision(),
@@ -154,97 +194,8 @@ def _reward_function(run: runs.Run, guard: Scorer, utility: Scorer, base: dict) 
         weights=run.config.weights(),
         utility_mean=base["utility_mean"],
         utility_deviation=base["utility_deviation"],
-        record=run.record_completions,
+        record=lambda step, frame: run.record_completions(step, frame, devices.launched()[0]),
     )
-
-
-class _QuietTrainer(GRPOTrainer):
-    """GRPOTrainer that leaves no model card draft beside the adapter; a run has its own files."""
-
-    def create_model_card(self, *args, **kwargs) -> None:
-        """Write nothing."""
-
-
-def _trainer_arguments(run: runs.Run, place: torch.device, report_to: str) -> GRPOConfig:
-    config, on_gpu = run.config, place.type == "cuda"
-    half = on_gpu and devices.pick_dtype(place, config.precision) is torch.bfloat16
-    return GRPOConfig(
-        output_dir=str(run.checkpoints),
-        max_steps=config.steps,
-        per_device_train_batch_size=config.batch_size // config.accumulation,
-        gradient_accumulation_steps=config.accumulation,
-        num_generations=config.num_generations,
-        max_completion_length=config.max_completion_length,
-        temperature=config.temperature,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type="linear",
-        beta=config.beta,
-        loss_type="grpo",
-        scale_rewards="none",
-        shuffle_dataset=False,  # the table is already in the order of training
-        seed=config.seed,
-        use_cpu=place.type == "cpu",
-        bf16=half,
-        gradient_checkpointing=half,
-        logging_steps=1,
-        save_steps=config.save_every,
-        save_total_limit=2,
-        disable_tqdm=True,
-        report_to=report_to,
-        dataloader_pin_memory=on_gpu,
-        pad_to_multiple_of=None,
-    )
-
-
-def _asked(config: runs.TrainConfig) -> dict[str, tuple[int, int]]:
-    """Number of prompts and seed of each split that a run uses."""
-    needed = config.steps * (config.batch_size // config.num_generations)
-    asked = {"train": (needed, config.seed), "test": (config.test_prompts, 0)}
-    return asked | ({"validation": (config.eval_prompts, 1)} if config.eval_every else {})
-
-
-def _training_table(config: runs.TrainConfig, specials: list[str]) -> Dataset:
-    """The prompts of every step, in order: ``batch_size / num_generations`` rows a step."""
-    per_step = config.batch_size // config.num_generations
-    needed = config.steps * per_step
-    table = prompts.load_prompts(config.prompts, "train", needed, config.seed)
-    known = "harmful_request" in table and table["harmful_request"].notna().all()
-    if config.reward == "prompt_aware" and not known:
-        raise BgkitError(
-            "The reward 'prompt_aware' needs the column 'harmful_request' (true or false) for all "
-            f"prompts of {config.prompts}; add it, or choose another reward."
-        )
-    table = table.iloc[_order(table["prompt"].str.len().to_numpy(), per_step, needed, config.seed)]
-    columns = {
-        "prompt": [policies.as_chat(text, specials) for text in table["prompt"]],
-        "question": table["prompt"].tolist(),
-        "prompt_id": table["prompt_id"].tolist(),
-        "kind": table["kind"].tolist(),
-    }
-    if "harmful_request" in table:
-        columns["harmful_request"] = table["harmful_request"].tolist()
-    return Dataset.from_dict(columns)
-
-
-def _order(lengths: np.ndarray, per_step: int, needed: int, seed: int) -> np.ndarray:
-    """Row numbers (needed,) in which the prompts of a step are all short or all long.
-
-    The two groups are divided at the length that pads least; within them the order is random, so
-    that a step mixes kinds of requests (steps of a single kind undo each other's updates). Rows
-    are repeated only where their number is no multiple of ``per_step``.
-    """
-    rng = np.random.default_rng([seed, 7])
-    rows, n = np.argsort(lengths, kind="stable"), len(lengths)
-    short = np.arange(per_step, n + 1, per_step)  # possible sizes of the short group
-    padded = short * lengths[rows[short - 1]] + (n - short) * lengths[rows[-1]]
-    divide = short[padded.argmin()] if len(short) else 0
-    steps: list[np.ndarray] = []
-    while len(steps) * per_step < needed:
-        repeats = rng.choice(rows, -n % per_step)
-        for group in (rows[:divide], np.concatenate([rows[divide:], repeats])):
-            steps += list(rng.permutation(group).reshape(-1, per_step))
-    shuffled = [steps[i] for i in rng.permutation(len(steps))]
-    return np.concatenate(shuffled)[:needed]
 
 
 def _measure_base(run: runs.Run, model, tokenizer, guard: Scorer, utility: Scorer) -> dict:
@@ -307,9 +258,18 @@ class RunCallback(TrainerCallback):
         """Evaluate when it is due; stop, with a checkpoint, when asked to."""
         if self.run.config.eval_every and state.global_step % self.run.config.eval_every == 0:
             self._evaluate(state)
-        if self.signalled or self.should_stop():
+        if self._stop_wanted():
             self.stopped = state.global_step < state.max_steps
             control.should_training_stop = control.should_save = True
+
+    def _stop_wanted(self) -> bool:
+        """Whether any process of the launch was asked to stop: all must stop after one step."""
+        wanted = self.signalled or self.should_stop()
+        accelerator = self.trainer.accelerator
+        if accelerator.num_processes == 1:
+            return wanted
+        flag = torch.tensor([float(wanted)], device=accelerator.device)
+        return bool(accelerator.gather(flag).max())
 
     def on_save(self, args, state, control, **kwargs) -> None:
         """Keep the curve up to each checkpoint."""
@@ -328,17 +288,19 @@ class RunCallback(TrainerCallback):
             self._prompts = prompts.load_prompts(
                 config.prompts, "validation", config.eval_prompts, seed=1
             )
-        samples = evaluation.sample_policy(
-            self.trainer.accelerator.unwrap_model(self.trainer.model),
-            self.trainer.processing_class,
-            self._prompts,
-            guard=self.guard,
-            tau=config.tau,
-            judges=evaluation.truth_of(config.prompts),
-            temperature=config.temperature,
-            max_completion_length=config.max_completion_length,
-            seed=1,
-        )
+        trainer = self.trainer
+        with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as policy:
+            samples = evaluation.sample_policy(
+                policy,
+                trainer.processing_class,
+                self._prompts,
+                guard=self.guard,
+                tau=config.tau,
+                judges=evaluation.truth_of(config.prompts),
+                temperature=config.temperature,
+                max_completion_length=config.max_completion_length,
+                seed=1,
+            )
         means = evaluation.values_of(samples).mean()
         state.log_history.append(
             {"step": state.global_step}
@@ -349,6 +311,8 @@ class RunCallback(TrainerCallback):
         return {column: logs[name] for name, column in LOGGED.items() if name in logs}
 
     def _write_metrics(self, state) -> None:
+        if not state.is_world_process_zero:
+            return
         rows: dict[int, dict] = {}
         for entry in state.log_history:  # TRL logs a step; the held-out values follow it
             row = self._row(entry) if "reward" in entry else {"step": entry["step"]}

@@ -17,7 +17,7 @@ from conftest import ROOT, SMALL
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bgkit import runs, training
+from bgkit import runs, training, training_prompts
 from bgkit.errors import BgkitError, StoppedError
 from bgkit.rewards import DESIGNS
 
@@ -147,7 +147,7 @@ def test_accumulation_splits_a_step_without_changing_its_prompts(tmp_path: Path)
 
 def test_steps_hold_only_short_or_only_long_prompts() -> None:
     lengths = np.array([5, 900, 6, 910, 27, 905, 14, 903])
-    order = training._order(lengths, per_step=4, needed=8, seed=0)
+    order = training_prompts._order(lengths, per_step=4, needed=8, seed=0)
     assert sorted(order) == list(range(8))
     for step in order.reshape(2, 4):
         assert np.ptp(lengths[step]) < 30
@@ -160,12 +160,12 @@ def test_steps_hold_only_short_or_only_long_prompts() -> None:
     st.integers(0, 5),
 )
 def test_the_order_fills_every_step_and_repeats_only_to_fill(lengths, per_step, steps, seed):
-    order = training._order(np.array(lengths), per_step, steps * per_step, seed)
+    order = training_prompts._order(np.array(lengths), per_step, steps * per_step, seed)
     assert len(order) == steps * per_step and set(order) <= set(range(len(lengths)))
     counts = np.bincount(order)
     passes = -(-len(order) // len(lengths))
     assert counts.max() <= passes * per_step  # once a pass, and a group's last step's repeats
-    again = training._order(np.array(lengths), per_step, steps * per_step, seed)
+    again = training_prompts._order(np.array(lengths), per_step, steps * per_step, seed)
     np.testing.assert_array_equal(order, again)
 
 

@@ -1,0 +1,132 @@
+"""Several processes of one ``accelerate launch``: one run, no doubled records, the same results."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from accelerate.commands.config.config_args import load_config_from_file
+from conftest import ROOT, SMALL
+
+from bgkit import devices, grpo, runs, training
+from bgkit.errors import BgkitError
+
+CONFIGS = sorted((ROOT / "data" / "accelerate").glob("*.yaml"))
+TRAINING = {**SMALL, "steps": 4, "batch_size": 32, "eval_every": 2, "test_prompts": 40}
+
+
+def launch(folder: Path, processes: int = 2, **changes) -> subprocess.Popen:
+    """Start a training on the CPU; the launcher's GPU mode is the one that starts processes."""
+    values = {**TRAINING, **changes}.items()
+    options = [(f"--{key.replace('_', '-')}", str(value)) for key, value in values]
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
+    command += ["--num_processes", str(processes), "--main_process_port", "0", "-m", "bgkit"]
+    command += ["train", "--out", str(folder), *itertools.chain.from_iterable(options)]
+    command += ["--device", "cpu", "--threads", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, env=environment, cwd=folder.parent, **pipes)
+
+
+def finished(process: subprocess.Popen, status: int = 0) -> str:
+    output, _ = process.communicate(timeout=300)
+    assert (process.returncode == 0) == (status == 0), output
+    return output
+
+
+def test_two_processes_make_one_run_with_the_results_of_one(tmp_path: Path) -> None:
+    output = finished(launch(tmp_path / "two"))
+    assert output.count("Run:") == 1  # one process tells
+    run = runs.load_run(tmp_path / "two")
+    assert run.complete and run.read_json("result.json")["processes"] == 2
+    assert not (run.folder / "records").exists()
+    table = run.completions()
+    assert table.groupby("step").size().to_dict() == dict.fromkeys(range(4), 32)
+    assert table.groupby(["step", "prompt_id"]).size().eq(SMALL["num_generations"]).all()
+    curve = run.metrics().set_index("step")
+    assert list(curve["eval_near_boundary"].dropna().index) == [0, 2, 4]
+    means = table.groupby("step")["reward"].mean()
+    np.testing.assert_allclose(curve.loc[means.index + 1, "reward"], means, atol=2e-5)
+
+    alone = training.train(runs.make_config(TRAINING), tmp_path / "one", device="cpu", threads=1)
+    for column in ("reward", "t", "u"):  # the same prompts, other samples
+        one, two = alone.completions()[column], table[column]
+        error = np.hypot(one.std() / len(one) ** 0.5, two.std() / len(two) ** 0.5)
+        assert abs(one.mean() - two.mean()) < 4 * error
+    assert set(alone.completions()["prompt_id"]) == set(table["prompt_id"])
+    of_one, of_two = (
+        {(r["design"], r["kind"], r["metric"]): r for r in done.read_json("result.json")["rows"]}
+        for done in (alone, run)
+    )
+    assert of_one.keys() == of_two.keys()
+    for name in ("filter_rate", "near_boundary", "system_harm", "system_help"):
+        one, two = of_one["boundary", "all", name], of_two["boundary", "all", name]
+        assert one["low"] <= two["high"] and two["low"] <= one["high"]
+
+
+def test_a_signal_stops_all_at_one_step_and_one_process_goes_on(tmp_path: Path) -> None:
+    folder, changes = tmp_path / "run", {"steps": 30, "eval_every": 0, "test_prompts": 4}
+    changes |= {"batch_size": 8, "save_every": 1}
+    process, deadline = launch(folder, **changes), time.time() + 120
+    while not list(folder.glob("checkpoints/*/trainer_state.json")) and time.time() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    finished(process, status=1)
+    stopped = runs.load_run(folder)
+    assert not stopped.complete and stopped.last_checkpoint()
+    config = runs.make_config({**TRAINING, **changes})
+    table = training.train(config, folder, device="cpu", threads=1).completions()
+    assert table.groupby("step").size().to_dict() == dict.fromkeys(range(30), 8)
+
+
+def test_a_step_that_can_not_be_divided_is_refused(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    place = devices.pick_device("cpu")
+    with pytest.raises(BgkitError, match=r"8 completions .* among 3 processes; use a batch_size"):
+        grpo.trainer_arguments(runs.make_config(SMALL), tmp_path, place)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_the_shipped_configs_are_what_accelerate_reads(path: Path) -> None:
+    config = load_config_from_file(str(path))
+    assert config.num_processes >= 2 and config.mixed_precision == "bf16"
+    sharded = {**config.fsdp_config, **config.deepspeed_config}
+    assert bool(sharded) == (path.stem != "several_gpus")
+
+
+@pytest.mark.parametrize("mode", ["colocate", "server"])
+def test_vllm_is_passed_through(mode: str, tmp_path: Path) -> None:
+    more = {"use_vllm": True, "vllm_mode": mode, "vllm_gpu_memory_utilization": 0.2}
+    config, place = runs.make_config(SMALL), devices.pick_device("cpu")
+    made = grpo.trainer_arguments(config, tmp_path, place, more=more)
+    assert {name: getattr(made, name) for name in more} == more
+
+
+def test_without_vllm_it_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BgkitError, match="needs a package that is missing: vLLM"):
+        training.train(
+            runs.make_config(SMALL), tmp_path / "run", device="cpu", trainer={"use_vllm": True}
+        )
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"use_vlm": True}, "no argument 'use_vlm'; did you mean use_vllm"),
+        ({"beta": 0.1}, "'beta' follows from the run's config"),
+        ({"vllm_mode": "colocated", "use_vllm": True, "optim": "none such"}, "TRL refuses"),
+    ],
+    ids=["unknown", "of the config", "ill-valued"],
+)
+def test_wrong_arguments_of_the_trainer(more: dict, said: str, tmp_path: Path) -> None:
+    with pytest.raises(BgkitError, match=said):
+        grpo.trainer_arguments(
+            runs.make_config(SMALL), tmp_path, devices.pick_device("cpu"), more=more
+        )
