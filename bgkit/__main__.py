@@ -1,4 +1,4 @@
-"""The command line: ``python -m bgkit demo|train|evaluate|judge|reproduce|prompts|testbed``.
+"""The command line: ``python -m bgkit demo|train|sweep|evaluate|judge|...``.
 
 Every error that the user can mend is one sentence on standard error and exit status 2.
 """
@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from bgkit import sweep_command
 from bgkit.errors import BgkitError
 from bgkit.runs import TrainConfig, find_run, load_run, make_config, read_config, write_json
 
@@ -115,6 +116,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     push.add_argument("--public", action="store_true", help="a public repository (private)")
     push.set_defaults(run=_push)
+
+    sweep_command.add_to(commands)
 
     testbed = commands.add_parser("testbed", help="the embedded models: build, check")
     testbed.add_argument("action", choices=("build", "check"))
@@ -373,11 +376,14 @@ def _quiet_libraries() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status (0, or 2 after an error that the user can mend)."""
+    """Run a command; returns the exit status.
+
+    0, 2 after an error that the user can mend, 1 after a sweep in which runs failed.
+    """
     _quiet_libraries()
     try:
         parsed = _parser().parse_args(arguments)
-        parsed.run(parsed)
+        return parsed.run(parsed) or 0
     except BgkitError as error:
         print(f"bgkit: {error}", file=sys.stderr)
         return 2
@@ -387,7 +393,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"bgkit: {error.strerror or error}: {error.filename or ''}", file=sys.stderr)
         return 2
-    return 0
 
 
 if __name__ == "__main__":

@@ -47,12 +47,15 @@ def pick_dtype(device: torch.device, precision: str = "auto") -> torch.dtype:
 
 
 def pin_threads(threads: int = 0) -> int:
-    """Set the number of CPU threads of torch (0: all cores, at most four) and return it.
+    """Set the number of CPU threads of torch and return it.
+
+    0 takes what ``BGKIT_THREADS`` says (a sweep sets it for its runs), else all cores, at most four.
 
     The testbed's models gain nothing from more, and processes that share cores without pinning run
     many times slower, because waiting threads spin.
     """
-    count = threads or min(4, os.cpu_count() or 1)
+    told = os.environ.get("BGKIT_THREADS", "")
+    count = threads or (int(told) if told.isdigit() else 0) or min(4, os.cpu_count() or 1)
     torch.set_num_threads(count)
     return count
 
