@@ -1,7 +1,7 @@
 """Many machines for a sweep: the workers of a dask scheduler, as an ordinary executor.
 
-Needs the extra ``cluster``. All machines must see the sweep's folder and the notebook under the same
-path, and have the same versions. A worker does as many runs at once as it has threads
+Needs the extra ``cluster``. All machines must see the sweep's folder and the notebook under the
+same path, and have the same versions. A worker does as many runs at once as it has threads
 (``--nthreads``); for one GPU per run, start one worker of one thread per GPU, each with its
 CUDA_VISIBLE_DEVICES.
 """

@@ -49,7 +49,7 @@ def pick_dtype(device: torch.device, precision: str = "auto") -> torch.dtype:
 def pin_threads(threads: int = 0) -> int:
     """Set the number of CPU threads of torch and return it.
 
-    0 takes what ``BGKIT_THREADS`` says (a sweep sets it for its runs), else all cores, at most four.
+    0 takes what ``BGKIT_THREADS`` says (a sweep sets it), else all cores, at most four.
 
     The testbed's models gain nothing from more, and processes that share cores without pinning run
     many times slower, because waiting threads spin.

@@ -50,7 +50,7 @@ class Notebook:
 
 
 def open_notebook(path: str | Path) -> Notebook:
-    """Read a notebook for a sweep; raises BgkitError if it is missing, broken, or has no parameters.
+    """Read a notebook for a sweep; raises BgkitError if it is missing or has no parameters.
 
     The digest is of the code cells, without the parameters cell (whose values are in the hash of a
     run) and without outputs.
@@ -66,7 +66,7 @@ def open_notebook(path: str | Path) -> Notebook:
 def choices_in(source: str, parameters: Mapping[str, object]) -> dict[str, list[str]]:
     """Closed lists of choices in the comments of a parameters cell.
 
-    A comment ``# what: one, two, three`` is such a list; one that ends in "..." or "or ..." is open.
+    A comment ``# what: one, two`` is such a list; one that ends in "..." or "or ..." is open.
 
     >>> cell = 'A = "x"  # way: x, y' + chr(10) + 'B = "u"  # model: u, v, or a folder'
     >>> choices_in(cell, {"A": "x", "B": "u"})

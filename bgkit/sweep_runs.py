@@ -1,8 +1,8 @@
 """One run of a sweep: its folder, its state, and the function that an executor's worker calls.
 
 A run folder ``runs/<hash>`` of a sweep holds ``run.json`` (parameters, state, times, versions and,
-once complete, metrics), ``executed.ipynb``, ``kernel.log``, and ``results``, which the notebook gets
-as its parameter FOLDER. The state is
+once complete, metrics), ``executed.ipynb``, ``kernel.log``, and ``results``, which the notebook
+gets as its parameter FOLDER. The state is
 
 - ``running``: begun; if nobody holds the folder's lock, its worker was killed;
 - ``complete``: never run again;

@@ -25,7 +25,7 @@ import pandas as pd
 from bgkit import devices, grids, kernels, sweep_index
 from bgkit.errors import BgkitError, StoppedError
 from bgkit.runs import read_config, write_json
-from bgkit.sweep_runs import SWEEP_FILE, Job, WorkerError, run_job
+from bgkit.sweep_runs import SWEEP_FILE, Job, WorkerError, read_record, run_job
 from bgkit.tables import shortened
 
 INDEX_EVERY = 10.0  # seconds between two writings of the index
@@ -55,6 +55,10 @@ class Sweep:
     def planned(self) -> list[dict]:
         """Records of the grid's own runs, in its order."""
         return [self.records[job.hash] for job in self.jobs]
+
+    def states(self) -> str:
+        """How many of the grid's runs are in which state."""
+        return sweep_index.counts(record["state"] for record in self.planned())
 
     def seconds_left(self) -> float | None:
         """How long the runs that are not done will still take; None while nothing tells."""
@@ -250,9 +254,7 @@ def sweep(
         if local:
             executor.shutdown(cancel_futures=True)
         index = sweep_index.write_index(planned.folder, list(planned.records.values()))
-    say(
-        f"{sweep_index.counts(r['state'] for r in planned.planned())}; {planned.folder / 'index.md'}"
-    )
+    say(f"{planned.states()}; {planned.folder / 'index.md'}")
     return index.set_index("run").loc[[job.hash for job in planned.jobs]].reset_index()
 
 
@@ -300,8 +302,7 @@ def _run(
         if isinstance(error, WorkerError):
             raise
         raise StoppedError(
-            f"Stopped with {sweep_index.counts(r['state'] for r in planned.planned())}; run the "
-            "same sweep again to go on."
+            f"Stopped with {planned.states()}; run the same sweep again to go on."
         ) from None
 
 
