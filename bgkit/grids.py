@@ -23,6 +23,7 @@ from bgkit.errors import BgkitError
 
 #: More runs than this are only started when the user says so.
 MANY = 10_000
+LONGEST = 1_000_000  # values of one axis in a text
 #: Parameters that do not determine a run: the sweep sets them.
 SET_BY_SWEEP = ("FOLDER", "REPORT_TO")
 _EXAMPLE = "REWARD=boundary,compound or SEED=0:5"
@@ -168,7 +169,10 @@ def _values(notebook: Notebook, name: str, text: object, split: bool = True) -> 
     if not isinstance(text, str):
         raise _wrong(notebook, name, text)
     parts = text.split(",") if split else [text]
-    return [value for part in parts if part.strip() for value in _part(notebook, name, part)]
+    found = [_part(notebook, name, part) for part in parts if part.strip()]
+    if sum(map(len, found)) > LONGEST:
+        raise BgkitError(f"The axis {name} has more than {LONGEST:,} values; give it fewer.")
+    return [value for part in found for value in part]
 
 
 def _literal(notebook: Notebook, name: str, text: object) -> object:
@@ -180,7 +184,7 @@ def _literal(notebook: Notebook, name: str, text: object) -> object:
         raise _wrong(notebook, name, text) from error
 
 
-def _part(notebook: Notebook, name: str, text: str) -> list:
+def _part(notebook: Notebook, name: str, text: str) -> Sequence:
     """One value, or those of a range of whole numbers (the end not included)."""
     default, text = notebook.parameters[name], text.strip()
     if isinstance(default, bool):
@@ -189,8 +193,7 @@ def _part(notebook: Notebook, name: str, text: str) -> list:
         return [text.lower() == "true"]
     try:
         if isinstance(default, int) and ":" in text:
-            start, stop = map(int, text.split(":"))
-            return list(range(start, stop))
+            return range(*map(int, text.split(":", 1)))
         return [type(default)(text)] if isinstance(default, (int, float)) else [text]
     except ValueError as error:
         raise _wrong(notebook, name, text) from error

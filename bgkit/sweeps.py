@@ -241,7 +241,8 @@ def sweep(
     differ; StoppedError after Ctrl-C or SIGTERM (the same call then goes on).
     """
     local = executor is None
-    workers = workers or (1 if local else getattr(executor, "_max_workers", 1))
+    if workers is None:
+        workers = 1 if local else getattr(executor, "_max_workers", 1)
     options = {"threads": threads, "retry_failed": retry_failed, "report_to": report_to}
     planned = plan(notebook, grid, folder, workers=workers, yes=yes, **options)
     say(summary(planned))
