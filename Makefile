@@ -18,7 +18,7 @@ PIP_EXTRA_ARGS ?=
 SEEDS ?= 0,1,2
 ARGS ?=
 
-EXTRAS := judge,notebooks,test
+EXTRAS := cluster,judge,notebooks,test
 CONSTRAINTS := constraints.txt
 BIN := $(VENV)/bin
 RUN := "$(BIN)/python" -m

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
@@ -21,6 +22,7 @@ from bgkit.errors import BgkitError
 from bgkit.sweep_runs import different
 
 TIMEOUT = 10  # seconds to reach the scheduler
+_ADDRESS = re.compile(r"(\w+://)?([^\s/:\[\]]+|\[[^\s\]]+\]):\d+/?")
 
 
 class Cluster(NamedTuple):
@@ -54,6 +56,10 @@ def connect(address: str, timeout: float = TIMEOUT) -> Iterator[Cluster]:
             "--dask needs dask.distributed: install bgkit with the extra cluster, as in "
             "pip install 'bgkit[cluster]'."
         ) from error
+    if not _ADDRESS.fullmatch(address):  # dask itself takes twenty seconds over such a mistake
+        raise BgkitError(
+            f"{address!r} is no address of a dask scheduler; write it as tcp://host:8786."
+        )
     try:
         client = Client(address, timeout=timeout, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:  # a TimeoutError is an OSError
