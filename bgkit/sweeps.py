@@ -100,6 +100,7 @@ def plan(
     _check_folder(folder, opened)
     threads = threads or max(1, _cores() // workers)
     known, records, jobs = sweep_index.read_records(folder), {}, []
+    versions, cwd = devices.versions(), Path.cwd()
     for parameters in found:
         hash_ = grids.hash_of(opened, parameters)
         old = known.pop(hash_, {})
@@ -109,10 +110,10 @@ def plan(
                 hash=hash_,
                 parameters=parameters,
                 folder=folder / "runs" / hash_,
-                cwd=Path.cwd(),
+                cwd=cwd,
                 threads=threads,
                 attempts=old.get("attempts", 0),
-                versions=devices.versions(),
+                versions=versions,
                 process=os.getpid(),
                 report_to=report_to,
             )

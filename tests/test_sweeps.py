@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
@@ -157,15 +156,12 @@ def test_a_kernel_that_never_starts_breaks_its_run_only(book: Path, monkeypatch,
 
 
 def test_two_sweeps_at_once_do_every_run_once(book: Path) -> None:
-    found: list[pd.DataFrame] = []
-    grid = {"SEED": range(4), "T": 0.3}
-    both = [threading.Thread(target=lambda: found.append(sweep(book, grid))) for _ in range(2)]
-    for thread in both:
-        thread.start()
-    for thread in both:
-        thread.join()
+    options = ["--set", "SEED=0:4", "--set", "T=0.5"]
+    both = [noop.start(book.parent, *options) for _ in range(2)]
+    printed = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], printed
     assert noop.ledger(book.parent) == ["a 0", "a 1", "a 2", "a 3"]
-    assert [list(index["state"]) for index in found] == [["complete"] * 4] * 2
+    assert all("4 runs: 4 complete" in text for text in printed)
 
 
 def test_the_folder_of_another_notebook_is_refused_and_stays(book: Path) -> None:
