@@ -233,9 +233,9 @@ def sweep(
     ``retry_failed`` starts failed runs again. ``report_to`` is the notebook's REPORT_TO. ``say``
     prints lines, ``watch`` is called with the :class:`Sweep` about once a second.
 
-    The index has the columns of :func:`bgkit.sweep_index.make_index`, a row for each run of the
-    grid in its order; ``index.parquet`` in the folder has those of earlier grids, too. A run that
-    fails does not end the sweep: look at the column ``state``.
+    The index has the columns of :func:`bgkit.sweep_index.make_index` and the grid's order;
+    ``index.parquet`` in the folder has the runs of earlier grids, too. A run that fails does not
+    end the sweep: look at the column ``state``.
 
     Raises BgkitError before anything starts for a wrong grid (see :func:`bgkit.grids.expand`), more
     than 10,000 runs without ``yes``, a folder of another notebook, and workers whose versions
@@ -244,14 +244,14 @@ def sweep(
     local = executor is None
     if workers is None:
         workers = 1 if local else getattr(executor, "_max_workers", 1)
-    options = {"threads": threads, "retry_failed": retry_failed, "report_to": report_to}
-    planned = plan(notebook, grid, folder, workers=workers, yes=yes, **options)
+    options = {"threads": threads, "retry_failed": retry_failed, "report_to": report_to, "yes": yes}
+    planned = plan(notebook, grid, folder, workers=workers, **options)
     say(summary(planned))
     _open_folder(planned)
     here = kernels.Here(_gpus(workers))
     executor = executor or ThreadPoolExecutor(workers, "bgkit-sweep")
     try:
-        _run(planned, executor, here, say, watch or (lambda _: None))
+        _run(planned, executor, here, say, watch)
     finally:
         if local:
             executor.shutdown(cancel_futures=True)
@@ -283,7 +283,7 @@ def _run(
     executor: Executor,
     here: kernels.Here,
     say: Callable[[str], None],
-    watch: Watch,
+    watch: Watch | None,
 ) -> None:
     """Submit what is to be done and take in the records as they come."""
     ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
@@ -308,7 +308,9 @@ def _run(
         ) from None
 
 
-def _collect(planned: Sweep, futures: dict, ended: queue.SimpleQueue, say, watch: Watch) -> None:
+def _collect(
+    planned: Sweep, futures: dict, ended: queue.SimpleQueue, say, watch: Watch | None
+) -> None:
     """Wait for every future; tell each end, look at what is running, keep the index fresh."""
     written = time.monotonic()
     while planned.done < len(futures):
@@ -321,7 +323,8 @@ def _collect(planned: Sweep, futures: dict, ended: queue.SimpleQueue, say, watch
         if time.monotonic() - written > INDEX_EVERY:
             sweep_index.write_index(planned.folder, list(planned.records.values()))
             written = time.monotonic()
-        watch(planned)
+        if watch:
+            watch(planned)
 
 
 def _record(future: Future, job: Job) -> dict:
