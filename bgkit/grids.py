@@ -224,7 +224,7 @@ def expand(
     if not grids:
         raise BgkitError("There is nothing to run: give at least one grid.")
     axes = [_axes(notebook, grid) for grid in grids]
-    total = sum(math.prod(map(len, each.values())) for each in axes)
+    total = sum(math.prod(map(len, each.values())) for each in axes)  # before any is written out
     if many is not None and total > many:
         raise BgkitError(
             f"The grid has {total:,} runs; say --yes (in Python: yes=True) to start more than "
@@ -232,6 +232,7 @@ def expand(
         )
     found: dict[str, dict[str, object]] = {}
     for each in axes:
+        each = {name: _checked(notebook, name, values) for name, values in each.items()}
         for values in itertools.product(*each.values()):
             given = dict(zip(each, values, strict=True))
             parameters = {**notebook.parameters, **given}
@@ -245,19 +246,16 @@ def expand(
     return list(found.values())
 
 
-def _axes(notebook: Notebook, grid: Grid) -> dict[str, list]:
-    """Checked values of each parameter of a grid, under the notebook's names."""
-    axes: dict[str, list] = {}
+def _axes(notebook: Notebook, grid: Grid) -> dict[str, Sequence]:
+    """Values of each parameter of a grid, under the notebook's names, not checked yet."""
+    axes: dict[str, Sequence] = {}
     for given, values in grid.items():
         name = notebook.name_of(given)
         if name in SET_BY_SWEEP:
             raise BgkitError(f"{name} is set by the sweep, for each run; leave it out of the grid.")
         if name in axes:
             raise BgkitError(f"The grid sets {name} twice; give all its values at once.")
-        default = notebook.parameters[name]
-        if not _is_axis(values, default):
-            values = [values]
-        axes[name] = [_checked(notebook, name, value) for value in values]
+        axes[name] = values if _is_axis(values, notebook.parameters[name]) else [values]
         if not axes[name]:
             raise BgkitError(f"The axis {name} of the grid is empty; give it at least one value.")
     return axes
@@ -272,12 +270,13 @@ def _is_axis(values: object, default: object) -> bool:
     )
 
 
-def _checked(notebook: Notebook, name: str, value: object) -> object:
-    notebooks.check_parameters(notebook.path, {name: value}, notebook.parameters)
+def _checked(notebook: Notebook, name: str, values: Sequence) -> list:
     choices = notebook.choices.get(name)
-    if choices and value not in choices:
-        raise BgkitError(f"{name} must be one of {', '.join(choices)}, not {value!r}.")
-    return float(value) if isinstance(notebook.parameters[name], float) else value
+    for value in values:
+        notebooks.check_parameters(notebook.path, {name: value}, notebook.parameters)
+        if choices and value not in choices:
+            raise BgkitError(f"{name} must be one of {', '.join(choices)}, not {value!r}.")
+    return [float(v) for v in values] if isinstance(notebook.parameters[name], float) else [*values]
 
 
 def check_training(notebook: Notebook, parameters: Mapping[str, object]) -> None:
