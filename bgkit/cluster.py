@@ -17,9 +17,9 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from typing import NamedTuple
 
-from bgkit import devices
 from bgkit.errors import BgkitError
 from bgkit.sweep_runs import different
+from bgkit.versions import versions
 
 TIMEOUT = 10  # seconds to reach the scheduler
 _ADDRESS = re.compile(r"(\w+://)?([^\s/:\[\]]+|\[[^\s\]]+\]):\d+/?")
@@ -38,7 +38,7 @@ def probe() -> dict:
     return {
         "host": platform.node(),
         "cores": os.cpu_count() or 1,
-        "versions": devices.versions(),
+        "versions": versions(),
     }
 
 
@@ -92,7 +92,7 @@ def _ask(client) -> dict[str, dict]:
 
 def check(workers: Mapping[str, Mapping]) -> None:
     """Raise BgkitError for workers (address -> probe) with other versions than this machine."""
-    ours = devices.versions()
+    ours = versions()
     for address, found in workers.items():
         if difference := different(found["versions"], ours):
             raise BgkitError(

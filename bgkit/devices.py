@@ -6,14 +6,11 @@ import multiprocessing
 import os
 import platform
 import threading
-from importlib import metadata
 
 import torch
 
 from bgkit.errors import BgkitError
-
-#: The packages whose versions are recorded with every run.
-RECORDED = ("bgkit", "torch", "transformers", "trl", "peft", "datasets", "accelerate", "numpy")
+from bgkit.versions import versions as versions
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -74,17 +71,6 @@ def start_worker(threads: int = 1) -> None:
 
     if parent is not None:
         threading.Thread(target=end_with_parent, daemon=True).start()
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that determine a result."""
-    found = {"python": platform.python_version()}
-    for name in RECORDED:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
 
 
 def machine() -> dict[str, str | int]:

@@ -321,12 +321,12 @@ def _digest(value: object) -> str:
 
 
 def varied(runs: Sequence[Mapping[str, object]]) -> list[str]:
-    """Names of the parameters that differ between runs (all, if there is one run only).
+    """Names of the parameters that differ between runs (of a single run, all).
 
     >>> varied([{"A": 1, "B": 2}, {"A": 1, "B": 3}])
     ['B']
     """
-    names = list(runs[0]) if runs else []
+    names = [name for name in (runs[0] if runs else ()) if name not in SET_BY_SWEEP]
     return [n for n in names if len(runs) == 1 or any(run.get(n) != runs[0][n] for run in runs)]
 
 

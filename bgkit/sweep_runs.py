@@ -25,9 +25,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bgkit import devices, kernels
+from bgkit import kernels
 from bgkit.errors import BgkitError
 from bgkit.runs import git_revision, write_json
+from bgkit.versions import versions
 
 try:
     import fcntl
@@ -145,7 +146,7 @@ def _execute(job: Job, here: kernels.Here, descriptor: int) -> dict:
         "state": state,
         "finished": _now(),
         "seconds": round(time.monotonic() - begun, 3),
-        "versions": {**devices.versions(), "git": git_revision()},
+        "versions": {**versions(), "git": git_revision()},
     }
     if state == "complete":
         return {**found, "metrics": metrics_of(job.results)}
@@ -190,7 +191,7 @@ def check_worker(job: Job) -> None:
     """Raise WorkerError unless this process can do the job as the driver's own would."""
     if os.getpid() == job.process and job.folder.parent.is_dir():
         return
-    if found := different(devices.versions(), job.versions):
+    if found := different(versions(), job.versions):
         raise WorkerError(
             f"The worker on {platform.node()} has other versions than this machine ({found}); "
             "install the same ones (constraints.txt), as results would not be comparable."

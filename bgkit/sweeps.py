@@ -9,7 +9,6 @@ resumes its own run folder), failed ones only with ``retry_failed``.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import queue
 import signal
@@ -22,11 +21,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from bgkit import devices, grids, kernels, sweep_index
+from bgkit import grids, kernels, sweep_index
 from bgkit.errors import BgkitError, StoppedError
 from bgkit.runs import read_config, write_json
 from bgkit.sweep_runs import SWEEP_FILE, Job, WorkerError, read_record, run_job
 from bgkit.tables import shortened
+from bgkit.versions import versions
 
 INDEX_EVERY = 10.0  # seconds between two writings of the index
 TICK = 1.0  # seconds between two looks at what is running
@@ -98,9 +98,9 @@ def plan(
         raise BgkitError(f"{opened.path.name} has no parameter REPORT_TO, so nothing is tracked.")
     found = grids.expand(opened, grid, None if yes else grids.MANY)
     _check_folder(folder, opened)
-    threads = threads or max(1, _cores() // workers)
+    threads = threads or max(1, kernels.cores() // workers)
     known, records, jobs = sweep_index.read_records(folder), {}, []
-    versions, cwd = devices.versions(), Path.cwd()
+    ours, cwd = versions(), Path.cwd()
     for parameters in found:
         hash_ = grids.hash_of(opened, parameters)
         old = known.pop(hash_, {})
@@ -113,7 +113,7 @@ def plan(
                 cwd=cwd,
                 threads=threads,
                 attempts=old.get("attempts", 0),
-                versions=versions,
+                versions=ours,
                 process=os.getpid(),
                 report_to=report_to,
             )
@@ -142,13 +142,6 @@ def _check_folder(folder: Path, notebook: grids.Notebook) -> None:
             f"The folder {folder} holds a sweep of {notebook.path.name} with other code; choose "
             "another folder, or bring the notebook back to what it was."
         )
-
-
-def _cores() -> int:
-    """CPU cores that this process may use."""
-    with contextlib.suppress(AttributeError):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _estimate(planned: Sweep) -> float | None:
@@ -248,7 +241,7 @@ def sweep(
     planned = plan(notebook, grid, folder, workers=workers, **options)
     say(summary(planned))
     _open_folder(planned)
-    here = kernels.Here(_gpus(workers))
+    here = kernels.Here(kernels.gpus(workers))
     executor = executor or ThreadPoolExecutor(workers, "bgkit-sweep")
     try:
         _run(planned, executor, here, say, watch)
@@ -265,17 +258,6 @@ def _open_folder(planned: Sweep) -> None:
     about = {"notebook": planned.notebook.path.name, "code": planned.notebook.code}
     write_json(planned.folder / SWEEP_FILE, about)
     sweep_index.write_index(planned.folder, list(planned.records.values()))
-
-
-def _gpus(workers: int) -> list[str]:
-    """A GPU for each worker, shared if there are fewer; [] on a machine without any."""
-    import torch
-
-    told = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = [str(i) for i in range(torch.cuda.device_count())]
-    if told is not None:
-        names = [part.strip() for part in told.split(",") if part.strip()][: len(names)]
-    return list(itertools.islice(itertools.cycle(names), workers)) if names else []
 
 
 def _run(

@@ -12,8 +12,9 @@ from pathlib import Path
 import noop
 import pytest
 
-from bgkit import cluster, devices
+from bgkit import cluster
 from bgkit.errors import BgkitError
+from bgkit.versions import versions
 
 GRID = ["--set", "SEED=0:4", "--set", "T=1"]
 ALL = [f"a {seed}" for seed in range(4)]
@@ -140,7 +141,7 @@ def test_without_dask_the_extra_is_named(folder: Path, monkeypatch) -> None:
 
 
 def test_workers_with_other_versions_are_refused_and_shown() -> None:
-    same = {"host": "a", "cores": 2, "versions": devices.versions()}
+    same = {"host": "a", "cores": 2, "versions": versions()}
     cluster.check({"tcp://a:1": same})
     other = {**same, "host": "b", "versions": {**same["versions"], "torch": "0.1"}}
     with pytest.raises(BgkitError, match=r"tcp://b:2 on b has other versions .*torch 0\.1 there"):
@@ -149,4 +150,4 @@ def test_workers_with_other_versions_are_refused_and_shown() -> None:
 
 def test_a_worker_tells_what_it_is() -> None:
     found = cluster.probe()
-    assert found["cores"] == os.cpu_count() and found["versions"] == devices.versions()
+    assert found["cores"] == os.cpu_count() and found["versions"] == versions()

@@ -42,7 +42,7 @@ def finishes(folder: Path, *more: str) -> subprocess.CompletedProcess:
     assert done.returncode == 0, done.stdout + done.stderr
     assert noop.ledger(folder) == ALL
     assert noop.states(folder) == ["complete"] * 4
-    assert f"4 runs: {4} complete" in (folder / "sweep" / "index.md").read_text()
+    assert "4 runs: 4 complete" in (folder / "sweep" / "index.md").read_text()
     return done
 
 
@@ -70,10 +70,8 @@ def test_a_killed_driver_takes_its_kernels_along(folder: Path, started) -> None:
 def test_a_driver_killed_while_kernels_start_leaves_none(folder: Path) -> None:
     process = noop.start(folder, *GRID)
     noop.until(lambda: noop.states(folder))
-    children = f"/proc/{process.pid}/task/{process.pid}/children"
     noop.until(lambda: _kernels_below(process.pid))
     kernels = _kernels_below(process.pid)
-    assert Path(children).exists() or kernels
     noop.end(process, signal.SIGKILL)
     noop.until(lambda: not any(map(noop.alive, kernels)), 10)
     finishes(folder)
