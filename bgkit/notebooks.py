@@ -115,7 +115,7 @@ def run_notebook(
 ) -> Path:
     """Execute a notebook with other parameters into ``output`` and return its path.
 
-    The kernel's folder is the notebook's. Raises BgkitError for a wrong parameter before anything
+    The kernel works in the current folder. Raises BgkitError for a wrong parameter before anything
     starts, and for a cell that fails (``output`` then holds what was done, with the error).
     """
     check_parameters(notebook, parameters or {})
