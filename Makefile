@@ -9,6 +9,7 @@
 #                   and set-up is several times smaller.
 #   BGKIT_CHROMIUM  path of Chromium, where it is not on the PATH
 #   SEEDS           the seeds `make reproduce` runs
+#   WORKERS         processes that run the tests, each on one CPU thread
 #   ARGS            more arguments for the command a target ends with, for
 #                   example: make test ARGS="-k packaging"
 
@@ -17,12 +18,15 @@ PYTHON ?= python3
 VENV ?= .venv
 PIP_EXTRA_ARGS ?=
 SEEDS ?= 0,1,2
+WORKERS ?= 2
 ARGS ?=
 
-EXTRAS := judge,notebooks,test
+EXTRAS := cluster,judge,notebooks,test
 CONSTRAINTS := constraints.txt
 BIN := $(VENV)/bin
 RUN := "$(BIN)/python" -m
+# offline; a module or a notebook stays in one process, which has one thread
+TEST := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false BGKIT_THREADS=1 $(RUN) pytest
 PIP_INSTALL := $(RUN) pip install -qq --disable-pip-version-check -c $(CONSTRAINTS)
 
 # Tried in turn when the default python3 is too old; a PYTHON you name is the
@@ -54,11 +58,11 @@ demo: $(VENV)/.bgkit-base ## Run the demo on the built-in testbed and write its 
 	$(RUN) bgkit demo $(ARGS)
 
 test: lint ## Lint, doctests, tests and all notebooks, offline
-	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(RUN) pytest $(ARGS)
+	$(TEST) -n $(WORKERS) --dist loadscope $(ARGS)
 
 test-browser: $(VENV)/.bgkit-dev ## Only the tests in Chromium: notebooks in JupyterLab, the report
 	@$(NEED_CHROMIUM)
-	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(RUN) pytest -m browser tests $(ARGS)
+	$(TEST) -m browser tests $(ARGS)
 
 screenshots: $(VENV)/.bgkit-dev ## Make the README's pictures of the notebooks (10 minutes)
 	@$(NEED_CHROMIUM)

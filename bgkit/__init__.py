@@ -21,6 +21,7 @@ _WHERE = {
     "sample_policy": "evaluation",
     "summarise": "evaluation",
     "compare": "comparison",
+    "sweep": "sweeps",
     "write_report": "report",
 }
 __all__ = list(_WHERE)

@@ -1,4 +1,4 @@
-"""The command line: ``python -m bgkit demo|train|evaluate|judge|reproduce|prompts|testbed``.
+"""The command line: ``python -m bgkit demo|train|sweep|evaluate|judge|...``.
 
 Every error that the user can mend is one sentence on standard error and exit status 2.
 """
@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from bgkit import sweep_command
 from bgkit.errors import BgkitError
 from bgkit.runs import TrainConfig, find_run, load_run, make_config, read_config, write_json
 
@@ -77,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
 
     for add in (_add_judge, _add_prompts, _add_plan, _add_bench, _add_push, _add_testbed):
         add(commands)
+    sweep_command.add_to(commands)
     return parser
 
 
@@ -399,11 +401,14 @@ def _quiet_libraries() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status (0, or 2 after an error that the user can mend)."""
+    """Run a command; returns the exit status.
+
+    0, 2 after an error that the user can mend, 1 after a sweep in which runs failed.
+    """
     _quiet_libraries()
     try:
         parsed = _parser().parse_args(arguments)
-        parsed.run(parsed)
+        return parsed.run(parsed) or 0
     except BgkitError as error:
         print(f"bgkit: {error}", file=sys.stderr)
         return 2
@@ -413,7 +418,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"bgkit: {error.strerror or error}: {error.filename or ''}", file=sys.stderr)
         return 2
-    return 0
 
 
 if __name__ == "__main__":

@@ -6,14 +6,11 @@ import multiprocessing
 import os
 import platform
 import threading
-from importlib import metadata
 
 import torch
 
 from bgkit.errors import BgkitError
-
-#: The packages whose versions are recorded with every run.
-RECORDED = ("bgkit", "torch", "transformers", "trl", "peft", "datasets", "accelerate", "numpy")
+from bgkit.versions import versions as versions
 
 
 def launched() -> tuple[int, int]:
@@ -59,14 +56,16 @@ def pick_dtype(device: torch.device, precision: str = "auto") -> torch.dtype:
 
 
 def pin_threads(threads: int = 0) -> int:
-    """Set the number of CPU threads of torch (0: all cores, at most four) and return it.
+    """Set the number of CPU threads of torch and return it.
 
-    The processes of a launch share the cores.
+    0 takes what ``BGKIT_THREADS`` says (a sweep sets it), else all cores, at most four, which the
+    processes of a launch share.
 
     The testbed's models gain nothing from more, and processes that share cores without pinning run
     many times slower, because waiting threads spin.
     """
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    told, here = os.environ.get("BGKIT_THREADS", ""), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    threads = threads or (int(told) if told.isdigit() else 0)
     count = threads or max(1, min(4, (os.cpu_count() or 1) // here))
     torch.set_num_threads(count)
     return count
@@ -86,17 +85,6 @@ def start_worker(threads: int = 1) -> None:
 
     if parent is not None:
         threading.Thread(target=end_with_parent, daemon=True).start()
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that determine a result."""
-    found = {"python": platform.python_version()}
-    for name in RECORDED:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
 
 
 def machine() -> dict[str, str | int]:

@@ -50,32 +50,53 @@ def _show_sentence(shell, kind, error, traceback, tb_offset=None) -> list[str]:
     return lines
 
 
+def read_notebook(notebook: str | Path) -> nbformat.NotebookNode:
+    """A notebook's content; raises BgkitError if there is none, or it is not readable."""
+    path = Path(notebook)
+    try:
+        return nbformat.read(path, as_version=4)
+    except FileNotFoundError as error:
+        raise BgkitError(f"There is no notebook {path}; check the path.") from error
+    except Exception as error:  # nbformat raises what its JSON and schema readers raise
+        raise BgkitError(f"{path} is not a readable notebook: {error}") from error
+
+
+def is_parameters(cell: nbformat.NotebookNode) -> bool:
+    """Whether a cell is the parameters cell."""
+    return cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", [])
+
+
+def parameters_source(notebook: str | Path) -> str:
+    """Source of a notebook's parameters cell; raises BgkitError as :func:`parameters_of`."""
+    for cell in read_notebook(notebook).cells:
+        if is_parameters(cell):
+            return cell.source
+    raise BgkitError(f"The notebook {notebook} has no cell tagged 'parameters'; tag one.")
+
+
 def parameters_of(notebook: str | Path) -> dict[str, object]:
     """Names and default values of a notebook's parameters cell, in their order.
 
     Raises BgkitError if there is no notebook, or none of its cells is tagged ``parameters``.
     """
-    path = Path(notebook)
-    try:
-        cells = nbformat.read(path, as_version=4).cells
-    except FileNotFoundError as error:
-        raise BgkitError(f"There is no notebook {path}; check the path.") from error
-    except Exception as error:  # nbformat raises what its JSON and schema readers raise
-        raise BgkitError(f"{path} is not a readable notebook: {error}") from error
-    for cell in cells:
-        if cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", []):
-            return {
-                target.id: ast.literal_eval(statement.value)
-                for statement in ast.parse(cell.source).body
-                if isinstance(statement, ast.Assign)
-                for target in statement.targets
-            }
-    raise BgkitError(f"The notebook {path} has no cell tagged 'parameters'; tag one.")
+    return {
+        target.id: ast.literal_eval(statement.value)
+        for statement in ast.parse(parameters_source(notebook)).body
+        if isinstance(statement, ast.Assign)
+        for target in statement.targets
+    }
 
 
-def check_parameters(notebook: str | Path, parameters: dict[str, object]) -> None:
-    """Raise BgkitError for a name that the notebook does not have, or a value of another type."""
-    known = parameters_of(notebook)
+def check_parameters(
+    notebook: str | Path,
+    parameters: dict[str, object],
+    known: dict[str, object] | None = None,
+) -> None:
+    """Raise BgkitError for a name that the notebook does not have, or a value of another type.
+
+    ``known`` are the notebook's parameters (see :func:`parameters_of`) where they were read before.
+    """
+    known = parameters_of(notebook) if known is None else known
     for name, value in parameters.items():
         if name not in known:
             raise BgkitError(
@@ -96,7 +117,7 @@ def run_notebook(
 ) -> Path:
     """Execute a notebook with other parameters into ``output`` and return its path.
 
-    The kernel's folder is the notebook's. Raises BgkitError for a wrong parameter before anything
+    The kernel works in the current folder. Raises BgkitError for a wrong parameter before anything
     starts, and for a cell that fails (``output`` then holds what was done, with the error).
     """
     check_parameters(notebook, parameters or {})

@@ -1,0 +1,146 @@
+"""A notebook that does nothing but leave a trace: for tests of sweeps, with real kernels."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+from conftest import ROOT
+
+PARAMETERS = """\
+WAY = "a"  # way: a, b, c
+SEED = 0  # of nothing
+T = 0.0  # seconds before anything is done
+BAD = -1  # seed that fails
+LEDGER = ""  # file that each finished run adds a line to
+FOLDER = "runs"  # where the result goes
+REPORT_TO = "none"  # tracker: none, trackio
+"""
+WORK = """\
+import json
+import os
+import time
+from pathlib import Path
+
+started = Path(FOLDER) / "started"
+started.parent.mkdir(parents=True, exist_ok=True)
+started.write_text(str(os.getpid()))
+time.sleep(T)
+if SEED == BAD:
+    raise ValueError("a bad seed <b>|")
+"""
+RESULT = """\
+result = Path(FOLDER) / "run" / "result.json"
+if not result.exists():  # as a training that is complete is not done again
+    with open(LEDGER, "a") as file:
+        file.write(f"{WAY} {SEED}" + chr(10))
+    result.parent.mkdir()
+    loss = {"metric": "loss", "mean": SEED / 10, "low": SEED / 10 - 0.1, "high": SEED / 10 + 0.1}
+    base = {**loss, "design": "base", "mean": 9.0}
+    result.write_text(json.dumps({"rows": [base, {**loss, "design": WAY, "kind": "all"}]}))
+print("threads", os.environ.get("OMP_NUM_THREADS"), os.environ.get("CUDA_VISIBLE_DEVICES"))
+"""
+
+
+def write(path: Path, *sources: str) -> Path:
+    """A notebook of code cells, of which the first holds the parameters."""
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    cells[0].metadata["tags"] = ["parameters"]
+    for number, cell in enumerate(cells):
+        cell["id"] = f"cell-{number}"
+    book = nbformat.v4.new_notebook(cells=cells)
+    book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(book, path)
+    return path
+
+
+def notebook(folder: Path) -> Path:
+    """The notebook that does nothing."""
+    return write(folder / "noop.ipynb", PARAMETERS, WORK, RESULT)
+
+
+def ledger(folder: Path) -> list[str]:
+    """What the finished runs wrote, sorted."""
+    path = folder / "ledger"
+    return sorted(path.read_text().splitlines()) if path.exists() else []
+
+
+def command(folder: Path, *more: object, python: str = sys.executable) -> list[str]:
+    """The command line of a sweep of that notebook in ``folder``."""
+    start = [python, "-m", "bgkit", "sweep", folder / "noop.ipynb", "--out", folder / "sweep"]
+    return [*map(str, start), "--set", f"LEDGER={folder / 'ledger'}", *map(str, more)]
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **more}
+
+
+def run(folder: Path, *more: object, **variables: str) -> subprocess.CompletedProcess:
+    """Run a sweep to its end, in a process of its own."""
+    return subprocess.run(
+        command(folder, *more),
+        cwd=folder,
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def start(folder: Path, *more: object) -> subprocess.Popen:
+    """Start a sweep in a process (and session) of its own."""
+    return subprocess.Popen(
+        command(folder, *more),
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def states(folder: Path) -> list[str]:
+    """States of the begun runs of a sweep, sorted."""
+    found = [json.loads(path.read_text()) for path in folder.glob("sweep/runs/*/run.json")]
+    return sorted(record["state"] for record in found)
+
+
+def kernels(folder: Path) -> list[int]:
+    """Processes of the kernels of runs that have begun and not ended."""
+    found = []
+    for path in folder.glob("sweep/runs/*/results/started"):
+        record = json.loads((path.parents[1] / "run.json").read_text())
+        if record["state"] == "running" and (text := path.read_text()):
+            found.append(int(text))
+    return found
+
+
+def until(true: Callable[[], object], seconds: float = 40) -> None:
+    """Wait until something is true; fails after some time."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def alive(process: int) -> bool:
+    """Whether a process is there (and no zombie)."""
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def end(process: subprocess.Popen, number: int = signal.SIGKILL) -> str:
+    """Send a process a signal, wait for its end and return what it printed."""
+    process.send_signal(number)
+    return process.communicate(timeout=60)[0]

@@ -1,0 +1,121 @@
+"""Sweeps that are stopped or killed in every way: the same command ends with every run once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import noop
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/stat").exists(), reason="looks processes up in /proc"
+)
+GRID = ["--set", "WAY=a,b", "--set", "SEED=0:2", "--set", "T=1.5", "--workers", "2"]
+ALL = ["a 0", "a 1", "b 0", "b 1"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    noop.notebook(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def started(folder: Path):
+    """A sweep whose first two runs are at work; ended, with its kernels, after the test."""
+    process = noop.start(folder, *GRID)
+    noop.until(lambda: len(noop.kernels(folder)) == 2)
+    yield process
+    for one in [process.pid, *noop.kernels(folder)]:
+        with contextlib.suppress(OSError):
+            os.kill(one, signal.SIGKILL)
+    process.communicate(timeout=30)
+
+
+def finishes(folder: Path, *more: str) -> subprocess.CompletedProcess:
+    """The same command again: it ends well, and every run was finished exactly once."""
+    done = noop.run(folder, *GRID, *more)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert noop.ledger(folder) == ALL
+    assert noop.states(folder) == ["complete"] * 4
+    assert "4 runs: 4 complete" in (folder / "sweep" / "index.md").read_text()
+    return done
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_sweep_goes_on(folder: Path, started, number: int) -> None:
+    running = noop.kernels(folder)
+    printed = noop.end(started, number)
+    assert started.returncode == 2
+    assert "Stopping" in printed and "run the same sweep again to go on" in printed
+    assert "Traceback" not in printed
+    assert not any(map(noop.alive, running))
+    assert noop.states(folder) == ["broken", "broken"]  # stopped, not failed
+    assert "2 broken, 2 waiting" in (folder / "sweep" / "index.md").read_text()
+    finishes(folder)
+
+
+def test_a_killed_driver_takes_its_kernels_along(folder: Path, started) -> None:
+    running = noop.kernels(folder)
+    noop.end(started, signal.SIGKILL)
+    noop.until(lambda: not any(map(noop.alive, running)), 5)
+    assert noop.ledger(folder) == []
+    finishes(folder)
+
+
+def test_a_driver_killed_while_kernels_start_leaves_none(folder: Path) -> None:
+    process = noop.start(folder, *GRID)
+    noop.until(lambda: noop.states(folder))
+    noop.until(lambda: _kernels_below(process.pid))
+    kernels = _kernels_below(process.pid)
+    noop.end(process, signal.SIGKILL)
+    noop.until(lambda: not any(map(noop.alive, kernels)), 10)
+    finishes(folder)
+
+
+def _kernels_below(process: int) -> list[int]:
+    """Kernel processes that a process has started, whichever of its threads did."""
+    found = []
+    for task in Path(f"/proc/{process}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += map(int, task.read_text().split())
+    return found
+
+
+def test_a_killed_kernel_breaks_its_run_and_the_next_sweep_mends_it(folder: Path, started) -> None:
+    os.kill(noop.kernels(folder)[0], signal.SIGKILL)
+    printed = started.communicate(timeout=60)[0]
+    assert started.returncode == 1, printed
+    assert "The kernel died" in printed
+    assert noop.states(folder) == ["broken", *["complete"] * 3]
+    assert len(noop.ledger(folder)) == 3
+    done = finishes(folder)
+    assert "To do: 1," in done.stdout
+
+
+def test_a_kernel_that_ignores_the_stop_is_killed_by_the_second_one(folder: Path) -> None:
+    work = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n" + noop.WORK
+    noop.write(folder / "noop.ipynb", noop.PARAMETERS, work, noop.RESULT)
+    process = noop.start(folder, "--set", "T=60")
+    noop.until(lambda: noop.kernels(folder))
+    (kernel,) = noop.kernels(folder)
+    process.send_signal(signal.SIGINT)
+    noop.until(lambda: "Stopping" in process.stdout.readline(), 20)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == 2 and not noop.alive(kernel)
+    assert noop.ledger(folder) == []
+
+
+def test_a_second_sweep_waits_for_what_the_first_one_runs(folder: Path, started) -> None:
+    """Beside a sweep that is going on, and finally after it was killed."""
+    second = noop.start(folder, *GRID)
+    noop.until(lambda: len(noop.ledger(folder)) >= 2)
+    noop.end(started, signal.SIGKILL)
+    printed = second.communicate(timeout=60)[0]
+    assert second.returncode == 0, printed
+    finishes(folder)
