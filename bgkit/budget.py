@@ -116,13 +116,17 @@ def activations(shape: Shape, tokens: int, width: int, rank: int, checkpoints: b
     return shape.layers * shape.hidden * tokens * width + one if checkpoints else shape.layers * one
 
 
-def scoring_work(shape: Shape, rows: int, tokens: int, width: int) -> int:
+def scoring_work(
+    shape: Shape, rows: int, tokens: int, width: int, batch: int = TOKENS_PER_BATCH["cpu"]
+) -> int:
     """Largest tensors of a forward pass of ``rows`` texts of ``tokens``: those of one layer.
+
+    At most ``batch`` tokens are in one pass.
 
     The feed-forward's (with a copy) and the hidden states; where attention is written out, six
     tensors of (heads, tokens, tokens), as in DeBERTa (content and both kinds of position).
     """
-    rows = max(1, min(rows, TOKENS_PER_BATCH // max(1, tokens)))
+    rows = max(1, min(rows, batch // max(1, tokens)))
     work = rows * tokens * (2 * shape.intermediate + 4 * shape.hidden)
     scores = 6 * rows * shape.heads * tokens**2 if shape.written_out else 0
     return width * (work + scores)
@@ -189,6 +193,7 @@ def _parts(plan: Plan, share: float) -> dict[tuple[str, str], float]:
     c, p, width = plan.config, plan.policy, plan.width
     length = plan.long_tokens + max(1, round(share * c.max_completion_length))
     micro = c.batch_size // c.accumulation
+    batch = TOKENS_PER_BATCH["cuda" if plan.machine.on_gpu else "cpu"]
     trainable = lora_parameters(p, c.lora_rank)
     reference = p.parameters * width if c.beta and not c.lora_rank else 0
     most = PROMPT_TOKENS_PER_BATCH // (plan.long_tokens + c.max_completion_length)
@@ -204,7 +209,8 @@ def _parts(plan: Plan, share: float) -> dict[tuple[str, str], float]:
         ("sampling", "keys and values"): key_value_cache(p, sampled, length, width),
         ("sampling", "logits of the next token"): next_token_logits(p, sampled),
         ("scoring", "guard or reward model"): max(
-            scoring_work(shape, c.batch_size, length, width) for shape in (plan.guard, plan.utility)
+            scoring_work(shape, c.batch_size, length, width, batch)
+            for shape in (plan.guard, plan.utility)
         ),
         ("update", "activations"): activations(
             p, micro * length, width, c.lora_rank, plan.checkpoints

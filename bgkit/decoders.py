@@ -5,11 +5,13 @@ a long context are the same tokens over and over. Three stages use that:
 
 1. the *template*, the prefix of all rows, is computed once and kept for later calls;
 2. the *stem* of a group, what its rows share beyond the template, is computed once per group;
-3. each row's *tail* is computed on the key-value cache of its stem.
+3. each row's *tail* is computed on the key-value cache of its stem. The tails of a group stand one
+   after the other in one sequence, and a mask lets each see its stem and itself only, so that the
+   cache is never copied and nothing is padded within a group.
 
-Rows are padded on the right within each stage, and padding is masked, so that the result is that
-of scoring each row alone, up to rounding. Models whose cache is not a plain one (sliding windows
-shorter than a row, linear attention) are scored row by row, in batches of like length, instead.
+Batches of groups are those that cost least (:func:`bgkit.scoring.cheapest_batches`). The result is
+that of scoring each row alone, up to rounding. Models whose cache is not a plain one (sliding
+windows shorter than a row, linear attention) are scored row by row instead.
 """
 
 from __future__ import annotations
@@ -20,13 +22,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from bgkit.errors import BgkitError
+from bgkit.scoring import cheapest_batches
 
-SLOTS = {"cpu": 16_384, "cuda": 131_072}  # cached and computed positions in one forward pass
-STEM_PAYS = 48  # tokens that a group must save before its stem gets a pass of its own
+#: Rows times positions (cached ones count) in one pass, by device; a CPU is slower with more.
+SLOTS = {"cpu": 4096, "cuda": 131_072}
+PACKED = {"cpu": 1024, "cuda": 4096}  # tokens of a group's tails in one pass
 TEMPLATE_PAYS = 16  # tokens of a template worth keeping
 
 OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError)
@@ -50,12 +55,20 @@ def shared_length(rows: Sequence[Row]) -> int:
     return max(0, most)
 
 
+Tail = tuple[int, Row]  # a row's number, and what it has beyond its stem
+
+
 @dataclass
 class Group:
-    """Rows that share a stem: ``members`` are their numbers, ``stem`` the tokens, maybe none."""
+    """Rows that share a stem, maybe an empty one."""
 
-    members: list[int]
     stem: list[int]
+    tails: list[Tail]
+
+    @property
+    def width(self) -> int:
+        """Tokens to compute."""
+        return len(self.stem) + sum(len(tail) for _, tail in self.tails)
 
 
 @dataclass
@@ -72,15 +85,16 @@ class Decoder:
     """A causal model that is read at each row's last position.
 
     ``forward(input_ids, attention_mask, position_ids, cache)`` returns (rows, positions, k).
-    ``slots`` bounds rows times positions of a pass (cached ones count); it is halved when memory
-    runs out, and stays so. ``computed`` counts the tokens that went through the model, padding
-    included.
+    ``cost`` is what a pass costs beyond its tokens, in tokens. ``slots`` bounds rows times
+    positions of a pass (cached ones count); it is halved when memory runs out, and stays so.
+    ``computed`` counts the tokens that went through the model, padding included.
     """
 
     forward: Forward
     config: object
     device: torch.device
     name: str
+    cost: int = 48
     slots: int = 0
     computed: int = 0
     _template: tuple[list[int], DynamicCache | None] = field(default=([], None), repr=False)
@@ -101,7 +115,7 @@ class Decoder:
         found: dict[int, np.ndarray] = {}
         whole = self._group(rows, groups if shares else None, template)
         for batch in self._batches(whole, template):
-            self._score(batch, rows, template, found)
+            self._score(batch, template, found)
         return np.stack([found[i] for i in range(len(rows))]).astype(np.float32)
 
     def _can_share(self, longest: int) -> bool:
@@ -123,73 +137,71 @@ class Decoder:
         if length < TEMPLATE_PAYS:
             return 0
         tokens = list(rows[0][:length])
-        _, cache = self._pass([tokens], DynamicCache(config=self.config), [0], None)
+        empty = DynamicCache(config=self.config)
+        _, cache = self._pass([tokens], empty, [torch.arange(length)], None)
         self._template = (tokens, cache)
         return length
 
     def _group(
         self, rows: Sequence[Row], groups: Sequence[Hashable] | None, template: int
     ) -> list[Group]:
-        """Groups whose stem pays, then all other rows as one group without a stem."""
+        """Rows by group where a pass for their stem pays; each other row is a group of its own."""
         members: dict[Hashable, list[int]] = {}
         for i in range(len(rows)):
             members.setdefault(groups[i] if groups is not None else i, []).append(i)
-        found, single = [], []
+        found = []
         for numbers in members.values():
             tails = [rows[i][template:] for i in numbers]
             stem = shared_length(tails) if len(tails) > 1 else 0
-            if (len(tails) - 1) * stem >= STEM_PAYS:
-                found.append(Group(numbers, list(tails[0][:stem])))
+            cut = [(i, tail[stem:]) for i, tail in zip(numbers, tails, strict=True)]
+            if (len(tails) - 1) * stem > self.cost:
+                found.append(Group(list(tails[0][:stem]), sorted(cut, key=lambda t: -len(t[1]))))
             else:
-                single += numbers
-        found.sort(key=lambda group: -len(group.stem))
-        return found + ([Group(single, [])] if single else [])
+                found += [Group([], [(i, rows[i][template:])]) for i in numbers]
+        return found
 
     def _batches(self, groups: Sequence[Group], template: int) -> Iterator[list[Group]]:
-        """Groups whose stems are computed together, within ``slots``."""
-        batch: list[Group] = []
-        for group in groups:
-            width = template + len(batch[0].stem if batch else group.stem)
-            full = (len(batch) + 1) * width > self.slots
-            if batch and (full or not group.stem):
-                yield batch
-                batch = []
-            batch.append(group)
-        if batch:
-            yield batch
+        """The cheapest batches of groups with a stem, then of those without."""
+        for kind in (True, False):
+            alike = [group for group in groups if bool(group.stem) == kind]
+            widths = [group.width for group in alike]
+            for batch in cheapest_batches(widths, self.slots, self.cost, template):
+                yield [alike[i] for i in batch]
 
-    def _score(
-        self,
-        batch: list[Group],
-        rows: Sequence[Row],
-        template: int,
-        found: dict[int, np.ndarray],
-    ) -> None:
-        """Score the rows of a batch into ``found``, the longest tails first."""
+    def _score(self, batch: list[Group], template: int, found: dict[int, np.ndarray]) -> None:
+        """Score the rows of a batch into ``found``, the longest tails of each group first."""
         try:
             known = self._stems(batch, template)
         except OUT_OF_MEMORY:
-            self._halve(len(batch), template + len(batch[0].stem))
+            self._halve(len(batch), template + max(len(group.stem) for group in batch))
             for smaller in self._batches(batch, template):
-                self._score(smaller, rows, template, found)
+                self._score(smaller, template, found)
             return
-        width = template + len(batch[0].stem)
-        queue = [
-            (i, g, rows[i][template + len(group.stem) :])
-            for g, group in enumerate(batch)
-            for i in group.members
-        ]
-        queue.sort(key=lambda entry: -len(entry[2]))
-        while queue:
-            wide = width + len(queue[0][2])
-            part = queue[: max(1, self.slots // wide)]
+        past, queues = max(known.lengths), [list(group.tails) for group in batch]
+        while any(queues):
+            parts = self._next_parts(queues, past)
             try:
-                values = self._tails(part, known)
+                found |= self._tails(parts, known)
             except OUT_OF_MEMORY:
-                self._halve(len(part), wide)
+                size = sum(len(tails) for tails in parts.values())
+                width = max(sum(len(tail) for _, tail in tails) for tails in parts.values())
+                self._halve(len(parts) if len(parts) > 1 else size, past + width)
                 continue
-            found |= dict(zip([i for i, _, _ in part], values, strict=True))
-            queue = queue[len(part) :]
+            for g, tails in parts.items():
+                del queues[g][: len(tails)]
+
+    def _next_parts(self, queues: list[list[Tail]], past: int) -> dict[int, list[Tail]]:
+        """The next tails of groups, within ``slots``: of as many groups as have room for one."""
+        waiting = [g for g, queue in enumerate(queues) if queue]
+        longest = max(len(queues[g][0][1]) for g in waiting)
+        waiting = waiting[: max(1, self.slots // (past + longest))]
+        room = self.slots // len(waiting) - past
+        room = min(room, PACKED.get(self.device.type, PACKED["cpu"]))
+        parts = {}
+        for g in waiting:
+            ends = np.cumsum([len(tail) for _, tail in queues[g]])
+            parts[g] = queues[g][: max(1, int((ends <= room).sum()))]
+        return parts
 
     def _halve(self, count: int, width: int) -> None:
         """Allow half of what did not fit, ``count`` rows of ``width``; one row can not be less."""
@@ -204,66 +216,83 @@ class Decoder:
 
     def _stems(self, batch: list[Group], template: int) -> Known:
         """The cache of a batch's stems on the template's, a row per group."""
-        if not batch[0].stem:
-            cache = self._template[1] if template else None
-            return Known(cache, _mask([template]) if template else None, [template])
-        stems, past = [group.stem for group in batch], [template] * len(batch)
-        mask = _mask(past) if template else torch.zeros(len(batch), 0, dtype=torch.long)
-        cache = DynamicCache(config=self.config)
-        if template:
-            cache = _select(self._template[1], [0] * len(batch))
-        _, cache = self._pass(stems, cache, past, mask)
-        mask = torch.cat([mask, _mask(list(map(len, stems)))], dim=1)
-        return Known(cache, mask, [template + len(stem) for stem in stems])
+        cache = _rows_of(self._template[1], [0] * len(batch)) if template else None
+        mask = torch.ones(len(batch), template, dtype=torch.long)
+        if batch[0].stem:
+            stems = [group.stem for group in batch]
+            starts = [torch.arange(template, template + len(stem)) for stem in stems]
+            cache = cache or DynamicCache(config=self.config)
+            mask = torch.cat([mask, _mask(stems)], dim=1)
+            _, cache = self._pass(stems, cache, starts, None if bool(mask.all()) else mask)
+        return Known(cache, mask, [template + len(group.stem) for group in batch])
 
-    def _tails(self, part: list[tuple[int, int, Row]], known: Known) -> np.ndarray:
-        """(rows, k) outputs at the end of tails, each on the cache of its group."""
-        owners, tails = [g for _, g, _ in part], [list(tail) for _, _, tail in part]
-        cache, mask = known.cache, known.mask
+    def _tails(self, parts: dict[int, list[Tail]], known: Known) -> dict[int, np.ndarray]:
+        """row -> (k,) outputs at the end of tails; those of a group are one sequence."""
+        tails = [[tail for _, tail in part] for part in parts.values()]
+        lengths = [list(map(len, part)) for part in tails]
+        rows = [[token for tail in part for token in tail] for part in tails]
+        cache, past = known.cache, known.mask[list(parts)]
         if cache is not None:
-            owners = [0] * len(part) if len(known.lengths) == 1 else owners
-            cache, mask = _select(cache, owners), mask[owners]
-        starts = [known.lengths[g] for g in owners] if cache is not None else [0] * len(part)
-        outputs, _ = self._pass(tails, cache, starts, mask)
-        ends = torch.tensor([len(tail) - 1 for tail in tails], device=self.device)
-        rows = torch.arange(len(tails), device=self.device)
-        return outputs[rows, ends].float().cpu().numpy()
+            cache = _rows_of(cache, list(parts))
+        starts = [
+            torch.cat([known.lengths[g] + torch.arange(n) for n in group])
+            for g, group in zip(parts, lengths, strict=True)
+        ]
+        mask = torch.cat([past, _mask(rows)], dim=1)
+        if max(map(len, tails)) > 1:
+            dtype = cache.layers[0].keys.dtype
+            mask = _tree_mask(past, lengths, max(map(len, rows)), dtype)
+        elif bool(mask.all()):
+            mask = None
+        outputs, _ = self._pass(rows, cache, starts, mask)
+        ends = [(g, end - 1) for g, group in enumerate(lengths) for end in np.cumsum(group)]
+        at, places = torch.tensor(ends, device=self.device).T
+        values = outputs[at, places].float().cpu().numpy()
+        numbers = [i for part in parts.values() for i, _ in part]
+        return dict(zip(numbers, values, strict=True))
 
     @torch.inference_mode()
     def _pass(
         self,
         rows: list[list[int]],
         cache: DynamicCache | None,
-        starts: list[int],
-        past_mask: torch.Tensor | None,
+        positions: list[torch.Tensor],
+        mask: torch.Tensor | None,
     ) -> tuple[torch.Tensor, DynamicCache | None]:
-        """Compute rows, whose first positions are ``starts``, on a cache of earlier ones."""
-        lengths = list(map(len, rows))
-        mask = _mask(lengths)
-        ids = torch.zeros_like(mask)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = torch.tensor(row)
-        positions = torch.tensor(starts)[:, None] + torch.arange(ids.shape[1])
-        if past_mask is not None:
-            mask = torch.cat([past_mask, mask], dim=1)
-        padded = not bool(mask.all())  # without padding attention needs no mask
+        """Compute rows at their positions on a cache of earlier ones."""
+        ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
         self.computed += ids.numel()
         outputs = self.forward(
             ids.to(self.device),
-            mask.to(self.device) if padded else None,
-            positions.to(self.device),
+            None if mask is None else mask.to(self.device),
+            pad_sequence(positions, batch_first=True).to(self.device),
             cache,
         )
         return outputs, cache
 
 
-def _mask(lengths: list[int], width: int | None = None) -> torch.Tensor:
-    """(rows, width) of ones up to each length; ``width`` is the longest one unless given."""
-    places = torch.arange(max(lengths) if width is None else width)
-    return (places < torch.tensor(lengths)[:, None]).long()
+def _mask(rows: Sequence[Row]) -> torch.Tensor:
+    """(rows, longest) of ones up to each row's length."""
+    return pad_sequence([torch.ones(len(row), dtype=torch.long) for row in rows], batch_first=True)
 
 
-def _select(cache: DynamicCache, rows: list[int]) -> DynamicCache:
+def _tree_mask(
+    past: torch.Tensor, lengths: list[list[int]], width: int, dtype: torch.dtype
+) -> torch.Tensor:
+    """(groups, 1, width, past + width) to add to attention: a tail sees its past and itself.
+
+    ``past`` (groups, positions) is 1 where a group has a cached token, ``lengths`` of its tails.
+    """
+    which = torch.full((len(lengths), width), -1)
+    for row, group in zip(which, lengths, strict=True):
+        row[: sum(group)] = torch.repeat_interleave(torch.tensor(group))
+    same = (which[:, :, None] == which[:, None, :]).tril()
+    seen = torch.cat([past.bool()[:, None].expand(-1, width, -1), same], dim=2)
+    mask = torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
+    return mask[:, None]
+
+
+def _rows_of(cache: DynamicCache, rows: list[int]) -> DynamicCache:
     """A cache of the given rows of another, which stays as it is."""
     chosen = copy.copy(cache)
     chosen.layers = [copy.copy(layer) for layer in cache.layers]
@@ -271,6 +300,6 @@ def _select(cache: DynamicCache, rows: list[int]) -> DynamicCache:
         if layer.keys.shape[0] == 1:  # one row for all: no copy
             layer.keys = layer.keys.expand(len(rows), -1, -1, -1)
             layer.values = layer.values.expand(len(rows), -1, -1, -1)
-        else:
+        elif rows != list(range(layer.keys.shape[0])):
             layer.batch_select_indices(torch.tensor(rows, device=layer.keys.device))
     return chosen

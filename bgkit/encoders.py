@@ -9,9 +9,10 @@ import torch
 
 from bgkit.errors import BgkitError
 from bgkit.protocols import Encoder
-from bgkit.scoring import batches_by_length, neutralise
+from bgkit.scoring import cheapest_batches, neutralise, pass_cost
 
-TOKENS_PER_BATCH = 16_000  # padded tokens in one forward pass
+#: Padded tokens in one forward pass, by device; a CPU is slower with more.
+TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 65_536}
 
 
 def probability(logits: torch.Tensor, index: int) -> torch.Tensor:
@@ -43,7 +44,8 @@ class EncoderScorer:
         self.max_length = min(tokenizer.model_max_length, positions)
         if tokenizer.model_max_length > 1_000_000:  # "unknown", as transformers writes it
             self.max_length = min(positions, protocol.max_length)
-        self.budget = TOKENS_PER_BATCH
+        self.budget = TOKENS_PER_BATCH.get(model.device.type, TOKENS_PER_BATCH["cpu"])
+        self._cost = pass_cost(model)
         self._specials = [s for s in tokenizer.all_special_tokens if len(s) > 1]
 
     def _tokens(self, prompts: list[str], responses: list[str], **options) -> list[dict]:
@@ -95,7 +97,7 @@ class EncoderScorer:
     def _score(self, rows: list[dict], numbers: np.ndarray, scores: np.ndarray) -> None:
         """Fill ``scores`` for some rows; with half the budget where memory runs out."""
         lengths = [len(rows[i]["input_ids"]) for i in numbers]
-        for batch in batches_by_length(lengths, self.budget):
+        for batch in cheapest_batches(lengths, self.budget, self._cost):
             chosen = numbers[batch]
             try:
                 scores[chosen] = self._forward([rows[i] for i in chosen])

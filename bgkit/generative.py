@@ -18,7 +18,7 @@ from transformers import DynamicCache
 from bgkit.decoders import Decoder
 from bgkit.errors import BgkitError
 from bgkit.protocols import DecoderReward, Verdict
-from bgkit.scoring import neutralise
+from bgkit.scoring import neutralise, pass_cost
 
 
 class VerdictHead(torch.nn.Module):
@@ -53,7 +53,8 @@ class DecoderScorer:
         # One decoder per call of the template, for each keeps its own template's cache.
         self.calls = getattr(protocol, "guidelines", ()) or ("",)
         self.decoders = [
-            Decoder(self._forward, model.config, model.device, name) for _ in self.calls
+            Decoder(self._forward, model.config, model.device, name, pass_cost(model))
+            for _ in self.calls
         ]
 
     @property
