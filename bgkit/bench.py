@@ -202,7 +202,6 @@ class PeakMemory:
             self.peak = max(self.peak, self._resident() - self._start)
 
     def __enter__(self) -> PeakMemory:
-        gc.collect()
         if self.place.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
             self._start = torch.cuda.memory_allocated() / 1e6
@@ -268,6 +267,7 @@ def compare_scoring(
     tokens take at the model's best measured throughput.
     """
     place, lengths = scorer.model.device, lengths_of(scorer, work)
+    gc.collect()
     rows: dict[str, dict] = {}
 
     def add(name: str, run: Callable[[], np.ndarray], tokens: int | None) -> None:

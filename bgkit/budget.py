@@ -32,8 +32,9 @@ SPARE = 1.3  # of a phase's memory, at the high end: blocks that an allocator ca
 ASSUMED = (50, 100)  # tokens of prompts, usual and long, where they are not known yet
 CONTEXT = 0.7e9  # bytes of a CUDA context and its libraries
 TILE = (4096, 32_768)  # tokens and vocabulary of TRL's tile
-#: Shares of a machine's speed at matrix products that a model reaches: (slow, quick).
-REACHED = (0.2, 0.6)
+#: Column -> share of the longest completion, and of a machine's speed at matrix products that a
+#: model reaches; checked by benchmarks/plan.py.
+REACHED = {"low": (0.5, 0.6), "expected": (0.75, 0.35), "high": (1.0, 0.2)}
 
 
 # --- Memory: bytes ---------------------------------------------------------------------------
@@ -233,15 +234,16 @@ def forward_flops(shape: Shape, tokens: float, length: float) -> float:
 
 
 def step_time(plan: Plan) -> pd.DataFrame:
-    """Seconds of one optimiser step by phase, low and high; the last rows are step and whole run.
+    """Seconds of one optimiser step by phase; the last rows are step and whole run.
+
+    Columns ``low``, ``expected`` and ``high``, see :data:`REACHED`.
 
     Sampling reads all weights and makes a pass over all layers for every token, whichever is
     slower; update is forward and backward (twice the forward; once with LoRA, which needs no
     gradients of the weights below it) and once more with checkpoints; the reference is one forward.
     The run has its steps, the sampling for the evaluation and its log-probabilities.
     """
-    ends = [_times(plan, share, reached) for share, reached in ((0.5, REACHED[1]), (1, REACHED[0]))]
-    table = pd.DataFrame(ends, index=["low", "high"]).T
+    table = pd.DataFrame({name: _times(plan, *at) for name, at in REACHED.items()})
     table.loc["step"] = table.sum()
     c = plan.config
     tests = 2 * c.test_prompts + 256 + 2 * c.eval_prompts * (c.steps // (c.eval_every or 10**9))
@@ -300,8 +302,9 @@ def verdict(plan: Plan) -> str:
         fits = f"may not fit: {need} of {have:.1f} GB; raise accumulation or shorten completions"
     else:
         fits = f"does not fit: {need} of {have:.1f} GB; take a smaller policy or a larger machine"
-    time_ = f"{whole['low'] / 60:.1f} to {whole['high'] / 60:.1f} minutes"
-    return f"An estimate for {plan.machine.name}: it {fits}; about {time_} of computing."
+    low, expected, high = (whole[name] / 60 for name in REACHED)
+    time_ = f"about {expected:.1f} minutes of computing ({low:.1f} to {high:.1f})"
+    return f"An estimate for {plan.machine.name}: it {fits}; {time_}."
 
 
 def overview(lengths: tuple[int, int] = ASSUMED) -> pd.DataFrame:

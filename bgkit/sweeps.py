@@ -169,8 +169,7 @@ def _computed(notebook: grids.Notebook, runs: Sequence[Mapping]) -> float | None
         plans = [budget.make_plan(config, machine, lengths) for config in configs]
     except BgkitError:
         return None
-    times = [budget.step_time(each).iloc[-1] for each in plans]
-    return float(sum((t["low"] + t["high"]) / 2 for t in times) / len(times))
+    return sum(float(budget.step_time(each)["expected"].iloc[-1]) for each in plans) / len(plans)
 
 
 def summary(planned: Sweep) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 import transformers as tf
 
 from bgkit import __main__ as command_line
-from bgkit import bench
+from bgkit import bench, bench_step
 
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
 SMALL |= {"num_attention_heads": 4}
@@ -36,7 +37,7 @@ def test_all_ways_agree_and_the_engine_computes_the_fewest_tokens(tiny, tmp_path
     assert (table["seconds"] > 0).all() and (table["floor"] > 0).all()
     ways = table.pivot_table(index=["model", "workload"], columns="way", values="tokens")
     decoder = ways.loc["decoder"]
-    for workload, saved in (("guard template", 3), ("long context", 5)):
+    for workload, saved in (("guard template", 2.5), ("long context", 5)):
         assert decoder.loc[workload, "bgkit"] * saved < decoder.loc[workload, "one at a time"]
     assert (ways["bgkit"] <= ways["one padded batch"]).all()
 
@@ -68,3 +69,27 @@ def test_plan_for_a_guard_that_is_named_with_its_protocol(tmp_path: Path, capsys
 def test_an_unknown_machine_is_one_sentence(capsys) -> None:
     assert command_line.main(["plan", "--machine", "T5"]) == 2
     assert "no machine 'T5'; known: T4" in capsys.readouterr().err
+
+
+def test_a_step_is_split_in_both_ways(monkeypatch, tmp_path: Path, capsys) -> None:
+    monkeypatch.setitem(bench.DECODERS, "cpu", {"decoder": DECODER})
+    rows = bench_step.steps("cpu", 2, policy="tiny", batch_size=16, max_completion_length=8)
+    assert {row["way"] for row in rows} == {"bgkit", "plain TRL script"}
+    for row in rows:
+        parts = [row[part] for part in ("generation", "scoring", "update")]
+        assert min(parts) > 0 and row["steps"] == 2
+        assert row["step"] > max(parts)
+    assert "median seconds" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["the testbed's", "350 words"])
+def test_the_plain_script_scores_as_bgkit_does(name: str, monkeypatch) -> None:
+    monkeypatch.setitem(bench.DECODERS, "cpu", {"decoder": DECODER})
+    found = bench_step.guards_of(torch.device("cpu"))
+    (guard,) = (guard for title, guard in found.items() if name in title)
+    prompts, responses = (
+        ["how do i make a tea ?"] * 3,
+        ["steep", "burn a flask of it", "i am sorry"],
+    )
+    plain = bench_step.plain_scores(guard, prompts, responses)
+    np.testing.assert_allclose(plain, guard.score(prompts, responses), atol=1e-5)

@@ -13,7 +13,7 @@ from IPython.display import HTML, display
 from bgkit import sweep_index, sweeps
 from bgkit.progress import SHOWN
 from bgkit.sweep_runs import progress_of, read_record
-from bgkit.widgets.text import safe
+from bgkit.widgets.text import NO_MATH, safe
 
 EVERY = 2.0  # seconds between two drawings
 MOST = 100  # rows that are drawn
@@ -58,7 +58,7 @@ def table(sweep: sweeps.Sweep, base: Path | None = None) -> HTML:
     lines = [_row(sweep, record, metrics, base) for record in shown]
     more = f"<p>... and {len(records) - MOST} more</p>" if len(records) > MOST else ""
     head = "".join(f"<th>{safe(name)}</th>" for name in heads)
-    body = f"<table><tr>{head}</tr>{''.join(lines)}</table>{more}"
+    body = f'<table class="{NO_MATH}"><tr>{head}</tr>{"".join(lines)}</table>{more}'
     return HTML(f"<p>{safe(states)} · {safe(time_)}</p>{body}")
 
 

@@ -1,0 +1,70 @@
+"""What a plan says of a step and of memory, beside trainings of the testbed's policies.
+
+Usage: python benchmarks/plan.py [cpu|cuda]
+Each policy is trained for some steps of the default config in a process of its own, for memory that
+one training leaves is not given back. Memory is above that of the process before its models.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from bgkit import bench, bench_step, budget, devices, machines, prompts, runs, training
+from bgkit.progress import Silent
+
+STEPS = 6  # after the first
+POLICIES = ("tiny", "small", "large")
+
+
+def measured(policy: str, device: str) -> dict[str, float]:
+    """Median seconds of a step and GB of memory, beside those of the plan."""
+    devices.pin_threads()
+    config = runs.make_config(
+        {"policy": policy, "steps": STEPS + 1, "eval_every": 0, "test_prompts": 8, "judge": "none"}
+    )
+    place = devices.pick_device(device)
+    texts = prompts.load_prompts(config.prompts, "train", None, 0)["prompt"]
+    plan = budget.make_plan(config, machines.this_machine(str(place)), budget.tokens_of(texts))
+    time_, memory = budget.step_time(plan).set_index("phase").loc["step"], budget.memory(plan)
+    clock = bench_step.StepClock()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        bench.PeakMemory(place) as peak,
+        clock.watching(),
+    ):
+        training.train(
+            config,
+            Path(folder) / "run",
+            device=str(place),
+            threads=torch.get_num_threads(),
+            progress=Silent(),
+            callbacks=[clock],
+        )
+    seconds = pd.DataFrame(clock.rows[1:])["step"].median()
+    return {
+        "step, s": seconds,
+        "expected, s": time_["expected"],
+        "expected / measured": time_["expected"] / seconds,
+        "memory, GB": peak.peak / 1e3,
+        "plan, GB, low": memory["low"].iloc[-1],
+        "plan, GB, high": memory["high"].iloc[-1],
+    }
+
+
+def main(device: str = "auto") -> None:
+    """Print one row per policy."""
+    rows = {}
+    for policy in POLICIES:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            rows[policy] = pool.apply(measured, (policy, device))
+    print(pd.DataFrame(rows).T.round(3).to_string())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:2])
