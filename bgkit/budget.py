@@ -32,9 +32,12 @@ SPARE = 1.3  # of a phase's memory, at the high end: blocks that an allocator ca
 ASSUMED = (50, 100)  # tokens of prompts, usual and long, where they are not known yet
 CONTEXT = 0.7e9  # bytes of a CUDA context and its libraries
 TILE = (4096, 32_768)  # tokens and vocabulary of TRL's tile
-#: Column -> share of the longest completion, and of a machine's speed at matrix products that a
-#: model reaches; checked by benchmarks/plan.py.
-REACHED = {"low": (0.5, 0.6), "expected": (0.75, 0.35), "high": (1.0, 0.2)}
+#: Column of a step's time -> share of the longest completion that the mean one has, and of a
+#: machine's speed at matrix products that models reach on a CPU and on a GPU.
+ENDS = {"low": (0.5, 1.0, 0.6), "expected": (0.75, 0.9, 0.35), "high": (1.0, 0.4, 0.2)}
+#: Measured on a CPU (benchmarks/plan.py), taken for GPUs, too: seconds of the sampling loop around
+#: each token, seconds of a step around its passes, and how often a layer moves its hidden state.
+TOKEN, STEP, MOVES = 1.5e-3, 0.1, 21
 
 
 # --- Memory: bytes ---------------------------------------------------------------------------
@@ -236,14 +239,13 @@ def forward_flops(shape: Shape, tokens: float, length: float) -> float:
 def step_time(plan: Plan) -> pd.DataFrame:
     """Seconds of one optimiser step by phase; the last rows are step and whole run.
 
-    Columns ``low``, ``expected`` and ``high``, see :data:`REACHED`.
-
-    Sampling reads all weights and makes a pass over all layers for every token, whichever is
-    slower; update is forward and backward (twice the forward; once with LoRA, which needs no
-    gradients of the weights below it) and once more with checkpoints; the reference is one forward.
-    The run has its steps, the sampling for the evaluation and its log-probabilities.
+    Columns ``low``, ``expected`` and ``high``, see :data:`ENDS`. Sampling makes a pass over all
+    layers for every token of the longest completion, and reads weights and cache each time; update
+    is forward and backward (twice the forward; once with LoRA, which needs no gradients of the
+    weights below it) and once more with checkpoints; the reference is one forward. The run has its
+    steps, the sampling for the evaluation and its log-probabilities.
     """
-    table = pd.DataFrame({name: _times(plan, *at) for name, at in REACHED.items()})
+    table = pd.DataFrame({name: _times(plan, name) for name in ENDS})
     table.loc["step"] = table.sum()
     c = plan.config
     tests = 2 * c.test_prompts + 256 + 2 * c.eval_prompts * (c.steps // (c.eval_every or 10**9))
@@ -252,26 +254,32 @@ def step_time(plan: Plan) -> pd.DataFrame:
     return table.rename_axis("phase").reset_index()
 
 
-def _times(plan: Plan, share: float, reached: float) -> dict[str, float]:
+def _times(plan: Plan, end: str) -> dict[str, float]:
     c, p, m = plan.config, plan.policy, plan.machine
+    share, on_cpu, on_gpu = ENDS[end]
+    speed, launch = (on_gpu if m.on_gpu else on_cpu) * m.flops, p.layers * m.launch
+    most = max(1, round(min(1.0, share + 0.25) * c.max_completion_length))
     new = max(1, round(share * c.max_completion_length))
     length = plan.usual_tokens + new
     tokens = c.batch_size * length
-    speed, launch = reached * m.flops, p.layers * m.launch
     head = 2 * p.vocabulary * p.hidden
+
+    def passed(shape: Shape, count: float) -> float:
+        moved = MOVES * shape.layers * shape.hidden * plan.width * count
+        return forward_flops(shape, count, length) / speed + moved / m.bandwidth
+
     one = forward_flops(p, c.batch_size, length) + c.batch_size * head
-    token = max(one / speed, p.parameters * plan.width / m.bandwidth) + launch
-    forward = forward_flops(p, tokens, length) + head * c.batch_size * new
+    cache = key_value_cache(p, c.batch_size, length, plan.width) / 2  # its mean over the loop
+    token = max(one / speed, p.parameters * plan.width / m.bandwidth) + cache / m.bandwidth
+    forward = passed(p, tokens) + head * c.batch_size * new / speed
     passes = (2 if c.lora_rank else 3) + plan.checkpoints
     return {
-        "sampling": forward_flops(p, c.batch_size * plan.usual_tokens, length) / speed
-        + new * token,
+        "sampling": passed(p, c.batch_size * plan.usual_tokens) + most * (token + launch + TOKEN),
         "scoring": sum(
-            forward_flops(shape, tokens, length) / speed + shape.layers * m.launch
-            for shape in (plan.guard, plan.utility)
+            passed(shape, tokens) + shape.layers * m.launch for shape in (plan.guard, plan.utility)
         ),
-        "reference": (forward / speed + launch * c.accumulation) if c.beta else 0.0,
-        "update": passes * (forward / speed + launch * c.accumulation),
+        "reference": (forward + launch * c.accumulation) if c.beta else 0.0,
+        "update": passes * (forward + launch * c.accumulation) + STEP,
     }
 
 
@@ -302,7 +310,7 @@ def verdict(plan: Plan) -> str:
         fits = f"may not fit: {need} of {have:.1f} GB; raise accumulation or shorten completions"
     else:
         fits = f"does not fit: {need} of {have:.1f} GB; take a smaller policy or a larger machine"
-    low, expected, high = (whole[name] / 60 for name in REACHED)
+    low, expected, high = (whole[name] / 60 for name in ENDS)
     time_ = f"about {expected:.1f} minutes of computing ({low:.1f} to {high:.1f})"
     return f"An estimate for {plan.machine.name}: it {fits}; {time_}."
 

@@ -67,8 +67,8 @@ def this_machine(device: str = "auto", precision: str = "auto", size: int = 1024
     bytes_copied = 2 * long.numel() * long.element_size()
     name = torch.cuda.get_device_name(place) if on_gpu else place.type
     memory = torch.cuda.get_device_properties(place).total_memory if on_gpu else _main_memory()
-    # about 80 operations in a layer with adapters; a pass on a GPU is never quicker than LAUNCH / 3
-    launch = max(80 * operation, LAUNCH / 3 if on_gpu else 0)
+    # about 160 operations in a layer with adapters; on a GPU a pass takes LAUNCH / 3 at least
+    launch = max(160 * operation, LAUNCH / 3 if on_gpu else 0)
     return Machine(
         name, 2 * size**3 / product, bytes_copied / copy, memory, long.element_size(), launch
     )
