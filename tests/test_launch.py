@@ -19,7 +19,7 @@ from bgkit import devices, grpo, runs, training
 from bgkit.errors import BgkitError
 
 CONFIGS = sorted((ROOT / "data" / "accelerate").glob("*.yaml"))
-TRAINING = {**SMALL, "steps": 4, "batch_size": 32, "eval_every": 2, "test_prompts": 40}
+TRAINING = {**SMALL, "steps": 4, "batch_size": 32, "eval_every": 2, "test_prompts": 24}
 
 
 def launch(folder: Path, processes: int = 2, **changes) -> subprocess.Popen:
