@@ -70,7 +70,8 @@ screenshots: $(VENV)/.bgkit-dev ## Make the README's pictures of the notebooks (
 
 test-colab: ## The tests with the older versions that Colab has (its own .venv-colab)
 	$(MAKE) VENV=.venv-colab EXTRAS=judge,test CONSTRAINTS=constraints-colab.txt .venv-colab/.bgkit-dev
-	$(subst $(VENV),.venv-colab,$(TEST)) -n $(WORKERS) --dist loadscope -m "not browser" $(ARGS)
+	$(subst $(VENV),.venv-colab,$(TEST)) -n $(WORKERS) --dist loadscope -m "not browser" \
+	  --nbval-sanitize-with tests/nbval_colab.cfg $(ARGS)
 
 lint: $(VENV)/.bgkit-dev ## Check style and formatting
 	$(RUN) ruff check .
