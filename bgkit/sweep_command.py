@@ -40,7 +40,6 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     sweep.add_argument("--report-to", default="none", help="trackio, wandb, ... (%(default)s)")
     sweep.add_argument("--dry-run", action="store_true", help="check, list, and start nothing")
     sweep.add_argument("--yes", action="store_true", help="start more than 10,000 runs")
-    sweep.set_defaults(run=run)
 
 
 def grids_of(arguments: argparse.Namespace) -> list[dict[str, list]]:

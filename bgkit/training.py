@@ -114,36 +114,36 @@ def train(
     model, tokenizer = policies.load_policy(config.policy, None, str(place), config.precision)
     table = training_prompts.training_table(config, policies.special_strings(tokenizer))
     environment = _environment(guard, utility, trainer)
-    main = arguments.distributed_state.is_main_process
-    with arguments.distributed_state.main_process_first():  # the others find what it wrote
+    state = arguments.distributed_state
+    with state.main_process_first():  # the others find what it wrote
         run = runs.open_run(Path(folder), config, environment)
-        if main:
+        if state.is_main_process:
             run.drop_repeated()
         prompts.keep_manifests(run.folder / "prompts.json", chosen)
         base = _measure_base(run, model, tokenizer, guard, utility)
-    progress = progress or Progress(config.steps, f"training {config.reward}")
-    callback = RunCallback(run, guard, should_stop, progress if main else Silent())
+    shown = progress or Progress(config.steps, f"training {config.reward}")
+    callback = RunCallback(run, guard, should_stop, shown if state.is_main_process else Silent())
     made = callback.trainer = _make_trainer(
+        config,
         model=model,
         reward_funcs=_reward_function(run, guard, utility, base),
         args=arguments,
         train_dataset=table,
         processing_class=tokenizer,
-        peft_config=policies.lora_config(config.lora_rank, config.lora_alpha),
         callbacks=[callback, *callbacks],
     )
     seconds = _run_trainer(made, run, callback)
-    made.save_model(str(run.adapter))
-    if main:
+    if state.is_main_process:
         policy = _trained_policy(made, run, place)
         result = evaluation.evaluate_run(run, policy, tokenizer, guard, utility, base_samples)
         run.finish({"seconds": seconds, "base": base, **environment, **result})
     return run
 
 
-def _make_trainer(**arguments) -> grpo.QuietTrainer:
+def _make_trainer(config: runs.TrainConfig, **arguments) -> grpo.QuietTrainer:
+    adapter = policies.lora_config(config.lora_rank, config.lora_alpha)
     try:
-        return grpo.QuietTrainer(**arguments)
+        return grpo.QuietTrainer(peft_config=adapter, **arguments)
     except ImportError as error:  # such as vLLM, that an argument asks for
         raise BgkitError(f"The trainer needs a package that is missing: {error}") from error
 
@@ -171,7 +171,10 @@ def _environment(guard: Scorer, utility: Scorer, trainer: dict | None) -> dict:
 
 
 def _run_trainer(trainer: GRPOTrainer, run: runs.Run, callback: RunCallback) -> float:
-    """Train from the newest checkpoint; returns seconds, raises StoppedError if asked to stop."""
+    """Train from the newest checkpoint and save the adapter; returns seconds.
+
+    Raises StoppedError if asked to stop.
+    """
     trainer.remove_callback(transformers.PrinterCallback)
     started = time.time()
     with callback.progress, signals_stop(callback), _writing(run):
@@ -182,7 +185,9 @@ def _run_trainer(trainer: GRPOTrainer, run: runs.Run, callback: RunCallback) -> 
             f"Stopped after step {trainer.state.global_step} of {run.config.steps}; nothing is "
             f"lost: run the same command again to go on from {run.folder}."
         )
-    return round(time.time() - started, 1)
+    seconds = round(time.time() - started, 1)
+    trainer.save_model(str(run.adapter))
+    return seconds
 
 
 def _reward_function(run: runs.Run, guard: Scorer, utility: Scorer, base: dict) -> RewardFunction:

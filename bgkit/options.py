@@ -1,0 +1,182 @@
+"""What each command of the command line takes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import typing
+from pathlib import Path
+
+from bgkit import sweep_command
+from bgkit.runs import TrainConfig, make_config, read_config
+
+ABOUT = "Train a generator for its safety filter, evaluate and compare."
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands; the name of the one that was given is in ``command``."""
+    parser = argparse.ArgumentParser(prog="bgkit", description=ABOUT)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="train three designs, compare them with base, report")
+    demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder (%(default)s)")
+
+    train = commands.add_parser("train", help="one GRPO run into a run folder")
+    train.add_argument("--out", type=Path, help="run folder (runs/<reward>-<utility>-<seed>)")
+    train.add_argument("--resume", type=Path, metavar="RUN", help="finish the run in this folder")
+    train.add_argument("--guard-device", default="", help="the guard's own device, as cuda:1")
+    train.add_argument("--utility-device", default="", help="the reward model's own device")
+    train.add_argument("--no-self-test", action="store_true", help="load models that fail theirs")
+    train.add_argument("--report-to", default="none", help="trackio, wandb, ... (%(default)s)")
+    train.add_argument(
+        "--trainer",
+        type=_object,
+        metavar="JSON",
+        help='more arguments of TRL\'s trainer: {"use_vllm": true, "vllm_mode": "colocate"}',
+    )
+
+    reproduce = commands.add_parser("reproduce", help="the reference table over several seeds")
+    reproduce.add_argument("--seeds", type=_seeds, default=[0, 1, 2], help="such as 0,1,2")
+    reproduce.add_argument("--out", type=Path, default=Path("data/reference/main.json"))
+    reproduce.add_argument("--runs", type=Path, default=Path("runs/reference"))
+    reproduce.add_argument("--designs", type=_names, help="comma-separated rewards")
+    reproduce.add_argument("--utilities", type=_names, help="comma-separated utilities")
+    reproduce.add_argument("--workers", type=int, default=max(1, os.cpu_count() or 1))
+
+    for command in (demo, train, reproduce):
+        _add_config(command)
+
+    evaluate = commands.add_parser("evaluate", help="runs beside base, on test prompts")
+    evaluate.add_argument("folders", type=Path, nargs="+", metavar="RUN")
+    evaluate.add_argument("--guard", help="deploy with another guard")
+    evaluate.add_argument("--tau", type=float, help="deploy with another threshold")
+    evaluate.add_argument("--prompts", help="a set (see `bgkit prompts`), or a file")
+    evaluate.add_argument("--test-prompts", type=int, help="number of prompts")
+    evaluate.add_argument("--judge", help="grade with another judge, such as api:MODEL")
+    evaluate.add_argument("--out", type=Path, help="write the rows to this JSON file")
+
+    for command in (demo, train, reproduce, evaluate):
+        command.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    for command in (demo, train):
+        command.add_argument(
+            "--threads", type=int, default=0, help="CPU threads (all cores, at most 4)"
+        )
+
+    for add in (_add_judge, _add_prompts, _add_plan, _add_bench, _add_push, _add_testbed):
+        add(commands)
+    sweep_command.add_to(commands)
+    return parser
+
+
+def _add_judge(commands) -> None:
+    judge = commands.add_parser("judge", help="grade files of prompts and responses")
+    judge.add_argument("files", type=Path, nargs="+", metavar="FILE", help="CSV, JSONL, Parquet")
+    judge.add_argument(
+        "--judge",
+        default="default",
+        help="oracle, default (embedded), a folder, a hub name, or api:MODEL on the server of "
+        "OPENAI_BASE_URL with the key in OPENAI_API_KEY (%(default)s)",
+    )
+    judge.add_argument("--rubric", help="help_harm, strongreject, xstest, testbed")
+    judge.add_argument("--concurrency", type=int, default=8, help="requests at once (%(default)s)")
+    judge.add_argument(
+        "--price", type=float, nargs=2, metavar=("IN", "OUT"), help="of a million tokens"
+    )
+    judge.add_argument(
+        "--sampling",
+        type=_object,
+        metavar="JSON",
+        help='of a request, null removes one: {"temperature": null, "max_completion_tokens": 2000}',
+    )
+    judge.add_argument("--estimate", action="store_true", help="tokens and cost only; ask nothing")
+    judge.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+
+
+def _add_plan(commands) -> None:
+    plan = commands.add_parser("plan", help="memory and time of a run, before anything is fetched")
+    plan.add_argument("--machine", help="a GPU of the table, such as T4 or H100 (this machine)")
+    plan.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    _add_config(plan)
+
+
+def _add_bench(commands) -> None:
+    bench = commands.add_parser("bench", help="how fast scoring, or a step, is beside other ways")
+    bench.add_argument("what", choices=("scoring", "step"))
+    bench.add_argument("--size", type=float, default=1.0, help="scales the workloads (%(default)s)")
+    bench.add_argument("--repeats", type=int, default=2, help="the best of so many (%(default)s)")
+    bench.add_argument("--threads", type=int, default=0, help="CPU threads (all, at most 4)")
+    bench.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    bench.add_argument("--out", type=Path, help="write the rows to this JSON file")
+
+
+def _add_push(commands) -> None:
+    push = commands.add_parser("push", help="a run's adapter and its model card to the hub")
+    push.add_argument("folder", type=Path, metavar="RUN")
+    push.add_argument("--to", default="", metavar="OWNER/NAME", help="the repository")
+    push.add_argument(
+        "--dry-run", action="store_true", help="only write the card, beside the adapter"
+    )
+    push.add_argument("--public", action="store_true", help="a public repository (private)")
+
+
+def _add_testbed(commands) -> None:
+    testbed = commands.add_parser("testbed", help="the embedded models: build, check")
+    testbed.add_argument("action", choices=("build", "check"))
+    testbed.add_argument("--out", type=Path, help="folder (data/testbed)")
+    testbed.add_argument("--workers", type=int, help="processes (one per core)")
+
+
+def _add_prompts(commands) -> None:
+    prompts = commands.add_parser("prompts", help="list the prompt sets, or show what one holds")
+    prompts.add_argument("name", nargs="?", metavar="NAME", help="a set, benchmark, file or folder")
+    prompts.add_argument("--split", help="train, validation or test (all)")
+    prompts.add_argument("--n", type=int, help="number of prompts (all; a benchmark's own)")
+    prompts.add_argument("--seed", type=int, default=0, help="(%(default)s)")
+    prompts.add_argument("--out", type=Path, help="write the prompts to this JSONL file")
+
+
+def _add_config(command: argparse.ArgumentParser) -> None:
+    """One option for each field of the training config, and a JSON file of them."""
+    group = command.add_argument_group("config", "what determines a run; options beat --config")
+    group.add_argument("--config", type=Path, metavar="FILE", help="JSON object of the keys below")
+    for name, kind in typing.get_type_hints(TrainConfig).items():
+        option = f"--{name.replace('_', '-')}"
+        default = getattr(TrainConfig(), name)
+        group.add_argument(option, dest=f"config_{name}", type=kind, help=f"({default})")
+
+
+def config_of(arguments: argparse.Namespace, **defaults) -> TrainConfig:
+    """The training config that the options of a command and its --config file make.
+
+    ``defaults`` of the command give way to both. Raises BgkitError for what no training accepts.
+    """
+    values = read_config(arguments.config) if arguments.config else {}
+    prefix = "config_"
+    given = {
+        key.removeprefix(prefix): value
+        for key, value in vars(arguments).items()
+        if key.startswith(prefix) and value is not None
+    }
+    return make_config({**defaults, **values, **given})
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of seeds such as 0,1,2") from error
+
+
+def _object(text: str) -> dict:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not valid JSON") from error
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"{text!r} is no JSON object")
+    return value
+
+
+def _names(text: str) -> list[str]:
+    return [part for part in text.split(",") if part]
