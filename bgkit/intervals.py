@@ -118,3 +118,65 @@ def over_seeds(means: np.ndarray, lowest: float = -np.inf, highest: float = np.i
         return Interval(mean, np.nan, np.nan)
     half = stats.t.ppf((1 + CONFIDENCE) / 2, len(means) - 1) * stats.sem(means)
     return Interval(mean, float(max(lowest, mean - half)), float(min(highest, mean + half)))
+
+
+def crossed(
+    values: np.ndarray,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    rates: bool | Sequence[bool] = True,
+) -> list[Interval]:
+    """Intervals of the column means of ``values`` (seeds, prompts, k), by resampling both levels.
+
+    Every training seed met the same prompts, so seeds and prompts are crossed: a draw takes seeds
+    with replacement, and prompts with replacement, the same ones for all seeds ("pigeonhole"
+    bootstrap, Owen 2007, arXiv 0712.1111). Of S seeds the plain bootstrap shows a variance between
+    seeds that is too small by (S - 1) / S; the draws' deviations between seeds are widened by
+    the root of S / (S - 1) for it (Rao and Wu 1988). With one seed only prompts are resampled, as
+    in :func:`bootstrap`, whose NaN and ``rates`` hold here, too. Ends are percentiles, those of
+    rates cut to [0, 1].
+
+    >>> crossed(np.array([[[0.1], [0.3]], [[0.3], [0.5]]]), rates=False)
+    [Interval(mean=0.3, low=0.05..., high=0.54...)]
+    """
+    values = np.asarray(values, dtype=float)
+    n_seeds, n, k = values.shape
+    is_rate = np.broadcast_to(rates, k)
+    if n_seeds == 1 or n == 0:
+        return bootstrap(values.reshape(-1, k), resamples=resamples, seed=seed, rates=is_rate)
+    each = _means_of_draws(values, resamples, rng := np.random.default_rng(seed))
+    weights = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=resamples) / n_seeds
+    middle = each.mean(axis=1)
+    apart = np.einsum("rs,rsk->rk", weights, each) - middle
+    drawn = middle + np.sqrt(n_seeds / (n_seeds - 1)) * apart
+    return [
+        _interval(values[..., column], drawn[:, column], is_rate[column]) for column in range(k)
+    ]
+
+
+def _means_of_draws(values: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """Means (resamples, seeds, k) of the known values over resampled prompts."""
+    n, known = values.shape[1], ~np.isnan(values)
+    counts = rng.multinomial(n, np.full(n, 1 / n), size=resamples).astype(float)
+    sums, found = (
+        np.einsum("rn,snk->rsk", counts, part, optimize=True)
+        for part in (np.where(known, values, 0.0), known.astype(float))
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return sums / found
+
+
+def _interval(values: np.ndarray, drawn: np.ndarray, rate: bool) -> Interval:
+    """The interval of one column's values (seeds, prompts) from the means of its draws."""
+    known = values[~np.isnan(values)]
+    drawn = drawn[~np.isnan(drawn)]
+    if not len(known) or not len(drawn):
+        return Interval(np.nan, np.nan, np.nan)
+    tail = (1 - CONFIDENCE) / 2
+    low, high = (float(end) for end in np.quantile(drawn, (tail, 1 - tail)))
+    if not rate:
+        return Interval(float(known.mean()), low, high)
+    interval = Interval(float(known.mean()), max(low, 0.0), min(high, 1.0))
+    # seeds are no further prompts: never or always seen has the bound of one seed's prompts
+    return _widen(interval, known[:: len(values)]) if np.ptp(known) == 0 else interval
