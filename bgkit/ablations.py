@@ -6,9 +6,10 @@ A table of ablations has one row per setting, kind of prompt and metric:
   for each such key of their configs (``margin_weight``, ``beta``, ...): the setting;
 * ``seed``: the seed as text, or ``all`` for the mean over seeds;
 * ``kind``: a kind of prompt, or ``all``; ``metric``; ``mean``, ``low``, ``high``;
-* ``n_seeds``: the seeds behind the row; ``interval``: what ``low`` to ``high`` is, ``seeds``
-  (Student's t over seeds: how much another training run would differ), ``prompts`` (bootstrap over
-  the test prompts of one run, which is blind to that), or ``none``.
+* ``n_seeds``: the seeds behind the row; ``interval``: what ``low`` to ``high`` is, ``both``
+  (bootstrap over seeds and prompts, :func:`bgkit.intervals.crossed`), ``seeds`` (Student's t over
+  seeds: how much another training run would differ), ``prompts`` (bootstrap over the test prompts
+  of one run, which is blind to that), or ``none``.
 
 ``base`` is the untrained policy behind the same guard; it stands in every setting.
 """
@@ -25,7 +26,7 @@ import pandas as pd
 
 from bgkit import runs
 from bgkit.errors import BgkitError
-from bgkit.testbed import store
+from bgkit.reference import WATCHING, ablation_path
 
 SETTING = ("design", "utility", "scale", "guard", "tau")
 KEYS = (*SETTING, "kind", "metric")
@@ -44,30 +45,31 @@ ORDERS = {
         "raw_help raw_harm kl".split()
     ),
 }
-#: Keys of a config that say how a run was watched, not what it did.
-WATCHING = ("eval_every", "eval_prompts", "save_every", "judge")
 UNTOLD = "not told"
-_LABELLED = {"reward": "design", "policy": "scale", "utility": "utility", "guard": "guard"}
-_LABELLED |= {"tau": "tau", "seed": "seed"}
+#: key of a config -> column
+LABELLED = {"reward": "design", "policy": "scale", "utility": "utility", "guard": "guard"}
+LABELLED |= {"tau": "tau", "seed": "seed"}
 
 
 def reference_path() -> Path:
-    """Where the shipped reference results lie."""
-    return store.data_folder() / "reference" / "main.json"
+    """Where the shipped results lie: a collection (:mod:`bgkit.reference`)."""
+    return ablation_path()
 
 
 def load_table(*sources: str | Path) -> pd.DataFrame:
     """The table of ablations of results files (.json) and run folders, in any number.
 
     A source is a results file (as ``python -m bgkit reproduce`` and :func:`write_table` make it), a
-    run folder, or a folder that holds run folders; without a source, the shipped reference
-    results. Raises BgkitError for a source that is missing, empty, broken or of another version,
-    for an incomplete run, and for a setting that two sources hold.
+    collection (:mod:`bgkit.reference`), a run folder, or a folder that holds run folders; without
+    a source, the shipped collection. Raises BgkitError for a source that is missing, empty, broken
+    or of another version, for an incomplete run, and for a setting that two sources hold.
     """
     paths = [Path(source) for source in sources] or [reference_path()]
     files = [path for path in paths if path.suffix == ".json"]
-    folders = [path for path in paths if path.suffix != ".json"]
+    collected = [path for path in paths if (path / "table.parquet").is_file()]
+    folders = [path for path in paths if path not in (*files, *collected)]
     tables = [read_results(path) for path in files]
+    tables += [_tidy(pd.read_parquet(path / "table.parquet")) for path in collected]
     if folders:
         tables.append(read_runs(folders))
     table = pd.concat(tables, ignore_index=True) if len(tables) > 1 else tables[0]
@@ -81,11 +83,6 @@ def read_results(path: str | Path) -> pd.DataFrame:
     """The table of one results file; see :func:`load_table` for the errors."""
     path = Path(path)
     if not path.is_file():
-        if path == reference_path():
-            raise BgkitError(
-                f"There are no reference results at {path}: `make reproduce` computes them (about "
-                "an hour on two cores); or give run folders of your own as sources."
-            )
         raise BgkitError(f"There is no results file {path}; check the path.")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -140,6 +137,11 @@ def _joined(rows: list[dict], differing: list[str]) -> pd.DataFrame:
 def find_runs(folder: str | Path) -> list[Path]:
     """The run folders of a folder: itself, or those directly in it; BgkitError if there is none."""
     folder = Path(folder)
+    if folder == reference_path():
+        raise BgkitError(
+            f"There are no shipped results at {folder}; restore them, or give results files and "
+            "run folders of your own as sources."
+        )
     if not folder.is_dir():
         raise BgkitError(f"There is no folder {folder}; check the path.")
     if (folder / "config.json").is_file():
@@ -156,11 +158,11 @@ def find_runs(folder: str | Path) -> list[Path]:
 def _differing(found: list[runs.Run]) -> list[str]:
     """Keys in which configs differ, beyond those that are columns anyway."""
     configs = [asdict(run.config) for run in found]
-    names = [name for name in configs[0] if name not in _LABELLED and name not in WATCHING]
+    names = [name for name in configs[0] if name not in LABELLED and name not in WATCHING]
     differing = [name for name in names if len({config[name] for config in configs}) > 1]
     seen: dict[tuple, Path] = {}
     for run, config in zip(found, configs, strict=True):
-        setting = tuple(config[name] for name in (*_LABELLED, *differing))
+        setting = tuple(config[name] for name in (*LABELLED, *differing))
         if setting in seen:
             raise BgkitError(
                 f"The runs {seen[setting]} and {run.folder} have the same setting and the same "
@@ -315,15 +317,51 @@ def interval_words(rows: pd.DataFrame) -> str:
     '95 % intervals over 3 seeds (Student t)'
     """
     parts = []
+    both = rows[rows["interval"] == "both"]["n_seeds"]
+    if len(both):
+        parts.append(f"over {_counts(both)} seeds and the prompts (crossed bootstrap)")
     over = rows[rows["interval"] == "seeds"]["n_seeds"]
     if len(over):
-        counts = f"{over.min()}" if over.min() == over.max() else f"{over.min()} to {over.max()}"
-        parts.append(f"over {counts} seeds (Student t)")
+        parts.append(f"over {_counts(over)} seeds (Student t)")
     if (rows["interval"] == "prompts").any():
         parts.append("over the prompts of one seed (bootstrap), blind to how seeds differ")
     if not parts:
         return "no intervals: one seed each, without those over prompts"
     return "95 % intervals " + "; some ".join(parts)
+
+
+def _counts(seeds: pd.Series) -> str:
+    low, high = seeds.min(), seeds.max()
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
+def at_defaults(table: pd.DataFrame, free: Iterable[str] = ()) -> pd.DataFrame:
+    """The rows whose settings are a training's defaults, but for the columns in ``free``.
+
+    Settings are the columns that :class:`bgkit.runs.TrainConfig` has a default for (``tau``,
+    ``scale``, ``utility``, ``guard``, ``margin_weight``, ...); of those that then have one value,
+    the ones beyond :data:`AXES` are left out. So one setting at a time can be looked at where a
+    table varies several. Raises BgkitError for an unknown column in ``free``, and if nothing is
+    left.
+
+    >>> rows = pd.DataFrame({"beta": [0.03, 0.1, 0.03], "tau": [0.5, 0.5, 0.3], "metric": "kl"})
+    >>> at_defaults(rows, free=["beta"])
+       beta  tau metric
+    0  0.03  0.5     kl
+    1  0.10  0.5     kl
+    """
+    free = list(free)
+    for column in free:
+        values_of(table, column)
+    defaults = {LABELLED.get(key, key): value for key, value in vars(runs.TrainConfig()).items()}
+    given = [column for column in table if column in defaults]
+    for column in given:
+        if column not in (*free, "design", "seed"):
+            table = table[table[column] == defaults[column]]
+    if table.empty:
+        raise BgkitError("The table has no rows at a training's defaults; choose columns to free.")
+    extra = [column for column in given if column not in (*AXES, *free)]
+    return table.drop(columns=extra).reset_index(drop=True)
 
 
 def numbers(

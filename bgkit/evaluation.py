@@ -9,6 +9,7 @@ their metrics.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -199,14 +200,41 @@ def labels_of(config: runs.TrainConfig, design: str | None = None) -> dict:
     }
 
 
+#: The keys of a config that base's samples on the test prompts depend on.
+BASE_KEYS = (
+    "policy guard guard_temperature guard_verdicts guard_bits utility utility_bits prompts tau "
+    "temperature max_completion_length precision test_prompts judge seed"
+).split()
+
+
+def base_name(config: runs.TrainConfig) -> str:
+    """A name for base's samples, the same for all configs that they do not depend on.
+
+    >>> base_name(runs.TrainConfig()) == base_name(runs.TrainConfig(reward="compound", steps=3))
+    True
+    """
+    kept = {key: getattr(config, key) for key in BASE_KEYS}
+    return f"base-{runs.config_hash(runs.TrainConfig(**kept))}"
+
+
 def evaluate_run(
-    run: runs.Run, model, tokenizer, guard: Scorer, utility: Scorer, base_samples=None
+    run: runs.Run,
+    model,
+    tokenizer,
+    guard: Scorer,
+    utility: Scorer,
+    base_samples: pd.DataFrame | Path | None = None,
 ) -> dict:
     """Evaluate a trained policy beside base on the test prompts; keep both sample tables.
 
+    ``base_samples`` are base's, or a folder that keeps them for other runs (:func:`base_name`).
     Returns ``rows`` (base and policy, see :func:`summarise`) and ``paired`` differences.
     """
     config = run.config
+    kept = None
+    if isinstance(base_samples, Path):
+        kept = base_samples / f"{base_name(config)}.parquet"
+        base_samples = pd.read_parquet(kept) if kept.is_file() else None
     if config.lora_rank:
         base = "adapter"
     else:
@@ -217,6 +245,8 @@ def evaluate_run(
                 base_samples = sample_test(config, model, tokenizer, guard, utility, model)
         else:
             base_samples = sample_test(config, base, tokenizer, guard, utility, base)
+        if kept is not None:
+            runs.write_parquet(kept, base_samples)
     samples = sample_test(config, model, tokenizer, guard, utility, base)
     runs.write_parquet(run.folder / "samples.parquet", samples)
     runs.write_parquet(run.folder / "base_samples.parquet", base_samples)

@@ -25,7 +25,7 @@ from bgkit.errors import BgkitError
 MANY = 10_000
 LONGEST = 1_000_000  # values of one axis in a text
 #: Parameters that do not determine a run: the sweep sets them.
-SET_BY_SWEEP = ("FOLDER", "REPORT_TO")
+SET_BY_SWEEP = ("FOLDER", "BASE_FOLDER", "REPORT_TO")
 _EXAMPLE = "REWARD=boundary,compound or SEED=0:5"
 _WORD = re.compile(r"[\w./+-]+")
 

@@ -41,7 +41,8 @@ def _told(row: dict[str, Any], columns: Sequence[str]) -> str:
     metric = row["metric"]
     mean, low, high = (plots.number(row[part], metric, 4) for part in ablations.NUMBERS)
     setting = [f"{plots.label(column)} {plots.label(row[column])}" for column in columns]
-    kind = {"seeds": f"over {row['n_seeds']} seeds", "prompts": "over prompts"}
+    seeds = f"over {row['n_seeds']} seeds"
+    kind = {"both": f"{seeds} and prompts", "seeds": seeds, "prompts": "over prompts"}
     ends = f"<br>{low} to {high}, {kind[row['interval']]}" if row["interval"] in kind else ""
     return "<br>".join([*setting, f"{plots.named(metric)} <b>{mean}</b>{ends}"])
 

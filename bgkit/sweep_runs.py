@@ -2,7 +2,7 @@
 
 A run folder ``runs/<hash>`` of a sweep holds ``run.json`` (parameters, state, times, versions and,
 once complete, metrics), ``executed.ipynb``, ``kernel.log``, and ``results``, which the notebook
-gets as its parameter FOLDER. The state is
+gets as its parameter FOLDER (and, as BASE_FOLDER, one that all runs share). The state is
 
 - ``running``: begun; if nobody holds the folder's lock, its worker was killed;
 - ``complete``: never run again;
@@ -69,8 +69,9 @@ class Job:
 
     def notebook_parameters(self) -> dict[str, object]:
         """The parameters, with those that the sweep sets."""
-        own = {"FOLDER": str(self.results), "REPORT_TO": self.report_to}
-        return {**self.parameters, **{k: v for k, v in own.items() if k in self.parameters}}
+        shared = self.folder.parent.parent / "base"
+        own = {"FOLDER": self.results, "BASE_FOLDER": shared, "REPORT_TO": self.report_to}
+        return {**self.parameters, **{k: str(v) for k, v in own.items() if k in self.parameters}}
 
 
 def read_record(folder: Path) -> dict:

@@ -83,14 +83,16 @@ def train(
     guard: Scorer | None = None,
     utility: Scorer | None = None,
     should_stop: Callable[[], bool] = lambda: False,
-    base_samples: pd.DataFrame | None = None,
+    base_samples: pd.DataFrame | Path | None = None,
     progress: Progress | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> runs.Run:
     """Train a policy and evaluate it, or finish a run that was stopped.
 
     A complete run is returned as it is. ``base_samples`` are the base policy's samples on the same
-    test prompts (:func:`~bgkit.comparison.sample_base`), where they were already drawn.
+    test prompts (:func:`~bgkit.comparison.sample_base`), where they were already drawn, or a folder
+    that keeps them for all runs with the same base (not with a ``guard`` or ``utility`` of one's
+    own, which no config names).
 
     ``guard_device`` and ``utility_device`` are the policy's unless given; on devices of their own
     both score at the same time. ``check`` runs the self-tests of models that are not embedded.
@@ -103,6 +105,11 @@ def train(
     found = runs.find_run(Path(folder), config)
     if found is not None and found.complete:
         return found
+    if isinstance(base_samples, Path) and (guard or utility):
+        raise BgkitError(
+            "A folder of base's samples is for scorers that the config names; leave base_samples "
+            "out with a guard or utility of your own."
+        )
     devices.pin_threads(threads)
     place = devices.pick_device(device)
     run = found or runs.Run(Path(folder), config)
