@@ -217,6 +217,13 @@ def _testbed(arguments: argparse.Namespace) -> None:
     build(root, arguments.workers, say=lambda text: print(text, flush=True))
 
 
+def _collect(arguments: argparse.Namespace) -> None:
+    from bgkit import reference
+
+    about = reference.collect(arguments.sweeps, arguments.out, arguments.made_by)
+    print(f"{about['runs']} runs in {arguments.out}")
+
+
 #: command -> what does it; the exit status is 0 where it returns nothing
 COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "demo": _demo,
@@ -230,6 +237,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "push": _push,
     "testbed": _testbed,
     "sweep": sweep_command.run,
+    "collect": _collect,
 }
 
 

@@ -66,6 +66,10 @@ def parser() -> argparse.ArgumentParser:
     for add in (_add_judge, _add_prompts, _add_plan, _add_bench, _add_push, _add_testbed):
         add(commands)
     sweep_command.add_to(commands)
+    collect = commands.add_parser("collect", help="what sweeps of trainings found, in small files")
+    collect.add_argument("sweeps", type=Path, nargs="+", metavar="SWEEP", help="folders of sweeps")
+    collect.add_argument("--out", type=Path, required=True, help="folder; what is there is kept")
+    collect.add_argument("--made-by", default="", metavar="TEXT", help="the command of the sweep")
     return parser
 
 

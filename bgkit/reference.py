@@ -61,7 +61,7 @@ def collect(sweeps: Iterable[str | Path], out: str | Path, command: str = "") ->
     """
     out = Path(out)
     found = {name: _read(out, name) for name in FILES}
-    known = set(found["index.parquet"]["run"]) if len(found["index.parquet"]) else set()
+    known = set(found["values.parquet"].get("run", ()))  # runs, and base's values
     for sweep in map(Path, sweeps):
         records = sweep_index.read_records(sweep)
         complete = {h: r for h, r in records.items() if r["state"] == "complete"}

@@ -123,9 +123,9 @@ def test_a_table_survives_the_round_trip(tmp_path_factory, drawn) -> None:
     assert json.loads((folder / "b.json").read_text())["made"] == "here"
 
 
-def test_a_missing_reference_says_how_to_make_it(monkeypatch, tmp_path) -> None:
-    monkeypatch.setattr(ablations, "reference_path", lambda: tmp_path / "main.json")
-    assert "`make reproduce` computes them" in refused()
+def test_a_missing_reference_says_what_to_do(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(ablations, "reference_path", lambda: tmp_path / "ablation")
+    assert "no shipped results" in refused() and "restore them" in refused()
 
 
 @pytest.mark.parametrize(

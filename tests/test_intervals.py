@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from bgkit.intervals import CONFIDENCE, Interval, bootstrap, over_seeds
+from bgkit.intervals import CONFIDENCE, Interval, bootstrap, crossed, over_seeds
 
 
 def one(values: object, **options: int) -> Interval:
@@ -212,3 +212,57 @@ def test_equal_seeds_have_no_width():
 
 def test_an_unknown_seed_gives_no_bounds():
     assert_unknown(over_seeds(np.array([0.1, np.nan, 0.3]), 0.0, 1.0))
+
+
+# --- Over seeds and prompts -------------------------------------------------------------------
+
+
+def test_one_seed_has_the_interval_over_its_prompts():
+    values = np.random.default_rng(0).random((1, 40, 2))
+    assert crossed(values) == bootstrap(values[0])
+
+
+def test_seeds_that_agree_leave_the_spread_over_prompts():
+    column = np.random.default_rng(1).random(60)
+    both = crossed(np.stack([column, column, column])[..., None], rates=False)[0]
+    alone = one(column)
+    assert both.mean == pytest.approx(alone.mean)
+    assert both.high - both.low == pytest.approx(alone.high - alone.low, rel=0.1)
+
+
+def test_crossed_covers_a_mean_over_seeds_and_prompts():
+    """Prompts, seeds and noise of like size; three seeds keep it below, but near, its promise."""
+    rng, found = np.random.default_rng(2), []
+    for draw in range(200):
+        prompts, seeds = rng.normal(0, 1, 30), rng.normal(0, 0.15, 6)
+        noise = rng.normal(0, 0.5, (6, 30))
+        values = prompts + seeds[:, None] + noise
+        found += crossed(values[..., None], resamples=300, seed=draw, rates=False)
+    assert 0.88 < covered(found, 0.0) < 0.99
+
+
+def test_seeds_that_differ_widen_the_interval():
+    column = np.random.default_rng(3).random(60)
+    apart = np.stack([column - 0.2, column, column + 0.2])[..., None]
+    low, high = crossed(apart, rates=False)[0][1:]
+    assert high - low > 2 * np.ptp(one(column)[1:])
+
+
+def test_a_rate_that_was_never_seen_keeps_the_bound_of_one_seeds_prompts():
+    assert crossed(np.zeros((3, 100, 1)))[0] == bootstrap(np.zeros(100))[0]
+
+
+@given(hnp.arrays(float, (3, 8, 2), elements=st.floats(0, 1)))
+@settings(max_examples=40, deadline=None)
+def test_crossed_intervals_hold_their_mean_and_stay_in_range(values):
+    for mean, low, high in crossed(values, resamples=200):
+        assert 0 <= low <= high <= 1
+        assert low - 0.35 <= mean <= high + 0.35
+
+
+def test_a_column_without_known_values_is_unknown_in_crossed_too():
+    values = np.full((2, 5, 2), np.nan)
+    values[..., 1] = 0.5
+    unknown, known = crossed(values, rates=False)
+    assert_unknown(unknown)
+    assert known == Interval(0.5, 0.5, 0.5)
