@@ -89,7 +89,7 @@ def over_threshold(rows: pd.DataFrame, metrics: Sequence[str] = LEVELS) -> go.Fi
     table = _rows(rows, ("tau",), metrics)
     fig = _grid(len(metrics), 2)
     for place, metric in enumerate(metrics):
-        _lines(fig, table[table["metric"] == metric], "tau", _cell(place, 2), place == 0)
+        _lines(fig, table[table["metric"] == metric], "tau", _cell(place, 2))
         heading(fig, f"<b>{plots.named(metric)}</b>", *_cell(place, 2))
     _finish(fig, metrics, "threshold tau", 2)
     notes = ["Bands: 95 % intervals. No response was sampled anew."]
@@ -114,7 +114,7 @@ def by_shift(rows: pd.DataFrame, metrics: Sequence[str] = LEVELS[:2]) -> go.Figu
             where = [known.index(shift) + aside for shift in one["shift"]]
             marks = _trace(one, name, where, looks[name])
             marks.update(mode="markers", error_y={**_error(one), "color": looks[name][0]})
-            fig.add_trace(marks.update(showlegend=place == 1), place, 1)
+            fig.add_trace(marks, place, 1)
         heading(fig, f"<b>{plots.named(metric)}</b>", place)
     fig.update_xaxes(tickvals=list(range(len(known))), range=[-0.5, len(known) - 0.5])
     fig.update_xaxes(ticktext=[plots.label(name) for name in known], showgrid=False)
@@ -133,7 +133,7 @@ def attack_curves(rows: pd.DataFrame) -> go.Figure:
     strategies = list(dict.fromkeys(table["strategy"]))
     fig = _grid(len(strategies), 2)
     for place, strategy in enumerate(strategies):
-        _lines(fig, table[table["strategy"] == strategy], "budget", _cell(place, 2), place == 0)
+        _lines(fig, table[table["strategy"] == strategy], "budget", _cell(place, 2))
         heading(fig, f"<b>{plots.label(strategy)}</b>", *_cell(place, 2))
     _finish(fig, ["attack_success"] * len(strategies), "queries per request, at most", 2)
     fig.update_yaxes(tickformat=".0%", matches="y")
@@ -183,9 +183,7 @@ def _trace(one: pd.DataFrame, name: str, x: Sequence[float], look: tuple[str, st
     return trace.update(marker=mark, line={"color": colour, "dash": dash, "width": 1.8})
 
 
-def _lines(
-    fig: go.Figure, table: pd.DataFrame, x: str, cell: tuple[int, int], legend: bool
-) -> None:
+def _lines(fig: go.Figure, table: pd.DataFrame, x: str, cell: tuple[int, int]) -> None:
     """A line over ``x`` with its band for each design, in one panel."""
     looks = _looks(list(dict.fromkeys(table["design"])))
     for name, one in table.groupby("design", sort=False):
@@ -202,7 +200,7 @@ def _lines(
         band.update(fill="toself", fillcolor=f"rgba({red},{green},{blue},0.15)")
         band.update(showlegend=False, hoverinfo="skip", legendgroup=name)
         line = _trace(one, name, one[x], looks[name]).update(mode="lines+markers")
-        fig.add_traces([band, line.update(showlegend=legend)], *([each] * 2 for each in cell))
+        fig.add_traces([band, line], *([each] * 2 for each in cell))
 
 
 def _grid(panels: int, columns: int) -> go.Figure:
@@ -216,7 +214,11 @@ def _cell(place: int, columns: int) -> tuple[int, int]:
 
 
 def _finish(fig: go.Figure, metrics: Sequence[str], across: str, columns: int) -> None:
-    """Formats of the panels' axes, and a title below each panel that has none beneath it."""
+    """Formats of the panels' axes, titles below the lowest, each design once in the legend."""
+    seen: set[str] = set()
+    for trace in fig.data:  # the first panel may lack a design
+        trace.showlegend = trace.hoverinfo != "skip" and trace.legendgroup not in seen
+        seen |= {trace.legendgroup} if trace.showlegend else set()
     for place, metric in enumerate(metrics):
         row, col = _cell(place, columns)
         form = ".1~%" if metric in plots.SHARES else ""
