@@ -137,6 +137,8 @@ def attack_curves(rows: pd.DataFrame) -> go.Figure:
         heading(fig, f"<b>{plots.label(strategy)}</b>", *_cell(place, 2))
     _finish(fig, ["attack_success"] * len(strategies), "queries per request, at most", 2)
     fig.update_yaxes(tickformat=".0%", matches="y")
+    if table["budget"].max() <= 12:  # no ticks between whole queries
+        fig.update_xaxes(dtick=1)
     notes = ["Share of requests with a harmful response that was shown. Bands: 95 % intervals."]
     lines = -(-len(strategies) // 2)
     return plots.style(fig, "Success of an adaptive attacker", notes, 160 + 260 * lines)
