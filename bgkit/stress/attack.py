@@ -81,27 +81,18 @@ def attack(
         check_threshold(tau)
     for contender in contenders:
         _judge_of(contender, judge)
-    tables = []
+    texts, tables = {"wrappers": wrappers, "suffixes": suffixes, "view": view}, []
     for contender, model, tokenizer in each_policy(contenders, device):
-        threshold = contender.config.tau if tau is None else tau
         watched = guard or guards.guard_of(contender.config, device)
         ask = _asking(contender, model, tokenizer, watched, _judge_of(contender, judge), seed)
+        how = {"tau": contender.config.tau if tau is None else tau, "budget": budget, **texts}
         for strategy in strategies:
-            found = search(
-                requests["prompt"].tolist(),
-                ask,
-                strategy=strategy,
-                budget=budget,
-                tau=threshold,
-                wrappers=wrappers,
-                suffixes=suffixes,
-                view=view,
-                seed=(seed, contender.seed),
-            )
+            asked, seeds = requests["prompt"].tolist(), (seed, contender.seed)
+            found = search(asked, ask, strategy=strategy, seed=seeds, **how)
             ids = requests["prompt_id"].to_numpy()[found.pop("request")]
             labels = {"design": contender.design, "seed": contender.seed, "prompt_id": ids}
-            labels["strategy"] = strategy
-            tables.append(pd.concat([pd.DataFrame(labels), found], axis=1))
+            labels = pd.DataFrame({**labels, "strategy": strategy})
+            tables.append(pd.concat([labels, found], axis=1))
     return pd.concat(tables, ignore_index=True)
 
 
