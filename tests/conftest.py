@@ -41,6 +41,16 @@ def small_run(tmp_path_factory):
     return training.train(runs.make_config(SMALL), folder, device="cpu", threads=1)
 
 
+@pytest.fixture(scope="session")
+def weak_run(tmp_path_factory):
+    """A finished run like ``small_run``, trained with another guard and for two steps."""
+    from bgkit import runs, training
+
+    folder = tmp_path_factory.mktemp("runs") / "weak"
+    short = {"steps": 2, "guard": "weak", "eval_every": 0}
+    return training.train(runs.make_config({**SMALL, **short}), folder, device="cpu", threads=1)
+
+
 @pytest.fixture
 def bgkit_command() -> Callable[..., subprocess.CompletedProcess]:
     """Run ``python -m bgkit`` in a process of its own."""

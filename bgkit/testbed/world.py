@@ -5,7 +5,7 @@ request, covert purposes behind a harmless one); ``jailbreak`` (a forbidden item
 families of wrappers); ``long_context`` (any of these buried in gossip that mentions hazards and at
 times holds an injected jailbreak). A prompt's combination of item, effect and wrapper belongs to
 exactly one of the splits ``train``, ``validation`` and ``test``; the split ``shift`` uses items and
-jailbreak families that no other split asks about.
+jailbreak families that no other split asks about (``unseen`` asks for one of both alone).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import functools
 import hashlib
 import math
 import random
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from bgkit.testbed import lexicon as lex
@@ -23,6 +24,7 @@ KINDS = ("benign", "ambiguous", "jailbreak", "long_context")
 GRADES = tuple("12345")  # what the judge writes
 SPLITS = ("train", "validation", "test", "shift")
 AMBIGUITIES = ("dual_use", "alarming_words", "covert_purpose")
+UNSEEN = ("items", "families")  # what the split shift asks about and no other split does
 TRAIN_LENGTH = (170, 235)  # words of a long context; 200 to 300 tokens with the question and chat
 TEST_LENGTH = (170, 900)
 
@@ -71,10 +73,10 @@ def _with_context(
     return Prompt(" ".join(sentences).strip(), kind, item, effect, f"{name}/{number}/{context}")
 
 
-def _short(rng: random.Random, kind: str, shift: bool) -> Prompt:
-    effect = rng.choice(lex.EFFECTS)
-    benign = lex.UNSEEN_BENIGN_ITEMS if shift else lex.BENIGN_ITEMS
-    dual = lex.UNSEEN_AMBIGUOUS_ITEMS if shift else lex.AMBIGUOUS_ITEMS
+def _short(rng: random.Random, kind: str, unseen: Collection[str]) -> Prompt:
+    effect, new_items = rng.choice(lex.EFFECTS), "items" in unseen
+    benign = lex.UNSEEN_BENIGN_ITEMS if new_items else lex.BENIGN_ITEMS
+    dual = lex.UNSEEN_AMBIGUOUS_ITEMS if new_items else lex.AMBIGUOUS_ITEMS
     if kind == "benign":
         return _with_context(rng, "plain", lex.PLAIN_CONTEXTS, benign, effect)
     if kind == "ambiguous":
@@ -85,10 +87,10 @@ def _short(rng: random.Random, kind: str, shift: bool) -> Prompt:
             "covert_purpose": (lex.COVERT_CONTEXTS, benign + dual),
         }[ambiguity]
         return _with_context(rng, ambiguity, contexts, items, effect)
-    families = lex.UNSEEN_JAILBREAK_FAMILIES if shift else lex.JAILBREAK_FAMILIES
+    families = lex.UNSEEN_JAILBREAK_FAMILIES if "families" in unseen else lex.JAILBREAK_FAMILIES
     family = rng.choice(sorted(families))
     wrapper = rng.randrange(len(families[family]))
-    item = rng.choice(lex.UNSEEN_FORBIDDEN_ITEMS if shift else lex.FORBIDDEN_ITEMS)
+    item = rng.choice(lex.UNSEEN_FORBIDDEN_ITEMS if new_items else lex.FORBIDDEN_ITEMS)
     question, number = _question(rng, item, effect)
     text = families[family][wrapper].format(question=question)
     return Prompt(text, kind, item, effect, f"{family}/{number}/{wrapper}")
@@ -130,21 +132,29 @@ def bury(rng: random.Random, inner: Prompt, words: int) -> Prompt:
 
 
 def sample_prompt(
-    rng: random.Random, kind: str, split: str = "train", length: tuple[int, int] | None = None
+    rng: random.Random,
+    kind: str,
+    split: str = "train",
+    length: tuple[int, int] | None = None,
+    unseen: Collection[str] | None = None,
 ) -> Prompt:
     """Draw one prompt of a kind whose combination belongs to ``split``.
 
     ``length`` bounds the words of a long context (default: :data:`TRAIN_LENGTH`, for ``test`` and
-    ``shift`` :data:`TEST_LENGTH`).
+    ``shift`` :data:`TEST_LENGTH`). ``unseen`` names which of :data:`UNSEEN` are those that are kept
+    for the split ``shift`` (default: both in ``shift``, none elsewhere).
 
     >>> sample_prompt(random.Random(0), "benign").kind
     'benign'
+    >>> sample_prompt(random.Random(0), "benign", "test", unseen=["items"]).item
+    'garland'
     """
+    unseen = (UNSEEN if split == "shift" else ()) if unseen is None else unseen
     while True:
         inner_kind = kind
         if kind == "long_context":
             inner_kind = rng.choices(KINDS[:3], (0.4, 0.4, 0.2))[0]
-        prompt = _short(rng, inner_kind, shift=split == "shift")
+        prompt = _short(rng, inner_kind, unseen)
         if split == "shift" or split_of(prompt.item, prompt.effect, prompt.wrapper) == split:
             break
     if kind == "long_context":

@@ -1,0 +1,155 @@
+"""Prompts unlike those of training: one axis at a time, and nothing else changed."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bgkit.errors import BgkitError
+from bgkit.stress import contenders, distribution_shift
+from bgkit.stress.distribution_shift import SHIFTS, joined, responses, shifted_prompts
+from bgkit.testbed import lexicon as lex
+from bgkit.testbed import oracle, world
+
+#: sha256 (16 digits) of 40 prompts of each split, taken before ``unseen`` was there.
+DRAWS = {
+    "train": "780d23365556c833",
+    "validation": "221ff3014c6f6e39",
+    "test": "9f040689e5481193",
+    "shift": "8eb161b11fde9fd1",
+}
+UNSEEN_ITEMS = {
+    *(lex.UNSEEN_BENIGN_ITEMS + lex.UNSEEN_AMBIGUOUS_ITEMS),
+    *lex.UNSEEN_FORBIDDEN_ITEMS,
+}
+
+
+def templates(families: dict[str, tuple[str, ...]]) -> list[str]:
+    return [text.replace(" {question}", "") for texts in families.values() for text in texts]
+
+
+def is_of(families: dict[str, tuple[str, ...]], prompt: str) -> bool:
+    return any(text in prompt for text in templates(families))
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    return shifted_prompts(90, seed=3)
+
+
+@pytest.mark.parametrize("split", world.SPLITS)
+def test_what_seeds_and_splits_drew_before_they_draw_now(split: str) -> None:
+    rng = random.Random(f"draws/{split}")
+    drawn = [world.sample_prompt(rng, world.KINDS[i % 4], split).text for i in range(40)]
+    assert hashlib.sha256("\n".join(drawn).encode()).hexdigest()[:16] == DRAWS[split]
+
+
+@given(st.integers(0, 2**32), st.sampled_from(world.KINDS[:3]))
+@settings(max_examples=50)
+def test_both_unseen_is_the_shift_and_none_the_test(seed: int, kind: str) -> None:
+    def draw(split: str, unseen=None) -> world.Prompt:
+        return world.sample_prompt(random.Random(seed), kind, split, unseen=unseen)
+
+    assert draw("shift") == draw("shift", world.UNSEEN)
+    assert draw("test") == draw("test", ())
+
+
+def test_every_shift_changes_what_it_says_and_nothing_else(table: pd.DataFrame) -> None:
+    for name, rows in table.groupby("shift"):
+        shift = SHIFTS[name]
+        items = {oracle.parse_request(prompt).item for prompt in rows["prompt"]}
+        new = "items" in shift.unseen
+        assert items <= UNSEEN_ITEMS if new else not items & UNSEEN_ITEMS, name
+        jailbreaks = rows.loc[rows["kind"] == "jailbreak", "prompt"]
+        unseen = "families" in shift.unseen
+        assert all(is_of(lex.UNSEEN_JAILBREAK_FAMILIES, p) == unseen for p in jailbreaks), name
+        assert all(is_of(lex.JAILBREAK_FAMILIES, p) != unseen for p in jailbreaks), name
+        assert all(rows["prompt"].str.contains(lex.LONG_MARKER) == bool(shift.words)), name
+
+
+def test_long_contexts_bury_the_requests_of_test_in_their_range_of_words(table) -> None:
+    parts = dict(iter(table.groupby("shift")))
+    asked = parts["test"]["prompt"].tolist()
+    for name, shift in SHIFTS.items():
+        if shift.words:
+            texts = parts[name]["prompt"].tolist()
+            assert all(
+                f"{lex.LONG_MARKER} {request}" in text
+                for text, request in zip(texts, asked, strict=True)
+            )
+            low, high = shift.words
+            lengths = [len(text.split()) for text in texts]
+            longest = 70  # a last sentence, an injection and the marker go over the draw
+            assert low <= min(lengths) and max(lengths) <= high + longest, name
+
+
+def test_unseen_jailbreaks_leave_the_other_kinds_as_in_test(table: pd.DataFrame) -> None:
+    one, other = (
+        table[(table["shift"] == name) & (table["kind"] != "jailbreak")]["prompt"].tolist()
+        for name in ("test", "unseen jailbreaks")
+    )
+    assert one == other and len(one) == 60
+
+
+def test_kinds_are_balanced_told_truly_and_the_same_for_a_seed(table: pd.DataFrame) -> None:
+    assert set(table.groupby(["shift", "kind"]).size()) == {30}
+    assert (table["harmful_request"] == (table["kind"] == "jailbreak")).all()
+    assert table["prompt_id"].is_unique
+    assert table["shift"].drop_duplicates().tolist() == list(SHIFTS)
+    pd.testing.assert_frame_equal(shifted_prompts(90, seed=3), table)
+    assert shifted_prompts(90, seed=4)["prompt"].tolist() != table["prompt"].tolist()
+
+
+def test_a_shift_does_not_depend_on_the_others_or_on_the_number(table: pd.DataFrame) -> None:
+    few = shifted_prompts(6, seed=3, shifts=["300-600 words"])
+    whole = table[table["shift"] == "300-600 words"].head(6).reset_index(drop=True)
+    pd.testing.assert_frame_equal(few, whole)
+
+
+def test_any_prompt_tables_by_name() -> None:
+    one = pd.DataFrame({"prompt_id": ["a"], "kind": ["x"], "prompt": ["hello"]})
+    two = one.assign(prompt="bye", harmful_request=True)
+    both = joined({"mine": one, "yours": two})
+    assert both["shift"].tolist() == ["mine", "yours"]
+    assert both["prompt"].tolist() == ["hello", "bye"] and both.index.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: shifted_prompts(0), "must be at least 1, not 0"),
+        (lambda: shifted_prompts(3, shifts=["hotter"]), "no shift 'hotter'; choose from test,"),
+        (lambda: shifted_prompts(3, shifts=[]), "no shift ''; choose from"),
+        (lambda: shifted_prompts(3, kinds=["long_context"]), "no kind of request 'long_context'"),
+        (lambda: joined({}), "at least one prompt table by name"),
+        (
+            lambda: joined({"x": pd.DataFrame({"prompt": ["a"]})}),
+            "'x' lacks the column.* prompt_id, kind;",
+        ),
+        (lambda: joined({"x": shifted_prompts(1).iloc[:0]}), "'x' has no rows"),
+        (lambda: responses([], pd.DataFrame({"prompt": ["a"]})), "no column 'shift'"),
+    ],
+)
+def test_bad_input_is_told_in_a_sentence(call, words: str) -> None:
+    with pytest.raises(BgkitError, match=words):
+        call()
+
+
+def test_two_runs_answer_the_same_shifted_prompts(small_run, weak_run) -> None:
+    found = contenders.contenders_of([small_run, weak_run])
+    table = shifted_prompts(6, shifts=["test", "unseen both", "300-600 words"])
+    samples = distribution_shift.responses(found, table, device="cpu")
+    assert samples.groupby(["design", "shift"]).size().eq(6).all()
+    for _, rows in samples.groupby(["design", "seed"]):
+        assert rows["prompt"].tolist() == table["prompt"].tolist()
+    truth = [oracle.grade(row.prompt, row.response).harm for row in samples.itertuples()]
+    np.testing.assert_allclose(samples["harm"], truth)
+    means = contenders.summary(samples, ["design", "shift"], ["system_harm", "filter_rate"])
+    assert means.groupby("metric").size().eq(9).all() and (means["n"] == 6).all()
+    assert means["mean"].between(0, 1).all()
