@@ -130,10 +130,10 @@ def crossed(
     """Intervals of the column means of ``values`` (seeds, prompts, k), by resampling both levels.
 
     Every training seed met the same prompts, so seeds and prompts are crossed: a draw takes seeds
-    with replacement, and prompts with replacement, the same ones for all seeds ("pigeonhole"
-    bootstrap, Owen 2007, arXiv 0712.1111). Of S seeds the plain bootstrap shows a variance between
-    seeds that is too small by (S - 1) / S; the draws' deviations between seeds are widened by
-    the root of S / (S - 1) for it (Rao and Wu 1988). With one seed only prompts are resampled, as
+    with replacement, and prompts with replacement, the same ones for all seeds (Owen 2007, "The
+    pigeonhole bootstrap", Annals of Applied Statistics 1(2)). Of S seeds the plain bootstrap shows
+    a variance between seeds that is too small by (S - 1) / S; the draws' deviations between seeds
+    are widened by the root of S / (S - 1) for it (Rao and Wu 1988). With one seed only prompts are resampled, as
     in :func:`bootstrap`, whose NaN and ``rates`` hold here, too. Ends are percentiles, those of
     rates cut to [0, 1].
 
