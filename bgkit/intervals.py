@@ -133,9 +133,9 @@ def crossed(
     with replacement, and prompts with replacement, the same ones for all seeds (Owen 2007, "The
     pigeonhole bootstrap", Annals of Applied Statistics 1(2)). Of S seeds the plain bootstrap shows
     a variance between seeds that is too small by (S - 1) / S; the draws' deviations between seeds
-    are widened by the root of S / (S - 1) for it (Rao and Wu 1988). With one seed only prompts are resampled, as
-    in :func:`bootstrap`, whose NaN and ``rates`` hold here, too. Ends are percentiles, those of
-    rates cut to [0, 1].
+    are widened by the root of S / (S - 1) for it (Rao and Wu 1988). With one seed only prompts are
+    resampled, as in :func:`bootstrap`, whose NaN and ``rates`` hold here, too. Ends are
+    percentiles, those of rates cut to [0, 1].
 
     >>> crossed(np.array([[[0.1], [0.3]], [[0.3], [0.5]]]), rates=False)
     [Interval(mean=0.3, low=0.05..., high=0.54...)]
