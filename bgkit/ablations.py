@@ -339,10 +339,10 @@ def at_defaults(table: pd.DataFrame, free: Iterable[str] = ()) -> pd.DataFrame:
     """The rows whose settings are a training's defaults, but for the columns in ``free``.
 
     Settings are the columns that :class:`bgkit.runs.TrainConfig` has a default for (``tau``,
-    ``scale``, ``utility``, ``guard``, ``margin_weight``, ...); of those that then have one value,
-    the ones beyond :data:`AXES` are left out. So one setting at a time can be looked at where a
-    table varies several. Raises BgkitError for an unknown column in ``free``, and if nothing is
-    left.
+    ``scale``, ``utility``, ``guard``, ``margin_weight``, ...), except design and seed. One that has
+    several values is held at its default, or at the value of most rows where no row has that; then
+    it has one, and is left out unless it is among :data:`AXES`. So one setting at a time can be
+    looked at where a table varies several. Raises BgkitError for an unknown column in ``free``.
 
     >>> rows = pd.DataFrame({"beta": [0.03, 0.1, 0.03], "tau": [0.5, 0.5, 0.3], "metric": "kl"})
     >>> at_defaults(rows, free=["beta"])
@@ -354,13 +354,12 @@ def at_defaults(table: pd.DataFrame, free: Iterable[str] = ()) -> pd.DataFrame:
     for column in free:
         values_of(table, column)
     defaults = {LABELLED.get(key, key): value for key, value in vars(runs.TrainConfig()).items()}
-    given = [column for column in table if column in defaults]
-    for column in given:
-        if column not in (*free, "design", "seed"):
-            table = table[table[column] == defaults[column]]
-    if table.empty:
-        raise BgkitError("The table has no rows at a training's defaults; choose columns to free.")
-    extra = [column for column in given if column not in (*AXES, *free)]
+    held = [c for c in table if c in defaults and c not in (*free, "design", "seed")]
+    for column in held:
+        known = table[column]
+        value = defaults[column] if (known == defaults[column]).any() else known.mode().iloc[0]
+        table = table[known == value]
+    extra = [column for column in held if column not in AXES]
     return table.drop(columns=extra).reset_index(drop=True)
 
 

@@ -161,6 +161,11 @@ def _about(out: Path, index: pd.DataFrame, command: str) -> dict:
 # --- Reading ---------------------------------------------------------------------------------
 
 
+def is_collection(folder: str | Path) -> bool:
+    """Whether a folder holds a collection."""
+    return all((Path(folder) / name).is_file() for name in (*FILES, "table.parquet"))
+
+
 def load(folder: str | Path | None = None) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Index, values and curves of a collection (by default the shipped one).
 
