@@ -27,7 +27,7 @@ DRIFT = {
     "gibberish": "gibberish",
     "length": "length (tokens)",
 }
-BEST, FAINT = "rgba(0,143,102,0.45)", "rgba(128,128,128,0.06)"
+BEST, FAINT = "rgba(0,143,102,0.3)", "rgba(128,128,128,0.06)"
 OTHERS = ("#0072B2", "#D55E00", "#008F66", "#9B4FC4", "#DD9500", "#80603C")
 
 
@@ -67,19 +67,30 @@ def drift(rows: pd.DataFrame) -> go.Figure:
         plots.heading(fig, DRIFT[metric], **at)
         form = ".1%" if metric == "gibberish" else ".3f"
         fig.update_yaxes(tickformat=".0%" if metric == "gibberish" else "", **at)
-        for number, ((design, seed), part) in enumerate(_lines(rows, metric)):
-            colour, symbol, dash = plots.look(design)
+        found = list(_lines(rows, metric))
+        fig.add_traces(
+            [_band(part, plots.look(name)[0]) for (name, _), part in found],
+            rows=at["row"],
+            cols=at["col"],
+        )
+        for (design, seed), part in found:
+            line = _line(design, seed, part, form)
             first = _is_first(rows, design, seed) and place == 0
-            fig.add_trace(_band(part, colour), **at)
-            steps = [f"seed {seed}, step {step:g}<br>" for step in part["step"]]
-            told = [step + text for step, text in zip(steps, _told(part, form), strict=True)]
-            more = {"line": {"color": colour, "dash": dash, "width": 2}, "mode": "lines+markers"}
-            more |= {"marker": {"color": colour, "symbol": symbol, "size": 7}, "meta": number}
-            line = plots._dots(design, told, x=part["step"], y=part["mean"], **more)
             fig.add_trace(line.update(showlegend=first), **at)
-    fig.update_xaxes(title_text="training step", row=lines)
+        if place >= len(shown) - 2:
+            fig.update_xaxes(title_text="training step", **at)
     note = "Bands: 95 % intervals over prompts; changes are against the first window, not base."
     return plots.style(fig, "Learned utility and the truth over training", [note], 180 * lines + 90)
+
+
+def _line(design: str, seed: int, part: pd.DataFrame, form: str) -> go.Scatter:
+    """The means of one run's windows."""
+    colour, symbol, dash = plots.look(design)
+    steps = [f"seed {seed}, step {step:g}<br>" for step in part["step"]]
+    told = [step + text for step, text in zip(steps, _told(part, form), strict=True)]
+    more = {"line": {"color": colour, "dash": dash, "width": 2}, "mode": "lines+markers"}
+    more |= {"marker": {"color": colour, "symbol": symbol, "size": 7}}
+    return plots._dots(design, told, x=part["step"], y=part["mean"], **more)
 
 
 def _lines(rows: pd.DataFrame, metric: str):
@@ -120,6 +131,7 @@ def with_and_without_calibration(
             dots = go.Scatter(x=part["mean"], y=[plots.label(one) for one in part["design"]])
             dots.update(mode="markers", marker={"color": colour, "symbol": symbol, "size": 9})
             dots.update(error_x=plots._error(part), hovertext=told, hoverinfo="text")
+            dots.update(orientation="h", offsetgroup=name, alignmentgroup="guards")
             dots.update(name=f"behind {plots.label(name)}", legendgroup=name)
             fig.add_trace(dots.update(showlegend=col == 1), 1, col)
     count = rows["design"].nunique()
@@ -198,6 +210,7 @@ def scorecard(card: Scorecard) -> go.Figure:
             told[place][col] = f"<b>{plots.label(row.design)}</b>, {plots.label(test)}<br>{text}"
             star = (" ★" if decided[test] else " ☆") if row.winner else ""
             number = "–" if np.isnan(row.mean) else f"{row.mean:.3f}{star}"
+            number = f"<b>{number}</b>" if row.winner else number
             where = {"x": plots.label(test), "y": plots.label(row.design), "showarrow": False}
             fig.add_annotation(text=number, **where)
     names = [plots.label(name) for name in designs]

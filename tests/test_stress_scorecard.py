@@ -146,4 +146,4 @@ def test_a_scorecard_of_a_real_run(small_run) -> None:
     assert set(readable(card).columns) >= {"base", "boundary", "winner"}
     fig = plots.scorecard(card)
     assert list(fig.data[0].y) == ["base", "boundary"]
-    assert sum(text.text.endswith(("★", "☆")) for text in fig.layout.annotations) == 2
+    assert sum(text.text.endswith(("★</b>", "☆</b>")) for text in fig.layout.annotations) == 2

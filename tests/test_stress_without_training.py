@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as hnp
 from bgkit import plots_stress_training as plots
 from bgkit import policies, prompts, runs
 from bgkit.errors import BgkitError
+from bgkit.stress import rejection
 from bgkit.stress.contenders import contenders_of, respond, stored, summary
 from bgkit.stress.rejection import Settings, keep_best, rejection_fine_tuning
 from bgkit.stress.without_training import best_of_n, choose, costs, generated_tokens, run_reward
@@ -124,7 +125,17 @@ def test_rejection_fine_tuning_keeps_to_its_budget_and_learns_what_it_kept(fine_
     assert result["seconds"] > 0 and result["peak_memory"] > 100
 
 
-def test_the_fine_tuned_policy_likes_the_kept_answers_better_than_base(small_run, tmp_path) -> None:
+def test_the_fine_tuned_policy_likes_the_kept_answers_better_than_base(
+    small_run, tmp_path, monkeypatch
+) -> None:
+    data = []
+
+    class Spy(rejection.QuietTrainer):
+        def __init__(self, **arguments) -> None:
+            data.extend(arguments["train_dataset"])
+            super().__init__(**arguments)
+
+    monkeypatch.setattr(rejection, "QuietTrainer", Spy)
     learned = Settings(learning_rate=5e-3, epochs=6)
     config = replace(small_run.config, test_prompts=4)
     run = rejection_fine_tuning(
@@ -134,6 +145,10 @@ def test_the_fine_tuned_policy_likes_the_kept_answers_better_than_base(small_run
     model, tokenizer = policies.load_policy("tiny", run.adapter, device="cpu")
     ids = tokenizer(kept["response"].tolist(), add_special_tokens=False)["input_ids"]
     asked = policies._prompt_ids(tokenizer, kept["prompt"].tolist())
+    for row, prompt in zip(data, asked, strict=True):  # prompts are masked, answers are whole
+        said = row["input_ids"][len(prompt) :]
+        assert row["input_ids"][: len(prompt)] == prompt and said
+        assert row["labels"] == [-100] * len(prompt) + said
     texts = policies.Completions(kept["response"].tolist(), asked, ids)
     ours = policies.log_probabilities(model, texts)
     with model.disable_adapter():
@@ -151,7 +166,8 @@ def test_it_is_a_contender_beside_grpo_and_complete_folders_are_reused(
     assert samples.groupby("design").size().eq(16).all()
     assert (respond(contenders[2:], table, device="cpu")["design"] == name).all()
     before = (fine_tuned.folder / "result.json").stat().st_mtime_ns
-    rejection_fine_tuning(small_run.config, fine_tuned.folder, tokens=1, device="cpu")
+    same = {"tokens": 1200, "settings": Settings(epochs=1)}
+    rejection_fine_tuning(small_run.config, fine_tuned.folder, **same, device="cpu")
     assert (fine_tuned.folder / "result.json").stat().st_mtime_ns == before
 
 
@@ -185,8 +201,9 @@ def test_bad_input_is_one_sentence(small_run, fine_tuned, table, tmp_path: Path)
     config = small_run.config
     with pytest.raises(BgkitError, match="Say how many tokens"):
         rejection_fine_tuning(config, tmp_path / "a")
-    with pytest.raises(BgkitError, match="belongs to another method"):
-        rejection_fine_tuning(config, small_run.folder, tokens=100)
+    for folder in (small_run.folder, fine_tuned.folder):
+        with pytest.raises(BgkitError, match="another method, budget or settings"):
+            rejection_fine_tuning(config, folder, tokens=100)
     with pytest.raises(BgkitError, match="budget of 3 tokens does not suffice"):
         rejection_fine_tuning(config, tmp_path / "b", tokens=3, device="cpu")
     with pytest.raises(BgkitError, match="None of 4 samples of tiny passes the guard far"):

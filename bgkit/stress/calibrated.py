@@ -115,8 +115,10 @@ def train_pair(
     The fit is kept in ``folder/temperature.json``, the runs in ``folder/as_it_is`` and
     ``folder/scaled``: what is complete is reused, a run that was stopped goes on. The table is that
     of :func:`behind` with the guard as it is and the guard ``reference``. ``n`` and ``judge`` are
-    those of :func:`fit_temperature`. Raises BgkitError if the config has a guard's temperature of
-    its own, or if the folder has the fit of another config.
+    those of :func:`fit_temperature`. Guards that differ in temperature only, such as the testbed's
+    ``overconfident`` and ``default``, give the same verdicts at a threshold of 0.5; there a
+    ``reference`` with another ranking tells more. Raises BgkitError if the config has a guard's
+    temperature of its own, or if the folder has the fit of another config.
     """
     if config.guard_temperature != 1.0:
         raise BgkitError(

@@ -93,48 +93,55 @@ def rejection_fine_tuning(
 ) -> runs.Run:
     """Fine-tune the base policy on its own best answers; returns a run folder like GRPO's.
 
-    The training prompts of the config are answered ``num_generations`` times each, in their order
-    and over again, until the next prompt would exceed ``tokens`` generated tokens (0: those of the
-    GRPO run ``like``). Kept answers are those of :func:`keep_best` by the config's reward;
-    the loss is that of their own sampled tokens, the prompts are masked. The folder holds what a
-    run's does: ``completions.parquet`` has the samples (with ``kept``; step is the pass over the
-    prompts), ``result.json`` also settings, tokens, samples, kept, seconds (sampling and
-    fine-tuning) and peak_memory. :mod:`bgkit.stress.contenders` loads it like any run. A complete
-    folder is returned as it is; an unfinished one starts again.
+    The config's training prompts are answered ``num_generations`` times each, in their order and
+    over again, until the next prompt would exceed ``tokens`` generated tokens (0: those of the GRPO
+    run ``like``). :func:`keep_best` chooses by the config's reward; the loss is that of the kept
+    answers' own tokens, prompts are masked. ``completions.parquet`` has the samples (``kept``;
+    ``step`` is the pass over the prompts), ``result.json`` also asked, tokens, samples, kept,
+    seconds (sampling and fine-tuning) and peak_memory. :mod:`bgkit.stress.contenders` loads the
+    folder like any run's. A complete one is returned as it is, an unfinished one starts again.
 
     Raises BgkitError without a budget, for a budget below one prompt's samples, if no sample can be
-    kept, and if the folder holds something else.
+    kept, and for a folder of anything else.
     """
-    settings = settings or Settings()
-    if found := _found(config, Path(folder)):
-        return found
     if not tokens and like is None:
         raise BgkitError("Say how many tokens may be generated, or give the run to be compared.")
-    budget = tokens or generated_tokens(like)
+    settings = settings or Settings()
+    asked = {"tokens": tokens or generated_tokens(like), "most_risk": most_risk, **vars(settings)}
+    run = _opened(config, Path(folder), asked)
+    if run.complete:
+        return run
     devices.pin_threads(threads)
     place = str(devices.pick_device(device))
     guard = guard or guards.guard_of(config, place)
     utility = utility or utilities.utility_of(config, place)
     model, tokenizer = policies.load_policy(config.policy, None, place, config.precision)
-    run = _opened(config, Path(folder))
     base = training.measure_base(run, model, tokenizer, guard, utility)
     started = time.time()
-    samples, rows = _scored(run, model, tokenizer, budget, guard, utility)
+    samples, rows = _scored(run, model, tokenizer, asked["tokens"], guard, utility)
     kept = _kept(samples, config, most_risk)
     run.record_completions(0, samples.assign(kept=np.isin(np.arange(len(samples)), kept)))
     policy = _fine_tune(run, model, tokenizer, [rows[i] for i in kept], settings)
     told = {"tokens": int(samples["length"].sum()), "samples": len(samples), "kept": len(kept)}
-    told |= {"settings": vars(settings), "seconds": round(time.time() - started, 1)}
-    told |= {"peak_memory": devices.peak_memory(), "base": base}
+    told |= {"seconds": round(time.time() - started, 1), "base": base}
+    told |= {"peak_memory": devices.peak_memory(), "asked": asked}
     run.finish({**told, **evaluation.evaluate_run(run, policy, tokenizer, guard, utility)})
     return run
 
 
-def _opened(config: runs.TrainConfig, folder: Path) -> runs.Run:
-    """The folder with its config, which names the method, and the manifests of its prompts."""
+def _opened(config: runs.TrainConfig, folder: Path, asked: dict) -> runs.Run:
+    """The folder with config, method and what was asked, and the manifests of its prompts."""
+    found = runs.find_run(folder, config)
+    stored = found.read_json("config.json") if found else {METHOD: NAME, "asked": asked}
+    if (stored.get(METHOD), stored.get("asked")) != (NAME, asked):
+        raise BgkitError(
+            f"The run folder {folder} belongs to another method, budget or settings with the same "
+            "config; choose another folder, or delete it."
+        )
     chosen = prompts.manifests(config.prompts, training_prompts.asked(config))
     environment = {"versions": devices.versions(), "machine": devices.machine()}
-    run = runs.open_run(folder, config, {METHOD: NAME, "git": runs.git_revision(), **environment})
+    environment |= {METHOD: NAME, "asked": asked, "git": runs.git_revision()}
+    run = runs.open_run(folder, config, environment)
     prompts.keep_manifests(run.folder / "prompts.json", chosen)
     return run
 
@@ -148,17 +155,6 @@ def _kept(samples: pd.DataFrame, config: runs.TrainConfig, most_risk: float) -> 
             "boundary; raise the budget or 'most_risk'."
         )
     return kept
-
-
-def _found(config: runs.TrainConfig, folder: Path) -> runs.Run | None:
-    """A complete run of this method and config in the folder, if there is one."""
-    found = runs.find_run(folder, config)
-    if found and found.read_json("config.json").get(METHOD) != NAME:
-        raise BgkitError(
-            f"The run folder {folder} belongs to another method of the same config; choose "
-            "another folder."
-        )
-    return found if found and found.complete else None
 
 
 def _scored(

@@ -124,8 +124,9 @@ def drift(
 ) -> pd.DataFrame:
     """What training did to utility, truth, form and length: one row per run, window and metric.
 
-    ``folders`` are complete runs, ``window`` the number of steps that are taken together, ``judge``
-    as in :func:`graded_completions`. Columns: design, seed, and those of :func:`over_windows`.
+    ``folders`` are complete GRPO runs, ``window`` the number of steps that are taken together,
+    ``judge`` as in :func:`graded_completions`. Columns: design, seed, and those of
+    :func:`over_windows`.
     """
     tables = []
     for contender in contenders_of(folders):
