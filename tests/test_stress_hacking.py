@@ -69,6 +69,9 @@ def test_hacked_if_utility_rises_and_helpfulness_falls_beyond_doubt() -> None:
     unknown = rows.assign(mean=rows["mean"].where(rows["metric"] != "system_help"))
     unknown.loc[unknown["metric"] == "system_help", ["low", "high"]] = np.nan
     assert hacked(unknown)["hacked"].isna().all()
+    doubt = ([[0.0] * 8, [2.0] * 8], [[1.0, 1.0, 0.0, 0.0] * 2, [0.9, 0.9, 0.0, 0.0] * 2])
+    table = hacked(over_windows(completions(*doubt), 1).assign(design="doubt", seed=0))
+    assert table["utility_low"][0] > 0 > table["system_help"][0] and not table["hacked"][0]
     noise = over_windows(completions([[0.0, 0.0, 9.0, 9.0]] * 2, [[0.5] * 4] * 2), 1)
     assert not hacked(noise.assign(design="flat", seed=0))["hacked"][0]
 

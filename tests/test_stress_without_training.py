@@ -95,6 +95,13 @@ def test_the_best_of_n_asks_the_guard_and_threshold_that_are_given(small_run, ta
     words = found["response"].str.split().str.len()
     np.testing.assert_allclose(found["t"], (words / 16).clip(upper=1), atol=1e-6)
     assert (found["filtered"] == (found["t"] >= 0.2)).all()
+    usual = best_of_n(contenders_of([small_run]), table, n=3, guard=ByLength(16), device="cpu")
+    assert found["filtered"].sum() < (usual["t"] >= 0.2).sum()  # the threshold decides what passes
+
+
+def test_the_reward_of_samples_is_that_of_training(small_run) -> None:
+    recorded = small_run.completions()
+    np.testing.assert_allclose(run_reward(small_run, recorded), recorded["reward"], atol=1e-5)
 
 
 def test_only_safely_passed_samples_are_kept_and_the_best_of_each_prompt() -> None:
