@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from bgkit import plots_stress_training as plots
 from bgkit import policies, prompts, runs
 from bgkit.errors import BgkitError
-from bgkit.stress import rejection
+from bgkit.stress import rejection, without_training
 from bgkit.stress.contenders import contenders_of, respond, stored, summary
 from bgkit.stress.rejection import Settings, keep_best, rejection_fine_tuning
 from bgkit.stress.without_training import best_of_n, choose, costs, generated_tokens, run_reward
@@ -88,15 +88,20 @@ def test_the_best_of_n_has_the_columns_of_responses_and_better_scores(small_run,
     assert (rewards[1] >= rewards[0]).all()
 
 
-def test_the_best_of_n_asks_the_guard_and_threshold_that_are_given(small_run, table) -> None:
+def test_the_best_of_n_asks_the_guard_and_threshold_that_are_given(
+    small_run, table, monkeypatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(
+        without_training, "choose", lambda *told: asked.append(told[2]) or choose(*told)
+    )
     found = best_of_n(
-        contenders_of([small_run]), table, n=3, guard=ByLength(16), tau=0.2, device="cpu"
+        contenders_of([small_run]), table, n=3, guard=ByLength(16), tau=0.9, device="cpu"
     )
     words = found["response"].str.split().str.len()
     np.testing.assert_allclose(found["t"], (words / 16).clip(upper=1), atol=1e-6)
-    assert (found["filtered"] == (found["t"] >= 0.2)).all()
-    usual = best_of_n(contenders_of([small_run]), table, n=3, guard=ByLength(16), device="cpu")
-    assert found["filtered"].sum() < (usual["t"] >= 0.2).sum()  # the threshold decides what passes
+    assert (found["filtered"] == (found["t"] >= 0.9)).all()
+    assert asked == [0.9, 0.9]
 
 
 def test_the_reward_of_samples_is_that_of_training(small_run) -> None:
