@@ -107,3 +107,20 @@ def _processor() -> str:
     except OSError:
         pass
     return platform.processor() or "unknown"
+
+
+def peak_memory() -> float:
+    """The most memory in use at once since this process began, in MiB.
+
+    On a GPU what torch has allocated there (``torch.cuda.max_memory_allocated``), else the resident
+    memory of the whole process with its libraries (``ru_maxrss``); NaN where the system does not
+    tell. It never falls: to compare two pieces of work, run each in a process of its own.
+    """
+    if torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return float("nan")
+    unit = 1 if platform.system() == "Darwin" else 2**10  # bytes there, KiB elsewhere
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)

@@ -120,6 +120,21 @@ def over_seeds(means: np.ndarray, lowest: float = -np.inf, highest: float = np.i
     return Interval(mean, float(max(lowest, mean - half)), float(min(highest, mean + half)))
 
 
+def difference(first: Interval, second: Interval) -> Interval:
+    """Interval of first - second, two **independent** means, made of their own intervals.
+
+    The arms are added as squares ("square and add", Newcombe 1998, Statistics in Medicine 17,
+    873-890), so that skewed intervals give a skewed one; NaN where one of them is not known.
+
+    >>> difference(Interval(0.5, 0.2, 0.9), Interval(0.1, 0.1, 0.4))
+    Interval(mean=0.4, low=-0.02..., high=0.8)
+    """
+    low = np.hypot(first.mean - first.low, second.high - second.mean)
+    high = np.hypot(first.high - first.mean, second.mean - second.low)
+    mean = first.mean - second.mean
+    return Interval(mean, float(mean - low), float(mean + high))
+
+
 def crossed(
     values: np.ndarray,
     *,

@@ -127,7 +127,7 @@ def train(
         if state.is_main_process:
             run.drop_repeated()
         prompts.keep_manifests(run.folder / "prompts.json", chosen)
-        base = _measure_base(run, model, tokenizer, guard, utility)
+        base = measure_base(run, model, tokenizer, guard, utility)
     shown = progress or Progress(config.steps, f"training {config.reward}")
     callback = RunCallback(run, guard, should_stop, shown if state.is_main_process else Silent())
     made = callback.trainer = _make_trainer(
@@ -141,9 +141,10 @@ def train(
     )
     seconds = _run_trainer(made, run, callback)
     if state.is_main_process:
-        policy = _trained_policy(made, run, place)
+        policy, memory = _trained_policy(made, run, place), devices.peak_memory()
         result = evaluation.evaluate_run(run, policy, tokenizer, guard, utility, base_samples)
-        run.finish({"seconds": seconds, "base": base, **environment, **result})
+        told = {"seconds": seconds, "peak_memory": memory, "base": base}
+        run.finish({**told, **environment, **result})
     return run
 
 
@@ -210,7 +211,7 @@ def _reward_function(run: runs.Run, guard: Scorer, utility: Scorer, base: dict) 
     )
 
 
-def _measure_base(run: runs.Run, model, tokenizer, guard: Scorer, utility: Scorer) -> dict:
+def measure_base(run: runs.Run, model, tokenizer, guard: Scorer, utility: Scorer) -> dict:
     """Mean and deviation of the base policy's utility, measured once and kept with the run."""
     if (run.folder / "base.json").is_file():
         return run.read_json("base.json")

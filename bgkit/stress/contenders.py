@@ -21,6 +21,7 @@ from bgkit.intervals import crossed
 from bgkit.scoring import NEAR, Scorer, check_probabilities
 
 BASE = "base"
+METHOD = "method"  # the key of config.json that names what trained a run, if not GRPO
 
 
 class Contender(NamedTuple):
@@ -62,17 +63,22 @@ def contenders_of(folders: Iterable[str | Path | runs.Run]) -> list[Contender]:
 
 
 def _names(found: Sequence[runs.Run]) -> list[str]:
-    """A run's design, and what else differs from the first run of that design (but the seed)."""
+    """A run's design, and what else differs from the first run of that design (but the seed).
+
+    In front stands the method, where it is not GRPO.
+    """
     first: dict[str, runs.TrainConfig] = {}
     names = []
     for run in found:
-        like = first.setdefault(run.config.reward, run.config)
+        method = run.read_json("config.json").get(METHOD)
+        design = f"{method}: {run.config.reward}" if method else run.config.reward
+        like = first.setdefault(design, run.config)
         differs = {
             key: value
             for key, value in vars(run.config).items()
             if key != "seed" and value != getattr(like, key)
         }
-        names.append(", ".join([run.config.reward, *(f"{k} {v}" for k, v in differs.items())]))
+        names.append(", ".join([design, *(f"{k} {v}" for k, v in differs.items())]))
     return names
 
 
