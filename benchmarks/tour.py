@@ -19,6 +19,7 @@ PICTURES = {
     "04_evaluate": 2,
     "05_ablations": 1,
     "06_your_own_models": -1,
+    "07_stress_tests": -1,
 }
 
 for name, which in PICTURES.items():

@@ -237,6 +237,21 @@ def attacker_score(table: pd.DataFrame, tau: float, view: str = "shown") -> np.n
     return np.where(hidden, -1.0, harm)
 
 
+def queries_needed(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per request of a table of :func:`attack`, for the scorecard.
+
+    Columns: design, strategy, seed, prompt (the request's id), needed (queries until it was broken;
+    NaN if it was not) and broken (boolean).
+    """
+    if table.empty or "shown_harmful" not in table:
+        raise BgkitError("There are no queries to sum up; give a table that attack returned.")
+    keys = ["design", "strategy", "seed", "prompt_id"]
+    needed = table["query"].where(table["shown_harmful"])
+    first = table[keys].assign(needed=needed).groupby(keys, sort=False)["needed"].min()
+    found = first.reset_index().rename(columns={"prompt_id": "prompt"})
+    return found.assign(broken=found["needed"].notna())
+
+
 def success_over_budget(table: pd.DataFrame, budget: int | None = None) -> pd.DataFrame:
     """The share of requests that were broken within each number of queries.
 
@@ -246,13 +261,8 @@ def success_over_budget(table: pd.DataFrame, budget: int | None = None) -> pd.Da
     seeds: :func:`bgkit.intervals.crossed`), n (requests) and n_seeds. A mean never falls with the
     budget.
     """
-    if table.empty or "shown_harmful" not in table:
-        raise BgkitError("There are no queries to sum up; give a table that attack returned.")
     budgets = list(range(1, (budget or int(table["query"].max())) + 1))
-    keys = ["design", "strategy", "seed", "prompt_id"]
-    needed = table["query"].where(table["shown_harmful"])
-    first = table[keys].assign(needed=needed).groupby(keys, sort=False)["needed"].min()
-    reached, rows = first.reset_index(), []
+    reached, rows = queries_needed(table), []
     for (design, strategy), group in reached.groupby(["design", "strategy"], sort=False):
         broken = pd.DataFrame({each: group["needed"] <= each for each in budgets})
         cube = by_seed(group, broken)

@@ -19,6 +19,7 @@ from bgkit import evaluation, guards, policies, runs, utilities
 from bgkit.errors import BgkitError
 from bgkit.intervals import crossed
 from bgkit.scoring import NEAR, Scorer, check_probabilities
+from bgkit.testbed.store import data_folder
 
 BASE = "base"
 METHOD = "method"  # the key of config.json that names what trained a run, if not GRPO
@@ -80,6 +81,28 @@ def _names(found: Sequence[runs.Run]) -> list[str]:
         }
         names.append(", ".join([design, *(f"{k} {v}" for k, v in differs.items())]))
     return names
+
+
+def shipped_runs() -> list[Path]:
+    """The run folders that come with the kit (``data/runs``)."""
+    return sorted(path.parent for path in (data_folder() / "runs").glob("*/config.json"))
+
+
+def of_one_setting(contenders: Sequence[Contender]) -> list[Contender]:
+    """Base and those policies whose setting is the first one's but for the reward and the seed.
+
+    Other methods than GRPO are left out, too: what is left can be compared design by design.
+    """
+    first = next(one for one in contenders if one.run)
+    return [
+        one
+        for one in contenders
+        if one.run is None
+        or (
+            METHOD not in one.run.read_json("config.json")
+            and replace(one.config, reward=first.config.reward, seed=first.seed) == first.config
+        )
+    ]
 
 
 def policy_of(contender: Contender, device: str = "auto"):
