@@ -3,7 +3,7 @@
 A collection holds, of every run of one or more sweeps of ``03_train_policy``:
 
 - ``index.parquet``: one row per run: its ``config`` (JSON), time, versions, machine, sweep and
-  hash there, and every metric with its interval over prompts;
+  hash there, and ``_mean``, ``_low`` and ``_high`` of every metric, over prompts;
 - ``values.parquet``: one row per run and test prompt: ``t``, ``u``, ``harm``, ``help``,
   ``system_harm``, ``system_help``, ``kl``, ``length``, and ``kind``; ``base`` likewise, once for
   each seed and deployment, as runs of their own;
@@ -33,7 +33,7 @@ from bgkit.testbed.store import data_folder
 
 FILES = ("index.parquet", "values.parquet", "curves.parquet")
 #: column of values.parquet -> decimals kept; ``t`` is exact, as the filter depends on it
-KEPT = {"t": 9, "u": 3, "harm": 4, "help": 4, "system_harm": 4, "system_help": 4, "kl": 3}
+KEPT = {"t": 9, "u": 2, "harm": 3, "help": 3, "system_harm": 3, "system_help": 3, "kl": 2}
 CURVES = ("reward", "margin", "near_boundary", "filter_rate", "kl", "no_spread")
 #: Keys of a config that say how a run was watched, not what it did.
 WATCHING = ("eval_every", "eval_prompts", "save_every", "judge")
@@ -76,11 +76,9 @@ def collect(sweeps: Iterable[str | Path], out: str | Path, command: str = "") ->
                 for file, part in _parts(name, run, record, known).items():
                     found[file] = pd.concat([found[file], part], ignore_index=True)
     _check_prompts(found["values.parquet"])
+    found["table.parquet"] = table_of(found["index.parquet"], found["values.parquet"])
     for name, table in found.items():
-        runs.write_parquet(out / name, table)
-    runs.write_parquet(
-        out / "table.parquet", table_of(found["index.parquet"], found["values.parquet"])
-    )
+        _write(out / name, table)
     about = _about(out, found["index.parquet"], command)
     runs.write_json(out / "about.json", about)
     return about
@@ -89,6 +87,12 @@ def collect(sweeps: Iterable[str | Path], out: str | Path, command: str = "") ->
 def _read(folder: Path, name: str) -> pd.DataFrame:
     path = folder / name
     return pd.read_parquet(path) if path.is_file() else pd.DataFrame()
+
+
+def _write(path: Path, table: pd.DataFrame) -> None:
+    """As small as it gets: these files are shipped."""
+    small = {"index": False, "compression": "zstd", "compression_level": 19}
+    runs.write_atomically(path, lambda file: table.to_parquet(file, **small))
 
 
 def _run_of(results: Path) -> runs.Run:
@@ -106,7 +110,7 @@ def _parts(name: str, run: runs.Run, record: Mapping, known: set[str]) -> dict[s
     row["training_seconds"] = run.read_json("result.json")["seconds"]
     row["versions"] = json.dumps(record["versions"])
     for metric, (mean, low, high) in record["metrics"].items():
-        row |= {metric: mean, f"{metric}_low": low, f"{metric}_high": high}
+        row |= {f"{metric}_mean": mean, f"{metric}_low": low, f"{metric}_high": high}
     values = [_values(name, pd.read_parquet(run.folder / "samples.parquet"))]
     if (base := evaluation.base_name(run.config)) not in known:
         known.add(base)

@@ -8,7 +8,7 @@ import math
 import pandas as pd
 import pytest
 
-from bgkit import comparison, runs
+from bgkit import ablations, claims, comparison, intervals, reference, runs, training
 from bgkit.testbed import store
 
 METRICS = (
@@ -72,3 +72,65 @@ def test_seeds_are_joined_by_hand() -> None:
     assert row["mean"] == pytest.approx(0.3) and row["n_seeds"] == 3
     half = 4.302652729911275 * 0.1 / math.sqrt(3)
     assert row["low"] == pytest.approx(0.3 - half) and row["high"] == pytest.approx(0.3 + half)
+
+
+# --- the shipped ablation --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def ablation() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    return reference.load()
+
+
+def test_the_ablation_is_small_and_says_how_it_was_made() -> None:
+    folder = reference.ablation_path()
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 5_000_000
+    about = json.loads((folder / "about.json").read_text())
+    assert all("bgkit sweep notebooks/03_train_policy.ipynb" in c for c in about["commands"])
+    assert about["commands"] and about["machines"]
+    assert {"torch", "trl", "transformers", "git"} <= set(about["versions"])
+
+
+def test_every_setting_has_three_seeds_and_every_run_its_values(ablation) -> None:
+    index, values, curves = ablation
+    keys = [name for name in reference.settings_of(index) if name != "seed"]
+    assert (index.groupby(keys)["seed"].nunique() >= 3).all()
+    assert set(index["run"]) <= set(values["run"]) and set(curves["run"]) == set(index["run"])
+    assert (values.groupby("run").size() == 800).all()
+    assert (curves.groupby("run").size() == 100).all()
+
+
+def test_the_table_is_that_of_the_values(ablation) -> None:
+    index, values, _ = ablation
+    one = index[(index["design"] == "compound") & (index["utility"] == "mild")]
+    one = ablations.at_defaults(one)
+    place = reference.METRICS.index("system_harm")
+    cube = reference.cube(values, one["run"].tolist())[..., [place]]
+    (truth,) = intervals.crossed(cube)
+    table = ablations.at_defaults(ablations.load_table())
+    where = {"design": "compound", "kind": "all", "seed": "all"}
+    row = ablations.select(table, "system_harm", where).iloc[0]
+    assert (row["mean"], row["low"], row["high"]) == pytest.approx(tuple(truth), abs=1e-3)
+
+
+def test_every_claim_that_was_checked_is_explained(ablation) -> None:
+    index, values, _ = ablation
+    table = claims.readable(claims.check(index, values), claims.read_why())
+    assert not table["why"].str.contains("not explained").any()
+
+
+@pytest.mark.slow
+def test_a_row_of_the_ablation_comes_out_again(ablation, tmp_path) -> None:
+    """The quickest run of the index, trained anew, lies in its own interval over prompts."""
+    index, _, _ = ablation
+    row = index.sort_values("training_seconds").iloc[0]
+    config = runs.make_config(json.loads(row["config"]))
+    run = training.train(config, tmp_path / "run", device="cpu", threads=1)
+    found = {
+        (r["design"], r["metric"]): r["mean"]
+        for r in run.read_json("result.json")["rows"]
+        if r["kind"] == "all"
+    }
+    for metric in ("filter_rate", "near_boundary", "system_harm", "system_help", "length"):
+        low, high = row[f"{metric}_low"], row[f"{metric}_high"]
+        assert low <= found[config.reward, metric] <= high, metric
