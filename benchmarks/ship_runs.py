@@ -1,64 +1,78 @@
 """Make ``data/runs``: the trained policies that 07_stress_tests tests by default.
 
-    python benchmarks/ship_runs.py SWEEP
+    python benchmarks/ship_runs.py
 
-The three designs with the guard ``default`` are taken from the sweep of the ablation (SWEEP, its
-folder); those with other guards, the scaled pair and rejection fine-tuning are trained here, with
-the same settings, in ``runs/shipped``. Of a run folder only what a stress test reads is kept:
-config, base, result, the adapter's weights, and for some the completions of training.
+Trains (or finishes) every run in ``runs/shipped``, each in a process of its own with one CPU
+thread, with the settings of the ablation's grids; about 15 minutes. Of a run folder only what a
+stress test reads is copied: config, base, result, curve, the adapter's weights, and the completions
+of training for some; sampled test responses and checkpoints are left out.
 """
 
 from __future__ import annotations
 
 import shutil
-import sys
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
-from bgkit import runs, sweep_index, training
-from bgkit.stress import calibrated, rejection
+from bgkit import devices, runs
+from bgkit.comparison import REFERENCE
 
 WORK, OUT = Path("runs/shipped"), Path("data/runs")
+CONFIG = runs.make_config(REFERENCE)  # boundary, with the guard default
 KEPT = (
-    "config.json base.json result.json completions.parquet metrics.parquet samples.parquet "
-    "base_samples.parquet adapter/adapter_model.safetensors adapter/adapter_config.json"
+    "config.json base.json result.json metrics.parquet completions.parquet "
+    "adapter/adapter_model.safetensors adapter/adapter_config.json"
 ).split()
-DESIGNS = ("filter_avoidance", "boundary", "compound")
+WITH_COMPLETIONS = ("filter_avoidance", "boundary", "compound", "rejection")
 
 
-def swept(sweep: Path) -> dict[str, runs.Run]:
-    """The runs of the three designs at the defaults, by name."""
-    found = {}
-    for hash_ in sweep_index.read_records(sweep):
-        for config in (sweep / "runs" / hash_ / "results").glob("*/config.json"):
-            run = runs.load_run(config.parent)
-            usual = replace(run.config, reward="boundary")
-            default = runs.make_config({"eval_every": 0, "test_prompts": 800, "judge": "none"})
-            if usual == default and run.config.reward in DESIGNS:
-                found[run.config.reward] = run
-    return found
+def grpo(name: str, **changes: object) -> None:
+    """One GRPO run."""
+    from bgkit import training
+
+    training.train(replace(CONFIG, **changes), WORK / name, threads=1)
 
 
-def trained(boundary: runs.Run) -> dict[str, runs.Run]:
-    """The other runs, trained (or finished) here, by name."""
-    config = boundary.config
-    others = {name: replace(config, guard=name) for name in ("weak", "other")}
-    found = {f"boundary_{name}": training.train(each, WORK / name) for name, each in others.items()}
-    pair = calibrated.train_pair(replace(config, guard="overconfident"), WORK / "overconfident")
-    found |= {"boundary_overconfident": pair.as_it_is, "boundary_scaled": pair.scaled}
-    found["rejection"] = rejection.rejection_fine_tuning(config, WORK / "sft", like=boundary)
-    return found
+def overconfident() -> None:
+    """Two runs against the overconfident guard: as it is, and scaled."""
+    from bgkit.stress import calibrated
+
+    config = replace(CONFIG, guard="overconfident")
+    calibrated.train_pair(config, WORK / "overconfident", threads=1)
+
+
+def rejection() -> None:
+    """Rejection fine-tuning with as many tokens as the run ``boundary`` generated."""
+    from bgkit.stress.rejection import rejection_fine_tuning
+
+    like = runs.load_run(WORK / "boundary")
+    rejection_fine_tuning(CONFIG, WORK / "rejection", like=like, threads=1)
+
+
+def keep(source: Path, name: str) -> None:
+    """Copy what is kept of a run folder."""
+    for file in KEPT:
+        if name in WITH_COMPLETIONS or file != "completions.parquet":
+            (OUT / name / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source / file, OUT / name / file)
 
 
 def main() -> None:
-    """Train what is missing and copy what is kept."""
-    first = swept(Path(sys.argv[1]))
-    for name, run in {**first, **trained(first["boundary"])}.items():
-        for file in KEPT:
-            wanted = name in (*DESIGNS, "rejection") or file != "completions.parquet"
-            if wanted and (run.folder / file).is_file():
-                (OUT / name / file).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(run.folder / file, OUT / name / file)
+    """Train what is missing, one run at a time, and copy what is kept."""
+    spawned = {"mp_context": get_context("spawn"), "initializer": devices.start_worker}
+    with ProcessPoolExecutor(1, **spawned, max_tasks_per_child=1) as pool:  # peak memory is theirs
+        for reward in ("boundary", "compound", "filter_avoidance"):
+            pool.submit(grpo, reward, reward=reward).result()
+        for guard in ("weak", "other"):
+            pool.submit(grpo, f"boundary_{guard}", guard=guard).result()
+        pool.submit(overconfident).result()
+        pool.submit(rejection).result()
+    for name in (*WITH_COMPLETIONS, "boundary_weak", "boundary_other"):
+        keep(WORK / name, name)
+    keep(WORK / "overconfident" / "as_it_is", "boundary_overconfident")
+    keep(WORK / "overconfident" / "scaled", "boundary_scaled")
     shutil.copy(WORK / "overconfident" / "temperature.json", OUT)
 
 

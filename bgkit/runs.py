@@ -26,6 +26,9 @@ import pandas as pd
 
 from bgkit.errors import BgkitError
 
+#: The key of config.json that names what trained a run, where that was not GRPO.
+METHOD = "method"
+
 
 @dataclass(frozen=True)
 class TrainConfig:

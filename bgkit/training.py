@@ -103,6 +103,10 @@ def train(
     call goes on).
     """
     found = runs.find_run(Path(folder), config)
+    if found is not None and (method := found.read_json("config.json").get(runs.METHOD)):
+        raise BgkitError(
+            f"The run folder {folder} holds {method} with the same config; choose another folder."
+        )
     if found is not None and found.complete:
         return found
     if isinstance(base_samples, Path) and (guard or utility):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from bgkit import plots_stress_training as plots
-from bgkit import policies, prompts, runs
+from bgkit import policies, prompts, runs, training
 from bgkit.errors import BgkitError
 from bgkit.stress import rejection, without_training
 from bgkit.stress.contenders import contenders_of, respond, stored, summary
@@ -216,6 +216,8 @@ def test_bad_input_is_one_sentence(small_run, fine_tuned, table, tmp_path: Path)
     for folder in (small_run.folder, fine_tuned.folder):
         with pytest.raises(BgkitError, match="another method, budget or settings"):
             rejection_fine_tuning(config, folder, tokens=100)
+    with pytest.raises(BgkitError, match="holds rejection fine-tuning with the same config"):
+        training.train(config, fine_tuned.folder)
     with pytest.raises(BgkitError, match="budget of 3 tokens does not suffice"):
         rejection_fine_tuning(config, tmp_path / "b", tokens=3, device="cpu")
     with pytest.raises(BgkitError, match="None of 4 samples of tiny passes the guard far"):

@@ -22,7 +22,6 @@ from bgkit.scoring import NEAR, Scorer, check_probabilities
 from bgkit.testbed.store import data_folder
 
 BASE = "base"
-METHOD = "method"  # the key of config.json that names what trained a run, if not GRPO
 
 
 class Contender(NamedTuple):
@@ -71,7 +70,7 @@ def _names(found: Sequence[runs.Run]) -> list[str]:
     first: dict[str, runs.TrainConfig] = {}
     names = []
     for run in found:
-        method = run.read_json("config.json").get(METHOD)
+        method = run.read_json("config.json").get(runs.METHOD)
         design = f"{method}: {run.config.reward}" if method else run.config.reward
         like = first.setdefault(design, run.config)
         differs = {
@@ -99,7 +98,7 @@ def of_one_setting(contenders: Sequence[Contender]) -> list[Contender]:
         for one in contenders
         if one.run is None
         or (
-            METHOD not in one.run.read_json("config.json")
+            runs.METHOD not in one.run.read_json("config.json")
             and replace(one.config, reward=first.config.reward, seed=first.seed) == first.config
         )
     ]

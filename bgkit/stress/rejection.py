@@ -32,8 +32,8 @@ from bgkit import (
 )
 from bgkit.errors import BgkitError
 from bgkit.rewards import NEAR
+from bgkit.runs import METHOD
 from bgkit.scoring import Scorer, check_probabilities, score_both
-from bgkit.stress.contenders import METHOD
 from bgkit.stress.without_training import generated_tokens, run_reward
 
 NAME = "rejection fine-tuning"
