@@ -54,7 +54,8 @@ def rejection() -> None:
 def keep(source: Path, name: str) -> None:
     """Copy what is kept of a run folder."""
     for file in KEPT:
-        if name in WITH_COMPLETIONS or file != "completions.parquet":
+        wanted = name in WITH_COMPLETIONS or file != "completions.parquet"
+        if wanted and (source / file).is_file():  # fine-tuning has no curve
             (OUT / name / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source / file, OUT / name / file)
 
