@@ -61,6 +61,15 @@ def label(name: object) -> str:
     return html.escape(visible(name).replace("_", " "), quote=False)
 
 
+def wrapped(name: object) -> str:
+    """:func:`label` with a line break behind each comma and colon, for the ticks of an axis.
+
+    >>> wrapped("boundary, guard weak")
+    'boundary,<br>guard weak'
+    """
+    return label(name).replace(", ", ",<br>").replace(": ", ":<br>")
+
+
 def look(name: object) -> tuple[str, str, str]:
     """Return colour, marker and dash of a design, or of a name that begins with a design's."""
     return LOOKS[max((design for design in LOOKS if str(name).startswith(design)), key=len)]

@@ -34,8 +34,8 @@ def transfer_matrix(rows: pd.DataFrame, metrics: Sequence[str] = MATRIX) -> go.F
 
     One panel for each metric; darker is more, each panel with its own scale from 0. Read along a
     row: a design that exploits its own guard is worse behind the others. With a column
-    ``trained_with``, each design's name tells the guard that it was trained with, whose cell is
-    framed. Hover a cell for its interval.
+    ``trained_with`` the cell of the guard that a design was trained with is framed. Hover a cell
+    for its interval.
     """
     table = _rows(rows, ("guard",), metrics)
     names, guards = list(dict.fromkeys(table["design"])), list(dict.fromkeys(table["guard"]))
@@ -46,7 +46,7 @@ def transfer_matrix(rows: pd.DataFrame, metrics: Sequence[str] = MATRIX) -> go.F
         told = part["told"].unstack("guard").reindex(index=names, columns=guards).fillna("")
         texts = [[plots.number(value, metric) for value in row] for row in means.to_numpy()]
         cells = go.Heatmap(z=means.to_numpy(), x=[plots.label(guard) for guard in guards])
-        cells.update(y=[_row_name(name, rows) for name in names], text=texts, hovertext=told)
+        cells.update(y=[plots.wrapped(name) for name in names], text=texts, hovertext=told)
         cells.update(texttemplate="%{text}", hoverinfo="text", colorscale=CELLS, zmin=0)
         cells.update(showscale=False, showlegend=False, xgap=2, ygap=2)
         fig.add_trace(cells, 1, column)
@@ -54,18 +54,11 @@ def transfer_matrix(rows: pd.DataFrame, metrics: Sequence[str] = MATRIX) -> go.F
         if "trained_with" in rows:
             _frame_own(fig, rows, names, guards, column)
     fig.update_yaxes(autorange="reversed", showgrid=False).update_xaxes(showgrid=False)
-    fig.update_xaxes(title_text="deployed with")
+    fig.update_xaxes(title_text="deployed with", tickangle=-30)
     notes = ["The same responses behind each guard. Darker: more; each panel has its own scale."]
     if "trained_with" in rows:
         notes.append("Framed: the guard that the design was trained with.")
     return plots.style(fig, "Behind other guards", notes, 170 + 38 * len(names))
-
-
-def _row_name(name: str, rows: pd.DataFrame) -> str:
-    if "trained_with" not in rows:
-        return plots.label(name)
-    with_ = rows.loc[rows["design"] == name, "trained_with"].iloc[0]
-    return f"{plots.label(name)} ({plots.label(with_)})"
 
 
 def _frame_own(

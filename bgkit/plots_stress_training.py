@@ -128,7 +128,7 @@ def with_and_without_calibration(
                     part["design"], _told(part, ".1%" if share else ".3f"), strict=True
                 )
             ]
-            dots = go.Scatter(x=part["mean"], y=[plots.label(one) for one in part["design"]])
+            dots = go.Scatter(x=part["mean"], y=[plots.wrapped(one) for one in part["design"]])
             dots.update(mode="markers", marker={"color": colour, "symbol": symbol, "size": 9})
             dots.update(error_x=plots._error(part), hovertext=told, hoverinfo="text")
             dots.update(orientation="h", offsetgroup=name, alignmentgroup="guards")
@@ -173,7 +173,9 @@ def helpfulness_by_cost(
             more = _look_of(name, others)
             dots = plots._dots(name, told, x=[total[name]], y=one["mean"], **more)
             fig.add_trace(dots.update(error_y=plots._error(one), showlegend=col == 1), 1, col)
-    fig.update_xaxes(type="log", title_text="generated tokens")
+    ticks = [digit * 10**power for power in range(3, 12) for digit in (1, 2, 5)]
+    words = [f"{tick / 1e6:g}M" if tick >= 1e6 else f"{tick / 1e3:g}k" for tick in ticks]
+    fig.update_xaxes(type="log", title_text="generated tokens", tickvals=ticks, ticktext=words)
     note = f"Tokens of training and of {answers:,} answers. Lines: 95 % intervals."
     return plots.style(fig, "What helpfulness costs", [note], 420)
 
@@ -211,17 +213,17 @@ def scorecard(card: Scorecard) -> go.Figure:
             star = (" ★" if decided[test] else " ☆") if row.winner else ""
             number = "–" if np.isnan(row.mean) else f"{row.mean:.3f}{star}"
             number = f"<b>{number}</b>" if row.winner else number
-            where = {"x": plots.label(test), "y": plots.label(row.design), "showarrow": False}
+            where = {"x": plots.label(test), "y": plots.wrapped(row.design), "showarrow": False}
             fig.add_annotation(text=number, **where)
-    names = [plots.label(name) for name in designs]
+    names = [plots.wrapped(name) for name in designs]
     cells = go.Heatmap(z=worth, x=[plots.label(test) for test in tests], y=names, text=told)
     cells.update(hoverinfo="text", showscale=False, showlegend=False, xgap=2, ygap=2)
     cells.update(zmin=0, zmax=1, colorscale=[[0, FAINT], [1, BEST]])
     fig.add_trace(cells).update_yaxes(autorange="reversed", showgrid=False)
     fig.update_xaxes(side="bottom", showgrid=False)
-    arrows = {"low": "low is good", "high": "high is good"}
+    arrows = {"low": "↓ is good", "high": "↑ is good"}
     ways = dict(zip(card.winners["test"], card.winners["direction"], strict=True))
-    ticks = [f"{plots.label(test)}<br>({arrows[ways[test]]})" for test in tests]
+    ticks = [f"{plots.wrapped(test)}<br>{arrows[ways[test]]}" for test in tests]
     fig.update_xaxes(tickvals=[plots.label(test) for test in tests], ticktext=ticks)
     note = "★ best, ☆ best, but its lead over the second may be zero; colours hold within a test."
     return plots.style(fig, "Which design is best in which test", [note], 150 + 40 * len(designs))

@@ -57,8 +57,8 @@ def test_the_matrix_has_a_panel_for_each_metric_and_frames_the_own_guard() -> No
     assert "0.3000 (0.2900 to 0.3300)" in harm.hovertext[1][0]
     assert list(harm.y) == [
         "base (–)",
-        "boundary (default)",
-        "boundary, guard weak (weak)",
+        "boundary",
+        "boundary,<br>guard weak",
     ]
     frames = {(shape.x0 + 0.48, shape.y0 + 0.46) for shape in fig.layout.shapes}
     assert frames == {(0, 1), (1, 2)} and len(fig.layout.shapes) == 4
