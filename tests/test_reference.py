@@ -8,7 +8,7 @@ import math
 import pandas as pd
 import pytest
 
-from bgkit import ablations, claims, comparison, intervals, reference, runs, training
+from bgkit import ablations, claims, comparison, evaluation, intervals, reference, runs, training
 from bgkit.testbed import store
 
 METRICS = (
@@ -121,16 +121,18 @@ def test_every_claim_that_was_checked_is_explained(ablation) -> None:
 
 @pytest.mark.slow
 def test_a_row_of_the_ablation_comes_out_again(ablation, tmp_path) -> None:
-    """The quickest run of the index, trained anew, lies in its own interval over prompts."""
-    index, _, _ = ablation
+    """The quickest run, trained anew, lies in its own interval over the first 200 prompts."""
+    index, values, _ = ablation
     row = index.sort_values("training_seconds").iloc[0]
-    config = runs.make_config(json.loads(row["config"]))
+    config = runs.make_config({"test_prompts": 200}, runs.make_config(json.loads(row["config"])))
     run = training.train(config, tmp_path / "run", device="cpu", threads=1)
-    found = {
-        (r["design"], r["metric"]): r["mean"]
+    rows = {
+        r["metric"]: r
         for r in run.read_json("result.json")["rows"]
-        if r["kind"] == "all"
+        if r["kind"] == "all" and r["design"] == config.reward
     }
+    kept = reference.cube(values[values["prompt"] < 200], [row["run"]])
+    stored = intervals.crossed(kept, rates=[name in evaluation.RATES for name in reference.METRICS])
     for metric in ("filter_rate", "near_boundary", "system_harm", "system_help", "length"):
-        low, high = row[f"{metric}_low"], row[f"{metric}_high"]
-        assert low <= found[config.reward, metric] <= high, metric
+        interval = stored[reference.METRICS.index(metric)]
+        assert interval.low <= rows[metric]["mean"] <= interval.high, metric
