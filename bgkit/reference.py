@@ -278,10 +278,17 @@ def _rows(labels: dict, stack: np.ndarray, seeds: list[int]) -> list[dict]:
     return rows
 
 
-def mean_curves(curves: pd.DataFrame, by: str = "design") -> dict[str, pd.DataFrame]:
-    """Training curves, averaged over the runs of each value of ``by``: name -> one row per step."""
-    columns = ["step", *(name for name in CURVES if name in curves)]
+def mean_curves(
+    curves: pd.DataFrame, by: str = "design", window: int = 1
+) -> dict[str, pd.DataFrame]:
+    """Training curves, averaged over the runs of each value of ``by`` and over windows of steps.
+
+    Returns name -> one row per window, with its last step as ``step``.
+    """
+    columns = [name for name in CURVES if name in curves]
+    steps = curves["step"].astype(int)
+    windows = curves.assign(step=(steps - 1) // window * window + window)
     return {
-        str(value): part.groupby("step", as_index=False)[columns[1:]].mean()
-        for value, part in curves.groupby(by, sort=False)
+        str(value): part.groupby("step", as_index=False)[columns].mean()
+        for value, part in windows.groupby(by, sort=False)
     }

@@ -153,6 +153,8 @@ def test_mean_curves_join_seeds(collection: Path) -> None:
     curves = reference.mean_curves(reference.load(collection)[2])
     assert set(curves) == {"boundary", "filter_avoidance"}
     assert curves["boundary"]["kl"].tolist() == [0.5] * 3
+    wide = reference.mean_curves(reference.load(collection)[2], window=2)
+    assert wide["boundary"]["step"].tolist() == [2, 4]  # steps 1 and 2, and 3
 
 
 # --- claims ----------------------------------------------------------------------------------
