@@ -11,6 +11,7 @@ beyond one kernel start for each run, and the ratio of the two sweeps.
 from __future__ import annotations
 
 import argparse
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -94,7 +95,8 @@ def main() -> None:
     }
     print(found)
     if arguments.out:
-        write_json(arguments.out, {**provenance(), **found})
+        command = shlex.join(["python", *sys.argv])
+        write_json(arguments.out, {**provenance(), "command": command, **found})
 
 
 if __name__ == "__main__":

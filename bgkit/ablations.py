@@ -26,7 +26,7 @@ import pandas as pd
 
 from bgkit import runs
 from bgkit.errors import BgkitError
-from bgkit.reference import WATCHING, ablation_path
+from bgkit.reference import LABELLED, WATCHING, ablation_path
 
 SETTING = ("design", "utility", "scale", "guard", "tau")
 KEYS = (*SETTING, "kind", "metric")
@@ -46,9 +46,6 @@ ORDERS = {
     ),
 }
 UNTOLD = "not told"
-#: key of a config -> column
-LABELLED = {"reward": "design", "policy": "scale", "utility": "utility", "guard": "guard"}
-LABELLED |= {"tau": "tau", "seed": "seed"}
 
 
 def reference_path() -> Path:

@@ -37,6 +37,9 @@ KEPT = {"t": 9, "u": 2, "harm": 3, "help": 3, "system_harm": 3, "system_help": 3
 CURVES = ("reward", "margin", "near_boundary", "filter_rate", "kl", "no_spread")
 #: Keys of a config that say how a run was watched, not what it did.
 WATCHING = ("eval_every", "eval_prompts", "save_every", "judge")
+#: key of a config -> column of a table
+LABELLED = {"reward": "design", "policy": "scale", "utility": "utility", "guard": "guard"}
+LABELLED |= {"tau": "tau", "seed": "seed"}
 METRICS = (
     "filter_rate near_boundary false_positive false_negative raw_harm raw_help system_harm "
     "system_help kl utility length"
@@ -197,8 +200,6 @@ def configs_of(index: pd.DataFrame) -> list[runs.TrainConfig]:
 
 def settings_of(index: pd.DataFrame) -> pd.DataFrame:
     """One column for each key in which the configs differ, ``design`` and ``scale`` named so."""
-    from bgkit.ablations import LABELLED
-
     configs = pd.DataFrame([asdict(config) for config in configs_of(index)], index.index)
     differ = [
         key

@@ -56,7 +56,7 @@ def test_the_matrix_has_a_panel_for_each_metric_and_frames_the_own_guard() -> No
     assert list(near.text[0]) == ["12.0 %", "17.0 %"]
     assert "0.3000 (0.2900 to 0.3300)" in harm.hovertext[1][0]
     assert list(harm.y) == [
-        "base (–)",
+        "base",
         "boundary",
         "boundary,<br>guard weak",
     ]

@@ -261,8 +261,8 @@ def success_over_budget(table: pd.DataFrame, budget: int | None = None) -> pd.Da
     seeds: :func:`bgkit.intervals.crossed`), n (requests) and n_seeds. A mean never falls with the
     budget.
     """
-    budgets = list(range(1, (budget or int(table["query"].max())) + 1))
     reached, rows = queries_needed(table), []
+    budgets = list(range(1, (budget or int(table["query"].max())) + 1))
     for (design, strategy), group in reached.groupby(["design", "strategy"], sort=False):
         broken = pd.DataFrame({each: group["needed"] <= each for each in budgets})
         cube = by_seed(group, broken)
