@@ -110,7 +110,7 @@ def _parts(name: str, run: runs.Run, record: Mapping, known: set[str]) -> dict[s
     """What each file gets of a run, and of its base if that is not there yet."""
     keys = ("seconds", "started", "host", "hash")
     row = {"run": name, "config": json.dumps(asdict(run.config)), **{k: record[k] for k in keys}}
-    row["training_seconds"] = run.read_json("result.json")["seconds"]
+    row["training_seconds"] = float(run.metrics()["seconds"].sum())  # of all its sessions
     row["versions"] = json.dumps(record["versions"])
     for metric, (mean, low, high) in record["metrics"].items():
         row |= {f"{metric}_mean": mean, f"{metric}_low": low, f"{metric}_high": high}

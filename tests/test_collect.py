@@ -52,7 +52,7 @@ def make_sweep(folder: Path, configs: list[dict], n: int = 100) -> Path:
         own, base = samples_of(config.reward, config.seed, n), samples_of("base", config.seed, n)
         runs.write_parquet(run.folder / "samples.parquet", own)
         runs.write_parquet(run.folder / "base_samples.parquet", base)
-        curve = pd.DataFrame({"step": [1, 2, 3]})
+        curve = pd.DataFrame({"step": [1, 2, 3], "seconds": [0.5, 1.0, 1.5]})
         curve = curve.assign(**dict.fromkeys(reference.CURVES, float(config.seed)))
         runs.write_parquet(run.folder / "metrics.parquet", curve)
         run.finish({"seconds": 3.0, "rows": evaluation.summarise(own, {"design": "x"})})
@@ -87,6 +87,7 @@ def test_a_collection_has_every_run_base_once_and_says_how_it_was_made(collectio
     about = json.loads((collection / "about.json").read_text())
     assert about["commands"] == ["the command"] and about["runs"] == len(BOTH)
     assert about["seconds"] == 5 * len(BOTH) and about["machines"]
+    assert index["training_seconds"].eq(3.0).all()
 
 
 def test_values_are_those_of_the_samples(collection: Path) -> None:

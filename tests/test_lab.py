@@ -158,7 +158,7 @@ class TestTraining:
     """Notebook 03: a run is stopped, goes on when its cell is run again, and shows its result."""
 
     def test_stop_and_resume(self, opened: Callable[..., lab.Lab]) -> None:
-        book = opened("03")
+        book = opened("03", **({"STEPS": 40} if lab.PICTURES else {}))
         training = book.cell("dashboard.train_live")
         book.begin("notebook:run-all-cells")
         training.get_by_text(re.compile(r"boundary: step [1-9]\d* of")).wait_for(timeout=120_000)
