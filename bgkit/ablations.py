@@ -18,19 +18,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from bgkit import runs
+from bgkit.ablation_runs import NUMBERS, SETTING, checked, read_runs, tidy
 from bgkit.errors import BgkitError
-from bgkit.reference import LABELLED, WATCHING, ablation_path
+from bgkit.reference import LABELLED, ablation_path
 
-SETTING = ("design", "utility", "scale", "guard", "tau")
-KEYS = (*SETTING, "kind", "metric")
-NUMBERS = ("mean", "low", "high")
 #: What a figure can spread out: the setting, and these.
 AXES = (*SETTING, "seed", "kind")
 #: Natural orders; other values follow in the order of the alphabet, numbers in theirs.
@@ -62,11 +59,16 @@ def load_table(*sources: str | Path) -> pd.DataFrame:
     or of another version, for an incomplete run, and for a setting that two sources hold.
     """
     paths = [Path(source) for source in sources] or [reference_path()]
+    if not sources and not paths[0].exists():
+        raise BgkitError(
+            f"There are no shipped results at {paths[0]}; restore them, or give results files and "
+            "run folders of your own as sources."
+        )
     files = [path for path in paths if path.suffix == ".json"]
     collected = [path for path in paths if (path / "table.parquet").is_file()]
     folders = [path for path in paths if path not in (*files, *collected)]
     tables = [read_results(path) for path in files]
-    tables += [_tidy(pd.read_parquet(path / "table.parquet")) for path in collected]
+    tables += [tidy(pd.read_parquet(path / "table.parquet")) for path in collected]
     if folders:
         tables.append(read_runs(folders))
     table = pd.concat(tables, ignore_index=True) if len(tables) > 1 else tables[0]
@@ -88,7 +90,7 @@ def read_results(path: str | Path) -> pd.DataFrame:
     rows = found.get("rows") if isinstance(found, dict) else None
     if not (isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)):
         raise BgkitError(f"{path} holds no list 'rows' of results; give another file.")
-    table = _checked(pd.DataFrame(rows), f"The results file {path}")
+    table = checked(pd.DataFrame(rows), f"The results file {path}")
     if "n_seeds" not in table:
         table["n_seeds"] = 1
     if "seed" not in table:
@@ -96,117 +98,7 @@ def read_results(path: str | Path) -> pd.DataFrame:
     if "interval" not in table:
         kinds = table["n_seeds"].map(lambda n: "seeds" if n > 1 else "prompts")
         table["interval"] = kinds.where(table["low"].notna(), "none")
-    return _tidy(table)
-
-
-def read_runs(folders: Iterable[str | Path]) -> pd.DataFrame:
-    """The table of complete runs: each seed, and the mean over the seeds of each setting.
-
-    A folder is a run's or holds runs' folders. Rows of one seed keep the bootstrap interval over
-    prompts; rows ``all`` of several seeds have Student's t interval over them
-    (:func:`bgkit.comparison.reference_rows`), those of a single seed are its own. See
-    :func:`load_table` for the errors.
-    """
-    found = [runs.load_run(place) for folder in folders for place in find_runs(folder)]
-    differing = _differing(found)
-    rows = [row for run in found for row in _rows_of(run, differing)]
-    single = pd.DataFrame(rows).assign(n_seeds=1, interval="prompts")
-    # base is measured with every design of a seed; its copies are equal
-    single = single.drop_duplicates([*KEYS, *differing, "seed"])
-    joined = _joined(rows, differing)
-    alone = joined["n_seeds"] == 1
-    keys = [*KEYS, *differing]
-    own = joined.loc[alone, keys].merge(single.drop(columns="seed"), on=keys)
-    table = pd.concat([joined[~alone], own], ignore_index=True).assign(seed="all")
-    return _tidy(pd.concat([table, single], ignore_index=True))
-
-
-def _joined(rows: list[dict], differing: list[str]) -> pd.DataFrame:
-    # imported here, as it brings the training stack, which reading results does not need
-    from bgkit.comparison import REFERENCE_METRICS, reference_rows
-
-    ranges = {row["metric"]: (-float("inf"), float("inf")) for row in rows}
-    shares = ("brier", "ece", "judge_system_harm", "judge_system_help")
-    ranges |= dict.fromkeys(shares, (0.0, 1.0)) | REFERENCE_METRICS
-    return pd.DataFrame(reference_rows(rows, ranges, differing)).assign(interval="seeds")
-
-
-def find_runs(folder: str | Path) -> list[Path]:
-    """The run folders of a folder: itself, or those directly in it; BgkitError if there is none."""
-    folder = Path(folder)
-    if folder == reference_path():
-        raise BgkitError(
-            f"There are no shipped results at {folder}; restore them, or give results files and "
-            "run folders of your own as sources."
-        )
-    if not folder.is_dir():
-        raise BgkitError(f"There is no folder {folder}; check the path.")
-    if (folder / "config.json").is_file():
-        return [folder]
-    found = sorted(path.parent for path in folder.glob("*/config.json"))
-    if not found:
-        raise BgkitError(
-            f"The folder {folder} holds no run (no config.json in it or one level below); train "
-            "one there, or give another folder."
-        )
-    return found
-
-
-def _differing(found: list[runs.Run]) -> list[str]:
-    """Keys in which configs differ, beyond those that are columns anyway."""
-    configs = [asdict(run.config) for run in found]
-    names = [name for name in configs[0] if name not in LABELLED and name not in WATCHING]
-    differing = [name for name in names if len({config[name] for config in configs}) > 1]
-    seen: dict[tuple, Path] = {}
-    for run, config in zip(found, configs, strict=True):
-        setting = tuple(config[name] for name in (*LABELLED, *differing))
-        if setting in seen:
-            raise BgkitError(
-                f"The runs {seen[setting]} and {run.folder} have the same setting and the same "
-                "seed; leave one of them out."
-            )
-        seen[setting] = run.folder
-    return differing
-
-
-def _rows_of(run: runs.Run, differing: list[str]) -> list[dict]:
-    if not run.complete:
-        raise BgkitError(
-            f"The run {run.folder} is incomplete; finish it with the command that started it, or "
-            "leave it out."
-        )
-    rows = run.read_json("result.json").get("rows")
-    if not (isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)):
-        raise BgkitError(
-            f"The run {run.folder} was made by another version of bgkit (its result.json has no "
-            "'rows'); use that version to read it, or train it again."
-        )
-    what = f"The result.json of the run {run.folder}, made by another version of bgkit,"
-    table = _checked(pd.DataFrame(rows), what)
-    more = {name: getattr(run.config, name) for name in differing}
-    table = table[[*KEYS, *NUMBERS]].assign(**more, seed=str(run.config.seed))
-    return table.to_dict("records")
-
-
-def _checked(table: pd.DataFrame, what: str) -> pd.DataFrame:
-    """The table with numbers as numbers; raises BgkitError where one or a column is missing."""
-    if missing := [column for column in (*KEYS, *NUMBERS) if column not in table]:
-        raise BgkitError(
-            f"{what} lacks the column(s) {', '.join(missing)}; give results of this version."
-        )
-    try:
-        numbers = table[list(NUMBERS)].astype(float)
-    except (TypeError, ValueError) as error:
-        raise BgkitError(f"{what} holds a mean, low or high that is no number: {error}.") from error
-    if numbers["mean"].isna().any():
-        raise BgkitError(f"{what} holds a row without a mean; remove it.")
-    return table.assign(**numbers)
-
-
-def _tidy(table: pd.DataFrame) -> pd.DataFrame:
-    more = [c for c in table if c not in (*KEYS, *NUMBERS, "seed", "n_seeds", "interval", "n")]
-    columns = [*SETTING, *more, "seed", "kind", "metric", *NUMBERS, "n_seeds", "interval"]
-    return table[columns].astype({"seed": str, "n_seeds": int}).reset_index(drop=True)
+    return tidy(table)
 
 
 def settings_of(table: pd.DataFrame) -> list[str]:

@@ -151,48 +151,31 @@ def reproduce(
     with ProcessPoolExecutor(
         workers, mp_context=get_context("spawn"), initializer=devices.start_worker
     ) as pool:
-        bases = [replace(grid[0], seed=seed) for seed in seeds]
-        _wait([pool.submit(_sample_base, c, folder, device) for c in bases], "base", say)
         jobs = [
             pool.submit(_train_one, c, place, folder, device)
             for c, place in zip(grid, places, strict=True)
         ]
-        _wait(jobs, "run", say)
+        _wait(jobs, say)
     rows = [row for place in places for row in _rows_of(place)]
     result = {**provenance(), "config": vars(config), "rows": reference_rows(rows)}
     runs.write_json(output, result)
     return result
 
 
-def _wait(jobs: list[Future], what: str, say: Callable[[str], None]) -> None:
+def _wait(jobs: list[Future], say: Callable[[str], None]) -> None:
     """Wait for all jobs; after the first error the ones that have not begun are dropped."""
     try:
         for number, job in enumerate(as_completed(jobs), start=1):
             job.result()
-            say(f"[{number}/{len(jobs)}] {what} done")
+            say(f"[{number}/{len(jobs)}] run done")
     finally:
         for job in jobs:
             job.cancel()
 
 
-def _base_file(folder: Path, config: runs.TrainConfig) -> Path:
-    """Base's samples depend on neither design nor utility: one file for each seed and setting."""
-    setting = replace(config, reward="boundary", utility="mild")
-    return folder / f"base-{runs.config_hash(setting)}.parquet"
-
-
-def _sample_base(config: runs.TrainConfig, folder: Path, device: str) -> None:
-    """Draw and grade base's responses of a seed once, for all the runs of that seed."""
-    path = _base_file(folder, config)
-    if not path.is_file():
-        runs.write_parquet(path, sample_base(config, device))
-
-
 def _train_one(config: runs.TrainConfig, place: Path, folder: Path, device: str) -> None:
-    base = pd.read_parquet(_base_file(folder, config))
-    utility = utilities.utility_of(config, device)
-    base["u"] = utility.score(base["prompt"].tolist(), base["response"].tolist())
-    training.train(config, place, device=device, threads=1, base_samples=base, progress=Silent())
+    shared = {"base_samples": folder / "base", "progress": Silent()}
+    training.train(config, place, device=device, threads=1, **shared)
 
 
 def _rows_of(place: Path) -> list[dict]:

@@ -9,6 +9,7 @@ their metrics.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -205,6 +206,8 @@ BASE_KEYS = (
     "policy guard guard_temperature guard_verdicts guard_bits utility utility_bits prompts tau "
     "temperature max_completion_length precision test_prompts judge seed"
 ).split()
+#: Base says the same whatever reward model reads it.
+ANY_UTILITY = {key: getattr(runs.TrainConfig(), key) for key in ("utility", "utility_bits")}
 
 
 def base_name(config: runs.TrainConfig) -> str:
@@ -227,14 +230,18 @@ def evaluate_run(
 ) -> dict:
     """Evaluate a trained policy beside base on the test prompts; keep both sample tables.
 
-    ``base_samples`` are base's, or a folder that keeps them for other runs (:func:`base_name`).
+    ``base_samples`` are base's, or a folder that keeps them for other runs (:func:`base_name`; of
+    any utility, as ``u`` is scored anew).
     Returns ``rows`` (base and policy, see :func:`summarise`) and ``paired`` differences.
     """
     config = run.config
     kept = None
     if isinstance(base_samples, Path):
-        kept = base_samples / f"{base_name(config)}.parquet"
+        kept = base_samples / f"{base_name(replace(config, **ANY_UTILITY))}.parquet"
         base_samples = pd.read_parquet(kept) if kept.is_file() else None
+        if base_samples is not None:
+            texts = base_samples["prompt"].tolist(), base_samples["response"].tolist()
+            base_samples = base_samples.assign(u=utility.score(*texts))
     if config.lora_rank:
         base = "adapter"
     else:

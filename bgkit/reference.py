@@ -63,8 +63,8 @@ def collect(sweeps: Iterable[str | Path], out: str | Path, command: str = "") ->
     file can not be written.
     """
     out = Path(out)
-    found = {name: _read(out, name) for name in FILES}
-    known = set(found["values.parquet"].get("run", ()))  # runs, and base's values
+    parts = {name: [_read(out, name)] for name in FILES}
+    known = set(parts["values.parquet"][0].get("run", ()))  # runs, and base's values
     for sweep in map(Path, sweeps):
         records = sweep_index.read_records(sweep)
         complete = {h: r for h, r in records.items() if r["state"] == "complete"}
@@ -77,7 +77,8 @@ def collect(sweeps: Iterable[str | Path], out: str | Path, command: str = "") ->
             if (name := runs.config_hash(run.config)) not in known:
                 known.add(name)
                 for file, part in _parts(name, run, record, known).items():
-                    found[file] = pd.concat([found[file], part], ignore_index=True)
+                    parts[file].append(part)
+    found = {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()}
     _check_prompts(found["values.parquet"])
     found["table.parquet"] = table_of(found["index.parquet"], found["values.parquet"])
     for name, table in found.items():
@@ -108,7 +109,7 @@ def _run_of(results: Path) -> runs.Run:
 
 def _parts(name: str, run: runs.Run, record: Mapping, known: set[str]) -> dict[str, pd.DataFrame]:
     """What each file gets of a run, and of its base if that is not there yet."""
-    keys = ("seconds", "started", "host", "hash")
+    keys = ("seconds", "started", "hash")
     row = {"run": name, "config": json.dumps(asdict(run.config)), **{k: record[k] for k in keys}}
     row["training_seconds"] = float(run.metrics()["seconds"].sum())  # of all its sessions
     row["versions"] = json.dumps(record["versions"])
@@ -198,15 +199,22 @@ def configs_of(index: pd.DataFrame) -> list[runs.TrainConfig]:
     return [runs.make_config(json.loads(text)) for text in index["config"]]
 
 
+def differing(configs: Sequence[runs.TrainConfig]) -> list[str]:
+    """Keys in which configs differ, beyond those that are columns anyway (:data:`LABELLED`).
+
+    >>> differing([runs.TrainConfig(beta=0.1, seed=1), runs.TrainConfig(eval_every=0)])
+    ['beta']
+    """
+    names = [name for name in asdict(configs[0]) if name not in (*LABELLED, *WATCHING)]
+    return [name for name in names if len({getattr(each, name) for each in configs}) > 1]
+
+
 def settings_of(index: pd.DataFrame) -> pd.DataFrame:
     """One column for each key in which the configs differ, ``design`` and ``scale`` named so."""
-    configs = pd.DataFrame([asdict(config) for config in configs_of(index)], index.index)
-    differ = [
-        key
-        for key in configs
-        if key in LABELLED or (key not in WATCHING and configs[key].nunique() > 1)
-    ]
-    return configs[differ].rename(columns=LABELLED)
+    configs = configs_of(index)
+    names = [*LABELLED, *differing(configs)]
+    table = pd.DataFrame([asdict(config) for config in configs], index.index)
+    return table[names].rename(columns=LABELLED)
 
 
 def _labels(index: pd.DataFrame) -> pd.DataFrame:
@@ -238,10 +246,9 @@ def cube(values: pd.DataFrame, names: Sequence[str], kind: str = "all") -> np.nd
 
 
 def table_of(index: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:
-    """The table of ablations of a collection: every setting, seed (and all), kind and metric."""
-    index = index if "design" in index else pd.concat([index, settings_of(index)], axis=1)
-    values = values if "filtered" in values else _as_samples(index, values)
-    numbers = evaluation.values_of(values)[METRICS]
+    """The table of ablations of a collection's files: every setting, seed (and all) and kind."""
+    numbers = evaluation.values_of(_as_samples(index, values))[METRICS]
+    index = pd.concat([index, settings_of(index)], axis=1)
     index = index.assign(base=[evaluation.base_name(config) for config in configs_of(index)])
     keys = [name for name in settings_of(index) if name != "seed"]
     places = {

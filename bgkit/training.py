@@ -102,11 +102,7 @@ def train(
     BgkitError for anything the user can mend, and StoppedError if the run was stopped (the same
     call goes on).
     """
-    found = runs.find_run(Path(folder), config)
-    if found is not None and (method := found.read_json("config.json").get(runs.METHOD)):
-        raise BgkitError(
-            f"The run folder {folder} holds {method} with the same config; choose another folder."
-        )
+    found = _found(Path(folder), config)
     if found is not None and found.complete:
         return found
     if isinstance(base_samples, Path) and (guard or utility):
@@ -150,6 +146,16 @@ def train(
         told = {"seconds": seconds, "peak_memory": memory, "base": base}
         run.finish({**told, **environment, **result})
     return run
+
+
+def _found(folder: Path, config: runs.TrainConfig) -> runs.Run | None:
+    """The run of a folder, if there is one; raises BgkitError if it is not one of this kind."""
+    found = runs.find_run(folder, config)
+    if found is not None and (method := found.read_json("config.json").get(runs.METHOD)):
+        raise BgkitError(
+            f"The run folder {folder} holds {method} with the same config; choose another folder."
+        )
+    return found
 
 
 def _make_trainer(config: runs.TrainConfig, **arguments) -> grpo.QuietTrainer:

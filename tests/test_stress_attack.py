@@ -272,7 +272,10 @@ def test_bad_input_is_told_in_a_sentence(call: Callable, words: str) -> None:
 @pytest.fixture(scope="module")
 def attacked(small_run, weak_run) -> pd.DataFrame:
     found = contenders.contenders_of([small_run, weak_run])
-    longer = [contenders.with_config(one, max_completion_length=30) for one in found]
+    longer = [
+        one._replace(config=dataclasses.replace(one.config, max_completion_length=30))
+        for one in found
+    ]
     mixed = pd.concat([FEW.assign(harmful_request=False, prompt_id="no"), SIX])
     return attack(longer, mixed, budget=3, device="cpu")
 

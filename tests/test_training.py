@@ -17,7 +17,7 @@ from conftest import ROOT, SMALL
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bgkit import runs, training, training_prompts
+from bgkit import guards, runs, training, training_prompts
 from bgkit.errors import BgkitError, StoppedError
 from bgkit.rewards import DESIGNS
 
@@ -212,3 +212,27 @@ def test_a_signal_stops_a_real_process_and_the_same_command_resumes(number, tmp_
     assert done.returncode == 0, done.stderr
     table = runs.load_run(folder).completions()
     assert table.groupby("step").size().to_dict() == dict.fromkeys(range(40), 8)
+
+
+# --- base's samples, shared ------------------------------------------------------------------
+
+
+def test_runs_with_one_base_sample_it_once_and_score_it_with_their_own_utility(tmp_path) -> None:
+    short = {**SMALL, "steps": 1, "eval_every": 0, "test_prompts": 12}
+    shared = tmp_path / "base"
+    options = {"device": "cpu", "threads": 1}
+    found = {}
+    for utility in ("mild", "blind"):
+        config = runs.make_config({**short, "utility": utility})
+        run = training.train(config, tmp_path / utility, base_samples=shared, **options)
+        found[utility] = pd.read_parquet(run.folder / "base_samples.parquet")
+    assert len(list(shared.iterdir())) == 1
+    alone = training.train(config, tmp_path / "alone", **options)
+    pd.testing.assert_frame_equal(
+        found["blind"], pd.read_parquet(alone.folder / "base_samples.parquet"), check_dtype=False
+    )
+    assert (found["mild"]["response"] == found["blind"]["response"]).all()
+    assert not np.allclose(found["mild"]["u"], found["blind"]["u"])
+    with pytest.raises(BgkitError, match="is for scorers that the config names"):
+        other = guards.load_guard("weak", "cpu")
+        training.train(config, tmp_path / "own", base_samples=shared, guard=other, **options)

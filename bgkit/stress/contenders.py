@@ -237,11 +237,6 @@ def by_seed(group: pd.DataFrame, values: pd.DataFrame) -> np.ndarray:
     return np.stack(parts).astype(float)
 
 
-def with_config(contender: Contender, **changes) -> Contender:
-    """The contender with other settings of its config (a guard, a threshold, ...)."""
-    return contender._replace(config=replace(contender.config, **changes))
-
-
 def guards_by_name(guards_: Mapping[str, Scorer] | Sequence[str], device: str = "auto"):
     """Guards by name; names alone are loaded (:func:`bgkit.guards.load_guard`)."""
     if isinstance(guards_, Mapping):

@@ -6,7 +6,6 @@ costs n times as many generated tokens. :mod:`bgkit.stress.rejection` fine-tunes
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -37,18 +36,6 @@ def choose(t: np.ndarray, score: np.ndarray, tau: float) -> np.ndarray:
     passes = t < tau
     best = np.where(passes, score, -np.inf).argmax(axis=1)
     return np.where(passes.any(axis=1), best, t.argmin(axis=1))
-
-
-def kl_bound(n: int) -> float:
-    """An upper bound of the divergence of the best of n from base, in nats: log n - (n - 1) / n.
-
-    It holds for any score by which the best is chosen (Beirami et al. 2024, Theoretical guarantees
-    on the best-of-n alignment policy, arXiv 2401.01879); the divergence itself is not measured.
-
-    >>> round(kl_bound(8), 3)
-    1.204
-    """
-    return math.log(n) - (n - 1) / n
 
 
 def run_reward(run: runs.Run, samples: pd.DataFrame) -> np.ndarray:
@@ -88,8 +75,8 @@ def best_of_n(
     configs unless given; they decide what passes, and the reward sees that guard's t, too.
 
     Columns as in :func:`bgkit.stress.contenders.respond` (``length`` is that of the answer, ``kl``
-    NaN; see :func:`kl_bound`), and ``generated``: the tokens of all n samples. Raises BgkitError
-    for n below 1 and without a trained contender, whose config says how base is sampled.
+    NaN: only a bound of it is known), and ``generated``: the tokens of all n samples. Raises
+    BgkitError for n below 1 and without a trained contender, whose config says how base is sampled.
     """
     trained = [contender for contender in contenders if contender.run]
     if n < 1 or not trained:
