@@ -197,6 +197,7 @@ class TestComparison:
             view.locator("select").first.select_option(choice)
             answers = view.locator("tr td:nth-child(2) small")  # of base, which the filter looks at
             answers.filter(has_text=wrong).first.wait_for(state="hidden")
+            answers.filter(has_text=choice).first.wait_for()  # the table is cleared, then drawn
             assert answers.filter(has_text=choice).count() == answers.count() > 0
         assert view.locator("table:visible").count() == 1
 
