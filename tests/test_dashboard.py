@@ -31,6 +31,24 @@ def test_the_line_tells_the_time_that_is_left(tmp_path, monkeypatch) -> None:
     assert line == "boundary: step 20 of 40 · 1:30 gone · 3:00 left · reward 0.250 · KL 1.500"
 
 
+@pytest.mark.parametrize(("cost", "steps"), [(0.01, [3, 6, 9]), (0.1, [3, 9]), (0.2, [3])])
+def test_drawing_takes_a_small_share_of_a_run(tmp_path, monkeypatch, cost, steps) -> None:
+    now, drawn = [0.0], []
+    monkeypatch.setattr(dashboard.time, "monotonic", lambda: now[0])
+    board = dashboard.Dashboard(runs.make_config({"steps": 10}), tmp_path)
+
+    def draw(*_) -> None:
+        drawn.append(board.newest)
+        now[0] += cost
+
+    monkeypatch.setattr(dashboard, "draw", draw)
+    monkeypatch.setattr(board, "draw", lambda: None)
+    for step in range(1, 11):
+        now[0] = float(step)
+        board.update(step, {})
+    assert drawn == steps
+
+
 def test_a_run_shows_itself_stops_when_asked_and_goes_on(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(dashboard, "EVERY", 0.0)
     config = runs.make_config({**SMALL, "steps": 4, "eval_every": 0, "test_prompts": 4})

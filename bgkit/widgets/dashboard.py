@@ -17,7 +17,8 @@ from bgkit.progress import SHOWN, Progress
 from bgkit.scoring import shares_of_t
 from bgkit.widgets.views import draw, hear_while_busy
 
-EVERY = 2.0  # seconds between two drawings
+EVERY = 2.0  # least seconds between two drawings
+DRAWING = 0.02  # most of a run's time that may go into drawing
 RECENT = 5  # steps whose responses count as "now"
 HOW_TO_STOP = "Stop after this step (or interrupt the kernel); run the cell again to go on."
 
@@ -51,7 +52,8 @@ class Dashboard(Progress):
         self.figure = widgets.Output()
         self.view = widgets.VBox([self.stop, self.figure])
         self._asked = False
-        self._begun = self._drawn = time.monotonic()
+        self._begun = time.monotonic()
+        self._next = self._begun + EVERY
         self._line = None
 
     def asked_to_stop(self) -> bool:
@@ -84,14 +86,16 @@ class Dashboard(Progress):
             self.rows = earlier[earlier["step"] <= step].to_dict("records")
 
     def update(self, step: int, values: Mapping[str, float]) -> None:
-        """Take in a step; draw if the last drawing is long enough ago."""
+        """Take in a step; draw if the last drawing is long enough ago for what it took."""
         self.newest = step
         self.rows.append({"step": step, **values})
         if self._line is not None:
             self._line.update(self._text(values))
-        if time.monotonic() - self._drawn > EVERY:
+        began = time.monotonic()
+        if began > self._next:
             draw(self.figure, self.draw())
-            self._drawn = time.monotonic()
+            drawn = time.monotonic()
+            self._next = drawn + max(EVERY, (drawn - began) / DRAWING)
 
     def _text(self, values: Mapping[str, float]) -> _Line:
         gone, done = time.monotonic() - self._begun, self.newest - self.first_step
