@@ -150,10 +150,10 @@ def crossed(
     a variance between seeds that is too small by (S - 1) / S; the draws' deviations between seeds
     are widened by the root of S / (S - 1) for it (Rao and Wu 1988). With one seed only prompts are
     resampled, as in :func:`bootstrap`, whose NaN and ``rates`` hold here, too. Ends are
-    percentiles, those of rates cut to [0, 1].
+    percentiles, within the range of the values (which the widening may leave).
 
     >>> crossed(np.array([[[0.1], [0.3]], [[0.3], [0.5]]]), rates=False)
-    [Interval(mean=0.3, low=0.05..., high=0.54...)]
+    [Interval(mean=0.3, low=0.1, high=0.5)]
     """
     values = np.asarray(values, dtype=float)
     n_seeds, n, k = values.shape
@@ -188,10 +188,9 @@ def _interval(values: np.ndarray, drawn: np.ndarray, rate: bool) -> Interval:
     drawn = drawn[~np.isnan(drawn)]
     if not len(known) or not len(drawn):
         return Interval(np.nan, np.nan, np.nan)
+    drawn = np.clip(drawn, known.min(), known.max())
     tail = (1 - CONFIDENCE) / 2
     low, high = (float(end) for end in np.quantile(drawn, (tail, 1 - tail)))
-    if not rate:
-        return Interval(float(known.mean()), low, high)
-    interval = Interval(float(known.mean()), max(low, 0.0), min(high, 1.0))
+    interval = Interval(float(known.mean()), low, high)
     # seeds are no further prompts: never or always seen has the bound of one seed's prompts
-    return _widen(interval, known[:: len(values)]) if np.ptp(known) == 0 else interval
+    return _widen(interval, known[:: len(values)]) if rate and np.ptp(known) == 0 else interval

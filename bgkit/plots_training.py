@@ -91,19 +91,23 @@ def _curve(name: str, frame: pd.DataFrame, column: str) -> list[go.Scatter]:
         return plots._dots(name, told, x=frame["step"], y=values, showlegend=False, **more)
 
     strong, faint = {"color": colour, "dash": dash, "width": 2}, {"color": colour, "width": 1}
+    first = column == CURVES[0]
     if column.startswith("eval_"):
         return [line(frame[column], mode="lines+markers", line=strong)]
-    window = max(1, len(frame) // 20)
+    window = _window(frame)
+    if window == 1:
+        return [line(frame[column], mode="lines", line=strong).update(showlegend=first)]
     smooth = frame[column].rolling(window, min_periods=1, center=True).mean()
     mean = line(smooth, f" (mean of {window} steps)", mode="lines", line=strong)
-    mean.update(showlegend=column == CURVES[0])
+    mean.update(showlegend=first)
     return [line(frame[column], mode="lines", line=faint, opacity=0.3), mean]
 
 
 def training_curves(metrics: Mapping[str, pd.DataFrame]) -> go.Figure:
     """Draw six quantities over training steps, one panel each and one colour per run.
 
-    Faint lines are single steps, strong lines their rolling mean. Held-out harm and helpfulness
+    Faint lines are single steps, strong lines their rolling mean (of a twentieth of the rows; a log
+    of fewer than 40 rows is drawn as it is). Held-out harm and helpfulness
     (0 to 1, by the true score) are measured at some steps only: each marker is one measurement.
     Runs that were not evaluated on the way are in the other panels only.
     """
@@ -126,8 +130,14 @@ def training_curves(metrics: Mapping[str, pd.DataFrame]) -> go.Figure:
                 for trace in _curve(name, frame.dropna(subset=[column]), column):
                     fig.add_trace(trace, row, col)
     fig.update_xaxes(title_text="training step", row=rows)
-    note = "Faint: each step; strong: rolling mean."
-    return plots.style(fig, "Training over steps", [note], 170 * rows + 110)
+    smoothed = any(_window(frame) > 1 for frame in metrics.values())
+    notes = ["Faint: each step; strong: rolling mean."] if smoothed else []
+    return plots.style(fig, "Training over steps", notes, 170 * rows + 110)
+
+
+def _window(frame: pd.DataFrame) -> int:
+    """Over how many rows of a log the strong line is a mean."""
+    return max(1, len(frame) // 20)
 
 
 def _measured(frame: pd.DataFrame) -> tuple[str, ...]:

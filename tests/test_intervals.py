@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
@@ -252,10 +252,11 @@ def test_a_rate_that_was_never_seen_keeps_the_bound_of_one_seeds_prompts():
     assert crossed(np.zeros((3, 100, 1)))[0] == bootstrap(np.zeros(100))[0]
 
 
-@given(hnp.arrays(float, (3, 8, 2), elements=st.floats(0, 1)))
+@given(hnp.arrays(float, (3, 8, 2), elements=st.floats(0, 1)), st.booleans())
+@example(np.zeros((3, 8, 2)) + np.array([0.0, 0.0, 0.9])[:, None, None], False)
 @settings(max_examples=40, deadline=None)
-def test_crossed_intervals_hold_their_mean_and_stay_in_range(values):
-    for mean, low, high in crossed(values, resamples=200):
+def test_crossed_intervals_hold_their_mean_and_stay_in_range(values, rates):
+    for mean, low, high in crossed(values, resamples=200, rates=rates):
         assert 0 <= low <= high <= 1
         assert low - 0.35 <= mean <= high + 0.35
 
