@@ -306,6 +306,15 @@ def test_each_run_has_one_colour_and_one_entry_in_the_legend() -> None:
         assert sum(trace.showlegend for trace in traces) == 1
 
 
+def test_a_short_log_is_drawn_as_it_is() -> None:
+    log = training_log().iloc[:30]
+    fig = training_curves({"boundary": log})
+    (rewards,) = (trace for trace in fig.data if trace.yaxis == "y")
+    assert rewards.showlegend and list(rewards.y) == list(log["reward"])
+    assert "rolling mean" not in str(fig.layout)
+    assert "rolling mean" in str(training_curves({"boundary": training_log()}).layout)
+
+
 def test_the_strong_line_is_the_rolling_mean_of_the_faint_one() -> None:
     log = training_log()
     faint, strong = training_curves({"boundary": log}).data[:2]
