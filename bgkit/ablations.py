@@ -73,8 +73,9 @@ def load_table(*sources: str | Path) -> pd.DataFrame:
         tables.append(read_runs(folders))
     table = pd.concat(tables, ignore_index=True) if len(tables) > 1 else tables[0]
     for column in set(settings_of(table)) - set(AXES):
-        # a source whose runs do not differ in this key does not tell it
-        table[column] = table[column].astype(object).where(table[column].notna(), UNTOLD)
+        untold = table[column].isna()  # by a source whose runs do not differ in this key
+        if untold.any():
+            table[column] = table[column].astype(object).mask(untold, UNTOLD)
     return _in_order(_without_doubles(table, paths))
 
 
@@ -250,6 +251,17 @@ def at_defaults(table: pd.DataFrame, free: Iterable[str] = ()) -> pd.DataFrame:
         table = table[known == value]
     extra = [column for column in held if column not in AXES]
     return table.drop(columns=extra).reset_index(drop=True)
+
+
+def varied(table: pd.DataFrame, column: str) -> pd.DataFrame:
+    """The rows of designs with several values in a column; all rows where no design has.
+
+    >>> rows = pd.DataFrame({"design": ["boundary"] * 2 + ["hybrid_guard"], "beta": [1, 2, 1]})
+    >>> varied(rows, "beta")["design"].tolist(), len(varied(rows.iloc[1:], "beta"))
+    (['boundary', 'boundary'], 2)
+    """
+    several = table.groupby("design")[column].transform("nunique") > 1
+    return table[several] if several.any() else table
 
 
 def numbers(
