@@ -2,8 +2,8 @@
 
 papermill does the work. What is added: the kernel's environment, folder and open files (papermill
 itself can only change the folder of the whole process), start-ups that are tried again, a kernel
-that died told from a cell that failed, and a pipe by which the kernel notices at once that its
-driver is gone, however that came about.
+that died told from a cell that failed, a pipe by which the kernel notices at once that its
+driver is gone, however that came about, and replies that are found although their event was lost.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import math
 import os
 import queue
 import signal
@@ -22,9 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import papermill
+from jupyter_client import AsyncKernelClient, AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
+from traitlets import Type
 
 from bgkit.errors import BgkitError
 
@@ -32,6 +35,7 @@ _LOGGER = logging.getLogger(__name__)
 _LOGGER.addHandler(logging.NullHandler())  # what it would say is in the errors raised
 STARTS = 3  # how often a kernel is started before it is given up
 PAUSE = 1.0  # seconds between two starts
+LOOK = 1.0  # seconds between two looks for a reply
 #: What the kernel runs first: a thread that ends it when the other end of the pipe is closed.
 _END_WITH_DRIVER = (
     "import os, threading; threading.Thread(target=lambda: (os.read({0}, 1), os._exit(1)), "
@@ -45,6 +49,39 @@ class CellError(BgkitError):
 
 class KernelError(BgkitError):
     """The kernel did not start, or died: not the notebook's fault, as far as one can tell."""
+
+
+# The class's own name is another one before jupyter_client 8.
+class ReplyChannel(AsyncKernelClient.shell_channel_class.default_value):
+    """The channel of a kernel's replies, which looks for one every second.
+
+    ZeroMQ tells once that something has come, and sending on the same socket takes that event up;
+    nbclient sends on it for every change of an Output widget, and waits for the event alone: a
+    reply in that moment would be waited for without end (nbclient's issue 312, open).
+    """
+
+    async def get_msg(self, timeout: float | None = None) -> dict:
+        """The next message; raises queue.Empty after ``timeout`` seconds (None: never)."""
+        end = math.inf if timeout is None else time.monotonic() + timeout
+        while True:
+            left = max(0.0, end - time.monotonic())
+            try:
+                return await super().get_msg(timeout=min(LOOK, left))
+            except queue.Empty:
+                if left <= LOOK:
+                    raise
+
+
+class KernelClient(AsyncKernelClient):
+    """Jupyter's own client with our channel for replies."""
+
+    shell_channel_class = Type(ReplyChannel)
+
+
+class KernelManager(AsyncKernelManager):
+    """Jupyter's own manager with our client; nbclient takes it as ``kernel_manager_class``."""
+
+    client_factory = Type(KernelClient, klass=AsyncKernelClient)
 
 
 class Here:
@@ -141,6 +178,7 @@ class _Engine(NBClientEngine):
         client = _Client(
             nb_man,
             kernel_name=kernel_name,
+            kernel_manager_class=KernelManager,
             startup_timeout=options["start_timeout"],
             iopub_timeout=60,  # seconds; the usual 4 are too few where many kernels share a core
             extra_arguments=[f"--IPKernelApp.exec_lines={line}"],

@@ -18,6 +18,7 @@ import pandas as pd
 import papermill
 
 from bgkit.errors import BgkitError
+from bgkit.kernels import KernelManager
 
 
 def start(threads: int = 0) -> None:
@@ -130,6 +131,7 @@ def run_notebook(
             kernel_name="python3",
             language="python",
             progress_bar=False,
+            kernel_manager_class=KernelManager,
         )
     except papermill.PapermillExecutionError as error:
         raise BgkitError(

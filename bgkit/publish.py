@@ -26,6 +26,7 @@ from nbclient.exceptions import CellExecutionError
 from plotly.offline import get_plotlyjs
 
 from bgkit.errors import BgkitError
+from bgkit.kernels import KernelManager
 from bgkit.runs import write_atomically
 
 PLOTLY = "application/vnd.plotly.v1+json"
@@ -164,7 +165,7 @@ def publish(path: str | Path) -> Path:
     where = {"metadata": {"path": str(path.resolve().parent)}}
     # With widget states, or nbclient fails at an Output; tidy() then leaves them out.
     more = {"timeout": TIMEOUT, "kernel_name": "python3", "store_widget_state": True}
-    client = NotebookClient(notebook, resources=where, **more)
+    client = NotebookClient(notebook, resources=where, kernel_manager_class=KernelManager, **more)
     try:
         client.execute()
     except CellExecutionError as error:
