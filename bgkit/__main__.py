@@ -103,9 +103,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         judge=arguments.judge,
         device=arguments.device,
     )
-    _print_table(result["rows"], JUDGED if arguments.judge else ())
     if arguments.out:
         write_json(arguments.out, result)
+    _print_table(result["rows"], JUDGED if arguments.judge else ())
 
 
 def _prompts(arguments: argparse.Namespace) -> None:

@@ -210,32 +210,47 @@ def reference_rows(
     return joined
 
 
-def stored_samples(folders: Iterable[str | Path]) -> dict[str, pd.DataFrame]:
-    """Test samples of complete runs beside base's, by name, as their evaluation stored them.
+def complete_runs(folders: Iterable[str | Path]) -> dict[str, runs.Run]:
+    """Runs by name: the design, and what else differs from the first run's config.
 
-    A name is the design, and what else differs from the first run's config. Raises BgkitError for
-    an incomplete run, and for runs that were evaluated on different prompts.
+    Raises BgkitError without a run, for an incomplete one, and for two of the same config.
     """
-    found = [runs.load_run(Path(folder)) for folder in folders]
-    if not found:
-        raise BgkitError("There are no runs to compare: give at least one run folder.")
-    samples: dict[str, pd.DataFrame] = {}
-    for run in found:
+    found: dict[str, runs.Run] = {}
+    for folder in folders:
+        run = runs.load_run(Path(folder))
         if not run.complete:
             raise BgkitError(
                 f"The run {run.folder} is incomplete; finish it with the command that started it."
             )
-        differs = {
-            key: value
-            for key, value in vars(run.config).items()
-            if key != "reward" and value != getattr(found[0].config, key)
-        }
+        first = next(iter(found.values()), run)
+        differs = {key: value for key, value in vars(run.config).items() if key != "reward"}
+        differs = {k: v for k, v in differs.items() if v != getattr(first.config, k)}
         name = ", ".join([run.config.reward, *(f"{k} {v}" for k, v in differs.items())])
+        if name in found:
+            raise BgkitError(
+                f"The runs {found[name].folder} and {run.folder} have the same config; give one."
+            )
+        found[name] = run
+    if not found:
+        raise BgkitError("There are no runs to compare: give at least one run folder.")
+    return found
+
+
+def stored_samples(folders: Iterable[str | Path]) -> dict[str, pd.DataFrame]:
+    """Test samples of complete runs beside base's, as their evaluation stored them.
+
+    Names are those of :func:`complete_runs`, whose errors are raised; BgkitError also for runs that
+    were evaluated on different prompts.
+    """
+    samples: dict[str, pd.DataFrame] = {}
+    found = complete_runs(folders)
+    for name, run in found.items():
         samples.setdefault("base", pd.read_parquet(run.folder / "base_samples.parquet"))
         samples[name] = pd.read_parquet(run.folder / "samples.parquet")
         if samples[name]["prompt"].tolist() != samples["base"]["prompt"].tolist():
+            first = next(iter(found.values()))
             raise BgkitError(
-                f"The run {run.folder} was evaluated on other prompts than {found[0].folder}; "
+                f"The run {run.folder} was evaluated on other prompts than {first.folder}; "
                 "evaluate both with the same prompts and number of them (`bgkit evaluate`)."
             )
     return samples
@@ -251,33 +266,37 @@ def evaluate_folders(
     judge: str | None = None,
     device: str = "auto",
 ) -> dict:
-    """Evaluate complete runs (and base) on test prompts, if wanted with another guard or tau."""
+    """Evaluate complete runs (and base) on test prompts, if wanted with another guard or tau.
+
+    Rows and paired differences are labelled by the names of :func:`complete_runs`, whose errors are
+    raised; base stands once, or, where runs do not share it, once for each: ``base of NAME``.
+    """
+    wanted = {"guard": guard, "tau": tau, "test_prompts": test_prompts, "prompts": prompt_set}
+    wanted["judge"] = judge
+    changes = {key: value for key, value in wanted.items() if value is not None}
+    found = complete_runs(folders)
+    configs = {name: runs.make_config(changes, run.config) for name, run in found.items()}
+    sources = {name: evaluation.base_name(config) for name, config in configs.items()}
+    bases: dict[str, pd.DataFrame] = {}
+    base_rows: list[dict] = []
     rows: list[dict] = []
     paired: list[dict] = []
-    for folder in folders:
-        run = runs.load_run(folder)
-        if not run.complete:
-            raise BgkitError(
-                f"The run {folder} is incomplete; finish it with the command that started it."
-            )
-        wanted = {"guard": guard, "tau": tau, "test_prompts": test_prompts, "prompts": prompt_set}
-        wanted["judge"] = judge
-        changes = {key: value for key, value in wanted.items() if value is not None}
-        config = runs.make_config(changes, run.config)
-        base = sample_base(config, device)
-        model, tokenizer = policies.load_policy(
-            config.policy, run.adapter, device, config.precision
-        )
-        samples = evaluation.sample_test(
-            config,
-            model,
-            tokenizer,
-            guards.guard_of(config, device),
-            utilities.utility_of(config, device),
-            "adapter" if config.lora_rank else None,
-        )
-        if not any(row["design"] == "base" for row in rows):
-            rows += evaluation.summarise(base, evaluation.labels_of(config, "base"))
-        rows += evaluation.summarise(samples, evaluation.labels_of(config))
-        paired += evaluation.paired_differences(samples, base, evaluation.labels_of(config))
-    return {**provenance(), "rows": rows, "paired": paired}
+    for name, config in configs.items():
+        if sources[name] not in bases:
+            base = bases[sources[name]] = sample_base(config, device)
+            label = "base" if len(set(sources.values())) == 1 else f"base of {name}"
+            base_rows += evaluation.summarise(base, evaluation.labels_of(config, label))
+        samples = _sample_policy(config, found[name].adapter, device)
+        labels = evaluation.labels_of(config, name)
+        rows += evaluation.summarise(samples, labels)
+        paired += evaluation.paired_differences(samples, bases[sources[name]], labels)
+    return {**provenance(), "rows": base_rows + rows, "paired": paired}
+
+
+def _sample_policy(config: runs.TrainConfig, adapter: Path, device: str) -> pd.DataFrame:
+    """The trained policy's graded samples on the test prompts of a config."""
+    model, tokenizer = policies.load_policy(config.policy, adapter, device, config.precision)
+    guard = guards.guard_of(config, device)
+    utility = utilities.utility_of(config, device)
+    base = "adapter" if config.lora_rank else None
+    return evaluation.sample_test(config, model, tokenizer, guard, utility, base)
