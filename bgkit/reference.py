@@ -248,7 +248,8 @@ def cube(values: pd.DataFrame, names: Sequence[str], kind: str = "all") -> np.nd
 def table_of(index: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:
     """The table of ablations of a collection's files: every setting, seed (and all) and kind."""
     numbers = evaluation.values_of(_as_samples(index, values))[METRICS]
-    index = pd.concat([index, settings_of(index)], axis=1)
+    # in the order of seeds, so that the same values have the same interval in every setting
+    index = pd.concat([index, settings_of(index)], axis=1).sort_values("seed", kind="stable")
     index = index.assign(base=[evaluation.base_name(config) for config in configs_of(index)])
     keys = [name for name in settings_of(index) if name != "seed"]
     places = {

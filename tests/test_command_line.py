@@ -112,6 +112,25 @@ def test_evaluate_with_another_guard_and_threshold(bgkit_command, small_run, tmp
     assert {(row["guard"], row["tau"]) for row in rows} == {("weak", 0.3)}
 
 
+def test_runs_of_one_design_stand_beside_each_other(bgkit_command, small_run, weak_run, tmp_path):
+    out = tmp_path / "rows.json"
+    options = ["--test-prompts", "8", "--device", "cpu", "--out", out]
+    done = bgkit_command("evaluate", small_run.folder, weak_run.folder, *options)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    first, second = "boundary", "boundary, guard weak, steps 2, eval_every 0"
+    designs = list(dict.fromkeys(row["design"] for row in found["rows"]))
+    # they were trained with different guards, through which base says different things
+    assert designs == ["base of boundary", f"base of {second}", first, second]
+    assert {row["design"] for row in found["paired"]} == {first, second}
+    assert second in done.stdout
+
+
+def test_the_same_run_twice_is_refused(bgkit_command, small_run):
+    done = bgkit_command("evaluate", small_run.folder, small_run.folder)
+    assert done.returncode == 2 and "have the same config; give one" in done.stderr
+
+
 def test_testbed_check_passes_on_the_shipped_models(bgkit_command) -> None:
     done = bgkit_command("testbed", "check")
     assert done.returncode == 0 and "as they were shipped" in done.stdout

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from bgkit.intervals import CONFIDENCE, Interval, bootstrap, crossed, over_seeds
+from bgkit.intervals import CONFIDENCE, Interval, bootstrap, crossed, few_seeds, over_seeds
 
 
 def one(values: object, **options: int) -> Interval:
@@ -230,15 +230,29 @@ def test_seeds_that_agree_leave_the_spread_over_prompts():
     assert both.high - both.low == pytest.approx(alone.high - alone.low, rel=0.1)
 
 
-def test_crossed_covers_a_mean_over_seeds_and_prompts():
-    """Prompts, seeds and noise of like size; three seeds keep it below, but near, its promise."""
+@pytest.mark.parametrize("n_seeds", [3, 5])
+@pytest.mark.parametrize("between_seeds", [0.0, 0.15, 0.5])
+def test_crossed_covers_a_mean_over_seeds_and_prompts(n_seeds, between_seeds):
+    """From prompts alone to seeds that make five sixths of the variance of the mean."""
     rng, found = np.random.default_rng(2), []
     for draw in range(200):
-        prompts, seeds = rng.normal(0, 1, 30), rng.normal(0, 0.15, 6)
-        noise = rng.normal(0, 0.5, (6, 30))
+        prompts, seeds = rng.normal(0, 1, 60), rng.normal(0, between_seeds, n_seeds)
+        noise = rng.normal(0, 0.5, (n_seeds, 60))
         values = prompts + seeds[:, None] + noise
         found += crossed(values[..., None], resamples=300, seed=draw, rates=False)
-    assert 0.88 < covered(found, 0.0) < 0.99
+    assert 0.88 < covered(found, 0.0) <= 0.99
+
+
+def test_few_seeds_by_hand():
+    t2, normal = stats.t.ppf(0.975, 2), stats.norm.ppf(0.975)
+    apart = np.array([[0.0] * 9, [0.5] * 9, [1.0] * 9])
+    assert few_seeds(apart) == pytest.approx(t2 / normal)
+    assert few_seeds(np.full((3, 9), 0.5)) == 1.0
+    same = np.tile(np.linspace(0, 1, 400), (3, 1))
+    assert few_seeds(same) == pytest.approx(stats.t.ppf(0.975, 399) / normal)
+    # seeds and prompts of equal parts: variances of the mean 1/3 x 1/4, 1/3 x 1/4, no rest
+    equal = np.array([-0.5, 0.0, 0.5])[:, None] + np.array([-0.5, 0.0, 0.5])
+    assert few_seeds(equal) == pytest.approx(stats.t.ppf(0.975, 4) / normal)
 
 
 def test_seeds_that_differ_widen_the_interval():
