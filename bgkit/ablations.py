@@ -17,10 +17,11 @@ A table of ablations has one row per setting, kind of prompt and metric:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from bgkit import runs
@@ -264,6 +265,20 @@ def varied(table: pd.DataFrame, column: str) -> pd.DataFrame:
     return table[several] if several.any() else table
 
 
+def front(harm: Sequence[float], help_: Sequence[float]) -> np.ndarray:
+    """Which of some points are on the Pareto front: no other has at most their harm and more help.
+
+    Points that are equal in both stand or fall together. Returns booleans (n,).
+
+    >>> front([0.1, 0.2, 0.3, 0.3], [0.5, 0.4, 0.6, 0.5]).tolist()
+    [True, False, True, False]
+    """
+    harm, help_ = np.asarray(harm, float), np.asarray(help_, float)
+    no_worse = (harm <= harm[:, None]) & (help_ >= help_[:, None])
+    better = (harm < harm[:, None]) | (help_ > help_[:, None])
+    return ~(no_worse & better).any(axis=1)
+
+
 def numbers(
     table: pd.DataFrame,
     metric: str,
@@ -290,6 +305,23 @@ def numbers(
         columns=[*lines, *columns],
     )
     return wide.set_index(lines) if lines else wide.set_axis([metric])
+
+
+def overview(
+    table: pd.DataFrame,
+    metrics: Iterable[str],
+    setting: str,
+    where: Mapping[str, Any] | None = None,
+) -> pd.DataFrame:
+    """Several metrics as text, "mean [low, high]": one line per value of a setting and design.
+
+    Columns are the metrics. Errors as in :func:`numbers`.
+    """
+    where = {"kind": "all", **(where or {})}
+    kind = str(where.pop("kind"))
+    one = table[table["kind"] == kind]
+    parts = {name: numbers(one, name, "kind", panels=setting, where=where) for name in metrics}
+    return pd.concat({name: part[kind] for name, part in parts.items()}, axis=1)
 
 
 def write_table(

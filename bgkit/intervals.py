@@ -146,17 +146,18 @@ def crossed(
 
     Every training seed met the same prompts, so seeds and prompts are crossed: a draw takes seeds
     with replacement, and prompts with replacement, the same ones for all seeds (Owen 2007, "The
-    pigeonhole bootstrap", Annals of Applied Statistics 1(2)). Of S seeds the plain bootstrap shows
-    a variance between seeds that is too small by (S - 1) / S; the draws' deviations between seeds
-    are widened by the root of S / (S - 1) for it (Rao and Wu 1988). That variance is itself known
-    from few seeds only, so the percentiles' distance from the mean is multiplied by the quantile
-    of Student's t over that of the normal distribution (:func:`few_seeds`). With one seed only
-    prompts are resampled, as in :func:`bootstrap`, whose NaN and ``rates`` hold here, too. Ends
-    stay within the range of the values (which the widening may leave).
+    pigeonhole bootstrap", Annals of Applied Statistics 1(2)). The draws give the interval's shape.
+    Their width is wrong for few seeds: between S seeds they vary too little, by (S - 1) / S, the
+    noise of single responses counts up to three times (Owen), and nothing tells that a spread
+    between three seeds is hardly known. So the percentiles' distances from the mean are scaled to
+    those of Student's t with the variance and the degrees of freedom of :func:`variance_of_mean`.
+
+    With one seed only prompts are resampled, as in :func:`bootstrap`, whose NaN and ``rates`` hold
+    here, too. Ends stay within the range of the values.
 
     >>> values = np.random.default_rng(0).random((3, 50, 1))
     >>> [round(number, 2) for number in crossed(values, rates=False)[0]]
-    [0.54, 0.46, 0.63]
+    [0.54, 0.48, 0.6]
     """
     values = np.asarray(values, dtype=float)
     n_seeds, n, k = values.shape
@@ -165,40 +166,36 @@ def crossed(
         return bootstrap(values.reshape(-1, k), resamples=resamples, seed=seed, rates=is_rate)
     each = _means_of_draws(values, resamples, rng := np.random.default_rng(seed))
     weights = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=resamples) / n_seeds
-    middle = each.mean(axis=1)
-    apart = np.einsum("rs,rsk->rk", weights, each) - middle
-    drawn = middle + np.sqrt(n_seeds / (n_seeds - 1)) * apart
+    drawn = np.einsum("rs,rsk->rk", weights, each)
     return [
         _interval(values[..., column], drawn[:, column], is_rate[column]) for column in range(k)
     ]
 
 
-def few_seeds(values: np.ndarray) -> float:
-    """How much wider an interval must be since the spread between few seeds is itself uncertain.
+def variance_of_mean(values: np.ndarray) -> tuple[float, float]:
+    """Variance of the mean of ``values`` (seeds, prompts), and its degrees of freedom.
 
-    The 97.5% quantile of Student's t over the normal one, for ``values`` (seeds, prompts). Its
-    degrees of freedom are those of the variance of the mean, as of two crossed factors with one
-    value each: that between seeds, plus that between prompts, less that of the rest (Satterthwaite
-    1946). About 1 where prompts make most of the variance; 2.2 for three seeds that make all of it.
+    Of two crossed factors with one value each: the variance between seeds' means, plus that between
+    prompts' means, less what the noise of single values adds to both (Searle, Casella and McCulloch
+    1992, "Variance Components", 4.3), at least the larger of the two; degrees of freedom by
+    Satterthwaite (1946). Prompts with a NaN are left out; NaN where fewer than two are left.
 
-    >>> round(few_seeds(np.array([[0.0] * 9, [0.5] * 9, [1.0] * 9])), 2)
-    2.2
+    >>> variance_of_mean(np.array([[0.0, 0.0], [3.0, 3.0], [6.0, 6.0]]))
+    (3.0, 2.0)
     """
     values = values[:, ~np.isnan(values).any(axis=0)]
     n_seeds, n = values.shape
     if n < 2:
-        return 1.0
+        return np.nan, np.nan
     by_seed, by_prompt, mean = values.mean(1), values.mean(0), values.mean()
-    rest = ((values - by_seed[:, None] - by_prompt + mean) ** 2).sum()
+    noise = ((values - by_seed[:, None] - by_prompt + mean) ** 2).sum()
     freedom = np.array([n_seeds - 1, n - 1, (n_seeds - 1) * (n - 1)])
-    parts = np.array([by_seed.var(ddof=1) / n_seeds, by_prompt.var(ddof=1) / n])
-    parts = np.append(parts, rest / freedom[2] / (n_seeds * n))
-    whole = max(parts[0] + parts[1] - parts[2], parts[0], parts[1])
+    seeds, prompts = by_seed.var(ddof=1) / n_seeds, by_prompt.var(ddof=1) / n
+    parts = np.array([seeds, prompts, noise / freedom[2] / (n_seeds * n)])
+    whole = max(seeds + prompts - parts[2], seeds, prompts)
     if whole == 0:
-        return 1.0
-    found = max(whole**2 / (parts**2 / freedom).sum(), n_seeds - 1)
-    upper = (1 + CONFIDENCE) / 2
-    return float(stats.t.ppf(upper, found) / stats.norm.ppf(upper))
+        return 0.0, float(freedom[2])
+    return float(whole), float(max(whole**2 / (parts**2 / freedom).sum(), min(freedom)))
 
 
 def _means_of_draws(values: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
@@ -220,7 +217,11 @@ def _interval(values: np.ndarray, drawn: np.ndarray, rate: bool) -> Interval:
     if not len(known) or not len(drawn):
         return Interval(np.nan, np.nan, np.nan)
     tail, mean = (1 - CONFIDENCE) / 2, float(known.mean())
-    ends = mean + few_seeds(values) * (np.quantile(drawn, (tail, 1 - tail)) - mean)
+    variance, freedom = variance_of_mean(values)
+    plain = stats.norm.ppf(1 - tail) * drawn.std()  # half of the interval of normal draws
+    scale = stats.t.ppf(1 - tail, freedom) * np.sqrt(variance) / plain if plain > 0 else 1.0
+    scale = 1.0 if np.isnan(scale) else scale
+    ends = mean + scale * (np.quantile(drawn, (tail, 1 - tail)) - mean)
     low, high = (float(end) for end in np.clip(ends, known.min(), known.max()))
     interval = Interval(mean, low, high)
     # seeds are no further prompts: never or always seen has the bound of one seed's prompts

@@ -224,8 +224,9 @@ def trade_off(
 
     One path per design through the values of ``along``, from a small mark (the first value) to a
     large one (the last, named). Up and left is better: a mark above and left of another beats it on
-    both counts. The lines through a mark are the intervals of its two means. Errors as in
-    :func:`ablation`.
+    both counts. The dotted line joins the Pareto front: the marks that no other beats in both means
+    (:func:`bgkit.ablations.front`; intervals are not considered). The lines through a mark are the
+    intervals of its two means. Errors as in :func:`ablation`.
     """
     fixed = ablations.fixed_values(table, (along, "design"), where)
     keys = ["design", along]
@@ -251,6 +252,10 @@ def trade_off(
         trace.update(marker=mark)
         trace.update(text=_end_words(one[along].tolist(), str(name)), cliponaxis=False)
         fig.add_trace(trace.update(line={"color": hue, "dash": dash, "width": 1.5}))
+    best = both[ablations.front(both["mean"], both["mean_y"])].sort_values("mean")
+    line = {"color": plots.TEXT, "dash": "dot", "width": 1.5}
+    more = {"mode": "lines", "line": line, "name": "Pareto front", "hoverinfo": "skip"}
+    fig.add_scatter(x=best["mean"], y=best["mean_y"], **more)
     heading(fig, "<b>↖ better</b>", 1)
     fig.update_layout(xaxis_title="system harm, 0 to 1", yaxis_title="system help, 0 to 1")
     path = f"Small to large mark: {plots.label(known[0])} to {plots.label(known[-1])}. "

@@ -103,13 +103,25 @@ def _curve(name: str, frame: pd.DataFrame, column: str) -> list[go.Scatter]:
     return [line(frame[column], mode="lines", line=faint, opacity=0.3), mean]
 
 
+def _band(name: str, frame: pd.DataFrame, column: str) -> list[go.Scatter]:
+    """A run's band from ``<column>_low`` to ``<column>_high`` in one panel, where it has them."""
+    if f"{column}_low" not in frame:
+        return []
+    around = pd.concat([frame[f"{column}_low"], frame[f"{column}_high"][::-1]])
+    steps = pd.concat([frame["step"], frame["step"][::-1]])
+    look = {"fillcolor": plots.look(name)[0], "opacity": 0.15, "line": {"width": 0}}
+    more = {"fill": "toself", "mode": "lines", "hoverinfo": "skip", "showlegend": False}
+    return [go.Scatter(x=steps, y=around.round(5), legendgroup=plots.label(name), **look, **more)]
+
+
 def training_curves(metrics: Mapping[str, pd.DataFrame]) -> go.Figure:
     """Draw six quantities over training steps, one panel each and one colour per run.
 
     Faint lines are single steps, strong lines their rolling mean (of a twentieth of the rows; a log
     of fewer than 40 rows is drawn as it is). Held-out harm and helpfulness
     (0 to 1, by the true score) are measured at some steps only: each marker is one measurement.
-    Runs that were not evaluated on the way are in the other panels only.
+    Runs that were not evaluated on the way are in the other panels only. Means of several runs
+    (:func:`bgkit.reference.mean_curves`) have a band from the lowest run to the highest.
     """
     if not metrics:
         raise BgkitError("There are no training curves to draw: no run was given.")
@@ -127,11 +139,14 @@ def training_curves(metrics: Mapping[str, pd.DataFrame]) -> go.Figure:
         for name, frame in metrics.items():
             plots._need(frame, ("step", *needed[name]), f"training metrics of '{name}'")
             if column in needed[name]:
-                for trace in _curve(name, frame.dropna(subset=[column]), column):
+                known = frame.dropna(subset=[column])
+                for trace in [*_band(name, known, column), *_curve(name, known, column)]:
                     fig.add_trace(trace, row, col)
     fig.update_xaxes(title_text="training step", row=rows)
     smoothed = any(_window(frame) > 1 for frame in metrics.values())
     notes = ["Faint: each step; strong: rolling mean."] if smoothed else []
+    if any(f"{column}_low" in frame for frame in metrics.values() for column in shown):
+        notes.append("Line: mean of the runs; band: lowest to highest run.")
     return plots.style(fig, "Training over steps", notes, 170 * rows + 110)
 
 

@@ -292,12 +292,17 @@ def mean_curves(
 ) -> dict[str, pd.DataFrame]:
     """Training curves, averaged over the runs of each value of ``by`` and over windows of steps.
 
-    Returns name -> one row per window, with its last step as ``step``.
+    Returns name -> one row per window, with its last step as ``step``; each curve has beside its
+    mean the lowest and the highest of the runs' means, as ``<curve>_low`` and ``<curve>_high``.
     """
     columns = [name for name in CURVES if name in curves]
     steps = curves["step"].astype(int)
     windows = curves.assign(step=(steps - 1) // window * window + window)
-    return {
-        str(value): part.groupby("step", as_index=False)[columns].mean()
-        for value, part in windows.groupby(by, sort=False)
-    }
+    each = windows.groupby([by, "run", "step"], as_index=False, sort=False)[columns].mean()
+    found = {}
+    for value, part in each.groupby(by, sort=False):
+        runs_of = part.groupby("step")[columns]
+        ends = [runs_of.min().add_suffix("_low"), runs_of.max().add_suffix("_high")]
+        whole = pd.concat([runs_of.mean(), *ends], axis=1)
+        found[str(value)] = whole.round(5).reset_index()  # stored notebooks hold these numbers
+    return found

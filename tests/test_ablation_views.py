@@ -83,11 +83,13 @@ def test_figures_have_the_look_of_the_kit_and_say_their_interval(name: str, tabl
     assert fig.layout.paper_bgcolor == "rgba(0,0,0,0)" and fig.layout.font.color == plots.TEXT
     assert {one.type for one in fig.data} == {"scatter"}
     assert "95 % intervals over 3 seeds (Student t)" in fig.layout.title.subtitle.text
+    front = ["Pareto front"] * (name == "trade_off")
     assert [one.name for one in fig.data if one.showlegend is not False] == [
         "base",
         "filter avoidance",
         "boundary",
         "compound",
+        *front,
     ]
     assert json.loads(fig.to_json())["data"]
 
@@ -173,6 +175,18 @@ def test_trade_off_leads_each_design_from_aligned_to_blind(table: pd.DataFrame) 
     assert list(one.text) == ["", "", "", "blind"]
     assert list(np.diff(one.marker.size) > 0) == [True] * 3
     assert "system harm" in one.hovertext[0] and "system help" in one.hovertext[0]
+
+
+def test_trade_off_joins_the_means_that_no_other_beats(table: pd.DataFrame) -> None:
+    fig = plots_ablations.trade_off(table)
+    line = trace(fig, "Pareto front")
+    points = {
+        (x, y) for one in fig.data if one.mode != "lines" for x, y in zip(one.x, one.y, strict=True)
+    }
+    beaten = {
+        (x, y) for x, y in points for a, b in points if a <= x and b >= y and (a, b) != (x, y)
+    }
+    assert list(zip(line.x, line.y, strict=True)) == sorted(points - beaten)
 
 
 @pytest.mark.parametrize("name", FIGURES)

@@ -305,3 +305,12 @@ def test_the_kind_of_interval_is_put_into_words() -> None:
     words = ablations.interval_words(rows)
     assert "over 2 to 3 seeds" in words and "over the prompts of one seed" in words
     assert ablations.interval_words(rows.assign(interval="none")).startswith("no intervals")
+
+
+def test_overview_has_a_column_per_metric(table) -> None:
+    found = ablations.overview(table, ["system_harm", "kl"], "utility")
+    alone = ablations.numbers(table, "kl", "utility", where={"kind": "all"})
+    assert list(found.columns) == ["system_harm", "kl"]
+    assert found.loc[("mild", "boundary"), "kl"] == alone.loc["boundary", "mild"]
+    benign = ablations.overview(table, ["kl"], "utility", {"kind": "benign"})
+    assert len(benign) == len(found)

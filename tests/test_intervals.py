@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from bgkit.intervals import CONFIDENCE, Interval, bootstrap, crossed, few_seeds, over_seeds
+from bgkit.intervals import CONFIDENCE, Interval, bootstrap, crossed, over_seeds, variance_of_mean
 
 
 def one(values: object, **options: int) -> Interval:
@@ -231,28 +231,44 @@ def test_seeds_that_agree_leave_the_spread_over_prompts():
 
 
 @pytest.mark.parametrize("n_seeds", [3, 5])
-@pytest.mark.parametrize("between_seeds", [0.0, 0.15, 0.5])
-def test_crossed_covers_a_mean_over_seeds_and_prompts(n_seeds, between_seeds):
-    """From prompts alone to seeds that make five sixths of the variance of the mean."""
+@pytest.mark.parametrize(
+    ("between_seeds", "between_prompts", "noise"),
+    [(0.0, 1.0, 0.5), (0.15, 1.0, 0.5), (0.5, 1.0, 0.5), (0.0, 0.3, 1.0)],
+    ids=["prompts", "both", "seeds", "noise"],
+)
+def test_crossed_covers_a_mean(n_seeds, between_seeds, between_prompts, noise):
+    """Where prompts, seeds (five sixths of the variance) or single responses vary most."""
     rng, found = np.random.default_rng(2), []
     for draw in range(200):
-        prompts, seeds = rng.normal(0, 1, 60), rng.normal(0, between_seeds, n_seeds)
-        noise = rng.normal(0, 0.5, (n_seeds, 60))
-        values = prompts + seeds[:, None] + noise
+        seeds, prompts = rng.normal(0, between_seeds, n_seeds), rng.normal(0, between_prompts, 60)
+        values = prompts + seeds[:, None] + rng.normal(0, noise, (n_seeds, 60))
         found += crossed(values[..., None], resamples=300, seed=draw, rates=False)
-    assert 0.88 < covered(found, 0.0) <= 0.99
+    assert 0.90 < covered(found, 0.0) <= 0.99
 
 
-def test_few_seeds_by_hand():
-    t2, normal = stats.t.ppf(0.975, 2), stats.norm.ppf(0.975)
+def test_variance_of_a_mean_by_hand():
     apart = np.array([[0.0] * 9, [0.5] * 9, [1.0] * 9])
-    assert few_seeds(apart) == pytest.approx(t2 / normal)
-    assert few_seeds(np.full((3, 9), 0.5)) == 1.0
-    same = np.tile(np.linspace(0, 1, 400), (3, 1))
-    assert few_seeds(same) == pytest.approx(stats.t.ppf(0.975, 399) / normal)
-    # seeds and prompts of equal parts: variances of the mean 1/3 x 1/4, 1/3 x 1/4, no rest
-    equal = np.array([-0.5, 0.0, 0.5])[:, None] + np.array([-0.5, 0.0, 0.5])
-    assert few_seeds(equal) == pytest.approx(stats.t.ppf(0.975, 4) / normal)
+    assert variance_of_mean(apart) == pytest.approx((0.25 / 3, 2))
+    assert variance_of_mean(apart.T) == pytest.approx((0.25 / 3, 2))
+    assert variance_of_mean(np.full((3, 9), 0.5)) == (0.0, 16.0)
+    # both factors give 1/4 / 3, there is no noise: (2v)^2 / (v^2 / 2 + v^2 / 2) = 4
+    both = np.array([-0.5, 0.0, 0.5])[:, None] + np.array([-0.5, 0.0, 0.5])
+    assert variance_of_mean(both) == pytest.approx((0.5 / 3, 4))
+    # noise alone (no means differ): nothing is left
+    assert variance_of_mean(np.array([[1.0, -1.0], [-1.0, 1.0]])) == (0.0, 1.0)
+    # a prompt with an unknown value does not count
+    assert variance_of_mean(np.column_stack([apart, [0, np.nan, 9]])) == variance_of_mean(apart)
+    assert np.isnan(variance_of_mean(apart[:, :1])).all()
+
+
+def test_crossed_is_as_wide_as_students_t():
+    """Symmetric values, of which the half-width is known by hand."""
+    rng = np.random.default_rng(5)
+    values = np.array([-0.1, 0.0, 0.1])[:, None] + rng.normal(0, 1, 2000)
+    low, high = crossed(values[..., None], rates=False)[0][1:]
+    variance, freedom = variance_of_mean(values)
+    half = stats.t.ppf(0.975, freedom) * math.sqrt(variance)
+    assert (high - low) / 2 == pytest.approx(half, rel=0.1)
 
 
 def test_seeds_that_differ_widen_the_interval():

@@ -324,6 +324,18 @@ def test_the_strong_line_is_the_rolling_mean_of_the_faint_one() -> None:
     assert "(mean of 2 steps)" in strong.hovertext[0]
 
 
+def test_means_of_runs_have_a_band_from_the_lowest_to_the_highest() -> None:
+    log = pd.DataFrame({"step": [10, 20], "reward": [0.0, 1.0], "near_boundary": 0.1,
+                        "filter_rate": 0.1, "kl": 0.1})  # fmt: skip
+    ends = log.assign(reward_low=[-1.0, 0.5], reward_high=[1.0, 2.0])
+    band, line = training_curves({"boundary": ends}).data[:2]
+    assert list(band.x) == [10, 20, 20, 10] and list(band.y) == [-1.0, 0.5, 2.0, 1.0]
+    assert band.fill == "toself" and band.fillcolor == plots.LOOKS["boundary"][0]
+    assert list(line.y) == [0.0, 1.0] and line.showlegend and not band.showlegend
+    assert "lowest to highest" in str(training_curves({"boundary": ends}).layout)
+    assert "lowest to highest" not in str(training_curves({"boundary": log}).layout)
+
+
 def test_a_run_without_held_out_evaluation_shows_what_it_has() -> None:
     bare = training_log().drop(columns=["eval_system_harm", "eval_system_help"])
     fig = training_curves({"boundary": bare})
