@@ -12,7 +12,7 @@ SHOWN = {
     "reward": "reward",
     "filter_rate": "filtered",
     "near_boundary": "near",
-    "kl": "KL",
+    "kl": "KL/token",  # the trainer's is a mean over tokens; an evaluation's is over responses
     "no_spread": "no spread",
 }
 

@@ -37,7 +37,7 @@ def test_it_shows_state_time_metric_and_a_link(planned: sweeps.Sweep) -> None:
     page = table_of.table(planned).data
     assert "5 runs: 1 running" not in page  # counted in the grid's order
     assert "1 complete, 1 failed, 1 running, 2 waiting" in page
-    assert "step 20, reward 0.250, KL 2.000" in page and "1.000 [0.000, 2.000]" in page
+    assert "step 20, reward 0.250, KL/token 2.000" in page and "1.000 [0.000, 2.000]" in page
     assert "<td>1:15</td>" in page and "gone</td>" in page
     hash_ = planned.jobs[0].hash
     assert f'href="sweep%20a/runs/{hash_}/executed.ipynb"' in page
