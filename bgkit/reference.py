@@ -17,6 +17,7 @@ Responses are not kept: they can be sampled again from their config.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -79,7 +80,7 @@ def collect(sweeps: Iterable[str | Path], out: str | Path, command: str = "") ->
                 for file, part in _parts(name, run, record, known).items():
                     parts[file].append(part)
     found = {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()}
-    _check_prompts(found["values.parquet"])
+    _check_prompts(found["index.parquet"], found["values.parquet"])
     found["table.parquet"] = table_of(found["index.parquet"], found["values.parquet"])
     for name, table in found.items():
         _write(out / name, table)
@@ -113,9 +114,12 @@ def _parts(name: str, run: runs.Run, record: Mapping, known: set[str]) -> dict[s
     row = {"run": name, "config": json.dumps(asdict(run.config)), **{k: record[k] for k in keys}}
     row["training_seconds"] = float(run.metrics()["seconds"].sum())  # of all its sessions
     row["versions"] = json.dumps(record["versions"])
+    row["machine"] = json.dumps(run.read_json("config.json").get("machine", {}))
+    samples = pd.read_parquet(run.folder / "samples.parquet")
+    row["prompts_sha256"] = hashlib.sha256("\0".join(samples["prompt"]).encode()).hexdigest()
     for metric, (mean, low, high) in record["metrics"].items():
         row |= {f"{metric}_mean": mean, f"{metric}_low": low, f"{metric}_high": high}
-    values = [_values(name, pd.read_parquet(run.folder / "samples.parquet"))]
+    values = [_values(name, samples)]
     if (base := evaluation.base_name(run.config)) not in known:
         known.add(base)
         values.append(_values(base, pd.read_parquet(run.folder / "base_samples.parquet")))
@@ -137,30 +141,34 @@ def _values(name: str, samples: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({**labels, **numbers, "length": samples["length"].astype("int16")})
 
 
-def _check_prompts(values: pd.DataFrame) -> None:
-    """Raise BgkitError unless all runs were evaluated on as many prompts of the same kinds."""
+def _check_prompts(index: pd.DataFrame, values: pd.DataFrame) -> None:
+    """Raise BgkitError unless all runs were evaluated on the same prompts, in one order.
+
+    Of runs that were collected before their prompts' hash was kept only the kinds are known.
+    """
+    known = index.dropna(subset=["prompts_sha256"]) if "prompts_sha256" in index else index[:0]
     kinds = values.groupby("run", sort=False)["kind"].agg(tuple)
-    if kinds.nunique() > 1:
-        odd = kinds[kinds != kinds.iloc[0]].index[0]
-        raise BgkitError(
-            f"The run {odd} was evaluated on other prompts than {kinds.index[0]}; collect runs "
-            "with the same prompt set and TEST_PROMPTS."
-        )
+    for told in (known.set_index("run").get("prompts_sha256", kinds), kinds):
+        if told.nunique() > 1:
+            odd = told[told != told.iloc[0]].index[0]
+            raise BgkitError(
+                f"The run {odd} was evaluated on other prompts than {told.index[0]}; collect runs "
+                "with the same prompt set and TEST_PROMPTS."
+            )
 
 
 def _about(out: Path, index: pd.DataFrame, command: str) -> dict:
-    from bgkit import devices
-
     path = out / "about.json"
     old = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     versions = [json.loads(text) for text in index["versions"]]
     commands = [*old.get("commands", []), command] if command else old.get("commands", [])
-    machines = [*old.get("machines", []), devices.machine()]
+    told = index["machine"].dropna() if "machine" in index else []
+    machines = [*old.get("machines", []), *map(json.loads, told)]
     return {
         "runs": len(index),
         "seconds": round(float(index["seconds"].sum())),
         "commands": list(dict.fromkeys(commands)),
-        "machines": [json.loads(m) for m in dict.fromkeys(map(json.dumps, machines))],
+        "machines": [json.loads(m) for m in dict.fromkeys(map(json.dumps, machines)) if m != "{}"],
         "versions": {k: sorted({v[k] for v in versions if k in v}) for k in versions[0]},
         "interval": "95 % over seeds and prompts, crossed bootstrap",
     }

@@ -48,7 +48,7 @@ def make_sweep(folder: Path, configs: list[dict], n: int = 100) -> Path:
     for number, values in enumerate(configs):
         config = runs.make_config({"eval_every": 0, **values})
         place = folder / "runs" / f"{number:012x}"
-        run = runs.open_run(place / "results" / "run", config, {})
+        run = runs.open_run(place / "results" / "run", config, {"machine": {"cores": 2}})
         own, base = samples_of(config.reward, config.seed, n), samples_of("base", config.seed, n)
         runs.write_parquet(run.folder / "samples.parquet", own)
         runs.write_parquet(run.folder / "base_samples.parquet", base)
@@ -86,7 +86,7 @@ def test_a_collection_has_every_run_base_once_and_says_how_it_was_made(collectio
     assert len(values) == (len(BOTH) + 4) * 100
     about = json.loads((collection / "about.json").read_text())
     assert about["commands"] == ["the command"] and about["runs"] == len(BOTH)
-    assert about["seconds"] == 5 * len(BOTH) and about["machines"]
+    assert about["seconds"] == 5 * len(BOTH) and about["machines"] == [{"cores": 2}]
     assert index["training_seconds"].eq(3.0).all()
 
 
@@ -229,6 +229,12 @@ def refused(call, *arguments) -> str:
 def test_what_can_not_be_collected_is_refused(tmp_path) -> None:
     assert "no sweep" in refused(reference.collect, [tmp_path], tmp_path / "c")
     sweeps = [make_sweep(tmp_path / "a", BOTH[:1]), make_sweep(tmp_path / "b", BOTH[1:2], n=20)]
+    assert "other prompts" in refused(reference.collect, sweeps, tmp_path / "c")
+    same_kinds = make_sweep(tmp_path / "d", BOTH[1:2])
+    (file,) = same_kinds.rglob("samples.parquet")
+    samples = pd.read_parquet(file)
+    samples.assign(prompt=samples["prompt"] + "?").to_parquet(file)
+    sweeps = [sweeps[0], same_kinds]
     assert "other prompts" in refused(reference.collect, sweeps, tmp_path / "c")
     assert not (tmp_path / "c").exists()  # nothing half-written
     assert "no index.parquet" in refused(reference.load, tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import pandas as pd
 import pytest
@@ -12,6 +13,7 @@ from bgkit import (
     ablations,
     claims,
     comparison,
+    devices,
     evaluation,
     intervals,
     prompts,
@@ -125,6 +127,20 @@ def test_the_table_is_that_of_the_values(ablation) -> None:
     assert (row["mean"], row["low"], row["high"]) == pytest.approx(tuple(truth), abs=1e-3)
 
 
+def test_the_table_of_the_readme_is_the_shipped_one() -> None:
+    readme = (store.data_folder().parent / "README.md").read_text(encoding="utf-8")
+    lines = re.findall(
+        r"^\| (\S+) \| (base|`\w+`)(?: \+ guard)? \| (0\..*) \|$", readme, re.MULTILINE
+    )
+    assert len(lines) == 14
+    table = ablations.at_defaults(ablations.load_table(), free=["utility"])
+    metrics = ("near_boundary", "false_negative", "system_harm", "system_help")
+    shown = {name: ablations.numbers(table, name, where={"kind": "all"}) for name in metrics}
+    for utility, design, cells in lines:
+        place = design.strip("`"), utility if utility in comparison.UTILITIES else "mild"
+        assert cells.split(" | ")[:4] == [shown[name].loc[place] for name in metrics]
+
+
 def test_every_claim_that_was_checked_is_explained(ablation) -> None:
     index, values, _ = ablation
     table = claims.readable(claims.check(index, values), claims.read_why())
@@ -135,8 +151,8 @@ def test_every_claim_that_was_checked_is_explained(ablation) -> None:
 def test_a_row_of_the_ablation_comes_out_again(ablation, tmp_path) -> None:
     """The quickest run, trained anew, lies in its interval over prompts.
 
-    On a machine of one kind it is the same run bit for bit. Another kind rounds otherwise, and so
-    samples other responses: for that the interval is taken twice as wide.
+    Another kind of machine rounds otherwise, and so trains another policy: for that, and only
+    there, the interval is taken twice as wide.
     """
     index, values, _ = ablation
     row = index.sort_values("training_seconds").iloc[0]
@@ -150,6 +166,7 @@ def test_a_row_of_the_ablation_comes_out_again(ablation, tmp_path) -> None:
         for r in run.read_json("result.json")["rows"]
         if r["kind"] == "all" and r["design"] == config.reward
     }
+    wide = 1 if json.loads(row["machine"]) == devices.machine() else 2
     for metric in ("filter_rate", "near_boundary", "system_harm", "system_help", "length"):
         mean, low, high = (row[f"{metric}_{end}"] for end in ("mean", "low", "high"))
-        assert 2 * low - mean <= found[metric] <= 2 * high - mean, metric
+        assert mean - wide * (mean - low) <= found[metric] <= mean + wide * (high - mean), metric
