@@ -10,11 +10,15 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import noop
 import pandas as pd
 import pytest
+from conftest import ROOT
+
+from bgkit import sweep_index
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/stat").exists(), reason="looks processes up in /proc"
@@ -150,3 +154,33 @@ def test_a_second_sweep_waits_for_what_the_first_one_runs(
     printed = second.communicate(timeout=60)[0]
     assert second.returncode == 0, printed
     finishes(folder, undisturbed)
+
+
+@pytest.mark.slow
+def test_a_training_killed_in_the_middle_ends_with_the_same_numbers(tmp_path: Path) -> None:
+    """The notebook of every sweep: it resumes its checkpoint, bit for bit on one CPU thread."""
+    settings = "POLICY=tiny STEPS=24 BATCH_SIZE=8 NUM_GENERATIONS=4 EVAL_EVERY=0 TEST_PROMPTS=16"
+    sets = [part for setting in settings.split() for part in ("--set", setting)]
+    line = [sys.executable, "-m", "bgkit", "sweep", str(ROOT / "notebooks/03_train_policy.ipynb")]
+    line += [*sets, "--threads", "1", "--out"]
+    other, mine = tmp_path / "undisturbed", tmp_path / "sweep"
+    both = [noop.start(tmp_path, line=[*line, str(folder)]) for folder in (other, mine)]
+    noop.until(lambda: _curves(mine), 120)  # written after the checkpoint of step 20
+    both[1].kill()
+    printed = [process.communicate(timeout=120)[0] for process in both]
+    assert both[0].returncode == 0, printed[0]
+    assert noop.states(tmp_path) == ["running"] and sweep_index.read_rows(mine).empty
+    (before,) = map(pd.read_parquet, _curves(mine))
+    again = noop.start(tmp_path, line=[*line, str(mine)])
+    printed = again.communicate(timeout=120)[0]
+    assert again.returncode == 0, printed
+    (curve, whole) = (pd.read_parquet(*_curves(folder)) for folder in (mine, other))
+    assert curve["seconds"].head(20).tolist() == before["seconds"].tolist()  # it was resumed
+    pd.testing.assert_frame_equal(curve.drop(columns="seconds"), whole.drop(columns="seconds"))
+    rows = sweep_index.read_rows(mine)
+    assert len(rows) and noop.states(tmp_path) == ["complete"]
+    pd.testing.assert_frame_equal(rows, sweep_index.read_rows(other))
+
+
+def _curves(sweep: Path) -> list[Path]:
+    return [*sweep.glob("runs/*/results/*/metrics.parquet")]
