@@ -89,11 +89,16 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() if path.is_file() else b"" for path in found}
 
 
-def command(folder: Path, *more: object, python: str = sys.executable) -> list[str]:
+def command(folder: Path, *more: object) -> list[str]:
     """The command line of a sweep of that notebook in ``folder``."""
-    start = [python, "-m", "bgkit", "sweep", folder / "noop.ipynb", "--out", folder / "sweep"]
     own = ["--set", f"LEDGER={folder / 'ledger'}", "--set", f"HOLD={folder / 'hold'}"]
-    return [*map(str, start), *own, *map(str, more)]
+    return line_of(folder / "noop.ipynb", folder, *own, *more)
+
+
+def line_of(book: Path, folder: Path, *more: object) -> list[str]:
+    """The command line of a sweep of any notebook, in ``folder/sweep``."""
+    start = [sys.executable, "-m", "bgkit", "sweep", book, "--out", folder / "sweep"]
+    return [*map(str, start), *map(str, more)]
 
 
 def hold(folder: Path) -> None:
@@ -119,10 +124,12 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **more}
 
 
-def run(folder: Path, *more: object, **variables: str) -> subprocess.CompletedProcess:
-    """Run a sweep to its end, in a process of its own."""
+def run(
+    folder: Path, *more: object, line: list[str] | None = None, **variables: str
+) -> subprocess.CompletedProcess:
+    """Run a sweep (or another command line) to its end, in a process of its own."""
     return subprocess.run(
-        command(folder, *more),
+        line or command(folder, *more),
         cwd=folder,
         env=environment(**variables),
         capture_output=True,

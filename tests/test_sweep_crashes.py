@@ -10,7 +10,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import noop
@@ -52,9 +51,7 @@ def started(folder: Path):
     process.communicate(timeout=30)
 
 
-def finishes(
-    folder: Path, undisturbed: list[dict], again: int = 2
-) -> subprocess.CompletedProcess:
+def finishes(folder: Path, undisturbed: list[dict], again: int = 2) -> subprocess.CompletedProcess:
     """The same command again: every run was done exactly once, with undisturbed results.
 
     Only the ``again`` runs that were interrupted have been begun a second time.
@@ -161,17 +158,18 @@ def test_a_training_killed_in_the_middle_ends_with_the_same_numbers(tmp_path: Pa
     """The notebook of every sweep: it resumes its checkpoint, bit for bit on one CPU thread."""
     settings = "POLICY=tiny STEPS=24 BATCH_SIZE=8 NUM_GENERATIONS=4 EVAL_EVERY=0 TEST_PROMPTS=16"
     sets = [part for setting in settings.split() for part in ("--set", setting)]
-    line = [sys.executable, "-m", "bgkit", "sweep", str(ROOT / "notebooks/03_train_policy.ipynb")]
-    line += [*sets, "--threads", "1", "--out"]
-    other, mine = tmp_path / "undisturbed", tmp_path / "sweep"
-    both = [noop.start(tmp_path, line=[*line, str(folder)]) for folder in (other, mine)]
+    book, other = ROOT / "notebooks" / "03_train_policy.ipynb", tmp_path / "other"
+    lines = [noop.line_of(book, f, *sets, "--threads", "1") for f in (other, tmp_path)]
+    other.mkdir()
+    both = [noop.start(tmp_path, line=line) for line in lines]
+    mine, other = tmp_path / "sweep", other / "sweep"
     noop.until(lambda: _curves(mine), 120)  # written after the checkpoint of step 20
     both[1].kill()
     printed = [process.communicate(timeout=120)[0] for process in both]
     assert both[0].returncode == 0, printed[0]
     assert noop.states(tmp_path) == ["running"] and sweep_index.read_rows(mine).empty
     (before,) = map(pd.read_parquet, _curves(mine))
-    again = noop.start(tmp_path, line=[*line, str(mine)])
+    again = noop.start(tmp_path, line=lines[1])
     printed = again.communicate(timeout=120)[0]
     assert again.returncode == 0, printed
     (curve, whole) = (pd.read_parquet(*_curves(folder)) for folder in (mine, other))
