@@ -319,7 +319,8 @@ def test_the_training_notebook_in_a_sweep(tmp_path: Path) -> None:
     """The unit of every sweep: its numbers are in the index, its run folder below the sweep's."""
     grid = {"REWARD": "compound", "POLICY": "tiny", "STEPS": 2, "BATCH_SIZE": 8}
     grid |= {"NUM_GENERATIONS": 4, "EVAL_EVERY": 0, "TEST_PROMPTS": 16}
-    index = bgkit.sweep(ROOT / "notebooks" / "03_train_policy.ipynb", grid, tmp_path / "sweep")
+    book = ROOT / "notebooks" / "03_train_policy.ipynb"
+    index = bgkit.sweep(book, grid, tmp_path / "sweep", threads=1)
     (row,) = index.to_dict("records")
     assert row["state"] == "complete", row["error"]
     assert row["filter_rate_low"] <= row["filter_rate"] <= row["filter_rate_high"]
