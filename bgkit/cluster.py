@@ -69,15 +69,21 @@ def connect(address: str, timeout: float = TIMEOUT) -> Iterator[Cluster]:
             "tcp://host:8786) and that `dask scheduler` runs there."
         ) from error
     with client:
-        threads = client.nthreads()
-        if not threads:
-            raise BgkitError(
-                f"The dask scheduler at {address} has no workers; start some (`dask worker "
-                f"{address} --nthreads 1`) and wait until they have joined."
-            )
-        found = _ask(client)
-        check(found)
-        yield Cluster(client.get_executor(), sum(threads.values()), _threads(found, threads))
+        yield of_client(client)
+
+
+def of_client(client) -> Cluster:
+    """The workers of a dask client; raises BgkitError as :func:`connect`."""
+    threads = client.nthreads()
+    if not threads:
+        address = client.scheduler.address
+        raise BgkitError(
+            f"The dask scheduler at {address} has no workers; start some (`dask worker "
+            f"{address} --nthreads 1`) and wait until they have joined."
+        )
+    found = _ask(client)
+    check(found)
+    return Cluster(client.get_executor(), sum(threads.values()), _threads(found, threads))
 
 
 def _ask(client) -> dict[str, dict]:

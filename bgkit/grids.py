@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bgkit import notebooks
+from bgkit import notebooks, sweep_training
 from bgkit.errors import BgkitError
 
 #: More runs than this are only started when the user says so.
@@ -241,9 +241,11 @@ def expand(
                     f"Two runs of the grid have the same parameters ({describe(given)}); remove "
                     "the repeated value, or what two grids have in common."
                 )
-            check_training(notebook, parameters)
             found[key] = parameters
-    return list(found.values())
+    runs = list(found.values())
+    if trains(notebook):
+        sweep_training.check([config_of(notebook, parameters) for parameters in runs])
+    return runs
 
 
 def _axes(notebook: Notebook, grid: Grid) -> dict[str, Sequence]:
@@ -279,31 +281,32 @@ def _checked(notebook: Notebook, name: str, values: Sequence) -> list:
     return [float(v) for v in values] if isinstance(notebook.parameters[name], float) else [*values]
 
 
-def check_training(notebook: Notebook, parameters: Mapping[str, object]) -> None:
-    """Raise BgkitError for settings of a notebook that trains which no training accepts.
-
-    A notebook with the parameters REWARD, GUARD and UTILITY trains; those of its parameters that
-    are keys of :class:`bgkit.runs.TrainConfig` are checked as its config.
-    """
-    if config_of(notebook, parameters) is None:
+def check_tracker(notebook: Notebook, report_to: str) -> None:
+    """Raise BgkitError for a tracker that the notebook can not be told, or does not know."""
+    if report_to == "none":
         return
-    from bgkit.testbed import store
+    if "REPORT_TO" not in notebook.parameters:
+        raise BgkitError(f"{notebook.path.name} has no parameter REPORT_TO, so nothing is tracked.")
+    if (choices := notebook.choices.get("REPORT_TO")) and report_to not in choices:
+        raise BgkitError(
+            f"{notebook.path.name} reports to {', '.join(choices)}, not to {report_to!r}."
+        )
 
-    for group in ("policy", "guard", "utility"):
-        name = parameters.get(group.upper(), "")
-        known = store.model_names(group)
-        if name and not re.search(r"[/\\]", name) and name not in known:
-            raise BgkitError(
-                f"There is no embedded {group} {name!r}; choose one of {', '.join(known)}, or give "
-                "the path of a local folder."
-            )
+
+def trains(notebook: Notebook) -> bool:
+    """Whether a notebook trains: it then has the parameters REWARD, GUARD and UTILITY."""
+    return {"REWARD", "GUARD", "UTILITY"} <= set(notebook.parameters)
 
 
 def config_of(notebook: Notebook, parameters: Mapping[str, object]):
-    """The training config that parameters stand for; None if the notebook does not train."""
+    """The training config that parameters stand for; None if the notebook does not train.
+
+    It has those of the notebook's parameters that are keys of :class:`bgkit.runs.TrainConfig`.
+    Raises BgkitError for settings that no training accepts.
+    """
     from bgkit.runs import TrainConfig, make_config
 
-    if not {"REWARD", "GUARD", "UTILITY"} <= set(notebook.parameters):
+    if not trains(notebook):
         return None
     keys = TrainConfig.__dataclass_fields__
     return make_config({k.lower(): v for k, v in parameters.items() if k.lower() in keys})

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from bgkit import grids, sweep_runs
+from bgkit import grids, locks, sweep_runs
 from bgkit.runs import write_atomically, write_parquet
 from bgkit.texts import visible
 
 #: Metrics of the readable table, if a sweep has them; else its first eight.
 SHOWN = "filter_rate near_boundary false_positive false_negative system_harm system_help kl".split()
+#: States that end a run, unless somebody asks for another try.
+SETTLED = ("complete", "failed")
 
 
 def read_records(folder: Path) -> dict[str, dict]:
@@ -29,6 +31,28 @@ def read_records(folder: Path) -> dict[str, dict]:
 def waiting(hash_: str, parameters: Mapping[str, object]) -> dict:
     """The record of a run that was not begun."""
     return {"hash": hash_, "parameters": dict(parameters), "state": "waiting"}
+
+
+def other_versions(records: Iterable[Mapping], ours: Mapping[str, str]) -> str:
+    """A line about runs that were begun with other versions than ``ours``; "" if there are none.
+
+    Versions that a record does not hold (those of earlier kits have fewer) are not compared.
+    """
+    groups: dict[str, list[str]] = {}
+    for record in records:
+        theirs = {k: v for k, v in record.get("versions", {}).items() if k in ours}
+        known = {k: v for k, v in ours.items() if k in theirs}
+        if found := sweep_runs.different(theirs, known, ("then", "now")):
+            groups.setdefault(found, []).append(record["hash"])
+    if not groups:
+        return ""
+    parts = (f"{_some(hashes)} ({what})" for what, hashes in groups.items())
+    return f"Begun with other versions than today's: {'; '.join(parts)}."
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def make_index(records: Iterable[Mapping]) -> pd.DataFrame:
@@ -63,13 +87,32 @@ def _row(record: Mapping) -> dict:
     }
 
 
-def write_index(folder: Path, records: Sequence[Mapping]) -> pd.DataFrame:
-    """Write ``index.parquet`` and ``index.md`` in a sweep's folder, each atomically."""
-    index = make_index(records)
-    write_parquet(folder / "index.parquet", index)
-    text = readable(records)
-    write_atomically(folder / "index.md", lambda file: file.write_text(text, encoding="utf-8"))
+def write_index(folder: Path, records: Mapping[str, Mapping]) -> pd.DataFrame:
+    """Write ``index.parquet`` and ``index.md`` in a sweep's folder, each atomically.
+
+    ``records`` (by hash) are what a sweep knows; what others have done in its folder meanwhile is
+    in the index, too. Sweeps in one folder write one after the other.
+    """
+    with locks.held(folder / "index.lock"):
+        whole = list(merged(records, read_records(folder)).values())
+        index, text = make_index(whole), readable(whole)
+        write_parquet(folder / "index.parquet", index)
+        write_atomically(folder / "index.md", lambda file: file.write_text(text, encoding="utf-8"))
     return index
+
+
+def merged(ours: Mapping[str, Mapping], on_disk: Mapping[str, Mapping]) -> dict[str, Mapping]:
+    """A sweep's records and those of its folder, by hash.
+
+    What is settled on disk is so, whoever did it; of its own runs that are not, a sweep knows more
+    (a lost worker leaves a record of a run that is going on).
+
+    >>> one, two = {"state": "waiting"}, {"state": "complete"}
+    >>> merged({"a": one, "b": one}, {"a": two, "b": {"state": "running"}, "c": two})
+    {'a': {'state': 'complete'}, 'b': {'state': 'waiting'}, 'c': {'state': 'complete'}}
+    """
+    settled = {h: r for h, r in on_disk.items() if h not in ours or r["state"] in SETTLED}
+    return {**ours, **settled}
 
 
 def shown_metrics(records: Iterable[Mapping]) -> list[str]:

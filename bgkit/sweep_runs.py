@@ -9,8 +9,9 @@ gets as its parameter FOLDER (and, as BASE_FOLDER, one that all runs share). The
 - ``failed``: a cell raised an error; run again only when asked for;
 - ``broken``: stopped, or its kernel died or did not start; the next sweep runs it again.
 
-A lock (of the operating system, also held by the kernel) makes sure that a run is never executed
-twice at the same time, whatever drivers and workers were killed or started beside each other.
+A lock (also held by the kernel, which inherits it) makes sure that a run is never executed twice at
+the same time, whatever drivers and workers were killed or started beside each other. On many
+machines this asks something of the file system that they share, see :mod:`bgkit.locks`.
 """
 
 from __future__ import annotations
@@ -18,25 +19,18 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-import os
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bgkit import kernels
+from bgkit import kernels, locks
 from bgkit.errors import BgkitError
 from bgkit.runs import git_revision, write_json
-from bgkit.versions import versions
-
-try:
-    import fcntl
-except ImportError:  # Windows: do not start two sweeps in one folder at the same time there
-    fcntl = None
+from bgkit.versions import this_process, versions
 
 SWEEP_FILE = "sweep.json"
-WAIT = 0.5  # seconds between two tries to get a lock
 
 
 class WorkerError(BgkitError):
@@ -48,7 +42,8 @@ class Job:
     """A run to be executed, as it travels to a worker. Paths are absolute.
 
     ``threads`` is the number of CPU threads (0: as the kernel likes), ``attempts`` how often the
-    run had been begun when the sweep was planned.
+    run had been begun when the sweep was planned. ``versions`` are those of the ``process``
+    (machine and number) that planned it.
     """
 
     notebook: Path
@@ -59,7 +54,7 @@ class Job:
     threads: int
     attempts: int
     versions: dict[str, str]
-    process: int
+    process: tuple[str, int]
     report_to: str = "none"
 
     @property
@@ -92,7 +87,7 @@ def run_job(job: Job, here: kernels.Here | None = None) -> dict:
     here = here or kernels.Here()
     check_worker(job)
     job.folder.mkdir(exist_ok=True)
-    with _lock(job.folder / "lock", here) as descriptor:
+    with locks.held(job.folder / "lock", here.stopped.is_set) as descriptor:
         record = read_record(job.folder)
         attempts = record.get("attempts", 0)
         news = attempts != job.attempts  # somebody else was here since the sweep was planned
@@ -112,6 +107,7 @@ def run_job(job: Job, here: kernels.Here | None = None) -> dict:
             "attempts": attempts + 1,
             "started": _now(),
             "host": platform.node(),
+            "versions": {**versions(), "git": git_revision()},  # a killed run leaves them, too
         }
         write_json(job.folder / "run.json", record)
         record |= _execute(job, here, descriptor)
@@ -147,7 +143,6 @@ def _execute(job: Job, here: kernels.Here, descriptor: int) -> dict:
         "state": state,
         "finished": _now(),
         "seconds": round(time.monotonic() - begun, 3),
-        "versions": {**versions(), "git": git_revision()},
     }
     if state == "complete":
         return {**found, "metrics": metrics_of(job.results)}
@@ -158,24 +153,11 @@ def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-@contextlib.contextmanager
-def _lock(path: Path, here: kernels.Here) -> Iterator[int | None]:
-    """Hold a run's lock: waits while another process does; None if the sweep was stopped."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        while not here.stopped.is_set():
-            try:
-                if fcntl is not None:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                time.sleep(WAIT)
-        yield None if here.stopped.is_set() else descriptor
-    finally:
-        os.close(descriptor)
-
-
-def different(theirs: Mapping[str, str], ours: Mapping[str, str]) -> str:
+def different(
+    theirs: Mapping[str, str],
+    ours: Mapping[str, str],
+    words: tuple[str, str] = ("there", "here"),
+) -> str:
     """What differs between two machines' versions, in words; "" if nothing does.
 
     >>> different({"python": "3.11.7", "torch": "2.9"}, {"python": "3.11.7", "torch": "2.13"})
@@ -183,14 +165,14 @@ def different(theirs: Mapping[str, str], ours: Mapping[str, str]) -> str:
     """
     names = [name for name in {**ours, **theirs} if theirs.get(name) != ours.get(name)]
     return ", ".join(
-        f"{name} {theirs.get(name, 'unknown')} there, {ours.get(name, 'unknown')} here"
+        f"{name} {theirs.get(name, 'unknown')} {words[0]}, {ours.get(name, 'unknown')} {words[1]}"
         for name in names
     )
 
 
 def check_worker(job: Job) -> None:
     """Raise WorkerError unless this process can do the job as the driver's own would."""
-    if os.getpid() == job.process and job.folder.parent.is_dir():
+    if this_process() == job.process and job.folder.parent.is_dir():
         return
     if found := different(versions(), job.versions):
         raise WorkerError(

@@ -4,29 +4,32 @@ A sweep's folder holds ``sweep.json`` (which notebook), ``runs/<hash>/`` (see
 :mod:`bgkit.sweep_runs`), ``index.parquet`` and ``index.md``. Whatever ends a sweep early, the same
 call goes on: complete runs are skipped, broken ones are executed again (a notebook that trains
 resumes its own run folder), failed ones only with ``retry_failed``.
+
+Runs in threads of this process get one GPU each where there are any. With other executors
+(processes, machines) a run sees all GPUs that its worker sees: give each worker its own
+CUDA_VISIBLE_DEVICES. Many machines need locks that reach across them (:mod:`bgkit.locks`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
-from bgkit import grids, kernels, sweep_index
+from bgkit import grids, kernels, sweep_index, sweep_training, sweep_workers
 from bgkit.errors import BgkitError, StoppedError
 from bgkit.runs import read_config, write_json
 from bgkit.sweep_runs import SWEEP_FILE, Job, WorkerError, read_record, run_job
 from bgkit.tables import shortened
-from bgkit.versions import versions
+from bgkit.versions import this_process, versions
 
 INDEX_EVERY = 10.0  # seconds between two writings of the index
 TICK = 1.0  # seconds between two looks at what is running
@@ -46,6 +49,7 @@ class Sweep:
     workers: int
     threads: int
     estimate: float | None = None
+    warning: str = ""
     began: float = field(default_factory=time.monotonic)
     done: int = 0
 
@@ -94,16 +98,16 @@ def plan(
     folder = Path(folder or Path("runs/sweeps") / opened.path.stem).resolve()
     if workers < 1 or threads < 0:
         raise BgkitError("A sweep needs at least 1 worker, and threads of 0 (divided) or more.")
-    if report_to != "none" and "REPORT_TO" not in opened.parameters:
-        raise BgkitError(f"{opened.path.name} has no parameter REPORT_TO, so nothing is tracked.")
+    grids.check_tracker(opened, report_to)
     found = grids.expand(opened, grid, None if yes else grids.MANY)
     _check_folder(folder, opened)
     threads = threads or max(1, kernels.cores() // workers)
-    known, records, jobs = sweep_index.read_records(folder), {}, []
+    known, records, jobs, before = sweep_index.read_records(folder), {}, [], []
     ours, cwd = versions(), Path.cwd()
     for parameters in found:
         hash_ = grids.hash_of(opened, parameters)
         old = known.pop(hash_, {})
+        before += [old] if old else []
         jobs.append(
             Job(
                 notebook=opened.path,
@@ -114,13 +118,14 @@ def plan(
                 threads=threads,
                 attempts=old.get("attempts", 0),
                 versions=ours,
-                process=os.getpid(),
+                process=this_process(),
                 report_to=report_to,
             )
         )
         kept = old.get("state") == "complete" or (old.get("state") == "failed" and not retry_failed)
         records[hash_] = old if kept else sweep_index.waiting(hash_, parameters)
     planned = Sweep(opened, folder, jobs, {**records, **known}, workers, threads)
+    planned.warning = sweep_index.other_versions(before, ours)
     planned.estimate = _estimate(planned)
     return planned
 
@@ -150,30 +155,21 @@ def _estimate(planned: Sweep) -> float | None:
     known = [r["seconds"] for r in planned.records.values() if r["state"] == "complete"]
     if not to_do:
         return 0.0
-    each = sum(known) / len(known) if known else _computed(planned.notebook, to_do)
+    if known:
+        each = sum(known) / len(known)
+    elif grids.trains(planned.notebook):
+        configs = [grids.config_of(planned.notebook, parameters) for parameters in to_do]
+        each = sweep_training.seconds_of(configs)
+    else:
+        each = None
     return None if each is None else each * len(to_do) / min(planned.workers, len(to_do))
 
 
-def _computed(notebook: grids.Notebook, runs: Sequence[Mapping]) -> float | None:
-    """Mean seconds of trainings, by :mod:`bgkit.budget` from a few of them; None for other runs."""
-    some = runs[:: max(1, len(runs) // 8)]
-    configs = [grids.config_of(notebook, parameters) for parameters in some]
-    if None in configs:
-        return None
-    from bgkit import budget, machines, prompts
-
-    try:
-        machine = machines.this_machine("auto", configs[0].precision)
-        texts = prompts.load_prompts(configs[0].prompts, "train", None, 0)["prompt"]
-        lengths = budget.tokens_of(texts)
-        plans = [budget.make_plan(config, machine, lengths) for config in configs]
-    except BgkitError:
-        return None
-    return sum(float(budget.step_time(each)["expected"].iloc[-1]) for each in plans) / len(plans)
-
-
 def summary(planned: Sweep) -> str:
-    """What is to be done, in two lines: number of runs, where, how many at once, how long."""
+    """What is to be done: number of runs, where, how many at once, how long.
+
+    A third line tells of runs that were begun with other versions, or other code of the kit.
+    """
     states = [record["state"] for record in planned.planned()]
     to_do = states.count("waiting")
     if planned.estimate is None:
@@ -183,7 +179,7 @@ def summary(planned: Sweep) -> str:
     how = f"{planned.workers} at a time, {planned.threads} CPU thread(s) each"
     return (
         f"{planned.notebook.path.name} in {planned.folder}: {sweep_index.counts(states)}\n"
-        f"To do: {to_do}, {how}; {time_}."
+        f"To do: {to_do}, {how}; {time_}." + (f"\n{planned.warning}" if planned.warning else "")
     )
 
 
@@ -220,11 +216,10 @@ def sweep(
     ``grid`` maps parameters (in any case) to a value or a list of values; several grids are joined.
     ``folder`` is the sweep's (``runs/sweeps/<notebook>``). ``executor`` is any
     ``concurrent.futures`` one; without it ``workers`` (1) threads do the work, each with a kernel
-    process for one run at a time. ``threads`` is the number of CPU threads of a run (0: cores
-    divided by ``workers``); runs on this machine's threads get one GPU each where there are any.
+    process for one run at a time; one that does not tell how many it has needs ``workers``, too.
+    ``threads`` is the number of CPU threads of a run (0: cores divided by ``workers``).
     ``retry_failed`` starts failed runs again. ``report_to`` is the notebook's REPORT_TO. ``say``
     prints lines, ``watch`` is called with the :class:`Sweep` about once a second.
-
     The index has the columns of :func:`bgkit.sweep_index.make_index` and the grid's order;
     ``index.parquet`` in the folder has the runs of earlier grids, too. A run that fails does not
     end the sweep: look at the column ``state``.
@@ -234,11 +229,12 @@ def sweep(
     differ; StoppedError after Ctrl-C or SIGTERM (the same call then goes on).
     """
     local = executor is None
-    if workers is None:
-        workers = 1 if local else getattr(executor, "_max_workers", 1)
+    workers, threads = sweep_workers.divided(executor, workers, threads)
     options = {"threads": threads, "retry_failed": retry_failed, "report_to": report_to, "yes": yes}
     planned = plan(notebook, grid, folder, workers=workers, **options)
     say(summary(planned))
+    if warning := sweep_workers.gpu_warning(executor, workers):
+        say(warning)
     _open_folder(planned)
     here = kernels.Here(kernels.gpus(workers))
     executor = executor or ThreadPoolExecutor(workers, "bgkit-sweep")
@@ -247,7 +243,7 @@ def sweep(
     finally:
         if local:
             executor.shutdown(cancel_futures=True)
-        index = sweep_index.write_index(planned.folder, list(planned.records.values()))
+        index = sweep_index.write_index(planned.folder, planned.records)
     say(f"{planned.states()}; {planned.folder / 'index.md'}")
     return index.set_index("run").loc[[job.hash for job in planned.jobs]].reset_index()
 
@@ -256,7 +252,7 @@ def _open_folder(planned: Sweep) -> None:
     (planned.folder / "runs").mkdir(parents=True, exist_ok=True)
     about = {"notebook": planned.notebook.path.name, "code": planned.notebook.code}
     write_json(planned.folder / SWEEP_FILE, about)
-    sweep_index.write_index(planned.folder, list(planned.records.values()))
+    sweep_index.write_index(planned.folder, planned.records)
 
 
 def _run(
@@ -270,7 +266,7 @@ def _run(
     ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
     futures: dict[Future, Job] = {}
     # kernels in threads of this process share its GPUs, and are told when to stop
-    own = (here,) if isinstance(executor, ThreadPoolExecutor) else ()
+    own = (here,) if sweep_workers.shares_gpus(executor) else ()
     try:
         with _sigterm():
             for job in planned.jobs:
@@ -302,7 +298,7 @@ def _collect(
             planned.done += 1
             say(_line(planned, job, len(futures)))
         if time.monotonic() - written > INDEX_EVERY:
-            sweep_index.write_index(planned.folder, list(planned.records.values()))
+            sweep_index.write_index(planned.folder, planned.records)
             written = time.monotonic()
         if watch:
             watch(planned)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 from conftest import ROOT
 
 PARAMETERS = """\
@@ -19,7 +20,8 @@ WAY = "a"  # way: a, b, c
 SEED = 0  # of nothing
 T = 0.0  # seconds before anything is done
 BAD = -1  # seed that fails
-LEDGER = ""  # file that each finished run adds a line to
+LEDGER = ""  # file that gets a line whenever the work of a run is done, again or not
+HOLD = ""  # file: nothing is done while it is there
 FOLDER = "runs"  # where the result goes
 REPORT_TO = "none"  # tracker: none, trackio
 """
@@ -33,18 +35,20 @@ started = Path(FOLDER) / "started"
 started.parent.mkdir(parents=True, exist_ok=True)
 started.write_text(str(os.getpid()))
 time.sleep(T)
+while HOLD and Path(HOLD).exists():
+    time.sleep(0.05)
 if SEED == BAD:
     raise ValueError("a bad seed <b>|")
 """
 RESULT = """\
+with open(LEDGER, "a") as file:  # whatever was there before: no second execution stays unseen
+    file.write(f"{WAY} {SEED}" + chr(10))
 result = Path(FOLDER) / "run" / "result.json"
-if not result.exists():  # as a training that is complete is not done again
-    with open(LEDGER, "a") as file:
-        file.write(f"{WAY} {SEED}" + chr(10))
-    result.parent.mkdir()
-    loss = {"metric": "loss", "mean": SEED / 10, "low": SEED / 10 - 0.1, "high": SEED / 10 + 0.1}
-    base = {**loss, "design": "base", "mean": 9.0}
-    result.write_text(json.dumps({"rows": [base, {**loss, "design": WAY, "kind": "all"}]}))
+result.parent.mkdir(exist_ok=True)
+mean = SEED / 10 + "abc".index(WAY)
+loss = {"metric": "loss", "mean": mean, "low": mean - 0.1, "high": mean + 0.1}
+base = {**loss, "design": "base", "mean": 9.0}
+result.write_text(json.dumps({"rows": [base, {**loss, "design": WAY, "kind": "all"}]}))
 print("threads", os.environ.get("OMP_NUM_THREADS"), os.environ.get("CUDA_VISIBLE_DEVICES"))
 """
 
@@ -67,25 +71,65 @@ def notebook(folder: Path) -> Path:
 
 
 def ledger(folder: Path) -> list[str]:
-    """What the finished runs wrote, sorted."""
+    """A line for each time that the work of a run was done, sorted."""
     path = folder / "ledger"
     return sorted(path.read_text().splitlines()) if path.exists() else []
 
 
-def command(folder: Path, *more: object, python: str = sys.executable) -> list[str]:
+def outcome(folder: Path) -> list[dict]:
+    """What a sweep's index says that must not depend on how often the sweep was interrupted."""
+    index = pd.read_parquet(folder / "sweep" / "index.parquet")
+    columns = ["WAY", "SEED", "T", "BAD", "state", "error", "loss", "loss_low", "loss_high"]
+    return index[columns].sort_values(["WAY", "SEED"]).to_dict("records")
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, byte for byte (empty folders count, too)."""
+    found = folder.rglob("*")
+    return {str(path): path.read_bytes() if path.is_file() else b"" for path in found}
+
+
+def command(folder: Path, *more: object) -> list[str]:
     """The command line of a sweep of that notebook in ``folder``."""
-    start = [python, "-m", "bgkit", "sweep", folder / "noop.ipynb", "--out", folder / "sweep"]
-    return [*map(str, start), "--set", f"LEDGER={folder / 'ledger'}", *map(str, more)]
+    own = ["--set", f"LEDGER={folder / 'ledger'}", "--set", f"HOLD={folder / 'hold'}"]
+    return line_of(folder / "noop.ipynb", folder, *own, *more)
+
+
+def line_of(book: Path, folder: Path, *more: object) -> list[str]:
+    """The command line of a sweep of any notebook, in ``folder/sweep``."""
+    start = [sys.executable, "-m", "bgkit", "sweep", book, "--out", folder / "sweep"]
+    return [*map(str, start), *map(str, more)]
+
+
+def hold(folder: Path) -> None:
+    """Let the runs of a sweep wait in the middle of their work."""
+    (folder / "hold").touch()
+
+
+def let_go(folder: Path) -> None:
+    """Let them go on."""
+    (folder / "hold").unlink()
+
+
+def undisturbed(folder: Path, *more: object) -> list[dict]:
+    """The outcome of the same sweep in a folder of its own, where nothing interrupts it."""
+    folder.mkdir()
+    notebook(folder)
+    done = run(folder, *more)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return outcome(folder)
 
 
 def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **more}
 
 
-def run(folder: Path, *more: object, **variables: str) -> subprocess.CompletedProcess:
-    """Run a sweep to its end, in a process of its own."""
+def run(
+    folder: Path, *more: object, line: list[str] | None = None, **variables: str
+) -> subprocess.CompletedProcess:
+    """Run a sweep (or another command line) to its end, in a process of its own."""
     return subprocess.run(
-        command(folder, *more),
+        line or command(folder, *more),
         cwd=folder,
         env=environment(**variables),
         capture_output=True,
@@ -94,10 +138,10 @@ def run(folder: Path, *more: object, **variables: str) -> subprocess.CompletedPr
     )
 
 
-def start(folder: Path, *more: object) -> subprocess.Popen:
-    """Start a sweep in a process (and session) of its own."""
+def start(folder: Path, *more: object, line: list[str] | None = None) -> subprocess.Popen:
+    """Start a sweep (or another command line) in a process and session of its own."""
     return subprocess.Popen(
-        command(folder, *more),
+        line or command(folder, *more),
         cwd=folder,
         env=environment(),
         stdout=subprocess.PIPE,

@@ -151,6 +151,10 @@ def test_parameters_that_are_lists_are_one_value(tmp_path: Path) -> None:
         ({"BATCH_SIZE": 10}, "not divisible"),
         ({"GUARD": "best"}, "no embedded guard 'best'"),
         ({"POLICY": "huge"}, "no embedded policy 'huge'"),
+        ({"JUDGE": "best"}, "no embedded judge 'best'"),
+        ({"JUDGE": "./none"}, r"no folder \./none with a judge"),
+        ({"UTILITY": ["mild", "./none"]}, r"no folder \./none with a utility"),
+        ({"PROMPTS": "none.csv"}, "no prompt set 'none.csv'"),
     ],
 )
 def test_settings_of_a_training_are_checked_before_it_starts(training, grid, words) -> None:
@@ -158,9 +162,24 @@ def test_settings_of_a_training_are_checked_before_it_starts(training, grid, wor
         grids.expand(training, grid)
 
 
-def test_models_of_ones_own_are_left_to_the_training(training) -> None:
-    (found,) = grids.expand(training, {"GUARD": "./models/guard", "POLICY": "owner/name"})
-    assert found["GUARD"] == "./models/guard"
+def test_models_of_ones_own_are_left_to_the_training(training, tmp_path: Path) -> None:
+    own = str(tmp_path)
+    given = {"GUARD": own, "POLICY": "owner/name", "JUDGE": "owner/judge", "PROMPTS": "owner/set"}
+    (found,) = grids.expand(training, given)
+    assert found["GUARD"] == own
+
+
+def test_a_judge_may_be_left_out_or_be_the_truth(training) -> None:
+    assert len(grids.expand(training, {"JUDGE": ["none", "oracle", "default"]})) == 3
+
+
+def test_prompts_are_looked_at_once_for_a_whole_grid(training, tmp_path: Path, monkeypatch) -> None:
+    from bgkit import prompts
+
+    seen, own = [], prompts.manifests
+    monkeypatch.setattr(prompts, "manifests", lambda n, asked: seen.append(n) or own(n, asked))
+    grids.expand(training, {"SEED": range(5), "PROMPTS": ["testbed", "everyday", "xstest"]})
+    assert seen == ["testbed", "everyday"]  # a public set is left to the training
 
 
 def test_the_grids_of_the_project_fit_together(training) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,12 +12,14 @@ from pathlib import Path
 
 import noop
 import pytest
+from conftest import ROOT
 
-from bgkit import cluster
+import bgkit
+from bgkit import cluster, sweep_workers
 from bgkit.errors import BgkitError
 from bgkit.versions import versions
 
-GRID = ["--set", "SEED=0:4", "--set", "T=1"]
+GRID = ["--set", "SEED=0:4"]
 ALL = [f"a {seed}" for seed in range(4)]
 
 
@@ -38,10 +41,12 @@ def start(tmp_path: Path):
     pytest.importorskip("distributed")
     started: list[subprocess.Popen] = []
 
-    def run(what: str, *options: object) -> subprocess.Popen:
+    def run(what: str, *options: object, **variables: str) -> subprocess.Popen:
         command = [sys.executable, "-m", f"distributed.cli.dask_{what}", *map(str, options)]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        started.append(subprocess.Popen(command, cwd=tmp_path, env=noop.environment(), **quiet))
+        started.append(
+            subprocess.Popen(command, cwd=tmp_path, env=noop.environment(**variables), **quiet)
+        )
         return started[-1]
 
     yield run
@@ -65,7 +70,14 @@ def address(start) -> str:
 @pytest.fixture
 def worker(start, address: str):
     """Start a worker of one thread."""
-    return lambda: start("worker", address, "--nthreads", 1, "--no-nanny", "--no-dashboard")
+    options = (address, "--nthreads", 1, "--no-nanny", "--no-dashboard")
+    return lambda **variables: start("worker", *options, **variables)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> list[dict]:
+    """What the same sweep finds on this machine's threads, when nothing happens."""
+    return noop.undisturbed(tmp_path_factory.mktemp("undisturbed") / "sweep", *GRID)
 
 
 def workers_of(address: str, wanted: int) -> None:
@@ -77,38 +89,94 @@ def workers_of(address: str, wanted: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_sweep_on_two_workers(folder: Path, address: str, worker) -> None:
+def test_a_sweep_on_two_workers(folder: Path, address: str, worker, undisturbed) -> None:
     worker(), worker()
     workers_of(address, 2)
     done = noop.run(folder, *GRID, "--dask", address)
     assert done.returncode == 0, done.stdout + done.stderr
     assert noop.ledger(folder) == ALL and "2 at a time" in done.stdout
+    assert noop.outcome(folder) == undisturbed
     again = noop.run(folder, *GRID, "--dask", address)
     assert again.returncode == 0 and "To do: 0" in again.stdout
 
 
 @pytest.mark.slow
-def test_a_killed_worker_loses_nothing(folder: Path, address: str, worker) -> None:
+def test_a_killed_worker_loses_nothing(folder: Path, address: str, worker, undisturbed) -> None:
+    noop.hold(folder)
     first, _ = worker(), worker()
     workers_of(address, 2)
     driver = noop.start(folder, *GRID, "--dask", address)
     noop.until(lambda: len(noop.kernels(folder)) == 2)
+    running = noop.kernels(folder)
     first.kill()
+    noop.until(lambda: not all(map(noop.alive, running)))
+    noop.let_go(folder)
     printed = driver.communicate(timeout=90)[0]
     assert driver.returncode == 0, printed
     assert noop.ledger(folder) == ALL and noop.states(folder) == ["complete"] * 4
+    assert noop.outcome(folder) == undisturbed
 
 
 @pytest.mark.slow
-def test_a_killed_driver_loses_nothing(folder: Path, address: str, worker) -> None:
+def test_a_killed_driver_loses_nothing(folder: Path, address: str, worker, undisturbed) -> None:
+    noop.hold(folder)
     worker()
     workers_of(address, 1)
     driver = noop.start(folder, *GRID, "--dask", address)
     noop.until(lambda: noop.kernels(folder))
     noop.end(driver, signal.SIGKILL)
-    done = noop.run(folder, *GRID, "--dask", address)  # its worker may still be at the first run
-    assert done.returncode == 0, done.stdout + done.stderr
+    second = noop.start(folder, *GRID, "--dask", address)  # its worker is still at the first run
+    noop.until(lambda: "To do: 4" in second.stdout.readline())
+    noop.let_go(folder)
+    printed = second.communicate(timeout=90)[0]
+    assert second.returncode == 0, printed
     assert noop.ledger(folder) == ALL and noop.states(folder) == ["complete"] * 4
+    assert noop.outcome(folder) == undisturbed
+
+
+def test_an_executor_of_dask_tells_its_workers(folder: Path) -> None:
+    """Of itself it tells nothing: what it does at once is known to its client."""
+    distributed = pytest.importorskip("distributed")
+    said: list[str] = []
+    options = {"n_workers": 1, "threads_per_worker": 2, "dashboard_address": None}
+    grid = {"SEED": [0, 1], "LEDGER": str(folder / "ledger")}
+    with distributed.Client(processes=False, set_as_default=False, **options) as client:
+        executor, cores = client.get_executor(), os.cpu_count() or 1
+        assert sweep_workers.divided(executor, None, 0) == (2, max(1, cores // 2))
+        assert sweep_workers.divided(executor, None, 3) == (2, 3)
+        assert sweep_workers.divided(executor, 5, 1) == (5, 1)
+        book, out = folder / "noop.ipynb", folder / "sweep"
+        index = bgkit.sweep(book, grid, out, executor, say=said.append)
+    assert index["state"].tolist() == ["complete"] * 2 and "2 at a time" in said[0]
+
+
+@pytest.mark.slow
+def test_a_worker_with_other_code_is_one_sentence(folder: Path, address: str, worker) -> None:
+    """It has bgkit's own version, and one more line in one of its files."""
+    done = noop.run(folder, "--set", "SEED=0")
+    assert done.returncode == 0, done.stderr
+    before = noop.content(folder / "sweep")
+    other = folder / "other" / "bgkit"
+    shutil.copytree(ROOT / "bgkit", other, ignore=shutil.ignore_patterns("__pycache__", "_data"))
+    with (other / "rewards.py").open("a") as file:
+        file.write("\n# another line\n")
+    worker(PYTHONPATH=str(other.parent))
+    workers_of(address, 1)
+    done = noop.run(folder, *GRID, "--dask", address)
+    assert done.returncode == 2 and done.stdout == "", done.stdout
+    assert "has other versions than this machine (bgkit_code " in done.stderr
+    assert noop.content(folder / "sweep") == before
+
+
+def test_an_unreachable_address_leaves_the_folder_as_it_was(folder: Path) -> None:
+    pytest.importorskip("distributed")
+    done = noop.run(folder, "--set", "SEED=0")
+    assert done.returncode == 0, done.stderr
+    before = noop.content(folder / "sweep")
+    done = noop.run(folder, *GRID, "--dask", f"tcp://127.0.0.1:{free_port()}")
+    assert done.returncode == 2 and done.stdout == "", done.stdout
+    assert done.stderr.startswith("bgkit: No dask scheduler answers at 'tcp://127.0.0.1:")
+    assert noop.content(folder / "sweep") == before
 
 
 @pytest.mark.slow

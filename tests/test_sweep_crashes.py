@@ -1,4 +1,8 @@
-"""Sweeps that are stopped or killed in every way: the same command ends with every run once."""
+"""Sweeps that are stopped or killed in every way: the same command ends with every run once.
+
+The runs wait in the middle of their work until the test lets them go, so that what is killed has
+certainly begun and has certainly not been done.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,16 @@ import subprocess
 from pathlib import Path
 
 import noop
+import pandas as pd
 import pytest
+from conftest import ROOT
+
+from bgkit import sweep_index
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/stat").exists(), reason="looks processes up in /proc"
 )
-GRID = ["--set", "WAY=a,b", "--set", "SEED=0:2", "--set", "T=1.5", "--workers", "2"]
+GRID = ["--set", "WAY=a,b", "--set", "SEED=0:2", "--workers", "2"]
 ALL = ["a 0", "a 1", "b 0", "b 1"]
 
 
@@ -24,9 +32,16 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> list[dict]:
+    """What the same sweep finds when nothing happens."""
+    return noop.undisturbed(tmp_path_factory.mktemp("undisturbed") / "sweep", *GRID)
+
+
 @pytest.fixture
 def started(folder: Path):
-    """A sweep whose first two runs are at work; ended, with its kernels, after the test."""
+    """A sweep whose first two runs are in the middle of their work; ended after the test."""
+    noop.hold(folder)
     process = noop.start(folder, *GRID)
     noop.until(lambda: len(noop.kernels(folder)) == 2)
     yield process
@@ -36,18 +51,25 @@ def started(folder: Path):
     process.communicate(timeout=30)
 
 
-def finishes(folder: Path, *more: str) -> subprocess.CompletedProcess:
-    """The same command again: it ends well, and every run was finished exactly once."""
-    done = noop.run(folder, *GRID, *more)
+def finishes(folder: Path, undisturbed: list[dict], again: int = 2) -> subprocess.CompletedProcess:
+    """The same command again: every run was done exactly once, with undisturbed results.
+
+    Only the ``again`` runs that were interrupted have been begun a second time.
+    """
+    (folder / "hold").unlink(missing_ok=True)
+    done = noop.run(folder, *GRID)
     assert done.returncode == 0, done.stdout + done.stderr
     assert noop.ledger(folder) == ALL
     assert noop.states(folder) == ["complete"] * 4
     assert "4 runs: 4 complete" in (folder / "sweep" / "index.md").read_text()
+    assert noop.outcome(folder) == undisturbed
+    attempts = pd.read_parquet(folder / "sweep" / "index.parquet")["attempts"]
+    assert sorted(attempts) == [1] * (4 - again) + [2] * again
     return done
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_sweep_goes_on(folder: Path, started, number: int) -> None:
+def test_a_stopped_sweep_goes_on(folder: Path, started, undisturbed, number: int) -> None:
     running = noop.kernels(folder)
     printed = noop.end(started, number)
     assert started.returncode == 2
@@ -56,25 +78,27 @@ def test_a_stopped_sweep_goes_on(folder: Path, started, number: int) -> None:
     assert not any(map(noop.alive, running))
     assert noop.states(folder) == ["broken", "broken"]  # stopped, not failed
     assert "2 broken, 2 waiting" in (folder / "sweep" / "index.md").read_text()
-    finishes(folder)
+    finishes(folder, undisturbed)
 
 
-def test_a_killed_driver_takes_its_kernels_along(folder: Path, started) -> None:
+def test_a_killed_driver_takes_its_kernels_along(folder: Path, started, undisturbed) -> None:
     running = noop.kernels(folder)
     noop.end(started, signal.SIGKILL)
     noop.until(lambda: not any(map(noop.alive, running)), 5)
     assert noop.ledger(folder) == []
-    finishes(folder)
+    finishes(folder, undisturbed)
 
 
-def test_a_driver_killed_while_kernels_start_leaves_none(folder: Path) -> None:
+def test_a_driver_killed_while_kernels_start_leaves_none(folder: Path, undisturbed) -> None:
+    noop.hold(folder)
     process = noop.start(folder, *GRID)
     noop.until(lambda: noop.states(folder))
     noop.until(lambda: _kernels_below(process.pid))
     kernels = _kernels_below(process.pid)
     noop.end(process, signal.SIGKILL)
     noop.until(lambda: not any(map(noop.alive, kernels)), 10)
-    finishes(folder)
+    assert noop.ledger(folder) == []
+    finishes(folder, undisturbed, again=len(noop.states(folder)))
 
 
 def _kernels_below(process: int) -> list[int]:
@@ -86,14 +110,17 @@ def _kernels_below(process: int) -> list[int]:
     return found
 
 
-def test_a_killed_kernel_breaks_its_run_and_the_next_sweep_mends_it(folder: Path, started) -> None:
+def test_a_killed_kernel_breaks_its_run_and_the_next_sweep_mends_it(
+    folder: Path, started, undisturbed
+) -> None:
     os.kill(noop.kernels(folder)[0], signal.SIGKILL)
+    noop.let_go(folder)
     printed = started.communicate(timeout=60)[0]
     assert started.returncode == 1, printed
     assert "The kernel died" in printed
     assert noop.states(folder) == ["broken", *["complete"] * 3]
     assert len(noop.ledger(folder)) == 3
-    done = finishes(folder)
+    done = finishes(folder, undisturbed, again=1)
     assert "To do: 1," in done.stdout
 
 
@@ -111,11 +138,47 @@ def test_a_kernel_that_ignores_the_stop_is_killed_by_the_second_one(folder: Path
     assert noop.ledger(folder) == []
 
 
-def test_a_second_sweep_waits_for_what_the_first_one_runs(folder: Path, started) -> None:
+def test_a_second_sweep_waits_for_what_the_first_one_runs(
+    folder: Path, started, undisturbed
+) -> None:
     """Beside a sweep that is going on, and finally after it was killed."""
     second = noop.start(folder, *GRID)
-    noop.until(lambda: len(noop.ledger(folder)) >= 2)
+    noop.until(lambda: "To do: 4" in second.stdout.readline())
+    killed = set(noop.kernels(folder))
     noop.end(started, signal.SIGKILL)
+    noop.until(lambda: len(set(noop.kernels(folder)) - killed) == 2)
+    noop.let_go(folder)
     printed = second.communicate(timeout=60)[0]
     assert second.returncode == 0, printed
-    finishes(folder)
+    finishes(folder, undisturbed)
+
+
+@pytest.mark.slow
+def test_a_training_killed_in_the_middle_ends_with_the_same_numbers(tmp_path: Path) -> None:
+    """The notebook of every sweep: it resumes its checkpoint, bit for bit on one CPU thread."""
+    settings = "POLICY=tiny STEPS=24 BATCH_SIZE=8 NUM_GENERATIONS=4 EVAL_EVERY=0 TEST_PROMPTS=16"
+    sets = [part for setting in settings.split() for part in ("--set", setting)]
+    book, other = ROOT / "notebooks" / "03_train_policy.ipynb", tmp_path / "other"
+    lines = [noop.line_of(book, f, *sets, "--threads", "1") for f in (other, tmp_path)]
+    other.mkdir()
+    both = [noop.start(tmp_path, line=line) for line in lines]
+    mine, other = tmp_path / "sweep", other / "sweep"
+    noop.until(lambda: _curves(mine), 120)  # written after the checkpoint of step 20
+    both[1].kill()
+    printed = [process.communicate(timeout=120)[0] for process in both]
+    assert both[0].returncode == 0, printed[0]
+    assert noop.states(tmp_path) == ["running"] and sweep_index.read_rows(mine).empty
+    (before,) = map(pd.read_parquet, _curves(mine))
+    again = noop.start(tmp_path, line=lines[1])
+    printed = again.communicate(timeout=120)[0]
+    assert again.returncode == 0, printed
+    (curve, whole) = (pd.read_parquet(*_curves(folder)) for folder in (mine, other))
+    assert curve["seconds"].head(20).tolist() == before["seconds"].tolist()  # it was resumed
+    pd.testing.assert_frame_equal(curve.drop(columns="seconds"), whole.drop(columns="seconds"))
+    rows = sweep_index.read_rows(mine)
+    assert len(rows) and noop.states(tmp_path) == ["complete"]
+    pd.testing.assert_frame_equal(rows, sweep_index.read_rows(other))
+
+
+def _curves(sweep: Path) -> list[Path]:
+    return [*sweep.glob("runs/*/results/*/metrics.parquet")]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import replace
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -15,8 +14,9 @@ import pytest
 from conftest import ROOT
 
 import bgkit
-from bgkit import kernels, sweep_index, sweep_runs, sweeps
+from bgkit import kernels, sweep_index, sweep_runs, sweep_workers, sweeps, versions
 from bgkit.errors import BgkitError
+from bgkit.runs import write_json
 
 RECORD = {
     "hash": "h",
@@ -129,6 +129,39 @@ def test_any_executor_does(book: Path) -> None:
     assert list(index["state"]) == ["complete"] * 2
 
 
+def test_an_executor_is_asked_how_much_it_does_at_once() -> None:
+    with ThreadPoolExecutor(3) as threads:
+        assert sweep_workers.divided(threads, None, 0) == (3, 0)
+        assert sweep_workers.divided(threads, 2, 1) == (2, 1)
+    assert sweep_workers.divided(None, None, 0) == (1, 0)
+
+
+def test_an_executor_that_does_not_tell_needs_a_number(book: Path) -> None:
+    class Silent(Executor):
+        def submit(self, function, /, *given, **more):
+            future: Future = Future()
+            future.set_result(function(*given, **more))
+            return future
+
+    with pytest.raises(BgkitError, match=r"The executor Silent does not tell .* workers="):
+        sweep(book, {"SEED": 0}, executor=Silent())
+    assert not (book.parent / "sweep").exists()
+    assert sweep(book, {"SEED": 0}, executor=Silent(), workers=1)["state"].item() == "complete"
+
+
+def test_processes_that_would_share_the_gpus_are_told(book: Path, monkeypatch) -> None:
+    monkeypatch.setattr(kernels, "_installed_gpus", lambda: ["0", "1"])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as processes:
+        told = sweep_workers.gpu_warning(processes, 2)
+        assert "GPUs (0, 1), but with this executor no run gets one of its own" in told
+        assert sweep_workers.gpu_warning(processes, 1) == ""
+    with ThreadPoolExecutor(2) as threads:
+        assert sweep_workers.gpu_warning(threads, 2) == sweep_workers.gpu_warning(None, 2) == ""
+    monkeypatch.setattr(kernels, "_installed_gpus", lambda: [])
+    assert sweep_workers.gpu_warning(processes, 2) == ""
+
+
 def test_a_start_up_that_fails_is_tried_again(book: Path, monkeypatch, tmp_path: Path) -> None:
     """The first kernel process ends before it answers."""
     site = tmp_path / "site"
@@ -162,39 +195,33 @@ def test_two_sweeps_at_once_do_every_run_once(book: Path) -> None:
     assert all("4 runs: 4 complete" in text for text in printed)
 
 
-def test_the_folder_of_another_notebook_is_refused_and_stays(book: Path) -> None:
-    sweep(book, {"SEED": 0})
-    before = (book.parent / "sweep" / "index.parquet").read_bytes()
-    other = noop.write(book.parent / "other.ipynb", noop.PARAMETERS, "pass")
-    with pytest.raises(BgkitError, match=r"sweep of another notebook \(noop\.ipynb\)"):
-        sweep(other, {"SEED": 0})
-    noop.write(book, noop.PARAMETERS, "pass")
-    with pytest.raises(BgkitError, match=r"sweep of noop\.ipynb with other code"):
-        sweep(book, {"SEED": 0})
-    assert (book.parent / "sweep" / "index.parquet").read_bytes() == before
-    (book.parent / "mine").mkdir()
-    (book.parent / "mine" / "file").touch()
-    with pytest.raises(BgkitError, match="not empty and is no sweep"):
-        sweeps.plan(book, {"SEED": 0}, book.parent / "mine")
+def test_sweeps_of_other_grids_in_one_folder_keep_each_others_rows(book: Path) -> None:
+    """One that was planned before, and ends after, the other was planned and done."""
+    inner: list[pd.DataFrame] = []
+
+    def watch(_: sweeps.Sweep) -> None:
+        if not inner:
+            inner.append(sweep(book, {"WAY": "b"}))
+
+    outer = sweep(book, {"WAY": "a", "T": 0.5}, watch=watch)
+    assert (outer["WAY"].tolist(), inner[0]["WAY"].tolist()) == (["a"], ["b"])
+    whole = pd.read_parquet(book.parent / "sweep" / "index.parquet")
+    assert whole.set_index("WAY")["state"].to_dict() == {"a": "complete", "b": "complete"}
+    assert "2 runs: 2 complete" in (book.parent / "sweep" / "index.md").read_text()
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (["--set", "SEDE=1"], "has no parameter 'SEDE'; it has WAY, SEED"),
-        (["--set", "SEED="], "The axis SEED of the grid is empty"),
-        (["--set", "SEED=1,1"], "Two runs of the grid have the same parameters ("),
-        (["--set", "SEED=0:10001"], "The grid has 10,001 runs; say --yes"),
-        (["--set", "WAY=z"], "WAY must be one of a, b, c, not 'z'"),
-        (["--grid", "none.yaml"], "The grid none.yaml can not be read"),
-        (["--workers", "0"], "at least 1 worker"),
-    ],
-)
-def test_bad_input_is_one_sentence_and_starts_nothing(book: Path, options, words) -> None:
-    done = noop.run(book.parent, *options)
-    assert done.returncode == 2 and done.stdout == "", done.stdout
-    assert done.stderr.startswith("bgkit: ") and done.stderr.count("\n") == 1
-    assert words in done.stderr and not (book.parent / "sweep").exists()
+def test_an_index_has_what_others_settled_and_its_own_lost_run(book: Path) -> None:
+    """Two plans of one moment: the later writer has neither the other's run nor its new state."""
+    one, two = (sweeps.plan(book, {"SEED": seeds}, book.parent / "s") for seeds in ([0, 1], [1, 2]))
+    for plan in (one, two):
+        sweeps._open_folder(plan)
+    both, lost = two.jobs[0], one.jobs[0]
+    for job, state in ((both, "complete"), (two.jobs[1], "failed"), (lost, "running")):
+        record = {"hash": job.hash, "parameters": job.parameters, "state": state}
+        write_json(job.folder / "run.json", record)
+    one.records[lost.hash] |= {"state": "broken", "error": "The worker was lost."}
+    index = sweep_index.write_index(one.folder, one.records).set_index("SEED")
+    assert index["state"].to_dict() == {0: "broken", 1: "complete", 2: "failed"}
 
 
 def test_more_runs_than_ten_thousand_may_be_asked_for(book: Path) -> None:
@@ -202,25 +229,46 @@ def test_more_runs_than_ten_thousand_may_be_asked_for(book: Path) -> None:
     assert len(plan.jobs) == 10_001
 
 
-def test_a_worker_with_other_versions_ends_the_sweep(book: Path, monkeypatch) -> None:
-    plan = sweeps.plan(book, {"SEED": 0}, book.parent / "sweep")
-    job = replace(plan.jobs[0], process=-1, versions={**plan.jobs[0].versions, "torch": "0.1"})
-    with pytest.raises(
-        sweep_runs.WorkerError, match=r"other versions .*torch \S+ there, 0\.1 here"
-    ):
-        sweep_runs.check_worker(job)
-    with pytest.raises(sweep_runs.WorkerError, match="does not see"):
-        sweep_runs.check_worker(replace(plan.jobs[0], process=-1))
+def test_the_digest_is_of_the_sources(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.py").write_text("one = 1\n")
+    (tmp_path / "sub" / "b.py").write_text("two = 2\n")
+    before = versions.code_digest(tmp_path)
+    (tmp_path / "a.txt").write_text("no source")
+    (tmp_path / "a.py").write_bytes(b"one = 1\r\n")  # the same line elsewhere
+    assert versions.code_digest(tmp_path) == before and len(before) == 12
+    (tmp_path / "sub" / "b.py").write_text("two = 3\n")
+    assert versions.code_digest(tmp_path) != before
+    assert versions.versions()["bgkit_code"] == versions.code_digest(ROOT / "bgkit")
 
-    def refuse(job: sweep_runs.Job) -> None:
-        raise sweep_runs.WorkerError("other versions")
 
-    monkeypatch.setattr(sweep_runs, "check_worker", refuse)
-    with pytest.raises(BgkitError, match="other versions"):
-        sweep(book, {"SEED": [0, 1]})
-    assert noop.ledger(book.parent) == []
-    monkeypatch.undo()
-    assert sweep(book, {"SEED": [0, 1]})["state"].tolist() == ["complete"] * 2
+def test_a_sweep_that_goes_on_with_other_code_says_so(book: Path, monkeypatch) -> None:
+    said: list[str] = []
+    first, second = sweep(book, {"SEED": [0, 1]}, say=said.append)["run"]
+    assert not any("other versions" in text for text in said)
+    for run, change in ((first, {"bgkit_code": "0123456789ab"}), (second, {"bgkit_code": None})):
+        _change_versions(book.parent / "sweep" / "runs" / run, change)
+    index = sweep(book, {"SEED": [0, 1, 2]}, say=said.append)
+    assert index["state"].tolist() == ["complete"] * 3 and index["attempts"].tolist() == [1] * 3
+    (line,) = {t for text in said for t in text.splitlines() if "other versions" in t}
+    now = versions.code_digest()
+    told = f"Begun with other versions than today's: {first} (bgkit_code 0123456789ab then, {now} "
+    assert line == f"{told}now)."  # the record of an earlier kit does not tell, and is read
+
+
+def _change_versions(folder: Path, change: dict) -> None:
+    record = sweep_runs.read_record(folder)
+    known = {**record["versions"], **change}
+    record["versions"] = {name: value for name, value in known.items() if value is not None}
+    (folder / "run.json").write_text(json.dumps(record))
+
+
+def test_versions_that_differ_are_told_in_groups() -> None:
+    records = [{"hash": name, "versions": {"torch": "1"}} for name in "abcdefg"]
+    records += [{"hash": "h", "versions": {"torch": "3"}}, {"hash": "i"}]
+    line = sweep_index.other_versions(records, {"torch": "2", "bgkit_code": "x"})
+    assert "a, b, c, d, e and 2 more (torch 1 then, 2 now); h (torch 3 then, 2 now)." in line
+    assert sweep_index.other_versions(records[-1:], {"torch": "2"}) == ""
 
 
 def test_a_lost_worker_breaks_its_run_only(book: Path) -> None:
@@ -271,7 +319,8 @@ def test_the_training_notebook_in_a_sweep(tmp_path: Path) -> None:
     """The unit of every sweep: its numbers are in the index, its run folder below the sweep's."""
     grid = {"REWARD": "compound", "POLICY": "tiny", "STEPS": 2, "BATCH_SIZE": 8}
     grid |= {"NUM_GENERATIONS": 4, "EVAL_EVERY": 0, "TEST_PROMPTS": 16}
-    index = bgkit.sweep(ROOT / "notebooks" / "03_train_policy.ipynb", grid, tmp_path / "sweep")
+    book = ROOT / "notebooks" / "03_train_policy.ipynb"
+    index = bgkit.sweep(book, grid, tmp_path / "sweep", threads=1)
     (row,) = index.to_dict("records")
     assert row["state"] == "complete", row["error"]
     assert row["filter_rate_low"] <= row["filter_rate"] <= row["filter_rate_high"]
