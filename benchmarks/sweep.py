@@ -1,16 +1,19 @@
 """What a sweep costs beside the bare trainings, and what a second worker brings.
 
-    python benchmarks/sweep.py [--steps 40] [--out FILE]
+    python benchmarks/sweep.py [--steps 40] [--noop 200] [--out FILE]
 
 Runs four trainings of the grid ``trial`` (policy tiny, ``--steps`` steps) three ways, one after the
-other on the same machine: bare, as four commands ``python -m bgkit train`` with one CPU thread; as
-a sweep with one worker of one thread; and with two workers. Prints seconds, the overhead over bare
-beyond one kernel start for each run, and the ratio of the two sweeps.
+other on the same machine: bare, each in a Python process of its own with one CPU thread; as a sweep
+with one worker of one thread; and with two workers. All three sample base's responses once. Prints
+seconds, the overhead over bare beyond one kernel start for each run, and the ratio of the two
+sweeps. With ``--noop`` also sweeps a notebook that does nothing that many times, with two workers,
+and tells the seconds a run of the first and of the last quarter.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import shlex
 import subprocess
 import sys
@@ -19,11 +22,21 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from bgkit import grids, kernels, sweeps
+import nbformat
+
+from bgkit import grids, kernels, sweep_index, sweeps
 from bgkit.comparison import provenance
 from bgkit.runs import write_json
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "03_train_policy.ipynb"
+#: A training in a process of its own: config, run folder, base's folder.
+BARE = """
+import json, sys
+from pathlib import Path
+from bgkit import runs, training
+config = runs.make_config(json.loads(Path(sys.argv[1]).read_text()))
+training.train(config, Path(sys.argv[2]), threads=1, base_samples=Path(sys.argv[3]))
+"""
 EMPTY = '{"cells": [], "metadata": {"kernelspec": {"name": "python3", "display_name": "p", \
 "language": "python"}}, "nbformat": 4, "nbformat_minor": 5}'
 
@@ -35,21 +48,14 @@ def grid_of(steps: int) -> dict:
 
 
 def bare(grid: dict, folder: Path) -> float:
-    """Seconds of the trainings as commands, one after the other."""
+    """Seconds of the trainings in processes, one after the other."""
     notebook = grids.open_notebook(NOTEBOOK)
     configs = [grids.config_of(notebook, each) for each in grids.expand(notebook, grid)]
     began = time.monotonic()
     for number, config in enumerate(configs):
         write_json(folder / f"{number}.json", asdict(config))
-        options = [
-            "--config",
-            folder / f"{number}.json",
-            "--threads",
-            "1",
-            "--out",
-            folder / f"{number}",
-        ]
-        command = [sys.executable, "-m", "bgkit", "train", *map(str, options)]
+        places = [folder / f"{number}.json", folder / str(number), folder / "base"]
+        command = [sys.executable, "-c", BARE, *map(str, places)]
         subprocess.run(command, check=True, capture_output=True)
     return time.monotonic() - began
 
@@ -70,10 +76,33 @@ def kernel_start(folder: Path) -> float:
     return time.monotonic() - began
 
 
+def noop(count: int, folder: Path) -> dict[str, float]:
+    """Seconds a run of a notebook that does nothing: of all, the first and the last quarter."""
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("SEED = 0")])
+    book.cells[0].metadata["tags"] = ["parameters"]
+    book.metadata["kernelspec"] = {"name": "python3", "display_name": "p", "language": "python"}
+    folder.mkdir()
+    nbformat.write(book, folder / "noop.ipynb")
+    began = datetime.datetime.now(datetime.UTC)
+    place = folder / "sweep"
+    sweeps.sweep(folder / "noop.ipynb", {"SEED": range(count)}, place, workers=2, threads=1)
+    records = sweep_index.read_records(place).values()
+    ends = sorted(datetime.datetime.fromisoformat(r["finished"]) for r in records)
+    ends = [(end - began).total_seconds() for end in ends]
+    quarter = count // 4
+    spans = {"all": (0, count), "first quarter": (0, quarter), "last quarter": (-quarter, count)}
+    starts = [0.0, *ends[:-1]]
+    return {
+        name: round((ends[last - 1] - starts[first]) / len(ends[first:last]), 2)
+        for name, (first, last) in spans.items()
+    }
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--noop", type=int, default=0)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     grid = grid_of(arguments.steps)
@@ -81,6 +110,7 @@ def main() -> None:
         folder = Path(place)
         seconds = {"kernel start": kernel_start(folder), "bare": bare(grid, folder / "bare")}
         seconds |= {f"{n} worker(s)": swept(grid, folder / f"sweep{n}", n) for n in (1, 2)}
+        empty = noop(arguments.noop, folder / "noop") if arguments.noop else {}
     runs = len(grid["REWARD"]) * len(grid["SEED"])
     over = seconds["1 worker(s)"] - seconds["bare"]
     found = {
@@ -93,6 +123,8 @@ def main() -> None:
         ),
         "two workers against one": round(seconds["1 worker(s)"] / seconds["2 worker(s)"], 2),
     }
+    if empty:
+        found[f"seconds a run, {arguments.noop} runs that do nothing, two workers"] = empty
     print(found)
     if arguments.out:
         command = shlex.join(["python", *sys.argv])
