@@ -150,7 +150,7 @@ def helpfulness_by_cost(
     """Draw system helpfulness and harm against the tokens that a method generates in all.
 
     ``rows`` are means of system_help and system_harm by design
-    (:func:`bgkit.stress.contenders.summary`), ``costs`` is a table of
+    (:func:`bgkit.stress.means.summary`), ``costs`` is a table of
     :func:`bgkit.stress.without_training.costs`. Tokens, on a logarithmic scale, are those generated
     for training and for ``answers`` answers after it: training costs once, the best of n with every
     answer. Lines are 95% intervals. Up (left panel) and down (right panel) is better.
