@@ -119,6 +119,16 @@ def test_the_best_of_fewer_is_that_of_the_first_samples_and_costs_less(small_run
         assert not v.loc[shown, "filtered"].any() and (v["u"] >= u["u"])[shown].all()
         assert (v["generated"] > u["generated"]).all() and (v["seconds"] > u["seconds"]).all()
     assert (alone["peak_memory"] > 100).all() and alone["peak_memory"].nunique() == 1
+    samples = pd.concat([stored(contenders), found], ignore_index=True)
+    spent = costs(samples, contenders)
+    means = summary(samples, ["design"], ["system_help", "system_harm"])
+    lines = [t for t in plots.helpfulness_by_cost(means, spent, answers=10).data if t.text]
+    assert [t.name for t in lines] == ["best of n: utility", "best of n: boundary"] * 2
+    tokens = spent.set_index("design")["tokens_per_answer"]
+    for trace in lines:
+        assert trace.text == ("1", "2", "4") and trace.mode == "lines+markers+text"
+        names = [trace.name.replace("of n", f"of {n}") for n in trace.text]
+        assert list(trace.x) == pytest.approx([10 * tokens[name] for name in names])
 
 
 def test_the_reward_of_samples_is_that_of_training(small_run) -> None:
@@ -223,6 +233,7 @@ def test_costs_by_hand(small_run, fine_tuned, table) -> None:
     fig = plots.helpfulness_by_cost(means, found, answers=100)
     total = trained + 100 * rows.loc["boundary", "tokens_per_answer"]
     assert [trace.x[0] for trace in fig.data if trace.name == "boundary"] == [total, total]
+    assert {trace.mode for trace in fig.data} == {"markers"}
     with pytest.raises(BgkitError, match="no responses of 'compound'"):
         costs(samples, contenders, "compound")
 
