@@ -227,6 +227,13 @@ def test_costs_by_hand(small_run, fine_tuned, table) -> None:
     even = trained / (best_["tokens_per_answer"] - one["tokens_per_answer"])
     assert best_["answers_until_cheaper"] == pytest.approx(even)
     assert np.isnan(rows.loc["boundary", "answers_until_cheaper"])
+    text = without_training.readable(found)
+    row = text.loc["boundary"]
+    assert row["training: tokens"] == f"{trained:,}" and row["seconds per 100 answers"] == "–"
+    bytes_ = small_run.read_json("result.json")["peak_memory"] * 1024 * 1024
+    assert row["peak memory (GB)"] == f"{bytes_ / 1e9:.1f}"
+    later = text.loc["best of 2: utility", "answers until training is cheaper"]
+    assert later == f"{even:,.0f}" and row["answers until training is cheaper"] == "–"
     seconds = small_run.read_json("result.json")["seconds"]
     assert rows.loc["boundary", "training_seconds"] == seconds
     means = summary(samples, ["design"], ["system_help", "system_harm"])

@@ -91,7 +91,8 @@ def gains(
     """
     samples = samples.reset_index(drop=True)
     values, rows = evaluation.values_of(samples)[list(metrics)], []
-    for key, group in samples.groupby(list(by), sort=False):
+    groups = samples.groupby(list(by), sort=False) if by else [((), samples)]
+    for key, group in groups:
         for design, part in group.groupby("design", sort=False):
             of_base = group[(group["design"] == against) & group["seed"].isin(part["seed"])]
             if design == against or (found := paired(part, of_base, values)) is None:

@@ -109,13 +109,7 @@ def best_of_n(
     another process; else of this process so far, an upper bound. Raises BgkitError for n below 1
     and without a trained contender, whose config says how base is sampled.
     """
-    counts = [n] if isinstance(n, int) else list(n)
-    trained = [contender for contender in contenders if contender.run]
-    if min(counts, default=0) < 1 or not trained:
-        raise BgkitError(
-            f"The best of n needs n of at least 1 (not {n}) and the run of a trained policy (there "
-            f"are {len(trained)}), whose settings and reward it takes."
-        )
+    counts, trained = _asked(n, contenders)
     found: dict[tuple, Candidates] = {}
     tables: dict[tuple[str, int], pd.DataFrame] = {}
     for contender in trained:
@@ -132,6 +126,20 @@ def best_of_n(
                     chosen = graded(_chosen(found[key], score, count, limit), who)
                     tables[named[:2]] = labelled(chosen, named)
     return pd.concat(tables.values(), ignore_index=True)
+
+
+def _asked(
+    n: int | Sequence[int], contenders: Sequence[Contender]
+) -> tuple[list[int], list[Contender]]:
+    """The numbers of samples, and the trained contenders."""
+    counts = [n] if isinstance(n, int) else list(n)
+    trained = [contender for contender in contenders if contender.run]
+    if min(counts, default=0) < 1 or not trained:
+        raise BgkitError(
+            f"The best of n needs n of at least 1 (not {n}) and the run of a trained policy (there "
+            f"are {len(trained)}), whose settings and reward it takes."
+        )
+    return counts, trained
 
 
 def _scores(contender: Contender, samples: pd.DataFrame) -> Iterator[tuple[str, np.ndarray]]:
@@ -232,6 +240,27 @@ def costs(
     for column in ("training_tokens", "tokens_per_answer", "training_seconds"):
         frame[f"{column}_ratio"] = frame[column] / (one[column] if one[column] else np.nan)
     return frame.rename_axis("design").reset_index()
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of :func:`costs` for printing, units in the headings; a dash for what is not known.
+
+    GB are 10^9 bytes.
+    """
+    gigabytes = table["peak_memory"] * 2**20 / 1e9
+    columns = {
+        "training: tokens": (table["training_tokens"], ",.0f"),
+        "training: seconds": (table["training_seconds"], ",.0f"),
+        "tokens per answer": (table["tokens_per_answer"], ",.0f"),
+        "seconds per 100 answers": (100 * table["seconds_per_answer"], ",.1f"),
+        "peak memory (GB)": (gigabytes, ".1f"),
+        "answers until training is cheaper": (table["answers_until_cheaper"], ",.0f"),
+    }
+    texts = {
+        head: ["–" if np.isnan(value) else f"{value:{form}}" for value in values]
+        for head, (values, form) in columns.items()
+    }
+    return pd.DataFrame(texts, index=pd.Index(table["design"]))
 
 
 def _per_answer(samples: pd.DataFrame) -> pd.DataFrame:
