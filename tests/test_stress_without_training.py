@@ -73,7 +73,7 @@ def test_the_best_of_n_has_the_columns_of_responses_and_better_scores(small_run,
     contenders = contenders_of([small_run])
     one, many = (best_of_n(contenders, table, n=n, device="cpu") for n in (1, 4))
     plain = respond(contenders[:1], table, device="cpu")
-    assert set(many) == {*plain, "generated", "peak_memory"}
+    assert set(many) == {*plain, "generated", "seconds", "peak_memory"}
     assert many["design"].unique().tolist() == ["best of 4: utility", "best of 4: boundary"]
     first = one[one["design"] == "best of 1: utility"]
     assert first["response"].tolist() == plain["response"].tolist()
@@ -222,14 +222,19 @@ def test_costs_by_hand(small_run, fine_tuned, table) -> None:
     assert rows.loc["best of 2: utility", "tokens_per_answer"] == best["generated"].iloc[:12].mean()
     assert rows.loc["base", "training_tokens_ratio"] == 0
     assert rows["peak_memory"].notna().tolist() == [False, True, True, True, True]
-    assert rows["seconds_per_answer"].notna().tolist() == [False] * 3 + [True] * 2  # stored: NaN
+    speed = best["seconds"].sum() / best["generated"].sum()
+    assert rows["seconds_per_answer"].tolist() == pytest.approx(
+        (speed * rows["tokens_per_answer"]).tolist()
+    )
+    assert costs(stored(contenders), contenders)["seconds_per_answer"].isna().all()
     one, best_ = rows.loc["boundary"], rows.loc["best of 2: utility"]
     even = trained / (best_["tokens_per_answer"] - one["tokens_per_answer"])
     assert best_["answers_until_cheaper"] == pytest.approx(even)
     assert np.isnan(rows.loc["boundary", "answers_until_cheaper"])
     text = without_training.readable(found)
-    row = text.loc["boundary"]
-    assert row["training: tokens"] == f"{trained:,}" and row["seconds per 100 answers"] == "–"
+    row, row_tokens = text.loc["boundary"], rows.loc["boundary", "tokens_per_answer"]
+    assert row["training: tokens"] == f"{trained:,}"
+    assert row["seconds per 100 answers"] == f"{100 * speed * row_tokens:.1f}"
     bytes_ = small_run.read_json("result.json")["peak_memory"] * 1024 * 1024
     assert row["peak memory (GB)"] == f"{bytes_ / 1e9:.1f}"
     later = text.loc["best of 2: utility", "answers until training is cheaper"]

@@ -11,7 +11,6 @@ are NaN, and so are the metrics that need them.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -144,9 +143,8 @@ def respond(
 
     ``table`` is a prompt table. ``guard`` and ``tau`` are those of each contender's config unless
     given, ``judge`` as in :func:`graded`. Contenders of one seed share their random numbers.
-    Returns the columns of :func:`bgkit.evaluation.sample_policy` and of :func:`graded`,
-    ``seconds`` (wall time of sampling and scoring, divided by the responses), and design and seed
-    in front; u is scored by each config's reward model.
+    Returns the columns of :func:`bgkit.evaluation.sample_policy` and of :func:`graded`, and design
+    and seed in front; u is scored by each config's reward model.
     """
     tables = []
     for contender, model, tokenizer in each_policy(contenders, device):
@@ -164,23 +162,19 @@ def sampled(
     tau: float | None,
     device: str,
 ) -> pd.DataFrame:
-    """One scored response to each row of a prompt table, not graded yet, with ``seconds``."""
+    """One scored response to each row of a prompt table, not graded yet."""
     config = contender.config
-    guard = guard or guards.guard_of(config, device)
-    utility = utilities.utility_of(config, device)
-    started = time.perf_counter()
-    samples = evaluation.sample_policy(
+    return evaluation.sample_policy(
         model,
         tokenizer,
         table,
-        guard=guard,
+        guard=guard or guards.guard_of(config, device),
         tau=config.tau if tau is None else tau,
-        utility=utility,
+        utility=utilities.utility_of(config, device),
         temperature=config.temperature,
         max_completion_length=config.max_completion_length,
         seed=contender.seed,
     )
-    return samples.assign(seconds=(time.perf_counter() - started) / max(1, len(samples)))
 
 
 def judge_of(config: runs.TrainConfig, judge: Judge | None = None) -> Judge | None:
@@ -221,9 +215,9 @@ def each_policy(contenders: Sequence[Contender], device: str = "auto") -> Iterat
 def stored(contenders: Sequence[Contender], judge: Judge | None = None) -> pd.DataFrame:
     """The contenders' responses as their runs' evaluation stored them: nothing is sampled.
 
-    They are graded by ``judge`` as in :func:`graded`; other columns as in :func:`respond`, without
-    ``seconds``. Raises BgkitError if a run has no stored responses (those that come with the kit
-    have none), or if runs were evaluated on different prompts.
+    They are graded by ``judge`` as in :func:`graded`; columns as in :func:`respond`. Raises
+    BgkitError if a run has no stored responses (those that come with the kit have none), or if runs
+    were evaluated on different prompts.
     """
     tables, files = [], {}
     for contender in contenders:

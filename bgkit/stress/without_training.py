@@ -6,6 +6,7 @@ costs n times as many generated tokens. :mod:`bgkit.stress.rejection` fine-tunes
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -161,8 +162,11 @@ def _candidates(
     """n scored samples of the base policy to each prompt."""
     base = contender._replace(design=BASE, run=None)
     asked = table.loc[table.index.repeat(n)]
-    samples = sampled(base, *policy_of(base, device), asked, guard, tau, device)
-    return Candidates(samples, n, devices.peak_memory())
+    loaded = policy_of(base, device)
+    started = time.perf_counter()
+    samples = sampled(base, *loaded, asked, guard, tau, device)
+    seconds = (time.perf_counter() - started) / max(1, len(samples))
+    return Candidates(samples.assign(seconds=seconds), n, devices.peak_memory())
 
 
 def _in_own_process(*work) -> Candidates:
@@ -211,8 +215,9 @@ def costs(
     ``contenders`` tell what training cost (0 for a design that was not trained). Means over seeds.
     Columns: design; training_tokens (generated for training, :func:`generated_tokens`);
     training_seconds (wall time; sampling and fine-tuning for rejection fine-tuning);
-    tokens_per_answer and seconds_per_answer (generated, and sampled and scored, at deployment: all
-    n samples of a best of n; seconds NaN for responses that were stored); peak_memory (MiB, of
+    tokens_per_answer (generated at deployment: all n samples of a best of n); seconds_per_answer
+    (at the speed per token at which the best of n were sampled and scored, for all of these
+    policies have one base model; NaN without a best of n); peak_memory (MiB, of
     training or of a best of n's sampling; NaN where it was not recorded); answers_until_cheaper
     (from how many answers on ``against`` has generated fewer tokens in all, training included;
     NaN where it never has, or always); and training_tokens, tokens_per_answer and training_seconds
@@ -268,11 +273,14 @@ def _per_answer(samples: pd.DataFrame) -> pd.DataFrame:
     tokens = samples["length"].astype(float)
     if "generated" in samples:
         tokens = samples["generated"].astype(float).fillna(tokens)
-    told = {name: samples.get(name, np.nan) for name in ("design", "seconds", "peak_memory")}
-    table = pd.DataFrame({**told, "tokens": tokens}, index=samples.index)
-    means = table.groupby("design", sort=False).mean()
-    names = {"tokens": "tokens_per_answer", "seconds": "seconds_per_answer"}
-    return means.rename(columns=names)[[*names.values(), "peak_memory"]]
+    told = {name: samples.get(name, np.nan) for name in ("design", "peak_memory")}
+    table = pd.DataFrame({**told, "tokens_per_answer": tokens}, index=samples.index)
+    means = table.groupby("design", sort=False)[["tokens_per_answer", "peak_memory"]].mean()
+    speed = np.nan
+    if "seconds" in samples:
+        timed = samples["seconds"].notna()
+        speed = samples.loc[timed, "seconds"].sum() / tokens[timed].sum()
+    return means.assign(seconds_per_answer=means["tokens_per_answer"] * speed)
 
 
 def _training_costs(found: Sequence[runs.Run]) -> dict[str, float]:
