@@ -189,7 +189,7 @@ def helpfulness_by_cost(
             dots = plots._dots(name, told, x=total[one["design"]], y=one["mean"], **more)
             if len(one) > 1:
                 numbers = [match[1] for match in map(BEST_OF.match, one["design"])]
-                dots.update(mode="lines+markers+text", text=numbers, textposition="top left")
+                dots.update(mode="lines+markers+text", text=numbers, textposition="middle right")
                 dots.update(line={"color": dots.marker.color, "width": 1.2, "dash": "dot"})
             fig.add_trace(dots.update(error_y=plots._error(one), showlegend=col == 1), 1, col)
     ticks = [digit * 10**power for power in range(3, 12) for digit in (1, 2, 5)]

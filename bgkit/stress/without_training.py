@@ -219,10 +219,10 @@ def costs(
     (at the speed per token at which the best of n were sampled and scored, for all of these
     policies have one base model; NaN without a best of n); peak_memory (MiB, of
     training or of a best of n's sampling; NaN where it was not recorded); answers_until_cheaper
-    (from how many answers on ``against`` has generated fewer tokens in all, training included;
-    NaN where it never has, or always); and training_tokens, tokens_per_answer and training_seconds
-    as ratios to the design ``against`` (``_ratio``; by default the first trained contender, NaN
-    where that is 0). Raises BgkitError if there is no row of ``against``.
+    (of methods without training: from how many answers on ``against`` has generated fewer tokens in
+    all, training included; NaN where it never has); and training_tokens, tokens_per_answer and
+    training_seconds as ratios to the design ``against`` (``_ratio``; by default the first trained
+    contender, NaN where that is 0). Raises BgkitError if there is no row of ``against``.
     """
     trained: dict[str, list[runs.Run]] = {}
     for contender in contenders:
@@ -241,7 +241,8 @@ def costs(
     one = frame.loc[against]
     more = frame["tokens_per_answer"] - one["tokens_per_answer"]
     even = (one["training_tokens"] - frame["training_tokens"]) / more
-    frame["answers_until_cheaper"] = even.where((more > 0) & (even > 0))
+    untrained = frame["training_tokens"] == 0
+    frame["answers_until_cheaper"] = even.where(untrained & (more > 0))
     for column in ("training_tokens", "tokens_per_answer", "training_seconds"):
         frame[f"{column}_ratio"] = frame[column] / (one[column] if one[column] else np.nan)
     return frame.rename_axis("design").reset_index()
