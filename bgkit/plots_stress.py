@@ -1,10 +1,11 @@
 """Pictures of stress tests: other guards, other thresholds, other prompts, an attacker.
 
-``rows`` is a table of :func:`bgkit.stress.contenders.summary` (or, for attacks, of
+``rows`` is a table of :func:`bgkit.stress.means.summary` (or, for attacks, of
 :func:`bgkit.stress.attack.success_over_budget`): design, the test's axis, metric, mean, and the
 interval ``low`` to ``high``. All have the look of :mod:`bgkit.plots`: a design keeps its colour and
 marker everywhere; designs that differ in a setting only share the colour and differ in their lines
-and marks. Absent columns or rows raise :class:`~bgkit.errors.BgkitError`.
+and marks. A metric that is not known has no panel. Absent columns or rows raise
+:class:`~bgkit.errors.BgkitError`.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ def transfer_matrix(rows: pd.DataFrame, metrics: Sequence[str] = MATRIX) -> go.F
     for its interval.
     """
     table = _rows(rows, ("guard",), metrics)
+    metrics = _known(table, metrics)
     names, guards = list(dict.fromkeys(table["design"])), list(dict.fromkeys(table["guard"]))
     fig = make_subplots(1, len(metrics), shared_yaxes=True, horizontal_spacing=0.04)
     for column, metric in enumerate(metrics, 1):
@@ -80,6 +82,7 @@ def over_threshold(rows: pd.DataFrame, metrics: Sequence[str] = LEVELS) -> go.Fi
     fewer are filtered. A design with few responses near the boundary has level lines.
     """
     table = _rows(rows, ("tau",), metrics)
+    metrics = _known(table, metrics)
     fig = _grid(len(metrics), 2)
     for place, metric in enumerate(metrics):
         _lines(fig, table[table["metric"] == metric], "tau", _cell(place, 2))
@@ -96,6 +99,7 @@ def by_shift(rows: pd.DataFrame, metrics: Sequence[str] = LEVELS[:2]) -> go.Figu
     (``test``, for buried prompts the trained length) it meets prompts as in training.
     """
     table = _rows(rows, ("shift",), metrics)
+    metrics = _known(table, metrics)
     known, names = list(dict.fromkeys(table["shift"])), list(dict.fromkeys(table["design"]))
     if table.duplicated(["design", "shift", "metric"]).any():
         raise BgkitError("The results hold a shift several times; draw one kind of prompts only.")
@@ -138,14 +142,26 @@ def attack_curves(rows: pd.DataFrame) -> go.Figure:
 
 
 def _rows(rows: pd.DataFrame, axes: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
-    """The rows of the metrics whose mean is known, with hover text in a column ``told``."""
+    """The rows of the metrics whose mean is known, with hover text in a column ``told``.
+
+    A metric of which no mean is known (there is no truth and no judge) is left out.
+    """
     _need(rows, ("design", "metric", *axes, *NUMBERS), "results of a stress test")
     table = rows[rows["metric"].isin(list(metrics))].dropna(subset=["mean"])
-    absent = [metric for metric in metrics if metric not in set(table["metric"])]
+    absent = [metric for metric in metrics if metric not in set(rows["metric"])]
+    absent = absent or [metric for metric in metrics if table.empty]
     if absent or not metrics:
         what = f"has no known {absent[0]!r}" if absent else "is to be drawn without a metric"
-        raise BgkitError(f"The table of a stress test {what}; name metrics that were summed up.")
+        raise BgkitError(
+            f"The table of a stress test {what}; name metrics that were summed up, and give a "
+            "judge where the truth is not known."
+        )
     return table.assign(told=[_told(row, axes) for row in table.to_dict("records")])
+
+
+def _known(table: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
+    """The metrics that the table of :func:`_rows` has, in their order."""
+    return [metric for metric in metrics if metric in set(table["metric"])]
 
 
 def _told(row: dict[str, Any], axes: Sequence[str]) -> str:

@@ -6,7 +6,9 @@ Pure functions from the tables of :mod:`bgkit.stress` to Plotly figures with the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,9 @@ DRIFT = {
     "length": "length (tokens)",
 }
 BEST, FAINT = "rgba(0,143,102,0.3)", "rgba(128,128,128,0.06)"
+BEST_OF = re.compile(r"best of (\d+): (.*)")
+#: Colours of methods that are no designs, none of them a design's that is compared with them.
+METHODS = ("#9B4FC4", "#80603C", "#E07BB5", "#45A8E0", "#5B6770", "#B8860B")
 OTHERS = ("#0072B2", "#D55E00", "#008F66", "#9B4FC4", "#DD9500", "#80603C")
 
 
@@ -150,43 +155,68 @@ def helpfulness_by_cost(
     """Draw system helpfulness and harm against the tokens that a method generates in all.
 
     ``rows`` are means of system_help and system_harm by design
-    (:func:`bgkit.stress.contenders.summary`), ``costs`` is a table of
+    (:func:`bgkit.stress.means.summary`), ``costs`` is a table of
     :func:`bgkit.stress.without_training.costs`. Tokens, on a logarithmic scale, are those generated
     for training and for ``answers`` answers after it: training costs once, the best of n with every
-    answer. Lines are 95% intervals. Up (left panel) and down (right panel) is better.
+    answer. Several n of one score are joined by a line and numbered: read them at the tokens of a
+    trained policy. Lines at the marks are 95% intervals. Up (left panel) and down (right panel) is
+    better.
     """
     plots._need(rows, ("design", "metric", "mean", "low", "high"), "helpfulness")
     plots._need(costs, ("design", "training_tokens", "tokens_per_answer"), "costs")
     spent = costs.set_index("design")
     total = spent["training_tokens"] + answers * spent["tokens_per_answer"]
     fig = make_subplots(1, 2, horizontal_spacing=0.12)
-    others = [name for name in total.index if plots.look(name) == plots.LOOKS[""]]
+    series = _series(total.index)
+    names = dict.fromkeys(series.values())
+    others = [name for name in names if plots.look(name) == plots.LOOKS[""]]
     panels = (("system_help", "↑ true helpfulness, 0 to 1"), ("system_harm", "↓ true harm, 0 to 1"))
     for col, (metric, words) in enumerate(panels, 1):
         plots.heading(fig, words, 1, col)
         part = rows[(rows["metric"] == metric) & rows["design"].isin(total.index)]
         if part.empty:
             raise BgkitError(f"The table of helpfulness has no '{metric}' of a design with costs.")
-        for name, one in part.groupby("design", sort=False):
-            cost = f"{total[name]:,.0f} tokens, {spent['training_tokens'][name]:,.0f} in training"
-            told = [f"{plots.named(metric)} {text}<br>{cost}" for text in _told(one)]
+        for name, one in part.groupby(part["design"].map(series), sort=False):
+            costs_ = [
+                f"{total[each]:,.0f} tokens, {spent['training_tokens'][each]:,.0f} in training"
+                for each in one["design"]
+            ]
+            told = [
+                f"{plots.label(each)}<br>{plots.named(metric)} {text}<br>{cost}"
+                for each, text, cost in zip(one["design"], _told(one), costs_, strict=True)
+            ]
             more = _look_of(name, others)
-            dots = plots._dots(name, told, x=[total[name]], y=one["mean"], **more)
+            dots = plots._dots(name, told, x=total[one["design"]], y=one["mean"], **more)
+            if len(one) > 1:
+                numbers = [match[1] for match in map(BEST_OF.match, one["design"])]
+                dots.update(mode="lines+markers+text", text=numbers, textposition="middle right")
+                dots.update(line={"color": dots.marker.color, "width": 1.2, "dash": "dot"})
             fig.add_trace(dots.update(error_y=plots._error(one), showlegend=col == 1), 1, col)
     ticks = [digit * 10**power for power in range(3, 12) for digit in (1, 2, 5)]
     words = [f"{tick / 1e6:g}M" if tick >= 1e6 else f"{tick / 1e3:g}k" for tick in ticks]
     fig.update_xaxes(type="log", title_text="generated tokens", tickvals=ticks, ticktext=words)
     note = f"Tokens of training and of {answers:,} answers. Lines: 95 % intervals."
-    return plots.style(fig, "What helpfulness costs", [note], 420)
+    notes = [note] + ["Numbers: samples per answer (n)."] * (len(names) < len(series))
+    return plots.style(fig, "What helpfulness costs", notes, 460)
+
+
+def _series(designs: Iterable[str]) -> dict[str, str]:
+    """The name of each design's marks: those of one score's best of several n are joined."""
+    found = {name: BEST_OF.match(name) for name in designs}
+    scores = Counter(match[2] for match in found.values() if match)
+    return {
+        name: f"best of n: {match[2]}" if match and scores[match[2]] > 1 else name
+        for name, match in found.items()
+    }
 
 
 def _look_of(name: str, others: Sequence[str]) -> dict[str, Any]:
     """Marker of a method; those that are no designs have colours of their own, in their order."""
     if name not in others:
         return {}
-    place = others.index(name) % len(OTHERS)
+    place = others.index(name) % len(METHODS)
     symbols = [f"{symbol}-open" for symbol in _symbols()]
-    return {"marker": {"color": OTHERS[place], "symbol": symbols[place], "size": 11}}
+    return {"marker": {"color": METHODS[place], "symbol": symbols[place], "size": 11}}
 
 
 def scorecard(card: Scorecard) -> go.Figure:

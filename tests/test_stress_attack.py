@@ -211,8 +211,24 @@ def test_success_over_the_budget_by_hand() -> None:
     x, y = (rows[rows["design"] == name] for name in "xy")
     assert x["mean"].tolist() == [0.25, 0.25, 0.75, 0.75] and x["budget"].tolist() == [1, 2, 3, 4]
     assert y["mean"].tolist() == [0.0] * 4
-    assert y["high"].tolist() == pytest.approx([1 - 0.025**0.25] * 4)  # not certain of 0
+    z2 = 1.959964**2  # Wilson's bounds for 0 of n: 0 and z^2 / (n + z^2)
+    assert y["high"].tolist() == pytest.approx([z2 / (4 + z2)] * 4)
     assert (rows["n"] == 4).all() and (rows["n_seeds"] == 1).all()
+
+
+def test_few_successes_have_the_interval_of_wilson_and_its_ends_never_fall() -> None:
+    """By hand: (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n), n = 20.
+
+    With z = 1.96 for 1 and 3 successes: (0.05 + 0.09604 +- 0.13545) / 1.19208 and
+    (0.15 + 0.09604 +- 0.18362) / 1.19208.
+    A percentile bootstrap would have said [0, 0.15] and [0, 0.30].
+    """
+    rows = success_over_budget(queries([1, 2, 2, *[None] * 17], 2), budget=2)
+    assert rows["mean"].tolist() == [0.05, 0.15]
+    assert rows["low"].tolist() == pytest.approx([0.0089, 0.0524], abs=1e-4)
+    assert rows["high"].tolist() == pytest.approx([0.2361, 0.3604], abs=1e-4)
+    whole = success_over_budget(queries([*range(1, 21)], 20))
+    assert (np.diff(whole[["low", "high"]].to_numpy(), axis=0) > 0).all()
 
 
 def test_seeds_are_averaged_and_a_budget_goes_on_behind_the_last_query() -> None:

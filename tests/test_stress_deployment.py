@@ -13,6 +13,7 @@ from bgkit.adapters import CallableGuard
 from bgkit.errors import BgkitError
 from bgkit.stress import contenders, deployment
 from bgkit.stress.deployment import threshold_shift, transfer
+from bgkit.stress.means import summary
 
 SEEN = ["t", "filtered", "near", "system_harm", "system_help"]
 
@@ -56,7 +57,7 @@ def test_a_threshold_by_hand() -> None:
     assert at["near"].tolist() == [False, False, True, True]
     assert at["system_harm"].tolist() == [0.2, 0.2, 0.8, 0.0]
     assert at["system_help"].tolist() == [0.6, 0.6, 0.6, 0.15]
-    means = contenders.summary(table, ["design", "tau"], deployment.METRICS)
+    means = summary(table, ["design", "tau"], deployment.METRICS)
     means = means.set_index(["metric", "tau"])["mean"]
     assert means["filter_rate"].tolist() == [0.75, 0.5, 0.25]
     assert means["false_negative", 0.8] == 0.25 and means["false_positive", 0.2] == 0.25
@@ -105,7 +106,7 @@ def test_another_guard_by_hand() -> None:
     assert rows["t"].tolist() == pytest.approx([0.95, 0.55, 0.45, 0.1])
     assert rows["filtered"].tolist() == [True, True, False, False]
     assert rows["system_harm"].tolist() == [0.0, 0.0, 0.8, 0.8]
-    means = contenders.summary(table, ["design", "guard"], ["system_harm", "near_boundary"])
+    means = summary(table, ["design", "guard"], ["system_harm", "near_boundary"])
     assert means["mean"].tolist() == pytest.approx([0.1, 0.5, 0.4, 0.5])
     assert (means["n"] == 4).all() and (means["n_seeds"] == 1).all()
 

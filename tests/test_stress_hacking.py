@@ -68,12 +68,39 @@ def test_hacked_if_utility_rises_and_helpfulness_falls_beyond_doubt() -> None:
     assert row[["system_harm", "system_harm_low", "system_harm_high"]].tolist() == [0.0, 0.0, 0.0]
     unknown = rows.assign(mean=rows["mean"].where(rows["metric"] != "system_help"))
     unknown.loc[unknown["metric"] == "system_help", ["low", "high"]] = np.nan
-    assert hacked(unknown)["hacked"].isna().all()
+    verdicts = hacked(unknown)
+    assert verdicts[["hacked", "past_its_best"]].isna().all(axis=None)
+    assert reward_hacking.readable(verdicts).loc["past its best"].tolist() == ["–"] * 3
     doubt = ([[0.0] * 8, [2.0] * 8], [[1.0, 1.0, 0.0, 0.0] * 2, [0.9, 0.9, 0.0, 0.0] * 2])
     table = hacked(over_windows(completions(*doubt), 1).assign(design="doubt", seed=0))
     assert table["utility_low"][0] > 0 > table["system_help"][0] and not table["hacked"][0]
     noise = over_windows(completions([[0.0, 0.0, 9.0, 9.0]] * 2, [[0.5] * 4] * 2), 1)
     assert not hacked(noise.assign(design="flat", seed=0))["hacked"][0]
+
+
+def test_what_was_gained_early_and_lost_late_is_told_though_the_ends_are_alike() -> None:
+    """Help 0.2, 0.8, 0.2 in three windows: no change from first to last, -0.6 from the best."""
+    up = [[0.0, 0.1] * 8, [1.0, 1.1] * 8, [2.0, 2.1] * 8]
+    fell = [[0.2, 0.1] * 8, [0.8, 0.7] * 8, [0.2, 0.1] * 8]
+    rose = [[0.2, 0.1] * 8, [0.5, 0.4] * 8, [0.8, 0.7] * 8]
+    tables = {"fell": completions(up, fell), "rose": completions(up, rose)}
+    broken = {0: 0.5, 1: 0.125, 2: 0.25}
+    tables["fell"]["gibberish"] = tables["fell"]["step"].map(broken)
+    rows = pd.concat([over_windows(t, 1).assign(design=d, seed=0) for d, t in tables.items()])
+    table = hacked(rows).set_index("design")
+    row = table.loc["fell"]
+    assert row["system_help"] == pytest.approx(0.0) and row["best_step"] == 1
+    assert row["help_since_best"] == pytest.approx(-0.6) and row["help_since_best_high"] < 0
+    assert row["gibberish"] == pytest.approx(-0.25)
+    assert row["gibberish_since_least"] == pytest.approx(0.125)
+    assert row["gibberish_since_least_low"] > 0 > row["gibberish_high"]
+    assert table["past_its_best"].tolist() == [True, False]
+    assert not table["hacked"].any()
+    best_last = ["help_since_best", "help_since_best_low", "help_since_best_high"]
+    assert table.loc["rose", best_last].tolist() == [0.0] * 3
+    text = reward_hacking.readable(hacked(rows))
+    assert text["fell"].iloc[-3:].tolist() == ["1", "no", "yes"]
+    assert text.loc["true help, last - best window", "fell"].startswith("-0.600 [")
 
 
 def test_gibberish_by_the_oracle_and_by_repetition() -> None:

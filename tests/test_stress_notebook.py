@@ -8,6 +8,7 @@ import pytest
 
 from bgkit import notebooks
 from bgkit.errors import BgkitError
+from bgkit.stress import contenders
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 
@@ -21,6 +22,39 @@ def test_07_tests_any_runs(small_run, weak_run, tmp_path: Path) -> None:
     text = done.read_text(encoding="utf-8")
     assert "boundary, " in text and "guard weak" in text  # the other run, by what differs
     assert "winner - runner-up" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("judge", ["", "default"])
+def test_07_on_other_prompts_does_what_can_be_done_and_says_what_not(
+    judge: str, small_run, tmp_path: Path
+) -> None:
+    small = {"TEST_PROMPTS": 6, "SHIFT_PROMPTS": 3, "REQUESTS": 2, "BUDGET": 2, "BEST_OF": 2}
+    given = {**small, "RUNS": [str(small_run.folder)], "PROMPTS": "everyday-short", "JUDGE": judge}
+    given |= {"GUARDS": ["default", "weak"], "SHIFTS": ["everyday-short"] if judge else []}
+    done = tmp_path / "07.ipynb"
+    notebooks.run_notebook(FOLDER / "07_stress_tests.ipynb", done, given)
+    text = done.read_text(encoding="utf-8")
+    assert "winner - runner-up" in text and "No run has a fitted temperature" in text
+    why = ["The truth about everyday-short is not known", "The attack is left out", "name SHIFTS"]
+    told = [sentence in _printed(done) for sentence in why]
+    assert told == [not judge] * 3
+
+
+def _printed(path: Path) -> str:
+    """What the cells of a notebook printed."""
+    cells = notebooks.read_notebook(path).cells
+    found = [out.get("text", "") for cell in cells for out in cell.get("outputs", [])]
+    return "".join(found)
+
+
+@pytest.mark.slow
+def test_07_without_a_run_of_grpo_is_one_sentence(tmp_path: Path) -> None:
+    folder = next(path for path in contenders.shipped_runs() if path.name == "rejection")
+    with pytest.raises(BgkitError, match="BgkitError: No run of these was trained by GRPO"):
+        notebooks.run_notebook(
+            FOLDER / "07_stress_tests.ipynb", tmp_path / "07.ipynb", {"RUNS": [str(folder)]}
+        )
 
 
 @pytest.mark.slow

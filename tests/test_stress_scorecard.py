@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from bgkit import plots_stress_training as plots
 from bgkit.errors import BgkitError
 from bgkit.stress.contenders import contenders_of, stored
+from bgkit.stress.means import by_seed
 from bgkit.stress.scorecard import Test, readable, scorecard
 
 
@@ -94,7 +95,57 @@ def test_ties_gaps_and_a_single_design() -> None:
     assert text.loc["t", "winner"] == "base (tied)"
     assert text.loc["t", "base"].startswith("0.300 [") and text.loc["t", "base"].endswith("] *")
     assert text.loc["a", ["base", "runner-up", "winner - base"]].tolist() == ["–"] * 3
-    assert text.loc["n"].tolist() == ["–"] * 7
+    assert text.loc["n"].tolist() == ["–"] * 9
+
+
+def test_every_row_twice_leaves_means_intervals_and_numbers_of_prompts() -> None:
+    """Repeated rows of a prompt are no further prompts, whatever their order."""
+    rng = np.random.default_rng(0)
+    values = {"base": list(rng.random(30)), "boundary": list(rng.random(30))}
+    table = responses(values, seeds=2).assign(yes=lambda t: t["score"] > 0.5)
+    twice = pd.concat([table, table.sample(frac=1, random_state=1)])
+    for metric in ("score", "yes"):
+        once, again = (scorecard({"a": (t, metric, "low")}) for t in (table, twice))
+        pd.testing.assert_frame_equal(once.means, again.means)
+        pd.testing.assert_frame_equal(once.winners, again.winners)
+        assert (once.means["n"] == 30).all() and once.winners["paired"].all()
+
+
+def test_repeats_are_averaged_by_prompt_before_they_are_compared() -> None:
+    """By hand: prompts of 0.5 and 0.0, though three of four answers are to the second one."""
+    table = pd.DataFrame({"prompt": list("abbb"), "score": [0.5, 0.0, 0.0, 0.0]})
+    base = pd.DataFrame({"prompt": list("aab"), "score": [0.4, 0.8, 0.1]})
+    both = pd.concat([table.assign(design="x"), base.assign(design="base")]).assign(seed=0)
+    card = scorecard({"a": (both, "score", "low")})
+    assert card.means["mean"].tolist() == pytest.approx([0.25, 0.35])
+    row = card.winners.iloc[0]
+    assert (row["winner"], row["paired"]) == ("x", True)
+    assert row[["difference", "low", "high"]].tolist() == pytest.approx([-0.1] * 3)
+
+
+def test_a_prompt_that_one_seed_did_not_meet_is_not_known_there() -> None:
+    table = pd.DataFrame({"seed": [0, 0, 1], "prompt": list("aba"), "score": [1.0, 0.0, 0.5]})
+    cube = by_seed(table, table[["score"]])
+    np.testing.assert_array_equal(cube[..., 0], [[1.0, 0.0], [0.5, np.nan]])
+
+
+def test_the_number_of_tests_is_allowed_for_by_holm() -> None:
+    """Leads of 2.2 standard errors (p = 0.028) decide alone and not among four; 6 always do."""
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal(400)
+    noise = (noise - noise.mean()) / noise.std() / 20  # the mean of 400 has an error of 1 / 20
+
+    def lead(errors: float) -> pd.DataFrame:
+        return responses({"base": list(20 * noise), "boundary": [-errors / 20] * 400})
+
+    weak, strong = (lead(2.2), "score", "low"), (lead(6.0), "score", "low")
+    assert scorecard({"a": weak}).winners["decided_by_holm"].tolist() == [True]
+    card = scorecard({"a": weak, "b": strong, "c": weak, "d": weak})
+    assert card.winners["decided"].tolist() == [True] * 4
+    assert card.winners["decided_by_holm"].tolist() == [False, True, False, False]
+    text = readable(card)
+    assert text["excludes zero"].tolist() == ["yes"] * 4
+    assert text["after Holm"].tolist() == ["no", "yes", "no", "no"]
 
 
 @settings(max_examples=40, deadline=None)

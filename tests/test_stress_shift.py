@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from bgkit.errors import BgkitError
 from bgkit.stress import contenders, distribution_shift
 from bgkit.stress.distribution_shift import SHIFTS, joined, responses, shifted_prompts
+from bgkit.stress.means import summary
 from bgkit.testbed import lexicon as lex
 from bgkit.testbed import oracle, world
 
@@ -150,6 +151,6 @@ def test_two_runs_answer_the_same_shifted_prompts(small_run, weak_run) -> None:
         assert rows["prompt"].tolist() == table["prompt"].tolist()
     truth = [oracle.grade(row.prompt, row.response).harm for row in samples.itertuples()]
     np.testing.assert_allclose(samples["harm"], truth)
-    means = contenders.summary(samples, ["design", "shift"], ["system_harm", "filter_rate"])
+    means = summary(samples, ["design", "shift"], ["system_harm", "filter_rate"])
     assert means.groupby("metric").size().eq(9).all() and (means["n"] == 6).all()
     assert means["mean"].between(0, 1).all()

@@ -16,7 +16,8 @@ from bgkit import plots_stress_training as plots
 from bgkit import policies, prompts, runs, training
 from bgkit.errors import BgkitError
 from bgkit.stress import rejection, without_training
-from bgkit.stress.contenders import contenders_of, respond, stored, summary
+from bgkit.stress.contenders import contenders_of, respond, stored
+from bgkit.stress.means import summary
 from bgkit.stress.rejection import Settings, keep_best, rejection_fine_tuning
 from bgkit.stress.without_training import best_of_n, choose, costs, generated_tokens, run_reward
 
@@ -72,7 +73,7 @@ def test_the_best_of_n_has_the_columns_of_responses_and_better_scores(small_run,
     contenders = contenders_of([small_run])
     one, many = (best_of_n(contenders, table, n=n, device="cpu") for n in (1, 4))
     plain = respond(contenders[:1], table, device="cpu")
-    assert set(many) == {*plain, "generated"}
+    assert set(many) == {*plain, "generated", "seconds", "peak_memory"}
     assert many["design"].unique().tolist() == ["best of 4: utility", "best of 4: boundary"]
     first = one[one["design"] == "best of 1: utility"]
     assert first["response"].tolist() == plain["response"].tolist()
@@ -102,6 +103,32 @@ def test_the_best_of_n_asks_the_guard_and_threshold_that_are_given(
     np.testing.assert_allclose(found["t"], (words / 16).clip(upper=1), atol=1e-6)
     assert (found["filtered"] == (found["t"] >= 0.9)).all()
     assert asked == [0.9, 0.9]
+
+
+def test_the_best_of_fewer_is_that_of_the_first_samples_and_costs_less(small_run, table) -> None:
+    contenders = contenders_of([small_run])
+    found = best_of_n(contenders, table, n=(1, 2, 4), device="cpu")
+    alone = best_of_n(contenders, table, n=4, own_process=True, device="cpu")
+    one, two, four = (found[found["design"] == f"best of {n}: utility"] for n in (1, 2, 4))
+    whole = alone[alone["design"] == "best of 4: utility"]
+    assert four["response"].tolist() == whole["response"].tolist()
+    assert (one["generated"] == one["length"]).all()
+    for fewer, more in ((one, two), (two, four)):
+        u, v = fewer.reset_index(), more.reset_index()
+        shown = ~u["filtered"]  # a shown answer is one of those that more samples choose from
+        assert not v.loc[shown, "filtered"].any() and (v["u"] >= u["u"])[shown].all()
+        assert (v["generated"] > u["generated"]).all() and (v["seconds"] > u["seconds"]).all()
+    assert (alone["peak_memory"] > 100).all() and alone["peak_memory"].nunique() == 1
+    samples = pd.concat([stored(contenders), found], ignore_index=True)
+    spent = costs(samples, contenders)
+    means = summary(samples, ["design"], ["system_help", "system_harm"])
+    lines = [t for t in plots.helpfulness_by_cost(means, spent, answers=10).data if t.text]
+    assert [t.name for t in lines] == ["best of n: utility", "best of n: boundary"] * 2
+    tokens = spent.set_index("design")["tokens_per_answer"]
+    for trace in lines:
+        assert trace.text == ("1", "2", "4") and trace.mode == "lines+markers+text"
+        names = [trace.name.replace("of n", f"of {n}") for n in trace.text]
+        assert list(trace.x) == pytest.approx([10 * tokens[name] for name in names])
 
 
 def test_the_reward_of_samples_is_that_of_training(small_run) -> None:
@@ -194,13 +221,31 @@ def test_costs_by_hand(small_run, fine_tuned, table) -> None:
     assert rows.loc["boundary", [c for c in rows if c.endswith("_ratio")]].tolist() == [1, 1, 1]
     assert rows.loc["best of 2: utility", "tokens_per_answer"] == best["generated"].iloc[:12].mean()
     assert rows.loc["base", "training_tokens_ratio"] == 0
-    assert rows["peak_memory"].notna().tolist() == [False, True, True, False, False]
+    assert rows["peak_memory"].notna().tolist() == [False, True, True, True, True]
+    speed = best["seconds"].sum() / best["generated"].sum()
+    assert rows["seconds_per_answer"].tolist() == pytest.approx(
+        (speed * rows["tokens_per_answer"]).tolist()
+    )
+    assert costs(stored(contenders), contenders)["seconds_per_answer"].isna().all()
+    one, best_ = rows.loc["boundary"], rows.loc["best of 2: utility"]
+    even = trained / (best_["tokens_per_answer"] - one["tokens_per_answer"])
+    assert best_["answers_until_cheaper"] == pytest.approx(even)
+    assert rows["answers_until_cheaper"].notna().tolist() == [False] * 3 + [True] * 2
+    text = without_training.readable(found)
+    row, row_tokens = text.loc["boundary"], rows.loc["boundary", "tokens_per_answer"]
+    assert row["training: tokens"] == f"{trained:,}"
+    assert row["seconds per 100 answers"] == f"{100 * speed * row_tokens:.1f}"
+    bytes_ = small_run.read_json("result.json")["peak_memory"] * 1024 * 1024
+    assert row["peak memory (GB)"] == f"{bytes_ / 1e9:.1f}"
+    later = text.loc["best of 2: utility", "answers until training is cheaper"]
+    assert later == f"{even:,.0f}" and row["answers until training is cheaper"] == "–"
     seconds = small_run.read_json("result.json")["seconds"]
     assert rows.loc["boundary", "training_seconds"] == seconds
     means = summary(samples, ["design"], ["system_help", "system_harm"])
     fig = plots.helpfulness_by_cost(means, found, answers=100)
     total = trained + 100 * rows.loc["boundary", "tokens_per_answer"]
     assert [trace.x[0] for trace in fig.data if trace.name == "boundary"] == [total, total]
+    assert {trace.mode for trace in fig.data} == {"markers"}
     with pytest.raises(BgkitError, match="no responses of 'compound'"):
         costs(samples, contenders, "compound")
 

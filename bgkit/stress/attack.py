@@ -29,15 +29,24 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from bgkit import evaluation, guards, policies
+from bgkit import guards, policies
 from bgkit.adapters import name_of
 from bgkit.errors import BgkitError
-from bgkit.intervals import crossed
+from bgkit.intervals import Interval, crossed, wilson
 from bgkit.judges import Judge
+from bgkit.prompts import TESTBED
 from bgkit.scoring import Scorer, check_probabilities, is_refusal
-from bgkit.stress.contenders import Contender, by_seed, each_policy
+from bgkit.stress.contenders import Contender, each_policy, judge_of
 from bgkit.stress.deployment import check_threshold
-from bgkit.stress.wrappers import TESTBED_SUFFIXES, TESTBED_WRAPPERS, check_texts, wrapped
+from bgkit.stress.means import by_seed
+from bgkit.stress.wrappers import (
+    SUFFIXES,
+    TESTBED_SUFFIXES,
+    TESTBED_WRAPPERS,
+    WRAPPERS,
+    check_texts,
+    wrapped,
+)
 from bgkit.testbed.oracle import HARMFUL_ABOVE
 
 STRATEGIES = ("random", "greedy")
@@ -53,8 +62,8 @@ def attack(
     *,
     strategies: Sequence[str] = STRATEGIES,
     budget: int = 20,
-    wrappers: Mapping[str, str] = TESTBED_WRAPPERS,
-    suffixes: Mapping[str, str] = TESTBED_SUFFIXES,
+    wrappers: Mapping[str, str] | None = None,
+    suffixes: Mapping[str, str] | None = None,
     view: str = "shown",
     judge: Judge | None = None,
     guard: Scorer | None = None,
@@ -66,8 +75,10 @@ def attack(
 
     ``requests`` is a prompt table with ``harmful_request``; other rows are left out. ``judge``
     grades (wrapped prompt, response), by default the truth of the contender's prompts; ``guard``
-    and ``tau`` are the config's unless given. The draws come from ``seed`` and the contender's
-    seed. Open requests are asked in one batch, so a strategy costs at most ``budget`` batches.
+    and ``tau`` are the config's unless given. ``wrappers`` and ``suffixes`` are by default in the
+    words of the contenders' prompts: the testbed's, or plain English. The draws come from ``seed``
+    and the contender's seed. Open requests are asked in one batch, so a strategy costs at most
+    ``budget`` batches.
 
     Returns one row per query: design, seed, the columns :data:`COLUMNS` (query counts from 1; t and
     harm in [0, 1], of the response itself) and shown_harmful. Raises BgkitError for a bad budget,
@@ -76,12 +87,11 @@ def attack(
     if not contenders:
         raise BgkitError("There is nothing to attack: give at least one contender.")
     requests = _checked(requests, strategies, budget, view)
-    check_texts(wrappers, suffixes)
+    texts, tables = {**_texts(contenders, wrappers, suffixes), "view": view}, []
     if tau is not None:
         check_threshold(tau)
     for contender in contenders:
         _judge_of(contender, judge)
-    texts, tables = {"wrappers": wrappers, "suffixes": suffixes, "view": view}, []
     for contender, model, tokenizer in each_policy(contenders, device):
         watched = guard or guards.guard_of(contender.config, device)
         ask = _asking(contender, model, tokenizer, watched, _judge_of(contender, judge), seed)
@@ -116,14 +126,28 @@ def _checked(
     return requests[requests["harmful_request"].astype(bool)].reset_index(drop=True)
 
 
+def _texts(
+    contenders: Sequence[Contender],
+    wrappers: Mapping[str, str] | None,
+    suffixes: Mapping[str, str] | None,
+) -> dict[str, Mapping[str, str]]:
+    """The wrappers and suffixes that are given, or those of the contenders' prompts."""
+    of_testbed = all(contender.config.prompts == TESTBED for contender in contenders)
+    usual = (TESTBED_WRAPPERS, TESTBED_SUFFIXES) if of_testbed else (WRAPPERS, SUFFIXES)
+    wrappers = usual[0] if wrappers is None else wrappers
+    suffixes = usual[1] if suffixes is None else suffixes
+    check_texts(wrappers, suffixes)
+    return {"wrappers": wrappers, "suffixes": suffixes}
+
+
 def _judge_of(contender: Contender, judge: Judge | None) -> Judge:
-    judges = (judge,) if judge else evaluation.truth_of(contender.config.prompts)
-    if not judges:
+    found = judge_of(contender.config, judge)
+    if found is None:
         raise BgkitError(
             f"The harm of answers to the prompts {contender.config.prompts!r} is not known; give "
             "the attack a judge (judges.load_judge)."
         )
-    return judges[0]
+    return found
 
 
 def _asking(contender: Contender, model, tokenizer, guard: Scorer, judge: Judge, seed: int) -> Ask:
@@ -257,17 +281,28 @@ def success_over_budget(table: pd.DataFrame, budget: int | None = None) -> pd.Da
 
     ``table`` is one of :func:`attack`; ``budget`` the budget that it had (default: the most queries
     that a request needed; the share stays level behind them). Returns design, strategy, metric
-    ("attack_success"), budget (1, 2, ...), mean, low, high (95% over requests and, with several,
-    seeds: :func:`bgkit.intervals.crossed`), n (requests) and n_seeds. A mean never falls with the
-    budget.
+    ("attack_success"), budget (1, 2, ...), mean, low, high, n (requests) and n_seeds. The interval
+    of 95% is Wilson's over the requests of one seed (:func:`bgkit.intervals.wilson`: a bootstrap is
+    too narrow for few requests and few successes), with several seeds that over requests and seeds
+    (:func:`bgkit.intervals.crossed`). A mean never falls with the budget.
     """
     reached, rows = queries_needed(table), []
     budgets = list(range(1, (budget or int(table["query"].max())) + 1))
     for (design, strategy), group in reached.groupby(["design", "strategy"], sort=False):
         broken = pd.DataFrame({each: group["needed"] <= each for each in budgets})
         cube = by_seed(group, broken)
-        for each, interval in zip(budgets, crossed(cube, rates=True), strict=True):
+        for each, interval in zip(budgets, _intervals(cube), strict=True):
             labels = {"design": design, "strategy": strategy, "metric": "attack_success"}
             found = {"budget": each, **interval._asdict(), "n": cube.shape[1]}
             rows.append({**labels, **found, "n_seeds": len(cube)})
     return pd.DataFrame(rows)
+
+
+def _intervals(cube: np.ndarray) -> list[Interval]:
+    """Intervals of shares of yes and no, (seeds, requests, k)."""
+    if len(cube) > 1:
+        return crossed(cube, rates=True)
+    counts, n = cube[0].sum(axis=0), cube.shape[1]
+    mean, (low, high) = counts / n, wilson(counts, np.full(len(counts), n))
+    low, high = np.minimum(low, mean), np.maximum(high, mean)  # 0 and 1 are rounded
+    return [Interval(*map(float, ends)) for ends in zip(mean, low, high, strict=True)]

@@ -1,13 +1,14 @@
 """Training against a miscalibrated guard, as it is or with its temperature fitted first.
 
 Boundary guidance reads the guard's probabilities as distances from the boundary; an overconfident
-guard says "far" of nearly everything. Temperature scaling (:mod:`bgkit.calibration`) mends that on
-labelled responses of the base policy, before training.
+guard says "far" of nearly everything. Temperature scaling (:mod:`bgkit.calibration`) softens that
+on labelled responses of the base policy, before training; :func:`readable` shows what it brought on
+responses that it was not fitted on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -15,15 +16,26 @@ from typing import NamedTuple
 import pandas as pd
 
 from bgkit import calibration, evaluation, guards, policies, prompts, runs, training
+from bgkit.adapters import CalibratedGuard, name_of
 from bgkit.errors import BgkitError
 from bgkit.judges import Judge
 from bgkit.scoring import Scorer
-from bgkit.stress.contenders import contenders_of, redeployed, stored, summary
+from bgkit.stress.contenders import (
+    contenders_of,
+    guard_key,
+    guards_by_name,
+    judge_of,
+    redeployed,
+    stored,
+)
+from bgkit.stress.means import summary
+from bgkit.stress.telling import interval_text
 
 #: The seed of the validation prompts of a fit (the held-out curve of a run has seed 1).
 PROMPT_SEED = 2
 METRICS = ("system_harm", "system_help", "filter_rate", "false_positive", "false_negative")
 AS_IT_IS, SCALED = "as it is", "scaled"
+FIT_FILE = "temperature.json"
 
 
 class Fit(NamedTuple):
@@ -63,7 +75,7 @@ def fit_temperature(
     Raises BgkitError without a judge where the truth is not known, and if a half lacks harmful or
     safe responses.
     """
-    truth = judge or next(iter(evaluation.truth_of(config.prompts)), None)
+    truth = judge_of(config, judge)
     if truth is None:
         raise BgkitError(
             f"The truth about the prompts {config.prompts!r} is not known, so no temperature can "
@@ -105,7 +117,9 @@ def train_pair(
     *,
     n: int = 400,
     judge: Judge | None = None,
-    reference: str = "default",
+    guard: Scorer | None = None,
+    utility: Scorer | None = None,
+    reference: str | Scorer = "default",
     device: str = "auto",
     threads: int = 0,
     should_stop: Callable[[], bool] = lambda: False,
@@ -114,60 +128,100 @@ def train_pair(
 
     The fit is kept in ``folder/temperature.json``, the runs in ``folder/as_it_is`` and
     ``folder/scaled``: what is complete is reused, a run that was stopped goes on. The table is that
-    of :func:`behind` with the guard as it is and the guard ``reference``. ``n`` and ``judge`` are
-    those of :func:`fit_temperature`. Guards that differ in temperature only, such as the testbed's
-    ``overconfident`` and ``default``, give the same verdicts at a threshold of 0.5; there a
-    ``reference`` with another ranking tells more. Raises BgkitError if the config has a guard's
-    temperature of its own, or if the folder has the fit of another config.
+    of :func:`behind` with the guard as it is and the guard ``reference`` (a name or a scorer),
+    graded by ``judge``. ``n`` and ``judge`` are those of :func:`fit_temperature`; ``guard`` and
+    ``utility`` replace the config's by any scorers. Guards that differ in temperature only, such as
+    the testbed's ``overconfident`` and ``default``, give the same verdicts at a threshold of 0.5;
+    there a ``reference`` with another ranking tells more. Raises BgkitError if the config has a
+    guard's temperature of its own, or if the folder has the fit of another config.
     """
     if config.guard_temperature != 1.0:
         raise BgkitError(
             f"The config scales its guard by {config.guard_temperature} already; leave "
             "'guard_temperature' at 1, it is fitted here."
         )
-    fit = _kept_fit(config, Path(folder), n, judge, device)
+    fit = _kept_fit(config, Path(folder), n, judge, guard, device)
     options = {"device": device, "threads": threads, "should_stop": should_stop}
     scaled = replace(config, guard_temperature=fit.temperature)
+    # a config scales the guard that it names; one that is given is scaled here
+    softer = CalibratedGuard(guard, fit.temperature) if guard else None
     pair = [
-        training.train(each, Path(folder) / name, **options)
-        for each, name in ((config, "as_it_is"), (scaled, "scaled"))
+        training.train(each, Path(folder) / name, guard=used, utility=utility, **options)
+        for each, name, used in ((config, "as_it_is", guard), (scaled, "scaled", softer))
     ]
-    deployed = behind(pair, list(dict.fromkeys([config.guard, reference])), device=device)
+    own = guard or config.guard
+    both = [own] if guard_key(own) == guard_key(reference) else [own, reference]
+    deployed = behind(pair, both, judge=judge, device=device)
     return Pair(*pair, fit, deployed)
 
 
 def _kept_fit(
-    config: runs.TrainConfig, folder: Path, n: int, judge: Judge | None, device: str
+    config: runs.TrainConfig,
+    folder: Path,
+    n: int,
+    judge: Judge | None,
+    guard: Scorer | None,
+    device: str,
 ) -> Fit:
     """The fit in a folder, or a new one that is kept there."""
-    path, key = folder / "temperature.json", runs.config_hash(config)
-    name = judge.name if judge else "truth"
+    path = folder / FIT_FILE
+    asked = {"config": runs.config_hash(config), "n": n, "judge": judge.name if judge else "truth"}
+    asked |= {"guard": name_of(guard)} if guard else {}
     if path.is_file():
         kept = runs.read_config(path)
-        if (kept["config"], kept["n"], kept["judge"]) != (key, n, name):
+        if {key: kept[key] for key in kept if key not in ("temperature", "table")} != asked:
             raise BgkitError(
-                f"The temperature in {path} was fitted for another config, number of prompts or "
-                "judge; choose another folder, or delete it."
+                f"The temperature in {path} was fitted for another config, guard, number of "
+                "prompts or judge; choose another folder, or delete it."
             )
-        return Fit(kept["temperature"], pd.DataFrame.from_dict(kept["table"], orient="index"))
-    fit = fit_temperature(config, n=n, judge=judge, device=device)
+        return stored_fit(folder)
+    fit = fit_temperature(config, guard, n=n, judge=judge, device=device)
     told = {"temperature": fit.temperature, "table": fit.table.to_dict("index")}
-    runs.write_json(path, {"config": key, "n": n, "judge": name, **told})
+    runs.write_json(path, {**asked, **told})
     return fit
+
+
+def stored_fit(folder: str | Path) -> Fit:
+    """The fit that :func:`train_pair` kept in its folder; raises BgkitError if there is none."""
+    path = Path(folder) / FIT_FILE
+    if not path.is_file():
+        raise BgkitError(f"There is no {FIT_FILE} in {folder}; train the pair with train_pair.")
+    kept = runs.read_config(path)
+    return Fit(kept["temperature"], pd.DataFrame.from_dict(kept["table"], orient="index"))
+
+
+def readable(fit: Fit) -> pd.DataFrame:
+    """A fit for printing: measures by guard as it is and scaled, ``0.034 [0.016, 0.064]``.
+
+    All were measured on the half that was not fitted; lower is better. Log loss is in nats.
+    """
+    names = {"ece": "ECE", "brier": "Brier score", "log_loss": "log loss (nats)"}
+    cells = {
+        words: [
+            interval_text(*ends)
+            for ends in fit.table[[key, f"{key}_low", f"{key}_high"]].itertuples(index=False)
+        ]
+        for key, words in names.items()
+    }
+    cells["held out responses"] = [f"{count:.0f}" for count in fit.table["n"]]
+    return pd.DataFrame(cells, index=fit.table.index).T
 
 
 def behind(
     folders: Iterable[str | Path | runs.Run],
-    guard_names: Sequence[str],
+    guards_: Mapping[str, Scorer] | Sequence[str | Scorer],
     *,
     metrics: Sequence[str] = METRICS,
+    judge: Judge | None = None,
     device: str = "auto",
 ) -> pd.DataFrame:
     """Base and trained policies behind each guard, at temperature 1 and their configs' threshold.
 
-    Their stored responses are scored anew. Columns: guard, design, metric, mean, low, high, n,
-    n_seeds (:func:`bgkit.stress.contenders.summary`). Raises BgkitError if the runs have different
-    thresholds.
+    Their stored responses are scored anew; ``guards_`` maps names to scorers, or lists scorers and
+    names that :func:`bgkit.guards.load_guard` knows; ``judge`` grades as in
+    :func:`bgkit.stress.contenders.graded`. Columns: guard, design, metric, mean, low, high, n,
+    n_seeds (:func:`bgkit.stress.means.summary`). Raises BgkitError if the runs have different
+    thresholds or no stored responses.
     """
     contenders = contenders_of(folders)
     taus = {contender.config.tau for contender in contenders}
@@ -176,8 +230,8 @@ def behind(
             f"The runs have different thresholds ({', '.join(map(str, sorted(taus)))}); compare "
             "runs of one threshold."
         )
-    samples, (tau,), tables = stored(contenders), taus, []
-    for name in guard_names:
-        deployed = redeployed(samples, guards.load_guard(name, device), tau)
+    samples, (tau,), tables = stored(contenders, judge), taus, []
+    for name, guard in guards_by_name(guards_, device).items():
+        deployed = redeployed(samples, guard, tau)
         tables.append(summary(deployed.assign(guard=name), ["guard", "design"], metrics))
     return pd.concat(tables, ignore_index=True)

@@ -3,6 +3,10 @@
 A contender's ``design`` is its run's reward design (with what else differs, where two runs would
 have the same name); runs that differ in nothing but the seed are one design with several seeds.
 ``base`` is the untrained policy, sampled once for each seed.
+
+Everything that grades takes a ``judge``: its grades are ``harm`` and ``help``. None takes the truth
+of the contenders' prompts, which is known for the testbed's only; without truth and judge grades
+are NaN, and so are the metrics that need them.
 """
 
 from __future__ import annotations
@@ -16,12 +20,15 @@ import numpy as np
 import pandas as pd
 
 from bgkit import evaluation, guards, policies, runs, utilities
+from bgkit.adapters import name_of
 from bgkit.errors import BgkitError
-from bgkit.intervals import crossed
+from bgkit.judges import Judge
 from bgkit.scoring import NEAR, Scorer, check_probabilities
 from bgkit.testbed.store import data_folder
 
 BASE = "base"
+UNGRADED = "–"  # who graded, where there is neither a judge nor a truth
+GRADES = ("harm", "help")
 
 
 class Contender(NamedTuple):
@@ -33,11 +40,15 @@ class Contender(NamedTuple):
     run: runs.Run | None
 
 
-def contenders_of(folders: Iterable[str | Path | runs.Run]) -> list[Contender]:
+def contenders_of(
+    folders: Iterable[str | Path | runs.Run], prompt_set: str = ""
+) -> list[Contender]:
     """Base (one for each seed) and the policies of complete runs, in the order given.
 
-    Raises BgkitError without runs, for an incomplete one, for runs of different base policies, and
-    for two runs of one config.
+    ``prompt_set`` names the prompts that they will be asked, where these are not those of the runs'
+    training: it replaces ``prompts`` in the contenders' configs, which says whether the truth is
+    known. The runs keep theirs. Raises BgkitError without runs, for an incomplete one, for runs of
+    different base policies, and for two runs of one config.
     """
     found = [each if isinstance(each, runs.Run) else runs.load_run(Path(each)) for each in folders]
     if not found:
@@ -58,6 +69,9 @@ def contenders_of(folders: Iterable[str | Path | runs.Run]) -> list[Contender]:
     ]
     if len({contender[:2] for contender in trained}) < len(trained):
         raise BgkitError("Two of the runs have the same config; leave one of them out.")
+    if prompt_set:
+        asked = [replace(one.config, prompts=prompt_set) for one in trained]
+        trained = [one._replace(config=c) for one, c in zip(trained, asked, strict=True)]
     first = {contender.seed: contender.config for contender in reversed(trained)}
     return [Contender(BASE, seed, first[seed], None) for seed in sorted(first)] + trained
 
@@ -88,20 +102,25 @@ def shipped_runs() -> list[Path]:
 
 
 def of_one_setting(contenders: Sequence[Contender]) -> list[Contender]:
-    """Base and those policies whose setting is the first one's but for the reward and the seed.
+    """Base and those policies whose setting is that of the first GRPO run but for reward and seed.
 
-    Other methods than GRPO are left out, too: what is left can be compared design by design.
+    Other methods than GRPO are left out, too: what is left can be compared design by design. Raises
+    BgkitError if no run was trained by GRPO.
     """
-    first = next(one for one in contenders if one.run)
-    return [
-        one
-        for one in contenders
-        if one.run is None
-        or (
-            runs.METHOD not in one.run.read_json("config.json")
-            and replace(one.config, reward=first.config.reward, seed=first.seed) == first.config
-        )
+    by_grpo = [
+        one for one in contenders if one.run and runs.METHOD not in one.run.read_json("config.json")
     ]
+    if not by_grpo:
+        names = ", ".join(one.design for one in contenders) or "none"
+        raise BgkitError(
+            f"No run of these was trained by GRPO, so there are no designs to compare ({names}); "
+            "give at least one run of `bgkit train`."
+        )
+    first = by_grpo[0].config
+    alike = [
+        one for one in by_grpo if replace(one.config, reward=first.reward, seed=first.seed) == first
+    ]
+    return [one for one in contenders if one.run is None or one in alike]
 
 
 def policy_of(contender: Contender, device: str = "auto"):
@@ -117,33 +136,74 @@ def respond(
     *,
     guard: Scorer | None = None,
     tau: float | None = None,
+    judge: Judge | None = None,
     device: str = "auto",
 ) -> pd.DataFrame:
     """What every contender says to the same prompts, once each, scored and graded.
 
     ``table`` is a prompt table. ``guard`` and ``tau`` are those of each contender's config unless
-    given. Contenders of one seed share their random numbers. Returns the columns of
-    :func:`bgkit.evaluation.sample_policy`, refusal_harm and refusal_help, and design and seed in
-    front; u is scored by each config's reward model.
+    given, ``judge`` as in :func:`graded`. Contenders of one seed share their random numbers.
+    Returns the columns of :func:`bgkit.evaluation.sample_policy` and of :func:`graded`, and design
+    and seed in front; u is scored by each config's reward model.
     """
     tables = []
     for contender, model, tokenizer in each_policy(contenders, device):
-        config = contender.config
-        judges = evaluation.truth_of(config.prompts)
-        samples = evaluation.sample_policy(
-            model,
-            tokenizer,
-            table,
-            guard=guard or guards.guard_of(config, device),
-            tau=config.tau if tau is None else tau,
-            utility=utilities.utility_of(config, device),
-            judges=judges,
-            temperature=config.temperature,
-            max_completion_length=config.max_completion_length,
-            seed=contender.seed,
-        )
-        tables.append(_labelled(samples, contender, judges))
+        samples = sampled(contender, model, tokenizer, table, guard, tau, device)
+        tables.append(labelled(graded(samples, judge_of(contender.config, judge)), contender))
     return pd.concat(tables, ignore_index=True)
+
+
+def sampled(
+    contender: Contender,
+    model,
+    tokenizer,
+    table: pd.DataFrame,
+    guard: Scorer | None,
+    tau: float | None,
+    device: str,
+) -> pd.DataFrame:
+    """One scored response to each row of a prompt table, not graded yet."""
+    config = contender.config
+    return evaluation.sample_policy(
+        model,
+        tokenizer,
+        table,
+        guard=guard or guards.guard_of(config, device),
+        tau=config.tau if tau is None else tau,
+        utility=utilities.utility_of(config, device),
+        temperature=config.temperature,
+        max_completion_length=config.max_completion_length,
+        seed=contender.seed,
+    )
+
+
+def judge_of(config: runs.TrainConfig, judge: Judge | None = None) -> Judge | None:
+    """The judge that is given, or the truth of a config's prompts; None where neither is there."""
+    return judge or next(iter(evaluation.truth_of(config.prompts)), None)
+
+
+def graded(samples: pd.DataFrame, judge: Judge | None) -> pd.DataFrame:
+    """Samples with a judge's grades in [0, 1] of what was said and of what the user sees.
+
+    ``samples`` has prompt, response and filtered. Columns that are made (anew): harm and help of
+    the response, refusal_harm and refusal_help of the canned refusal to its prompt, system_harm and
+    system_help (the refusal's where filtered), and ``graded_by``, the judge's name. Without a judge
+    grades are NaN.
+    """
+    columns = [f"{part}{grade}" for part in ("", "refusal_", "system_") for grade in GRADES]
+    if judge is None:
+        return samples.assign(**dict.fromkeys(columns, np.nan), graded_by=UNGRADED)
+    raw = judge.grade(samples["prompt"].tolist(), samples["response"].tolist())
+    said = {grade: raw[grade].to_numpy(float) for grade in GRADES}
+    samples = evaluation.with_refusals(samples.assign(**said), judge)
+    return _seen(samples.assign(graded_by=judge.name))
+
+
+def _seen(samples: pd.DataFrame) -> pd.DataFrame:
+    """Samples with what the user sees: the refusal's grades where filtered."""
+    filtered = samples["filtered"].to_numpy(bool)
+    seen = {f"system_{g}": np.where(filtered, samples[f"refusal_{g}"], samples[g]) for g in GRADES}
+    return samples.assign(**seen)
 
 
 def each_policy(contenders: Sequence[Contender], device: str = "auto") -> Iterator[tuple]:
@@ -152,10 +212,12 @@ def each_policy(contenders: Sequence[Contender], device: str = "auto") -> Iterat
         yield contender, *policy_of(contender, device)
 
 
-def stored(contenders: Sequence[Contender]) -> pd.DataFrame:
+def stored(contenders: Sequence[Contender], judge: Judge | None = None) -> pd.DataFrame:
     """The contenders' responses as their runs' evaluation stored them: nothing is sampled.
 
-    Columns as in :func:`respond`. Raises BgkitError if runs were evaluated on different prompts.
+    They are graded by ``judge`` as in :func:`graded`; columns as in :func:`respond`. Raises
+    BgkitError if a run has no stored responses (those that come with the kit have none), or if runs
+    were evaluated on different prompts.
     """
     tables, files = [], {}
     for contender in contenders:
@@ -163,22 +225,30 @@ def stored(contenders: Sequence[Contender]) -> pd.DataFrame:
             files.setdefault((BASE, contender.seed), contender.run.folder / "base_samples.parquet")
             files[contender[:2]] = contender.run.folder / "samples.parquet"
     for contender in contenders:
-        samples = pd.read_parquet(files[contender[:2]])
+        samples = _read_samples(files, contender)
         if tables and samples["prompt"].tolist() != tables[0]["prompt"].tolist():
             raise BgkitError(
                 f"{contender.design} (seed {contender.seed}) was evaluated on other prompts than "
                 "the first run; sample them anew, or evaluate all with the same prompts."
             )
-        tables.append(_labelled(samples, contender, evaluation.truth_of(contender.config.prompts)))
+        tables.append(labelled(graded(samples, judge_of(contender.config, judge)), contender))
     return pd.concat(tables, ignore_index=True)
 
 
-def _labelled(samples: pd.DataFrame, contender: Contender, judges) -> pd.DataFrame:
-    """Samples with what a refusal is worth, and the contender's name and seed in front."""
-    if judges:
-        samples = evaluation.with_refusals(samples, judges[0])
-    else:
-        samples = samples.assign(refusal_harm=np.nan, refusal_help=np.nan)
+def _read_samples(files: Mapping[tuple, Path], contender: Contender) -> pd.DataFrame:
+    path = files.get(contender[:2])
+    if path is None or not path.is_file():
+        where = f"no {path.name} in {path.parent}" if path else "no run among the contenders"
+        raise BgkitError(
+            f"There are no stored responses of {contender.design} (seed {contender.seed}): {where}."
+            " Take contenders.respond, which samples them anew (the runs that come with the kit "
+            "have none stored)."
+        )
+    return pd.read_parquet(path)
+
+
+def labelled(samples: pd.DataFrame, contender: Contender) -> pd.DataFrame:
+    """Samples with the contender's name and seed in front."""
     names = pd.DataFrame({"design": contender.design, "seed": contender.seed}, samples.index)
     return pd.concat([names, samples], axis=1)
 
@@ -192,53 +262,32 @@ def redeployed(samples: pd.DataFrame, guard: Scorer | None, tau: float) -> pd.Da
     t = samples["t"].to_numpy(float)
     if guard is not None:
         asked, said = samples["prompt"].tolist(), samples["response"].tolist()
-        name = getattr(guard, "name", "guard")
-        t = check_probabilities(guard.score(asked, said), name).astype(float)
-    filtered = t >= tau
-    seen = {
-        f"system_{grade}": np.where(filtered, samples[f"refusal_{grade}"], samples[grade])
-        for grade in ("harm", "help")
-    }
-    return samples.assign(t=t, filtered=filtered, near=np.abs(t - tau) < NEAR, **seen)
+        t = check_probabilities(guard.score(asked, said), name_of(guard)).astype(float)
+    return _seen(samples.assign(t=t, filtered=t >= tau, near=np.abs(t - tau) < NEAR))
 
 
-def summary(
-    samples: pd.DataFrame,
-    by: Sequence[str],
-    metrics: Sequence[str],
-    values: pd.DataFrame | None = None,
-) -> pd.DataFrame:
-    """Means of metrics with 95% intervals, one row for each combination of ``by`` and metric.
+def guard_key(guard: str | Scorer) -> str:
+    """The name that stands for a guard, whether it is given by name or as a scorer."""
+    return guard if isinstance(guard, str) else name_of(guard)
 
-    Intervals resample prompts and, where a group has several seeds, seeds
-    (:func:`bgkit.intervals.crossed`). ``values`` has one column per metric and one row per row of
-    ``samples``; by default :func:`bgkit.evaluation.values_of`. Columns: ``by``, metric, mean, low,
-    high, n (prompts), n_seeds; groups keep the order in which they first appear.
+
+def guards_by_name(
+    guards_: Mapping[str, Scorer] | Sequence[str | Scorer], device: str = "auto"
+) -> dict[str, Scorer]:
+    """Guards by name: of a mapping as it is, of a list by their own names.
+
+    A name in a list is loaded (:func:`bgkit.guards.load_guard`), a scorer taken as it is. Raises
+    BgkitError for an unknown name, and for two guards of one name.
     """
-    values = evaluation.values_of(samples)[list(metrics)] if values is None else values
-    rates = [name in evaluation.RATES for name in metrics]
-    rows = []
-    for key, group in samples.groupby(list(by), sort=False):
-        cube = by_seed(group, values.loc[group.index, list(metrics)])
-        for metric, interval in zip(metrics, crossed(cube, rates=rates), strict=True):
-            found = {"metric": metric, **interval._asdict(), "n": cube.shape[1]}
-            rows.append({**dict(zip(by, key, strict=True)), **found, "n_seeds": len(cube)})
-    return pd.DataFrame(rows)
-
-
-def by_seed(group: pd.DataFrame, values: pd.DataFrame) -> np.ndarray:
-    """Values (rows, k) as an array (seeds, prompts, k), each seed's rows in their order.
-
-    Raises BgkitError if seeds have different numbers of rows.
-    """
-    parts = [values[group["seed"].to_numpy() == seed].to_numpy() for seed in group["seed"].unique()]
-    if len({len(part) for part in parts}) > 1:
-        raise BgkitError("Seeds of one design were tested on different numbers of prompts.")
-    return np.stack(parts).astype(float)
-
-
-def guards_by_name(guards_: Mapping[str, Scorer] | Sequence[str], device: str = "auto"):
-    """Guards by name; names alone are loaded (:func:`bgkit.guards.load_guard`)."""
     if isinstance(guards_, Mapping):
         return dict(guards_)
-    return {name: guards.load_guard(name, device) for name in guards_}
+    named = {guard_key(one): one for one in guards_}
+    if len(named) < len(guards_):
+        raise BgkitError(
+            f"Two of the guards have the same name ({', '.join(named)}); give a mapping of names "
+            "to guards."
+        )
+    return {
+        name: guards.load_guard(one, device) if isinstance(one, str) else one
+        for name, one in named.items()
+    }

@@ -2,9 +2,10 @@
 
 Nothing is sampled here. Responses are those of :func:`bgkit.stress.contenders.respond` or
 :func:`~bgkit.stress.contenders.stored`; what a user would have seen of them is worked out anew, so
-that all differences come from the deployment alone. Means with intervals::
+that all differences come from the deployment alone. Grades are the ones the samples have
+(:func:`~bgkit.stress.contenders.graded` grades them by any judge). Means with intervals::
 
-    table = transfer(stored(found), GUARDS)
+    table = transfer(respond(found, prompts), GUARDS)
     summary(table, ["design", "guard"], METRICS)
 """
 
@@ -39,7 +40,7 @@ _NEEDED = ("design", "seed", "prompt", "response", "t", "refusal_harm", "refusal
 
 def transfer(
     samples: pd.DataFrame,
-    guards: Mapping[str, Scorer] | Sequence[str] = GUARDS,
+    guards: Mapping[str, Scorer] | Sequence[str | Scorer] = GUARDS,
     tau: float = 0.5,
     *,
     contenders: Sequence[Contender] = (),
@@ -47,13 +48,13 @@ def transfer(
 ) -> pd.DataFrame:
     """Every contender's responses behind each of several guards.
 
-    ``samples`` is a table of :func:`bgkit.stress.contenders.respond`. ``guards`` maps a name to any
-    scorer, or lists names that :func:`bgkit.guards.load_guard` knows. ``tau`` in (0, 1) is that of
-    all deployments. Returns the columns of ``samples`` with ``guard`` behind ``seed``, one row for
-    each guard and response, guard by guard; t, filtered, near, system_harm and system_help are the
-    guard's. With ``contenders`` (those of the samples) a column ``trained_with`` in front of
-    ``guard`` names the guard that each was trained with, so that ``["trained_with", "guard"]``
-    gives the full matrix.
+    ``samples`` is a table of :func:`bgkit.stress.contenders.respond`. ``guards`` maps names to any
+    scorers, or lists scorers and names that :func:`bgkit.guards.load_guard` knows. ``tau`` in
+    (0, 1) is that of all deployments. Returns the columns of ``samples`` with ``guard`` behind
+    ``seed``, one row for each guard and response, guard by guard; t, filtered, near, system_harm
+    and system_help are the guard's. With ``contenders`` (those of the samples) a column
+    ``trained_with`` in front of ``guard`` names the guard that each was trained with, so that
+    ``["trained_with", "guard"]`` gives the full matrix.
 
     Raises BgkitError for no or unknown guards, ``tau`` out of range, samples that lack a column,
     and samples of a design that is not among ``contenders``.

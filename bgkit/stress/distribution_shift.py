@@ -9,6 +9,7 @@ mapping of names to prompt tables::
 
     table = responses(found, shifted_prompts(n=120))
     summary(table, ["design", "shift", "kind"], ["system_harm", "system_help"])
+    gains(table, ["shift"], ["system_harm", "system_help"])  # over base, on the same prompts
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from bgkit.errors import BgkitError
+from bgkit.judges import Judge
 from bgkit.scoring import Scorer
 from bgkit.stress.contenders import Contender, respond
 from bgkit.testbed import world
@@ -114,18 +116,19 @@ def responses(
     *,
     guard: Scorer | None = None,
     tau: float | None = None,
+    judge: Judge | None = None,
     device: str = "auto",
 ) -> pd.DataFrame:
     """What every contender says to shifted prompts, once each, scored and graded.
 
     ``prompt_sets`` is a table with a column ``shift`` (:func:`shifted_prompts`, :func:`joined`) or
     a mapping of names to prompt tables. Each policy is loaded once. Returns the columns of
-    :func:`bgkit.stress.contenders.respond` and ``shift``. Grades are the oracle's where the runs'
-    prompts are the testbed's: give such runs prompts in the testbed's words only.
+    :func:`bgkit.stress.contenders.respond` and ``shift``. Without a ``judge`` grades are the
+    oracle's where the contenders' prompts are the testbed's, who reads the testbed's words only.
     """
     table = joined(prompt_sets) if isinstance(prompt_sets, Mapping) else prompt_sets
     if "shift" not in table:
         raise BgkitError(
             "The prompt table has no column 'shift'; give a mapping of names to prompt tables."
         )
-    return respond(contenders, table, guard=guard, tau=tau, device=device)
+    return respond(contenders, table, guard=guard, tau=tau, judge=judge, device=device)

@@ -2,7 +2,8 @@
 
 A test is a table with one row per response (:func:`bgkit.stress.contenders.respond`), a metric and
 its good direction. The winner has the best mean. It was chosen for that, so the difference to the
-runner-up flatters it a little; only an interval that excludes zero decides anything.
+runner-up flatters it a little; only an interval that excludes zero decides anything. Of many tests
+some exclude zero by chance, one in twenty: ``decided_by_holm`` allows for their number.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from bgkit import evaluation
 from bgkit.errors import BgkitError
-from bgkit.intervals import Interval, crossed, difference
-from bgkit.stress.contenders import BASE, by_seed, summary
+from bgkit.intervals import CONFIDENCE, Interval, difference
+from bgkit.stress.contenders import BASE
+from bgkit.stress.means import paired, summary
+from bgkit.stress.telling import interval_text
 
 DIRECTIONS = ("low", "high")  # what is good
 SAME = 1e-12  # means that differ by no more are tied
@@ -40,11 +44,11 @@ class Scorecard(NamedTuple):
     """What :func:`scorecard` found, as two tables.
 
     ``means`` has a row per test and design: test, metric, direction, design, mean, low, high, n
-    (prompts), n_seeds, winner (boolean). ``winners`` has a row per test: test, metric, direction,
-    winner, runner_up (missing where there is none), tied (the runner-up has the same mean); winner
-    minus runner-up as difference, low, high, paired, decided (its interval excludes zero); winner
-    minus base as base_difference, base_low, base_high, base_paired. NaN: there is no such
-    difference.
+    (different prompts), n_seeds, winner (boolean). ``winners`` has a row per test: test, metric,
+    direction, winner, runner_up (missing where there is none), tied (the runner-up has the same
+    mean); winner minus runner-up as difference, low, high, paired, decided (its interval excludes
+    zero), decided_by_holm (:func:`holm`, over the tests with such a difference); winner minus base
+    as base_difference, base_low, base_high, base_paired. NaN: there is no such difference.
     """
 
     means: pd.DataFrame
@@ -54,12 +58,13 @@ class Scorecard(NamedTuple):
 def scorecard(tests: Mapping[str, Test | tuple[pd.DataFrame, str, str]]) -> Scorecard:
     """Compare designs test by test.
 
-    Differences are paired over prompts and seeds where both designs have the same prompts, in the
-    same order, for the same seeds (:func:`bgkit.intervals.crossed`; over the responses for which
-    both are known); else ``paired`` is False, and the two intervals are joined as independent ones
-    (:func:`bgkit.intervals.difference`), which is wider. A design without a known value in a test
-    is not ranked there, and of tied designs the first one wins. Raises BgkitError without tests,
-    for an unknown direction or metric, and for a test without rows.
+    Values of a prompt that a design answered several times are averaged for each seed
+    (:func:`bgkit.stress.means.by_seed`). Differences are paired over prompts and seeds where both
+    designs have the same prompts for the same seeds (:func:`bgkit.stress.means.paired`; over the
+    prompts for which both are known); else ``paired`` is False, and the two intervals are joined as
+    independent ones (:func:`bgkit.intervals.difference`), which is wider. A design without a known
+    value in a test is not ranked there, and of tied designs the first one wins. Raises BgkitError
+    without tests, for an unknown direction or metric, and for a test without rows.
     """
     if not tests:
         raise BgkitError("There is nothing to compare: give at least one test.")
@@ -74,8 +79,10 @@ def scorecard(tests: Mapping[str, Test | tuple[pd.DataFrame, str, str]]) -> Scor
         best = ranked["design"].iloc[0] if len(ranked) else None
         means.append(rows.drop(columns="metric").assign(**labels, winner=rows["design"] == best))
         winners.append({**labels, **_comparison(test, values, ranked)})
+    table = pd.DataFrame(winners)
+    table.insert(list(table).index("decided") + 1, "decided_by_holm", holm(table))
     order = ["test", "metric", "direction", "design", "mean", "low", "high", "n", "n_seeds"]
-    return Scorecard(pd.concat(means, ignore_index=True)[[*order, "winner"]], pd.DataFrame(winners))
+    return Scorecard(pd.concat(means, ignore_index=True)[[*order, "winner"]], table)
 
 
 def _values(name: str, test: Test) -> pd.DataFrame:
@@ -137,54 +144,70 @@ def _apart(
     if first is None or second is None:
         return UNKNOWN, False
     parts = [test.samples[test.samples["design"] == name] for name in (first, second)]
-    if _prompts(parts[0]) == _prompts(parts[1]):
-        seeds = list(_prompts(parts[0]))
-        ones, others = (_cube(part, values, seeds) for part in parts)
-        (found,) = crossed(ones - others, rates=False)
-        return found, True
+    if found := paired(*parts, values):
+        return found[0], True
     ends = ranked.set_index("design")[["mean", "low", "high"]]
     return difference(*(Interval(*map(float, ends.loc[name])) for name in (first, second))), False
 
 
-def _prompts(part: pd.DataFrame) -> dict[int, list[str]]:
-    """The prompts of each seed, seeds in ascending order."""
-    return {seed: rows["prompt"].tolist() for seed, rows in part.groupby("seed")}
+def holm(rows: pd.DataFrame) -> np.ndarray:
+    """Which differences (with low and high) are beyond chance, given how many there are (n,).
 
+    Holm's procedure (1979, Scandinavian Journal of Statistics 6, 65-70) at 5%. The p of a
+    difference is that of a normal distribution whose 95% interval reaches as far towards zero as
+    the one given, so that p < 0.05 just where it excludes zero. Differences that are not known are
+    not counted.
 
-def _cube(part: pd.DataFrame, values: pd.DataFrame, seeds: list[int]) -> np.ndarray:
-    """Values (seeds, prompts, 1), seeds in the order given."""
-    part = pd.concat([part[part["seed"] == seed] for seed in seeds])
-    return by_seed(part, values.loc[part.index])
+    >>> rows = pd.DataFrame({"difference": [3.0, 1.2, 0.5], "low": [2.0, 0.2, -0.5]})
+    >>> holm(rows.assign(high=rows["difference"] + 1)).tolist()  # p = 4e-9, 0.019, 0.33
+    [True, True, False]
+    >>> holm(pd.concat([rows.iloc[1:]] * 2).assign(high=rows["difference"] + 1)).tolist()
+    [False, False, False, False]
+    """
+    middle, low, high = (rows[name].to_numpy(float) for name in ("difference", "low", "high"))
+    arm = np.where(middle > 0, middle - low, high - middle)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = stats.norm.ppf((1 + CONFIDENCE) / 2) * np.abs(middle) / arm  # NaN for 0 / 0: no lead
+    p, decided = 2 * stats.norm.sf(z), np.zeros(len(rows), dtype=bool)
+    known = np.flatnonzero(~np.isnan(middle))
+    order = known[np.argsort(np.nan_to_num(p[known], nan=1.0), kind="stable")]
+    for rank, place in enumerate(order):
+        if not p[place] < (1 - CONFIDENCE) / (len(order) - rank):
+            break
+        decided[place] = True
+    return decided
 
 
 def readable(card: Scorecard) -> pd.DataFrame:
     """The scorecard for printing: tests by designs, each cell ``0.031 [0.020, 0.043]``.
 
     The winner's cell ends in ``*``; further columns are the winner, the runner-up, the winner minus
-    the runner-up, and minus base (``unpaired`` where it is, ``–`` where there is none).
+    the runner-up, whether that interval excludes zero (yes or no), whether it still does after
+    Holm's correction for the number of tests, and the winner minus base (``unpaired`` where a
+    difference is, ``–`` where there is none).
     """
     means, winners = card
-    cells = means.assign(
-        text=[_cell(Interval(r.mean, r.low, r.high)) + " *" * r.winner for r in means.itertuples()]
-    )
-    wide = cells.pivot(index="test", columns="design", values="text").fillna("–")
+    texts = [interval_text(r.mean, r.low, r.high) + " *" * r.winner for r in means.itertuples()]
+    wide = means.assign(text=texts).pivot(index="test", columns="design", values="text").fillna("–")
     wide = wide.loc[winners["test"], list(dict.fromkeys(means["design"]))]
     told = winners.set_index("test")
     wide["winner"] = told["winner"].fillna("–") + np.where(told["tied"], " (tied)", "")
     wide["runner-up"] = told["runner_up"].fillna("–")
-    for heading, prefix, middle in (
-        ("winner - runner-up", "", "difference"),
-        ("winner - base", "base_", "base_difference"),
+    wide["winner - runner-up"] = _differences(told, "difference", "")
+    for heading, column in (
+        ("excludes zero", "decided"),
+        ("after Holm", "decided_by_holm"),
     ):
-        columns = told[[middle, f"{prefix}low", f"{prefix}high", f"{prefix}paired"]]
-        wide[heading] = [
-            _cell(Interval(*ends)) + ("" if paired or np.isnan(ends[0]) else " unpaired")
-            for *ends, paired in columns.itertuples(index=False)
-        ]
+        words = told[column].map({True: "yes", False: "no"})
+        wide[heading] = words.where(told["difference"].notna(), "–")
+    wide["winner - base"] = _differences(told, "base_difference", "base_")
     return wide.rename_axis(columns=None)
 
 
-def _cell(interval: Interval) -> str:
-    """A mean with its interval as text, or a dash."""
-    mean, low, high = interval
-    return "–" if np.isnan(mean) else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+def _differences(told: pd.DataFrame, middle: str, prefix: str) -> list[str]:
+    """Differences of the table ``winners`` as text."""
+    columns = told[[middle, f"{prefix}low", f"{prefix}high", f"{prefix}paired"]]
+    return [
+        interval_text(*ends) + ("" if is_paired or np.isnan(ends[0]) else " unpaired")
+        for *ends, is_paired in columns.itertuples(index=False)
+    ]

@@ -6,15 +6,29 @@ costs n times as many generated tokens. :mod:`bgkit.stress.rejection` fine-tunes
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 
-from bgkit import evaluation, guards, rewards, runs, utilities
+from bgkit import devices, rewards, runs
 from bgkit.errors import BgkitError
+from bgkit.judges import Judge
 from bgkit.scoring import Scorer, is_refusal
-from bgkit.stress.contenders import BASE, Contender, _labelled, policy_of
+from bgkit.stress.contenders import (
+    BASE,
+    Contender,
+    graded,
+    judge_of,
+    labelled,
+    policy_of,
+    sampled,
+)
 
 #: What of a config the samples of the base policy and their scores depend on.
 SAMPLING = (
@@ -57,13 +71,26 @@ def run_reward(run: runs.Run, samples: pd.DataFrame) -> np.ndarray:
     )
 
 
+class Candidates(NamedTuple):
+    """The base policy's scored samples, ``most`` to each prompt, prompt after prompt.
+
+    ``peak_memory`` in MiB is that of the process that sampled them.
+    """
+
+    samples: pd.DataFrame
+    most: int
+    peak_memory: float
+
+
 def best_of_n(
     contenders: Sequence[Contender],
     table: pd.DataFrame,
     *,
-    n: int = 8,
+    n: int | Sequence[int] = 8,
     guard: Scorer | None = None,
     tau: float | None = None,
+    judge: Judge | None = None,
+    own_process: bool = False,
     device: str = "auto",
 ) -> pd.DataFrame:
     """The base policy's best of ``n`` samples to each prompt of a table, by two kinds of scores.
@@ -71,35 +98,49 @@ def best_of_n(
     Design ``best of 8: utility`` takes the highest utility among the samples that pass the guard;
     ``best of 8: boundary`` the highest reward of a run's own design among them, once for each
     different reward of the ``contenders`` (boundary guidance without training). Where none passes,
-    the sample with the least t is taken, and filtered. ``guard`` and ``tau`` are those of the
-    configs unless given; they decide what passes, and the reward sees that guard's t, too.
+    the sample with the least t is taken, and filtered. Several ``n`` share their samples: the best
+    of fewer is that of the first ones. ``guard`` and ``tau`` are those of the configs unless given;
+    they decide what passes, and the reward sees that guard's t, too. ``judge`` as in
+    :func:`bgkit.stress.contenders.graded`; it grades the chosen answers only.
 
     Columns as in :func:`bgkit.stress.contenders.respond` (``length`` is that of the answer, ``kl``
-    NaN: only a bound of it is known), and ``generated``: the tokens of all n samples. Raises
-    BgkitError for n below 1 and without a trained contender, whose config says how base is sampled.
+    NaN: only a bound of it is known); ``generated``, the tokens of all n samples; ``seconds``, wall
+    time of sampling and scoring them; and ``peak_memory`` (MiB, :func:`bgkit.devices.peak_memory`):
+    with ``own_process`` that of the sampling alone, which then needs scorers that can be sent to
+    another process; else of this process so far, an upper bound. Raises BgkitError for n below 1
+    and without a trained contender, whose config says how base is sampled.
     """
+    counts, trained = _asked(n, contenders)
+    found: dict[tuple, Candidates] = {}
+    tables: dict[tuple[str, int], pd.DataFrame] = {}
+    for contender in trained:
+        config = contender.config
+        key = (contender.seed, *(getattr(config, name) for name in SAMPLING))
+        if key not in found:
+            work = (contender, table, max(counts), guard, tau, device)
+            found[key] = (_in_own_process if own_process else _candidates)(*work)
+        limit, who = config.tau if tau is None else tau, judge_of(config, judge)
+        for name, score in _scores(contender, found[key].samples):
+            for count in counts:
+                named = contender._replace(design=f"best of {count}: {name}")
+                if named[:2] not in tables:
+                    chosen = graded(_chosen(found[key], score, count, limit), who)
+                    tables[named[:2]] = labelled(chosen, named)
+    return pd.concat(tables.values(), ignore_index=True)
+
+
+def _asked(
+    n: int | Sequence[int], contenders: Sequence[Contender]
+) -> tuple[list[int], list[Contender]]:
+    """The numbers of samples, and the trained contenders."""
+    counts = [n] if isinstance(n, int) else list(n)
     trained = [contender for contender in contenders if contender.run]
-    if n < 1 or not trained:
+    if min(counts, default=0) < 1 or not trained:
         raise BgkitError(
             f"The best of n needs n of at least 1 (not {n}) and the run of a trained policy (there "
             f"are {len(trained)}), whose settings and reward it takes."
         )
-    sampled: dict[tuple, pd.DataFrame] = {}
-    tables, named = [], set()
-    for contender in trained:
-        config = contender.config
-        key = (contender.seed, *(getattr(config, name) for name in SAMPLING))
-        if key not in sampled:
-            sampled[key] = _candidates(contender, table, n, guard, tau, device)
-        for name, score in _scores(contender, sampled[key]):
-            design = f"best of {n}: {name}"
-            if (design, contender.seed) not in named:
-                named.add((design, contender.seed))
-                limit = config.tau if tau is None else tau
-                chosen = _chosen(sampled[key], score, n, limit)
-                who = contender._replace(design=design)
-                tables.append(_labelled(chosen, who, evaluation.truth_of(config.prompts)))
-    return pd.concat(tables, ignore_index=True)
+    return counts, trained
 
 
 def _scores(contender: Contender, samples: pd.DataFrame) -> Iterator[tuple[str, np.ndarray]]:
@@ -117,30 +158,41 @@ def _candidates(
     guard: Scorer | None,
     tau: float | None,
     device: str,
-) -> pd.DataFrame:
-    """n scored and graded samples of the base policy to each prompt, prompt after prompt."""
-    config = contender.config
-    model, tokenizer = policy_of(contender._replace(design=BASE, run=None), device)
-    return evaluation.sample_policy(
-        model,
-        tokenizer,
-        table.loc[table.index.repeat(n)],
-        guard=guard or guards.guard_of(config, device),
-        tau=config.tau if tau is None else tau,
-        utility=utilities.utility_of(config, device),
-        judges=evaluation.truth_of(config.prompts),
-        temperature=config.temperature,
-        max_completion_length=config.max_completion_length,
-        seed=contender.seed,
+) -> Candidates:
+    """n scored samples of the base policy to each prompt."""
+    base = contender._replace(design=BASE, run=None)
+    asked = table.loc[table.index.repeat(n)]
+    loaded = policy_of(base, device)
+    started = time.perf_counter()
+    samples = sampled(base, *loaded, asked, guard, tau, device)
+    seconds = (time.perf_counter() - started) / max(1, len(samples))
+    return Candidates(samples.assign(seconds=seconds), n, devices.peak_memory())
+
+
+def _in_own_process(*work) -> Candidates:
+    """:func:`_candidates` where nothing else was loaded before, as runs are measured."""
+    threads = (torch.get_num_threads(),)
+    alone = {"mp_context": get_context("spawn"), "initializer": devices.start_worker}
+    with ProcessPoolExecutor(1, **alone, initargs=threads) as pool:
+        return pool.submit(_candidates, *work).result()
+
+
+def _chosen(found: Candidates, score: np.ndarray, n: int, tau: float) -> pd.DataFrame:
+    """One of the first n samples of each prompt, and what these n cost."""
+    samples, most, peak_memory = found
+    t, score, length, seconds = (
+        values.reshape(-1, most)[:, :n]
+        for values in (
+            samples["t"].to_numpy(float),
+            score,
+            samples["length"].to_numpy(),
+            samples["seconds"].to_numpy(float),
+        )
     )
-
-
-def _chosen(samples: pd.DataFrame, score: np.ndarray, n: int, tau: float) -> pd.DataFrame:
-    """One of every n rows, and what all n cost."""
-    shape = (-1, n)
-    index = choose(samples["t"].to_numpy().reshape(shape), score.reshape(shape), tau)
-    chosen = samples.iloc[np.arange(len(index)) * n + index].reset_index(drop=True)
-    return chosen.assign(generated=samples["length"].to_numpy().reshape(shape).sum(axis=1))
+    index = choose(t, score, tau)
+    chosen = samples.iloc[np.arange(len(index)) * most + index].reset_index(drop=True)
+    spent = {"generated": length.sum(axis=1), "seconds": seconds.sum(axis=1)}
+    return chosen.assign(**spent, peak_memory=peak_memory)
 
 
 def generated_tokens(run: runs.Run) -> int:
@@ -162,36 +214,74 @@ def costs(
     ``samples`` are tables of :func:`bgkit.stress.contenders.respond` and :func:`best_of_n`, joined;
     ``contenders`` tell what training cost (0 for a design that was not trained). Means over seeds.
     Columns: design; training_tokens (generated for training, :func:`generated_tokens`);
-    tokens_per_answer (generated at deployment: all n samples of a best of n); training_seconds
-    (wall time; sampling and fine-tuning for rejection fine-tuning); peak_memory (MiB, see
-    :func:`bgkit.devices.peak_memory`; NaN where the run did not record it); and training_tokens,
-    tokens_per_answer and training_seconds as ratios to the design ``against`` (``_ratio``; by
-    default the first trained contender, NaN where that is 0). Raises BgkitError if there is no row
-    of ``against``.
+    training_seconds (wall time; sampling and fine-tuning for rejection fine-tuning);
+    tokens_per_answer (generated at deployment: all n samples of a best of n); seconds_per_answer
+    (at the speed per token at which the best of n were sampled and scored, for all of these
+    policies have one base model; NaN without a best of n); peak_memory (MiB, of
+    training or of a best of n's sampling; NaN where it was not recorded); answers_until_cheaper
+    (of methods without training: from how many answers on ``against`` has generated fewer tokens in
+    all, training included; NaN where it never has); and training_tokens, tokens_per_answer and
+    training_seconds as ratios to the design ``against`` (``_ratio``; by default the first trained
+    contender, NaN where that is 0). Raises BgkitError if there is no row of ``against``.
     """
     trained: dict[str, list[runs.Run]] = {}
     for contender in contenders:
         if contender.run:
             trained.setdefault(contender.design, []).append(contender.run)
     against = against or next(iter(trained), "")
-    answers = samples["length"].astype(float)
-    if "generated" in samples:
-        answers = samples["generated"].astype(float).fillna(answers)
-    per_answer = answers.groupby(samples["design"], sort=False).mean()
-    if against not in per_answer.index:
+    answers = _per_answer(samples)
+    if against not in answers.index:
         raise BgkitError(
             f"There are no responses of {against!r} to compare the costs with; choose one of "
-            f"{', '.join(per_answer.index)}."
+            f"{', '.join(answers.index)}."
         )
-    rows = [
-        {"design": design, **_training_costs(trained.get(design, [])), "tokens_per_answer": tokens}
-        for design, tokens in per_answer.items()
-    ]
-    frame = pd.DataFrame(rows).set_index("design")
+    frame = pd.DataFrame({name: _training_costs(trained.get(name, [])) for name in answers.index}).T
+    frame = frame.join(answers.drop(columns="peak_memory"))
+    frame["peak_memory"] = frame["peak_memory"].fillna(answers["peak_memory"])
+    one = frame.loc[against]
+    more = frame["tokens_per_answer"] - one["tokens_per_answer"]
+    even = (one["training_tokens"] - frame["training_tokens"]) / more
+    untrained = frame["training_tokens"] == 0
+    frame["answers_until_cheaper"] = even.where(untrained & (more > 0))
     for column in ("training_tokens", "tokens_per_answer", "training_seconds"):
-        whole = frame.loc[against, column]
-        frame[f"{column}_ratio"] = frame[column] / (whole if whole else np.nan)
-    return frame.reset_index()
+        frame[f"{column}_ratio"] = frame[column] / (one[column] if one[column] else np.nan)
+    return frame.rename_axis("design").reset_index()
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of :func:`costs` for printing, units in the headings; a dash for what is not known.
+
+    GB are 10^9 bytes.
+    """
+    gigabytes = table["peak_memory"] * 2**20 / 1e9
+    columns = {
+        "training: tokens": (table["training_tokens"], ",.0f"),
+        "training: seconds": (table["training_seconds"], ",.0f"),
+        "tokens per answer": (table["tokens_per_answer"], ",.0f"),
+        "seconds per 100 answers": (100 * table["seconds_per_answer"], ",.1f"),
+        "peak memory (GB)": (gigabytes, ".1f"),
+        "answers until training is cheaper": (table["answers_until_cheaper"], ",.0f"),
+    }
+    texts = {
+        head: ["–" if np.isnan(value) else f"{value:{form}}" for value in values]
+        for head, (values, form) in columns.items()
+    }
+    return pd.DataFrame(texts, index=pd.Index(table["design"]))
+
+
+def _per_answer(samples: pd.DataFrame) -> pd.DataFrame:
+    """Mean tokens and seconds of an answer, and the peak of memory, by design."""
+    tokens = samples["length"].astype(float)
+    if "generated" in samples:
+        tokens = samples["generated"].astype(float).fillna(tokens)
+    told = {name: samples.get(name, np.nan) for name in ("design", "peak_memory")}
+    table = pd.DataFrame({**told, "tokens_per_answer": tokens}, index=samples.index)
+    means = table.groupby("design", sort=False)[["tokens_per_answer", "peak_memory"]].mean()
+    speed = np.nan
+    if "seconds" in samples:
+        timed = samples["seconds"].notna()
+        speed = samples.loc[timed, "seconds"].sum() / tokens[timed].sum()
+    return means.assign(seconds_per_answer=means["tokens_per_answer"] * speed)
 
 
 def _training_costs(found: Sequence[runs.Run]) -> dict[str, float]:

@@ -1,0 +1,106 @@
+"""Means of stress tests over prompts and seeds, and paired differences, with 95% intervals.
+
+A test may ask a prompt several times (behind two guards, with two strategies, eight completions in
+training). Repeated answers to one prompt are alike, and no further prompts: values are averaged by
+seed and prompt first, and prompts are what is resampled and counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from bgkit import evaluation
+from bgkit.intervals import Interval, crossed
+from bgkit.stress.contenders import BASE
+
+
+def summary(
+    samples: pd.DataFrame,
+    by: Sequence[str],
+    metrics: Sequence[str],
+    values: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """Means of metrics with 95% intervals, one row for each combination of ``by`` and metric.
+
+    Values are averaged by seed and prompt (:func:`by_seed`); intervals resample prompts and, where
+    a group has several seeds, seeds (:func:`bgkit.intervals.crossed`). ``values`` has one column
+    per metric and one row per row of ``samples``; by default
+    :func:`bgkit.evaluation.values_of`. Columns: ``by``, metric, mean, low, high, n (different
+    prompts), n_seeds; groups keep the order in which they first appear.
+    """
+    values = evaluation.values_of(samples)[list(metrics)] if values is None else values
+    rates = [_is_rate(samples, name) for name in metrics]
+    rows = []
+    for key, group in samples.groupby(list(by), sort=False):
+        cube = by_seed(group, values.loc[group.index, list(metrics)])
+        for metric, interval in zip(metrics, crossed(cube, rates=rates), strict=True):
+            found = {"metric": metric, **interval._asdict(), "n": cube.shape[1]}
+            rows.append({**dict(zip(by, key, strict=True)), **found, "n_seeds": len(cube)})
+    return pd.DataFrame(rows)
+
+
+def _is_rate(samples: pd.DataFrame, metric: str) -> bool:
+    return metric in evaluation.RATES or (metric in samples and samples[metric].dtype == bool)
+
+
+def by_seed(
+    group: pd.DataFrame,
+    values: pd.DataFrame,
+    seeds: Sequence[int] | None = None,
+    prompts: Sequence[str] | None = None,
+) -> np.ndarray:
+    """Values (rows, k) as an array (seeds, prompts, k): the means of each seed's rows of a prompt.
+
+    ``group`` has the columns seed and prompt. Seeds and prompts stand in the order in which they
+    first appear, unless given. NaN where a seed has no known value for a prompt; values that are
+    not known do not count in a mean.
+    """
+    seeds = group["seed"].unique() if seeds is None else seeds
+    prompts = group["prompt"].unique() if prompts is None else prompts
+    means = values.astype(float).groupby([group["seed"], group["prompt"]], sort=False).mean()
+    return np.stack([means.loc[seed].reindex(prompts).to_numpy() for seed in seeds])
+
+
+def paired(
+    first: pd.DataFrame, second: pd.DataFrame, values: pd.DataFrame
+) -> list[Interval] | None:
+    """Means of first - second, one interval for each column of ``values``, paired over prompts.
+
+    Both are rows of a table that ``values`` has the rows of. None unless both have the same
+    prompts for the same seeds, in whatever order and however often.
+    """
+    asked = [{s: set(rows["prompt"]) for s, rows in p.groupby("seed")} for p in (first, second)]
+    if asked[0] != asked[1] or not asked[0]:
+        return None
+    axes = {"seeds": sorted(asked[0]), "prompts": first["prompt"].unique()}
+    ones, others = (by_seed(part, values.loc[part.index], **axes) for part in (first, second))
+    return crossed(ones - others, rates=False)
+
+
+def gains(
+    samples: pd.DataFrame, by: Sequence[str], metrics: Sequence[str], against: str = BASE
+) -> pd.DataFrame:
+    """What each design has more than ``against`` on the same prompts, paired, with 95% intervals.
+
+    ``samples`` is a table of :func:`bgkit.stress.contenders.respond`. Columns as in
+    :func:`summary`, with ``design`` in front of ``by``; a design is left out where ``against`` was
+    not asked the same prompts for its seeds.
+    """
+    samples = samples.reset_index(drop=True)
+    values, rows = evaluation.values_of(samples)[list(metrics)], []
+    groups = samples.groupby(list(by), sort=False) if by else [((), samples)]
+    for key, group in groups:
+        for design, part in group.groupby("design", sort=False):
+            of_base = group[(group["design"] == against) & group["seed"].isin(part["seed"])]
+            if design == against or (found := paired(part, of_base, values)) is None:
+                continue
+            labels = {"design": design, **dict(zip(by, key, strict=True))}
+            told = {"n": part["prompt"].nunique(), "n_seeds": part["seed"].nunique()}
+            rows += [
+                {**labels, "metric": metric, **interval._asdict(), **told}
+                for metric, interval in zip(metrics, found, strict=True)
+            ]
+    return pd.DataFrame(rows)
