@@ -2,12 +2,12 @@
 
     python benchmarks/sweep.py [--steps 40] [--noop 200] [--out FILE]
 
-Runs four trainings of the grid ``trial`` (policy tiny, ``--steps`` steps) three ways, one after the
-other on the same machine: bare, each in a Python process of its own with one CPU thread; as a sweep
-with one worker of one thread; and with two workers. All three sample base's responses once. Prints
-seconds, the overhead over bare beyond one kernel start for each run, and the ratio of the two
-sweeps. With ``--noop`` also sweeps a notebook that does nothing that many times, with two workers,
-and tells the seconds a run of the first and of the last quarter.
+Runs four trainings of the grid ``trial`` (policy tiny, ``--steps`` steps) bare, each in a Python
+process of its own with one CPU thread, and in a sweep with one worker of one thread, by turns, as
+the speed of a machine drifts; then all four as a sweep with two workers. Each way samples base's
+responses once. Prints seconds, the overhead over bare beyond one kernel start for each run, and the
+ratio of the two sweeps. With ``--noop`` also sweeps a notebook that does nothing that many times,
+with two workers, and tells the seconds a run of the first and of the last quarter.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import nbformat
 
 from bgkit import grids, kernels, sweep_index, sweeps
 from bgkit.comparison import provenance
-from bgkit.runs import write_json
+from bgkit.runs import TrainConfig, write_json
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "03_train_policy.ipynb"
 #: A training in a process of its own: config, run folder, base's folder.
@@ -47,25 +47,33 @@ def grid_of(steps: int) -> dict:
     return {**grid, "STEPS": [steps]}
 
 
-def bare(grid: dict, folder: Path) -> float:
-    """Seconds of the trainings in processes, one after the other."""
-    notebook = grids.open_notebook(NOTEBOOK)
-    configs = [grids.config_of(notebook, each) for each in grids.expand(notebook, grid)]
+def bare(config: TrainConfig, folder: Path) -> float:
+    """Seconds of a training in a process."""
+    name = f"{config.reward}-{config.seed}"
+    write_json(folder / f"{name}.json", asdict(config))
+    places = [folder / f"{name}.json", folder / name, folder / "base"]
     began = time.monotonic()
-    for number, config in enumerate(configs):
-        write_json(folder / f"{number}.json", asdict(config))
-        places = [folder / f"{number}.json", folder / str(number), folder / "base"]
-        command = [sys.executable, "-c", BARE, *map(str, places)]
-        subprocess.run(command, check=True, capture_output=True)
+    command = [sys.executable, "-c", BARE, *map(str, places)]
+    subprocess.run(command, check=True, capture_output=True)
     return time.monotonic() - began
 
 
 def swept(grid: dict, folder: Path, workers: int) -> float:
-    """Seconds of the sweep."""
+    """Seconds of a sweep."""
     began = time.monotonic()
     index = sweeps.sweep(NOTEBOOK, grid, folder, workers=workers, threads=1)
     assert (index["state"] == "complete").all()
     return time.monotonic() - began
+
+
+def by_turns(grid: dict, folder: Path) -> dict[str, float]:
+    """Seconds of all trainings, bare and in a sweep."""
+    notebook, seconds = grids.open_notebook(NOTEBOOK), {"bare": 0.0, "1 worker": 0.0}
+    for each in grids.expand(notebook, grid):
+        seconds["bare"] += bare(grids.config_of(notebook, each), folder / "bare")
+        one = {**grid, "REWARD": [each["REWARD"]], "SEED": [each["SEED"]]}
+        seconds["1 worker"] += swept(one, folder / "sweep1", 1)
+    return seconds
 
 
 def kernel_start(folder: Path) -> float:
@@ -108,11 +116,11 @@ def main() -> None:
     grid = grid_of(arguments.steps)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        seconds = {"kernel start": kernel_start(folder), "bare": bare(grid, folder / "bare")}
-        seconds |= {f"{n} worker(s)": swept(grid, folder / f"sweep{n}", n) for n in (1, 2)}
+        seconds = {"kernel start": kernel_start(folder), **by_turns(grid, folder)}
+        seconds["2 workers"] = swept(grid, folder / "sweep2", 2)
         empty = noop(arguments.noop, folder / "noop") if arguments.noop else {}
     runs = len(grid["REWARD"]) * len(grid["SEED"])
-    over = seconds["1 worker(s)"] - seconds["bare"]
+    over = seconds["1 worker"] - seconds["bare"]
     found = {
         "runs": runs,
         "steps": arguments.steps,
@@ -121,7 +129,7 @@ def main() -> None:
         "overhead beyond kernel starts, share of bare": round(
             (over - runs * seconds["kernel start"]) / seconds["bare"], 3
         ),
-        "two workers against one": round(seconds["1 worker(s)"] / seconds["2 worker(s)"], 2),
+        "two workers against one": round(seconds["1 worker"] / seconds["2 workers"], 2),
     }
     if empty:
         found[f"seconds a run, {arguments.noop} runs that do nothing, two workers"] = empty
