@@ -52,7 +52,7 @@ def _train(arguments: argparse.Namespace) -> None:
         name = f"{config.reward}-{config.utility}-{config.seed}"
         folder = arguments.out or Path("runs") / name
         find_run(folder, config)  # refuse a foreign folder before anything slow is imported
-    from bgkit.devices import launched
+    from bgkit.devices import launched, leave_launch
     from bgkit.training import train
 
     run = train(
@@ -66,6 +66,7 @@ def _train(arguments: argparse.Namespace) -> None:
         check=not arguments.no_self_test,
         trainer=arguments.trainer,
     )
+    leave_launch()
     if launched()[0]:  # the first process of a launch evaluates and tells
         return
     _print_table(run.read_json("result.json")["rows"])
