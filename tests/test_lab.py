@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import lab
+import noop
 import pytest
 
 from bgkit.errors import BgkitError
@@ -58,19 +59,25 @@ def served(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
 
 
 @pytest.fixture(scope="class")
-def opened(browser: Any, served: tuple) -> Iterator[Callable[..., lab.Lab]]:
-    """Open a copy of a notebook, with other parameters and more cells at its end."""
-    folder, address, token = served
+def page(browser: Any, served: tuple) -> Iterator[lab.Lab]:
+    """A page of JupyterLab, with no notebook yet."""
+    _, address, token = served
     page = lab.Lab(browser.new_page(viewport={"width": 1200, "height": 1000}), address, token)
+    yield page
+    page.close()
+
+
+@pytest.fixture(scope="class")
+def opened(page: lab.Lab, served: tuple) -> Callable[..., lab.Lab]:
+    """Open a copy of a notebook, with other parameters and more cells at its end."""
 
     def open_(name: str, *more: str, **parameters: object) -> lab.Lab:
         if not lab.PICTURES:
             parameters = {**SMALL[name], **parameters}
-        page.open(lab.copy_notebook(name, folder, parameters, *more))
+        page.open(lab.copy_notebook(name, served[0], parameters, *more))
         return page
 
-    yield open_
-    page.close()
+    return open_
 
 
 class TestThresholds:
@@ -182,6 +189,33 @@ class TestTraining:
         if lab.PICTURES:
             training.get_by_text(re.compile(r"step 3\d of")).wait_for(timeout=600_000)
             book.picture(training, "03_train_policy")
+
+
+class TestSweep:
+    """A sweep driven from a notebook: its table renews itself, and a click opens what it ran."""
+
+    def test_a_click_opens_the_executed_notebook(self, page: lab.Lab, served: tuple) -> None:
+        folder = served[0] / "a sweep"
+        folder.mkdir()
+        noop.notebook(folder)
+        noop.hold(folder)
+        grid = {"SEED": [3, 4], "LEDGER": "ledger", "HOLD": "hold"}
+        code = (
+            f"from bgkit.widgets.sweep import sweep_live\nsweep_live('noop.ipynb', {grid}, 'runs');"
+        )
+        page.open(f"a%20sweep/{lab.write_notebook([], folder / 'drive.ipynb', code)}")
+        cell = page.cell("sweep_live")
+        page.begin("notebook:run-all-cells")
+        cell.get_by_text("1 running, 1 waiting").wait_for(timeout=60_000)
+        noop.let_go(folder)
+        cell.get_by_text("2 runs: 2 complete").wait_for(timeout=60_000)
+        page.finish()
+        assert "0.400 [0.300, 0.500]" in cell.locator("table").inner_text()
+        cell.locator("table a").last.click()
+        there = "jupyterapp.shell.currentWidget.context?.path.endsWith('/executed.ipynb')"
+        page.page.wait_for_function(there, timeout=30_000)
+        page.page.get_by_text("SEED = 4").first.wait_for()
+        assert page.faults == []
 
 
 class TestComparison:
