@@ -27,6 +27,7 @@ import pandas as pd
 from bgkit import runs
 from bgkit.ablation_runs import NUMBERS, SETTING, checked, read_runs, tidy
 from bgkit.errors import BgkitError
+from bgkit.intervals import interval_text
 from bgkit.reference import LABELLED, ablation_path
 
 #: What a figure can spread out: the setting, and these.
@@ -296,9 +297,8 @@ def numbers(
     rows = select(table, metric, fixed_values(table, (*lines, x), where))
     cells: dict[tuple, dict[Any, str]] = {}
     for row in _in_order(rows, lines).to_dict("records"):
-        ends = "" if pd.isna(row["low"]) else f" [{row['low']:.3f}, {row['high']:.3f}]"
         line = cells.setdefault(tuple(row[column] for column in lines), {})
-        line[row[x]] = f"{row['mean']:.3f}{ends}"
+        line[row[x]] = interval_text(row["mean"], row["low"], row["high"])
     columns = values_of(rows, x)
     wide = pd.DataFrame(
         [[*key, *(cell.get(value, "–") for value in columns)] for key, cell in cells.items()],

@@ -16,7 +16,7 @@ import pandas as pd
 
 from bgkit import devices, evaluation, guards, policies, report, runs, training, utilities
 from bgkit.errors import BgkitError
-from bgkit.intervals import over_seeds
+from bgkit.intervals import interval_text, over_seeds
 from bgkit.progress import Silent
 
 DESIGNS = ("filter_avoidance", "boundary", "compound")
@@ -49,10 +49,17 @@ def provenance() -> dict:
 
 def sample_base(config: runs.TrainConfig, device: str = "auto") -> pd.DataFrame:
     """The base policy's graded samples on the test prompts of a config."""
-    model, tokenizer = policies.load_policy(config.policy, None, device, config.precision)
+    return _sample(config, None, device)
+
+
+def _sample(config: runs.TrainConfig, adapter: Path | None, device: str) -> pd.DataFrame:
+    """Graded samples of a trained policy, or of base (no adapter), on a config's test prompts."""
+    model, tokenizer = policies.load_policy(config.policy, adapter, device, config.precision)
     guard = guards.guard_of(config, device)
     utility = utilities.utility_of(config, device)
-    return evaluation.sample_test(config, model, tokenizer, guard, utility, model)
+    trained = "adapter" if config.lora_rank else None
+    base = model if adapter is None else trained
+    return evaluation.sample_test(config, model, tokenizer, guard, utility, base)
 
 
 def compare(
@@ -117,9 +124,7 @@ def table(rows: list[dict], metrics: Iterable[str], kind: str = "all") -> pd.Dat
     """Designs by metrics, each cell "mean [low, high]", for printing."""
     frame = pd.DataFrame(rows)
     frame = frame[(frame["kind"] == kind) & frame["metric"].isin(list(metrics))]
-    frame["text"] = [
-        f"{row.mean:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in frame.itertuples()
-    ]
+    frame["text"] = [interval_text(row.mean, row.low, row.high) for row in frame.itertuples()]
     wide = frame.pivot(index="design", columns="metric", values="text")
     return wide.loc[list(dict.fromkeys(frame["design"])), [m for m in metrics if m in wide]]
 
@@ -223,8 +228,7 @@ def complete_runs(folders: Iterable[str | Path]) -> dict[str, runs.Run]:
                 f"The run {run.folder} is incomplete; finish it with the command that started it."
             )
         first = next(iter(found.values()), run)
-        differs = {key: value for key, value in vars(run.config).items() if key != "reward"}
-        differs = {k: v for k, v in differs.items() if v != getattr(first.config, k)}
+        differs = runs.differences(run.config, first.config, but=["reward"])
         name = ", ".join([run.config.reward, *(f"{k} {v}" for k, v in differs.items())])
         if name in found:
             raise BgkitError(
@@ -286,17 +290,8 @@ def evaluate_folders(
             base = bases[sources[name]] = sample_base(config, device)
             label = "base" if len(set(sources.values())) == 1 else f"base of {name}"
             base_rows += evaluation.summarise(base, evaluation.labels_of(config, label))
-        samples = _sample_policy(config, found[name].adapter, device)
+        samples = _sample(config, found[name].adapter, device)
         labels = evaluation.labels_of(config, name)
         rows += evaluation.summarise(samples, labels)
         paired += evaluation.paired_differences(samples, bases[sources[name]], labels)
     return {**provenance(), "rows": base_rows + rows, "paired": paired}
-
-
-def _sample_policy(config: runs.TrainConfig, adapter: Path, device: str) -> pd.DataFrame:
-    """The trained policy's graded samples on the test prompts of a config."""
-    model, tokenizer = policies.load_policy(config.policy, adapter, device, config.precision)
-    guard = guards.guard_of(config, device)
-    utility = utilities.utility_of(config, device)
-    base = "adapter" if config.lora_rank else None
-    return evaluation.sample_test(config, model, tokenizer, guard, utility, base)

@@ -23,6 +23,18 @@ class Interval(NamedTuple):
     high: float
 
 
+def interval_text(mean: float, low: float = np.nan, high: float = np.nan, digits: int = 3) -> str:
+    """A mean with its interval as text; a dash where it is not known, no ends where they are not.
+
+    >>> interval_text(0.03125, -0.01, 0.0625), interval_text(0.5), interval_text(np.nan, 0, 1)
+    ('0.031 [-0.010, 0.062]', '0.500', '–')
+    """
+    if np.isnan(mean):
+        return "–"
+    ends = "" if np.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]"
+    return f"{mean:.{digits}f}{ends}"
+
+
 def bootstrap(
     values: np.ndarray, *, resamples: int = 2000, seed: int = 0, rates: bool | Sequence[bool] = True
 ) -> list[Interval]:

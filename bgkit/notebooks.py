@@ -12,13 +12,15 @@ import ast
 import os
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import nbformat
 import pandas as pd
-import papermill
 
 from bgkit.errors import BgkitError
-from bgkit.kernels import KernelManager
+
+# imported where they are used: start() is the first thing in every notebook, and needs neither
+if TYPE_CHECKING:
+    import nbformat
 
 
 def start(threads: int = 0) -> None:
@@ -53,6 +55,8 @@ def _show_sentence(shell, kind, error, traceback, tb_offset=None) -> list[str]:
 
 def read_notebook(notebook: str | Path) -> nbformat.NotebookNode:
     """A notebook's content; raises BgkitError if there is none, or it is not readable."""
+    import nbformat
+
     path = Path(notebook)
     try:
         return nbformat.read(path, as_version=4)
@@ -121,6 +125,10 @@ def run_notebook(
     The kernel works in the current folder. Raises BgkitError for a wrong parameter before anything
     starts, and for a cell that fails (``output`` then holds what was done, with the error).
     """
+    import papermill
+
+    from bgkit.kernels import KernelManager
+
     check_parameters(notebook, parameters or {})
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     try:

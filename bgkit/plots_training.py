@@ -111,7 +111,7 @@ def _band(name: str, frame: pd.DataFrame, column: str) -> list[go.Scatter]:
     steps = pd.concat([frame["step"], frame["step"][::-1]])
     look = {"fillcolor": plots.look(name)[0], "opacity": 0.15, "line": {"width": 0}}
     more = {"fill": "toself", "mode": "lines", "hoverinfo": "skip", "showlegend": False}
-    return [go.Scatter(x=steps, y=around.round(5), legendgroup=plots.label(name), **look, **more)]
+    return [go.Scatter(x=steps, y=around, legendgroup=plots.label(name), **look, **more)]
 
 
 def training_curves(metrics: Mapping[str, pd.DataFrame]) -> go.Figure:

@@ -17,7 +17,6 @@ Responses are not kept: they can be sampled again from their config.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -115,11 +114,10 @@ def _parts(name: str, run: runs.Run, record: Mapping, known: set[str]) -> dict[s
     row["training_seconds"] = float(run.metrics()["seconds"].sum())  # of all its sessions
     row["versions"] = json.dumps(record["versions"])
     row["machine"] = json.dumps(run.read_json("config.json").get("machine", {}))
-    samples = pd.read_parquet(run.folder / "samples.parquet")
-    row["prompts_sha256"] = hashlib.sha256("\0".join(samples["prompt"]).encode()).hexdigest()
+    row["prompts_sha256"] = run.read_json("prompts.json")["test"]["sha256"]
     for metric, (mean, low, high) in record["metrics"].items():
         row |= {f"{metric}_mean": mean, f"{metric}_low": low, f"{metric}_high": high}
-    values = [_values(name, samples)]
+    values = [_values(name, pd.read_parquet(run.folder / "samples.parquet"))]
     if (base := evaluation.base_name(run.config)) not in known:
         known.add(base)
         values.append(_values(base, pd.read_parquet(run.folder / "base_samples.parquet")))

@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 
 from bgkit.errors import BgkitError
-from bgkit.intervals import CONFIDENCE, Interval, wilson
+from bgkit.intervals import CONFIDENCE, Interval, interval_text, wilson
 from bgkit.rewards import NEAR, tent
 from bgkit.testbed.oracle import HARMFUL_ABOVE
 
@@ -339,7 +339,7 @@ def _percent(share: float) -> str:
 
 def _intervals(zones: pd.DataFrame, mean: str, ends: str) -> list[str]:
     columns = zip(zones[mean], zones[f"{ends}_low"], zones[f"{ends}_high"], strict=True)
-    return [f"{value:.3f} [{low:.3f}, {high:.3f}]" for value, low, high in columns]
+    return [interval_text(*values) for values in columns]
 
 
 def near_table(
@@ -370,5 +370,4 @@ def near_table(
 def _rate(wrong: pd.Series) -> str:
     if wrong.empty:
         return "–"
-    low, high = wilson(wrong.sum(), len(wrong))
-    return f"{wrong.mean():.3f} [{low:.3f}, {high:.3f}]"
+    return interval_text(wrong.mean(), *wilson(wrong.sum(), len(wrong)))

@@ -18,7 +18,7 @@ import os
 import shutil
 import subprocess
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -356,6 +356,16 @@ def load_run(folder: Path) -> Run:
             f"{', '.join(sorted(unknown))}); use that version to read it."
         )
     return Run(folder, make_config(values))
+
+
+def differences(config: TrainConfig, like: TrainConfig, but: Sequence[str] = ()) -> dict:
+    """What a config has other than another one: key -> its value, without the keys ``but``.
+
+    >>> differences(TrainConfig(seed=3, beta=0.1), TrainConfig(), but=["seed"])
+    {'beta': 0.1}
+    """
+    values = vars(config).items()
+    return {key: v for key, v in values if key not in but and v != getattr(like, key)}
 
 
 def _difference(old: TrainConfig, new: TrainConfig) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from bgkit import grids, locks, sweep_runs
+from bgkit.intervals import interval_text
 from bgkit.runs import write_atomically, write_parquet
 from bgkit.texts import visible
 
@@ -129,9 +131,7 @@ def cell(values: Sequence[float | None] | None) -> str:
     """
     if not values or values[0] is None:
         return ""
-    mean, low, high = values
-    interval = f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else ""
-    return f"{mean:.3f}{interval}"
+    return interval_text(*(math.nan if value is None else value for value in values))
 
 
 def readable(records: Sequence[Mapping]) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from bgkit.errors import BgkitError
-from bgkit.intervals import of_sums, wilson
+from bgkit.intervals import interval_text, of_sums, wilson
 from bgkit.rewards import NEAR
 from bgkit.testbed.oracle import HARMFUL_ABOVE
 from bgkit.texts import visible
@@ -147,14 +147,12 @@ def table_by_kind(samples: pd.DataFrame, tau: float) -> pd.DataFrame:
     columns = {}
     for kind, part in parts.items():
         row = operating_points(part, [tau]).iloc[0]
-        columns[kind] = {metric: _with_interval(row, metric) for metric in METRICS}
+        columns[kind] = {
+            metric: interval_text(*row[[metric, f"{metric}_low", f"{metric}_high"]])
+            for metric in METRICS
+        }
         columns[kind]["n"] = f"{int(row['n'])}"
     return pd.DataFrame(columns)
-
-
-def _with_interval(row: pd.Series, metric: str) -> str:
-    mean, low, high = (row[metric + end] for end in ("", "_low", "_high"))
-    return "–" if np.isnan(mean) else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _put(

@@ -43,12 +43,13 @@ def samples_of(design: str, seed: int, n: int = 100, tau: float = 0.5) -> pd.Dat
     return table.assign(filtered=filtered, near=near, **seen, **judged)
 
 
-def make_sweep(folder: Path, configs: list[dict], n: int = 100) -> Path:
+def make_sweep(folder: Path, configs: list[dict], n: int = 100, prompts: str = "a") -> Path:
     """A sweep's folder with complete runs, as a sweep of notebook 03 leaves it."""
     for number, values in enumerate(configs):
         config = runs.make_config({"eval_every": 0, **values})
         place = folder / "runs" / f"{number:012x}"
         run = runs.open_run(place / "results" / "run", config, {"machine": {"cores": 2}})
+        runs.write_json(run.folder / "prompts.json", {"test": {"sha256": prompts}})
         own, base = samples_of(config.reward, config.seed, n), samples_of("base", config.seed, n)
         runs.write_parquet(run.folder / "samples.parquet", own)
         runs.write_parquet(run.folder / "base_samples.parquet", base)
@@ -230,11 +231,7 @@ def test_what_can_not_be_collected_is_refused(tmp_path) -> None:
     assert "no sweep" in refused(reference.collect, [tmp_path], tmp_path / "c")
     sweeps = [make_sweep(tmp_path / "a", BOTH[:1]), make_sweep(tmp_path / "b", BOTH[1:2], n=20)]
     assert "other prompts" in refused(reference.collect, sweeps, tmp_path / "c")
-    same_kinds = make_sweep(tmp_path / "d", BOTH[1:2])
-    (file,) = same_kinds.rglob("samples.parquet")
-    samples = pd.read_parquet(file)
-    samples.assign(prompt=samples["prompt"] + "?").to_parquet(file)
-    sweeps = [sweeps[0], same_kinds]
+    sweeps = [sweeps[0], make_sweep(tmp_path / "d", BOTH[1:2], prompts="b")]
     assert "other prompts" in refused(reference.collect, sweeps, tmp_path / "c")
     assert not (tmp_path / "c").exists()  # nothing half-written
     assert "no index.parquet" in refused(reference.load, tmp_path)

@@ -18,6 +18,7 @@ import pandas as pd
 from bgkit import calibration, evaluation, guards, policies, prompts, runs, training
 from bgkit.adapters import CalibratedGuard, name_of
 from bgkit.errors import BgkitError
+from bgkit.intervals import interval_text
 from bgkit.judges import Judge
 from bgkit.scoring import Scorer
 from bgkit.stress.contenders import (
@@ -29,7 +30,6 @@ from bgkit.stress.contenders import (
     stored,
 )
 from bgkit.stress.means import summary
-from bgkit.stress.telling import interval_text
 
 #: The seed of the validation prompts of a fit (the held-out curve of a run has seed 1).
 PROMPT_SEED = 2

@@ -87,11 +87,7 @@ def _names(found: Sequence[runs.Run]) -> list[str]:
         method = run.read_json("config.json").get(runs.METHOD)
         design = f"{method}: {run.config.reward}" if method else run.config.reward
         like = first.setdefault(design, run.config)
-        differs = {
-            key: value
-            for key, value in vars(run.config).items()
-            if key != "seed" and value != getattr(like, key)
-        }
+        differs = runs.differences(run.config, like, but=["seed"])
         names.append(", ".join([design, *(f"{k} {v}" for k, v in differs.items())]))
     return names
 

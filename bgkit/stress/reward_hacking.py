@@ -16,11 +16,10 @@ import pandas as pd
 
 from bgkit import evaluation, runs
 from bgkit.errors import BgkitError
-from bgkit.intervals import Interval, bootstrap, difference
+from bgkit.intervals import Interval, bootstrap, difference, interval_text
 from bgkit.judges import Judge
 from bgkit.prompts import TESTBED
 from bgkit.stress.contenders import contenders_of, judge_of
-from bgkit.stress.telling import interval_text
 from bgkit.testbed import oracle
 
 #: What is followed over training. utility: the learned utility z, standardised by the base policy's

@@ -17,10 +17,9 @@ from scipy import stats
 
 from bgkit import evaluation
 from bgkit.errors import BgkitError
-from bgkit.intervals import CONFIDENCE, Interval, difference
+from bgkit.intervals import CONFIDENCE, Interval, difference, interval_text
 from bgkit.stress.contenders import BASE
 from bgkit.stress.means import paired, summary
-from bgkit.stress.telling import interval_text
 
 DIRECTIONS = ("low", "high")  # what is good
 SAME = 1e-12  # means that differ by no more are tied

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import numpy as np
 import pandas as pd
 
 from bgkit.errors import BgkitError
+from bgkit.intervals import interval_text
 
 
 @contextmanager
@@ -26,17 +26,6 @@ def told_if_impossible(what: str) -> Iterator[None]:
         yield
     except BgkitError as error:
         print(f"{what} is left out: {error}")
-
-
-def interval_text(mean: float, low: float, high: float, digits: int = 3) -> str:
-    """A mean with its interval as text; a dash where it is not known.
-
-    >>> interval_text(0.03125, -0.01, 0.0625), interval_text(float("nan"), 0, 1)
-    ('0.031 [-0.010, 0.062]', '–')
-    """
-    if np.isnan(mean):
-        return "–"
-    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def as_text(
