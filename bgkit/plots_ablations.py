@@ -250,7 +250,8 @@ def trade_off(
         trace.update(mode="lines+markers+text", textposition="top right", textfont_color=hue)
         mark = {"color": hue, "symbol": symbol, "size": size, "opacity": 1, "line_width": 0}
         trace.update(marker=mark)
-        trace.update(text=_end_words(one[along].tolist(), str(name)), cliponaxis=False)
+        moves = one[["mean", "mean_y"]].nunique().max() > 1
+        trace.update(text=_end_words(one[along].tolist(), moves), cliponaxis=False)
         fig.add_trace(trace.update(line={"color": hue, "dash": dash, "width": 1.5}))
     best = both[ablations.front(both["mean"], both["mean_y"])].sort_values("mean")
     line = {"color": plots.TEXT, "dash": "dot", "width": 1.5}
@@ -270,8 +271,6 @@ def _help_of(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _end_words(values: Sequence[Any], design: str) -> list[str]:
-    """The last value of a path, written beside its mark; base has no path."""
-    if design == "base" or len(values) < 2:
-        return [""] * len(values)
-    return [*[""] * (len(values) - 1), plots.label(values[-1])]
+def _end_words(values: Sequence[Any], moves: bool) -> list[str]:
+    """The last value of a path, written beside its mark; what stands still has no path."""
+    return [*[""] * (len(values) - 1), plots.label(values[-1]) if moves else ""]
