@@ -7,19 +7,18 @@ known by the hash of all its parameters, those left at their defaults included.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import io
 import itertools
 import json
 import math
-import re
-import tokenize
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bgkit import notebooks, sweep_training
 from bgkit.errors import BgkitError
+from bgkit.parameters import WRITTEN, Parameters, choices_in, exact, read
 
 #: More runs than this are only started when the user says so.
 MANY = 10_000
@@ -27,7 +26,6 @@ LONGEST = 1_000_000  # values of one axis in a text
 #: Parameters that do not determine a run: the sweep sets them.
 SET_BY_SWEEP = ("FOLDER", "BASE_FOLDER", "REPORT_TO")
 _EXAMPLE = "REWARD=boundary,compound or SEED=0:5"
-_WORD = re.compile(r"[\w./+-]+")
 
 Grid = Mapping[str, object]
 
@@ -37,55 +35,36 @@ class Notebook:
     """What a sweep needs to know of a notebook: parameters, their choices, a digest of its code."""
 
     path: Path
-    parameters: dict[str, object]
+    parameters: Parameters
     choices: dict[str, list[str]]
     code: str
 
     def name_of(self, name: str) -> str:
         """The parameter that is meant, whatever its case; raises BgkitError if there is none."""
-        for known in self.parameters:
+        for known in self.parameters.takes:
             if known.casefold() == name.casefold():
                 return known
-        notebooks.check_parameters(self.path, {name: None}, self.parameters)
+        self.parameters.check(name, None, self.path.name)
         raise AssertionError("unreachable")
+
+    def run(self, given: Mapping[str, object]) -> dict[str, object]:
+        """The parameters of a run: what is given, and defaults as far as they are known."""
+        own = {name: "" for name in SET_BY_SWEEP if name in self.parameters.takes}
+        return {**own, **self.parameters.defaults, **given}
 
 
 def open_notebook(path: str | Path) -> Notebook:
     """Read a notebook for a sweep; raises BgkitError if it is missing or has no parameters.
 
-    The digest is of the code cells, without the parameters cell (whose values are in the hash of a
-    run) and without outputs.
+    The digest is of the code cells, without the parameters cell (which is in the hash of a run) and
+    without outputs.
     """
     path = Path(path)
-    parameters = notebooks.parameters_of(path)
-    cells = notebooks.read_notebook(path).cells
-    code = [c.source for c in cells if c.cell_type == "code" and not notebooks.is_parameters(c)]
-    choices = choices_in(notebooks.parameters_source(path), parameters)
-    return Notebook(path.resolve(), parameters, choices, _digest(code))
-
-
-def choices_in(source: str, parameters: Mapping[str, object]) -> dict[str, list[str]]:
-    """Closed lists of choices in the comments of a parameters cell.
-
-    A comment ``# what: one, two`` is such a list; one that ends in "..." or "or ..." is open.
-
-    >>> cell = 'A = "x"  # way: x, y' + chr(10) + 'B = "u"  # model: u, v, or a folder'
-    >>> choices_in(cell, {"A": "x", "B": "u"})
-    {'A': ['x', 'y']}
-    """
-    found, name = {}, ""
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.NAME and token.start[1] == 0:
-            name = token.string
-        elif token.type == tokenize.COMMENT and ":" in token.string and name in parameters:
-            words = [part.strip() for part in token.string.partition(":")[2].split(",")]
-            if (
-                all(map(_WORD.fullmatch, words))
-                and parameters[name] in words
-                and "..." not in words
-            ):
-                found[name] = words
-    return found
+    book = notebooks.read_notebook(path)
+    cell = notebooks.parameters_cell(book, str(path))
+    found = read(cell.source, path.name)
+    code = [c.source for c in book.cells if c.cell_type == "code" and c is not cell]
+    return Notebook(path.resolve(), found, choices_in(cell.source, found.defaults), _digest(code))
 
 
 # --- Reading: text of the command line and of files ------------------------------------------
@@ -154,7 +133,7 @@ def _typed_grid(notebook: Notebook, grid: dict, path: str | Path) -> dict[str, l
             raise BgkitError(f"The grid {path} sets {name} twice; give all its values at once.")
         if isinstance(given, dict):
             raise BgkitError(f"The grid {path} has a mapping as {name}; give a value or a list.")
-        if isinstance(given, list) and not isinstance(notebook.parameters[name], list):
+        if _is_axis(given, _holds_lists(notebook, name)):
             axes[name] = [v for item in given for v in _values(notebook, name, item, split=False)]
         else:
             axes[name] = _values(notebook, name, given)
@@ -163,48 +142,52 @@ def _typed_grid(notebook: Notebook, grid: dict, path: str | Path) -> dict[str, l
 
 def _values(notebook: Notebook, name: str, text: object, split: bool = True) -> list:
     """Values of one parameter in a text; ``split`` separates them at commas."""
-    default = notebook.parameters[name]
-    if isinstance(default, (list, dict, tuple)):
-        return [_literal(notebook, name, text)]
+    takes = notebook.parameters.takes[name]
+    kinds = {kind if isinstance(kind, type) else type(kind) for kind in takes}
+    if not kinds:
+        notebook.parameters.check(name, text, notebook.path.name)
+    if {list, dict} & kinds:
+        with contextlib.suppress(ValueError):
+            value = json.loads(text) if isinstance(text, str) else _typed(notebook, name, text)
+            if isinstance(value, (list, dict)):
+                return [value]
     if not isinstance(text, str):
-        raise _wrong(notebook, name, text)
+        raise notebook.parameters.wrong(name, text, notebook.path.name)
     parts = text.split(",") if split else [text]
-    found = [_part(notebook, name, part) for part in parts if part.strip()]
+    found = [_part(notebook, name, kinds, part.strip()) for part in parts if part.strip()]
     if sum(map(len, found)) > LONGEST:
         raise BgkitError(f"The axis {name} has more than {LONGEST:,} values; give it fewer.")
     return [value for part in found for value in part]
 
 
-def _literal(notebook: Notebook, name: str, text: object) -> object:
-    if not isinstance(text, str):
-        return text
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise _wrong(notebook, name, text) from error
+def _typed(notebook: Notebook, name: str, value: object) -> object:
+    """A list or mapping of texts, as YAML is read, with numbers where no texts are wanted."""
+    default = notebook.parameters.defaults.get(name)
+    if isinstance(default, list) and any(isinstance(item, str) for item in default):
+        return value
+    if isinstance(value, dict):
+        return {key: _typed(notebook, name, item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_typed(notebook, name, item) for item in value]
+    with contextlib.suppress(ValueError):
+        return json.loads(value)
+    return value
 
 
-def _part(notebook: Notebook, name: str, text: str) -> Sequence:
+def _part(notebook: Notebook, name: str, kinds: set[type], text: str) -> Sequence:
     """One value, or those of a range of whole numbers (the end not included)."""
-    default, text = notebook.parameters[name], text.strip()
-    if isinstance(default, bool):
-        if text.lower() not in ("true", "false"):
-            raise _wrong(notebook, name, text)
+    if bool in kinds and text.lower() in ("true", "false"):
         return [text.lower() == "true"]
-    try:
-        if isinstance(default, int) and ":" in text:
+    if type(None) in kinds and text in ("None", "null"):
+        return [None]
+    if int in kinds and ":" in text:
+        with contextlib.suppress(ValueError):
             return range(*map(int, text.split(":", 1)))
-        return [type(default)(text)] if isinstance(default, (int, float)) else [text]
-    except ValueError as error:
-        raise _wrong(notebook, name, text) from error
-
-
-def _wrong(notebook: Notebook, name: str, value: object) -> BgkitError:
-    default = notebook.parameters[name]
-    return BgkitError(
-        f"{notebook.path.name} takes {name} as {type(default).__name__}, such as {default!r}, "
-        f"not {value!r}."
-    )
+    for kind in (int, float, str):
+        if kind in kinds:
+            with contextlib.suppress(ValueError):
+                return [kind(text)]
+    raise notebook.parameters.wrong(name, text, notebook.path.name)
 
 
 # --- Expanding and checking ------------------------------------------------------------------
@@ -235,11 +218,11 @@ def expand(
         each = {name: _checked(notebook, name, values) for name, values in each.items()}
         for values in itertools.product(*each.values()):
             given = dict(zip(each, values, strict=True))
-            parameters = {**notebook.parameters, **given}
+            parameters = notebook.run(given)
             if (key := hash_of(notebook, parameters)) in found:
                 raise BgkitError(
-                    f"Two runs of the grid have the same parameters ({describe(given)}); remove "
-                    "the repeated value, or what two grids have in common."
+                    f"Two runs of the grid have the same parameters ({describe(given, given)}); "
+                    "remove the repeated value, or what two grids have in common."
                 )
             found[key] = parameters
     runs = list(found.values())
@@ -257,35 +240,38 @@ def _axes(notebook: Notebook, grid: Grid) -> dict[str, Sequence]:
             raise BgkitError(f"{name} is set by the sweep, for each run; leave it out of the grid.")
         if name in axes:
             raise BgkitError(f"The grid sets {name} twice; give all its values at once.")
-        axes[name] = values if _is_axis(values, notebook.parameters[name]) else [values]
+        axes[name] = values if _is_axis(values, _holds_lists(notebook, name)) else [values]
         if not axes[name]:
             raise BgkitError(f"The axis {name} of the grid is empty; give it at least one value.")
     return axes
 
 
-def _is_axis(values: object, default: object) -> bool:
+def _holds_lists(notebook: Notebook, name: str) -> bool:
+    """Whether a parameter is made for lists, not only one that takes anything."""
+    return list in notebook.parameters.takes[name] and notebook.parameters.takes[name] != WRITTEN
+
+
+def _is_axis(values: object, of_lists: bool) -> bool:
     """Whether values are several: of a parameter that is a list itself, a list of lists."""
     if not isinstance(values, (list, tuple, range)):
         return False
-    return not isinstance(default, (list, tuple)) or all(
-        isinstance(v, (list, tuple)) for v in values
-    )
+    return not of_lists or all(isinstance(v, (list, tuple)) for v in values)
 
 
 def _checked(notebook: Notebook, name: str, values: Sequence) -> list:
     choices = notebook.choices.get(name)
     for value in values:
-        notebooks.check_parameters(notebook.path, {name: value}, notebook.parameters)
+        notebook.parameters.check(name, value, notebook.path.name)
         if choices and value not in choices:
             raise BgkitError(f"{name} must be one of {', '.join(choices)}, not {value!r}.")
-    return [float(v) for v in values] if isinstance(notebook.parameters[name], float) else [*values]
+    return [exact(value, notebook.parameters.takes[name]) for value in values]
 
 
 def check_tracker(notebook: Notebook, report_to: str) -> None:
     """Raise BgkitError for a tracker that the notebook can not be told, or does not know."""
     if report_to == "none":
         return
-    if "REPORT_TO" not in notebook.parameters:
+    if "REPORT_TO" not in notebook.parameters.takes:
         raise BgkitError(f"{notebook.path.name} has no parameter REPORT_TO, so nothing is tracked.")
     if (choices := notebook.choices.get("REPORT_TO")) and report_to not in choices:
         raise BgkitError(
@@ -293,9 +279,24 @@ def check_tracker(notebook: Notebook, report_to: str) -> None:
         )
 
 
+def early(notebook: Notebook, runs: Sequence[Mapping[str, object]]) -> str:
+    """A sentence about what the parameters cell makes of defaults that runs replace; else ""."""
+    own, names = notebook.parameters, notebook.parameters.readers
+    given = [
+        name
+        for name in names
+        if name in SET_BY_SWEEP or any(run.get(name) != own.defaults.get(name) for run in runs)
+    ]
+    return own.early(given, notebook.path.name)
+
+
 def trains(notebook: Notebook) -> bool:
-    """Whether a notebook trains: it then has the parameters REWARD, GUARD and UTILITY."""
-    return {"REWARD", "GUARD", "UTILITY"} <= set(notebook.parameters)
+    """Whether a notebook trains: it then has the parameters REWARD, GUARD and UTILITY.
+
+    One of which a default is not known before it runs is not said to: its config is not known.
+    """
+    known = notebook.parameters
+    return {"REWARD", "GUARD", "UTILITY"} <= set(known.takes) == set(known.defaults)
 
 
 def config_of(notebook: Notebook, parameters: Mapping[str, object]):
@@ -313,9 +314,13 @@ def config_of(notebook: Notebook, parameters: Mapping[str, object]):
 
 
 def hash_of(notebook: Notebook, parameters: Mapping[str, object]) -> str:
-    """12 hex digits that identify a run: its notebook's code and all that determines it."""
+    """12 hex digits that identify a run: its notebook's code and all that determines it.
+
+    That is its parameters and, where these are not all that their cell does, the cell's code.
+    """
     kept = {name: value for name, value in parameters.items() if name not in SET_BY_SWEEP}
-    return _digest([notebook.path.name, notebook.code, kept])
+    cell = [notebook.parameters.source] if notebook.parameters.source else []
+    return _digest([notebook.path.name, notebook.code, kept, *cell])
 
 
 def _digest(value: object) -> str:
@@ -329,14 +334,14 @@ def varied(runs: Sequence[Mapping[str, object]]) -> list[str]:
     >>> varied([{"A": 1, "B": 2}, {"A": 1, "B": 3}])
     ['B']
     """
-    names = [name for name in (runs[0] if runs else ()) if name not in SET_BY_SWEEP]
-    return [n for n in names if len(runs) == 1 or any(run.get(n) != runs[0][n] for run in runs)]
+    names = dict.fromkeys(n for run in runs for n in run if n not in SET_BY_SWEEP)
+    return [n for n in names if len(runs) == 1 or any(run.get(n) != runs[0].get(n) for run in runs)]
 
 
-def describe(parameters: Mapping[str, object]) -> str:
-    """Parameters in one line.
+def describe(parameters: Mapping[str, object], names: Iterable[str]) -> str:
+    """Some of a run's parameters in one line.
 
-    >>> describe({"REWARD": "boundary", "SEED": 0})
-    'REWARD=boundary SEED=0'
+    >>> describe({"REWARD": "boundary", "SEED": 0}, ["SEED", "REWARD"])
+    'SEED=0 REWARD=boundary'
     """
-    return " ".join(f"{name}={value}" for name, value in parameters.items())
+    return " ".join(f"{name}={parameters[name]}" for name in names if name in parameters)

@@ -33,6 +33,8 @@ from bgkit.errors import BgkitError
 
 _LOGGER = logging.getLogger(__name__)
 _LOGGER.addHandler(logging.NullHandler())  # what it would say is in the errors raised
+# it takes no annotation with "|" and no tuple for a parameter; bgkit.parameters knows better
+logging.getLogger("papermill").addHandler(logging.NullHandler())
 STARTS = 3  # how often a kernel is started before it is given up
 PAUSE = 1.0  # seconds between two starts
 LOOK = 1.0  # seconds between two looks for a reply

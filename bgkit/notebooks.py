@@ -8,7 +8,6 @@ with the parameters checked against the notebook's own parameters cell before an
 
 from __future__ import annotations
 
-import ast
 import os
 import warnings
 from pathlib import Path
@@ -16,7 +15,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from bgkit import parameters as cells
 from bgkit.errors import BgkitError
+from bgkit.parameters import Parameters
 
 # imported where they are used: start() is the first thing in every notebook, and needs neither
 if TYPE_CHECKING:
@@ -66,55 +67,48 @@ def read_notebook(notebook: str | Path) -> nbformat.NotebookNode:
         raise BgkitError(f"{path} is not a readable notebook: {error}") from error
 
 
-def is_parameters(cell: nbformat.NotebookNode) -> bool:
-    """Whether a cell is the parameters cell."""
-    return cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", [])
+def parameters_cell(book: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
+    """The cell of a notebook that is tagged ``parameters``; raises BgkitError if it is not one."""
+    found = [cell for cell in book.cells if "parameters" in cell.metadata.get("tags", [])]
+    if not found or found[0].cell_type != "code":
+        raise BgkitError(f"The notebook {name} has no cell tagged 'parameters'; tag one.")
+    if len(found) > 1:
+        raise BgkitError(
+            f"The notebook {name} has {len(found)} cells tagged 'parameters', of which papermill "
+            "sets the first and the others undo it; tag one."
+        )
+    return found[0]
 
 
-def parameters_source(notebook: str | Path) -> str:
-    """Source of a notebook's parameters cell; raises BgkitError as :func:`parameters_of`."""
-    for cell in read_notebook(notebook).cells:
-        if is_parameters(cell):
-            return cell.source
-    raise BgkitError(f"The notebook {notebook} has no cell tagged 'parameters'; tag one.")
+def read_parameters(notebook: str | Path) -> Parameters:
+    """What can be set in a notebook; raises BgkitError as :func:`parameters_of`."""
+    path = Path(notebook)
+    return cells.read(parameters_cell(read_notebook(path), str(path)).source, path.name)
 
 
 def parameters_of(notebook: str | Path) -> dict[str, object]:
-    """Names and default values of a notebook's parameters cell, in their order.
+    """Names and default values of a notebook's parameters, in their order.
 
-    Raises BgkitError if there is no notebook, or none of its cells is tagged ``parameters``.
+    A default that only a run would tell (or that papermill can not write) is ``...``. Raises
+    BgkitError if there is no notebook, if none or several of its cells are tagged ``parameters``,
+    and if that cell is no Python.
     """
-    return {
-        target.id: ast.literal_eval(statement.value)
-        for statement in ast.parse(parameters_source(notebook)).body
-        if isinstance(statement, ast.Assign)
-        for target in statement.targets
-    }
+    found = read_parameters(notebook)
+    return {name: found.defaults.get(name, ...) for name in found.takes}
 
 
 def check_parameters(
-    notebook: str | Path,
-    parameters: dict[str, object],
-    known: dict[str, object] | None = None,
-) -> None:
+    notebook: str | Path, given: dict[str, object], known: Parameters | None = None
+) -> str:
     """Raise BgkitError for a name that the notebook does not have, or a value of another type.
 
-    ``known`` are the notebook's parameters (see :func:`parameters_of`) where they were read before.
+    ``known`` are the notebook's parameters (see :func:`read_parameters`) where they were read
+    before. Returns a sentence if the parameters cell uses defaults of what is given, else "".
     """
-    known = parameters_of(notebook) if known is None else known
-    for name, value in parameters.items():
-        if name not in known:
-            raise BgkitError(
-                f"{Path(notebook).name} has no parameter {name!r}; it has {', '.join(known)}."
-            )
-        wanted = type(known[name])
-        if wanted is float and type(value) is int:
-            continue
-        if type(value) is not wanted:
-            raise BgkitError(
-                f"{Path(notebook).name} takes {name} as {wanted.__name__}, such as "
-                f"{known[name]!r}, not {value!r}."
-            )
+    known = read_parameters(notebook) if known is None else known
+    for name, value in given.items():
+        known.check(name, value, Path(notebook).name)
+    return known.early(given, Path(notebook).name)
 
 
 def run_notebook(
@@ -122,14 +116,17 @@ def run_notebook(
 ) -> Path:
     """Execute a notebook with other parameters into ``output`` and return its path.
 
-    The kernel works in the current folder. Raises BgkitError for a wrong parameter before anything
-    starts, and for a cell that fails (``output`` then holds what was done, with the error).
+    The kernel works in the current folder. Warns where the parameters cell uses defaults of what is
+    given. Raises BgkitError for a wrong parameter before anything starts, and for a cell that fails
+    (``output`` then holds what was done, with the error).
     """
     import papermill
 
     from bgkit.kernels import KernelManager
 
-    check_parameters(notebook, parameters or {})
+    read_notebook(notebook)
+    if parameters and (early := check_parameters(notebook, parameters)):
+        warnings.warn(early, stacklevel=2)
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(

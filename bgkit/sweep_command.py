@@ -93,7 +93,7 @@ def _print_plan(plan) -> None:
 
     print(sweeps.summary(plan))
     for job in plan.jobs[:SHOWN_RUNS]:
-        what = grids.describe({name: job.parameters[name] for name in plan.varied})
+        what = grids.describe(job.parameters, plan.varied)
         print(f"  {job.hash} {plan.records[job.hash]['state']}: {what}")
     if len(plan.jobs) > SHOWN_RUNS:
         print(f"  ... and {len(plan.jobs) - SHOWN_RUNS} more")

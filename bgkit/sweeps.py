@@ -125,7 +125,8 @@ def plan(
         kept = old.get("state") == "complete" or (old.get("state") == "failed" and not retry_failed)
         records[hash_] = old if kept else sweep_index.waiting(hash_, parameters)
     planned = Sweep(opened, folder, jobs, {**records, **known}, workers, threads)
-    planned.warning = sweep_index.other_versions(before, ours)
+    warnings = sweep_index.other_versions(before, ours), grids.early(opened, found)
+    planned.warning = "\n".join(filter(None, warnings))
     planned.estimate = _estimate(planned)
     return planned
 
@@ -168,7 +169,8 @@ def _estimate(planned: Sweep) -> float | None:
 def summary(planned: Sweep) -> str:
     """What is to be done: number of runs, where, how many at once, how long.
 
-    A third line tells of runs that were begun with other versions, or other code of the kit.
+    More lines tell of runs that were begun with other versions, or other code of the kit, and of
+    what the parameters cell computes from defaults that the sweep replaces.
     """
     states = [record["state"] for record in planned.planned()]
     to_do = states.count("waiting")
@@ -318,7 +320,7 @@ def _record(future: Future, job: Job) -> dict:
 
 def _line(planned: Sweep, job: Job, total: int) -> str:
     record = planned.records[job.hash]
-    what = grids.describe({name: job.parameters[name] for name in planned.varied})
+    what = grids.describe(job.parameters, planned.varied)
     parts = [f"[{planned.done}/{total}] {record['state']}: {what}"]
     parts += [f"{record['seconds']:.1f} s"] if "seconds" in record else []
     parts += [shortened(record["error"], 200)] if record.get("error") else []

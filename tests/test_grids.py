@@ -11,7 +11,7 @@ from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bgkit import grids
+from bgkit import grids, parameters
 from bgkit.errors import BgkitError
 
 POLICY = ROOT / "notebooks" / "03_train_policy.ipynb"
@@ -36,7 +36,7 @@ def test_texts_become_values_of_the_parameters_types(book) -> None:
 @given(st.lists(st.integers(), min_size=1, max_size=5), st.integers(0, 4), st.integers(0, 4))
 @settings(max_examples=30, deadline=None)
 def test_whole_numbers_and_ranges_come_back(numbers, start, length) -> None:
-    book = grids.Notebook(Path("n.ipynb"), {"N": 0}, {}, "")
+    book = grids.Notebook(Path("n.ipynb"), parameters.read("N = 0", "n.ipynb"), {}, "")
     text = ",".join(map(str, [*numbers, f"{start}:{start + length}"]))
     wanted = [*numbers, *range(start, start + length)]
     assert grids.parse_settings(book, [f"n={text}"]) == {"N": wanted}
@@ -55,10 +55,11 @@ def test_grids_are_joined_and_what_both_hold_is_refused(book) -> None:
 
 
 def test_the_hash_is_of_what_determines_a_run(book) -> None:
-    one = grids.hash_of(book, book.parameters)
-    assert grids.hash_of(book, {**book.parameters, "FOLDER": "x", "REPORT_TO": "trackio"}) == one
-    assert grids.hash_of(book, dict(reversed(book.parameters.items()))) == one
-    assert grids.hash_of(book, {**book.parameters, "SEED": 1}) != one
+    own = book.parameters.defaults
+    one = grids.hash_of(book, own)
+    assert grids.hash_of(book, {**own, "FOLDER": "x", "REPORT_TO": "trackio"}) == one
+    assert grids.hash_of(book, dict(reversed(own.items()))) == one
+    assert grids.hash_of(book, {**own, "SEED": 1}) != one
 
 
 def test_the_code_counts_and_text_and_defaults_do_not(tmp_path: Path) -> None:
