@@ -117,7 +117,7 @@ def random_encoder(place: torch.device) -> EncoderScorer:
     model = tf.AutoModelForSequenceClassification.from_config(
         config, dtype=devices.pick_dtype(place)
     )
-    return EncoderScorer(model.to(place).eval(), tokenizer, Encoder(1, 0, "raw"), "encoder")
+    return EncoderScorer(model.to(place).eval(), tokenizer, Encoder(1, (0,), "raw"), "encoder")
 
 
 # --- The other ways ------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ would round a logit of 20 to steps of 0.125.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 
 import numpy as np
@@ -46,6 +47,11 @@ class DecoderScorer:
     def __init__(self, model, tokenizer, protocol: Verdict | DecoderReward, name: str) -> None:
         self.model, self.tokenizer, self.protocol, self.name = model, tokenizer, protocol, name
         self.truncated = 0
+        if "position_ids" not in inspect.signature(model.base_model.forward).parameters:
+            raise BgkitError(
+                f"{name} is of the kind {model.config.model_type}, which takes no positions and "
+                "can not be read with a chat template here; name a model of another kind."
+            )
         positions = getattr(model.config.get_text_config(), "max_position_embeddings", 1 << 30)
         self.max_length = min(protocol.max_length, positions, tokenizer.model_max_length)
         added = [token for token in tokenizer.get_added_vocab() if len(token) > 1]

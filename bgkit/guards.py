@@ -3,15 +3,17 @@
 A guard is anything with ``score(prompts, responses) -> (n,) float32 in [0, 1]``. Names stand for
 the testbed's guards (default, weak, overconfident, other), or for published ones
 (:data:`bgkit.protocols.GUARDS`), by hub name or as ``protocol=folder``. Any other folder or hub
-name is taken for a two-label sequence classifier that reads ``tokenizer(prompt, response)`` and
-whose second label means *unsafe*.
+name is taken for a sequence classifier that reads ``tokenizer(prompt, response)``; which label
+means *unsafe* is read from its config's words or, as in ``unsafe:toxic=folder``, named.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -22,14 +24,14 @@ from transformers import (
 )
 
 from bgkit import devices, protocols
-from bgkit.adapters import CalibratedGuard
-from bgkit.encoders import EncoderScorer
+from bgkit.adapters import CalibratedGuard, name_of
+from bgkit.encoders import EncoderScorer, labels_of
 from bgkit.errors import BgkitError
 from bgkit.generative import RewardDecoder, VerdictGuard
 from bgkit.hub import resolve
 from bgkit.loading import LOADING_ERRORS, load_model
 from bgkit.runs import TrainConfig
-from bgkit.scoring import Scorer
+from bgkit.scoring import Scorer, check_probabilities
 from bgkit.testbed import store
 
 #: Pairs whose truth is plain to see in the testbed's world: prompt, response, harmful.
@@ -65,6 +67,7 @@ EVERYDAY = (
 
 
 LEAST_MASS = 0.5  # of the verdict words in the whole vocabulary, in the self-test
+CLEAR_GAP = 0.1  # of two t, for a guard that tells the two responses apart
 
 
 def load_guard(
@@ -81,21 +84,23 @@ def load_guard(
     ``strict`` counts a guard's grey verdicts (such as Controversial) as unsafe; ``bits`` 8 or 4
     quantises it; ``check`` runs :func:`self_test`, which embedded models skip.
     Raises BgkitError for an unknown name, a damaged file, a model of another kind or without
-    trained weights for its head, and a failed self-test.
+    trained weights for its head, labels of which none can be told to be the unsafe one, and a
+    failed self-test.
     """
     protocol, place = protocols.find(protocols.GUARDS, name)
     guard = load_scorer(
         "guard",
         name,
         place,
-        protocol or protocols.Encoder(labels=2),
+        protocol or protocols.Encoder(),
         device=device,
         precision=precision,
         bits=bits,
         strict=strict,
     )
-    if check and not is_embedded("guard", place):
-        guard.checked = announce(self_test(guard))
+    if not is_embedded("guard", place):
+        found = announce(self_test(guard) if check else described(guard), check)
+        guard.checked = found if check else found | {"tested": False}
     return guard
 
 
@@ -129,38 +134,51 @@ def load_scorer(
     where = devices.pick_device(device)
     options = {"device": where, "dtype": devices.pick_dtype(where, precision), "bits": bits}
     folder, title = resolve(group, place), f"{group} {name}"
-    _check_kind(folder, title, protocol)
+    _check_kind(group, folder, title, protocol)
     if isinstance(protocol, protocols.Verdict):
         loaded = load_model(AutoModelForCausalLM, folder, title, **options)
         _require_template(loaded[1], title, protocol)
         return VerdictGuard(*loaded, protocol, title, strict)
     model, tokenizer = load_model(AutoModelForSequenceClassification, folder, title, **options)
-    labels = getattr(protocol, "labels", 1)
-    if model.config.num_labels != labels:
-        raise BgkitError(
-            f"{title} in {folder} has {model.config.num_labels} labels, but {labels} are needed; "
-            "it is another kind of model."
-        )
     if isinstance(protocol, protocols.DecoderReward):
+        if model.config.num_labels != 1 or not hasattr(model, "score"):
+            raise BgkitError(
+                f"{title} is of the kind {model.config.model_type} with {model.config.num_labels} "
+                "labels, but its protocol is for decoders with one score; it is another kind."
+            )
         _require_template(tokenizer, title, protocol)
         return RewardDecoder(model, tokenizer, protocol, title)
     return EncoderScorer(model, tokenizer, protocol, title)
 
 
-def _check_kind(folder: object, title: str, protocol: object) -> None:
-    """Raise BgkitError for a generative model without a protocol that says how to ask it."""
+def _check_kind(group: str, folder: Path, title: str, protocol: object) -> None:
+    """Raise BgkitError for what is no model of the protocol's kind, as far as its files tell."""
+    if (adapter := folder / "adapter_config.json").is_file():
+        text = adapter.read_text(encoding="utf-8", errors="replace")
+        base = re.search(r'"base_model_name_or_path":\s*"([^"]+)"', text)
+        raise BgkitError(
+            f"{title} is an adapter of {base[1] if base else 'another model'}, not a whole model; "
+            "merge it into that one (peft's merge_and_unload), save the result with its "
+            "tokenizer, and name that folder."
+        )
     try:
         config = AutoConfig.from_pretrained(folder)
     except LOADING_ERRORS as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise BgkitError(f"Could not load {title} from {folder}: {reason}") from error
     generates = any("ForCausalLM" in kind for kind in config.architectures or [])
-    if generates and not isinstance(protocol, protocols.Verdict):
+    if not generates or isinstance(protocol, protocols.Verdict):
+        return
+    if group == "utility":
         raise BgkitError(
-            f"{title} is a generative model, and how it is asked is not known; name a protocol in "
-            f"front of it, as in {difflib.get_close_matches(title, protocols.GUARDS, 1, 0)[0]}="
-            f"{folder} (known: {', '.join(protocols.GUARDS)})."
+            f"{title} is a generative model without a reward head; name a sequence classifier "
+            "with one label."
         )
+    near = difflib.get_close_matches(title, protocols.GUARDS, 1, 0)[0]
+    raise BgkitError(
+        f"{title} is a generative model, and how it is asked is not known; name a protocol in "
+        f"front of it, as in {near}={folder} (known: {', '.join(protocols.GUARDS)})."
+    )
 
 
 def _require_template(tokenizer: object, title: str, protocol: object) -> None:
@@ -179,30 +197,60 @@ def is_embedded(group: str, name: str) -> bool:
 def self_test(guard: Scorer, pairs: Sequence[tuple[str, str, bool]] = EVERYDAY) -> dict:
     """What only the real weights can show, on known examples; returns what it found.
 
-    A harmful response must get a higher t than a harmless one. For a generative guard, moreover:
-    the template keeps prompt and response, no beginning mark stands twice, and the verdict words
-    hold at least half of the probability at the verdict position. Raises BgkitError otherwise.
+    The harmful response of the last pair must get a higher t than the harmless one of the first,
+    and not both the same whatever the prompt. For a generative guard, moreover: the template
+    keeps prompt and response, no beginning mark stands twice, and the verdict words hold at least
+    half of the probability at the verdict position. Raises BgkitError otherwise.
     """
-    table = try_guard(guard, (pairs[0], pairs[-1]))
-    harmless, harmful = table["t"].tolist()
-    name = getattr(guard, "name", type(guard).__name__)
-    found = {"name": name, "harmless": round(harmless, 4), "harmful": round(harmful, 4)}
+    (p, r, _), (q, s, _) = pairs[0], pairs[-1]
+    crossed = [(p, r, False), (q, s, True), (p, s, True), (q, r, False)]
+    harmless, harmful, *other = try_guard(guard, crossed)["t"].tolist()
+    found = described(guard)
+    found |= {"harmless": round(harmless, 4), "harmful": round(harmful, 4)}
     faults = []
-    if not harmful > harmless:
-        faults.append(f"it gives a harmful response t = {harmful:.3g}, a harmless {harmless:.3g}")
+    if np.allclose([harmless, harmful], other, rtol=0, atol=1e-6):
+        faults.append(f"its t ({harmful:.3g}) does not depend on the response")
+    elif not harmful > harmless:
+        faults.append(
+            f"it gives a harmful response t = {harmful:.3g}, a harmless {harmless:.3g}"
+            + _why_reversed(guard, harmless - harmful)
+        )
     if isinstance(guard, VerdictGuard):
-        mass = min(guard.verdict_mass(p, r) for p, r, _ in (pairs[0], pairs[-1]))
+        mass = min(guard.verdict_mass(p, r), guard.verdict_mass(q, s))
         found["verdict_mass"] = round(mass, 4)
         if mass < LEAST_MASS:
             faults.append(f"its verdict words hold only {mass:.2g} of the probability")
     if hasattr(guard, "rows"):
-        faults += _template_faults(guard, *pairs[0][:2])
+        faults += _template_faults(guard, p, r)
     if faults:
         raise BgkitError(
-            f"{name} failed its self-test: {'; '.join(faults)}. Check its protocol and tokenizer "
-            "(check=False, on the command line --no-self-test, loads it all the same)."
+            f"{found['name']} failed its self-test: {'; '.join(faults)}. Check its protocol and "
+            "tokenizer (check=False, on the command line --no-self-test, loads it all the same)."
         )
     return found
+
+
+def _why_reversed(guard: Scorer, gap: float) -> str:
+    """What may be the matter with a guard whose t of a harmful response is not above the other's.
+
+    ``gap`` is by how much it is below.
+    """
+    if gap < CLEAR_GAP:
+        return ", nearly the same, as a head does that is untrained or was made for other texts"
+    if not isinstance(guard, EncoderScorer):
+        return ", as if its verdicts were swapped"
+    labels, place = labels_of(guard.model.config), guard.name.split(" ", 1)[-1].split("=")[-1]
+    other = next((label for label in labels if label != guard.label), "LABEL")
+    return (
+        f", as if its labels were swapped: {guard.label!r} is read as unsafe; if it is another "
+        f"one, name it, as in unsafe:{other}={place}"
+    )
+
+
+def described(guard: Scorer) -> dict:
+    """A guard's name and, of a classifier, the label that is read as unsafe."""
+    found = {"name": name_of(guard)}
+    return found | ({"unsafe_label": guard.label} if hasattr(guard, "label") else {})
 
 
 def _template_faults(scorer: VerdictGuard | RewardDecoder, prompt: str, response: str) -> list[str]:
@@ -215,10 +263,11 @@ def _template_faults(scorer: VerdictGuard | RewardDecoder, prompt: str, response
     return faults
 
 
-def announce(found: dict) -> dict:
-    """Print a self-test's outcome in one line, to the error stream; returns it."""
+def announce(found: dict, tested: bool = True) -> dict:
+    """Print a self-test's outcome, or what was not tested, to the error stream; returns it."""
     values = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in found.items())
-    print(f"self-test passed: {values}", file=sys.stderr, flush=True)
+    what = "self-test passed" if tested else "not self-tested"
+    print(f"{what}: {values}", file=sys.stderr, flush=True)
     return found
 
 
@@ -231,4 +280,4 @@ def try_guard(guard: Scorer, pairs: Sequence[tuple[str, str, bool]] = OBVIOUS) -
     """
     table = pd.DataFrame(pairs, columns=["prompt", "response", "harmful"])
     t = guard.score(table["prompt"].tolist(), table["response"].tolist())
-    return table.assign(t=np.asarray(t, float))
+    return table.assign(t=check_probabilities(t, name_of(guard)).astype(float))

@@ -33,6 +33,7 @@ def load_model(
     BgkitError if the folder can not be loaded, weights are missing, or bitsandbytes is.
     """
     options = _quantisation(bits, dtype, device, name)
+    _require_safetensors(Path(folder), name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **tokenizer_options)
         model, loading = auto_class.from_pretrained(
@@ -48,6 +49,19 @@ def load_model(
         raise BgkitError(f"Could not load {name} from {folder}: {reason}") from error
     require_trained(loading["missing_keys"], name)
     return (model if options else model.to(device)).eval(), tokenizer
+
+
+def _require_safetensors(folder: Path, name: str) -> None:
+    if any(folder.glob("*.safetensors")):
+        return
+    kinds = (".bin", ".onnx", ".gguf", ".pt", ".pth", ".ckpt", ".h5", ".msgpack")
+    files = sorted({*folder.glob("*"), *folder.glob("*/*")})
+    other = next((file.name for file in files if file.suffix.lower() in kinds), "")
+    raise BgkitError(
+        f"Could not load {name} from {folder}: it holds no weights in the safetensors format"
+        + (f", and {other} is of a kind that is not loaded" if other else "")
+        + "; save the model anew with transformers' save_pretrained, or name another one."
+    )
 
 
 def _quantisation(bits: int, dtype: torch.dtype, device: torch.device, name: str) -> dict:

@@ -74,14 +74,17 @@ class Verdict:
 class Encoder:
     """A sequence classifier read from its logits.
 
-    ``pair`` passes ``tokenizer(prompt, response)``, else the response alone; ``index`` is the
-    label read, by softmax over all, by sigmoid of its own logit, or raw (reward models).
+    ``pair`` passes ``tokenizer(prompt, response)``, else the response alone. ``index`` are the
+    places of the labels read: by softmax over all, by sigmoid of their own logits, or raw (reward
+    models). ``labels`` 0 takes any number of them and finds the place by their words or, with
+    ``unsafe``, by name (:func:`bgkit.encoders.with_labels`).
     """
 
-    labels: int
-    index: int = 1
+    labels: int = 0
+    index: tuple[int, ...] = (1,)
     read: str = "softmax"
     pair: bool = True
+    unsafe: str = ""
     max_length: int = 512
 
 
@@ -187,7 +190,7 @@ GUARDS: dict[str, tuple[Verdict | Encoder, tuple[str, ...]]] = {
         ("s-nlp/roberta_toxicity_classifier",),
     ),
     "toxic-bert": (
-        Encoder(labels=6, index=0, read="sigmoid", pair=False),
+        Encoder(labels=6, index=(0,), read="sigmoid", pair=False),
         ("unitary/toxic-bert",),
     ),
 }
@@ -207,7 +210,7 @@ UTILITIES: dict[str, tuple[DecoderReward | Encoder, tuple[str, ...]]] = {
         ),
     ),
     "openassistant": (
-        Encoder(labels=1, index=0, read="raw"),
+        Encoder(labels=1, index=(0,), read="raw"),
         ("OpenAssistant/reward-model-deberta-v3-large-v2",),
     ),
 }
@@ -217,8 +220,10 @@ def find(table: Mapping[str, tuple], name: str) -> tuple[object | None, str]:
     """The protocol of a model and where the model is.
 
     ``name`` is a hub name that the table lists (a revision may stand behind it), or
-    ``protocol=place`` with a local folder or another hub name. Returns (None, name) for a name
-    without a protocol. Raises BgkitError for an unknown protocol.
+    ``protocol=place`` with a local folder or another hub name; for guards, moreover,
+    ``unsafe:LABEL=place`` for a classifier whose label of that name (or labels, parted by commas)
+    means unsafe. Returns (None, name) for a name without a protocol. Raises BgkitError for an
+    unknown protocol.
 
     >>> find(GUARDS, "Qwen/Qwen3Guard-Gen-4B")[0].prefill
     'Safety:'
@@ -226,9 +231,13 @@ def find(table: Mapping[str, tuple], name: str) -> tuple[object | None, str]:
     '/models/guard'
     >>> find(GUARDS, "default")
     (None, 'default')
+    >>> find(GUARDS, "unsafe:toxic=/models/mine")[0].unsafe
+    'toxic'
     """
     if "=" in name:
         protocol, place = name.split("=", 1)
+        if table is GUARDS and protocol.startswith("unsafe:"):
+            return Encoder(unsafe=protocol.removeprefix("unsafe:")), place
         if protocol not in table:
             near = difflib.get_close_matches(protocol, table, n=3, cutoff=0.3)
             raise BgkitError(

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from bgkit import guards, protocols
+from bgkit.adapters import name_of
 from bgkit.errors import BgkitError
 from bgkit.runs import TrainConfig
 from bgkit.scoring import Scorer
@@ -47,7 +48,7 @@ def load_utility(
         "utility",
         name,
         place,
-        protocol or protocols.Encoder(labels=1, index=0, read="raw"),
+        protocol or protocols.Encoder(labels=1, index=(0,), read="raw"),
         device=device,
         precision=precision,
         bits=bits,
@@ -70,13 +71,20 @@ def self_test(utility: Scorer, pairs: tuple[tuple[str, str, bool], ...] = EVERYD
     Raises BgkitError if it does not, or gives no finite number.
     """
     table = pd.DataFrame(pairs, columns=["prompt", "response", "good"])
-    u = np.asarray(utility.score(table["prompt"].tolist(), table["response"].tolist()), float)
+    name = name_of(utility)
+    u = utility.score(table["prompt"].tolist(), table["response"].tolist())
+    u = np.asarray(u, float)
     good, bad = float(u[table["good"]].min()), float(u[~table["good"]].max())
-    name = getattr(utility, "name", type(utility).__name__)
     if not np.isfinite(u).all() or good <= bad:
         raise BgkitError(
             f"{name} failed its self-test: it gives a good answer {good:.3g} and a broken one "
-            f"{bad:.3g}. Check its protocol and its head (check=False, on the command line "
-            "--no-self-test, loads it all the same)."
+            f"{bad:.3g}{_why(good, bad)}. Check its protocol and its head (check=False, on the "
+            "command line --no-self-test, loads it all the same)."
         )
     return {"name": name, "good": round(good, 4), "broken": round(bad, 4)}
+
+
+def _why(good: float, bad: float) -> str:
+    if abs(good - bad) < 1e-6:
+        return ", so that its scores do not depend on the response"
+    return ", as if lower were better (higher must be)" if good < bad else ""

@@ -91,18 +91,25 @@ def save_policy(folder: Path) -> str:
     return _save(folder, model, tokenizer)
 
 
-def save_classifier(folder: Path, labels: int) -> str:
-    """A DeBERTa that reads "[CLS] prompt [SEP] response [SEP]", of random weights."""
+def save_classifier(folder: Path, labels: int, config=None, scale=0.0, **changes) -> str:
+    """A DeBERTa that reads "[CLS] prompt [SEP] response [SEP]", of random weights.
+
+    Or a model of ``config``, whose weights are random by ``scale`` more; ``changes`` are the
+    tokenizer's.
+    """
     core = _bytes(["[PAD]", "[CLS]", "[SEP]", "[UNK]"])
     core.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[("[CLS]", 1), ("[SEP]", 2)],
     )
-    names = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    names = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", **changes}
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="[UNK]", **names)
     torch.manual_seed(labels)
-    model = AutoModelForSequenceClassification.from_config(encoder("deberta", labels))
+    config = config or encoder("deberta", labels)
+    model = AutoModelForSequenceClassification.from_config(config)
+    for weight in model.parameters():
+        weight.data += scale * torch.randn_like(weight)
     return _save(folder, model, tokenizer)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 
 from bgkit import adapters
 from bgkit.adapters import CalibratedGuard, CallableGuard, EnsembleGuard, as_guard
@@ -42,6 +44,123 @@ def test_a_fitted_classifier_with_predict_proba() -> None:
             return np.c_[1 - bad, bad]
 
     assert as_guard(Pipeline()).score(PROMPTS, RESPONSES).tolist() == [0.0, 0.25, 0.5]
+
+
+class Fitted:
+    """What as_guard sees of a fitted scikit-learn classifier; its last class is never likely."""
+
+    def __init__(self, classes) -> None:
+        self.classes_ = classes if isinstance(classes, list) else np.array(classes)
+
+    def fit(self, texts, labels):
+        raise AssertionError
+
+    def score(self, texts, labels):
+        raise AssertionError
+
+    def predict_proba(self, texts):
+        bad = np.array([text.count("bad") / 4 for text in texts])
+        return np.c_[1 - bad, bad, 0 * bad][:, : len(self.classes_)]
+
+
+@pytest.mark.parametrize(
+    ("classes", "unsafe", "label", "column"),
+    [
+        (("abusive", "fine"), None, "abusive", 0),
+        (("hate", "nothate"), None, "hate", 0),
+        ((False, True), None, "True", 1),
+        ((-1, 1), None, "1", 1),
+        (("0", "1"), None, "1", 1),
+        (("off", "on"), "Off", "off", 0),
+        ((3, 4, 5), 4, "4", 1),
+    ],
+)
+def test_the_classes_of_a_classifier_tell_the_unsafe_one(classes, unsafe, label, column) -> None:
+    guard = as_guard(Fitted(classes), "g", unsafe)
+    expected = [[1.0, 0.75, 0.5], [0.0, 0.25, 0.5]][column]
+    assert guard.score(PROMPTS, RESPONSES).tolist() == expected
+    assert guard.checked == {"name": "g", "unsafe_label": label}
+
+
+def test_several_classes_are_summed() -> None:
+    guard = as_guard(Fitted(("a", "b", "c")), unsafe=["a", "c"])
+    assert guard.score(PROMPTS, RESPONSES).tolist() == [1.0, 0.75, 0.5]
+
+
+def without(*names: str) -> object:
+    methods = {name: lambda *_: None for name in ("fit", "predict", "decision_function", "score")}
+    return SimpleNamespace(**{n: method for n, method in methods.items() if n not in names})
+
+
+@pytest.mark.parametrize(
+    ("thing", "message"),
+    [
+        (Fitted(("grey", "safe", "unsafe")), r"labels grey, safe, unsafe .*unsafe='unsafe'"),
+        (Fitted(("left", "right")), r"left, right .*as_guard\(model, unsafe='right'\)"),
+        (Fitted((1, 2)), "labels 1, 2 means unsafe can not be told"),
+        (Fitted([np.array([0, 1]), np.array([0, 1])]), "has several outputs"),
+        (without(), r"no probabilities \(predict_proba\)"),
+        (SimpleNamespace(fit=print, predict_proba=print), "fit it first"),
+        (SimpleNamespace(save_pretrained=print, score=print), "can not be told; save model and"),
+        (lambda texts: texts, r"a function of \(prompts, responses\)"),
+    ],
+)
+def test_a_model_that_can_not_be_read_is_refused(thing, message) -> None:
+    with pytest.raises(BgkitError, match=message):
+        as_guard(thing)
+
+
+def one(label: str, score: float) -> dict:
+    return {"label": label, "score": score}
+
+
+T = torch.tensor([0.0, 0.25, 0.5])
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        T.bfloat16(),
+        T.clone().requires_grad_()[:, None],
+        list(T.half()),
+        [[0.0], [0.25], [0.5]],
+        pd.Series([0.0, 0.25, 0.5], index=[7, 8, 9]),
+        iter([0, 0.25, np.float16(0.5)]),
+        [one("clean", 1.0), one("clean", 0.75), one("toxic", 0.5)],
+        [[one("toxic", p), one("neutral", 1 - p)] for p in T.tolist()],
+    ],
+    ids=str,
+)
+def test_what_a_function_may_return(output) -> None:
+    assert as_guard(lambda p, r: output).score(PROMPTS, RESPONSES).tolist() == [0.0, 0.25, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        (None, "a NoneType for 3 responses"),
+        (T[:2], r"shape \(2,\) for 3"),
+        (torch.zeros(3, 2), r"shape \(3, 2\) for 3"),
+        (0.5, r"shape \(\) for 3"),
+        ([0.1, None, 0.2], "with None in it"),
+        (["0.1", "0.2", "0.3"], "with '0.1' in it"),
+        ({"scores": [0.1, 0.2, 0.3]}, "a dict for 3"),
+        ([[0.1], [0.1, 0.2], [0.3]], "a list for 3"),
+        (T * 8, "returned 2.0 for response 1"),
+        ([one("POSITIVE", 0.9)] * 3, "top_k=None"),
+        ([one("safe", 0.4)] * 3, "top_k=None"),  # there must be a third label
+        ([[one("a", 0.5), one("b", 0.3), one("c", 0.2)]] * 3, r"a, b, c .*unsafe='c'"),
+    ],
+    ids=str,
+)
+def test_what_a_function_must_not_return(output, message) -> None:
+    with pytest.raises(BgkitError, match=message):
+        as_guard(lambda p, r: output).score(PROMPTS, RESPONSES)
+
+
+def test_one_number_for_one_response_and_none_for_none() -> None:
+    guard = as_guard(lambda p, r: torch.tensor(0.5))
+    assert guard.score(["a"], ["b"]).tolist() == [0.5] and guard.score([], []).shape == (0,)
 
 
 def test_an_any_guardrail_object_with_and_without_a_score() -> None:

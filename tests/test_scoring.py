@@ -101,7 +101,7 @@ def test_unknown_names_list_the_choices() -> None:
 
 def test_a_model_of_another_kind_is_refused(tmp_path) -> None:
     folder = guards.resolve("utility", "mild")
-    with pytest.raises(BgkitError, match="has 1 labels, but 2 are needed"):
+    with pytest.raises(BgkitError, match="has 1 labels whose outputs are not known to be"):
         guards.load_guard(str(folder), device="cpu")
     with pytest.raises(BgkitError, match="Could not load guard"):
         guards.load_guard(str(tmp_path), device="cpu")
@@ -110,7 +110,7 @@ def test_a_model_of_another_kind_is_refused(tmp_path) -> None:
 def test_probability_is_the_softmax_of_the_second_label() -> None:
     logits = torch.randn(7, 2)
     expected = torch.softmax(logits, -1)[:, 1]
-    torch.testing.assert_close(probability(logits, 1), expected)
+    torch.testing.assert_close(probability(logits, (1,)), expected)
 
 
 class Fixed:
