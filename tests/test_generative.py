@@ -126,7 +126,7 @@ def test_a_reward_model_that_prefers_a_broken_answer_fails() -> None:
         def score(self, prompts, responses):
             return np.array([-len(r) for r in responses], np.float32)
 
-    with pytest.raises(BgkitError, match="backwards failed its self-test: it gives a good answer"):
+    with pytest.raises(BgkitError, match=r"backwards failed .* as if lower were better"):
         utilities.self_test(Backwards())
 
 
