@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 import transformers as tf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch.nn.utils.rnn import pad_sequence
 
 from bgkit import guards, protocols
 
@@ -149,10 +150,13 @@ def fit(model, words, protocol: protocols.Verdict) -> None:
         for guideline in asked.calls:
             rows += asked.rows([prompt], [response], guideline)
             targets.append(asked.words[1 if harmful else 0][0])
+    last = torch.tensor([len(row) - 1 for row in rows])
+    ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
+    mask = (torch.arange(ids.shape[1]) <= last[:, None]).long()
     optimiser = torch.optim.Adam(model.parameters(), lr=5e-3)
     model.train()
     for _ in range(40):
-        logits = torch.stack([model(torch.tensor([row])).logits[0, -1] for row in rows])
+        logits = model(ids, attention_mask=mask).logits[torch.arange(len(rows)), last]
         loss = torch.nn.functional.cross_entropy(logits.float(), torch.tensor(targets))
         optimiser.zero_grad()
         loss.backward()
