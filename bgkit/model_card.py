@@ -28,7 +28,7 @@ tags: [boundary-guidance, grpo, safety]
 A {{ "LoRA adapter" if config.lora_rank else "full fine-tuning" }} of `{{ config.policy }}` for use
 **behind the guard `{{ config.guard }}`** with threshold {{ config.tau }}: responses with a guard's
 probability of being unsafe of {{ config.tau }} or more are replaced by a refusal. Trained with
-[bgkit](https://github.com/bgkit/bgkit) {{ versions.bgkit }} by Boundary Guidance (Ball and Haupt,
+bgkit {{ versions.bgkit }} by Boundary Guidance (Ball and Haupt,
 "Don't Walk the Line", arXiv 2510.11834).
 
 ## Method

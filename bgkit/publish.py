@@ -27,6 +27,7 @@ from plotly.offline import get_plotlyjs
 
 from bgkit.errors import BgkitError
 from bgkit.kernels import KernelManager
+from bgkit.notebooks import SET_UP
 from bgkit.runs import write_atomically
 
 PLOTLY = "application/vnd.plotly.v1+json"
@@ -154,14 +155,18 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 def publish(path: str | Path) -> Path:
     """Execute a notebook where it lies and store its outputs and pictures; returns its path.
 
-    Raises BgkitError for a file that is no notebook or a cell that fails (the file is then as it
-    was), and the errors of :func:`stills`.
+    Its set-up cell, if it has one, is made :data:`bgkit.notebooks.SET_UP`. Raises BgkitError for a
+    file that is no notebook or a cell that fails (the file is then as it was), and the errors of
+    :func:`stills`.
     """
     path = Path(path)
     try:
         notebook = nbformat.read(path, as_version=4)
     except Exception as error:  # nbformat raises what its JSON and schema readers raise
         raise BgkitError(f"{path} is not a readable notebook: {error}") from error
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and 'find_spec("bgkit")' in cell.source:
+            cell.source = SET_UP
     where = {"metadata": {"path": str(path.resolve().parent)}}
     # With widget states, or nbclient fails at an Output; tidy() then leaves them out.
     more = {"timeout": TIMEOUT, "kernel_name": "python3", "store_widget_state": True}

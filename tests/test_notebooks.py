@@ -6,6 +6,7 @@ import ast
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import nbformat
@@ -52,16 +53,12 @@ def notebook(tmp_path: Path):
 class TestForm:
     """What every notebook of the series has in common."""
 
-    def test_it_opens_with_its_title_question_badge_and_set_up(self, path: Path) -> None:
+    def test_it_opens_with_its_title_question_and_set_up(self, path: Path) -> None:
         cells = nbformat.read(path, as_version=4).cells
         first = cells[0]
         assert first.cell_type == "markdown" and first.source.startswith("# ")
         assert "?" in first.source, "the question is missing"
-        top = "".join(cell.source for cell in cells[:6])
-        assert (
-            f"colab.research.google.com/github/bgkit/bgkit/blob/main/notebooks/{path.name}" in top
-        )
-        assert "notebooks.start()" in top
+        assert cells[1].source == notebooks.SET_UP and "notebooks.start()" in cells[2].source
 
     def test_parameters_are_typed_literals_with_a_comment(self, path: Path) -> None:
         source = parameters_cell(path).source
@@ -96,6 +93,28 @@ class TestForm:
         data = [set(o.get("data", {})) for cell in code_cells(path) for o in cell.outputs]
         assert any("application/vnd.plotly.v1+json" in kinds for kinds in data)
         assert any("text/html" in kinds and len(kinds) == 2 for kinds in data)
+
+
+@pytest.mark.parametrize(
+    ("here", "source", "status", "told"),
+    [
+        (True, "", 0, None),
+        (False, "", 0, "set SOURCE above"),
+        (False, "wheels/mine.whl", 0, None),
+        (False, "wheels/mine.whl", 1, r"could not install SOURCE \(wheels/mine\.whl\)"),
+    ],
+)
+def test_the_set_up_installs_what_is_named_and_nothing_else(
+    monkeypatch, here, source, status, told
+) -> None:
+    asked = []
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name if here else None)
+    monkeypatch.setattr("subprocess.call", lambda line: asked.append(line) or status)
+    cell = notebooks.SET_UP.replace('SOURCE = ""', f"SOURCE = {source!r}")
+    with pytest.raises(SystemExit, match=told) if told else nullcontext():
+        exec(cell, {})
+    pip = [sys.executable, "-m", "pip", "install", "-q", source]
+    assert asked == ([pip] if source and not here else [])
 
 
 def run_nbval(path: Path) -> subprocess.CompletedProcess:

@@ -257,6 +257,7 @@ REGISTRY_HOSTS = [
         ("python", "hosted.org"),
         ("registry.", "npmjs"),
         ("deb.", "debian.org"),
+        ("github.com/", "bgkit"),  # nobody of us holds it: what lies there is a stranger's
     ]
 ]
 NOT_OURS = {".git", ".venv", "venv", "runs", "__pycache__", "node_modules", "dist", "build"}
