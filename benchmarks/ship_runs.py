@@ -58,9 +58,6 @@ def keep(source: Path, name: str) -> None:
         if wanted and (source / file).is_file():  # fine-tuning has no curve
             (OUT / name / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source / file, OUT / name / file)
-    adapter = OUT / name / "adapter" / "adapter_config.json"
-    told = runs.read_config(adapter)  # where the policy lay on this machine is nobody's business
-    runs.write_json(adapter, {**told, "base_model_name_or_path": CONFIG.policy})
 
 
 def main() -> None:

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jinja2 import TemplateError
 from transformers import DynamicCache
 
+from bgkit import templates
 from bgkit.decoders import Decoder
 from bgkit.errors import BgkitError
 from bgkit.protocols import DecoderReward, Verdict
@@ -103,14 +103,7 @@ class DecoderScorer:
         options = dict(getattr(protocol, "chat", {}))
         if guideline:
             options["guideline"] = guideline
-        try:
-            text = self.tokenizer.apply_chat_template(messages, tokenize=False, **options)
-        except (TemplateError, ValueError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise BgkitError(
-                f"{self.name} could not put its chat template around a text: {reason}. Is its "
-                "tokenizer complete, and is it the model that its protocol is for?"
-            ) from error
+        text = templates.render(self.tokenizer, messages, self.name, **options)
         return text + getattr(protocol, "prefill", "")
 
     def rows(

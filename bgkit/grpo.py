@@ -12,14 +12,40 @@ import difflib
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedModel
 from trl import GRPOConfig, GRPOTrainer
 
 from bgkit import devices, runs
 from bgkit.errors import BgkitError
 
+#: Arguments of TRL's that would ask or sample otherwise in training than in the evaluation.
+TRAINING_ONLY = (
+    "top_p top_k min_p repetition_penalty generation_kwargs chat_template_kwargs "
+    "vllm_structured_outputs_regex"
+).split()
+
 
 class QuietTrainer(GRPOTrainer):
-    """GRPOTrainer that leaves no model card draft beside the adapter; a run has its own files."""
+    """GRPOTrainer that leaves no model card draft beside the adapter; a run has its own files.
+
+    vLLM ends completions where the model does, and the reference of full fine-tuning is the model
+    as it was given, not as it lies on disk (where what was merged into it is missing).
+    """
+
+    def __init__(self, model: PreTrainedModel, args: GRPOConfig, **more) -> None:
+        if args.use_vllm:
+            args.generation_kwargs = {"stop_token_ids": model.generation_config.eos_token_id}
+        super().__init__(model=model, args=args, **more)
+        if self.ref_model is None:
+            return
+        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            self.accelerator.unwrap_model(self.ref_model).load_state_dict(model.state_dict())
+        elif getattr(model, "made_of", None):
+            raise BgkitError(
+                f"The policy is an adapter ({model.made_of[-1]}), and full fine-tuning in shards "
+                "reads its reference from a whole model; merge it first, train with LoRA, or set "
+                "beta to 0."
+            )
 
     def create_model_card(self, *args, **kwargs) -> None:
         """Write nothing."""
@@ -91,6 +117,11 @@ def _check_more(more: dict, settings: dict) -> None:
             raise BgkitError(
                 f"The trainer's {name!r} follows from the run's config; set it there "
                 "(see `bgkit train --help`)."
+            )
+        if name in TRAINING_ONLY:
+            raise BgkitError(
+                f"The trainer's {name!r} would sample or ask otherwise in training than in the "
+                "evaluation, so that they were of two policies; leave it out."
             )
         if name not in known:
             near = difflib.get_close_matches(name, known, 3)

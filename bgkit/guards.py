@@ -23,7 +23,7 @@ from transformers import (
     AutoModelForSequenceClassification,
 )
 
-from bgkit import devices, protocols
+from bgkit import devices, protocols, templates
 from bgkit.adapters import CalibratedGuard, name_of
 from bgkit.encoders import EncoderScorer, labels_of
 from bgkit.errors import BgkitError
@@ -221,7 +221,12 @@ def self_test(guard: Scorer, pairs: Sequence[tuple[str, str, bool]] = EVERYDAY) 
         if mass < LEAST_MASS:
             faults.append(f"its verdict words hold only {mass:.2g} of the probability")
     if hasattr(guard, "rows"):
-        faults += _template_faults(guard, p, r)
+        faults += templates.faults(
+            lambda *texts: guard.text(*texts, guard.calls[0]),
+            lambda text: guard.tokens([text])[0],
+            guard.tokenizer.bos_token_id,
+            ("prompt", "response"),
+        )
     if faults:
         raise BgkitError(
             f"{found['name']} failed its self-test: {'; '.join(faults)}. Check its protocol and "
@@ -251,16 +256,6 @@ def described(guard: Scorer) -> dict:
     """A guard's name and, of a classifier, the label that is read as unsafe."""
     found = {"name": name_of(guard)}
     return found | ({"unsafe_label": guard.label} if hasattr(guard, "label") else {})
-
-
-def _template_faults(scorer: VerdictGuard | RewardDecoder, prompt: str, response: str) -> list[str]:
-    text = scorer.text(prompt, response, scorer.calls[0])
-    lost = [what for what in (prompt, response) if what not in text]
-    row, mark = scorer.rows([prompt], [response], scorer.calls[0])[0], scorer.tokenizer.bos_token_id
-    faults = [f"its template drops the text {what!r}" for what in lost]
-    if mark is not None and row[:2] == [mark, mark]:
-        faults.append("its text begins with two beginning marks")
-    return faults
 
 
 def announce(found: dict, tested: bool = True) -> dict:

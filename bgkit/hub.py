@@ -9,12 +9,13 @@ downloaded. Whatever goes wrong is told in one :class:`~bgkit.errors.BgkitError`
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
+from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.testbed import store
 
@@ -29,8 +30,8 @@ _REASONS = {
     "RepositoryNotFoundError": "is neither a local folder nor on the hub (or it is private: log in "
     "with `hf auth login`); check the name",
     "RemoteEntryNotFoundError": "has no config.json, so it is no model of the transformers library",
-    "NotASafetensorsRepoError": "holds no safetensors weights, and pickles are not loaded; name "
-    "another model, or a revision that has them",
+    "NotASafetensorsRepoError": "holds no safetensors weights, and neither pickles nor GGUF files "
+    "are loaded; name another model, or a revision that has them",
 }
 _OFFLINE = {
     "OfflineModeIsEnabled",
@@ -65,21 +66,119 @@ def parse(name: str) -> HubName | None:
     return HubName(*found.groups())
 
 
+class Layer(NamedTuple):
+    """A whole model, or an adapter on top of one: what it is called, and its folder."""
+
+    name: str
+    folder: Path | None
+
+
+def local_folder(group: str, name: str) -> Path | None:
+    """The folder that a name stands for, or None for the name of an embedded model or of the hub.
+
+    Raises BgkitError for a path that is no folder, and for GGUF files.
+    """
+    path = Path(name).expanduser()
+    looks_local = path.is_absolute() or "/" in name or "\\" in name
+    kinds = {file.suffix.lower() for file in path.glob("*")} if looks_local else set()
+    if path.suffix.lower() == ".gguf" or (".gguf" in kinds and ".safetensors" not in kinds):
+        raise BgkitError(
+            f"The {group} {name} is in the GGUF format of llama.cpp, which is not read; name the "
+            "model that it was made from (a folder or hub name with safetensors weights)."
+        )
+    if looks_local and path.is_file():
+        raise BgkitError(f"The {group} {name} is a file; name the folder that it lies in.")
+    if looks_local and not path.is_dir() and parse(name) is None:
+        raise BgkitError(f"There is no folder {name} with a {group}; check the path.")
+    return path if looks_local and path.is_dir() else None
+
+
 def resolve(group: str, name: str) -> Path:
     """Folder of a model of a group (policy, guard, utility, judge).
 
     A local folder is taken as it is, an embedded model after its sha256 check, a hub name after
     its download (or from the hub's cache). Raises BgkitError where there is no such model.
     """
-    folder = Path(name).expanduser()
-    looks_local = folder.is_absolute() or "/" in name or "\\" in name
-    if looks_local and folder.is_dir():
+    if (folder := local_folder(group, name)) is not None:
         return folder
     if (on_hub := parse(name)) is not None:
         return download(on_hub, group)
-    if looks_local:
-        raise BgkitError(f"There is no folder {name} with a {group}; check the path.")
     return store.model_path(group, name)
+
+
+def layers(
+    group: str, name: str, place: Callable[[str, str], Path | None] = resolve
+) -> list[Layer]:
+    """The whole model that a name stands for, and the adapters on top of it, in their order.
+
+    Most names stand for one folder. That of a PEFT adapter (its adapter_config.json) names a base,
+    which may be an adapter, too. ``place`` finds a name's folder; None, for one that is not here,
+    ends the search. Raises BgkitError as :func:`resolve`, and for a base that can not be told.
+    """
+    found = [Layer(name, place(group, name))]
+    while (on_top := found[0].folder) and (base := base_name(on_top, group)):
+        try:
+            found.insert(0, Layer(base, place(group, base)))
+        except BgkitError as error:
+            raise BgkitError(f"The base of the adapter in {on_top}: {error}") from error
+        if found[0].folder in [layer.folder for layer in found[1:]]:
+            raise BgkitError(
+                f"The adapter in {on_top} is for the base {base}, which is an adapter on top of it;"
+                " write a whole model into its adapter_config.json."
+            )
+    return found
+
+
+def base_name(folder: Path, group: str) -> str | None:
+    """What the adapter in a folder is for: a path, an embedded model's name or a hub name.
+
+    None for a folder without adapter_config.json. A relative path may start in the working folder
+    (as PEFT takes it), in the adapter's, or in the one above. Raises BgkitError if the base can not
+    be told.
+    """
+    path = folder / "adapter_config.json"
+    if not path.is_file():
+        return None
+    if (folder / "config.json").is_file() and any(folder.glob("model*.safetensors")):
+        raise BgkitError(
+            f"The folder {folder} holds a whole model and an adapter, so that it can not be told "
+            "whether the one contains the other; move one of them to a folder of its own."
+        )
+    config = runs.read_config(path)
+    name, revision = config.get("base_model_name_or_path"), config.get("revision")
+    remedy = f"write its folder or hub name as base_model_name_or_path into {path}."
+    if not isinstance(name, str) or not name.strip():
+        raise BgkitError(f"The adapter in {folder} does not say which model it is for; {remedy}")
+    if (embedded := _embedded(group, name)) is not None:
+        return embedded
+    beside = [str(place) for root in (folder, folder.parent) for place in _models(root, name)]
+    folders = sorted({*map(str, _models(Path(), name)), *beside[:1]})
+    if len(folders) > 1:
+        raise BgkitError(
+            f"The adapter in {folder} is for the base {name}, which may be any of "
+            f"{', '.join(folders)}; {remedy}"
+        )
+    if not folders and parse(name) is None:
+        raise BgkitError(
+            f"The adapter in {folder} is for the base {name}, which is not on this machine; put it "
+            f"there, or {remedy}"
+        )
+    named = f"{name}@{revision}" if revision and "@" not in name else name
+    return folders[0] if folders else named
+
+
+def _models(root: Path, name: str) -> list[Path]:
+    """The folder of a path from a root, if there is a model in it."""
+    place = (root / Path(name).expanduser()).resolve()
+    files = (place / "config.json", place / "adapter_config.json")
+    return [place] if any(file.is_file() for file in files) else []
+
+
+def _embedded(group: str, name: str) -> str | None:
+    """The embedded model of a name, or of the path it had where an adapter was trained."""
+    path = Path(name)
+    short = path.name if path.parts[-3:-1] == ("testbed", group) and not path.is_dir() else name
+    return short if short in store.model_names(group) else None
 
 
 def download(name: HubName, group: str) -> Path:

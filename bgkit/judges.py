@@ -26,7 +26,6 @@ from tqdm import tqdm
 from bgkit import policies, rubrics
 from bgkit.endpoints import Answer, Endpoint
 from bgkit.errors import BgkitError, StoppedError
-from bgkit.hub import resolve
 from bgkit.replies import Replies, default_folder, key_of
 from bgkit.rubrics import Rubric
 from bgkit.testbed import oracle
@@ -193,11 +192,10 @@ class CausalJudge(LanguageJudge):
     def __init__(
         self, name: str = "default", device: str = "auto", rubric: Rubric | None = None
     ) -> None:
-        folder = resolve("judge", name)
         embedded = "/" not in name and "\\" not in name
         rubric = rubric or (rubrics.TESTBED if embedded else rubrics.HELP_HARM)
         super().__init__(name, rubric, Replies())
-        self.model, self.tokenizer = policies.load_policy(str(folder), device=device)
+        self.model, self.tokenizer = policies.load_policy(name, device=device, group="judge")
 
     def _count(self, texts: Sequence[str]) -> int:
         return sum(map(len, self.tokenizer(list(texts))["input_ids"])) if texts else 0

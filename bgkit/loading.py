@@ -8,7 +8,14 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from bgkit.errors import BgkitError
 
@@ -25,20 +32,23 @@ def load_model(
     device: torch.device,
     dtype: torch.dtype,
     bits: int = 16,
+    tokenizer_folder: str | Path | None = None,
     **tokenizer_options,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A model of an Auto class on ``device``, for evaluation, and its tokenizer.
 
-    ``bits`` 8 or 4 quantises the weights with bitsandbytes (16 leaves them as ``dtype``). Raises
-    BgkitError if the folder can not be loaded, weights are missing, or bitsandbytes is.
+    ``bits`` 8 or 4 quantises the weights with bitsandbytes (16 leaves them as ``dtype``). The
+    tokenizer is the folder's unless ``tokenizer_folder`` is given. There is no dropout, so that
+    what is sampled in training is what is sampled and measured elsewhere. Raises BgkitError if the
+    folder can not be loaded, weights are missing, or bitsandbytes is.
     """
     options = _quantisation(bits, dtype, device, name)
     _require_safetensors(Path(folder), name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **tokenizer_options)
-        model, loading = auto_class.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
-        )
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder or folder, **tokenizer_options)
+        config = _without_dropout(AutoConfig.from_pretrained(folder))
+        more = {"use_safetensors": True, "output_loading_info": True, **options}
+        model, loading = auto_class.from_pretrained(folder, config=config, dtype=dtype, **more)
     except torch.OutOfMemoryError as error:
         raise BgkitError(
             f"There is no memory on {device} to load {name}; load it in 8 or 4 bits, on another "
@@ -62,6 +72,14 @@ def _require_safetensors(folder: Path, name: str) -> None:
         + (f", and {other} is of a kind that is not loaded" if other else "")
         + "; save the model anew with transformers' save_pretrained, or name another one."
     )
+
+
+def _without_dropout(config: PretrainedConfig) -> PretrainedConfig:
+    for part in (config, config.get_text_config()):
+        for name, value in vars(part).items():
+            if "drop" in name and isinstance(value, float):
+                setattr(part, name, 0.0)
+    return config
 
 
 def _quantisation(bits: int, dtype: torch.dtype, device: torch.device, name: str) -> dict:

@@ -20,7 +20,7 @@ SHOWN = (
 )
 _CARD = """---
 library_name: peft
-base_model: {{ config.policy }}
+base_model: {{ layers[0] }}
 tags: [boundary-guidance, grpo, safety]
 ---
 # {{ config.policy }}, trained by {{ config.reward }}
@@ -30,7 +30,11 @@ A {{ "LoRA adapter" if config.lora_rank else "full fine-tuning" }} of `{{ config
 probability of being unsafe of {{ config.tau }} or more are replaced by a refusal. Trained with
 bgkit {{ versions.bgkit }} by Boundary Guidance (Ball and Haupt,
 "Don't Walk the Line", arXiv 2510.11834).
-
+{% if layers[1:] %}
+What was trained is `{{ layers[0] }}` with the adapter{{ "s" if layers[2:] }}
+{% for name in layers[1:] %}`{{ name }}`{{ ", then " if not loop.last }}{% endfor %} merged into it.
+{{- " This adapter belongs on that, not on the model alone." if config.lora_rank }}
+{% endif %}
 ## Method
 
 GRPO with the reward `{{ config.reward }}`: {{ formula }}
@@ -87,10 +91,12 @@ def card(run: runs.Run) -> str:
     known = rows.loc[rows["metric"] == "system_harm", "mean"].notna().any()
     design = rewards.DESIGNS[run.config.reward]
     settings = {name: _plain(value) for name, value in vars(run.config).items()}
+    layers = run.read_json("config.json").get("policy_made_of") or [run.config.policy]
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined)
     return environment.from_string(_CARD).render(
         config=settings,
         settings=settings,
+        layers=[_plain(name) for name in layers],
         formula=inspect.getdoc(design).splitlines()[0],
         n_test=run.config.test_prompts,
         grader="the testbed's oracle" if known else f"the judge {run.config.judge}",

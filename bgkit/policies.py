@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,54 +12,128 @@ import torch
 from peft import LoraConfig, PeftModel
 from transformers import (
     AutoModelForCausalLM,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
-from bgkit import devices
+from bgkit import devices, hub, merging, templates
 from bgkit.errors import BgkitError
-from bgkit.hub import resolve
-from bgkit.loading import LOADING_ERRORS, load_model
+from bgkit.loading import load_model
 from bgkit.scoring import batches_by_length, neutralise
+from bgkit.templates import special_strings
 
 PROMPT_TOKENS_PER_BATCH = 24_000  # padded prompt and completion tokens sampled at once
 LOGITS_PER_BATCH = 2**28  # values of (tokens, vocabulary) in one batch; 1 GB for a float32 copy
 
 
 def load_policy(
-    name: str = "small", adapter: Path | None = None, device: str = "auto", precision: str = "auto"
+    name: str = "small",
+    adapter: Path | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    group: str = "policy",
 ) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
     """Load a policy (testbed scale tiny, small or large, a folder, a hub name) and its tokenizer.
 
-    ``adapter`` is a run's ``adapter/`` folder: a LoRA adapter to put on top, or, after full
-    fine-tuning, the complete model. Raises BgkitError for an unknown name, a damaged file, or a
-    model without chat template.
+    A policy that is a PEFT adapter is merged into its base (:mod:`bgkit.merging`). ``adapter`` is a
+    run's ``adapter/`` folder: a LoRA adapter to put on top, or, after full fine-tuning, the
+    complete model. ``group`` "judge" loads a local judge. The model's ``made_of`` names base and
+    adapters of what was merged. What it samples from is its own distribution (:func:`settle`).
+    Raises BgkitError for an unknown name, a damaged file, and a model whose chat template is
+    missing or does not keep what the user says.
     """
-    place = devices.pick_device(device)
-    dtype = devices.pick_dtype(place, precision)
-    folder = resolve("policy", name)
+    place, title = devices.pick_device(device), f"the {group} {name}"
     is_lora = adapter is not None and (Path(adapter) / "adapter_config.json").is_file()
+    whole = [Path(adapter)] if adapter is not None and not is_lora else []
+    layers = [] if whole else hub.layers(group, name)
+    folders = whole or [layer.folder for layer in layers]
     model, tokenizer = load_model(
         AutoModelForCausalLM,
-        adapter if adapter is not None and not is_lora else folder,
-        f"the policy {name}",
+        folders[0],
+        title,
         device=place,
-        dtype=dtype,
+        dtype=devices.pick_dtype(place, precision),
+        tokenizer_folder=_last_with(folders, "tokenizer.json", "tokenizer_config.json"),
         padding_side="left",
     )
+    for folder in folders[1:]:
+        model = merging.merged(model, folder)
+    template = _last_with(folders, "tokenizer_config.json", "chat_template.jinja")
+    if (template / "chat_template.jinja").is_file():
+        tokenizer.chat_template = (template / "chat_template.jinja").read_text(encoding="utf-8")
+    model.made_of = [layer.name for layer in layers] if len(layers) > 1 else []
+    _check_template(tokenizer, title)
+    settle(model, tokenizer, title)
+    return (merging.with_adapter(model, Path(adapter)) if is_lora else model), tokenizer
+
+
+def _last_with(folders: Sequence[Path], *files: str) -> Path:
+    """The last folder that has one of the files: an adapter's own count before its base's."""
+    return [folders[0], *(f for f in folders if any((f / file).is_file() for file in files))][-1]
+
+
+def _check_template(tokenizer: PreTrainedTokenizerBase, title: str) -> None:
+    """Make a chat template take texts; raises BgkitError if it is missing or mangles them."""
+    title = title[0].upper() + title[1:]
     if tokenizer.chat_template is None:
         raise BgkitError(
-            f"The policy {name} in {folder} has no chat template; use an instruction-tuned model, "
-            "or save a chat_template.jinja beside its tokenizer."
+            f"{title} has no chat template; use an instruction-tuned model, or save a "
+            "chat_template.jinja beside its tokenizer."
         )
-    if tokenizer.pad_token is None:
+    if not (found := _template_faults(tokenizer, title)):
+        return
+    with contextlib.suppress(ValueError):  # several templates and no default: found says so
+        tokenizer.chat_template = templates.TEXTS_AS_PARTS + tokenizer.get_chat_template()
+    if _template_faults(tokenizer, title):
+        raise BgkitError(
+            f"{title} can not be asked: {'; '.join(found)}. Mend the chat template beside its "
+            "tokenizer, or name another model."
+        )
+
+
+def _template_faults(tokenizer: PreTrainedTokenizerBase, title: str) -> list[str]:
+    try:
+        return templates.faults(
+            lambda text: _prompt_texts(tokenizer, [as_chat(text)], title)[0],
+            lambda text: tokenizer(text, add_special_tokens=False)["input_ids"],
+            tokenizer.bos_token_id,
+        )
+    except BgkitError as error:
+        return [str(error).rstrip(".?")]
+
+
+def settle(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, title: str) -> None:
+    """Make model and tokenizer agree on the end tokens, and drop all other sampling settings.
+
+    Any token that generation config, config or tokenizer name as their end ends a completion, here
+    and in TRL. Nothing else of a generation config is kept: with its penalties and cuts another
+    distribution would be sampled than the one that is trained and measured. Raises BgkitError
+    without an end token, and for a tokenizer with more tokens than the model.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    named = (model.generation_config, model.config.get_text_config(), tokenizer)
+    given = [token for one in named for token in np.ravel(getattr(one, "eos_token_id", None))]
+    ends = sorted({int(token) for token in given if token is not None and 0 <= token < rows})
+    if not ends:
+        raise BgkitError(
+            f"Neither the tokenizer nor the generation_config.json of {title} names an end token "
+            "(eos_token), so that no completion would end; add it there."
+        )
+    if max(_prompt_ids(tokenizer, ["hello"])[0]) >= rows:
+        raise BgkitError(
+            f"The tokenizer of {title} has tokens that the model (with {rows}) does not know; it "
+            "is the tokenizer of another model."
+        )
+    if tokenizer.eos_token_id not in ends:
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(ends[0])
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= rows:
         tokenizer.pad_token = tokenizer.eos_token
-    if is_lora:
-        try:
-            model = PeftModel.from_pretrained(model, adapter).eval()
-        except LOADING_ERRORS as error:
-            raise BgkitError(f"Could not load the adapter {adapter}: {error}") from error
-    return model, tokenizer
+    tokenizer.response_template = tokenizer.response_schema = None  # TRL would cut texts by them
+    marks = {f"{mark}_token_id": getattr(tokenizer, f"{mark}_token_id") for mark in ("bos", "pad")}
+    marks["eos_token_id"] = ends
+    model.config.get_text_config().update(marks)  # as the trainer wants it
+    model.generation_config = GenerationConfig(do_sample=True, top_k=0, **marks)
 
 
 def lora_config(rank: int, alpha: int) -> LoraConfig | None:
@@ -83,11 +158,6 @@ def as_chat(prompt: str, specials: Sequence[str] = ()) -> list[dict[str, str]]:
     return [{"role": "user", "content": neutralise(prompt, specials)}]
 
 
-def special_strings(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Special-token strings that must not occur inside a message."""
-    return [token for token in tokenizer.all_special_tokens if len(token) > 1]
-
-
 @dataclass
 class Completions:
     """Sampled completions: texts, and token ids of prompts and completions (end token included)."""
@@ -97,13 +167,17 @@ class Completions:
     ids: list[list[int]]
 
 
+def _prompt_texts(
+    tokenizer: PreTrainedTokenizerBase, chats: Sequence[list[dict]], title: str = ""
+) -> list[str]:
+    title = title or f"The model in {tokenizer.name_or_path}"
+    return templates.render(tokenizer, chats, title, add_generation_prompt=True)
+
+
 def _prompt_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
+    """Token ids of prompts; the template holds the beginning mark, so that none is added."""
     specials = special_strings(tokenizer)
-    texts = tokenizer.apply_chat_template(
-        [as_chat(prompt, specials) for prompt in prompts],
-        tokenize=False,
-        add_generation_prompt=True,
-    )
+    texts = _prompt_texts(tokenizer, [as_chat(prompt, specials) for prompt in prompts])
     return tokenizer(texts, add_special_tokens=False)["input_ids"]
 
 
@@ -119,15 +193,15 @@ def generate(
 ) -> Completions:
     """Sample one completion per prompt; the same seed and prompts give the same completions.
 
-    ``temperature`` 0 decodes greedily. The global random state is left as it was.
+    Model and tokenizer are those of :func:`load_policy`. ``temperature`` 0 decodes greedily. The
+    global random state is left as it was.
     """
     if not prompts:
         return Completions([], [], [])
     prompt_ids = _prompt_ids(tokenizer, prompts)
     ids: list[list[int]] = [[] for _ in prompts]
-    sampling = {"do_sample": False} if temperature == 0 else {"do_sample": True, "top_k": 0}
-    if temperature:
-        sampling |= {"temperature": temperature, "top_p": 1.0}
+    ends = model.generation_config.eos_token_id
+    sampling = {"do_sample": True, "temperature": temperature} if temperature else {}
     was_training = model.training
     model.eval()
     cuda = [model.device] if model.device.type == "cuda" else []
@@ -142,25 +216,30 @@ def generate(
             ).to(model.device)
             tokens = model.generate(
                 **inputs,
-                **sampling,
+                **{"do_sample": False, **sampling},
                 max_new_tokens=max_completion_length,
                 pad_token_id=tokenizer.pad_token_id,
                 use_cache=True,
             )
             new = tokens[:, inputs["input_ids"].shape[1] :].tolist()
             for i, row in zip(batch, new, strict=True):
-                ids[i] = _until_end(row, model.generation_config.eos_token_id, tokenizer)
+                ids[i] = _until_end(row, ends)
     model.train(was_training)
-    texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
-    return Completions([text.strip() for text in texts], prompt_ids, ids)
+    return Completions(texts_of(tokenizer, ends, ids), prompt_ids, ids)
 
 
-def _until_end(row: list[int], ends: int | list[int] | None, tokenizer) -> list[int]:
+def texts_of(
+    tokenizer: PreTrainedTokenizerBase, ends: Sequence[int], ids: Sequence[list[int]]
+) -> list[str]:
+    """What completions say, without their end token, whether or not it counts as special."""
+    said = [row[:-1] if row and row[-1] in ends else row for row in ids]
+    return [text.strip() for text in tokenizer.batch_decode(said, skip_special_tokens=True)]
+
+
+def _until_end(row: list[int], ends: Sequence[int]) -> list[int]:
     """The tokens up to and including the first end token."""
-    ends = ends if ends is not None else tokenizer.eos_token_id
-    stop = {ends} if isinstance(ends, int) else set(ends)
     for position, token in enumerate(row):
-        if token in stop:
+        if token in ends:
             return row[: position + 1]
     return row
 

@@ -153,7 +153,8 @@ class RewardFunction:
 
     ``record(step, frame)`` receives one row per completion: step, prompt_id, kind, prompt,
     response, t, u, z, reward, filtered, length. Utility is standardised as
-    z = (u - mean) / deviation, with the base policy's mean and deviation.
+    z = (u - mean) / deviation, with the base policy's mean and deviation. ``decode`` makes the
+    responses of the token ids, as evaluation does; without it they are what TRL passes.
     """
 
     __name__ = "reward"
@@ -169,16 +170,20 @@ class RewardFunction:
         utility_mean: float,
         utility_deviation: float,
         record: Callable[[int, pd.DataFrame], None],
+        decode: Callable[[list[list[int]]], list[str]] | None = None,
     ) -> None:
         self.design, self.guard, self.utility = design, guard, utility
         self.tau, self.weights, self.record = tau, weights, record
         self.utility_mean, self.utility_deviation = utility_mean, utility_deviation
+        self.decode = decode
 
     def __call__(
         self, prompts, completions, completion_ids, trainer_state=None, log_metric=None, **columns
     ) -> list[float]:
         questions = columns.get("question") or [text_of(prompt) for prompt in prompts]
-        responses = [text_of(completion) for completion in completions]
+        responses = list(map(text_of, completions))
+        if self.decode:
+            responses = self.decode(completion_ids)
         t, u = score_both(self.guard, self.utility, questions, responses)
         t, u = check_probabilities(t, self.guard_name), np.asarray(u, dtype=np.float32)
         if not np.isfinite(u).all():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -65,20 +65,25 @@ def shape_of(group: str, name: str) -> Shape:
     if group in ("guard", "utility"):  # a protocol may stand in front
         tables = {"guard": protocols.GUARDS, "utility": protocols.UTILITIES}
         _, name = protocols.find(tables[group], name)
-    folder = Path(name).expanduser()
-    if "/" in name and folder.is_dir():
-        return _from_folder(folder, group, name)
-    if name in SHAPES:
-        known = dict(SHAPES[name])
+    below, folder = hub.layers(group, name, _here)[0]  # merged adapters leave a model's shape
+    if folder is not None:
+        return replace(_from_folder(folder, group, below), name=name)
+    if below in SHAPES:
+        known = dict(SHAPES[below])
         width = known.pop("bytes_per_weight")
         shape = from_config(AutoConfig.for_model(**known), group, name)
-        return Shape(**{**vars(shape), "stored": width * shape.parameters})
+        return replace(shape, stored=width * shape.parameters)
+    return replace(_from_hub(hub.parse(below), group, below), name=name)
+
+
+def _here(group: str, name: str) -> Path | None:
+    """Folder of a model, or None where it has to be read from the hub or from a preset."""
+    if (folder := hub.local_folder(group, name)) is not None:
+        return folder
+    if name in SHAPES:
+        return None
     on_hub = hub.parse(name)
-    if on_hub is not None and (cached := hub.cached(on_hub)) is not None:
-        return _from_folder(cached, group, name)
-    if on_hub is None:
-        return _from_folder(hub.resolve(group, name), group, name)
-    return _from_hub(on_hub, group, name)
+    return hub.resolve(group, name) if on_hub is None else hub.cached(on_hub)
 
 
 def from_config(config: PretrainedConfig, group: str, name: str, stored: int = 0) -> Shape:
@@ -183,14 +188,23 @@ def bytes_in(path: Path) -> int:
 
 def _from_hub(name: hub.HubName, group: str, written: str) -> Shape:
     from huggingface_hub import get_safetensors_metadata, hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
 
     where = {"repo_id": name.repository, "revision": name.revision}
     try:
-        path = hf_hub_download(filename="config.json", **where)
-        stored = _stored(get_safetensors_metadata(**where))
+        try:
+            folder = Path(hf_hub_download(filename="config.json", **where)).parent
+        except EntryNotFoundError:
+            folder = Path(hf_hub_download(filename="adapter_config.json", **where)).parent
+        base = hub.base_name(folder, group)
+        stored = 0 if base else _stored(get_safetensors_metadata(**where))
+    except BgkitError:
+        raise
     except Exception as error:  # the hub's client raises its own, httpx's and the system's errors
         raise hub.problem(error, group, name.repository) from error
-    return from_config(_read(Path(path).parent, group, written), group, written, stored)
+    if base is not None:
+        return shape_of(group, base)
+    return from_config(_read(folder, group, written), group, written, stored)
 
 
 def _stored(metadata) -> int:

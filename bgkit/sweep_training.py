@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,10 +40,9 @@ def _check_model(group: str, name: str) -> None:
         return
     if group == "judge" and name in JUDGES:
         return
-    if re.search(r"[/\\]", name):
-        if not Path(name).expanduser().is_dir() and hub.parse(name) is None:
-            raise BgkitError(f"There is no folder {name} with a {group}; check the path.")
-    elif name not in (known := store.model_names(group)):
+    if hub.local_folder(group, name) is not None or hub.parse(name) is not None:
+        return
+    if name not in (known := store.model_names(group)):
         raise BgkitError(
             f"There is no embedded {group} {name!r}; choose one of {', '.join(known)}, or give "
             "the path of a local folder."

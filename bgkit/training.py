@@ -15,6 +15,7 @@ be read from it, so that every default in :class:`~bgkit.runs.TrainConfig` is ou
 
 from __future__ import annotations
 
+import functools
 import signal
 import sys
 import time
@@ -37,6 +38,7 @@ from bgkit import (
     grpo,
     guards,
     judges,
+    merging,
     policies,
     prompts,
     runs,
@@ -121,6 +123,7 @@ def train(
     model, tokenizer = policies.load_policy(config.policy, None, str(place), config.precision)
     table = training_prompts.training_table(config, policies.special_strings(tokenizer))
     environment = _environment(guard, utility, trainer)
+    environment |= {"policy_made_of": model.made_of} if model.made_of else {}
     state = arguments.distributed_state
     with state.main_process_first():  # the others find what it wrote
         run = runs.open_run(Path(folder), config, environment)
@@ -130,10 +133,12 @@ def train(
         base = measure_base(run, model, tokenizer, guard, utility)
     shown = progress or Progress(config.steps, f"training {config.reward}")
     callback = RunCallback(run, guard, should_stop, shown if state.is_main_process else Silent())
+    ends = model.generation_config.eos_token_id
+    decode = functools.partial(policies.texts_of, tokenizer, ends)
     made = callback.trainer = _make_trainer(
         config,
         model=model,
-        reward_funcs=_reward_function(run, guard, utility, base),
+        reward_funcs=_reward_function(run, guard, utility, base, decode),
         args=arguments,
         train_dataset=table,
         processing_class=tokenizer,
@@ -205,10 +210,14 @@ def _run_trainer(trainer: GRPOTrainer, run: runs.Run, callback: RunCallback) -> 
         )
     seconds = round(time.time() - started, 1)
     trainer.save_model(str(run.adapter))
+    if trainer.is_world_process_zero():
+        merging.name_base(run.adapter, run.config.policy)
     return seconds
 
 
-def _reward_function(run: runs.Run, guard: Scorer, utility: Scorer, base: dict) -> RewardFunction:
+def _reward_function(
+    run: runs.Run, guard: Scorer, utility: Scorer, base: dict, decode: Callable
+) -> RewardFunction:
     return RewardFunction(
         run.config.reward,
         guard,
@@ -218,6 +227,7 @@ def _reward_function(run: runs.Run, guard: Scorer, utility: Scorer, base: dict) 
         utility_mean=base["utility_mean"],
         utility_deviation=base["utility_deviation"],
         record=lambda step, frame: run.record_completions(step, frame, devices.launched()[0]),
+        decode=decode,
     )
 
 

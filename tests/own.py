@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
+    AutoTokenizer,
     DebertaV2Config,
     LlamaConfig,
     ModernBertConfig,
@@ -89,6 +91,17 @@ def save_policy(folder: Path) -> str:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(decoder("qwen2", eos_token_id=2, bos_token_id=None))
     return _save(folder, model, tokenizer)
+
+
+def save_adapter(folder: Path, base: str, **changes) -> str:
+    """A LoRA adapter (and a tokenizer) that changes what the policy in a folder says."""
+    config = {"task_type": "CAUSAL_LM", "r": 2, "target_modules": "all-linear", **changes}
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(**config))
+    torch.manual_seed(1)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.5)
+    return _save(folder, model, AutoTokenizer.from_pretrained(base))
 
 
 def save_classifier(folder: Path, labels: int, config=None, scale=0.0, **changes) -> str:

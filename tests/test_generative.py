@@ -100,13 +100,13 @@ def test_random_weights_fail_the_self_test(tmp_path) -> None:
 def test_a_template_that_drops_the_response_fails_the_self_test(tmp_path) -> None:
     template = tiny_models.CHATML.replace("m.content", "'' if m.role == 'assistant' else m.content")
     place = tiny_models.save_guard(tmp_path / "guard", "qwen3guard", template=template)
-    with pytest.raises(BgkitError, match="its template drops the text 'Slide it into"):
+    with pytest.raises(BgkitError, match="its template drops or changes the response"):
         guards.load_guard(f"qwen3guard={place}", device="cpu")
 
 
 def test_plain_strings_where_parts_are_wanted_are_noticed(tmp_path, folder_of) -> None:
     """The trap of Llama-Guard-3-1B: its template renders plain strings to an empty conversation."""
-    with pytest.raises(BgkitError, match="its template drops the text"):
+    with pytest.raises(BgkitError, match="its template drops or changes the prompt"):
         guards.load_guard(f"llama-guard-3={folder_of('llama-guard-3-1b')}", device="cpu")
 
 

@@ -76,7 +76,7 @@ def test_only_safetensors_and_no_code_are_fetched(tmp_path: Path, monkeypatch) -
         return str(tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
-    with pytest.raises(BgkitError, match="holds no safetensors weights, and pickles are not"):
+    with pytest.raises(BgkitError, match="holds no safetensors weights, and neither pickles nor"):
         guards.load_guard("some/model@refs/pr/3")
     assert asked["repository"] == "some/model" and asked["revision"] == "refs/pr/3"
     assert not any(pattern.endswith((".py", ".bin", "*")) for pattern in asked["allow_patterns"])

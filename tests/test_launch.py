@@ -121,9 +121,10 @@ def test_without_vllm_it_is_named(tmp_path: Path) -> None:
     [
         ({"use_vlm": True}, "no argument 'use_vlm'; did you mean use_vllm"),
         ({"beta": 0.1}, "'beta' follows from the run's config"),
+        ({"top_p": 0.9}, "'top_p' would sample or ask otherwise in training"),
         ({"vllm_mode": "colocated", "use_vllm": True, "optim": "none such"}, "TRL refuses"),
     ],
-    ids=["unknown", "of the config", "ill-valued"],
+    ids=["unknown", "of the config", "of training only", "ill-valued"],
 )
 def test_wrong_arguments_of_the_trainer(more: dict, said: str, tmp_path: Path) -> None:
     with pytest.raises(BgkitError, match=said):

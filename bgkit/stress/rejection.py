@@ -22,6 +22,7 @@ from bgkit import (
     devices,
     evaluation,
     guards,
+    merging,
     policies,
     prompts,
     rewards,
@@ -248,4 +249,5 @@ def _fine_tune(run: runs.Run, model, tokenizer, rows: list[TokenIds], settings: 
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.train()
     trainer.save_model(str(run.adapter))
+    merging.name_base(run.adapter, config.policy)
     return trainer.accelerator.unwrap_model(trainer.model)
