@@ -18,7 +18,7 @@ from bgkit.options import config_of
 from bgkit.runs import find_run, load_run, write_json
 
 SHOWN = ("filter_rate", "near_boundary", "false_positive", "false_negative")
-SHOWN += ("system_harm", "system_help", "kl")
+SHOWN += ("system_harm", "system_help", "kl", "cut_off", "seen_in_part")
 JUDGED = ("judge_system_harm", "judge_system_help")
 DEMO = {"eval_every": 20, "steps": 80, "test_prompts": 400}
 
@@ -77,10 +77,10 @@ def _reproduce(arguments: argparse.Namespace) -> None:
     from bgkit import comparison
 
     config = config_of(arguments, **comparison.REFERENCE)
-
+    output = arguments.out or arguments.runs / "main.json"
     result = comparison.reproduce(
         arguments.runs,
-        arguments.out,
+        output,
         arguments.seeds,
         designs=arguments.designs or comparison.DESIGNS,
         utility_names=arguments.utilities or comparison.UTILITIES,
@@ -89,7 +89,7 @@ def _reproduce(arguments: argparse.Namespace) -> None:
         workers=arguments.workers,
         say=lambda text: print(text, flush=True),
     )
-    print(f"{len(result['rows'])} rows in {arguments.out}")
+    print(f"{len(result['rows'])} rows in {output}")
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:

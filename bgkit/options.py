@@ -38,8 +38,10 @@ def parser() -> argparse.ArgumentParser:
 
     reproduce = commands.add_parser("reproduce", help="the reference table over several seeds")
     reproduce.add_argument("--seeds", type=_seeds, default=[0, 1, 2], help="such as 0,1,2")
-    reproduce.add_argument("--out", type=Path, default=Path("data/reference/main.json"))
-    reproduce.add_argument("--runs", type=Path, default=Path("runs/reference"))
+    reproduce.add_argument("--out", type=Path, help="JSON file of the table (main.json in --runs)")
+    reproduce.add_argument(
+        "--runs", type=Path, default=Path("runs/reference"), help="(%(default)s)"
+    )
     reproduce.add_argument("--designs", type=_names, help="comma-separated rewards")
     reproduce.add_argument("--utilities", type=_names, help="comma-separated utilities")
     reproduce.add_argument("--workers", type=int, default=max(1, os.cpu_count() or 1))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bgkit.errors import BgkitError
-from bgkit.testbed import store
+from bgkit.testbed import build, store
 
 FILES = {
     "policy/small/model.safetensors": b"\x00weights" * 1000,
@@ -158,6 +158,34 @@ def test_manifest_is_read_again_once_it_changes(root):
     os.utime(root / "manifest.json", ns=(before + 10**9, before + 10**9))
     assert store.model_names("judge") == ["default"]
     assert store.model_path("judge", "default").is_dir()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_models_stay_where_new_ones_can_not_be_moved(root, monkeypatch, there):
+    new = root.with_name("new")
+    if there:
+        new.mkdir()
+    old = sorted(root.rglob("*"))
+    moved = Path.rename
+    monkeypatch.setattr(Path, "rename", lambda a, b: _interrupted() if a == new else moved(a, b))
+    with pytest.raises(KeyboardInterrupt):
+        build._put_in_place(new, root)
+    assert sorted(root.rglob("*")) == old and not root.with_name("new-old").exists()
+
+
+def _interrupted():
+    raise KeyboardInterrupt
+
+
+def test_new_models_take_the_place_of_old_ones_and_of_nothing_else(root, tmp_path):
+    new = tmp_path / "new"
+    (new / "guard").mkdir(parents=True)
+    build._put_in_place(new, root)
+    assert [path.name for path in root.rglob("*")] == ["guard"] and not new.exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").touch()
+    with pytest.raises(BgkitError, match="mine holds files, but no testbed"):
+        build.build(tmp_path / "mine")
 
 
 def test_digest_of_a_file_is_its_sha256(tmp_path):

@@ -23,6 +23,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from bgkit import devices
+from bgkit.errors import BgkitError
 from bgkit.testbed import cards, networks, store, world
 from bgkit.testbed import demonstrations as dm
 from bgkit.testbed import lexicon as lex
@@ -38,8 +39,16 @@ READER_SHARES = (0.31, 0.31, 0.34, 0.04)
 
 
 def build(root: Path, workers: int | None = None, say: Callable[[str], None] = print) -> None:
-    """Train all models into ``root`` (replaced only when everything is done)."""
+    """Train all models into ``root``, whose models stay until all new ones are done.
+
+    Raises BgkitError for a folder that holds something else than a testbed.
+    """
+    if root.exists() and any(root.iterdir()) and not (root / "manifest.json").is_file():
+        raise BgkitError(
+            f"The folder {root} holds files, but no testbed (no manifest.json); name another one."
+        )
     started, workers = time.time(), workers or os.cpu_count() or 1
+    root.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix="testbed-", dir=root.parent))
     try:
         with ProcessPoolExecutor(
@@ -60,12 +69,23 @@ def build(root: Path, workers: int | None = None, say: Callable[[str], None] = p
                 "versions": {"torch": torch.__version__, "python": platform.python_version()},
             },
         )
-        if root.exists():
-            shutil.rmtree(root)
-        work.rename(root)
+        _put_in_place(work, root)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     say(f"built {root} in {time.time() - started:.0f} s")
+
+
+def _put_in_place(work: Path, root: Path) -> None:
+    """Move a folder to ``root``; what is there goes last, and comes back if that fails."""
+    old = work.with_name(f"{work.name}-old")
+    try:
+        if root.exists():
+            root.rename(old)
+        work.rename(root)
+    finally:
+        if old.exists() and not root.exists():
+            old.rename(root)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _run_tasks(
