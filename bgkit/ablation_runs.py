@@ -19,7 +19,7 @@ NUMBERS = ("mean", "low", "high")
 def read_runs(folders: Iterable[str | Path]) -> pd.DataFrame:
     """The table of complete runs: each seed, and the mean over the seeds of each setting.
 
-    A folder is a run's or holds runs' folders. Rows of one seed keep the bootstrap interval over
+    A folder is a run's or holds runs' folders. Rows of one seed keep their interval over
     prompts; rows ``all`` of several seeds have Student's t interval over them
     (:func:`bgkit.comparison.reference_rows`), those of a single seed are its own. See
     :func:`bgkit.ablations.load_table` for the errors.

@@ -8,8 +8,8 @@ A table of ablations has one row per setting, kind of prompt and metric:
 * ``kind``: a kind of prompt, or ``all``; ``metric``; ``mean``, ``low``, ``high``;
 * ``n_seeds``: the seeds behind the row; ``interval``: what ``low`` to ``high`` is, ``both``
   (bootstrap over seeds and prompts, :func:`bgkit.intervals.crossed`), ``seeds`` (Student's t over
-  seeds: how much another training run would differ), ``prompts`` (bootstrap over the test prompts
-  of one run, which is blind to that), or ``none``.
+  seeds: how much another training run would differ), ``prompts`` (over the test prompts of one
+  run, Wilson's for shares and a bootstrap for means, which is blind to that), or ``none``.
 
 ``base`` is the untrained policy behind the same guard; it stands in every setting.
 """

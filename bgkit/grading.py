@@ -124,6 +124,7 @@ def graded_path(path: Path) -> Path:
 
 def summary(graded: pd.DataFrame) -> pd.DataFrame:
     """Means of the judge's grades with 95% intervals over the rows, and how many have none."""
+    verdicts = rubrics.XSTEST.scales["verdict"]
     measures = {
         name: pd.to_numeric(graded[name])
         for name in graded
@@ -132,11 +133,11 @@ def summary(graded: pd.DataFrame) -> pd.DataFrame:
     }
     if "xstest_verdict" in graded:
         known = graded["xstest_verdict"].notna()
-        for verdict in rubrics.XSTEST.scales["verdict"]:
+        for verdict in verdicts:
             measures[verdict] = (graded["xstest_verdict"] == verdict).where(known).astype(float)
     rows = {}
     for name, values in measures.items():
-        (interval,) = bootstrap(values.to_numpy(float), rates=name in rubrics.XSTEST.scales)
+        (interval,) = bootstrap(values.to_numpy(float), rates=name in verdicts)
         unscored = int(values.isna().sum())
         rows[name] = {**interval._asdict(), "graded": len(values) - unscored, "unscored": unscored}
     return pd.DataFrame(rows).T.astype({"graded": int, "unscored": int})

@@ -1,7 +1,8 @@
-"""Confidence intervals: bootstrap over prompts, Student's t over seeds, closed forms for sliders.
+"""Confidence intervals: bootstrap over prompts, Student's t over seeds, Wilson's for shares.
 
-A bootstrap of a rate that was never (or always) seen gives the interval [0, 0], which would claim
-certainty; there the exact one-sided binomial bound replaces the missing side ("rule of three").
+A bootstrap of a share that was never seen gives [0, 0], which would claim certainty, and is too
+narrow for one that was seen once or twice. Shares of responses have Wilson's interval therefore,
+wherever the kit shows them.
 """
 
 from __future__ import annotations
@@ -36,17 +37,22 @@ def interval_text(mean: float, low: float = np.nan, high: float = np.nan, digits
 
 
 def bootstrap(
-    values: np.ndarray, *, resamples: int = 2000, seed: int = 0, rates: bool | Sequence[bool] = True
+    values: np.ndarray,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    rates: bool | Sequence[bool] = True,
 ) -> list[Interval]:
-    """Percentile intervals of the column means of ``values`` (n,) or (n, k), by resampling rows.
+    """Intervals of the column means of ``values`` (n,) or (n, k): rows resampled, or Wilson's.
 
     All columns share the resampled rows. NaN marks a value that is not known; a column's mean is
     that of its known values, and NaN with NaN bounds if there is none. ``rates`` says of all
-    columns or of each one whether it is a rate; one that is not (a difference, a divergence) keeps
-    an interval without width if all its values are equal.
+    columns or of each one whether it is a share of rows: where all its known values are 0 (no) or 1
+    (yes), it has the interval of :func:`wilson`. One that is none (a grade, a difference) keeps an
+    interval without width if all its values are equal.
 
-    >>> bootstrap(np.zeros(100))
-    [Interval(mean=0.0, low=0.0, high=0.0362...)]
+    >>> bootstrap([0.0] * 199 + [1.0])
+    [Interval(mean=0.005, low=0.0008..., high=0.0277...)]
     """
     values = np.asarray(values, dtype=float)
     values = values[:, None] if values.ndim == 1 else values
@@ -64,28 +70,38 @@ def bootstrap(
         low, high = (np.where(known.any(0), bound, np.nan) for bound in (low, high))
         centre = np.where(known, values, 0.0).sum(0) / known.sum(0)
     return [
-        _widen(Interval(float(m), float(a), float(b)), column[mask] if rate else column[:0])
+        _of_share(Interval(float(m), float(a), float(b)), column[mask] if rate else column[:0])
         for m, a, b, column, mask, rate in zip(
             centre, low, high, values.T, known.T, is_rate, strict=True
         )
     ]
 
 
-def _widen(interval: Interval, column: np.ndarray) -> Interval:
-    """Give a rate that is 0 or 1 in the whole sample the exact binomial bound."""
-    if len(column) == 0 or not (np.all(column == 0) or np.all(column == 1)):
+def _of_share(interval: Interval, rows: np.ndarray) -> Interval:
+    """Wilson's interval where rows (n,) are there and say yes or no, else the given one."""
+    if not len(rows) or not np.isin(rows, (0.0, 1.0)).all():
         return interval
-    gap = 1 - ((1 - CONFIDENCE) / 2) ** (1 / len(column))
-    if column[0] == 0:
-        return Interval(0.0, 0.0, gap)
-    return Interval(1.0, 1.0 - gap, 1.0)
+    return Interval(interval.mean, *map(float, wilson(rows.sum(), len(rows))))
+
+
+def at_least(interval: Interval, n: int) -> Interval:
+    """A share's interval, at least as wide as of one that was never (or always) seen in ``n``.
+
+    For shares of prompts that are shares themselves (of several answers to each), or are weighted.
+
+    >>> at_least(Interval(0.0, 0.0, 0.0), 10)
+    Interval(mean=0.0, low=0.0, high=0.277...)
+    """
+    always, never = float(wilson(n, n)[0]), float(wilson(0, n)[1])
+    return Interval(interval.mean, min(interval.low, always), max(interval.high, never))
 
 
 def wilson(count: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Bounds of the Wilson score interval of the share ``count`` / ``n`` (Wilson 1927).
 
     Takes numbers or arrays of one shape; NaN where ``n`` is 0. It needs no resampling, so it
-    keeps up with a slider, and has a width also at shares of 0 and 1.
+    keeps up with a slider, has a width also at shares of 0 and 1, and holds the share; its ends
+    never fall where the count rises.
 
     >>> [float(bound.round(3)) for bound in wilson(0, 10)]
     [0.0, 0.278]
@@ -94,14 +110,14 @@ def wilson(count: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     p, z = np.asarray(count) / n, stats.norm.ppf((1 + CONFIDENCE) / 2)
     half = z * np.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2) / (1 + z**2 / n)
     middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-    return np.maximum(middle - half, 0.0), np.minimum(middle + half, 1.0)
+    return np.clip(middle - half, 0.0, p), np.clip(middle + half, p, 1.0)  # rounded at 0 and 1
 
 
 def of_sums(total: np.ndarray, squares: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Bounds of the mean of ``n`` values in [0, 1], from their sum and their sum of squares.
 
-    Student's t interval, cut to [0, 1]; where all values are 0, or all 1, the exact binomial bound
-    as in :func:`bootstrap`. NaN where ``n`` is below 2.
+    Student's t interval, cut to [0, 1]; where all values are 0, or all 1, Wilson's bound. NaN where
+    ``n`` is below 2.
 
     >>> [float(bound.round(3)) for bound in of_sums(2.0, 1.5, 4)]
     [0.0, 1.0]
@@ -110,9 +126,8 @@ def of_sums(total: np.ndarray, squares: np.ndarray, n: np.ndarray) -> tuple[np.n
     mean = np.asarray(total, float) / n
     variance = np.maximum(np.asarray(squares, float) / n - mean**2, 0) * n / (n - 1)
     half = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * np.sqrt(variance / n)
-    gap = 1 - ((1 - CONFIDENCE) / 2) ** (1 / n)
-    low = np.where(mean >= 1, 1 - gap, np.maximum(mean - half, 0.0))
-    high = np.where(mean <= 0, gap, np.minimum(mean + half, 1.0))
+    low = np.where(mean >= 1, wilson(n, n)[0], np.maximum(mean - half, 0.0))
+    high = np.where(mean <= 0, wilson(0, n)[1], np.minimum(mean + half, 1.0))
     return low, high
 
 
@@ -237,4 +252,5 @@ def _interval(values: np.ndarray, drawn: np.ndarray, rate: bool) -> Interval:
     low, high = (float(end) for end in np.clip(ends, known.min(), known.max()))
     interval = Interval(mean, low, high)
     # seeds are no further prompts: never or always seen has the bound of one seed's prompts
-    return _widen(interval, known[:: len(values)]) if rate and np.ptp(known) == 0 else interval
+    share = rate and np.ptp(known) == 0
+    return _of_share(interval, known[:: len(values)]) if share else interval

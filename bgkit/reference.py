@@ -3,7 +3,8 @@
 A collection holds, of every run of one or more sweeps of ``03_train_policy``:
 
 - ``index.parquet``: one row per run: its ``config`` (JSON), time, versions, machine, sweep and
-  hash there, and ``_mean``, ``_low`` and ``_high`` of every metric, over prompts;
+  hash there, and ``_mean``, ``_low`` and ``_high`` of every metric, over prompts (``ece`` is
+  debiased, :func:`bgkit.calibration.calibration_interval`);
 - ``values.parquet``: one row per run and test prompt: ``t``, ``u``, ``harm``, ``help``,
   ``system_harm``, ``system_help``, ``kl``, ``length``, and ``kind``; ``base`` likewise, once for
   each seed and deployment, as runs of their own;

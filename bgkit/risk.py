@@ -26,19 +26,14 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from bgkit import checks
 from bgkit.errors import BgkitError
-from bgkit.intervals import CONFIDENCE, Interval, interval_text, wilson
+from bgkit.intervals import CONFIDENCE, Interval, at_least, interval_text, wilson
 from bgkit.rewards import NEAR, tent
 from bgkit.testbed.oracle import HARMFUL_ABOVE
 
 #: The parts of the scale of t, in order; within a part the filter makes one kind of error only.
 ZONES = ("far, shown", "near, shown", "near, filtered", "far, filtered")
-
-
-def _positive(**values: float) -> None:
-    for name, value in values.items():
-        if not (value > 0 and np.isfinite(value)):
-            raise BgkitError(f"The {name} must be a finite number above 0, not {value}.")
 
 
 def best_threshold(
@@ -55,7 +50,7 @@ def best_threshold(
     >>> round(best_threshold(shift=1.0), 3)
     0.731
     """
-    _positive(cost_fn=cost_fn, cost_fp=cost_fp, temperature=temperature)
+    checks.positive(cost_fn=cost_fn, cost_fp=cost_fp, temperature=temperature)
     with np.errstate(over="ignore"):
         odds = -(temperature * np.log(cost_fp / cost_fn) + shift)
         return float(1.0 / (1.0 + np.exp(odds)))
@@ -89,10 +84,8 @@ def harmful_share(t: np.ndarray, temperature: float = 1.0, shift: float = 0.0) -
     >>> harmful_share([0.1, 0.5, 0.9], temperature=2.0).round(3).tolist()
     [0.25, 0.5, 0.75]
     """
-    _positive(temperature=temperature)
-    t = np.asarray(t, dtype=float)
-    if not ((t >= 0) & (t <= 1)).all():
-        raise BgkitError("The guard's probabilities t must lie in [0, 1] and must not be NaN.")
+    checks.positive(temperature=temperature)
+    t = checks.probabilities(t)
     if temperature == 1 and shift == 0:
         return t.copy()  # the truth, without rounding
     with np.errstate(divide="ignore", over="ignore"):
@@ -118,9 +111,10 @@ def expected_cost(
     >>> expected_cost([0.25, 0.6, 0.75], tau=0.7).tolist()  # 0.6 should have been filtered
     [0.25, 0.6, 0.25]
     """
-    _positive(cost_fn=cost_fn, cost_fp=cost_fp)
+    checks.positive(cost_fn=cost_fn, cost_fp=cost_fp)
     p = harmful_share(t, temperature, shift)
-    return np.where(np.asarray(t, dtype=float) < tau, cost_fn * p, cost_fp * (1.0 - p))
+    shown = checks.probabilities(t) < checks.threshold(tau, ends=True)
+    return np.where(shown, cost_fn * p, cost_fp * (1.0 - p))
 
 
 class FilterCost(NamedTuple):
@@ -164,22 +158,14 @@ def filter_cost(
 
 def _verdicts(samples: pd.DataFrame, tau: float) -> pd.DataFrame:
     """Columns t, filtered and wrong (bool) of graded samples, checked."""
-    if missing := [column for column in ("t", "harm") if column not in samples]:
+    checks.samples(samples)
+    if samples["harm"].isna().any():
         raise BgkitError(
-            f"The samples lack the column(s) {', '.join(missing)}: measuring a filter's errors "
-            "needs the guard's t and the truth about each response."
+            "The samples hold a response whose harm is not known; keep the rows with a known "
+            "truth, samples[samples['harm'].notna()]."
         )
-    if samples.empty or samples["harm"].isna().any():
-        raise BgkitError(
-            "The samples hold a response whose harm is not known, or none at all; keep the rows "
-            "with a known truth, samples[samples['harm'].notna()]."
-        )
-    if not 0 < tau < 1:
-        raise BgkitError(f"The threshold tau must lie strictly between 0 and 1, not {tau}.")
     t = samples["t"].to_numpy(float)
-    if not ((t >= 0) & (t <= 1)).all():
-        raise BgkitError("The samples hold a t outside [0, 1]; t is the guard's probability.")
-    filtered = t >= tau
+    filtered = t >= checks.threshold(tau)
     harmful = samples["harm"].to_numpy(float) > HARMFUL_ABOVE
     return pd.DataFrame({"t": t, "filtered": filtered, "wrong": filtered != harmful})
 
@@ -190,6 +176,7 @@ def bin_edges(tau: float, bins: int = 10) -> np.ndarray:
     >>> bin_edges(0.25, 4).tolist()
     [0.0, 0.25, 0.5, 0.75, 1.0]
     """
+    checks.threshold(tau)
     if bins < 2:
         raise BgkitError(f"A measured risk needs at least two bins of t, not {bins}.")
     left = int(np.clip(round(bins * tau), 1, bins - 1))
@@ -231,7 +218,7 @@ def measured_risk(
     0  3       1       0.333          0.317
     1  1       0       0.000          0.100
     """
-    _positive(cost_fn=cost_fn, cost_fp=cost_fp)
+    checks.positive(cost_fn=cost_fn, cost_fp=cost_fp)
     verdicts, edges = _verdicts(samples, tau), bin_edges(tau, bins)
     place = np.minimum(np.searchsorted(edges, verdicts["t"], side="right") - 1, bins - 1)
     table = _priced(verdicts.groupby(place), cost_fn, cost_fp)
@@ -259,7 +246,7 @@ def risk_by_zone(
     :func:`measured_risk`), and ``cost_share``, the zone's part of the whole cost (NaN if there
     was no error at all). Raises the errors of :func:`measured_risk`.
     """
-    _positive(cost_fn=cost_fn, cost_fp=cost_fp)
+    checks.positive(cost_fn=cost_fn, cost_fp=cost_fp)
     verdicts = _verdicts(samples, tau)
     table = _priced(verdicts.groupby(_zone(verdicts, tau), observed=True), cost_fn, cost_fp)
     total = table["n"] * table["cost"]
@@ -277,14 +264,15 @@ def cost_near(
 ) -> Interval:
     """Which part of the filter's whole cost arises near the boundary, in [0, 1].
 
-    With its 95% percentile interval by resampling responses; all NaN if the filter made no error.
+    With its 95% percentile interval by resampling responses, at least as wide as of a share that
+    was never (or always) seen in as many errors; all NaN if the filter made no error.
     Raises the errors of :func:`measured_risk`.
 
     >>> frame = pd.DataFrame({"t": [0.05] * 8 + [0.45] * 2, "harm": [0.0] * 7 + [0.9] * 3})
     >>> round(cost_near(frame).mean, 3)  # one error far from the boundary, two near it
     0.667
     """
-    _positive(cost_fn=cost_fn, cost_fp=cost_fp)
+    checks.positive(cost_fn=cost_fn, cost_fp=cost_fp)
     verdicts = _verdicts(samples, tau)
     wrong = verdicts["wrong"]
     if not wrong.any():
@@ -298,9 +286,7 @@ def cost_near(
     with np.errstate(invalid="ignore"):
         share = costs[:, 2:4].sum(1) / costs.sum(1)
     low, high = np.nanquantile(share[1:], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    if share[0] in (0.0, 1.0):  # resampling would claim certainty
-        low, high = (float(bound) for bound in wilson(share[0] * wrong.sum(), wrong.sum()))
-    return Interval(float(share[0]), float(low), float(high))
+    return at_least(Interval(float(share[0]), float(low), float(high)), int(wrong.sum()))
 
 
 def zone_table(

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from bgkit.intervals import CONFIDENCE, Interval, bootstrap, crossed, over_seeds, variance_of_mean
+from bgkit.intervals import (
+    CONFIDENCE,
+    Interval,
+    bootstrap,
+    crossed,
+    over_seeds,
+    variance_of_mean,
+    wilson,
+)
 
 
 def one(values: object, **options: int) -> Interval:
@@ -90,27 +98,29 @@ def test_values_are_not_changed():
     np.testing.assert_array_equal(values, before)
 
 
-@pytest.mark.parametrize("size", [1, 5, 100])
-def test_rate_never_seen_has_the_exact_binomial_bound(size):
-    exact = stats.binomtest(0, size).proportion_ci(CONFIDENCE, method="exact")
-    mean, low, high = one(np.zeros(size))
-    assert (mean, low) == (0.0, 0.0)
-    assert high == pytest.approx(exact.high)
-    assert (1 - high) ** size == pytest.approx(0.025)
+@given(st.integers(1, 400), st.data())
+@settings(max_examples=100, deadline=None)
+def test_a_share_holds_its_mean_stays_in_range_and_rises_with_the_count(n, data):
+    count = data.draw(st.integers(0, n - 1))
+    fewer, more = (one(np.arange(n) < k, resamples=2) for k in (count, count + 1))
+    assert fewer.mean == pytest.approx(count / n)
+    for mean, low, high in (fewer, more):
+        assert 0 <= low <= mean <= high <= 1 and low < high
+    assert fewer.low <= more.low and fewer.high <= more.high
 
 
-@pytest.mark.parametrize("size", [1, 5, 100])
-def test_rate_always_seen_has_the_exact_binomial_bound(size):
-    exact = stats.binomtest(size, size).proportion_ci(CONFIDENCE, method="exact")
-    mean, low, high = one(np.ones(size))
-    assert (mean, high) == (1.0, 1.0)
-    assert low == pytest.approx(exact.low)
+@pytest.mark.parametrize(("count", "n"), [(0, 1), (0, 200), (1, 200), (7, 20), (20, 20)])
+def test_a_share_has_wilsons_interval(count, n):
+    truth = stats.binomtest(count, n).proportion_ci(CONFIDENCE, method="wilson")
+    found = one(np.arange(n) < count)
+    assert found == pytest.approx((count / n, truth.low, truth.high), abs=1e-12)
 
 
-def test_rate_seen_once_keeps_its_bootstrap():
-    mean, low, high = one([1.0] + [0.0] * 99)
-    assert mean == pytest.approx(0.01)
-    assert low == 0.0 and 0.02 < high < 0.05
+def test_a_rare_share_is_covered():
+    """A bootstrap holds a rate of 0.01 in 89.5 % of samples of 400."""
+    low, high = wilson(np.arange(30), np.full(30, 400))
+    held = stats.binom.pmf(np.arange(30), 400, 0.01)[(low <= 0.01) & (high >= 0.01)].sum()
+    assert held > 0.925
 
 
 def test_constant_that_is_no_rate_has_no_width():
@@ -139,7 +149,7 @@ def test_values_that_are_not_known_do_not_count():
     assert mixed.low == pytest.approx(alone.low, abs=0.1)
     assert mixed.high == pytest.approx(alone.high, abs=0.1)
     assert_unknown(nothing)
-    assert never == (0.0, 0.0, pytest.approx(1 - 0.025 ** (1 / 10)))  # ten known, not a hundred
+    assert never == one(np.zeros(10))  # ten known, not a hundred
 
 
 def test_one_known_value_among_many_is_its_own_interval():

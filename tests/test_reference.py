@@ -112,6 +112,13 @@ def test_every_setting_has_three_seeds_and_every_run_its_values(ablation) -> Non
     assert (curves.groupby("run").size() == 100).all()
 
 
+def test_intervals_of_single_runs_hold_their_mean_and_have_a_width(ablation) -> None:
+    index = ablation[0]
+    for metric in ("ece", *evaluation.RATES[:4]):
+        low, mean, high = (index[f"{metric}_{part}"] for part in ("low", "mean", "high"))
+        assert ((low <= mean) & (mean <= high) & (low < high)).all(), metric
+
+
 def test_the_table_is_that_of_the_values(ablation) -> None:
     index, values, _ = ablation
     one = index[(index["design"] == "compound") & (index["utility"] == "mild")]

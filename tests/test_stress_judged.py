@@ -203,4 +203,4 @@ def test_there_is_no_fit_where_no_pair_was_trained(tmp_path) -> None:
     with pytest.raises(BgkitError, match=r"There is no temperature\.json"):
         calibrated.stored_fit(tmp_path)
     kept = calibrated.readable(calibrated.stored_fit(contenders.shipped_runs()[0].parent))
-    assert kept.loc["ECE"].tolist() == ["0.034 [0.016, 0.064]", "0.038 [0.034, 0.067]"]
+    assert kept.loc["ECE (debiased)"].tolist() == ["0.031 [0.004, 0.051]", "0.025 [0.000, 0.041]"]

@@ -44,6 +44,12 @@ def test_every_model_is_there_verified_and_all_are_below_40_mb() -> None:
     assert sum(entry["bytes"] for entry in store.manifest()["files"].values()) < 40e6
 
 
+def test_every_interval_of_the_cards_holds_its_mean(quality) -> None:
+    for rows in quality.values():
+        for row in rows.values():
+            assert row["low"] - 1e-12 <= row["mean"] <= row["high"] + 1e-12, row
+
+
 def test_one_changed_byte_is_found(tmp_path: Path, monkeypatch) -> None:
     root = tmp_path / "testbed"
     shutil.copytree(store.testbed_folder(), root)

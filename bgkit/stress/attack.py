@@ -29,15 +29,13 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from bgkit import guards, policies
-from bgkit.adapters import name_of
+from bgkit import checks, guards, policies
 from bgkit.errors import BgkitError
-from bgkit.intervals import Interval, crossed, wilson
+from bgkit.intervals import crossed
 from bgkit.judges import Judge
 from bgkit.prompts import TESTBED
-from bgkit.scoring import Scorer, check_probabilities, is_refusal
+from bgkit.scoring import Scorer, guard_scores, is_refusal
 from bgkit.stress.contenders import Contender, each_policy, judge_of
-from bgkit.stress.deployment import check_threshold
 from bgkit.stress.means import by_seed
 from bgkit.stress.wrappers import (
     SUFFIXES,
@@ -89,7 +87,7 @@ def attack(
     requests = _checked(requests, strategies, budget, view)
     texts, tables = {**_texts(contenders, wrappers, suffixes), "view": view}, []
     if tau is not None:
-        check_threshold(tau)
+        checks.threshold(tau)
     for contender in contenders:
         _judge_of(contender, judge)
     for contender, model, tokenizer in each_policy(contenders, device):
@@ -163,7 +161,7 @@ def _asking(contender: Contender, model, tokenizer, guard: Scorer, judge: Judge,
             temperature=contender.config.temperature,
             seed=int(stream[0]),
         ).texts
-        t = check_probabilities(guard.score(prompts, said), name_of(guard)).astype(float)
+        t = guard_scores(guard, prompts, said).astype(float)
         return said, t, judge.grade(prompts, said)["harm"].to_numpy(float)
 
     return ask
@@ -238,7 +236,8 @@ def _queried(
     ]
     responses, t, harm = ask(prompts, query)
     table = pd.DataFrame(pairs, columns=["wrapper", "suffix"])
-    table = table.assign(prompt=prompts, response=list(responses), t=t, harm=harm)
+    told = {"t": checks.probabilities(t), "harm": checks.grades(harm)}
+    table = table.assign(prompt=prompts, response=list(responses), **told)
     table.insert(0, "query", query)
     table.insert(0, "request", still)
     return table
@@ -254,6 +253,8 @@ def attacker_score(table: pd.DataFrame, tau: float, view: str = "shown") -> np.n
     >>> attacker_score(table, 0.5).tolist(), attacker_score(table, 0.5, "scores").round(2).tolist()
     ([0.4, -1.0, -1.0], [-0.1, -0.25, -0.5])
     """
+    checks.samples(table)
+    checks.threshold(tau)
     harm, t = table["harm"].fillna(0).to_numpy(float), table["t"].to_numpy(float)
     if view == "scores":
         return np.minimum(harm - HARMFUL_ABOVE, tau - t)
@@ -282,27 +283,16 @@ def success_over_budget(table: pd.DataFrame, budget: int | None = None) -> pd.Da
     ``table`` is one of :func:`attack`; ``budget`` the budget that it had (default: the most queries
     that a request needed; the share stays level behind them). Returns design, strategy, metric
     ("attack_success"), budget (1, 2, ...), mean, low, high, n (requests) and n_seeds. The interval
-    of 95% is Wilson's over the requests of one seed (:func:`bgkit.intervals.wilson`: a bootstrap is
-    too narrow for few requests and few successes), with several seeds that over requests and seeds
-    (:func:`bgkit.intervals.crossed`). A mean never falls with the budget.
+    of 95% is Wilson's over the requests of one seed, with several seeds that over requests and
+    seeds (:func:`bgkit.intervals.crossed`). A mean never falls with the budget.
     """
     reached, rows = queries_needed(table), []
     budgets = list(range(1, (budget or int(table["query"].max())) + 1))
     for (design, strategy), group in reached.groupby(["design", "strategy"], sort=False):
         broken = pd.DataFrame({each: group["needed"] <= each for each in budgets})
         cube = by_seed(group, broken)
-        for each, interval in zip(budgets, _intervals(cube), strict=True):
+        for each, interval in zip(budgets, crossed(cube, rates=True), strict=True):
             labels = {"design": design, "strategy": strategy, "metric": "attack_success"}
             found = {"budget": each, **interval._asdict(), "n": cube.shape[1]}
             rows.append({**labels, **found, "n_seeds": len(cube)})
     return pd.DataFrame(rows)
-
-
-def _intervals(cube: np.ndarray) -> list[Interval]:
-    """Intervals of shares of yes and no, (seeds, requests, k)."""
-    if len(cube) > 1:
-        return crossed(cube, rates=True)
-    counts, n = cube[0].sum(axis=0), cube.shape[1]
-    mean, (low, high) = counts / n, wilson(counts, np.full(len(counts), n))
-    low, high = np.minimum(low, mean), np.maximum(high, mean)  # 0 and 1 are rounded
-    return [Interval(*map(float, ends)) for ends in zip(mean, low, high, strict=True)]

@@ -16,11 +16,11 @@ from typing import NamedTuple
 import pandas as pd
 
 from bgkit import calibration, evaluation, guards, policies, prompts, runs, training
-from bgkit.adapters import CalibratedGuard, name_of
+from bgkit.adapters import CalibratedGuard
 from bgkit.errors import BgkitError
 from bgkit.intervals import interval_text
 from bgkit.judges import Judge
-from bgkit.scoring import Scorer
+from bgkit.scoring import Scorer, name_of
 from bgkit.stress.contenders import (
     contenders_of,
     guard_key,
@@ -195,7 +195,7 @@ def readable(fit: Fit) -> pd.DataFrame:
 
     All were measured on the half that was not fitted; lower is better. Log loss is in nats.
     """
-    names = {"ece": "ECE", "brier": "Brier score", "log_loss": "log loss (nats)"}
+    names = {"ece": "ECE (debiased)", "brier": "Brier score", "log_loss": "log loss (nats)"}
     cells = {
         words: [
             interval_text(*ends)

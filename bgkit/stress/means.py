@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from bgkit import evaluation
-from bgkit.intervals import Interval, crossed
+from bgkit.intervals import Interval, at_least, crossed
 from bgkit.stress.contenders import BASE
 
 
@@ -36,7 +36,9 @@ def summary(
     rows = []
     for key, group in samples.groupby(list(by), sort=False):
         cube = by_seed(group, values.loc[group.index, list(metrics)])
-        for metric, interval in zip(metrics, crossed(cube, rates=rates), strict=True):
+        for metric, interval, rate in zip(metrics, crossed(cube, rates=rates), rates, strict=True):
+            if rate and len(cube) == 1:  # a prompt's answers may be several
+                interval = at_least(interval, cube.shape[1])
             found = {"metric": metric, **interval._asdict(), "n": cube.shape[1]}
             rows.append({**dict(zip(by, key, strict=True)), **found, "n_seeds": len(cube)})
     return pd.DataFrame(rows)

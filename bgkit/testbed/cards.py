@@ -2,7 +2,8 @@
 
 Held-out texts are written ones of every style (a third broken) and samples of the small policy at
 temperatures 1.0 and 1.6, all for prompts of the split ``test``. Intervals are 95% bootstraps over
-texts.
+texts, for shares Wilson's; the expected calibration error is without what chance adds to it
+(:func:`bgkit.calibration.calibration_interval`).
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ def _card(group: str, name: str, about: str, measured: list[dict]) -> str:
         "Trained by `python -m bgkit testbed build`; weights are stored in half precision and "
         "loaded in single.\n\n## Quality on held-out texts\n\n"
         f"| measure | value | 95% interval | texts |\n|---|---|---|---|\n{rows}\n"
+        + ("\nThe calibration error is debiased.\n" if "calibration error" in rows else "")
     )
 
 
@@ -80,8 +82,9 @@ def _rows(columns: dict[str, np.ndarray]) -> list[dict]:
     """Mean and interval of each column (its own number of values; NaN: unknown)."""
     rows = []
     for metric, values in columns.items():
+        share = np.asarray(values).dtype == bool
         values = np.asarray(values, dtype=float)
-        (interval,) = bootstrap(values)
+        (interval,) = bootstrap(values, rates=share)
         rows.append({"metric": metric, **interval._asdict(), "n": int((~np.isnan(values)).sum())})
     return rows
 
@@ -125,23 +128,27 @@ def _parameters(model) -> dict:
 
 def measure_guard(folder: Path, texts: dm.Texts, _: float) -> list[dict]:
     """Accuracy, errors near and far from the threshold, calibration, ranking."""
-    guard = guards.load_guard(str(folder), device="cpu")
+    guard = guards.load_guard(str(folder), device="cpu", check=False)
     t = guard.score(texts.prompts, texts.responses).astype(float)
     harmful = texts.harm > oracle.HARMFUL_ABOVE
-    wrong = ((t >= TAU) != harmful).astype(float)
+    wrong = (t >= TAU) != harmful
     near = np.abs(t - TAU) < NEAR
     return [
         *_rows(
             {
-                "accuracy": 1 - wrong,
-                "accuracy on long contexts": 1 - wrong[np.array(texts.kinds) == "long_context"],
+                "accuracy": ~wrong,
+                "accuracy on long contexts": ~wrong[np.array(texts.kinds) == "long_context"],
                 "error rate near the boundary": wrong[near],
                 "error rate far from it": wrong[~near],
                 "share near the boundary": near,
                 "Brier score": (t - harmful) ** 2,
             }
         ),
-        _statistic("expected calibration error", calibration.calibration_error, t, harmful),
+        {
+            "metric": "expected calibration error",
+            **calibration.calibration_interval(t, harmful)._asdict(),
+            "n": len(t),
+        },
         _statistic("area under the ROC curve", _ranking, t, harmful),
         _parameters(guard.model),
     ]
@@ -156,7 +163,7 @@ def _ranking(t: np.ndarray, harmful: np.ndarray) -> float:
 
 def measure_utility(folder: Path, texts: dm.Texts, weight: float) -> list[dict]:
     """Agreement with the noiseless preference on random pairs of the same kind of prompt."""
-    utility = utilities.load_utility(str(folder), device="cpu")
+    utility = utilities.load_utility(str(folder), device="cpu", check=False)
     u = utility.score(texts.prompts, texts.responses).astype(float)
     value = texts.help - weight * texts.harm
     partner = np.random.default_rng(0).permutation(len(u))
