@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from bgkit import calibration, outputs
+from bgkit import calibration, checks, outputs
 from bgkit.errors import BgkitError
 from bgkit.labels import unsafe_columns
-from bgkit.scoring import Scorer, check_probabilities
+from bgkit.scoring import Scorer, check_probabilities, guard_scores, name_of
 
 COMBINE = {"mean": np.mean, "maximum": np.max}
 
@@ -58,8 +58,7 @@ class CalibratedGuard:
     """
 
     def __init__(self, guard: Scorer, temperature: float) -> None:
-        if not temperature > 0:
-            raise BgkitError(f"A guard's temperature must be above 0, not {temperature}.")
+        checks.positive(temperature=temperature)
         self.guard, self.temperature = guard, float(temperature)
         self.name = f"{name_of(guard)} at T = {temperature:.3g}"
         self.checked = getattr(guard, "checked", None)
@@ -73,13 +72,16 @@ class CalibratedGuard:
         responses: Sequence[str],
         harmful: Sequence[bool],
     ) -> CalibratedGuard:
-        """The guard at the temperature of least log loss on labelled responses."""
-        t = guard.score(prompts, responses)
-        return cls(guard, calibration.temperature_scale(t, np.asarray(harmful, float))[0])
+        """The guard at the temperature of least log loss on labelled responses.
+
+        Raises the errors of :func:`bgkit.calibration.temperature_scale`.
+        """
+        t = guard_scores(guard, prompts, responses)
+        return cls(guard, calibration.temperature_scale(t, harmful)[0])
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
-        """(n,) scaled probabilities."""
-        t = np.asarray(self.guard.score(prompts, responses), float)
+        """(n,) scaled probabilities; raises BgkitError where the guard's are none."""
+        t = guard_scores(self.guard, prompts, responses)
         return calibration.with_temperature(t, self.temperature).astype(np.float32)
 
 
@@ -96,14 +98,9 @@ class EnsembleGuard:
         self.name = f"{how} of {', '.join(map(name_of, guards))}"
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
-        """(n,) combined probabilities."""
-        scores = [guard.score(prompts, responses) for guard in self.guards]
+        """(n,) combined probabilities; raises BgkitError where a guard's are none."""
+        scores = [guard_scores(guard, prompts, responses) for guard in self.guards]
         return COMBINE[self.how](scores, axis=0).astype(np.float32)
-
-
-def name_of(guard: object) -> str:
-    """A guard's name in messages."""
-    return getattr(guard, "name", type(guard).__name__)
 
 
 def as_guard(thing: object, name: str = "", unsafe: object = None) -> Scorer:

@@ -103,7 +103,7 @@ def compare(
     say(f"[{len(designs) + 2}/{len(designs) + 2}] writing the table and the report")
     result = {
         **provenance(),
-        "interval": "95% bootstrap over prompts",
+        "interval": "95% over prompts: Wilson's for shares, bootstrap for means",
         "training_seconds": seconds,
         "rows": rows,
         "paired": paired,
@@ -121,8 +121,11 @@ def compare(
 
 
 def table(rows: list[dict], metrics: Iterable[str], kind: str = "all") -> pd.DataFrame:
-    """Designs by metrics, each cell "mean [low, high]", for printing."""
-    frame = pd.DataFrame(rows)
+    """Designs by metrics, each cell "mean [low, high]", for printing.
+
+    Of :data:`bgkit.report.TOO_LONG` there are those that are above 0 somewhere.
+    """
+    frame = report.without_zeros(pd.DataFrame(rows))
     frame = frame[(frame["kind"] == kind) & frame["metric"].isin(list(metrics))]
     frame["text"] = [interval_text(row.mean, row.low, row.high) for row in frame.itertuples()]
     wide = frame.pivot(index="design", columns="metric", values="text")

@@ -103,9 +103,9 @@ class EncoderScorer:
 
     Decoders are read by their head, in float32, at each row's last token; they need no padding
     token. ``truncated`` counts responses that were cut to the model's maximum length (only
-    responses are ever cut). ``budget`` bounds the padded tokens of a forward pass; it is halved
-    when memory runs out, and stays so. ``computed`` counts tokens that went through the model,
-    padding included. ``label`` names what is read as unsafe.
+    responses are ever cut), ``cut`` holds their pairs' hashes. ``budget`` bounds the padded tokens
+    of a forward pass; it is halved when memory runs out, and stays so. ``computed`` counts tokens
+    that went through the model, padding included. ``label`` names what is read as unsafe.
     """
 
     def __init__(self, model, tokenizer, protocol: Encoder, name: str) -> None:
@@ -119,6 +119,7 @@ class EncoderScorer:
         if config.model_type in READ_LAST:
             model.config.pad_token_id = -1
         self.truncated = self.computed = 0
+        self.cut: set[int] = set()
         known = tokenizer.model_max_length
         if known > UNKNOWN:
             known = LONGEST_DECODER if decodes else protocol.max_length
@@ -154,6 +155,7 @@ class EncoderScorer:
         for i, row in enumerate(rows):
             if len(row["input_ids"]) > self.max_length:
                 rows[i] = self._cut(clean[0][i], clean[1][i])
+                self.cut.add(hash((prompts[i], responses[i])))
         return rows
 
     def _cut(self, prompt: str, response: str) -> dict:

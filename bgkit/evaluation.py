@@ -8,6 +8,7 @@ their metrics.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +16,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bgkit import policies, prompts, runs
+from bgkit import checks, policies, prompts, runs
 from bgkit.calibration import calibration_interval
 from bgkit.errors import BgkitError
 from bgkit.intervals import bootstrap
 from bgkit.judges import Judge, OracleJudge, load_judge
-from bgkit.scoring import NEAR, Scorer, check_probabilities
+from bgkit.scoring import (
+    NEAR,
+    Scorer,
+    guard_scores,
+    name_of,
+    seen_in_part,
+    utility_scores,
+)
 from bgkit.testbed.lexicon import CANNED_REFUSAL
 from bgkit.testbed.oracle import HARMFUL_ABOVE
 
@@ -40,11 +48,14 @@ METRICS: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
     "brier": lambda s: ((s["t"] - (s["harm"] > HARMFUL_ABOVE)) ** 2).where(_known(s)),
     "utility": lambda s: s["u"],
     "length": lambda s: s["length"],
+    "cut_off": lambda s: s.get("cut_off", _UNTOLD),
+    "seen_in_part": lambda s: s.get("seen_in_part", _UNTOLD),
 }
+_UNTOLD = pd.Series(dtype=float)  # of samples that older versions stored
 
-
-#: The metrics that are shares of responses: their intervals never claim certainty.
+#: The metrics that are shares of responses.
 RATES = ("filter_rate", "near_boundary", "false_positive", "false_negative")
+RATES += ("cut_off", "seen_in_part")
 
 
 def _known(samples: pd.DataFrame) -> pd.Series:
@@ -72,8 +83,11 @@ def sample_policy(
     fills harm, help, system_harm and system_help; another one the columns judge_*. Returns the
     prompts' columns and: response, t, u, filtered, near, harm, help, system_harm, system_help,
     judge_harm, judge_help, judge_system_harm, judge_system_help, kl (nats, log pi(y) - log
-    base(y)), length (tokens).
+    base(y)), length (tokens), cut_off (``max_completion_length`` came before an end token) and
+    seen_in_part (the guard was shown its beginning only; a line on the error stream says so).
+    Raises BgkitError for a tau off (0, 1), and for what guard or utility return that is no score.
     """
+    checks.threshold(tau)
     texts = table["prompt"].tolist()
     completions = policies.generate(
         model,
@@ -86,11 +100,20 @@ def sample_policy(
     samples = table.reset_index(drop=True).copy()
     samples["response"] = completions.texts
     samples["length"] = [len(ids) for ids in completions.ids]
-    t = check_probabilities(guard.score(texts, completions.texts), getattr(guard, "name", "guard"))
+    t = guard_scores(guard, texts, completions.texts)
     samples["t"] = t.astype(float)
+    samples["cut_off"] = completions.cut_off
+    samples["seen_in_part"] = seen_in_part(guard, texts, completions.texts)
+    if missed := int(samples["seen_in_part"].sum()):
+        print(
+            f"{name_of(guard)} saw only the beginning of {missed} of {len(samples)} responses, "
+            "which are too long for it: what stands behind it is not guarded.",
+            file=sys.stderr,
+            flush=True,
+        )
     samples["filtered"] = t >= tau
     samples["near"] = np.abs(t - tau) < NEAR
-    samples["u"] = np.nan if utility is None else utility.score(texts, completions.texts)
+    samples["u"] = np.nan if utility is None else utility_scores(utility, texts, completions.texts)
     samples["kl"] = _kl(model, completions, base, temperature)
     for column in ("harm", "help", "system_harm", "system_help"):
         samples[column] = samples[f"judge_{column}"] = np.nan
@@ -241,7 +264,7 @@ def evaluate_run(
         base_samples = pd.read_parquet(kept) if kept.is_file() else None
         if base_samples is not None:
             texts = base_samples["prompt"].tolist(), base_samples["response"].tolist()
-            base_samples = base_samples.assign(u=utility.score(*texts))
+            base_samples = base_samples.assign(u=utility_scores(utility, *texts))
     if config.lora_rank:
         base = "adapter"
     else:
@@ -263,7 +286,11 @@ def evaluate_run(
 
 
 def values_of(samples: pd.DataFrame) -> pd.DataFrame:
-    """One column per metric, one row per response, as float (NaN: not known)."""
+    """One column per metric, one row per response, as float (NaN: not known).
+
+    Raises BgkitError for a t off [0, 1], or a harm that is neither there nor NaN.
+    """
+    checks.samples(samples, empty=True)
     return pd.DataFrame({name: read(samples).astype(float) for name, read in METRICS.items()})
 
 
@@ -274,7 +301,10 @@ def _by_kind(samples: pd.DataFrame) -> list[tuple[str, np.ndarray]]:
 
 
 def summarise(samples: pd.DataFrame, labels: dict) -> list[dict]:
-    """Rows of every metric, for all prompts and per kind, with bootstrap intervals over prompts.
+    """Rows of every metric, for all prompts and per kind, with intervals over prompts.
+
+    Shares (:data:`RATES`) have Wilson's interval, means a bootstrap; ``ece`` is debiased
+    (:func:`bgkit.calibration.calibration_interval`).
 
     ``labels`` (design, utility, scale, guard, tau) stand in front of kind, metric, mean, low,
     high, n. Metrics without a known value are left out.
@@ -319,9 +349,11 @@ def judge_agreement(samples: pd.DataFrame) -> pd.DataFrame:
     Measures: the share of responses on which both agree whether they are harmful (above 0.5), bias
     (judge - truth) and mean absolute error of harm and helpfulness, each in [0, 1] or [-1, 1], over
     the responses that both graded; and the share that the judge left without a grade. Columns
-    ``mean``, ``low``, ``high`` (95% bootstrap over prompts), ``n``. Raises BgkitError where the
-    truth or the judge's grades are missing altogether.
+    ``mean``, ``low``, ``high`` (95% bootstrap over prompts, for shares Wilson's), ``n``. Raises
+    BgkitError where the truth or the judge's grades are missing altogether, or off [0, 1].
     """
+    for column in ("judge_harm", "harm", "judge_help", "help"):
+        checks.grades(samples[column], f"The samples have the {column}")
     graded = samples["judge_harm"].notna()
     both = samples[graded & _known(samples)]
     if both.empty:

@@ -41,12 +41,14 @@ class DecoderScorer:
     """What guards and reward models that are decoders have in common: text in, last outputs out.
 
     ``truncated`` counts responses that were cut to the model's length (only responses are ever
-    cut, never the template's tail); ``computed`` counts tokens that went through the model.
+    cut, never the template's tail), ``cut`` holds their pairs' hashes; ``computed`` counts tokens
+    that went through the model.
     """
 
     def __init__(self, model, tokenizer, protocol: Verdict | DecoderReward, name: str) -> None:
         self.model, self.tokenizer, self.protocol, self.name = model, tokenizer, protocol, name
         self.truncated = 0
+        self.cut: set[int] = set()
         if "position_ids" not in inspect.signature(model.base_model.forward).parameters:
             raise BgkitError(
                 f"{name} is of the kind {model.config.model_type}, which takes no positions and "
@@ -118,6 +120,7 @@ class DecoderScorer:
         for i, row in enumerate(rows):
             if len(row) > self.max_length:
                 rows[i] = self._cut(clean[0][i], clean[1][i], guideline, len(row))
+                self.cut.add(hash((prompts[i], responses[i])))
         return rows
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:

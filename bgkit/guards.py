@@ -24,14 +24,14 @@ from transformers import (
 )
 
 from bgkit import devices, protocols, templates
-from bgkit.adapters import CalibratedGuard, name_of
+from bgkit.adapters import CalibratedGuard
 from bgkit.encoders import EncoderScorer, labels_of
 from bgkit.errors import BgkitError
 from bgkit.generative import RewardDecoder, VerdictGuard
 from bgkit.hub import resolve
 from bgkit.loading import LOADING_ERRORS, load_model
 from bgkit.runs import TrainConfig
-from bgkit.scoring import Scorer, check_probabilities
+from bgkit.scoring import Scorer, guard_scores, name_of
 from bgkit.testbed import store
 
 #: Pairs whose truth is plain to see in the testbed's world: prompt, response, harmful.
@@ -274,5 +274,5 @@ def try_guard(guard: Scorer, pairs: Sequence[tuple[str, str, bool]] = OBVIOUS) -
     those of :data:`EVERYDAY`.
     """
     table = pd.DataFrame(pairs, columns=["prompt", "response", "harmful"])
-    t = guard.score(table["prompt"].tolist(), table["response"].tolist())
-    return table.assign(t=check_probabilities(t, name_of(guard)).astype(float))
+    t = guard_scores(guard, table["prompt"].tolist(), table["response"].tolist())
+    return table.assign(t=t.astype(float))

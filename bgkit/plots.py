@@ -21,6 +21,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from bgkit import checks
 from bgkit.errors import BgkitError
 from bgkit.intervals import wilson
 from bgkit.rewards import NEAR
@@ -47,8 +48,11 @@ WORDS = {  # metrics whose column name does not read well
     "false_positive": "false positives",
     "kl": "KL from base (nats)",
     "ece": "guard ECE",
+    "cut_off": "cut off",
+    "seen_in_part": "seen in part",
 }
 SHARES = ("filter_rate", "near_boundary", "false_negative", "false_positive")
+SHARES += ("cut_off", "seen_in_part")
 SETTING = ("utility", "scale", "guard", "tau")
 ROW_COLUMNS = ("design", *SETTING, "kind", "metric", "mean", "low", "high")
 
@@ -127,9 +131,7 @@ def _need_samples(samples: Mapping[str, pd.DataFrame], bins: int) -> None:
     if not samples or bins < 2:
         raise BgkitError("A figure of samples needs at least one policy and two bins.")
     for name, frame in samples.items():
-        _need(frame, ("t", "harm"), f"samples of '{name}'")
-        if not (frame["t"].between(0, 1).all() and frame["harm"].dropna().between(0, 1).all()):
-            raise BgkitError(f"The samples of '{name}' hold a t or a harm that is not in 0 to 1.")
+        checks.samples(frame, str(name))
 
 
 def with_series(rows: pd.DataFrame) -> pd.DataFrame:
@@ -186,8 +188,7 @@ def bar_edges(tau: float, bins: int) -> np.ndarray:
     >>> bar_edges(0.4, 5).round(1).tolist()
     [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
     """
-    if not 0 <= tau <= 1:
-        raise BgkitError(f"The threshold tau must lie in 0 to 1, not at {tau}.")
+    checks.threshold(tau, ends=True)
     left = int(np.clip(round(bins * tau), 1, bins - 1)) if 0 < tau < 1 else 0
     right = np.linspace(tau if left else 0, 1, bins - left + 1)
     return np.concatenate([np.linspace(0, tau, left + 1)[:-1], right])

@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from bgkit import plots
+from bgkit import checks, plots
 from bgkit.errors import BgkitError
 from bgkit.intervals import bootstrap
 
@@ -21,6 +21,8 @@ def judge_against_truth(samples: pd.DataFrame) -> go.Figure:
     the judge's grades mean what they say. A mark below it: the judge grades too high. Hover tells
     how many responses stand behind a mark. Raises BgkitError where no response has both.
     """
+    for column in ("judge_harm", "harm", "judge_help", "help"):
+        checks.grades(samples[column], f"The samples have the {column}")
     both = samples.dropna(subset=["judge_harm", "harm"])
     if both.empty:
         raise BgkitError("No response has both a judge's grade and a known truth.")

@@ -11,10 +11,9 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from bgkit import plots
+from bgkit import checks, plots
 from bgkit.calibration import with_temperature
-from bgkit.errors import BgkitError
-from bgkit.thresholds import check_samples, check_threshold, main_kinds
+from bgkit.thresholds import check_threshold, main_kinds
 
 #: metric -> colour and dash of its curve; hues of Okabe and Ito, and no two lines alike in grey
 CURVES = {
@@ -48,9 +47,7 @@ def margins_by_kind(samples: pd.DataFrame, tau: float, bins: int = 25) -> go.Fig
     positive. The share of the shaded band, |t - tau| < 0.3, is written above each row. With more
     than seven kinds, the six most frequent ones have a row each and the others one together.
     """
-    check_samples(samples)
-    if "kind" not in samples:
-        raise BgkitError("The table of samples lacks the column(s) kind.")
+    checks.samples(samples, columns=("t", "harm", "kind"))
     groups = dict(iter(samples.groupby(main_kinds(samples["kind"]), sort=False)))
     return plots.margin_histogram(groups, check_threshold(tau), bins)
 
@@ -151,6 +148,7 @@ def sparkline(points: pd.DataFrame, metric: str, tau: float) -> str:
     needs no script, so a slider can replace it many times a second. '' where nothing is known.
     """
     known = points[metric].dropna()
+    check_threshold(tau)
     if known.empty:
         return ""
     colour, (wide, high, pad) = CURVES[metric][0], SPARK
@@ -182,7 +180,7 @@ def reliability_scaled(samples: pd.DataFrame, temperature: float, bins: int = 10
     too alarmed; scaling should pull the marks to the diagonal. ECE is the mean distance to it.
     Raises BgkitError if no response has a known truth.
     """
-    check_samples(samples)
+    checks.samples(samples)
     scaled = samples.assign(t=with_temperature(samples["t"].to_numpy(), temperature))
     after = f"temperature {temperature:.2f}"
     fig = plots.reliability({"as it is": samples, after: scaled}, bins)

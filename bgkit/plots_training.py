@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from bgkit import plots
+from bgkit import checks, plots
 from bgkit.errors import BgkitError
 
 #: column of a run's metrics -> its panel's heading
@@ -37,6 +37,7 @@ def live(
     the dashed line (t >= ``tau``) a response is filtered. Training away from the boundary empties
     the middle.
     """
+    checks.threshold(tau, ends=True)
     fig = make_subplots(2, 3, vertical_spacing=0.22, horizontal_spacing=0.09)
     colour = plots.look(design)[0]
     for place, (column, heading) in enumerate(PANELS.items()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -160,11 +160,15 @@ def as_chat(prompt: str, specials: Sequence[str] = ()) -> list[dict[str, str]]:
 
 @dataclass
 class Completions:
-    """Sampled completions: texts, and token ids of prompts and completions (end token included)."""
+    """Sampled completions: texts, and token ids of prompts and completions (end token included).
+
+    ``cut_off`` says of each one whether the greatest length came before an end token.
+    """
 
     texts: list[str]
     prompt_ids: list[list[int]]
     ids: list[list[int]]
+    cut_off: list[bool] = field(default_factory=list)
 
 
 def _prompt_texts(
@@ -225,7 +229,8 @@ def generate(
             for i, row in zip(batch, new, strict=True):
                 ids[i] = _until_end(row, ends)
     model.train(was_training)
-    return Completions(texts_of(tokenizer, ends, ids), prompt_ids, ids)
+    cut_off = [not row or row[-1] not in ends for row in ids]
+    return Completions(texts_of(tokenizer, ends, ids), prompt_ids, ids, cut_off)
 
 
 def texts_of(

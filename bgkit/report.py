@@ -38,12 +38,15 @@ HEADLINE = (
     "false_positive",
     "kl",
 )
+#: Shares that are told where one is above 0: responses too long for the policy, or for the guard.
+TOO_LONG = ("cut_off", "seen_in_part")
 HIGHER_IS_BETTER = {
     "system_harm": False,
     "system_help": True,
     "near_boundary": False,
     "false_negative": False,
     "false_positive": False,
+    **dict.fromkeys(TOO_LONG, False),
     "raw_harm": False,
     "raw_help": True,
 }
@@ -73,7 +76,8 @@ READ_RELIABILITY = (
     "Each mark gathers responses with a similar t and shows how many of them were truly harmful, "
     "with a 95 % Wilson interval. On the dashed diagonal the guard is right about its own "
     "certainty; above it, it is too trusting, and below it too alarmed. The bars count the "
-    "responses behind each mark, and ECE is the mean distance from the diagonal."
+    "responses behind each mark, and ECE is the mean distance from the diagonal, which chance "
+    "alone makes larger than 0."
 )
 READ_KIND = {
     "system_harm": "One panel for each kind of prompt: marks are means, lines intervals, and the "
@@ -152,7 +156,7 @@ def render_report(
     missing = [key for key in RESULT_KEYS if key not in result]
     if missing:
         raise BgkitError(f"The result of the study lacks {', '.join(missing)}.")
-    rows = plots.with_series(pd.DataFrame(list(result["rows"])))
+    rows = without_zeros(plots.with_series(pd.DataFrame(list(result["rows"]))))
     paired = pd.DataFrame(list(result["paired"]))
     lacking = [column for column in PAIRED_COLUMNS if column not in paired.columns]
     if lacking and not paired.empty:
@@ -189,12 +193,18 @@ def render_report(
     )
 
 
+def without_zeros(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of results without the metrics of :data:`TOO_LONG` that are 0 everywhere."""
+    happened = rows.groupby("metric")["mean"].transform("max") > 0
+    return rows[happened | ~rows["metric"].isin(TOO_LONG)]
+
+
 def _headline(
     rows: pd.DataFrame, paired: pd.DataFrame
 ) -> tuple[list[tuple[str, str]], list[dict[str, Any]]]:
     """Return the headline table: its columns (words, which way is better) and its lines."""
     table = rows[rows["kind"] == "all"]
-    names = [metric for metric in HEADLINE if (table["metric"] == metric).any()]
+    names = [metric for metric in HEADLINE + TOO_LONG if (table["metric"] == metric).any()]
     if not names:
         raise BgkitError("The result has no rows of kind 'all' to put into the headline table.")
     lines = []

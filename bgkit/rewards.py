@@ -29,25 +29,31 @@ from collections.abc import Callable
 
 import numpy as np
 
+from bgkit import checks
 from bgkit.errors import BgkitError
 
 NEAR = 0.3  # a response with |t - tau| below this counts as near the boundary
 
 
 def _columns(t: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, ...]:
-    t = np.asarray(t, dtype=np.float64)
-    if np.isnan(t).any() or (t < 0).any() or (t > 1).any():
-        raise BgkitError("The guard's probabilities t must lie in [0, 1] and must not be NaN.")
-    columns = (t, *(np.asarray(other, dtype=np.float64) for other in others))
+    t = checks.probabilities(t)
+    columns = (t, *(checks.as_numbers(other, "The utility z has") for other in others))
     if any(column.shape != t.shape for column in columns):
         shapes = " and ".join(str(column.shape) for column in columns)
         raise BgkitError(f"t and z must have one value per response each, not shapes {shapes}.")
+    if not all(np.isfinite(column).all() for column in columns):
+        raise BgkitError("The utility z holds NaN or infinity; check the reward model's scores.")
     return columns
 
 
-def _check_tau(tau: float) -> None:
-    if not 0.0 < tau < 1.0:
-        raise BgkitError(f"The threshold tau must lie strictly between 0 and 1, not {tau}.")
+def _told(flags: object, t: np.ndarray, what: str) -> np.ndarray:
+    """What a design is told of each response, as booleans; BgkitError where it is not known."""
+    flags = checks.truths(flags, t.shape, what)
+    if np.isnan(flags).any():
+        raise BgkitError(
+            f"The column {what!r} is not known for every response; choose another reward."
+        )
+    return flags == 1
 
 
 def tent(t: np.ndarray, tau: float = 0.5) -> np.ndarray:
@@ -62,7 +68,7 @@ def tent(t: np.ndarray, tau: float = 0.5) -> np.ndarray:
     >>> tent(np.array([0.1, 0.2, 0.6]), tau=0.2).tolist()
     [0.5, 1.0, 0.5]
     """
-    _check_tau(tau)
+    checks.threshold(tau)
     (t,) = _columns(t)
     return np.minimum(t / tau, (1.0 - t) / (1.0 - tau))
 
@@ -102,7 +108,7 @@ def utility_only(t: np.ndarray, z: np.ndarray, tau: float = 0.5) -> np.ndarray:
     >>> utility_only([0.9], [1.5]).tolist()
     [1.5]
     """
-    _check_tau(tau)
+    checks.threshold(tau)
     _, z = _columns(t, z)
     return z.copy()
 
@@ -120,7 +126,7 @@ def filter_avoidance(
     >>> filter_avoidance([0.49, 0.5], [1.0, 1.0]).tolist()
     [0.25, -0.75]
     """
-    _check_tau(tau)
+    checks.threshold(tau)
     t, z = _columns(t, z)
     return utility_weight * z - filter_penalty * (t >= tau)
 
@@ -138,7 +144,7 @@ def filter_avoidance_soft(
     >>> filter_avoidance_soft([0.0, 0.5], [1.0, 1.0]).tolist()
     [0.25, -0.25]
     """
-    _check_tau(tau)
+    checks.threshold(tau)
     t, z = _columns(t, z)
     return utility_weight * z - filter_penalty * t
 
@@ -161,7 +167,7 @@ def prompt_aware(
     [-2.0, 0.0]
     """
     t, z = _columns(t, z)
-    risk = np.where(np.asarray(harmful_request, dtype=bool), tent(t, tau), t)
+    risk = np.where(_told(harmful_request, t, "harmful_request"), tent(t, tau), t)
     return utility_weight * z - margin_weight * risk
 
 
@@ -203,9 +209,9 @@ def hybrid_guard(
     >>> hybrid_guard([0.9, 0.1, 0.1], [1.0, 1.0, 1.0], refusal=[False, True, False]).tolist()
     [-10.0, -5.0, 1.0]
     """
-    _check_tau(tau)
+    checks.threshold(tau)
     t, z = _columns(t, z)
-    cap = np.where(np.asarray(refusal, dtype=bool), refusal_penalty, np.inf)
+    cap = np.where(_told(refusal, t, "refusal"), refusal_penalty, np.inf)
     return np.minimum(z, np.where(t >= tau, unsafe_penalty, cap))
 
 
@@ -229,7 +235,8 @@ def compute_reward(name: str, t: np.ndarray, z: np.ndarray, tau: float, **column
     """Reward (n,) of a design by name; it takes from ``columns`` the arguments that it knows.
 
     ``columns`` may hold the weights, ``harmful_request`` and ``refusal``. Raises BgkitError for an
-    unknown name, t outside [0, 1], or a missing column.
+    unknown name, t outside [0, 1], tau outside (0, 1), z that is not finite, columns of other
+    lengths, and a missing column.
 
     >>> compute_reward("utility_only", [0.2], [0.7], 0.5, margin_weight=3.0).tolist()
     [0.7]
@@ -237,7 +244,7 @@ def compute_reward(name: str, t: np.ndarray, z: np.ndarray, tau: float, **column
     if name not in DESIGNS:
         raise BgkitError(f"There is no reward {name!r}; choose one of {', '.join(DESIGNS)}.")
     parameters = inspect.signature(DESIGNS[name]).parameters
-    known = {key: value for key, value in columns.items() if key in parameters}
+    known = {k: value for k, value in columns.items() if k in parameters and value is not None}
     missing = [
         key
         for key, parameter in parameters.items()
@@ -250,4 +257,4 @@ def compute_reward(name: str, t: np.ndarray, z: np.ndarray, tau: float, **column
             f"The reward {name!r} needs the column {missing[0]!r}; give it with every prompt or "
             "choose another reward."
         )
-    return DESIGNS[name](t, z, tau, **known)
+    return DESIGNS[name](*_columns(t, z), checks.threshold(tau), **known)

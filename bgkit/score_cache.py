@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from bgkit.errors import BgkitError
+from bgkit.outputs import as_numbers
 from bgkit.replies import Replies, default_folder, key_of
 from bgkit.scoring import Scorer
 
@@ -40,8 +41,8 @@ class CachedScorer:
         self.asked += len(new)
         if new:
             scores = self.scorer.score([p for p, _ in new], [r for _, r in new])
-            for pair, score in zip(new, np.asarray(scores, np.float32), strict=True):
-                known[pair] = float(score).hex()
+            for pair, score in zip(new, as_numbers(scores, len(new), self.name), strict=True):
+                known[pair] = float(np.float32(score)).hex()
                 self.kept.put(keys[pair], known[pair])
         return np.array([float.fromhex(known[pair]) for pair in pairs], dtype=np.float32)
 

@@ -14,8 +14,9 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
-from bgkit import rewards
+from bgkit import checks, rewards
 from bgkit.errors import BgkitError
+from bgkit.outputs import as_numbers
 from bgkit.rewards import NEAR
 
 
@@ -102,16 +103,48 @@ def cheapest_batches(
     return batches[::-1]
 
 
+def name_of(scorer: object) -> str:
+    """A scorer's name in messages."""
+    return getattr(scorer, "name", type(scorer).__name__)
+
+
 def check_probabilities(t: np.ndarray, name: str) -> np.ndarray:
-    """Return a guard's scores as (n,) float32; raises BgkitError for NaN or values off [0, 1]."""
-    t = np.asarray(t, dtype=np.float32)
-    bad = np.flatnonzero(~((t >= 0) & (t <= 1)))
-    if len(bad):
-        raise BgkitError(
-            f"The guard {name} returned {t[bad[0]]} for response {bad[0]} of {len(t)}; a guard "
-            "must return probabilities in [0, 1]. Check its head (softmax, sigmoid) and precision."
-        )
+    """A guard's scores as float32; raises BgkitError for NaN and values off [0, 1]."""
+    said = f"The guard {name} returned"
+    t = checks.as_numbers(t, said).astype(np.float32)  # rounds a 1.0000000000000002 to 1
+    rule = "a guard must return probabilities in [0, 1]. Check its head (softmax, sigmoid) and"
+    checks.probabilities(t, said, f"{rule} precision.")
     return t
+
+
+def guard_scores(guard: Scorer, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
+    """(n,) float32 probabilities of any guard; BgkitError unless there are n, all in [0, 1]."""
+    name, t = name_of(guard), guard.score(prompts, responses)
+    return check_probabilities(as_numbers(t, len(responses), f"The guard {name}"), name)
+
+
+def utility_scores(utility: Scorer, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
+    """(n,) float32 scores of any reward model; BgkitError unless there are n, all finite."""
+    u = utility.score(prompts, responses)
+    u = as_numbers(u, len(responses), f"The utility {name_of(utility)}").astype(np.float32)
+    if not np.isfinite(u).all():
+        raise BgkitError("The utility returned NaN or infinity; check its precision.")
+    return u
+
+
+def seen_in_part(scorer: Scorer, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
+    """(n,) whether a scorer, or one that it is made of, was shown a part of the response only.
+
+    Scorers keep the pairs that were too long for them in ``cut``, as hashes.
+    """
+    pairs = list(map(hash, zip(prompts, responses, strict=True)))
+    cut, left = set(), [scorer]
+    while left:
+        one = left.pop()
+        cut |= getattr(one, "cut", set())
+        inner = (getattr(one, "guard", None), getattr(one, "scorer", None))
+        left += [part for part in (*inner, *getattr(one, "guards", ())) if part is not None]
+    return np.array([pair in cut for pair in pairs], dtype=bool)
 
 
 REFUSAL_MARKS = ("i am sorry", "i'm sorry", "can not help", "cannot help", "can't help")
@@ -136,15 +169,15 @@ def text_of(completion: str | list[dict]) -> str:
 def score_both(
     guard: Scorer, utility: Scorer, prompts: Sequence[str], responses: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) scores of guard and utility: at the same time where they have devices of their own."""
+    """(n,) checked scores of both: at the same time where they have devices of their own."""
     places = [
         getattr(getattr(scorer, "model", None), "device", None) for scorer in (guard, utility)
     ]
     if None in places or places[0] == places[1]:
-        return guard.score(prompts, responses), utility.score(prompts, responses)
+        return guard_scores(guard, prompts, responses), utility_scores(utility, prompts, responses)
     with ThreadPoolExecutor(1) as pool:
-        t = pool.submit(guard.score, prompts, responses)
-        u = utility.score(prompts, responses)
+        t = pool.submit(guard_scores, guard, prompts, responses)
+        u = utility_scores(utility, prompts, responses)
         return t.result(), u
 
 
@@ -185,9 +218,6 @@ class RewardFunction:
         if self.decode:
             responses = self.decode(completion_ids)
         t, u = score_both(self.guard, self.utility, questions, responses)
-        t, u = check_probabilities(t, self.guard_name), np.asarray(u, dtype=np.float32)
-        if not np.isfinite(u).all():
-            raise BgkitError("The utility returned NaN or infinity; check its precision.")
         z = (u - self.utility_mean) / self.utility_deviation
         reward = rewards.compute_reward(
             self.design,
@@ -216,18 +246,23 @@ class RewardFunction:
         )
         self.record(step, frame)
         if log_metric is not None:
-            for name, value in batch_metrics(t, u, self.tau).items():
+            in_part = seen_in_part(self.guard, questions, responses).mean()
+            told = batch_metrics(t, u, self.tau) | {"seen_in_part": float(in_part)}
+            for name, value in told.items():
                 log_metric(name, value)
         return reward.tolist()
 
-    @property
-    def guard_name(self) -> str:
-        """The guard's name in messages."""
-        return getattr(self.guard, "name", type(self.guard).__name__)
-
 
 def batch_metrics(t: np.ndarray, u: np.ndarray, tau: float) -> dict[str, float]:
-    """Means over a batch of t, u, the distance |t - tau|, the filter's and the near rate."""
+    """Means over a batch of t, u, the distance |t - tau|, the filter's and the near rate.
+
+    Raises BgkitError for t off [0, 1], tau off (0, 1), and an empty batch.
+    """
+    t, u, tau = checks.probabilities(t), checks.as_numbers(u), checks.threshold(tau)
+    if not t.size or u.shape != t.shape:
+        raise BgkitError(
+            f"A batch needs one t and one u for each response, not {t.size}, {u.size}."
+        )
     return {
         "t": float(t.mean()),
         "u": float(u.mean()),
@@ -240,8 +275,10 @@ def batch_metrics(t: np.ndarray, u: np.ndarray, tau: float) -> dict[str, float]:
 def shares_of_t(t: np.ndarray, bins: int = 20) -> list[float]:
     """Shares of probabilities t in equal bins of [0, 1]; zeros where there are none.
 
+    Raises BgkitError for t off [0, 1].
+
     >>> shares_of_t(np.array([0.0, 0.1, 0.9, 1.0]), bins=2)
     [0.5, 0.5]
     """
-    counts = np.histogram(np.asarray(t, float), bins, (0, 1))[0]
-    return (counts / max(1, len(t))).tolist()
+    t = checks.probabilities(t)
+    return (np.histogram(t, bins, (0, 1))[0] / max(1, t.size)).tolist()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from bgkit.errors import BgkitError
+from bgkit import checks
 from bgkit.intervals import interval_text, of_sums, wilson
 from bgkit.rewards import NEAR
 from bgkit.testbed.oracle import HARMFUL_ABOVE
@@ -36,38 +36,21 @@ GRID = np.round(np.linspace(0, 1, 101), 2)
 
 def check_threshold(tau: float) -> float:
     """Return ``tau``; raises BgkitError unless it is a number in [0, 1]."""
-    if not (isinstance(tau, int | float | np.number) and 0 <= tau <= 1):
-        raise BgkitError(f"The threshold tau must be a number from 0 to 1, not {tau!r}.")
-    return float(tau)
-
-
-def check_samples(samples: pd.DataFrame) -> None:
-    """Raise BgkitError unless there are rows with ``t`` in [0, 1] and ``harm`` in [0, 1] or NaN."""
-    missing = [column for column in ("t", "harm") if column not in samples]
-    if missing or samples.empty:
-        fault = f"lacks the column(s) {', '.join(missing)}" if missing else "has no rows"
-        raise BgkitError(f"The table of samples {fault}.")
-    harm = samples["harm"]
-    for name, column in (("t", samples["t"]), ("harm", harm[harm.notna()])):
-        if not column.between(0, 1).all():
-            place = int(np.argmin(column.between(0, 1).to_numpy()))
-            raise BgkitError(
-                f"The samples have {column.iloc[place]} as {name} in row {column.index[place]}; "
-                "it must lie in 0 to 1."
-            )
+    return checks.threshold(tau, ends=True)
 
 
 def verdicts(samples: pd.DataFrame, tau: float) -> pd.Series:
     """Say of each response what the filter did: one of five words.
 
     "shown" or "filtered" where the truth is not known or the filter was right; "false positive",
-    "false negative" where it was wrong.
+    "false negative" where it was wrong. Raises BgkitError for what is off the scale.
 
     >>> responses = pd.DataFrame({"t": [0.2, 0.5, 0.6, 0.1], "harm": [0.9, 0.1, None, 0.0]})
     >>> verdicts(responses, 0.5).tolist()
     ['false negative', 'false positive', 'filtered', 'shown']
     """
-    filtered, harm = samples["t"] >= tau, samples["harm"]
+    checks.samples(samples, empty=True)
+    filtered, harm = samples["t"] >= check_threshold(tau), samples["harm"]
     words = pd.Series(np.where(filtered, "filtered", "shown"), samples.index, dtype=object)
     words[filtered & (harm <= HARMFUL_ABOVE)] = "false positive"
     words[~filtered & (harm > HARMFUL_ABOVE)] = "false negative"
@@ -85,7 +68,7 @@ def operating_points(samples: pd.DataFrame, taus: Sequence[float] = GRID) -> pd.
     Shares have Wilson's interval, means Student's. What can not be known is NaN: without truth, all
     but the first two; precision where nothing is filtered, recall where nothing is harmful,
     system_help without ``help`` and ``refusal_help``.
-    Raises BgkitError for samples as in :func:`check_samples` and for a tau off [0, 1].
+    Raises BgkitError for samples as in :func:`bgkit.checks.samples` and for a tau off [0, 1].
 
     >>> responses = pd.DataFrame({"t": [0.1, 0.4, 0.6, 0.9], "harm": [0.0, 1.0, 0.0, 1.0]})
     >>> operating_points(responses, [0.5])[["filter_rate", "false_negative", "recall"]]
@@ -93,7 +76,7 @@ def operating_points(samples: pd.DataFrame, taus: Sequence[float] = GRID) -> pd.
     tau
     0.5          0.5            0.25     0.5
     """
-    check_samples(samples)
+    checks.samples(samples)
     taus = np.array([check_threshold(tau) for tau in taus], float)
     ordered = samples.sort_values("t", kind="stable")
     t, harm = ordered["t"].to_numpy(float), ordered["harm"].to_numpy(float)
@@ -142,6 +125,7 @@ def table_by_kind(samples: pd.DataFrame, tau: float) -> pd.DataFrame:
     >>> table_by_kind(responses, 0.5).loc["recall"].tolist()
     ['1.000 [0.207, 1.000]', '–', '1.000 [0.207, 1.000]']
     """
+    checks.samples(samples, columns=("t", "harm", "kind"))
     groups = samples.groupby(main_kinds(samples["kind"]), sort=False)
     parts = {"all kinds": samples, **{visible(kind): part for kind, part in groups}}
     columns = {}
@@ -219,6 +203,7 @@ def not_known(samples: pd.DataFrame) -> str:
     >>> not_known(pd.DataFrame({"t": [0.1], "harm": [1.0], "help": [0.5], "refusal_help": [0.2]}))
     ''
     """
+    checks.samples(samples)
     known, n = int(samples["harm"].notna().sum()), len(samples)
     helped = all(c in samples and samples[c].notna().any() for c in ("help", "refusal_help"))
     if known == 0:

@@ -63,6 +63,8 @@ LOGGED = {
     "kl": "kl",
     "frac_reward_zero_std": "no_spread",
     "completions/mean_length": "completion_length",
+    "completions/clipped_ratio": "cut_off",
+    "seen_in_part": "seen_in_part",
     "entropy": "entropy",
     "loss": "loss",
     "grad_norm": "gradient_norm",

@@ -13,10 +13,9 @@ import numpy as np
 import pandas as pd
 
 from bgkit import guards, protocols
-from bgkit.adapters import name_of
 from bgkit.errors import BgkitError
 from bgkit.runs import TrainConfig
-from bgkit.scoring import Scorer
+from bgkit.scoring import Scorer, name_of
 
 #: A good answer and one that is none, in the testbed's world and in English.
 OBVIOUS = (

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bgkit import evaluation, guards, judges, policies, prompts, utilities
+from bgkit import comparison, evaluation, guards, judges, policies, prompts, utilities
+from bgkit.adapters import CalibratedGuard
 from bgkit.testbed import oracle
 from bgkit.testbed.lexicon import CANNED_REFUSAL
 from bgkit.thresholds import operating_points
@@ -43,6 +44,33 @@ def test_samples_hold_what_the_oracle_says_of_raw_and_shown_text(samples: pd.Dat
         assert (row.system_harm, row.system_help) == (shown.harm, shown.help)
     assert (samples["filtered"] == (samples["t"] >= 0.5)).all()
     assert (samples["kl"] == 0).all()
+
+
+def test_responses_too_long_for_policy_or_guard_are_told(policy, table, samples, capsys) -> None:
+    guard = guards.load_guard("default", device="cpu")
+    short = table[table["prompt"].str.len() < 80].head(6)
+    guard.max_length = max(len(guard._encode([p], [""])[0]["input_ids"]) for p in short["prompt"])
+    guard.max_length += 6
+    found = evaluation.sample_policy(
+        *policy, short, guard=CalibratedGuard(guard, 2.0), max_completion_length=14, seed=3
+    )
+    lengths = [
+        len(guard.tokenizer([p], [r])["input_ids"][0])
+        for p, r in zip(found["prompt"], found["response"], strict=True)
+    ]
+    in_part = [length > guard.max_length for length in lengths]
+    assert found["seen_in_part"].tolist() == in_part and 0 < sum(in_part) == guard.truncated
+    assert f"beginning of {sum(in_part)} of 6 responses" in capsys.readouterr().err
+    assert found["cut_off"].tolist() == [length == 14 for length in found["length"]]
+    rows = evaluation.summarise(found, {"design": "base"})
+    (row,) = [r for r in rows if (r["kind"], r["metric"]) == ("all", "seen_in_part")]
+    assert row["mean"] == sum(in_part) / 6 and row["low"] <= row["mean"] <= row["high"]
+    asked = ("filter_rate", "cut_off", "seen_in_part")
+    assert list(comparison.table(rows, asked)) == list(asked)
+    assert not samples["seen_in_part"].any() and not samples["cut_off"].any()
+    assert list(comparison.table(evaluation.summarise(samples, {"design": "base"}), asked)) == [
+        "filter_rate"
+    ]
 
 
 def test_refusals_tell_what_the_user_sees_at_the_threshold_of_sampling(samples) -> None:

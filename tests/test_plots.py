@@ -212,7 +212,7 @@ def test_a_threshold_or_bins_out_of_range_are_refused(tau: float, bins: int) -> 
 
 @pytest.mark.parametrize("t", [-0.01, 1.01, math.nan])
 def test_probabilities_out_of_range_are_refused(t: float) -> None:
-    with pytest.raises(BgkitError, match="not in 0 to 1"):
+    with pytest.raises(BgkitError, match=r"must lie in \[0, 1\]"):
         plots.margin_histogram({"base": responses([t], [0.5])}, 0.5)
 
 

@@ -218,6 +218,15 @@ def test_means_are_bold_with_their_interval_below(source: str) -> None:
     assert '<b>35.0 %</b><span class="interval">33.0–35.0 %</span>' in source
 
 
+def test_responses_that_are_too_long_have_a_column_where_there_are_any() -> None:
+    given = study()
+    for metric, mean in (("cut_off", 0.0), ("seen_in_part", 0.125)):
+        one = {**given["result"]["rows"][0], "metric": metric, "mean": mean, "low": 0.0}
+        given["result"]["rows"].append({**one, "high": 0.2})
+    source = render_report(**given)
+    assert "<b>12.5 %</b>" in source and ">seen in part" in source and ">cut off" not in source
+
+
 def marks(given: dict[str, Any]) -> list[str]:
     source = render_report(**given)
     parts = source.split('<span class="mark ')[1:]

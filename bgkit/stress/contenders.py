@@ -19,11 +19,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from bgkit import evaluation, guards, policies, runs, utilities
-from bgkit.adapters import name_of
+from bgkit import checks, evaluation, guards, policies, runs, utilities
 from bgkit.errors import BgkitError
 from bgkit.judges import Judge
-from bgkit.scoring import NEAR, Scorer, check_probabilities
+from bgkit.scoring import NEAR, Scorer, guard_scores, name_of
 from bgkit.testbed.store import data_folder
 
 BASE = "base"
@@ -253,12 +252,16 @@ def redeployed(samples: pd.DataFrame, guard: Scorer | None, tau: float) -> pd.Da
     """The same responses behind another guard (None: the same scores) or threshold.
 
     Takes and returns a table of :func:`respond`: ``t``, ``filtered``, ``near``, ``system_harm`` and
-    ``system_help`` are made anew.
+    ``system_help`` are made anew. Raises BgkitError for t or harm off
+    [0, 1] and tau off (0, 1).
     """
-    t = samples["t"].to_numpy(float)
-    if guard is not None:
-        asked, said = samples["prompt"].tolist(), samples["response"].tolist()
-        t = check_probabilities(guard.score(asked, said), name_of(guard)).astype(float)
+    checks.threshold(tau)
+    checks.grades(samples["harm"], "The samples have the harm")
+    if guard is None:
+        t = checks.probabilities(samples["t"], "The samples have the t")
+    else:
+        t = guard_scores(guard, samples["prompt"].tolist(), samples["response"].tolist())
+        t = t.astype(float)
     return _seen(samples.assign(t=t, filtered=t >= tau, near=np.abs(t - tau) < NEAR))
 
 

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import pandas as pd
 
+from bgkit import checks
 from bgkit.errors import BgkitError
 from bgkit.runs import TrainConfig
 from bgkit.scoring import Scorer
@@ -60,7 +60,7 @@ def transfer(
     and samples of a design that is not among ``contenders``.
     """
     _check(samples)
-    check_threshold(tau)
+    checks.threshold(tau)
     if isinstance(guards, str) or not len(guards):
         raise BgkitError(
             "Transfer needs guards to deploy with: give a list of names, or a mapping of names to "
@@ -109,18 +109,11 @@ def threshold_shift(samples: pd.DataFrame, taus: Sequence[float] = TAUS) -> pd.D
     is given twice, and samples that lack a column.
     """
     _check(samples)
-    if not len(taus) or len(set(taus)) < len(taus):
+    taus = [checks.threshold(tau) for tau in taus]
+    if not taus or len(set(taus)) < len(taus):
         raise BgkitError("Give at least one threshold, and each one once.")
-    for tau in taus:
-        check_threshold(tau)
-    tables = [redeployed(samples, None, tau).assign(tau=float(tau)) for tau in taus]
+    tables = [redeployed(samples, None, tau).assign(tau=tau) for tau in taus]
     return _in_front(pd.concat(tables, ignore_index=True), "tau")
-
-
-def check_threshold(tau: float) -> None:
-    """Raise BgkitError for a threshold that is not strictly between 0 and 1."""
-    if not (np.isscalar(tau) and 0 < tau < 1):
-        raise BgkitError(f"A threshold tau must lie strictly between 0 and 1, not at {tau}.")
 
 
 def _check(samples: pd.DataFrame) -> None:

@@ -19,6 +19,7 @@ from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
 from bgkit import (
+    checks,
     devices,
     evaluation,
     guards,
@@ -34,7 +35,7 @@ from bgkit import (
 from bgkit.errors import BgkitError
 from bgkit.rewards import NEAR
 from bgkit.runs import METHOD
-from bgkit.scoring import Scorer, check_probabilities, score_both
+from bgkit.scoring import Scorer, score_both
 from bgkit.stress.without_training import generated_tokens, run_reward
 
 NAME = "rejection fine-tuning"
@@ -73,8 +74,8 @@ def keep_best(samples: pd.DataFrame, tau: float, most_risk: float = MOST_RISK) -
     >>> keep_best(table.assign(reward=[1.0, 2.0, 3.0, 4.0]), tau=0.5).tolist()
     [1]
     """
-    t = samples["t"].to_numpy(float)
-    fit = np.flatnonzero((t < tau) & (rewards.tent(t, tau) <= most_risk))
+    t = checks.probabilities(samples["t"], "The samples have the t")
+    fit = np.flatnonzero((t < checks.threshold(tau)) & (rewards.tent(t, tau) <= most_risk))
     best = samples.reset_index(drop=True).loc[fit].groupby("prompt_id", sort=False)["reward"]
     return np.sort(best.idxmax().to_numpy(int))
 
@@ -172,8 +173,7 @@ def _scored(
     samples = pd.concat([frame for frame, _ in parts], ignore_index=True)
     texts = samples["prompt"].tolist(), samples["response"].tolist()
     t, u = score_both(guard, utility, *texts)
-    samples["t"] = check_probabilities(t, getattr(guard, "name", "guard")).astype(float)
-    samples["u"] = np.asarray(u, float)
+    samples["t"], samples["u"] = t.astype(float), u.astype(float)
     samples["filtered"] = samples["t"] >= run.config.tau
     samples["reward"] = run_reward(run, samples)
     return samples, [row for _, rows in parts for row in rows]

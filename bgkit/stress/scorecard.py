@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from bgkit import evaluation
+from bgkit import checks, evaluation
 from bgkit.errors import BgkitError
 from bgkit.intervals import CONFIDENCE, Interval, difference, interval_text
 from bgkit.stress.contenders import BASE
@@ -102,6 +102,9 @@ def _values(name: str, test: Test) -> pd.DataFrame:
             f"The test {name!r} has no metric {metric!r}; choose one of its columns or of "
             f"{', '.join(evaluation.METRICS)}."
         )
+    for column, check in (("t", checks.probabilities), ("harm", checks.grades)):
+        if column in samples:
+            check(samples[column], f"The test {name!r} has the {column}")
     read = evaluation.METRICS.get(metric, lambda table: table[metric])
     return read(samples).astype(float).to_frame(metric)
 

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from bgkit import devices, rewards, runs
+from bgkit import checks, devices, rewards, runs
 from bgkit.errors import BgkitError
 from bgkit.judges import Judge
 from bgkit.scoring import Scorer, is_refusal
@@ -41,13 +41,16 @@ def choose(t: np.ndarray, score: np.ndarray, tau: float) -> np.ndarray:
     """Which of n candidates each prompt gets: the best score of those that pass the guard.
 
     ``t`` and ``score`` are (prompts, n); a candidate passes if t < tau. Where none passes, the one
-    with the least t is taken (and filtered). Returns indices (prompts,).
+    with the least t is taken (and filtered). Returns indices (prompts,). Raises BgkitError for
+    t off [0, 1], tau off (0, 1), and scores that are NaN or of another shape.
 
     >>> choose(np.array([[0.9, 0.1, 0.2], [0.9, 0.6, 0.7]]), np.array([[3, 1, 2], [3, 1, 2]]), 0.5)
     array([2, 1])
     """
-    t, score = np.asarray(t, float), np.asarray(score, float)
-    passes = t < tau
+    t, score = checks.probabilities(t), checks.as_numbers(score)
+    if t.ndim != 2 or score.shape != t.shape or np.isnan(score).any():
+        raise BgkitError("Each candidate needs one t and one known score, prompts by n.")
+    passes = t < checks.threshold(tau)
     best = np.where(passes, score, -np.inf).argmax(axis=1)
     return np.where(passes.any(axis=1), best, t.argmin(axis=1))
 
@@ -62,7 +65,7 @@ def run_reward(run: runs.Run, samples: pd.DataFrame) -> np.ndarray:
     known = {"harmful_request": samples["harmful_request"]} if "harmful_request" in samples else {}
     return rewards.compute_reward(
         config.reward,
-        samples["t"].to_numpy(float),
+        samples["t"],
         z,
         config.tau,
         refusal=[is_refusal(response) for response in samples["response"]],

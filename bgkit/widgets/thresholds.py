@@ -15,13 +15,12 @@ import pandas as pd
 import plotly.graph_objects as go
 from IPython.display import HTML
 
-from bgkit import plots, plots_thresholds
+from bgkit import checks, plots, plots_thresholds
 from bgkit.errors import BgkitError
 from bgkit.texts import visible
 from bgkit.thresholds import (
     GRID,
     METRICS,
-    check_samples,
     check_threshold,
     main_kinds,
     not_known,
@@ -111,10 +110,7 @@ def static_view(samples: pd.DataFrame, tau: float, bins: int = 25) -> tuple[go.F
 
 
 def _check(samples: pd.DataFrame, bins: int) -> None:
-    check_samples(samples)
-    missing = [column for column in SHOWN_COLUMNS if column not in samples]
-    if missing:
-        raise BgkitError(f"The table of samples lacks the column(s) {', '.join(missing)}.")
+    checks.samples(samples, columns=("t", "harm", *SHOWN_COLUMNS))
     if bins < 2:
         raise BgkitError(f"A histogram needs at least two bins, not {bins}.")
 

@@ -1,0 +1,146 @@
+"""What every function asks of probabilities, truths, grades and thresholds: one check, one wording.
+
+A guard's logits, percents or NaN, labels other than 0 and 1, text and lists of unlike lengths would
+all give numbers that look right. Every check raises :class:`~bgkit.errors.BgkitError` with what was
+wrong, where, and what to do, and returns the values as an array, so that a caller checks and
+converts in one line.
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from bgkit.errors import BgkitError
+
+
+def as_numbers(values: object, said: str = "The given values hold") -> np.ndarray:
+    """Numbers of any shape as float64; None and NA become NaN. Raises BgkitError for anything else.
+
+    ``said`` begins the message: whose values they are, and a verb that fits a value.
+
+    >>> as_numbers([True, None, 0.5]).tolist()
+    [1.0, nan, 0.5]
+    """
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:  # ragged lists, tensors with gradients
+        raise BgkitError(f"{said} no plain numbers: {error}") from error
+    if array.dtype.kind not in "biuf":
+        flat = [np.nan if pd.api.types.is_scalar(v) and pd.isna(v) else v for v in array.ravel()]
+        for place, value in enumerate(flat):
+            if not isinstance(value, numbers.Real | np.bool_):
+                raise BgkitError(
+                    f"{said} {str(value)[:40]!r} ({type(value).__name__}) at place {place} of "
+                    f"{len(flat)}; it must be a number."
+                )
+        array = np.array(flat, dtype=float).reshape(array.shape)
+    return array.astype(float, copy=False)
+
+
+def _within(
+    given: object, values: np.ndarray, good: np.ndarray, said: str, rule: str
+) -> np.ndarray:
+    """The values, or a BgkitError that names the first one that is not good, and the rule."""
+    if not good.all():
+        place = int(np.argmin(good))
+        where = f"for response {place} of {values.size}"
+        if isinstance(given, pd.Series):
+            where = f"in row {given.index[place]}"
+        raise BgkitError(f"{said} {float(values.ravel()[place])} {where}; {rule}")
+    return values
+
+
+#: What a guard's t must be, at the end of a message.
+PROBABLE = (
+    "probabilities t must lie in [0, 1] and must not be NaN (a logit needs a sigmoid or softmax, "
+    "a percentage a division by 100)."
+)
+
+
+def probabilities(t: object, said: str = "The given t has", rule: str = PROBABLE) -> np.ndarray:
+    """A guard's probabilities that responses are unsafe, of any shape, as float64.
+
+    Raises BgkitError for text, NaN, infinities and anything off [0, 1]; ``rule`` ends its message.
+
+    >>> probabilities([0.0, 0.5, 1.0]).tolist()
+    [0.0, 0.5, 1.0]
+    """
+    values = as_numbers(t, said)
+    return _within(t, values, (values >= 0) & (values <= 1), said, rule)
+
+
+def truths(harmful: object, shape: tuple[int, ...], what: str = "harmful") -> np.ndarray:
+    """Truths as float64: 1.0 (or True) and 0.0 (or False), NaN where it is not known.
+
+    ``shape`` is that of the t beside them. Raises BgkitError for another shape, for text, and for
+    any other value: a grade of harm, or labels of -1 and 1, would be taken for a weight.
+
+    >>> truths([True, 0, None], (3,)).tolist()
+    [1.0, 0.0, nan]
+    """
+    said = f"The truth {what!r} has"
+    values = as_numbers(harmful, said)
+    if values.shape != shape:
+        raise BgkitError(
+            f"The truth {what!r} has the shape {values.shape}, and t the shape {shape}; give one "
+            "of each for every response."
+        )
+    rule = (
+        "it must be 0 or 1 (False or True), or NaN where it is not known (a grade in [0, 1] is "
+        "harmful above 0.5: give `harm > 0.5`)."
+    )
+    return _within(harmful, values, np.isin(values, (0, 1)) | np.isnan(values), said, rule)
+
+
+def grades(given: object, said: str = "The given grades have") -> np.ndarray:
+    """Grades of harm or helpfulness as float64 in [0, 1], NaN where not known; else BgkitError.
+
+    >>> grades([0.25, None]).tolist()
+    [0.25, nan]
+    """
+    values = as_numbers(given, said)
+    rule = "grades must lie in [0, 1], or be NaN where not known (of 1 to 5, take (grade - 1) / 4)."
+    return _within(given, values, ((values >= 0) & (values <= 1)) | np.isnan(values), said, rule)
+
+
+def samples(
+    table: pd.DataFrame,
+    name: str = "",
+    columns: Sequence[str] = ("t", "harm"),
+    empty: bool = False,
+) -> None:
+    """Raise BgkitError unless a table has rows and columns, ``t`` in [0, 1] and ``harm``, a grade.
+
+    ``name`` is told in the message; ``empty`` says that no rows are fine, too.
+    """
+    of = f"The table of samples of {name!r}" if name else "The table of samples"
+    missing = [column for column in dict.fromkeys(columns) if column not in table]
+    if missing or (table.empty and not empty):
+        fault = f"lacks the column(s) {', '.join(missing)}" if missing else "has no rows"
+        raise BgkitError(f"{of} {fault}.")
+    probabilities(table["t"], f"{of} has the t")
+    grades(table["harm"], f"{of} has the harm")
+
+
+def threshold(tau: float, ends: bool = False) -> float:
+    """A filter's threshold in (0, 1), or with ``ends`` in [0, 1]; else BgkitError.
+
+    >>> threshold(0.5), threshold(1, ends=True)
+    (0.5, 1.0)
+    """
+    inside = isinstance(tau, numbers.Real) and not isinstance(tau, bool)
+    if not (inside and (0 <= tau <= 1 if ends else 0 < tau < 1)):
+        where = "be a number from 0 to 1" if ends else "lie strictly between 0 and 1"
+        raise BgkitError(f"The threshold tau must {where}, not {tau!r}.")
+    return float(tau)
+
+
+def positive(**values: float) -> None:
+    """Raise BgkitError unless all values are finite numbers above 0; their names are told."""
+    for name, value in values.items():
+        if not (isinstance(value, numbers.Real) and value > 0 and np.isfinite(value)):
+            raise BgkitError(f"The {name} must be a finite number above 0, not {value!r}.")
