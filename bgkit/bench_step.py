@@ -34,6 +34,7 @@ from bgkit import (
     training_prompts,
     utilities,
 )
+from bgkit.encoders import READS
 from bgkit.generative import RewardDecoder
 from bgkit.scoring import Scorer, text_of
 
@@ -113,9 +114,7 @@ def plain_scores(scorer: Scorer, prompts: Sequence[str], responses: Sequence[str
     columns = (list(prompts), list(responses)) if scorer.protocol.pair else (list(responses),)
     inputs = scorer.tokenizer(*columns, padding=True, truncation=True, return_tensors="pt")
     logits = scorer.model(**inputs.to(scorer.model.device)).logits.float()
-    read = torch.softmax(logits, -1)[:, scorer.protocol.index]
-    raw = logits[:, scorer.protocol.index]
-    return (raw if scorer.protocol.read == "raw" else read).cpu().numpy()
+    return READS[scorer.protocol.read](logits, scorer.protocol.index).cpu().numpy()
 
 
 def plain_training(
