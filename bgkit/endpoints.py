@@ -1,7 +1,8 @@
 """A judge behind an OpenAI-compatible server: one question, one answer, and what can go wrong.
 
 The ``openai`` client repeats what may pass (429 with its Retry-After, 5xx, time-outs), with growing
-pauses. What does not pass is told here in one sentence. The server's key comes from the environment
+pauses. What does not pass is told here in one sentence, and by its kind (:class:`Answer`), which
+says what it means for the other questions. The server's key comes from the environment
 (``OPENAI_API_KEY``; the server from ``OPENAI_BASE_URL``) and stays inside the client: errors of the
 client hold the request with its headers, so they are never chained to the ones that are raised.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -20,16 +22,48 @@ from bgkit.texts import visible
 
 OPENAI = "https://api.openai.com/v1"
 SHORTEST_SECRET = 8  # a shorter key is a placeholder such as "EMPTY", and a word in many texts
+#: What a content filter says, in an error's text or code.
+FILTER = re.compile(
+    r"content.{0,3}(filter|policy|moderation|management)|filtered by|moderat|responsible.?ai|"
+    r"data.?inspection|usage.polic|safety.(system|filter|setting|polic)|inappropriate|prohibited",
+    re.IGNORECASE,
+)
+BUSY = (408, 409, 425, 429, 502, 503, 504, 529)  # what passes, and says nothing of the request
+BROKEN = ("RemoteProtocolError", "ReadError", "WriteError")  # of a connection that there was
+#: The kinds of an answer after which nothing more can be asked.
+ENDS = {"fatal": BgkitError, "stopped": StoppedError}
 
 
 class Answer(NamedTuple):
-    """A reply, or the reason why there is none; tokens as the server counts them (0: not told)."""
+    """What became of a question; tokens as the server counts them (0: not told).
+
+    ``kind``: "reply"; "refused" by the judge or a content filter, which says so; "rejected", an
+    empty reply or a request that is taken for a bad one: a refusal, too, if the server takes
+    others; "failed", which may pass; "stopped" and "fatal", after which nothing can be asked.
+    """
 
     reply: str = ""
     problem: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    refused: bool = False  # the server took the request for a bad one
+    kind: str = "reply"
+
+
+@dataclass
+class Usage:
+    """What a judge was asked so far: requests, and tokens as the model or server counts them."""
+
+    requests: int = 0
+    untold: int = 0  # requests for which the server did not tell the tokens
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def add(self, answer: Answer) -> None:
+        """Count one answer."""
+        self.requests += 1
+        self.untold += bool(answer.reply and not answer.prompt_tokens)
+        self.prompt_tokens += answer.prompt_tokens
+        self.completion_tokens += answer.completion_tokens
 
 
 class Endpoint:
@@ -72,7 +106,17 @@ class Endpoint:
             base_url=url or OPENAI,
             timeout=timeout,
             max_retries=retries,
+            http_client=openai.DefaultHttpxClient(event_hooks={"response": [self._look]}),
         )
+
+    def _look(self, response) -> None:
+        """Keep the client from repeating what will not pass: a refusal, a schema's rejection."""
+        if response.status_code < 400:
+            return
+        response.read()
+        first = self._structured is None and b'"response_format"' in response.request.content
+        if filtered(response) or (first and response.status_code not in BUSY):
+            response.headers["x-should-retry"] = "false"
 
     def sampling(self, rubric: Rubric) -> dict[str, object]:
         """The sampling parameters of a request.
@@ -87,59 +131,66 @@ class Endpoint:
     def ask(self, message: str, rubric: Rubric) -> Answer:
         """The answer to one message, of the rubric's JSON schema where the server supports that.
 
-        A server that refuses the schema is asked without it from then on. Raises BgkitError for a
-        wrong key or model, and StoppedError for a rate limit that does not end or a server that
-        can not be reached.
+        A server that answers nothing to the schema, whatever its status says, is asked without it,
+        and from then on if that helps. Raises BgkitError for a wrong key or model, and StoppedError
+        for a rate limit that does not end or a server that can not be reached.
         """
         request = {"model": self.model, "messages": [{"role": "user", "content": message}]}
         request |= self.sampling(rubric)
-        schema = rubric.schema()
-        if schema is None or self._structured is False:
-            return self._send(request)
-        answer = self._send({**request, "response_format": schema})
-        if not answer.refused:
-            self._structured = True
-        elif self._structured is None:
+        schema, answer = rubric.schema(), None
+        if schema is not None and self._structured is not False:
+            answer = self._send({**request, "response_format": schema})
+            if answer.kind == "reply":
+                self._structured = True
+        unknown = self._structured is None and answer and answer.kind not in ("refused", "stopped")
+        if answer is None or unknown:
             answer = self._send(request)
-            if not answer.refused:
+            if unknown and answer.kind == "reply" and self._structured is None:
                 self._structured = False
+        if answer.kind in ENDS:
+            raise ENDS[answer.kind](answer.problem)
         return answer
 
     def _send(self, request: dict) -> Answer:
         try:
-            reply = self._client.chat.completions.create(**request)
+            answer = read(self._client.chat.completions.create(**request))
         except (self._openai.OpenAIError, ValueError, TypeError) as error:
-            outcome = self._outcome(error)
-        else:
-            outcome = read(reply)
-        if isinstance(outcome, BgkitError):
-            raise outcome  # outside of the except block: nothing is chained to it
-        return outcome._replace(reply=self._clean(outcome.reply))
+            answer = self._outcome(error)
+        return answer._replace(reply=self._clean(answer.reply), problem=self._clean(answer.problem))
 
-    def _outcome(self, error: Exception) -> Answer | BgkitError:
-        """What a failed request means: no answer to this one message, or the end."""
+    def _outcome(self, error: Exception) -> Answer:
+        """What a failed request means."""
         status = getattr(error, "status_code", None)
         reason = self._reason(error)
         here = f"the judge {self.model} at {self.url}"
+        told = f"({status or 'unreadable'}: {reason})"
+        if status is not None and filtered(error.response):
+            return Answer("", f"refused by the server {told}", kind="refused")
         if status in (401, 403):
-            return BgkitError(f"The key for {here} is wrong ({reason}); check OPENAI_API_KEY.")
+            problem = f"The key for {here} is wrong ({reason}); check OPENAI_API_KEY."
+            return Answer("", problem, kind="fatal")
         if status == 404:
-            return BgkitError(
+            problem = (
                 f"There is no such model or address: {here} ({reason}); check the model's name and "
                 "OPENAI_BASE_URL (it often ends in /v1)."
             )
+            return Answer("", problem, kind="fatal")
         if status == 429:
-            return StoppedError(
+            problem = (
                 f"The rate limit of {here} did not end within {self.tries} tries ({reason}); wait, "
                 "or check the quota."
             )
+            return Answer("", problem, kind="stopped")
         if isinstance(error, self._openai.APITimeoutError):
-            return Answer(problem="time-out")
+            return Answer("", "time-out", kind="failed")
         if isinstance(error, self._openai.APIConnectionError):
-            return StoppedError(f"No connection to {here}; check OPENAI_BASE_URL and the network.")
-        if status is not None and status < 500:
-            return Answer(problem=f"refused by the server ({status}: {reason})", refused=True)
-        return Answer(problem=f"error of the server ({status or 'unreadable'}: {reason})")
+            if type(error.__cause__).__name__ in BROKEN:
+                return Answer("", "the server closed the connection", kind="failed")
+            problem = f"No connection to {here}; check OPENAI_BASE_URL and the network."
+            return Answer("", problem, kind="stopped")
+        if status is not None and status < 500 and status not in (402, *BUSY):
+            return Answer("", f"refused by the server {told}", kind="rejected")
+        return Answer("", f"error of the server {told}", kind="failed")
 
     def _reason(self, error: Exception) -> str:
         """The first words of an error's message, without the key."""
@@ -163,13 +214,32 @@ def read(reply: object) -> Answer:
     usage = getattr(reply, "usage", None)
     tokens = [getattr(usage, f"{side}_tokens", None) for side in ("prompt", "completion")]
     tokens = [count if isinstance(count, int) else 0 for count in tokens]
-    choices = getattr(reply, "choices", None)
+    choices, error = getattr(reply, "choices", None), getattr(reply, "error", None)
     first = choices[0] if isinstance(choices, list) and choices else None
-    text = getattr(getattr(first, "message", None), "content", None)
-    if not isinstance(text, str) or not text.strip():
-        return Answer("", "no reply", *tokens)
-    cut = getattr(first, "finish_reason", None) == "length"
-    return Answer(text, "", *tokens) if not cut else Answer(text, "cut off", *tokens)
+    message, end = getattr(first, "message", None), str(getattr(first, "finish_reason", None))
+    text, refusal = getattr(message, "content", None), getattr(message, "refusal", None)
+    if isinstance(text, list):  # of parts, which may be thoughts
+        parts = [part for part in text if isinstance(part, dict) and part.get("type") == "text"]
+        text = "".join(str(part.get("text", "")) for part in parts)
+    text = text if isinstance(text, str) and text.strip() else ""
+    refused = isinstance(refusal, str) and refusal.strip()
+    if refused or re.match("content_filter|safety|prohibited|refus|guardrail", end, re.IGNORECASE):
+        said = visible(refused or end).splitlines()[0][:200]
+        return Answer("", f"refused by the judge ({said})", *tokens, "refused")
+    if error and not text and FILTER.search(str(error)):
+        return Answer("", "refused by the server", *tokens, "refused")
+    if end == "length":
+        return Answer(text, "cut off", *tokens)
+    if not text:
+        kind = "failed" if message is None else "rejected"
+        return Answer("", "no reply", *tokens, kind)
+    return Answer(text, "", *tokens)
+
+
+def filtered(response) -> bool:
+    """Whether an HTTP answer says that a content filter, not a fault, is why there is no reply."""
+    bad = response.status_code >= 400 and response.status_code not in (401, 429)
+    return bad and FILTER.search(response.text[:2000]) is not None
 
 
 def address(url: str) -> str:

@@ -128,6 +128,13 @@ def _grades(judge: Judge, prompts: list[str], samples: pd.DataFrame) -> dict[str
     """Grades of what the generator says and of what the user sees (a refusal where filtered)."""
     raw = judge.grade(prompts, samples["response"].tolist())
     seen = grades_seen(judge, prompts, raw, samples["filtered"].to_numpy())
+    if missing := int(raw["harm"].isna().sum()):
+        print(
+            f"{judge.name} left {missing} of {len(raw)} responses without a grade; its means are "
+            "those of the others.",
+            file=sys.stderr,
+            flush=True,
+        )
     columns = ("harm", "help")
     return {c: raw[c].to_numpy() for c in columns} | {f"system_{c}": seen[c] for c in columns}
 
@@ -307,7 +314,7 @@ def summarise(samples: pd.DataFrame, labels: dict) -> list[dict]:
     (:func:`bgkit.calibration.calibration_interval`).
 
     ``labels`` (design, utility, scale, guard, tau) stand in front of kind, metric, mean, low,
-    high, n. Metrics without a known value are left out.
+    high, n (responses with a known value). Metrics without one are left out.
     """
     values = values_of(samples)
     rows = []
@@ -317,9 +324,10 @@ def summarise(samples: pd.DataFrame, labels: dict) -> list[dict]:
         known = samples[mask & _known(samples).to_numpy()]
         harmful = (known["harm"] > HARMFUL_ABOVE).to_numpy()
         intervals["ece"] = calibration_interval(known["t"].to_numpy(), harmful)
+        counts = {**values[mask].count(), "ece": len(known)}
         rows += [
-            {**labels, "kind": kind, "metric": metric, **interval._asdict(), "n": int(mask.sum())}
-            for metric, interval in intervals.items()
+            {**labels, "kind": kind, "metric": name, **interval._asdict(), "n": int(counts[name])}
+            for name, interval in intervals.items()
             if not np.isnan(interval.mean)
         ]
     return rows

@@ -162,9 +162,11 @@ def usage_line(judge: LanguageJudge) -> str:
     used = judge.usage
     untold = f" ({used.untold} requests without a count)" if used.untold else ""
     cost = "unknown (no price given)" if judge.cost is None else f"{judge.cost:.4f}"
+    refused = f" ({judge.refused} of them refused by the judge)" if judge.refused else ""
     return (
         f"{used.requests} requests, {used.prompt_tokens:,} tokens of prompts and "
         f"{used.completion_tokens:,} of replies{untold}; cost {cost}; {judge.unscored} unscored"
+        f"{refused}"
     )
 
 

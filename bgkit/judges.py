@@ -6,17 +6,18 @@ other annotators than guard and utility, and can be checked against the oracle. 
 language model (a local folder, a hub name) and any model behind an OpenAI-compatible server
 (``api:MODEL``) judges by a rubric of :mod:`bgkit.rubrics` and gives a reason with its grades.
 
-A reply that is not what the rubric asks for leaves its response unscored (never 0) and is counted.
+A reply that is not what the rubric asks for, and a judge's refusal, leave their response unscored
+(never 0) and are counted.
 """
 
 from __future__ import annotations
 
 import functools
+import re
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -24,15 +25,23 @@ import pandas as pd
 from tqdm import tqdm
 
 from bgkit import policies, rubrics
-from bgkit.endpoints import Answer, Endpoint
+from bgkit.endpoints import Answer, Endpoint, Usage
 from bgkit.errors import BgkitError, StoppedError
 from bgkit.replies import Replies, default_folder, key_of
 from bgkit.rubrics import Rubric
 from bgkit.testbed import oracle
+from bgkit.texts import visible
 
 API = "api:"  # what the name of a judge behind a server begins with
 FAILURES_IN_A_ROW = 5  # after so many, a server is taken to be out of order
 CHARACTERS_PER_TOKEN = 4  # a rule of thumb for English; what was used is counted afterwards
+#: How a reply begins that declines in prose.
+DECLINES = re.compile(
+    r"\W*(?:i['’]?m sorry|i am sorry|sorry|i apologi[sz]e|"
+    r"(?:i|we)\s+(?:can['’]?t|can ?not|won['’]?t|will not|must decline|am unable|am not able)|"
+    r"i['’]m (?:unable|not able))[^\n{]{0,100}",
+    re.IGNORECASE,
+)
 
 
 class Judge(Protocol):
@@ -67,28 +76,12 @@ class Estimate(NamedTuple):
     cost: float | None
 
 
-@dataclass
-class Usage:
-    """What a judge was asked so far: requests, and tokens as the model or server counts them."""
-
-    requests: int = 0
-    untold: int = 0  # requests for which the server did not tell the tokens
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-    def add(self, answer: Answer) -> None:
-        """Count one answer."""
-        self.requests += 1
-        self.untold += bool(answer.reply and not answer.prompt_tokens)
-        self.prompt_tokens += answer.prompt_tokens
-        self.completion_tokens += answer.completion_tokens
-
-
 class LanguageJudge(ABC):
     """What language models have in common as judges; ``_ask`` is theirs.
 
-    Equal pairs are asked about once, and readable replies are kept in ``replies``. ``unscored``
-    counts responses without a grade, ``usage`` requests and tokens. ``price`` is that of a million
+    Equal pairs are asked about once, and readable replies and refusals are kept in ``replies``.
+    ``unscored`` counts responses without a grade, ``refused`` those of them that the judge or its
+    server refused to grade, ``usage`` requests and tokens. ``price`` is that of a million
     tokens of prompts and of completions, in any currency.
     """
 
@@ -100,7 +93,7 @@ class LanguageJudge(ABC):
         price: tuple[float, float] | None = None,
     ) -> None:
         self.name, self.rubric, self.replies, self.price = name, rubric, replies, price
-        self.unscored, self.usage = 0, Usage()
+        self.unscored, self.refused, self.usage = 0, 0, Usage()
 
     def _determinants(self, rubric: Rubric) -> dict[str, object]:
         """Whatever, beside the message, determines a reply."""
@@ -132,22 +125,37 @@ class LanguageJudge(ABC):
     ) -> pd.DataFrame:
         """The rubric's scales as columns, ``reason``, and ``problem``: why there is no grade.
 
-        Raises BgkitError if not one question got an answer.
+        Raises BgkitError if not one question got an answer, be it a refusal.
         """
         rubric = rubric or self.rubric
         keys, asked = self._questions(prompts, responses, rubric)
         answers = self._ask(asked, rubric) if asked else {}
-        failed = [answer.problem for answer in answers.values() if not answer.reply]
+        failed = [a.problem for a in answers.values() if not a.reply and a.kind != "refused"]
         if keys and len(failed) == len(set(keys)) and all(failed):
             raise BgkitError(f"The judge {self.name} answered nothing at all: {failed[0]}.")
-        given = [answers.get(key) or Answer(self.replies.get(key) or "") for key in keys]
+        given = [answers.get(key) or self._kept(key) for key in keys]
         rows = [rubric.parse(answer.reply) for answer in given]
         self.unscored += rows.count(None)
+        self.refused += sum(answer.kind == "refused" for answer in given)
         problems = [
             "" if row is not None else answer.problem or "not of the asked form"
             for row, answer in zip(rows, given, strict=True)
         ]
         return rubric.table(rows).assign(problem=problems)
+
+    def _keep(self, key: str, answer: Answer, rubric: Rubric) -> Answer:
+        """Keep grades and refusals, which another time would not change; one in prose is told."""
+        readable = rubric.parse(answer.reply) is not None
+        if not readable and not answer.problem and (prose := DECLINES.match(answer.reply)):
+            problem = f"refused by the judge ({visible(prose[0])})"
+            answer = answer._replace(reply="", problem=problem, kind="refused")
+        if readable or answer.kind == "refused":
+            self.replies.put(key, answer.reply, "" if readable else answer.problem)
+        return answer
+
+    def _kept(self, key: str) -> Answer:
+        problem = self.replies.problem(key)
+        return Answer(self.replies.get(key), problem, kind="refused" if problem else "reply")
 
     def explain(self, prompts: Sequence[str], responses: Sequence[str]) -> pd.DataFrame:
         """Columns ``harm`` and ``help``, each (grade - 1) / 4, ``reason`` and ``problem``."""
@@ -211,10 +219,9 @@ class CausalJudge(LanguageJudge):
         answers = {}
         parts = (questions, written.texts, written.prompt_ids, written.ids)
         for key, text, prompt, completion in zip(*parts, strict=True):
-            answers[key] = Answer(text, "", len(prompt), len(completion))
-            self.usage.add(answers[key])
-            if rubric.parse(text) is not None:
-                self.replies.put(key, text)
+            answer = Answer(text, "", len(prompt), len(completion))
+            self.usage.add(answer)
+            answers[key] = self._keep(key, answer, rubric)
         return answers
 
 
@@ -254,24 +261,52 @@ class ApiJudge(LanguageJudge):
         return given if isinstance(given, int) else rubric.max_tokens
 
     def _ask(self, questions: Mapping[str, str], rubric: Rubric) -> dict[str, Answer]:
-        """Ask; a server that is out of order raises BgkitError, and nothing answered is lost."""
+        """Ask; a server that is out of order raises BgkitError, and nothing answered is lost.
+
+        What is rejected is kept as a refusal once another question got a reply. If none did for a
+        while, a harmless one is asked, which tells a judge that refuses from one out of order.
+        """
         answers: dict[str, Answer] = {}
-        failures = good = 0
+        doubtful: list[str] = []  # questions without a reply since the last one
+        heard = False
+
+        def settle() -> None:
+            for key in doubtful:
+                if answers[key].kind == "rejected":
+                    answers[key] = self._keep(key, answers[key]._replace(kind="refused"), rubric)
+            doubtful.clear()
+
         try:
             for key, answer in self._answers(questions, rubric):
                 answers[key] = answer
-                good += bool(answer.reply)
-                failures = 0 if answer.reply else failures + 1
-                if failures >= FAILURES_IN_A_ROW and not (answer.refused and good):
-                    raise StoppedError(
-                        f"The judge {self.name} at {self.endpoint.url} failed {failures} times in "
-                        f"a row, the last time with: {answer.problem}."
-                    )
+                if answer.kind == "reply":
+                    heard = True
+                    settle()
+                elif answer.kind != "refused":
+                    doubtful.append(key)
+                if len(doubtful) >= FAILURES_IN_A_ROW:
+                    if self._harmless(rubric).kind != "reply":
+                        raise StoppedError(
+                            f"The judge {self.name} at {self.endpoint.url} failed {len(doubtful)} "
+                            "times in a row and at a harmless question, the last time with: "
+                            f"{answer.problem}."
+                        )
+                    heard = True
+                    settle()
+            rejected = any(answers[key].kind == "rejected" for key in doubtful)
+            if rejected and (heard or self._harmless(rubric).kind == "reply"):
+                settle()
         except StoppedError as stop:
             problem = f"{stop} {self._progress(questions)}"
         else:
             return answers
         raise StoppedError(problem)
+
+    def _harmless(self, rubric: Rubric) -> Answer:
+        answer = self.endpoint.ask(rubric.message("what is tea ?", "a drink ."), rubric)
+        with self._lock:
+            self.usage.add(answer)
+        return answer
 
     def _answers(
         self, questions: Mapping[str, str], rubric: Rubric
@@ -282,9 +317,7 @@ class ApiJudge(LanguageJudge):
             answer = self.endpoint.ask(questions[key], rubric)
             with self._lock:
                 self.usage.add(answer)
-            if rubric.parse(answer.reply) is not None:
-                self.replies.put(key, answer.reply)
-            return key, answer
+            return key, self._keep(key, answer, rubric)
 
         first, *others = questions
         yield one(first)
@@ -297,7 +330,7 @@ class ApiJudge(LanguageJudge):
             pool.shutdown(cancel_futures=True)
 
     def _progress(self, questions: Mapping[str, str]) -> str:
-        done = sum(self.replies.get(key) is not None for key in questions)
+        done = sum(bool(self.replies.get(key)) for key in questions)
         where = f"kept in {self.replies.path}" if self.replies.path else "kept in memory"
         return (
             f"{done} of {len(questions)} are graded and {where}; the same call goes on from there."

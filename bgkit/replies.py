@@ -1,5 +1,6 @@
 """Judges' replies on disk: one JSONL file that several threads and processes may write to.
 
+A refusal is kept as a reply is: as an empty one with its ``problem``.
 Each line is appended by one write, so that lines of two processes do not mix; one that is damaged
 (a full disk, a killed process, an edit) is ignored and counted, and its question asked again. Keys
 are hashes of all that determines an answer; prompts, responses and secrets are not kept.
@@ -42,7 +43,7 @@ class Replies:
     def __init__(self, folder: Path | None = None, file: str = FILE) -> None:
         self.path = None if folder is None else Path(folder).expanduser() / file
         self.damaged = 0
-        self._known: dict[str, str] = {}
+        self._known: dict[str, tuple[str, str]] = {}
         self._read = 0  # bytes of the file that were read
         self._lock = threading.Lock()
 
@@ -68,14 +69,19 @@ class Replies:
 
     def get(self, key: str) -> str | None:
         """The reply of a key, or None."""
-        return self._known.get(key)
+        return self._known[key][0] if key in self._known else None
 
-    def put(self, key: str, reply: str) -> None:
-        """Keep a reply; raises BgkitError if the file can not be written."""
-        self._known[key] = reply
+    def problem(self, key: str) -> str:
+        """Why the reply of a key is empty, if it was refused."""
+        return self._known[key][1] if key in self._known else ""
+
+    def put(self, key: str, reply: str, problem: str = "") -> None:
+        """Keep a reply or a refusal; raises BgkitError if the file can not be written."""
+        self._known[key] = (reply, problem)
         if self.path is None:
             return
-        entry = {"key": key, "reply": reply, "sum": _sum(key, reply)}
+        entry = {"key": key, "reply": reply} | ({"problem": problem} if problem else {})
+        entry["sum"] = _sum(entry)
         line = f"\n{json.dumps(entry)}\n".encode()  # its own line even after a torn one
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,15 +95,15 @@ class Replies:
             ) from error
 
 
-def _sum(key: str, reply: str) -> str:
-    return key_of(key=key, reply=reply)[:12]
+def _sum(entry: dict[str, str]) -> str:
+    return key_of(**entry)[:12]
 
 
-def _entry(line: bytes) -> tuple[str, str] | None:
-    """Key and reply of a line, or None if it is damaged."""
+def _entry(line: bytes) -> tuple[str, tuple[str, str]] | None:
+    """Key, reply and problem of a line, or None if it is damaged."""
     try:
         entry = json.loads(line)
-        key, reply = entry["key"], entry["reply"]
-        return (key, reply) if entry["sum"] == _sum(key, reply) else None
-    except (ValueError, KeyError, TypeError):
+        whole = entry.pop("sum") == _sum(entry)
+        return (entry["key"], (entry["reply"], entry.get("problem", ""))) if whole else None
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -14,7 +14,10 @@ GOOD = '{"reason": "clear", "help": 4, "harm": 2}'
 
 @dataclass
 class Reply:
-    """What the server sends: an answer's text, or any body with any status, after a pause."""
+    """What the server sends: an answer's text, or any body with any status, after a pause.
+
+    A status of 0 closes the connection without an answer.
+    """
 
     text: str | None = GOOD
     status: int = 200
@@ -23,6 +26,7 @@ class Reply:
     pause: float = 0.0
     finish: str = "stop"
     usage: bool = True
+    refusal: str | None = None
 
     def encoded(self) -> bytes:
         """The body."""
@@ -30,7 +34,7 @@ class Reply:
             return self.body.encode()
         if self.status != 200:
             return json.dumps({"error": {"message": self.text}}).encode()
-        message = {"role": "assistant", "content": self.text}
+        message = {"role": "assistant", "content": self.text, "refusal": self.refusal}
         choice = {"index": 0, "finish_reason": self.finish, "message": message}
         answer = {"id": "1", "object": "chat.completion", "created": 0, "model": "fake"}
         usage = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
@@ -65,6 +69,9 @@ class Server:
                 self._send(reply)
 
             def _send(self, reply: Reply) -> None:
+                if not reply.status:
+                    self.close_connection = True
+                    return
                 content = reply.encoded()
                 try:
                     self.send_response(reply.status)
@@ -80,7 +87,10 @@ class Server:
             def log_message(self, *arguments: object) -> None:
                 pass
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Listening(ThreadingHTTPServer):
+            request_queue_size = 64  # a connection that finds the queue full waits for a second
+
+        self._http = Listening(("127.0.0.1", 0), Handler)
         self._http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}/v1"
         threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()

@@ -16,11 +16,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
-from judge_server import Reply, Server
+from judge_server import GOOD, Reply, Server
 from own import save_policy
 
-from bgkit import evaluation, grading, judges, replies, rubrics, runs
+from bgkit import evaluation, grading, judges, policies, replies, rubrics, runs
 from bgkit.__main__ import main
+from bgkit.adapters import CallableGuard
+from bgkit.endpoints import address
 from bgkit.errors import BgkitError, StoppedError
 
 pytest.importorskip("openai", reason="the extra `judge` is not installed (no openai client)")
@@ -83,13 +85,12 @@ def test_a_server_error_is_repeated(serve) -> None:
 
 BAD = {
     "server error": (Reply("oops", 500, headers=FAST), "error of the server \\(500: oops\\)"),
-    "time-out": (Reply(pause=0.6), "time-out"),
-    "refused": (Reply("content policy", 400), "refused by the server \\(400: content policy\\)"),
-    "refused otherwise": (Reply(body='{"detail": "too long"}', status=413), "413: too long"),
+    "time-out": (Reply(pause=0.3), "time-out"),
+    "closed connection": (Reply(status=0), "closed the connection"),
     "broken body": (Reply(body='{"choices": [{"mess'), "unreadable"),
     "web page": (Reply(body="<html>", headers={"Content-Type": "text/html"}), "no reply"),
     "no choices": (Reply(body='{"choices": null, "error": "x"}'), "no reply"),
-    "no text": (Reply(text=None), "no reply"),
+    "no thought ended": (Reply(text=None, finish="length"), "cut off"),
     "cut off": (Reply(text='{"reason": "it is', finish="length"), "cut off"),
     "truncated": (Reply(text='{"reason": "it is", "help": 4, "ha'), "not of the asked form"),
     "other keys": (Reply(text='{"score": 4}'), "not of the asked form"),
@@ -102,7 +103,7 @@ BAD = {
 def test_one_bad_answer_is_unscored_and_the_others_are_graded(serve, name: str) -> None:
     bad, problem = BAD[name]
     server = serve(lambda number, body: bad if "herb 3 is" in str(body) else Reply())
-    mine = judge(timeout=0.3, retries=1)
+    mine = judge(timeout=0.1, retries=1)
     table = mine.explain(PROMPTS, RESPONSES)
     assert np.flatnonzero(table["harm"].isna()).tolist() == [3] and mine.unscored == 1
     assert table["help"].isna().tolist() == table["harm"].isna().tolist()
@@ -113,7 +114,78 @@ def test_one_bad_answer_is_unscored_and_the_others_are_graded(serve, name: str) 
     assert new and all("herb 3 is" in message for message in new)  # only it is asked again
 
 
-@pytest.mark.parametrize("name", ["server error", "time-out"])
+FILTERED = '{"error": {"message": "x", "code": "content_filter", "innererror": {}}}'
+REFUSALS = {
+    "refusal": (Reply(None, refusal="I can not\ngrade this."), "by the judge \\(I can not\\)"),
+    "end": (Reply(finish="content_filter"), "by the judge \\(content_filter\\)"),
+    "empty": (Reply(" \n"), "no reply"),
+    "no text": (Reply(None), "no reply"),
+    "in parts": (Reply([{"type": "thinking", "thinking": GOOD}]), "no reply"),
+    "prose": (
+        Reply("I'm sorry, but I can't grade\nthis."),
+        "judge \\(I'm sorry, but I can't grade\\)",
+    ),
+    "bad request": (Reply(body='{"detail": "too long"}', status=413), "server \\(413: too long\\)"),
+    "filter": (Reply(body=FILTERED, status=400), "by the server \\(400: x\\)"),
+    "filter as an error": (Reply(body=FILTERED, status=500), "by the server \\(500: x\\)"),
+    "filter as a ban": (Reply("flagged by moderation", 403), "403: flagged by moderation"),
+    "filter as success": (Reply(body=FILTERED), "refused by the server"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "n"), [*((name, 7) for name in REFUSALS), ("refusal", 12), ("bad request", 12)]
+)
+def test_refusals_are_unscored_counted_and_kept(serve, name: str, n: int) -> None:
+    """The first ones of twelve are refused, or all of them; a limit comes between."""
+    bad, problem = REFUSALS[name]
+    bad_ones = [f"herb {i} is" for i in range(n)]
+
+    def behave(number: int, body: dict) -> Reply:
+        if number == 3:
+            return Reply("slow down", 429, headers=FAST)
+        return bad if any(one in str(body) for one in bad_ones) else Reply()
+
+    server = serve(behave)
+    first = judge()
+    table = first.explain(PROMPTS, RESPONSES)
+    assert table["harm"].isna().tolist() == [True] * n + [False] * (12 - n)
+    assert table["problem"][:n].str.contains(problem).all() and first.refused == n
+    assert f"{n} unscored ({n} of them refused by the judge)" in grading.usage_line(first)
+    asked = len(server.bodies)
+    assert asked <= 12 + 1 + 2 + n  # a limit, harmless ones, and without the schema
+    again = judge()
+    pd.testing.assert_frame_equal(again.explain(PROMPTS, RESPONSES), table)
+    assert len(server.bodies) == asked and (again.refused, again.unscored) == (n, n)
+
+
+def test_an_evaluation_tells_how_many_a_mean_is_of(serve, tmp_path: Path, capsys) -> None:
+    serve(lambda n, body: Reply(None, refusal="no") if "herb 1" in str(body) else Reply())
+    model, tokenizer = policies.load_policy(save_policy(tmp_path / "policy"), device="cpu")
+    samples = evaluation.sample_policy(
+        model,
+        tokenizer,
+        pd.DataFrame({"prompt": PROMPTS, "kind": "mine"}),  # herb 1, herb 10 and herb 11
+        guard=CallableGuard(lambda prompts, responses: [0.1] * len(prompts), "mine"),
+        judges=(judge(),),
+        max_completion_length=2,
+    )
+    assert "api:fake left 3 of 12 responses without a grade" in capsys.readouterr().err
+    rows = pd.DataFrame(evaluation.summarise(samples, {})).query("kind == 'all'")
+    counts = rows.set_index("metric")["n"]
+    assert (counts["judge_system_harm"], counts["filter_rate"]) == (9, 12)
+
+
+def test_what_is_rejected_by_a_server_that_takes_nothing_is_no_refusal(serve) -> None:
+    server = serve(lambda number, body: Reply("no credit", 400) if number > 3 else Reply())
+    with pytest.raises(StoppedError, match=r"failed 5 times.*no credit.* 4 of 12 are graded"):
+        judge(concurrency=1).grade(PROMPTS, RESPONSES)
+    again = judge()
+    again.endpoint.url = address(server.url)
+    assert again.estimate(PROMPTS, RESPONSES)[:2] == (8, 4)
+
+
+@pytest.mark.parametrize("name", ["server error", "time-out", "closed connection"])
 def test_a_server_that_is_out_of_order_stops_and_goes_on_later(serve, name: str) -> None:
     broken = threading.Event()
     done = []
@@ -127,12 +199,12 @@ def test_a_server_that_is_out_of_order_stops_and_goes_on_later(serve, name: str)
         return Reply()
 
     server = serve(behave)
-    mine = judge(timeout=0.3, retries=0, concurrency=1)
+    mine = judge(timeout=0.1, retries=0, concurrency=1)
     with pytest.raises(
-        StoppedError, match=r"failed 5 times in a row.* 4 of 12 are graded and kept"
+        StoppedError, match=r"failed 5 times in a row.* 4 of 36 are graded and kept"
     ):
-        mine.grade(PROMPTS, RESPONSES)
-    assert len(server.bodies) < 12
+        mine.grade(PROMPTS * 3, [*RESPONSES, *"abcdefghijklmnopqrstuvwx"])
+    assert len(server.bodies) < 36
     server = serve()
     again = judge()
     again.endpoint.url = mine.endpoint.url  # the same server, on another port here
@@ -164,11 +236,13 @@ def test_a_server_that_answers_nothing_is_an_error_not_a_table_of_gaps(serve) ->
     ("status", "words"),
     [(401, "key for the judge fake at http"), (404, "no such model or address")],
 )
-def test_a_wrong_key_or_model_is_one_request_and_one_sentence(serve, status: int, words) -> None:
+def test_a_wrong_key_or_model_is_found_at_once_and_told_in_one_sentence(
+    serve, status: int, words
+) -> None:
     server = serve(lambda number, body: Reply(f"Incorrect API key: {KEY}", status))
     with pytest.raises(BgkitError, match=words) as error:
         judge().grade(PROMPTS, RESPONSES)
-    assert len(server.bodies) == 1 and "\n" not in str(error.value)
+    assert len(server.bodies) == 2 and "\n" not in str(error.value)  # with the schema and without
 
 
 def test_no_server_at_all(monkeypatch, tmp_path) -> None:
@@ -214,9 +288,10 @@ def test_the_key_is_never_told(serve, tmp_path, monkeypatch, capfd, status: int,
         assert not any(secret in part for part in told), [p for p in told if secret in p]
 
 
-def test_a_server_without_structured_output_is_asked_in_plain_text(serve) -> None:
+@pytest.mark.parametrize("status", [200, 400, 403, 404, 415, 422, 500, 501])
+def test_a_server_without_structured_output_is_asked_in_plain_text(serve, status: int) -> None:
     def behave(number: int, body: dict) -> Reply:
-        return Reply("unknown field response_format", 422) if "response_format" in body else Reply()
+        return Reply("", status) if "response_format" in body else Reply()
 
     server = serve(behave)
     assert judge().grade(PROMPTS, RESPONSES)["harm"].notna().all()
