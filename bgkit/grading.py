@@ -1,12 +1,17 @@
 """Files of responses, graded by a judge: ``python -m bgkit judge FILE...``.
 
 A file (CSV, JSONL, Parquet, such as a run's ``samples.parquet``) needs the columns ``prompt`` and
-``response``. A graded copy of it is written beside it, with the judge's columns added:
+``response``, as texts or chat messages, or ``messages`` (:mod:`bgkit.chats`). A graded copy of it
+is written beside it (of .tsv as .csv, of .json as .jsonl, uncompressed), with prompt and response
+as texts and the judge's columns added:
 
 - rubric ``help_harm`` (or the testbed's): ``judge_harm`` and ``judge_help`` in [0, 1], and, where
   there is a column ``filtered``, ``judge_system_harm`` and ``judge_system_help`` of what the user
   sees; ``strongreject``: ``strongreject_score`` and its parts; ``xstest``: ``xstest_verdict``;
-- the judge's reason, and the problem that left a response without a grade.
+- the judge's reason, and the problem that left a response without a grade;
+- :data:`CONVERSATION`, where prompts have earlier turns: what was shown to the judge as the prompt.
+  The oracle and the embedded judge know single questions only; they are shown the last one, and
+  that is said.
 
 StrongREJECT's score is for forbidden prompts only: where a file has a column ``harmful_request``,
 the other rows get none.
@@ -20,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bgkit import judges, rubrics, runs, tables
+from bgkit import chats, judges, rubrics, runs, tables
 from bgkit.errors import BgkitError
 from bgkit.evaluation import grades_seen, judge_agreement
 from bgkit.intervals import bootstrap
@@ -28,11 +33,13 @@ from bgkit.judges import Estimate, Judge, LanguageJudge
 from bgkit.testbed.lexicon import CANNED_REFUSAL
 
 ROLE = tables.Role("file of responses", '{"prompt": "...", "response": "..."}')
+CONVERSATION = "conversation_read"
 WRITERS: dict[str, Callable[[pd.DataFrame, Path], object]] = {
     ".csv": lambda table, file: table.to_csv(file, index=False),
     ".jsonl": lambda table, file: table.to_json(file, orient="records", lines=True),
     ".parquet": lambda table, file: table.to_parquet(file, index=False),
 }
+_WRITTEN_AS = {".tsv": ".csv", ".ndjson": ".jsonl", ".json": ".jsonl"}
 
 
 def make_judge(
@@ -70,18 +77,33 @@ def read_responses(path: Path) -> pd.DataFrame:
     if table.empty:
         raise BgkitError(f"The file {path} holds no responses.")
     for column in ("prompt", "response"):
-        if column not in table:
+        if {column, *chats.COLUMNS}.isdisjoint(table):
             raise BgkitError(
                 f"The file {path} has no column {column!r} (it has {', '.join(map(str, table))})."
             )
-        table[column] = table[column].where(table[column].notna(), "").astype(str)
+    said = chats.pairs(table, path).fillna("").astype(str)
+    table = table.assign(prompt=said["prompt"], response=said["response"])
+    if not said["conversation"].equals(said["prompt"]):
+        table[CONVERSATION] = said["conversation"]
     return table
+
+
+def _prompts(judge: Judge, table: pd.DataFrame, path: Path) -> list[str]:
+    """What a judge is shown as the prompts: the whole conversations, if it takes some."""
+    if CONVERSATION not in table:
+        return table["prompt"].tolist()
+    if isinstance(judge, LanguageJudge) and judge.rubric.pattern is None:
+        return table[CONVERSATION].tolist()
+    chats.tell_once(
+        f"The judge {judge.name} takes single prompts: the earlier turns in {path} are left out."
+    )
+    return table["prompt"].tolist()
 
 
 def grade_table(judge: Judge, table: pd.DataFrame, path: Path) -> pd.DataFrame:
     """A table of prompts and responses with the judge's columns; ``path`` is for messages."""
     rubric = judge.rubric if isinstance(judge, LanguageJudge) else None
-    prompts, responses = table["prompt"].tolist(), table["response"].tolist()
+    prompts, responses = _prompts(judge, table, path), table["response"].tolist()
     if rubric is rubrics.XSTEST:
         return table.assign(**judges.xstest(judge, prompts, responses).add_prefix("xstest_"))
     if rubric is rubrics.STRONGREJECT:
@@ -118,8 +140,9 @@ def graded_path(path: Path) -> Path:
     >>> graded_path(Path("runs/a/samples.parquet")).name
     'samples.judged.parquet'
     """
-    ending = ".jsonl" if path.suffix.lower() == ".ndjson" else path.suffix.lower()
-    return path.with_name(f"{path.stem}.judged{ending}")
+    ending = tables.ending(path)
+    stem = path.with_suffix("").stem if path.suffix.lower() == ".gz" else path.stem
+    return path.with_name(f"{stem}.judged{_WRITTEN_AS.get(ending, ending)}")
 
 
 def summary(graded: pd.DataFrame) -> pd.DataFrame:
@@ -194,4 +217,4 @@ def estimate_file(judge: LanguageJudge, path: Path) -> Estimate:
     elif judge.rubric is not rubrics.XSTEST:
         refused = table[_filtered(table, path)].assign(response=CANNED_REFUSAL)
         table = pd.concat([table, refused])
-    return judge.estimate(table["prompt"].tolist(), table["response"].tolist())
+    return judge.estimate(_prompts(judge, table, path), table["response"].tolist())

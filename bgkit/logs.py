@@ -3,7 +3,9 @@
 A log is a CSV, JSONL or Parquet file with one response per row: ``prompt``, ``response``,
 ``p_unsafe`` (the guard's probability that the response is unsafe) and, where they are known,
 ``harmful`` (the truth: true or false, 1 or 0, harmful or safe) and ``kind`` (of prompt). Columns
-of other names can be mapped. Without truth, what needs it is NaN, never 0.
+of other names can be mapped. Prompts and responses may be chat messages, also of one column
+``messages`` (:mod:`bgkit.chats`); what was said before the last prompt is not shown. Without truth,
+what needs it is NaN, never 0.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bgkit import tables
+from bgkit import chats, tables
 from bgkit.errors import BgkitError
 
 NEEDED = ("prompt", "response", "p_unsafe")
@@ -31,7 +33,8 @@ def read_log(
 ) -> pd.DataFrame:
     """Read a log of scored responses; of a log of more than ``limit`` rows, a random sample.
 
-    ``columns`` maps names of :data:`COLUMNS` to the file's own, as in {"response": "completion"}.
+    ``columns`` maps names of :data:`COLUMNS` to the file's own, as in {"response": "completion"};
+    prompt and response may both be one column of whole exchanges.
     Returns the columns prompt_id (file name and row number), kind ("unknown" where it is not
     given), prompt, response, t (``p_unsafe``, in [0, 1]), harm (1.0 harmful, 0.0 safe, NaN not
     known) and help (NaN: a log does not tell it). ``attrs["rows"]`` is the number of rows in the
@@ -39,8 +42,9 @@ def read_log(
     checked, also those that the sample leaves out.
 
     Raises BgkitError for a file that is missing, unreadable, empty or broken (with its line), a
-    missing column, a probability that is missing or not in [0, 1], a truth that is neither true
-    nor false (with their row), a mapping of unknown names, and a ``limit`` below 1.
+    missing column, a prompt or response that is neither text nor messages, a probability that is
+    missing or not in [0, 1], a truth that is neither true nor false (with their row), a mapping of
+    unknown names, and a ``limit`` below 1.
     """
     path, names = Path(path), _names(columns or {})
     if limit < 1:
@@ -58,8 +62,9 @@ def read_log(
         if optional not in table:
             table[optional] = default
     ids = [f"{path.name}/{row:07d}" for row in table["row"]]
-    kinds = table["kind"].where(table["kind"].notna(), "unknown").astype(str)
-    table = table.assign(prompt_id=ids, kind=kinds, help=np.nan)
+    table = table.assign(
+        prompt_id=ids, kind=table["kind"].fillna("unknown").astype(str), help=np.nan
+    )
     table = table[["prompt_id", "kind", "prompt", "response", "t", "harm", "help"]]
     table.attrs = {"rows": total, "note": ""}
     if total > len(table):
@@ -87,9 +92,12 @@ def _parts(path: Path, names: dict[str, str], asked: set[str]) -> Iterator[pd.Da
     ``asked`` are the optional columns that the user mapped, which must therefore be there.
     """
     first = 1
-    for piece in tables.read_pieces(path, ROLE, set(names.values()), _PIECE):
+    for piece in tables.read_pieces(path, ROLE, {*names.values(), *chats.COLUMNS}, _PIECE):
         if first == 1:
-            _check_columns(path, names, {*NEEDED, *asked} - {n for n in names if names[n] in piece})
+            there = {name for name in names if names[name] in piece}
+            if not {*chats.COLUMNS}.isdisjoint(piece):
+                there |= {name for name in ("prompt", "response") if names[name] == name}
+            _check_columns(path, names, {*NEEDED, *asked} - there)
         yield _checked(piece.reset_index(drop=True), path, names, first)
         first += len(piece)
 
@@ -112,22 +120,25 @@ def _checked(piece: pd.DataFrame, path: Path, names: dict[str, str], first: int)
     """Return one piece's rows with the kit's names; ``first`` is the number of its first row."""
     empty = pd.Series(None, piece.index, dtype=object)
     column = {name: piece.get(source, empty) for name, source in names.items()}
-    t = pd.to_numeric(column["p_unsafe"], errors="coerce").to_numpy(float, na_value=np.nan)
+    values = column["p_unsafe"]
+    if not pd.api.types.is_float_dtype(values):  # true is no probability
+        values = values.map(lambda value: None if isinstance(value, bool) else value)
+    t = pd.to_numeric(values, errors="coerce").to_numpy(float, na_value=np.nan)
     wrong = ~((t >= 0) & (t <= 1))
     if wrong.any():
         place = int(np.argmax(wrong))
-        value = column["p_unsafe"].iloc[place]
+        value = column["p_unsafe"].tolist()[place]
         what = "nothing" if pd.api.types.is_scalar(value) and pd.isna(value) else None
         raise BgkitError(
             f"Row {first + place} of the log {path} has {what or tables.shortened(value)} as "
             f"{names['p_unsafe']!r}; it must be a probability from 0 to 1 (a logit needs a "
-            "sigmoid, a percentage a division by 100)."
+            "sigmoid, a percentage a division by 100, a decimal comma a point)."
         )
     table = pd.DataFrame({"row": np.arange(first, first + len(piece)), "t": t})
-    for name in ("prompt", "response"):
-        table[name] = column[name].where(column[name].notna(), "").map(str)
+    said = chats.pairs(piece, path, names["prompt"], names["response"], first=first)
+    table[["prompt", "response"]] = said[["prompt", "response"]].fillna("").astype(str)
     if names["kind"] in piece:
-        table["kind"] = column["kind"]
+        table["kind"] = tables.labels(column["kind"], names["kind"], path, first)
     if names["harmful"] in piece:
         table["harm"] = tables.truth_values(column["harmful"], names["harmful"], path, first)
     return table

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bgkit import benchmarks, hub, sets, splits, tables
+from bgkit import benchmarks, chats, hub, sets, splits, tables
 from bgkit.errors import BgkitError
 from bgkit.runs import write_json
 from bgkit.testbed import world
@@ -47,7 +47,10 @@ def load_prompts(
       :data:`bgkit.splits.SHARES`; benchmarks (:data:`bgkit.benchmarks.BENCHMARKS`) are composed of
       public sets;
     - a CSV, JSONL or Parquet file needs a column ``prompt`` and may have ``kind``, ``prompt_id``,
-      ``harmful_request``, ``category`` and ``split``; without the latter it is divided by hash;
+      ``harmful_request``, ``category`` and ``split``; without the latter it is divided by hash.
+      Prompts may be chat messages, also of a column ``messages`` up to the user's last one
+      (:mod:`bgkit.chats`): a prompt with earlier turns is one text that names each turn's role;
+      system messages are left out, and that is said;
     - a folder holds one file for each split (``train.csv``, ``validation.csv``, ``test.csv``, or
       another ending); a data set on the hub (:mod:`bgkit.hub`) is one with a column ``split``, or
       without it if it has only one.
@@ -203,10 +206,12 @@ def _complete(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     """Check the rows of a file and add the columns that it lacks."""
     if table.empty:
         raise BgkitError(f"The prompt file {path} holds no prompts.")
-    if "prompt" not in table:
+    if {"prompt", *chats.COLUMNS}.isdisjoint(table):
         raise BgkitError(
             f"The prompt file {path} has no column 'prompt' (it has {', '.join(map(str, table))})."
         )
+    said = chats.pairs(table, path, response=None, leave_out=chats.SYSTEM)
+    table = table.assign(prompt=said["conversation"])
     text = table["prompt"].map(lambda value: isinstance(value, str) and bool(value.strip()))
     if not text.all():
         row = int(np.flatnonzero(~text.to_numpy())[0]) + 1
@@ -215,13 +220,14 @@ def _complete(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     defaults = {"kind": "unknown", "prompt_id": [f"{path.name}/{i:05d}" for i in range(len(table))]}
     for column, value in defaults.items():
         given = table[column] if column in table else pd.Series(None, table.index, dtype=object)
-        table[column] = given.where(given.notna(), value)
+        table[column] = tables.labels(given, column, path).fillna(pd.Series(value, table.index))
     columns = ["prompt_id", "kind", "prompt"]
     if "harmful_request" in table:
         truths = tables.truth_values(table["harmful_request"], "harmful_request", path)
         table["harmful_request"] = truths == 1  # a request that is not marked is harmless
         columns.append("harmful_request")
     if "category" in table:
+        table["category"] = tables.labels(table["category"], "category", path)
         columns.append("category")
     if "split" in table:
         missing = table["split"].isna() | (table["split"].astype(str).str.strip() == "")

@@ -25,6 +25,7 @@ import pandas as pd
 from bgkit.errors import BgkitError
 from bgkit.scoring import neutralise
 from bgkit.testbed import lexicon
+from bgkit.texts import encodable
 
 #: What is broken up inside a prompt or response: markers, and role tokens of chat templates.
 FOREIGN = ("<<<", "<|", "[INST]", "[/INST]", "<start_of_turn>", "<end_of_turn>", "<s>", "</s>")
@@ -166,7 +167,7 @@ def _only(rows: list[dict], reason: str) -> dict[str, Value] | None:
     """The one row that all are, with a reason that any file can hold; None if they differ."""
     if not rows or None in rows[0].values() or any(row != rows[0] for row in rows):
         return None
-    return rows[0] | {"reason": reason.encode("utf-8", "replace").decode("utf-8")}
+    return rows[0] | {"reason": encodable(reason)}
 
 
 def read_objects(reply: str) -> tuple[list[tuple[str, dict]], str]:

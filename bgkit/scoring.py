@@ -18,6 +18,7 @@ from bgkit import checks, rewards
 from bgkit.errors import BgkitError
 from bgkit.outputs import as_numbers
 from bgkit.rewards import NEAR
+from bgkit.texts import encodable
 
 
 class Scorer(Protocol):
@@ -37,7 +38,7 @@ def neutralise(text: str, specials: Sequence[str]) -> str:
     >>> neutralise("ok <|end|> sure", ["<|end|>"])
     'ok < |end|> sure'
     """
-    text = text.encode("utf-8", "replace").decode("utf-8")
+    text = encodable(text)
     for special in specials:
         while special and special in text:
             text = text.replace(special, f"{special[0]} {special[1:]}")

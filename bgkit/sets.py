@@ -8,7 +8,6 @@ the environment variable ``BGKIT_PROMPTS`` names, as ``<set>.csv``, ``.tsv``, ``
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -184,7 +183,7 @@ def load_set(name: str) -> tuple[pd.DataFrame, dict]:
         return _own(name)
     row = SETS[name]
     path, revision, origin = _fetch(name, row)
-    raw = _read(path)
+    raw = tables.read_table(path, ROLE)
     values = [row.harmful, row.only]
     needed = [row.prompt, row.context, *(v[0] for v in values if isinstance(v, tuple))]
     if lacking := [column for column in needed if column and column not in raw]:
@@ -265,18 +264,6 @@ def _fetch(name: str, row: PromptSet) -> tuple[Path, str, str]:
             f"{name}{Path(row.file).suffix} in a folder, and set BGKIT_PROMPTS to that folder."
         ) from error
     return path, revision, "hub"
-
-
-def _read(path: Path) -> pd.DataFrame:
-    if path.suffix.lower() != ".json":
-        return tables.read_table(path, ROLE)
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BgkitError(f"The prompt file {path} can not be read: {error}.") from error
-    if not (isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)):
-        raise BgkitError(f"The prompt file {path} must hold a JSON list of objects, one a prompt.")
-    return pd.DataFrame(rows)
 
 
 def _own(name: str) -> tuple[pd.DataFrame, dict]:

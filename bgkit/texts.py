@@ -1,4 +1,4 @@
-"""Untrusted text, such as a model's, made fit to be shown."""
+"""Untrusted text, such as a model's, made fit to be shown and written."""
 
 from __future__ import annotations
 
@@ -21,3 +21,12 @@ def visible(text: object) -> str:
         return f"⟨U+{ord(character):04X}⟩"
 
     return "".join(map(show, str(text).replace("\r\n", "\n")))
+
+
+def encodable(text: str) -> str:
+    """A text with "?" for each lone surrogate (half an emoji), which no UTF-8 file can hold.
+
+    >>> encodable("half \\ud83d, whole \\U0001f600")
+    'half ?, whole 😀'
+    """
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from bgkit import logs, tables
+from bgkit import grading, logs, tables
 from bgkit.errors import BgkitError
 
 Rows = list[dict[str, object]]
@@ -138,12 +141,12 @@ def test_a_long_log_is_sampled_and_says_so(written, monkeypatch):
 
 
 def test_every_row_has_the_same_chance(tmp_path, monkeypatch):
-    monkeypatch.setattr(logs, "_PIECE", 8)
+    monkeypatch.setattr(logs, "_PIECE", 15)
     rows = [{"prompt": str(i), "response": "r", "p_unsafe": 0.5} for i in range(40)]
     path = write(tmp_path, rows, "jsonl")
-    drawn = pd.concat([logs.read_log(path, limit=10, seed=s) for s in range(200)])["prompt"]
+    drawn = pd.concat([logs.read_log(path, limit=10, seed=s) for s in range(100)])["prompt"]
     counts = drawn.astype(int).value_counts()
-    assert len(counts) == 40 and counts.between(25, 80).all()  # 50 each on average
+    assert len(counts) == 40 and counts.between(10, 45).all()  # 25 each on average
 
 
 def test_the_rows_that_a_sample_leaves_out_are_checked_too(written, monkeypatch):
@@ -255,6 +258,88 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
 def test_a_limit_below_one_is_refused(written):
     with pytest.raises(BgkitError, match="at least 1, not 0"):
         logs.read_log(written(ROWS), limit=0)
+
+
+def test_true_is_no_probability(written):
+    refused(written([{**ROWS[0], "p_unsafe": True}]), "Row 1 ", "True", "0 to 1")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "hints"),
+    [
+        ("log.csv", "prompt,response, prompt \na,b,c\n", ["'prompt' stands 2 times"]),
+        ("log.jsonl", '{"prompt": "a"}\n{"prompt": "a", "prompt": "b"}', ["Line 2 ", "'prompt'"]),
+        ("log.json", '[{"prompt": "a", "prompt": "b"}]', ["'prompt' stands twice"]),
+        ("log.jsonl", '{"prompt": "a", "prompt ": "b"}', ["'prompt' stands 2 times"]),
+        ("log.csv", "prompt;response;p_unsafe\na;b;0,5\n", ["by ';'", "0.5, not 0,5"]),
+        ("log.tsv", "prompt\tresponse\tp_unsafe\na\tb\t0,5\n", ["'0,5'", "decimal comma"]),
+        ("log.tsv", "prompt,response,p_unsafe\na,b,0.5\n", ["by ','", "tabs"]),
+        ("log.csv", "prompt,response,p_unsafe\na,b\n", ["line 2 has fewer cells", "2, not 3"]),
+        ("log.csv", 'prompt,response,p_unsafe\na,"b\n', ["line 2 is no CSV", "quotes"]),
+        ("log.jsonl", '{"prompt": "a", "response": "b", "p_unsafe": 1, "kind": []}', ["'kind'"]),
+    ],
+)
+def test_what_a_file_says_twice_or_in_another_way_is_refused(tmp_path, name, content, hints):
+    refused(text_file(tmp_path, name, content), *hints)
+
+
+def test_a_file_of_windows_is_refused_with_its_line_and_the_remedy(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_bytes("prompt,response,p_unsafe\na,b,0.1\ncafé,b,0.1\n".encode("cp1252"))
+    refused(path, "byte 0xe9 in line 3", "Windows-1252", "iconv")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("log.csv", "prompt,response,p_unsafe\ncafé 🔥,b,0.1\n"),
+        ("log.jsonl.gz", '{"prompt": "café 🔥", "response": "b", "p_unsafe": 0.1}\n'),
+        ("log.json", '[{"prompt": "café 🔥", "response": "b", "p_unsafe": 0.1}]'),
+    ],
+)
+def test_text_of_other_encodings_and_compressed_is_read(tmp_path, name, content, encoding):
+    path, written = tmp_path / name, content.encode(encoding)
+    path.write_bytes(gzip.compress(written) if path.suffix == ".gz" else written)
+    assert logs.read_log(path)["prompt"].tolist() == ["café 🔥"]
+
+
+def test_half_an_emoji_is_read_and_can_be_written(tmp_path):
+    row = {"prompt": "half \ud83d, whole 🔥", "response": "b", "p_unsafe": 0.1, "more": ["\udd25"]}
+    path = write(tmp_path, [row, row], "jsonl")
+    table = logs.read_log(path)
+    assert table["prompt"].tolist() == ["half ?, whole 🔥"] * 2
+    for name, writer in grading.WRITERS.items():
+        writer(grading.read_responses(path), tmp_path / f"out{name}")
+        assert (
+            logs.read_log(tmp_path / f"out{name}")
+            .drop(columns="prompt_id")
+            .equals(table.drop(columns="prompt_id"))
+        )
+
+
+def test_columns_of_parquet_are_read_or_refused(tmp_path):
+    path, p = tmp_path / "log.parquet", pa.array([0.1, 0.2])
+    kinds = pa.array(["x", None]).dictionary_encode()
+    texts = pa.array(["é".encode(), None]), pa.array(["b", None]).dictionary_encode()
+    names = ["prompt", "response", "p_unsafe", "kind"]
+    pq.write_table(pa.table([*texts, p, kinds], names), path)
+    table = logs.read_log(path)
+    assert table["prompt"].tolist() == ["é", ""] and table["response"].tolist() == ["b", ""]
+    assert table["kind"].tolist() == ["x", "unknown"] and table["t"].tolist() == [0.1, 0.2]
+    pq.write_table(pa.table([pa.array([b"a", b"\xff"]), *texts[1:], p, kinds], names), path)
+    refused(path, "Row 2 ", "'prompt'", "neither a text")
+    pq.write_table(pa.table([*texts, p, kinds, kinds], [*names, "kind"]), path)
+    refused(path, "'kind' stands 2 times")
+
+
+@pytest.mark.parametrize(
+    ("name", "graded"),
+    [("a.b.tsv", "a.b.judged.csv"), ("a.JSON", "a.judged.jsonl"), ("a.csv.gz", "a.judged.csv")],
+)
+def test_every_file_that_is_read_has_a_graded_copy(name, graded):
+    assert grading.graded_path(Path(name)).name == graded
+    assert grading.graded_path(Path(name)).suffix in grading.WRITERS
 
 
 # --- The shared reader -------------------------------------------------------------------------

@@ -85,11 +85,11 @@ def test_it_reads_well_unexecuted(stored):
 HOSTILE = "<script>alert(1)</script> \x1b[31m"
 
 
-def write_log(path: Path, **more: object) -> Path:
+def write_log(path: Path, rows: int = 300, **more: object) -> Path:
     rng = np.random.default_rng(3)
-    t = rng.beta(0.4, 0.8, 300)
+    t = rng.beta(0.4, 0.8, rows)
     table = pd.DataFrame({"prompt": HOSTILE, "answer": HOSTILE, "p_unsafe": t})
-    table.assign(truth=rng.random(300) < t, kind=rng.choice(["a", HOSTILE], 300)).assign(
+    table.assign(truth=rng.random(rows) < t, kind=rng.choice(["a", HOSTILE], rows)).assign(
         **more
     ).to_csv(path, index=False)
     return path
@@ -109,8 +109,8 @@ def test_it_runs_on_a_log_with_truth(tmp_path):
 
 
 @pytest.mark.slow
-def test_it_runs_on_a_log_without_truth_and_says_what_it_can_not_show(tmp_path):
-    log = write_log(tmp_path / "log.csv")
+def test_it_runs_on_one_row_without_truth_and_says_what_it_can_not_show(tmp_path):
+    log = write_log(tmp_path / "log.csv", rows=1)
     parameters = {"SCORED_LOG": str(log), "LOG_COLUMNS": {"response": "answer"}}
     done = notebooks.run_notebook(PATH, tmp_path / "done.ipynb", parameters)
     notebook = nbformat.read(done, as_version=4)

@@ -134,7 +134,7 @@ def test_a_set_that_can_not_be_had(monkeypatch, kind, words) -> None:
         ("xstest.jsonl", '{"prompt": "a", "label": "safe"}\n{"pro', ["Line 2 ", "not valid JSON"]),
         ("xstest.json", '[{"prompt": "a"', ["can not be read"]),
         ("xstest.json", '{"prompt": "a"}', ["JSON list"]),
-        ("xstest.json", "[]", ["JSON list"]),
+        ("xstest.json", "[]", ["no column 'prompt'"]),
     ],
 )
 def test_files_that_are_not_the_set(tmp_path: Path, monkeypatch, file, content, words) -> None:
