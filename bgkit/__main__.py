@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bgkit import options, sweep_command
+from bgkit import options, presets, sweep_command
 from bgkit.errors import BgkitError
 from bgkit.options import config_of
 from bgkit.runs import find_run, load_run, write_json
@@ -20,7 +20,6 @@ from bgkit.runs import find_run, load_run, write_json
 SHOWN = ("filter_rate", "near_boundary", "false_positive", "false_negative")
 SHOWN += ("system_harm", "system_help", "kl", "cut_off", "seen_in_part")
 JUDGED = ("judge_system_harm", "judge_system_help")
-DEMO = {"eval_every": 20, "steps": 80, "test_prompts": 400}
 
 
 def _print_table(rows: list[dict], more: tuple[str, ...] = ()) -> None:
@@ -30,7 +29,7 @@ def _print_table(rows: list[dict], more: tuple[str, ...] = ()) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> None:
-    config = config_of(arguments, **DEMO)
+    config = config_of(arguments, **presets.DEMO)
     print(
         "Boundary Guidance on the embedded testbed: three reward designs from one base policy.\n"
         "On two cores this takes about 5 minutes; Ctrl-C stops it, the same command goes on.",
@@ -45,8 +44,16 @@ def _demo(arguments: argparse.Namespace) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
+    trainer = arguments.trainer
     if arguments.resume:
-        config, folder = load_run(arguments.resume).config, arguments.resume
+        if arguments.out or arguments.config or (more := options.given(arguments)):
+            what = "out" if arguments.out else "config" if arguments.config else next(iter(more))
+            raise BgkitError(
+                f"--resume goes on with the run's own config; leave out --{what.replace('_', '-')}."
+            )
+        run, folder = load_run(arguments.resume), arguments.resume
+        config, begun = run.config, run.read_json("config.json")
+        trainer = begun.get("trainer") if trainer is None else trainer
     else:
         config = config_of(arguments)
         name = f"{config.reward}-{config.utility}-{config.seed}"
@@ -64,7 +71,7 @@ def _train(arguments: argparse.Namespace) -> None:
         guard_device=arguments.guard_device,
         utility_device=arguments.utility_device,
         check=not arguments.no_self_test,
-        trainer=arguments.trainer,
+        trainer=trainer,
     )
     leave_launch()
     if launched()[0]:  # the first process of a launch evaluates and tells
@@ -76,7 +83,7 @@ def _train(arguments: argparse.Namespace) -> None:
 def _reproduce(arguments: argparse.Namespace) -> None:
     from bgkit import comparison
 
-    config = config_of(arguments, **comparison.REFERENCE)
+    config = config_of(arguments, **presets.REFERENCE)
     output = arguments.out or arguments.runs / "main.json"
     result = comparison.reproduce(
         arguments.runs,

@@ -131,10 +131,12 @@ def plain_training(
         return found.tolist()
 
     with tempfile.TemporaryDirectory() as folder:
+        arguments = grpo.trainer_arguments(config, Path(folder), place)
+        arguments.save_strategy = tf.trainer_utils.SaveStrategy.NO
         trainer = GRPOTrainer(
             model=model,
             reward_funcs=reward,
-            args=grpo.trainer_arguments(config, Path(folder), place, more={"save_strategy": "no"}),
+            args=arguments,
             train_dataset=training_prompts.training_table(
                 config, policies.special_strings(tokenizer)
             ),

@@ -5,30 +5,53 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import typing
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import NoReturn
 
-from bgkit import sweep_command
-from bgkit.runs import TrainConfig, make_config, read_config
+from bgkit import presets, sweep_command
+from bgkit.config import TrainConfig, explain, make_config, read_config
+from bgkit.errors import BgkitError
 
 ABOUT = "Train a generator for its safety filter, evaluate and compare."
+DEVICE = "where to compute: auto, cpu, cuda, cuda:1, mps (%(default)s)"
+METAVARS = {str: "NAME", int: "N", float: "X"}
+PREFIX = "config_"  # of the settings of a run among parsed arguments
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise BgkitError(f"{message} (`{self.prog} --help` explains)")
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of all commands; the name of the one that was given is in ``command``."""
-    parser = argparse.ArgumentParser(prog="bgkit", description=ABOUT)
+    """The parser of all commands; the name of the one that was given is in ``command``.
+
+    It raises BgkitError for arguments that it does not take.
+    """
+    parser = _Parser(prog="bgkit", description=ABOUT)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     demo = commands.add_parser("demo", help="train three designs, compare them with base, report")
-    demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder (%(default)s)")
+    demo.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/demo"),
+        help="folder of its runs and report (%(default)s)",
+    )
 
     train = commands.add_parser("train", help="one GRPO run into a run folder")
     train.add_argument("--out", type=Path, help="run folder (runs/<reward>-<utility>-<seed>)")
     train.add_argument("--resume", type=Path, metavar="RUN", help="finish the run in this folder")
     train.add_argument("--guard-device", default="", help="the guard's own device, as cuda:1")
     train.add_argument("--utility-device", default="", help="the reward model's own device")
-    train.add_argument("--no-self-test", action="store_true", help="load models that fail theirs")
-    train.add_argument("--report-to", default="none", help="trackio, wandb, ... (%(default)s)")
+    train.add_argument(
+        "--no-self-test", action="store_true", help="load models that fail their self-test"
+    )
+    train.add_argument(
+        "--report-to", default="none", help="tracker: trackio, wandb, ... (%(default)s)"
+    )
     train.add_argument(
         "--trainer",
         type=_object,
@@ -37,29 +60,39 @@ def parser() -> argparse.ArgumentParser:
     )
 
     reproduce = commands.add_parser("reproduce", help="the reference table over several seeds")
-    reproduce.add_argument("--seeds", type=_seeds, default=[0, 1, 2], help="such as 0,1,2")
+    reproduce.add_argument(
+        "--seeds", type=_seeds, default=[0, 1, 2], help="seeds of the runs (0,1,2)"
+    )
     reproduce.add_argument("--out", type=Path, help="JSON file of the table (main.json in --runs)")
     reproduce.add_argument(
-        "--runs", type=Path, default=Path("runs/reference"), help="(%(default)s)"
+        "--runs", type=Path, default=Path("runs/reference"), help="folder of the runs (%(default)s)"
     )
     reproduce.add_argument("--designs", type=_names, help="comma-separated rewards")
     reproduce.add_argument("--utilities", type=_names, help="comma-separated utilities")
-    reproduce.add_argument("--workers", type=int, default=max(1, os.cpu_count() or 1))
+    cores = max(1, os.cpu_count() or 1)
+    reproduce.add_argument("--workers", type=int, default=cores, help="runs at once (one per core)")
 
-    for command in (demo, train, reproduce):
-        _add_config(command)
+    _add_config(demo, presets.DEMO)
+    _add_config(train)
+    _add_config(reproduce, presets.REFERENCE)
 
     evaluate = commands.add_parser("evaluate", help="runs beside base, on test prompts")
-    evaluate.add_argument("folders", type=Path, nargs="+", metavar="RUN")
-    evaluate.add_argument("--guard", help="deploy with another guard")
-    evaluate.add_argument("--tau", type=float, help="deploy with another threshold")
-    evaluate.add_argument("--prompts", help="a set (see `bgkit prompts`), or a file")
-    evaluate.add_argument("--test-prompts", type=int, help="number of prompts")
+    evaluate.add_argument(
+        "folders", type=Path, nargs="+", metavar="RUN", help="folders of complete runs"
+    )
+    evaluate.add_argument("--guard", help="deploy with another guard (the run's)")
+    evaluate.add_argument(
+        "--tau", type=float, help="deploy with another threshold, above 0 and below 1 (the run's)"
+    )
+    evaluate.add_argument(
+        "--prompts", help="another set (see `bgkit prompts`), or a file (the run's)"
+    )
+    evaluate.add_argument("--test-prompts", type=int, help="number of prompts (the run's)")
     evaluate.add_argument("--judge", help="grade with another judge, such as api:MODEL")
     evaluate.add_argument("--out", type=Path, help="write the rows to this JSON file")
 
     for command in (demo, train, reproduce, evaluate):
-        command.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+        command.add_argument("--device", default="auto", help=DEVICE)
     for command in (demo, train):
         command.add_argument(
             "--threads", type=int, default=0, help="CPU threads (all cores, at most 4)"
@@ -84,41 +117,48 @@ def _add_judge(commands) -> None:
         help="oracle, default (embedded), a folder, a hub name, or api:MODEL on the server of "
         "OPENAI_BASE_URL with the key in OPENAI_API_KEY (%(default)s)",
     )
-    judge.add_argument("--rubric", help="help_harm, strongreject, xstest, testbed")
+    judge.add_argument(
+        "--rubric", help="what is graded: help_harm, strongreject, xstest, testbed (the judge's)"
+    )
     judge.add_argument("--concurrency", type=int, default=8, help="requests at once (%(default)s)")
     judge.add_argument(
-        "--price", type=float, nargs=2, metavar=("IN", "OUT"), help="of a million tokens"
+        "--price", type=float, nargs=2, metavar=("IN", "OUT"), help="price of a million tokens"
     )
     judge.add_argument(
         "--sampling",
         type=_object,
         metavar="JSON",
-        help='of a request, null removes one: {"temperature": null, "max_completion_tokens": 2000}',
+        help='arguments of a request, null removes one: {"temperature": null, '
+        '"max_completion_tokens": 2000}',
     )
     judge.add_argument("--estimate", action="store_true", help="tokens and cost only; ask nothing")
-    judge.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    judge.add_argument("--device", default="auto", help=DEVICE)
 
 
 def _add_plan(commands) -> None:
     plan = commands.add_parser("plan", help="memory and time of a run, before anything is fetched")
     plan.add_argument("--machine", help="a GPU of the table, such as T4 or H100 (this machine)")
-    plan.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    plan.add_argument("--device", default="auto", help=DEVICE)
     _add_config(plan)
 
 
 def _add_bench(commands) -> None:
     bench = commands.add_parser("bench", help="how fast scoring, or a step, is beside other ways")
-    bench.add_argument("what", choices=("scoring", "step"))
+    bench.add_argument(
+        "what",
+        choices=("scoring", "step"),
+        help="scoring by guards and reward models, or a step of training",
+    )
     bench.add_argument("--size", type=float, default=1.0, help="scales the workloads (%(default)s)")
     bench.add_argument("--repeats", type=int, default=2, help="the best of so many (%(default)s)")
     bench.add_argument("--threads", type=int, default=0, help="CPU threads (all, at most 4)")
-    bench.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    bench.add_argument("--device", default="auto", help=DEVICE)
     bench.add_argument("--out", type=Path, help="write the rows to this JSON file")
 
 
 def _add_push(commands) -> None:
     push = commands.add_parser("push", help="a run's adapter and its model card to the hub")
-    push.add_argument("folder", type=Path, metavar="RUN")
+    push.add_argument("folder", type=Path, metavar="RUN", help="folder of a complete run")
     push.add_argument("--to", default="", metavar="OWNER/NAME", help="the repository")
     push.add_argument(
         "--dry-run", action="store_true", help="only write the card, beside the adapter"
@@ -128,28 +168,43 @@ def _add_push(commands) -> None:
 
 def _add_testbed(commands) -> None:
     testbed = commands.add_parser("testbed", help="the embedded models: build, check")
-    testbed.add_argument("action", choices=("build", "check"))
-    testbed.add_argument("--out", type=Path, help="folder (data/testbed)")
-    testbed.add_argument("--workers", type=int, help="processes (one per core)")
+    testbed.add_argument(
+        "action",
+        choices=("build", "check"),
+        help="train the models anew, or compare them with their sha256",
+    )
+    testbed.add_argument("--out", type=Path, help="folder of the models (data/testbed)")
+    testbed.add_argument("--workers", type=int, help="processes that train (one per core)")
 
 
 def _add_prompts(commands) -> None:
     prompts = commands.add_parser("prompts", help="list the prompt sets, or show what one holds")
     prompts.add_argument("name", nargs="?", metavar="NAME", help="a set, benchmark, file or folder")
-    prompts.add_argument("--split", help="train, validation or test (all)")
+    prompts.add_argument("--split", help="one split: train, validation or test (all)")
     prompts.add_argument("--n", type=int, help="number of prompts (all; a benchmark's own)")
-    prompts.add_argument("--seed", type=int, default=0, help="(%(default)s)")
+    prompts.add_argument(
+        "--seed", type=int, default=0, help="seed of the sample of --n prompts (%(default)s)"
+    )
     prompts.add_argument("--out", type=Path, help="write the prompts to this JSONL file")
 
 
-def _add_config(command: argparse.ArgumentParser) -> None:
-    """One option for each field of the training config, and a JSON file of them."""
-    group = command.add_argument_group("config", "what determines a run; options beat --config")
+def _add_config(
+    command: argparse.ArgumentParser, defaults: Mapping[str, object] = MappingProxyType({})
+) -> None:
+    """One option for each setting of a run, and a JSON file of them.
+
+    ``defaults`` are the command's own.
+    """
+    group = command.add_argument_group(
+        "config", "what determines a run, with its default; options beat --config"
+    )
     group.add_argument("--config", type=Path, metavar="FILE", help="JSON object of the keys below")
-    for name, kind in typing.get_type_hints(TrainConfig).items():
-        option = f"--{name.replace('_', '-')}"
-        default = getattr(TrainConfig(), name)
-        group.add_argument(option, dest=f"config_{name}", type=kind, help=f"({default})")
+    for name, usual in {**vars(TrainConfig()), **defaults}.items():
+        text = f"{explain(name)} ({usual})".replace("%", "%%")
+        option, kind = f"--{name.replace('_', '-')}", type(usual)
+        group.add_argument(
+            option, dest=f"{PREFIX}{name}", type=kind, metavar=METAVARS[kind], help=text
+        )
 
 
 def config_of(arguments: argparse.Namespace, **defaults) -> TrainConfig:
@@ -158,13 +213,16 @@ def config_of(arguments: argparse.Namespace, **defaults) -> TrainConfig:
     ``defaults`` of the command give way to both. Raises BgkitError for what no training accepts.
     """
     values = read_config(arguments.config) if arguments.config else {}
-    prefix = "config_"
-    given = {
-        key.removeprefix(prefix): value
+    return make_config({**defaults, **values, **given(arguments)})
+
+
+def given(arguments: argparse.Namespace) -> dict[str, object]:
+    """The settings of a run that the options of a command set."""
+    return {
+        key.removeprefix(PREFIX): value
         for key, value in vars(arguments).items()
-        if key.startswith(prefix) and value is not None
+        if key.startswith(PREFIX) and value is not None
     }
-    return make_config({**defaults, **values, **given})
 
 
 def _seeds(text: str) -> list[int]:

@@ -15,7 +15,9 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     sweep = commands.add_parser(
         "sweep", help="one notebook with many parameters, by papermill", epilog=STATUS
     )
-    sweep.add_argument("notebook", type=Path, metavar="NOTEBOOK")
+    sweep.add_argument(
+        "notebook", type=Path, metavar="NOTEBOOK", help="a notebook with a cell of parameters"
+    )
     sweep.add_argument(
         "--set",
         action="append",
@@ -32,12 +34,14 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     )
     sweep.add_argument("--out", type=Path, help="the sweep's folder (runs/sweeps/<notebook>)")
     sweep.add_argument("--workers", type=int, default=1, help="runs at once (%(default)s)")
-    sweep.add_argument("--threads", type=int, default=0, help="of a run (cores / workers)")
+    sweep.add_argument(
+        "--threads", type=int, default=0, help="CPU threads of a run (cores / workers)"
+    )
     sweep.add_argument(
         "--dask", default="", metavar="ADDRESS", help="run on this dask scheduler's workers"
     )
     sweep.add_argument("--retry-failed", action="store_true", help="start failed runs again")
-    sweep.add_argument("--report-to", default="none", help="trackio, wandb, ... (%(default)s)")
+    sweep.add_argument("--report-to", default="none", help="tracker: trackio, wandb, ... (none)")
     sweep.add_argument("--dry-run", action="store_true", help="check, list, and start nothing")
     sweep.add_argument("--yes", action="store_true", help="start more than 10,000 runs")
 

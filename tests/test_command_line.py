@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -12,6 +13,9 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, SMALL
+
+from bgkit import __main__ as command_line
+from bgkit import options as cli
 
 
 def options(values: dict) -> list[str]:
@@ -146,7 +150,7 @@ def test_testbed_check_passes_on_the_shipped_models(bgkit_command) -> None:
         (["--prompts", "nosuch"], ["no prompt set 'nosuch'", "'everyday'", "'xstest'"]),
         (["--prompts", "everday"], ["did you mean 'everyday'"]),
         (["--batch-size", "10"], ["'batch_size' 10 is not divisible by 'num_generations' 8"]),
-        (["--tau", "1"], ["'tau'", "between 0 and 1"]),
+        (["--tau", "1"], ["'tau'", "above 0 and below 1"]),
         (["--resume", "nowhere"], ["no run in nowhere"]),
         (["--device", "cuda:77"], ["device 'cuda:77' does not exist"]),
     ],
@@ -154,6 +158,61 @@ def test_testbed_check_passes_on_the_shipped_models(bgkit_command) -> None:
 def test_bad_arguments(bgkit_command, tmp_path: Path, arguments, words) -> None:
     place = [] if "--resume" in arguments else ["--out", tmp_path / "run"]
     refused(bgkit_command("train", *place, *arguments), *words)
+
+
+def _commands() -> dict:
+    (commands,) = (a for a in cli.parser()._actions if a.dest == "command")
+    return commands.choices
+
+
+def test_every_option_of_every_command_is_explained_in_words() -> None:
+    for name, command in _commands().items():
+        for action in command._actions:
+            words = re.sub(r"\(.*?\)", "", action.help or "")  # a default alone is no explanation
+            assert len(re.findall(r"[A-Za-z]{2,}", words)) >= 2, (name, action.dest)
+
+
+def test_a_setting_is_explained_with_unit_range_choices_and_default() -> None:
+    text = " ".join(_commands()["train"].format_help().split())
+    for words in (
+        "--tau X threshold of the filter: a response with t of tau or more is filtered; "
+        "above 0 and below 1 (0.5)",
+        "--reward NAME reward design: boundary, guard_only, utility_only",
+        "--guard NAME safety classifier: default, other, overconfident, weak, a local folder",
+        "in tokens; at least 1 (60)",
+        "none, group, batch (none)",
+    ):
+        assert words in text
+    assert "CONFIG_" not in text
+    defaults = {n: c.format_help() for n, c in _commands().items() if n in ("demo", "reproduce")}
+    assert "at least 1 (80)" in defaults["demo"]  # the command's own default
+    assert "at least 1 (800)" in " ".join(defaults["reproduce"].split())
+
+
+def test_help_loads_no_torch() -> None:
+    code = "import sys; from bgkit import __main__ as m\ntry: m.main(['train', '--help'])\n"
+    code += "finally: assert not {'torch', 'transformers', 'trl'} & {*sys.modules}"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "--steps", "2.5"], "--steps: invalid int value: '2.5'"),
+        (["train", "--scale-rewards", "groups"], "none, group, batch"),
+        (["demo", "--guard-bits", "7"], "16, 8, 4"),
+        (["train", "--seed", "-1"], "'seed' must be at least 0"),
+        (["bench", "speed"], "choose from"),
+        (["trian"], "choose from"),
+        (["train", "--resume", "run", "--beta", "0.1"], "leave out --beta"),
+        (["train", "--trainer", '{"loss_type": "dapo"'], "--trainer"),
+        ([], "COMMAND"),
+    ],
+)
+def test_a_wrong_option_ends_with_2_and_a_sentence(arguments, words, capsys) -> None:
+    assert command_line.main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("bgkit: ") and words in line
 
 
 @pytest.mark.parametrize(

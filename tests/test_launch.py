@@ -120,14 +120,43 @@ def test_without_vllm_it_is_named(tmp_path: Path) -> None:
     ("more", "said"),
     [
         ({"use_vlm": True}, "no argument 'use_vlm'; did you mean use_vllm"),
-        ({"beta": 0.1}, "'beta' follows from the run's config"),
+        ({"beta": 0.1}, r"'beta' follows from the run's setting 'beta'.*--beta"),
+        ({"lr_scheduler_type": "cosine"}, r"the run's setting 'lr_schedule'.*--lr-schedule"),
+        ({"scale_rewards": "group"}, r"the run's setting 'scale_rewards'.*--scale-rewards"),
+        ({"loss_type": "dapo"}, r"the run's setting 'loss_type'.*--loss-type"),
+        ({"steps_per_generation": 2}, "the run's setting 'accumulation'"),
+        ({"output_dir": "x"}, r"'output_dir' is the run's folder \(--out\); leave it out"),
+        ({"vespo_k_pos": 2.0}, "'vespo_k_pos' does nothing unless loss_type is vespo"),
+        ({"vllm_mode": "colocate"}, "unless use_vllm is True"),
         ({"top_p": 0.9}, "'top_p' would sample or ask otherwise in training"),
         ({"vllm_mode": "colocated", "use_vllm": True, "optim": "none such"}, "TRL refuses"),
     ],
-    ids=["unknown", "of the config", "of training only", "ill-valued"],
 )
 def test_wrong_arguments_of_the_trainer(more: dict, said: str, tmp_path: Path) -> None:
     with pytest.raises(BgkitError, match=said):
         grpo.trainer_arguments(
             runs.make_config(SMALL), tmp_path, devices.pick_device("cpu"), more=more
         )
+
+
+def test_every_argument_that_is_refused_says_what_decides_on_it(tmp_path: Path) -> None:
+    place, config = devices.pick_device("cpu"), runs.make_config(SMALL)
+    assert set(grpo.SETS) <= set(vars(config))
+    refused = " ".join([*grpo.SETS.values(), *grpo.ELSEWHERE.values()]).split()
+    assert len(refused) == len(set(refused))
+    for name in refused:
+        with pytest.raises(BgkitError, match=f"'{name}' .*(setting '|leave it out)"):
+            grpo.trainer_arguments(config, tmp_path, place, more={name: 1})
+
+
+def test_loss_scale_and_schedule_are_those_of_the_config(tmp_path: Path) -> None:
+    wanted = ("loss_type", "scale_rewards", "lr_scheduler_type", "warmup_steps")
+    for values, expected in (
+        ({}, ("grpo", "none", "linear", 0)),
+        ({"loss_type": "dr_grpo", "scale_rewards": "batch"}, ("dr_grpo", "batch", "linear", 0)),
+        ({"lr_schedule": "cosine", "warmup_steps": 1}, ("grpo", "none", "cosine", 1)),
+        ({"lr_schedule": "constant"}, ("grpo", "none", "constant_with_warmup", 0)),
+    ):
+        config = runs.make_config({**SMALL, **values})
+        made = grpo.trainer_arguments(config, tmp_path, devices.pick_device("cpu"))
+        assert tuple(getattr(made, name) for name in wanted) == expected

@@ -15,7 +15,7 @@ from bgkit.errors import BgkitError
 @pytest.fixture
 def run(tmp_path: Path) -> runs.Run:
     """A complete run folder as training leaves it, with made-up figures."""
-    config = runs.make_config({"policy": "tiny`|\nevil", "test_prompts": 7})
+    config = runs.make_config({"policy": "tiny`| evil", "test_prompts": 7})
     environment = {"versions": {"bgkit": "0.1.0", "torch": "2.13.0"}, "machine": "a laptop"}
     made = runs.open_run(tmp_path / "run", config, {**environment, "git": "abc"})
     labels = evaluation.labels_of(config, "boundary")
