@@ -14,16 +14,25 @@ from pathlib import Path
 
 import pandas as pd
 
-from bgkit import devices, evaluation, guards, policies, report, runs, training, utilities
+from bgkit import (
+    devices,
+    evaluation,
+    guards,
+    identity,
+    policies,
+    report,
+    runs,
+    training,
+    utilities,
+)
 from bgkit.errors import BgkitError
 from bgkit.intervals import interval_text, over_seeds
+from bgkit.presets import REFERENCE
 from bgkit.progress import Silent
+from bgkit.scoring import Scorer
 
 DESIGNS = ("filter_avoidance", "boundary", "compound")
 UTILITIES = ("aligned", "mild", "weak", "blind")
-#: What the reference table changes in the default config: more test prompts, no held-out curve, no
-#: judge.
-REFERENCE = {"eval_every": 0, "test_prompts": 800, "judge": "none"}
 #: The metrics of the reference table, with their ranges.
 REFERENCE_METRICS = {
     **dict.fromkeys(
@@ -47,16 +56,40 @@ def provenance() -> dict:
     }
 
 
-def sample_base(config: runs.TrainConfig, device: str = "auto") -> pd.DataFrame:
-    """The base policy's graded samples on the test prompts of a config."""
-    return _sample(config, None, device)
+def sample_base(
+    config: runs.TrainConfig,
+    device: str = "auto",
+    *,
+    guard: Scorer | None = None,
+    utility: Scorer | None = None,
+) -> pd.DataFrame:
+    """The base policy's graded samples on the test prompts of a config.
+
+    ``guard`` and ``utility`` are those of the config unless given; ``u`` is NaN where the config
+    names a utility that is an object, and none is given.
+    """
+    return _sample(config, None, device, guard, utility)
 
 
-def _sample(config: runs.TrainConfig, adapter: Path | None, device: str) -> pd.DataFrame:
-    """Graded samples of a trained policy, or of base (no adapter), on a config's test prompts."""
+def _sample(
+    config: runs.TrainConfig,
+    adapter: Path | None,
+    device: str,
+    guard: Scorer | None,
+    utility: Scorer | None,
+    run: runs.Run | None = None,
+) -> pd.DataFrame:
+    """Graded samples of a trained policy, or of base (no adapter), on a config's test prompts.
+
+    A guard or utility of the name that stands in the config of ``run`` is the one it was made with.
+    """
+    guard = guards.guard_of(config, device, given=guard)
+    utility = utilities.utility_if_known(config, device, utility)
+    if run is not None:
+        own = {"guard": guard, "utility": utility}
+        same = [group for group in own if getattr(config, group) == getattr(run.config, group)]
+        identity.check(run, **{group: own[group] for group in same})
     model, tokenizer = policies.load_policy(config.policy, adapter, device, config.precision)
-    guard = guards.guard_of(config, device)
-    utility = utilities.utility_of(config, device)
     trained = "adapter" if config.lora_rank else None
     base = model if adapter is None else trained
     return evaluation.sample_test(config, model, tokenizer, guard, utility, base)
@@ -69,17 +102,20 @@ def compare(
     *,
     device: str = "auto",
     threads: int = 0,
+    guard: Scorer | None = None,
+    utility: Scorer | None = None,
     say: Callable[[str], None] = print,
 ) -> dict:
     """Train each design from the same base and evaluate all; write ``result.json`` and a report.
 
-    Runs lie in ``folder/<design>``; complete ones are not trained again. Returns the result:
-    provenance, ``rows``, ``paired`` and ``seconds`` of training per design.
+    Runs lie in ``folder/<design>``; complete ones are not trained again. ``guard`` and ``utility``
+    are as in :func:`bgkit.training.train`. Returns the result: provenance, ``rows``, ``paired`` and
+    ``seconds`` of training per design.
     """
-    designs = list(designs)
+    designs, config = list(designs), identity.named(config, guard, utility)
     devices.pin_threads(threads)
     say(f"[1/{len(designs) + 2}] base + guard on {config.test_prompts} test prompts")
-    base = sample_base(config, device)
+    base = sample_base(config, device, guard=guard, utility=utility)
     tables, curves, seconds = {"base": base}, {}, {}
     rows = evaluation.summarise(base, evaluation.labels_of(config, "base"))
     paired: list[dict] = []
@@ -92,6 +128,8 @@ def compare(
             folder / design,
             device=device,
             threads=threads,
+            guard=guard,
+            utility=utility,
             base_samples=base,
         )
         result = run.read_json("result.json")
@@ -266,7 +304,8 @@ def stored_samples(folders: Iterable[str | Path]) -> dict[str, pd.DataFrame]:
 def evaluate_folders(
     folders: Iterable[Path],
     *,
-    guard: str | None = None,
+    guard: str | Scorer | None = None,
+    utility: Scorer | None = None,
     tau: float | None = None,
     test_prompts: int | None = None,
     prompt_set: str | None = None,
@@ -275,14 +314,22 @@ def evaluate_folders(
 ) -> dict:
     """Evaluate complete runs (and base) on test prompts, if wanted with another guard or tau.
 
+    ``guard`` is a name, or an object (as in :func:`bgkit.training.train`): a run that was trained
+    with one needs it again, or another guard. ``utility`` is an object; without it the utility of
+    runs that were trained with one is not known.
+
     Rows and paired differences are labelled by the names of :func:`complete_runs`, whose errors are
     raised; base stands once, or, where runs do not share it, once for each: ``base of NAME``.
     """
-    wanted = {"guard": guard, "tau": tau, "test_prompts": test_prompts, "prompts": prompt_set}
+    named, guard = (guard, None) if isinstance(guard, str) else (None, guard)
+    wanted = {"tau": tau, "test_prompts": test_prompts, "prompts": prompt_set}
     wanted["judge"] = judge
     changes = {key: value for key, value in wanted.items() if value is not None}
     found = complete_runs(folders)
-    configs = {name: runs.make_config(changes, run.config) for name, run in found.items()}
+    configs = {
+        name: _deployed(runs.make_config(changes, run.config), named, guard, utility)
+        for name, run in found.items()
+    }
     sources = {name: evaluation.base_name(config) for name, config in configs.items()}
     bases: dict[str, pd.DataFrame] = {}
     base_rows: list[dict] = []
@@ -290,11 +337,26 @@ def evaluate_folders(
     paired: list[dict] = []
     for name, config in configs.items():
         if sources[name] not in bases:
-            base = bases[sources[name]] = sample_base(config, device)
+            base = bases[sources[name]] = _sample(config, None, device, guard, utility)
             label = "base" if len(set(sources.values())) == 1 else f"base of {name}"
             base_rows += evaluation.summarise(base, evaluation.labels_of(config, label))
-        samples = _sample(config, found[name].adapter, device)
+        run = found[name]
+        samples = _sample(config, run.adapter, device, guard, utility, run)
         labels = evaluation.labels_of(config, name)
         rows += evaluation.summarise(samples, labels)
         paired += evaluation.paired_differences(samples, bases[sources[name]], labels)
     return {**provenance(), "rows": base_rows + rows, "paired": paired}
+
+
+def _deployed(
+    config: runs.TrainConfig, name: str | None, guard: Scorer | None, utility: Scorer | None
+) -> runs.TrainConfig:
+    """A config behind another guard (its own one's settings are undone), or another utility."""
+    other = replace(config, guard=config.guard if name is None else name)
+    if guard is not None:
+        other = identity.named(identity.plain(other, "guard"), guard)
+    if other.guard != config.guard:
+        config = identity.plain(other, "guard")
+    if utility is not None:
+        config = identity.named(identity.plain(config, "utility"), None, utility)
+    return config

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bgkit import checks, policies, prompts, runs
+from bgkit import checks, identity, policies, prompts, runs
 from bgkit.calibration import calibration_interval
 from bgkit.errors import BgkitError
 from bgkit.intervals import bootstrap
@@ -221,12 +221,12 @@ def sample_test(
 
 
 def labels_of(config: runs.TrainConfig, design: str | None = None) -> dict:
-    """What identifies a row: design, utility, scale, guard, tau."""
+    """What identifies a row: design, utility, scale, guard, tau (objects by their own names)."""
     return {
         "design": design or config.reward,
-        "utility": config.utility,
+        "utility": runs.label(config.utility),
         "scale": config.policy,
-        "guard": config.guard,
+        "guard": runs.label(config.guard),
         "tau": config.tau,
     }
 
@@ -250,6 +250,26 @@ def base_name(config: runs.TrainConfig) -> str:
     return f"base-{runs.config_hash(runs.TrainConfig(**kept))}"
 
 
+def check_base(config: runs.TrainConfig, samples: pd.DataFrame, guard: Scorer | None) -> None:
+    """Raise BgkitError unless samples of base are those of a config's prompts, guard and tau.
+
+    ``guard`` None: one whose scores can not be told from another's.
+    """
+    asked = prompts.load_prompts(config.prompts, "test", config.test_prompts, seed=0)["prompt"]
+    if samples["prompt"].tolist() != asked.tolist():
+        fault = f"are not of its {config.test_prompts} test prompts of {config.prompts}"
+    elif (samples["filtered"] != (samples["t"] >= config.tau)).any():
+        fault = f"were not filtered at its tau of {config.tau:g}"
+    elif guard is not None and not identity.scored_by(samples, guard):
+        fault = f"were not scored by its guard {runs.label(config.guard)}"
+    else:
+        return
+    raise BgkitError(
+        f"The base_samples {fault}: draw them with sample_base of the same config and guard, or "
+        "leave them out."
+    )
+
+
 def evaluate_run(
     run: runs.Run,
     model,
@@ -260,8 +280,8 @@ def evaluate_run(
 ) -> dict:
     """Evaluate a trained policy beside base on the test prompts; keep both sample tables.
 
-    ``base_samples`` are base's, or a folder that keeps them for other runs (:func:`base_name`; of
-    any utility, as ``u`` is scored anew).
+    ``base_samples`` are base's, or a folder that keeps them for other runs (:func:`base_name`), of
+    any utility, as ``u`` is scored anew.
     Returns ``rows`` (base and policy, see :func:`summarise`) and ``paired`` differences.
     """
     config = run.config
@@ -269,9 +289,11 @@ def evaluate_run(
     if isinstance(base_samples, Path):
         kept = base_samples / f"{base_name(replace(config, **ANY_UTILITY))}.parquet"
         base_samples = pd.read_parquet(kept) if kept.is_file() else None
-        if base_samples is not None:
-            texts = base_samples["prompt"].tolist(), base_samples["response"].tolist()
-            base_samples = base_samples.assign(u=utility_scores(utility, *texts))
+        if base_samples is not None and not identity.scored_by(base_samples, guard):
+            base_samples = None  # a folder's weights were changed: drawn anew
+    if base_samples is not None:
+        texts = base_samples["prompt"].tolist(), base_samples["response"].tolist()
+        base_samples = base_samples.assign(u=utility_scores(utility, *texts))
     if config.lora_rank:
         base = "adapter"
     else:

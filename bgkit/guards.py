@@ -24,7 +24,8 @@ from transformers import (
 )
 
 from bgkit import devices, protocols, templates
-from bgkit.adapters import CalibratedGuard
+from bgkit.adapters import CalibratedGuard, as_guard
+from bgkit.config import is_object, label
 from bgkit.encoders import EncoderScorer, labels_of
 from bgkit.errors import BgkitError
 from bgkit.generative import RewardDecoder, VerdictGuard
@@ -87,6 +88,7 @@ def load_guard(
     trained weights for its head, labels of which none can be told to be the unsafe one, and a
     failed self-test.
     """
+    refuse_object("guard", name)
     protocol, place = protocols.find(protocols.GUARDS, name)
     guard = load_scorer(
         "guard",
@@ -104,19 +106,35 @@ def load_guard(
     return guard
 
 
-def guard_of(config: TrainConfig, device: str = "auto", check: bool = True) -> Scorer:
-    """The guard that a run's config names, quantised and calibrated as it says."""
-    guard = load_guard(
-        config.guard,
-        device,
-        config.precision,
-        strict=config.guard_verdicts == "strict",
-        bits=config.guard_bits,
-        check=check,
+def guard_of(
+    config: TrainConfig, device: str = "auto", check: bool = True, given: object | None = None
+) -> Scorer:
+    """The guard that a run's config names, or the one ``given``, calibrated as the config says."""
+    guard = (
+        load_guard(
+            config.guard,
+            device,
+            config.precision,
+            strict=config.guard_verdicts == "strict",
+            bits=config.guard_bits,
+            check=check,
+        )
+        if given is None
+        else as_guard(given)
     )
     if config.guard_temperature == 1.0:
         return guard
     return CalibratedGuard(guard, config.guard_temperature)
+
+
+def refuse_object(group: str, name: str) -> None:
+    """Raise BgkitError for the name of a Python object, which can not be loaded."""
+    if is_object(name):
+        raise BgkitError(
+            f"The {group} {label(name)!r} of this run is a Python object that was given to its "
+            f"training, and no name loads it: pass it as {group}=..., or name another one "
+            f"(to deploy with another guard: --guard NAME)."
+        )
 
 
 def load_scorer(

@@ -26,7 +26,7 @@ tags: [boundary-guidance, grpo, safety]
 # {{ config.policy }}, trained by {{ config.reward }}
 
 A {{ "LoRA adapter" if config.lora_rank else "full fine-tuning" }} of `{{ config.policy }}` for use
-**behind the guard `{{ config.guard }}`** with threshold {{ config.tau }}: responses with a guard's
+**behind the guard `{{ guard }}`** with threshold {{ config.tau }}: responses with a guard's
 probability of being unsafe of {{ config.tau }} or more are replaced by a refusal. Trained with
 bgkit {{ versions.bgkit }} by Boundary Guidance (Ball and Haupt,
 "Don't Walk the Line", arXiv 2510.11834).
@@ -95,6 +95,7 @@ def card(run: runs.Run) -> str:
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined)
     return environment.from_string(_CARD).render(
         config=settings,
+        guard=_plain(runs.label(run.config.guard)),
         settings=settings,
         layers=[_plain(name) for name in layers],
         formula=inspect.getdoc(design).splitlines()[0],

@@ -4,12 +4,13 @@ Deviations from the paper (Ball and Haupt, arXiv 2510.11834), whose GRPO and LoR
 be read from it, so that every default in :class:`~bgkit.runs.TrainConfig` is our own choice:
 
 1. Utility is standardised by the base policy's mean and deviation, measured once per run.
-2. ``loss_type="grpo"`` (sequence-mean token loss) and ``beta`` are set explicitly, for TRL's
-   defaults are another loss and no KL term.
-3. Advantages are centred within a group, not divided by its deviation (Liu et al. 2025, "Dr. GRPO",
-   arXiv 2503.20783): divided, a group in which all responses are far from the boundary, and which
-   differs in utility only, would weigh as much as one that straddles it.
-4. The learning rate falls linearly to zero over the run.
+2. The default ``loss_type`` is ``grpo`` (sequence-mean token loss), and there is a KL term
+   (``beta``); TRL's defaults are another loss and none.
+3. By default (``scale_rewards`` none) advantages are centred within a group, not divided by its
+   deviation (Liu et al. 2025, "Dr. GRPO", arXiv 2503.20783): divided, a group in which all
+   responses are far from the boundary, and which differs in utility only, would weigh as much as
+   one that straddles it. ``group`` divides, as GRPO was published.
+4. The learning rate falls linearly to zero over the run, unless ``lr_schedule`` says otherwise.
 5. The prompts of a step are all short or all long (:mod:`bgkit.training_prompts`).
 """
 
@@ -19,6 +20,7 @@ import functools
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +39,7 @@ from bgkit import (
     evaluation,
     grpo,
     guards,
+    identity,
     judges,
     merging,
     policies,
@@ -84,7 +87,7 @@ def train(
     threads: int = 0,
     report_to: str = "none",
     trainer: dict | None = None,
-    guard: Scorer | None = None,
+    guard: Scorer | Callable | None = None,
     utility: Scorer | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     base_samples: pd.DataFrame | Path | None = None,
@@ -102,33 +105,44 @@ def train(
     both score at the same time. ``check`` runs the self-tests of models that are not embedded.
     ``trainer`` are further arguments of TRL's trainer (:func:`bgkit.grpo.trainer_arguments`).
     ``callbacks`` are added to the trainer's. ``guard`` and ``utility`` replace the ones that the
-    config names by any object with ``score``. ``should_stop`` is asked after every step. Raises
-    BgkitError for anything the user can mend, and StoppedError if the run was stopped (the same
-    call goes on).
+    config names by any object with ``score`` (a guard also by what
+    :func:`bgkit.adapters.as_guard` takes); the run's config and rows then have the object's name,
+    and only the same object goes on with the run (:mod:`bgkit.identity`). ``should_stop`` is asked
+    after every step. Raises BgkitError for anything the user can mend, and StoppedError if the run
+    was stopped (the same call goes on).
     """
-    found = _found(Path(folder), config)
+    config = identity.named(config, guard, utility)
+    found = _found(Path(folder), config, trainer)
     if found is not None and found.complete:
+        identity.check_complete(found, guard, utility)
         return found
-    if isinstance(base_samples, Path) and (guard or utility):
-        raise BgkitError(
-            "A folder of base's samples is for scorers that the config names; leave base_samples "
-            "out with a guard or utility of your own."
-        )
+    if isinstance(base_samples, (str, Path)):
+        base_samples = Path(base_samples)
+        if guard is not None or utility is not None:
+            raise BgkitError(
+                "A folder of base's samples is for scorers that the config names; leave "
+                "base_samples out with a guard or utility of your own."
+            )
     devices.pin_threads(threads)
     place = devices.pick_device(device)
     run = found or runs.Run(Path(folder), config)
     arguments = grpo.trainer_arguments(config, run.checkpoints, place, report_to, trainer)
     chosen = prompts.manifests(config.prompts, training_prompts.asked(config))
     judges.check_judge(config.judge)
-    guard = guard or guards.guard_of(config, guard_device or str(place), check)
-    utility = utility or utilities.utility_of(config, utility_device or str(place), check)
+    guard = guards.guard_of(config, guard_device or str(place), check, guard)
+    utility = utilities.utility_of(config, utility_device or str(place), check, utility)
+    if found is not None and found.measured:
+        identity.check(found, guard, utility)
+    scores = identity.record(config, guard, utility)
+    if isinstance(base_samples, pd.DataFrame):
+        evaluation.check_base(config, base_samples, guard if scores["guard"] is not None else None)
     model, tokenizer = policies.load_policy(config.policy, None, str(place), config.precision)
     table = training_prompts.training_table(config, policies.special_strings(tokenizer))
     environment = _environment(guard, utility, trainer)
     environment |= {"policy_made_of": model.made_of} if model.made_of else {}
     state = arguments.distributed_state
     with state.main_process_first():  # the others find what it wrote
-        run = runs.open_run(Path(folder), config, environment)
+        run = runs.open_run(Path(folder), config, {identity.RECORD: scores, **environment})
         if state.is_main_process:
             run.drop_repeated()
         prompts.keep_manifests(run.folder / "prompts.json", chosen)
@@ -139,6 +153,7 @@ def train(
     decode = functools.partial(policies.texts_of, tokenizer, ends)
     made = callback.trainer = _make_trainer(
         config,
+        trainer,
         model=model,
         reward_funcs=_reward_function(run, guard, utility, base, decode),
         args=arguments,
@@ -146,7 +161,8 @@ def train(
         processing_class=tokenizer,
         callbacks=[callback, *callbacks],
     )
-    seconds = _run_trainer(made, run, callback)
+    with _taken(trainer):
+        seconds = _run_trainer(made, run, callback)
     if state.is_main_process:
         policy, memory = _trained_policy(made, run, place), devices.peak_memory()
         result = evaluation.evaluate_run(run, policy, tokenizer, guard, utility, base_samples)
@@ -155,22 +171,42 @@ def train(
     return run
 
 
-def _found(folder: Path, config: runs.TrainConfig) -> runs.Run | None:
+def _found(folder: Path, config: runs.TrainConfig, trainer: dict | None) -> runs.Run | None:
     """The run of a folder, if there is one; raises BgkitError if it is not one of this kind."""
     found = runs.find_run(folder, config)
-    if found is not None and (method := found.read_json("config.json").get(runs.METHOD)):
+    stored = found.read_json("config.json") if found is not None else {}
+    if method := stored.get(runs.METHOD):
         raise BgkitError(
             f"The run folder {folder} holds {method} with the same config; choose another folder."
+        )
+    before, now = (grpo.of_training(more) for more in (stored.get("trainer"), trainer))
+    if found is not None and found.measured and before != now:
+        raise BgkitError(
+            f"The run in {folder} was made with other arguments of the trainer ({before} there, "
+            f"{now} here); give the same ones, or choose another folder."
         )
     return found
 
 
-def _make_trainer(config: runs.TrainConfig, **arguments) -> grpo.QuietTrainer:
+def _make_trainer(config: runs.TrainConfig, more: dict | None, **arguments) -> grpo.QuietTrainer:
     adapter = policies.lora_config(config.lora_rank, config.lora_alpha)
     try:
-        return grpo.QuietTrainer(peft_config=adapter, **arguments)
+        with _taken(more):
+            return grpo.QuietTrainer(peft_config=adapter, **arguments)
     except ImportError as error:  # such as vLLM, that an argument asks for
         raise BgkitError(f"The trainer needs a package that is missing: {error}") from error
+
+
+@contextmanager
+def _taken(more: dict | None) -> Iterator[None]:
+    """Turn what the libraries do not take of the trainer's further arguments into a sentence."""
+    try:
+        yield
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename).parts
+        if not more or not {"trl", "transformers", "accelerate"} & {*raised_in}:
+            raise
+        raise BgkitError(f"TRL refuses the arguments of the trainer {more}: {error}") from error
 
 
 def _trained_policy(trainer: GRPOTrainer, run: runs.Run, place: torch.device):

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from bgkit import guards, protocols
+from bgkit.config import is_object
 from bgkit.errors import BgkitError
 from bgkit.runs import TrainConfig
 from bgkit.scoring import Scorer, name_of
@@ -42,6 +43,7 @@ def load_utility(
     Raises BgkitError for an unknown name, a damaged file, a model of another kind or without
     trained weights for its head, and a failed self-test.
     """
+    guards.refuse_object("utility", name)
     protocol, place = protocols.find(protocols.UTILITIES, name)
     utility = guards.load_scorer(
         "utility",
@@ -57,11 +59,27 @@ def load_utility(
     return utility
 
 
-def utility_of(config: TrainConfig, device: str = "auto", check: bool = True) -> Scorer:
-    """The reward model that a run's config names, quantised as it says."""
+def utility_of(
+    config: TrainConfig, device: str = "auto", check: bool = True, given: Scorer | None = None
+) -> Scorer:
+    """The reward model that a run's config names, quantised as it says, or the one ``given``."""
+    if given is not None:
+        return given
     return load_utility(
         config.utility, device, config.precision, bits=config.utility_bits, check=check
     )
+
+
+def utility_if_known(
+    config: TrainConfig, device: str = "auto", given: Scorer | None = None
+) -> Scorer | None:
+    """:func:`utility_of`, or None where the config names an object that is not given.
+
+    Responses are evaluated without it: only their utility is then not known.
+    """
+    if given is None and is_object(config.utility):
+        return None
+    return utility_of(config, device, given=given)
 
 
 def self_test(utility: Scorer, pairs: tuple[tuple[str, str, bool], ...] = EVERYDAY) -> dict:

@@ -15,12 +15,12 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from bgkit import calibration, evaluation, guards, policies, prompts, runs, training
-from bgkit.adapters import CalibratedGuard
+from bgkit import calibration, evaluation, guards, identity, policies, prompts, runs, training
+from bgkit.adapters import as_guard
 from bgkit.errors import BgkitError
 from bgkit.intervals import interval_text
 from bgkit.judges import Judge
-from bgkit.scoring import Scorer, name_of
+from bgkit.scoring import Scorer
 from bgkit.stress.contenders import (
     contenders_of,
     guard_key,
@@ -87,7 +87,7 @@ def fit_temperature(
         model,
         tokenizer,
         prompts.load_prompts(config.prompts, "validation", n, PROMPT_SEED),
-        guard=guard or guards.guard_of(plain, device),
+        guard=guards.guard_of(plain, device, given=guard),
         tau=config.tau,
         temperature=config.temperature,
         max_completion_length=config.max_completion_length,
@@ -140,16 +140,15 @@ def train_pair(
             f"The config scales its guard by {config.guard_temperature} already; leave "
             "'guard_temperature' at 1, it is fitted here."
         )
+    config = identity.named(config, guard, utility)
     fit = _kept_fit(config, Path(folder), n, judge, guard, device)
     options = {"device": device, "threads": threads, "should_stop": should_stop}
     scaled = replace(config, guard_temperature=fit.temperature)
-    # a config scales the guard that it names; one that is given is scaled here
-    softer = CalibratedGuard(guard, fit.temperature) if guard else None
     pair = [
-        training.train(each, Path(folder) / name, guard=used, utility=utility, **options)
-        for each, name, used in ((config, "as_it_is", guard), (scaled, "scaled", softer))
+        training.train(each, Path(folder) / name, guard=guard, utility=utility, **options)
+        for each, name in ((config, "as_it_is"), (scaled, "scaled"))
     ]
-    own = guard or config.guard
+    own = config.guard if guard is None else as_guard(guard)
     both = [own] if guard_key(own) == guard_key(reference) else [own, reference]
     deployed = behind(pair, both, judge=judge, device=device)
     return Pair(*pair, fit, deployed)
@@ -166,15 +165,20 @@ def _kept_fit(
     """The fit in a folder, or a new one that is kept there."""
     path = folder / FIT_FILE
     asked = {"config": runs.config_hash(config), "n": n, "judge": judge.name if judge else "truth"}
-    asked |= {"guard": name_of(guard)} if guard else {}
     if path.is_file():
         kept = runs.read_config(path)
-        if {key: kept[key] for key in kept if key not in ("temperature", "table")} != asked:
+        found = ("temperature", "table", identity.RECORD)
+        if {key: kept[key] for key in kept if key not in found} != asked:
             raise BgkitError(
                 f"The temperature in {path} was fitted for another config, guard, number of "
                 "prompts or judge; choose another folder, or delete it."
             )
+        if guard is not None:
+            title = f"guard {runs.label(config.guard)}"
+            identity.require_same(title, kept.get(identity.RECORD), as_guard(guard), str(path))
         return stored_fit(folder)
+    if guard is not None:
+        asked[identity.RECORD] = identity.scores_of(as_guard(guard), twice=True)
     fit = fit_temperature(config, guard, n=n, judge=judge, device=device)
     told = {"temperature": fit.temperature, "table": fit.table.to_dict("index")}
     runs.write_json(path, {**asked, **told})

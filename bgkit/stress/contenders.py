@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from bgkit import checks, evaluation, guards, policies, runs, utilities
+from bgkit import checks, evaluation, guards, identity, policies, runs, utilities
 from bgkit.errors import BgkitError
 from bgkit.judges import Judge
 from bgkit.scoring import NEAR, Scorer, guard_scores, name_of
@@ -139,7 +139,8 @@ def respond(
     ``table`` is a prompt table. ``guard`` and ``tau`` are those of each contender's config unless
     given, ``judge`` as in :func:`graded`. Contenders of one seed share their random numbers.
     Returns the columns of :func:`bgkit.evaluation.sample_policy` and of :func:`graded`, and design
-    and seed in front; u is scored by each config's reward model.
+    and seed in front; u is scored by each config's reward model (NaN where that is an object of
+    somebody's).
     """
     tables = []
     for contender, model, tokenizer in each_policy(contenders, device):
@@ -163,13 +164,21 @@ def sampled(
         model,
         tokenizer,
         table,
-        guard=guard or guards.guard_of(config, device),
+        guard=guard or own_guard(contender, device),
         tau=config.tau if tau is None else tau,
-        utility=utilities.utility_of(config, device),
+        utility=utilities.utility_if_known(config, device),
         temperature=config.temperature,
         max_completion_length=config.max_completion_length,
         seed=contender.seed,
     )
+
+
+def own_guard(contender: Contender, device: str = "auto") -> Scorer:
+    """The guard of a contender's config; BgkitError where its run was made with other weights."""
+    guard = guards.guard_of(contender.config, device)
+    if contender.run is not None:
+        identity.check(contender.run, guard)
+    return guard
 
 
 def judge_of(config: runs.TrainConfig, judge: Judge | None = None) -> Judge | None:

@@ -17,7 +17,7 @@ import pandas as pd
 
 from bgkit import checks
 from bgkit.errors import BgkitError
-from bgkit.runs import TrainConfig
+from bgkit.runs import TrainConfig, label
 from bgkit.scoring import Scorer
 from bgkit.stress.contenders import Contender, guards_by_name, redeployed
 
@@ -96,8 +96,8 @@ def guard_name(config: TrainConfig) -> str:
     ('default', 'weak at T = 2')
     """
     if config.guard_temperature == 1.0:
-        return config.guard
-    return f"{config.guard} at T = {config.guard_temperature:.3g}"
+        return label(config.guard)
+    return f"{label(config.guard)} at T = {config.guard_temperature:.3g}"
 
 
 def threshold_shift(samples: pd.DataFrame, taus: Sequence[float] = TAUS) -> pd.DataFrame:

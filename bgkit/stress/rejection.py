@@ -23,6 +23,7 @@ from bgkit import (
     devices,
     evaluation,
     guards,
+    identity,
     merging,
     policies,
     prompts,
@@ -110,13 +111,18 @@ def rejection_fine_tuning(
         raise BgkitError("Say how many tokens may be generated, or give the run to be compared.")
     settings = settings or Settings()
     asked = {"tokens": tokens or generated_tokens(like), "most_risk": most_risk, **vars(settings)}
-    run = _opened(config, Path(folder), asked)
-    if run.complete:
-        return run
+    config = identity.named(config, guard, utility)
+    found = _found(config, Path(folder), asked)
+    if found is not None and found.complete:
+        identity.check_complete(found, guard, utility)
+        return found
     devices.pin_threads(threads)
     place = str(devices.pick_device(device))
-    guard = guard or guards.guard_of(config, place)
-    utility = utility or utilities.utility_of(config, place)
+    guard = guards.guard_of(config, place, given=guard)
+    utility = utilities.utility_of(config, place, given=utility)
+    if found is not None and found.measured:
+        identity.check(found, guard, utility)
+    run = _opened(config, Path(folder), asked, identity.record(config, guard, utility))
     model, tokenizer = policies.load_policy(config.policy, None, place, config.precision)
     base = training.measure_base(run, model, tokenizer, guard, utility)
     started = time.time()
@@ -131,8 +137,8 @@ def rejection_fine_tuning(
     return run
 
 
-def _opened(config: runs.TrainConfig, folder: Path, asked: dict) -> runs.Run:
-    """The folder with config, method and what was asked, and the manifests of its prompts."""
+def _found(config: runs.TrainConfig, folder: Path, asked: dict) -> runs.Run | None:
+    """The run of a folder, if there is one; raises BgkitError if it is of another kind."""
     found = runs.find_run(folder, config)
     stored = found.read_json("config.json") if found else {METHOD: NAME, "asked": asked}
     if (stored.get(METHOD), stored.get("asked")) != (NAME, asked):
@@ -140,8 +146,14 @@ def _opened(config: runs.TrainConfig, folder: Path, asked: dict) -> runs.Run:
             f"The run folder {folder} belongs to another method, budget or settings with the same "
             "config; choose another folder, or delete it."
         )
+    return found
+
+
+def _opened(config: runs.TrainConfig, folder: Path, asked: dict, scores: dict) -> runs.Run:
+    """The folder with config, method and what was asked, and the manifests of its prompts."""
     chosen = prompts.manifests(config.prompts, training_prompts.asked(config))
-    environment = {"versions": devices.versions(), "machine": devices.machine()}
+    environment = {identity.RECORD: scores}
+    environment |= {"versions": devices.versions(), "machine": devices.machine()}
     environment |= {METHOD: NAME, "asked": asked, "git": runs.git_revision()}
     run = runs.open_run(folder, config, environment)
     prompts.keep_manifests(run.folder / "prompts.json", chosen)

@@ -148,6 +148,11 @@ def _asked(
 
 def _scores(contender: Contender, samples: pd.DataFrame) -> Iterator[tuple[str, np.ndarray]]:
     """Names of scores and their values (rows,); weights that are not the usual ones are named."""
+    if samples["u"].isna().any():
+        raise BgkitError(
+            f"The utility of {contender.design} is a Python object, which no name loads; the best "
+            "of n needs runs with a named one."
+        )
     yield "utility", samples["u"].to_numpy(float)
     usual, weights = runs.TrainConfig().weights(), contender.config.weights()
     other = [f"{k} {v}" for k, v in weights.items() if v != usual[k]]
