@@ -14,7 +14,7 @@ from conftest import SMALL
 from bgkit import comparison, identity, model_card, runs, training
 from bgkit import guards as guards_
 from bgkit.errors import BgkitError, StoppedError
-from bgkit.stress import calibrated, rejection
+from bgkit.stress import calibrated, contenders, rejection
 from bgkit.testbed import store
 
 SHORT = {**SMALL, "steps": 2, "eval_every": 0, "test_prompts": 6}
@@ -224,6 +224,24 @@ def test_of_an_object_that_changes_its_mind_only_the_name_is_known() -> None:
     assert identity.named(CONFIG, Share(name="a\n\x1bb ")).guard == "object:a b"
     with pytest.raises(BgkitError, match="'guard_bits' is for a guard that the config names"):
         identity.named(replace(CONFIG, guard_bits=8), Share())
+
+
+def test_stress_tests_take_functions_and_ask_for_a_runs_object(own_run: runs.Run) -> None:
+    base, trained = contenders.contenders_of([own_run])
+    for guard in (
+        contenders.guard_for(base, given=one_letter),
+        contenders.guards_by_name([Share()])["letters"],
+    ):
+        assert guard.score(["q"], ["ee--"]).tolist() == [0.5]
+    assert set(contenders.guards_by_name([one_letter])) == {"one_letter"}
+    with pytest.raises(BgkitError, match="'letters' of this run is a Python object"):
+        contenders.guard_for(trained)
+    changed = replace(CONFIG, guard="default")
+    told = {"guard": identity.scores_of(Share()), "utility": None}
+    begun(own_run.folder.parent / "named", changed, **{identity.RECORD: told})
+    other = contenders.Contender("b", 0, changed, runs.load_run(own_run.folder.parent / "named"))
+    with pytest.raises(BgkitError, match="guard default is not the one"):
+        contenders.guard_for(other, "cpu")
 
 
 def test_rejection_and_the_scaled_pair_follow_the_same_rule(tmp_path: Path) -> None:

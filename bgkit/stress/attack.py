@@ -35,7 +35,7 @@ from bgkit.intervals import crossed
 from bgkit.judges import Judge
 from bgkit.prompts import TESTBED
 from bgkit.scoring import Scorer, guard_scores, is_refusal
-from bgkit.stress.contenders import Contender, each_policy, judge_of, own_guard
+from bgkit.stress.contenders import Contender, each_policy, guard_for, judge_of
 from bgkit.stress.means import by_seed
 from bgkit.stress.wrappers import (
     SUFFIXES,
@@ -91,7 +91,7 @@ def attack(
     for contender in contenders:
         _judge_of(contender, judge)
     for contender, model, tokenizer in each_policy(contenders, device):
-        watched = guard or own_guard(contender, device)
+        watched = guard_for(contender, device, guard)
         ask = _asking(contender, model, tokenizer, watched, _judge_of(contender, judge), seed)
         how = {"tau": contender.config.tau if tau is None else tau, "budget": budget, **texts}
         for strategy in strategies:

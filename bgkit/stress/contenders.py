@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from bgkit import checks, evaluation, guards, identity, policies, runs, utilities
+from bgkit.adapters import as_guard
 from bgkit.errors import BgkitError
 from bgkit.judges import Judge
 from bgkit.scoring import NEAR, Scorer, guard_scores, name_of
@@ -164,7 +165,7 @@ def sampled(
         model,
         tokenizer,
         table,
-        guard=guard or own_guard(contender, device),
+        guard=guard_for(contender, device, guard),
         tau=config.tau if tau is None else tau,
         utility=utilities.utility_if_known(config, device),
         temperature=config.temperature,
@@ -173,8 +174,14 @@ def sampled(
     )
 
 
-def own_guard(contender: Contender, device: str = "auto") -> Scorer:
-    """The guard of a contender's config; BgkitError where its run was made with other weights."""
+def guard_for(contender: Contender, device: str = "auto", given: object | None = None) -> Scorer:
+    """The guard ``given``, or that of a contender's config.
+
+    ``given`` is whatever :func:`bgkit.adapters.as_guard` takes. Raises BgkitError where the
+    contender's run was made with other weights than its guard has now.
+    """
+    if given is not None:
+        return as_guard(given)
     guard = guards.guard_of(contender.config, device)
     if contender.run is not None:
         identity.check(contender.run, guard)
@@ -284,13 +291,15 @@ def guards_by_name(
 ) -> dict[str, Scorer]:
     """Guards by name: of a mapping as it is, of a list by their own names.
 
-    A name in a list is loaded (:func:`bgkit.guards.load_guard`), a scorer taken as it is. Raises
-    BgkitError for an unknown name, and for two guards of one name.
+    A name in a list is loaded (:func:`bgkit.guards.load_guard`), anything else is read as
+    :func:`bgkit.adapters.as_guard` does. Raises BgkitError for an unknown name, for what is no
+    guard, and for two guards of one name.
     """
     if isinstance(guards_, Mapping):
-        return dict(guards_)
-    named = {guard_key(one): one for one in guards_}
-    if len(named) < len(guards_):
+        return {name: as_guard(one) for name, one in guards_.items()}
+    scorers = [one if isinstance(one, str) else as_guard(one) for one in guards_]
+    named = {guard_key(one): one for one in scorers}
+    if len(named) < len(scorers):
         raise BgkitError(
             f"Two of the guards have the same name ({', '.join(named)}); give a mapping of names "
             "to guards."
