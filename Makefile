@@ -25,8 +25,10 @@ EXTRAS := cluster,judge,notebooks,test
 CONSTRAINTS := constraints.txt
 BIN := $(VENV)/bin
 RUN := "$(BIN)/python" -m
-# offline; a module or a notebook stays in one process, which has one thread
-TEST := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false BGKIT_THREADS=1 $(RUN) pytest
+# Threads that wait for each other sleep; spinning, they stand still beside another busy process.
+export OMP_WAIT_POLICY ?= PASSIVE
+# offline, without progress; a module or a notebook stays in one process, which has one thread
+TEST := BGKIT_PROGRESS=none HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false BGKIT_THREADS=1 $(RUN) pytest
 PIP_INSTALL := $(RUN) pip install -qq --disable-pip-version-check -c $(CONSTRAINTS)
 
 # Tried in turn when the default python3 is too old; a PYTHON you name is the

@@ -16,7 +16,6 @@ import pandas as pd
 import torch
 
 from bgkit import bench, bench_step, budget, devices, machines, prompts, runs, training
-from bgkit.progress import Silent
 
 STEPS = 6  # after the first
 POLICIES = ("tiny", "small", "large")
@@ -43,7 +42,6 @@ def measured(policy: str, device: str) -> dict[str, float]:
             Path(folder) / "run",
             device=str(place),
             threads=torch.get_num_threads(),
-            progress=Silent(),
             callbacks=[clock],
         )
     found = pd.DataFrame(clock.rows[1:]).median()

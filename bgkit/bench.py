@@ -22,6 +22,7 @@ import transformers as tf
 from bgkit import devices
 from bgkit.encoders import EncoderScorer
 from bgkit.generative import RewardDecoder
+from bgkit.progress import phase, say
 from bgkit.protocols import DecoderReward, Encoder
 from bgkit.scoring import Scorer
 from bgkit.testbed import store
@@ -299,7 +300,7 @@ def compare_scoring(
 
 
 def scoring(
-    device: str = "auto", size: float = 1.0, repeats: int = 2, say: Callable[[str], None] = print
+    device: str = "auto", size: float = 1.0, repeats: int = 2, say: Callable[[str], None] = say
 ) -> list[dict]:
     """Every model on every workload, as rows for a JSON file; prints each table as it comes."""
     place = devices.pick_device(device)
@@ -309,7 +310,8 @@ def scoring(
         for name, work in workloads(words, size).items():
             scorer = make(work.template)
             work = work if isinstance(scorer, RewardDecoder) else framed(work)
-            table = compare_scoring(scorer, work, repeats)
+            with phase(f"{model}, {name}"):
+                table = compare_scoring(scorer, work, repeats)
             say(f"\n{model}, {name}, {len(work.prompts)} pairs\n{table.round(5).to_string()}")
             for way, row in table.iterrows():
                 results.append({"model": model, "workload": name, "way": way, **row.to_dict()})

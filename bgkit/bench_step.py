@@ -36,6 +36,7 @@ from bgkit import (
 )
 from bgkit.encoders import READS
 from bgkit.generative import RewardDecoder
+from bgkit.progress import phase, say
 from bgkit.scoring import Scorer, text_of
 
 #: part of a step -> the trainer's method that does it
@@ -179,7 +180,7 @@ def guards_of(place: torch.device) -> dict[str, Scorer]:
 
 
 def steps(
-    device: str = "auto", count: int = 6, say: Callable[[str], None] = print, **changes
+    device: str = "auto", count: int = 6, say: Callable[[str], None] = say, **changes
 ) -> list[dict]:
     """Median seconds of a step's parts with both, for both guards; the first step is left out."""
     place = devices.pick_device(device)
@@ -189,8 +190,9 @@ def steps(
     found = []
     for name, guard in guards_of(place).items():
         ours, plain = StepClock(), StepClock()
-        base = bgkit_training(config, guard, utility, ours, place)
-        plain_training(config, guard, utility, base, plain, place)
+        with phase(f"{name} guard"):
+            base = bgkit_training(config, guard, utility, ours, place)
+            plain_training(config, guard, utility, base, plain, place)
         rows = {
             way: {
                 part: statistics.median(row[part] for row in clock.rows[1:])

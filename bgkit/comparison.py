@@ -7,15 +7,15 @@ import itertools
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
 
 from bgkit import (
     devices,
+    drawn,
     evaluation,
     guards,
     identity,
@@ -28,7 +28,7 @@ from bgkit import (
 from bgkit.errors import BgkitError
 from bgkit.intervals import interval_text, over_seeds
 from bgkit.presets import REFERENCE
-from bgkit.progress import Silent
+from bgkit.progress import phase, say
 from bgkit.scoring import Scorer
 
 DESIGNS = ("filter_avoidance", "boundary", "compound")
@@ -68,7 +68,8 @@ def sample_base(
     ``guard`` and ``utility`` are those of the config unless given; ``u`` is NaN where the config
     names a utility that is an object, and none is given.
     """
-    return _sample(config, None, device, guard, utility)
+    with phase("evaluating base"):
+        return _sample(config, None, device, guard, utility)
 
 
 def _sample(
@@ -104,7 +105,7 @@ def compare(
     threads: int = 0,
     guard: Scorer | None = None,
     utility: Scorer | None = None,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = say,
 ) -> dict:
     """Train each design from the same base and evaluate all; write ``result.json`` and a report.
 
@@ -115,7 +116,8 @@ def compare(
     designs, config = list(designs), identity.named(config, guard, utility)
     devices.pin_threads(threads)
     say(f"[1/{len(designs) + 2}] base + guard on {config.test_prompts} test prompts")
-    base = sample_base(config, device, guard=guard, utility=utility)
+    with drawn.keeping(folder / "drawn"):
+        base = sample_base(config, device, guard=guard, utility=utility)
     tables, curves, seconds = {"base": base}, {}, {}
     rows = evaluation.summarise(base, evaluation.labels_of(config, "base"))
     paired: list[dict] = []
@@ -147,14 +149,15 @@ def compare(
         "paired": paired,
     }
     runs.write_json(folder / "result.json", result)
-    report.write_report(
-        folder / "report.html",
-        title="Boundary Guidance on the embedded testbed",
-        result=result,
-        samples=tables,
-        metrics=curves,
-        tau=config.tau,
-    )
+    with phase("writing the report"):
+        report.write_report(
+            folder / "report.html",
+            title="Boundary Guidance on the embedded testbed",
+            result=result,
+            samples=tables,
+            metrics=curves,
+            tau=config.tau,
+        )
     return result
 
 
@@ -180,7 +183,7 @@ def reproduce(
     config: runs.TrainConfig | None = None,
     device: str = "auto",
     workers: int = 1,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = say,
 ) -> dict:
     """Train designs by utilities by seeds and write means with intervals over the seeds.
 
@@ -194,9 +197,7 @@ def reproduce(
     ]
     places = [folder / f"{c.utility}-{c.reward}-{c.seed}" for c in grid]
     say(f"{len(grid)} runs of {config.steps} steps on {workers} worker(s), in {folder}")
-    with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=devices.start_worker
-    ) as pool:
+    with devices.workers(workers) as pool:
         jobs = [
             pool.submit(_train_one, c, place, folder, device)
             for c, place in zip(grid, places, strict=True)
@@ -211,17 +212,18 @@ def reproduce(
 def _wait(jobs: list[Future], say: Callable[[str], None]) -> None:
     """Wait for all jobs; after the first error the ones that have not begun are dropped."""
     try:
-        for number, job in enumerate(as_completed(jobs), start=1):
-            job.result()
-            say(f"[{number}/{len(jobs)}] run done")
+        with phase("training", len(jobs)) as shown:
+            for number, job in enumerate(as_completed(jobs), start=1):
+                job.result()
+                shown.advance()
+                say(f"[{number}/{len(jobs)}] run done")
     finally:
         for job in jobs:
             job.cancel()
 
 
 def _train_one(config: runs.TrainConfig, place: Path, folder: Path, device: str) -> None:
-    shared = {"base_samples": folder / "base", "progress": Silent()}
-    training.train(config, place, device=device, threads=1, **shared)
+    training.train(config, place, device=device, threads=1, base_samples=folder / "base")
 
 
 def _rows_of(place: Path) -> list[dict]:
@@ -337,11 +339,12 @@ def evaluate_folders(
     paired: list[dict] = []
     for name, config in configs.items():
         if sources[name] not in bases:
-            base = bases[sources[name]] = _sample(config, None, device, guard, utility)
+            base = bases[sources[name]] = sample_base(config, device, guard=guard, utility=utility)
             label = "base" if len(set(sources.values())) == 1 else f"base of {name}"
             base_rows += evaluation.summarise(base, evaluation.labels_of(config, label))
         run = found[name]
-        samples = _sample(config, run.adapter, device, guard, utility, run)
+        with phase(f"evaluating {name}"):
+            samples = _sample(config, run.adapter, device, guard, utility, run)
         labels = evaluation.labels_of(config, name)
         rows += evaluation.summarise(samples, labels)
         paired += evaluation.paired_differences(samples, bases[sources[name]], labels)

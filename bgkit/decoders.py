@@ -27,6 +27,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from bgkit.errors import BgkitError
+from bgkit.progress import phase
 from bgkit.scoring import cheapest_batches
 
 #: Rows times positions (cached ones count) in one pass, by device; a CPU is slower with more.
@@ -114,8 +115,10 @@ class Decoder:
         template = self._use_template(rows, groups) if shares else 0
         found: dict[int, np.ndarray] = {}
         whole = self._group(rows, groups if shares else None, template)
-        for batch in self._batches(whole, template):
-            self._score(batch, template, found)
+        with phase("", len(rows)) as shown:
+            for batch in self._batches(whole, template):
+                self._score(batch, template, found)
+                shown.done = len(found)
         return np.stack([found[i] for i in range(len(rows))]).astype(np.float32)
 
     def _can_share(self, longest: int) -> bool:

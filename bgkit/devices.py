@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import platform
+import signal
 import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 
 import torch
 
+from bgkit import environment
 from bgkit.errors import BgkitError
 from bgkit.versions import versions as versions
 
@@ -73,8 +78,7 @@ def pin_threads(threads: int = 0) -> int:
     0 takes what ``BGKIT_THREADS`` says (a sweep sets it), else all cores, at most four, which the
     processes of a launch share.
 
-    The testbed's models gain nothing from more, and processes that share cores without pinning run
-    many times slower, because waiting threads spin.
+    The testbed's models gain nothing from more.
     """
     told, here = os.environ.get("BGKIT_THREADS", ""), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     threads = threads or (int(told) if told.isdigit() else 0)
@@ -97,6 +101,31 @@ def start_worker(threads: int = 1) -> None:
 
     if parent is not None:
         threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+@contextlib.contextmanager
+def workers(count: int, threads: int = 1) -> Iterator[ProcessPoolExecutor]:
+    """An executor of worker processes with so many CPU threads each.
+
+    They do not hear Ctrl-C, which a terminal sends to all: the driver hears it, drops what has not
+    begun and ends them by SIGTERM, which a training answers with a checkpoint.
+    """
+    os.environ.update(environment.completed(os.environ))  # they load torch anew
+    spawned = {"mp_context": multiprocessing.get_context("spawn"), "initializer": start_worker}
+    hears = threading.current_thread() is threading.main_thread()
+    with ProcessPoolExecutor(count, **spawned, initargs=(threads,)) as pool:
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN) if hears else None  # is inherited
+        for _ in range(count):
+            pool.submit(int)
+        if hears:
+            signal.signal(signal.SIGINT, before)
+        try:
+            yield pool
+        except KeyboardInterrupt:
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def machine() -> dict[str, str | int]:

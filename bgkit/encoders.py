@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from bgkit.errors import BgkitError
 from bgkit.generative import VerdictHead
 from bgkit.labels import meaning, unsafe_columns
+from bgkit.progress import Phase, phase
 from bgkit.protocols import Encoder
 from bgkit.scoring import cheapest_batches, neutralise, pass_cost
 
@@ -179,13 +180,16 @@ class EncoderScorer:
         if not pairs:
             return np.zeros(0, dtype=np.float32)
         unique = list(dict.fromkeys(pairs))
-        rows = self._encode([p for p, _ in unique], [r for _, r in unique])
         scores = np.empty(len(unique), dtype=np.float32)
-        self._score(rows, np.arange(len(rows)), scores)
+        with phase(f"scoring by {self.name}", len(unique)) as shown:
+            rows = self._encode([p for p, _ in unique], [r for _, r in unique])
+            self._score(rows, np.arange(len(rows)), scores, shown)
         place = {pair: i for i, pair in enumerate(unique)}
         return scores[[place[pair] for pair in pairs]]
 
-    def _score(self, rows: list[dict], numbers: np.ndarray, scores: np.ndarray) -> None:
+    def _score(
+        self, rows: list[dict], numbers: np.ndarray, scores: np.ndarray, shown: Phase
+    ) -> None:
         """Fill ``scores`` for some rows; with half the budget where memory runs out."""
         lengths = [len(rows[i]["input_ids"]) for i in numbers]
         budget = self.budget if len(rows) == 1 or self.pads else 1
@@ -193,6 +197,7 @@ class EncoderScorer:
             chosen = numbers[batch]
             try:
                 scores[chosen] = self._forward([rows[i] for i in chosen])
+                shown.advance(len(chosen))
                 continue
             except (torch.OutOfMemoryError, MemoryError):
                 longest = max(lengths[i] for i in batch)
@@ -210,7 +215,7 @@ class EncoderScorer:
             if self.model.device.type == "cuda":
                 torch.cuda.empty_cache()
             self.budget = max(1, min(self.budget, longest * len(chosen)) // 2)
-            self._score(rows, chosen, scores)
+            self._score(rows, chosen, scores, shown)
 
     @cached_property
     def pads(self) -> bool:

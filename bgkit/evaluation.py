@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bgkit import checks, identity, policies, prompts, runs
+from bgkit import checks, drawn, identity, policies, prompts, runs
 from bgkit.calibration import calibration_interval
 from bgkit.errors import BgkitError
 from bgkit.intervals import bootstrap
 from bgkit.judges import Judge, OracleJudge, load_judge
+from bgkit.progress import phase
 from bgkit.scoring import (
     NEAR,
     Scorer,
@@ -298,15 +299,18 @@ def evaluate_run(
         base = "adapter"
     else:
         base, _ = policies.load_policy(config.policy, None, str(model.device), config.precision)
+    drawn_in = run.folder / "records"
     if base_samples is None:
-        if base == "adapter":
-            with model.disable_adapter():
-                base_samples = sample_test(config, model, tokenizer, guard, utility, model)
-        else:
-            base_samples = sample_test(config, base, tokenizer, guard, utility, base)
+        with phase("evaluating base"), drawn.keeping(drawn_in / "base-test"):
+            if base == "adapter":
+                with model.disable_adapter():
+                    base_samples = sample_test(config, model, tokenizer, guard, utility, model)
+            else:
+                base_samples = sample_test(config, base, tokenizer, guard, utility, base)
         if kept is not None:
             runs.write_parquet(kept, base_samples)
-    samples = sample_test(config, model, tokenizer, guard, utility, base)
+    with phase("evaluating the policy"), drawn.keeping(drawn_in / "test"):
+        samples = sample_test(config, model, tokenizer, guard, utility, base)
     runs.write_parquet(run.folder / "samples.parquet", samples)
     runs.write_parquet(run.folder / "base_samples.parquet", base_samples)
     rows = summarise(base_samples, labels_of(config, "base"))

@@ -18,6 +18,7 @@ from transformers import DynamicCache
 from bgkit import templates
 from bgkit.decoders import Decoder
 from bgkit.errors import BgkitError
+from bgkit.progress import phase
 from bgkit.protocols import DecoderReward, Verdict
 from bgkit.scoring import neutralise, pass_cost
 
@@ -150,10 +151,11 @@ class DecoderScorer:
         unique = list(dict.fromkeys(pairs))
         place = {pair: i for i, pair in enumerate(unique)}
         asked, answered = [p for p, _ in unique], [r for _, r in unique]
-        found = [
-            decoder.last(self.rows(asked, answered, guideline), asked)
-            for decoder, guideline in zip(self.decoders, self.calls, strict=True)
-        ]
+        with phase(f"scoring by {self.name}"):
+            found = [
+                decoder.last(self.rows(asked, answered, guideline), asked)
+                for decoder, guideline in zip(self.decoders, self.calls, strict=True)
+            ]
         return np.stack(found)[:, [place[pair] for pair in pairs]]
 
 

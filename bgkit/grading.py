@@ -25,11 +25,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bgkit import chats, judges, rubrics, runs, tables
+from bgkit import chats, drawn, judges, rubrics, runs, tables
 from bgkit.errors import BgkitError
 from bgkit.evaluation import grades_seen, judge_agreement
 from bgkit.intervals import bootstrap
 from bgkit.judges import Estimate, Judge, LanguageJudge
+from bgkit.replies import default_folder
 from bgkit.testbed.lexicon import CANNED_REFUSAL
 
 ROLE = tables.Role("file of responses", '{"prompt": "...", "response": "..."}')
@@ -197,7 +198,8 @@ def grade_file(judge: Judge, path: Path, say: Callable[[str], None]) -> pd.DataF
     """Grade a file, write the graded copy beside it, and say what it took; returns the copy."""
     table = read_responses(path)
     out = graded_path(path)
-    graded = grade_table(judge, table, path)
+    with drawn.keeping(default_folder() / "drawn"):
+        graded = grade_table(judge, table, path)
     write = WRITERS[out.suffix]
     runs.write_atomically(out, lambda file: write(graded, file))
     say(f"{path}:\n{summary(graded).round(3).to_string()}\nGrades: {out}")

@@ -31,6 +31,7 @@ from bgkit.errors import BgkitError
 from bgkit.generative import RewardDecoder, VerdictGuard
 from bgkit.hub import resolve
 from bgkit.loading import LOADING_ERRORS, load_model
+from bgkit.progress import phase, say
 from bgkit.runs import TrainConfig
 from bgkit.scoring import Scorer, guard_scores, name_of
 from bgkit.testbed import store
@@ -222,7 +223,8 @@ def self_test(guard: Scorer, pairs: Sequence[tuple[str, str, bool]] = EVERYDAY) 
     """
     (p, r, _), (q, s, _) = pairs[0], pairs[-1]
     crossed = [(p, r, False), (q, s, True), (p, s, True), (q, r, False)]
-    harmless, harmful, *other = try_guard(guard, crossed)["t"].tolist()
+    with phase(f"testing {name_of(guard)}"):
+        harmless, harmful, *other = try_guard(guard, crossed)["t"].tolist()
     found = described(guard)
     found |= {"harmless": round(harmless, 4), "harmful": round(harmful, 4)}
     faults = []
@@ -280,7 +282,7 @@ def announce(found: dict, tested: bool = True) -> dict:
     """Print a self-test's outcome, or what was not tested, to the error stream; returns it."""
     values = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in found.items())
     what = "self-test passed" if tested else "not self-tested"
-    print(f"{what}: {values}", file=sys.stderr, flush=True)
+    say(f"{what}: {values}", sys.stderr)
     return found
 
 

@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import pandas as pd
-from tqdm import tqdm
 
 from bgkit import policies, rubrics
 from bgkit.endpoints import Answer, Endpoint, Usage
 from bgkit.errors import BgkitError, StoppedError
+from bgkit.progress import phase
 from bgkit.replies import Replies, default_folder, key_of
 from bgkit.rubrics import Rubric
 from bgkit.testbed import oracle
@@ -129,7 +129,8 @@ class LanguageJudge(ABC):
         """
         rubric = rubric or self.rubric
         keys, asked = self._questions(prompts, responses, rubric)
-        answers = self._ask(asked, rubric) if asked else {}
+        with phase(f"grading by {self.name}"):
+            answers = self._ask(asked, rubric) if asked else {}
         failed = [a.problem for a in answers.values() if not a.reply and a.kind != "refused"]
         if keys and len(failed) == len(set(keys)) and all(failed):
             raise BgkitError(f"The judge {self.name} answered nothing at all: {failed[0]}.")
@@ -323,9 +324,10 @@ class ApiJudge(LanguageJudge):
         yield one(first)
         pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="judge")
         try:
-            waiting = as_completed([pool.submit(one, key) for key in others])
-            for done in tqdm(waiting, self.name, len(others), leave=False, disable=None):
-                yield done.result()
+            with phase("", len(others)) as shown:
+                for done in as_completed([pool.submit(one, key) for key in others]):
+                    shown.advance()
+                    yield done.result()
         finally:  # after an error or Ctrl-C: what is under way ends and is kept, no more begins
             pool.shutdown(cancel_futures=True)
 

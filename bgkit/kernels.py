@@ -29,6 +29,7 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from traitlets import Type
 
+from bgkit import environment
 from bgkit.errors import BgkitError
 
 _LOGGER = logging.getLogger(__name__)
@@ -81,9 +82,18 @@ class KernelClient(AsyncKernelClient):
 
 
 class KernelManager(AsyncKernelManager):
-    """Jupyter's own manager with our client; nbclient takes it as ``kernel_manager_class``."""
+    """Jupyter's own manager with our client; nbclient takes it as ``kernel_manager_class``.
+
+    Its kernels get a completed environment (:mod:`bgkit.environment`), and show no progress: nobody
+    watches the notebook, and it would be stored.
+    """
 
     client_factory = Type(KernelClient, klass=AsyncKernelClient)
+
+    async def start_kernel(self, *, env: Mapping[str, str] | None = None, **options) -> None:
+        """Start the kernel."""
+        env = environment.completed(os.environ if env is None else env)
+        await super().start_kernel(env={"BGKIT_PROGRESS": "none", **env}, **options)
 
 
 class Here:

@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from bgkit.errors import BgkitError
+from bgkit.progress import phase
 
 #: What transformers raises for a folder that it can not load (a missing package among it).
 LOADING_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError)
@@ -45,10 +46,13 @@ def load_model(
     options = _quantisation(bits, dtype, device, name)
     _require_safetensors(Path(folder), name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder or folder, **tokenizer_options)
-        config = _without_dropout(AutoConfig.from_pretrained(folder))
-        more = {"use_safetensors": True, "output_loading_info": True, **options}
-        model, loading = auto_class.from_pretrained(folder, config=config, dtype=dtype, **more)
+        with phase(f"loading {name}"):
+            tokenizer = AutoTokenizer.from_pretrained(
+                tokenizer_folder or folder, **tokenizer_options
+            )
+            config = _without_dropout(AutoConfig.from_pretrained(folder))
+            more = {"use_safetensors": True, "output_loading_info": True, **options}
+            model, loading = auto_class.from_pretrained(folder, config=config, dtype=dtype, **more)
     except torch.OutOfMemoryError as error:
         raise BgkitError(
             f"There is no memory on {device} to load {name}; load it in 8 or 4 bits, on another "

@@ -8,16 +8,17 @@ with the parameters checked against the notebook's own parameters cell before an
 
 from __future__ import annotations
 
-import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from bgkit import environment
 from bgkit import parameters as cells
 from bgkit.errors import BgkitError
 from bgkit.parameters import Parameters
+from bgkit.progress import phase
 
 # imported where they are used: start() is the first thing in every notebook, and needs neither
 if TYPE_CHECKING:
@@ -50,15 +51,10 @@ def start(threads: int = 0) -> None:
     """
     from IPython import get_ipython
 
-    from bgkit import devices
+    environment.prepare()  # before torch is loaded
+    with phase("loading PyTorch"):
+        from bgkit import devices
 
-    for name, value in {
-        "TRANSFORMERS_VERBOSITY": "error",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }.items():
-        os.environ.setdefault(name, value)
-    warnings.filterwarnings("ignore", category=FutureWarning)
     pd.options.display.html.use_mathjax = False  # a table of texts holds no formulas
     if shell := get_ipython():
         shell.set_custom_exc((BgkitError,), _show_sentence)
@@ -148,15 +144,16 @@ def run_notebook(
         warnings.warn(early, stacklevel=2)
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     try:
-        papermill.execute_notebook(
-            str(Path(notebook).resolve()),
-            str(Path(output).resolve()),
-            parameters or {},
-            kernel_name="python3",
-            language="python",
-            progress_bar=False,
-            kernel_manager_class=KernelManager,
-        )
+        with phase(f"running {Path(notebook).name}"):
+            papermill.execute_notebook(
+                str(Path(notebook).resolve()),
+                str(Path(output).resolve()),
+                parameters or {},
+                kernel_name="python3",
+                language="python",
+                progress_bar=False,
+                kernel_manager_class=KernelManager,
+            )
     except papermill.PapermillExecutionError as error:
         raise BgkitError(
             f"Cell {error.exec_count} of {Path(notebook).name} failed: {error.ename}: "

@@ -16,14 +16,18 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.generation.streamers import BaseStreamer
 
-from bgkit import devices, hub, merging, templates
+from bgkit import devices, drawn, hub, merging, templates
 from bgkit.errors import BgkitError
 from bgkit.loading import load_model
+from bgkit.progress import Phase, counted, phase
 from bgkit.scoring import batches_by_length, neutralise
 from bgkit.templates import special_strings
 
 PROMPT_TOKENS_PER_BATCH = 24_000  # padded prompt and completion tokens sampled at once
+LARGE = 20_000_000  # parameters of a model that a CPU samples in smaller batches
+LARGE_TOKENS_PER_BATCH = 6_000
 LOGITS_PER_BATCH = 2**28  # values of (tokens, vocabulary) in one batch; 1 GB for a float32 copy
 
 
@@ -206,31 +210,61 @@ def generate(
     ids: list[list[int]] = [[] for _ in prompts]
     ends = model.generation_config.eos_token_id
     sampling = {"do_sample": True, "temperature": temperature} if temperature else {}
+    sampling = {"do_sample": False, **sampling, "max_new_tokens": max_completion_length}
     was_training = model.training
     model.eval()
     cuda = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda):
+
+    def draw(rows: list[list[int]], seed: int, **options) -> list[list[int]]:
+        torch.manual_seed(seed)
+        inputs = tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt").to(
+            model.device
+        )
+        tokens = model.generate(
+            **inputs,
+            **options,
+            pad_token_id=tokenizer.pad_token_id,
+            use_cache=True,
+            streamer=_Watch(shown, len(rows) / max_completion_length),
+        )
+        return tokens[:, inputs["input_ids"].shape[1] :].tolist()
+
+    with torch.random.fork_rng(devices=cuda), phase("sampling", len(prompts)) as shown:
         lengths = [len(row) + max_completion_length for row in prompt_ids]
-        for number, batch in enumerate(batches_by_length(lengths, PROMPT_TOKENS_PER_BATCH)):
-            torch.manual_seed(seed * 100_003 + number)
-            inputs = tokenizer.pad(
-                {"input_ids": [prompt_ids[i] for i in batch]},
-                padding_side="left",
-                return_tensors="pt",
-            ).to(model.device)
-            tokens = model.generate(
-                **inputs,
-                **{"do_sample": False, **sampling},
-                max_new_tokens=max_completion_length,
-                pad_token_id=tokenizer.pad_token_id,
-                use_cache=True,
-            )
-            new = tokens[:, inputs["input_ids"].shape[1] :].tolist()
+        for number, batch in enumerate(batches_by_length(lengths, _tokens_per_batch(model))):
+            rows, own = [prompt_ids[i] for i in batch], seed * 100_003 + number
+            new = drawn.once(draw, model, rows=rows, seed=own, eos_token_id=list(ends), **sampling)
             for i, row in zip(batch, new, strict=True):
                 ids[i] = _until_end(row, ends)
+            shown.done = sum(map(bool, ids))
     model.train(was_training)
     cut_off = [not row or row[-1] not in ends for row in ids]
     return Completions(texts_of(tokenizer, ends, ids), prompt_ids, ids, cut_off)
+
+
+class _Watch(BaseStreamer):
+    """Advances a phase by so much for every token of a batch."""
+
+    def __init__(self, shown: Phase, step: float) -> None:
+        self.shown, self.step, self.begun = shown, step, False
+
+    def put(self, value: torch.Tensor) -> None:
+        """A token of each row is there; what comes first is the prompt."""
+        self.shown.advance(self.step * self.begun)
+        self.begun = True
+
+    def end(self) -> None:
+        """All tokens are there."""
+
+
+def _tokens_per_batch(model) -> int:
+    """Padded tokens sampled at once.
+
+    Of a large model on a CPU fewer: more at once are hardly faster, and a batch that is cut short
+    is lost.
+    """
+    large = model.device.type == "cpu" and model.num_parameters() > LARGE
+    return LARGE_TOKENS_PER_BATCH if large else PROMPT_TOKENS_PER_BATCH
 
 
 def texts_of(
@@ -258,7 +292,8 @@ def log_probabilities(
     out = np.zeros(len(rows), dtype=np.float64)
     model.eval()
     budget = min(PROMPT_TOKENS_PER_BATCH, LOGITS_PER_BATCH // model.config.vocab_size)
-    for batch in batches_by_length([len(row) for row in rows], budget):
+    batches = batches_by_length([len(row) for row in rows], budget)
+    for batch in counted("log-probabilities", batches):
         longest = max(len(rows[i]) for i in batch)
         keep = max(len(completions.ids[i]) for i in batch)
         ids = torch.zeros(len(batch), longest, dtype=torch.long)

@@ -1,11 +1,25 @@
-"""One line that says what is being done, how it goes, and how long it will still take."""
+"""What is being done, how far it is, and how long it will still take, in one line.
+
+Whatever may take longer than two seconds is a :func:`phase`. Phases nest: one line shows the
+innermost that has lasted so long, behind the names of those around it. On a terminal the line
+renews itself and is gone in the end; in a notebook it is an output that is updated, so that a saved
+copy holds it; in a log it is a new line every ten seconds. Nothing is shown by worker processes, by
+all but the first process of a launch, and with ``BGKIT_PROGRESS=none`` in the environment, which
+kernels get whose notebook nobody watches.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
+import os
+import shutil
+import signal
 import sys
-from collections.abc import Mapping
-
-from tqdm import tqdm
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 #: column of the metrics -> how it is called on the line
 SHOWN = {
@@ -15,65 +29,239 @@ SHOWN = {
     "kl": "KL/token",  # the trainer's is a mean over tokens; an evaluation's is over responses
     "no_spread": "no spread",
 }
+Part = TypeVar("Part")
+
+AFTER = 2.0  # seconds that a phase lasts before it shows itself
+EVERY = 0.5  # seconds between two looks at what goes on
+LOG_EVERY = 10.0  # seconds between two lines of a log
 
 
-class _LogFile:
-    """Standard error as a log: a new line where a terminal would overwrite the old one."""
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds.
 
-    def write(self, text: str) -> None:
-        sys.stderr.write(text.replace("\r", "\n"))
+    >>> clock(3725.2), clock(65)
+    ('1:02:05', '1:05')
+    """
+    hours, rest = divmod(round(seconds), 3600)
+    minutes, rest = divmod(rest, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
-    def flush(self) -> None:
+
+class Phase:
+    """Something that goes on: ``done`` of ``total`` (None: not counted), since ``first``.
+
+    ``more`` stands behind the times; ``stays`` leaves the last line on a terminal; with ``hidden``
+    neither this phase nor those inside it are shown.
+    """
+
+    def __init__(
+        self, what: str, total: float | None = None, *, stays: bool = False, hidden: bool = False
+    ) -> None:
+        self.what, self.total, self.stays, self.hidden = what, total, stays, hidden
+        self.first = self.done = 0.0
+        self.more, self.told, self.began = "", False, time.monotonic()
+
+    def advance(self, n: float = 1) -> None:
+        """So much more is done."""
+        self.done += n
+
+    def text(self, names: str) -> str:
+        """The line: names, count, seconds gone and left."""
+        gone, count, left = time.monotonic() - self.began, "", ""
+        if self.total is not None:
+            count, new = f": {int(self.done)}/{self.total}", self.done - self.first
+            seconds = clock(gone / new * (self.total - self.done)) if new > 0 else "?"
+            left = f", {seconds} left" if self.done < self.total else ""
+        return f"{names}{count} [{clock(gone)} gone{left}{self.more}]"
+
+
+class _Lines:
+    """The phases that are open in one thread, and the place where their line is shown."""
+
+    def __init__(self) -> None:
+        self.open: list[Phase] = []
+        self.thread = 0
+        self.lock = threading.RLock()
+        self.ended = threading.Event()
+        self.written = 0  # characters of the line on a terminal
+        self.logged = 0.0  # when the last line was written to a log
+        self.known: set[str] = set()  # names of phases that a log has a line of
+        self.display = None  # of a notebook
+
+    def enter(self, new: Phase) -> None:
+        with self.lock:
+            mine = threading.get_ident()
+            if _silent() or (self.open and self.thread != mine):
+                return
+            self.open.append(new)
+            if len(self.open) == 1:
+                self.thread, self.ended, self.display = mine, threading.Event(), None
+                self.known.clear()
+                threading.Thread(target=self._watch, args=(self.ended,), daemon=True).start()
+
+    def leave(self, old: Phase) -> None:
+        with self.lock:
+            if old not in self.open:
+                return
+            if old.told and not any(one.hidden for one in self.open):
+                self._show(old, last=True)
+            del self.open[self.open.index(old) :]
+            if not self.open:
+                self.ended.set()
+
+    def _watch(self, ended: threading.Event) -> None:
+        """Look at what goes on until the outermost phase ends, in a thread of its own."""
+        pause = AFTER
+        while not ended.wait(pause):
+            pause = EVERY
+            with self.lock:
+                if ended.is_set() or any(one.hidden for one in self.open):
+                    continue
+                old = [one for one in self.open if time.monotonic() - one.began >= AFTER]
+                if old:
+                    self._show(old[-1])
+
+    def _show(self, one: Phase, last: bool = False) -> None:
+        around = self.open[: self.open.index(one) + 1]
+        names = ", ".join(each.what for each in around if each.what) or "working"
+        with contextlib.suppress(OSError, ValueError):  # a terminal or file that was closed
+            if _in_notebook():
+                self._update(one.text(names))
+            elif sys.stderr.isatty():
+                self._rewrite(one.text(names), last, one.stays)
+            elif last or names not in self.known or time.monotonic() - self.logged >= LOG_EVERY:
+                self.known.add(names)
+                self.logged = time.monotonic()
+                print(one.text(names), file=sys.stderr, flush=True)
+            else:
+                return
+        one.told = True
+
+    def _rewrite(self, text: str, last: bool, stays: bool) -> None:
+        if last and not stays:
+            self.erase()
+            return
+        text = text[: shutil.get_terminal_size().columns - 1]
+        sys.stderr.write(f"\r{text.ljust(self.written)}" + "\n" * last)
         sys.stderr.flush()
+        self.written = 0 if last else len(text)
+
+    def _update(self, text: str) -> None:
+        from IPython.display import display
+
+        bundle = {"text/plain": text}
+        if self.display is None:
+            self.display = display(bundle, raw=True, display_id=True)
+        else:
+            self.display.update(bundle, raw=True)
+
+    def erase(self) -> None:
+        """Take the line off a terminal."""
+        if self.written:
+            sys.stderr.write(f"\r{' ' * self.written}\r")
+            sys.stderr.flush()
+            self.written = 0
+
+
+_LINES = _Lines()
+_INTERRUPTED = threading.Event()
+
+
+def _silent() -> bool:
+    return (
+        os.environ.get("BGKIT_PROGRESS") == "none"
+        or os.environ.get("RANK", "0") != "0"
+        or multiprocessing.parent_process() is not None
+    )
+
+
+def _in_notebook() -> bool:
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return getattr(shell, "kernel", None) is not None
+
+
+@contextlib.contextmanager
+def phase(what: str, total: float | None = None, **options: bool) -> Iterator[Phase]:
+    """Show what is done inside, if it takes longer than two seconds.
+
+    Call ``advance`` of the :class:`Phase`, of which ``options`` are, for each part of ``total``
+    that is done. An empty ``what`` shows only what goes on inside.
+    """
+    one = Phase(what, total, **options)
+    _LINES.enter(one)
+    try:
+        yield one
+    finally:
+        _LINES.leave(one)
+
+
+def counted(what: str, parts: Sequence[Part], size: Callable[[Part], int] = len) -> Iterator[Part]:
+    """The parts one by one, as a :func:`phase` that counts what was in those that are done.
+
+    >>> [sum(part) for part in counted("adding", [[1, 2], [3]])]
+    [3, 3]
+    """
+    with phase(what, sum(map(size, parts))) as shown:
+        for part in parts:
+            yield part
+            shown.advance(size(part))
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """Let no Ctrl-C be lost; yields an event that tells whether there was one.
+
+    Some libraries swallow the exception while they are imported, or make another one of it: the
+    next phase then raises it again.
+    """
+
+    def interrupt(number: int, frame: object) -> None:
+        _INTERRUPTED.set()
+        raise KeyboardInterrupt
+
+    _INTERRUPTED.clear()
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not usual or threading.current_thread() is not threading.main_thread():
+        yield _INTERRUPTED
+        return
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield _INTERRUPTED
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _INTERRUPTED.clear()
+
+
+def say(text: str, file=None) -> None:
+    """Print a line (to standard output), clear of the one that is being shown."""
+    with _LINES.lock:
+        _LINES.erase()
+        print(text, file=file or sys.stdout, flush=True)
 
 
 class Progress:
-    """A tqdm line over the steps of a run; on a log file, a line every few seconds.
+    """The line over the steps of a run, a context manager around the work.
 
-    Use it as a context manager around the work; ``start`` sets the step that a resumed run begins
-    at, ``update`` the newest step and its values.
+    ``start`` sets the step that a resumed run begins at, ``update`` the newest step and its values.
     """
 
     def __init__(self, total: int, what: str, shown: Mapping[str, str] = SHOWN) -> None:
         self.total, self.what, self.shown = total, what, shown
-        self._bar: tqdm | None = None
+        self._phase = Phase(what, total, stays=True)
 
     def __enter__(self) -> Progress:
-        live = sys.stderr.isatty()
-        self._bar = tqdm(
-            total=self.total,
-            desc=self.what,
-            file=sys.stderr if live else _LogFile(),
-            dynamic_ncols=live,
-            mininterval=0.2 if live else 10,
-            maxinterval=30,
-            bar_format="{desc}: {n_fmt}/{total_fmt} [{elapsed} gone, {remaining} left{postfix}]",
-        )
+        self._phase = Phase(self.what, self.total, stays=True)
+        _LINES.enter(self._phase)
         return self
 
     def __exit__(self, *exception) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        _LINES.leave(self._phase)
 
     def start(self, step: int) -> None:
         """Begin at a step."""
-        if self._bar is not None and step:
-            self._bar.initial = self._bar.n = step
+        self._phase.first = self._phase.done = step
 
     def update(self, step: int, values: Mapping[str, float]) -> None:
         """Show a step and its values."""
-        if self._bar is None:
-            return
-        parts = {name: f"{values[key]:.2f}" for key, name in self.shown.items() if key in values}
-        self._bar.set_postfix(parts, refresh=False)
-        self._bar.update(step - self._bar.n)
-
-
-class Silent(Progress):
-    """Shows nothing: for runs that share a terminal with others."""
-
-    def __init__(self) -> None:
-        super().__init__(0, "")
-
-    def __enter__(self) -> Silent:
-        return self
+        parts = [f"{name}={values[key]:.2f}" for key, name in self.shown.items() if key in values]
+        self._phase.done, self._phase.more = step, "".join(f", {part}" for part in parts)

@@ -6,6 +6,8 @@ import argparse
 import contextlib
 from pathlib import Path
 
+from bgkit.progress import say
+
 SHOWN_RUNS = 20  # of a dry run
 STATUS = "Exit status: 0 all runs are complete, 1 some failed or broke, 2 refused or stopped."
 
@@ -86,7 +88,6 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.notebook,
             grid,
             arguments.out,
-            say=lambda text: print(text, flush=True),
             **options,
         )
     return 0 if (index["state"] == "complete").all() else 1
@@ -95,9 +96,9 @@ def run(arguments: argparse.Namespace) -> int:
 def _print_plan(plan) -> None:
     from bgkit import grids, sweeps
 
-    print(sweeps.summary(plan))
+    say(sweeps.summary(plan))
     for job in plan.jobs[:SHOWN_RUNS]:
         what = grids.describe(job.parameters, plan.varied)
-        print(f"  {job.hash} {plan.records[job.hash]['state']}: {what}")
+        say(f"  {job.hash} {plan.records[job.hash]['state']}: {what}")
     if len(plan.jobs) > SHOWN_RUNS:
-        print(f"  ... and {len(plan.jobs) - SHOWN_RUNS} more")
+        say(f"  ... and {len(plan.jobs) - SHOWN_RUNS} more")

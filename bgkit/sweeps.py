@@ -26,6 +26,7 @@ import pandas as pd
 
 from bgkit import grids, kernels, sweep_index, sweep_training, sweep_workers
 from bgkit.errors import BgkitError, StoppedError
+from bgkit.progress import clock, phase, say
 from bgkit.runs import read_config, write_json
 from bgkit.sweep_runs import SWEEP_FILE, Job, WorkerError, read_record, run_job
 from bgkit.tables import shortened
@@ -185,17 +186,6 @@ def summary(planned: Sweep) -> str:
     )
 
 
-def clock(seconds: float) -> str:
-    """Hours, minutes and seconds.
-
-    >>> clock(3725.2), clock(65)
-    ('1:02:05', '1:05')
-    """
-    hours, rest = divmod(round(seconds), 3600)
-    minutes, rest = divmod(rest, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
 # --- Running ---------------------------------------------------------------------------------
 
 
@@ -210,7 +200,7 @@ def sweep(
     retry_failed: bool = False,
     report_to: str = "none",
     yes: bool = False,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = say,
     watch: Watch | None = None,
 ) -> pd.DataFrame:
     """Execute a notebook once for every combination of a grid's values; returns the runs' index.
@@ -233,7 +223,8 @@ def sweep(
     local = executor is None
     workers, threads = sweep_workers.divided(executor, workers, threads)
     options = {"threads": threads, "retry_failed": retry_failed, "report_to": report_to, "yes": yes}
-    planned = plan(notebook, grid, folder, workers=workers, **options)
+    with phase("checking the sweep"):
+        planned = plan(notebook, grid, folder, workers=workers, **options)
     say(summary(planned))
     if warning := sweep_workers.gpu_warning(executor, workers):
         say(warning)
@@ -292,18 +283,19 @@ def _collect(
 ) -> None:
     """Wait for every future; tell each end, look at what is running, keep the index fresh."""
     written = time.monotonic()
-    while planned.done < len(futures):
-        with contextlib.suppress(queue.Empty):
-            future = ended.get(timeout=TICK)
-            job = futures[future]
-            planned.records[job.hash] = _record(future, job)
-            planned.done += 1
-            say(_line(planned, job, len(futures)))
-        if time.monotonic() - written > INDEX_EVERY:
-            sweep_index.write_index(planned.folder, planned.records)
-            written = time.monotonic()
-        if watch:
-            watch(planned)
+    with phase("running notebooks", len(futures), hidden=watch is not None) as shown:
+        while planned.done < len(futures):
+            with contextlib.suppress(queue.Empty):
+                future = ended.get(timeout=TICK)
+                job = futures[future]
+                planned.records[job.hash] = _record(future, job)
+                shown.done = planned.done = planned.done + 1
+                say(_line(planned, job, len(futures)))
+            if time.monotonic() - written > INDEX_EVERY:
+                sweep_index.write_index(planned.folder, planned.records)
+                written = time.monotonic()
+            if watch:
+                watch(planned)
 
 
 def _record(future: Future, job: Job) -> dict:

@@ -16,13 +16,13 @@ be read from it, so that every default in :class:`~bgkit.runs.TrainConfig` is ou
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +36,7 @@ from trl.models import unwrap_model_for_generation
 
 from bgkit import (
     devices,
+    drawn,
     evaluation,
     grpo,
     guards,
@@ -49,7 +50,7 @@ from bgkit import (
     utilities,
 )
 from bgkit.errors import BgkitError, StoppedError
-from bgkit.progress import Progress, Silent
+from bgkit.progress import Progress, phase, say
 from bgkit.scoring import RewardFunction, Scorer, shares_of_t
 
 BASE_SAMPLES = 256  # completions of the base policy that standardise the utility
@@ -148,19 +149,20 @@ def train(
         prompts.keep_manifests(run.folder / "prompts.json", chosen)
         base = measure_base(run, model, tokenizer, guard, utility)
     shown = progress or Progress(config.steps, f"training {config.reward}")
-    callback = RunCallback(run, guard, should_stop, shown if state.is_main_process else Silent())
+    callback = RunCallback(run, guard, should_stop, shown)
     ends = model.generation_config.eos_token_id
     decode = functools.partial(policies.texts_of, tokenizer, ends)
-    made = callback.trainer = _make_trainer(
-        config,
-        trainer,
-        model=model,
-        reward_funcs=_reward_function(run, guard, utility, base, decode),
-        args=arguments,
-        train_dataset=table,
-        processing_class=tokenizer,
-        callbacks=[callback, *callbacks],
-    )
+    with phase("setting up the trainer"):
+        made = callback.trainer = _make_trainer(
+            config,
+            trainer,
+            model=model,
+            reward_funcs=_reward_function(run, guard, utility, base, decode),
+            args=arguments,
+            train_dataset=table,
+            processing_class=tokenizer,
+            callbacks=[callback, *callbacks],
+        )
     with _taken(trainer):
         seconds = _run_trainer(made, run, callback)
     if state.is_main_process:
@@ -240,8 +242,12 @@ def _run_trainer(trainer: GRPOTrainer, run: runs.Run, callback: RunCallback) -> 
     started = time.time()
     with callback.progress, signals_stop(callback), _writing(run):
         checkpoint = run.last_checkpoint()
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if callback.stopped:
+        try:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except KeyboardInterrupt:
+            if not callback.between_steps:  # Ctrl-C came twice
+                raise
+    if callback.stopped or callback.signalled:
         raise StoppedError(
             f"Stopped after step {trainer.state.global_step} of {run.config.steps}; nothing is "
             f"lost: run the same command again to go on from {run.folder}."
@@ -275,17 +281,18 @@ def measure_base(run: runs.Run, model, tokenizer, guard: Scorer, utility: Scorer
         return run.read_json("base.json")
     config = run.config
     table = prompts.load_prompts(config.prompts, "train", BASE_SAMPLES, config.seed)
-    samples = evaluation.sample_policy(
-        model,
-        tokenizer,
-        table,
-        guard=guard,
-        utility=utility,
-        tau=config.tau,
-        temperature=config.temperature,
-        max_completion_length=config.max_completion_length,
-        seed=config.seed,
-    )
+    with phase("base's utility"), drawn.keeping(run.folder / "records" / "base"):
+        samples = evaluation.sample_policy(
+            model,
+            tokenizer,
+            table,
+            guard=guard,
+            utility=utility,
+            tau=config.tau,
+            temperature=config.temperature,
+            max_completion_length=config.max_completion_length,
+            seed=config.seed,
+        )
     u = samples["u"].to_numpy(float)
     base = {
         "utility_mean": float(u.mean()),
@@ -311,14 +318,18 @@ class RunCallback(TrainerCallback):
     ) -> None:
         self.run, self.guard, self.progress = run, guard, progress
         self.should_stop, self.stopped, self.signalled = should_stop, False, False
+        self.between_steps = devices.launched()[1] == 1  # then Ctrl-C ends at once what goes on
         self.trainer: GRPOTrainer | None = None
         self._prompts: pd.DataFrame | None = None
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         """Start the display at the resumed step."""
         self.progress.start(state.global_step)
-        if state.global_step == 0:
-            self._evaluate(state)
+        self._evaluate(state)
+
+    def on_step_begin(self, args, state, control, **kwargs) -> None:
+        """From here on a step is to be lost."""
+        self.between_steps = False
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:
         """Show the newest values."""
@@ -327,8 +338,10 @@ class RunCallback(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
         """Evaluate when it is due; stop, with a checkpoint, when asked to."""
-        if self.run.config.eval_every and state.global_step % self.run.config.eval_every == 0:
+        self.between_steps = devices.launched()[1] == 1
+        with contextlib.suppress(KeyboardInterrupt):
             self._evaluate(state)
+        self.between_steps = False  # the checkpoint is to be lost
         if self._stop_wanted():
             self.stopped = state.global_step < state.max_steps
             control.should_training_stop = control.should_save = True
@@ -351,10 +364,24 @@ class RunCallback(TrainerCallback):
         self._write_metrics(state)
 
     def _evaluate(self, state) -> None:
-        """Add held-out metrics of the policy as it is now to the trainer's (saved) history."""
-        config = self.run.config
-        if not config.eval_every:
+        """Add held-out metrics to the trainer's (saved) history, where they are due and not there.
+
+        What Ctrl-C ended is made up for when the run goes on from this step.
+        """
+        every, step = self.run.config.eval_every, state.global_step
+        there = any("eval_filter_rate" in e and e["step"] == step for e in state.log_history)
+        if not every or step % every or there:
             return
+        with phase("held-out evaluation"):
+            means = self._held_out_means()
+        state.log_history.append(
+            {"step": step}
+            | {f"eval_{name}": float(means[name]) for name in HELD_OUT if not np.isnan(means[name])}
+        )
+
+    def _held_out_means(self) -> pd.Series:
+        """Means of the policy as it is now on held-out prompts."""
+        config = self.run.config
         if self._prompts is None:
             self._prompts = prompts.load_prompts(
                 config.prompts, "validation", config.eval_prompts, seed=1
@@ -372,11 +399,7 @@ class RunCallback(TrainerCallback):
                 max_completion_length=config.max_completion_length,
                 seed=1,
             )
-        means = evaluation.values_of(samples).mean()
-        state.log_history.append(
-            {"step": state.global_step}
-            | {f"eval_{name}": float(means[name]) for name in HELD_OUT if not np.isnan(means[name])}
-        )
+        return evaluation.values_of(samples).mean()
 
     def _row(self, logs: dict) -> dict[str, float]:
         return {column: logs[name] for name, column in LOGGED.items() if name in logs}
@@ -394,7 +417,7 @@ class RunCallback(TrainerCallback):
             runs.write_parquet(self.run.folder / "metrics.parquet", frame)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _writing(run: runs.Run) -> Iterator[None]:
     """Turn a checkpoint that could not be written into a sentence."""
     try:
@@ -408,15 +431,19 @@ def _writing(run: runs.Run) -> Iterator[None]:
         ) from error
 
 
-@contextmanager
+@contextlib.contextmanager
 def signals_stop(callback: RunCallback) -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM into a stop after the current step (a second Ctrl-C is at once)."""
+    """Turn Ctrl-C and SIGTERM into a stop after the current step (a second Ctrl-C is at once).
+
+    Between steps, where nothing is lost, the first is at once, too.
+    """
 
     def stop(number, frame) -> None:
-        if callback.signalled and number == signal.SIGINT:
+        again, callback.signalled = callback.signalled, True
+        if callback.between_steps or (again and number == signal.SIGINT):
             raise KeyboardInterrupt
-        callback.signalled = True
-        print("\nstopping after this step ...", file=sys.stderr, flush=True)
+        if not again:
+            say("stopping after this step ...", sys.stderr)
 
     try:
         before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -15,6 +15,7 @@ import pandas as pd
 from bgkit import guards, protocols
 from bgkit.config import is_object
 from bgkit.errors import BgkitError
+from bgkit.progress import phase
 from bgkit.runs import TrainConfig
 from bgkit.scoring import Scorer, name_of
 
@@ -89,7 +90,8 @@ def self_test(utility: Scorer, pairs: tuple[tuple[str, str, bool], ...] = EVERYD
     """
     table = pd.DataFrame(pairs, columns=["prompt", "response", "good"])
     name = name_of(utility)
-    u = utility.score(table["prompt"].tolist(), table["response"].tolist())
+    with phase(f"testing {name}"):
+        u = utility.score(table["prompt"].tolist(), table["response"].tolist())
     u = np.asarray(u, float)
     good, bad = float(u[table["good"]].min()), float(u[~table["good"]].max())
     if not np.isfinite(u).all() or good <= bad:

@@ -33,6 +33,7 @@ from bgkit import checks, policies
 from bgkit.errors import BgkitError
 from bgkit.intervals import crossed
 from bgkit.judges import Judge
+from bgkit.progress import counted, phase
 from bgkit.prompts import TESTBED
 from bgkit.scoring import Scorer, guard_scores, is_refusal
 from bgkit.stress.contenders import Contender, each_policy, guard_for, judge_of
@@ -96,7 +97,8 @@ def attack(
         how = {"tau": contender.config.tau if tau is None else tau, "budget": budget, **texts}
         for strategy in strategies:
             asked, seeds = requests["prompt"].tolist(), (seed, contender.seed)
-            found = search(asked, ask, strategy=strategy, seed=seeds, **how)
+            with phase(f"attack on {contender.design}"):
+                found = search(asked, ask, strategy=strategy, seed=seeds, **how)
             ids = requests["prompt_id"].to_numpy()[found.pop("request")]
             labels = {"design": contender.design, "seed": contender.seed, "prompt_id": ids}
             labels = pd.DataFrame({**labels, "strategy": strategy})
@@ -188,7 +190,7 @@ def search(
     best = np.zeros((len(requests), 2), dtype=int)  # wrapper and suffix of each request
     best_score = np.full(len(requests), -np.inf)
     still, tables = np.arange(len(requests)), []
-    for query in range(1, budget + 1):
+    for query in counted(f"{strategy} queries", range(1, budget + 1), size=lambda _: 1):
         # drawn for all requests, so that no draw depends on which of them are still open
         drawn = np.random.default_rng([*np.atleast_1d(seed), query]).random((len(requests), 2))
         tried = _proposed(strategy, query, best, drawn, sizes)[still]

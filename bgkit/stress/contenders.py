@@ -23,6 +23,7 @@ from bgkit import checks, evaluation, guards, identity, policies, runs, utilitie
 from bgkit.adapters import as_guard
 from bgkit.errors import BgkitError
 from bgkit.judges import Judge
+from bgkit.progress import phase
 from bgkit.scoring import NEAR, Scorer, guard_scores, name_of
 from bgkit.testbed.store import data_folder
 
@@ -145,8 +146,10 @@ def respond(
     """
     tables = []
     for contender, model, tokenizer in each_policy(contenders, device):
-        samples = sampled(contender, model, tokenizer, table, guard, tau, device)
-        tables.append(labelled(graded(samples, judge_of(contender.config, judge)), contender))
+        with phase(f"responses of {contender.design}"):
+            samples = sampled(contender, model, tokenizer, table, guard, tau, device)
+            graded_ = graded(samples, judge_of(contender.config, judge))
+        tables.append(labelled(graded_, contender))
     return pd.concat(tables, ignore_index=True)
 
 

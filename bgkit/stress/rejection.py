@@ -21,6 +21,7 @@ from trl import SFTConfig, SFTTrainer
 from bgkit import (
     checks,
     devices,
+    drawn,
     evaluation,
     guards,
     identity,
@@ -34,6 +35,7 @@ from bgkit import (
     utilities,
 )
 from bgkit.errors import BgkitError
+from bgkit.progress import phase
 from bgkit.rewards import NEAR
 from bgkit.runs import METHOD
 from bgkit.scoring import Scorer, score_both
@@ -126,7 +128,8 @@ def rejection_fine_tuning(
     model, tokenizer = policies.load_policy(config.policy, None, place, config.precision)
     base = training.measure_base(run, model, tokenizer, guard, utility)
     started = time.time()
-    samples, rows = _scored(run, model, tokenizer, asked["tokens"], guard, utility)
+    with phase("sampling what is chosen from"), drawn.keeping(run.folder / "records" / "drawn"):
+        samples, rows = _scored(run, model, tokenizer, asked["tokens"], guard, utility)
     kept = _kept(samples, config, most_risk)
     run.record_completions(0, samples.assign(kept=np.isin(np.arange(len(samples)), kept)))
     policy = _fine_tune(run, model, tokenizer, [rows[i] for i in kept], settings)
@@ -259,7 +262,8 @@ def _fine_tune(run: runs.Run, model, tokenizer, rows: list[TokenIds], settings: 
         peft_config=policies.lora_config(config.lora_rank, config.lora_alpha),
     )
     trainer.remove_callback(transformers.PrinterCallback)
-    trainer.train()
+    with phase("fine-tuning"):
+        trainer.train()
     trainer.save_model(str(run.adapter))
     merging.name_base(run.adapter, config.policy)
     return trainer.accelerator.unwrap_model(trainer.model)

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 
-from bgkit import checks, devices, rewards, runs
+from bgkit import checks, devices, progress, rewards, runs
 from bgkit.errors import BgkitError
 from bgkit.judges import Judge
 from bgkit.scoring import Scorer, is_refusal
@@ -179,9 +177,8 @@ def _candidates(
 
 def _in_own_process(*work) -> Candidates:
     """:func:`_candidates` where nothing else was loaded before, as runs are measured."""
-    threads = (torch.get_num_threads(),)
-    alone = {"mp_context": get_context("spawn"), "initializer": devices.start_worker}
-    with ProcessPoolExecutor(1, **alone, initargs=threads) as pool:
+    alone = devices.workers(1, torch.get_num_threads())
+    with progress.phase("sampling base in a process of its own"), alone as pool:
         return pool.submit(_candidates, *work).result()
 
 

@@ -11,11 +11,9 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +22,11 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from bgkit import devices
 from bgkit.errors import BgkitError
+from bgkit.progress import phase, say
 from bgkit.testbed import cards, networks, store, world
 from bgkit.testbed import demonstrations as dm
 from bgkit.testbed import lexicon as lex
+from bgkit.versions import code_digest
 
 #: utility -> weight of harm in the annotators' preferences, value = help - weight * harm
 PULLS = {"aligned": 0.7, "mild": 0.4, "weak": 0.2, "blind": 0.0}
@@ -38,40 +38,37 @@ BATCH_TOKENS = 1500
 READER_SHARES = (0.31, 0.31, 0.34, 0.04)
 
 
-def build(root: Path, workers: int | None = None, say: Callable[[str], None] = print) -> None:
+def build(root: Path, workers: int | None = None, say: Callable[[str], None] = say) -> None:
     """Train all models into ``root``, whose models stay until all new ones are done.
 
-    Raises BgkitError for a folder that holds something else than a testbed.
+    A build that was stopped keeps what it trained beside ``root``; the same call goes on, unless
+    the kit's code has changed. Raises BgkitError for a folder that holds something else than a
+    testbed.
     """
     if root.exists() and any(root.iterdir()) and not (root / "manifest.json").is_file():
         raise BgkitError(
             f"The folder {root} holds files, but no testbed (no manifest.json); name another one."
         )
     started, workers = time.time(), workers or os.cpu_count() or 1
-    root.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix="testbed-", dir=root.parent))
-    try:
-        with ProcessPoolExecutor(
-            workers,
-            mp_context=get_context("spawn"),
-            initializer=devices.start_worker,
-        ) as pool:
-            _run_tasks(pool, workers, work, say)
-            say("measuring every model on held-out texts and writing its card")
+    work = root.parent / f".{root.name}-{code_digest()}"
+    with devices.workers(workers) as pool:
+        _run_tasks(pool, workers, work, say)
+        say("measuring every model on held-out texts and writing its card")
+        with phase("measuring the models"):
             cards.write_cards(work, PULLS, pool)
-        shutil.rmtree(work / "scratch")
-        store.write_manifest(
-            work,
-            {
-                "command": "python -m bgkit testbed build",
-                "seconds": round(time.time() - started),
-                "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-                "versions": {"torch": torch.__version__, "python": platform.python_version()},
-            },
-        )
-        _put_in_place(work, root)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    shutil.rmtree(work / "scratch")
+    store.write_manifest(
+        work,
+        {
+            "command": "python -m bgkit testbed build",
+            "seconds": round(time.time() - started),
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+            "versions": {"torch": torch.__version__, "python": platform.python_version()},
+        },
+    )
+    _put_in_place(work, root)
+    for stopped in root.parent.glob(f".{root.name}-*"):
+        shutil.rmtree(stopped, ignore_errors=True)
     say(f"built {root} in {time.time() - started:.0f} s")
 
 
@@ -92,20 +89,30 @@ def _run_tasks(
     pool: ProcessPoolExecutor, workers: int, work: Path, say: Callable[[str], None]
 ) -> None:
     """Run every task as soon as what it needs is there, in the order of preference."""
-    (work / "scratch").mkdir()
-    waiting, running, done = dict(_tasks()), {}, set()
-    while waiting or running:
-        ready = [name for name, (_, needs, _) in waiting.items() if set(needs) <= done]
-        for name in ready[: workers - len(running)]:
-            function, _, arguments = waiting.pop(name)
-            running[pool.submit(_timed, function, work, arguments)] = name
-        finished, _ = wait(running, return_when=FIRST_COMPLETED)
-        for future in finished:
-            name = running.pop(future)
-            seconds, loss = future.result()
-            done.add(name)
-            total = len(done) + len(running) + len(waiting)
-            say(f"[{len(done)}/{total}] {name}: {seconds:.0f} s, final loss {loss:.3f}")
+    (work / "scratch").mkdir(parents=True, exist_ok=True)
+    tasks, running = dict(_tasks()), {}
+    done = {name for name in tasks if _mark(work, name).is_file()}
+    waiting = {name: task for name, task in tasks.items() if name not in done}
+    with phase("training the models", len(tasks)) as shown:
+        shown.first = shown.done = len(done)
+        while waiting or running:
+            ready = [name for name, (_, needs, _) in waiting.items() if set(needs) <= done]
+            for name in ready[: workers - len(running)]:
+                function, _, arguments = waiting.pop(name)
+                running[pool.submit(_timed, function, work, arguments)] = name
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                name = running.pop(future)
+                seconds, loss = future.result()
+                _mark(work, name).touch()
+                done.add(name)
+                shown.advance()
+                say(f"[{len(done)}/{len(tasks)}] {name}: {seconds:.0f} s, final loss {loss:.3f}")
+
+
+def _mark(work: Path, name: str) -> Path:
+    """The file that says that a task is done."""
+    return work / "scratch" / f"{name}.done"
 
 
 def _timed(function: Callable, work: Path, arguments: tuple) -> tuple[float, float]:

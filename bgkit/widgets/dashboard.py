@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ import plotly.graph_objects as go
 from IPython.display import display
 
 from bgkit import plots_training, runs
-from bgkit.progress import SHOWN, Progress
+from bgkit.progress import SHOWN, Progress, clock, phase
 from bgkit.scoring import shares_of_t
 from bgkit.widgets.views import draw, hear_while_busy
 
@@ -21,15 +22,6 @@ EVERY = 2.0  # least seconds between two drawings
 DRAWING = 0.02  # most of a run's time that may go into drawing
 RECENT = 5  # steps whose responses count as "now"
 HOW_TO_STOP = "Stop after this step (or interrupt the kernel); run the cell again to go on."
-
-
-def clock(seconds: float) -> str:
-    """Minutes and seconds.
-
-    >>> clock(75.4)
-    '1:15'
-    """
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
 class Dashboard(Progress):
@@ -51,7 +43,7 @@ class Dashboard(Progress):
         self.stop.on_click(self._on_stop)
         self.figure = widgets.Output()
         self.view = widgets.VBox([self.stop, self.figure])
-        self._asked = False
+        self._asked, self._shows = False, contextlib.ExitStack()
         self._begun = time.monotonic()
         self._next = self._begun + EVERY
         self._line = None
@@ -71,9 +63,11 @@ class Dashboard(Progress):
         hear_while_busy(self.stop)
         self._line = display(self._text({}), display_id=True)
         self._begun = time.monotonic()
+        self._shows.enter_context(phase("", hidden=True))  # what goes on inside a step
         return self
 
     def __exit__(self, *exception) -> None:
+        self._shows.close()
         self.view.close()
         if self.rows:
             display(self.draw())
