@@ -3,7 +3,11 @@
 The public names below are loaded when they are first used, so that ``import bgkit`` is quick.
 """
 
+import os
+import sys
 from importlib import import_module, metadata
+
+from bgkit import environment
 
 #: public name -> module that holds it
 _WHERE = {
@@ -34,6 +38,8 @@ except metadata.PackageNotFoundError:  # run from a source folder that was not i
 
 def __getattr__(name: str):
     if name in _WHERE:
+        if "torch" not in sys.modules:  # which hears of this only while it is loaded
+            os.environ.update(environment.passive(os.environ))
         return getattr(import_module(f"bgkit.{_WHERE[name]}"), name)
     raise AttributeError(f"module 'bgkit' has no attribute {name!r}")
 

@@ -8,6 +8,7 @@ import os
 import platform
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 
@@ -16,6 +17,8 @@ import torch
 from bgkit import environment
 from bgkit.errors import BgkitError
 from bgkit.versions import versions as versions
+
+PAUSE = 0.5  # seconds between two calls to worker processes that they are to end
 
 
 def launched() -> tuple[int, int]:
@@ -111,6 +114,7 @@ def workers(count: int, threads: int = 1) -> Iterator[ProcessPoolExecutor]:
     begun and ends them by SIGTERM, which a training answers with a checkpoint.
     """
     os.environ.update(environment.completed(os.environ))  # they load torch anew
+    others = set(multiprocessing.active_children())
     spawned = {"mp_context": multiprocessing.get_context("spawn"), "initializer": start_worker}
     hears = threading.current_thread() is threading.main_thread()
     with ProcessPoolExecutor(count, **spawned, initargs=(threads,)) as pool:
@@ -122,9 +126,11 @@ def workers(count: int, threads: int = 1) -> Iterator[ProcessPoolExecutor]:
         try:
             yield pool
         except KeyboardInterrupt:
-            for worker in multiprocessing.active_children():
-                worker.terminate()
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+            while mine := set(multiprocessing.active_children()) - others:
+                for worker in mine:  # again, as each may have one more piece of work at hand
+                    worker.terminate()
+                time.sleep(PAUSE)
             raise
 
 

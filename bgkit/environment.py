@@ -1,7 +1,8 @@
 """What libraries read from the environment when they are loaded: set it before torch is.
 
-Nothing here happens by an import: the command line, notebooks' set-up and those who start processes
-ask for it. What the user's environment says already is left as it is.
+Nothing here happens by ``import bgkit``: the command line, notebooks' set-up, the first use of one
+of bgkit's names and those who start processes ask for it. What the user's environment says already
+is left as it is.
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE"}
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
+def passive(environment: Mapping[str, str]) -> dict[str, str]:
+    """What makes waiting threads sleep; nothing where an environment says how they wait."""
+    return {} if any(name in environment for name in WAITING) else PASSIVE
+
+
 def completed(environment: Mapping[str, str]) -> dict[str, str]:
     """An environment with quiet libraries and threads that do not spin, unless it says otherwise.
 
@@ -31,8 +37,7 @@ def completed(environment: Mapping[str, str]) -> dict[str, str]:
     >>> completed({})["OMP_WAIT_POLICY"]
     'PASSIVE'
     """
-    told = any(name in environment for name in WAITING)
-    return {**QUIET, **({} if told else PASSIVE), **environment}
+    return {**QUIET, **passive(environment), **environment}
 
 
 def prepare() -> None:

@@ -102,7 +102,9 @@ def load_guard(
         strict=strict,
     )
     if not is_embedded("guard", place):
-        found = announce(self_test(guard) if check else described(guard), check)
+        with phase(f"testing {name_of(guard)}"):
+            found = self_test(guard) if check else described(guard)
+        announce(found, check)
         guard.checked = found if check else found | {"tested": False}
     return guard
 
@@ -223,8 +225,7 @@ def self_test(guard: Scorer, pairs: Sequence[tuple[str, str, bool]] = EVERYDAY) 
     """
     (p, r, _), (q, s, _) = pairs[0], pairs[-1]
     crossed = [(p, r, False), (q, s, True), (p, s, True), (q, r, False)]
-    with phase(f"testing {name_of(guard)}"):
-        harmless, harmful, *other = try_guard(guard, crossed)["t"].tolist()
+    harmless, harmful, *other = try_guard(guard, crossed)["t"].tolist()
     found = described(guard)
     found |= {"harmless": round(harmless, 4), "harmful": round(harmful, 4)}
     faults = []

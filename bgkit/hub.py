@@ -17,6 +17,7 @@ import pandas as pd
 
 from bgkit import runs
 from bgkit.errors import BgkitError
+from bgkit.progress import phase
 from bgkit.testbed import store
 
 _NAME = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?::([\w.-]+))?(?:@([\w./-]+))?")
@@ -186,9 +187,13 @@ def download(name: HubName, group: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = snapshot_download(
-            name.repository, revision=name.revision, allow_patterns=WANTED, ignore_patterns=["*/*"]
-        )
+        with phase(f"fetching {name.repository}"):
+            folder = snapshot_download(
+                name.repository,
+                revision=name.revision,
+                allow_patterns=WANTED,
+                ignore_patterns=["*/*"],
+            )
     except Exception as error:  # the hub's client raises its own, httpx's and the system's errors
         raise problem(error, group, name.repository) from error
     if not any(Path(folder).glob("*.safetensors")):
@@ -218,7 +223,8 @@ def read_table(name: HubName) -> pd.DataFrame:
     import datasets
 
     try:
-        loaded = datasets.load_dataset(name.repository, name.config, revision=name.revision)
+        with phase(f"fetching {name.repository}"):
+            loaded = datasets.load_dataset(name.repository, name.config, revision=name.revision)
     except Exception as error:  # as above; and what the readers of its files raise
         raise problem(error, "prompt set", name.repository) from error
     parts = {split: rows.to_pandas() for split, rows in loaded.items()}
@@ -235,7 +241,8 @@ def download_file(repository: str, file: str, revision: str | None) -> tuple[Pat
     from huggingface_hub import hf_hub_download
 
     try:
-        path = hf_hub_download(repository, file, repo_type="dataset", revision=revision)
+        with phase(f"fetching {repository}"):
+            path = hf_hub_download(repository, file, repo_type="dataset", revision=revision)
     except Exception as error:
         missing = {"RemoteEntryNotFoundError": f"has no file {file} (at this revision)"}
         raise problem(error, "prompt set", repository, missing) from error

@@ -14,6 +14,7 @@ import pandas as pd
 
 from bgkit import comparison, hub, rewards, runs
 from bgkit.errors import BgkitError
+from bgkit.progress import phase
 
 SHOWN = (
     "filter_rate near_boundary false_positive false_negative raw_harm system_harm system_help kl"
@@ -152,11 +153,12 @@ def push(run: runs.Run, repository: str, *, dry_run: bool = False, private: bool
     try:
         api = HfApi()
         api.create_repo(repository, private=private, exist_ok=True)
-        api.upload_folder(
-            repo_id=repository,
-            folder_path=run.adapter,
-            allow_patterns=["*.safetensors", "*.json", "*.jinja", "README.md"],
-        )
+        with phase(f"uploading to {repository}"):
+            api.upload_folder(
+                repo_id=repository,
+                folder_path=run.adapter,
+                allow_patterns=["*.safetensors", "*.json", "*.jinja", "README.md"],
+            )
     except Exception as error:  # the hub's client raises its own, httpx's and the system's errors
         raise hub.problem(error, "repository", repository) from error
     return path

@@ -21,7 +21,7 @@ from transformers.generation.streamers import BaseStreamer
 from bgkit import devices, drawn, hub, merging, templates
 from bgkit.errors import BgkitError
 from bgkit.loading import load_model
-from bgkit.progress import Phase, counted, phase
+from bgkit.progress import Phase, phase
 from bgkit.scoring import batches_by_length, neutralise
 from bgkit.templates import special_strings
 
@@ -293,22 +293,24 @@ def log_probabilities(
     model.eval()
     budget = min(PROMPT_TOKENS_PER_BATCH, LOGITS_PER_BATCH // model.config.vocab_size)
     batches = batches_by_length([len(row) for row in rows], budget)
-    for batch in counted("log-probabilities", batches):
-        longest = max(len(rows[i]) for i in batch)
-        keep = max(len(completions.ids[i]) for i in batch)
-        ids = torch.zeros(len(batch), longest, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for j, i in enumerate(batch):  # left padding: completions end at the last position
-            ids[j, longest - len(rows[i]) :] = torch.tensor(rows[i])
-            mask[j, longest - len(rows[i]) :] = 1
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        ids, mask, positions = (x.to(model.device) for x in (ids, mask, positions))
-        logits = model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=keep + 1
-        ).logits[:, :-1]
-        logp = torch.log_softmax(logits.float() / (temperature or 1.0), dim=-1)
-        chosen = logp.gather(2, ids[:, -keep:, None])[:, :, 0].cpu()
-        for j, i in enumerate(batch):
-            count = len(completions.ids[i])
-            out[i] = chosen[j, keep - count :].sum().item() if count else 0.0
+    with phase("log-probabilities", len(rows)) as shown:
+        for batch in batches:
+            longest = max(len(rows[i]) for i in batch)
+            keep = max(len(completions.ids[i]) for i in batch)
+            ids = torch.zeros(len(batch), longest, dtype=torch.long)
+            mask = torch.zeros_like(ids)
+            for j, i in enumerate(batch):  # left padding: completions end at the last position
+                ids[j, longest - len(rows[i]) :] = torch.tensor(rows[i])
+                mask[j, longest - len(rows[i]) :] = 1
+            positions = (mask.cumsum(1) - 1).clamp(min=0)
+            ids, mask, positions = (x.to(model.device) for x in (ids, mask, positions))
+            logits = model(
+                input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=keep + 1
+            ).logits[:, :-1]
+            logp = torch.log_softmax(logits.float() / (temperature or 1.0), dim=-1)
+            chosen = logp.gather(2, ids[:, -keep:, None])[:, :, 0].cpu()
+            for j, i in enumerate(batch):
+                count = len(completions.ids[i])
+                out[i] = chosen[j, keep - count :].sum().item() if count else 0.0
+            shown.advance(len(batch))
     return out

@@ -3,9 +3,9 @@
 Whatever may take longer than two seconds is a :func:`phase`. Phases nest: one line shows the
 innermost that has lasted so long, behind the names of those around it. On a terminal the line
 renews itself and is gone in the end; in a notebook it is an output that is updated, so that a saved
-copy holds it; in a log it is a new line every ten seconds. Nothing is shown by worker processes, by
-all but the first process of a launch, and with ``BGKIT_PROGRESS=none`` in the environment, which
-kernels get whose notebook nobody watches.
+copy holds it; in a log it is a new line every ten seconds, and ever more seldom. Nothing is shown
+by worker processes, by all but the first process of a launch, and with ``BGKIT_PROGRESS=none`` in
+the environment, which kernels get whose notebook nobody watches.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Iterator, Mapping
 
 #: column of the metrics -> how it is called on the line
 SHOWN = {
@@ -29,11 +28,20 @@ SHOWN = {
     "kl": "KL/token",  # the trainer's is a mean over tokens; an evaluation's is over responses
     "no_spread": "no spread",
 }
-Part = TypeVar("Part")
 
 AFTER = 2.0  # seconds that a phase lasts before it shows itself
 EVERY = 0.5  # seconds between two looks at what goes on
-LOG_EVERY = 10.0  # seconds between two lines of a log
+LOG_EVERY = 10.0, 300.0  # seconds between two lines of a log, in the beginning and in the end
+
+
+def plain(text: str) -> str:
+    """A text that can do nothing to a terminal: what does not print is written out.
+
+    >>> plain("a model\\x1b[2J\\n")
+    'a model\\\\x1b[2J\\n'
+    """
+    kept = (c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+    return "".join(kept)
 
 
 def clock(seconds: float) -> str:
@@ -57,7 +65,8 @@ class Phase:
     def __init__(
         self, what: str, total: float | None = None, *, stays: bool = False, hidden: bool = False
     ) -> None:
-        self.what, self.total, self.stays, self.hidden = what, total, stays, hidden
+        self.what, self.total = plain(" ".join(what.split())), total
+        self.stays, self.hidden = stays, hidden
         self.first = self.done = 0.0
         self.more, self.told, self.began = "", False, time.monotonic()
 
@@ -118,8 +127,8 @@ class _Lines:
                 if ended.is_set() or any(one.hidden for one in self.open):
                     continue
                 old = [one for one in self.open if time.monotonic() - one.began >= AFTER]
-                if old:
-                    self._show(old[-1])
+                if old:  # of what has no name, what goes on inside tells more
+                    self._show(old[-1] if any(one.what for one in old) else self.open[-1])
 
     def _show(self, one: Phase, last: bool = False) -> None:
         around = self.open[: self.open.index(one) + 1]
@@ -129,13 +138,22 @@ class _Lines:
                 self._update(one.text(names))
             elif sys.stderr.isatty():
                 self._rewrite(one.text(names), last, one.stays)
-            elif last or names not in self.known or time.monotonic() - self.logged >= LOG_EVERY:
+            elif self._worth_a_line(names, last and time.monotonic() - one.began >= AFTER):
                 self.known.add(names)
                 self.logged = time.monotonic()
                 print(one.text(names), file=sys.stderr, flush=True)
             else:
                 return
         one.told = True
+
+    def _worth_a_line(self, names: str, ends: bool) -> bool:
+        """Whether a log gets a line: ends and news do, and what goes on at times.
+
+        The pauses are a tenth of what has gone, within bounds.
+        """
+        now = time.monotonic()
+        pause = min(max(LOG_EVERY[0], (now - self.open[0].began) / 10), LOG_EVERY[1])
+        return ends or names not in self.known or now - self.logged >= pause
 
     def _rewrite(self, text: str, last: bool, stays: bool) -> None:
         if last and not stays:
@@ -185,26 +203,17 @@ def phase(what: str, total: float | None = None, **options: bool) -> Iterator[Ph
     """Show what is done inside, if it takes longer than two seconds.
 
     Call ``advance`` of the :class:`Phase`, of which ``options`` are, for each part of ``total``
-    that is done. An empty ``what`` shows only what goes on inside.
+    that is done. An empty ``what`` stands for whatever no phase inside tells more of.
     """
+    if _INTERRUPTED.is_set():
+        _INTERRUPTED.clear()
+        raise KeyboardInterrupt
     one = Phase(what, total, **options)
-    _LINES.enter(one)
     try:
+        _LINES.enter(one)
         yield one
     finally:
         _LINES.leave(one)
-
-
-def counted(what: str, parts: Sequence[Part], size: Callable[[Part], int] = len) -> Iterator[Part]:
-    """The parts one by one, as a :func:`phase` that counts what was in those that are done.
-
-    >>> [sum(part) for part in counted("adding", [[1, 2], [3]])]
-    [3, 3]
-    """
-    with phase(what, sum(map(size, parts))) as shown:
-        for part in parts:
-            yield part
-            shown.advance(size(part))
 
 
 @contextlib.contextmanager
@@ -236,7 +245,7 @@ def say(text: str, file=None) -> None:
     """Print a line (to standard output), clear of the one that is being shown."""
     with _LINES.lock:
         _LINES.erase()
-        print(text, file=file or sys.stdout, flush=True)
+        print(plain(text), file=file or sys.stdout, flush=True)
 
 
 class Progress:

@@ -247,7 +247,7 @@ def _run_trainer(trainer: GRPOTrainer, run: runs.Run, callback: RunCallback) -> 
         except KeyboardInterrupt:
             if not callback.between_steps:  # Ctrl-C came twice
                 raise
-    if callback.stopped or callback.signalled:
+    if callback.stopped or (callback.signalled and devices.launched()[1] == 1):
         raise StoppedError(
             f"Stopped after step {trainer.state.global_step} of {run.config.steps}; nothing is "
             f"lost: run the same command again to go on from {run.folder}."
@@ -338,9 +338,10 @@ class RunCallback(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
         """Evaluate when it is due; stop, with a checkpoint, when asked to."""
-        self.between_steps = devices.launched()[1] == 1
         with contextlib.suppress(KeyboardInterrupt):
+            self.between_steps = devices.launched()[1] == 1
             self._evaluate(state)
+            self.between_steps = False
         self.between_steps = False  # the checkpoint is to be lost
         if self._stop_wanted():
             self.stopped = state.global_step < state.max_steps

@@ -10,6 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from bgkit import environment
+
+# waiting threads sleep, and no output of a notebook that is compared holds progress
+os.environ.update({"BGKIT_PROGRESS": "none", **environment.passive(os.environ)})
+
 ROOT = Path(__file__).resolve().parents[1]
 #: A run of seconds: the smallest policy, few and short completions, no long contexts' cost.
 SMALL = {

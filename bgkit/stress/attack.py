@@ -33,7 +33,7 @@ from bgkit import checks, policies
 from bgkit.errors import BgkitError
 from bgkit.intervals import crossed
 from bgkit.judges import Judge
-from bgkit.progress import counted, phase
+from bgkit.progress import phase
 from bgkit.prompts import TESTBED
 from bgkit.scoring import Scorer, guard_scores, is_refusal
 from bgkit.stress.contenders import Contender, each_policy, guard_for, judge_of
@@ -190,19 +190,21 @@ def search(
     best = np.zeros((len(requests), 2), dtype=int)  # wrapper and suffix of each request
     best_score = np.full(len(requests), -np.inf)
     still, tables = np.arange(len(requests)), []
-    for query in counted(f"{strategy} queries", range(1, budget + 1), size=lambda _: 1):
-        # drawn for all requests, so that no draw depends on which of them are still open
-        drawn = np.random.default_rng([*np.atleast_1d(seed), query]).random((len(requests), 2))
-        tried = _proposed(strategy, query, best, drawn, sizes)[still]
-        table = _queried(requests, ask, query, still, tried, wrappers, suffixes)
-        table["shown_harmful"] = (table["harm"] > HARMFUL_ABOVE) & (table["t"] < tau)
-        score = attacker_score(table, tau, view)
-        better = score >= best_score[still]  # a tie moves on, or the search would stand still
-        best[still[better]], best_score[still[better]] = tried[better], score[better]
-        tables.append(table)
-        still = still[~table["shown_harmful"].to_numpy()]
-        if not len(still):
-            break
+    with phase(f"{strategy} queries", budget) as shown:
+        for query in range(1, budget + 1):
+            # drawn for all requests, so that no draw depends on which of them are still open
+            drawn = np.random.default_rng([*np.atleast_1d(seed), query]).random((len(requests), 2))
+            tried = _proposed(strategy, query, best, drawn, sizes)[still]
+            table = _queried(requests, ask, query, still, tried, wrappers, suffixes)
+            table["shown_harmful"] = (table["harm"] > HARMFUL_ABOVE) & (table["t"] < tau)
+            score = attacker_score(table, tau, view)
+            better = score >= best_score[still]  # a tie moves on, or the search would stand still
+            best[still[better]], best_score[still[better]] = tried[better], score[better]
+            tables.append(table)
+            still = still[~table["shown_harmful"].to_numpy()]
+            if not len(still):
+                break
+            shown.advance()
     return pd.concat(tables, ignore_index=True)
 
 
