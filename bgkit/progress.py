@@ -106,7 +106,8 @@ class _Lines:
             if len(self.open) == 1:
                 self.thread, self.ended, self.display = mine, threading.Event(), None
                 self.known.clear()
-                threading.Thread(target=self._watch, args=(self.ended,), daemon=True).start()
+                watch = {"target": self._watch, "args": (self.ended,), "name": "progress"}
+                threading.Thread(**watch, daemon=True).start()
 
     def leave(self, old: Phase) -> None:
         with self.lock:

@@ -16,8 +16,9 @@ import pytest
 from conftest import ROOT, SMALL
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import LlamaForCausalLM
 
-from bgkit import guards, runs, training, training_prompts
+from bgkit import evaluation, guards, runs, training, training_prompts
 from bgkit.errors import BgkitError, StoppedError
 from bgkit.rewards import DESIGNS
 
@@ -94,6 +95,38 @@ def test_stopping_and_resuming_gives_the_same_bits(small_run: runs.Run, tmp_path
     columns = ["step", "reward", "kl", "near_boundary", "eval_system_help"]
     pd.testing.assert_frame_equal(resumed.metrics()[columns], small_run.metrics()[columns])
     assert resumed.read_json("result.json")["rows"] == small_run.read_json("result.json")["rows"]
+
+
+def test_ctrl_c_in_base_and_in_an_evaluation_loses_nothing(
+    small_run: runs.Run, tmp_path: Path, monkeypatch
+) -> None:
+    drawn, sampled = [], []
+
+    def draw(model, generate=LlamaForCausalLM.generate, **options):
+        drawn.append(len(options["input_ids"]))
+        if len(drawn) == 2:
+            raise KeyboardInterrupt
+        return generate(model, **options)
+
+    def sample(*models, sample=evaluation.sample_policy, **options):
+        sampled.append(len(models))
+        if len(sampled) == 4:  # twice base, then the policy at step 0 and at step 2
+            os.kill(os.getpid(), signal.SIGINT)
+        return sample(*models, **options)
+
+    monkeypatch.setattr(LlamaForCausalLM, "generate", draw)
+    monkeypatch.setattr(evaluation, "sample_policy", sample)
+    with pytest.raises(KeyboardInterrupt):  # in the second of base's two batches
+        train(tmp_path / "run")
+    with pytest.raises(StoppedError, match="step 2 of 4"):
+        train(tmp_path / "run")
+    assert drawn[1] == drawn[2] != drawn[0]  # the first batch was kept
+    run = train(tmp_path / "run")
+    assert run.read_json("base.json") == small_run.read_json("base.json")
+    assert weights(run) == weights(small_run)
+    columns = ["step", "reward", "eval_system_help"]
+    pd.testing.assert_frame_equal(run.metrics()[columns], small_run.metrics()[columns])
+    assert not (run.folder / "records").exists()
 
 
 def test_a_lost_step_is_repeated_and_not_doubled(small_run: runs.Run, tmp_path: Path) -> None:

@@ -1,0 +1,68 @@
+"""Seconds of a training step alone and beside one other busy process, whose ratio is to be small.
+
+Usage: python benchmarks/busy.py [STEPS [THREADS]]
+Trains the testbed's default policy by turns with and without the other process, each time in a new
+process that waits as the kit's processes do. Run it on an otherwise idle machine; with
+OMP_WAIT_POLICY=ACTIVE it shows what spinning costs. Exit status 1 if the ratio is over 2.5.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+
+MOST = 2.5
+TURNS = 2
+
+
+def measured(steps: int, threads: int) -> list[float]:
+    """Seconds of each step but the first."""
+    from bgkit import bench_step, runs, training
+
+    config = runs.make_config(
+        {"steps": steps + 1, "eval_every": 0, "test_prompts": 8, "judge": "none"}
+    )
+    clock = bench_step.StepClock()
+    with tempfile.TemporaryDirectory() as folder:
+        training.train(
+            config, Path(folder) / "run", device="cpu", threads=threads, callbacks=[clock]
+        )
+    return [row["step"] for row in clock.rows[1:]]
+
+
+def turn(busy: bool, steps: int, threads: int) -> list[float]:
+    """The same in a process of its own, beside one that is busy or not."""
+    from bgkit import devices
+
+    other = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if busy else None
+    try:
+        with devices.workers(1, threads) as pool:
+            return pool.submit(measured, steps, threads).result()
+    finally:
+        if other:
+            other.kill()
+
+
+def main(steps: int = 10, threads: int = 0) -> int:
+    """Print medians and their ratio; returns the exit status."""
+    from bgkit import devices
+
+    threads = devices.pin_threads(threads)
+    found = {False: [], True: []}
+    for _ in range(TURNS):
+        for busy, seconds in found.items():
+            seconds += turn(busy, steps, threads)
+    alone, beside = median(found[False]), median(found[True])
+    print(
+        f"{threads} threads on {os.cpu_count()} cores, median of {TURNS * steps} steps: "
+        f"{alone:.2f} s alone, {beside:.2f} s beside a busy process, ratio {beside / alone:.2f}"
+    )
+    return int(beside > MOST * alone)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*map(int, sys.argv[1:3])))
