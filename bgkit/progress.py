@@ -242,11 +242,11 @@ def interruptible() -> Iterator[threading.Event]:
         _INTERRUPTED.clear()
 
 
-def say(text: str, file=None) -> None:
+def say(text: object, file=None) -> None:
     """Print a line (to standard output), clear of the one that is being shown."""
     with _LINES.lock:
         _LINES.erase()
-        print(plain(text), file=file or sys.stdout, flush=True)
+        print(plain(str(text)), file=file or sys.stdout, flush=True)
 
 
 class Progress:

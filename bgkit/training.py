@@ -199,7 +199,7 @@ def _make_trainer(config: runs.TrainConfig, more: dict | None, **arguments) -> g
         raise BgkitError(f"The trainer needs a package that is missing: {error}") from error
 
 
-@contextmanager
+@contextlib.contextmanager
 def _taken(more: dict | None) -> Iterator[None]:
     """Turn what the libraries do not take of the trainer's further arguments into a sentence."""
     try:
