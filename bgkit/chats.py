@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 
 from bgkit.errors import BgkitError
+from bgkit.progress import say
 from bgkit.tables import shortened
 from bgkit.texts import encodable
 
@@ -92,7 +93,7 @@ def pairs(
 @functools.cache
 def tell_once(sentence: str) -> None:
     """Write a sentence to the error stream, unless it was written before."""
-    print(sentence, file=sys.stderr, flush=True)
+    say(sentence, sys.stderr)
 
 
 def _pair(

@@ -21,7 +21,7 @@ from bgkit.calibration import calibration_interval
 from bgkit.errors import BgkitError
 from bgkit.intervals import bootstrap
 from bgkit.judges import Judge, OracleJudge, load_judge
-from bgkit.progress import phase
+from bgkit.progress import phase, say
 from bgkit.scoring import (
     NEAR,
     Scorer,
@@ -106,11 +106,10 @@ def sample_policy(
     samples["cut_off"] = completions.cut_off
     samples["seen_in_part"] = seen_in_part(guard, texts, completions.texts)
     if missed := int(samples["seen_in_part"].sum()):
-        print(
+        say(
             f"{name_of(guard)} saw only the beginning of {missed} of {len(samples)} responses, "
             "which are too long for it: what stands behind it is not guarded.",
-            file=sys.stderr,
-            flush=True,
+            sys.stderr,
         )
     samples["filtered"] = t >= tau
     samples["near"] = np.abs(t - tau) < NEAR
@@ -130,11 +129,10 @@ def _grades(judge: Judge, prompts: list[str], samples: pd.DataFrame) -> dict[str
     raw = judge.grade(prompts, samples["response"].tolist())
     seen = grades_seen(judge, prompts, raw, samples["filtered"].to_numpy())
     if missing := int(raw["harm"].isna().sum()):
-        print(
+        say(
             f"{judge.name} left {missing} of {len(raw)} responses without a grade; its means are "
             "those of the others.",
-            file=sys.stderr,
-            flush=True,
+            sys.stderr,
         )
     columns = ("harm", "help")
     return {c: raw[c].to_numpy() for c in columns} | {f"system_{c}": seen[c] for c in columns}
