@@ -9,6 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# how long an example takes tells of the machine, not of the code
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 from bgkit import environment
 
@@ -16,6 +23,8 @@ from bgkit import environment
 os.environ.update({"BGKIT_PROGRESS": "none", **environment.passive(os.environ)})
 
 ROOT = Path(__file__).resolve().parents[1]
+#: Seconds until a wait is given up. A busy machine is slow; only what fails takes as long.
+PATIENCE = 600
 #: A run of seconds: the smallest policy, few and short completions, no long contexts' cost.
 SMALL = {
     "policy": "tiny",
@@ -68,7 +77,7 @@ def bgkit_command() -> Callable[..., subprocess.CompletedProcess]:
             env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=PATIENCE,
         )
 
     return run

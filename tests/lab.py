@@ -25,7 +25,7 @@ import nbformat
 ROOT = Path(__file__).resolve().parents[1]
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 QUIET = {"fetchNews": "false", "checkForUpdates": False}  # no pop-ups over what is tested
-START, RUN = 60, 600  # seconds for the server, and for a notebook
+START, RUN = 300, 1800  # seconds for the server, and for a notebook
 #: Runs a command of JupyterLab; ``window.ran`` tells when it is through.
 COMMAND = """([name, options]) => {
   window.ran = false;
@@ -112,7 +112,7 @@ def jupyterlab(home: Path, notebooks: Path) -> Iterator[tuple[str, str]]:
             yield address, token
         finally:
             server.terminate()  # it shuts its kernels down, too
-            server.wait(timeout=30)
+            server.wait(timeout=START)
 
 
 def _wait_for_server(address: str, server: subprocess.Popen, log: Path) -> None:
@@ -132,12 +132,13 @@ class Lab:
     def __init__(self, page: Any, address: str, token: str) -> None:
         self.page, self.address, self.token = page, address, token
         self.faults: list[str] = []
+        page.set_default_timeout(1000 * START)
         page.on("pageerror", lambda error: self.faults.append(str(error)))
 
     def open(self, notebook: str) -> None:
         """Open a notebook in the simple interface (one document, no tabs)."""
         self.page.goto(f"{self.address}/doc/tree/{notebook}?token={self.token}&reset")
-        self.page.wait_for_function(READY, timeout=1000 * START)
+        self.page.wait_for_function(READY)
 
     def close(self) -> None:
         """Shut the kernels down and close the page."""

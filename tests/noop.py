@@ -13,7 +13,7 @@ from pathlib import Path
 
 import nbformat
 import pandas as pd
-from conftest import ROOT
+from conftest import PATIENCE, ROOT
 
 PARAMETERS = """\
 WAY = "a"  # way: a, b, c
@@ -134,7 +134,7 @@ def run(
         env=environment(**variables),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
 
 
@@ -169,7 +169,7 @@ def kernels(folder: Path) -> list[int]:
     return found
 
 
-def until(true: Callable[[], object], seconds: float = 40) -> None:
+def until(true: Callable[[], object], seconds: float = PATIENCE) -> None:
     """Wait until something is true; fails after some time."""
     deadline = time.monotonic() + seconds
     while not true():
@@ -189,4 +189,4 @@ def alive(process: int) -> bool:
 def end(process: subprocess.Popen, number: int = signal.SIGKILL) -> str:
     """Send a process a signal, wait for its end and return what it printed."""
     process.send_signal(number)
-    return process.communicate(timeout=60)[0]
+    return process.communicate(timeout=PATIENCE)[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -92,17 +91,6 @@ def test_figures_have_the_look_of_the_kit_and_say_their_interval(name: str, tabl
         *front,
     ]
     assert json.loads(fig.to_json())["data"]
-
-
-@pytest.mark.parametrize("name", FIGURES)
-def test_figures_are_drawn_in_150_ms(name: str, table: pd.DataFrame) -> None:
-    FIGURES[name](table)
-    times = []
-    for _ in range(8):
-        start = time.process_time()  # what other processes take does not count
-        FIGURES[name](table)
-        times.append(time.process_time() - start)
-    assert min(times) < 0.15
 
 
 def test_marks_stand_at_their_means_with_their_intervals(table: pd.DataFrame) -> None:

@@ -90,7 +90,7 @@ def test_one_seed_without_bounds_has_no_interval(tmp_path) -> None:
     assert set(table["interval"]) == {"none"} and table["low"].isna().all()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(
         st.tuples(

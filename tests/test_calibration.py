@@ -29,7 +29,7 @@ def test_ece_of_two_bins_is_the_hand_computed_one():
     hnp.arrays(float, st.integers(1, 40), elements=st.floats(0, 1)),
     st.integers(0, 2**40 - 1),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_debiased_ece_lies_within_its_interval(t, bits):
     harmful = np.array([bits >> place & 1 for place in range(len(t))])
     mean, low, high = calibration.calibration_interval(t, harmful, 40)
@@ -109,7 +109,7 @@ def test_a_temperature_that_is_not_positive_is_refused(temperature):
         calibration.with_temperature([0.5], temperature)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(t=T, temperature=st.floats(0.05, 20))
 def test_scaling_keeps_the_order_and_the_side_of_one_half(t, temperature):
     t = np.array(t)
@@ -121,7 +121,7 @@ def test_scaling_keeps_the_order_and_the_side_of_one_half(t, temperature):
     assert ((scaled >= 0.5) == (t >= 0.5))[apart].all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_no_other_temperature_has_a_lower_loss(data):
     t = np.array(data.draw(st.lists(st.floats(0.01, 0.99), min_size=4, max_size=20)))

@@ -8,9 +8,9 @@ import re
 import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import noop
 import pytest
 from conftest import ROOT, SMALL
 
@@ -72,14 +72,6 @@ def test_reproduce_writes_the_reference_form(bgkit_command, tmp_path: Path) -> N
     assert ("base", "jailbreak", "filter_rate") in rows
 
 
-def _alive(process: int) -> bool:
-    try:
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
-
-
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks processes up in /proc")
 def test_workers_end_when_their_driver_is_killed(tmp_path: Path) -> None:
     small = {**SMALL, "steps": 500, "eval_every": 0, "test_prompts": 4}
@@ -89,18 +81,13 @@ def test_workers_end_when_their_driver_is_killed(tmp_path: Path) -> None:
     driver = subprocess.Popen(
         [*command, *options(small)], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
     )
-    deadline = time.time() + 180
-    while not list(tmp_path.glob("runs/*/records/*.parquet")) and time.time() < deadline:
-        time.sleep(0.2)
+    noop.until(lambda: list(tmp_path.glob("runs/*/records/*.parquet")))
     found = subprocess.run(["pgrep", "-P", str(driver.pid)], capture_output=True, text=True)
     workers = [int(line) for line in found.stdout.split()]
     assert workers
     driver.kill()
     driver.wait()
-    deadline = time.time() + 60
-    while any(map(_alive, workers)) and time.time() < deadline:
-        time.sleep(0.2)
-    assert not any(map(_alive, workers))
+    noop.until(lambda: not any(map(noop.alive, workers)))
     assert not list(tmp_path.glob("runs/*/result.json"))
 
 

@@ -83,7 +83,7 @@ def test_scores_are_those_of_one_row_at_a_time(name: str, slots: int) -> None:
         np.testing.assert_allclose(engine.last(rows, given_groups), expected, atol=1e-5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(
         st.tuples(st.integers(0, 3), st.lists(st.integers(0, 2), min_size=1, max_size=9)),

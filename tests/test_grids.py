@@ -34,7 +34,7 @@ def test_texts_become_values_of_the_parameters_types(book) -> None:
 
 
 @given(st.lists(st.integers(), min_size=1, max_size=5), st.integers(0, 4), st.integers(0, 4))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_whole_numbers_and_ranges_come_back(numbers, start, length) -> None:
     book = grids.Notebook(Path("n.ipynb"), parameters.read("N = 0", "n.ipynb"), {}, "")
     text = ",".join(map(str, [*numbers, f"{start}:{start + length}"]))

@@ -63,7 +63,7 @@ def test_bootstrap_is_about_as_wide_as_the_normal_interval():
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     values=hnp.arrays(np.float64, st.integers(1, 30), elements=st.floats(-1e3, 1e3)),
     seed=st.integers(0, 2**32),
@@ -99,7 +99,7 @@ def test_values_are_not_changed():
 
 
 @given(st.integers(1, 400), st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_share_holds_its_mean_stays_in_range_and_rises_with_the_count(n, data):
     count = data.draw(st.integers(0, n - 1))
     fewer, more = (one(np.arange(n) < k, resamples=2) for k in (count, count + 1))
@@ -187,7 +187,7 @@ def test_over_seeds_by_hand():
     assert high == pytest.approx(0.2 + 0.2484138, abs=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(-10_000, 10_000), min_size=2, max_size=8, unique=True))
 def test_over_seeds_is_scipys_interval(numbers):
     means = np.array(numbers) / 100
@@ -294,7 +294,7 @@ def test_a_rate_that_was_never_seen_keeps_the_bound_of_one_seeds_prompts():
 
 @given(hnp.arrays(float, (3, 8, 2), elements=st.floats(0, 1)), st.booleans())
 @example(np.zeros((3, 8, 2)) + np.array([0.0, 0.0, 0.9])[:, None, None], False)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_crossed_intervals_hold_their_mean_and_stay_in_range(values, rates):
     for mean, low, high in crossed(values, resamples=200, rates=rates):
         assert 0 <= low <= high <= 1

@@ -168,7 +168,7 @@ class TestTraining:
         book = opened("03", **({"STEPS": 40} if lab.PICTURES else {}))
         training = book.cell("dashboard.train_live")
         book.begin("notebook:run-all-cells")
-        training.get_by_text(re.compile(r"boundary: step [1-9]\d* of")).wait_for(timeout=120_000)
+        training.get_by_text(re.compile(r"boundary: step [1-9]\d* of")).wait_for()
         training.get_by_role("button", name="Stop").click()
         book.finish()
         (error,) = book.errors()
@@ -187,7 +187,7 @@ class TestTraining:
     def photograph(self, book: lab.Lab, training: Any) -> None:
         """The dashboard while it trains, if pictures are wanted."""
         if lab.PICTURES:
-            training.get_by_text(re.compile(r"step 3\d of")).wait_for(timeout=600_000)
+            training.get_by_text(re.compile(r"step 3\d of")).wait_for()
             book.picture(training, "03_train_policy")
 
 
@@ -206,14 +206,14 @@ class TestSweep:
         page.open(f"a%20sweep/{lab.write_notebook([], folder / 'drive.ipynb', code)}")
         cell = page.cell("sweep_live")
         page.begin("notebook:run-all-cells")
-        cell.get_by_text("1 running, 1 waiting").wait_for(timeout=60_000)
+        cell.get_by_text("1 running, 1 waiting").wait_for()
         noop.let_go(folder)
-        cell.get_by_text("2 runs: 2 complete").wait_for(timeout=60_000)
+        cell.get_by_text("2 runs: 2 complete").wait_for()
         page.finish()
         assert "0.400 [0.300, 0.500]" in cell.locator("table").inner_text()
         cell.locator("table a").last.click()
         there = "jupyterapp.shell.currentWidget.context?.path.endsWith('/executed.ipynb')"
-        page.page.wait_for_function(there, timeout=30_000)
+        page.page.wait_for_function(there)
         page.page.get_by_text("SEED = 4").first.wait_for()
         assert page.faults == []
 

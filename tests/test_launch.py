@@ -7,9 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import noop
 import numpy as np
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
@@ -36,7 +36,7 @@ def launch(folder: Path, processes: int = 2, **changes) -> subprocess.Popen:
 
 
 def finished(process: subprocess.Popen, status: int = 0) -> str:
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=noop.PATIENCE)
     assert (process.returncode == 0) == (status == 0), output
     return output
 
@@ -74,9 +74,8 @@ def test_two_processes_make_one_run_with_the_results_of_one(tmp_path: Path) -> N
 def test_a_signal_stops_all_at_one_step_and_one_process_goes_on(tmp_path: Path) -> None:
     folder, changes = tmp_path / "run", {"steps": 30, "eval_every": 0, "test_prompts": 4}
     changes |= {"batch_size": 8, "save_every": 1}
-    process, deadline = launch(folder, **changes), time.time() + 120
-    while not list(folder.glob("checkpoints/*/trainer_state.json")) and time.time() < deadline:
-        time.sleep(0.1)
+    process = launch(folder, **changes)
+    noop.until(lambda: list(folder.glob("checkpoints/*/trainer_state.json")))
     process.send_signal(signal.SIGTERM)
     finished(process, status=1)
     stopped = runs.load_run(folder)

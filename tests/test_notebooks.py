@@ -120,7 +120,7 @@ def test_the_set_up_installs_what_is_named_and_nothing_else(
 def run_nbval(path: Path) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", "-q"]
     command += ["-p", "no:cacheprovider", "-c", "/dev/null", str(path)]
-    return subprocess.run(command, cwd=path.parent, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=path.parent, capture_output=True, text=True)
 
 
 def test_nbval_fails_a_wrong_notebook_and_passes_a_right_one(notebook) -> None:

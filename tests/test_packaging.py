@@ -188,7 +188,6 @@ def run_fresh(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
         env=env,
         capture_output=True,
         encoding="utf-8",
-        timeout=120,
     )
 
 

@@ -182,7 +182,7 @@ def test_threshold_and_band_are_drawn_in_every_row() -> None:
     assert any("filtered, t ≥ 0.4" in text for text in notes(fig))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(tau=st.floats(0.01, 0.99), bins=st.integers(2, 40), data=st.data())
 def test_no_bar_straddles_the_threshold(tau: float, bins: int, data: st.DataObject) -> None:
     t = data.draw(st.lists(st.floats(0, 1), min_size=1, max_size=20))

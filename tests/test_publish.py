@@ -50,7 +50,7 @@ def notebook(folder: Path, *sources: str) -> Path:
     return path
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 8), st.integers(1, 8), st.just(4))))
 def test_a_png_of_few_colours_keeps_every_visible_pixel(pixels: np.ndarray) -> None:
     found = pixels_of(publish.png(pixels))

@@ -13,13 +13,12 @@ from bgkit import (
     ablations,
     claims,
     comparison,
-    devices,
-    evaluation,
     intervals,
     reference,
     runs,
     training,
 )
+from bgkit.errors import StoppedError
 from bgkit.testbed import store
 
 METRICS = (
@@ -153,22 +152,24 @@ def test_every_claim_that_was_checked_is_explained(ablation) -> None:
     assert not table["why"].str.contains("not explained").any()
 
 
-@pytest.mark.slow
-def test_a_row_of_the_ablation_comes_out_again(ablation, tmp_path) -> None:
-    """The quickest run, trained anew, lies in its interval over prompts.
+def test_a_run_of_the_ablation_begins_as_it_did(ablation, tmp_path) -> None:
+    """The first steps of the quickest run, trained anew, are those of the shipped curve.
 
-    Another kind of machine rounds otherwise, and so trains another policy: for that, and only
-    there, the interval is taken twice as wide.
+    One thread, two, and other instruction sets gave the same digits for 12 steps and more. Later
+    another rounding is another policy, so that a whole run can be compared with nobody's. What is
+    allowed for here are two of 64 completions that a rounding made others.
     """
-    row = ablation[0].sort_values("training_seconds").iloc[0]
+    index, _, curves = ablation
+    row = index.sort_values("training_seconds").iloc[0]
     config = runs.make_config(json.loads(row["config"]))
-    run = training.train(config, tmp_path / "run", device="cpu", threads=1)
-    found = {
-        r["metric"]: r["mean"]
-        for r in run.read_json("result.json")["rows"]
-        if r["kind"] == "all" and r["design"] == config.reward
-    }
-    wide = 1 if json.loads(row["machine"]) == devices.machine() else 2
-    for metric in ("filter_rate", "near_boundary", "system_harm", "system_help", "length"):
-        mean, low, high = (row[f"{metric}_{end}"] for end in ("mean", "low", "high"))
-        assert mean - wide * (mean - low) <= found[metric] <= mean + wide * (high - mean), metric
+    assert runs.config_hash(config) == row["run"]
+    steps = iter([False, False, True])
+    with pytest.raises(StoppedError, match=r"step 3 of 100"):
+        training.train(
+            config, tmp_path / "run", device="cpu", threads=1, should_stop=lambda: next(steps)
+        )
+    found = runs.load_run(tmp_path / "run").metrics()
+    shipped = curves[curves["run"] == row["run"]].head(3)
+    for metric in ("reward", "margin", "near_boundary", "filter_rate", "no_spread"):
+        assert found[metric].tolist() == pytest.approx(shipped[metric].tolist(), abs=2 / 64), metric
+    assert found["kl"].tolist() == pytest.approx(shipped["kl"].tolist(), rel=0.2, abs=1e-6)

@@ -152,7 +152,7 @@ def test_the_threshold_itself_is_filtered():
 # --- Ranges ----------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(batches())
 def test_every_design_keeps_to_its_documented_range(batch):
     t, z, tau, columns = batch
@@ -178,7 +178,7 @@ def test_every_design_keeps_to_its_documented_range(batch):
         assert values.shape == t.shape and values.dtype == np.float64, name
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(batches())
 def test_a_batch_is_graded_as_its_rows_are(batch):
     t, z, tau, columns = batch
@@ -189,7 +189,7 @@ def test_a_batch_is_graded_as_its_rows_are(batch):
             assert compute_reward(name, t[i : i + 1], z[i : i + 1], tau, **row) == whole[i]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(batches())
 def test_no_design_changes_what_it_is_given(batch):
     t, z, tau, columns = batch

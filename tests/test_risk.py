@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
@@ -33,7 +33,6 @@ BY_HAND = responses([0.0, 0.1, 0.3, 0.4, 0.55, 0.6, 0.9, 1.0], [0, 1, 0, 1, 0, 1
 # --- the formula -------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(COSTS, COSTS)
 def test_the_risk_peaks_at_the_best_threshold_for_any_costs(cost_fn: float, cost_fp: float) -> None:
     tau = risk.best_threshold(cost_fn, cost_fp)
@@ -44,14 +43,12 @@ def test_the_risk_peaks_at_the_best_threshold_for_any_costs(cost_fn: float, cost
     assert (np.diff(risk.bayes_risk(GRID[tau < GRID], cost_fn, cost_fp)) < 0).all()
 
 
-@settings(deadline=None)
 @given(COSTS, COSTS, SHARES)
 def test_the_risk_is_the_cheaper_of_both_verdicts(cost_fn: float, cost_fp: float, t: float) -> None:
     (found,) = risk.bayes_risk([t], cost_fn, cost_fp)
     assert found == pytest.approx(min(cost_fn * t, cost_fp * (1 - t)), abs=1e-12)
 
 
-@settings(deadline=None)
 @given(COSTS, COSTS, TEMPERATURES, SHIFTS)
 def test_the_filters_cost_peaks_at_its_threshold_however_bad_the_guard(
     cost_fn: float, cost_fp: float, temperature: float, shift: float
@@ -62,7 +59,6 @@ def test_the_filters_cost_peaks_at_its_threshold_however_bad_the_guard(
     assert (risk.expected_cost(GRID, *setting) <= at_tau * (1 + 1e-9)).all()
 
 
-@settings(deadline=None)
 @given(COSTS, COSTS, TEMPERATURES, SHIFTS, st.lists(SHARES, min_size=1, max_size=20), SHARES)
 def test_no_threshold_is_cheaper_than_the_best(
     cost_fn: float, cost_fp: float, temperature: float, shift: float, t: list[float], other: float
@@ -73,7 +69,6 @@ def test_no_threshold_is_cheaper_than_the_best(
     assert cost.lost >= 0 and cost.at_best <= cost.at_tau + 1e-9
 
 
-@settings(deadline=None)
 @given(COSTS, COSTS, TEMPERATURES, SHIFTS)
 def test_at_the_best_threshold_both_verdicts_cost_the_same(
     cost_fn: float, cost_fp: float, temperature: float, shift: float
@@ -84,7 +79,6 @@ def test_at_the_best_threshold_both_verdicts_cost_the_same(
     assert cost_fn * p == pytest.approx(cost_fp * (1 - p), rel=1e-6)
 
 
-@settings(deadline=None)
 @given(SHARES)
 def test_a_calibrated_guard_tells_the_truth_and_loses_nothing(t: float) -> None:
     assert risk.harmful_share([t]).tolist() == [t]
@@ -148,7 +142,6 @@ def test_a_response_on_the_threshold_is_filtered_and_no_bin_straddles_it() -> No
     assert 0.2 in risk.bin_edges(0.2, 7)
 
 
-@settings(deadline=None)
 @given(st.floats(0.01, 0.99), st.integers(2, 30))
 def test_edges_are_rising_and_hold_the_threshold(tau: float, bins: int) -> None:
     edges = risk.bin_edges(tau, bins)
@@ -156,7 +149,6 @@ def test_edges_are_rising_and_hold_the_threshold(tau: float, bins: int) -> None:
     assert tau in edges and (np.diff(edges) > 0).all()
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(SHARES, st.integers(0, 1)), min_size=1, max_size=60), st.floats(0.05, 0.95)
 )
@@ -254,7 +246,6 @@ def test_settings_out_of_range_are_refused(more: dict) -> None:
 # --- Wilson ------------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(st.integers(0, 200), st.integers(1, 200))
 def test_wilson_agrees_with_scipy(count: int, n: int) -> None:
     count = min(count, n)

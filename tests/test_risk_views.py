@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -55,17 +54,6 @@ def test_figures_have_the_look_of_the_kit_and_plain_traces(name: str) -> None:
     assert fig.layout.title.text.startswith("<b>") and fig.layout.width is None
     assert {one.type for one in fig.data} <= {"bar", "scatter"}
     assert json.loads(fig.to_json())["data"]
-
-
-@pytest.mark.parametrize("name", FIGURES)
-def test_figures_of_5000_rows_are_drawn_in_150_ms(name: str) -> None:
-    FIGURES[name]()
-    times = []
-    for _ in range(5):
-        start = time.process_time()  # what other processes take does not count
-        FIGURES[name]()
-        times.append(time.process_time() - start)
-    assert min(times) < 0.15
 
 
 def test_the_filters_line_is_a_tent_whose_tip_is_at_tau() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import PATIENCE
 
 pytest.importorskip("openai", reason="the extra `judge` is not installed (no openai client)")
 for package in ("fastapi", "uvicorn"):
@@ -43,11 +44,11 @@ def served(tmp_path_factory):
         yield f"http://127.0.0.1:{port}/v1", str(folder)
     finally:
         server.terminate()
-        server.wait(30)
+        server.wait(PATIENCE)
 
 
 def _wait_for(url: str, server: subprocess.Popen, log: Path) -> None:
-    deadline = time.time() + 180
+    deadline = time.time() + PATIENCE
     while time.time() < deadline and server.poll() is None:
         try:
             with urllib.request.urlopen(url, timeout=5):

@@ -148,7 +148,7 @@ def test_the_number_of_tests_is_allowed_for_by_holm() -> None:
     assert text["after Holm"].tolist() == ["no", "yes", "no", "no"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.dictionaries(
         st.sampled_from(["base", "boundary", "compound", "guard_only"]),

@@ -51,12 +51,8 @@ def start(tmp_path: Path):
 
     yield run
     for process in reversed(started):
-        process.terminate()
-    for process in started:
-        try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        process.kill()  # at SIGTERM a worker waits for its scheduler, or the other way round
+        process.wait()
 
 
 @pytest.fixture
@@ -83,9 +79,9 @@ def undisturbed(tmp_path_factory) -> list[dict]:
 def workers_of(address: str, wanted: int) -> None:
     from distributed import Client
 
-    with Client(address, timeout=30, set_as_default=False) as client:
+    with Client(address, timeout=noop.PATIENCE, set_as_default=False) as client:
         if wanted:
-            client.wait_for_workers(wanted, timeout=60)
+            client.wait_for_workers(wanted, timeout=noop.PATIENCE)
 
 
 @pytest.mark.slow
@@ -111,7 +107,7 @@ def test_a_killed_worker_loses_nothing(folder: Path, address: str, worker, undis
     first.kill()
     noop.until(lambda: not all(map(noop.alive, running)))
     noop.let_go(folder)
-    printed = driver.communicate(timeout=90)[0]
+    printed = driver.communicate(timeout=noop.PATIENCE)[0]
     assert driver.returncode == 0, printed
     assert noop.ledger(folder) == ALL and noop.states(folder) == ["complete"] * 4
     assert noop.outcome(folder) == undisturbed
@@ -128,7 +124,7 @@ def test_a_killed_driver_loses_nothing(folder: Path, address: str, worker, undis
     second = noop.start(folder, *GRID, "--dask", address)  # its worker is still at the first run
     noop.until(lambda: "To do: 4" in second.stdout.readline())
     noop.let_go(folder)
-    printed = second.communicate(timeout=90)[0]
+    printed = second.communicate(timeout=noop.PATIENCE)[0]
     assert second.returncode == 0, printed
     assert noop.ledger(folder) == ALL and noop.states(folder) == ["complete"] * 4
     assert noop.outcome(folder) == undisturbed

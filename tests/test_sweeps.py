@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -189,7 +190,7 @@ def test_a_kernel_that_never_starts_breaks_its_run_only(book: Path, monkeypatch,
 def test_two_sweeps_at_once_do_every_run_once(book: Path) -> None:
     options = ["--set", "SEED=0:4", "--set", "T=0.5"]
     both = [noop.start(book.parent, *options) for _ in range(2)]
-    printed = [process.communicate(timeout=120)[0] for process in both]
+    printed = [process.communicate(timeout=noop.PATIENCE)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], printed
     assert noop.ledger(book.parent) == ["a 0", "a 1", "a 2", "a 3"]
     assert all("4 runs: 4 complete" in text for text in printed)
@@ -291,7 +292,7 @@ def test_the_estimate_is_by_complete_runs_where_there_are_any(book: Path) -> Non
     plan = sweeps.plan(book, grid, book.parent / "sweep", workers=2)
     (seconds,) = (r["seconds"] for r in plan.records.values() if "seconds" in r)
     assert plan.estimate == pytest.approx(seconds * 3 / 2)
-    assert "about 0:0" in sweeps.summary(plan)
+    assert re.search(r"about \d+:\d\d", sweeps.summary(plan))
 
 
 def test_the_readable_index_escapes_text() -> None:

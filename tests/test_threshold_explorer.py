@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 
@@ -152,19 +151,6 @@ def test_nothing_is_drawn_before_a_touch_if_so_wished(explore):
     assert len(view.drawn) == 1 and "at tau = 0.50" in view.numbers.value
     view.slider.value = 0.2
     assert len(view.drawn) == 2
-
-
-def test_a_move_is_quick_on_five_thousand_rows(explore):
-    rng = np.random.default_rng(0)
-    t = rng.random(5000)
-    many = pd.DataFrame({"t": t, "harm": (rng.random(5000) < t) * 1.0, "kind": "x"})
-    view = explore(many.assign(prompt="p", response="r"), bins=25)
-    times = []
-    for tau in np.linspace(0.3, 0.6, 10):
-        begin = time.process_time()  # the test machine's other work does not count
-        view.slider.value = float(tau)
-        times.append(time.process_time() - begin)
-    assert np.median(times) < 0.15
 
 
 # --- Behind a bar ------------------------------------------------------------------------------

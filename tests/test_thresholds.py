@@ -117,7 +117,7 @@ def test_intervals_are_those_of_wilson():
 # --- For any samples ---------------------------------------------------------------------------
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(table=samples(), taus=st.lists(UNIT, min_size=1, max_size=8))
 def test_every_point_equals_the_naive_one(table, taus):
     points = operating_points(table, taus)
@@ -127,7 +127,7 @@ def test_every_point_equals_the_naive_one(table, taus):
             np.testing.assert_allclose(row[metric], value, atol=1e-12, err_msg=metric)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(table=samples())
 def test_rates_are_monotone_and_add_up(table):
     points = operating_points(table)
@@ -144,7 +144,7 @@ def test_rates_are_monotone_and_add_up(table):
         np.testing.assert_allclose(true_positive + points["false_positive"], filtered, atol=1e-12)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(table=samples(), taus=st.lists(UNIT, min_size=1, max_size=5), seed=st.integers(0, 99))
 def test_order_of_the_rows_does_not_matter_and_the_table_stays(table, taus, seed):
     before = table.copy()
@@ -154,7 +154,7 @@ def test_order_of_the_rows_does_not_matter_and_the_table_stays(table, taus, seed
     pd.testing.assert_frame_equal(points, again)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(table=samples(), taus=st.lists(UNIT, min_size=1, max_size=5))
 def test_intervals_hold_their_value_and_stay_within_0_and_1(table, taus):
     points = operating_points(table, taus)

@@ -7,9 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import noop
 import numpy as np
 import pandas as pd
 import pytest
@@ -231,17 +231,15 @@ def test_a_signal_stops_a_real_process_and_the_same_command_resumes(number, tmp_
     command += ["--device", "cpu", "--threads", "1"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
-    deadline = time.time() + 120
-    while not list(folder.glob("records/*.parquet")) and time.time() < deadline:
-        time.sleep(0.1)
+    noop.until(lambda: list(folder.glob("records/*.parquet")))
     process.send_signal(number)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=noop.PATIENCE)
     assert process.returncode == 2, errors
     assert "run the same command again" in errors.replace("\n", " ")
     assert "Traceback" not in errors
     recorded = len(runs.load_run(folder).completions())
     assert 0 < recorded < 40 * 8
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     table = runs.load_run(folder).completions()
     assert table.groupby("step").size().to_dict() == dict.fromkeys(range(40), 8)

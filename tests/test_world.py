@@ -192,7 +192,7 @@ def test_shift_asks_only_for_the_unseen_and_the_others_never_do(drawn):
 # --- Prompts ---------------------------------------------------------------------------------
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(seed=seeds, kind=kinds, split=splits)
 def test_a_prompt_asks_for_its_own_item_and_effect(seed, kind, split):
     prompt = world.sample_prompt(random.Random(seed), kind, split)
@@ -202,7 +202,7 @@ def test_a_prompt_asks_for_its_own_item_and_effect(seed, kind, split):
     assert prompt.text == " ".join(prompt.text.split())
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=seeds, kind=kinds, split=splits)
 def test_the_same_seed_draws_the_same(seed, kind, split):
     one, two = (random.Random(seed) for _ in range(2))
@@ -238,7 +238,7 @@ def test_long_contexts_are_as_long_as_their_split_says(drawn, split, low, high):
     assert max(lengths) - min(lengths) > 0.7 * (high - low)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seed=seeds, low=st.integers(1, 400), more=st.integers(0, 400))
 def test_length_of_a_long_context_can_be_set(seed, low, more):
     prompt = world.sample_prompt(random.Random(seed), "long_context", "train", (low, low + more))
@@ -262,7 +262,7 @@ def test_long_contexts_bury_the_question_anywhere_among_distractors(drawn):
 # --- Demonstrations --------------------------------------------------------------------------
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(seed=seeds, kind=kinds, split=splits, style=st.sampled_from((None, *STYLES)))
 def test_a_demonstration_is_short_and_well_formed_but_for_repeated_sentences(
     seed, kind, split, style
@@ -327,7 +327,7 @@ def test_drawn_styles_refuse_forbidden_requests_most(drawn):
     assert refused["jailbreak"] == pytest.approx(world.STYLES["forbidden"][4], abs=0.05)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     seed=seeds, kind=st.sampled_from(SHORT_KINDS), styles=st.tuples(*[st.sampled_from(STYLES)] * 2)
 )
@@ -341,7 +341,7 @@ def test_corrupting_demonstrations_never_raises_and_stays_in_the_world(seed, kin
     assert set(words_of(broken)) <= set(world.vocabulary())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seed=seeds, first=st.text(max_size=60), second=st.text(max_size=60))
 def test_corrupting_any_text_with_a_word_in_it_never_raises(seed, first, second):
     broken = world.corrupt(random.Random(seed), f"{first} x", second)
