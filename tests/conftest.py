@@ -11,14 +11,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from bgkit import environment
+
 # how long an example takes tells of the machine, not of the code
 settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("any machine")
-
-from bgkit import environment
-
 # waiting threads sleep, and no output of a notebook that is compared holds progress
 os.environ.update({"BGKIT_PROGRESS": "none", **environment.passive(os.environ)})
 

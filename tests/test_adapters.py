@@ -129,7 +129,7 @@ T = torch.tensor([0.0, 0.25, 0.5])
         [one("clean", 1.0), one("clean", 0.75), one("toxic", 0.5)],
         [[one("toxic", p), one("neutral", 1 - p)] for p in T.tolist()],
     ],
-    ids=str,
+    ids="bfloat16 gradients halves lists series iterator labels top_k".split(),
 )
 def test_what_a_function_may_return(output) -> None:
     assert as_guard(lambda p, r: output).score(PROMPTS, RESPONSES).tolist() == [0.0, 0.25, 0.5]

@@ -13,6 +13,7 @@ from bgkit import (
     ablations,
     claims,
     comparison,
+    evaluation,
     intervals,
     reference,
     runs,
