@@ -30,6 +30,7 @@ SHOWN = {
 }
 
 AFTER = 2.0  # seconds that a phase lasts before it shows itself
+WORKING = "working"  # what no phase has a name for
 EVERY = 0.5  # seconds between two looks at what goes on
 LOG_EVERY = 10.0, 300.0  # seconds between two lines of a log, in the beginning and in the end
 
@@ -133,28 +134,29 @@ class _Lines:
 
     def _show(self, one: Phase, last: bool = False) -> None:
         around = self.open[: self.open.index(one) + 1]
-        names = ", ".join(each.what for each in around if each.what) or "working"
+        names = ", ".join(each.what for each in around if each.what)
         with contextlib.suppress(OSError, ValueError):  # a terminal or file that was closed
             if _in_notebook():
-                self._update(one.text(names))
+                self._update(one.text(names or WORKING))
             elif sys.stderr.isatty():
-                self._rewrite(one.text(names), last, one.stays)
+                self._rewrite(one.text(names or WORKING), last, one.stays)
             elif self._worth_a_line(names, last and time.monotonic() - one.began >= AFTER):
                 self.known.add(names)
                 self.logged = time.monotonic()
-                print(one.text(names), file=sys.stderr, flush=True)
+                print(one.text(names or WORKING), file=sys.stderr, flush=True)
             else:
                 return
         one.told = True
 
     def _worth_a_line(self, names: str, ends: bool) -> bool:
-        """Whether a log gets a line: ends and news do, and what goes on at times.
+        """Whether a log gets a line: ends and news that have a name do, and what goes on at times.
 
         The pauses are a tenth of what has gone, within bounds.
         """
         now = time.monotonic()
         pause = min(max(LOG_EVERY[0], (now - self.open[0].began) / 10), LOG_EVERY[1])
-        return ends or names not in self.known or now - self.logged >= pause
+        news = ends or names not in self.known
+        return (news and names != "") or now - self.logged >= pause
 
     def _rewrite(self, text: str, last: bool, stays: bool) -> None:
         if last and not stays:
