@@ -20,6 +20,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -258,36 +259,43 @@ def different(old: Any, new: Any, where: str = "") -> list[str]:
     return [] if old == new else [f"{where}: {old!r}, now {new!r}"]
 
 
-def record() -> dict[str, Any]:
-    """All records: name of the file -> what is in it."""
-    from figures import FIGURES, METRICS
+def parts(folder: Path) -> dict[str, Callable[[], Any]]:
+    """What is recorded: name of the file -> what makes its content."""
 
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        return {
-            "trainings": trainings(folder),
-            "sweep": sweep(folder),
-            "rewards": rewards(),
-            "metrics": {name: make() for name, make in METRICS.items()},
-            "figures": {name: traces(make()) for name, make in FIGURES.items()},
-            "help": helps(),
-            "refusals": refusals(folder, folder / "boundary"),
-        }
+    def figures_of(table: str) -> dict[str, Any]:
+        import figures
+
+        made = {name: make() for name, make in getattr(figures, table).items()}
+        return made if table == "METRICS" else {name: traces(fig) for name, fig in made.items()}
+
+    return {
+        "trainings": lambda: trainings(folder),
+        "sweep": lambda: sweep(folder),
+        "rewards": rewards,
+        "metrics": lambda: figures_of("METRICS"),
+        "figures": lambda: figures_of("FIGURES"),
+        "help": helps,
+        "refusals": lambda: refusals(folder, folder / "boundary"),
+    }
 
 
 def main() -> int:
     """Write the records, or compare with them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="compare instead of writing")
-    check = parser.parse_args().check
+    parser.add_argument("parts", nargs="*", help="only these; refusals need trainings before them")
+    chosen = parser.parse_args()
     wrong = []
-    for name, now in record().items():
-        path = HERE / f"{name}.json"
-        now = json.loads(json.dumps(now))
-        if check:
-            wrong += different(json.loads(path.read_text()), now, name)
-        else:
-            path.write_text(json.dumps(now, indent=1, ensure_ascii=False) + "\n")
+    with tempfile.TemporaryDirectory() as place:
+        for name, make in parts(Path(place)).items():
+            if chosen.parts and name not in chosen.parts:
+                continue
+            path = HERE / f"{name}.json"
+            now = json.loads(json.dumps(make()))
+            if chosen.check:
+                wrong += different(json.loads(path.read_text()), now, name)
+            else:
+                path.write_text(json.dumps(now, indent=1, ensure_ascii=False) + "\n")
     print("\n".join(wrong))
     return bool(wrong)
 
