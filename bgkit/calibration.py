@@ -68,7 +68,7 @@ def calibration_interval(
     Hinkley 1997, "Bootstrap Methods and their Application", 5.2). Where labels drawn with the
     probabilities t themselves give an ECE as high in more than 2.5 % of draws (consistency
     resampling, Broecker and Smith 2007), a calibrated guard is not ruled out, and the interval
-    begins at 0. Ends and mean are never below 0; the mean lies between the ends. For a calibrated
+    begins at 0. Ends and mean lie in [0, 1], the mean between the ends. For a calibrated
     guard about half of what chance adds remains in the mean.
     """
     t, harmful = _known(t, harmful)
@@ -78,7 +78,7 @@ def calibration_interval(
     rng, plain = np.random.default_rng(0), _plain(t, harmful, bins)
     resampled = (rng.integers(n, size=n) for _ in range(resamples))
     drawn = np.array([_plain(t[rows], harmful[rows], bins) for rows in resampled])
-    low, high = np.maximum(2 * plain - np.quantile(drawn, (1 - tail, tail)), 0)
+    low, high = np.clip(2 * plain - np.quantile(drawn, (1 - tail, tail)), 0, 1)
     calibrated = [_plain(t, rng.random(n) < t, bins) for _ in range(resamples)]
     if plain <= np.quantile(calibrated, 1 - tail):
         low = 0.0

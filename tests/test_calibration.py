@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.optimize import minimize_scalar
@@ -29,6 +29,7 @@ def test_ece_of_two_bins_is_the_hand_computed_one():
     hnp.arrays(float, st.integers(1, 40), elements=st.floats(0, 1)),
     st.integers(0, 2**40 - 1),
 )
+@example(np.array([0.0, 1.0, 1.0]), 0)
 @settings(max_examples=40)
 def test_the_debiased_ece_lies_within_its_interval(t, bits):
     harmful = np.array([bits >> place & 1 for place in range(len(t))])

@@ -148,7 +148,7 @@ def test_parameters_that_are_lists_are_one_value(tmp_path: Path) -> None:
     ("grid", "words"),
     [
         ({"REWARD": "bondary"}, "no reward 'bondary'"),
-        ({"TAU": [0.5, 1.0]}, "'tau' must lie strictly between"),
+        ({"TAU": [0.5, 1.0]}, "'tau' must be above 0 and below 1"),
         ({"BATCH_SIZE": 10}, "not divisible"),
         ({"GUARD": "best"}, "no embedded guard 'best'"),
         ({"POLICY": "huge"}, "no embedded policy 'huge'"),

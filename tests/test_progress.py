@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 from jupyter_client import AsyncKernelManager
@@ -75,7 +76,15 @@ def test_a_log_of_a_day_has_few_lines(monkeypatch) -> None:
     assert written[:4] == [0, 10, 20, 30] and len(written) < 400
 
 
-def test_ctrl_c_that_a_library_swallows_is_heard_by_the_next_phase() -> None:
+@pytest.fixture
+def python_hears_ctrl_c() -> Iterator[None]:
+    """Ctrl-C is an exception, whatever handler another test's notebook left in this process."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler) or signal.SIG_DFL
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_that_a_library_swallows_is_heard_by_the_next_phase(python_hears_ctrl_c) -> None:
     with progress.interruptible() as interrupted:
         try:
             os.kill(os.getpid(), signal.SIGINT)
