@@ -15,6 +15,7 @@ from bgkit.errors import BgkitError
 from bgkit.labels import unsafe_columns
 from bgkit.scoring import Scorer, check_probabilities, guard_scores, name_of
 
+ROUNDING = 1e-3  # of the sum of a classifier's probabilities, in 16 bits
 COMBINE = {"mean": np.mean, "maximum": np.max}
 
 
@@ -159,7 +160,7 @@ def _require_two_sides(function: Callable, name: str) -> None:
 
 def _of_classifier(model: object, name: str, unsafe: object) -> CallableGuard:
     """A guard of a classifier with ``predict_proba``, read at its unsafe classes."""
-    if hasattr(model, "fit") and not hasattr(model, "classes_"):
+    if hasattr(model, "fit") and getattr(model, "classes_", None) is None:
         raise BgkitError(f"The classifier {name} has no classes_: fit it first.")
     classes = getattr(model, "classes_", (0, 1))
     if any(np.ndim(one) for one in classes):
@@ -171,11 +172,16 @@ def _of_classifier(model: object, name: str, unsafe: object) -> CallableGuard:
     columns = unsafe_columns(labels, unsafe, outputs.NAME_IT)
 
     def read(_: list[str], texts: list[str]) -> np.ndarray:
-        p = np.asarray(model.predict_proba(texts), float)
+        p = checks.as_numbers(model.predict_proba(texts), f"The classifier {name} returned")
         if p.shape != (len(texts), len(labels)):
             raise BgkitError(
                 f"The classifier {name} returned probabilities of shape {p.shape} for "
                 f"{len(texts)} texts and {len(labels)} classes."
+            )
+        if len(columns) > 1 and np.abs(p.sum(axis=1) - 1).max() > ROUNDING:
+            raise BgkitError(
+                f"The probabilities of the classifier {name} do not sum to 1 (its labels do not "
+                "exclude each other), so that those of several can not be added; name one label."
             )
         return outputs.sums(p, columns)
 

@@ -47,8 +47,9 @@ def calibration_error(t: np.ndarray, harmful: np.ndarray, bins: int = 10) -> flo
     >>> calibration_error(np.array([0.1, 0.1, 0.9, 0.9]), np.array([0, 0, 1, 1]))
     0.1
     """
-    if not np.size(t) or not bins >= 1:
-        raise BgkitError(f"A calibration error needs responses and bins, not {np.size(t)}, {bins}.")
+    t = checks.probabilities(t)
+    if not t.size or not bins >= 1:
+        raise BgkitError(f"A calibration error needs responses and bins, not {t.size}, {bins}.")
     t, harmful = _known(t, harmful)
     if not len(t):
         return float("nan")

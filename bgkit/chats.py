@@ -79,7 +79,13 @@ def pairs(
             continue
         with _told(f"Row {first + place} of {path}"):
             exchanges = (_cell(whole[place]) for whole in wholes if None in cells)
+            exchanges = [one for one in exchanges if one]
             whole = next((one for one in exchanges if isinstance(one, list)), None)
+            if whole is None and wholes and (exchanges or cells == (None, None)):
+                raise BgkitError(
+                    f"{shortened(next(iter(exchanges), ''))} is no list of messages, and there is "
+                    "no prompt or response beside it; write messages, or each text in its column."
+                )
             said = _pair(*cells, whole, leave_out)
         for column, text in zip(found.values(), said, strict=True):
             column[place] = text

@@ -25,9 +25,11 @@ def as_numbers(values: object, said: str = "The given values hold") -> np.ndarra
     >>> as_numbers([True, None, 0.5]).tolist()
     [1.0, nan, 0.5]
     """
+    if hasattr(values, "detach"):  # a tensor, of any type, on any device
+        values = values.detach().cpu().double()
     try:
         array = np.asarray(values)
-    except (TypeError, ValueError, RuntimeError) as error:  # ragged lists, tensors with gradients
+    except (TypeError, ValueError, RuntimeError) as error:  # ragged lists
         raise BgkitError(f"{said} no plain numbers: {error}") from error
     if array.dtype.kind not in "biuf":
         flat = [np.nan if pd.api.types.is_scalar(v) and pd.isna(v) else v for v in array.ravel()]
@@ -122,8 +124,13 @@ def samples(
     if missing or (table.empty and not empty):
         fault = f"lacks the column(s) {', '.join(missing)}" if missing else "has no rows"
         raise BgkitError(f"{of} {fault}.")
-    probabilities(table["t"], f"{of} has the t")
-    grades(table["harm"], f"{of} has the harm")
+    for column, check in (("t", probabilities), ("harm", grades)):
+        values = table[column]
+        if values.ndim > 1:
+            raise BgkitError(f"{of} has the column {column!r} twice; drop or rename all but one.")
+        if isinstance(values.dtype, pd.CategoricalDtype):
+            raise BgkitError(f"{of} has categories as {column!r}; make numbers of them by .astype.")
+        check(values, f"{of} has the {column}")
 
 
 def threshold(tau: float, ends: bool = False) -> float:

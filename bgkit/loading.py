@@ -21,7 +21,10 @@ from bgkit.errors import BgkitError
 from bgkit.progress import phase
 
 #: What transformers raises for a folder that it can not load (a missing package among it).
-LOADING_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError)
+LOADING_ERRORS = (
+    *(OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError),
+    *(TypeError, AttributeError, AssertionError),  # a config.json with values of a wrong kind
+)
 BITS = (4, 8, 16)
 
 

@@ -43,7 +43,7 @@ def with_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
         loaded = made.load_adapter(folder, "default", torch_device=str(model.device))
         if unfit := [*loaded.unexpected_keys, *loaded.missing_keys]:
             raise ValueError(f"it does not fit its base ({unfit[0]}); is that the right one?")
-    except (*LOADING_ERRORS, TypeError, AttributeError) as error:
+    except LOADING_ERRORS as error:
         lines = [line.strip() for line in str(error).splitlines() if "Error(s)" not in line]
         reason = ([*filter(None, lines), type(error).__name__])[0].rstrip(":. ")
         raise BgkitError(f"Could not load the adapter in {folder}: {reason}.") from error
@@ -62,7 +62,7 @@ def merged(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     try:
         whole = made.merge_and_unload(safe_merge=True)
         change = (_next_token(whole) - before).abs().sum(-1).max().item() / 2
-    except (*LOADING_ERRORS, TypeError, AttributeError, NotImplementedError) as error:
+    except LOADING_ERRORS as error:
         raise BgkitError(
             f"The adapter in {folder} is of the kind {made.peft_config['default'].peft_type.value},"
             " which can not be merged into its base; use a LoRA adapter, or a whole model."

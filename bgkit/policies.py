@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -118,7 +119,13 @@ def settle(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, title: st
     rows = model.get_input_embeddings().weight.shape[0]
     named = (model.generation_config, model.config.get_text_config(), tokenizer)
     given = [token for one in named for token in np.ravel(getattr(one, "eos_token_id", None))]
-    ends = sorted({int(token) for token in given if token is not None and 0 <= token < rows})
+    given = [token for token in given if token is not None]
+    if odd := [token for token in given if not isinstance(token, Real)]:
+        raise BgkitError(
+            f"The end token {odd[0]!s} of {title} is no number; write the token's id as "
+            "eos_token_id into its generation_config.json and config.json."
+        )
+    ends = sorted({int(token) for token in given if 0 <= token < rows})
     if not ends:
         raise BgkitError(
             f"Neither the tokenizer nor the generation_config.json of {title} names an end token "

@@ -145,7 +145,7 @@ def filter_cost(
     >>> filter_cost([0.2, 0.6], shift=1.0)  # 0.6 is filtered, though p is 0.36 there
     FilterCost(tau=0.5, best_tau=0.731..., at_tau=0.364..., at_best=0.219...)
     """
-    if np.size(t) == 0:
+    if checks.probabilities(t).size == 0:
         raise BgkitError("There is no response to compute a filter's cost on.")
     tau = best_threshold(cost_fn, cost_fp)
     best = best_threshold(cost_fn, cost_fp, temperature, shift)

@@ -344,5 +344,5 @@ def shortened(value: object, limit: int = 60) -> str:
     >>> shortened("a" * 100, 9)
     "'aaaaaaa…"
     """
-    text = repr(value)
+    text = repr(value.item() if isinstance(value, np.generic) else value)
     return text if len(text) <= limit else f"{text[: limit - 1]}…"

@@ -87,6 +87,20 @@ def test_several_classes_are_summed() -> None:
     assert guard.score(PROMPTS, RESPONSES).tolist() == [1.0, 0.75, 0.5]
 
 
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([[0.5, 0.4, 0.3]] * 3, "do not sum to 1"),
+        ([["a", "b", "c"]] * 3, "M returned 'a'"),
+        ([[0.5], [0.5, 0.5], []], "M returned no plain numbers"),
+    ],
+)
+def test_what_a_classifier_must_not_return(rows, message) -> None:
+    model = SimpleNamespace(classes_=[*"abc"], predict_proba=lambda texts: rows)
+    with pytest.raises(BgkitError, match=message):
+        as_guard(model, "M", unsafe=["a", "c"]).score(PROMPTS, RESPONSES)
+
+
 def without(*names: str) -> object:
     methods = {name: lambda *_: None for name in ("fit", "predict", "decision_function", "score")}
     return SimpleNamespace(**{n: method for n, method in methods.items() if n not in names})

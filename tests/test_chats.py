@@ -109,6 +109,8 @@ def test_a_text_that_looks_like_json_stays_a_text(tmp_path: Path, text: str) -> 
         ({"prompt": 7}, "neither a text nor chat messages"),
         ({"prompt": "a", "response": [ASK]}, "must end with a message of the assistant"),
         ({"prompt": "a", "response": [CALL]}, "has no text"),
+        ({"messages": "user: x"}, "'user: x' is no list of messages"),
+        ({"messages": None}, "no list of messages"),
         ({"messages": [ASK]}, "must end with a message of the assistant"),
         ({"messages": [SYSTEM, SAY]}, "no message is the user's (roles: system)"),
         ({"prompt": "[ChatMessage(role='user', content='x')]"}, "json.dumps"),

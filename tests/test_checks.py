@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from bgkit import (
     calibration,
@@ -198,6 +199,14 @@ def test_what_is_no_grade_is_refused(call) -> None:
         refused(call, harm)
 
 
+@pytest.mark.parametrize("name", "verdicts reliability near_table operating_points".split())
+def test_columns_that_are_there_twice_or_hold_categories_are_refused(name: str) -> None:
+    good = table()
+    for column in ("t", "harm"):
+        assert "twice" in refused(OF_SAMPLES[name], pd.concat([good, good[[column]]], axis=1))
+        assert "categories" in refused(OF_SAMPLES[name], good.astype({column: "category"}))
+
+
 @pytest.mark.parametrize("call", OF_TAU.values(), ids=OF_TAU)
 def test_what_is_no_threshold_is_refused(call) -> None:
     for tau in (-0.1, 1.5, 50, np.nan, "0.5", None, True, [0.5]):
@@ -227,5 +236,8 @@ def test_what_is_right_is_taken() -> None:
     )
     for call in OF_T.values():
         call([0.9, 0.2, 0.6, 0.1])
+    t = torch.tensor([0.5, 0.25], dtype=torch.bfloat16, requires_grad=True)
+    assert checks.probabilities(t).tolist() == [0.5, 0.25]
+    assert "no plain numbers" in refused(risk.filter_cost, [[0.5], [0.5, 0.1]])
     for call in (*OF_TRUTH.values(), *OF_HARM.values()):
         call(TRUTH)

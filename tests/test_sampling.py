@@ -128,6 +128,13 @@ def test_a_model_without_any_end_is_refused(plain, tmp_path: Path) -> None:
         judges.load_judge(name, "cpu")
 
 
+def test_an_end_that_is_no_token_id_is_refused(plain) -> None:
+    model, tokenizer = policies.load_policy(plain, device="cpu")
+    model.generation_config.eos_token_id = ["2"]
+    with pytest.raises(BgkitError, match=r"end token 2 of it is no number; write .* eos_token_id"):
+        policies.settle(model, tokenizer, "it")
+
+
 def test_the_tokenizer_of_a_larger_model_is_refused(plain, tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_config(own.decoder("qwen2", vocab_size=50, eos_token_id=2))
     model.save_pretrained(tmp_path)
