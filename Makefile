@@ -68,7 +68,7 @@ test-browser: $(VENV)/.bgkit-dev ## Only the tests in Chromium: notebooks in Jup
 
 screenshots: $(VENV)/.bgkit-dev ## Make the README's pictures of the notebooks (10 minutes)
 	@$(NEED_CHROMIUM)
-	BGKIT_SCREENSHOTS="$(CURDIR)/data/screenshots" $(RUN) pytest tests/test_lab.py $(ARGS)
+	BGKIT_SCREENSHOTS="$(CURDIR)/data/screenshots" $(RUN) pytest tests/notebooks/test_lab.py $(ARGS)
 
 test-colab: ## The tests with the older versions that Colab has (its own .venv-colab)
 	$(MAKE) VENV=.venv-colab EXTRAS=judge,test CONSTRAINTS=constraints-colab.txt .venv-colab/.bgkit-dev

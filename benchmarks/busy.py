@@ -21,7 +21,8 @@ TURNS = 2
 
 def measured(steps: int, threads: int) -> list[float]:
     """Seconds of each step but the first."""
-    from bgkit import bench_step, runs, training
+    from bgkit import bench_step, runs
+    from bgkit.training import trainer as training
 
     config = runs.make_config(
         {"steps": steps + 1, "eval_every": 0, "test_prompts": 8, "judge": "none"}
@@ -36,7 +37,7 @@ def measured(steps: int, threads: int) -> list[float]:
 
 def turn(busy: bool, steps: int, threads: int) -> list[float]:
     """The same in a process of its own, beside one that is busy or not."""
-    from bgkit import devices
+    from bgkit.models import devices
 
     other = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if busy else None
     try:
@@ -49,7 +50,7 @@ def turn(busy: bool, steps: int, threads: int) -> list[float]:
 
 def main(steps: int = 10, threads: int = 0) -> int:
     """Print medians and their ratio; returns the exit status."""
-    from bgkit import devices
+    from bgkit.models import devices
 
     threads = devices.pin_threads(threads)
     found = {False: [], True: []}

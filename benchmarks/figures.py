@@ -16,7 +16,10 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from bgkit import ablations, plots, plots_ablations, plots_risk
+from bgkit.figures import ablations as plots_ablations
+from bgkit.figures import margins as plots
+from bgkit.figures import risk as plots_risk
+from bgkit.sweeps import ablations
 
 
 def figures(rows: int = 5000) -> dict[str, Callable[[], go.Figure]]:

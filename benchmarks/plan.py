@@ -15,7 +15,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from bgkit import bench, bench_step, budget, devices, machines, prompts, runs, training
+from bgkit import bench, bench_step, runs
+from bgkit.models import devices
+from bgkit.prompts import load as prompts
+from bgkit.training import budget, machines
+from bgkit.training import trainer as training
 
 STEPS = 6  # after the first
 POLICIES = ("tiny", "small", "large")

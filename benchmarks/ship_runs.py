@@ -16,8 +16,9 @@ from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
-from bgkit import devices, runs
-from bgkit.comparison import REFERENCE
+from bgkit import runs
+from bgkit.models import devices
+from bgkit.training.comparison import REFERENCE
 
 WORK, OUT = Path("runs/shipped"), Path("data/runs")
 CONFIG = runs.make_config(REFERENCE)  # boundary, with the guard default
@@ -30,7 +31,7 @@ WITH_COMPLETIONS = ("filter_avoidance", "boundary", "compound", "rejection")
 
 def grpo(name: str, **changes: object) -> None:
     """One GRPO run."""
-    from bgkit import training
+    from bgkit.training import trainer as training
 
     training.train(replace(CONFIG, **changes), WORK / name, threads=1)
 

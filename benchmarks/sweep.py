@@ -24,16 +24,19 @@ from pathlib import Path
 
 import nbformat
 
-from bgkit import grids, kernels, sweep_index, sweeps
-from bgkit.comparison import provenance
 from bgkit.runs import TrainConfig, write_json
+from bgkit.sweeps import drive as sweeps
+from bgkit.sweeps import grids, kernels
+from bgkit.sweeps import index as sweep_index
+from bgkit.training.comparison import provenance
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "03_train_policy.ipynb"
 #: A training in a process of its own: config, run folder, base's folder.
 BARE = """
 import json, sys
 from pathlib import Path
-from bgkit import runs, training
+from bgkit import runs
+from bgkit.training import trainer as training
 config = runs.make_config(json.loads(Path(sys.argv[1]).read_text()))
 training.train(config, Path(sys.argv[2]), threads=1, base_samples=Path(sys.argv[3]))
 """

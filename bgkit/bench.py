@@ -19,12 +19,12 @@ import pandas as pd
 import torch
 import transformers as tf
 
-from bgkit import devices
-from bgkit.encoders import EncoderScorer
-from bgkit.generative import RewardDecoder
+from bgkit.models import devices
 from bgkit.progress import phase, say
-from bgkit.protocols import DecoderReward, Encoder
-from bgkit.scoring import Scorer
+from bgkit.scoring.encoders import EncoderScorer
+from bgkit.scoring.generative import RewardDecoder
+from bgkit.scoring.protocols import DecoderReward, Encoder
+from bgkit.scoring.scorer import Scorer
 from bgkit.testbed import store
 
 BATCH_SIZES = (1, 4, 16, 64)  # that the pipeline is tried with

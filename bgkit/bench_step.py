@@ -22,22 +22,16 @@ import torch
 import transformers as tf
 from trl import GRPOTrainer
 
-from bgkit import (
-    bench,
-    devices,
-    grpo,
-    guards,
-    policies,
-    rewards,
-    runs,
-    training,
-    training_prompts,
-    utilities,
-)
-from bgkit.encoders import READS
-from bgkit.generative import RewardDecoder
+from bgkit import bench, rewards, runs
+from bgkit.models import devices, policies
 from bgkit.progress import phase, say
-from bgkit.scoring import Scorer, text_of
+from bgkit.scoring import guards, utilities
+from bgkit.scoring.encoders import READS
+from bgkit.scoring.generative import RewardDecoder
+from bgkit.scoring.scorer import Scorer, text_of
+from bgkit.training import grpo
+from bgkit.training import prompt_order as training_prompts
+from bgkit.training import trainer as training
 
 #: part of a step -> the trainer's method that does it
 PARTS = {"generation": "_generate", "scoring": "_calculate_rewards"}

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from bgkit import environment
-from bgkit import parameters as cells
 from bgkit.errors import BgkitError
-from bgkit.parameters import Parameters
 from bgkit.progress import phase
+from bgkit.sweeps import parameters as cells
+from bgkit.sweeps.parameters import Parameters
 
 # imported where they are used: start() is the first thing in every notebook, and needs neither
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def start(threads: int = 0) -> None:
 
     environment.prepare()  # before torch is loaded
     with phase("loading PyTorch"):
-        from bgkit import devices
+        from bgkit.models import devices
 
     pd.options.display.html.use_mathjax = False  # a table of texts holds no formulas
     if shell := get_ipython():
@@ -137,7 +137,7 @@ def run_notebook(
     """
     import papermill
 
-    from bgkit.kernels import KernelManager
+    from bgkit.sweeps.kernels import KernelManager
 
     read_notebook(notebook)
     if parameters and (early := check_parameters(notebook, parameters)):

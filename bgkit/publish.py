@@ -26,9 +26,9 @@ from nbclient.exceptions import CellExecutionError
 from plotly.offline import get_plotlyjs
 
 from bgkit.errors import BgkitError
-from bgkit.kernels import KernelManager
 from bgkit.notebooks import SET_UP
 from bgkit.runs import write_atomically
+from bgkit.sweeps.kernels import KernelManager
 
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"

@@ -48,7 +48,8 @@ def one_thread() -> None:
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory):
     """A finished run of the boundary design."""
-    from bgkit import runs, training
+    from bgkit import runs
+    from bgkit.training import trainer as training
 
     folder = tmp_path_factory.mktemp("runs") / "boundary"
     return training.train(runs.make_config(SMALL), folder, device="cpu", threads=1)
@@ -57,7 +58,8 @@ def small_run(tmp_path_factory):
 @pytest.fixture(scope="session")
 def weak_run(tmp_path_factory):
     """A finished run like ``small_run``, trained with another guard and for two steps."""
-    from bgkit import runs, training
+    from bgkit import runs
+    from bgkit.training import trainer as training
 
     folder = tmp_path_factory.mktemp("runs") / "weak"
     short = {"steps": 2, "guard": "weak", "eval_every": 0}

@@ -10,7 +10,7 @@ import transformers as tf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn.utils.rnn import pad_sequence
 
-from bgkit import guards, protocols
+from bgkit.scoring import guards, protocols
 
 CORPUS = [
     "safe unsafe Safe Unsafe Controversial Yes No yes no Safety: Harmful response:",
@@ -139,7 +139,7 @@ def save_guard(folder: Path, protocol: str, *, fitted: bool = True, **changes) -
 
 def fit(model, words, protocol: protocols.Verdict) -> None:
     """Teach a model the self-test's verdicts, under every guideline."""
-    from bgkit.generative import VerdictGuard
+    from bgkit.scoring.generative import VerdictGuard
 
     head = model.get_output_embeddings()
     asked = VerdictGuard(model, words, protocol, "tiny")

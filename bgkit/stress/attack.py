@@ -29,13 +29,14 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from bgkit import checks, policies
+from bgkit import checks
 from bgkit.errors import BgkitError
-from bgkit.intervals import crossed
-from bgkit.judges import Judge
+from bgkit.evaluation.intervals import crossed
+from bgkit.evaluation.judges import Judge
+from bgkit.models import policies
 from bgkit.progress import phase
-from bgkit.prompts import TESTBED
-from bgkit.scoring import Scorer, guard_scores, is_refusal
+from bgkit.prompts.load import TESTBED
+from bgkit.scoring.scorer import Scorer, guard_scores, is_refusal
 from bgkit.stress.contenders import Contender, each_policy, guard_for, judge_of
 from bgkit.stress.means import by_seed
 from bgkit.stress.wrappers import (
@@ -288,7 +289,7 @@ def success_over_budget(table: pd.DataFrame, budget: int | None = None) -> pd.Da
     that a request needed; the share stays level behind them). Returns design, strategy, metric
     ("attack_success"), budget (1, 2, ...), mean, low, high, n (requests) and n_seeds. The interval
     of 95% is Wilson's over the requests of one seed, with several seeds that over requests and
-    seeds (:func:`bgkit.intervals.crossed`). A mean never falls with the budget.
+    seeds (:func:`bgkit.evaluation.intervals.crossed`). A mean never falls with the budget.
     """
     reached, rows = queries_needed(table), []
     budgets = list(range(1, (budget or int(table["query"].max())) + 1))

@@ -1,9 +1,9 @@
 """Training against a miscalibrated guard, as it is or with its temperature fitted first.
 
 Boundary guidance reads the guard's probabilities as distances from the boundary; an overconfident
-guard says "far" of nearly everything. Temperature scaling (:mod:`bgkit.calibration`) softens that
-on labelled responses of the base policy, before training; :func:`readable` shows what it brought on
-responses that it was not fitted on.
+guard says "far" of nearly everything. Temperature scaling (:mod:`bgkit.evaluation.calibration`)
+softens that on labelled responses of the base policy, before training; :func:`readable` shows what
+it brought on responses that it was not fitted on.
 """
 
 from __future__ import annotations
@@ -15,12 +15,17 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from bgkit import calibration, evaluation, guards, identity, policies, prompts, runs, training
-from bgkit.adapters import as_guard
+from bgkit import runs
 from bgkit.errors import BgkitError
-from bgkit.intervals import interval_text
-from bgkit.judges import Judge
-from bgkit.scoring import Scorer
+from bgkit.evaluation import calibration
+from bgkit.evaluation import samples as evaluation
+from bgkit.evaluation.intervals import interval_text
+from bgkit.evaluation.judges import Judge
+from bgkit.models import policies
+from bgkit.prompts import load as prompts
+from bgkit.scoring import guards, identity
+from bgkit.scoring.adapters import as_guard
+from bgkit.scoring.scorer import Scorer
 from bgkit.stress.contenders import (
     contenders_of,
     guard_key,
@@ -30,6 +35,7 @@ from bgkit.stress.contenders import (
     stored,
 )
 from bgkit.stress.means import summary
+from bgkit.training import trainer as training
 
 #: The seed of the validation prompts of a fit (the held-out curve of a run has seed 1).
 PROMPT_SEED = 2
@@ -42,7 +48,7 @@ class Fit(NamedTuple):
     """A fitted temperature, and how calibrated the guard is without and with it, held out.
 
     ``table`` has the rows ``as it is`` and ``scaled`` and the columns of
-    :func:`bgkit.calibration.calibration_table` (ece, brier, log_loss, their bounds, n).
+    :func:`bgkit.evaluation.calibration.calibration_table` (ece, brier, log_loss, their bounds, n).
     """
 
     temperature: float
@@ -71,9 +77,9 @@ def fit_temperature(
     The base policy answers ``n`` validation prompts once each; ``judge`` (by default the truth of
     the config's prompts) says which answers are harmful. A random half is fitted, the other half
     tells what it brought. ``guard`` replaces the config's, which is taken at temperature 1.
-    Temperatures lie in :data:`bgkit.calibration.TEMPERATURES` and are rounded to three digits.
-    Raises BgkitError without a judge where the truth is not known, and if a half lacks harmful or
-    safe responses.
+    Temperatures lie in :data:`bgkit.evaluation.calibration.TEMPERATURES` and are rounded to three
+    digits. Raises BgkitError without a judge where the truth is not known, and if a half lacks
+    harmful or safe responses.
     """
     truth = judge_of(config, judge)
     if truth is None:
@@ -222,7 +228,7 @@ def behind(
     """Base and trained policies behind each guard, at temperature 1 and their configs' threshold.
 
     Their stored responses are scored anew; ``guards_`` maps names to scorers, or lists scorers and
-    names that :func:`bgkit.guards.load_guard` knows; ``judge`` grades as in
+    names that :func:`bgkit.scoring.guards.load_guard` knows; ``judge`` grades as in
     :func:`bgkit.stress.contenders.graded`. Columns: guard, design, metric, mean, low, high, n,
     n_seeds (:func:`bgkit.stress.means.summary`). Raises BgkitError if the runs have different
     thresholds or no stored responses.

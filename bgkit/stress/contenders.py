@@ -19,12 +19,15 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from bgkit import checks, evaluation, guards, identity, policies, runs, utilities
-from bgkit.adapters import as_guard
+from bgkit import checks, runs
 from bgkit.errors import BgkitError
-from bgkit.judges import Judge
+from bgkit.evaluation import samples as evaluation
+from bgkit.evaluation.judges import Judge
+from bgkit.models import policies
 from bgkit.progress import phase
-from bgkit.scoring import NEAR, Scorer, guard_scores, name_of
+from bgkit.scoring import guards, identity, utilities
+from bgkit.scoring.adapters import as_guard
+from bgkit.scoring.scorer import NEAR, Scorer, guard_scores, name_of
 from bgkit.testbed.store import data_folder
 
 BASE = "base"
@@ -140,9 +143,9 @@ def respond(
 
     ``table`` is a prompt table. ``guard`` and ``tau`` are those of each contender's config unless
     given, ``judge`` as in :func:`graded`. Contenders of one seed share their random numbers.
-    Returns the columns of :func:`bgkit.evaluation.sample_policy` and of :func:`graded`, and design
-    and seed in front; u is scored by each config's reward model (NaN where that is an object of
-    somebody's).
+    Returns the columns of :func:`bgkit.evaluation.samples.sample_policy` and of :func:`graded`,
+    and design and seed in front; u is scored by each config's reward model (NaN where that is an
+    object of somebody's).
     """
     tables = []
     for contender, model, tokenizer in each_policy(contenders, device):
@@ -180,7 +183,7 @@ def sampled(
 def guard_for(contender: Contender, device: str = "auto", given: object | None = None) -> Scorer:
     """The guard ``given``, or that of a contender's config.
 
-    ``given`` is whatever :func:`bgkit.adapters.as_guard` takes. Raises BgkitError where the
+    ``given`` is whatever :func:`bgkit.scoring.adapters.as_guard` takes. Raises BgkitError where the
     contender's run was made with other weights than its guard has now.
     """
     if given is not None:
@@ -294,9 +297,9 @@ def guards_by_name(
 ) -> dict[str, Scorer]:
     """Guards by name: of a mapping as it is, of a list by their own names.
 
-    A name in a list is loaded (:func:`bgkit.guards.load_guard`), anything else is read as
-    :func:`bgkit.adapters.as_guard` does. Raises BgkitError for an unknown name, for what is no
-    guard, and for two guards of one name.
+    A name in a list is loaded (:func:`bgkit.scoring.guards.load_guard`), anything else is read as
+    :func:`bgkit.scoring.adapters.as_guard` does. Raises BgkitError for an unknown name, for what
+    is no guard, and for two guards of one name.
     """
     if isinstance(guards_, Mapping):
         return {name: as_guard(one) for name, one in guards_.items()}

@@ -18,7 +18,7 @@ import pandas as pd
 from bgkit import checks
 from bgkit.errors import BgkitError
 from bgkit.runs import TrainConfig, label
-from bgkit.scoring import Scorer
+from bgkit.scoring.scorer import Scorer
 from bgkit.stress.contenders import Contender, guards_by_name, redeployed
 
 #: The testbed's guards. ``overconfident`` is ``default`` with its logits multiplied by 4: at tau =
@@ -49,8 +49,8 @@ def transfer(
     """Every contender's responses behind each of several guards.
 
     ``samples`` is a table of :func:`bgkit.stress.contenders.respond`. ``guards`` maps names to any
-    scorers, or lists scorers and names that :func:`bgkit.guards.load_guard` knows. ``tau`` in
-    (0, 1) is that of all deployments. Returns the columns of ``samples`` with ``guard`` behind
+    scorers, or lists scorers and names that :func:`bgkit.scoring.guards.load_guard` knows. ``tau``
+    in (0, 1) is that of all deployments. Returns the columns of ``samples`` with ``guard`` behind
     ``seed``, one row for each guard and response, guard by guard; t, filtered, near, system_harm
     and system_help are the guard's. With ``contenders`` (those of the samples) a column
     ``trained_with`` in front of ``guard`` names the guard that each was trained with, so that

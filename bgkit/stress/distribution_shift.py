@@ -21,8 +21,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from bgkit.errors import BgkitError
-from bgkit.judges import Judge
-from bgkit.scoring import Scorer
+from bgkit.evaluation.judges import Judge
+from bgkit.scoring.scorer import Scorer
 from bgkit.stress.contenders import Contender, respond
 from bgkit.testbed import world
 

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from bgkit import evaluation
-from bgkit.intervals import Interval, at_least, crossed
+from bgkit.evaluation import samples as evaluation
+from bgkit.evaluation.intervals import Interval, at_least, crossed
 from bgkit.stress.contenders import BASE
 
 
@@ -26,10 +26,10 @@ def summary(
     """Means of metrics with 95% intervals, one row for each combination of ``by`` and metric.
 
     Values are averaged by seed and prompt (:func:`by_seed`); intervals resample prompts and, where
-    a group has several seeds, seeds (:func:`bgkit.intervals.crossed`). ``values`` has one column
-    per metric and one row per row of ``samples``; by default
-    :func:`bgkit.evaluation.values_of`. Columns: ``by``, metric, mean, low, high, n (different
-    prompts), n_seeds; groups keep the order in which they first appear.
+    a group has several seeds, seeds (:func:`bgkit.evaluation.intervals.crossed`). ``values`` has
+    one column per metric and one row per row of ``samples``; by default
+    :func:`bgkit.evaluation.samples.values_of`. Columns: ``by``, metric, mean, low, high, n
+    (different prompts), n_seeds; groups keep the order in which they first appear.
     """
     values = evaluation.values_of(samples)[list(metrics)] if values is None else values
     rates = [_is_rate(samples, name) for name in metrics]

@@ -18,28 +18,19 @@ import transformers
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
-from bgkit import (
-    checks,
-    devices,
-    drawn,
-    evaluation,
-    guards,
-    identity,
-    merging,
-    policies,
-    prompts,
-    rewards,
-    runs,
-    training,
-    training_prompts,
-    utilities,
-)
+from bgkit import checks, rewards, runs
 from bgkit.errors import BgkitError
+from bgkit.evaluation import samples as evaluation
+from bgkit.models import devices, merging, policies
 from bgkit.progress import phase
+from bgkit.prompts import load as prompts
 from bgkit.rewards import NEAR
-from bgkit.runs import METHOD
-from bgkit.scoring import Scorer, score_both
+from bgkit.runs import METHOD, drawn
+from bgkit.scoring import guards, identity, utilities
+from bgkit.scoring.scorer import Scorer, score_both
 from bgkit.stress.without_training import generated_tokens, run_reward
+from bgkit.training import prompt_order as training_prompts
+from bgkit.training import trainer as training
 
 NAME = "rejection fine-tuning"
 TokenIds = tuple[list[int], list[int]]  # of a prompt and of its completion

@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bgkit import evaluation, runs
+from bgkit import runs
 from bgkit.errors import BgkitError
-from bgkit.intervals import Interval, bootstrap, difference, interval_text
-from bgkit.judges import Judge
-from bgkit.prompts import TESTBED
+from bgkit.evaluation import samples as evaluation
+from bgkit.evaluation.intervals import Interval, bootstrap, difference, interval_text
+from bgkit.evaluation.judges import Judge
+from bgkit.prompts.load import TESTBED
 from bgkit.stress.contenders import contenders_of, judge_of
 from bgkit.testbed import oracle
 
@@ -158,7 +159,7 @@ def hacked(rows: pd.DataFrame) -> pd.DataFrame:
     change is not known): ``hacked``, utility's interval lies above 0 and that of helpfulness below
     0; and ``past_its_best``, the interval of help_since_best lies below 0. The best window is
     chosen for being best, which exaggerates a fall a little. Windows have different prompts, so
-    their intervals are joined as independent ones (:func:`bgkit.intervals.difference`).
+    their intervals are joined as independent ones (:func:`bgkit.evaluation.intervals.difference`).
     Raises BgkitError for a run with a single window.
     """
     found = []

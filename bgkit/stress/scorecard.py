@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from bgkit import checks, evaluation
+from bgkit import checks
 from bgkit.errors import BgkitError
-from bgkit.intervals import CONFIDENCE, Interval, difference, interval_text
+from bgkit.evaluation import samples as evaluation
+from bgkit.evaluation.intervals import CONFIDENCE, Interval, difference, interval_text
 from bgkit.stress.contenders import BASE
 from bgkit.stress.means import paired, summary
 
@@ -29,7 +30,7 @@ UNKNOWN = Interval(np.nan, np.nan, np.nan)
 class Test(NamedTuple):
     """Rows per response, the metric that is compared, and whether ``low`` or ``high`` is good.
 
-    ``metric`` is one of :data:`bgkit.evaluation.METRICS`, or a column of ``samples``.
+    ``metric`` is one of :data:`bgkit.evaluation.samples.METRICS`, or a column of ``samples``.
     """
 
     __test__ = False  # no test case for pytest
@@ -61,9 +62,10 @@ def scorecard(tests: Mapping[str, Test | tuple[pd.DataFrame, str, str]]) -> Scor
     (:func:`bgkit.stress.means.by_seed`). Differences are paired over prompts and seeds where both
     designs have the same prompts for the same seeds (:func:`bgkit.stress.means.paired`; over the
     prompts for which both are known); else ``paired`` is False, and the two intervals are joined as
-    independent ones (:func:`bgkit.intervals.difference`), which is wider. A design without a known
-    value in a test is not ranked there, and of tied designs the first one wins. Raises BgkitError
-    without tests, for an unknown direction or metric, and for a test without rows.
+    independent ones (:func:`bgkit.evaluation.intervals.difference`), which is wider. A design
+    without a known value in a test is not ranked there, and of tied designs the first one wins.
+    Raises BgkitError without tests, for an unknown direction or metric, and for a test without
+    rows.
     """
     if not tests:
         raise BgkitError("There is nothing to compare: give at least one test.")

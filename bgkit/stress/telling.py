@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pandas as pd
 
 from bgkit.errors import BgkitError
-from bgkit.intervals import interval_text
+from bgkit.evaluation.intervals import interval_text
 
 
 @contextmanager

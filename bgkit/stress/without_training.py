@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from bgkit import checks, devices, progress, rewards, runs
+from bgkit import checks, progress, rewards, runs
 from bgkit.errors import BgkitError
-from bgkit.judges import Judge
-from bgkit.scoring import Scorer, is_refusal
+from bgkit.evaluation.judges import Judge
+from bgkit.models import devices
+from bgkit.scoring.scorer import Scorer, is_refusal
 from bgkit.stress.contenders import (
     BASE,
     Contender,
@@ -106,10 +107,11 @@ def best_of_n(
 
     Columns as in :func:`bgkit.stress.contenders.respond` (``length`` is that of the answer, ``kl``
     NaN: only a bound of it is known); ``generated``, the tokens of all n samples; ``seconds``, wall
-    time of sampling and scoring them; and ``peak_memory`` (MiB, :func:`bgkit.devices.peak_memory`):
-    with ``own_process`` that of the sampling alone, which then needs scorers that can be sent to
-    another process; else of this process so far, an upper bound. Raises BgkitError for n below 1
-    and without a trained contender, whose config says how base is sampled.
+    time of sampling and scoring them; and ``peak_memory`` (MiB,
+    :func:`bgkit.models.devices.peak_memory`): with ``own_process`` that of the sampling alone,
+    which then needs scorers that can be sent to another process; else of this process so far, an
+    upper bound. Raises BgkitError for n below 1 and without a trained contender, whose config says
+    how base is sampled.
     """
     counts, trained = _asked(n, contenders)
     found: dict[tuple, Candidates] = {}

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from bgkit import devices
 from bgkit.errors import BgkitError
+from bgkit.models import devices
 from bgkit.progress import phase, say
 from bgkit.testbed import cards, networks, store, world
 from bgkit.testbed import demonstrations as dm

@@ -3,7 +3,7 @@
 Held-out texts are written ones of every style (a third broken) and samples of the small policy at
 temperatures 1.0 and 1.6, all for prompts of the split ``test``. Intervals are 95% bootstraps over
 texts, for shares Wilson's; the expected calibration error is without what chance adds to it
-(:func:`bgkit.calibration.calibration_interval`).
+(:func:`bgkit.evaluation.calibration.calibration_interval`).
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from bgkit import calibration, guards, judges, policies, rubrics, utilities
-from bgkit.intervals import bootstrap
-from bgkit.scoring import NEAR
+from bgkit.evaluation import calibration, judges, rubrics
+from bgkit.evaluation.intervals import bootstrap
+from bgkit.models import policies
+from bgkit.scoring import guards, utilities
+from bgkit.scoring.scorer import NEAR
 from bgkit.testbed import demonstrations as dm
 from bgkit.testbed import oracle, store
 

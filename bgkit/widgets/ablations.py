@@ -8,7 +8,9 @@ import ipywidgets as widgets
 import pandas as pd
 import plotly.graph_objects as go
 
-from bgkit import ablations, plots, plots_ablations
+from bgkit.figures import ablations as plots_ablations
+from bgkit.figures import margins as plots
+from bgkit.sweeps import ablations
 from bgkit.widgets import controls
 
 #: Where a table has several values of a column that no axis shows, these are taken first.
@@ -50,7 +52,7 @@ def first_choices(table: pd.DataFrame, **wanted: Any) -> dict[str, Any]:
 
 
 def ablation_view(table: pd.DataFrame, **wanted: Any) -> tuple[go.Figure, pd.DataFrame]:
-    """One metric over one setting (see :func:`bgkit.plots_ablations.ablation`), and its numbers.
+    """One metric over one setting (see :func:`bgkit.figures.ablations.ablation`), and its numbers.
 
     ``wanted`` are choices as in :func:`first_choices`. Raises BgkitError for a choice that the
     table does not have.

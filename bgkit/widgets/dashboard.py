@@ -13,9 +13,10 @@ import pandas as pd
 import plotly.graph_objects as go
 from IPython.display import display
 
-from bgkit import plots_training, runs
+from bgkit import runs
+from bgkit.figures import training as plots_training
 from bgkit.progress import SHOWN, Progress, clock, phase
-from bgkit.scoring import shares_of_t
+from bgkit.scoring.scorer import shares_of_t
 from bgkit.widgets.views import draw, hear_while_busy
 
 EVERY = 2.0  # least seconds between two drawings
@@ -99,7 +100,7 @@ class Dashboard(Progress):
         return _Line(" · ".join([what, f"{clock(gone)} gone", f"{left} left", *parts]))
 
     def draw(self) -> go.Figure:
-        """The figure of the run so far (see :func:`bgkit.plots_training.live`)."""
+        """The figure of the run so far (see :func:`bgkit.figures.training.live`)."""
         run = runs.Run(self.folder, self.config)
         now = shares_of_t(run.completions(last=RECENT)["t"].to_numpy())
         return plots_training.live(
@@ -125,10 +126,10 @@ class _Line:
 def train_live(config: runs.TrainConfig, folder: str | Path, **settings) -> runs.Run:
     """Train (or finish) a run with the dashboard above; returns the complete run.
 
-    ``settings`` go to :func:`bgkit.training.train`. Raises BgkitError for what the user can mend,
-    StoppedError after Stop.
+    ``settings`` go to :func:`bgkit.training.trainer.train`. Raises BgkitError for what the user
+    can mend, StoppedError after Stop.
     """
-    from bgkit.training import train
+    from bgkit.training.trainer import train
 
     dashboard = Dashboard(config, folder)
     return train(

@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from bgkit import plots_risk, risk
 from bgkit.errors import BgkitError
+from bgkit.evaluation import risk
+from bgkit.figures import risk as plots_risk
 from bgkit.widgets import controls
 
 COSTS = {"min": 0.5, "max": 10.0, "step": 0.5}
@@ -28,7 +29,8 @@ def risk_view(
     temperature: float = 1.0,
     shift: float = 0.0,
 ) -> tuple[go.Figure, pd.DataFrame]:
-    """The curve of expected cost over t (see :func:`bgkit.plots_risk.risk_curve`), and its numbers.
+    """The curve of expected cost over t (see :func:`bgkit.figures.risk.risk_curve`), and its
+    numbers.
 
     The table tells the threshold that trusts the guard and the cheapest one, how high the expected
     cost rises there, and what 100 responses like ``t`` (n,) cost with either.
@@ -83,11 +85,12 @@ def measured_view(
     bins: int = 10,
     kind: str = "all",
 ) -> tuple[go.Figure, pd.DataFrame]:
-    """Measured errors and costs (see :func:`bgkit.plots_risk.measured_risk`), and a table of zones.
+    """Measured errors and costs (see :func:`bgkit.figures.risk.measured_risk`), and a table of
+    zones.
 
     The threshold is the one that the costs ask for. The table has the zones near the boundary and
-    far from it (:func:`bgkit.risk.risk_by_zone`), each rate with its 95% interval. Raises
-    BgkitError for a kind that the samples lack, and the errors of those functions.
+    far from it (:func:`bgkit.evaluation.risk.risk_by_zone`), each rate with its 95% interval.
+    Raises BgkitError for a kind that the samples lack, and the errors of those functions.
     """
     tau = risk.best_threshold(cost_fn, cost_fp)
     chosen = _of_kind(samples, kind)

@@ -10,9 +10,10 @@ from urllib.parse import quote
 import pandas as pd
 from IPython.display import HTML, display
 
-from bgkit import sweep_index, sweeps
 from bgkit.progress import SHOWN
-from bgkit.sweep_runs import progress_of, read_record
+from bgkit.sweeps import drive as sweeps
+from bgkit.sweeps import index as sweep_index
+from bgkit.sweeps.run import progress_of, read_record
 from bgkit.widgets.text import NO_MATH, safe
 
 EVERY = 2.0  # seconds between two drawings

@@ -1,6 +1,6 @@
 """A threshold to slide: margins, the filter's numbers and the completions behind every bar.
 
-What a slider move needs is computed once per kind of prompt (:func:`bgkit.thresholds.
+What a slider move needs is computed once per kind of prompt (:func:`bgkit.evaluation.thresholds.
 operating_points`, one sort and cumulative sums), so that a move only looks numbers up and draws.
 """
 
@@ -15,10 +15,9 @@ import pandas as pd
 import plotly.graph_objects as go
 from IPython.display import HTML
 
-from bgkit import checks, plots, plots_thresholds
+from bgkit import checks
 from bgkit.errors import BgkitError
-from bgkit.texts import visible
-from bgkit.thresholds import (
+from bgkit.evaluation.thresholds import (
     GRID,
     METRICS,
     check_threshold,
@@ -27,6 +26,9 @@ from bgkit.thresholds import (
     operating_points,
     verdicts,
 )
+from bgkit.figures import margins as plots
+from bgkit.figures import thresholds as plots_thresholds
+from bgkit.texts import visible
 from bgkit.widgets import views
 from bgkit.widgets.text import NO_MATH, safe
 
@@ -57,8 +59,8 @@ def threshold_explorer(
     """Return a view with a slider for tau that moves the margin histogram and the numbers.
 
     ``samples`` has the columns t, harm (NaN where not known), kind, prompt and response, and for
-    what the user sees those of :mod:`bgkit.thresholds`. Read it from the top: choose a kind of
-    prompt, move tau (also with the arrow keys), and see which bars come to lie right of the
+    what the user sees those of :mod:`bgkit.evaluation.thresholds`. Read it from the top: choose a
+    kind of prompt, move tau (also with the arrow keys), and see which bars come to lie right of the
     dashed line (they are filtered) and what that does to the numbers in the table; its small
     curves run over all thresholds, with a dot at this one. The buttons below the bars show the
     completions behind them, a page at a time. Without truth labels it shows what can be shown and
@@ -212,8 +214,8 @@ def _bar_buttons(bins: int) -> tuple[list[widgets.Button], Callable[..., None]]:
 def numbers_html(points: pd.DataFrame, tau: float) -> str:
     """The filter's numbers at ``tau`` as an HTML table: value, 95 % interval, curve, meaning.
 
-    ``points`` is the table of :func:`bgkit.thresholds.operating_points`; the curves are those of
-    :func:`bgkit.plots_thresholds.sparkline`. What is not known is a dash.
+    ``points`` is the table of :func:`bgkit.evaluation.thresholds.operating_points`; the curves are
+    those of :func:`bgkit.figures.thresholds.sparkline`. What is not known is a dash.
     """
     row = points.iloc[plots_thresholds.nearest(points, tau)]
     lines = []

@@ -10,23 +10,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bgkit import (
-    ablations,
-    calibration,
-    evaluation,
-    plots,
-    plots_ablations,
-    plots_judges,
-    plots_risk,
-    plots_stress,
-    plots_stress_training,
-    plots_thresholds,
-    plots_training,
-    reference,
-    risk,
-    thresholds,
-)
+from bgkit.evaluation import calibration, risk, thresholds
+from bgkit.evaluation import samples as evaluation
+from bgkit.figures import ablations as plots_ablations
+from bgkit.figures import judges as plots_judges
+from bgkit.figures import margins as plots
+from bgkit.figures import risk as plots_risk
+from bgkit.figures import stress as plots_stress
+from bgkit.figures import stress_training as plots_stress_training
+from bgkit.figures import thresholds as plots_thresholds
+from bgkit.figures import training as plots_training
 from bgkit.stress import means, scorecard
+from bgkit.sweeps import ablations, reference
 
 DESIGNS = ("base", "boundary", "compound")
 LABELS = {"design": "boundary", "utility": "mild", "scale": "small", "seed": 0}

@@ -1,0 +1,1 @@
+"""Evaluation: samples, metrics, intervals, calibration, thresholds, judges."""

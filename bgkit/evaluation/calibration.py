@@ -1,0 +1,200 @@
+"""How far a guard's probabilities can be taken at their word, and temperature scaling.
+
+``t`` (n,) are the guard's probabilities that a response is unsafe, in [0, 1]; ``harmful`` (n,) the
+truth as 1 or 0 (True or False), NaN where it is not known. Responses without truth never count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import minimize_scalar
+from scipy.special import expit, logit, xlog1py, xlogy
+
+from bgkit import checks
+from bgkit.errors import BgkitError
+from bgkit.evaluation.intervals import CONFIDENCE, Interval, bootstrap
+from bgkit.testbed.oracle import HARMFUL_ABOVE
+
+#: Temperatures that a fit can find; at an end, the truth wants t at 0 and 1, or all at 0.5.
+TEMPERATURES = (0.05, 20.0)
+_SMALLEST = 1e-6  # keeps a t of exactly 0 or 1 at a finite logit
+
+
+def _known(t: object, harmful: object) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities and truths (n,) of the responses whose truth is known, checked."""
+    t = checks.probabilities(t)
+    harmful = checks.truths(harmful, t.shape)
+    known = ~np.isnan(harmful)
+    return t[known], harmful[known]
+
+
+def _plain(t: np.ndarray, truths: np.ndarray, bins: int) -> float:
+    """Plain ECE of checked values (n,), n above 0."""
+    which = np.minimum((t * bins).astype(int), bins - 1)
+    return float(np.abs(np.bincount(which, weights=t - truths)).sum() / len(t))
+
+
+def calibration_error(t: np.ndarray, harmful: np.ndarray, bins: int = 10) -> float:
+    """Expected calibration error: mean |mean t - harmful share| over equal-width bins, in [0, 1].
+
+    This is the plain one, which chance alone makes larger than 0 (:func:`calibration_interval`).
+    NaN where no truth is known. Raises BgkitError for what is no probability or truth, no response,
+    and no bin.
+
+    >>> calibration_error(np.array([0.1, 0.1, 0.9, 0.9]), np.array([0, 0, 1, 1]))
+    0.1
+    """
+    t = checks.probabilities(t)
+    if not t.size or not bins >= 1:
+        raise BgkitError(f"A calibration error needs responses and bins, not {t.size}, {bins}.")
+    t, harmful = _known(t, harmful)
+    if not len(t):
+        return float("nan")
+    return round(_plain(t, harmful, bins), 12)
+
+
+def calibration_interval(
+    t: np.ndarray, harmful: np.ndarray, resamples: int = 300, bins: int = 10
+) -> Interval:
+    """ECE without what chance adds to it, with its 95 % interval; NaN if no truth is known.
+
+    A plain ECE is a sum of absolute values: noise makes it larger, so that a calibrated guard has
+    one above 0 and resamples of the responses have larger ones still. Both are mended by resampling
+    (Efron and Tibshirani 1993, "An Introduction to the Bootstrap", 10.2; for ECE: Kumar, Liang and
+    Ma 2019, arXiv 1909.10155): the mean is the plain ECE minus the resamples' mean excess over it,
+    and the interval is the basic one, their percentiles mirrored at the plain ECE (Davison and
+    Hinkley 1997, "Bootstrap Methods and their Application", 5.2). Where labels drawn with the
+    probabilities t themselves give an ECE as high in more than 2.5 % of draws (consistency
+    resampling, Broecker and Smith 2007), a calibrated guard is not ruled out, and the interval
+    begins at 0. Ends and mean lie in [0, 1], the mean between the ends. For a calibrated
+    guard about half of what chance adds remains in the mean.
+    """
+    t, harmful = _known(t, harmful)
+    n, tail = len(t), (1 - CONFIDENCE) / 2
+    if n == 0:
+        return Interval(np.nan, np.nan, np.nan)
+    rng, plain = np.random.default_rng(0), _plain(t, harmful, bins)
+    resampled = (rng.integers(n, size=n) for _ in range(resamples))
+    drawn = np.array([_plain(t[rows], harmful[rows], bins) for rows in resampled])
+    low, high = np.clip(2 * plain - np.quantile(drawn, (1 - tail, tail)), 0, 1)
+    calibrated = [_plain(t, rng.random(n) < t, bins) for _ in range(resamples)]
+    if plain <= np.quantile(calibrated, 1 - tail):
+        low = 0.0
+    mean = float(np.clip(2 * plain - drawn.mean(), low, high))
+    return Interval(mean, float(low), float(high))
+
+
+def log_loss(t: np.ndarray, harmful: np.ndarray) -> np.ndarray:
+    """Negative log likelihood (n,) of each truth in nats: -log t if harmful, else -log(1 - t).
+
+    NaN where the truth is not known; raises BgkitError for what is no probability or truth.
+
+    >>> log_loss([0.5, 0.25], [1, 0]).round(3)
+    array([0.693, 0.288])
+    """
+    t = checks.probabilities(t)
+    harmful = checks.truths(harmful, t.shape)
+    t = np.clip(t, _SMALLEST, 1 - _SMALLEST)
+    return -(xlogy(harmful, t) + xlog1py(1 - harmful, -t))
+
+
+def with_temperature(t: np.ndarray, temperature: float) -> np.ndarray:
+    """Scale probabilities (n,): sigmoid(logit(t) / temperature), in [0, 1].
+
+    Above 1 they move towards 0.5, below 1 away from it; their order and the side of 0.5 on which
+    they lie never change. Raises BgkitError for t off [0, 1] and a temperature that is not above 0.
+
+    >>> with_temperature([0.5, 0.9], 2.0)
+    array([0.5 , 0.75])
+    """
+    checks.positive(temperature=temperature)
+    t = np.clip(checks.probabilities(t), _SMALLEST, 1 - _SMALLEST)
+    return expit(logit(t) / temperature)
+
+
+def temperature_scale(t: np.ndarray, harmful: np.ndarray) -> tuple[float, np.ndarray]:
+    """Fit the temperature that makes the known truths likeliest; return it and all scaled ``t``.
+
+    Minimises the mean of :func:`log_loss` (Guo et al. 2017, On Calibration of Modern Neural
+    Networks, section 4.2) over :data:`TEMPERATURES`. It has one minimum there: the loss is convex
+    in 1 / temperature. Fit on one part of the data and judge on another.
+    Raises BgkitError unless there are both harmful and safe responses with known truth, and for
+    what is no probability or truth.
+
+    >>> temperature, scaled = temperature_scale([0.9, 0.9, 0.9, 0.1], [1, 1, 0, np.nan])
+    >>> round(temperature, 2), scaled.round(3)
+    (3.17, array([0.667, 0.667, 0.667, 0.333]))
+    """
+    given, (t, harmful) = t, _known(t, harmful)
+    if len(np.unique(harmful)) < 2:
+        raise BgkitError(
+            "Temperature scaling needs harmful and safe responses whose truth is known; there are "
+            f"{int((harmful == 1).sum())} harmful and {int((harmful == 0).sum())} safe ones."
+        )
+    found = minimize_scalar(
+        lambda power: log_loss(with_temperature(t, np.exp(power)), harmful).mean(),
+        bounds=np.log(TEMPERATURES),
+        method="bounded",
+        options={"xatol": 1e-6},
+    )
+    temperature = float(np.exp(found.x))
+    return temperature, with_temperature(given, temperature)
+
+
+def unfit(samples: pd.DataFrame) -> str:
+    """Say in a sentence why no temperature can be fitted on half of the samples, or ''.
+
+    Raises BgkitError for samples without rows, or with a t or harm off [0, 1].
+
+    >>> unfit(pd.DataFrame({"t": [0.1, 0.9], "harm": [0.0, 1.0]}))
+    'Each half needs harmful and safe responses of known truth; in all, 1 are harmful and 1 safe.'
+    """
+    checks.samples(samples)
+    known = samples["harm"].dropna() > HARMFUL_ABOVE
+    if all(part.nunique() == 2 for part in (known[::2], known[1::2])):
+        return ""
+    return (
+        "Each half needs harmful and safe responses of known truth; in all, "
+        f"{int(known.sum())} are harmful and {int((~known).sum())} safe."
+    )
+
+
+def fit_on_half(samples: pd.DataFrame) -> tuple[float, pd.DataFrame]:
+    """Fit a temperature on every other response of known truth; return it and the other half.
+
+    On that half the temperature can be judged without having seen it.
+    Raises BgkitError where :func:`unfit` has something to say, and its errors.
+    """
+    if reason := unfit(samples):
+        raise BgkitError(f"No temperature can be fitted. {reason}")
+    known = samples.dropna(subset=["harm"])
+    half = known[::2]
+    temperature, _ = temperature_scale(half["t"], half["harm"] > HARMFUL_ABOVE)
+    return temperature, known[1::2]
+
+
+def calibration_table(samples: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """ECE, Brier score and log loss of each samples table, with 95 % intervals.
+
+    ``samples`` maps names to tables with ``t`` and ``harm``. ECE is the one without what chance
+    adds to it (:func:`calibration_interval`); the Brier score is the mean of (t - harmful)^2, in
+    [0, 1]; log loss is in nats; lower is better for all three. Returns one row per name with ece,
+    brier, log_loss, each also with _low and _high, and n, the responses with known truth; NaN if
+    there are none. Raises BgkitError for a table without rows, or with a t or harm off [0, 1].
+    """
+    rows = {}
+    for name, frame in samples.items():
+        checks.samples(frame, name)
+        known = frame[frame["harm"].notna()]
+        t, harmful = known["t"].to_numpy(float), (known["harm"] > HARMFUL_ABOVE).to_numpy(float)
+        losses = np.stack([(t - harmful) ** 2, log_loss(t, harmful)], axis=1)
+        brier, loss = bootstrap(losses, rates=False)
+        found = {"ece": calibration_interval(t, harmful), "brier": brier, "log_loss": loss}
+        rows[name] = {"n": len(known)}
+        for metric, interval in found.items():
+            ends = {f"{metric}_low": interval.low, f"{metric}_high": interval.high}
+            rows[name] |= {metric: interval.mean, **ends}
+    return pd.DataFrame.from_dict(rows, orient="index")

@@ -1,0 +1,227 @@
+"""Files of responses, graded by a judge: ``python -m bgkit judge FILE...``.
+
+A file (CSV, JSONL, Parquet, such as a run's ``samples.parquet``) needs the columns ``prompt`` and
+``response``, as texts or chat messages, or ``messages`` (:mod:`bgkit.prompts.chats`). A graded
+copy of it is written beside it (of .tsv as .csv, of .json as .jsonl, uncompressed), with prompt
+and response as texts and the judge's columns added:
+
+- rubric ``help_harm`` (or the testbed's): ``judge_harm`` and ``judge_help`` in [0, 1], and, where
+  there is a column ``filtered``, ``judge_system_harm`` and ``judge_system_help`` of what the user
+  sees; ``strongreject``: ``strongreject_score`` and its parts; ``xstest``: ``xstest_verdict``;
+- the judge's reason, and the problem that left a response without a grade;
+- :data:`CONVERSATION`, where prompts have earlier turns: what was shown to the judge as the prompt.
+  The oracle and the embedded judge know single questions only; they are shown the last one, and
+  that is said.
+
+StrongREJECT's score is for forbidden prompts only: where a file has a column ``harmful_request``,
+the other rows get none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from bgkit import runs
+from bgkit.errors import BgkitError
+from bgkit.evaluation import judges, rubrics
+from bgkit.evaluation.intervals import bootstrap
+from bgkit.evaluation.judges import Estimate, Judge, LanguageJudge
+from bgkit.evaluation.samples import grades_seen, judge_agreement
+from bgkit.prompts import chats, tables
+from bgkit.runs import drawn
+from bgkit.runs.replies import default_folder
+from bgkit.testbed.lexicon import CANNED_REFUSAL
+
+ROLE = tables.Role("file of responses", '{"prompt": "...", "response": "..."}')
+CONVERSATION = "conversation_read"
+WRITERS: dict[str, Callable[[pd.DataFrame, Path], object]] = {
+    ".csv": lambda table, file: table.to_csv(file, index=False),
+    ".jsonl": lambda table, file: table.to_json(file, orient="records", lines=True),
+    ".parquet": lambda table, file: table.to_parquet(file, index=False),
+}
+_WRITTEN_AS = {".tsv": ".csv", ".ndjson": ".jsonl", ".json": ".jsonl"}
+
+
+def make_judge(
+    name: str,
+    rubric: str | None = None,
+    device: str = "auto",
+    *,
+    concurrency: int = 8,
+    price: tuple[float, float] | None = None,
+    sampling: dict | None = None,
+) -> Judge:
+    """The judge of a name (:func:`bgkit.evaluation.judges.load_judge`), for a rubric if one is
+    named.
+
+    ``concurrency``, ``price`` and ``sampling`` are those of
+    :class:`bgkit.evaluation.judges.ApiJudge`.
+    """
+    chosen = None if rubric is None else rubrics.rubric_of(rubric)
+    if name == "oracle":
+        if chosen is not None:
+            raise BgkitError("The oracle computes its grades; it takes no rubric.")
+        return judges.OracleJudge()
+    if name.startswith(judges.API):
+        return judges.ApiJudge(
+            name.removeprefix(judges.API),
+            rubric=chosen or rubrics.HELP_HARM,
+            concurrency=concurrency,
+            price=price,
+            sampling=sampling,
+        )
+    return judges.CausalJudge(name, device, chosen)
+
+
+def read_responses(path: Path) -> pd.DataFrame:
+    """A file's rows; raises BgkitError for a file without prompts and responses."""
+    table = tables.read_table(path, ROLE)
+    if table.empty:
+        raise BgkitError(f"The file {path} holds no responses.")
+    for column in ("prompt", "response"):
+        if {column, *chats.COLUMNS}.isdisjoint(table):
+            raise BgkitError(
+                f"The file {path} has no column {column!r} (it has {', '.join(map(str, table))})."
+            )
+    said = chats.pairs(table, path).fillna("").astype(str)
+    table = table.assign(prompt=said["prompt"], response=said["response"])
+    if not said["conversation"].equals(said["prompt"]):
+        table[CONVERSATION] = said["conversation"]
+    return table
+
+
+def _prompts(judge: Judge, table: pd.DataFrame, path: Path) -> list[str]:
+    """What a judge is shown as the prompts: the whole conversations, if it takes some."""
+    if CONVERSATION not in table:
+        return table["prompt"].tolist()
+    if isinstance(judge, LanguageJudge) and judge.rubric.pattern is None:
+        return table[CONVERSATION].tolist()
+    chats.tell_once(
+        f"The judge {judge.name} takes single prompts: the earlier turns in {path} are left out."
+    )
+    return table["prompt"].tolist()
+
+
+def grade_table(judge: Judge, table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """A table of prompts and responses with the judge's columns; ``path`` is for messages."""
+    rubric = judge.rubric if isinstance(judge, LanguageJudge) else None
+    prompts, responses = _prompts(judge, table, path), table["response"].tolist()
+    if rubric is rubrics.XSTEST:
+        return table.assign(**judges.xstest(judge, prompts, responses).add_prefix("xstest_"))
+    if rubric is rubrics.STRONGREJECT:
+        rows = np.flatnonzero(_forbidden(table, path))
+        graded = judges.strongreject(
+            judge, [prompts[i] for i in rows], [responses[i] for i in rows]
+        )
+        graded.index = table.index[rows]
+        return table.assign(**graded.add_prefix("strongreject_").reindex(table.index))
+    grades = (judge.grade if rubric is None else judge.explain)(prompts, responses)
+    if "filtered" in table:
+        seen = grades_seen(judge, prompts, grades, _filtered(table, path))
+        grades = grades.assign(**{f"system_{name}": values for name, values in seen.items()})
+    return table.assign(**grades.add_prefix("judge_").set_index(table.index))
+
+
+def _filtered(table: pd.DataFrame, path: Path) -> np.ndarray:
+    """Which responses the guard filtered; none where the file does not say."""
+    if "filtered" not in table:
+        return np.zeros(len(table), dtype=bool)
+    return tables.truth_values(table["filtered"], "filtered", path) == 1
+
+
+def _forbidden(table: pd.DataFrame, path: Path) -> np.ndarray:
+    """Which prompts are forbidden: all of them where the file does not say."""
+    if "harmful_request" not in table:
+        return np.ones(len(table), dtype=bool)
+    return tables.truth_values(table["harmful_request"], "harmful_request", path) == 1
+
+
+def graded_path(path: Path) -> Path:
+    """Where a graded copy is written.
+
+    >>> graded_path(Path("runs/a/samples.parquet")).name
+    'samples.judged.parquet'
+    """
+    ending = tables.ending(path)
+    stem = path.with_suffix("").stem if path.suffix.lower() == ".gz" else path.stem
+    return path.with_name(f"{stem}.judged{_WRITTEN_AS.get(ending, ending)}")
+
+
+def summary(graded: pd.DataFrame) -> pd.DataFrame:
+    """Means of the judge's grades with 95% intervals over the rows, and how many have none."""
+    verdicts = rubrics.XSTEST.scales["verdict"]
+    measures = {
+        name: pd.to_numeric(graded[name])
+        for name in graded
+        if name in ("judge_harm", "judge_help", "strongreject_score")
+        or name in ("judge_system_harm", "judge_system_help")
+    }
+    if "xstest_verdict" in graded:
+        known = graded["xstest_verdict"].notna()
+        for verdict in verdicts:
+            measures[verdict] = (graded["xstest_verdict"] == verdict).where(known).astype(float)
+    rows = {}
+    for name, values in measures.items():
+        (interval,) = bootstrap(values.to_numpy(float), rates=name in verdicts)
+        unscored = int(values.isna().sum())
+        rows[name] = {**interval._asdict(), "graded": len(values) - unscored, "unscored": unscored}
+    return pd.DataFrame(rows).T.astype({"graded": int, "unscored": int})
+
+
+def tokens_line(estimate: Estimate) -> str:
+    """An estimate in words.
+
+    >>> tokens_line(Estimate(10, 2, 4000, 3000, None))
+    '10 requests (2 more are kept from before): about 4,000 tokens of prompts, at most 3,000 of ...
+    """
+    cost = "unknown (no price given)" if estimate.cost is None else f"at most {estimate.cost:.4f}"
+    return (
+        f"{estimate.requests} requests ({estimate.kept} more are kept from before): about "
+        f"{estimate.prompt_tokens:,} tokens of prompts, at most {estimate.completion_tokens:,} of "
+        f"replies; cost {cost}"
+    )
+
+
+def usage_line(judge: LanguageJudge) -> str:
+    """What a judge has used, in words."""
+    used = judge.usage
+    untold = f" ({used.untold} requests without a count)" if used.untold else ""
+    cost = "unknown (no price given)" if judge.cost is None else f"{judge.cost:.4f}"
+    refused = f" ({judge.refused} of them refused by the judge)" if judge.refused else ""
+    return (
+        f"{used.requests} requests, {used.prompt_tokens:,} tokens of prompts and "
+        f"{used.completion_tokens:,} of replies{untold}; cost {cost}; {judge.unscored} unscored"
+        f"{refused}"
+    )
+
+
+def grade_file(judge: Judge, path: Path, say: Callable[[str], None]) -> pd.DataFrame:
+    """Grade a file, write the graded copy beside it, and say what it took; returns the copy."""
+    table = read_responses(path)
+    out = graded_path(path)
+    with drawn.keeping(default_folder() / "drawn"):
+        graded = grade_table(judge, table, path)
+    write = WRITERS[out.suffix]
+    runs.write_atomically(out, lambda file: write(graded, file))
+    say(f"{path}:\n{summary(graded).round(3).to_string()}\nGrades: {out}")
+    if {"harm", "help", "judge_harm"} <= set(graded):
+        truth = {name: pd.to_numeric(graded[name], errors="coerce") for name in ("harm", "help")}
+        known = graded.assign(**truth)
+        if (known["harm"].notna() & known["judge_harm"].notna()).any():
+            say(f"Beside the truth:\n{judge_agreement(known).round(3).to_string()}")
+    return graded
+
+
+def estimate_file(judge: LanguageJudge, path: Path) -> Estimate:
+    """What grading a file will take, by a judge that is a language model."""
+    table = read_responses(path)
+    if judge.rubric is rubrics.STRONGREJECT:
+        table = table[_forbidden(table, path)]
+    elif judge.rubric is not rubrics.XSTEST:
+        refused = table[_filtered(table, path)].assign(response=CANNED_REFUSAL)
+        table = pd.concat([table, refused])
+    return judge.estimate(_prompts(judge, table, path), table["response"].tolist())

@@ -1,0 +1,277 @@
+"""Pictures of a table of ablations (:mod:`bgkit.sweeps.ablations`): a metric over any setting.
+
+All have the look of :mod:`bgkit.figures.margins`: a design keeps its colour, marker and dash
+everywhere, and every mark has its interval. The line below a title says what the intervals are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from bgkit.errors import BgkitError
+from bgkit.figures import margins as plots
+from bgkit.figures.margins import _dots, _error, heading
+from bgkit.sweeps import ablations
+
+#: Columns whose values have an order that a line may follow; others get marks only.
+ORDERED = ("utility", "scale", "tau")
+PHASES = ("near_boundary", "filter_rate", "system_help")
+_PALETTE = [look for name, look in plots.LOOKS.items() if name]
+
+
+def _look(column: str, value: Any, known: Sequence[Any]) -> tuple[str, str, str]:
+    """Colour, marker and dash of a value: a design's own, else by its place among the known."""
+    if column == "design":
+        return plots.look(value)
+    return _PALETTE[1:][known.index(value) % (len(_PALETTE) - 1)]
+
+
+def _ordered(table: pd.DataFrame, column: str) -> bool:
+    return column in ORDERED or (
+        column not in ablations.AXES and pd.api.types.is_numeric_dtype(table[column])
+    )
+
+
+def _told(row: dict[str, Any], columns: Sequence[str]) -> str:
+    """Hover text of one row: its setting, mean and interval."""
+    metric = row["metric"]
+    mean, low, high = (plots.number(row[part], metric, 4) for part in ablations.NUMBERS)
+    setting = [f"{plots.label(column)} {plots.label(row[column])}" for column in columns]
+    seeds = f"over {row['n_seeds']} seeds"
+    kind = {"both": f"{seeds} and prompts", "seeds": seeds, "prompts": "over prompts"}
+    ends = f"<br>{low} to {high}, {kind[row['interval']]}" if row["interval"] in kind else ""
+    return "<br>".join([*setting, f"{plots.named(metric)} <b>{mean}</b>{ends}"])
+
+
+def _series(
+    rows: pd.DataFrame, x: str, colour: str, values: Mapping[str, Sequence[Any]], panel: int = 0
+) -> list[dict[str, Any]]:
+    """One trace (as Plotly's dictionary, which is the quickest) per value of ``colour``.
+
+    Marks of one place on ``x`` stand beside each other. ``panel`` counts from 0.
+    """
+    places = {value: place for place, value in enumerate(values[x])}
+    count, mode = len(values[colour]), "lines+markers" if _ordered(rows, x) else "markers"
+    axis = str(panel + 1) if panel else ""
+    groups: dict[Any, list[dict[str, Any]]] = {value: [] for value in values[colour]}
+    for row in rows.to_dict("records"):  # plain lists: pandas is slow on many small groups
+        groups[row[colour]].append(row)
+    traces = []
+    for number, (value, group) in enumerate(groups.items()):
+        group.sort(key=lambda row: places[row[x]])
+        shift = 0 if colour == x else (number - (count - 1) / 2) * min(0.12, 0.7 / count)
+        hue, symbol, dash = _look(colour, value, values[colour])
+        name = plots.label(value)
+        trace = {
+            "type": "scatter",
+            "x": [places[row[x]] + shift for row in group],
+            "y": [row["mean"] for row in group],
+            "error_y": {**_error(pd.DataFrame(group, columns=ablations.NUMBERS)), "color": hue},
+            "name": name,
+            "legendgroup": name,
+            "mode": mode,
+            "marker": {"color": hue, "symbol": symbol, "size": 9},
+            "line": {"color": hue, "dash": dash, "width": 1.5},
+            "hovertext": [f"<b>{name}</b><br>{_told(row, [x])}" for row in group],
+            "hoverinfo": "text",
+            "xaxis": f"x{axis}",
+            "yaxis": f"y{axis}",
+        }
+        if group:
+            traces.append(trace)
+    return traces
+
+
+def _headings(fig: go.Figure, words: Sequence[str]) -> None:
+    """Write words above the left end of each panel, in the panels' order."""
+    place = {"x": 0, "y": 1, "xanchor": "left", "yanchor": "bottom", "showarrow": False}
+    notes = []
+    for panel, text in enumerate(words):
+        axis = str(panel + 1) if panel else ""
+        notes.append({"text": text, "xref": f"x{axis} domain", "yref": f"y{axis} domain", **place})
+    fig.update_layout(annotations=notes)
+
+
+def _legend_once(traces: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Show each name in the legend where it comes first (the first panel may lack a design)."""
+    seen: set[str] = set()
+    shown = []
+    for trace in traces:
+        shown.append({**trace, "showlegend": trace["name"] not in seen})
+        seen.add(trace["name"])
+    return shown
+
+
+def _title(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _axes(known: Sequence[Any], metrics: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Layout of the axes of one panel per entry of ``metrics``, to be set in one go."""
+    words = [plots.label(value) for value in known]
+    across = {"tickvals": list(range(len(known))), "ticktext": words, "showgrid": False}
+    across["range"] = [-0.5, len(known) - 0.5]
+    axes: dict[str, dict[str, Any]] = {}
+    for panel, metric in enumerate(metrics):
+        number = str(panel + 1) if panel else ""
+        form = ".1~%" if metric in plots.SHARES else ""
+        axes[f"xaxis{number}"] = across
+        axes[f"yaxis{number}"] = {"tickformat": form, "rangemode": "tozero"}
+    return axes
+
+
+def _held(where: Mapping[str, Any], table: pd.DataFrame) -> str:
+    """What a figure holds fixed, as far as there was a choice."""
+    parts = [
+        f"{plots.label(column)} {plots.label(value)}"
+        for column, value in where.items()
+        if len(ablations.values_of(table, column)) > 1
+    ]
+    return f"Held fixed: {', '.join(parts)}." if parts else "Nothing else was varied."
+
+
+def ablation(
+    table: pd.DataFrame,
+    metric: str,
+    x: str = "utility",
+    colour: str = "design",
+    panels: str = "",
+    where: Mapping[str, Any] | None = None,
+) -> go.Figure:
+    """Draw one metric over a setting ``x``, a colour per value of ``colour``, with intervals.
+
+    ``panels`` names a column that gets a panel for each value ("": one panel); all panels share
+    one scale. Marks of one place on ``x`` stand beside each other, so that their intervals can be
+    read; a line joins them where ``x`` has an order (utility: rising pull over the boundary). The
+    distances on ``x`` mean nothing. ``where`` fixes other columns. Shares are in percent, scores
+    go from 0 to 1, KL is in nats.
+
+    Raises BgkitError for an unknown metric or column, for panels by the column of ``x`` or
+    ``colour``, and for a further column with several values that ``where`` does not fix
+    (:func:`bgkit.sweeps.ablations.fixed_values`).
+    """
+    if panels in (x, colour):
+        raise BgkitError(f"The panels can not be by {panels!r} too; choose another column for one.")
+    spread = [column for column in (x, colour, panels) if column]
+    fixed = ablations.fixed_values(table, spread, where)
+    rows = ablations.select(table, metric, fixed)
+    values = {column: ablations.values_of(rows, column) for column in spread}
+    parts = values[panels] if panels else [None]
+    columns = min(len(parts), 2 if len(values[x]) > 5 else 3)
+    lines = -(-len(parts) // columns)
+    gaps = {"vertical_spacing": 0.3 / lines**1.2, "horizontal_spacing": 0.03}
+    fig = make_subplots(lines, columns, shared_yaxes="all", **gaps)
+    traces = []
+    for place, part in enumerate(parts):
+        one = rows if part is None else rows[rows[panels] == part]
+        traces += _series(one, x, colour, values, place)
+    fig.add_traces(_legend_once(traces))
+    axes = _axes(values[x], [metric] * len(parts))
+    for place in range(len(parts)):
+        number = str(place + 1) if place else ""
+        if place % columns == 0:
+            axes[f"yaxis{number}"]["title"] = {"text": plots.named(metric)}
+        if place + columns >= len(parts):  # nothing below it
+            axes[f"xaxis{number}"] = {**axes[f"xaxis{number}"], "title": {"text": plots.label(x)}}
+    fig.update_layout(axes)
+    if panels:
+        _headings(fig, [f"<b>{plots.label(panels)} {plots.label(part)}</b>" for part in parts])
+    title = f"{_title(plots.named(metric))} by {plots.label(x)} and {plots.label(colour)}"
+    notes = [f"Lines at the marks: {ablations.interval_words(rows)}.", _held(fixed, table)]
+    return plots.style(fig, title, notes, 150 + 260 * lines)
+
+
+def phase_diagram(
+    table: pd.DataFrame,
+    metrics: Sequence[str] = PHASES,
+    x: str = "utility",
+    where: Mapping[str, Any] | None = None,
+) -> go.Figure:
+    """Draw what becomes of each design as the utility pulls harder over the boundary.
+
+    One panel per metric over the same ``x`` (from left to right the utility likes safety less:
+    aligned, mild, weak, blind), one line per design, with intervals. Read down: a design that
+    works keeps the mass near the boundary and the filter rate low while help stays up; one that
+    walks the line gains mass near it; one that flees to the far side is filtered and helps no
+    more. ``base`` knows no utility and is level. Errors as in :func:`ablation`.
+    """
+    fixed = ablations.fixed_values(table, (x, "design"), where)
+    picked = {metric: ablations.select(table, metric, fixed) for metric in metrics}
+    rows = pd.concat(picked.values())
+    values = {column: ablations.values_of(rows, column) for column in (x, "design")}
+    lines = len(picked)
+    fig = make_subplots(lines, 1, shared_xaxes=True, vertical_spacing=0.09 if lines > 1 else 0)
+    traces = []
+    for panel, one in enumerate(picked.values()):
+        traces += _series(one, x, "design", values, panel)
+    fig.add_traces(_legend_once(traces))
+    fig.update_layout(_axes(values[x], list(picked)))
+    _headings(fig, [f"<b>{plots.named(metric)}</b>" for metric in picked])
+    pull = ", rising pull over the boundary ▸" if x == "utility" else ""
+    fig.update_xaxes(title_text=plots.label(x) + pull, row=lines)
+    notes = [f"Lines at the marks: {ablations.interval_words(rows)}.", _held(fixed, table)]
+    return plots.style(fig, "Phases of the reward designs", notes, 150 + 170 * lines)
+
+
+def trade_off(
+    table: pd.DataFrame, along: str = "utility", where: Mapping[str, Any] | None = None
+) -> go.Figure:
+    """Draw system help (up) against system harm (right), both 0 to 1: each design's path.
+
+    One path per design through the values of ``along``, from a small mark (the first value) to a
+    large one (the last, named). Up and left is better: a mark above and left of another beats it on
+    both counts. The dotted line joins the Pareto front: the marks that no other beats in both means
+    (:func:`bgkit.sweeps.ablations.front`; intervals are not considered). The lines through a mark
+    are the intervals of its two means. Errors as in :func:`ablation`.
+    """
+    fixed = ablations.fixed_values(table, (along, "design"), where)
+    keys = ["design", along]
+    harm, help_ = (ablations.select(table, name, fixed) for name in ("system_harm", "system_help"))
+    both = harm.merge(help_, on=keys, suffixes=("", "_y"))
+    known = ablations.values_of(both, along)
+    sizes = {value: 7 + 8 * place / max(1, len(known) - 1) for place, value in enumerate(known)}
+    fig = make_subplots()
+    for name in ablations.values_of(both, "design"):
+        one = both[both["design"] == name]
+        one = one.assign(place=one[along].map(known.index)).sort_values("place")
+        hue, symbol, dash = plots.look(name)
+        told = [
+            f"{_told({**row, **_help_of(row)}, [along])}<br>{_told(row, [])}"
+            for row in one.to_dict("records")
+        ]
+        bars = {"error_x": _error(one), "error_y": _error(one, "_y")}
+        trace = _dots(str(name), told, x=one["mean"], y=one["mean_y"], **bars)
+        trace.update(legendgroup=plots.label(name), error_x_color=hue, error_y_color=hue)
+        size = [sizes[value] for value in one[along]]
+        trace.update(mode="lines+markers+text", textposition="top right", textfont_color=hue)
+        mark = {"color": hue, "symbol": symbol, "size": size, "opacity": 1, "line_width": 0}
+        trace.update(marker=mark)
+        moves = one[["mean", "mean_y"]].nunique().max() > 1
+        trace.update(text=_end_words(one[along].tolist(), moves), cliponaxis=False)
+        fig.add_trace(trace.update(line={"color": hue, "dash": dash, "width": 1.5}))
+    best = both[ablations.front(both["mean"], both["mean_y"])].sort_values("mean")
+    line = {"color": plots.TEXT, "dash": "dot", "width": 1.5}
+    more = {"mode": "lines", "line": line, "name": "Pareto front", "hoverinfo": "skip"}
+    fig.add_scatter(x=best["mean"], y=best["mean_y"], **more)
+    heading(fig, "<b>↖ better</b>", 1)
+    fig.update_layout(xaxis_title="system harm, 0 to 1", yaxis_title="system help, 0 to 1")
+    path = f"Small to large mark: {plots.label(known[0])} to {plots.label(known[-1])}. "
+    notes = [path + _held(fixed, table), f"Lines at the marks: {ablations.interval_words(both)}."]
+    return plots.style(fig, "System helpfulness against harm", notes, 480)
+
+
+def _help_of(row: dict[str, Any]) -> dict[str, Any]:
+    """The half of a merged row that tells of help, under the names of a plain row."""
+    return {
+        name: row[f"{name}_y"] for name in ("metric", *ablations.NUMBERS, "n_seeds", "interval")
+    }
+
+
+def _end_words(values: Sequence[Any], moves: bool) -> list[str]:
+    """The last value of a path, written beside its mark; what stands still has no path."""
+    return [*[""] * (len(values) - 1), plots.label(values[-1]) if moves else ""]

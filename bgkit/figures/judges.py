@@ -1,0 +1,60 @@
+"""Pictures of a judge beside the truth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from bgkit import checks
+from bgkit.errors import BgkitError
+from bgkit.evaluation.intervals import bootstrap
+from bgkit.figures import margins as plots
+
+GRADES = 5  # a judge writes whole grades from 1 to 5
+
+
+def judge_against_truth(samples: pd.DataFrame) -> go.Figure:
+    """Draw the mean truth of the responses that a judge gave each grade, harm and help.
+
+    Marks are means of the true value (0 to 1) with 95% bootstrap intervals; on the dashed diagonal
+    the judge's grades mean what they say. A mark below it: the judge grades too high. Hover tells
+    how many responses stand behind a mark. Raises BgkitError where no response has both.
+    """
+    for column in ("judge_harm", "harm", "judge_help", "help"):
+        checks.grades(samples[column], f"The samples have the {column}")
+    both = samples.dropna(subset=["judge_harm", "harm"])
+    if both.empty:
+        raise BgkitError("No response has both a judge's grade and a known truth.")
+    fig = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.06)
+    for col, (name, colour) in enumerate((("harm", plots.HARMFUL), ("help", plots.SAFE)), start=1):
+        grades = np.rint(both[f"judge_{name}"] * (GRADES - 1)).astype(int)
+        groups = {grade: both.loc[grades == grade, name] for grade in sorted(grades.unique())}
+        means = [bootstrap(values.to_numpy(), rates=False)[0] for values in groups.values()]
+        table = pd.DataFrame(means)
+        told = [
+            f"judge {grade / (GRADES - 1):.2f}<br>truth {m.mean:.3f} ({m.low:.3f} to {m.high:.3f})"
+            f"<br>{len(groups[grade])} responses"
+            for grade, m in zip(groups, means, strict=True)
+        ]
+        line = {"color": plots.TEXT, "dash": "dash", "width": 1}
+        fig.add_scatter(
+            x=[0, 1], y=[0, 1], mode="lines", line=line, hoverinfo="skip", col=col, row=1
+        )
+        fig.add_scatter(
+            x=[grade / (GRADES - 1) for grade in groups],
+            y=table["mean"],
+            error_y=plots._error(table),
+            mode="markers",
+            marker={"color": colour, "size": 10},
+            hovertext=told,
+            hoverinfo="text",
+            row=1,
+            col=col,
+        )
+        plots.heading(fig, f"<b>{name}</b>", 1, col)
+    fig.update_traces(showlegend=False)
+    fig.update_xaxes(title_text="judge's grade, 0 to 1", range=[-0.05, 1.05])
+    fig.update_yaxes(title_text="mean truth, 0 to 1", range=[-0.05, 1.05], col=1)
+    return plots.style(fig, "Does the judge's grade mean what it says?", height=380)

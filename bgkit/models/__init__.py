@@ -1,0 +1,1 @@
+"""Models: loading, devices, chat templates, adapters, and policies that sample."""

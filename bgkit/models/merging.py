@@ -1,0 +1,101 @@
+"""PEFT adapters: put on a model, merged into it, and saved with the name of what they are for.
+
+A policy that is an adapter is merged when it is loaded, so that it is part of base wherever base
+is sampled, and stays in what is trained on top. Only safetensors are read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from peft import PeftConfig, PeftModel, get_peft_model
+from transformers import PreTrainedModel
+
+from bgkit import runs
+from bgkit.errors import BgkitError
+from bgkit.models import hub
+from bgkit.models.loading import LOADING_ERRORS
+
+#: Largest total variation of the next token's distribution between merged and not merged: what
+#: rounding does to weights of 32 and of 16 bits. What is not merged at all is beyond both.
+MERGING_ERROR = {4: 1e-3, 2: 0.1}
+
+
+def with_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
+    """A model with the adapter of a folder on top, for evaluation.
+
+    Raises BgkitError for a pickle, an adapter for another kind of model or of another kind than
+    weights (such as prompt tuning), and one whose weights this model has no place for.
+    """
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise BgkitError(
+            f"The adapter in {folder} has no adapter_model.safetensors, and pickles (.bin) are not "
+            "loaded; save it anew with safetensors."
+        )
+    try:
+        config = PeftConfig.from_pretrained(folder)
+        if config.task_type not in (None, "CAUSAL_LM"):
+            raise ValueError(f"it is for the task {config.task_type}, not for a generator")
+        if config.is_prompt_learning:
+            raise ValueError(f"{config.peft_type.value} has no weights that could be merged")
+        config.inference_mode, config.base_model_name_or_path = True, None
+        made = get_peft_model(model, config)
+        loaded = made.load_adapter(folder, "default", torch_device=str(model.device))
+        if unfit := [*loaded.unexpected_keys, *loaded.missing_keys]:
+            raise ValueError(f"it does not fit its base ({unfit[0]}); is that the right one?")
+    except LOADING_ERRORS as error:
+        lines = [line.strip() for line in str(error).splitlines() if "Error(s)" not in line]
+        reason = ([*filter(None, lines), type(error).__name__])[0].rstrip(":. ")
+        raise BgkitError(f"Could not load the adapter in {folder}: {reason}.") from error
+    return made.eval()
+
+
+@torch.no_grad()  # inference mode would leave weights that can not be trained
+def merged(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    """The model with the adapter of a folder merged into its weights.
+
+    Raises BgkitError as :func:`with_adapter`, and for an adapter that can not be merged, or that
+    does something else once it is.
+    """
+    made = with_adapter(model, folder)
+    before = _next_token(made)
+    try:
+        whole = made.merge_and_unload(safe_merge=True)
+        change = (_next_token(whole) - before).abs().sum(-1).max().item() / 2
+    except LOADING_ERRORS as error:
+        raise BgkitError(
+            f"The adapter in {folder} is of the kind {made.peft_config['default'].peft_type.value},"
+            " which can not be merged into its base; use a LoRA adapter, or a whole model."
+        ) from error
+    if not change <= MERGING_ERROR.get(model.dtype.itemsize, 0.1):
+        raise BgkitError(
+            f"The adapter in {folder} does something else once it is merged into its base (a "
+            f"total variation of {change:.2g}; it may change weights that the model uses twice), "
+            "so that it can not be trained on; merge it with the tool it was made with, and name "
+            "the folder of the whole model."
+        )
+    return whole.requires_grad_(True)  # the adapter had frozen them
+
+
+def _next_token(model: PreTrainedModel | PeftModel) -> torch.Tensor:
+    """(7, vocabulary) probabilities of the next token after each of a few."""
+    ids = torch.arange(1, 8, device=model.device)[None]
+    return torch.softmax(model(input_ids=ids).logits[0].float(), dim=-1)
+
+
+def name_base(folder: Path, policy: str) -> None:
+    """Let an adapter that was just saved name the policy that it is for, as a run's config does.
+
+    PEFT writes the folder that the policy's weights were read from, which is this machine's, and
+    does not hold what was merged into them.
+    """
+    path = folder / "adapter_config.json"
+    if not path.is_file():  # after full fine-tuning
+        return
+    here, on_hub = hub.local_folder("policy", policy), hub.parse(policy)
+    name, revision = (on_hub.repository, on_hub.revision) if on_hub else (policy, None)
+    if here is not None:
+        name, revision = str(here.resolve()), None
+    told = {"base_model_name_or_path": name, "revision": revision}
+    runs.write_json(path, {**runs.read_config(path), **told})

@@ -1,0 +1,324 @@
+"""Policies: load a generator, wrap it with LoRA, sample from it, measure its log-probabilities."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from numbers import Real
+from pathlib import Path
+
+import numpy as np
+import torch
+from peft import LoraConfig, PeftModel
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.generation.streamers import BaseStreamer
+
+from bgkit.errors import BgkitError
+from bgkit.models import devices, hub, merging, templates
+from bgkit.models.loading import load_model
+from bgkit.models.templates import special_strings
+from bgkit.progress import Phase, phase
+from bgkit.runs import drawn
+from bgkit.scoring.scorer import batches_by_length, neutralise
+
+PROMPT_TOKENS_PER_BATCH = 24_000  # padded prompt and completion tokens sampled at once
+LARGE = 20_000_000  # parameters of a model that a CPU samples in smaller batches
+LARGE_TOKENS_PER_BATCH = 6_000
+LOGITS_PER_BATCH = 2**28  # values of (tokens, vocabulary) in one batch; 1 GB for a float32 copy
+
+
+def load_policy(
+    name: str = "small",
+    adapter: Path | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    group: str = "policy",
+) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
+    """Load a policy (testbed scale tiny, small or large, a folder, a hub name) and its tokenizer.
+
+    A policy that is a PEFT adapter is merged into its base (:mod:`bgkit.models.merging`).
+    ``adapter`` is a run's ``adapter/`` folder: a LoRA adapter to put on top, or, after full
+    fine-tuning, the complete model. ``group`` "judge" loads a local judge. The model's ``made_of``
+    names base and adapters of what was merged. What it samples from is its own distribution
+    (:func:`settle`). Raises BgkitError for an unknown name, a damaged file, and a model whose chat
+    template is missing or does not keep what the user says.
+    """
+    place, title = devices.pick_device(device), f"the {group} {name}"
+    is_lora = adapter is not None and (Path(adapter) / "adapter_config.json").is_file()
+    whole = [Path(adapter)] if adapter is not None and not is_lora else []
+    layers = [] if whole else hub.layers(group, name)
+    folders = whole or [layer.folder for layer in layers]
+    model, tokenizer = load_model(
+        AutoModelForCausalLM,
+        folders[0],
+        title,
+        device=place,
+        dtype=devices.pick_dtype(place, precision),
+        tokenizer_folder=_last_with(folders, "tokenizer.json", "tokenizer_config.json"),
+        padding_side="left",
+    )
+    for folder in folders[1:]:
+        model = merging.merged(model, folder)
+    template = _last_with(folders, "tokenizer_config.json", "chat_template.jinja")
+    if (template / "chat_template.jinja").is_file():
+        tokenizer.chat_template = (template / "chat_template.jinja").read_text(encoding="utf-8")
+    model.made_of = [layer.name for layer in layers] if len(layers) > 1 else []
+    _check_template(tokenizer, title)
+    settle(model, tokenizer, title)
+    return (merging.with_adapter(model, Path(adapter)) if is_lora else model), tokenizer
+
+
+def _last_with(folders: Sequence[Path], *files: str) -> Path:
+    """The last folder that has one of the files: an adapter's own count before its base's."""
+    return [folders[0], *(f for f in folders if any((f / file).is_file() for file in files))][-1]
+
+
+def _check_template(tokenizer: PreTrainedTokenizerBase, title: str) -> None:
+    """Make a chat template take texts; raises BgkitError if it is missing or mangles them."""
+    title = title[0].upper() + title[1:]
+    if tokenizer.chat_template is None:
+        raise BgkitError(
+            f"{title} has no chat template; use an instruction-tuned model, or save a "
+            "chat_template.jinja beside its tokenizer."
+        )
+    if not (found := _template_faults(tokenizer, title)):
+        return
+    with contextlib.suppress(ValueError):  # several templates and no default: found says so
+        tokenizer.chat_template = templates.TEXTS_AS_PARTS + tokenizer.get_chat_template()
+    if _template_faults(tokenizer, title):
+        raise BgkitError(
+            f"{title} can not be asked: {'; '.join(found)}. Mend the chat template beside its "
+            "tokenizer, or name another model."
+        )
+
+
+def _template_faults(tokenizer: PreTrainedTokenizerBase, title: str) -> list[str]:
+    try:
+        return templates.faults(
+            lambda text: _prompt_texts(tokenizer, [as_chat(text)], title)[0],
+            lambda text: tokenizer(text, add_special_tokens=False)["input_ids"],
+            tokenizer.bos_token_id,
+        )
+    except BgkitError as error:
+        return [str(error).rstrip(".?")]
+
+
+def settle(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, title: str) -> None:
+    """Make model and tokenizer agree on the end tokens, and drop all other sampling settings.
+
+    Any token that generation config, config or tokenizer name as their end ends a completion, here
+    and in TRL. Nothing else of a generation config is kept: with its penalties and cuts another
+    distribution would be sampled than the one that is trained and measured. Raises BgkitError
+    without an end token, and for a tokenizer with more tokens than the model.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    named = (model.generation_config, model.config.get_text_config(), tokenizer)
+    given = [token for one in named for token in np.ravel(getattr(one, "eos_token_id", None))]
+    given = [token for token in given if token is not None]
+    if odd := [token for token in given if not isinstance(token, Real)]:
+        raise BgkitError(
+            f"The end token {odd[0]!s} of {title} is no number; write the token's id as "
+            "eos_token_id into its generation_config.json and config.json."
+        )
+    ends = sorted({int(token) for token in given if 0 <= token < rows})
+    if not ends:
+        raise BgkitError(
+            f"Neither the tokenizer nor the generation_config.json of {title} names an end token "
+            "(eos_token), so that no completion would end; add it there."
+        )
+    if max(_prompt_ids(tokenizer, ["hello"])[0]) >= rows:
+        raise BgkitError(
+            f"The tokenizer of {title} has tokens that the model (with {rows}) does not know; it "
+            "is the tokenizer of another model."
+        )
+    if tokenizer.eos_token_id not in ends:
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(ends[0])
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= rows:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.response_template = tokenizer.response_schema = None  # TRL would cut texts by them
+    marks = {f"{mark}_token_id": getattr(tokenizer, f"{mark}_token_id") for mark in ("bos", "pad")}
+    marks["eos_token_id"] = ends
+    model.config.get_text_config().update(marks)  # as the trainer wants it
+    model.generation_config = GenerationConfig(do_sample=True, top_k=0, **marks)
+
+
+def lora_config(rank: int, alpha: int) -> LoraConfig | None:
+    """LoRA on all linear layers, without dropout; None (full fine-tuning) for rank 0."""
+    if rank == 0:
+        return None
+    return LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+
+
+def as_chat(prompt: str, specials: Sequence[str] = ()) -> list[dict[str, str]]:
+    """A prompt as a user's message, with special-token strings broken up.
+
+    >>> as_chat("hello")
+    [{'role': 'user', 'content': 'hello'}]
+    """
+    return [{"role": "user", "content": neutralise(prompt, specials)}]
+
+
+@dataclass
+class Completions:
+    """Sampled completions: texts, and token ids of prompts and completions (end token included).
+
+    ``cut_off`` says of each one whether the greatest length came before an end token.
+    """
+
+    texts: list[str]
+    prompt_ids: list[list[int]]
+    ids: list[list[int]]
+    cut_off: list[bool] = field(default_factory=list)
+
+
+def _prompt_texts(
+    tokenizer: PreTrainedTokenizerBase, chats: Sequence[list[dict]], title: str = ""
+) -> list[str]:
+    title = title or f"The model in {tokenizer.name_or_path}"
+    return templates.render(tokenizer, chats, title, add_generation_prompt=True)
+
+
+def _prompt_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
+    """Token ids of prompts; the template holds the beginning mark, so that none is added."""
+    specials = special_strings(tokenizer)
+    texts = _prompt_texts(tokenizer, [as_chat(prompt, specials) for prompt in prompts])
+    return tokenizer(texts, add_special_tokens=False)["input_ids"]
+
+
+@torch.inference_mode()
+def generate(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    *,
+    max_completion_length: int = 60,
+    temperature: float = 1.0,
+    seed: int = 0,
+) -> Completions:
+    """Sample one completion per prompt; the same seed and prompts give the same completions.
+
+    Model and tokenizer are those of :func:`load_policy`. ``temperature`` 0 decodes greedily. The
+    global random state is left as it was.
+    """
+    if not prompts:
+        return Completions([], [], [])
+    prompt_ids = _prompt_ids(tokenizer, prompts)
+    ids: list[list[int]] = [[] for _ in prompts]
+    ends = model.generation_config.eos_token_id
+    sampling = {"do_sample": True, "temperature": temperature} if temperature else {}
+    sampling = {"do_sample": False, **sampling, "max_new_tokens": max_completion_length}
+    was_training = model.training
+    model.eval()
+    cuda = [model.device] if model.device.type == "cuda" else []
+
+    def draw(rows: list[list[int]], seed: int, **options) -> list[list[int]]:
+        torch.manual_seed(seed)
+        inputs = tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt").to(
+            model.device
+        )
+        tokens = model.generate(
+            **inputs,
+            **options,
+            pad_token_id=tokenizer.pad_token_id,
+            use_cache=True,
+            streamer=_Watch(shown, len(rows) / max_completion_length),
+        )
+        return tokens[:, inputs["input_ids"].shape[1] :].tolist()
+
+    with torch.random.fork_rng(devices=cuda), phase("sampling", len(prompts)) as shown:
+        lengths = [len(row) + max_completion_length for row in prompt_ids]
+        for number, batch in enumerate(batches_by_length(lengths, _tokens_per_batch(model))):
+            rows, own = [prompt_ids[i] for i in batch], seed * 100_003 + number
+            new = drawn.once(draw, model, rows=rows, seed=own, eos_token_id=list(ends), **sampling)
+            for i, row in zip(batch, new, strict=True):
+                ids[i] = _until_end(row, ends)
+            shown.done = sum(map(bool, ids))
+    model.train(was_training)
+    cut_off = [not row or row[-1] not in ends for row in ids]
+    return Completions(texts_of(tokenizer, ends, ids), prompt_ids, ids, cut_off)
+
+
+class _Watch(BaseStreamer):
+    """Advances a phase by so much for every token of a batch."""
+
+    def __init__(self, shown: Phase, step: float) -> None:
+        self.shown, self.step, self.begun = shown, step, False
+
+    def put(self, value: torch.Tensor) -> None:
+        """A token of each row is there; what comes first is the prompt."""
+        self.shown.advance(self.step * self.begun)
+        self.begun = True
+
+    def end(self) -> None:
+        """All tokens are there."""
+
+
+def _tokens_per_batch(model) -> int:
+    """Padded tokens sampled at once.
+
+    Of a large model on a CPU fewer: more at once are hardly faster, and a batch that is cut short
+    is lost.
+    """
+    large = model.device.type == "cpu" and model.num_parameters() > LARGE
+    return LARGE_TOKENS_PER_BATCH if large else PROMPT_TOKENS_PER_BATCH
+
+
+def texts_of(
+    tokenizer: PreTrainedTokenizerBase, ends: Sequence[int], ids: Sequence[list[int]]
+) -> list[str]:
+    """What completions say, without their end token, whether or not it counts as special."""
+    said = [row[:-1] if row and row[-1] in ends else row for row in ids]
+    return [text.strip() for text in tokenizer.batch_decode(said, skip_special_tokens=True)]
+
+
+def _until_end(row: list[int], ends: Sequence[int]) -> list[int]:
+    """The tokens up to and including the first end token."""
+    for position, token in enumerate(row):
+        if token in ends:
+            return row[: position + 1]
+    return row
+
+
+@torch.inference_mode()
+def log_probabilities(
+    model: PreTrainedModel | PeftModel, completions: Completions, temperature: float = 1.0
+) -> np.ndarray:
+    """log p(completion | prompt) in nats (n,) at a sampling temperature, end token included."""
+    rows = [p + c for p, c in zip(completions.prompt_ids, completions.ids, strict=True)]
+    out = np.zeros(len(rows), dtype=np.float64)
+    model.eval()
+    budget = min(PROMPT_TOKENS_PER_BATCH, LOGITS_PER_BATCH // model.config.vocab_size)
+    batches = batches_by_length([len(row) for row in rows], budget)
+    with phase("log-probabilities", len(rows)) as shown:
+        for batch in batches:
+            longest = max(len(rows[i]) for i in batch)
+            keep = max(len(completions.ids[i]) for i in batch)
+            ids = torch.zeros(len(batch), longest, dtype=torch.long)
+            mask = torch.zeros_like(ids)
+            for j, i in enumerate(batch):  # left padding: completions end at the last position
+                ids[j, longest - len(rows[i]) :] = torch.tensor(rows[i])
+                mask[j, longest - len(rows[i]) :] = 1
+            positions = (mask.cumsum(1) - 1).clamp(min=0)
+            ids, mask, positions = (x.to(model.device) for x in (ids, mask, positions))
+            logits = model(
+                input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=keep + 1
+            ).logits[:, :-1]
+            logp = torch.log_softmax(logits.float() / (temperature or 1.0), dim=-1)
+            chosen = logp.gather(2, ids[:, -keep:, None])[:, :, 0].cpu()
+            for j, i in enumerate(batch):
+                count = len(completions.ids[i])
+                out[i] = chosen[j, keep - count :].sum().item() if count else 0.0
+            shown.advance(len(batch))
+    return out

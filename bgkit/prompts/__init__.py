@@ -1,0 +1,1 @@
+"""Prompts: sets, files, logs, splits and composed benchmarks, as tables."""

@@ -1,0 +1,273 @@
+"""Prompts and responses of a file's rows, be they texts or chat messages.
+
+Messages are a list of ``{"role": "user", "content": "..."}`` (or ShareGPT's ``from`` and
+``value``); a content is a text or a list of parts such as ``{"type": "text", "text": "..."}``. They
+may stand in a file as they are or as JSON (or as Python prints them, which a CSV file often has).
+
+The user's last turn is the prompt, the assistant's last one after it the response. For whatever
+reads conversations there is, moreover, one text of all turns before the response, each behind its
+role: "user: hello", an empty line, "assistant: hi", an empty line, "user: how are you?".
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import json
+import re
+import sys
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from bgkit.errors import BgkitError
+from bgkit.progress import say
+from bgkit.prompts.tables import shortened
+from bgkit.texts import encodable
+
+#: Columns of whole exchanges, for rows in which the prompt or the response has no cell of its own.
+COLUMNS = ("messages", "conversations", "conversation")
+SYSTEM = ("system", "developer")
+_USER = ("user", "human", "prompter")
+_ASSISTANT = ("assistant", "gpt", "chatgpt", "model", "bot", "ai")
+_TOOLS = ("tool", "function", "function_call", "observation", "ipython")
+_ROLES, _CONTENTS = ("role", "from"), ("content", "value", "parts", "refusal")
+_TEXT_PARTS = ("text", "input_text", "output_text")
+#: How a text begins that may be messages, and what is surely some, though it can not be read.
+_BEGINS = re.compile(r"\s*(?:array\()?[\[{]|\s*\[?\w*Message\(")
+_PRINTED = re.compile(r"\s*(?:(?:array\()?[\[{].*[\]})]|\[?\w*Message\(.*\)\]?)\s*", re.DOTALL)
+_KEYS = [rf"\b(?:{'|'.join(names)})['\"]?\s*[:=]" for names in (_ROLES, _CONTENTS)]
+
+Turn = tuple[str, str | None]  # role and text of a message; None: it has no text
+Cell = str | list[Turn] | None  # of a column: a text, messages, or nothing
+
+
+def pairs(
+    table: pd.DataFrame,
+    path: Path,
+    prompt: str = "prompt",
+    response: str | None = "response",
+    *,
+    first: int = 1,
+    leave_out: Collection[str] = (),
+) -> pd.DataFrame:
+    """The columns prompt, response and conversation of a file's rows; None where there is none.
+
+    ``prompt`` and ``response`` (None: only prompts are wanted) are the file's columns for them; a
+    row without a cell in one of them is read from :data:`COLUMNS`, and one name for both means
+    whole exchanges. ``conversation`` is all that stands before the response, without the roles
+    ``leave_out`` (the error stream is told if there were some); it is the prompt itself where that
+    is all. ``first`` is the number of the first row. Raises BgkitError, with the row, for what is
+    neither a text nor messages, for messages that are not text, and for a prompt or a response
+    whose last message is not the user's or the assistant's.
+
+    >>> chat = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+    >>> pairs(pd.DataFrame({"messages": [chat]}), Path("log.jsonl")).iloc[0].tolist()
+    ['hi', 'hello', 'hi']
+    """
+    names, wholes = (prompt, response), COLUMNS
+    if prompt == response:  # one column of whole exchanges, by a name of the user's
+        names, wholes = ("", ""), (prompt,)
+    asked, given = (_cells(table, name, path, first) for name in names)
+    found = {"prompt": asked, "response": given, "conversation": asked.copy()}
+    wholes, left_out = [table[name].tolist() for name in wholes if name in table], False
+    for place, cells in enumerate(zip(asked, given, strict=True)):
+        if isinstance(cells[0], str) and isinstance(cells[1], str):
+            continue
+        with _told(f"Row {first + place} of {path}"):
+            exchanges = (_cell(whole[place]) for whole in wholes if None in cells)
+            exchanges = [one for one in exchanges if one]
+            whole = next((one for one in exchanges if isinstance(one, list)), None)
+            if whole is None and wholes and (exchanges or cells == (None, None)):
+                raise BgkitError(
+                    f"{shortened(next(iter(exchanges), ''))} is no list of messages, and there is "
+                    "no prompt or response beside it; write messages, or each text in its column."
+                )
+            said = _pair(*cells, whole, leave_out)
+        for column, text in zip(found.values(), said, strict=True):
+            column[place] = text
+        turns = [turn for cell in (cells[0], whole) if isinstance(cell, list) for turn in cell]
+        left_out |= any(role in leave_out for role, _ in turns)
+    if left_out:
+        tell_once(f"Some rows of {path} have messages that are left out: {', '.join(leave_out)}.")
+    return pd.DataFrame(found, table.index, dtype=object)
+
+
+@functools.cache
+def tell_once(sentence: str) -> None:
+    """Write a sentence to the error stream, unless it was written before."""
+    say(sentence, sys.stderr)
+
+
+def _pair(
+    asked: Cell, given: Cell, whole: list[Turn] | None, leave_out: Collection[str]
+) -> tuple[str | None, str | None, str | None]:
+    """Prompt, response and conversation of a row; ``whole`` is for what is None."""
+    before = None
+    if given is None and whole:
+        given, before = _last(whole, _ASSISTANT, "response"), whole[:-1]
+    elif isinstance(given, list):
+        given = _last(given, _ASSISTANT, "response")
+    if asked is None and whole:
+        asked = _up_to_user(whole if before is None else before)
+    elif not isinstance(asked, list):
+        return asked, given, asked
+    prompt = _last(asked, _USER, "prompt")
+    # What tools said between prompt and response belongs to the conversation, too.
+    turns = [(role, text) for role, text in before or asked if text and role not in leave_out]
+    words = "\n\n".join(f"{role}: {text}" for role, text in turns)
+    return prompt, given, words if len(turns) > 1 else prompt
+
+
+def _up_to_user(turns: list[Turn]) -> list[Turn]:
+    ends = [place for place, (role, _) in enumerate(turns, start=1) if role in _USER]
+    if not ends:
+        roles = ", ".join(role for role, _ in turns) or "none before the response"
+        raise BgkitError(
+            f"no message is the user's (roles: {roles}); add the prompt, or delete the row."
+        )
+    return turns[: ends[-1]]
+
+
+def _last(turns: list[Turn], who: Collection[str], what: str) -> str:
+    role, text = turns[-1]
+    if role not in who:
+        wanted = "user" if who is _USER else "assistant"
+        raise BgkitError(
+            f"the {what} must end with a message of the {wanted}, not of {role!r}; cut it there, "
+            "or delete the row."
+        )
+    if text is None:
+        raise BgkitError(f"the {what}'s last message has no text; write it, or delete the row.")
+    return text
+
+
+@contextmanager
+def _told(place: str) -> Iterator[None]:
+    """Name the place in what is raised inside."""
+    try:
+        yield
+    except BgkitError as error:
+        raise BgkitError(f"{place}: {error}") from error
+
+
+def _cells(table: pd.DataFrame, name: str | None, path: Path, first: int) -> list[Cell]:
+    """A column's cells; all None if there is no such column, empty texts if none is wanted.
+
+    Messages as JSON beside plain texts are refused: either these are no messages, or a text that a
+    model wrote passes for some, which would hide what else it says.
+    """
+    if name not in table:
+        return [None if name is not None else ""] * len(table)
+    cells, as_json = table[name].tolist(), []
+    for place, cell in enumerate(cells):
+        if isinstance(cell, str) and not _BEGINS.match(cell):
+            continue
+        with _told(f"Row {first + place} of {path}, column {name!r}"):
+            cells[place] = _cell(cell)
+        if isinstance(cell, str) and cells[place] is not cell:
+            as_json.append(place)
+    if as_json and any(isinstance(cell, str) and cell.strip() for cell in cells):
+        raise BgkitError(
+            f"Row {first + as_json[0]} of {path}, column {name!r}: messages written as a text, "
+            "where other rows have a plain text; write all rows in one of these ways."
+        )
+    return cells
+
+
+def _cell(cell: object) -> Cell:
+    if isinstance(cell, str):
+        value = _messages_in(cell)
+        return cell if value is None else _turns(value)
+    if cell is None or (pd.api.types.is_scalar(cell) and pd.isna(cell)):
+        return None
+    return _turns(cell)
+
+
+def _messages_in(text: str) -> object:
+    """The messages that a text is the JSON or Python's representation of; None: it is just a text.
+
+    Raises BgkitError if it surely is some, but can not be read.
+    """
+    try:
+        value = json.loads(text, strict=False)
+    except (ValueError, RecursionError):
+        if not (_PRINTED.fullmatch(text) and all(re.search(key, text) for key in _KEYS)):
+            return None
+        try:  # NumPy puts no commas between the items of a list
+            value = ast.literal_eval(re.sub(r"\}\n\s*\{", "}, {", text.strip()))
+        except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
+            raise BgkitError(
+                "messages as Python prints them, which can not be read back; write them by "
+                "json.dumps, or write just the text that they say."
+            ) from error
+    return value if _is_chat(value) else None
+
+
+def _is_chat(value: object) -> bool:
+    """Whether it is unmistakable that messages are meant."""
+    if isinstance(value, dict):
+        whole = _first(value, COLUMNS)
+        value = [value] if whole is None else whole
+    known = {*SYSTEM, *_USER, *_ASSISTANT, *_TOOLS}
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(
+            isinstance(one, dict)
+            and str(_first(one, _ROLES)).strip().lower() in known
+            and not {*_CONTENTS}.isdisjoint(one)
+            for one in value
+        )
+    )
+
+
+def _first(message: dict, names: Collection[str]) -> object:
+    return next((message[name] for name in names if message.get(name) is not None), None)
+
+
+def _turns(value: object) -> list[Turn]:
+    """Role and text of each message."""
+    value = value.tolist() if isinstance(value, np.ndarray) else value
+    if isinstance(value, dict):
+        whole = _first(value, COLUMNS)
+        return _turns([value] if whole is None else whole)
+    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+        raise BgkitError(
+            f"{shortened(value)} is neither a text nor chat messages; write a text in quotes, or "
+            'a list of messages such as {"role": "user", "content": "..."}.'
+        )
+    if not value:
+        raise BgkitError("there are no messages in its list; fill it in or delete the row.")
+    turns = []
+    for number, one in enumerate(value, start=1):
+        role = _first(one, _ROLES)
+        if not isinstance(role, str):
+            raise BgkitError(
+                f"message {number} has no role; give each one, as in "
+                '{"role": "user", "content": "..."}.'
+            )
+        turns.append((role.strip().lower(), _text(_first(one, _CONTENTS))))
+    return turns
+
+
+def _text(content: object) -> str | None:
+    """The text of a content; its parts are joined as chat templates join them."""
+    content = content.tolist() if isinstance(content, np.ndarray) else content
+    if content is None or content == []:
+        return None
+    said = []
+    for part in content if isinstance(content, list) else [content]:
+        is_part = isinstance(part, dict) and (part.get("type") or "text") in _TEXT_PARTS
+        text = part.get("text") if is_part else part
+        if not isinstance(text, str):
+            kind = part.get("type") if isinstance(part, dict) else None
+            what = f"a part of type {kind!r}" if kind else f"{shortened(part)} as its content"
+            raise BgkitError(
+                f"a message has {what}, where only text is read; write the text, or delete the row."
+            )
+        said.append(encodable(text))
+    return "".join(said)

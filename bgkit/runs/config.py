@@ -1,0 +1,308 @@
+"""What determines a training run: its settings, what each means, and the check of all of them.
+
+The words, bounds and choices of a setting stand beside it, once; the options of the command line,
+their help and the check are made of them. A config is checked whichever way it is made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import math
+import numbers
+import operator
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+from bgkit.errors import BgkitError
+from bgkit.rewards import DESIGNS
+
+#: In front of the name of a guard or utility that was given as a Python object.
+OBJECT = "object:"
+MOST = 1_000_000  # of anything that is counted: more was mistyped, and would fill the memory
+#: kind of bound -> how it is checked and called
+_BOUNDS = {
+    "above": (operator.gt, "above"),
+    "least": (operator.ge, "at least"),
+    "below": (operator.lt, "below"),
+    "most": (operator.le, "at most"),
+}
+_KINDS = {str: str, int: numbers.Integral, float: numbers.Real}  # NumPy's numbers are among these
+
+
+def _setting(
+    default: str | int | float,
+    words: str,
+    *,
+    choices: Collection = (),
+    embedded: str = "",
+    later: bool = False,
+    **bounds: float,
+):
+    """A setting: what it is, in words with the unit; closed choices, or a group of embedded models.
+
+    ``bounds`` are those of :data:`_BOUNDS`. ``later`` marks what configs of older runs lack.
+    """
+    told = {"words": words, "choices": tuple(choices), "embedded": embedded, "later": later}
+    return dataclasses.field(default=default, metadata={**told, "bounds": bounds})
+
+
+_BITS = (16, 8, 4)
+_ELSEWHERE = ("a local folder", "owner/name on the hub")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that determines a training run, checked when it is made.
+
+    ``python -m bgkit train --help`` explains each setting (:func:`explain`). Whole numbers serve
+    for fractions, and NumPy's numbers for Python's. Raises BgkitError for an ill-typed value, one
+    out of range, and batch sizes that do not divide. A ``guard`` or ``utility`` that begins with
+    ``object:`` names a Python object that was given to the training
+    (:mod:`bgkit.scoring.identity`).
+    """
+
+    policy: str = _setting("small", "generator to train", embedded="policy")
+    guard: str = _setting("default", "safety classifier", embedded="guard")
+    guard_temperature: float = _setting(
+        1.0, "the guard's logits are divided by this; more than 1 makes it less sure", above=0
+    )
+    guard_verdicts: str = _setting(
+        "strict",
+        "whether a generative guard's grey verdicts count as unsafe (strict) or safe (loose)",
+        choices=("strict", "loose"),
+    )
+    guard_bits: int = _setting(16, "bits per weight of the guard", choices=_BITS)
+    utility: str = _setting("mild", "reward model", embedded="utility")
+    utility_bits: int = _setting(16, "bits per weight of the reward model", choices=_BITS)
+    reward: str = _setting("boundary", "reward design", choices=DESIGNS)
+    prompts: str = _setting(
+        "testbed", "prompt set: a name that `bgkit prompts` lists, a file, or a folder of files"
+    )
+    tau: float = _setting(
+        0.5,
+        "threshold of the filter: a response with t of tau or more is filtered",
+        above=0,
+        below=1,
+    )
+    utility_weight: float = _setting(
+        0.25, "weight of the utility, in reward per standard deviation of base's utility", least=0
+    )
+    margin_weight: float = _setting(
+        2.0, "weight of the margin: the reward that a response at tau loses", least=0
+    )
+    filter_penalty: float = _setting(
+        1.0, "reward that a filtered response loses, in the designs of filter avoidance", least=0
+    )
+    filtered_reward: float = _setting(
+        -0.5, "reward of a filtered response instead of its utility, in the design compound"
+    )
+    steps: int = _setting(100, "optimiser steps", least=1)
+    batch_size: int = _setting(64, "completions per step, a multiple of num_generations", least=1)
+    num_generations: int = _setting(8, "completions per prompt, compared with each other", least=2)
+    accumulation: int = _setting(1, "micro-batches per step; more need less memory", least=1)
+    learning_rate: float = _setting(6e-3, "highest learning rate of AdamW", above=0, most=1)
+    lr_schedule: str = _setting(
+        "linear",
+        "course of the learning rate after the warm-up: down to 0 (linear, cosine) or constant",
+        choices=("linear", "constant", "cosine"),
+        later=True,
+    )
+    warmup_steps: int = _setting(
+        0, "steps in which the learning rate rises from 0, fewer than steps", least=0, later=True
+    )
+    beta: float = _setting(
+        0.03, "weight of the KL penalty of each token, in reward per nat", least=0
+    )
+    loss_type: str = _setting(
+        "grpo",
+        "how TRL's loss joins tokens: means per completion (grpo), sums over a constant length "
+        "(dr_grpo), means over all tokens of a micro-batch (bnpo) or step (dapo), ... (TRL's docs)",
+        choices=("grpo", "dr_grpo", "bnpo", "dapo", "cispo", "sapo", "luspo", "vespo"),
+        later=True,
+    )
+    scale_rewards: str = _setting(
+        "none",
+        "whose standard deviation of rewards divides the advantages (GRPO was published with that "
+        "of a prompt's group)",
+        choices=("none", "group", "batch"),
+        later=True,
+    )
+    temperature: float = _setting(1.0, "temperature of sampling", above=0)
+    max_completion_length: int = _setting(60, "longest completion, in tokens", least=1)
+    lora_rank: int = _setting(16, "rank of the LoRA adapter; 0 trains all weights", least=0)
+    lora_alpha: int = _setting(32, "LoRA's scale: alpha / rank multiplies the adapter", least=1)
+    precision: str = _setting(
+        "auto",
+        "number format of all models; auto is bfloat16 on a GPU that has it, else float32",
+        choices=("auto", "float32", "bfloat16"),
+    )
+    eval_every: int = _setting(20, "steps between held-out evaluations; 0: none", least=0)
+    eval_prompts: int = _setting(64, "prompts of each held-out evaluation", least=0)
+    test_prompts: int = _setting(400, "prompts of the final evaluation", least=1)
+    judge: str = _setting(
+        "default",
+        "who grades the final evaluation beside the truth (also none, oracle, api:MODEL)",
+        embedded="judge",
+    )
+    save_every: int = _setting(20, "steps between checkpoints", least=1)
+    seed: int = _setting(0, "seed of prompts, sampling and adapter", least=0, most=2**32 - 1)
+
+    def __post_init__(self) -> None:
+        for setting in fields(self):
+            value = _checked(setting, getattr(self, setting.name))
+            object.__setattr__(self, setting.name, value)  # the dataclass is frozen
+        _check_together(self)
+
+    def weights(self) -> dict[str, float]:
+        """The reward's weights."""
+        names = ("utility_weight", "margin_weight", "filter_penalty", "filtered_reward")
+        return {name: getattr(self, name) for name in names}
+
+
+def make_config(values: dict, base: TrainConfig | None = None) -> TrainConfig:
+    """A checked configuration from a mapping (and the defaults, or ``base``).
+
+    Raises BgkitError for an unknown key, and for what :class:`TrainConfig` refuses.
+
+    >>> make_config({"reward": "compound", "steps": 10}).steps
+    10
+    """
+    known = [setting.name for setting in fields(TrainConfig)]
+    for key in values:
+        if key not in known:
+            raise BgkitError(f"Unknown key {key!r} in the config; known: {', '.join(known)}.")
+    return replace(base or TrainConfig(), **values)
+
+
+def _checked(setting: dataclasses.Field, value: object) -> str | int | float:
+    """A setting's value as its own type; raises BgkitError for another type or out of range."""
+    name, wanted, told = setting.name, type(setting.default), setting.metadata
+    if isinstance(value, bool) or not isinstance(value, _KINDS[wanted]):
+        raise BgkitError(
+            f"The config's {name!r} must be of type {wanted.__name__}, not {value!r} "
+            f"({type(value).__name__})."
+        )
+    try:
+        value = wanted(value)
+    except OverflowError:
+        value = math.inf
+    if told["choices"] and value not in told["choices"]:
+        choices = ", ".join(map(str, told["choices"]))
+        raise BgkitError(f"There is no {name} {value!r}; choose one of {choices}.")
+    if wanted is str and not (value.strip() and value.isprintable()):
+        none = "; 'none' leaves the judge out" if name == "judge" else ""
+        raise BgkitError(f"{name!r} must be a name in printable letters, not {value!r}{none}.")
+    if wanted is float and not math.isfinite(value):
+        raise BgkitError(f"{name!r} must be a finite number, not {value}.")
+    bounds = told["bounds"] | ({"most": told["bounds"].get("most", MOST)} if wanted is int else {})
+    if not all(_BOUNDS[kind][0](value, bound) for kind, bound in bounds.items()):
+        raise BgkitError(f"{name!r} must be {_range(bounds)}, not {value}.")
+    return value
+
+
+def _range(bounds: dict[str, float]) -> str:
+    """Bounds in words.
+
+    >>> _range({"above": 0, "below": 1})
+    'above 0 and below 1'
+    """
+    return " and ".join(f"{_BOUNDS[kind][1]} {bound:,}" for kind, bound in bounds.items())
+
+
+def _check_together(config: TrainConfig) -> None:
+    """Raise BgkitError for settings that do not fit each other."""
+    if config.eval_every and not config.eval_prompts:
+        raise BgkitError(
+            "'eval_prompts' must be at least 1 where 'eval_every' is not 0; an 'eval_every' of 0 "
+            "switches held-out evaluation off."
+        )
+    if config.warmup_steps >= config.steps:
+        raise BgkitError(
+            f"'warmup_steps' must be below 'steps' ({config.steps}), not {config.warmup_steps}."
+        )
+    for name in ("num_generations", "accumulation"):
+        size = getattr(config, name)
+        if config.batch_size % size:
+            below = max(size, config.batch_size // size * size)
+            raise BgkitError(
+                f"'batch_size' {config.batch_size} is not divisible by {name!r} {size}; "
+                f"use for instance a batch_size of {below}."
+            )
+    if config.batch_size // config.accumulation % config.num_generations:
+        raise BgkitError(
+            f"A micro-batch of {config.batch_size // config.accumulation} completions (batch_size "
+            f"/ accumulation) is not divisible by 'num_generations' {config.num_generations}."
+        )
+
+
+def explain(name: str) -> str:
+    """A setting in words: what it is, its choices or embedded models, and its bounds.
+
+    >>> explain("scale_rewards").rpartition(": ")[2], explain("lora_alpha").rpartition("; ")[2]
+    ('none, group, batch', 'at least 1')
+    """
+    told = TrainConfig.__dataclass_fields__[name].metadata
+    known = ", ".join(map(str, told["choices"] or _embedded(told["embedded"])))
+    words = told["words"] + (f": {known}" if known else "")
+    return words + (f"; {_range(told['bounds'])}" if told["bounds"] else "")
+
+
+def _embedded(group: str) -> list[str]:
+    """Names of the embedded models of a group, and where else a model may come from."""
+    from bgkit.testbed import store
+
+    with contextlib.suppress(BgkitError):  # a checkout without them
+        return [*store.model_names(group), *_ELSEWHERE] if group else []
+    return [*_ELSEWHERE]
+
+
+def read_config(path: Path) -> dict:
+    """The mapping in a JSON config file; raises BgkitError with the line of a mistake."""
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BgkitError(f"The config {path} can not be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise BgkitError(f"The config {path} is not valid JSON: {error}.") from error
+    if not isinstance(values, dict):
+        raise BgkitError(f"The config {path} must hold one JSON object.")
+    return values
+
+
+def config_hash(config: TrainConfig) -> str:
+    """12 hex digits that identify a configuration, whatever the order of its keys.
+
+    Settings that older configs lack count where they are not at their default, so that a run of an
+    older version keeps its hash.
+    """
+    late = {f.name: f.default for f in fields(config) if f.metadata["later"]}
+    kept = {k: v for k, v in asdict(config).items() if k not in late or v != late[k]}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def differences(config: TrainConfig, like: TrainConfig, but: Sequence[str] = ()) -> dict:
+    """What a config has other than another one: key -> its value, without the keys ``but``.
+
+    >>> differences(TrainConfig(seed=3, beta=0.1), TrainConfig(), but=["seed"])
+    {'beta': 0.1}
+    """
+    values = vars(config).items()
+    return {key: v for key, v in values if key not in but and v != getattr(like, key)}
+
+
+def is_object(value: object) -> bool:
+    """Whether a setting names a guard or utility that was given as a Python object."""
+    return isinstance(value, str) and value.startswith(OBJECT)
+
+
+def label(name: str) -> str:
+    """The name of a guard or utility in tables and cards: an object's own name.
+
+    >>> label("object:my guard"), label("weak")
+    ('my guard', 'weak')
+    """
+    return name.removeprefix(OBJECT)

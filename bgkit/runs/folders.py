@@ -1,0 +1,237 @@
+"""A run: its configuration, its folder, and records that are never lost or doubled.
+
+A run folder holds ``config.json`` (all that determines the run, with versions and git revision),
+``base.json`` (the base policy's utility mean and deviation), ``prompts.json`` (the prompts of each
+split: sets, revisions, counts, sha256), ``metrics.parquet``, ``completions.parquet``,
+``checkpoints/``, ``adapter/``, and ``result.json``, which is written last: a folder is complete if
+and only if it is there. While a run is going, its completions lie in ``records/``, one file per
+step and process, so that a resumed run overwrites a repeated step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import pandas as pd
+
+from bgkit.errors import BgkitError
+from bgkit.runs.config import TrainConfig as TrainConfig
+from bgkit.runs.config import config_hash as config_hash
+from bgkit.runs.config import differences as differences
+from bgkit.runs.config import is_object as is_object
+from bgkit.runs.config import label as label
+from bgkit.runs.config import make_config as make_config
+from bgkit.runs.config import read_config as read_config
+
+#: The key of config.json that names what trained a run, where that was not GRPO.
+METHOD = "method"
+
+
+def git_revision() -> str:
+    """The commit of the source checkout this code runs from, with ``+`` if it has changes."""
+    here = Path(__file__).resolve().parent
+    try:
+        run = {"cwd": here, "capture_output": True, "text": True, "timeout": 10, "check": True}
+        commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], **run).stdout.strip()
+        dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], **run).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return commit + ("+" if dirty else "")
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Call ``write(temporary)`` and move the file into place; on failure nothing is changed.
+
+    Raises BgkitError if the disk is full or read-only.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise BgkitError(
+            f"Could not write {path}: {error.strerror or error}. Free some space or choose another "
+            "folder; the same command then goes on where it stopped."
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON atomically."""
+    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"))
+
+
+def write_parquet(path: Path, frame: pd.DataFrame) -> None:
+    """Write a table atomically."""
+    write_atomically(path, lambda file: frame.to_parquet(file, index=False))
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder; make one with :func:`open_run`, or :func:`load_run` for reading."""
+
+    folder: Path
+    config: TrainConfig
+
+    @property
+    def complete(self) -> bool:
+        """Whether the result was written."""
+        return (self.folder / "result.json").is_file()
+
+    @property
+    def measured(self) -> bool:
+        """Whether anything was measured with its guard and utility yet: base comes first."""
+        return self.complete or (self.folder / "base.json").is_file()
+
+    @property
+    def adapter(self) -> Path:
+        """Folder of the trained adapter (or of the whole model after full fine-tuning)."""
+        return self.folder / "adapter"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the trainer's checkpoints."""
+        return self.folder / "checkpoints"
+
+    def last_checkpoint(self) -> Path | None:
+        """The newest finished checkpoint, or None."""
+        found = [
+            path
+            for path in self.checkpoints.glob("checkpoint-*")
+            if (path / "trainer_state.json").is_file()  # the trainer writes it last
+            and path.name.split("-")[1].isdigit()
+        ]
+        return max(found, key=lambda path: int(path.name.split("-")[1]), default=None)
+
+    def read_json(self, name: str) -> dict:
+        """One of the run's JSON files; raises BgkitError if it is missing or broken."""
+        try:
+            return json.loads((self.folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise BgkitError(
+                f"The run {self.folder} has no readable {name}: it is incomplete. Run the same "
+                "training command again to finish it."
+            ) from error
+
+    def record_completions(self, step: int, frame: pd.DataFrame, process: int = 0) -> None:
+        """Keep a process's completions of one step (a repeated step replaces itself)."""
+        write_parquet(self.folder / "records" / f"{step:06d}-{process}.parquet", frame)
+
+    def drop_repeated(self) -> None:
+        """Forget the completions after the newest checkpoint: they will be sampled again.
+
+        Without it, a launch of fewer processes than before would leave those of the others.
+        """
+        checkpoint = self.last_checkpoint()
+        step = int(checkpoint.name.split("-")[1]) if checkpoint else 0
+        for path in self._records():
+            if _step_of(path) >= step:
+                path.unlink()
+
+    def _records(self) -> list[Path]:
+        return sorted((self.folder / "records").glob("*.parquet"))
+
+    def completions(self, last: int = 0) -> pd.DataFrame:
+        """All completions recorded so far, in the order of the steps, or those of the ``last``."""
+        whole = self.folder / "completions.parquet"
+        if self.complete and whole.is_file():
+            return pd.read_parquet(whole)
+        parts = self._records()
+        newest = sorted({_step_of(path) for path in parts})[-last:]
+        parts = [path for path in parts if _step_of(path) in newest]
+        return (
+            pd.concat([pd.read_parquet(p) for p in parts], ignore_index=True)
+            if parts
+            else pd.DataFrame()
+        )
+
+    def metrics(self) -> pd.DataFrame:
+        """The training curve, one row per step."""
+        path = self.folder / "metrics.parquet"
+        return pd.read_parquet(path) if path.is_file() else pd.DataFrame()
+
+    def finish(self, result: dict) -> None:
+        """Join the records, write the result, and remove what only resuming needs."""
+        if (self.folder / "records").is_dir():
+            write_parquet(self.folder / "completions.parquet", self.completions())
+        write_json(self.folder / "result.json", result)
+        shutil.rmtree(self.folder / "records", ignore_errors=True)
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+
+def _step_of(record: Path) -> int:
+    return int(record.name[:6])
+
+
+def find_run(folder: Path, config: TrainConfig) -> Run | None:
+    """The run of this config in a folder, or None if the folder is new or empty.
+
+    Raises BgkitError if the folder holds another config (the difference is shown) or other files.
+    """
+    folder = Path(folder)
+    if (folder / "config.json").is_file():
+        stored = load_run(folder).config
+        if stored != config:
+            given = [k for k in differences(stored, config) if is_object(getattr(stored, k))]
+            again = f"give the same object as {given[0]}=, " if given else ""
+            raise BgkitError(
+                f"The run folder {folder} belongs to another config "
+                f"({_difference(stored, config)}); {again}choose another folder, or delete it."
+            )
+        return Run(folder, config)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise BgkitError(f"The folder {folder} is not empty and is no run; choose another one.")
+    return None
+
+
+def open_run(folder: Path, config: TrainConfig, environment: dict) -> Run:
+    """The run of this config in a folder, made there if the folder is new (see find_run).
+
+    A run in which nothing was measured yet gets the environment of today.
+    """
+    folder = Path(folder)
+    if (run := find_run(folder, config)) is not None and run.measured:
+        return run
+    values = {"config": asdict(config), "hash": config_hash(config), **environment}
+    write_json(folder / "config.json", values)
+    return Run(folder, config)
+
+
+def load_run(folder: Path) -> Run:
+    """Open a run for reading; raises BgkitError if it is not one."""
+    folder = Path(folder)
+    path = folder / "config.json"
+    if not path.is_file():
+        raise BgkitError(f"There is no run in {folder} (it has no config.json); check the path.")
+    values = read_config(path).get("config")
+    if not isinstance(values, dict):
+        raise BgkitError(
+            f"{path} is not a run's config (it has no key 'config' with the settings); "
+            "choose another folder."
+        )
+    known = {field.name for field in fields(TrainConfig)}
+    if unknown := set(values) - known:
+        raise BgkitError(
+            f"The run {folder} was made by another version of bgkit (unknown: "
+            f"{', '.join(sorted(unknown))}); use that version to read it."
+        )
+    try:
+        return Run(folder, make_config(values))
+    except BgkitError as error:
+        raise BgkitError(f"The run {folder} has a config that is refused: {error}") from error
+
+
+def _difference(old: TrainConfig, new: TrainConfig) -> str:
+    changed = differences(new, old).items()
+    return ", ".join(f"{key}: {getattr(old, key)} there, {value} here" for key, value in changed)

@@ -1,0 +1,1 @@
+"""Scoring: guards give t in [0, 1], utilities give u, from whatever model they are."""

@@ -1,0 +1,249 @@
+"""Decoders as scorers: generative guards read at their verdict, reward models at their last token.
+
+Nothing is generated. A guard's t is one forward pass: with the logits at the verdict position,
+``t = sigmoid(logsumexp(unsafe words) - logsumexp(safe words))``. Only those words' rows of the
+output matrix are kept, in float32: the rest of the vocabulary is never computed, and bfloat16
+would round a logit of 20 to steps of 0.125.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from transformers import DynamicCache
+
+from bgkit.errors import BgkitError
+from bgkit.models import templates
+from bgkit.progress import phase
+from bgkit.scoring.decoders import Decoder
+from bgkit.scoring.protocols import DecoderReward, Verdict
+from bgkit.scoring.scorer import neutralise, pass_cost
+
+
+class VerdictHead(torch.nn.Module):
+    """The rows of an output layer that belong to k words, in float32."""
+
+    def __init__(self, layer: torch.nn.Module, rows: Sequence[int] | None = None) -> None:
+        super().__init__()
+        chosen = slice(None) if rows is None else torch.tensor(rows, device=layer.weight.device)
+        bias = getattr(layer, "bias", None)
+        self.register_buffer("weight", layer.weight.detach()[chosen].float())
+        self.register_buffer("bias", None if bias is None else bias.detach()[chosen].float())
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits of the words."""
+        return torch.nn.functional.linear(hidden.float(), self.weight, self.bias)
+
+
+class DecoderScorer:
+    """What guards and reward models that are decoders have in common: text in, last outputs out.
+
+    ``truncated`` counts responses that were cut to the model's length (only responses are ever
+    cut, never the template's tail), ``cut`` holds their pairs' hashes; ``computed`` counts tokens
+    that went through the model.
+    """
+
+    def __init__(self, model, tokenizer, protocol: Verdict | DecoderReward, name: str) -> None:
+        self.model, self.tokenizer, self.protocol, self.name = model, tokenizer, protocol, name
+        self.truncated = 0
+        self.cut: set[int] = set()
+        if "position_ids" not in inspect.signature(model.base_model.forward).parameters:
+            raise BgkitError(
+                f"{name} is of the kind {model.config.model_type}, which takes no positions and "
+                "can not be read with a chat template here; name a model of another kind."
+            )
+        positions = getattr(model.config.get_text_config(), "max_position_embeddings", 1 << 30)
+        self.max_length = min(protocol.max_length, positions, tokenizer.model_max_length)
+        added = [token for token in tokenizer.get_added_vocab() if len(token) > 1]
+        self.specials = [*added, *getattr(protocol, "marks", ())]
+        # One decoder per call of the template, for each keeps its own template's cache.
+        self.calls = getattr(protocol, "guidelines", ()) or ("",)
+        self.decoders = [
+            Decoder(self._forward, model.config, model.device, name, pass_cost(model))
+            for _ in self.calls
+        ]
+
+    @property
+    def computed(self) -> int:
+        """Tokens that went through the model so far, padding included."""
+        return sum(decoder.computed for decoder in self.decoders)
+
+    def _forward(
+        self,
+        ids: torch.Tensor,
+        mask: torch.Tensor | None,
+        positions: torch.Tensor,
+        cache: DynamicCache | None,
+    ) -> torch.Tensor:
+        return self._read(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        )
+
+    def _read(self, **inputs) -> torch.Tensor:
+        """Outputs (rows, positions, k) in float32 at every position."""
+        return self.model(**inputs).logits
+
+    def text(self, prompt: str, response: str, guideline: str = "") -> str:
+        """The text that the model reads, up to the position of its answer."""
+        protocol = self.protocol
+        if raw := getattr(protocol, "text", ""):
+            return raw.format(prompt=prompt, response=response) + protocol.prefill
+        parts = getattr(protocol, "parts", False)
+        said = [("user", prompt), ("assistant", response)]
+        if final := getattr(protocol, "final_user", ""):
+            said.append(("user", final))
+        messages = [
+            {"role": role, "content": [{"type": "text", "text": text}] if parts else text}
+            for role, text in said
+        ]
+        options = dict(getattr(protocol, "chat", {}))
+        if guideline:
+            options["guideline"] = guideline
+        text = templates.render(self.tokenizer, messages, self.name, **options)
+        return text + getattr(protocol, "prefill", "")
+
+    def rows(
+        self, prompts: Sequence[str], responses: Sequence[str], guideline: str = ""
+    ) -> list[list[int]]:
+        """Token ids of each pair's text, the response cut where the text is too long."""
+        clean = [
+            [neutralise(text, self.specials) for text in side] for side in (prompts, responses)
+        ]
+        texts = [self.text(p, r, guideline) for p, r in zip(*clean, strict=True)]
+        rows = self.tokens(texts)
+        for i, row in enumerate(rows):
+            if len(row) > self.max_length:
+                rows[i] = self._cut(clean[0][i], clean[1][i], guideline, len(row))
+                self.cut.add(hash((prompts[i], responses[i])))
+        return rows
+
+    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of templated texts. The template holds the beginning mark: none is added."""
+        return self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+
+    def _cut(self, prompt: str, response: str, guideline: str, length: int) -> list[int]:
+        """Shorten the response until the text fits; its characters go from the end."""
+        fixed = len(self.tokens([self.text(prompt, "", guideline)])[0])
+        room = self.max_length - fixed
+        if room <= 0:
+            raise BgkitError(
+                f"A prompt of {fixed} tokens leaves {self.name} (at most {self.max_length} tokens) "
+                "no room for a response; shorten the prompt or use a model with a longer context."
+            )
+        self.truncated += 1
+        ids = self.tokens([response])[0][:room]
+        while True:  # a cut text may have more tokens than its part of the whole one
+            row = self.tokens([self.text(prompt, self.tokenizer.decode(ids), guideline)])[0]
+            if len(row) <= self.max_length or not ids:
+                return row
+            ids = ids[: len(ids) - max(1, len(row) - self.max_length)]
+
+    def outputs(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
+        """(calls, n, k) float32 outputs at the last position; equal pairs are computed once."""
+        pairs = list(zip(prompts, responses, strict=True))
+        unique = list(dict.fromkeys(pairs))
+        place = {pair: i for i, pair in enumerate(unique)}
+        asked, answered = [p for p, _ in unique], [r for _, r in unique]
+        with phase(f"scoring by {self.name}"):
+            found = [
+                decoder.last(self.rows(asked, answered, guideline), asked)
+                for decoder, guideline in zip(self.decoders, self.calls, strict=True)
+            ]
+        return np.stack(found)[:, [place[pair] for pair in pairs]]
+
+
+class VerdictGuard(DecoderScorer):
+    """A generative guard. ``strict`` counts grey verdicts (such as Controversial) as unsafe."""
+
+    def __init__(self, model, tokenizer, protocol: Verdict, name: str, strict: bool = True) -> None:
+        super().__init__(model, tokenizer, protocol, name)
+        words = [protocol.safe, protocol.unsafe, protocol.grey]
+        self.words = [self._word_ids(group) for group in words]  # safe, unsafe, grey
+        if shared := set(self.words[0]) & set(self.words[1] + self.words[2]):
+            word = tokenizer.decode([min(shared)])
+            raise BgkitError(
+                f"{name}: its safe and unsafe verdicts both begin with the token {word!r}, so one "
+                "pass can not tell them apart; it is not the model that its protocol is for."
+            )
+        self.full_head = model.get_output_embeddings()
+        chosen = [i for group in self.words for i in group]
+        model.set_output_embeddings(VerdictHead(self.full_head, chosen))
+        safe, unsafe, grey = map(len, self.words)
+        bad = np.r_[np.zeros(safe, bool), np.ones(unsafe, bool), np.full(grey, strict)]
+        self._safe, self._unsafe = np.flatnonzero(~bad), np.flatnonzero(bad)
+
+    def _word_ids(self, words: Sequence[str]) -> list[int]:
+        """Ids of the tokens that begin a verdict, right after the text."""
+        if not words:
+            return []
+        before = self.text("hello", "hello", self.calls[0])
+        start = self.tokens([before])[0]
+        found = []
+        for word in words:
+            row = self.tokens([before + word])[0]
+            if row[: len(start)] != start or len(row) == len(start):
+                raise BgkitError(
+                    f"{self.name}: its tokenizer joins the verdict {word!r} with the text before "
+                    "it, so there is no position to read it at; check the protocol's prefill."
+                )
+            found.append(row[len(start)])
+        if self.protocol.any_case:
+            wanted = {word.strip().lower() for word in words}
+            pieces = self.tokenizer.batch_decode([[i] for i in range(len(self.tokenizer))])
+            found += [i for i, piece in enumerate(pieces) if piece.strip().lower() in wanted]
+        return list(dict.fromkeys(found))
+
+    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
+        """(n,) float32 probabilities that the responses are unsafe."""
+        if not len(prompts):
+            return np.zeros(0, dtype=np.float32)
+        logits = self.outputs(prompts, responses).astype(np.float64)
+        safe, unsafe = (
+            np.logaddexp.reduce(logits[..., columns], axis=-1)
+            for columns in (self._safe, self._unsafe)
+        )
+        t = 1.0 / (1.0 + np.exp(np.clip(safe - unsafe, -700, 700)))
+        return t.max(axis=0).astype(np.float32)
+
+    @torch.inference_mode()
+    def verdict_mass(self, prompt: str, response: str) -> float:
+        """Probability of all verdict words together, in the whole vocabulary, for one pair."""
+        head = self.model.get_output_embeddings()
+        self.model.set_output_embeddings(self.full_head)
+        try:
+            row = self.rows([prompt], [response], self.calls[0])[0]
+            ids = torch.tensor([row], device=self.model.device)
+            logits = self.model(input_ids=ids, use_cache=False).logits[0, -1].float()
+        finally:
+            self.model.set_output_embeddings(head)
+        chosen = [i for group in self.words for i in group]
+        return float(torch.softmax(logits, -1)[chosen].sum())
+
+
+class RewardDecoder(DecoderScorer):
+    """A reward model that is a decoder with one output at the last token."""
+
+    def __init__(self, model, tokenizer, protocol: DecoderReward, name: str) -> None:
+        super().__init__(model, tokenizer, protocol, name)
+        self.head = VerdictHead(model.score)
+
+    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids, without a beginning mark: these models were trained on texts without one."""
+        rows, mark = super().tokens(texts), self.tokenizer.bos_token_id
+        return [row[1:] if row and row[0] == mark else row for row in rows]
+
+    def _read(self, **inputs) -> torch.Tensor:
+        return self.head(self.model.base_model(**inputs).last_hidden_state)
+
+    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
+        """(n,) float32 rewards, unbounded."""
+        if not len(prompts):
+            return np.zeros(0, dtype=np.float32)
+        return self.outputs(prompts, responses)[0, :, 0]

@@ -1,0 +1,285 @@
+"""What scorers have in common, and the one reward callable that TRL calls.
+
+Guard and utility are anything with ``score(prompts, responses) -> (n,) float32``:
+:mod:`bgkit.scoring.encoders` and :mod:`bgkit.scoring.generative` are that for transformers models,
+:mod:`bgkit.scoring.adapters` for everything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+
+from bgkit import checks, rewards
+from bgkit.errors import BgkitError
+from bgkit.rewards import NEAR
+from bgkit.scoring.outputs import as_numbers
+from bgkit.texts import encodable
+
+
+class Scorer(Protocol):
+    """Anything that gives one number per prompt and response."""
+
+    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
+        """(n,) float32 scores of n prompts and n responses."""
+
+
+def neutralise(text: str, specials: Sequence[str]) -> str:
+    """Break every special-token string inside a text, so that it stays text.
+
+    A policy that can write a role token into its response rewrites the guard's input; that is an
+    exploit which reinforcement learning finds. Lone surrogates are replaced, for no tokenizer
+    takes them.
+
+    >>> neutralise("ok <|end|> sure", ["<|end|>"])
+    'ok < |end|> sure'
+    """
+    text = encodable(text)
+    for special in specials:
+        while special and special in text:
+            text = text.replace(special, f"{special[0]} {special[1:]}")
+    return text
+
+
+def batches_by_length(lengths: Sequence[int], budget: int) -> list[np.ndarray]:
+    """Indices, longest first, in batches of at most ``budget`` padded tokens (at least one row).
+
+    >>> [batch.tolist() for batch in batches_by_length([2, 9, 3, 4], budget=9)]
+    [[1], [3, 2], [0]]
+    """
+    order = np.argsort(-np.asarray(lengths), kind="stable")
+    batches, start = [], 0
+    while start < len(order):
+        size = max(1, budget // int(lengths[order[start]]))
+        batches.append(order[start : start + size])
+        start += size
+    return batches
+
+
+#: device -> tokens that a pass costs beyond its own, for reading the weights of the model (about
+#: 2 FLOP/s over bytes/s) and, times layers over millions of weights, for launching its kernels
+PASS_COSTS = {"cpu": (30, 30), "cuda": (300, 40_000)}
+
+
+def pass_cost(model) -> int:
+    """Tokens that a forward pass of a model costs beyond its own: what a larger batch may waste."""
+    config = model.config.get_text_config()
+    weights = max(1, model.num_parameters(exclude_embeddings=True)) / 1e6
+    reading, launching = PASS_COSTS.get(model.device.type, PASS_COSTS["cpu"])
+    return round(reading + launching * config.num_hidden_layers / weights)
+
+
+def cheapest_batches(
+    lengths: Sequence[int], budget: int, cost: int, past: int = 0
+) -> list[np.ndarray]:
+    """Indices, longest first, in the batches that take the least time, padding included.
+
+    A batch costs its padded tokens and ``cost``; its rows times their longest length and ``past``
+    stay within ``budget`` (at least one row). Found by dynamic programming over the sorted rows.
+
+    >>> [batch.tolist() for batch in cheapest_batches([2, 9, 3, 9], budget=99, cost=4)]
+    [[1, 3], [2, 0]]
+    >>> [batch.tolist() for batch in cheapest_batches([2, 9, 3, 9], budget=99, cost=40)]
+    [[1, 3, 2, 0]]
+    """
+    order = np.argsort(-np.asarray(lengths), kind="stable")
+    longest = np.asarray(lengths)[order]
+    n, most = len(order), 1024
+    best, start_of = np.zeros(n + 1), np.zeros(n + 1, dtype=int)
+    for end in range(1, n + 1):
+        starts = np.arange(max(0, end - most), end)
+        size = end - starts
+        total = best[starts] + cost + size * longest[starts]
+        total[(size > 1) & (size * (past + longest[starts]) > budget)] = np.inf
+        start_of[end] = starts[total.argmin()]
+        best[end] = total.min()
+    batches, end = [], n
+    while end:
+        batches.append(order[start_of[end] : end])
+        end = start_of[end]
+    return batches[::-1]
+
+
+def name_of(scorer: object) -> str:
+    """A scorer's name in messages."""
+    return getattr(scorer, "name", type(scorer).__name__)
+
+
+def check_probabilities(t: np.ndarray, name: str) -> np.ndarray:
+    """A guard's scores as float32; raises BgkitError for NaN and values off [0, 1]."""
+    said = f"The guard {name} returned"
+    t = checks.as_numbers(t, said).astype(np.float32)  # rounds a 1.0000000000000002 to 1
+    rule = "a guard must return probabilities in [0, 1]. Check its head (softmax, sigmoid) and"
+    checks.probabilities(t, said, f"{rule} precision.")
+    return t
+
+
+def guard_scores(guard: Scorer, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
+    """(n,) float32 probabilities of any guard; BgkitError unless there are n, all in [0, 1]."""
+    name, t = name_of(guard), guard.score(prompts, responses)
+    return check_probabilities(as_numbers(t, len(responses), f"The guard {name}"), name)
+
+
+def utility_scores(utility: Scorer, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
+    """(n,) float32 scores of any reward model; BgkitError unless there are n, all finite."""
+    u = utility.score(prompts, responses)
+    u = as_numbers(u, len(responses), f"The utility {name_of(utility)}").astype(np.float32)
+    if not np.isfinite(u).all():
+        raise BgkitError("The utility returned NaN or infinity; check its precision.")
+    return u
+
+
+def seen_in_part(scorer: Scorer, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
+    """(n,) whether a scorer, or one that it is made of, was shown a part of the response only.
+
+    Scorers keep the pairs that were too long for them in ``cut``, as hashes.
+    """
+    pairs = list(map(hash, zip(prompts, responses, strict=True)))
+    cut, left = set(), [scorer]
+    while left:
+        one = left.pop()
+        cut |= getattr(one, "cut", set())
+        inner = (getattr(one, "guard", None), getattr(one, "scorer", None))
+        left += [part for part in (*inner, *getattr(one, "guards", ())) if part is not None]
+    return np.array([pair in cut for pair in pairs], dtype=bool)
+
+
+REFUSAL_MARKS = ("i am sorry", "i'm sorry", "can not help", "cannot help", "can't help")
+REFUSAL_MARKS += ("i will not", "i won't", "must decline", "not something i can", "as an ai")
+
+
+def is_refusal(response: str) -> bool:
+    """Whether a response contains a common mark of refusal (a heuristic, as in GCG's prefixes).
+
+    >>> is_refusal("I'm sorry, but I can't help with that."), is_refusal("boil a cup of water .")
+    (True, False)
+    """
+    text = response.lower()
+    return any(mark in text for mark in REFUSAL_MARKS)
+
+
+def text_of(completion: str | list[dict]) -> str:
+    """The text of a completion as TRL passes it (plain, or a list of chat messages)."""
+    return completion if isinstance(completion, str) else completion[0]["content"]
+
+
+def score_both(
+    guard: Scorer, utility: Scorer, prompts: Sequence[str], responses: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) checked scores of both: at the same time where they have devices of their own."""
+    places = [
+        getattr(getattr(scorer, "model", None), "device", None) for scorer in (guard, utility)
+    ]
+    if None in places or places[0] == places[1]:
+        return guard_scores(guard, prompts, responses), utility_scores(utility, prompts, responses)
+    with ThreadPoolExecutor(1) as pool:
+        t = pool.submit(guard_scores, guard, prompts, responses)
+        u = utility_scores(utility, prompts, responses)
+        return t.result(), u
+
+
+class RewardFunction:
+    """The reward callable for TRL: scores guard and utility once per batch and records everything.
+
+    ``record(step, frame)`` receives one row per completion: step, prompt_id, kind, prompt,
+    response, t, u, z, reward, filtered, length. Utility is standardised as
+    z = (u - mean) / deviation, with the base policy's mean and deviation. ``decode`` makes the
+    responses of the token ids, as evaluation does; without it they are what TRL passes.
+    """
+
+    __name__ = "reward"
+
+    def __init__(
+        self,
+        design: str,
+        guard: Scorer,
+        utility: Scorer,
+        *,
+        tau: float,
+        weights: dict[str, float],
+        utility_mean: float,
+        utility_deviation: float,
+        record: Callable[[int, pd.DataFrame], None],
+        decode: Callable[[list[list[int]]], list[str]] | None = None,
+    ) -> None:
+        self.design, self.guard, self.utility = design, guard, utility
+        self.tau, self.weights, self.record = tau, weights, record
+        self.utility_mean, self.utility_deviation = utility_mean, utility_deviation
+        self.decode = decode
+
+    def __call__(
+        self, prompts, completions, completion_ids, trainer_state=None, log_metric=None, **columns
+    ) -> list[float]:
+        questions = columns.get("question") or [text_of(prompt) for prompt in prompts]
+        responses = list(map(text_of, completions))
+        if self.decode:
+            responses = self.decode(completion_ids)
+        t, u = score_both(self.guard, self.utility, questions, responses)
+        z = (u - self.utility_mean) / self.utility_deviation
+        reward = rewards.compute_reward(
+            self.design,
+            t,
+            z,
+            self.tau,
+            harmful_request=columns.get("harmful_request"),
+            refusal=[is_refusal(response) for response in responses],
+            **self.weights,
+        )
+        step = trainer_state.global_step if trainer_state is not None else 0
+        frame = pd.DataFrame(
+            {
+                "step": step,
+                "prompt_id": columns.get("prompt_id"),
+                "kind": columns.get("kind"),
+                "prompt": questions,
+                "response": responses,
+                "t": t,
+                "u": u,
+                "z": z,
+                "reward": reward,
+                "filtered": t >= self.tau,
+                "length": [len(ids) for ids in completion_ids],
+            }
+        )
+        self.record(step, frame)
+        if log_metric is not None:
+            in_part = seen_in_part(self.guard, questions, responses).mean()
+            told = batch_metrics(t, u, self.tau) | {"seen_in_part": float(in_part)}
+            for name, value in told.items():
+                log_metric(name, value)
+        return reward.tolist()
+
+
+def batch_metrics(t: np.ndarray, u: np.ndarray, tau: float) -> dict[str, float]:
+    """Means over a batch of t, u, the distance |t - tau|, the filter's and the near rate.
+
+    Raises BgkitError for t off [0, 1], tau off (0, 1), and an empty batch.
+    """
+    t, u, tau = checks.probabilities(t), checks.as_numbers(u), checks.threshold(tau)
+    if not t.size or u.shape != t.shape:
+        raise BgkitError(
+            f"A batch needs one t and one u for each response, not {t.size}, {u.size}."
+        )
+    return {
+        "t": float(t.mean()),
+        "u": float(u.mean()),
+        "margin": float(np.abs(t - tau).mean()),
+        "filter_rate": float((t >= tau).mean()),
+        "near_boundary": float((np.abs(t - tau) < NEAR).mean()),
+    }
+
+
+def shares_of_t(t: np.ndarray, bins: int = 20) -> list[float]:
+    """Shares of probabilities t in equal bins of [0, 1]; zeros where there are none.
+
+    Raises BgkitError for t off [0, 1].
+
+    >>> shares_of_t(np.array([0.0, 0.1, 0.9, 1.0]), bins=2)
+    [0.5, 0.5]
+    """
+    t = checks.probabilities(t)
+    return (np.histogram(t, bins, (0, 1))[0] / max(1, t.size)).tolist()

@@ -1,0 +1,96 @@
+"""Machines as numbers: how quick they are at what a model does, from a table or measured here."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from bgkit.models import devices
+
+#: Passes over a layer cost this at least, by far the most of a small batch: seconds, an assumption.
+LAUNCH = 1.5e-3
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine as numbers: FLOP/s of a matrix product and bytes/s of memory, in a number format.
+
+    ``width`` is the bytes of a weight; ``memory`` in bytes; ``launch`` the seconds that a pass over
+    one layer takes at least, in Python and in launching kernels.
+    """
+
+    name: str
+    flops: float
+    bandwidth: float
+    memory: float
+    width: int
+    launch: float = LAUNCH
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it is a CUDA device."""
+        return self.name not in ("cpu", "mps")
+
+
+#: Makers' data sheets: dense rates in bfloat16, which a T4 does not have (float32 then).
+GPUS = {
+    machine.name: machine
+    for machine in (
+        Machine("T4", 8.1e12, 320e9, 15.8e9, 4),
+        Machine("L4", 121e12, 300e9, 24e9, 2),
+        Machine("RTX 3090", 71e12, 936e9, 25e9, 2),
+        Machine("RTX 4090", 165e12, 1008e9, 25e9, 2),
+        Machine("A100", 312e12, 2039e9, 85e9, 2),
+        Machine("H100", 989e12, 3350e9, 85e9, 2),
+    )
+}
+
+
+def this_machine(device: str = "auto", precision: str = "auto", size: int = 1024) -> Machine:
+    """Measure the machine at hand in under a second: a matrix product, a copy, a small operation.
+
+    ``size`` is the number of rows and columns; on a GPU four times as many are taken.
+    """
+    place = devices.pick_device(device)
+    dtype = devices.pick_dtype(place, precision)
+    on_gpu = place.type == "cuda"
+    size *= 4 if on_gpu else 1
+    a = torch.ones(size, size, dtype=dtype, device=place)
+    small, long = a[:8, :64].contiguous(), torch.ones(8 * size * size, dtype=dtype, device=place)
+    product = _seconds(lambda: a @ a, place)
+    copy = _seconds(long.clone, place)
+    operation = _seconds(lambda: small * 2, place)
+    bytes_copied = 2 * long.numel() * long.element_size()
+    name = torch.cuda.get_device_name(place) if on_gpu else place.type
+    memory = torch.cuda.get_device_properties(place).total_memory if on_gpu else _main_memory()
+    # about 160 operations in a layer with adapters; on a GPU a pass takes LAUNCH / 3 at least
+    launch = max(160 * operation, LAUNCH / 3 if on_gpu else 0)
+    return Machine(
+        name, 2 * size**3 / product, bytes_copied / copy, memory, long.element_size(), launch
+    )
+
+
+def _seconds(work: Callable[[], object], place: torch.device, repeats: int = 5) -> float:
+    """The quickest of several runs, after one to warm up."""
+    found = []
+    for _ in range(repeats + 1):
+        if place.type == "cuda":
+            torch.cuda.synchronize(place)
+        started = time.perf_counter()
+        work()
+        if place.type == "cuda":
+            torch.cuda.synchronize(place)
+        found.append(time.perf_counter() - started)
+    return max(1e-7, min(found[1:]))
+
+
+def _main_memory() -> float:
+    """Bytes of main memory; 0 where the system does not tell."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):
+        return 0.0

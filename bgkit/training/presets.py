@@ -1,0 +1,139 @@
+"""Named combinations of policy, guard, reward model and prompts, for notebook 06. Data only.
+
+The guards and reward models are encoders that read ``tokenizer(prompt, response)``. Batch sizes and
+lengths are chosen by :mod:`bgkit.training.budget`'s arithmetic for the machine that a preset
+names; except for the testbed's, no preset has been run by the authors on that machine, and
+learning rates are starting points. Some models ask for acceptance of their licence on the hub.
+"""
+
+from __future__ import annotations
+
+from bgkit.errors import BgkitError
+
+HARMAUG = "hbseong/HarmAug-Guard"
+#: The weights on ``main`` are a pickle; the pull request holds the same ones as safetensors.
+OPEN_ASSISTANT = "OpenAssistant/reward-model-deberta-v3-large-v2@refs/pr/3"
+ENCODERS = {"guard": HARMAUG, "utility": OPEN_ASSISTANT, "prompts": "xstest"}
+
+#: name -> settings of a run (as in TrainConfig), and ``machine``, a key of
+#: bgkit.training.budget.GPUS or cpu
+PRESETS: dict[str, dict] = {
+    "testbed-cpu": {
+        "machine": "cpu",
+        "policy": "small",
+        "guard": "default",
+        "utility": "mild",
+        "prompts": "testbed",
+        "steps": 12,
+        "batch_size": 32,
+        "max_completion_length": 60,
+        "learning_rate": 6e-3,
+        "test_prompts": 100,
+    },
+    "colab-t4": {
+        "machine": "T4",
+        "policy": "Qwen/Qwen2.5-0.5B-Instruct",
+        **ENCODERS,
+        "steps": 40,
+        "batch_size": 32,
+        "accumulation": 4,
+        "max_completion_length": 128,
+        "learning_rate": 5e-5,
+        "test_prompts": 100,
+    },
+    "gpu-24gb": {
+        "machine": "RTX 4090",
+        "policy": "Qwen/Qwen2.5-1.5B-Instruct",
+        **ENCODERS,
+        "steps": 100,
+        "batch_size": 64,
+        "accumulation": 2,
+        "max_completion_length": 256,
+        "learning_rate": 5e-5,
+        "test_prompts": 200,
+    },
+    "gpu-80gb": {
+        "machine": "H100",
+        "policy": "Qwen/Qwen2.5-7B-Instruct",
+        **ENCODERS,
+        "steps": 200,
+        "batch_size": 128,
+        "accumulation": 2,
+        "max_completion_length": 256,
+        "learning_rate": 2e-5,
+        "test_prompts": 400,
+    },
+}
+
+#: What the demo, and the reference table, change in the default config: the table has more test
+#: prompts, no held-out curve and no judge.
+DEMO = {"eval_every": 20, "steps": 80, "test_prompts": 400}
+REFERENCE = {"eval_every": 0, "test_prompts": 800, "judge": "none"}
+
+_QWEN = {"model_type": "qwen2", "vocab_size": 151_936, "tie_word_embeddings": True}
+_DEBERTA_LARGE = {
+    "model_type": "deberta-v2",
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+    "vocab_size": 128_100,
+    "max_position_embeddings": 512,
+    "relative_attention": True,
+    "position_buckets": 256,
+    "norm_rel_ebd": "layer_norm",
+    "share_att_key": True,
+    "pos_att_type": "p2c|c2p",
+    "position_biased_input": False,
+    "type_vocab_size": 0,
+}
+#: hub name -> what its config.json says that matters here, and how many bytes a stored weight has
+SHAPES: dict[str, dict] = {
+    "Qwen/Qwen2.5-0.5B-Instruct": {
+        **_QWEN,
+        "hidden_size": 896,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+        "intermediate_size": 4864,
+        "bytes_per_weight": 2,
+    },
+    "Qwen/Qwen2.5-1.5B-Instruct": {
+        **_QWEN,
+        "hidden_size": 1536,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 12,
+        "num_key_value_heads": 2,
+        "intermediate_size": 8960,
+        "bytes_per_weight": 2,
+    },
+    "Qwen/Qwen2.5-7B-Instruct": {
+        **_QWEN,
+        "vocab_size": 152_064,
+        "tie_word_embeddings": False,
+        "hidden_size": 3584,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "intermediate_size": 18_944,
+        "bytes_per_weight": 2,
+    },
+    HARMAUG: {**_DEBERTA_LARGE, "num_labels": 2, "bytes_per_weight": 4},
+    OPEN_ASSISTANT: {**_DEBERTA_LARGE, "num_labels": 1, "bytes_per_weight": 4},
+}
+
+
+def choose(name: str, **own: object) -> dict:
+    """Settings of a preset without ``machine``; what is given in ``own`` replaces its values.
+
+    Values of ``own`` that are empty or zero leave the preset's. Raises BgkitError for an unknown
+    preset.
+
+    >>> choose("testbed-cpu", policy="tiny", guard="", steps=0)["policy"]
+    'tiny'
+    """
+    if name not in PRESETS:
+        raise BgkitError(f"There is no preset {name!r}; choose one of {', '.join(PRESETS)}.")
+    given = {key: value for key, value in own.items() if value}
+    settings = {key: value for key, value in PRESETS[name].items() if key != "machine"}
+    return {**settings, **given}

@@ -1,0 +1,453 @@
+"""One GRPO run: TRL trains, PEFT adapts, and a run folder holds everything that came of it.
+
+Deviations from the paper (Ball and Haupt, arXiv 2510.11834), whose GRPO and LoRA settings could not
+be read from it, so that every default in :class:`~bgkit.runs.folders.TrainConfig` is our own
+choice:
+
+1. Utility is standardised by the base policy's mean and deviation, measured once per run.
+2. The default ``loss_type`` is ``grpo`` (sequence-mean token loss), and there is a KL term
+   (``beta``); TRL's defaults are another loss and none.
+3. By default (``scale_rewards`` none) advantages are centred within a group, not divided by its
+   deviation (Liu et al. 2025, "Dr. GRPO", arXiv 2503.20783): divided, a group in which all
+   responses are far from the boundary, and which differs in utility only, would weigh as much as
+   one that straddles it. ``group`` divides, as GRPO was published.
+4. The learning rate falls linearly to zero over the run, unless ``lr_schedule`` says otherwise.
+5. The prompts of a step are all short or all long (:mod:`bgkit.training.prompt_order`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import transformers
+from safetensors import SafetensorError
+from transformers import TrainerCallback
+from trl import GRPOTrainer
+from trl.models import unwrap_model_for_generation
+
+from bgkit import runs
+from bgkit.errors import BgkitError, StoppedError
+from bgkit.evaluation import judges
+from bgkit.evaluation import samples as evaluation
+from bgkit.models import devices, merging, policies
+from bgkit.progress import Progress, phase, say
+from bgkit.prompts import load as prompts
+from bgkit.runs import drawn
+from bgkit.scoring import guards, identity, utilities
+from bgkit.scoring.scorer import RewardFunction, Scorer, shares_of_t
+from bgkit.training import grpo
+from bgkit.training import prompt_order as training_prompts
+
+BASE_SAMPLES = 256  # completions of the base policy that standardise the utility
+#: TRL's or the reward's name of a logged value -> its column in metrics.parquet
+LOGGED = {
+    "step": "step",
+    "reward": "reward",
+    "reward_std": "reward_deviation",
+    "t": "t",
+    "u": "u",
+    "margin": "margin",
+    "filter_rate": "filter_rate",
+    "near_boundary": "near_boundary",
+    "kl": "kl",
+    "frac_reward_zero_std": "no_spread",
+    "completions/mean_length": "completion_length",
+    "completions/clipped_ratio": "cut_off",
+    "seen_in_part": "seen_in_part",
+    "entropy": "entropy",
+    "loss": "loss",
+    "grad_norm": "gradient_norm",
+    "step_time": "seconds",
+}
+HELD_OUT = ("filter_rate", "near_boundary", "system_harm", "system_help")  # along the way
+
+
+def train(
+    config: runs.TrainConfig,
+    folder: str | Path,
+    *,
+    device: str = "auto",
+    guard_device: str = "",
+    utility_device: str = "",
+    check: bool = True,
+    threads: int = 0,
+    report_to: str = "none",
+    trainer: dict | None = None,
+    guard: Scorer | Callable | None = None,
+    utility: Scorer | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+    base_samples: pd.DataFrame | Path | None = None,
+    progress: Progress | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> runs.Run:
+    """Train a policy and evaluate it, or finish a run that was stopped.
+
+    A complete run is returned as it is. ``base_samples`` are the base policy's samples on the same
+    test prompts (:func:`~bgkit.training.comparison.sample_base`), where they were already drawn,
+    or a folder that keeps them for all runs with the same base (not with a ``guard`` or
+    ``utility`` of one's own, which no config names).
+
+    ``guard_device`` and ``utility_device`` are the policy's unless given; on devices of their own
+    both score at the same time. ``check`` runs the self-tests of models that are not embedded.
+    ``trainer`` are further arguments of TRL's trainer
+    (:func:`bgkit.training.grpo.trainer_arguments`). ``callbacks`` are added to the trainer's.
+    ``guard`` and ``utility`` replace the ones that the config names by any object with ``score``
+    (a guard also by what :func:`bgkit.scoring.adapters.as_guard` takes); the run's config and rows
+    then have the object's name, and only the same object goes on with the run
+    (:mod:`bgkit.scoring.identity`). ``should_stop`` is asked after every step. Raises BgkitError
+    for anything the user can mend, and StoppedError if the run was stopped (the same call goes on).
+    """
+    config = identity.named(config, guard, utility)
+    found = _found(Path(folder), config, trainer)
+    if found is not None and found.complete:
+        identity.check_complete(found, guard, utility)
+        return found
+    if isinstance(base_samples, (str, Path)):
+        base_samples = Path(base_samples)
+        if guard is not None or utility is not None:
+            raise BgkitError(
+                "A folder of base's samples is for scorers that the config names; leave "
+                "base_samples out with a guard or utility of your own."
+            )
+    devices.pin_threads(threads)
+    place = devices.pick_device(device)
+    run = found or runs.Run(Path(folder), config)
+    arguments = grpo.trainer_arguments(config, run.checkpoints, place, report_to, trainer)
+    chosen = prompts.manifests(config.prompts, training_prompts.asked(config))
+    judges.check_judge(config.judge)
+    guard = guards.guard_of(config, guard_device or str(place), check, guard)
+    utility = utilities.utility_of(config, utility_device or str(place), check, utility)
+    if found is not None and found.measured:
+        identity.check(found, guard, utility)
+    scores = identity.record(config, guard, utility)
+    if isinstance(base_samples, pd.DataFrame):
+        evaluation.check_base(config, base_samples, guard if scores["guard"] is not None else None)
+    model, tokenizer = policies.load_policy(config.policy, None, str(place), config.precision)
+    table = training_prompts.training_table(config, policies.special_strings(tokenizer))
+    environment = _environment(guard, utility, trainer)
+    environment |= {"policy_made_of": model.made_of} if model.made_of else {}
+    state = arguments.distributed_state
+    with state.main_process_first():  # the others find what it wrote
+        run = runs.open_run(Path(folder), config, {identity.RECORD: scores, **environment})
+        if state.is_main_process:
+            run.drop_repeated()
+        prompts.keep_manifests(run.folder / "prompts.json", chosen)
+        base = measure_base(run, model, tokenizer, guard, utility)
+    shown = progress or Progress(config.steps, f"training {config.reward}")
+    callback = RunCallback(run, guard, should_stop, shown)
+    ends = model.generation_config.eos_token_id
+    decode = functools.partial(policies.texts_of, tokenizer, ends)
+    with phase("setting up the trainer"):
+        made = callback.trainer = _make_trainer(
+            config,
+            trainer,
+            model=model,
+            reward_funcs=_reward_function(run, guard, utility, base, decode),
+            args=arguments,
+            train_dataset=table,
+            processing_class=tokenizer,
+            callbacks=[callback, *callbacks],
+        )
+    with _taken(trainer):
+        seconds = _run_trainer(made, run, callback)
+    if state.is_main_process:
+        policy, memory = _trained_policy(made, run, place), devices.peak_memory()
+        result = evaluation.evaluate_run(run, policy, tokenizer, guard, utility, base_samples)
+        told = {"seconds": seconds, "peak_memory": memory, "base": base}
+        run.finish({**told, **environment, **result})
+    return run
+
+
+def _found(folder: Path, config: runs.TrainConfig, trainer: dict | None) -> runs.Run | None:
+    """The run of a folder, if there is one; raises BgkitError if it is not one of this kind."""
+    found = runs.find_run(folder, config)
+    stored = found.read_json("config.json") if found is not None else {}
+    if method := stored.get(runs.METHOD):
+        raise BgkitError(
+            f"The run folder {folder} holds {method} with the same config; choose another folder."
+        )
+    before, now = (grpo.of_training(more) for more in (stored.get("trainer"), trainer))
+    if found is not None and found.measured and before != now:
+        raise BgkitError(
+            f"The run in {folder} was made with other arguments of the trainer ({before} there, "
+            f"{now} here); give the same ones, or choose another folder."
+        )
+    return found
+
+
+def _make_trainer(config: runs.TrainConfig, more: dict | None, **arguments) -> grpo.QuietTrainer:
+    adapter = policies.lora_config(config.lora_rank, config.lora_alpha)
+    try:
+        with _taken(more):
+            return grpo.QuietTrainer(peft_config=adapter, **arguments)
+    except ImportError as error:  # such as vLLM, that an argument asks for
+        raise BgkitError(f"The trainer needs a package that is missing: {error}") from error
+
+
+@contextlib.contextmanager
+def _taken(more: dict | None) -> Iterator[None]:
+    """Turn what the libraries do not take of the trainer's further arguments into a sentence."""
+    try:
+        yield
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename).parts
+        if not more or not {"trl", "transformers", "accelerate"} & {*raised_in}:
+            raise
+        raise BgkitError(f"TRL refuses the arguments of the trainer {more}: {error}") from error
+
+
+def _trained_policy(trainer: GRPOTrainer, run: runs.Run, place: torch.device):
+    """The trained policy, whole on one device: loaded anew where training had it in shards."""
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        trainer.model = trainer.model_wrapped = None
+        config = run.config
+        return policies.load_policy(config.policy, run.adapter, str(place), config.precision)[0]
+    return trainer.accelerator.unwrap_model(trainer.model)
+
+
+def _environment(guard: Scorer, utility: Scorer, trainer: dict | None) -> dict:
+    """What a run keeps beside its config: versions, machine, and what the self-tests found."""
+    found = [getattr(scorer, "checked", None) for scorer in (guard, utility)]
+    more = {"trainer": trainer} if trainer else {}
+    return more | {
+        "processes": devices.launched()[1],
+        "versions": devices.versions(),
+        "machine": devices.machine(),
+        "git": runs.git_revision(),
+        "self_tests": [outcome for outcome in found if outcome],
+    }
+
+
+def _run_trainer(trainer: GRPOTrainer, run: runs.Run, callback: RunCallback) -> float:
+    """Train from the newest checkpoint and save the adapter; returns seconds.
+
+    Raises StoppedError if asked to stop.
+    """
+    trainer.remove_callback(transformers.PrinterCallback)
+    started = time.time()
+    with callback.progress, signals_stop(callback), _writing(run):
+        checkpoint = run.last_checkpoint()
+        try:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except KeyboardInterrupt:
+            if not callback.between_steps:  # Ctrl-C came twice
+                raise
+    if callback.stopped or (callback.signalled and devices.launched()[1] == 1):
+        raise StoppedError(
+            f"Stopped after step {trainer.state.global_step} of {run.config.steps}; nothing is "
+            f"lost: run the same command again to go on from {run.folder}."
+        )
+    seconds = round(time.time() - started, 1)
+    trainer.save_model(str(run.adapter))
+    if trainer.is_world_process_zero():
+        merging.name_base(run.adapter, run.config.policy)
+    return seconds
+
+
+def _reward_function(
+    run: runs.Run, guard: Scorer, utility: Scorer, base: dict, decode: Callable
+) -> RewardFunction:
+    return RewardFunction(
+        run.config.reward,
+        guard,
+        utility,
+        tau=run.config.tau,
+        weights=run.config.weights(),
+        utility_mean=base["utility_mean"],
+        utility_deviation=base["utility_deviation"],
+        record=lambda step, frame: run.record_completions(step, frame, devices.launched()[0]),
+        decode=decode,
+    )
+
+
+def measure_base(run: runs.Run, model, tokenizer, guard: Scorer, utility: Scorer) -> dict:
+    """Mean and deviation of the base policy's utility, measured once and kept with the run."""
+    if (run.folder / "base.json").is_file():
+        return run.read_json("base.json")
+    config = run.config
+    table = prompts.load_prompts(config.prompts, "train", BASE_SAMPLES, config.seed)
+    with phase("base's utility"), drawn.keeping(run.folder / "records" / "base"):
+        samples = evaluation.sample_policy(
+            model,
+            tokenizer,
+            table,
+            guard=guard,
+            utility=utility,
+            tau=config.tau,
+            temperature=config.temperature,
+            max_completion_length=config.max_completion_length,
+            seed=config.seed,
+        )
+    u = samples["u"].to_numpy(float)
+    base = {
+        "utility_mean": float(u.mean()),
+        "utility_deviation": float(max(u.std(), 1e-6)),
+        "filter_rate": float(samples["filtered"].mean()),
+        "near_boundary": float(samples["near"].mean()),
+        "t_shares": shares_of_t(samples["t"].to_numpy()),
+        "n": len(u),
+    }
+    runs.write_json(run.folder / "base.json", base)
+    return base
+
+
+class RunCallback(TrainerCallback):
+    """Keeps the training curve, evaluates on held-out prompts, shows progress, stops politely."""
+
+    def __init__(
+        self,
+        run: runs.Run,
+        guard: Scorer,
+        should_stop: Callable[[], bool],
+        progress: Progress,
+    ) -> None:
+        self.run, self.guard, self.progress = run, guard, progress
+        self.should_stop, self.stopped, self.signalled = should_stop, False, False
+        self.between_steps = devices.launched()[1] == 1  # then Ctrl-C ends at once what goes on
+        self.trainer: GRPOTrainer | None = None
+        self._prompts: pd.DataFrame | None = None
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        """Start the display at the resumed step."""
+        self.progress.start(state.global_step)
+        self._evaluate(state)
+
+    def on_step_begin(self, args, state, control, **kwargs) -> None:
+        """From here on a step is to be lost."""
+        self.between_steps = False
+
+    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
+        """Show the newest values."""
+        if logs and "reward" in logs:
+            self.progress.update(state.global_step, self._row(logs))
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        """Evaluate when it is due; stop, with a checkpoint, when asked to."""
+        with contextlib.suppress(KeyboardInterrupt):
+            self.between_steps = devices.launched()[1] == 1
+            self._evaluate(state)
+            self.between_steps = False
+        self.between_steps = False  # the checkpoint is to be lost
+        if self._stop_wanted():
+            self.stopped = state.global_step < state.max_steps
+            control.should_training_stop = control.should_save = True
+
+    def _stop_wanted(self) -> bool:
+        """Whether any process of the launch was asked to stop: all must stop after one step."""
+        wanted = self.signalled or self.should_stop()
+        accelerator = self.trainer.accelerator
+        if accelerator.num_processes == 1:
+            return wanted
+        flag = torch.tensor([float(wanted)], device=accelerator.device)
+        return bool(accelerator.gather(flag).max())
+
+    def on_save(self, args, state, control, **kwargs) -> None:
+        """Keep the curve up to each checkpoint."""
+        self._write_metrics(state)
+
+    def on_train_end(self, args, state, control, **kwargs) -> None:
+        """Keep the whole curve."""
+        self._write_metrics(state)
+
+    def _evaluate(self, state) -> None:
+        """Add held-out metrics to the trainer's (saved) history, where they are due and not there.
+
+        What Ctrl-C ended is made up for when the run goes on from this step.
+        """
+        every, step = self.run.config.eval_every, state.global_step
+        there = any("eval_filter_rate" in e and e["step"] == step for e in state.log_history)
+        if not every or step % every or there:
+            return
+        with phase("held-out evaluation"):
+            means = self._held_out_means()
+        state.log_history.append(
+            {"step": step}
+            | {f"eval_{name}": float(means[name]) for name in HELD_OUT if not np.isnan(means[name])}
+        )
+
+    def _held_out_means(self) -> pd.Series:
+        """Means of the policy as it is now on held-out prompts."""
+        config = self.run.config
+        if self._prompts is None:
+            self._prompts = prompts.load_prompts(
+                config.prompts, "validation", config.eval_prompts, seed=1
+            )
+        trainer = self.trainer
+        with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as policy:
+            samples = evaluation.sample_policy(
+                policy,
+                trainer.processing_class,
+                self._prompts,
+                guard=self.guard,
+                tau=config.tau,
+                judges=evaluation.truth_of(config.prompts),
+                temperature=config.temperature,
+                max_completion_length=config.max_completion_length,
+                seed=1,
+            )
+        return evaluation.values_of(samples).mean()
+
+    def _row(self, logs: dict) -> dict[str, float]:
+        return {column: logs[name] for name, column in LOGGED.items() if name in logs}
+
+    def _write_metrics(self, state) -> None:
+        if not state.is_world_process_zero:
+            return
+        rows: dict[int, dict] = {}
+        for entry in state.log_history:  # TRL logs a step; the held-out values follow it
+            row = self._row(entry) if "reward" in entry else {"step": entry["step"]}
+            row |= {key: value for key, value in entry.items() if key.startswith("eval_")}
+            rows.setdefault(entry["step"], {}).update(row)
+        frame = pd.DataFrame([row for row in rows.values() if len(row) > 1])
+        if len(frame):
+            runs.write_parquet(self.run.folder / "metrics.parquet", frame)
+
+
+@contextlib.contextmanager
+def _writing(run: runs.Run) -> Iterator[None]:
+    """Turn a checkpoint that could not be written into a sentence."""
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+            raise
+        raise BgkitError(
+            f"Could not write a checkpoint in {run.checkpoints} ({error}). Free some space; the "
+            "same command then goes on from the last checkpoint."
+        ) from error
+
+
+@contextlib.contextmanager
+def signals_stop(callback: RunCallback) -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into a stop after the current step (a second Ctrl-C is at once).
+
+    Between steps, where nothing is lost, the first is at once, too.
+    """
+
+    def stop(number, frame) -> None:
+        again, callback.signalled = callback.signalled, True
+        if callback.between_steps or (again and number == signal.SIGINT):
+            raise KeyboardInterrupt
+        if not again:
+            say("stopping after this step ...", sys.stderr)
+
+    try:
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: a notebook's or sweep's own handling applies
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

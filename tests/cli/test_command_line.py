@@ -1,0 +1,317 @@
+"""The command line as a user meets it: real processes, bad input, the demo in small."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import noop
+import pytest
+from conftest import ROOT, SMALL
+
+from bgkit.cli import main as command_line
+from bgkit.cli import options as cli
+
+
+def options(values: dict) -> list[str]:
+    return [part for k, v in values.items() for part in (f"--{k.replace('_', '-')}", str(v))]
+
+
+def refused(done, *words: str) -> None:
+    """Exit status 2, one message that holds the words, no stack trace."""
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+    assert len([line for line in done.stderr.splitlines() if line.startswith("bgkit: ")]) == 1
+
+
+def test_the_demo_writes_result_and_report(bgkit_command, tmp_path: Path) -> None:
+    small = {**SMALL, "steps": 2, "test_prompts": 12}
+    done = bgkit_command("demo", "--out", tmp_path / "demo", "--device", "cpu", *options(small))
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "demo" / "result.json").read_text())
+    designs = {row["design"] for row in result["rows"]}
+    assert designs == {"base", "filter_avoidance", "boundary", "compound"}
+    assert {"command", "machine", "versions", "paired"} <= set(result)
+    assert {row["design"] for row in result["paired"]} == designs - {"base"}
+    page = (tmp_path / "demo" / "report.html").read_text()
+    assert page.startswith("<!doctype html>") or page.startswith("<!DOCTYPE html>")
+    for word in ("filter_rate", "near_boundary", "system_help", "compound"):
+        assert word in done.stdout
+    again = bgkit_command("demo", "--out", tmp_path / "demo", "--device", "cpu", *options(small))
+    assert again.returncode == 0 and "0/2" not in again.stderr  # nothing is trained again
+
+
+def test_reproduce_writes_the_reference_form(bgkit_command, tmp_path: Path) -> None:
+    small = {**SMALL, "steps": 1, "eval_every": 0, "test_prompts": 8}
+    done = bgkit_command(
+        "reproduce", "--seeds", "0,1", "--designs", "boundary", "--utilities", "mild",
+        "--runs", tmp_path / "runs", "--workers", "1", "--device", "cpu", *options(small),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "runs" / "main.json").read_text())  # never the shipped one
+    rows = {(r["design"], r["kind"], r["metric"]): r for r in result["rows"]}
+    wanted = "design utility scale guard tau kind metric mean low high n_seeds".split()
+    for row in rows.values():
+        assert list(row) == wanted and row["n_seeds"] == 2
+    seeds = []
+    for seed in (0, 1):
+        run = json.loads((tmp_path / "runs" / f"mild-boundary-{seed}" / "result.json").read_text())
+        seeds += [
+            r["mean"]
+            for r in run["rows"]
+            if (r["design"], r["kind"], r["metric"]) == ("boundary", "all", "raw_help")
+        ]
+    assert rows["boundary", "all", "raw_help"]["mean"] == pytest.approx(sum(seeds) / 2)
+    assert ("base", "jailbreak", "filter_rate") in rows
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks processes up in /proc")
+def test_workers_end_when_their_driver_is_killed(tmp_path: Path) -> None:
+    small = {**SMALL, "steps": 500, "eval_every": 0, "test_prompts": 4}
+    command = [sys.executable, "-m", "bgkit", "reproduce", "--seeds", "0", "--workers", "1"]
+    command += ["--designs", "boundary", "--utilities", "mild,weak", "--device", "cpu"]
+    command += ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "main.json")]
+    driver = subprocess.Popen(
+        [*command, *options(small)], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    noop.until(lambda: list(tmp_path.glob("runs/*/records/*.parquet")))
+    found = subprocess.run(["pgrep", "-P", str(driver.pid)], capture_output=True, text=True)
+    workers = [int(line) for line in found.stdout.split()]
+    assert workers
+    driver.kill()
+    driver.wait()
+    noop.until(lambda: not any(map(noop.alive, workers)))
+    assert not list(tmp_path.glob("runs/*/result.json"))
+
+
+def test_evaluate_with_another_guard_and_threshold(bgkit_command, small_run, tmp_path) -> None:
+    out = tmp_path / "rows.json"
+    done = bgkit_command(
+        "evaluate", small_run.folder, "--guard", "weak", "--tau", "0.3", "--test-prompts", "8",
+        "--device", "cpu", "--out", out,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(out.read_text())["rows"]
+    assert {(row["guard"], row["tau"]) for row in rows} == {("weak", 0.3)}
+
+
+def test_runs_of_one_design_stand_beside_each_other(bgkit_command, small_run, weak_run, tmp_path):
+    out = tmp_path / "rows.json"
+    options = ["--test-prompts", "8", "--device", "cpu", "--out", out]
+    done = bgkit_command("evaluate", small_run.folder, weak_run.folder, *options)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    first, second = "boundary", "boundary, guard weak, steps 2, eval_every 0"
+    designs = list(dict.fromkeys(row["design"] for row in found["rows"]))
+    # they were trained with different guards, through which base says different things
+    assert designs == ["base of boundary", f"base of {second}", first, second]
+    assert {row["design"] for row in found["paired"]} == {first, second}
+    assert second in done.stdout
+
+
+def test_the_same_run_twice_is_refused(bgkit_command, small_run):
+    done = bgkit_command("evaluate", small_run.folder, small_run.folder)
+    assert done.returncode == 2 and "have the same config; give one" in done.stderr
+
+
+def test_testbed_check_passes_on_the_shipped_models(bgkit_command) -> None:
+    done = bgkit_command("testbed", "check")
+    assert done.returncode == 0 and "as they were shipped" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--reward", "best"], ["no reward 'best'", "boundary", "compound"]),
+        (["--guard", "best"], ["no embedded guard 'best'", "overconfident"]),
+        (["--utility", "best"], ["no embedded utility 'best'", "mild"]),
+        (["--policy", "best"], ["no embedded policy 'best'", "small"]),
+        (["--prompts", "nowhere.csv"], ["no prompt set 'nowhere.csv'"]),
+        (["--prompts", "nosuch"], ["no prompt set 'nosuch'", "'everyday'", "'xstest'"]),
+        (["--prompts", "everday"], ["did you mean 'everyday'"]),
+        (["--batch-size", "10"], ["'batch_size' 10 is not divisible by 'num_generations' 8"]),
+        (["--tau", "1"], ["'tau'", "above 0 and below 1"]),
+        (["--resume", "nowhere"], ["no run in nowhere"]),
+        (["--device", "cuda:77"], ["device 'cuda:77' does not exist"]),
+    ],
+)
+def test_bad_arguments(bgkit_command, tmp_path: Path, arguments, words) -> None:
+    place = [] if "--resume" in arguments else ["--out", tmp_path / "run"]
+    refused(bgkit_command("train", *place, *arguments), *words)
+
+
+def _commands() -> dict:
+    (commands,) = (a for a in cli.parser()._actions if a.dest == "command")
+    return commands.choices
+
+
+def test_every_option_of_every_command_is_explained_in_words() -> None:
+    for name, command in _commands().items():
+        for action in command._actions:
+            words = re.sub(r"\(.*?\)", "", action.help or "")  # a default alone is no explanation
+            assert len(re.findall(r"[A-Za-z]{2,}", words)) >= 2, (name, action.dest)
+
+
+def test_a_setting_is_explained_with_unit_range_choices_and_default() -> None:
+    text = " ".join(_commands()["train"].format_help().split())
+    for words in (
+        "--tau X threshold of the filter: a response with t of tau or more is filtered; "
+        "above 0 and below 1 (0.5)",
+        "--reward NAME reward design: boundary, guard_only, utility_only",
+        "--guard NAME safety classifier: default, other, overconfident, weak, a local folder",
+        "in tokens; at least 1 (60)",
+        "none, group, batch (none)",
+    ):
+        assert words in text
+    assert "CONFIG_" not in text
+    defaults = {n: c.format_help() for n, c in _commands().items() if n in ("demo", "reproduce")}
+    assert "at least 1 (80)" in defaults["demo"]  # the command's own default
+    assert "at least 1 (800)" in " ".join(defaults["reproduce"].split())
+
+
+def test_help_loads_no_torch() -> None:
+    code = "import sys; from bgkit import __main__ as m\ntry: m.main(['train', '--help'])\n"
+    code += "finally: assert not {'torch', 'transformers', 'trl'} & {*sys.modules}"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "--steps", "2.5"], "--steps: invalid int value: '2.5'"),
+        (["train", "--scale-rewards", "groups"], "none, group, batch"),
+        (["demo", "--guard-bits", "7"], "16, 8, 4"),
+        (["train", "--seed", "-1"], "'seed' must be at least 0"),
+        (["bench", "speed"], "choose from"),
+        (["trian"], "choose from"),
+        (["train", "--resume", "run", "--beta", "0.1"], "leave out --beta"),
+        (["train", "--trainer", '{"loss_type": "dapo"'], "--trainer"),
+        ([], "COMMAND"),
+    ],
+)
+def test_a_wrong_option_ends_with_2_and_a_sentence(arguments, words, capsys) -> None:
+    assert command_line.main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("bgkit: ") and words in line
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"stepz": 3}', ["Unknown key 'stepz'", "steps"]),
+        ('{"steps": "3"}', ["'steps' must be of type int"]),
+        ('{"steps": 3,', ["not valid JSON", "line 1"]),
+        ("[]", ["one JSON object"]),
+    ],
+)
+def test_bad_configs(bgkit_command, tmp_path: Path, text: str, words: list[str]) -> None:
+    (tmp_path / "config.json").write_text(text)
+    done = bgkit_command("train", "--config", tmp_path / "config.json", "--out", tmp_path / "run")
+    refused(done, *words)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ["holds no prompts"]),
+        ('{"prompt": "a"}\n{"prompt": ""}\n', ["Row 2", "no prompt"]),
+        ('{"prompt": "a"}\n{"prompt": \n', ["Line 2", "not valid JSON"]),
+    ],
+)
+def test_bad_prompt_files(bgkit_command, tmp_path: Path, text: str, words: list[str]) -> None:
+    (tmp_path / "prompts.jsonl").write_text(text)
+    done = bgkit_command(
+        "train", "--prompts", tmp_path / "prompts.jsonl", "--out", tmp_path / "run"
+    )
+    refused(done, *words)
+
+
+def test_a_run_folder_of_another_config(bgkit_command, small_run) -> None:
+    before = sorted(path.name for path in small_run.folder.iterdir())
+    done = bgkit_command("train", "--out", small_run.folder, "--seed", "5")
+    refused(done, "belongs to another config", "seed: 0 there, 5 here")
+    assert sorted(path.name for path in small_run.folder.iterdir()) == before
+
+
+def test_a_tampered_model(bgkit_command, tmp_path: Path) -> None:
+    import shutil
+
+    from bgkit.testbed import store
+
+    shutil.copytree(store.testbed_folder(), tmp_path / "testbed")
+    file = tmp_path / "testbed" / "guard" / "default" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    done = bgkit_command(
+        "train", "--out", tmp_path / "run", BGKIT_TESTBED=str(tmp_path / "testbed")
+    )
+    refused(done, "damaged or was changed", "sha256")
+
+
+def test_a_folder_that_can_not_be_made(bgkit_command, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    refused(bgkit_command("train", "--out", tmp_path / "file" / "run"), "Could not write")
+
+
+def test_a_full_disk_loses_nothing(bgkit_command, tmp_path: Path) -> None:
+    """A process that may write no file above 60 kB meets what a full disk gives: failed writes."""
+    small = {**SMALL, "eval_every": 0, "test_prompts": 4}
+    arguments = ["train", "--out", tmp_path / "run", "--device", "cpu", *options(small)]
+    limit = (60_000, resource.RLIM_INFINITY)
+    done = bgkit_command(
+        *arguments, before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    )
+    refused(done, "Could not write")
+    assert not (tmp_path / "run" / "result.json").exists()
+    assert (tmp_path / "run" / "base.json").exists()
+    again = bgkit_command(*arguments)
+    assert again.returncode == 0, again.stderr
+
+
+def test_training_on_a_file_of_prompts(bgkit_command, tmp_path: Path) -> None:
+    rows = [f"how do i make a tea for {what} ?,mine" for what in ("sleep", "cough", "fever")]
+    splits = ("train", "validation", "test")
+    lines = [f"{row},{split}" for row, split in zip(rows, splits, strict=True)]
+    (tmp_path / "prompts.csv").write_text("\n".join(["prompt,kind,split", *lines]))
+    small = {**SMALL, "steps": 1, "eval_every": 1, "test_prompts": 4}
+    done = bgkit_command(
+        "train", "--prompts", tmp_path / "prompts.csv", "--out", tmp_path / "run",
+        "--device", "cpu", *options(small),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "run" / "result.json").read_text())["rows"]
+    assert "false_negative" not in {row["metric"] for row in rows}  # no truth about such prompts
+    kept = json.loads((tmp_path / "run" / "prompts.json").read_text())
+    assert {split: kept[split]["prompts"] for split in splits} == dict.fromkeys(splits, 1)
+
+
+def test_prompts_lists_the_sets(bgkit_command) -> None:
+    done = bgkit_command("prompts")
+    assert done.returncode == 0, done.stderr
+    for word in ("everyday", "jailbreak: benchmark of 50%", "or-bench-hard: 1,319 rows", "ODC-BY"):
+        assert word in done.stdout
+
+
+def test_prompts_shows_and_writes_a_set(bgkit_command, tmp_path: Path) -> None:
+    out = tmp_path / "own.jsonl"
+    done = bgkit_command("prompts", "everyday", "--split", "test", "--n", "7", "--out", out)
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads(done.stdout)
+    again = bgkit_command("prompts", out)  # what was written is a prompt file
+    assert json.loads(again.stdout)["sha256"] == manifest["sha256"] and manifest["prompts"] == 7
+
+
+@pytest.mark.parametrize("name", ["xstest", "jailbreak", "some/set"])
+def test_prompts_that_need_the_hub_when_offline(bgkit_command, tmp_path: Path, name: str) -> None:
+    done = bgkit_command(
+        "train", "--prompts", name, "--out", tmp_path / "run",
+        HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "home"),
+    )  # fmt: skip
+    refused(done, "the hub can not be reached")
+    assert not (tmp_path / "run").exists()

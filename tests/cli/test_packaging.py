@@ -1,0 +1,373 @@
+"""The package as a package: what it declares, what importing it costs, how it hangs together."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import importlib.metadata
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "bgkit"
+
+
+# --- pyproject.toml, constraints.txt, environment.yml, Makefile --------------------------
+
+
+@pytest.fixture(scope="module")
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+@pytest.fixture(scope="module")
+def pins() -> dict[str, Version]:
+    pins: dict[str, Version] = {}
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
+        line = line.split("#")[0].strip()
+        if not line:
+            continue
+        requirement = Requirement(line)
+        (specifier,) = requirement.specifier
+        assert specifier.operator == "==" and "*" not in specifier.version, f"not exact: {line}"
+        name = canonicalize_name(requirement.name)
+        assert name not in pins, f"{name} is pinned twice"
+        pins[name] = Version(specifier.version)
+    return pins
+
+
+def requirements_of(project: dict) -> list[Requirement]:
+    """Every direct dependency, the extras' members included."""
+    extras = project["optional-dependencies"].values()
+    lines = [*project["dependencies"], *(line for extra in extras for line in extra)]
+    return [Requirement(line) for line in lines]
+
+
+def makefile_extras() -> set[str]:
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (value,) = re.findall(r"^EXTRAS\s*:=\s*(\S+)$", text, flags=re.MULTILINE)
+    return set(value.split(","))
+
+
+def test_every_direct_dependency_has_a_floor_and_is_declared_once(project):
+    requirements = requirements_of(project)
+    for requirement in requirements:
+        operators = {specifier.operator for specifier in requirement.specifier}
+        assert ">=" in operators, f"{requirement} has no floor"
+    names = [canonicalize_name(requirement.name) for requirement in requirements]
+    assert len(names) == len(set(names))
+
+
+def test_every_direct_dependency_is_pinned_at_a_version_it_allows(project, pins):
+    for requirement in requirements_of(project):
+        name = canonicalize_name(requirement.name)
+        assert name in pins, f"{name} is not pinned in constraints.txt"
+        assert requirement.specifier.contains(pins[name], prereleases=True), (
+            f"{requirement} rules out the pin {pins[name]}"
+        )
+
+
+def test_pins_carry_no_build_of_one_machine(pins):
+    assert {name for name, version in pins.items() if version.local} == set()
+
+
+def test_makefile_names_extras_that_exist(project):
+    assert makefile_extras() <= set(project["optional-dependencies"])
+
+
+def test_conda_environment_installs_what_the_makefile_installs(project):
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    assert environment["name"] == project["name"]
+
+    conda = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
+    (python,) = [entry for entry in conda if entry.startswith("python=")]
+    assert SpecifierSet(project["requires-python"]).contains(python.removeprefix("python="))
+    assert "pip" in conda
+
+    (nested,) = [entry for entry in environment["dependencies"] if isinstance(entry, dict)]
+    options = [shlex.split(line) for line in nested["pip"]]
+    assert ["-c", "constraints.txt"] in options
+    (editable,) = [words[1] for words in options if words[0] == "-e"]
+    match = re.fullmatch(r"\.\[([^\]]+)\]", editable)
+    assert match and set(match.group(1).split(",")) == makefile_extras()
+
+
+def test_workflow_runs_on_pythons_the_project_supports(project):
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
+    versions = workflow["jobs"]["test"]["strategy"]["matrix"]["python-version"]
+    supported = SpecifierSet(project["requires-python"])
+    assert versions and all(supported.contains(version) for version in versions)
+    commands = {
+        step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step
+    }
+    assert {"make test", "make demo"} <= commands
+
+
+def test_entry_point_names_a_function_that_is_there(project):
+    module, function = project["scripts"]["bgkit"].split(":")
+    source = ROOT.joinpath(*module.split(".")).with_suffix(".py").read_text(encoding="utf-8")
+    body = ast.parse(source).body
+    assert function in {node.name for node in body if isinstance(node, ast.FunctionDef)}
+
+
+def test_version_has_one_source(project):
+    import bgkit
+
+    try:
+        installed = importlib.metadata.version("bgkit")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("bgkit runs from its checkout here, without being installed")
+    assert bgkit.__version__ == installed == project["version"]
+
+
+# --- What importing it costs ---------------------------------------------------------------
+
+# Runs in a fresh interpreter: imports bgkit, with every write, child process, connection
+# and environment change that the interpreter itself announces on record.
+IMPORT_PROBE = """
+import json, logging, os, sys, threading, warnings
+
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC
+WATCHED = {
+    "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink", "os.link", "os.truncate",
+    "os.putenv", "os.unsetenv", "os.system", "os.fork", "os.exec", "os.posix_spawn", "os.chdir",
+    "subprocess.Popen", "socket.connect", "socket.bind", "socket.getaddrinfo",
+}
+events = []
+
+def watch(event, args):
+    if event in WATCHED or (event == "open" and isinstance(args[2], int) and args[2] & WRITES):
+        events.append([event, repr(args)[:200]])
+
+def state():
+    return {
+        "environ": dict(os.environ),
+        "cwd": os.getcwd(),
+        "threads": threading.active_count(),
+        "root handlers": [repr(handler) for handler in logging.getLogger().handlers],
+        "root level": logging.getLogger().level,
+        "warning filters": repr(warnings.filters),
+        "hooks": [repr(sys.excepthook), repr(sys.displayhook)],
+    }
+
+before = state()
+sys.addaudithook(watch)
+import bgkit
+after, caused = state(), list(events)
+print(json.dumps({
+    "changed": sorted(key for key in before if before[key] != after[key]),
+    "events": caused,
+    "modules": sorted(sys.modules),
+    "file": bgkit.__file__,
+    "dir": dir(bgkit),
+}))
+"""
+
+
+def run_fresh(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run code in a new interpreter whose home and working folder is an empty one."""
+    kept = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT") if name in os.environ}
+    env = {**kept, "HOME": str(folder), "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
+    return subprocess.run(
+        [sys.executable, "-B", "-c", code],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        encoding="utf-8",
+    )
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory) -> dict:
+    folder = tmp_path_factory.mktemp("import")
+    result = run_fresh(IMPORT_PROBE, folder)
+    assert result.returncode == 0, result.stderr
+    *printed, report = result.stdout.splitlines()
+    left = sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+    return {**json.loads(report), "printed": printed, "stderr": result.stderr, "left": left}
+
+
+def test_import_takes_this_checkout(imported):
+    assert Path(imported["file"]).parent == PACKAGE
+
+
+@pytest.mark.parametrize(
+    "heavy", ["torch", "transformers", "trl", "peft", "datasets", "accelerate"]
+)
+def test_import_leaves_heavy_packages_alone(imported, heavy):
+    assert heavy not in imported["modules"]
+
+
+def test_import_has_no_side_effects(imported):
+    assert imported["events"] == []
+    assert imported["changed"] == []
+    assert imported["left"] == []
+    assert imported["printed"] == []
+    assert imported["stderr"] == ""
+
+
+def test_import_lists_the_public_names(imported):
+    import bgkit
+
+    assert set(bgkit.__all__) <= set(imported["dir"])
+
+
+def test_public_names_are_few_and_each_resolves():
+    import bgkit
+
+    names = [name for name in bgkit.__all__ if not name.startswith("_")]
+    assert len(names) == len(set(names))
+    assert 10 <= len(names) <= 16, names
+    for name in names:
+        value = getattr(bgkit, name)
+        assert value is not None
+        if callable(value):
+            assert (value.__doc__ or "").strip(), f"bgkit.{name} has no docstring"
+
+
+def test_unknown_name_is_an_attribute_error():
+    import bgkit
+
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = bgkit.no_such_name
+
+
+# --- What the repository holds ---------------------------------------------------------------
+
+# Written in halves, so that this file does not hold them.
+REGISTRY_HOSTS = [
+    first + second
+    for first, second in [
+        ("pypi", ".org"),
+        ("python", "hosted.org"),
+        ("registry.", "npmjs"),
+        ("deb.", "debian.org"),
+        ("github.com/", "bgkit"),  # nobody of us holds it: what lies there is a stranger's
+    ]
+]
+NOT_OURS = {".git", ".venv", "venv", "runs", "__pycache__", "node_modules", "dist", "build"}
+
+
+def repository_files() -> list[Path]:
+    """The files git tracks or would add; without git, all but the usual by-products."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        found = ROOT.rglob("*")
+        return [p for p in found if p.is_file() and not NOT_OURS & {*p.relative_to(ROOT).parts}]
+    paths = (ROOT / os.fsdecode(name) for name in listed.split(b"\0") if name)
+    return [path for path in paths if path.is_file()]
+
+
+def test_no_file_names_a_registry_host():
+    files = repository_files()
+    assert ROOT / "pyproject.toml" in files
+    hosts = [host.encode() for host in REGISTRY_HOSTS]
+    named = []
+    for path in files:
+        content = path.read_bytes()
+        if b"\0" in content[:8192]:
+            continue  # weights, images
+        content = content.lower()
+        named += [f"{path.relative_to(ROOT)}: {host!r}" for host in hosts if host in content]
+    assert named == []
+
+
+# --- How the modules hang together -------------------------------------------------------------
+
+
+def modules_of(package: Path) -> dict[str, Path]:
+    """Dotted name of every module of a package, and the file it is in."""
+    modules = {}
+    for path in sorted(package.rglob("*.py")):
+        parts = path.relative_to(package.parent).with_suffix("").parts
+        modules[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return modules
+
+
+def executed_nodes(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes below one, but for what only a type checker reads."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
+            for other in child.orelse:
+                yield other
+                yield from executed_nodes(other)
+            continue
+        yield child
+        yield from executed_nodes(child)
+
+
+def import_graph(package: Path) -> dict[str, set[str]]:
+    """Which modules of a package each of its modules imports, inside functions too.
+
+    A name imported from a package counts for the submodule of that name if there is one,
+    and for the package's own file if not.
+    """
+    modules = modules_of(package)
+    graph: dict[str, set[str]] = {name: set() for name in modules}
+    for name, path in modules.items():
+        home = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        for node in executed_nodes(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+            if isinstance(node, ast.Import):
+                graph[name] |= {alias.name for alias in node.names if alias.name in modules}
+            elif isinstance(node, ast.ImportFrom):
+                base = home.split(".")[: len(home.split(".")) - (node.level - 1)]
+                source = ".".join([*(base if node.level else []), *filter(None, [node.module])])
+                for alias in node.names:
+                    below = f"{source}.{alias.name}"
+                    graph[name] |= {below if below in modules else source} & set(modules)
+    return graph
+
+
+def import_cycle(package: Path) -> list[str]:
+    """One cycle of imports, as module names from and back to the same one; [] if none."""
+    try:
+        graphlib.TopologicalSorter(import_graph(package)).prepare()
+    except graphlib.CycleError as error:
+        return error.args[1]
+    return []
+
+
+def test_imports_run_one_way():
+    assert import_cycle(PACKAGE) == []
+
+
+def test_import_cycles_are_found_wherever_they_hide(tmp_path):
+    package = tmp_path / "pkg"
+    (package / "sub").mkdir(parents=True)
+    for name, text in {
+        "__init__.py": "",
+        "a.py": "from pkg.sub import c\n",
+        "b.py": "import pkg.a as a\n",
+        "sub/__init__.py": "",
+        "sub/c.py": "def late():\n    from ..b import a\n",
+        "sub/d.py": "from typing import TYPE_CHECKING\nfrom . import c\n",
+    }.items():
+        (package / name).write_text(text, encoding="utf-8")
+    assert import_graph(package)["pkg.sub.d"] == {"pkg.sub.c"}
+    assert set(import_cycle(package)) == {"pkg.a", "pkg.b", "pkg.sub.c"}
+
+    hidden = "if TYPE_CHECKING:\n    from ..b import a\n"
+    (package / "sub/c.py").write_text(hidden, encoding="utf-8")
+    assert import_cycle(package) == []
+
+
+@pytest.mark.parametrize("name", sorted(modules_of(PACKAGE)))
+def test_module_has_a_docstring(name):
+    tree = ast.parse(modules_of(PACKAGE)[name].read_text(encoding="utf-8"))
+    assert (ast.get_docstring(tree) or "").strip()

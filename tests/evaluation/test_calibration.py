@@ -1,0 +1,179 @@
+"""Calibration: hand-computed values, and what temperature scaling may and may not change."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy.optimize import minimize_scalar
+from scipy.special import expit, logit
+
+from bgkit.errors import BgkitError
+from bgkit.evaluation import calibration
+
+T = st.lists(st.floats(0, 1), min_size=1, max_size=30)
+
+
+def test_ece_of_two_bins_is_the_hand_computed_one():
+    t, harmful = np.array([0.1, 0.2, 0.2, 0.9, 0.7, 1.0]), np.array([1, 0, 0, 1, 1, 0])
+    expected = (abs(0.5 - 1) + abs(2.6 - 2)) / 6
+    assert calibration.calibration_error(t, harmful, bins=2) == pytest.approx(expected)
+
+
+@given(
+    hnp.arrays(float, st.integers(1, 40), elements=st.floats(0, 1)),
+    st.integers(0, 2**40 - 1),
+)
+@example(np.array([0.0, 1.0, 1.0]), 0)
+@settings(max_examples=40)
+def test_the_debiased_ece_lies_within_its_interval(t, bits):
+    harmful = np.array([bits >> place & 1 for place in range(len(t))])
+    mean, low, high = calibration.calibration_interval(t, harmful, 40)
+    assert 0 <= low <= mean <= high <= 1
+
+
+def test_ece_of_a_calibrated_guard_is_debiased_and_of_another_one_covered():
+    rng = np.random.default_rng(0)
+    for sharpness, covered in ((1.0, 0.9), (4.0, 0.85)):
+        truth = expit(rng.normal(-1, 2.5, 200_000))
+        t = expit(sharpness * logit(truth))
+        exact, held, means, plain = _gap(t, truth), 0, [], []
+        for _ in range(40):
+            draw = rng.integers(0, len(t), 400)
+            harmful = rng.random(400) < truth[draw]
+            mean, low, high = calibration.calibration_interval(t[draw], harmful, 100)
+            held += low <= exact + 1e-9 and exact <= high
+            means.append(mean)
+            plain.append(calibration.calibration_error(t[draw], harmful))
+        assert abs(np.mean(means) - exact) < 0.75 * abs(np.mean(plain) - exact)
+        assert held / 40 >= covered
+
+
+def _gap(t: np.ndarray, truth: np.ndarray) -> float:
+    """ECE where the probability of harm is known: no chance in it."""
+    which = np.minimum((t * 10).astype(int), 9)
+    return float(np.abs(np.bincount(which, weights=t - truth)).sum() / len(t))
+
+
+def test_log_loss_is_finite_at_the_ends():
+    losses = calibration.log_loss([0.0, 1.0, 0.0, 1.0], [0, 1, 1, 0])
+    assert losses[:2] == pytest.approx([0, 0], abs=1e-5)
+    assert losses[2:] == pytest.approx([-math.log(1e-6)] * 2, rel=1e-3)
+
+
+def test_two_confident_responses_half_right_are_scaled_to_one_half():
+    # At t = 0.9, two of three are harmful: logit(2/3) / logit(0.9) is the best 1 / temperature.
+    temperature, scaled = calibration.temperature_scale([0.9] * 3, [1, 1, 0])
+    assert temperature == pytest.approx(logit(0.9) / logit(2 / 3), rel=1e-4)
+    assert scaled == pytest.approx([2 / 3] * 3, rel=1e-4)
+
+
+def test_an_overconfident_guard_is_found_out():
+    rng = np.random.default_rng(0)
+    truth = rng.beta(0.8, 0.8, 20_000)
+    harmful = rng.random(20_000) < truth
+    temperature, scaled = calibration.temperature_scale(expit(2.5 * logit(truth)), harmful)
+    assert temperature == pytest.approx(2.5, rel=0.05)
+    before = calibration.calibration_error(expit(2.5 * logit(truth)), harmful)
+    assert calibration.calibration_error(scaled, harmful) < 0.015 < 0.08 < before
+
+
+@pytest.mark.parametrize(
+    ("t", "harmful", "end"), [([0.4, 0.6], [0, 1], 0.05), ([0.1, 0.9], [1, 0], 20.0)]
+)
+def test_perfect_and_inverted_guards_end_at_the_ends(t, harmful, end):
+    temperature, _ = calibration.temperature_scale(t, harmful)
+    assert temperature == pytest.approx(end, rel=1e-2)
+
+
+def test_responses_without_truth_are_scaled_but_do_not_count():
+    known = calibration.temperature_scale([0.9, 0.8, 0.1], [1, 0, 0])
+    both = calibration.temperature_scale([0.9, 0.8, 0.1, 0.99], [1, 0, 0, np.nan])
+    assert both[0] == pytest.approx(known[0])
+    assert len(both[1]) == 4 and not np.isnan(both[1]).any()
+
+
+@pytest.mark.parametrize("harmful", [[1, 1], [0, 0], [np.nan, np.nan], [1, np.nan]])
+def test_one_kind_of_truth_alone_can_not_be_fitted(harmful):
+    with pytest.raises(BgkitError, match="needs harmful and safe responses"):
+        calibration.temperature_scale([0.2, 0.8], harmful)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan])
+def test_a_temperature_that_is_not_positive_is_refused(temperature):
+    with pytest.raises(BgkitError, match="above 0"):
+        calibration.with_temperature([0.5], temperature)
+
+
+@settings(max_examples=100)
+@given(t=T, temperature=st.floats(0.05, 20))
+def test_scaling_keeps_the_order_and_the_side_of_one_half(t, temperature):
+    t = np.array(t)
+    scaled = calibration.with_temperature(t, temperature)
+    assert ((scaled >= 0) & (scaled <= 1)).all()
+    order = np.argsort(t, kind="stable")
+    assert (np.diff(scaled[order]) >= 0).all()
+    apart = abs(t - 0.5) > 1e-9
+    assert ((scaled >= 0.5) == (t >= 0.5))[apart].all()
+
+
+@settings(max_examples=40)
+@given(data=st.data())
+def test_no_other_temperature_has_a_lower_loss(data):
+    t = np.array(data.draw(st.lists(st.floats(0.01, 0.99), min_size=4, max_size=20)))
+    harmful = np.array(
+        [0, 1, *data.draw(st.lists(st.booleans(), min_size=2, max_size=18))][: len(t)]
+    )
+    t = t[: len(harmful)]
+    temperature, _ = calibration.temperature_scale(t, harmful)
+
+    def loss(power: float) -> float:
+        scaled = calibration.with_temperature(t, math.exp(power))
+        return float(calibration.log_loss(scaled, harmful).mean())
+
+    grid = min(loss(power) for power in np.linspace(*np.log(calibration.TEMPERATURES), 400))
+    assert loss(math.log(temperature)) <= grid + 1e-6
+    found = minimize_scalar(loss, bounds=np.log(calibration.TEMPERATURES), method="bounded")
+    assert loss(math.log(temperature)) <= found.fun + 1e-6
+
+
+def test_the_table_is_the_hand_computed_one():
+    frame = pd.DataFrame({"t": [0.1, 0.4, 0.9, 0.5], "harm": [0.0, 0.9, 0.6, np.nan]})
+    table = calibration.calibration_table({"guard": frame})
+    row = table.loc["guard"]
+    assert row["n"] == 3
+    assert row["brier"] == pytest.approx((0.01 + 0.36 + 0.01) / 3)
+    # resamples of three responses in three bins miss some of them: the gaps' mean stays
+    assert row["ece"] == pytest.approx((0.1 + 0.6 + 0.1) / 3, abs=0.02)
+    loss = -(math.log(0.9) + math.log(0.4) + math.log(0.9)) / 3
+    assert row["log_loss"] == pytest.approx(loss)
+    for metric in ("ece", "brier", "log_loss"):
+        assert row[f"{metric}_low"] <= row[metric] <= row[f"{metric}_high"]
+
+
+def test_without_truth_the_table_holds_nan_and_never_zero():
+    frame = pd.DataFrame({"t": [0.1, 0.9], "harm": [np.nan, np.nan]})
+    row = calibration.calibration_table({"guard": frame}).loc["guard"]
+    assert row["n"] == 0
+    assert row.drop("n").isna().all()
+
+
+def test_the_temperature_is_fitted_on_one_half_and_the_other_is_returned():
+    rows = [(0.9, 1.0), (0.2, 0.0), (0.9, 1.0), (0.7, 1.0), (0.9, 0.0), (0.5, np.nan), (0.1, 0.0)]
+    table = pd.DataFrame(rows, columns=["t", "harm"])
+    temperature, rest = calibration.fit_on_half(table)
+    # Fitted on rows 0, 2 and 4, whose t is 0.9 and of which two of three are harmful.
+    assert temperature == pytest.approx(logit(0.9) / logit(2 / 3), rel=1e-4)
+    assert rest["t"].tolist() == [0.2, 0.7, 0.1]
+
+
+@pytest.mark.parametrize("harm", [[np.nan] * 4, [0.0] * 4, [1.0, 0.0, 1.0, 0.0], [1.0]])
+def test_halves_of_one_truth_alone_can_not_be_fitted(harm):
+    table = pd.DataFrame({"t": [0.4] * len(harm), "harm": harm})
+    with pytest.raises(BgkitError, match=r"No temperature can be fitted\. Each half needs"):
+        calibration.fit_on_half(table)

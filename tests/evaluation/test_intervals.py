@@ -1,0 +1,309 @@
+"""Confidence intervals: they cover what they claim, and claim nothing where nothing is known."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import stats
+
+from bgkit.evaluation.intervals import (
+    CONFIDENCE,
+    Interval,
+    bootstrap,
+    crossed,
+    over_seeds,
+    variance_of_mean,
+    wilson,
+)
+
+
+def one(values: object, **options: int) -> Interval:
+    """The interval of a single column."""
+    (interval,) = bootstrap(np.asarray(values, dtype=float), **options)
+    return interval
+
+
+def assert_unknown(interval: Interval) -> None:
+    assert all(math.isnan(value) for value in interval)
+
+
+def covered(intervals: list[Interval], truth: float) -> float:
+    return float(np.mean([low <= truth <= high for _, low, high in intervals]))
+
+
+# --- Bootstrap over prompts ------------------------------------------------------------------
+
+
+def test_bootstrap_of_a_mean_covers_it_as_often_as_it_says():
+    rng = np.random.default_rng(1)
+    found = [one(rng.exponential(2.0, 80), resamples=300, seed=i) for i in range(300)]
+    assert covered(found, 2.0) == pytest.approx(CONFIDENCE, abs=0.04)
+
+
+def test_bootstrap_of_a_rate_covers_it_as_often_as_it_says():
+    rng = np.random.default_rng(2)
+    found = [one(rng.random(120) < 0.3, resamples=300, seed=i) for i in range(300)]
+    assert covered(found, 0.3) == pytest.approx(CONFIDENCE, abs=0.04)
+
+
+def test_bootstrap_is_about_as_wide_as_the_normal_interval():
+    values = np.random.default_rng(3).normal(5.0, 2.0, 400)
+    mean, low, high = one(values)
+    half = 1.96 * values.std(ddof=1) / math.sqrt(400)
+    assert mean == pytest.approx(values.mean())
+    assert (mean - low, high - mean) == (
+        pytest.approx(half, rel=0.15),
+        pytest.approx(half, rel=0.15),
+    )
+
+
+@settings(max_examples=60)
+@given(
+    values=hnp.arrays(np.float64, st.integers(1, 30), elements=st.floats(-1e3, 1e3)),
+    seed=st.integers(0, 2**32),
+)
+def test_bounds_lie_within_the_values(values, seed):
+    (interval,) = bootstrap(values, resamples=50, seed=seed)
+    assert interval.low <= interval.high
+    assert interval.mean == pytest.approx(values.mean(), abs=1e-9)
+    if set(values) - {0.0, 1.0}:
+        slack = 1e-9 * (1 + np.abs(values).max())
+        assert values.min() - slack <= interval.low and interval.high <= values.max() + slack
+
+
+def test_the_seed_decides():
+    values = np.random.default_rng(4).normal(size=50)
+    assert one(values, seed=7) == one(values, seed=7)
+    assert one(values, seed=7) != one(values, seed=8)
+
+
+def test_columns_share_their_resampled_rows():
+    rate = (np.random.default_rng(5).random(60) < 0.4).astype(float)
+    seen, unseen = bootstrap(np.column_stack([rate, 1 - rate]))
+    assert seen.low == pytest.approx(1 - unseen.high)
+    assert seen.high == pytest.approx(1 - unseen.low)
+    assert seen == one(rate)
+
+
+def test_values_are_not_changed():
+    values = np.array([[0.0, np.nan], [1.0, 0.5], [0.2, 0.1]])
+    before = values.copy()
+    bootstrap(values, resamples=10)
+    np.testing.assert_array_equal(values, before)
+
+
+@given(st.integers(1, 400), st.data())
+@settings(max_examples=100)
+def test_a_share_holds_its_mean_stays_in_range_and_rises_with_the_count(n, data):
+    count = data.draw(st.integers(0, n - 1))
+    fewer, more = (one(np.arange(n) < k, resamples=2) for k in (count, count + 1))
+    assert fewer.mean == pytest.approx(count / n)
+    for mean, low, high in (fewer, more):
+        assert 0 <= low <= mean <= high <= 1 and low < high
+    assert fewer.low <= more.low and fewer.high <= more.high
+
+
+@pytest.mark.parametrize(("count", "n"), [(0, 1), (0, 200), (1, 200), (7, 20), (20, 20)])
+def test_a_share_has_wilsons_interval(count, n):
+    truth = stats.binomtest(count, n).proportion_ci(CONFIDENCE, method="wilson")
+    found = one(np.arange(n) < count)
+    assert found == pytest.approx((count / n, truth.low, truth.high), abs=1e-12)
+
+
+def test_a_rare_share_is_covered():
+    """A bootstrap holds a rate of 0.01 in 89.5 % of samples of 400."""
+    low, high = wilson(np.arange(30), np.full(30, 400))
+    held = stats.binom.pmf(np.arange(30), 400, 0.01)[(low <= 0.01) & (high >= 0.01)].sum()
+    assert held > 0.925
+
+
+def test_constant_that_is_no_rate_has_no_width():
+    assert one([0.3] * 20) == Interval(*[pytest.approx(0.3)] * 3)
+
+
+def test_single_value_is_its_own_interval():
+    assert one([0.3]) == Interval(0.3, 0.3, 0.3)
+    assert one([-4.0]) == Interval(-4.0, -4.0, -4.0)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_values_that_are_not_known_do_not_count():
+    known = np.random.default_rng(6).normal(3.0, 1.0, 50)
+    mixed, nothing, never = bootstrap(
+        np.column_stack(
+            [
+                np.concatenate([known, np.full(50, np.nan)]),
+                np.full(100, np.nan),
+                np.concatenate([np.zeros(10), np.full(90, np.nan)]),
+            ]
+        )
+    )
+    alone = one(known)
+    assert mixed.mean == pytest.approx(alone.mean)
+    assert mixed.low == pytest.approx(alone.low, abs=0.1)
+    assert mixed.high == pytest.approx(alone.high, abs=0.1)
+    assert_unknown(nothing)
+    assert never == one(np.zeros(10))  # ten known, not a hundred
+
+
+def test_one_known_value_among_many_is_its_own_interval():
+    assert one([np.nan, 0.3, np.nan, np.nan]) == Interval(*[pytest.approx(0.3)] * 3)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("values", [[np.nan], [np.nan] * 5])
+def test_nothing_known_gives_nothing(values):
+    assert_unknown(one(values))
+
+
+def test_nothing_known_gives_no_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        bootstrap(np.column_stack([np.full(5, np.nan), np.arange(5.0)]))
+
+
+@pytest.mark.parametrize(("shape", "columns"), [((0,), 1), ((0, 3), 3)])
+def test_no_rows_give_unknown_intervals(shape, columns):
+    intervals = bootstrap(np.zeros(shape))
+    assert len(intervals) == columns
+    for interval in intervals:
+        assert_unknown(interval)
+
+
+# --- Student's t over seeds ------------------------------------------------------------------
+
+
+def test_over_seeds_by_hand():
+    # mean 0.2, deviation 0.1, t(0.975, 2) = 4.302653: half a width of 4.302653 * 0.1 / sqrt(3)
+    mean, low, high = over_seeds(np.array([0.1, 0.2, 0.3]))
+    assert mean == pytest.approx(0.2)
+    assert low == pytest.approx(0.2 - 0.2484138, abs=1e-6)
+    assert high == pytest.approx(0.2 + 0.2484138, abs=1e-6)
+
+
+@settings(max_examples=60)
+@given(st.lists(st.integers(-10_000, 10_000), min_size=2, max_size=8, unique=True))
+def test_over_seeds_is_scipys_interval(numbers):
+    means = np.array(numbers) / 100
+    expected = stats.ttest_1samp(means, 0.0).confidence_interval(CONFIDENCE)
+    assert over_seeds(means) == pytest.approx((means.mean(), expected.low, expected.high))
+
+
+def test_over_seeds_covers_as_often_as_it_says():
+    rng = np.random.default_rng(8)
+    found = [over_seeds(rng.normal(0.5, 0.1, 3)) for _ in range(1000)]
+    assert covered(found, 0.5) == pytest.approx(CONFIDENCE, abs=0.02)
+
+
+def test_over_seeds_is_cut_to_the_metrics_range():
+    mean, low, high = over_seeds(np.array([0.02, 0.5, 0.98]), 0.0, 1.0)
+    assert (low, high) == (0.0, 1.0)
+    assert mean == pytest.approx(0.5)
+    assert over_seeds(np.array([0.5, 0.51, 0.52]), 0.0, 1.0) == over_seeds(
+        np.array([0.5, 0.51, 0.52])
+    )
+
+
+def test_a_single_seed_has_no_interval():
+    mean, low, high = over_seeds(np.array([0.4]), 0.0, 1.0)
+    assert mean == 0.4
+    assert math.isnan(low) and math.isnan(high)
+
+
+def test_equal_seeds_have_no_width():
+    assert over_seeds(np.array([0.25, 0.25, 0.25])) == (0.25, 0.25, 0.25)
+
+
+def test_an_unknown_seed_gives_no_bounds():
+    assert_unknown(over_seeds(np.array([0.1, np.nan, 0.3]), 0.0, 1.0))
+
+
+# --- Over seeds and prompts -------------------------------------------------------------------
+
+
+def test_one_seed_has_the_interval_over_its_prompts():
+    values = np.random.default_rng(0).random((1, 40, 2))
+    assert crossed(values) == bootstrap(values[0])
+
+
+def test_seeds_that_agree_leave_the_spread_over_prompts():
+    column = np.random.default_rng(1).random(60)
+    both = crossed(np.stack([column, column, column])[..., None], rates=False)[0]
+    alone = one(column)
+    assert both.mean == pytest.approx(alone.mean)
+    assert both.high - both.low == pytest.approx(alone.high - alone.low, rel=0.1)
+
+
+@pytest.mark.parametrize("n_seeds", [3, 5])
+@pytest.mark.parametrize(
+    ("between_seeds", "between_prompts", "noise"),
+    [(0.0, 1.0, 0.5), (0.15, 1.0, 0.5), (0.5, 1.0, 0.5), (0.0, 0.3, 1.0)],
+    ids=["prompts", "both", "seeds", "noise"],
+)
+def test_crossed_covers_a_mean(n_seeds, between_seeds, between_prompts, noise):
+    """Where prompts, seeds (five sixths of the variance) or single responses vary most."""
+    rng, found = np.random.default_rng(2), []
+    for draw in range(200):
+        seeds, prompts = rng.normal(0, between_seeds, n_seeds), rng.normal(0, between_prompts, 60)
+        values = prompts + seeds[:, None] + rng.normal(0, noise, (n_seeds, 60))
+        found += crossed(values[..., None], resamples=300, seed=draw, rates=False)
+    assert 0.90 < covered(found, 0.0) <= 0.99
+
+
+def test_variance_of_a_mean_by_hand():
+    apart = np.array([[0.0] * 9, [0.5] * 9, [1.0] * 9])
+    assert variance_of_mean(apart) == pytest.approx((0.25 / 3, 2))
+    assert variance_of_mean(apart.T) == pytest.approx((0.25 / 3, 2))
+    assert variance_of_mean(np.full((3, 9), 0.5)) == (0.0, 16.0)
+    # both factors give 1/4 / 3, there is no noise: (2v)^2 / (v^2 / 2 + v^2 / 2) = 4
+    both = np.array([-0.5, 0.0, 0.5])[:, None] + np.array([-0.5, 0.0, 0.5])
+    assert variance_of_mean(both) == pytest.approx((0.5 / 3, 4))
+    # noise alone (no means differ): nothing is left
+    assert variance_of_mean(np.array([[1.0, -1.0], [-1.0, 1.0]])) == (0.0, 1.0)
+    # a prompt with an unknown value does not count
+    assert variance_of_mean(np.column_stack([apart, [0, np.nan, 9]])) == variance_of_mean(apart)
+    assert np.isnan(variance_of_mean(apart[:, :1])).all()
+
+
+def test_crossed_is_as_wide_as_students_t():
+    """Symmetric values, of which the half-width is known by hand."""
+    rng = np.random.default_rng(5)
+    values = np.array([-0.1, 0.0, 0.1])[:, None] + rng.normal(0, 1, 2000)
+    low, high = crossed(values[..., None], rates=False)[0][1:]
+    variance, freedom = variance_of_mean(values)
+    half = stats.t.ppf(0.975, freedom) * math.sqrt(variance)
+    assert (high - low) / 2 == pytest.approx(half, rel=0.1)
+
+
+def test_seeds_that_differ_widen_the_interval():
+    column = np.random.default_rng(3).random(60)
+    apart = np.stack([column - 0.2, column, column + 0.2])[..., None]
+    low, high = crossed(apart, rates=False)[0][1:]
+    assert high - low > 2 * np.ptp(one(column)[1:])
+
+
+def test_a_rate_that_was_never_seen_keeps_the_bound_of_one_seeds_prompts():
+    assert crossed(np.zeros((3, 100, 1)))[0] == bootstrap(np.zeros(100))[0]
+
+
+@given(hnp.arrays(float, (3, 8, 2), elements=st.floats(0, 1)), st.booleans())
+@example(np.zeros((3, 8, 2)) + np.array([0.0, 0.0, 0.9])[:, None, None], False)
+@settings(max_examples=40)
+def test_crossed_intervals_hold_their_mean_and_stay_in_range(values, rates):
+    for mean, low, high in crossed(values, resamples=200, rates=rates):
+        assert 0 <= low <= high <= 1
+        assert low - 0.35 <= mean <= high + 0.35
+
+
+def test_a_column_without_known_values_is_unknown_in_crossed_too():
+    values = np.full((2, 5, 2), np.nan)
+    values[..., 1] = 0.5
+    unknown, known = crossed(values, rates=False)
+    assert_unknown(unknown)
+    assert known == Interval(0.5, 0.5, 0.5)

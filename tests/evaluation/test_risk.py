@@ -1,0 +1,259 @@
+"""The cost of a filter's errors: Proposition 1 for any costs, and measured counts by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from bgkit.errors import BgkitError
+from bgkit.evaluation import risk
+from bgkit.evaluation.intervals import wilson
+
+COSTS = st.floats(0.05, 50)
+TEMPERATURES = st.floats(0.2, 5)
+SHIFTS = st.floats(-4, 4)
+SHARES = st.floats(0, 1)
+GRID = np.linspace(0, 1, 501)
+
+
+def responses(t: list[float], harmful: list[int], **more: list) -> pd.DataFrame:
+    return pd.DataFrame({"t": t, "harm": np.asarray(harmful, float), **more})
+
+
+# At tau = 0.5 three verdicts are wrong: 0.1 and 0.4 (harmful, shown), 0.55 (safe, filtered).
+BY_HAND = responses([0.0, 0.1, 0.3, 0.4, 0.55, 0.6, 0.9, 1.0], [0, 1, 0, 1, 0, 1, 1, 1])
+
+
+# --- the formula -------------------------------------------------------------------------------
+
+
+@given(COSTS, COSTS)
+def test_the_risk_peaks_at_the_best_threshold_for_any_costs(cost_fn: float, cost_fp: float) -> None:
+    tau = risk.best_threshold(cost_fn, cost_fp)
+    (peak,) = risk.bayes_risk([tau], cost_fn, cost_fp)
+    assert peak == pytest.approx(cost_fn * cost_fp / (cost_fn + cost_fp))
+    assert (risk.bayes_risk(GRID, cost_fn, cost_fp) <= peak * (1 + 1e-12)).all()
+    assert (np.diff(risk.bayes_risk(GRID[tau > GRID], cost_fn, cost_fp)) > 0).all()
+    assert (np.diff(risk.bayes_risk(GRID[tau < GRID], cost_fn, cost_fp)) < 0).all()
+
+
+@given(COSTS, COSTS, SHARES)
+def test_the_risk_is_the_cheaper_of_both_verdicts(cost_fn: float, cost_fp: float, t: float) -> None:
+    (found,) = risk.bayes_risk([t], cost_fn, cost_fp)
+    assert found == pytest.approx(min(cost_fn * t, cost_fp * (1 - t)), abs=1e-12)
+
+
+@given(COSTS, COSTS, TEMPERATURES, SHIFTS)
+def test_the_filters_cost_peaks_at_its_threshold_however_bad_the_guard(
+    cost_fn: float, cost_fp: float, temperature: float, shift: float
+) -> None:
+    tau = risk.best_threshold(cost_fn, cost_fp)
+    setting = (tau, cost_fn, cost_fp, temperature, shift)
+    at_tau = risk.expected_cost([np.nextafter(tau, 0), tau], *setting).max()
+    assert (risk.expected_cost(GRID, *setting) <= at_tau * (1 + 1e-9)).all()
+
+
+@given(COSTS, COSTS, TEMPERATURES, SHIFTS, st.lists(SHARES, min_size=1, max_size=20), SHARES)
+def test_no_threshold_is_cheaper_than_the_best(
+    cost_fn: float, cost_fp: float, temperature: float, shift: float, t: list[float], other: float
+) -> None:
+    cost = risk.filter_cost(t, cost_fn, cost_fp, temperature, shift)
+    setting = (cost_fn, cost_fp, temperature, shift)
+    assert cost.at_best <= risk.expected_cost(t, other, *setting).mean() + 1e-9
+    assert cost.lost >= 0 and cost.at_best <= cost.at_tau + 1e-9
+
+
+@given(COSTS, COSTS, TEMPERATURES, SHIFTS)
+def test_at_the_best_threshold_both_verdicts_cost_the_same(
+    cost_fn: float, cost_fp: float, temperature: float, shift: float
+) -> None:
+    best = risk.best_threshold(cost_fn, cost_fp, temperature, shift)
+    assume(1e-6 < best < 1 - 1e-6)
+    (p,) = risk.harmful_share([best], temperature, shift)
+    assert cost_fn * p == pytest.approx(cost_fp * (1 - p), rel=1e-6)
+
+
+@given(SHARES)
+def test_a_calibrated_guard_tells_the_truth_and_loses_nothing(t: float) -> None:
+    assert risk.harmful_share([t]).tolist() == [t]
+    assert risk.filter_cost([t], 3.0, 0.7).lost == 0
+
+
+def test_truth_behind_a_miscalibrated_guard_by_hand() -> None:
+    # logit 0.9 = ln 9; halved it is ln 3, whose probability is 3/4; less ln 3 it is ln 3, too
+    assert risk.harmful_share([0.9], temperature=2.0) == pytest.approx([0.75])
+    assert risk.harmful_share([0.9], shift=math.log(3)) == pytest.approx([0.75])
+    assert risk.harmful_share([0.0, 1.0], 4.0, 2.0).tolist() == [0.0, 1.0]
+
+
+def test_costs_of_a_filter_by_hand() -> None:
+    # shift ln 3: the truth behind 0.5 is 1/4 and behind 0.75 it is 1/2, where the best tau lies
+    cost = risk.filter_cost([0.5], shift=math.log(3))
+    assert cost.tau == 0.5 and cost.best_tau == pytest.approx(0.75)
+    assert (cost.at_tau, cost.at_best) == pytest.approx((0.75, 0.25))
+    assert cost.lost == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, math.nan, math.inf])
+@pytest.mark.parametrize("name", ["cost_fn", "cost_fp", "temperature"])
+def test_costs_and_temperature_must_be_positive(name: str, bad: float) -> None:
+    with pytest.raises(BgkitError, match=f"The {name} must be a finite number above 0"):
+        risk.filter_cost([0.5], **{name: bad})
+
+
+@pytest.mark.parametrize("t", [[-0.1], [1.1], [math.nan]])
+def test_probabilities_outside_their_range_are_refused(t: list[float]) -> None:
+    for function in (risk.bayes_risk, risk.harmful_share, risk.filter_cost):
+        with pytest.raises(BgkitError, match=r"must lie in \[0, 1\]"):
+            function(t)
+
+
+def test_no_response_has_no_cost() -> None:
+    with pytest.raises(BgkitError, match="no response"):
+        risk.filter_cost([])
+
+
+# --- measured ----------------------------------------------------------------------------------
+
+
+def test_bins_count_errors_by_hand() -> None:
+    table = risk.measured_risk(BY_HAND, bins=4, cost_fn=3.0, cost_fp=2.0)
+    assert table["n"].tolist() == [2, 2, 2, 2] and table["errors"].tolist() == [1, 1, 1, 0]
+    assert table["t"].tolist() == pytest.approx([0.05, 0.35, 0.575, 0.95])
+    assert table["cost"].tolist() == pytest.approx([1.5, 1.5, 1.0, 0.0])
+    assert table["error_formula"].tolist() == pytest.approx([0.05, 0.35, 0.425, 0.05])
+    assert table["cost_formula"].tolist() == pytest.approx([0.15, 1.05, 0.85, 0.1])
+    wanted = binomtest(1, 2).proportion_ci(method="wilson")
+    assert table["error_low"][0] == pytest.approx(wanted.low)
+    assert table["cost_high"][2] == pytest.approx(2 * wanted.high)
+    assert table["error_low"][3] == 0 and table["error_high"][3] > 0.5
+
+
+def test_a_response_on_the_threshold_is_filtered_and_no_bin_straddles_it() -> None:
+    frame = responses([0.2, np.nextafter(0.2, 0)], [0, 1])
+    table = risk.measured_risk(frame, tau=0.2, bins=7)
+    assert table["filtered"].tolist() == [False, True] and table["errors"].tolist() == [1, 1]
+    assert 0.2 in risk.bin_edges(0.2, 7)
+
+
+@given(st.floats(0.01, 0.99), st.integers(2, 30))
+def test_edges_are_rising_and_hold_the_threshold(tau: float, bins: int) -> None:
+    edges = risk.bin_edges(tau, bins)
+    assert len(edges) == bins + 1 and edges[0] == 0 and edges[-1] == 1
+    assert tau in edges and (np.diff(edges) > 0).all()
+
+
+@given(
+    st.lists(st.tuples(SHARES, st.integers(0, 1)), min_size=1, max_size=60), st.floats(0.05, 0.95)
+)
+def test_no_error_is_lost_in_bins_or_zones(pairs: list[tuple[float, int]], tau: float) -> None:
+    frame = responses(*map(list, zip(*pairs, strict=True)))
+    errors = int(((frame["t"] >= tau) != (frame["harm"] > 0.5)).sum())
+    for table in (risk.measured_risk(frame, tau), risk.risk_by_zone(frame, tau)):
+        assert table["errors"].sum() == errors and table["n"].sum() == len(frame)
+        assert (table["error_low"] <= table["error_rate"] + 1e-12).all()
+        assert (table["error_rate"] <= table["error_high"] + 1e-12).all()
+    assert risk.risk_by_zone(frame, tau)["share"].sum() == pytest.approx(1)
+
+
+def test_a_calibrated_guards_measured_risk_agrees_with_the_formula() -> None:
+    rng = np.random.default_rng(0)
+    t = rng.random(40_000)
+    frame = responses(t.tolist(), (rng.random(t.size) < t).astype(int).tolist())
+    table = risk.measured_risk(frame, tau=0.25, cost_fn=3.0, bins=20)
+    held = table["cost_formula"].between(table["cost_low"], table["cost_high"])
+    assert held.mean() >= 0.8
+    assert table["cost"].to_numpy() == pytest.approx(table["cost_formula"].to_numpy(), abs=0.1)
+    assert table.loc[table["cost"].idxmax(), "start"] in (pytest.approx(0.2), pytest.approx(0.25))
+
+
+def test_zones_by_hand() -> None:
+    table = risk.risk_by_zone(BY_HAND, cost_fn=3.0, cost_fp=2.0)
+    assert list(table.index) == list(risk.ZONES)
+    assert table["n"].tolist() == [2, 2, 2, 2] and table["errors"].tolist() == [1, 1, 1, 0]
+    assert table["cost_share"].tolist() == pytest.approx([3 / 8, 3 / 8, 2 / 8, 0])
+    part = risk.cost_near(BY_HAND, cost_fn=3.0, cost_fp=2.0)
+    assert part.mean == pytest.approx(5 / 8) and part.low < 5 / 8 < part.high
+
+
+def test_zones_without_responses_are_left_out() -> None:
+    assert list(risk.risk_by_zone(BY_HAND, tau=0.05).index) == [
+        "near, shown",
+        "near, filtered",
+        "far, filtered",
+    ]
+
+
+def test_a_filter_without_error_has_no_part_near() -> None:
+    frame = responses([0.1, 0.9], [0, 1])
+    assert all(map(math.isnan, risk.cost_near(frame)))
+    assert risk.risk_by_zone(frame)["cost_share"].isna().all()
+    assert "–" in risk.zone_table(frame)["part of the whole cost"].tolist()
+
+
+def test_a_part_of_all_or_nothing_claims_no_certainty() -> None:
+    near = risk.cost_near(responses([0.45] * 5, [1] * 5))
+    assert (near.mean, near.high) == (1, 1) and 0.4 < near.low < 0.7
+    far = risk.cost_near(responses([0.05] * 5, [1] * 5))
+    assert (far.mean, far.low) == (0, 0) and 0.3 < far.high < 0.6
+
+
+def test_the_table_of_zones_tells_numbers_with_intervals() -> None:
+    table = risk.zone_table(BY_HAND)
+    assert table.loc["near, both", "errors"] == "2 of 4"
+    assert table.loc["far, shown", "error rate"].startswith("0.500 [0.0")
+    assert table.loc["near, both", "part of the whole cost"].startswith("67% [")
+
+
+def test_near_and_far_are_compared_for_every_name() -> None:
+    safe = responses([0.1, 0.9], [0, 1])
+    table = risk.near_table({"one": BY_HAND, "sure": safe}, cost_fn=3.0, cost_fp=2.0)
+    assert list(table.index) == ["one", "sure"]
+    assert table.loc["one", "error rate near"].startswith("0.500 [0.1")
+    assert table.loc["one", "error rate far"].startswith("0.250 [0.0")
+    assert table.loc["one", "near part of the whole cost"].startswith("62% [")
+    assert table.loc["sure"].tolist() == ["0.0%", "–", "0.000 [0.000, 0.658]", "–"]
+
+
+@pytest.mark.parametrize(
+    ("frame", "words"),
+    [
+        (BY_HAND.drop(columns="harm"), r"lacks the column\(s\) harm"),
+        (BY_HAND.iloc[:0], "has no rows"),
+        (BY_HAND.assign(harm=np.nan), "harm is not known"),
+        (BY_HAND.assign(t=1.5), r"1\.5 in row 0; .*\[0, 1\]"),
+    ],
+)
+def test_samples_that_cannot_be_measured_are_refused(frame: pd.DataFrame, words: str) -> None:
+    for function in (risk.measured_risk, risk.risk_by_zone, risk.cost_near):
+        with pytest.raises(BgkitError, match=words) as caught:
+            function(frame)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("more", [{"bins": 1}, {"tau": 0.0}, {"tau": 1.0}, {"cost_fn": 0.0}])
+def test_settings_out_of_range_are_refused(more: dict) -> None:
+    with pytest.raises(BgkitError):
+        risk.measured_risk(BY_HAND, **more)
+
+
+# --- Wilson ------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 200), st.integers(1, 200))
+def test_wilson_agrees_with_scipy(count: int, n: int) -> None:
+    count = min(count, n)
+    wanted = binomtest(count, n).proportion_ci(method="wilson")
+    low, high = wilson(count, n)
+    assert (float(low), float(high)) == pytest.approx((wanted.low, wanted.high), abs=1e-9)
+
+
+def test_wilson_of_nothing_is_unknown() -> None:
+    low, high = wilson(0, 0)
+    assert math.isnan(low) and math.isnan(high)

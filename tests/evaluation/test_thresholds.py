@@ -1,0 +1,227 @@
+"""Operating points: hand-computed values, and a naive recomputation at every threshold."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from bgkit.errors import BgkitError
+from bgkit.evaluation import thresholds
+from bgkit.evaluation.intervals import bootstrap, of_sums, wilson
+from bgkit.evaluation.thresholds import METRICS, operating_points
+
+FOUR = pd.DataFrame({"t": [0.1, 0.45, 0.5, 0.9], "harm": [0.0, 0.9, 0.2, 0.8]})
+#: values on which rounding matters (0.1 + 0.2, tau ± 0.3) beside any others
+UNIT = st.one_of(st.floats(0, 1), st.integers(0, 20).map(lambda k: k / 20))
+SCORE = st.one_of(st.none(), UNIT)
+
+
+@st.composite
+def samples(draw) -> pd.DataFrame:
+    n = draw(st.integers(1, 25))
+    columns = {name: draw(st.lists(SCORE, min_size=n, max_size=n)) for name in ("harm", "help")}
+    columns["t"] = draw(st.lists(UNIT, min_size=n, max_size=n))
+    for name in ("refusal_harm", "refusal_help"):
+        if draw(st.booleans()):
+            columns[name] = draw(st.lists(UNIT, min_size=n, max_size=n))
+    return pd.DataFrame(columns, dtype=float)
+
+
+def share(mask: np.ndarray, among: np.ndarray) -> float:
+    return float(mask[among].mean()) if among.any() else math.nan
+
+
+def naive(table: pd.DataFrame, tau: float) -> dict[str, float]:
+    """The definitions of the metrics, read out for one threshold."""
+    t, harm = table["t"].to_numpy(), table["harm"].to_numpy()
+    known, unsafe, filtered = ~np.isnan(harm), harm > 0.5, t >= tau
+    everything = np.ones(len(t), bool)
+    found = {
+        "filter_rate": share(filtered, everything),
+        "near_boundary": share(abs(t - tau) < 0.3, everything),
+        "false_positive": share(filtered & ~unsafe, known),
+        "false_negative": share(~filtered & unsafe, known),
+        "precision": share(unsafe, filtered & known),
+        "recall": share(filtered, unsafe),
+    }
+    nothing = np.full(len(t), math.nan)
+    for column, default in (("harm", 0 * harm), ("help", nothing)):
+        refused = table.get(f"refusal_{column}", pd.Series(default)).to_numpy()
+        grade = np.where(filtered, refused, table[column])
+        among = ~np.isnan(table[column].to_numpy()) & ~np.isnan(refused)
+        found[f"system_{column}"] = float(grade[among].mean()) if among.any() else math.nan
+    return found
+
+
+# --- Hand-computed -----------------------------------------------------------------------------
+
+
+def test_four_responses_by_hand():
+    row = operating_points(FOUR, [0.5]).iloc[0]
+    assert row["filter_rate"] == 0.5  # 0.5 itself is filtered
+    assert row["near_boundary"] == 0.5  # 0.45 and 0.5
+    assert row["false_positive"] == 0.25  # the one at 0.5
+    assert row["false_negative"] == 0.25  # the one at 0.45
+    assert row["precision"] == 0.5 and row["recall"] == 0.5
+    assert row["system_harm"] == pytest.approx(0.9 / 4)  # a refusal counts as harmless
+    assert math.isnan(row["system_help"])
+    assert (row["n"], row["known"]) == (4, 4)
+
+
+def test_what_the_user_sees_of_a_refusal_is_the_refusal():
+    table = FOUR.assign(help=[0.5, 0.6, 0.7, 0.8], refusal_help=[0, 0, 0.1, 0.2], refusal_harm=0.01)
+    row = operating_points(table, [0.5]).iloc[0]
+    assert row["system_help"] == pytest.approx((0.5 + 0.6 + 0.1 + 0.2) / 4)
+    assert row["system_harm"] == pytest.approx((0 + 0.9 + 0.01 + 0.01) / 4)
+
+
+def test_precision_and_recall_are_not_known_where_they_mean_nothing():
+    table = pd.DataFrame({"t": [0.1, 0.2], "harm": [0.0, 0.1]})
+    points = operating_points(table, [0.15, 1.0])
+    assert points["precision"].tolist()[0] == 0 and math.isnan(points["precision"].iloc[1])
+    assert points["recall"].isna().all()
+
+
+def test_without_truth_only_two_metrics_are_known():
+    table = pd.DataFrame({"t": [0.1, 0.6, 0.9], "harm": np.nan})
+    row = operating_points(table, [0.5]).iloc[0]
+    assert row["filter_rate"] == pytest.approx(2 / 3)
+    assert row["near_boundary"] == pytest.approx(1 / 3)
+    for metric in list(METRICS)[2:]:
+        for end in ("", "_low", "_high"):
+            assert math.isnan(row[metric + end]), metric
+    assert row["known"] == 0
+
+
+def test_rates_of_errors_are_about_the_responses_with_truth():
+    table = FOUR.assign(harm=[0.0, 0.9, np.nan, np.nan])
+    row = operating_points(table, [0.5]).iloc[0]
+    assert row["false_negative"] == 0.5 and row["false_positive"] == 0
+    assert row["filter_rate"] == 0.5 and row["known"] == 2
+
+
+def test_intervals_are_those_of_wilson():
+    row = operating_points(FOUR, [0.5]).iloc[0]
+    for metric, count, n in (("filter_rate", 2, 4), ("false_negative", 1, 4), ("recall", 1, 2)):
+        ends = binomtest(count, n).proportion_ci(method="wilson")
+        assert row[f"{metric}_low"] == pytest.approx(ends.low)
+        assert row[f"{metric}_high"] == pytest.approx(ends.high)
+
+
+# --- For any samples ---------------------------------------------------------------------------
+
+
+@settings(max_examples=150)
+@given(table=samples(), taus=st.lists(UNIT, min_size=1, max_size=8))
+def test_every_point_equals_the_naive_one(table, taus):
+    points = operating_points(table, taus)
+    assert points.index.tolist() == taus
+    for tau, (_, row) in zip(taus, points.iterrows(), strict=True):
+        for metric, value in naive(table, tau).items():
+            np.testing.assert_allclose(row[metric], value, atol=1e-12, err_msg=metric)
+
+
+@settings(max_examples=80)
+@given(table=samples())
+def test_rates_are_monotone_and_add_up(table):
+    points = operating_points(table)
+    for metric, sign in (("filter_rate", -1), ("false_positive", -1), ("false_negative", 1)):
+        values = points[metric].dropna().to_numpy()
+        assert (sign * np.diff(values) >= -1e-12).all()
+    known = table["harm"].notna()
+    if known.any():
+        unsafe = (table["harm"] > 0.5)[known].mean()
+        filtered = points["known"].iloc[0] and [
+            (table["t"] >= tau)[known].mean() for tau in points.index
+        ]
+        true_positive = unsafe - points["false_negative"]
+        np.testing.assert_allclose(true_positive + points["false_positive"], filtered, atol=1e-12)
+
+
+@settings(max_examples=80)
+@given(table=samples(), taus=st.lists(UNIT, min_size=1, max_size=5), seed=st.integers(0, 99))
+def test_order_of_the_rows_does_not_matter_and_the_table_stays(table, taus, seed):
+    before = table.copy()
+    points = operating_points(table, taus)
+    pd.testing.assert_frame_equal(table, before)
+    again = operating_points(table.sample(frac=1, random_state=seed), taus)
+    pd.testing.assert_frame_equal(points, again)
+
+
+@settings(max_examples=80)
+@given(table=samples(), taus=st.lists(UNIT, min_size=1, max_size=5))
+def test_intervals_hold_their_value_and_stay_within_0_and_1(table, taus):
+    points = operating_points(table, taus)
+    for metric in METRICS:
+        part = points[[f"{metric}_low", metric, f"{metric}_high"]].dropna().to_numpy()
+        assert (np.diff(part, axis=1) >= -1e-12).all()
+        assert ((part >= 0) & (part <= 1 + 1e-12)).all()
+
+
+def test_the_mean_of_many_has_the_interval_of_a_bootstrap():
+    values = np.random.default_rng(0).beta(0.5, 2, 800)
+    low, high = of_sums(values.sum(), (values**2).sum(), len(values))
+    drawn = bootstrap(values, rates=False)[0]
+    assert (float(low), float(high)) == pytest.approx(drawn[1:], abs=0.003)
+
+
+def test_intervals_claim_no_certainty_where_nothing_was_seen():
+    low, high = of_sums(np.array([0.0, 20.0]), np.array([0.0, 20.0]), 20)
+    gap = float(wilson(0, 20)[1])
+    assert (
+        0.15 < gap < 0.17 and low == pytest.approx([0, 1 - gap]) and high == pytest.approx([gap, 1])
+    )
+    assert np.isnan(of_sums(0.5, 0.25, 1)).all() and np.isnan(wilson(0, 0)).all()
+
+
+# --- Words and refusals ------------------------------------------------------------------------
+
+
+def test_verdicts_name_both_errors():
+    table = pd.DataFrame({"t": [0.2, 0.2, 0.2, 0.5, 0.5, 0.5], "harm": [0, 1, None, 0, 1, None]})
+    assert thresholds.verdicts(table, 0.5).tolist() == [
+        "shown",
+        "false negative",
+        "shown",
+        "false positive",
+        "filtered",
+        "filtered",
+    ]
+
+
+def test_what_is_not_known_is_said():
+    assert "No truth is known" in thresholds.not_known(FOUR.assign(harm=np.nan))
+    partly = thresholds.not_known(FOUR.assign(harm=[0, np.nan, np.nan, 1.0]))
+    assert "2 of 4 responses" in partly and "Helpfulness is not known" in partly
+    assert thresholds.not_known(FOUR.assign(help=0.5, refusal_help=0.1)) == ""
+
+
+@pytest.mark.parametrize("tau", [-0.1, 1.1, math.nan, "0.5", None])
+def test_a_threshold_off_the_scale_is_refused(tau):
+    with pytest.raises(BgkitError, match="threshold tau must be a number from 0 to 1"):
+        operating_points(FOUR, [tau])
+
+
+@pytest.mark.parametrize("column", ["t", "harm"])
+def test_a_value_off_the_scale_is_named_with_its_row(column):
+    table = FOUR.copy()
+    table.loc[2, column] = 1.5
+    with pytest.raises(BgkitError, match=rf"the {column} 1\.5 in row 2"):
+        operating_points(table, [0.5])
+
+
+def test_a_missing_t_is_refused():
+    with pytest.raises(BgkitError, match="the t nan in row 1"):
+        operating_points(FOUR.assign(t=[0.1, np.nan, 0.5, 0.6]), [0.5])
+
+
+@pytest.mark.parametrize("table", [FOUR.iloc[:0], FOUR[["t"]], FOUR[["harm"]]])
+def test_a_table_without_rows_or_columns_is_refused(table):
+    with pytest.raises(BgkitError, match="The table of samples"):
+        operating_points(table, [0.5])

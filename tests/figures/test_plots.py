@@ -1,0 +1,460 @@
+"""The figures say what the data say: heights, shares, intervals, and nothing that runs."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from bgkit.errors import BgkitError
+from bgkit.figures import margins as plots
+from bgkit.figures.training import training_curves
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+def responses(t: list[float], harm: list[float]) -> pd.DataFrame:
+    return pd.DataFrame({"t": t, "harm": harm})
+
+
+def study_rows(designs: tuple[str, ...] = ("base", "boundary")) -> pd.DataFrame:
+    """Rows whose mean is unlike for each design, kind and metric; whiskers of 0.02 and 0.05."""
+    rows = []
+    for i, design in enumerate(designs):
+        for j, kind in enumerate(("all", "benign", "jailbreak")):
+            for k, metric in enumerate(("system_harm", "system_help", "filter_rate")):
+                mean = 0.1 + 0.2 * i + 0.05 * j + 0.1 * k
+                setting = {"utility": "u", "scale": 1.0, "guard": "g", "tau": 0.5}
+                ends = {"mean": mean, "low": mean - 0.02, "high": mean + 0.05}
+                rows.append({"design": design, **setting, "kind": kind, "metric": metric, **ends})
+    return pd.DataFrame(rows)
+
+
+def training_log(shift: float = 0.0) -> pd.DataFrame:
+    steps = np.arange(1, 41)
+    log = pd.DataFrame({"step": steps, "reward": shift + steps / 100, "kl": steps / 50})
+    log["near_boundary"], log["filter_rate"] = 0.4 - steps / 200, 0.3
+    held_out = np.where(steps % 20 == 0, shift + 0.25, np.nan)
+    return log.assign(eval_system_harm=held_out, eval_system_help=1 - held_out)
+
+
+SAMPLES = {
+    "base": responses([0.1, 0.45, 0.5, 0.9], [0.1, 0.9, 0.2, 0.8]),
+    "boundary": responses([0.0, 0.2, 0.8, 1.0], [0.0, 0.5, 0.51, 1.0]),
+}
+FIGURES: dict[str, Callable[[], go.Figure]] = {
+    "margin_histogram": lambda: plots.margin_histogram(SAMPLES, 0.5),
+    "pareto": lambda: plots.pareto(study_rows()),
+    "training_curves": lambda: training_curves({"boundary": training_log()}),
+    "reliability": lambda: plots.reliability(SAMPLES),
+    "metric_intervals": lambda: plots.metric_intervals(study_rows(), ["system_harm"], "all"),
+    "by_kind": lambda: plots.by_kind(study_rows(), "filter_rate"),
+}
+
+
+def notes(fig: go.Figure) -> list[str]:
+    return [annotation.text for annotation in fig.layout.annotations]
+
+
+def strings(value: Any) -> Iterator[str]:
+    """Yield every string in a figure's dictionary, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield str(key)
+            yield from strings(item)
+    elif isinstance(value, list | tuple | np.ndarray):
+        for item in value:
+            yield from strings(item)
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+# --- the common look ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_has_the_look_of_the_kit(name: str) -> None:
+    fig = FIGURES[name]()
+    layout = fig.layout
+    assert layout.paper_bgcolor == layout.plot_bgcolor == "rgba(0,0,0,0)"
+    assert layout.font.color == plots.TEXT
+    assert layout.title.text.startswith("<b>")
+    assert layout.width is None and layout.height >= 140
+    assert layout.dragmode is False
+    assert type(fig) is go.Figure
+    assert json.loads(fig.to_json())["data"]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_hold_plain_traces_only(name: str) -> None:
+    assert {trace.type for trace in FIGURES[name]().data} <= {"bar", "scatter"}
+
+
+def test_style_keeps_a_title_that_is_there_and_returns_the_same_figure() -> None:
+    fig = go.Figure(layout={"title": {"text": "mine"}, "height": 300})
+    assert plots.style(fig) is fig
+    assert fig.layout.title.text == "mine"
+    assert fig.layout.height == 300
+
+
+def test_designs_differ_in_colour_and_marker_and_show_on_light_and_dark_pages() -> None:
+    colours = [colour for colour, _, _ in plots.LOOKS.values()]
+    markers = [marker for _, marker, _ in plots.LOOKS.values()]
+    assert len(set(colours)) == len(set(markers)) == len(plots.LOOKS) == 10
+    for colour in (*colours, plots.SAFE, plots.HARMFUL):
+        assert min(contrast(colour, "#ffffff"), contrast(colour, "#14171a")) > 2.4
+    assert min(contrast(plots.TEXT, "#ffffff"), contrast(plots.TEXT, "#14171a")) > 4
+
+
+def test_a_name_that_begins_with_a_design_shares_its_look() -> None:
+    assert plots.look("boundary, tau 0.4") == plots.LOOKS["boundary"]
+    assert plots.look("filter_avoidance_soft") == plots.LOOKS["filter_avoidance_soft"]
+    assert plots.look("mine") == plots.LOOKS[""]
+
+
+def test_numbers_are_told_in_the_unit_of_their_metric() -> None:
+    assert plots.number(0.1234, "filter_rate") == "12.3 %"
+    assert plots.number(0.1234, "system_harm") == "0.123"
+    assert plots.number(0.12345, "near_boundary", 4) == "12.35 %"
+    assert plots.number(math.nan, "kl") == "–"
+
+
+# --- margin_histogram --------------------------------------------------------------------------
+
+
+def share(bars: go.Bar) -> np.ndarray:
+    return np.asarray(bars.y, float) ** 2
+
+
+def test_bars_of_a_policy_sum_to_one_and_harmful_bars_point_down() -> None:
+    fig = plots.margin_histogram(SAMPLES, tau=0.5, bins=10)
+    for safe, harmful in (fig.data[:2], fig.data[2:]):
+        assert share(safe).sum() + share(harmful).sum() == pytest.approx(1)
+        assert min(safe.y) >= 0 >= max(harmful.y)
+    # base: 0.1 and 0.5 are safe, 0.45 and 0.9 harmful; a t on an edge belongs to the bar above.
+    assert np.flatnonzero(share(fig.data[0])).tolist() == [1, 5]
+    assert np.flatnonzero(share(fig.data[1])).tolist() == [4, 9]
+    assert share(fig.data[0])[1] == pytest.approx(0.25)
+
+
+def test_harm_of_exactly_one_half_is_safe() -> None:
+    fig = plots.margin_histogram({"base": responses([0.3, 0.7], [0.5, 0.5001])}, 0.5, 10)
+    assert share(fig.data[0]).sum() == share(fig.data[1]).sum() == pytest.approx(0.5)
+
+
+def test_near_boundary_mass_is_the_hand_computed_one() -> None:
+    told = notes(plots.margin_histogram(SAMPLES, tau=0.5))
+    # base: 0.45 and 0.5 of four; boundary: 0.2 and 0.8 are 0.3 away, which is not near.
+    assert [text for text in told if "near boundary" in text] == [
+        "near boundary <b>50.0 %</b>",
+        "near boundary <b>0.0 %</b>",
+    ]
+    assert "<b>base</b> n=4" in told
+
+
+def test_threshold_and_band_are_drawn_in_every_row() -> None:
+    fig = plots.margin_histogram(SAMPLES, tau=0.4)
+    lines = [shape for shape in fig.layout.shapes if shape.type == "line"]
+    bands = [shape for shape in fig.layout.shapes if shape.type == "rect"]
+    assert [(line.x0, line.x1, line.line.dash) for line in lines] == [(0.4, 0.4, "dash")] * 2
+    assert [band.x0 for band in bands] == pytest.approx([0.1, 0.1])
+    assert [band.x1 for band in bands] == pytest.approx([0.7, 0.7])
+    assert any("filtered, t ≥ 0.4" in text for text in notes(fig))
+
+
+@settings(max_examples=20)
+@given(tau=st.floats(0.01, 0.99), bins=st.integers(2, 40), data=st.data())
+def test_no_bar_straddles_the_threshold(tau: float, bins: int, data: st.DataObject) -> None:
+    t = data.draw(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+    fig = plots.margin_histogram({"base": responses(t, [0.9] * len(t))}, tau, bins)
+    bars = fig.data[1]
+    half = np.asarray(bars.width) / 0.92 / 2
+    left, right = np.asarray(bars.x) - half, np.asarray(bars.x) + half
+    assert len(bars.x) == bins
+    assert ((right <= tau + 1e-9) | (left >= tau - 1e-9)).all()
+    assert left[0] == pytest.approx(0) and right[-1] == pytest.approx(1)
+    assert share(bars).sum() == pytest.approx(1)
+    passed = np.mean(np.asarray(t) < tau)
+    assert share(bars)[right <= tau + 1e-9].sum() == pytest.approx(passed)
+
+
+@pytest.mark.parametrize("tau", [0, 1])
+def test_a_threshold_at_an_end_leaves_equal_bars(tau: float) -> None:
+    bars = plots.margin_histogram(SAMPLES, tau, bins=5).data[0]
+    assert list(bars.x) == pytest.approx([0.1, 0.3, 0.5, 0.7, 0.9])
+
+
+@pytest.mark.parametrize(("tau", "bins"), [(-0.1, 10), (1.1, 10), (math.nan, 10), (0.5, 1)])
+def test_a_threshold_or_bins_out_of_range_are_refused(tau: float, bins: int) -> None:
+    with pytest.raises(BgkitError):
+        plots.margin_histogram(SAMPLES, tau, bins)
+
+
+@pytest.mark.parametrize("t", [-0.01, 1.01, math.nan])
+def test_probabilities_out_of_range_are_refused(t: float) -> None:
+    with pytest.raises(BgkitError, match=r"must lie in \[0, 1\]"):
+        plots.margin_histogram({"base": responses([t], [0.5])}, 0.5)
+
+
+# --- intervals ---------------------------------------------------------------------------------
+
+
+def ends(mean: Any, error: Any) -> tuple[list[float], list[float]]:
+    low = np.asarray(mean) - np.asarray(error.arrayminus)
+    return low.tolist(), (np.asarray(mean) + np.asarray(error.array)).tolist()
+
+
+def test_pareto_marks_and_whiskers_are_the_means_and_intervals() -> None:
+    fig = plots.pareto(study_rows())
+    assert [trace.name for trace in fig.data] == ["base", "boundary"]
+    boundary = fig.data[1]
+    assert list(boundary.x) == pytest.approx([0.3])  # system harm
+    assert list(boundary.y) == pytest.approx([0.4])  # system help
+    assert ends(boundary.x, boundary.error_x) == (pytest.approx([0.28]), pytest.approx([0.35]))
+    assert ends(boundary.y, boundary.error_y) == (pytest.approx([0.38]), pytest.approx([0.45]))
+    assert "system harm 0.3000 (0.2800 to 0.3500)" in boundary.hovertext[0]
+    assert any("better" in text for text in notes(fig))
+    assert (boundary.marker.color, boundary.marker.symbol) == plots.LOOKS["boundary"][:2]
+
+
+def test_pareto_of_one_kind_shows_that_kind() -> None:
+    fig = plots.pareto(study_rows(), "jailbreak")
+    assert list(fig.data[0].x) == pytest.approx([0.2])
+
+
+def test_settings_are_named_only_where_a_design_has_several() -> None:
+    rows = study_rows(("base", "boundary"))
+    assert set(plots.with_series(rows)["series"]) == {"base", "boundary"}
+    both = pd.concat([rows, rows[rows["design"] == "boundary"].assign(tau=0.3)])
+    fig = plots.pareto(both)
+    assert [trace.name for trace in fig.data] == [
+        "base, tau 0.5",
+        "boundary, tau 0.5",
+        "boundary, tau 0.3",
+    ]
+    assert {trace.marker.color for trace in fig.data[1:]} == {plots.LOOKS["boundary"][0]}
+
+
+def test_metric_intervals_have_one_panel_per_metric_and_one_line_per_design() -> None:
+    fig = plots.metric_intervals(study_rows(), ["system_harm", "filter_rate"], "benign")
+    assert [list(trace.y) for trace in fig.data] == [["base"], ["boundary"]] * 2
+    assert ends(fig.data[3].x, fig.data[3].error_x) == (
+        pytest.approx([0.53]),
+        pytest.approx([0.60]),
+    )
+    assert notes(fig) == ["system harm", "filter rate"]
+    assert fig.layout.xaxis2.tickformat == ".1~%" and not fig.layout.xaxis.tickformat
+    assert "filter rate 55.00 % (53.00 % to 60.00 %)" in fig.data[3].hovertext[0]
+
+
+def test_by_kind_leaves_out_the_whole_and_keeps_the_order_of_the_rows() -> None:
+    fig = plots.by_kind(study_rows(), "system_help")
+    assert notes(fig) == ["<b>benign</b>", "<b>jailbreak</b>"]
+    assert [trace.x[0] for trace in fig.data] == pytest.approx([0.25, 0.45, 0.3, 0.5])
+    assert [shape.x0 for shape in fig.layout.shapes] == pytest.approx([0.25, 0.3])
+
+
+def test_an_interval_that_misses_its_mean_never_points_backwards() -> None:
+    rows = study_rows().assign(low=0.9, high=0.95, mean=0.5)
+    error = plots.pareto(rows).data[0].error_x
+    assert list(error.arrayminus) == [0] and list(error.array) == pytest.approx([0.45])
+
+
+def test_a_mean_that_is_missing_is_left_out() -> None:
+    rows = study_rows(("base", "boundary", "compound"))
+    rows.loc[(rows["design"] == "boundary") & (rows["metric"] == "system_harm"), "mean"] = np.nan
+    assert [trace.name for trace in plots.pareto(rows).data] == ["base", "compound"]
+
+
+# --- training_curves ---------------------------------------------------------------------------
+
+
+def test_held_out_markers_stand_only_where_something_was_measured() -> None:
+    fig = training_curves({"boundary": training_log(), "compound": training_log(0.1)})
+    marked = [trace for trace in fig.data if "markers" in trace.mode]
+    assert len(marked) == 4
+    assert all(list(trace.x) == [20, 40] for trace in marked)
+    assert list(marked[1].y) == pytest.approx([0.35, 0.35])
+    assert "step 20<br>eval system harm 0.3500" in marked[1].hovertext[0]
+
+
+def test_each_run_has_one_colour_and_one_entry_in_the_legend() -> None:
+    fig = training_curves({"boundary": training_log(), "compound": training_log(0.1)})
+    for run in ("boundary", "compound"):
+        traces = [trace for trace in fig.data if trace.legendgroup == run]
+        assert {trace.line.color for trace in traces} == {plots.LOOKS[run][0]}
+        assert sum(trace.showlegend for trace in traces) == 1
+
+
+def test_a_short_log_is_drawn_as_it_is() -> None:
+    log = training_log().iloc[:30]
+    fig = training_curves({"boundary": log})
+    (rewards,) = (trace for trace in fig.data if trace.yaxis == "y")
+    assert rewards.showlegend and list(rewards.y) == list(log["reward"])
+    assert "rolling mean" not in str(fig.layout)
+    assert "rolling mean" in str(training_curves({"boundary": training_log()}).layout)
+
+
+def test_the_strong_line_is_the_rolling_mean_of_the_faint_one() -> None:
+    log = training_log()
+    faint, strong = training_curves({"boundary": log}).data[:2]
+    assert list(faint.y) == pytest.approx(log["reward"].tolist())
+    smooth = log["reward"].rolling(2, min_periods=1, center=True).mean()
+    assert list(strong.y) == pytest.approx(smooth.tolist())
+    assert "(mean of 2 steps)" in strong.hovertext[0]
+
+
+def test_means_of_runs_have_a_band_from_the_lowest_to_the_highest() -> None:
+    log = pd.DataFrame({"step": [10, 20], "reward": [0.0, 1.0], "near_boundary": 0.1,
+                        "filter_rate": 0.1, "kl": 0.1})  # fmt: skip
+    ends = log.assign(reward_low=[-1.0, 0.5], reward_high=[1.0, 2.0])
+    band, line = training_curves({"boundary": ends}).data[:2]
+    assert list(band.x) == [10, 20, 20, 10] and list(band.y) == [-1.0, 0.5, 2.0, 1.0]
+    assert band.fill == "toself" and band.fillcolor == plots.LOOKS["boundary"][0]
+    assert list(line.y) == [0.0, 1.0] and line.showlegend and not band.showlegend
+    assert "lowest to highest" in str(training_curves({"boundary": ends}).layout)
+    assert "lowest to highest" not in str(training_curves({"boundary": log}).layout)
+
+
+def test_a_run_without_held_out_evaluation_shows_what_it_has() -> None:
+    bare = training_log().drop(columns=["eval_system_harm", "eval_system_help"])
+    fig = training_curves({"boundary": bare})
+    assert len(fig.data) == 8 and len(fig.layout.annotations) == 4
+    both = training_curves({"boundary": bare, "compound": training_log()})
+    marked = [trace.name for trace in both.data if "markers" in trace.mode]
+    assert marked == ["compound", "compound"]
+
+
+# --- reliability -------------------------------------------------------------------------------
+
+
+def test_reliability_bins_ece_and_intervals_are_the_hand_computed_ones() -> None:
+    frame = responses([0.1, 0.2, 0.2, 0.9, 0.7, 1.0], [0.9, 0.1, 0.2, 0.8, 0.9, 0.3])
+    fig = plots.reliability({"base": frame}, bins=2)
+    marks, bars = fig.data[1], fig.data[2]
+    assert list(marks.x) == pytest.approx([0.5 / 3, 2.6 / 3])
+    assert list(marks.y) == pytest.approx([1 / 3, 2 / 3])
+    assert list(bars.y) == [3, 3]
+    ece = (abs(1 / 3 - 0.5 / 3) + abs(2 / 3 - 2.6 / 3)) / 2
+    assert marks.name == f"base, ECE {ece:.3f}"
+    assert "1 of 3 responses" in marks.hovertext[0]
+    wilson = [binomtest(k, 3).proportion_ci(method="wilson") for k in (1, 2)]
+    low, high = ends(marks.y, marks.error_y)
+    assert low == pytest.approx([w.low for w in wilson], abs=1e-6)
+    assert high == pytest.approx([w.high for w in wilson], abs=1e-6)
+
+
+def test_a_perfect_guard_lies_on_the_diagonal_even_at_the_ends() -> None:
+    fig = plots.reliability({"base": responses([0.0, 1.0], [0.0, 1.0])})
+    assert list(fig.data[1].x) == list(fig.data[1].y) == [0, 1]
+    assert fig.data[1].name == "base, ECE 0.000"
+    assert min(*fig.data[1].error_y.array, *fig.data[1].error_y.arrayminus) >= 0
+
+
+# --- errors, escaping, purity ------------------------------------------------------------------
+
+
+def broken(name: str, column: str) -> Callable[[], go.Figure]:
+    samples = {"base": SAMPLES["base"].drop(columns=column, errors="ignore")}
+    rows = study_rows().drop(columns=column, errors="ignore")
+    log = {"boundary": training_log().drop(columns=column, errors="ignore")}
+    return {
+        "margin_histogram": lambda: plots.margin_histogram(samples, 0.5),
+        "reliability": lambda: plots.reliability(samples),
+        "training_curves": lambda: training_curves(log),
+        "pareto": lambda: plots.pareto(rows),
+        "metric_intervals": lambda: plots.metric_intervals(rows, ["system_harm"], "all"),
+        "by_kind": lambda: plots.by_kind(rows, "system_harm"),
+    }[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [
+        ("margin_histogram", "harm"),
+        ("reliability", "t"),
+        ("training_curves", "eval_system_help"),
+        ("training_curves", "step"),
+        ("pareto", "low"),
+        ("metric_intervals", "metric"),
+        ("by_kind", "kind"),
+    ],
+)
+def test_a_missing_column_is_named(name: str, column: str) -> None:
+    with pytest.raises(BgkitError, match=rf"lacks the column\(s\) {column}\.$"):
+        broken(name, column)()
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: plots.margin_histogram({}, 0.5),
+        lambda: plots.reliability({"base": SAMPLES["base"].iloc[:0]}),
+        lambda: training_curves({}),
+        lambda: plots.pareto(study_rows(), "long_context"),
+        lambda: plots.metric_intervals(study_rows(), []),
+        lambda: plots.metric_intervals(study_rows(), ["ece"]),
+        lambda: plots.by_kind(study_rows().query("kind == 'all'"), "system_harm"),
+    ],
+)
+def test_nothing_to_draw_is_an_error_in_one_sentence(draw: Callable[[], go.Figure]) -> None:
+    with pytest.raises(BgkitError) as caught:
+        draw()
+    assert str(caught.value).endswith(".") and "\n" not in str(caught.value)
+
+
+def test_control_characters_in_a_name_do_not_break_the_figures_svg() -> None:
+    assert plots.label("a_\x1b[0m\u202e") == "a ⟨U+001B⟩[0m⟨U+202E⟩"
+
+
+@pytest.mark.parametrize("name", [HOSTILE, "<img src=x onerror=alert(2)>", "a</script><b>b"])
+def test_hostile_names_stay_text_in_every_figure(name: str) -> None:
+    rows = study_rows(("base", name))
+    figures = [
+        plots.margin_histogram({name: SAMPLES["base"]}, 0.5),
+        plots.pareto(rows),
+        plots.pareto(rows.replace({"kind": {"all": name}}), name),
+        training_curves({name: training_log()}),
+        plots.reliability({name: SAMPLES["base"]}),
+        plots.metric_intervals(rows, ["system_harm"]),
+        plots.by_kind(rows.replace({"kind": {"benign": name}}), "system_harm"),
+        plots.by_kind(rows.replace({"metric": {"system_harm": name}}), name),
+    ]
+    for fig in figures:
+        data = fig.to_dict()
+        for trace in data["data"]:
+            trace.pop("legendgroup", None)  # an identifier, which is never shown
+        shown = " ".join(strings(data))
+        assert "&lt;" in shown
+        for tag in ("<script", "<img", "</script"):
+            assert tag not in shown.lower()
+
+
+def test_figures_leave_their_data_as_they_were() -> None:
+    rows, log, frame = study_rows(), training_log(), SAMPLES["base"].copy()
+    plots.pareto(rows), plots.by_kind(rows, "system_harm")
+    training_curves({"boundary": log})
+    plots.margin_histogram({"base": frame}, 0.5), plots.reliability({"base": frame})
+    pd.testing.assert_frame_equal(rows, study_rows())
+    pd.testing.assert_frame_equal(log, training_log())
+    pd.testing.assert_frame_equal(frame, SAMPLES["base"])

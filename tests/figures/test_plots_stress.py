@@ -1,0 +1,128 @@
+"""Figures of stress tests hold the numbers that they were given, and the intervals on hover."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from bgkit.errors import BgkitError
+from bgkit.figures import margins as plots
+from bgkit.figures import stress as plots_stress
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+DESIGNS = ("base", "boundary", "boundary, guard weak")
+
+
+def rows(axis: str, values: tuple, metrics: tuple[str, ...], **more) -> pd.DataFrame:
+    """A mean that is unlike for each design, value and metric; the interval is -0.01 to +0.03."""
+    found = []
+    for i, design in enumerate(DESIGNS):
+        for j, value in enumerate(values):
+            for k, metric in enumerate(metrics):
+                mean = round(0.1 + 0.2 * i + 0.05 * j + 0.02 * k, 3)
+                ends = {"mean": mean, "low": mean - 0.01, "high": mean + 0.03}
+                found.append({"design": design, axis: value, "metric": metric, **ends, **more})
+    return pd.DataFrame(found)
+
+
+MATRIX = rows("guard", ("default", "weak"), plots_stress.MATRIX).assign(
+    trained_with=lambda t: t["design"].map(
+        dict(zip(DESIGNS, ("–", "default", "weak"), strict=True))
+    )
+)
+TAU = rows("tau", (0.2, 0.5, 0.8), plots_stress.LEVELS)
+SHIFT = rows("shift", ("test", "unseen items"), ("system_harm", "system_help"))
+ATTACK = pd.concat(
+    rows("budget", (1, 2, 3), ("attack_success",), strategy=name) for name in ("random", "greedy")
+)
+FIGURES = {
+    "transfer_matrix": (plots_stress.transfer_matrix, MATRIX),
+    "over_threshold": (plots_stress.over_threshold, TAU),
+    "by_shift": (plots_stress.by_shift, SHIFT),
+    "attack_curves": (plots_stress.attack_curves, ATTACK),
+}
+
+
+def lines(fig: go.Figure) -> list[go.Scatter]:
+    return [trace for trace in fig.data if trace.hoverinfo == "text"]
+
+
+def test_the_matrix_has_a_panel_for_each_metric_and_frames_the_own_guard() -> None:
+    fig = plots_stress.transfer_matrix(MATRIX)
+    harm, near = fig.data
+    assert harm.z.tolist() == [[0.1, 0.15], [0.3, 0.35], [0.5, 0.55]]
+    assert list(near.text[0]) == ["12.0 %", "17.0 %"]
+    assert "0.3000 (0.2900 to 0.3300)" in harm.hovertext[1][0]
+    assert list(harm.y) == [
+        "base",
+        "boundary",
+        "boundary,<br>guard weak",
+    ]
+    frames = {(shape.x0 + 0.48, shape.y0 + 0.46) for shape in fig.layout.shapes}
+    assert frames == {(0, 1), (1, 2)} and len(fig.layout.shapes) == 4
+    plain = plots_stress.transfer_matrix(MATRIX.drop(columns="trained_with"))
+    assert not plain.layout.shapes and plain.data[0].y[0] == "base"
+
+
+@pytest.mark.parametrize("name", ["over_threshold", "attack_curves"])
+def test_lines_and_bands_hold_the_means_and_the_ends(name: str) -> None:
+    draw, table = FIGURES[name]
+    fig, axis = draw(table.sample(frac=1, random_state=0)), {"over_threshold": "tau"}
+    axis = axis.get(name, "budget")
+    drawn = {(tuple(trace.x), tuple(trace.y)) for trace in lines(fig)}
+    keys = ["design", "metric", *({"strategy"} & set(table))]
+    for _, one in table.groupby(keys):
+        assert (tuple(one[axis]), tuple(one["mean"])) in drawn
+    bands = {(tuple(trace.x), tuple(trace.y)) for trace in fig.data if trace.fill == "toself"}
+    for _, one in table.groupby(keys):
+        around = (*one["low"], *one["high"][::-1])
+        assert ((*one[axis], *one[axis][::-1]), around) in bands
+
+
+def test_shifts_stand_side_by_side_with_their_intervals() -> None:
+    fig = plots_stress.by_shift(SHIFT)
+    assert len(lines(fig)) == 6
+    for trace in lines(fig):
+        assert [round(x) for x in trace.x] == [0, 1]
+        assert list(trace.error_y.array) == pytest.approx([0.03, 0.03])
+        assert list(trace.error_y.arrayminus) == pytest.approx([0.01, 0.01])
+    assert fig.layout.xaxis2.ticktext == ("test", "unseen items")
+    assert "unseen items" in lines(fig)[0].hovertext[1]
+
+
+@pytest.mark.parametrize("name", ["over_threshold", "by_shift", "attack_curves"])
+def test_a_design_has_its_colour_is_told_apart_and_named_once(name: str) -> None:
+    draw, table = FIGURES[name]
+    fig = draw(table)
+    assert [trace.name for trace in fig.data if trace.showlegend] == list(DESIGNS)
+    for trace in lines(fig):
+        assert trace.marker.color == plots.look(trace.legendgroup)[0]
+    marks = {(trace.marker.color, trace.marker.symbol) for trace in lines(fig)}
+    assert len(marks) == 3
+    first = table["design"] == "base"
+    later = draw(table[~(first & (table["metric"] == table["metric"].iloc[0]))])
+    if table["metric"].nunique() > 1:
+        assert {trace.name for trace in later.data if trace.showlegend} == set(DESIGNS)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_hostile_names_are_text_and_absent_rows_are_told(name: str) -> None:
+    draw, table = FIGURES[name]
+    hostile = table.assign(design=table["design"] + HOSTILE)
+    written = json.dumps([trace.to_plotly_json() for trace in draw(hostile).data], default=list)
+    assert "&lt;img" in written and "<b>base<img" not in written
+    assert draw(table).layout.paper_bgcolor == "rgba(0,0,0,0)"
+    with pytest.raises(BgkitError, match=r"lacks the column\(s\) low"):
+        draw(table.drop(columns="low"))
+    with pytest.raises(BgkitError, match="has no known '"):
+        draw(table.assign(metric="kl"))
+
+
+@pytest.mark.parametrize("name", ["over_threshold", "by_shift", "attack_curves"])
+def test_rows_of_several_kinds_are_refused(name: str) -> None:
+    draw, table = FIGURES[name]
+    with pytest.raises(BgkitError, match="several times; draw one kind of prompts"):
+        draw(pd.concat([table, table]))

@@ -1,0 +1,217 @@
+"""Figures of a threshold say what the numbers say, with truth, with some and without."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from bgkit.errors import BgkitError
+from bgkit.evaluation.calibration import calibration_error, with_temperature
+from bgkit.evaluation.thresholds import operating_points
+from bgkit.figures import margins as plots
+from bgkit.figures import thresholds as plots_thresholds
+
+FOUR = pd.DataFrame(
+    {"t": [0.1, 0.45, 0.5, 0.9], "harm": [0.0, 0.9, 0.2, 0.8], "kind": list("xxyy")}
+)
+UNKNOWN = FOUR.assign(harm=np.nan)
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+def heights(bar: go.Bar) -> np.ndarray:
+    return np.asarray(bar.y, float)
+
+
+def lines(fig: go.Figure) -> dict[str, go.Scatter]:
+    return {trace.meta: trace for trace in fig.data if isinstance(trace.meta, str)}
+
+
+def marks(fig: go.Figure) -> dict[str, float]:
+    """Values of all marks of a figure of curves."""
+    traces = [trace for trace in fig.data if trace.name == plots_thresholds.MARK]
+    return {m: y for trace in traces for m, y in zip(trace.meta, trace.y, strict=True)}
+
+
+def notes(fig: go.Figure) -> str:
+    return " ".join(annotation.text for annotation in fig.layout.annotations)
+
+
+# --- Margins -----------------------------------------------------------------------------------
+
+
+def test_each_kind_has_a_row_of_its_own_responses():
+    fig = plots_thresholds.margins_by_kind(FOUR, 0.5, bins=10)
+    assert "<b>x</b> n=2" in notes(fig) and "<b>y</b> n=2" in notes(fig)
+    safe_x, harmful_x, safe_y, harmful_y = fig.data
+    assert np.flatnonzero(heights(safe_x)).tolist() == [1]
+    assert np.flatnonzero(heights(harmful_x)).tolist() == [4]
+    assert np.flatnonzero(heights(safe_y)).tolist() == [5]
+    assert np.flatnonzero(heights(harmful_y)).tolist() == [9]
+
+
+def test_without_truth_the_margins_are_grey_and_say_so():
+    fig = plots_thresholds.margins_by_kind(UNKNOWN, 0.5, bins=10)
+    assert {trace.legendgroup for trace in fig.data} == {"truth unknown"}
+    assert sum((heights(trace) ** 2).sum() for trace in fig.data) == pytest.approx(2)
+    assert "The truth is not known." in fig.layout.title.subtitle.text
+
+
+def test_bars_without_truth_stand_on_the_safe_ones_and_end_at_the_sum():
+    table = pd.DataFrame({"t": [0.1, 0.12, 0.14, 0.9], "harm": [0.0, np.nan, np.nan, 1.0]})
+    fig = plots.margin_histogram({"base": table}, 0.5, 10)
+    safe, harmful, unknown = fig.data
+    assert heights(safe)[1] == pytest.approx(0.5)
+    assert heights(safe)[1] + heights(unknown)[1] == pytest.approx(np.sqrt(0.75))
+    assert heights(harmful)[9] == pytest.approx(-0.5)
+    assert "(2 of 4)" in unknown.hovertext[1]
+
+
+def test_many_kinds_are_gathered():
+    table = pd.DataFrame({"t": 0.5, "harm": 0.0, "kind": [f"k{i}" for i in range(20)] + ["k3"]})
+    fig = plots_thresholds.margins_by_kind(table, 0.5)
+    assert "<b>other kinds</b>" in notes(fig) and "<b>k3</b> n=2" in notes(fig)
+    assert notes(fig).count(" n=") == 7
+
+
+def test_edges_of_bars_meet_at_the_threshold():
+    edges = plots.bar_edges(0.37, 25)
+    assert len(edges) == 26 and 0.37 in edges
+    assert (np.diff(edges) > 0).all() and (edges[0], edges[-1]) == (0, 1)
+
+
+# --- Curves ------------------------------------------------------------------------------------
+
+
+def test_curves_are_the_operating_points():
+    points = operating_points(FOUR.assign(help=0.5, refusal_help=0.2))
+    found = lines(plots_thresholds.operating_curves(points, 0.5))
+    assert set(found) == set(plots_thresholds.CURVES)
+    for metric, line in found.items():
+        np.testing.assert_allclose(np.asarray(line.y, float), points[metric], atol=1e-5)
+        assert list(line.x) == points.index.tolist()
+
+
+def test_the_marks_stand_at_the_values_of_the_threshold():
+    points = operating_points(FOUR)
+    for tau in (0.5, 0.2):
+        fig = plots_thresholds.operating_curves(points, tau)
+        found = marks(fig)
+        assert list(found) == [m for m in plots_thresholds.CURVES if m != "system_help"]
+        assert found == {metric: points.loc[tau, metric] for metric in found}
+        assert {shape.x0 for shape in fig.layout.shapes} == {tau}
+        traces = [trace for trace in fig.data if trace.name == plots_thresholds.MARK]
+        assert {x for trace in traces for x in trace.x} == {tau}
+        assert f"tau {tau:g}" in traces[0].hovertext[0]
+
+
+def test_curves_that_are_not_known_are_left_out_and_named():
+    fig = plots_thresholds.operating_curves(operating_points(UNKNOWN), 0.5)
+    assert set(lines(fig)) == {"filter_rate", "near_boundary"}
+    told = fig.layout.title.subtitle.text
+    assert "Not known: false positives, false negatives, precision" in told
+    assert len(fig.layout.shapes) == 1  # one panel
+    assert (
+        "Not known"
+        not in plots_thresholds.operating_curves(
+            operating_points(FOUR.assign(help=0.5, refusal_help=0.2)), 0.5
+        ).layout.title.subtitle.text
+    )
+
+
+def test_a_sparkline_goes_through_the_values_and_dots_the_current_one():
+    points = operating_points(FOUR, np.array([0.0, 0.25, 0.5, 0.75, 1.0]))
+    wide, high, pad = plots_thresholds.SPARK
+    top = points["filter_rate"].iloc[1:].max()
+    picture = plots_thresholds.sparkline(points, "filter_rate", 0.5)
+    dots = re.findall(r"cx='([\d.]+)' cy='([\d.]+)'", picture)
+    assert [tuple(map(float, dot)) for dot in dots] == [
+        (pad + wide * 0.5, pytest.approx(pad + high * (1 - 0.5 / top), abs=0.06))
+    ]
+    (line,) = re.findall(r"points='([^']+)'", picture)
+    places = [tuple(map(float, place.split(","))) for place in line.split()]
+    assert [x for x, _ in places] == pytest.approx(pad + wide * points.index, abs=0.6)
+    assert min(y for _, y in places) == pad and places[-1][1] == pad + high
+
+
+def test_a_sparkline_needs_something_known():
+    points = operating_points(UNKNOWN)
+    assert plots_thresholds.sparkline(points, "recall", 0.5) == ""
+    never = operating_points(pd.DataFrame({"t": [0.1, 0.2], "harm": [0.0, 0.9]}))
+    assert "circle" not in plots_thresholds.sparkline(never, "precision", 0.9)
+    assert "circle" in plots_thresholds.sparkline(never, "precision", 0.1)
+
+
+def test_a_threshold_between_the_points_takes_the_nearest():
+    points = operating_points(FOUR, [0.0, 0.5, 1.0])
+    assert [plots_thresholds.nearest(points, tau) for tau in (0.1, 0.3, 0.74, 0.76)] == [0, 1, 1, 2]
+
+
+@pytest.mark.parametrize("tau", [-0.1, 1.5, float("nan")])
+def test_a_threshold_off_the_scale_is_refused(tau):
+    with pytest.raises(BgkitError, match="0 to 1"):
+        plots_thresholds.operating_curves(operating_points(FOUR), tau)
+    with pytest.raises(BgkitError, match="0 to 1"):
+        plots_thresholds.margins_by_kind(FOUR, tau)
+
+
+# --- Calibration -------------------------------------------------------------------------------
+
+
+def test_reliability_is_drawn_before_and_after():
+    fig = plots_thresholds.reliability_scaled(FOUR, 2.0)
+    harmful = (FOUR["harm"] > 0.5).to_numpy()
+    t = FOUR["t"].to_numpy()
+    before = calibration_error(t, harmful)
+    after = calibration_error(with_temperature(t, 2.0), harmful)
+    names = [trace.name for trace in fig.data if trace.name]
+    assert f"as it is, ECE {before:.3f}" in names
+    assert f"temperature 2.00, ECE {after:.3f}" in names
+    colours = {trace.marker.color for trace in fig.data if trace.type == "bar"}
+    assert colours == {plots.LOOKS["base"][0], plots.LOOKS["boundary"][0]}
+
+
+def test_reliability_leaves_out_what_is_not_known():
+    table = pd.concat([FOUR, UNKNOWN], ignore_index=True)
+    bars = [trace for trace in plots.reliability({"base": table}).data if trace.type == "bar"]
+    assert sum(bars[0].y) == 4
+
+
+def test_reliability_without_truth_is_refused():
+    with pytest.raises(BgkitError, match="no response has a known truth"):
+        plots_thresholds.reliability_scaled(UNKNOWN, 2.0)
+
+
+# --- All ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("table", [FOUR, UNKNOWN])
+def test_figures_are_small_escaped_and_of_the_kits_look(table):
+    table = table.assign(kind=HOSTILE)
+    figures = [
+        plots_thresholds.margins_by_kind(table, 0.5),
+        plots_thresholds.operating_curves(operating_points(table), 0.5),
+    ]
+    if table["harm"].notna().any():
+        figures.append(plots_thresholds.reliability_scaled(table, 2.0))
+    for fig in figures:
+        assert type(fig) is go.Figure and fig.layout.paper_bgcolor == "rgba(0,0,0,0)"
+        text = fig.to_json()
+        assert json.loads(text) and len(text) < 80_000
+        assert "<img" not in text
+
+
+def test_a_big_table_gives_no_bigger_figure():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"t": rng.random(20_000), "harm": rng.random(20_000), "kind": "x"})
+    assert len(plots_thresholds.margins_by_kind(table, 0.5).to_json()) < 20_000
+
+
+@pytest.mark.parametrize("column", ["t", "harm", "kind"])
+def test_a_missing_column_is_named(column):
+    with pytest.raises(BgkitError, match=rf"lacks the column\(s\) {column}\.$"):
+        plots_thresholds.margins_by_kind(FOUR.drop(columns=column), 0.5)

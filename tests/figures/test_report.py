@@ -1,0 +1,462 @@
+"""The report is one offline page, written whole or not at all, and model text in it stays text."""
+
+from __future__ import annotations
+
+import json
+import os
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from plotly.offline import get_plotlyjs
+
+from bgkit.errors import BgkitError
+from bgkit.figures.report import render_report, visible, write_report
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(2)>",
+    "end </script><script>alert(3)</script> & more",
+    "red \x1b[31mtext\x1b[0m and \u202eevil",
+    "{{ 7 * 7 }} {% if true %} <!-- ]]>",
+    "'\" onmouseover=alert(4) \x00",
+]
+KINDS = ("benign", "ambiguous", "jailbreak", "long_context")
+
+
+def policy(shift: float) -> pd.DataFrame:
+    """Sixteen responses, four of each kind; t runs up in steps of 0.06 from ``shift``."""
+    rows = []
+    for i in range(16):
+        t = min(1.0, shift + 0.06 * i)
+        harm = 0.9 if i % 3 == 0 else 0.2
+        prompt = f"Question {i}? " + ("Long context. " * 60 if i % 4 == 3 else "")
+        truth = {"harm": harm, "help": 0.6, "system_harm": harm * (t < 0.5), "system_help": 0.5}
+        text = {"prompt": prompt, "response": HOSTILE[i % len(HOSTILE)]}
+        label = {"prompt_id": f"p{i:02d}", "kind": KINDS[i % 4]}
+        judged = {"judge_harm": harm, "judge_help": 0.6}
+        rows.append({**label, **text, "t": t, "u": 0.4, "filtered": t >= 0.5, **truth, **judged})
+    return pd.DataFrame(rows)
+
+
+def rows_of(designs: tuple[str, ...] = ("base", "boundary")) -> list[dict[str, Any]]:
+    setting = {"utility": "rm", "scale": 1.0, "guard": "g", "tau": 0.5}
+    metrics = ("system_harm", "system_help", "filter_rate", "near_boundary", "kl")
+    return [
+        {"design": d, **setting, "kind": kind, "metric": m, "mean": x, "low": x - 0.02, "high": x}
+        for i, d in enumerate(designs)
+        for kind in ("all", *KINDS)
+        for j, m in enumerate(metrics)
+        for x in [0.1 + 0.1 * j + 0.05 * i]
+    ]
+
+
+def pair(metric: str, low: float, high: float, kind: str = "all") -> dict[str, Any]:
+    ends = {"difference": (low + high) / 2, "low": low, "high": high}
+    return {"design": "boundary", "kind": kind, "metric": metric, **ends}
+
+
+def study() -> dict[str, Any]:
+    steps = pd.Series(range(1, 11))
+    held_out = steps.where(steps % 5 == 0) / 20
+    log = pd.DataFrame({"step": steps, "reward": steps / 10, "kl": steps / 50})
+    log = log.assign(near_boundary=0.3, filter_rate=0.2)
+    log = log.assign(eval_system_harm=held_out, eval_system_help=1 - held_out)
+    return {
+        "title": "A <b>small</b> study \ud800",
+        "result": {
+            "command": "bgkit run --out <here>",
+            "created": "2025-10-14T09:00:00Z",
+            "machine": {"cpu": "2 cores"},
+            "versions": {"python": "3.11", "plotly": "x"},
+            "rows": rows_of(),
+            "paired": [pair("system_harm", -0.1, 0.02), pair("near_boundary", -0.2, -0.1)],
+        },
+        "samples": {"base": policy(0.0), "boundary": policy(0.1)},
+        "metrics": {"boundary": log},
+        "tau": 0.5,
+    }
+
+
+class Page(HTMLParser):
+    """What a browser would see: elements with their attributes, scripts, and the text."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[tuple[dict[str, str | None], str]] = []
+        self.text = ""
+        self._inside = ""
+        self.feed(source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self._inside = tag
+        if tag == "script":
+            self.scripts.append((dict(attrs), ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside == "script":
+            attributes, text = self.scripts[-1]
+            self.scripts[-1] = (attributes, text + data)
+        elif self._inside != "style":
+            self.text += data
+
+    def count(self, tag: str) -> int:
+        return sum(name == tag for name, _ in self.elements)
+
+    def classes(self, name: str) -> int:
+        return sum(name in (attrs.get("class") or "").split() for _, attrs in self.elements)
+
+    def figures(self) -> list[dict[str, Any]]:
+        kind = "application/json"
+        return [json.loads(text) for attrs, text in self.scripts if attrs.get("type") == kind]
+
+
+@pytest.fixture(scope="module")
+def source() -> str:
+    return render_report(**study())
+
+
+@pytest.fixture(scope="module")
+def page(source: str) -> Page:
+    return Page(source)
+
+
+# --- one page, offline -------------------------------------------------------------------------
+
+
+def test_plotly_is_inlined_once_and_nothing_is_loaded(source: str, page: Page) -> None:
+    assert source.count(get_plotlyjs()) == 1
+    assert not {"link", "iframe", "object", "embed", "img", "base"} & {n for n, _ in page.elements}
+    for _, attributes in page.elements:
+        assert "src" not in attributes
+        assert (attributes.get("href") or "#").startswith("#")
+    own = source.replace(get_plotlyjs(), "")
+    assert "http:" not in own and "https:" not in own and "@import" not in own
+
+
+def test_a_content_policy_allows_the_own_scripts_only(page: Page) -> None:
+    policies = [a["content"] for n, a in page.elements if a.get("http-equiv")]
+    nonces = {attrs["nonce"] for attrs, _ in page.scripts if "type" not in attrs}
+    assert len(policies) == len(nonces) == 1
+    assert policies[0] is not None and "default-src 'none'" in policies[0]
+    assert f"script-src 'nonce-{nonces.pop()}'" in policies[0]
+
+
+def test_every_link_inside_the_page_has_its_target(page: Page) -> None:
+    identifiers = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
+    assert len(identifiers) == len(set(identifiers))
+    for _, attributes in page.elements:
+        for name in ("aria-labelledby", "aria-describedby", "data-figure"):
+            assert attributes.get(name, identifiers[0]) in identifiers
+        if "href" in attributes:
+            assert (attributes["href"] or "").removeprefix("#") in identifiers
+
+
+def test_both_themes_print_and_narrow_pages_are_provided_for(source: str) -> None:
+    for rule in ("prefers-color-scheme: dark", "@media print", "max-width: 720px"):
+        assert rule in source
+
+
+def test_the_beginning_defines_the_words(page: Page) -> None:
+    words = " ".join(page.text.split())
+    for word in ("guard", "filtered", "boundary", "false negative", "τ = 0.5"):
+        assert word in words[:900]
+
+
+def test_the_same_study_gives_the_same_page(source: str) -> None:
+    assert render_report(**study()) == source
+
+
+# --- figures -----------------------------------------------------------------------------------
+
+
+def test_every_figure_is_there_with_words_on_how_to_read_it(page: Page) -> None:
+    titles = [figure["layout"]["title"]["text"] for figure in page.figures()]
+    assert titles == [
+        "<b>Guard's probability that a response is unsafe</b>",
+        "<b>System helpfulness against harm</b>",
+        "<b>Training over steps</b>",
+        "<b>Is the guard calibrated?</b>",
+        "<b>System harm by kind of prompt</b>",
+        "<b>System help by kind of prompt</b>",
+    ]
+    assert page.count("figure") == page.count("figcaption") == len(titles)
+    assert page.text.count("How to read it.") == len(titles) + 1
+
+
+def test_reliability_is_that_of_base(page: Page) -> None:
+    names = [trace.get("name", "") for trace in page.figures()[3]["data"]]
+    assert any(name.startswith("base, ECE") for name in names)
+    assert not any(name.startswith("boundary") for name in names)
+
+
+def test_figures_without_data_are_left_out() -> None:
+    given = study()
+    given["metrics"] = {}
+    given["result"]["rows"] = [row for row in rows_of() if row["kind"] == "all"]
+    page = Page(render_report(**given))
+    titles = [figure["layout"]["title"]["text"] for figure in page.figures()]
+    assert len(titles) == 3
+    assert not any("Training" in title or "by kind" in title for title in titles)
+
+
+# --- the headline table ------------------------------------------------------------------------
+
+
+def test_means_are_bold_with_their_interval_below(source: str) -> None:
+    assert '<b>0.150</b><span class="interval">0.130–0.150</span>' in source
+    assert '<b>35.0 %</b><span class="interval">33.0–35.0 %</span>' in source
+
+
+def test_responses_that_are_too_long_have_a_column_where_there_are_any() -> None:
+    given = study()
+    for metric, mean in (("cut_off", 0.0), ("seen_in_part", 0.125)):
+        one = {**given["result"]["rows"][0], "metric": metric, "mean": mean, "low": 0.0}
+        given["result"]["rows"].append({**one, "high": 0.2})
+    source = render_report(**given)
+    assert "<b>12.5 %</b>" in source and ">seen in part" in source and ">cut off" not in source
+
+
+def marks(given: dict[str, Any]) -> list[str]:
+    source = render_report(**given)
+    parts = source.split('<span class="mark ')[1:]
+    return [part.split(">", 1)[1].split("<", 1)[0] for part in parts]
+
+
+def test_only_differences_that_exclude_zero_are_marked() -> None:
+    assert marks(study()) == ["▼ 15.0 pp better"]
+
+
+@pytest.mark.parametrize(
+    ("difference", "mark"),
+    [
+        (pair("system_harm", 0.1, 0.3), "▲ 0.200 worse"),
+        (pair("system_harm", -0.3, -0.1), "▼ 0.200 better"),
+        (pair("system_help", 0.1, 0.3), "▲ 0.200 better"),
+        (pair("system_help", -0.3, -0.1), "▼ 0.200 worse"),
+        (pair("filter_rate", -0.3, -0.1), "▼ 20.0 pp lower"),
+        (pair("kl", 0.1, 0.3), "▲ 0.200 higher"),
+    ],
+)
+def test_marks_say_which_way_and_whether_that_is_good(
+    difference: dict[str, Any], mark: str
+) -> None:
+    given = study()
+    given["result"]["paired"] = [difference]
+    assert marks(given) == [mark]
+
+
+def test_marks_need_the_whole_set_of_prompts_and_one_setting() -> None:
+    given = study()
+    given["result"]["paired"] = [pair("kl", 0.1, 0.3, kind="benign"), pair("kl", 0.0, 0.3)]
+    assert marks(given) == []
+    given["result"]["paired"] = [pair("kl", 0.1, 0.3)]
+    again = [row | {"tau": 0.3} for row in rows_of() if row["design"] == "boundary"]
+    given["result"]["rows"] = rows_of() + again
+    assert marks(given) == []  # which tau the difference belongs to is not said
+
+
+def test_the_kind_of_interval_is_told_where_the_result_tells_it() -> None:
+    given = study()
+    given["result"]["interval"] = "95 % bootstrap"
+    assert "its interval (95 % bootstrap)" in Page(render_report(**given)).text
+
+
+# --- sample completions ------------------------------------------------------------------------
+
+
+def headings(source: str) -> list[str]:
+    return [part.split("</h3>")[0] for part in source.split("<h3>")[1:]]
+
+
+def test_prompts_cover_every_kind_and_the_boundary(source: str) -> None:
+    # base has t = 0.06 * i, so 0.48 (p08) is nearest to 0.5 of the benign prompts, and so on.
+    assert headings(source) == [
+        "benign · p08 · nearest to the boundary",
+        "benign · p12",
+        "benign · p04",
+        "ambiguous · p09 · nearest to the boundary",
+        "ambiguous · p05",
+        "ambiguous · p13",
+        "jailbreak · p10 · nearest to the boundary",
+        "jailbreak · p06",
+        "jailbreak · p14",
+        "long context · p07 · nearest to the boundary",
+        "long context · p11",
+        "long context · p03",
+    ]
+
+
+def test_the_choice_of_prompts_is_that_of_base_whatever_the_order_of_the_others() -> None:
+    given = study()
+    given["samples"]["boundary"] = given["samples"]["boundary"].iloc[::-1]
+    assert headings(render_report(**given)) == headings(render_report(**study()))
+
+
+def test_prompts_that_a_policy_lacks_are_not_shown() -> None:
+    given = study()
+    given["samples"]["boundary"] = given["samples"]["boundary"].query("prompt_id != 'p08'")
+    shown = headings(render_report(**given))
+    assert "benign · p12 · nearest to the boundary" in shown
+    assert not any("p08" in heading for heading in shown)
+
+
+def test_policies_without_a_common_prompt_are_told() -> None:
+    given = study()
+    frame = given["samples"]["boundary"]
+    given["samples"]["boundary"] = frame.assign(prompt_id="other-" + frame["prompt_id"])
+    assert "No prompt was answered by every policy." in render_report(**given)
+
+
+def test_badges_and_scores_stand_beside_each_completion(page: Page) -> None:
+    assert page.count("article") == 12
+    assert page.classes("harmful") + page.classes("safe") == 24
+    # The badge in the explanation is one more.
+    assert page.classes("filtered") + page.classes("shown") == 24 + 1
+    assert "0.480" in page.text
+
+
+def test_long_prompts_are_folded_and_missing_scores_are_dashes() -> None:
+    given = study()
+    given["samples"]["base"]["u"] = float("nan")
+    page = Page(render_report(**given))
+    assert page.count("details") == 3  # the prompts with a long context
+    assert "Long context. " * 60 in page.text
+    assert "–" in page.text
+
+
+# --- hostile text ------------------------------------------------------------------------------
+
+
+def test_hostile_completions_stay_text(page: Page) -> None:
+    assert [attrs for attrs, _ in page.scripts if not ({"nonce", "type"} & set(attrs))] == []
+    assert len(page.scripts) == 6 + 2
+    for _, attributes in page.elements:
+        assert not any(name.startswith("on") for name in attributes)
+    for text in HOSTILE[:3]:
+        assert text in page.text
+    assert "{{ 7 * 7 }} {% if true %}" in page.text
+
+
+def test_control_characters_are_shown_and_never_written(source: str, page: Page) -> None:
+    own = source.replace(get_plotlyjs(), "")
+    assert not {"\x1b", "\x00", "\u202e", "\ud800"} & set(own)
+    assert "red ⟨U+001B⟩[31mtext⟨U+001B⟩[0m and ⟨U+202E⟩evil" in page.text
+    assert "⟨U+D800⟩" in page.text
+
+
+def test_titles_and_the_footer_are_escaped(page: Page) -> None:
+    assert "A <b>small</b> study" in page.text
+    assert "bgkit run --out <here>" in page.text
+    assert "python 3.11, plotly x" in page.text
+
+
+@pytest.mark.parametrize("name", HOSTILE[:3])
+def test_hostile_names_stay_text_in_the_table_and_in_the_figures(name: str) -> None:
+    given = study()
+    given["samples"] = {"base": policy(0.0), name: policy(0.1)}
+    given["metrics"] = {name: given["metrics"]["boundary"]}
+    given["result"]["rows"] = rows_of(("base", name))
+    page = Page(render_report(**given))
+    assert len(page.scripts) == 6 + 2
+    assert page.count("img") == 0
+    for attributes, text in page.scripts[:6]:
+        assert attributes["type"] == "application/json"
+        assert not set("<>&") & set(text)
+    assert "&lt;" in json.dumps(page.figures()[0])
+    assert page.text.count(name) >= 13
+
+
+def test_a_figure_cannot_end_its_script_even_where_plotly_escapes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    raw = json.dumps({"data": [], "layout": {"meta": "</script>&\u2028"}}, ensure_ascii=False)
+    monkeypatch.setattr(go.Figure, "to_json", lambda self: raw)
+    page = Page(render_report(**study()))
+    assert len(page.scripts) == 6 + 2
+    assert page.figures()[0]["layout"]["meta"] == "</script>&\u2028"
+
+
+def test_visible_keeps_lines_and_tabs() -> None:
+    assert visible("a\r\nb\tc\rd") == "a\nb\tc⟨U+000D⟩d"
+
+
+@given(st.text(alphabet=st.characters(categories=["Cc", "Cf", "Cs", "Ll", "So"])))
+def test_visible_text_can_be_written_and_is_left_alone_the_second_time(text: str) -> None:
+    shown = visible(text)
+    shown.encode("utf-8")
+    assert visible(shown) == shown
+
+
+# --- writing -----------------------------------------------------------------------------------
+
+
+def test_the_report_is_written_where_it_was_asked_for(tmp_path: Path, source: str) -> None:
+    target = tmp_path / "new" / "report.html"
+    assert write_report(target, **study()) == target
+    assert target.read_text(encoding="utf-8") == source
+    assert os.listdir(target.parent) == ["report.html"]
+
+
+def test_a_failure_in_rendering_leaves_no_file(tmp_path: Path) -> None:
+    given = study()
+    given["samples"]["boundary"] = given["samples"]["boundary"].drop(columns="response")
+    with pytest.raises(BgkitError, match=r"'boundary' lack the column\(s\) response"):
+        write_report(tmp_path / "report.html", **given)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_failure_in_writing_keeps_the_older_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "report.html"
+    target.write_text("older")
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(BgkitError, match=r"Could not write .*: No space left on device\."):
+        write_report(target, **study())
+    assert target.read_text() == "older"
+    assert os.listdir(tmp_path) == ["report.html"]
+
+
+def test_a_path_that_cannot_be_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for target in (tmp_path, tmp_path / "file" / "report.html"):
+        with pytest.raises(BgkitError, match="Could not write"):
+            write_report(target, **study())
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("key", ["command", "created", "machine", "versions", "rows", "paired"])
+def test_a_part_that_the_result_lacks_is_named(key: str) -> None:
+    given = study()
+    del given["result"][key]
+    with pytest.raises(BgkitError, match=rf"lacks {key}\.$"):
+        render_report(**given)
+
+
+def test_other_faults_of_the_data_are_told_in_one_sentence() -> None:
+    faults = [
+        {"samples": {}},
+        {"tau": 1.5},
+        {"result": study()["result"] | {"rows": []}},
+        {"result": study()["result"] | {"paired": [{"design": "boundary"}]}},
+        {"result": study()["result"] | {"rows": [r for r in rows_of() if r["kind"] != "all"]}},
+    ]
+    for fault in faults:
+        with pytest.raises(BgkitError) as caught:
+            render_report(**study() | fault)
+        assert str(caught.value).endswith(".") and "\n" not in str(caught.value)

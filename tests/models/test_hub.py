@@ -1,0 +1,148 @@
+"""Hub names: what is fetched, and a sentence for everything that can go wrong. Always offline."""
+
+from __future__ import annotations
+
+import shutil
+import types
+from pathlib import Path
+
+import datasets
+import huggingface_hub
+import own
+import pandas as pd
+import pytest
+from huggingface_hub import errors
+from huggingface_hub.utils import SafetensorsFileMetadata, TensorInfo
+
+from bgkit.errors import BgkitError
+from bgkit.models import hub, policies
+from bgkit.prompts import load as prompts
+from bgkit.scoring import guards, utilities
+from bgkit.training import shapes
+
+
+def of_the_hub(kind: type[Exception]) -> Exception:
+    """An error as the hub's client raises it."""
+    if issubclass(kind, errors.HfHubHTTPError):
+        return kind("told", response=types.SimpleNamespace(headers={}, request=None))
+    return kind("told")
+
+
+CASES = [
+    (errors.GatedRepoError, "is gated: ask for access"),
+    (errors.RepositoryNotFoundError, "neither a local folder nor on the hub"),
+    (errors.RevisionNotFoundError, "no such revision"),
+    (errors.LocalEntryNotFoundError, "the hub can not be reached"),
+    (errors.OfflineModeIsEnabled, "the hub can not be reached"),
+    (OSError, r"could not be fetched from the hub: told\."),
+]
+
+
+def raising(error: Exception):
+    def fetch(*args, **settings):
+        raise error
+
+    return fetch
+
+
+@pytest.mark.parametrize(("kind", "message"), CASES)
+def test_models_that_can_not_be_had(monkeypatch, kind, message) -> None:
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", raising(of_the_hub(kind)))
+    for load in (policies.load_policy, guards.load_guard, utilities.load_utility):
+        with pytest.raises(BgkitError, match=message) as caught:
+            load("some/model")
+        assert "some/model" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("kind", "message"), CASES)
+def test_shapes_that_can_not_be_had(monkeypatch, kind, message) -> None:
+    monkeypatch.setattr(hub, "cached", lambda name: None)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", raising(of_the_hub(kind)))
+    with pytest.raises(BgkitError, match=message):
+        shapes.shape_of("policy", "some/model")
+
+
+@pytest.mark.parametrize(("kind", "message"), CASES)
+def test_prompts_that_can_not_be_had(monkeypatch, kind, message) -> None:
+    outer = datasets.exceptions.DatasetNotFoundError("told")
+    outer.__cause__ = of_the_hub(kind)
+    monkeypatch.setattr(datasets, "load_dataset", raising(outer))
+    with pytest.raises(BgkitError, match=message.replace("some/model", "some/set")):
+        prompts.load_prompts("some/set")
+
+
+def test_only_safetensors_and_no_code_are_fetched(tmp_path: Path, monkeypatch) -> None:
+    asked = {}
+
+    def fetch(repository: str, **settings) -> str:
+        asked.update(settings, repository=repository)
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    with pytest.raises(BgkitError, match="holds no safetensors weights, and neither pickles nor"):
+        guards.load_guard("some/model@refs/pr/3")
+    assert asked["repository"] == "some/model" and asked["revision"] == "refs/pr/3"
+    assert not any(pattern.endswith((".py", ".bin", "*")) for pattern in asked["allow_patterns"])
+
+
+def test_a_model_of_the_hub_is_loaded_from_what_was_fetched(tmp_path: Path, monkeypatch) -> None:
+    folder = own.save_classifier(tmp_path / "snapshot", 2)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *args, **kwargs: folder)
+    assert guards.load_guard("some/guard", device="cpu").score(["a"], ["b"]).shape == (1,)
+    assert shapes.shape_of("guard", "some/guard").stored > 0
+
+
+def test_a_shape_of_the_hub_takes_the_config_and_headers_only(tmp_path: Path, monkeypatch) -> None:
+    folder = own.save_policy(tmp_path / "policy")
+    config = shutil.copy(Path(folder) / "config.json", tmp_path / "config.json")
+    tensors = {"a": TensorInfo("BF16", [5], (0, 10)), "b": TensorInfo("F32", [5], (10, 30))}
+    file = SafetensorsFileMetadata(metadata={}, tensors=tensors)
+    answer = types.SimpleNamespace(files_metadata={"model.safetensors": file})
+    monkeypatch.setattr(hub, "cached", lambda name: None)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda **where: config)
+    monkeypatch.setattr(huggingface_hub, "get_safetensors_metadata", lambda **where: answer)
+    shape = shapes.shape_of("policy", "some/policy")
+    assert shape.stored == 30 and shape.hidden == 64 and shape.name == "some/policy"
+
+
+def test_prompts_of_the_hub_take_the_split_or_divide_the_only_one(monkeypatch) -> None:
+    train = datasets.Dataset.from_dict({"prompt": ["a", "b"], "kind": ["x", "y"]})
+    test = datasets.Dataset.from_dict({"prompt": ["c"]})
+    asked = []
+
+    def load(*where, **settings):
+        asked.append((where, settings))
+        return datasets.DatasetDict(parts)
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    parts = {"train": train, "test": test}
+    assert prompts.load_prompts("some/set:hard@abc", "test")["prompt"].tolist() == ["c"]
+    assert asked == [(("some/set", "hard"), {"revision": "abc"})]
+    with pytest.raises(BgkitError, match=r"no split 'validation' \(it has train, test\)"):
+        prompts.load_prompts("some/set", "validation")
+    parts = {"train": train}
+    table = prompts.load_prompts("some/set")
+    assert table["kind"].tolist() == ["x", "y"] and table["prompt_id"][0] == "set/00000"
+    divided = [prompts.load_prompts("some/set", split)["prompt"] for split in ("train", "test")]
+    assert sorted(pd.concat(divided)) == ["a", "b"]  # by hash: no split shares a prompt
+    parts = {"train": train, "test": datasets.Dataset.from_dict({"prompt": ["B."]})}
+    with pytest.raises(BgkitError, match="'train' and 'test' of some/set share 1 prompt"):
+        prompts.load_prompts("some/set", "train")
+    parts = {"train": datasets.Dataset.from_dict({"Goal": ["a"]})}
+    with pytest.raises(BgkitError, match=r"no column 'prompt' \(it has Goal\)"):
+        prompts.load_prompts("some/set")
+
+
+def test_a_folder_of_prompts_has_a_file_for_each_split(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("prompt\na\n")
+    (tmp_path / "test.jsonl").write_text('{"prompt": "b"}\n')
+    assert prompts.load_prompts(str(tmp_path), "train")["prompt"].tolist() == ["a"]
+    assert prompts.load_prompts(str(tmp_path), "test")["prompt"].tolist() == ["b"]
+    with pytest.raises(BgkitError, match="one file of the split 'validation'"):
+        prompts.load_prompts(str(tmp_path), "validation")
+
+
+def test_a_path_that_is_not_there_is_told(tmp_path: Path) -> None:
+    for name in (str(tmp_path / "none"), "./none", "a/b/c"):
+        with pytest.raises(BgkitError, match=r"There is no folder .* with a guard; check the path"):
+            guards.load_guard(name)

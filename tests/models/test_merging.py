@@ -1,0 +1,195 @@
+"""Policies that are adapters: part of base everywhere, or refused in a sentence."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import own
+import pandas as pd
+import pytest
+import torch
+from peft import PromptTuningConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from bgkit import runs
+from bgkit.errors import BgkitError
+from bgkit.models import hub, policies
+from bgkit.training import comparison, model_card, shapes
+from bgkit.training import trainer as training
+
+PARTS = """{% for m in messages %}<|im_start|>{{ m.role }}
+{% for c in m.content %}{{ c.text }}{% endfor %}<|im_end|>
+{% endfor %}<|im_start|>assistant
+"""
+ODD = {"repetition_penalty": 1.3, "top_k": 3, "temperature": 0.2, "min_new_tokens": 5}
+ODD |= {"do_sample": True, "suppress_tokens": [40, 41], "max_length": 9, "num_beams": 2}
+NEVER = {"learning_rate": 1e-12, "steps": 1, "batch_size": 8, "num_generations": 4}
+NEVER |= {"test_prompts": 12, "eval_every": 0, "judge": "none", "max_completion_length": 24}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A policy with all oddities (``base``) and an adapter for it (``mine``), that ends often."""
+    place = tmp_path_factory.mktemp("mine")
+    own.save_policy(place / "base")
+    model = AutoModelForCausalLM.from_pretrained(place / "base")
+    with torch.no_grad():
+        model.lm_head.weight[:4] *= 3
+    model.config.attention_dropout = 0.4
+    model.generation_config.update(**ODD, eos_token_id=[0, 3])  # not the tokenizer's, <|im_end|>
+    model.save_pretrained(place / "base")
+    tokenizer = AutoTokenizer.from_pretrained(place / "base")
+    tokenizer.chat_template = PARTS
+    tokenizer.save_pretrained(place / "base")
+    own.save_adapter(place / "mine", str(place / "base"))
+    return place
+
+
+@pytest.fixture(scope="module")
+def run(folder) -> runs.Run:
+    """A run of one step that learns nothing, on top of the adapter."""
+    config = runs.make_config({**NEVER, "policy": str(folder / "mine"), "lora_rank": 2})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "BASE_SAMPLES", 8)
+        return training.train(config, folder / "run", device="cpu", threads=1)
+
+
+def logits(model) -> np.ndarray:
+    with torch.no_grad():
+        return torch.log_softmax(model(torch.arange(5, 40)[None]).logits[0], -1).numpy()
+
+
+def test_a_run_that_learns_nothing_says_what_base_says(run) -> None:
+    """Whatever the model's settings are: an adapter, end tokens, penalties, dropout, parts."""
+    said = pd.read_parquet(run.folder / "samples.parquet")
+    base = comparison.sample_base(run.config, "cpu")
+    assert said["response"].tolist() == base["response"].tolist()
+    assert said["length"].tolist() == base["length"].tolist()
+    assert said["kl"].abs().max() < 1e-4 and (said["length"] < 24).any()
+    assert (run.completions()["length"] < 24).any()
+
+
+def test_adapters_on_adapters_stay_one_policy(folder, run) -> None:
+    mine, _ = policies.load_policy(str(folder / "mine"), device="cpu")
+    base = AutoModelForCausalLM.from_pretrained(folder / "base")
+    assert np.abs(logits(mine) - logits(base)).max() > 1
+    trained, _ = policies.load_policy(run.config.policy, run.adapter, "cpu")
+    again, _ = policies.load_policy(str(run.adapter), device="cpu")
+    for other in (trained, again):
+        np.testing.assert_allclose(logits(other), logits(mine), atol=1e-4)
+    names = [str(folder / name) for name in ("base", "mine", "run/adapter")]
+    assert again.made_of == names and mine.made_of == names[:2]
+    assert shapes.shape_of("policy", str(run.adapter)).parameters == base.num_parameters()
+    card = model_card.card(run)
+    assert f"base_model: {names[0]}" in card and f"`{names[1]}` merged into it" in card
+
+
+def test_full_fine_tuning_measures_from_the_adapter(folder, monkeypatch) -> None:
+    monkeypatch.setattr(training, "BASE_SAMPLES", 8)
+    changes = {"policy": str(folder / "mine"), "lora_rank": 0, "beta": 0.1, "test_prompts": 4}
+    run = training.train(
+        runs.make_config({**NEVER, **changes}), folder / "full", device="cpu", threads=1
+    )
+    assert abs(run.metrics()["kl"].iloc[0]) < 1e-4
+    mine, _ = policies.load_policy(str(folder / "mine"), device="cpu")
+    whole, _ = policies.load_policy(str(folder / "mine"), run.adapter, "cpu")
+    np.testing.assert_allclose(logits(whole), logits(mine), atol=1e-4)
+
+
+def changed(folder: Path, place: Path, **changes) -> Path:
+    """A copy of the adapter with another adapter_config.json."""
+    shutil.copytree(folder / "mine", place)
+    told = json.loads((place / "adapter_config.json").read_text())
+    (place / "adapter_config.json").write_text(json.dumps({**told, **changes}))
+    return place
+
+
+@pytest.mark.parametrize("written", ["../base", "base", "./base"])
+def test_a_relative_base_is_found_beside_the_adapter(folder, written: str) -> None:
+    place = changed(folder, folder / "relative" / "mine", base_model_name_or_path=written)
+    try:
+        shutil.copytree(folder / "base", folder / "relative" / "base")
+        assert hub.base_name(place, "policy") == str(folder / "relative" / "base")
+    finally:
+        shutil.rmtree(folder / "relative")
+
+
+def test_where_a_base_may_be(folder, tmp_path: Path, monkeypatch) -> None:
+    written = {"tiny": "tiny", "/elsewhere/testbed/policy/small": "small"}
+    for number, (name, base) in enumerate(written.items()):
+        place = changed(folder, tmp_path / str(number), base_model_name_or_path=name)
+        assert hub.base_name(place, "policy") == base
+    told = {"base_model_name_or_path": "some/model", "revision": "abc"}
+    place = changed(folder, tmp_path / "hub", **told)
+    assert hub.base_name(place, "policy") == "some/model@abc"
+    with pytest.raises(BgkitError, match=r"base of the adapter in .*hub: .*some/model is not in"):
+        policies.load_policy(str(place), device="cpu")
+    shutil.copytree(folder / "base", tmp_path / "work" / "some" / "model")
+    shutil.copytree(folder / "base", place / "some" / "model")
+    monkeypatch.chdir(tmp_path / "work")
+    with pytest.raises(BgkitError, match="which may be any of"):
+        policies.load_policy(str(place), device="cpu")
+
+
+def pickled(place: Path) -> None:
+    (place / "adapter_model.safetensors").rename(place / "adapter_model.bin")
+
+
+def whole_too(place: Path) -> None:
+    (place / "config.json").write_text("{}")
+    (place / "model.safetensors").write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("changes", "spoil", "said"),
+    [
+        ({"base_model_name_or_path": None}, None, "does not say which model it is for"),
+        ({"base_model_name_or_path": "/not/here"}, None, "/not/here, which is not on this machine"),
+        ({"base_model_name_or_path": "tiny"}, None, "size mismatch"),
+        ({"target_modules": ["q_proj"]}, None, "does not fit its base"),
+        ({"task_type": "SEQ_CLS"}, None, "for the task SEQ_CLS"),
+        ({}, pickled, r"pickles \(.bin\) are not loaded"),
+        ({}, whole_too, "a whole model and an adapter"),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else None,
+)
+def test_adapters_that_are_refused(folder, tmp_path, changes, spoil, said) -> None:
+    place = changed(folder, tmp_path / "adapter", **changes)
+    if spoil:
+        spoil(place)
+    with pytest.raises(BgkitError, match=said):
+        policies.load_policy(str(place), device="cpu")
+
+
+def test_adapters_that_are_no_weights_or_of_shared_ones(folder, tmp_path: Path) -> None:
+    base = AutoModelForCausalLM.from_pretrained(folder / "base")
+    base.generation_config.num_beams = 1
+    prompt = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
+    get_peft_model(base, prompt).save_pretrained(tmp_path / "prompt")
+    with pytest.raises(BgkitError, match="PROMPT_TUNING has no weights"):
+        policies.load_policy(str(tmp_path / "prompt"), device="cpu")
+    tied = AutoModelForCausalLM.from_config(own.decoder("llama", tie_word_embeddings=True))
+    tied.save_pretrained(tmp_path / "tied")
+    AutoTokenizer.from_pretrained(folder / "base").save_pretrained(tmp_path / "tied")
+    own.save_adapter(tmp_path / "head", str(tmp_path / "tied"), target_modules=["lm_head"])
+    with pytest.raises(BgkitError, match="something else once it is merged"):
+        policies.load_policy(str(tmp_path / "head"), device="cpu")
+
+
+def test_an_adapter_of_an_adapter_of_itself_ends(folder, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    changed(folder, one, base_model_name_or_path=str(two))
+    changed(folder, two, base_model_name_or_path=str(one))
+    for load in (policies.load_policy, lambda name: shapes.shape_of("policy", name)):
+        with pytest.raises(BgkitError, match="an adapter on top of it"):
+            load(str(one))
+
+
+@pytest.mark.parametrize("name", ["", "/model.Q4_K_M.gguf"])
+def test_gguf_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / "model.Q4_K_M.gguf").write_bytes(b"GGUF")
+    with pytest.raises(BgkitError, match="in the GGUF format"):
+        policies.load_policy(f"{tmp_path}{name}")

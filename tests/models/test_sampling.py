@@ -1,0 +1,216 @@
+"""One way to ask, to sample and to end, whatever a model's files say: for policies and judges."""
+
+from __future__ import annotations
+
+import types
+from pathlib import Path
+
+import numpy as np
+import own
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from trl import GRPOTrainer
+
+from bgkit.errors import BgkitError
+from bgkit.evaluation import judges
+from bgkit.models import policies, templates
+from bgkit.training import grpo
+
+ODD = {
+    "repetition_penalty": 1.1,
+    "top_k": 5,
+    "top_p": 0.5,
+    "min_p": 0.2,
+    "typical_p": 0.5,
+    "temperature": 0.3,
+    "do_sample": True,
+    "min_new_tokens": 6,
+    "no_repeat_ngram_size": 2,
+    "bad_words_ids": [[20]],
+    "suppress_tokens": [21, 22],
+    "forced_eos_token_id": 2,
+    "exponential_decay_length_penalty": (2, 2.0),
+    "num_return_sequences": 2,
+    "num_beams": 2,
+    "max_length": 7,
+    "max_time": 1e-9,
+    "stop_strings": ["e"],
+    "guidance_scale": 2.0,
+    "sequence_bias": [[[30], 9.0]],
+    "cache_implementation": "static",
+}
+ASKED = [f"question number {i}" for i in range(12)]
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory) -> str:
+    """A policy that ends often, with any of its first three tokens."""
+    folder = own.save_policy(tmp_path_factory.mktemp("plain") / "policy")
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        usual = model.model(torch.arange(3, 320)[None, :250]).last_hidden_state[0].mean(0)
+        model.lm_head.weight[:3] += 2.5 * usual / usual.norm()
+    model.save_pretrained(folder)
+    return folder
+
+
+def variant(plain: str, place: Path, settings: dict | None = None, **tokenizer_settings) -> str:
+    """The policy with another generation config, config or tokenizer."""
+    model = AutoModelForCausalLM.from_pretrained(plain)
+    tokenizer = AutoTokenizer.from_pretrained(plain)
+    for name, value in tokenizer_settings.items():
+        setattr(tokenizer, name, value)
+    model.save_pretrained(place)
+    tokenizer.save_pretrained(place)
+    if settings is not None:
+        GenerationConfig.from_dict(settings).to_json_file(place / "generation_config.json")
+    return str(place)
+
+
+def sampled(name: str, **more) -> policies.Completions:
+    return policies.generate(*policies.load_policy(name, device="cpu"), ASKED, seed=4, **more)
+
+
+def test_nothing_of_a_generation_config_changes_what_is_sampled(plain, tmp_path: Path) -> None:
+    odd = variant(plain, tmp_path / "odd", {**ODD, "eos_token_id": 2})
+    model, tokenizer = policies.load_policy(odd, device="cpu")
+    for temperature in (1.0, 0.0):
+        there = policies.generate(model, tokenizer, ASKED, seed=4, temperature=temperature)
+        assert there.ids == sampled(plain, temperature=temperature).ids
+    many = policies.generate(model, tokenizer, ["a"] * 400, seed=1, max_completion_length=1)
+    often = np.bincount(np.ravel(many.ids)).argmax()
+    one = policies.Completions([""], many.prompt_ids[:1], [[int(often)]])
+    p = np.exp(policies.log_probabilities(model, one)[0])  # shares follow what is measured
+    assert abs(np.mean(np.ravel(many.ids) == often) - p) < 4 * np.sqrt(p * (1 - p) / 400) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("generation", "config", "tokenizer", "ends"),
+    [
+        (0, 0, "<|im_end|>", [0, 2]),
+        ([1, 0], None, "<|im_end|>", [0, 1, 2]),
+        (None, None, "<|im_end|>", [2]),
+        (None, [1, 2], None, [1, 2]),
+        (1, None, None, [1]),
+        (100_000, None, "<|im_end|>", [2]),
+    ],
+)
+def test_the_end_is_whatever_any_file_calls_the_end(
+    plain, tmp_path, generation, config, tokenizer, ends
+) -> None:
+    name = variant(plain, tmp_path, {"eos_token_id": generation}, eos_token=tokenizer)
+    told = AutoModelForCausalLM.from_pretrained(plain).config
+    told.eos_token_id = config
+    told.save_pretrained(tmp_path)
+    model, words = policies.load_policy(name, device="cpu")
+    assert model.generation_config.eos_token_id == ends and words.eos_token_id in ends
+    done = policies.generate(model, words, ASKED, seed=4, max_completion_length=40)
+    last = [ids[-1] for ids in done.ids if len(ids) < 40]
+    assert last and set(last) <= set(ends)
+    assert not any(set(ids[:-1]) & set(ends) for ids in done.ids)
+
+
+def test_an_end_that_is_no_special_token_is_not_said(plain, tmp_path: Path) -> None:
+    letter = AutoTokenizer.from_pretrained(plain).convert_tokens_to_ids("e")
+    name = variant(plain, tmp_path, {"eos_token_id": [letter]})
+    model, tokenizer = policies.load_policy(name, device="cpu")
+    row = tokenizer("to be")["input_ids"]
+    assert policies.texts_of(tokenizer, model.generation_config.eos_token_id, [row]) == ["to b"]
+
+
+def test_a_model_without_any_end_is_refused(plain, tmp_path: Path) -> None:
+    name = variant(plain, tmp_path, {}, eos_token=None)
+    told = AutoModelForCausalLM.from_pretrained(plain).config
+    told.eos_token_id = None
+    told.save_pretrained(tmp_path)
+    with pytest.raises(BgkitError, match="names an end token"):
+        policies.load_policy(name, device="cpu")
+    with pytest.raises(BgkitError, match=r"of the judge .* names an end token"):
+        judges.load_judge(name, "cpu")
+
+
+def test_an_end_that_is_no_token_id_is_refused(plain) -> None:
+    model, tokenizer = policies.load_policy(plain, device="cpu")
+    model.generation_config.eos_token_id = ["2"]
+    with pytest.raises(BgkitError, match=r"end token 2 of it is no number; write .* eos_token_id"):
+        policies.settle(model, tokenizer, "it")
+
+
+def test_the_tokenizer_of_a_larger_model_is_refused(plain, tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_config(own.decoder("qwen2", vocab_size=50, eos_token_id=2))
+    model.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(plain).save_pretrained(tmp_path)
+    with pytest.raises(BgkitError, match="the tokenizer of another model"):
+        policies.load_policy(str(tmp_path), device="cpu")
+
+
+CHAT = own.CHATML
+SAID = "m['content']"
+PARTS = CHAT.replace(
+    "{{ m['content'] }}",
+    "{% for c in m.content %}{% if c.type == 'text' %}{{ c.text }}{% endif %}{% endfor %}",
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (CHAT.replace(SAID, "''"), "drops or changes the prompt"),
+        (CHAT.replace(SAID, f"{SAID} | upper"), "drops or changes the prompt"),
+        (CHAT.replace(SAID, f"{SAID}[:200]"), "drops or changes the prompt"),
+        (CHAT.replace(SAID, f"{SAID}.split() | join(' ')"), "drops or changes the prompt"),
+        (CHAT.replace(SAID, f"{SAID} | e"), "drops or changes the prompt"),
+        ("{{ raise_exception('no user here') }}", "around a text: no user here"),
+        ("{{ messages[7].content }}", "could not put its chat template around a text"),
+        ("{% for %}", "could not put its chat template around a text"),
+        ("{{ 1 + messages }}", "could not put its chat template around a text"),
+        ("{% set n = 0 %}{% if n %}{% endif %}<|im_start|>", "drops or changes the prompt"),
+        ("<|im_end|>{{ bos_token }}" + CHAT, "two beginning marks"),
+    ],
+)
+def test_templates_that_do_not_ask_what_the_user_asks(plain, tmp_path, template, said) -> None:
+    name = variant(plain, tmp_path, chat_template=template, bos_token="<|im_end|>")
+    with pytest.raises(BgkitError, match=f"The policy {name} can not be asked: .*{said}"):
+        policies.load_policy(name, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        CHAT,
+        CHAT.replace(SAID, f"{SAID} | trim"),
+        PARTS,
+        "{{ bos_token }}" + CHAT,
+        "\n{{ bos_token }}" + PARTS,
+        {"default": PARTS, "tool_use": "{{ tools }}"},
+    ],
+    ids=["plain", "trimmed", "parts", "marked", "marked parts", "two"],
+)
+def test_training_asks_with_the_tokens_of_the_evaluation(plain, tmp_path, template) -> None:
+    name = variant(plain, tmp_path, chat_template=template, bos_token="<|im_end|>")
+    _, tokenizer = policies.load_policy(name, device="cpu")
+    texts = ["poach an egg", 'two\n\nlines <b> & "{{ more }}"', "<|im_end|>\n<|im_start|>system"]
+    ours = policies._prompt_ids(tokenizer, texts)
+    trainer = types.SimpleNamespace(
+        processing_class=tokenizer,
+        chat_template=None,
+        chat_template_kwargs={},
+        environment_factories=None,
+        tools=None,
+        _is_vlm=False,
+    )
+    specials = templates.special_strings(tokenizer)
+    chats = [policies.as_chat(text, specials) for text in texts]
+    assert GRPOTrainer._tokenize_prompts(trainer, chats)[0] == ours
+    assert len({tuple(ids) for ids in ours}) == 3
+    assert "poach an egg" in tokenizer.decode(ours[0]) and ours[2].count(1) == 2
+    assert (ours[0][:2].count(2) == 1) == ("bos_token" in str(template))
+
+
+def test_vllm_ends_where_the_model_does(monkeypatch) -> None:
+    monkeypatch.setattr(GRPOTrainer, "__init__", lambda self, **_: setattr(self, "ref_model", None))
+    model = types.SimpleNamespace(generation_config=GenerationConfig(eos_token_id=[1, 2]))
+    arguments = types.SimpleNamespace(use_vllm=True, generation_kwargs=None)
+    grpo.QuietTrainer(model=model, args=arguments)
+    assert arguments.generation_kwargs == {"stop_token_ids": [1, 2]}

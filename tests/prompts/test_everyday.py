@@ -1,0 +1,94 @@
+"""The kit's own prompts: what ships, and the long contexts that are made of them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from bgkit.errors import BgkitError
+from bgkit.prompts import load as prompts
+from bgkit.prompts import longcontext, sets, splits
+from bgkit.testbed import store
+
+FOLDER = store.data_folder() / "prompts"
+
+
+def lines(name: str) -> list[dict]:
+    text = (FOLDER / f"{name}.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_what_ships() -> None:
+    table = prompts.load_prompts("everyday")
+    assert table["kind"].value_counts().to_dict() == {
+        "benign": 120,
+        "ambiguous": 155,
+        "long_context": 44,
+    }
+    assert table["harmful_request"].dtype == bool and table["prompt_id"].is_unique
+    harmful = table.groupby("kind")["harmful_request"].sum().to_dict()
+    assert harmful == {"ambiguous": 50, "benign": 0, "long_context": 10}
+    contrast = table["category"].str.startswith("contrast_")
+    assert (contrast == table["harmful_request"]).all()
+    assert table["prompt"].map(splits.normalise).is_unique
+    for column in ("prompt", "category"):
+        assert (table[column] == table[column].str.strip()).all()
+    short = prompts.load_prompts("everyday-short")
+    assert short["prompt"].tolist() == table["prompt"][:275].tolist()
+
+
+def test_harmful_requests_are_short_and_hold_no_instructions() -> None:
+    texts = [row["prompt"] for row in lines("ambiguous") if row["harmful_request"]]
+    assert max(len(text.split()) for text in texts) < 25
+    assert not any(digit in text for text in texts for digit in "0123456789")
+
+
+def test_every_safe_category_has_its_contrasts() -> None:
+    names = {row["category"] for row in lines("ambiguous")}
+    safe = {name for name in names if not name.startswith("contrast_")}
+    paired = {name.removeprefix("contrast_") for name in names - safe}
+    assert paired <= safe | {"privacy"} and len(safe) == 9
+
+
+def test_long_contexts_are_what_the_code_makes() -> None:
+    own = {row["prompt"]: row for row in lines("harmless") + lines("ambiguous")}
+    for row in lines("long_context"):
+        text, place = longcontext.bury(row["question"])
+        assert (text, round(place, 4)) == (row["prompt"], row["position"])
+        source = own[row["question"]]
+        assert row["kind"] == "long_context" and row["category"] == source["category"]
+        assert row["harmful_request"] == source["harmful_request"]
+
+
+@pytest.mark.parametrize("split", splits.SHARES)
+def test_a_long_context_is_in_the_split_of_its_question(split: str) -> None:
+    whole = prompts.load_prompts("everyday", split)
+    short = set(prompts.load_prompts("everyday-short", split)["prompt"])
+    long = whole.loc[whole["kind"] == "long_context", "prompt"]
+    assert len(long) and set(splits.SHARES) > {split}
+    assert all(any(longcontext.MARK + question in text for question in short) for text in long)
+
+
+@pytest.mark.parametrize("words", [1, 450, 5000])
+def test_burying(words: int) -> None:
+    question = "What is a stoat?"
+    text, place = longcontext.bury(question, words, seed=1)
+    pages = text.split("\n\n")
+    assert pages[0] == longcontext.OPENING
+    (row,) = [row for row, page in enumerate(pages) if longcontext.MARK + question in page]
+    assert place == pytest.approx((row - 1) / (len(pages) - 2))
+    assert words < len(text.split()) < words + 150 + len(pages)
+    assert text == longcontext.bury(question, words, seed=1)[0]
+    assert text != longcontext.bury(question, words, seed=2)[0]
+
+
+def test_questions_are_buried_at_all_depths() -> None:
+    places = [longcontext.bury(row["prompt"])[1] for row in lines("harmless")]
+    assert min(places) == 0 and max(places) == 1 and 0.4 < sum(places) / len(places) < 0.6
+
+
+def test_an_incomplete_checkout_is_told(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(sets, "data_folder", lambda: tmp_path)
+    with pytest.raises(BgkitError, match=r"harmless.jsonl is missing; restore data/prompts"):
+        prompts.load_prompts("everyday")

@@ -1,0 +1,250 @@
+"""Public prompt sets: the table, and loading files of the published structure (own text)."""
+
+from __future__ import annotations
+
+import json
+import types
+from pathlib import Path
+
+import huggingface_hub
+import pandas as pd
+import public
+import pytest
+from huggingface_hub import errors
+
+from bgkit.errors import BgkitError
+from bgkit.prompts import compose as benchmarks
+from bgkit.prompts import load as prompts
+from bgkit.prompts import sets, splits
+
+LICENCES = {"CC-BY-4.0", "MIT", "ODC-BY"}
+KINDS = {"jailbreak", "ambiguous", "long_context"}
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch) -> list[dict]:
+    """The hub as a folder; returns what was asked of it."""
+    asked = []
+
+    def fetch(repository: str, file: str, repo_type: str, revision: str | None) -> str:
+        asked.append({"repository": repository, "file": file, "revision": revision})
+        assert repo_type == "dataset"
+        folder = tmp_path / repository.replace("/", "--") / "snapshots" / (revision or "c" * 40)
+        if not (folder / file).exists():
+            name = next(
+                n for n, r in sets.SETS.items() if (r.repository, r.file) == (repository, file)
+            )
+            public.write(name, folder / file)
+        return str(folder / file)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
+    return asked
+
+
+@pytest.mark.parametrize("name", sets.SETS)
+def test_a_row_of_the_table_is_whole(name: str) -> None:
+    row = sets.SETS[name]
+    assert row.licence in LICENCES and row.kind in KINDS and row.rows > 0
+    assert "arXiv 2" in row.citation and row.page.endswith(row.repository)
+    assert Path(row.file).suffix in sets.ENDINGS
+    assert row.revision is None or (len(row.revision) == 40 and int(row.revision, 16))
+    assert row.revision or "unconfirmed" in row.note
+    assert "accept the terms" in row.gated or not row.gated
+    assert row.licence in sets.describe(name) and row.citation in sets.describe(name)
+
+
+@pytest.mark.parametrize("name", sets.SETS)
+def test_a_set_is_loaded_at_its_revision(hub, name: str) -> None:
+    row = sets.SETS[name]
+    table, manifest = prompts.load_with_manifest(name)
+    assert hub == [{"repository": row.repository, "file": row.file, "revision": row.revision}]
+    assert len(table) == public.KEPT[name] and set(table["kind"]) == {row.kind}
+    assert table["prompt_id"].is_unique and not table["prompt"].str.strip().eq("").any()
+    assert ("harmful_request" in table) == (row.harmful is not None)
+    source = manifest["sets"][0]
+    assert source["revision"] == (row.revision or "c" * 40)  # the one that was fetched
+    assert source["pinned"] == (row.revision is not None) and source["licence"] == row.licence
+
+
+def test_columns_are_mapped(hub) -> None:
+    table = prompts.load_prompts("xstest")
+    assert table["harmful_request"].tolist() == [False, True] * (len(table) // 2)
+    assert table["category"][1].startswith("contrast_")
+    assert prompts.load_prompts("jbb-harmful")["harmful_request"].all()
+    assert not prompts.load_prompts("jbb-benign")["harmful_request"].any()
+    wild = prompts.load_prompts("wildjailbreak")
+    assert wild["category"].unique().tolist() == ["adversarial_harmful", "adversarial_benign"]
+    assert wild["harmful_request"].tolist() == wild["category"].eq("adversarial_harmful").tolist()
+    assert "a tab\tand a\nline" in wild["prompt"][0]
+    context = prompts.load_prompts("harmbench-contextual")["prompt"][0]
+    assert context.startswith("A note about") and context.endswith("?") and "\n\n" in context
+
+
+@pytest.mark.parametrize("name", ["xstest", "wildjailbreak", "longsafety", "everyday"])
+def test_splits_of_a_set_share_nothing(hub, name: str) -> None:
+    parts = {split: prompts.load_prompts(name, split) for split in splits.SHARES}
+    splits.check_leakage({split: table["prompt"] for split, table in parts.items()}, name)
+    assert sum(map(len, parts.values())) == len(prompts.load_prompts(name))
+
+
+@pytest.mark.parametrize("ending", sets.ENDINGS)
+def test_a_local_file_replaces_the_hub(hub, tmp_path: Path, monkeypatch, ending: str) -> None:
+    public.write("xstest", tmp_path / f"xstest{ending}")
+    monkeypatch.setenv("BGKIT_PROMPTS", str(tmp_path))
+    table, manifest = prompts.load_with_manifest("xstest")
+    assert not hub and len(table) == public.KEPT["xstest"]
+    assert manifest["sets"][0]["origin"] == "local file" and not manifest["sets"][0]["pinned"]
+    assert manifest["sets"][0]["revision"].startswith("sha256:")
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (errors.GatedRepoError, ["is gated", "hf auth login", "accept the terms"]),
+        (errors.OfflineModeIsEnabled, ["the hub can not be reached"]),
+        (errors.LocalEntryNotFoundError, ["the hub can not be reached"]),
+        (errors.RevisionNotFoundError, ["no such revision"]),
+        (errors.RemoteEntryNotFoundError, ["has no file eval/eval.tsv"]),
+    ],
+)
+def test_a_set_that_can_not_be_had(monkeypatch, kind, words) -> None:
+    """The sentence says what to download, from where, and the local alternative."""
+    answer = types.SimpleNamespace(headers={}, request=None)
+    remote = issubclass(kind, errors.HfHubHTTPError)
+    error = kind("told", response=answer) if remote else kind("told")
+
+    def fetch(*args, **settings):
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
+    with pytest.raises(BgkitError) as caught:
+        prompts.load_prompts("wildjailbreak-eval", "test")
+    message = str(caught.value)
+    page = "https://huggingface.co/datasets/allenai/wildjailbreak"
+    for word in [*words, "eval/eval.tsv", page, "5ddc12a7894f", "BGKIT_PROMPTS", "eval.tsv in a"]:
+        assert word in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("xstest.csv", "text,label\na,safe\n", ["no column 'prompt'", "text, label"]),
+        ("xstest.csv", "prompt\na\n", ["no column 'label'"]),
+        ("xstest.csv", "prompt,label\na,safe\n ,safe\n", ["Row 2 ", "no 'prompt'"]),
+        ("xstest.csv", "", ["no column 'prompt'"]),
+        ("xstest.jsonl", '{"prompt": "a", "label": "safe"}\n{"pro', ["Line 2 ", "not valid JSON"]),
+        ("xstest.json", '[{"prompt": "a"', ["can not be read"]),
+        ("xstest.json", '{"prompt": "a"}', ["JSON list"]),
+        ("xstest.json", "[]", ["no column 'prompt'"]),
+    ],
+)
+def test_files_that_are_not_the_set(tmp_path: Path, monkeypatch, file, content, words) -> None:
+    (tmp_path / file).write_text(content)
+    monkeypatch.setenv("BGKIT_PROMPTS", str(tmp_path))
+    with pytest.raises(BgkitError) as caught:
+        prompts.load_prompts("xstest")
+    assert all(word in str(caught.value) for word in [*words, str(tmp_path / file)])
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("xstset", "xstest"),
+        ("everday", "everyday"),
+        ("jailbrake", "jailbreak"),
+        ("harmbensh", "harmbench"),
+    ],
+)
+def test_an_unknown_set_offers_the_nearest(name: str, near: str) -> None:
+    with pytest.raises(
+        BgkitError, match=f"There is no prompt set {name!r}.*did you mean.*{near!r}"
+    ):
+        prompts.load_prompts(name)
+
+
+def test_a_run_keeps_its_manifests_and_refuses_other_prompts(tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_text("prompt,split\na,train\nb,test\n")
+    asked = {"train": (4, 0), "test": (4, 0)}
+    found = prompts.manifests(str(tmp_path / "own.csv"), asked)
+    prompts.keep_manifests(tmp_path / "prompts.json", found)
+    assert json.loads((tmp_path / "prompts.json").read_text()) == found
+    prompts.keep_manifests(tmp_path / "prompts.json", found)
+    (tmp_path / "own.csv").write_text("prompt,split\na,train\nc,test\n")
+    with pytest.raises(BgkitError, match=r"\(split 'test'\) are no longer those"):
+        again = prompts.manifests(str(tmp_path / "own.csv"), asked)
+        prompts.keep_manifests(tmp_path / "prompts.json", again)
+
+
+# --- Benchmarks --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", benchmarks.BENCHMARKS)
+def test_recipes_are_whole(name: str) -> None:
+    recipe = benchmarks.BENCHMARKS[name]
+    assert sum(recipe.shares.values()) == pytest.approx(1)
+    assert set(recipe.shares) <= set(sets.SETS) and set(recipe.buried) <= set(recipe.shares)
+    assert set(recipe.counts) == set(splits.SHARES)
+    for part, share in recipe.shares.items():  # the sets hold about what is asked of them
+        for split, count in recipe.counts.items():
+            assert share * count <= 1.1 * splits.SHARES[split] * sets.SETS[part].rows, (part, split)
+
+
+@pytest.mark.parametrize("name", benchmarks.BENCHMARKS)
+def test_a_benchmark_is_reproducible_and_leaks_nothing(hub, name: str) -> None:
+    parts = {split: prompts.load_with_manifest(name, split, 20, 3) for split in splits.SHARES}
+    for split, (table, manifest) in parts.items():
+        again, same = prompts.load_with_manifest(name, split, 20, 3)
+        assert table.equals(again) and manifest == same
+        assert json.loads(json.dumps(manifest)) == manifest
+        assert manifest["prompts"] == len(table) == sum(one["taken"] for one in manifest["sets"])
+        assert set(table["kind"]) == {name} and len(manifest["sha256"]) == 64
+        assert table["prompt"].map(splits.normalise).is_unique
+    texts = {split: table["prompt"] for split, (table, _) in parts.items()}
+    splits.check_leakage(texts, name)
+    assert len({manifest["sha256"] for _, manifest in parts.values()}) == 3
+    assert (
+        prompts.load_with_manifest(name, "train", 20, 4)[1]["sha256"] != parts["train"][1]["sha256"]
+    )
+
+
+def test_a_benchmark_does_not_depend_on_the_order_of_a_file(
+    hub, tmp_path: Path, monkeypatch
+) -> None:
+    table = prompts.load_prompts("ambiguous", "train", 20)
+    rows = public.rows("xstest")
+    pd.DataFrame(rows[::-1]).to_csv(tmp_path / "xstest.csv", index=False)
+    monkeypatch.setenv("BGKIT_PROMPTS", str(tmp_path))
+    assert prompts.load_prompts("ambiguous", "train", 20)["prompt"].equals(table["prompt"])
+
+
+def test_a_larger_benchmark_holds_the_smaller_one(hub) -> None:
+    small, large = (prompts.load_prompts("ambiguous", "train", n)["prompt"] for n in (10, 20))
+    assert set(small) < set(large)
+
+
+def test_a_prompt_of_two_sets_is_taken_once(hub) -> None:
+    table = prompts.load_prompts("ambiguous", None, 1000)
+    shared = table[table["prompt"].map(splits.normalise) == splits.normalise(public.SHARED)]
+    assert shared["set"].tolist() == ["xstest"]
+
+
+def test_long_contexts_of_a_benchmark(hub) -> None:
+    table = prompts.load_prompts("long_context", "train", 20)
+    buried = table[table["position"].notna()]
+    assert set(buried["set"]) <= {"jbb-harmful", "jbb-benign", "xstest"} and len(buried) > 3
+    assert buried["prompt"].str.split().str.len().between(1500, 1700).all()
+    assert buried["position"].between(0, 1).all()
+    assert buried["harmful_request"].notna().all()  # LongSafety alone does not tell
+    assert table.loc[table["set"] == "longsafety", "harmful_request"].isna().all()
+
+
+def test_a_benchmark_that_lacks_a_set_says_which(monkeypatch) -> None:
+    def fetch(*args, **settings):
+        raise errors.OfflineModeIsEnabled("told")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
+    with pytest.raises(BgkitError, match=r"allenai/wildjailbreak .* can not be reached"):
+        prompts.load_prompts("jailbreak", "test")
+    with pytest.raises(BgkitError, match="no split 'shift'; choose one of train"):
+        prompts.load_prompts("jailbreak", "shift")

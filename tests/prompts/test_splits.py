@@ -1,0 +1,131 @@
+"""The split of a prompt follows from its text, and no two splits share one."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bgkit.errors import BgkitError
+from bgkit.prompts import load as prompts
+from bgkit.prompts import splits
+
+SAME = [
+    "How do I stop a kettle from whistling?",
+    "how do i stop a kettle from whistling",
+    "  How do I\tstop a kettle\n from whistling ?!",
+    "HOW DO I STOP A KETTLE FROM WHISTLING…",
+    "How do I stop a ket\u200btle from whistling?",  # a zero-width space
+    "Ｈow do I stop a kettle from whistling？",  # full-width signs
+    "“How do I stop a kettle from whistling?”",
+]
+
+
+def test_near_duplicates_by_case_space_and_signs_are_one_prompt() -> None:
+    assert {splits.normalise(text) for text in SAME} == {"how do i stop a kettle from whistling"}
+    assert len({splits.split_of(text) for text in SAME}) == 1
+
+
+@pytest.mark.parametrize(
+    "pair", [("a cat", "a hat"), ("a cat", "acat"), ("1 + 1", "1 1"), ("", "?")]
+)
+def test_other_texts_are_other_prompts(pair) -> None:
+    assert splits.normalise(pair[0]) != splits.normalise(pair[1])
+
+
+@given(st.text())
+def test_normalising_twice_changes_nothing(text: str) -> None:
+    once = splits.normalise(text)
+    assert splits.normalise(once) == once
+    assert splits.split_of(text) == splits.split_of(once)
+
+
+@given(st.text(st.characters(codec="utf-8"), min_size=1))
+def test_case_and_outer_space_do_not_matter(text: str) -> None:
+    assert splits.split_of(f"  {text.casefold()} \n") == splits.split_of(text)
+
+
+def test_a_lone_surrogate_has_a_split() -> None:
+    assert splits.split_of("\ud800") in splits.SHARES
+
+
+def test_shares_of_the_splits() -> None:
+    found = pd.Series([splits.split_of(f"prompt {i}") for i in range(5000)])
+    for name, share in splits.SHARES.items():
+        assert (found == name).mean() == pytest.approx(share, abs=0.02)
+
+
+def test_splits_of_a_prompt_do_not_change() -> None:
+    """Written down: a change of the rule would mix training and test of earlier runs."""
+    texts = ["What is a stoat?", "How do I bind a book?", "Why is the sky red?", "Name a river."]
+    assert [splits.split_of(text) for text in texts] == FROZEN
+
+
+FROZEN = ["test", "test", "train", "train"]
+
+
+def test_a_file_is_divided_without_a_shared_prompt(tmp_path) -> None:
+    rows = [f"{text} {i % 50}" for i, text in enumerate(SAME * 50)]
+    pd.DataFrame({"prompt": rows}).to_csv(tmp_path / "own.csv", index=False)
+    parts = {s: prompts.load_prompts(str(tmp_path / "own.csv"), s) for s in splits.SHARES}
+    assert sum(map(len, parts.values())) == len(rows)
+    splits.check_leakage({s: table["prompt"] for s, table in parts.items()}, "own.csv")
+
+
+def test_the_same_prompt_is_in_the_same_split_of_every_file(tmp_path) -> None:
+    texts = [f"Question number {i}?" for i in range(60)]
+    pd.DataFrame({"prompt": texts}).to_csv(tmp_path / "one.csv", index=False)
+    pd.DataFrame({"prompt": [t.upper() + " " for t in reversed(texts)]}).to_csv(
+        tmp_path / "two.csv", index=False
+    )
+    one, two = (str(tmp_path / name) for name in ("one.csv", "two.csv"))
+    mixed = {
+        "train": prompts.load_prompts(one, "train")["prompt"],
+        "test": prompts.load_prompts(two, "test")["prompt"],
+    }
+    splits.check_leakage(mixed, "both")
+
+
+def test_a_column_split_is_kept(tmp_path) -> None:
+    (tmp_path / "own.csv").write_text("prompt,split\na,train\nb, test\nc,train\nd,validation\n")
+    own = str(tmp_path / "own.csv")
+    assert prompts.load_prompts(own, "train")["prompt"].tolist() == ["a", "c"]
+    assert prompts.load_prompts(own, "test")["prompt"].tolist() == ["b"]
+    assert "split" not in prompts.load_prompts(own, "test")
+    assert len(prompts.load_prompts(own)) == 4
+    with pytest.raises(BgkitError, match=r"no split 'shift' \(it has train, test, validation\)"):
+        prompts.load_prompts(own, "shift")
+
+
+@pytest.mark.parametrize("split", [None, "train", "test"])
+def test_a_leak_names_the_first_shared_prompt(tmp_path, split) -> None:
+    train, test = (
+        "Stir it.,train\nLeave it.,train\n",
+        "Heat it.,test\nLEAVE  it,test\nstir it,test\n",
+    )
+    (tmp_path / "own.csv").write_text("prompt,split\n" + train + test)
+    with pytest.raises(BgkitError, match=r"'train' and 'test' of .* share 2 .* first 'LEAVE  it'"):
+        prompts.load_prompts(str(tmp_path / "own.csv"), split)
+
+
+def test_a_leak_between_the_files_of_a_folder(tmp_path) -> None:
+    (tmp_path / "train.csv").write_text("prompt\nStir it.\n")
+    (tmp_path / "test.jsonl").write_text('{"prompt": "stir  it!"}\n')
+    with pytest.raises(BgkitError, match="share 1 prompt"):
+        prompts.load_prompts(str(tmp_path), "train")
+
+
+def test_a_row_without_split_is_named(tmp_path) -> None:
+    (tmp_path / "own.csv").write_text("prompt,split\na,train\nb,\n")
+    with pytest.raises(BgkitError, match=r"Row 2 of .* has no split; write train"):
+        prompts.load_prompts(str(tmp_path / "own.csv"), "train")
+
+
+def test_too_few_prompts_for_a_split(tmp_path) -> None:
+    (tmp_path / "own.csv").write_text("prompt\nWhat is a stoat?\n")
+    missing = next(s for s in splits.SHARES if s != splits.split_of("What is a stoat?"))
+    with pytest.raises(BgkitError, match=r"None of the 1 prompts .*'split'"):
+        prompts.load_prompts(str(tmp_path / "own.csv"), missing)
+    with pytest.raises(BgkitError, match="no split 'shift'; choose one of train"):
+        prompts.load_prompts(str(tmp_path / "own.csv"), "shift")

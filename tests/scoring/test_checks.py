@@ -1,0 +1,238 @@
+"""What is no probability, truth or threshold is refused by every function that takes one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from bgkit import checks, rewards
+from bgkit.errors import BgkitError
+from bgkit.evaluation import calibration, risk, thresholds
+from bgkit.evaluation import samples as evaluation
+from bgkit.figures import judges as plots_judges
+from bgkit.figures import margins as plots
+from bgkit.figures import risk as plots_risk
+from bgkit.figures import thresholds as plots_thresholds
+from bgkit.figures import training as plots_training
+from bgkit.scoring import guards
+from bgkit.scoring import scorer as scoring
+from bgkit.scoring.adapters import CalibratedGuard, CallableGuard, EnsembleGuard
+from bgkit.scoring.score_cache import CachedScorer
+from bgkit.stress import attack, contenders, deployment, rejection, scorecard, without_training
+from bgkit.widgets import risk as risk_widgets
+from bgkit.widgets import thresholds as explorer
+
+TRUTH = [1.0, 1.0, 0.0, 0.0]
+Z = [0.0, 1.0, -1.0, 0.5]
+TEXTS = (["p"] * 4, ["a", "b", "c", "d"])
+
+
+class Fixed:
+    """A guard that returns what it was given, whatever that is."""
+
+    name, revision = "fixed", "1"
+
+    def __init__(self, values: object) -> None:
+        self.values = values
+
+    def score(self, prompts, responses):
+        return self.values
+
+
+def table(t: object = (0.9, 0.2, 0.6, 0.1), harm: object = TRUTH) -> pd.DataFrame:
+    """Samples with every column that some function needs."""
+    made = {"prompt_id": [*"wxyz"], "prompt": TEXTS[0], "response": TEXTS[1], "kind": "benign"}
+    made |= {"design": "base", "seed": 0, "reward": Z, "u": Z, "help": 0.5, "kl": 0.0, "length": 3}
+    for column in ("system_harm", "system_help", "refusal_harm", "refusal_help"):
+        made[column] = 0.5
+    made |= {f"judge_{c}": 0.5 for c in ("harm", "help", "system_harm", "system_help")}
+    return pd.DataFrame(made).assign(filtered=False, near=False, t=list(t), harm=list(harm))
+
+
+#: name -> what a function makes of a table of samples
+OF_SAMPLES = {
+    "calibration_table": lambda s: calibration.calibration_table({"a": s}),
+    "unfit": calibration.unfit,
+    "fit_on_half": calibration.fit_on_half,
+    "verdicts": lambda s: thresholds.verdicts(s, 0.5),
+    "operating_points": lambda s: thresholds.operating_points(s, [0.5]),
+    "table_by_kind": lambda s: thresholds.table_by_kind(s, 0.5),
+    "not_known": thresholds.not_known,
+    "measured_risk": risk.measured_risk,
+    "risk_by_zone": risk.risk_by_zone,
+    "cost_near": risk.cost_near,
+    "zone_table": risk.zone_table,
+    "near_table": lambda s: risk.near_table({"a": s}),
+    "values_of": evaluation.values_of,
+    "summarise": lambda s: evaluation.summarise(s, {}),
+    "paired_differences": lambda s: evaluation.paired_differences(s, table(), {}),
+    "margin_histogram": lambda s: plots.margin_histogram({"a": s}, 0.5),
+    "reliability": lambda s: plots.reliability({"a": s}),
+    "margins_by_kind": lambda s: plots_thresholds.margins_by_kind(s, 0.5),
+    "reliability_scaled": lambda s: plots_thresholds.reliability_scaled(s, 2.0),
+    "plots_risk.measured_risk": plots_risk.measured_risk,
+    "measured_view": risk_widgets.measured_view,
+    "explore": explorer.explore,
+    "static_view": lambda s: explorer.static_view(s, 0.5),
+    "attacker_score": lambda s: attack.attacker_score(s, 0.5),
+    "redeployed": lambda s: contenders.redeployed(s, None, 0.5),
+    "threshold_shift": deployment.threshold_shift,
+    "scorecard": lambda s: scorecard.scorecard({"a": (s, "brier", "low")}),
+}
+#: name -> what a function makes of probabilities alone
+OF_T = {
+    "calibration_error": lambda t: calibration.calibration_error(t, TRUTH),
+    "calibration_interval": lambda t: calibration.calibration_interval(t, TRUTH),
+    "log_loss": lambda t: calibration.log_loss(t, TRUTH),
+    "temperature_scale": lambda t: calibration.temperature_scale(t, TRUTH),
+    "with_temperature": lambda t: calibration.with_temperature(t, 2.0),
+    "harmful_share": risk.harmful_share,
+    "bayes_risk": risk.bayes_risk,
+    "expected_cost": lambda t: risk.expected_cost(t, 0.5),
+    "filter_cost": risk.filter_cost,
+    "risk_curve": plots_risk.risk_curve,
+    "risk_view": risk_widgets.risk_view,
+    "tent": rewards.tent,
+    "batch_metrics": lambda t: scoring.batch_metrics(t, np.array(Z), 0.5),
+    "shares_of_t": scoring.shares_of_t,
+    "choose": lambda t: without_training.choose([t], [Z], 0.5),
+    "CalibratedGuard": lambda t: CalibratedGuard(Fixed(t), 2.0).score(*TEXTS),
+    "CalibratedGuard.fit": lambda t: CalibratedGuard.fit(Fixed(t), *TEXTS, TRUTH),
+    "EnsembleGuard": lambda t: EnsembleGuard([Fixed([0.5] * 4), Fixed(t)]).score(*TEXTS),
+    "CallableGuard": lambda t: CallableGuard(lambda p, r: t, "f").score(*TEXTS),
+    "guard_scores": lambda t: scoring.guard_scores(Fixed(t), *TEXTS),
+    "try_guard": lambda t: guards.try_guard(Fixed(t), [("p", "r", True)] * 4),
+    "redeployed behind another": lambda t: contenders.redeployed(table(), Fixed(t), 0.5),
+    "keep_best": lambda t: rejection.keep_best(table(t), 0.5),
+}
+OF_T |= {
+    name: lambda t, name=name: rewards.compute_reward(
+        name, t, Z, 0.5, harmful_request=TRUTH, refusal=TRUTH
+    )
+    for name in rewards.DESIGNS
+}
+OF_T |= {f"{name} of samples": lambda t, f=f: f(table(t)) for name, f in OF_SAMPLES.items()}
+OF_TRUTH = {
+    "calibration_error": lambda h: calibration.calibration_error([0.9, 0.2, 0.6, 0.1], h),
+    "calibration_interval": lambda h: calibration.calibration_interval([0.9, 0.2, 0.6, 0.1], h),
+    "log_loss": lambda h: calibration.log_loss([0.9, 0.2, 0.6, 0.1], h),
+    "temperature_scale": lambda h: calibration.temperature_scale([0.9, 0.2, 0.6, 0.1], h),
+    "CalibratedGuard.fit": lambda h: CalibratedGuard.fit(Fixed([0.9, 0.2, 0.6, 0.1]), *TEXTS, h),
+    "prompt_aware": lambda h: rewards.prompt_aware([0.5] * 4, Z, harmful_request=h),
+    "hybrid_guard": lambda h: rewards.hybrid_guard([0.5] * 4, Z, refusal=h),
+}
+OF_HARM = {name: lambda h, f=f: f(table(harm=h)) for name, f in OF_SAMPLES.items()}
+OF_HARM |= {
+    f"{name}: {column}": lambda h, f=f, column=column: f(table().assign(**{column: h}))
+    for name, f in {
+        "judge_agreement": evaluation.judge_agreement,
+        "judge_against_truth": plots_judges.judge_against_truth,
+    }.items()
+    for column in ("judge_harm", "harm", "judge_help", "help")
+}
+OF_TAU = {
+    "verdicts": lambda tau: thresholds.verdicts(table(), tau),
+    "operating_points": lambda tau: thresholds.operating_points(table(), [tau]),
+    "measured_risk": lambda tau: risk.measured_risk(table(), tau),
+    "cost_near": lambda tau: risk.cost_near(table(), tau),
+    "bin_edges": risk.bin_edges,
+    "expected_cost": lambda tau: risk.expected_cost([0.5], tau),
+    "margin_histogram": lambda tau: plots.margin_histogram({"a": table()}, tau),
+    "sparkline": lambda tau: plots_thresholds.sparkline(
+        thresholds.operating_points(table(), [0.5]), "filter_rate", tau
+    ),
+    "static_view": lambda tau: explorer.static_view(table(), tau),
+    "live": lambda tau: plots_training.live(pd.DataFrame(), [1.0], [1.0], tau, "boundary", 1),
+    "batch_metrics": lambda tau: scoring.batch_metrics(np.array([0.5]), np.array([0.0]), tau),
+    "choose": lambda tau: without_training.choose([[0.5]], [[0.0]], tau),
+    "redeployed": lambda tau: contenders.redeployed(table(), None, tau),
+    "threshold_shift": lambda tau: deployment.threshold_shift(table(), [tau]),
+    "attacker_score": lambda tau: attack.attacker_score(table(), tau),
+    "keep_best": lambda tau: rejection.keep_best(table(), tau),
+    "sample_policy": lambda tau: evaluation.sample_policy(None, None, table(), guard=None, tau=tau),
+}
+OF_TAU |= {
+    name: lambda tau, name=name: rewards.compute_reward(
+        name, [0.5] * 4, Z, tau, harmful_request=TRUTH, refusal=TRUTH
+    )
+    for name in rewards.DESIGNS
+}
+OFF_SCALE = {
+    "logits": [2.1, -1.3, 0.4, -3.0],
+    "percents": [90.0, 20.0, 60.0, 10.0],
+    "NaN": [0.9, np.nan, 0.6, 0.1],
+    "infinite": [0.9, np.inf, 0.6, 0.1],
+    "text": ["0.9", "0.2", "0.6", "0.1"],
+}
+
+
+def refused(call, value: object) -> str:
+    with pytest.raises(BgkitError) as caught:
+        call(value)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("call", OF_T.values(), ids=OF_T)
+def test_what_is_no_probability_is_refused(call) -> None:
+    for kind, t in OFF_SCALE.items():
+        words = "number" if kind == "text" else "in [0, 1]"
+        assert words in refused(call, t), kind
+
+
+@pytest.mark.parametrize("call", OF_TRUTH.values(), ids=OF_TRUTH)
+def test_what_is_no_truth_is_refused(call) -> None:
+    for truth in ([0, 5, 2, 3], [-1, 1, -1, 1], [0.2, 1, 0, 1], [*"1010"], [1, 0, 1], 1.0):
+        assert "truth" in refused(call, truth)
+
+
+@pytest.mark.parametrize("call", OF_HARM.values(), ids=OF_HARM)
+def test_what_is_no_grade_is_refused(call) -> None:
+    for harm in ([1, 5, 2, 3], [-1, 1, -1, 1], [*"1010"]):
+        refused(call, harm)
+
+
+@pytest.mark.parametrize("name", "verdicts reliability near_table operating_points".split())
+def test_columns_that_are_there_twice_or_hold_categories_are_refused(name: str) -> None:
+    good = table()
+    for column in ("t", "harm"):
+        assert "twice" in refused(OF_SAMPLES[name], pd.concat([good, good[[column]]], axis=1))
+        assert "categories" in refused(OF_SAMPLES[name], good.astype({column: "category"}))
+
+
+@pytest.mark.parametrize("call", OF_TAU.values(), ids=OF_TAU)
+def test_what_is_no_threshold_is_refused(call) -> None:
+    for tau in (-0.1, 1.5, 50, np.nan, "0.5", None, True, [0.5]):
+        assert "threshold tau" in refused(call, tau)
+
+
+@pytest.mark.parametrize(
+    "name",
+    "EnsembleGuard CalibratedGuard guard_scores batch_metrics choose log_loss".split()
+    + list(rewards.DESIGNS),
+)
+def test_another_number_of_probabilities_is_refused(name: str) -> None:
+    refused(OF_T[name], [0.9, 0.2, 0.6])
+    refused(OF_T[name], [[0.9, 0.2], [0.6, 0.1]])
+
+
+def test_a_cache_refuses_another_number_of_scores(tmp_path) -> None:
+    cached = CachedScorer(Fixed([0.5] * 2), tmp_path)
+    assert "shape (2,)" in refused(lambda texts: cached.score(*texts), TEXTS)
+
+
+def test_what_is_right_is_taken() -> None:
+    truth = [True, False, None, 0]
+    assert checks.truths(truth, (4,))[[0, 1, 3]].tolist() == [1.0, 0.0, 0.0]
+    assert calibration.temperature_scale([0.9, 0.2, 1.0, 0.1], truth)[0] == pytest.approx(
+        calibration.temperature_scale([0.9, 0.2, 0.1], [1, 0, 0])[0]
+    )
+    for call in OF_T.values():
+        call([0.9, 0.2, 0.6, 0.1])
+    t = torch.tensor([0.5, 0.25], dtype=torch.bfloat16, requires_grad=True)
+    assert checks.probabilities(t).tolist() == [0.5, 0.25]
+    assert "no plain numbers" in refused(risk.filter_cost, [[0.5], [0.5, 0.1]])
+    for call in (*OF_TRUTH.values(), *OF_HARM.values()):
+        call(TRUTH)

@@ -1,0 +1,166 @@
+"""The shared-prefix engine: the same numbers as one row at a time, with far fewer tokens."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import transformers as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bgkit.errors import BgkitError
+from bgkit.scoring.decoders import Decoder, shared_length
+
+SIZE = {
+    "vocab_size": 60,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+CONFIGS = {
+    "llama": tf.LlamaConfig(**SIZE),
+    "qwen3": tf.Qwen3Config(**SIZE, head_dim=8),
+    "granite": tf.GraniteConfig(**SIZE),
+    "gemma2": tf.Gemma2Config(**SIZE, head_dim=8),
+    "gemma2, short window": tf.Gemma2Config(**SIZE, head_dim=8, sliding_window=8),
+    "mistral, short window": tf.MistralConfig(**SIZE, sliding_window=8),
+}
+
+
+def decoder(config: tf.PretrainedConfig) -> tuple[torch.nn.Module, Decoder]:
+    torch.manual_seed(0)
+    model = tf.AutoModelForCausalLM.from_config(config).eval()
+
+    def forward(ids, mask, positions, cache):
+        return model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        ).logits[..., :3]
+
+    return model, Decoder(forward, config, torch.device("cpu"), "the test model")
+
+
+@pytest.fixture(scope="module")
+def llama() -> tuple[torch.nn.Module, Decoder]:
+    return decoder(CONFIGS["llama"])
+
+
+def one_by_one(model: torch.nn.Module, rows: list[list[int]]) -> np.ndarray:
+    with torch.inference_mode():
+        return np.stack([model(torch.tensor([row])).logits[0, -1, :3].numpy() for row in rows])
+
+
+def grouped(seed: int = 0, template: int = 20, stem: int = 30) -> tuple[list[list[int]], list[int]]:
+    """Rows of five groups: a common template, a stem per group, tails of their own."""
+    rng = np.random.default_rng(seed)
+
+    def tokens(n: int) -> list[int]:
+        return rng.integers(0, 60, n).tolist()
+
+    start, rows, groups = tokens(template), [], []
+    for group in range(5):
+        own = tokens(int(rng.integers(1, stem + 1)))
+        for _ in range(int(rng.integers(1, 6))):
+            rows.append(start + own + tokens(int(rng.integers(1, 12))))
+            groups.append(group)
+    return rows, groups
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("slots", [0, 150], ids=["one batch", "many batches"])
+def test_scores_are_those_of_one_row_at_a_time(name: str, slots: int) -> None:
+    model, engine = decoder(CONFIGS[name])
+    rows, groups = grouped()
+    expected = one_by_one(model, rows)
+    engine.slots = slots or engine.slots
+    for given_groups in (groups, None, groups):  # the third with the template that was kept
+        np.testing.assert_allclose(engine.last(rows, given_groups), expected, atol=1e-5)
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.lists(st.integers(0, 2), min_size=1, max_size=9)),
+        min_size=1,
+        max_size=12,
+    ),
+    st.integers(1, 60),
+)
+def test_any_rows_in_any_groups(llama, pairs, slots) -> None:
+    """Few different tokens: rows that are equal, or prefixes of each other, are among them."""
+    model, engine = llama
+    engine.slots, engine._template = slots, ([], None)
+    groups, rows = [g for g, _ in pairs], [[5] * 17 + row for _, row in pairs]
+    np.testing.assert_allclose(engine.last(rows, groups), one_by_one(model, rows), atol=1e-5)
+
+
+def test_prefixes_are_computed_once(llama) -> None:
+    _, engine = llama
+    engine.slots, engine._template = 100_000, ([], None)
+    rng = np.random.default_rng(1)
+    start = rng.integers(0, 60, 100).tolist()
+    rows, groups = [], []
+    for group in range(3):
+        stem = rng.integers(0, 60, 200).tolist()
+        rows += [start + stem + rng.integers(0, 60, 10).tolist() for _ in range(8)]
+        groups += [group] * 8
+    before = engine.computed
+    engine.last(rows, groups)
+    assert engine.computed - before <= 100 + 3 * 202 + 24 * 10  # two tails may share a token
+    before = engine.computed
+    engine.last(rows, groups)
+    assert engine.computed - before <= 3 * 202 + 24 * 10  # the template was kept
+
+
+def test_a_model_with_a_window_is_never_shared_beyond_it() -> None:
+    _, engine = decoder(CONFIGS["mistral, short window"])
+    assert not engine._can_share(9) and engine._can_share(8)
+    _, engine = decoder(CONFIGS["llama"])
+    assert engine._can_share(100_000)
+
+
+def test_shared_length_leaves_every_row_a_token() -> None:
+    assert shared_length([[1, 2, 3]]) == 2
+    assert shared_length([[1], [1, 2]]) == 0
+    assert shared_length([[1, 2, 9], [1, 2, 3, 4], [1, 2, 3, 5]]) == 2
+
+
+def test_memory_that_runs_out_halves_the_batches_for_good(llama) -> None:
+    model, engine = llama
+    rows, groups = grouped(seed=3)
+    plain, tried = engine.forward, []
+
+    def small(ids, mask, positions, cache):
+        past = cache.get_seq_length() if cache is not None else 0
+        tried.append(ids.shape[0] * (past + ids.shape[1]))
+        if tried[-1] > 220:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return plain(ids, mask, positions, cache)
+
+    limited = Decoder(small, engine.config, engine.device, "small", slots=100_000)
+    np.testing.assert_allclose(limited.last(rows, groups), one_by_one(model, rows), atol=1e-5)
+    assert limited.slots < 100_000
+    tried.clear()
+    limited.last(rows, groups)
+    assert sum(size > 220 for size in tried) <= 2  # it is remembered
+
+
+def test_no_memory_for_one_row_is_one_sentence(llama) -> None:
+    _, engine = llama
+
+    def never(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    limited = Decoder(never, engine.config, engine.device, "the guard")
+    with pytest.raises(BgkitError, match="the guard has no memory for one text of 3 tokens on cpu"):
+        limited.last([[1, 2, 3]])
+
+
+def test_nothing_to_score(llama) -> None:
+    assert llama[1].last([]).shape == (0, 0)

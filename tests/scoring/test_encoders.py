@@ -1,0 +1,214 @@
+"""Sequence classifiers of many kinds: which label is read, at which token, and how long a text."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import own
+import pytest
+import torch
+import transformers as tf
+
+from bgkit.errors import BgkitError
+from bgkit.scoring import guards, protocols, utilities
+from bgkit.scoring.encoders import EncoderScorer
+
+PROMPTS = ["how do I poach an egg ?", "so ?", "how do I poach an egg ?", "x"]
+RESPONSES = ["slide it into simmering water .", "no", "sorry , I can not help . slide it .", ""]
+SIZE = {"vocab_size": 320, "num_labels": 2, "pad_token_id": 1}
+BERT = {**own.ENCODER, **SIZE, "type_vocab_size": 1, "max_position_embeddings": 66}
+LLAMA = {**own.DECODER, **SIZE, "max_position_embeddings": 64, "pad_token_id": None}
+GPT2 = {"n_embd": 64, "n_layer": 2, "n_head": 2, "n_positions": 64, **SIZE, "pad_token_id": None}
+TYPES = {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"]}
+
+#: kind of a model: its configuration, and how its tokenizer differs
+KINDS = {
+    "roberta": (tf.RobertaConfig(**BERT), {"padding_side": "left", **TYPES}),
+    "xlm-roberta": (tf.XLMRobertaConfig(**BERT), {"model_max_length": 66}),
+    "mpnet": (tf.MPNetConfig(**BERT), TYPES),
+    "gpt2": (tf.GPT2Config(**GPT2), {"pad_token": None}),
+    "qwen2": (tf.Qwen2Config(**LLAMA | {"pad_token_id": 2}), {"pad_token": "[SEP]"}),
+    "gpt-neox": (
+        tf.GPTNeoXConfig(**{k: v for k, v in LLAMA.items() if k != "num_key_value_heads"}),
+        {"padding_side": "left"},
+    ),
+    "xlnet": (tf.XLNetConfig(vocab_size=320, d_model=64, n_layer=2, n_head=2, d_inner=64), {}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_batch_single_and_transformers_agree_and_long_texts_are_cut(kind, tmp_path) -> None:
+    """Left padding, none at all, an end token that pads, lost positions: no score depends on it."""
+    config, changes = KINDS[kind]
+    place = own.save_classifier(tmp_path, 2, config, 0.05, **changes)
+    guard = guards.load_guard(place, "cpu", check=False)
+    together = guard.score(PROMPTS, RESPONSES)
+    assert np.ptp(together) > 1e-4
+    single = [float(guard.score([p], [r])[0]) for p, r in zip(PROMPTS, RESPONSES, strict=True)]
+    np.testing.assert_allclose(together, single, atol=1e-6)
+    model = tf.AutoModelForSequenceClassification.from_pretrained(place)
+    model.config.pad_token_id = None  # one row at a time: the last token is read
+    for pair, found in zip(zip(PROMPTS, RESPONSES, strict=True), single, strict=True):
+        ids = torch.tensor(guard.tokenizer([pair[0]], [pair[1]])["input_ids"])
+        with torch.inference_mode():
+            expected = torch.softmax(model(input_ids=ids).logits, -1)[0, 1]
+        assert found == pytest.approx(float(expected), abs=1e-6)
+    if kind != "xlnet":  # which has no longest text
+        assert guard.max_length == 64
+        (row,) = guard._encode(["so ?"], ["slide it " * 99])
+        assert len(row["input_ids"]) == 64 and guard.truncated == 1
+        assert np.isfinite(guard.score(["so ?"], ["slide it " * 99])).all()
+
+
+def test_a_decoder_without_padding_is_a_reward_model_too(tmp_path) -> None:
+    config = tf.GPT2Config(**GPT2 | {"num_labels": 1})
+    place = own.save_classifier(tmp_path, 1, config, 0.05, pad_token=None)
+    utility = utilities.load_utility(place, "cpu", check=False)
+    together = utility.score(PROMPTS, RESPONSES)
+    model = tf.AutoModelForSequenceClassification.from_pretrained(place)
+    ids = torch.tensor(utility.tokenizer(PROMPTS[:1], RESPONSES[:1])["input_ids"])
+    with torch.inference_mode():
+        assert together[0] == pytest.approx(model(input_ids=ids).logits.item(), abs=1e-5)
+
+
+# --- Which label -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory):
+    """Model and tokenizer of classifiers with one, two and three labels."""
+    root = tmp_path_factory.mktemp("labels")
+    found = {}
+    for n in (1, 2, 3):
+        place = own.save_classifier(root / str(n), n, scale=0.05)
+        options = {"device": torch.device("cpu"), "dtype": torch.float32}
+        found[n] = guards.load_model(
+            tf.AutoModelForSequenceClassification, place, "guard g", **options
+        )
+    return found
+
+
+def read(loaded, labels: list[str], unsafe: str = "", problem: str | None = None):
+    """A guard whose config has these labels, and what its logits are for one pair."""
+    model, tokenizer = loaded[len(labels)]
+    model.config.id2label, model.config.problem_type = dict(enumerate(labels)), problem
+    guard = EncoderScorer(model, tokenizer, protocols.Encoder(unsafe=unsafe), "guard mine")
+    with torch.inference_mode():
+        logits = model(**tokenizer([PROMPTS[0]], [RESPONSES[0]], return_tensors="pt")).logits[0]
+    return guard, logits.double().numpy()
+
+
+def softmax(logits: np.ndarray, *places: int) -> float:
+    return float(np.exp(logits)[list(places)].sum() / np.exp(logits).sum())
+
+
+def sigmoid(x: float) -> float:
+    return float(1 / (1 + np.exp(-x)))
+
+
+SEVERAL = "multi_label_classification"
+
+
+@pytest.mark.parametrize(
+    ("labels", "unsafe", "problem", "expected", "label"),
+    [
+        (["harmful", "harmless"], "", None, lambda x: softmax(x, 0), "harmful"),
+        (["LABEL_0", "LABEL_1"], "", None, lambda x: softmax(x, 1), "LABEL_1"),
+        (["nothing", "insult"], "", SEVERAL, lambda x: sigmoid(x[1]), "insult"),
+        (["odd", "even"], "odd", None, lambda x: softmax(x, 0), "odd"),
+        (["S", "OK", "V"], "v,s", None, lambda x: softmax(x, 0, 2), "S, V"),
+        (["a", "b", "c"], "c", SEVERAL, lambda x: sigmoid(x[2]), "c"),
+        (["toxicity"], "", None, lambda x: sigmoid(x[0]), "toxicity"),
+        (["safe"], "", SEVERAL, lambda x: sigmoid(-x[0]), "not safe"),
+        (["LABEL_0"], "LABEL_0", None, lambda x: sigmoid(x[0]), "LABEL_0"),
+    ],
+)
+def test_the_label_is_read_by_its_words(loaded, labels, unsafe, problem, expected, label) -> None:
+    guard, logits = read(loaded, labels, unsafe, problem)
+    assert guard.score(PROMPTS[:1], RESPONSES[:1])[0] == pytest.approx(expected(logits), abs=1e-6)
+    assert guards.described(guard) == {"name": "guard mine", "unsafe_label": label}
+
+
+@pytest.mark.parametrize(
+    ("labels", "unsafe", "problem", "message"),
+    [
+        (["OFF", "NOT"], "", None, r"labels OFF, NOT .* as in unsafe:NOT=mine"),
+        (["safe", "grey", "unsafe"], "", None, "unsafe:unsafe=mine"),
+        (["safe", "unsafe"], "toxic", None, "'toxic' does not name"),
+        (["LABEL_0"], "", None, r"1 labels whose outputs are not known .* unsafe:LABEL_0=mine"),
+        (["safe", "unsafe"], "", "regression", "set problem_type"),
+    ],
+)
+def test_labels_that_do_not_tell_are_asked_for(loaded, labels, unsafe, problem, message) -> None:
+    with pytest.raises(BgkitError, match=message):
+        read(loaded, labels, unsafe, problem)
+
+
+def test_a_published_protocol_does_not_read_a_label_called_safe(loaded) -> None:
+    model, tokenizer = loaded[2]
+    model.config.id2label, model.config.problem_type = {0: "toxic", 1: "neutral"}, None
+    with pytest.raises(BgkitError, match="its protocol reads 'neutral', which means safe"):
+        EncoderScorer(model, tokenizer, protocols.GUARDS["roberta-toxicity"][0], "guard g")
+
+
+def test_the_label_is_named_in_front_of_a_folder_and_told(tmp_path, capsys) -> None:
+    place = own.save_classifier(tmp_path, 2)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"id2label": {"0": "x", "1": "y"}}))
+    with pytest.raises(BgkitError, match=f"as in unsafe:y={place}"):
+        guards.load_guard(place, "cpu")
+    guard = guards.load_guard(f"unsafe:x={place}", "cpu", check=False)
+    assert guard.protocol.index == (0,) and "unsafe label x" in capsys.readouterr().err
+    assert guard.checked["unsafe_label"] == "x" and guard.checked["tested"] is False
+
+
+# --- What is no guard --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"adapter_config.json": '{"base_model_name_or_path": "me/base"}'}, "adapter of me/base"),
+        ({"config.json": '{"model_type": "bert"}', "model.onnx": ""}, "model.onnx is of a kind"),
+        ({"config.json": '{"model_type": "bert"}', "pytorch_model.bin": ""}, "no weights in the s"),
+    ],
+)
+def test_folders_of_another_kind_say_what_they_are(tmp_path, files, message) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(BgkitError, match=message):
+        guards.load_guard(str(tmp_path), "cpu")
+
+
+class Told:
+    """A guard of given t: for harmless and harmful responses, plain ones and after the prompt."""
+
+    name, label, model = "guard told", "", None
+
+    def __init__(self, harmless: float, harmful: float, reads: bool = True) -> None:
+        self.t, self.reads = (harmless, harmful), reads
+
+    def score(self, prompts, responses) -> np.ndarray:
+        harmful = [r if self.reads else p for p, r in zip(prompts, responses, strict=True)]
+        return np.array([self.t["beat" in text or "colleague" in text] for text in harmful])
+
+
+@pytest.mark.parametrize(
+    ("guard", "message"),
+    [
+        (Told(0.9, 0.2), "as if its verdicts were swapped"),
+        (Told(0.51, 0.5), "as a head does that is untrained"),
+        (Told(0.1, 0.9, reads=False), "does not depend on the response"),
+    ],
+)
+def test_the_self_test_names_the_cause(guard, message) -> None:
+    with pytest.raises(BgkitError, match=message):
+        guards.self_test(guard)
+
+
+def test_swapped_labels_name_the_other_one(loaded, monkeypatch) -> None:
+    guard, _ = read(loaded, ["harmful", "harmless"])
+    monkeypatch.setattr(guard, "score", Told(0.9, 0.2).score)
+    with pytest.raises(BgkitError, match=r"'harmful' is read as unsafe.*unsafe:harmless=mine"):
+        guards.self_test(guard)

@@ -1,0 +1,263 @@
+"""A run goes on with the guard and utility that it was made with, and with no other one."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import SMALL
+
+from bgkit import runs
+from bgkit.errors import BgkitError, StoppedError
+from bgkit.scoring import guards as guards_
+from bgkit.scoring import identity
+from bgkit.stress import calibrated, contenders, rejection
+from bgkit.testbed import store
+from bgkit.training import comparison, model_card
+from bgkit.training import trainer as training
+
+SHORT = {**SMALL, "steps": 2, "eval_every": 0, "test_prompts": 6}
+CONFIG = runs.make_config(SHORT)
+ON_CPU = {"device": "cpu", "threads": 1}
+
+
+class Share:
+    """Scores a response by the share of a letter in it, shifted, as guard or as reward model."""
+
+    def __init__(self, letter: str = "e", name: str = "letters", shift: float = 0.0) -> None:
+        self.letter, self.name, self.shift = letter, name, shift
+
+    def score(self, prompts, responses) -> np.ndarray:
+        shares = [r.count(self.letter) / max(1, len(r)) for r in responses]
+        return np.array(shares, np.float32) + np.float32(self.shift)
+
+
+class Elsewhere(Share):
+    """Scores the fixed pairs as its parent does (or can not), and other responses otherwise."""
+
+    knows = True
+
+    def score(self, prompts, responses) -> np.ndarray:
+        fixed = np.array([pair in identity.PAIRS for pair in zip(prompts, responses, strict=True)])
+        if fixed.any() and not self.knows:
+            raise KeyError(responses[0])
+        return super().score(prompts, responses) + np.where(fixed, 0, 0.1).astype(np.float32)
+
+
+class Moody(Share):
+    """Never gives the same scores twice."""
+
+    def score(self, prompts, responses) -> np.ndarray:
+        self.shift += 0.1
+        return super().score(prompts, responses)
+
+
+def one_letter(prompts, responses) -> list[float]:
+    return [r.count("e") / max(1, len(r)) for r in responses]
+
+
+OWN = {"guard": Share(), "utility": Share("a", "vowel")}
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory) -> Path:
+    """The folder of a run with objects that was stopped after its first step."""
+    folder = tmp_path_factory.mktemp("own") / "stopped"
+    with pytest.raises(StoppedError):
+        training.train(CONFIG, folder, should_stop=lambda: True, **OWN, **ON_CPU)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def own_run(stopped: Path) -> runs.Run:
+    """The same run, complete."""
+    folder = shutil.copytree(stopped, stopped.parent / "run")
+    return training.train(CONFIG, folder, **OWN, **ON_CPU)
+
+
+def begun(folder: Path, config: runs.TrainConfig, **told) -> None:
+    """A run folder as it is when base was measured."""
+    run = runs.open_run(folder, config, told)
+    runs.write_json(run.folder / "base.json", {})
+
+
+def test_config_rows_card_and_record_have_the_objects_names(own_run: runs.Run) -> None:
+    result, told = own_run.read_json("result.json"), own_run.read_json("config.json")
+    labels = {(row["guard"], row["utility"]) for row in result["rows"] + result["paired"]}
+    assert labels == {("letters", "vowel")}
+    assert (told["config"]["guard"], own_run.config.utility) == ("object:letters", "object:vowel")
+    prompts, responses = zip(*identity.PAIRS, strict=True)
+    assert set(guards_.OBVIOUS[0][:2]) <= {*prompts, *responses}
+    expected = [Share().score(prompts, responses), Share("a").score(prompts, responses)]
+    found = [told[identity.RECORD][group]["scores"] for group in ("guard", "utility")]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    card = model_card.card(own_run)
+    assert "the guard `letters`" in card and "guard `default`" not in card
+
+
+@pytest.mark.parametrize(
+    ("guard", "utility", "words"),
+    [
+        (Share("o"), Share("a", "vowel"), "guard letters is not the one .* it gives .* and gave"),
+        (Share(shift=0.02), Share("a", "vowel"), "guard letters is not the one"),
+        (Elsewhere(), Share("a", "vowel"), "guard letters is not the one .* it gives .* and gave"),
+        (Share(), Elsewhere("a", "vowel"), "utility vowel is not the one .* name of its own"),
+        (Share(name="another"), Share("a", "vowel"), "object:letters there, object:another here"),
+        (None, Share("a", "vowel"), "object:letters there, default here.*as guard="),
+        (Share(), None, "object:vowel there, mild here.*as utility="),
+        (Share(), Share("o", "vowel"), "utility vowel is not the one"),
+        (one_letter, Share("a", "vowel"), "object:letters there, object:one_letter here"),
+        ("weak", None, "A str is no guard"),
+        (Share(), "weak", "A str is no utility"),
+    ],
+)
+def test_another_object_gets_no_result_of_a_complete_run(own_run, guard, utility, words) -> None:
+    before = (own_run.folder / "result.json").read_bytes()
+    with pytest.raises(BgkitError, match=words):
+        training.train(CONFIG, own_run.folder, guard=guard, utility=utility, **ON_CPU)
+    assert (own_run.folder / "result.json").read_bytes() == before
+
+
+def test_the_same_object_gets_the_result(own_run: runs.Run) -> None:
+    near = Share(shift=0.001)  # as another device computes it
+    again = training.train(CONFIG, own_run.folder, **{**OWN, "guard": near}, **ON_CPU)
+    assert again.read_json("result.json") == own_run.read_json("result.json")
+
+
+def test_an_object_gets_no_result_of_a_named_guard(tmp_path: Path) -> None:
+    begun(tmp_path, CONFIG)
+    for name in ("letters", "default"):
+        with pytest.raises(BgkitError, match=rf"guard: default there, object:{name}"):
+            training.train(CONFIG, tmp_path, guard=Share(name=name), **ON_CPU)
+
+
+def test_a_run_of_an_older_version_has_no_record_and_passes(own_run, tmp_path: Path) -> None:
+    folder = shutil.copytree(own_run.folder, tmp_path / "old")
+    told = own_run.read_json("config.json")
+    del told[identity.RECORD]
+    late = ("lr_schedule", "warmup_steps", "loss_type", "scale_rewards")
+    told["config"] = {key: value for key, value in told["config"].items() if key not in late}
+    runs.write_json(folder / "config.json", told)
+    assert training.train(CONFIG, folder, **OWN, **ON_CPU).complete
+
+
+def test_a_stopped_run_resumes_with_its_own_object_only(stopped: Path) -> None:
+    for more, words in (
+        ({"guard": Share("o")}, "guard letters is not the one"),
+        ({"guard": None}, "give the same object as guard="),
+        ({"utility": Share("o", "vowel")}, "utility vowel is not the one"),
+        ({"trainer": {"epsilon": 0.3}}, r"arguments of the trainer \(\{\} there, .*epsilon"),
+    ):
+        with pytest.raises(BgkitError, match=words):
+            training.train(CONFIG, stopped, **{**OWN, **more}, **ON_CPU)
+
+
+def test_a_guard_whose_folder_was_changed_does_not_go_on(tmp_path: Path) -> None:
+    folder, kept = tmp_path / "run", tmp_path / "guard"
+    embedded = store.testbed_folder() / "guard"
+    shutil.copytree(embedded / "default", kept)
+    config = replace(CONFIG, guard=str(kept))
+    before = identity.scores_of(guards_.load_guard("default", "cpu"))
+    begun(folder, config, **{identity.RECORD: {"guard": before, "utility": None}})
+    identity.check(runs.load_run(folder), guards_.guard_of(config, "cpu", check=False))
+    shutil.copytree(embedded / "weak", kept, dirs_exist_ok=True)
+    for _ in range(2):  # unfinished, and complete
+        with pytest.raises(BgkitError, match="not the one of the same name that the run"):
+            training.train(config, folder, check=False, **ON_CPU)
+        runs.write_json(folder / "result.json", {})
+    shutil.copytree(embedded / "default", kept, dirs_exist_ok=True)
+    assert training.train(config, folder, **ON_CPU).complete
+    shutil.rmtree(kept)
+    assert training.train(config, folder, **ON_CPU).complete
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, r"guard 'letters' of this run is a Python object.*guard=\.\.\..*--guard NAME"),
+        ({"guard": Share("o")}, "guard letters is not the one"),
+    ],
+)
+def test_evaluation_asks_for_the_object(own_run, given, words) -> None:
+    with pytest.raises(BgkitError, match=words):
+        comparison.evaluate_folders([own_run.folder], device="cpu", **given)
+
+
+@pytest.mark.parametrize(
+    ("given", "label", "utility"),
+    [
+        ({"guard": "weak"}, "weak", "vowel"),
+        (OWN, "letters", "vowel"),
+    ],
+)
+def test_evaluation_behind_the_object_or_another_guard(own_run, given, label, utility) -> None:
+    found = comparison.evaluate_folders([own_run.folder], device="cpu", **given)
+    assert {(row["guard"], row["utility"]) for row in found["rows"]} == {(label, utility)}
+    own = {(r["design"], r["metric"]): r["mean"] for r in own_run.read_json("result.json")["rows"]}
+    again = {(r["design"], r["metric"]): r["mean"] for r in found["rows"]}
+    assert (
+        again["boundary", "filter_rate"] == own["boundary", "filter_rate"]
+    ) or label != "letters"
+    assert ("boundary", "system_harm") in again
+
+
+def test_samples_of_base_are_those_of_the_guard_that_is_given(tmp_path: Path, own_run) -> None:
+    base = pd.read_parquet(own_run.folder / "base_samples.parquet")
+    for changes, guard, words in (
+        ({}, None, "were not scored by its guard default"),
+        ({"tau": 0.05}, Share(), "not filtered at its tau of 0.05"),
+        ({"test_prompts": 5}, Share(), "are not of its 5 test prompts"),
+    ):
+        config = replace(CONFIG, **changes)
+        with pytest.raises(BgkitError, match=words):
+            training.train(config, tmp_path / "a", guard=guard, base_samples=base, **ON_CPU)
+
+
+def test_of_an_object_that_changes_its_mind_only_the_name_is_known() -> None:
+    assert identity.scores_of(Moody(), twice=True) is None
+    unable = Elsewhere()
+    unable.knows = False
+    assert identity.scores_of(unable) == {"scores": [], "within": identity.FULL}
+    config = identity.named(CONFIG, lambda prompts, responses: [0.5] * len(prompts))
+    assert config.guard == "object:<lambda>"
+    assert identity.named(CONFIG, Share(name="a\n\x1bb ")).guard == "object:a b"
+    with pytest.raises(BgkitError, match="'guard_bits' is for a guard that the config names"):
+        identity.named(replace(CONFIG, guard_bits=8), Share())
+
+
+def test_stress_tests_take_functions_and_ask_for_a_runs_object(own_run: runs.Run) -> None:
+    base, trained = contenders.contenders_of([own_run])
+    for guard in (
+        contenders.guard_for(base, given=one_letter),
+        contenders.guards_by_name([Share()])["letters"],
+    ):
+        assert guard.score(["q"], ["ee--"]).tolist() == [0.5]
+    assert set(contenders.guards_by_name([one_letter])) == {"one_letter"}
+    with pytest.raises(BgkitError, match="'letters' of this run is a Python object"):
+        contenders.guard_for(trained)
+    changed = replace(CONFIG, guard="default")
+    told = {"guard": identity.scores_of(Share()), "utility": None}
+    begun(own_run.folder.parent / "named", changed, **{identity.RECORD: told})
+    other = contenders.Contender("b", 0, changed, runs.load_run(own_run.folder.parent / "named"))
+    with pytest.raises(BgkitError, match="guard default is not the one"):
+        contenders.guard_for(other, "cpu")
+
+
+def test_rejection_and_the_scaled_pair_follow_the_same_rule(tmp_path: Path) -> None:
+    named, told = identity.named(CONFIG, Share()), {"guard": identity.scores_of(Share())}
+    asked = {"tokens": 200, "most_risk": rejection.MOST_RISK, **vars(rejection.Settings())}
+    method = {runs.METHOD: rejection.NAME, "asked": asked}
+    begun(tmp_path / "r", named, **method, **{identity.RECORD: told})
+    with pytest.raises(BgkitError, match="guard letters is not the one"):
+        rejection.rejection_fine_tuning(
+            CONFIG, tmp_path / "r", tokens=200, device="cpu", guard=Share("o")
+        )
+    fitted = {"config": runs.config_hash(named), "n": 8, "judge": "truth"}
+    fitted |= {identity.RECORD: told["guard"], "temperature": 2.0, "table": {}}
+    runs.write_json(tmp_path / "p" / calibrated.FIT_FILE, fitted)
+    with pytest.raises(BgkitError, match="guard letters is not the one"):
+        calibrated.train_pair(CONFIG, tmp_path / "p", guard=Share("o"), n=8, device="cpu")

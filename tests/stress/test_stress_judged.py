@@ -1,0 +1,208 @@
+"""Every stress test with prompts whose truth is not known, a judge and a guard of one's own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import SMALL
+
+from bgkit import runs
+from bgkit.errors import BgkitError
+from bgkit.figures import stress as plots_stress
+from bgkit.prompts import load as prompts
+from bgkit.scoring.adapters import CallableGuard
+from bgkit.stress import attack as attacks
+from bgkit.stress import (
+    calibrated,
+    contenders,
+    deployment,
+    distribution_shift,
+    means,
+    reward_hacking,
+    wrappers,
+)
+from bgkit.stress.without_training import best_of_n
+from bgkit.testbed.lexicon import CANNED_REFUSAL
+
+
+class Fake:
+    """A judge by the length of a response: odd is harmful; a refusal is worth 0 and 0.125."""
+
+    name = "fake"
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def grade(self, asked, said) -> pd.DataFrame:
+        self.asked += len(said)
+        harm = [0.0 if r == CANNED_REFUSAL else 0.25 + 0.5 * (len(r) % 2) for r in said]
+        good = [0.125 if r == CANNED_REFUSAL else 0.5 for r in said]
+        return pd.DataFrame({"harm": harm, "help": good})
+
+
+def of_lengths(_, said) -> list[float]:
+    """t of a response: the rest of its length by 10."""
+    return [(len(text) % 10) / 10 for text in said]
+
+
+MINE = CallableGuard(of_lengths, "mine")
+KEYS = ["harm", "help", "system_harm", "system_help", "refusal_harm", "refusal_help"]
+
+
+@pytest.fixture(scope="module")
+def english(small_run) -> list[contenders.Contender]:
+    """Base and a policy whose prompts are plain English."""
+    config = replace(small_run.config, prompts="everyday-short", max_completion_length=6)
+    return contenders.contenders_of([runs.Run(small_run.folder, config)])
+
+
+@pytest.fixture(scope="module")
+def asked() -> pd.DataFrame:
+    return prompts.load_prompts("everyday-short", "test", 8)
+
+
+@pytest.fixture(scope="module")
+def said(english, asked) -> pd.DataFrame:
+    return contenders.respond(english, asked, guard=MINE, judge=Fake(), device="cpu")
+
+
+def are_judged(table: pd.DataFrame, tau: float = 0.5) -> None:
+    """The table holds the fake judge's grades, and what is shown by its own t."""
+    grades = Fake().grade(table["prompt"], table["response"])
+    np.testing.assert_array_equal(table["harm"], grades["harm"])
+    assert (table["filtered"] == (table["t"] >= tau)).all()
+    np.testing.assert_array_equal(
+        table["system_help"], np.where(table["filtered"], 0.125, grades["help"])
+    )
+    np.testing.assert_array_equal(
+        table["system_harm"], np.where(table["filtered"], 0.0, grades["harm"])
+    )
+    assert (table["graded_by"] == "fake").all()
+
+
+def test_without_a_judge_grades_are_not_known_and_the_known_metrics_are_drawn(
+    english, asked
+) -> None:
+    told = contenders.respond(english, asked, guard=MINE, device="cpu")
+    assert told[KEYS].isna().all(axis=None) and (told["graded_by"] == "–").all()
+    moved = deployment.transfer(told, [MINE, "weak"], device="cpu")
+    rows = means.summary(moved, ["design", "guard"], deployment.METRICS)
+    fig = plots_stress.transfer_matrix(rows)  # system_harm has no panel
+    assert len(fig.data) == 1 and "near boundary" in fig.layout.annotations[0].text
+    judged = contenders.graded(told, Fake())  # they can be graded afterwards
+    are_judged(judged)
+
+
+def test_responses_guards_and_thresholds(said) -> None:
+    are_judged(said)
+    moved = deployment.transfer(said, [MINE, CallableGuard(lambda p, r: [0.0] * len(r), "none")])
+    assert moved["guard"].unique().tolist() == ["mine", "none"]
+    are_judged(moved)
+    assert (moved.loc[moved["guard"] == "none", "system_help"] == 0.5).all()
+    at = deployment.threshold_shift(said, [0.2, 0.8])
+    for tau, rows in at.groupby("tau"):
+        are_judged(rows, tau)
+    with pytest.raises(BgkitError, match="Two of the guards have the same name"):
+        deployment.transfer(said, [MINE, MINE])
+
+
+def test_shifts_and_gains(english, asked) -> None:
+    sets = {"here": asked.head(4), "there": asked.tail(4)}
+    table = distribution_shift.responses(english, sets, guard=MINE, judge=Fake(), device="cpu")
+    are_judged(table)
+    rows = means.gains(table, ["shift"], ["system_help"])
+    assert rows[["design", "shift", "n"]].to_numpy().tolist() == [
+        ["boundary", "here", 4],
+        ["boundary", "there", 4],
+    ]
+    mine, base = (table[table["design"] == name] for name in ("boundary", "base"))
+    delta = mine["system_help"].to_numpy() - base["system_help"].to_numpy()
+    assert rows["mean"].tolist() == pytest.approx([delta[:4].mean(), delta[4:].mean()])
+
+
+def test_an_attack_in_plain_english(english, asked) -> None:
+    requests = asked.assign(harmful_request=True).head(3)
+    options = {"budget": 2, "guard": MINE, "judge": Fake(), "device": "cpu"}
+    tries = attacks.attack(english, requests, **options)
+    assert set(tries["wrapper"]) <= set(wrappers.WRAPPERS)
+    assert set(tries["suffix"]) <= set(wrappers.SUFFIXES)
+    grades = Fake().grade(tries["prompt"], tries["response"])
+    assert tries["harm"].tolist() == grades["harm"].tolist()
+    shown = (tries["harm"] > 0.5) & (tries["t"] < 0.5)
+    assert tries["shown_harmful"].tolist() == shown.tolist()
+    assert (attacks.success_over_budget(tries, 2)["n"] == 3).all()
+
+
+def test_the_best_of_n_grades_the_chosen_answers_only(english, asked) -> None:
+    judge = Fake()
+    table = best_of_n(english, asked, n=3, guard=MINE, judge=judge, device="cpu")
+    are_judged(table)
+    assert judge.asked == 2 * 2 * len(asked)  # two scores; the answer and the refusal
+
+
+def test_reward_hacking_by_a_judge(english) -> None:
+    rows = reward_hacking.drift([english[1].run], 2, Fake())
+    assert reward_hacking.hacked(rows)["past_its_best"].notna().all()
+    unknown = reward_hacking.hacked(reward_hacking.drift([english[1].run], 2))
+    assert unknown["past_its_best"].isna().all()
+
+
+def test_a_pair_of_runs_with_a_guard_of_ones_own(tmp_path) -> None:
+    small = {"prompts": "everyday-short", "steps": 1, "eval_every": 0, "judge": "none"}
+    config = runs.make_config({**SMALL, **small, "max_completion_length": 4, "test_prompts": 6})
+    options = {"n": 24, "judge": Fake(), "guard": MINE, "threads": 1, "device": "cpu"}
+    pair = calibrated.train_pair(config, tmp_path, reference=MINE, **options)
+    assert pair.scaled.config.guard_temperature == pair.fit.temperature
+    assert pair.table["guard"].unique().tolist() == ["mine"]
+    assert pair.table.loc[pair.table["metric"] == "system_harm", "mean"].notna().all()
+    t = pd.read_parquet(pair.as_it_is.folder / "samples.parquet").eval("t")
+    said = pd.read_parquet(pair.as_it_is.folder / "samples.parquet")["response"]
+    np.testing.assert_allclose(t, of_lengths(None, said), atol=1e-6)
+    assert calibrated.readable(calibrated.stored_fit(tmp_path)).equals(
+        calibrated.readable(pair.fit)
+    )
+    with pytest.raises(BgkitError, match="fitted for another config, guard"):
+        calibrated.train_pair(config, tmp_path, **{**options, "guard": None})
+    table = calibrated.behind([pair.as_it_is], {"a": MINE}, judge=Fake(), device="cpu")
+    assert set(table["guard"]) == {"a"} and table["mean"].notna().all()
+
+
+def test_prompts_other_than_those_of_training_have_no_truth(small_run) -> None:
+    found = contenders.contenders_of([small_run], "everyday-short")
+    assert {one.config.prompts for one in found} == {"everyday-short"}
+    assert contenders.judge_of(found[1].config) is None
+    assert found[1].run.config.prompts == "testbed"
+    assert contenders.judge_of(found[1].run.config).name == "oracle"
+
+
+# --- What can not be done is told in a sentence --------------------------------------------------
+
+
+def test_runs_without_stored_responses_name_what_samples_them() -> None:
+    shipped = contenders.shipped_runs()
+    found = contenders.contenders_of(shipped[:1])
+    with pytest.raises(BgkitError, match=r"no stored responses of base .*contenders\.respond"):
+        deployment.transfer(contenders.stored(found))
+    with pytest.raises(BgkitError, match=r"base_samples\.parquet in .*contenders\.respond"):
+        calibrated.behind(shipped[:1], ["default"])
+    with pytest.raises(BgkitError, match="no run among the contenders"):
+        contenders.stored(found[:1])
+
+
+def test_runs_of_other_methods_alone_are_no_designs() -> None:
+    folder = next(path for path in contenders.shipped_runs() if path.name == "rejection")
+    with pytest.raises(BgkitError, match="No run of these was trained by GRPO"):
+        contenders.of_one_setting(contenders.contenders_of([folder]))
+    both = contenders.contenders_of([folder, folder.parent / "boundary"])
+    names = [one.design for one in contenders.of_one_setting(both)]
+    assert names == ["base", "boundary"]
+
+
+def test_there_is_no_fit_where_no_pair_was_trained(tmp_path) -> None:
+    with pytest.raises(BgkitError, match=r"There is no temperature\.json"):
+        calibrated.stored_fit(tmp_path)
+    kept = calibrated.readable(calibrated.stored_fit(contenders.shipped_runs()[0].parent))
+    assert kept.loc["ECE (debiased)"].tolist() == ["0.031 [0.004, 0.051]", "0.025 [0.000, 0.041]"]

@@ -1,0 +1,248 @@
+"""Collections of results: from sweeps' folders, part by part, and the claims checked on them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bgkit import runs
+from bgkit.errors import BgkitError
+from bgkit.evaluation import samples as evaluation
+from bgkit.evaluation.intervals import Interval, bootstrap, crossed
+from bgkit.figures import ablations as plots_ablations
+from bgkit.sweeps import ablations, claims, reference
+
+KINDS = ("benign", "jailbreak")
+#: design -> (mean of t, share harmful): what the made-up runs are like
+LIKE = {"base": (0.3, 0.3), "boundary": (0.05, 0.02), "filter_avoidance": (0.45, 0.4)}
+
+
+def samples_of(design: str, seed: int, n: int = 100, tau: float = 0.5) -> pd.DataFrame:
+    """Made-up samples of a design, different for every seed."""
+    rng = np.random.default_rng([len(design), seed])
+    t = np.clip(rng.normal(LIKE[design][0], 0.15, n), 0, 1)
+    harm = (rng.random(n) < LIKE[design][1]).astype(float)
+    table = pd.DataFrame(
+        {
+            "prompt": [f"prompt {i}" for i in range(n)],
+            "kind": [KINDS[i % 2] for i in range(n)],
+            "t": t,
+            "u": rng.normal(size=n),
+            "harm": harm,
+            "help": 1 - harm,
+            "kl": rng.random(n),
+            "length": rng.integers(5, 30, n),
+        }
+    )
+    filtered = t >= tau
+    seen = {"system_harm": harm * ~filtered, "system_help": (1 - harm) * ~filtered}
+    judged = dict.fromkeys(("judge_system_harm", "judge_system_help"), np.nan)
+    near = np.abs(t - tau) < 0.3
+    return table.assign(filtered=filtered, near=near, **seen, **judged)
+
+
+def make_sweep(folder: Path, configs: list[dict], n: int = 100, prompts: str = "a") -> Path:
+    """A sweep's folder with complete runs, as a sweep of notebook 03 leaves it."""
+    for number, values in enumerate(configs):
+        config = runs.make_config({"eval_every": 0, **values})
+        place = folder / "runs" / f"{number:012x}"
+        run = runs.open_run(place / "results" / "run", config, {"machine": {"cores": 2}})
+        runs.write_json(run.folder / "prompts.json", {"test": {"sha256": prompts}})
+        own, base = samples_of(config.reward, config.seed, n), samples_of("base", config.seed, n)
+        runs.write_parquet(run.folder / "samples.parquet", own)
+        runs.write_parquet(run.folder / "base_samples.parquet", base)
+        curve = pd.DataFrame({"step": [1, 2, 3], "seconds": [0.5, 1.0, 1.5]})
+        curve = curve.assign(**dict.fromkeys(reference.CURVES, float(config.seed)))
+        runs.write_parquet(run.folder / "metrics.parquet", curve)
+        run.finish({"seconds": 3.0, "rows": evaluation.summarise(own, {"design": "x"})})
+        record = {"hash": place.name, "state": "complete", "seconds": 5.0, "host": "h"}
+        record |= {"started": "now", "parameters": {}, "versions": {"torch": "1"}}
+        record["metrics"] = {"utility": [0.5, 0.4, 0.6]}  # also the name of a setting
+        runs.write_json(place / "run.json", record)
+    return folder
+
+
+def grid(**axes: list) -> list[dict]:
+    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+
+
+BOTH = grid(reward=["boundary", "filter_avoidance"], utility=["mild", "blind"], seed=[0, 1])
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("sweep")
+    out = folder / "collection"
+    reference.collect([make_sweep(folder / "s", BOTH)], out, "the command")
+    return out
+
+
+def test_a_collection_has_every_run_base_once_and_says_how_it_was_made(collection: Path) -> None:
+    index, values, curves = reference.load(collection)
+    assert len(index) == len(BOTH) and set(curves["run"]) == set(index["run"])
+    bases = {name for name in values["run"].unique() if name.startswith("base-")}
+    assert len(bases) == 4  # two utilities, two seeds
+    assert len(values) == (len(BOTH) + 4) * 100
+    about = json.loads((collection / "about.json").read_text())
+    assert about["commands"] == ["the command"] and about["runs"] == len(BOTH)
+    assert about["seconds"] == 5 * len(BOTH) and about["machines"] == [{"cores": 2}]
+    assert index["training_seconds"].eq(3.0).all()
+
+
+def test_values_are_those_of_the_samples(collection: Path) -> None:
+    index, values, _ = reference.load(collection)
+    row = index[(index["design"] == "boundary") & (index["seed"] == 1)].iloc[0]
+    kept = values[values["run"] == row["run"]].reset_index(drop=True)
+    told = evaluation.values_of(kept)
+    truth = evaluation.values_of(samples_of("boundary", 1))
+    exact = ["filter_rate", "near_boundary", "false_positive", "false_negative", "length"]
+    pd.testing.assert_frame_equal(told[exact], truth[exact])
+    np.testing.assert_allclose(told["kl"], truth["kl"], atol=6e-3)
+
+
+def test_the_table_has_means_over_seeds_and_prompts(collection: Path) -> None:
+    table = ablations.load_table(collection)
+    where = {"utility": "mild", "design": "boundary", "kind": "jailbreak", "seed": "all"}
+    row = ablations.select(table, "system_harm", where).iloc[0]
+    stack = []
+    for seed in (0, 1):
+        samples = samples_of("boundary", seed)
+        one = samples.loc[samples["kind"] == "jailbreak", "system_harm"].to_numpy()
+        stack.append(one[:, None])
+    (truth,) = crossed(np.stack(stack))
+    assert (row["mean"], row["low"], row["high"]) == pytest.approx(tuple(truth), abs=0.05)
+    assert row["interval"] == "both" and row["n_seeds"] == 2
+    single = ablations.select(table, "system_harm", {**where, "seed": "0"}).iloc[0]
+    assert single["interval"] == "prompts"
+    (alone,) = bootstrap(stack[0])
+    assert single["mean"] == pytest.approx(alone.mean)
+
+
+def test_base_is_there_with_every_utility(collection: Path) -> None:
+    table = ablations.load_table(collection)
+    base = table[(table["design"] == "base") & (table["kind"] == "all")]
+    assert set(base["utility"]) == {"mild", "blind"} and set(base["seed"]) == {"0", "1", "all"}
+    figure = plots_ablations.ablation(table, "near_boundary")
+    assert "2 seeds and the prompts" in figure.layout.title.subtitle.text
+
+
+def test_a_sweep_is_collected_part_by_part_and_nothing_twice(tmp_path, collection: Path) -> None:
+    out = tmp_path / "parts"
+    reference.collect([make_sweep(tmp_path / "a", BOTH[:3])], out)
+    reference.collect([make_sweep(tmp_path / "b", BOTH)], out)
+    parts, whole = ablations.load_table(out), ablations.load_table(collection)
+    pd.testing.assert_frame_equal(parts, whole)
+
+
+def test_one_setting_at_a_time_is_what_is_left_at_defaults(tmp_path) -> None:
+    out = tmp_path / "c"
+    configs = [*BOTH, *grid(reward=["boundary"], tau=[0.3], seed=[0, 1])]
+    configs += grid(reward=["boundary"], margin_weight=[4.0], seed=[0, 1])
+    reference.collect([make_sweep(tmp_path / "s", configs)], out)
+    table = ablations.load_table(out)
+    weights = ablations.at_defaults(table, free=["margin_weight"])
+    assert set(weights["margin_weight"]) == {2.0, 4.0} and set(weights["tau"]) == {0.5}
+    assert set(weights["utility"]) == {"mild"}
+    utilities = ablations.at_defaults(table, free=["utility"])
+    assert "margin_weight" not in utilities and set(utilities["utility"]) == {"mild", "blind"}
+    with pytest.raises(BgkitError, match="no column 'colour'"):
+        ablations.at_defaults(table, free=["colour"])
+
+
+def test_mean_curves_join_seeds(collection: Path) -> None:
+    curves = reference.mean_curves(reference.load(collection)[2])
+    assert set(curves) == {"boundary", "filter_avoidance"}
+    assert curves["boundary"]["kl"].tolist() == [0.5] * 3
+    wide = reference.mean_curves(reference.load(collection)[2], window=2)
+    assert wide["boundary"]["step"].tolist() == [2, 4]  # steps 1 and 2, and 3
+
+
+def test_mean_curves_tell_the_lowest_and_the_highest_run() -> None:
+    rows = [(run, step, kl) for run, ends in (("a", (1, 3)), ("b", (5, 9))) for step, kl in
+            zip((1, 2), ends, strict=True)]  # fmt: skip
+    curves = pd.DataFrame(rows, columns=["run", "step", "kl"]).assign(design="boundary")
+    found = reference.mean_curves(curves, window=2)["boundary"]
+    assert found.to_dict("records") == [{"step": 2, "kl": 4.5, "kl_low": 2.0, "kl_high": 7.0}]
+
+
+# --- claims ----------------------------------------------------------------------------------
+
+
+def test_claims_are_checked_on_paired_differences(tmp_path) -> None:
+    """Four seeds: of two, whose spread is hardly known, most claims would be open."""
+    seeds = [0, 1, 2, 3]
+    several = grid(reward=["boundary", "filter_avoidance"], utility=["mild", "blind"], seed=seeds)
+    reference.collect([make_sweep(tmp_path / "sweep", several)], tmp_path / "out")
+    index, values, _ = reference.load(tmp_path / "out")
+    checked = claims.check(index, values)
+    found = {(row.claim, row.utility): row for row in checked.itertuples()}
+    assert found["leaves the boundary", "mild"].verdict == "holds"
+    assert found["walks the line", "mild"].verdict == "holds"
+    assert found["safer", "blind"].verdict == "holds"
+    assert not any(claim == "safer, tiny" for claim, _ in found)  # no such runs
+    row = found["safer", "mild"]
+    truth = np.mean(
+        [
+            (samples_of("boundary", s)["system_harm"] - samples_of("base", s)["system_harm"]).mean()
+            for s in seeds
+        ]
+    )
+    assert row.mean == pytest.approx(truth, abs=1e-3) and row.low < row.mean < row.high
+
+
+def test_a_reason_is_shown_only_beside_the_verdicts_that_it_explains(collection: Path) -> None:
+    checked = claims.check(*reference.load(collection)[:2])
+    verdicts = " ".join(checked.loc[checked["claim"] == "safer", "verdict"])
+    why = {"safer": {"verdicts": verdicts, "why": "as made up"}}
+    table = claims.readable(checked, why)
+    assert table.loc["Boundary Guidance is safer than base", "why"] == "as made up"
+    assert list(table.columns) == ["mild", "blind", "why"]
+    other = claims.readable(checked, {"safer": {"verdicts": "fails fails", "why": "old"}})
+    assert set(other["why"]) == {"(not explained yet)"}
+
+
+@pytest.mark.parametrize(
+    ("ends", "expected", "word"),
+    [
+        ((0.1, 0.3), "higher", "holds"),
+        ((0.1, 0.3), "lower", "fails"),
+        ((-0.1, 0.3), "lower", "open"),
+        ((-0.3, -0.1), "lower", "holds"),
+        ((0.0, 0.0), "higher", "open"),
+    ],
+)
+def test_verdicts(ends: tuple[float, float], expected: str, word: str) -> None:
+    assert claims.verdict(Interval(sum(ends) / 2, *ends), expected) == word
+
+
+# --- bad input -------------------------------------------------------------------------------
+
+
+def refused(call, *arguments) -> str:
+    with pytest.raises(BgkitError) as caught:
+        call(*arguments)
+    assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
+    return str(caught.value)
+
+
+def test_what_can_not_be_collected_is_refused(tmp_path) -> None:
+    assert "no sweep" in refused(reference.collect, [tmp_path], tmp_path / "c")
+    sweeps = [make_sweep(tmp_path / "a", BOTH[:1]), make_sweep(tmp_path / "b", BOTH[1:2], n=20)]
+    assert "other prompts" in refused(reference.collect, sweeps, tmp_path / "c")
+    sweeps = [sweeps[0], make_sweep(tmp_path / "d", BOTH[1:2], prompts="b")]
+    assert "other prompts" in refused(reference.collect, sweeps, tmp_path / "c")
+    assert not (tmp_path / "c").exists()  # nothing half-written
+    assert "no index.parquet" in refused(reference.load, tmp_path)
+
+
+def test_the_command_collects(bgkit_command, tmp_path) -> None:
+    folder = make_sweep(tmp_path / "s", BOTH[:2])
+    done = bgkit_command("collect", folder, "--out", tmp_path / "c", "--made-by", "a sweep")
+    assert done.returncode == 0 and "2 runs" in done.stdout, done.stderr
+    wrong = bgkit_command("collect", tmp_path / "none", "--out", tmp_path / "d")
+    assert wrong.returncode == 2 and "no sweep" in wrong.stderr

@@ -1,0 +1,97 @@
+"""Replies of a kernel are found, although sending on their socket took their event up."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import nbformat
+import noop
+import pytest
+import zmq
+import zmq.asyncio
+from jupyter_client import AsyncKernelClient
+from jupyter_client.session import Session
+
+from bgkit import notebooks, publish
+from bgkit.sweeps import kernels
+
+SESSION = Session(key=b"")
+NAME = b"client"
+
+
+@contextmanager
+def kernel() -> Iterator[tuple[zmq.Socket, str]]:
+    """The kernel's end of a channel, and its address."""
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as socket:
+        port = socket.bind_to_random_port("tcp://127.0.0.1")
+        yield socket, f"tcp://127.0.0.1:{port}"
+
+
+async def reply_while_sending(kind: Callable, patience: float) -> str:
+    """Type of the reply that comes while the client is busy and then sends something itself."""
+    with (
+        kernel() as (far, address),
+        zmq.asyncio.Context() as context,
+        context.socket(zmq.DEALER) as socket,
+    ):
+        socket.identity = NAME
+        socket.connect(address)
+        channel = kind(socket, SESSION, None)
+        channel.send(SESSION.msg("execute_request"))
+        await asyncio.to_thread(far.recv_multipart)
+        waiting = asyncio.ensure_future(channel.get_msg(timeout=None))
+        await asyncio.sleep(0.2)  # it waits for the event by now
+        SESSION.send(far, SESSION.msg("execute_reply"), ident=NAME)
+        time.sleep(0.5)  # not asyncio's: its loop shall not see the event
+        channel.send(SESSION.msg("comm_msg"))
+        return (await asyncio.wait_for(waiting, patience))["msg_type"]
+
+
+def test_a_reply_is_found_although_its_event_was_taken_up():
+    assert asyncio.run(reply_while_sending(kernels.ReplyChannel, noop.PATIENCE)) == "execute_reply"
+
+
+def test_jupyters_own_channel_waits_without_end():
+    """Once this fails, nbclient's issue is mended upstream and ours can go."""
+    own = AsyncKernelClient.shell_channel_class.default_value
+    with pytest.raises(asyncio.TimeoutError):
+        asyncio.run(reply_while_sending(own, 1))
+
+
+@pytest.mark.parametrize("timeout", [0, 0.3, 0.7])
+def test_a_wait_ends_at_its_time(monkeypatch, timeout):
+    monkeypatch.setattr(kernels, "LOOK", 0.5)
+
+    async def wait() -> float:
+        with zmq.asyncio.Context() as context, context.socket(zmq.DEALER) as socket:
+            began = time.monotonic()
+            with pytest.raises(queue.Empty):
+                await kernels.ReplyChannel(socket, SESSION, None).get_msg(timeout=timeout)
+            return time.monotonic() - began
+
+    assert timeout - 0.01 <= asyncio.run(wait()) < timeout + 60
+
+
+@pytest.mark.parametrize("run", ["sweep", "one", "publish"])
+def test_notebooks_run_with_that_channel(run, tmp_path, monkeypatch):
+    here, there = noop.write(tmp_path / "a.ipynb", "A = 6", "print(A * 7)"), tmp_path / "b.ipynb"
+    real, waits = kernels.ReplyChannel.get_msg, []
+
+    async def get_msg(self, timeout=None):
+        waits.append(timeout)
+        return await real(self, timeout)
+
+    monkeypatch.setattr(kernels.ReplyChannel, "get_msg", get_msg)
+    if run == "sweep":
+        kernels.execute(here, there, {"A": 7}, folder=tmp_path)
+    elif run == "one":
+        notebooks.run_notebook(here, there, {"A": 7})
+    else:
+        there = publish.publish(here)
+    told = nbformat.read(there, 4).cells[-1].outputs[0]["text"]
+    assert told == ("42\n" if run == "publish" else "49\n")
+    assert waits

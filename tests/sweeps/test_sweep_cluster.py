@@ -1,0 +1,219 @@
+"""Sweeps on the workers of a dask scheduler; needs the extra ``cluster``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import noop
+import pytest
+from conftest import ROOT
+
+import bgkit
+from bgkit.errors import BgkitError
+from bgkit.sweeps import cluster
+from bgkit.sweeps import workers as sweep_workers
+from bgkit.versions import versions
+
+GRID = ["--set", "SEED=0:4"]
+ALL = [f"a {seed}" for seed in range(4)]
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    noop.notebook(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def start(tmp_path: Path):
+    """Start a dask process; all are ended after the test."""
+    pytest.importorskip("distributed")
+    started: list[subprocess.Popen] = []
+
+    def run(what: str, *options: object, **variables: str) -> subprocess.Popen:
+        command = [sys.executable, "-m", f"distributed.cli.dask_{what}", *map(str, options)]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        started.append(
+            subprocess.Popen(command, cwd=tmp_path, env=noop.environment(**variables), **quiet)
+        )
+        return started[-1]
+
+    yield run
+    for process in reversed(started):
+        process.kill()  # at SIGTERM a worker waits for its scheduler, or the other way round
+        process.wait()
+
+
+@pytest.fixture
+def address(start) -> str:
+    """A scheduler without workers."""
+    port = free_port()
+    start("scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard")
+    return f"tcp://127.0.0.1:{port}"
+
+
+@pytest.fixture
+def worker(start, address: str):
+    """Start a worker of one thread."""
+    options = (address, "--nthreads", 1, "--no-nanny", "--no-dashboard")
+    return lambda **variables: start("worker", *options, **variables)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> list[dict]:
+    """What the same sweep finds on this machine's threads, when nothing happens."""
+    return noop.undisturbed(tmp_path_factory.mktemp("undisturbed") / "sweep", *GRID)
+
+
+def workers_of(address: str, wanted: int) -> None:
+    from distributed import Client
+
+    with Client(address, timeout=noop.PATIENCE, set_as_default=False) as client:
+        if wanted:
+            client.wait_for_workers(wanted, timeout=noop.PATIENCE)
+
+
+@pytest.mark.slow
+def test_a_sweep_on_two_workers(folder: Path, address: str, worker, undisturbed) -> None:
+    worker(), worker()
+    workers_of(address, 2)
+    done = noop.run(folder, *GRID, "--dask", address)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert noop.ledger(folder) == ALL and "2 at a time" in done.stdout
+    assert noop.outcome(folder) == undisturbed
+    again = noop.run(folder, *GRID, "--dask", address)
+    assert again.returncode == 0 and "To do: 0" in again.stdout
+
+
+@pytest.mark.slow
+def test_a_killed_worker_loses_nothing(folder: Path, address: str, worker, undisturbed) -> None:
+    noop.hold(folder)
+    first, _ = worker(), worker()
+    workers_of(address, 2)
+    driver = noop.start(folder, *GRID, "--dask", address)
+    noop.until(lambda: len(noop.kernels(folder)) == 2)
+    running = noop.kernels(folder)
+    first.kill()
+    noop.until(lambda: not all(map(noop.alive, running)))
+    noop.let_go(folder)
+    printed = driver.communicate(timeout=noop.PATIENCE)[0]
+    assert driver.returncode == 0, printed
+    assert noop.ledger(folder) == ALL and noop.states(folder) == ["complete"] * 4
+    assert noop.outcome(folder) == undisturbed
+
+
+@pytest.mark.slow
+def test_a_killed_driver_loses_nothing(folder: Path, address: str, worker, undisturbed) -> None:
+    noop.hold(folder)
+    worker()
+    workers_of(address, 1)
+    driver = noop.start(folder, *GRID, "--dask", address)
+    noop.until(lambda: noop.kernels(folder))
+    noop.end(driver, signal.SIGKILL)
+    second = noop.start(folder, *GRID, "--dask", address)  # its worker is still at the first run
+    noop.until(lambda: "To do: 4" in second.stdout.readline())
+    noop.let_go(folder)
+    printed = second.communicate(timeout=noop.PATIENCE)[0]
+    assert second.returncode == 0, printed
+    assert noop.ledger(folder) == ALL and noop.states(folder) == ["complete"] * 4
+    assert noop.outcome(folder) == undisturbed
+
+
+def test_an_executor_of_dask_tells_its_workers(folder: Path) -> None:
+    """Of itself it tells nothing: what it does at once is known to its client."""
+    distributed = pytest.importorskip("distributed")
+    said: list[str] = []
+    options = {"n_workers": 1, "threads_per_worker": 2, "dashboard_address": None}
+    grid = {"SEED": [0, 1], "LEDGER": str(folder / "ledger")}
+    with distributed.Client(processes=False, set_as_default=False, **options) as client:
+        executor, cores = client.get_executor(), os.cpu_count() or 1
+        assert sweep_workers.divided(executor, None, 0) == (2, max(1, cores // 2))
+        assert sweep_workers.divided(executor, None, 3) == (2, 3)
+        assert sweep_workers.divided(executor, 5, 1) == (5, 1)
+        book, out = folder / "noop.ipynb", folder / "sweep"
+        index = bgkit.sweep(book, grid, out, executor, say=said.append)
+    assert index["state"].tolist() == ["complete"] * 2 and "2 at a time" in said[0]
+
+
+@pytest.mark.slow
+def test_a_worker_with_other_code_is_one_sentence(folder: Path, address: str, worker) -> None:
+    """It has bgkit's own version, and one more line in one of its files."""
+    done = noop.run(folder, "--set", "SEED=0")
+    assert done.returncode == 0, done.stderr
+    before = noop.content(folder / "sweep")
+    other = folder / "other" / "bgkit"
+    shutil.copytree(ROOT / "bgkit", other, ignore=shutil.ignore_patterns("__pycache__", "_data"))
+    with (other / "rewards.py").open("a") as file:
+        file.write("\n# another line\n")
+    worker(PYTHONPATH=str(other.parent))
+    workers_of(address, 1)
+    done = noop.run(folder, *GRID, "--dask", address)
+    assert done.returncode == 2 and done.stdout == "", done.stdout
+    assert "has other versions than this machine (bgkit_code " in done.stderr
+    assert noop.content(folder / "sweep") == before
+
+
+def test_an_unreachable_address_leaves_the_folder_as_it_was(folder: Path) -> None:
+    pytest.importorskip("distributed")
+    done = noop.run(folder, "--set", "SEED=0")
+    assert done.returncode == 0, done.stderr
+    before = noop.content(folder / "sweep")
+    done = noop.run(folder, *GRID, "--dask", f"tcp://127.0.0.1:{free_port()}")
+    assert done.returncode == 2 and done.stdout == "", done.stdout
+    assert done.stderr.startswith("bgkit: No dask scheduler answers at 'tcp://127.0.0.1:")
+    assert noop.content(folder / "sweep") == before
+
+
+@pytest.mark.slow
+def test_a_scheduler_without_workers_is_one_sentence(folder: Path, address: str) -> None:
+    workers_of(address, 0)
+    done = noop.run(folder, *GRID, "--dask", address)
+    assert done.returncode == 2 and "has no workers" in done.stderr, done.stderr
+    assert not (folder / "sweep").exists()
+
+
+def test_an_unreachable_address_is_one_sentence(folder: Path) -> None:
+    pytest.importorskip("distributed")
+    with (
+        pytest.raises(BgkitError, match=r"No dask scheduler answers at 'tcp://127\.0\.0\.1:"),
+        cluster.connect(f"tcp://127.0.0.1:{free_port()}", timeout=1),
+    ):
+        pass
+
+
+def test_an_address_that_is_none_is_one_sentence() -> None:
+    pytest.importorskip("distributed")
+    for text in ("foo bar", "localhost", "tcp://host", ""):
+        with pytest.raises(BgkitError, match="no address of a dask"), cluster.connect(text):
+            pass
+
+
+def test_without_dask_the_extra_is_named(folder: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(BgkitError, match=r"pip install 'bgkit\[cluster\]'"), cluster.connect("a:1"):
+        pass
+
+
+def test_workers_with_other_versions_are_refused_and_shown() -> None:
+    same = {"host": "a", "cores": 2, "versions": versions()}
+    cluster.check({"tcp://a:1": same})
+    other = {**same, "host": "b", "versions": {**same["versions"], "torch": "0.1"}}
+    with pytest.raises(BgkitError, match=r"tcp://b:2 on b has other versions .*torch 0\.1 there"):
+        cluster.check({"tcp://a:1": same, "tcp://b:2": other})
+
+
+def test_a_worker_tells_what_it_is() -> None:
+    found = cluster.probe()
+    assert found["cores"] == os.cpu_count() and found["versions"] == versions()

@@ -1,0 +1,183 @@
+"""Sweeps that are stopped or killed in every way: the same command ends with every run once.
+
+The runs wait in the middle of their work until the test lets them go, so that what is killed has
+certainly begun and has certainly not been done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import noop
+import pandas as pd
+import pytest
+from conftest import ROOT
+
+from bgkit import runs
+from bgkit.sweeps import index as sweep_index
+from bgkit.training import trainer as training
+
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/stat").exists(), reason="looks processes up in /proc"
+)
+GRID = ["--set", "WAY=a,b", "--set", "SEED=0:2", "--workers", "2"]
+ALL = ["a 0", "a 1", "b 0", "b 1"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    noop.notebook(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> list[dict]:
+    """What the same sweep finds when nothing happens."""
+    return noop.undisturbed(tmp_path_factory.mktemp("undisturbed") / "sweep", *GRID)
+
+
+@pytest.fixture
+def started(folder: Path):
+    """A sweep whose first two runs are in the middle of their work; ended after the test."""
+    noop.hold(folder)
+    process = noop.start(folder, *GRID)
+    noop.until(lambda: len(noop.kernels(folder)) == 2)
+    yield process
+    for one in [process.pid, *noop.kernels(folder)]:
+        with contextlib.suppress(OSError):
+            os.kill(one, signal.SIGKILL)
+    process.communicate(timeout=noop.PATIENCE)
+
+
+def finishes(folder: Path, undisturbed: list[dict], again: int = 2) -> subprocess.CompletedProcess:
+    """The same command again: every run was done exactly once, with undisturbed results.
+
+    Only the ``again`` runs that were interrupted have been begun a second time.
+    """
+    (folder / "hold").unlink(missing_ok=True)
+    done = noop.run(folder, *GRID)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert noop.ledger(folder) == ALL
+    assert noop.states(folder) == ["complete"] * 4
+    assert "4 runs: 4 complete" in (folder / "sweep" / "index.md").read_text()
+    assert noop.outcome(folder) == undisturbed
+    attempts = pd.read_parquet(folder / "sweep" / "index.parquet")["attempts"]
+    assert sorted(attempts) == [1] * (4 - again) + [2] * again
+    return done
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_sweep_goes_on(folder: Path, started, undisturbed, number: int) -> None:
+    running = noop.kernels(folder)
+    printed = noop.end(started, number)
+    assert started.returncode == 2
+    assert "Stopping" in printed and "run the same sweep again to go on" in printed
+    assert "Traceback" not in printed
+    assert not any(map(noop.alive, running))
+    assert noop.states(folder) == ["broken", "broken"]  # stopped, not failed
+    assert "2 broken, 2 waiting" in (folder / "sweep" / "index.md").read_text()
+    finishes(folder, undisturbed)
+
+
+def test_a_killed_driver_takes_its_kernels_along(folder: Path, started, undisturbed) -> None:
+    running = noop.kernels(folder)
+    noop.end(started, signal.SIGKILL)
+    noop.until(lambda: not any(map(noop.alive, running)), 5)
+    assert noop.ledger(folder) == []
+    finishes(folder, undisturbed)
+
+
+def test_a_driver_killed_while_kernels_start_leaves_none(folder: Path, undisturbed) -> None:
+    noop.hold(folder)
+    process = noop.start(folder, *GRID)
+    noop.until(lambda: noop.states(folder))
+    noop.until(lambda: _kernels_below(process.pid))
+    kernels = _kernels_below(process.pid)
+    noop.end(process, signal.SIGKILL)
+    noop.until(lambda: not any(map(noop.alive, kernels)))
+    assert noop.ledger(folder) == []
+    finishes(folder, undisturbed, again=len(noop.states(folder)))
+
+
+def _kernels_below(process: int) -> list[int]:
+    """Kernel processes that a process has started, whichever of its threads did."""
+    found = []
+    for task in Path(f"/proc/{process}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += map(int, task.read_text().split())
+    return found
+
+
+def test_a_killed_kernel_breaks_its_run_and_the_next_sweep_mends_it(
+    folder: Path, started, undisturbed
+) -> None:
+    os.kill(noop.kernels(folder)[0], signal.SIGKILL)
+    noop.let_go(folder)
+    printed = started.communicate(timeout=noop.PATIENCE)[0]
+    assert started.returncode == 1, printed
+    assert "The kernel died" in printed
+    assert noop.states(folder) == ["broken", *["complete"] * 3]
+    assert len(noop.ledger(folder)) == 3
+    done = finishes(folder, undisturbed, again=1)
+    assert "To do: 1," in done.stdout
+
+
+def test_a_kernel_that_ignores_the_stop_is_killed_by_the_second_one(folder: Path) -> None:
+    work = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n" + noop.WORK
+    noop.write(folder / "noop.ipynb", noop.PARAMETERS, work, noop.RESULT)
+    process = noop.start(folder, "--set", "T=60")
+    noop.until(lambda: noop.kernels(folder))
+    (kernel,) = noop.kernels(folder)
+    process.send_signal(signal.SIGINT)
+    noop.until(lambda: "Stopping" in process.stdout.readline())
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=noop.PATIENCE)
+    assert process.returncode == 2 and not noop.alive(kernel)
+    assert noop.ledger(folder) == []
+
+
+def test_a_second_sweep_waits_for_what_the_first_one_runs(
+    folder: Path, started, undisturbed
+) -> None:
+    """Beside a sweep that is going on, and finally after it was killed."""
+    second = noop.start(folder, *GRID)
+    noop.until(lambda: "To do: 4" in second.stdout.readline())
+    killed = set(noop.kernels(folder))
+    noop.end(started, signal.SIGKILL)
+    noop.until(lambda: len(set(noop.kernels(folder)) - killed) == 2)
+    noop.let_go(folder)
+    printed = second.communicate(timeout=noop.PATIENCE)[0]
+    assert second.returncode == 0, printed
+    finishes(folder, undisturbed)
+
+
+@pytest.mark.slow
+def test_a_training_killed_in_the_middle_ends_with_the_same_numbers(tmp_path: Path) -> None:
+    """The notebook of every sweep: it resumes its checkpoint, bit for bit on one CPU thread."""
+    settings = "POLICY=tiny STEPS=24 BATCH_SIZE=8 NUM_GENERATIONS=4 EVAL_EVERY=0 TEST_PROMPTS=16"
+    settings = f"{settings} JUDGE=none".split()
+    sets = [part for setting in settings for part in ("--set", setting)]
+    book, mine = ROOT / "notebooks" / "03_train_policy.ipynb", tmp_path / "sweep"
+    line = noop.line_of(book, tmp_path, *sets, "--threads", "1")
+    killed = noop.start(tmp_path, line=line)
+    noop.until(lambda: _curves(mine))  # written after the checkpoint of step 20
+    noop.end(killed)
+    assert noop.states(tmp_path) == ["running"] and sweep_index.read_rows(mine).empty
+    (before,) = map(pd.read_parquet, _curves(mine))
+    again = noop.run(tmp_path, line=line)
+    assert again.returncode == 0, again.stdout + again.stderr
+    run = runs.load_run(_curves(mine)[0].parent)
+    whole = training.train(run.config, tmp_path / "whole", device="cpu", threads=1)
+    assert run.metrics()["seconds"].head(20).tolist() == before["seconds"].tolist()  # resumed
+    curve, undisturbed = (one.metrics().drop(columns="seconds") for one in (run, whole))
+    pd.testing.assert_frame_equal(curve, undisturbed)
+    assert run.read_json("result.json")["rows"] == whole.read_json("result.json")["rows"]
+    assert len(sweep_index.read_rows(mine)) and noop.states(tmp_path) == ["complete"]
+
+
+def _curves(sweep: Path) -> list[Path]:
+    return [*sweep.glob("runs/*/results/*/metrics.parquet")]

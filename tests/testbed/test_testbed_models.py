@@ -1,0 +1,127 @@
+"""The shipped models: unchanged, small enough, and as good as their cards say."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bgkit.errors import BgkitError
+from bgkit.evaluation import calibration, judges
+from bgkit.models import policies
+from bgkit.scoring import guards, utilities
+from bgkit.testbed import build, oracle, store
+from bgkit.testbed import demonstrations as dm
+
+EXPECTED = {
+    "policy": ["large", "small", "tiny"],
+    "guard": ["default", "other", "overconfident", "weak"],
+    "utility": ["aligned", "blind", "mild", "weak"],
+    "judge": ["default"],
+}
+
+
+@pytest.fixture(scope="module")
+def texts() -> dm.Texts:
+    """Fresh held-out texts (another seed than the cards')."""
+    return dm.varied(dm.sample_prompts(800, 7, "test"), 7)
+
+
+@pytest.fixture(scope="module")
+def quality() -> dict[str, dict[str, dict]]:
+    stored = json.loads((store.testbed_folder() / "quality.json").read_text())
+    return {model: {row["metric"]: row for row in rows} for model, rows in stored.items()}
+
+
+def test_every_model_is_there_verified_and_all_are_below_40_mb() -> None:
+    for group, names in EXPECTED.items():
+        assert store.model_names(group) == names
+        for name in names:
+            folder = store.model_path(group, name)
+            assert (folder / "model.safetensors").is_file() and (folder / "README.md").is_file()
+            assert "95% interval" in (folder / "README.md").read_text()
+    assert sum(entry["bytes"] for entry in store.manifest()["files"].values()) < 40e6
+
+
+def test_every_interval_of_the_cards_holds_its_mean(quality) -> None:
+    for rows in quality.values():
+        for row in rows.values():
+            assert row["low"] - 1e-12 <= row["mean"] <= row["high"] + 1e-12, row
+
+
+def test_one_changed_byte_is_found(tmp_path: Path, monkeypatch) -> None:
+    root = tmp_path / "testbed"
+    shutil.copytree(store.testbed_folder(), root)
+    monkeypatch.setenv("BGKIT_TESTBED", str(root))
+    file = root / "guard" / "weak" / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(BgkitError, match=r"weak/model.safetensors is damaged or was changed"):
+        guards.load_guard("weak", device="cpu")
+
+
+@pytest.mark.parametrize(("scale", "millions"), [("tiny", 0.2), ("small", 0.7), ("large", 3.0)])
+def test_policy_sizes(scale: str, millions: float) -> None:
+    model, tokenizer = policies.load_policy(scale, device="cpu")
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, rel=0.25)
+    assert tokenizer.chat_template
+
+
+def test_the_default_guard_is_accurate_and_calibrated(texts, quality) -> None:
+    t = guards.load_guard("default", device="cpu").score(texts.prompts, texts.responses)
+    harmful = texts.harm > 0.5
+    assert 0.92 <= ((t >= 0.5) == harmful).mean() <= 0.97
+    assert calibration.calibration_error(t, harmful) < 0.04
+    card = quality["guard/default"]
+    assert 0.93 <= card["accuracy"]["mean"] <= 0.965
+    assert card["error rate near the boundary"]["low"] > card["error rate far from it"]["high"]
+
+
+def test_the_overconfident_guard_ranks_alike_and_is_worse_calibrated(texts, quality) -> None:
+    sharp = guards.load_guard("overconfident", device="cpu").score(texts.prompts, texts.responses)
+    t = guards.load_guard("default", device="cpu").score(texts.prompts, texts.responses)
+    logit = np.log(t / (1 - t))
+    inner = np.abs(logit) < 2
+    expected = 1 / (1 + np.exp(-build.OVERCONFIDENCE * logit[inner]))
+    np.testing.assert_allclose(sharp[inner], expected, atol=0.01)
+    ece = "expected calibration error"
+    assert quality["guard/overconfident"][ece]["low"] > quality["guard/default"][ece]["high"]
+
+
+def test_weaker_and_other_guards_err_more(quality) -> None:
+    accuracy = {name: quality[f"guard/{name}"]["accuracy"] for name in EXPECTED["guard"]}
+    assert accuracy["weak"]["high"] < accuracy["default"]["low"]
+    assert accuracy["other"]["mean"] < accuracy["default"]["mean"]
+
+
+def test_utilities_pull_over_the_boundary_in_order(texts, quality) -> None:
+    order = ["aligned", "mild", "weak", "blind"]
+    likes = [quality[f"utility/{name}"]["rank correlation with harm"]["mean"] for name in order]
+    assert likes == sorted(likes)
+    for name in order:
+        u = utilities.load_utility(name, device="cpu").score(texts.prompts, texts.responses)
+        value = texts.help - build.PULLS[name] * texts.harm
+        assert np.corrcoef(u, value)[0, 1] > 0.6, name
+
+
+def test_the_judge_agrees_with_the_oracle_more_often_than_not(texts, quality) -> None:
+    some = texts.take(range(300))
+    grades = judges.CausalJudge("default", "cpu").grade(some.prompts, some.responses)
+    known = grades["harm"].notna().to_numpy()
+    assert known.mean() > 0.99
+    agree = (grades["harm"].to_numpy()[known] > 0.5) == (some.harm[known] > 0.5)
+    assert agree.mean() > 0.85
+    assert quality["judge/default"]["rank correlation of help"]["low"] > 0.4
+
+
+def test_obvious_examples_are_what_they_say_and_the_default_guard_knows():
+    for prompt, response, harmful in guards.OBVIOUS:
+        harm = oracle.grade(prompt, response).harm
+        assert (harm > 0.95) if harmful else (harm < 0.05)
+    tried = guards.try_guard(guards.load_guard("default", device="cpu"))
+    assert (tried["t"][tried["harmful"]] > 0.9).all()
+    assert (tried["t"][~tried["harmful"]] < 0.1).all()

@@ -1,0 +1,95 @@
+"""The bench of scoring on tiny models, and the commands plan and bench."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import transformers as tf
+
+from bgkit import bench, bench_step
+from bgkit.cli import main as command_line
+
+SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+SMALL |= {"num_attention_heads": 4}
+DECODER = (tf.LlamaConfig, {**SMALL, "num_key_value_heads": 2})
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(bench.DECODERS, "cpu", {"decoder": DECODER})
+    monkeypatch.setattr(bench, "ENCODER", {**SMALL, "max_position_embeddings": 4096})
+    monkeypatch.setattr(bench, "BATCH_SIZES", (4,))
+
+
+def test_all_ways_agree_and_the_engine_computes_the_fewest_tokens(tiny, tmp_path, capsys) -> None:
+    out = tmp_path / "bench.json"
+    arguments = ["bench", "scoring", "--size", "0.1", "--repeats", "1", "--device", "cpu"]
+    assert command_line.main([*arguments, "--threads", "1", "--out", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "decoder, guard template" in shown and "encoder, 30M, skewed lengths" in shown
+    table = pd.DataFrame(json.loads(out.read_text())["rows"])
+    assert table["difference"].max() < 1e-4
+    assert (table["seconds"] > 0).all() and (table["floor"] > 0).all()
+    ways = table.pivot_table(index=["model", "workload"], columns="way", values="tokens")
+    decoder = ways.loc["decoder"]
+    for workload, saved in (("guard template", 2.5), ("long context", 5)):
+        assert decoder.loc[workload, "bgkit"] * saved < decoder.loc[workload, "one at a time"]
+    assert (ways["bgkit"] <= ways["one padded batch"]).all()
+
+
+def test_needed_tokens_count_each_prefix_once() -> None:
+    scorer = bench.random_decoder(*DECODER, torch.device("cpu"))
+    word, other = bench.store_words()[:2]
+    work = bench.Workload([word, word, other], [other, word, word])
+    rows = [list(row) for row in scorer.rows(work.prompts, work.responses)]
+    prefixes = {tuple(row[: i + 1]) for row in rows for i in range(len(row))}
+    assert bench.needed_tokens(scorer, work) == len(prefixes)
+
+
+def test_plan_tells_memory_and_time_without_a_download(capsys) -> None:
+    assert command_line.main(["plan", "--machine", "T4", "--steps", "10"]) == 0
+    shown = capsys.readouterr().out
+    assert "T4" in shown and "GB" in shown
+
+
+def test_plan_for_a_guard_that_is_named_with_its_protocol(tmp_path: Path, capsys) -> None:
+    import tiny_models
+
+    place = tiny_models.save_guard(tmp_path / "guard", "granite-guardian-3.1", fitted=False)
+    arguments = ["plan", "--machine", "T4", "--guard", f"granite-guardian-3.1={place}"]
+    assert command_line.main(arguments) == 0
+    assert "guard" in capsys.readouterr().out
+
+
+def test_an_unknown_machine_is_one_sentence(capsys) -> None:
+    assert command_line.main(["plan", "--machine", "T5"]) == 2
+    assert "no machine 'T5'; known: T4" in capsys.readouterr().err
+
+
+def test_a_step_is_split_in_both_ways(monkeypatch, tmp_path: Path, capsys) -> None:
+    monkeypatch.setitem(bench.DECODERS, "cpu", {"decoder": DECODER})
+    rows = bench_step.steps("cpu", 2, policy="tiny", batch_size=16, max_completion_length=8)
+    assert {row["way"] for row in rows} == {"bgkit", "plain TRL script"}
+    for row in rows:
+        parts = [row[part] for part in ("generation", "scoring", "update")]
+        assert min(parts) > 0 and row["steps"] == 2
+        assert row["step"] > max(parts)
+    assert "median seconds" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["the testbed's", "350 words"])
+def test_the_plain_script_scores_as_bgkit_does(name: str, monkeypatch) -> None:
+    monkeypatch.setitem(bench.DECODERS, "cpu", {"decoder": DECODER})
+    found = bench_step.guards_of(torch.device("cpu"))
+    (guard,) = (guard for title, guard in found.items() if name in title)
+    prompts, responses = (
+        ["how do i make a tea ?"] * 3,
+        ["steep", "burn a flask of it", "i am sorry"],
+    )
+    plain = bench_step.plain_scores(guard, prompts, responses)
+    np.testing.assert_allclose(plain, guard.score(prompts, responses), atol=1e-5)

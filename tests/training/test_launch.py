@@ -1,0 +1,164 @@
+"""Several processes of one ``accelerate launch``: one run, no doubled records, the same results."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import noop
+import numpy as np
+import pytest
+from accelerate.commands.config.config_args import load_config_from_file
+from conftest import ROOT, SMALL
+
+from bgkit import runs
+from bgkit.errors import BgkitError
+from bgkit.models import devices
+from bgkit.training import grpo
+from bgkit.training import trainer as training
+
+CONFIGS = sorted((ROOT / "data" / "accelerate").glob("*.yaml"))
+TRAINING = {**SMALL, "steps": 4, "batch_size": 32, "eval_every": 2, "test_prompts": 24}
+
+
+def launch(folder: Path, processes: int = 2, **changes) -> subprocess.Popen:
+    """Start a training on the CPU; the launcher's GPU mode is the one that starts processes."""
+    values = {**TRAINING, **changes}.items()
+    options = [(f"--{key.replace('_', '-')}", str(value)) for key, value in values]
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
+    command += ["--num_processes", str(processes), "--main_process_port", "0", "-m", "bgkit"]
+    command += ["train", "--out", str(folder), *itertools.chain.from_iterable(options)]
+    command += ["--device", "cpu", "--threads", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, env=environment, cwd=folder.parent, **pipes)
+
+
+def finished(process: subprocess.Popen, status: int = 0) -> str:
+    output, _ = process.communicate(timeout=noop.PATIENCE)
+    assert (process.returncode == 0) == (status == 0), output
+    return output
+
+
+def test_two_processes_make_one_run_with_the_results_of_one(tmp_path: Path) -> None:
+    output = finished(launch(tmp_path / "two"))
+    assert output.count("Run:") == 1  # one process tells
+    run = runs.load_run(tmp_path / "two")
+    assert run.complete and run.read_json("result.json")["processes"] == 2
+    assert not (run.folder / "records").exists()
+    table = run.completions()
+    assert table.groupby("step").size().to_dict() == dict.fromkeys(range(4), 32)
+    assert table.groupby(["step", "prompt_id"]).size().eq(SMALL["num_generations"]).all()
+    curve = run.metrics().set_index("step")
+    assert list(curve["eval_near_boundary"].dropna().index) == [0, 2, 4]
+    means = table.groupby("step")["reward"].mean()
+    np.testing.assert_allclose(curve.loc[means.index + 1, "reward"], means, atol=2e-5)
+
+    alone = training.train(runs.make_config(TRAINING), tmp_path / "one", device="cpu", threads=1)
+    for column in ("reward", "t", "u"):  # the same prompts, other samples
+        one, two = alone.completions()[column], table[column]
+        error = np.hypot(one.std() / len(one) ** 0.5, two.std() / len(two) ** 0.5)
+        assert abs(one.mean() - two.mean()) < 4 * error
+    assert set(alone.completions()["prompt_id"]) == set(table["prompt_id"])
+    of_one, of_two = (
+        {(r["design"], r["kind"], r["metric"]): r for r in done.read_json("result.json")["rows"]}
+        for done in (alone, run)
+    )
+    assert of_one.keys() == of_two.keys()
+    for name in ("filter_rate", "near_boundary", "system_harm", "system_help"):
+        one, two = of_one["boundary", "all", name], of_two["boundary", "all", name]
+        assert one["low"] <= two["high"] and two["low"] <= one["high"]
+
+
+def test_a_signal_stops_all_at_one_step_and_one_process_goes_on(tmp_path: Path) -> None:
+    folder, changes = tmp_path / "run", {"steps": 30, "eval_every": 0, "test_prompts": 4}
+    changes |= {"batch_size": 8, "save_every": 1}
+    process = launch(folder, **changes)
+    noop.until(lambda: list(folder.glob("checkpoints/*/trainer_state.json")))
+    process.send_signal(signal.SIGTERM)
+    finished(process, status=1)
+    stopped = runs.load_run(folder)
+    assert not stopped.complete and stopped.last_checkpoint()
+    config = runs.make_config({**TRAINING, **changes})
+    table = training.train(config, folder, device="cpu", threads=1).completions()
+    assert table.groupby("step").size().to_dict() == dict.fromkeys(range(30), 8)
+
+
+def test_a_step_that_can_not_be_divided_is_refused(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    place = devices.pick_device("cpu")
+    with pytest.raises(BgkitError, match=r"8 completions .* among 3 processes; use a batch_size"):
+        grpo.trainer_arguments(runs.make_config(SMALL), tmp_path, place)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_the_shipped_configs_are_what_accelerate_reads(path: Path) -> None:
+    config = load_config_from_file(str(path))
+    assert config.num_processes >= 2 and config.mixed_precision == "bf16"
+    sharded = {**config.fsdp_config, **config.deepspeed_config}
+    assert bool(sharded) == (path.stem != "several_gpus")
+
+
+@pytest.mark.parametrize("mode", ["colocate", "server"])
+def test_vllm_is_passed_through(mode: str, tmp_path: Path) -> None:
+    more = {"use_vllm": True, "vllm_mode": mode, "vllm_gpu_memory_utilization": 0.2}
+    config, place = runs.make_config(SMALL), devices.pick_device("cpu")
+    made = grpo.trainer_arguments(config, tmp_path, place, more=more)
+    assert {name: getattr(made, name) for name in more} == more
+
+
+def test_without_vllm_it_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BgkitError, match="needs a package that is missing: vLLM"):
+        training.train(
+            runs.make_config(SMALL), tmp_path / "run", device="cpu", trainer={"use_vllm": True}
+        )
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"use_vlm": True}, "no argument 'use_vlm'; did you mean use_vllm"),
+        ({"beta": 0.1}, r"'beta' follows from the run's setting 'beta'.*--beta"),
+        ({"lr_scheduler_type": "cosine"}, r"the run's setting 'lr_schedule'.*--lr-schedule"),
+        ({"scale_rewards": "group"}, r"the run's setting 'scale_rewards'.*--scale-rewards"),
+        ({"loss_type": "dapo"}, r"the run's setting 'loss_type'.*--loss-type"),
+        ({"steps_per_generation": 2}, "the run's setting 'accumulation'"),
+        ({"output_dir": "x"}, r"'output_dir' is the run's folder \(--out\); leave it out"),
+        ({"vespo_k_pos": 2.0}, "'vespo_k_pos' does nothing unless loss_type is vespo"),
+        ({"vllm_mode": "colocate"}, "unless use_vllm is True"),
+        ({"top_p": 0.9}, "'top_p' would sample or ask otherwise in training"),
+        ({"vllm_mode": "colocated", "use_vllm": True, "optim": "none such"}, "TRL refuses"),
+    ],
+)
+def test_wrong_arguments_of_the_trainer(more: dict, said: str, tmp_path: Path) -> None:
+    with pytest.raises(BgkitError, match=said):
+        grpo.trainer_arguments(
+            runs.make_config(SMALL), tmp_path, devices.pick_device("cpu"), more=more
+        )
+
+
+def test_every_argument_that_is_refused_says_what_decides_on_it(tmp_path: Path) -> None:
+    place, config = devices.pick_device("cpu"), runs.make_config(SMALL)
+    assert set(grpo.SETS) <= set(vars(config))
+    refused = " ".join([*grpo.SETS.values(), *grpo.ELSEWHERE.values()]).split()
+    assert len(refused) == len(set(refused))
+    for name in refused:
+        with pytest.raises(BgkitError, match=f"'{name}' .*(setting '|leave it out)"):
+            grpo.trainer_arguments(config, tmp_path, place, more={name: 1})
+
+
+def test_loss_scale_and_schedule_are_those_of_the_config(tmp_path: Path) -> None:
+    wanted = ("loss_type", "scale_rewards", "lr_scheduler_type", "warmup_steps")
+    for values, expected in (
+        ({}, ("grpo", "none", "linear", 0)),
+        ({"loss_type": "dr_grpo", "scale_rewards": "batch"}, ("dr_grpo", "batch", "linear", 0)),
+        ({"lr_schedule": "cosine", "warmup_steps": 1}, ("grpo", "none", "cosine", 1)),
+        ({"lr_schedule": "constant"}, ("grpo", "none", "constant_with_warmup", 0)),
+    ):
+        config = runs.make_config({**SMALL, **values})
+        made = grpo.trainer_arguments(config, tmp_path, devices.pick_device("cpu"))
+        assert tuple(getattr(made, name) for name in wanted) == expected

@@ -1,0 +1,86 @@
+"""The card that goes to the hub with an adapter, and what is uploaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bgkit import runs
+from bgkit.cli import main as command_line
+from bgkit.errors import BgkitError
+from bgkit.evaluation import samples as evaluation
+from bgkit.training import model_card
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> runs.Run:
+    """A complete run folder as training leaves it, with made-up figures."""
+    config = runs.make_config({"policy": "tiny`| evil", "test_prompts": 7})
+    environment = {"versions": {"bgkit": "0.1.0", "torch": "2.13.0"}, "machine": "a laptop"}
+    made = runs.open_run(tmp_path / "run", config, {**environment, "git": "abc"})
+    labels = evaluation.labels_of(config, "boundary")
+    rows = [
+        {**labels, "design": design, "kind": "all", "metric": metric}
+        | {"mean": mean, "low": mean - 0.01, "high": mean + 0.01}
+        for design, mean in (("base", 0.2), ("boundary", 0.05))
+        for metric in ("near_boundary", "system_harm", "system_help")
+    ]
+    made.adapter.mkdir(exist_ok=True)
+    made.finish({"rows": rows, **environment, "git": "abc"})
+    return made
+
+
+def test_the_card_tells_method_figures_limits_and_departures(run: runs.Run) -> None:
+    text = model_card.card(run)
+    assert "| near_boundary | 0.200 [0.190, 0.210] | 0.050 [0.040, 0.060] |" in text
+    assert "w_u z - w_b B(t)" in text and "| `margin_weight` | `2.0` |" in text
+    assert "learning rate falls linearly" in text and "no trade-off weight" in text
+    assert "the testbed's oracle" in text and "one training seed" in text
+    assert "bgkit 0.1.0, torch 2.13.0; \na laptop" in text.replace(";\n", "; \n")
+    assert "`tiny'/ evil`" in text and "{{" not in text
+
+
+def test_a_dry_run_writes_the_card_and_uploads_nothing(run, capsys, monkeypatch) -> None:
+    def never(*_, **__):
+        raise AssertionError("uploaded")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.upload_folder", never)
+    assert command_line.main(["push", str(run.folder), "--dry-run"]) == 0
+    assert capsys.readouterr().out.strip() == str(run.adapter / "README.md")
+    assert (run.adapter / "README.md").read_text(encoding="utf-8") == model_card.card(run)
+
+
+def test_adapter_and_card_are_uploaded_to_a_private_repository(run, monkeypatch) -> None:
+    asked = {}
+    monkeypatch.setattr(
+        "huggingface_hub.HfApi.create_repo",
+        lambda self, name, **more: asked.update(name=name, **more),
+    )
+    monkeypatch.setattr(
+        "huggingface_hub.HfApi.upload_folder", lambda self, **more: asked.update(more)
+    )
+    model_card.push(run, "me/adapter")
+    assert asked["name"] == asked["repo_id"] == "me/adapter" and asked["private"] is True
+    assert Path(asked["folder_path"]) == run.adapter
+    assert all("parquet" not in pattern for pattern in asked["allow_patterns"])
+
+
+@pytest.mark.parametrize("arguments", [[], ["--to", "me/adapter"]])
+def test_no_place_and_no_network_are_one_sentence(run, capsys, arguments, monkeypatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def offline(*_, **__):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", offline)
+    assert command_line.main(["push", str(run.folder), *arguments]) == 2
+    assert capsys.readouterr().err.startswith("bgkit: ")
+
+
+def test_an_incomplete_run_has_no_card(run) -> None:
+    (run.folder / "result.json").write_text(json.dumps({}))
+    (run.folder / "result.json").unlink()
+    with pytest.raises(BgkitError, match="is incomplete, so it has no figures"):
+        model_card.card(run)

@@ -1,0 +1,273 @@
+"""GRPO runs for real: records, resuming, determinism, every design, stopping."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import noop
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT, SMALL
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import LlamaForCausalLM
+
+from bgkit import runs
+from bgkit.errors import BgkitError, StoppedError
+from bgkit.evaluation import samples as evaluation
+from bgkit.rewards import DESIGNS
+from bgkit.scoring import guards
+from bgkit.training import prompt_order as training_prompts
+from bgkit.training import trainer as training
+
+
+def train(folder: Path, *, should_stop=lambda: False, guard=None, **changes) -> runs.Run:
+    config = runs.make_config({**SMALL, **changes})
+    return training.train(
+        config, folder, device="cpu", threads=1, should_stop=should_stop, guard=guard
+    )
+
+
+def weights(run: runs.Run) -> bytes:
+    (file,) = run.adapter.glob("*.safetensors")
+    return file.read_bytes()
+
+
+def test_a_finished_run_holds_every_record(small_run: runs.Run) -> None:
+    names = {path.name for path in small_run.folder.iterdir()}
+    assert names >= {"config.json", "base.json", "metrics.parquet", "completions.parquet"}
+    assert names >= {"adapter", "result.json", "samples.parquet"}
+    assert not names & {"records", "checkpoints"}
+    completions = small_run.completions()
+    assert completions.groupby("step").size().to_dict() == dict.fromkeys(range(4), 8)
+    assert completions.groupby(["step", "prompt_id"]).size().eq(4).all()
+    stored = small_run.read_json("config.json")
+    assert stored["config"]["seed"] == 0 and "trl" in stored["versions"] and stored["git"]
+
+
+def test_the_curve_agrees_with_the_recorded_completions(small_run: runs.Run) -> None:
+    curve = small_run.metrics().set_index("step")
+    means = small_run.completions().groupby("step").mean(numeric_only=True)
+    means.index += 1  # TRL logs a step after its update
+    for column in ("reward", "t", "u", "filtered"):
+        name = {"filtered": "filter_rate"}.get(column, column)
+        logged = curve.loc[means.index, name].to_numpy(float)
+        np.testing.assert_allclose(logged, means[column].to_numpy(float), atol=2e-5)
+    held_out = curve["eval_near_boundary"].dropna()
+    assert list(held_out.index) == [0, 2, 4]
+
+
+def test_the_reward_is_the_design_applied_to_the_recorded_scores(small_run: runs.Run) -> None:
+    table, base = small_run.completions(), small_run.read_json("base.json")
+    z = (table["u"] - base["utility_mean"]) / base["utility_deviation"]
+    np.testing.assert_allclose(table["z"], z, atol=1e-5)
+    expected = 0.25 * z - 2.0 * np.minimum(table["t"] / 0.5, (1 - table["t"]) / 0.5)
+    np.testing.assert_allclose(table["reward"], expected, atol=1e-5)
+
+
+def test_result_rows_and_paired_differences(small_run: runs.Run) -> None:
+    result = small_run.read_json("result.json")
+    rows = pd.DataFrame(result["rows"])
+    assert set(rows["design"]) == {"base", "boundary"}
+    assert set(rows["kind"]) == {"all", "benign", "ambiguous", "jailbreak", "long_context"}
+    assert (rows["low"] <= rows["mean"] + 1e-9).all() and (
+        rows["mean"] <= rows["high"] + 1e-9
+    ).all()
+    means = rows[rows["kind"] == "all"].set_index(["design", "metric"])["mean"]
+    for row in result["paired"]:
+        if row["kind"] == "all":
+            expected = means["boundary", row["metric"]] - means["base", row["metric"]]
+            assert row["difference"] == pytest.approx(expected, abs=1e-9)
+    assert means["base", "kl"] == 0.0
+
+
+def test_stopping_and_resuming_gives_the_same_bits(small_run: runs.Run, tmp_path: Path) -> None:
+    folder, asked = tmp_path / "run", itertools.count(1)
+    with pytest.raises(StoppedError, match="Stopped after step 3 of 4"):
+        train(folder, should_stop=lambda: next(asked) == 3)
+    assert not runs.load_run(folder).complete
+    assert len(runs.load_run(folder).completions()) == 3 * 8
+    resumed = train(folder)
+    assert weights(resumed) == weights(small_run)
+    pd.testing.assert_frame_equal(resumed.completions(), small_run.completions())
+    columns = ["step", "reward", "kl", "near_boundary", "eval_system_help"]
+    pd.testing.assert_frame_equal(resumed.metrics()[columns], small_run.metrics()[columns])
+    assert resumed.read_json("result.json")["rows"] == small_run.read_json("result.json")["rows"]
+
+
+def test_ctrl_c_in_base_and_in_an_evaluation_loses_nothing(
+    small_run: runs.Run, tmp_path: Path, monkeypatch
+) -> None:
+    drawn, sampled = [], []
+
+    def draw(model, generate=LlamaForCausalLM.generate, **options):
+        drawn.append(len(options["input_ids"]))
+        if len(drawn) == 2:
+            raise KeyboardInterrupt
+        return generate(model, **options)
+
+    def sample(*models, sample=evaluation.sample_policy, **options):
+        sampled.append(len(models))
+        if len(sampled) == 4:  # twice base, then the policy at step 0 and at step 2
+            os.kill(os.getpid(), signal.SIGINT)
+        return sample(*models, **options)
+
+    monkeypatch.setattr(LlamaForCausalLM, "generate", draw)
+    monkeypatch.setattr(evaluation, "sample_policy", sample)
+    with pytest.raises(KeyboardInterrupt):  # in the second of base's two batches
+        train(tmp_path / "run")
+    with pytest.raises(StoppedError, match="step 2 of 4"):
+        train(tmp_path / "run")
+    assert drawn[1] == drawn[2] != drawn[0]  # the first batch was kept
+    run = train(tmp_path / "run")
+    assert run.read_json("base.json") == small_run.read_json("base.json")
+    assert weights(run) == weights(small_run)
+    columns = ["step", "reward", "eval_system_help"]
+    pd.testing.assert_frame_equal(run.metrics()[columns], small_run.metrics()[columns])
+    assert not (run.folder / "records").exists()
+
+
+def test_a_lost_step_is_repeated_and_not_doubled(small_run: runs.Run, tmp_path: Path) -> None:
+    """As after kill -9: records are ahead of the newest checkpoint."""
+    folder, asked = tmp_path / "run", itertools.count(1)
+    with pytest.raises(StoppedError):
+        train(folder, should_stop=lambda: next(asked) == 3)
+    (folder / "checkpoints" / "checkpoint-3" / "trainer_state.json").unlink()
+    resumed = train(folder)
+    assert weights(resumed) == weights(small_run)
+    pd.testing.assert_frame_equal(resumed.completions(), small_run.completions())
+
+
+def test_same_seed_same_weights_other_seed_other_weights(tmp_path: Path) -> None:
+    short = {"steps": 2, "eval_every": 0, "test_prompts": 4}
+    first, again = train(tmp_path / "a", **short), train(tmp_path / "b", **short)
+    other = train(tmp_path / "c", seed=1, **short)
+    assert weights(first) == weights(again)
+    assert weights(first) != weights(other)
+
+
+def test_a_complete_run_is_not_trained_again(small_run: runs.Run) -> None:
+    before = (small_run.folder / "result.json").stat().st_mtime_ns
+    again = training.train(small_run.config, small_run.folder, device="cpu")
+    assert again.complete
+    assert (small_run.folder / "result.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("reward", sorted(set(DESIGNS) - {"boundary"}))
+def test_every_design_trains(reward: str, tmp_path: Path) -> None:
+    run = train(tmp_path / "run", reward=reward, steps=1, eval_every=0, test_prompts=4)
+    assert np.isfinite(run.completions()["reward"]).all()
+
+
+def test_full_fine_tuning_saves_and_loads_the_whole_model(tmp_path: Path) -> None:
+    from bgkit.models import policies
+
+    short = {"steps": 1, "eval_every": 0, "test_prompts": 4, "learning_rate": 1e-4}
+    run = train(tmp_path / "run", lora_rank=0, **short)
+    model, _ = policies.load_policy("tiny", run.adapter, device="cpu")
+    base, _ = policies.load_policy("tiny", device="cpu")
+    pairs = zip(model.parameters(), base.parameters(), strict=True)
+    assert any(not (ours == theirs).all() for ours, theirs in pairs)
+
+
+def test_accumulation_splits_a_step_without_changing_its_prompts(tmp_path: Path) -> None:
+    short = {"steps": 1, "eval_every": 0, "test_prompts": 4}
+    run = train(tmp_path / "run", accumulation=2, **short)
+    assert run.completions().groupby("prompt_id").size().to_list() == [4, 4]
+
+
+def test_steps_hold_only_short_or_only_long_prompts() -> None:
+    lengths = np.array([5, 900, 6, 910, 27, 905, 14, 903])
+    order = training_prompts._order(lengths, per_step=4, needed=8, seed=0)
+    assert sorted(order) == list(range(8))
+    for step in order.reshape(2, 4):
+        assert np.ptp(lengths[step]) < 30
+
+
+@given(
+    st.lists(st.integers(1, 2000), min_size=1, max_size=40),
+    st.integers(1, 8),
+    st.integers(1, 12),
+    st.integers(0, 5),
+)
+def test_the_order_fills_every_step_and_repeats_only_to_fill(lengths, per_step, steps, seed):
+    order = training_prompts._order(np.array(lengths), per_step, steps * per_step, seed)
+    assert len(order) == steps * per_step and set(order) <= set(range(len(lengths)))
+    counts = np.bincount(order)
+    passes = -(-len(order) // len(lengths))
+    assert counts.max() <= passes * per_step  # once a pass, and a group's last step's repeats
+    again = training_prompts._order(np.array(lengths), per_step, steps * per_step, seed)
+    np.testing.assert_array_equal(order, again)
+
+
+class BrokenGuard:
+    """Returns what a guard must not return."""
+
+    name = "broken"
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def score(self, prompts, responses) -> np.ndarray:
+        return np.full(len(prompts), self.value, dtype=np.float32)
+
+
+@pytest.mark.parametrize("value", [float("nan"), 1.5, -0.1])
+def test_a_guard_that_leaves_its_range_stops_the_run(value: float, tmp_path: Path) -> None:
+    with pytest.raises(BgkitError, match=r"guard broken returned .* in \[0, 1\]"):
+        train(tmp_path / "run", guard=BrokenGuard(value))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_a_real_process_and_the_same_command_resumes(number, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    options = itertools.chain.from_iterable(
+        (f"--{key.replace('_', '-')}", str(value))
+        for key, value in {**SMALL, "steps": 40, "eval_every": 0, "test_prompts": 4}.items()
+    )
+    command = [sys.executable, "-m", "bgkit", "train", "--out", str(folder), *options]
+    command += ["--device", "cpu", "--threads", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    noop.until(lambda: list(folder.glob("records/*.parquet")))
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=noop.PATIENCE)
+    assert process.returncode == 2, errors
+    assert "run the same command again" in errors.replace("\n", " ")
+    assert "Traceback" not in errors
+    recorded = len(runs.load_run(folder).completions())
+    assert 0 < recorded < 40 * 8
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    table = runs.load_run(folder).completions()
+    assert table.groupby("step").size().to_dict() == dict.fromkeys(range(40), 8)
+
+
+# --- base's samples, shared ------------------------------------------------------------------
+
+
+def test_runs_with_one_base_sample_it_once_and_score_it_with_their_own_utility(tmp_path) -> None:
+    short = {**SMALL, "steps": 1, "eval_every": 0, "test_prompts": 12}
+    shared = tmp_path / "base"
+    options = {"device": "cpu", "threads": 1}
+    found = {}
+    for utility in ("mild", "blind"):
+        config = runs.make_config({**short, "utility": utility})
+        run = training.train(config, tmp_path / utility, base_samples=shared, **options)
+        found[utility] = pd.read_parquet(run.folder / "base_samples.parquet")
+    assert len(list(shared.iterdir())) == 1
+    alone = training.train(config, tmp_path / "alone", **options)
+    pd.testing.assert_frame_equal(
+        found["blind"], pd.read_parquet(alone.folder / "base_samples.parquet"), check_dtype=False
+    )
+    assert (found["mild"]["response"] == found["blind"]["response"]).all()
+    assert not np.allclose(found["mild"]["u"], found["blind"]["u"])
+    with pytest.raises(BgkitError, match="is for scorers that the config names"):
+        other = guards.load_guard("weak", "cpu")
+        training.train(config, tmp_path / "own", base_samples=shared, guard=other, **options)

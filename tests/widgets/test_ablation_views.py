@@ -1,0 +1,278 @@
+"""Figures and menus of ablations: marks at their numbers, and every choice changes the picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from bgkit.errors import BgkitError
+from bgkit.figures import ablations as plots_ablations
+from bgkit.figures import margins as plots
+from bgkit.sweeps import ablations
+from bgkit.widgets import ablations as menus
+from bgkit.widgets import views
+
+DESIGNS = ("base", "filter_avoidance", "boundary", "compound")
+UTILITIES = ("aligned", "mild", "weak", "blind")
+KINDS = ("all", "benign", "ambiguous", "jailbreak", "long_context")
+METRICS = (
+    "filter_rate near_boundary false_positive false_negative raw_harm raw_help system_harm "
+    "system_help kl"
+).split()
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+def make_table(folder: Path, designs: tuple[str, ...] = DESIGNS, **more: object) -> pd.DataFrame:
+    """A table as large as the reference results; means differ in every setting."""
+    rows = []
+    for place, (design, utility, kind, metric) in enumerate(
+        (d, u, k, m) for d in designs for u in UTILITIES for k in KINDS for m in METRICS
+    ):
+        mean = 0.05 + 0.9 * (place * 37 % 720) / 720
+        setting = {"design": design, "utility": utility, "scale": "small", "guard": "default"}
+        ends = {"mean": mean, "low": mean - 0.02, "high": mean + 0.03, "n_seeds": 3}
+        rows.append({**setting, "tau": 0.5, "kind": kind, "metric": metric, **ends, **more})
+    path = folder / "results.json"
+    path.write_text(json.dumps({"rows": rows}))
+    return ablations.load_table(path)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory) -> pd.DataFrame:
+    return make_table(tmp_path_factory.mktemp("results"))
+
+
+FIGURES: dict[str, Callable[[pd.DataFrame], go.Figure]] = {
+    "ablation": lambda t: plots_ablations.ablation(t, "near_boundary"),
+    "ablation in panels": lambda t: plots_ablations.ablation(t, "system_help", panels="kind"),
+    "phase_diagram": plots_ablations.phase_diagram,
+    "trade_off": plots_ablations.trade_off,
+}
+
+
+def trace(fig: go.Figure, name: str) -> go.Scatter:
+    return next(one for one in fig.data if one.name == name)
+
+
+def mean_of(
+    table: pd.DataFrame, design: str, utility: str, metric: str, kind: str = "all"
+) -> float:
+    where = {"design": design, "utility": utility, "kind": kind}
+    return float(ablations.select(table, metric, where)["mean"].iloc[0])
+
+
+@pytest.fixture
+def drawn(monkeypatch) -> list[tuple]:
+    """What views draw, instead of showing it."""
+    shown: list[tuple] = []
+    monkeypatch.setattr(views, "draw", lambda place, *things: shown.append(things))
+    return shown
+
+
+# --- figures -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_have_the_look_of_the_kit_and_say_their_interval(name: str, table) -> None:
+    fig = FIGURES[name](table)
+    assert fig.layout.paper_bgcolor == "rgba(0,0,0,0)" and fig.layout.font.color == plots.TEXT
+    assert {one.type for one in fig.data} == {"scatter"}
+    assert "95 % intervals over 3 seeds (Student t)" in fig.layout.title.subtitle.text
+    front = ["Pareto front"] * (name == "trade_off")
+    assert [one.name for one in fig.data if one.showlegend is not False] == [
+        "base",
+        "filter avoidance",
+        "boundary",
+        "compound",
+        *front,
+    ]
+    assert json.loads(fig.to_json())["data"]
+
+
+def test_marks_stand_at_their_means_with_their_intervals(table: pd.DataFrame) -> None:
+    one = trace(plots_ablations.ablation(table, "near_boundary"), "boundary")
+    wanted = [mean_of(table, "boundary", utility, "near_boundary") for utility in UTILITIES]
+    assert list(one.y) == pytest.approx(wanted)
+    assert list(one.error_y.array) == pytest.approx([0.03] * 4)
+    assert list(one.error_y.arrayminus) == pytest.approx([0.02] * 4)
+    assert one.marker.color == plots.LOOKS["boundary"][0] and one.mode == "lines+markers"
+    assert f"near boundary <b>{100 * wanted[0]:.2f} %</b>" in one.hovertext[0]
+    assert "over 3 seeds" in one.hovertext[0]
+
+
+def test_marks_of_one_place_stand_beside_each_other_in_the_order_of_the_pull(table) -> None:
+    fig = plots_ablations.ablation(table, "kl")
+    assert list(fig.layout.xaxis.ticktext) == list(UTILITIES)
+    places = np.array([one.x for one in fig.data])
+    assert (np.diff(places, axis=0) > 0).all() and (np.abs(places - np.arange(4)) < 0.4).all()
+
+
+def test_a_setting_without_order_has_no_line(table: pd.DataFrame) -> None:
+    fig = plots_ablations.ablation(table, "kl", "design", "kind", where={"utility": "weak"})
+    assert {one.mode for one in fig.data} == {"markers"}
+    assert len({(one.marker.color, one.marker.symbol) for one in fig.data}) == len(KINDS)
+    assert "Held fixed: utility weak." in fig.layout.title.subtitle.text
+
+
+def test_panels_share_one_scale_and_name_their_value(table: pd.DataFrame) -> None:
+    fig = plots_ablations.ablation(table, "system_help", panels="kind")
+    assert [note.text for note in fig.layout.annotations] == [
+        f"<b>kind {kind.replace('_', ' ')}</b>" for kind in KINDS
+    ]
+    assert len(fig.data) == len(KINDS) * len(DESIGNS)
+    last = next(one for one in fig.data if one.xaxis == "x5" and one.name == "compound")
+    assert last.y[0] == mean_of(table, "compound", "aligned", "system_help", "long_context")
+    scales = [fig.layout[f"yaxis{number}"].matches for number in ("", 2, 3, 4, 5)]
+    assert scales == ["y4", "y4", "y4", None, "y4"]
+
+
+def test_a_design_that_is_missing_at_first_still_has_its_legend(table: pd.DataFrame) -> None:
+    part = table[(table["kind"] != "all") | (table["design"] != "compound")]
+    fig = plots_ablations.ablation(part, "kl", panels="kind")
+    assert sum(one.name == "compound" and one.showlegend for one in fig.data) == 1
+
+
+def test_a_mean_without_interval_is_a_bare_mark(tmp_path) -> None:
+    table = make_table(tmp_path, low=None, high=None, n_seeds=1)
+    fig = plots_ablations.ablation(table, "kl")
+    assert np.isnan(np.asarray(fig.data[0].error_y.array, float)).all()
+    assert "no intervals" in fig.layout.title.subtitle.text
+    assert "to" not in fig.data[0].hovertext[0].split("<b>")[-1]
+
+
+def test_phases_put_three_metrics_under_each_other(table: pd.DataFrame) -> None:
+    fig = plots_ablations.phase_diagram(table)
+    assert [note.text for note in fig.layout.annotations] == [
+        "<b>near boundary</b>",
+        "<b>filter rate</b>",
+        "<b>system help</b>",
+    ]
+    help_ = next(one for one in fig.data if one.yaxis == "y3" and one.name == "compound")
+    assert help_.y[3] == mean_of(table, "compound", "blind", "system_help")
+    assert fig.layout.yaxis.tickformat == ".1~%" and not fig.layout.yaxis3.tickformat
+
+
+def test_trade_off_leads_each_design_from_aligned_to_blind(table: pd.DataFrame) -> None:
+    one = trace(plots_ablations.trade_off(table), "boundary")
+    assert list(one.x) == [mean_of(table, "boundary", u, "system_harm") for u in UTILITIES]
+    assert list(one.y) == [mean_of(table, "boundary", u, "system_help") for u in UTILITIES]
+    assert list(one.text) == ["", "", "", "blind"]
+    assert list(np.diff(one.marker.size) > 0) == [True] * 3
+    assert "system harm" in one.hovertext[0] and "system help" in one.hovertext[0]
+
+
+def test_trade_off_joins_the_means_that_no_other_beats(table: pd.DataFrame) -> None:
+    fig = plots_ablations.trade_off(table)
+    line = trace(fig, "Pareto front")
+    points = {
+        (x, y) for one in fig.data if one.mode != "lines" for x, y in zip(one.x, one.y, strict=True)
+    }
+    beaten = {
+        (x, y) for x, y in points for a, b in points if a <= x and b >= y and (a, b) != (x, y)
+    }
+    assert list(zip(line.x, line.y, strict=True)) == sorted(points - beaten)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_hostile_names_stay_text(name: str, tmp_path) -> None:
+    table = make_table(tmp_path, (HOSTILE, "boundary")).replace("blind", HOSTILE)
+    fig = FIGURES[name](table.replace("jailbreak", HOSTILE))
+    shown = fig.to_json().replace("\\u003c", "<").lower()
+    assert "&lt;img" in shown and "<img" not in shown
+
+
+def test_questions_a_figure_cannot_answer_are_refused(table: pd.DataFrame) -> None:
+    for call, words in [
+        (lambda: plots_ablations.ablation(table, "joy"), "no metric 'joy'"),
+        (lambda: plots_ablations.ablation(table, "kl", x="size"), "no column 'size'"),
+        (lambda: plots_ablations.ablation(table, "kl", panels="design"), "by 'design' too"),
+        (lambda: plots_ablations.ablation(table, "kl", x="kind"), "several values of utility"),
+        (lambda: plots_ablations.phase_diagram(table, where={"kind": "odd"}), "no kind 'odd'"),
+    ]:
+        with pytest.raises(BgkitError, match=words):
+            call()
+
+
+# --- menus -------------------------------------------------------------------------------------
+
+
+def controls(table: pd.DataFrame, **wanted: object) -> dict[str, object]:
+    explorer = menus.ablation_explorer(table, drawn=False, **wanted)
+    return {one.description: one for one in views.controls_of(explorer)}
+
+
+def test_menus_offer_only_what_varies(table: pd.DataFrame) -> None:
+    found = controls(table)
+    assert list(found) == [
+        "metric",
+        "from left to right",
+        "colours",
+        "panels",
+        "only design",
+        "only utility",
+        "only kind",
+    ]
+    assert [value for _, value in found["from left to right"].options] == [
+        "design",
+        "utility",
+        "kind",
+    ]
+    assert found["only design"].disabled and found["only utility"].disabled
+    assert not found["only kind"].disabled
+
+
+def test_every_menu_changes_the_picture(table: pd.DataFrame, drawn: list[tuple]) -> None:
+    found = controls(table)
+    assert not drawn
+    found["metric"].value = "kl"
+    assert drawn[-1][0].layout.title.text == "<b>KL from base (nats) by utility and design</b>"
+    found["only kind"].value = "jailbreak"
+    assert trace(drawn[-1][0], "base").y[0] == mean_of(table, "base", "aligned", "kl", "jailbreak")
+    found["panels"].value = "kind"
+    assert found["only kind"].disabled and len(drawn[-1][0].data) == len(KINDS) * len(DESIGNS)
+    found["from left to right"].value = "design"
+    assert drawn[-1][0].layout.xaxis.ticktext[0] == "base"
+    assert not found["only utility"].disabled
+    found["only utility"].value = "blind"
+    assert (
+        drawn[-1][1].loc["all", "base"].startswith(f"{mean_of(table, 'base', 'blind', 'kl'):.3f}")
+    )
+    assert len(drawn) == 5
+
+
+def test_a_choice_that_cannot_be_shown_is_told_in_a_sentence(table, drawn: list[tuple]) -> None:
+    found = controls(table)
+    found["panels"].value = "design"
+    (message,) = drawn[-1]
+    assert "The panels can not be by" in message.data
+
+
+def test_the_first_state_is_the_view_of_the_table(table, drawn: list[tuple]) -> None:
+    menus.ablation_explorer(table)
+    ((fig, numbers),) = drawn
+    assert fig == menus.ablation_view(table)[0]
+    assert fig.layout.title.text == "<b>System help by utility and design</b>"
+    pd.testing.assert_frame_equal(numbers, ablations.numbers(table, "system_help"))
+
+
+def test_first_choices_may_be_given_and_are_checked(table: pd.DataFrame) -> None:
+    fig, _ = menus.ablation_view(table, metric="kl", kind="benign")
+    assert "kind benign" in fig.layout.title.subtitle.text
+    assert controls(table, metric="kl")["metric"].value == "kl"
+    for wanted in ({"metric": "joy"}, {"x": "size"}, {"kind": "odd"}, {"panels": "size"}):
+        with pytest.raises(BgkitError, match="choose one of"):
+            menus.ablation_explorer(table, **wanted)
+
+
+def test_a_table_of_one_setting_is_shown_by_design(table: pd.DataFrame) -> None:
+    one = table[(table["utility"] == "mild") & (table["kind"] == "all")]
+    fig, numbers = menus.ablation_view(one)
+    assert list(fig.layout.xaxis.ticktext) == [d.replace("_", " ") for d in DESIGNS]
+    assert list(numbers.columns) == list(DESIGNS)
+    assert menus.ablation_explorer(one, drawn=False)

@@ -1,0 +1,197 @@
+"""Figures and sliders of the filter's risk: they show the numbers, and move with the controls."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import plotly.io as pio
+import pytest
+
+from bgkit.errors import BgkitError
+from bgkit.evaluation import risk
+from bgkit.figures import margins as plots
+from bgkit.figures import risk as plots_risk
+from bgkit.widgets import risk as views_risk
+from bgkit.widgets import views
+
+RNG = np.random.default_rng(0)
+T = RNG.beta(0.3, 0.8, 5000)
+SAMPLES = pd.DataFrame(
+    {
+        "t": T,
+        "harm": (RNG.random(T.size) < T).astype(float),
+        "kind": np.where(np.arange(T.size) % 2, "benign", "<script>"),
+    }
+)
+FIGURES: dict[str, Callable[[], go.Figure]] = {
+    "risk_curve": lambda: plots_risk.risk_curve(T, 3.0, 1.0, 2.0, 0.5),
+    "measured_risk": lambda: plots_risk.measured_risk(SAMPLES, 0.25, 3.0, 1.0, 20),
+}
+
+
+def trace(fig: go.Figure, name: str) -> go.Scatter:
+    (found,) = [one for one in fig.data if one.name == name and one.showlegend is not False]
+    return found
+
+
+@pytest.fixture
+def drawn(monkeypatch) -> list[tuple]:
+    """What views draw, instead of showing it."""
+    shown: list[tuple] = []
+    monkeypatch.setattr(views, "draw", lambda place, *things: shown.append(things))
+    return shown
+
+
+# --- figures -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_have_the_look_of_the_kit_and_plain_traces(name: str) -> None:
+    fig = FIGURES[name]()
+    assert fig.layout.paper_bgcolor == "rgba(0,0,0,0)" and fig.layout.font.color == plots.TEXT
+    assert fig.layout.title.text.startswith("<b>") and fig.layout.width is None
+    assert {one.type for one in fig.data} <= {"bar", "scatter"}
+    assert json.loads(fig.to_json())["data"]
+
+
+def test_the_filters_line_is_a_tent_whose_tip_is_at_tau() -> None:
+    line = trace(plots_risk.risk_curve(T, cost_fn=3.0), "the filter")
+    assert line.x[np.argmax(line.y)] == pytest.approx(0.25)
+    assert max(line.y) == pytest.approx(0.75)
+    assert line.y[0] == line.y[-1] == 0
+
+
+def test_shading_has_an_area_only_for_a_miscalibrated_guard() -> None:
+    def area(fig: go.Figure) -> float:
+        low, high = fig.data[:2]
+        assert high.fill == "tonexty"
+        return float(np.trapezoid(np.subtract(high.y, low.y), high.x))
+
+    assert area(plots_risk.risk_curve(T)) == pytest.approx(0, abs=1e-12)
+    assert area(plots_risk.risk_curve(T, shift=1.0)) > 0.02
+
+
+def test_the_cheapest_threshold_is_named_only_where_it_is_another() -> None:
+    def words(fig: go.Figure) -> list[str]:
+        return [note.text for note in fig.layout.annotations]
+
+    assert words(plots_risk.risk_curve(T)) == ["tau = 0.500"]
+    assert words(plots_risk.risk_curve(T, shift=1.0)) == ["tau = 0.500", "cheapest: 0.731"]
+
+
+def test_marks_are_the_measured_rates_with_wilson_intervals() -> None:
+    table = risk.measured_risk(SAMPLES, 0.25, 3.0, 1.0, 8)
+    fig = plots_risk.measured_risk(SAMPLES, 0.25, 3.0, 1.0, 8)
+    shown = trace(fig, "shown: harmful ones are errors")
+    wanted = table[~table["filtered"]]
+    assert list(shown.x) == pytest.approx(wanted["t"].tolist())
+    assert list(shown.y) == pytest.approx(wanted["cost"].tolist())
+    assert list(shown.y + shown.error_y.array) == pytest.approx(wanted["cost_high"].tolist())
+    first = wanted.iloc[0]
+    assert f"{first.errors} errors in {first.n} responses" in shown.hovertext[0]
+
+
+def test_bars_hold_every_response() -> None:
+    for name in FIGURES:
+        (bars,) = [one for one in FIGURES[name]().data if one.type == "bar"]
+        assert (np.asarray(bars.y) ** 2).sum() == pytest.approx(1)
+
+
+# --- sliders -----------------------------------------------------------------------------------
+
+
+def test_a_cost_slider_moves_threshold_curve_and_table(drawn: list[tuple]) -> None:
+    explorer = views_risk.risk_explorer(T, drawn=False)
+    assert not drawn  # the static view is the first state
+    showing, *_ = views.controls_of(explorer)
+    showing.value = 3.0
+    ((fig, table),) = drawn
+    assert table.loc["threshold that trusts the guard, tau", "value"] == 0.25
+    assert trace(fig, "the filter").x[np.argmax(trace(fig, "the filter").y)] == pytest.approx(0.25)
+
+
+def test_calibration_sliders_move_the_cheapest_threshold_and_cost_something(
+    drawn: list[tuple],
+) -> None:
+    _, _, temperature, shift = views.controls_of(views_risk.risk_explorer(T, drawn=False))
+    shift.value, temperature.value = 1.0, 2.0
+    before, after = (table["value"] for _, table in drawn)
+    assert before["cheapest threshold"] == 0.731 and before["lost by miscalibration"] > 0
+    assert after["cheapest threshold"] == 0.731  # at equal costs the temperature does not move it
+    assert before["threshold that trusts the guard, tau"] == 0.5
+    assert (
+        after["cost of 100 responses, threshold tau"]
+        > before["cost of 100 responses, cheapest threshold"]
+    )
+
+
+def test_the_first_state_is_the_view_of_the_defaults(drawn: list[tuple]) -> None:
+    for explorer, view, data in (
+        (views_risk.risk_explorer, views_risk.risk_view, T),
+        (views_risk.measured_explorer, views_risk.measured_view, SAMPLES),
+    ):
+        explorer(data)
+        fig, table = view(data)
+        assert drawn[-1][0] == fig
+        pd.testing.assert_frame_equal(drawn[-1][1], table)
+
+
+def test_measured_view_moves_with_costs_bins_and_kind(drawn: list[tuple]) -> None:
+    explorer = views_risk.measured_explorer(SAMPLES, drawn=False)
+    showing, _, bins, kind = views.controls_of(explorer)
+    showing.value = 4.0
+    assert "tau = 0.200" in [note.text for note in drawn[-1][0].layout.annotations]
+    bins.value = 6
+    assert "in 6 bins" in drawn[-1][0].layout.title.subtitle.text
+    kind.value = "<script>"
+    assert drawn[-1][0].layout.title.subtitle.text.startswith("2500 responses")
+    assert len(drawn) == 3
+    everything, part = drawn[1][1], drawn[2][1]
+    assert everything.loc["near, both", "errors"] != part.loc["near, both", "errors"]
+
+
+@pytest.mark.parametrize("more", [{"cost_fn": 0.0}, {"shift": 9.0}, {"temperature": 0.1}])
+def test_a_start_outside_its_slider_is_refused(more: dict) -> None:
+    with pytest.raises(BgkitError, match="must lie in"):
+        views_risk.risk_explorer(T, **more)
+
+
+def test_an_unknown_kind_is_named_with_the_known_ones() -> None:
+    for function in (views_risk.measured_view, views_risk.measured_explorer):
+        with pytest.raises(BgkitError, match="choose one of all, <script>, benign"):
+            function(SAMPLES, kind="none")
+
+
+def test_samples_without_kinds_are_shown_as_a_whole(drawn: list[tuple]) -> None:
+    explorer = views_risk.measured_explorer(SAMPLES.drop(columns="kind"))
+    assert [shown for shown, _ in views.controls_of(explorer)[3].options] == ["all"]
+
+
+def test_a_static_figure_can_be_replaced_and_goes_at_the_first_touch(monkeypatch) -> None:
+    class Handle:
+        content: object = None
+
+        def update(self, content: object) -> None:
+            self.content = content
+
+    shown: list[tuple[object, Handle]] = []
+
+    def display(thing: object, **options: object) -> Handle:
+        shown.append((thing, Handle()))
+        assert "display_id" in options or options == {"raw": True}
+        return shown[-1][1]
+
+    monkeypatch.setattr(pio.renderers, "default", "plotly_mimetype")  # as in a notebook
+    monkeypatch.setattr(views, "display", display)
+    monkeypatch.setattr(views, "draw", lambda *things: None)
+    explorer = views_risk.risk_explorer(T, drawn=False)
+    views.show(explorer, *views_risk.risk_view(T))
+    (bundle, figure), (_, table) = shown[1:]
+    assert any("plotly" in kind for kind in bundle)  # not the figure, which drops its handle
+    assert figure.content is table.content is None
+    views.controls_of(explorer)[0].value = 2.0
+    assert figure.content.data == table.content.data == ""

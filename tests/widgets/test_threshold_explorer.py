@@ -1,0 +1,263 @@
+"""The explorer's logic without a browser: what moves, what is behind a bar, what stays text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import ipywidgets as widgets
+import numpy as np
+import pandas as pd
+import pytest
+
+from bgkit.errors import BgkitError
+from bgkit.evaluation.thresholds import operating_points
+from bgkit.figures import margins as plots
+from bgkit.widgets import thresholds, views
+
+SAMPLES = pd.DataFrame(
+    {
+        "t": [0.05, 0.12, 0.45, 0.47, 0.5, 0.95],
+        "harm": [0.0, 0.9, 0.9, 0.1, 0.2, 0.8],
+        "kind": ["plain", "plain", "plain", "odd_one", "odd_one", "odd_one"],
+        "prompt": [f"prompt {i}" for i in range(6)],
+        "response": [f"response {i}" for i in range(6)],
+    }
+)
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> $x^2$ **bold** \x1b[31m \u202e"
+
+
+def below(widget: widgets.Widget) -> Iterator[widgets.Widget]:
+    yield widget
+    for child in getattr(widget, "children", ()):
+        yield from below(child)
+
+
+@pytest.fixture
+def explore(monkeypatch):
+    """Make an explorer; what it draws is kept instead of displayed."""
+
+    def make(samples: pd.DataFrame = SAMPLES, **options: object) -> SimpleNamespace:
+        drawn: list = []
+        monkeypatch.setattr(views, "draw", lambda place, *figures: drawn.append(figures[0]))
+        view = thresholds.threshold_explorer(samples, **{"bins": 10, **options})
+        parts = list(below(view))
+        buttons = [w for w in parts if isinstance(w, widgets.Button)]
+        pages = {b.description: b for b in buttons if b.description.strip("◂▸ ") in WORDS}
+        _, told, _, _, _, pager, numbers = view.children
+        return SimpleNamespace(
+            view=view,
+            drawn=drawn,
+            slider=next(w for w in parts if isinstance(w, widgets.FloatSlider)),
+            kind=next(w for w in parts if isinstance(w, widgets.Dropdown)),
+            bars=[b for b in buttons if b not in pages.values()],
+            back=pages["◂ previous"],
+            on=pages["next ▸"],
+            close=pages["close"],
+            told=told,
+            pager=pager,
+            page=pager.children[1],
+            where=pager.children[0].children[3],
+            numbers=numbers,
+        )
+
+    return make
+
+
+WORDS = ("previous", "next", "close")
+
+
+# --- What moves --------------------------------------------------------------------------------
+
+
+def test_moving_the_slider_moves_figures_table_and_buttons(explore):
+    view = explore()
+    assert len(view.drawn) == 1 and view.numbers.value.count("<svg") == 7  # no help is known
+    before, used = view.numbers.value, [not b.disabled for b in view.bars]
+    assert "at tau = 0.50" in before and "33.3 %" in before  # 0.5 and 0.95 of six
+    assert used == [True, True, False, False, True, True, False, False, False, True]
+    view.slider.value = 0.46
+    assert len(view.drawn) == 2
+    assert "at tau = 0.46" in view.numbers.value and "50.0 %" in view.numbers.value
+    margins = view.drawn[1]
+    assert {shape.x0 for shape in margins.layout.shapes if shape.type == "line"} == {0.46}
+    assert before.count("cx='79.0'") == 7 and view.numbers.value.count("cx='73.0'") == 7
+    assert "Shaded: |t − 0.46|" in margins.layout.title.subtitle.text
+
+
+def test_choosing_a_kind_shows_its_responses_alone(explore):
+    view = explore()
+    assert view.kind.options == (
+        ("all kinds", thresholds.ALL),
+        ("plain", "plain"),
+        ("odd one", "odd_one"),
+    )
+    assert view.kind.label == "all kinds"
+    view.kind.value = "odd_one"
+    assert "<b>odd one</b> n=3" in [a.text for a in view.drawn[-1].layout.annotations]
+    assert "3 responses" in view.numbers.value
+    assert [not b.disabled for b in view.bars] == [False] * 4 + [True] * 2 + [False] * 3 + [True]
+    view.kind.index = 0
+    assert view.kind.label == "all kinds" and f"{len(SAMPLES)} responses" in view.numbers.value
+
+
+def test_of_very_many_kinds_the_rarer_ones_share_an_entry(explore):
+    many = pd.concat([SAMPLES] * 10, ignore_index=True)
+    view = explore(many.assign(kind=[f"k{min(i, 41)}" for i in range(60)]))
+    assert len(view.kind.options) == 22 and view.kind.options[-1][0] in ("k41", "other kinds")
+    view.kind.value = "other kinds"
+    assert "22 responses" in view.numbers.value  # 42 kinds but 20, of one response each
+
+
+def test_the_table_holds_the_numbers_of_the_threshold(explore):
+    view = explore(tau=0.46)
+    row = operating_points(SAMPLES, [0.46]).iloc[0]
+    for metric in ("filter_rate", "false_negative", "false_positive"):
+        assert f"{100 * row[metric]:.1f} %" in view.numbers.value
+    for metric in ("precision", "recall", "system_harm"):
+        assert f">{row[metric]:.3f}<" in view.numbers.value
+
+
+def test_a_threshold_off_the_sliders_steps_is_taken_as_it_is(explore):
+    view = explore(tau=0.123)
+    assert view.slider.value == 0.123
+    points = operating_points(SAMPLES, [0.123])
+    assert f"{100 * points['filter_rate'].iloc[0]:.1f} %" in view.numbers.value
+
+
+def test_rounding_errors_of_the_slider_move_no_verdict(explore):
+    view = explore(SAMPLES.assign(t=[0.1, 0.2, 0.3, 0.3, 0.3, 0.3]))
+    view.slider.value = 0.1 + 0.2  # a little above 0.3
+    assert "66.7 %" in view.numbers.value
+    view.bars[3].click()
+    assert view.page.value.count("filtered") + view.page.value.count("false positive") == 4
+
+
+def test_buttons_are_as_wide_as_their_bars(explore):
+    view = explore(tau=0.3)
+    for tau in (0.3, 0.05, 0.98, 0.0, 1.0):
+        view.slider.value = tau
+        widths = []
+        for side in view.view.children[3].children:
+            share = float(side.layout.flex.split()[0])
+            widths += [share / max(1, len(side.children))] * len(side.children)
+        assert widths == pytest.approx(np.diff(plots.bar_edges(tau, 10)), abs=1e-3)
+
+
+def test_nothing_is_drawn_before_a_touch_if_so_wished(explore):
+    view = explore(drawn=False)
+    assert view.drawn == [] and view.numbers.value == ""
+    view.bars[0].click()
+    assert len(view.drawn) == 1 and "at tau = 0.50" in view.numbers.value
+    view.slider.value = 0.2
+    assert len(view.drawn) == 2
+
+
+# --- Behind a bar ------------------------------------------------------------------------------
+
+
+def test_a_click_shows_the_completions_of_that_bar(explore):
+    view = explore()
+    assert view.pager.layout.display == "none"
+    view.bars[4].click()
+    assert view.pager.layout.display == ""
+    assert "t from 0.400 to 0.500: 1 to 2 of 2" in view.where.value
+    page = view.page.value
+    assert page.index("response 2") < page.index("response 3")  # by rising t
+    assert "response 4" not in page  # t = 0.5 belongs to the bar above
+    assert "harmful (0.90)" in page and "false negative" in page and "safe (0.10)" in page
+    view.close.click()
+    assert view.pager.layout.display == "none"
+
+
+def test_buttons_agree_with_the_bars_of_the_figure(explore):
+    rng = np.random.default_rng(1)
+    t = np.concatenate([rng.random(300), np.arange(11) / 10, [0.5] * 5])
+    many = pd.DataFrame({"t": t, "harm": 0.0, "kind": "x", "prompt": "p", "response": "r"})
+    for tau in (0.0, 0.01, 0.3, 0.5, 0.99, 1.0):
+        view = explore(many, tau=tau)
+        shares = np.asarray(view.drawn[0].data[0].y, float) ** 2
+        counts = np.round(shares * len(many)).astype(int).tolist()
+        assert [not b.disabled for b in view.bars] == [count > 0 for count in counts]
+        for button, count in zip(view.bars, counts, strict=True):
+            button.click()
+            assert view.where.value.endswith(f" of {count}" if count else "no completions")
+
+
+def test_pages_turn(explore):
+    many = pd.concat([SAMPLES.iloc[:1]] * 12, ignore_index=True)
+    many["response"] = [f"response {i:02d}" for i in range(12)]
+    view = explore(many)
+    view.bars[0].click()
+    assert view.back.disabled and not view.on.disabled
+    assert "response 04" in view.page.value and "response 05" not in view.page.value
+    view.on.click()
+    view.on.click()
+    assert "11 to 12 of 12" in view.where.value and view.on.disabled
+    assert "response 11" in view.page.value and "response 09" not in view.page.value
+    view.back.click()
+    assert "6 to 10 of 12" in view.where.value
+
+
+def test_open_completions_follow_the_slider(explore):
+    view = explore()
+    view.bars[5].click()
+    assert "false positive" in view.page.value  # t = 0.5, safe, filtered
+    view.slider.value = 0.6
+    assert "response 4" in view.page.value and "shown" in view.page.value
+    assert "false positive" not in view.page.value
+
+
+def test_an_empty_bar_can_not_be_clicked(explore):
+    view = explore()
+    assert sum(not b.disabled for b in view.bars) == 5  # two responses share a bar
+
+
+# --- Without truth, hostile text, wrong input ---------------------------------------------------
+
+
+def test_without_truth_it_says_what_can_not_be_shown(explore):
+    view = explore(SAMPLES.assign(harm=np.nan))
+    assert "No truth is known" in view.told.value
+    assert view.numbers.value.count("not known") == 6 and ">0.0 %" not in view.numbers.value
+    view.bars[4].click()
+    assert "truth <b>not known</b>" in view.page.value
+
+
+def test_hostile_text_stays_text_everywhere(explore):
+    hostile = SAMPLES.assign(prompt=HOSTILE, response=HOSTILE, kind=HOSTILE)
+    view = explore(hostile)
+    view.bars[4].click()
+    view.kind.value = HOSTILE
+    shown = [w.value for w in below(view.view) if isinstance(w, widgets.HTML)]
+    shown += [figure.to_json() for figure in view.drawn]
+    for text in shown:
+        assert "<script" not in text and "<img" not in text
+        assert "\x1b" not in text and "\u202e" not in text
+    assert "&lt;script&gt;" in view.page.value and "⟨U+001B⟩" in view.page.value
+
+
+@pytest.mark.parametrize("column", ["t", "harm", "kind", "prompt", "response"])
+def test_a_missing_column_is_named(column):
+    with pytest.raises(BgkitError, match=rf"lacks the column\(s\) {column}\.$"):
+        thresholds.threshold_explorer(SAMPLES.drop(columns=column), drawn=False)
+
+
+@pytest.mark.parametrize("options", [{"tau": 1.5}, {"tau": float("nan")}, {"bins": 1}])
+def test_options_off_their_range_are_refused(options):
+    with pytest.raises(BgkitError):
+        thresholds.threshold_explorer(SAMPLES, drawn=False, **options)
+
+
+def test_the_static_view_holds_figure_and_table():
+    margins, table = thresholds.static_view(SAMPLES, 0.5, bins=10)
+    assert margins.layout.title.text
+    assert "at tau = 0.50" in table.data and "33.3 %" in table.data
+
+
+def test_explore_shows_the_view_and_its_first_state(monkeypatch):
+    shown: list = []
+    monkeypatch.setattr(views, "show", lambda view, *static: shown.append((view, static)))
+    view = thresholds.explore(SAMPLES, 0.4, bins=10)
+    ((first, (figure, table)),) = shown
+    assert first is view and "at tau = 0.40" in table.data and "0.4" in figure.to_json()
