@@ -166,6 +166,6 @@ def test_a_file_system_without_locks_is_one_sentence(book: Path, monkeypatch) ->
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(locks.fcntl, "flock", refuse)
-    with pytest.raises(BgkitError, match=r"has no locks \(No locks available\).*bgkit\.runs\.locks"):
+    with pytest.raises(BgkitError, match=r"has no locks \(No locks available\).*runs\.locks"):
         sweep(book, {"SEED": 0})
     assert noop.ledger(book.parent) == []
