@@ -107,7 +107,7 @@ def digest(values: object) -> str:
 def told(frame: pd.DataFrame) -> dict[str, Any]:
     """A table: numbers as they are, texts by a hash of each column."""
     columns = {}
-    for name, column in frame.items():
+    for name, column in frame.drop(columns="seconds", errors="ignore").items():
         if pd.api.types.is_numeric_dtype(column):
             columns[str(name)] = [None if pd.isna(x) else float(x) for x in column]
         else:
