@@ -39,8 +39,8 @@ def neutralise(text: str, specials: Sequence[str]) -> str:
     'ok < |end|> sure'
     """
     text = encodable(text)
-    for special in specials:
-        while special and special in text:
+    for special in map(str.strip, specials):  # a space around it or alone breaks nothing up
+        while len(special) > 1 and special in text:
             text = text.replace(special, f"{special[0]} {special[1:]}")
     return text
 

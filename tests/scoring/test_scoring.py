@@ -93,6 +93,19 @@ def test_neutralise_breaks_nested_specials() -> None:
     assert "<|end|>" not in scoring.neutralise("<|<|end|>end|>", ["<|end|>"])
 
 
+@pytest.mark.parametrize(
+    ("special", "text", "expected"),
+    [
+        ("  ", "if x:\n    pass", "if x:\n    pass"),  # GPT-NeoX has runs of spaces as tokens
+        ("\n\n", "one\n\ntwo", "one\n\ntwo"),  # and Gemma line breaks
+        (" <e> ", "a <e> b", "a < e> b"),
+        ("a", "aa", "aa"),
+    ],
+)
+def test_neutralise_ends_and_leaves_spaces_alone(special: str, text: str, expected: str) -> None:
+    assert scoring.neutralise(text, [special]) == expected
+
+
 def test_unknown_names_list_the_choices() -> None:
     with pytest.raises(BgkitError, match=r"no embedded guard 'best'.*default.*weak"):
         guards.load_guard("best")
