@@ -26,6 +26,8 @@ LOADING_ERRORS = (
     *(TypeError, AttributeError, AssertionError),  # a config.json with values of a wrong kind
 )
 BITS = (4, 8, 16)
+#: Without it transformers asks the terminal whether a folder's own Python files may run.
+NO_CODE = {"trust_remote_code": False}
 
 
 def load_model(
@@ -51,10 +53,10 @@ def load_model(
     try:
         with phase(f"loading {name}"):
             tokenizer = AutoTokenizer.from_pretrained(
-                tokenizer_folder or folder, **tokenizer_options
+                tokenizer_folder or folder, **NO_CODE, **tokenizer_options
             )
-            config = _without_dropout(AutoConfig.from_pretrained(folder))
-            more = {"use_safetensors": True, "output_loading_info": True, **options}
+            config = _without_dropout(AutoConfig.from_pretrained(folder, **NO_CODE))
+            more = {"use_safetensors": True, "output_loading_info": True, **NO_CODE, **options}
             model, loading = auto_class.from_pretrained(folder, config=config, dtype=dtype, **more)
     except torch.OutOfMemoryError as error:
         raise BgkitError(
@@ -62,10 +64,20 @@ def load_model(
             "device, or choose a smaller one."
         ) from error
     except LOADING_ERRORS as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BgkitError(f"Could not load {name} from {folder}: {reason}") from error
+        raise not_loaded(name, folder, error) from error
     require_trained(loading["missing_keys"], name)
     return (model if options else model.to(device)).eval(), tokenizer
+
+
+def not_loaded(name: str, folder: str | Path, error: Exception) -> BgkitError:
+    """The BgkitError to raise for one of :data:`LOADING_ERRORS`."""
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    if "custom code" in reason:
+        reason = (
+            "it needs Python code of its own, and none is run; name a model of a kind that "
+            "transformers has itself."
+        )
+    return BgkitError(f"Could not load {name} from {folder}: {reason}")
 
 
 def _require_safetensors(folder: Path, name: str) -> None:

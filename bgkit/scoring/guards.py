@@ -26,7 +26,7 @@ from transformers import (
 from bgkit.errors import BgkitError
 from bgkit.models import devices, templates
 from bgkit.models.hub import resolve
-from bgkit.models.loading import LOADING_ERRORS, load_model
+from bgkit.models.loading import LOADING_ERRORS, NO_CODE, load_model, not_loaded
 from bgkit.progress import phase, say
 from bgkit.runs import TrainConfig
 from bgkit.runs.config import is_object, label
@@ -184,10 +184,9 @@ def _check_kind(group: str, folder: Path, title: str, protocol: object) -> None:
             "tokenizer, and name that folder."
         )
     try:
-        config = AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder, **NO_CODE)
     except LOADING_ERRORS as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BgkitError(f"Could not load {title} from {folder}: {reason}") from error
+        raise not_loaded(title, folder, error) from error
     generates = any("ForCausalLM" in kind for kind in config.architectures or [])
     if not generates or isinstance(protocol, protocols.Verdict):
         return

@@ -25,6 +25,7 @@ from transformers.pytorch_utils import Conv1D
 
 from bgkit.errors import BgkitError
 from bgkit.models import hub
+from bgkit.models.loading import NO_CODE
 from bgkit.scoring import protocols
 from bgkit.training.presets import SHAPES
 
@@ -219,7 +220,7 @@ def _stored(metadata) -> int:
 
 def _read(folder: Path, group: str, name: str) -> PretrainedConfig:
     try:
-        return AutoConfig.from_pretrained(folder)
+        return AutoConfig.from_pretrained(folder, **NO_CODE)
     except (OSError, ValueError, KeyError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise BgkitError(f"The {group} {name} in {folder} has no usable config: {first}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import nbformat
@@ -105,6 +106,23 @@ def test_a_pickle_is_not_loaded(mine, tmp_path: Path) -> None:
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(BgkitError, match=r"Could not load the policy .*"):
         policies.load_policy(str(tmp_path), device="cpu")
+
+
+@pytest.mark.parametrize("group", ["policy", "guard", "utility"])
+def test_no_code_of_a_model_runs_whatever_is_answered(
+    group: str, tmp_path: Path, monkeypatch
+) -> None:
+    """transformers asks the terminal whether it may, unless it is told not to."""
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    kinds = {"AutoConfig": "mine.Config", "AutoModelForCausalLM": "mine.Model"}
+    config = {"model_type": "of_my_own", "auto_map": kinds}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()")
+    (tmp_path / "model.safetensors").touch()
+    load = {"policy": policies.load_policy, "guard": guards.load_guard}
+    with pytest.raises(BgkitError):
+        load.get(group, utilities.load_utility)(str(tmp_path), device="cpu")
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.slow
