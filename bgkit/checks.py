@@ -109,22 +109,32 @@ def grades(given: object, said: str = "The given grades have") -> np.ndarray:
     return _within(given, values, ((values >= 0) & (values <= 1)) | np.isnan(values), said, rule)
 
 
+#: Columns of samples that hold grades: of responses, of refusals, and of what the user sees.
+GRADES = tuple(
+    f"{of}{grade}"
+    for of in ("", "refusal_", "system_", "judge_", "judge_system_")
+    for grade in ("harm", "help")
+)
+
+
 def samples(
     table: pd.DataFrame,
     name: str = "",
     columns: Sequence[str] = ("t", "harm"),
     empty: bool = False,
 ) -> None:
-    """Raise BgkitError unless a table has rows and columns, ``t`` in [0, 1] and ``harm``, a grade.
+    """Raise BgkitError unless a table has rows and columns, ``t`` in [0, 1] and grades.
 
-    ``name`` is told in the message; ``empty`` says that no rows are fine, too.
+    Grades are :data:`GRADES`, as far as they are there. ``name`` is told in the message; ``empty``
+    says that no rows are fine, too.
     """
     of = f"The table of samples of {name!r}" if name else "The table of samples"
     missing = [column for column in dict.fromkeys(columns) if column not in table]
     if missing or (table.empty and not empty):
         fault = f"lacks the column(s) {', '.join(missing)}" if missing else "has no rows"
         raise BgkitError(f"{of} {fault}.")
-    for column, check in (("t", probabilities), ("harm", grades)):
+    given = [column for column in GRADES if column in table]
+    for column, check in (("t", probabilities), *((column, grades) for column in given)):
         values = table[column]
         if values.ndim > 1:
             raise BgkitError(f"{of} has the column {column!r} twice; drop or rename all but one.")

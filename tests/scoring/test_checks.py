@@ -194,6 +194,13 @@ def test_what_is_no_grade_is_refused(call) -> None:
         refused(call, harm)
 
 
+@pytest.mark.parametrize("column", ["help", "refusal_harm", "judge_help", "judge_system_harm"])
+@pytest.mark.parametrize("name", ["operating_points", "verdicts"])
+def test_other_grades_off_the_scale_are_refused(name: str, column: str) -> None:
+    said = refused(OF_SAMPLES[name], table().assign(**{column: [1.0, 5.0, np.nan, 3.0]}))
+    assert f"the {column} 5.0" in said
+
+
 @pytest.mark.parametrize("name", "verdicts reliability near_table operating_points".split())
 def test_columns_that_are_there_twice_or_hold_categories_are_refused(name: str) -> None:
     good = table()
