@@ -59,6 +59,8 @@ def revision_of(scorer: Scorer) -> str:
     """
     if revision := getattr(scorer, "revision", ""):
         return revision
+    if (inner := getattr(scorer, "guard", None)) is not None:  # a temperature around a guard
+        return key_of(guard=revision_of(inner), temperature=repr(getattr(scorer, "temperature", 0)))
     folder = Path(getattr(getattr(scorer, "model", None), "name_or_path", "") or "/none")
     if not folder.is_dir():
         name = getattr(scorer, "name", type(scorer).__name__)
@@ -73,5 +75,10 @@ def revision_of(scorer: Scorer) -> str:
     ]
     asked = [repr(getattr(scorer, name, None)) for name in ("protocol", "temperature", "words")]
     unsafe = getattr(scorer, "_unsafe", None)
-    kind = [str(scorer.model.dtype), None if unsafe is None else np.asarray(unsafe).tolist()]
+    bits = getattr(scorer.model.config, "quantization_config", None)
+    kind = [
+        str(scorer.model.dtype),
+        repr(bits),
+        None if unsafe is None else np.asarray(unsafe).tolist(),
+    ]
     return key_of(folder=str(folder.resolve()), files=files, asked=asked, kind=kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,16 @@ def test_another_model_or_temperature_has_scores_of_its_own(tmp_path: Path) -> N
             cached.score(PROMPTS, RESPONSES), guard.score(PROMPTS, RESPONSES)
         )
         assert cached.asked == 3
+
+
+def test_a_temperature_hides_neither_protocol_nor_bits() -> None:
+    one, other = (guards.load_guard("default", device="cpu") for _ in range(2))
+    before = revision_of(CalibratedGuard(other, 2.0))
+    assert revision_of(CalibratedGuard(one, 2.0)) == before != revision_of(other)
+    other.protocol = replace(other.protocol, index=(0,))  # another label of the same folder
+    assert revision_of(CalibratedGuard(other, 2.0)) != before
+    one.model.config.quantization_config = {"load_in_8bit": True}
+    assert revision_of(CalibratedGuard(one, 2.0)) != before
 
 
 def test_a_function_needs_a_revision(tmp_path: Path) -> None:
