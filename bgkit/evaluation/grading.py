@@ -33,7 +33,6 @@ from bgkit.evaluation.judges import Estimate, Judge, LanguageJudge
 from bgkit.evaluation.samples import grades_seen, judge_agreement
 from bgkit.prompts import chats, tables
 from bgkit.runs import drawn
-from bgkit.runs.replies import default_folder
 from bgkit.testbed.lexicon import CANNED_REFUSAL
 
 ROLE = tables.Role("file of responses", '{"prompt": "...", "response": "..."}')
@@ -203,10 +202,10 @@ def grade_file(judge: Judge, path: Path, say: Callable[[str], None]) -> pd.DataF
     """Grade a file, write the graded copy beside it, and say what it took; returns the copy."""
     table = read_responses(path)
     out = graded_path(path)
-    with drawn.keeping(default_folder() / "drawn"):
-        graded = grade_table(judge, table, path)
     write = WRITERS[out.suffix]
-    runs.write_atomically(out, lambda file: write(graded, file))
+    with drawn.keeping(drawn.shared(judge=judge.name, file=str(path.resolve()))):
+        graded = grade_table(judge, table, path)
+        runs.write_atomically(out, lambda file: write(graded, file))
     say(f"{path}:\n{summary(graded).round(3).to_string()}\nGrades: {out}")
     if {"harm", "help", "judge_harm"} <= set(graded):
         truth = {name: pd.to_numeric(graded[name], errors="coerce") for name in ("harm", "help")}

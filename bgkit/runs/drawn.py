@@ -17,7 +17,7 @@ import torch
 
 from bgkit.errors import BgkitError
 from bgkit.runs import write_json
-from bgkit.runs.replies import key_of
+from bgkit.runs.replies import default_folder, key_of
 from bgkit.versions import versions
 
 #: The folder, and the versions of what draws.
@@ -39,6 +39,14 @@ def keeping(folder: str | Path) -> Iterator[None]:
     finally:
         _KEPT.reset(token)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def shared(**task: object) -> Path:
+    """A folder in the user's cache for batches of a task that has no folder of its own.
+
+    ``task`` is all that tells it from others, which may go on at the same time.
+    """
+    return default_folder() / "drawn" / key_of(**task)[:32]
 
 
 def once(draw: Callable[..., TokenIds], model: torch.nn.Module, **asked: object) -> TokenIds:

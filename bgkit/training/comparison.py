@@ -111,30 +111,29 @@ def compare(
     designs, config = list(designs), identity.named(config, guard, utility)
     devices.pin_threads(threads)
     say(f"[1/{len(designs) + 2}] base + guard on {config.test_prompts} test prompts")
-    with drawn.keeping(folder / "drawn"):
+    with drawn.keeping(folder / "drawn"):  # base is sampled once, however often it is stopped
         base = sample_base(config, device, guard=guard, utility=utility)
-    tables, curves, seconds = {"base": base}, {}, {}
-    rows = evaluation.summarise(base, evaluation.labels_of(config, "base"))
-    paired: list[dict] = []
-    for number, design in enumerate(designs, start=2):
-        say(
-            f"[{number}/{len(designs) + 2}] {design}: {config.steps} steps of GRPO, then evaluation"
-        )
-        run = training.train(
-            replace(config, reward=design),
-            folder / design,
-            device=device,
-            threads=threads,
-            guard=guard,
-            utility=utility,
-            base_samples=base,
-        )
-        result = run.read_json("result.json")
-        rows += [row for row in result["rows"] if row["design"] == design]
-        paired += result["paired"]
-        seconds[design] = result["seconds"]
-        tables[design] = pd.read_parquet(run.folder / "samples.parquet")
-        curves[design] = run.metrics()
+        tables, curves, seconds = {"base": base}, {}, {}
+        rows = evaluation.summarise(base, evaluation.labels_of(config, "base"))
+        paired: list[dict] = []
+        for number, design in enumerate(designs, start=2):
+            step = f"[{number}/{len(designs) + 2}]"
+            say(f"{step} {design}: {config.steps} steps of GRPO, then evaluation")
+            run = training.train(
+                replace(config, reward=design),
+                folder / design,
+                device=device,
+                threads=threads,
+                guard=guard,
+                utility=utility,
+                base_samples=base,
+            )
+            result = run.read_json("result.json")
+            rows += [row for row in result["rows"] if row["design"] == design]
+            paired += result["paired"]
+            seconds[design] = result["seconds"]
+            tables[design] = pd.read_parquet(run.folder / "samples.parquet")
+            curves[design] = run.metrics()
     say(f"[{len(designs) + 2}/{len(designs) + 2}] writing the table and the report")
     result = {
         **provenance(),

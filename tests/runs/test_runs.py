@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bgkit import rewards, runs
 from bgkit.errors import BgkitError
-from bgkit.runs import Run, TrainConfig, config_hash, load_run, make_config, open_run
+from bgkit.runs import Run, TrainConfig, config_hash, drawn, load_run, make_config, open_run
 
 DEFAULT = TrainConfig()
 NAMES = [field.name for field in fields(TrainConfig)]
@@ -653,3 +654,22 @@ def test_records_after_a_failed_finish_are_not_lost(run, monkeypatch):
     run.record_completions(2, completions(2, "more"))
     run.finish({})
     assert run.completions()["completion"].tolist() == ["second time", "more"]
+
+
+def test_what_one_task_drew_outlives_the_end_of_another(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("BGKIT_CACHE", str(tmp_path))
+    one, other = drawn.shared(file="one"), drawn.shared(file="other")
+    model, asked = torch.nn.Linear(2, 2), []
+
+    def draw(seed: int) -> list[list[int]]:
+        asked.append(seed)
+        return [[seed]]
+
+    with pytest.raises(KeyboardInterrupt), drawn.keeping(one):
+        drawn.once(draw, model, seed=1)
+        raise KeyboardInterrupt
+    with drawn.keeping(other):
+        drawn.once(draw, model, seed=2)
+    with drawn.keeping(one):
+        assert drawn.once(draw, model, seed=1) == [[1]]
+    assert asked == [1, 2] and not any((tmp_path / "drawn").iterdir())

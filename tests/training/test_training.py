@@ -23,6 +23,7 @@ from bgkit.errors import BgkitError, StoppedError
 from bgkit.evaluation import samples as evaluation
 from bgkit.rewards import DESIGNS
 from bgkit.scoring import guards
+from bgkit.training import comparison
 from bgkit.training import prompt_order as training_prompts
 from bgkit.training import trainer as training
 
@@ -99,6 +100,21 @@ def test_stopping_and_resuming_gives_the_same_bits(small_run: runs.Run, tmp_path
     columns = ["step", "reward", "kl", "near_boundary", "eval_system_help"]
     pd.testing.assert_frame_equal(resumed.metrics()[columns], small_run.metrics()[columns])
     assert resumed.read_json("result.json")["rows"] == small_run.read_json("result.json")["rows"]
+
+
+def test_base_is_sampled_once_however_often_a_comparison_is_stopped(
+    tmp_path: Path, monkeypatch
+) -> None:
+    def stop(*_, **__) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "train", stop)
+    config = runs.make_config({**SMALL, "test_prompts": 4, "judge": "none"})
+    with pytest.raises(KeyboardInterrupt):
+        comparison.compare(config, tmp_path, device="cpu", threads=1)
+    monkeypatch.setattr(LlamaForCausalLM, "generate", None)
+    with pytest.raises(KeyboardInterrupt):  # no batch is drawn again
+        comparison.compare(config, tmp_path, device="cpu", threads=1)
 
 
 def test_ctrl_c_in_base_and_in_an_evaluation_loses_nothing(
