@@ -16,7 +16,7 @@ import pandas as pd
 
 from bgkit import environment
 from bgkit.errors import BgkitError
-from bgkit.progress import phase
+from bgkit.progress import phase, plain
 from bgkit.sweeps import parameters as cells
 from bgkit.sweeps.parameters import Parameters
 
@@ -64,7 +64,7 @@ def start(threads: int = 0) -> None:
 
 def _show_sentence(shell, kind, error, traceback, tb_offset=None) -> list[str]:
     """IPython's handler for our errors; the cell still counts as failed."""
-    lines = [f"{kind.__name__}: {error}"]
+    lines = [plain(f"{kind.__name__}: {error}")]
     shell._showtraceback(kind, error, lines)
     return lines
 

@@ -112,10 +112,9 @@ def _reproduce(arguments: argparse.Namespace) -> None:
 def _evaluate(arguments: argparse.Namespace) -> None:
     with phase(LOADING):
         from bgkit.runs import drawn
-        from bgkit.runs.replies import default_folder
         from bgkit.training.comparison import evaluate_folders
 
-    with drawn.keeping(default_folder() / "drawn"):
+    with drawn.keeping(drawn.shared(evaluate=str(vars(arguments)), here=str(Path.cwd()))):
         result = evaluate_folders(
             arguments.folders,
             guard=arguments.guard,
@@ -125,8 +124,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             judge=arguments.judge,
             device=arguments.device,
         )
-    if arguments.out:
-        write_json(arguments.out, result)
+        if arguments.out:
+            write_json(arguments.out, result)
     _print_table(result["rows"], JUDGED if arguments.judge else ())
 
 
@@ -295,7 +294,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 message = f"bgkit: {error.strerror or error}: {error.filename or ''}"
             else:
                 raise
-    print(message, file=sys.stderr)
+    print(progress.plain(message), file=sys.stderr)
     return 2
 
 
