@@ -291,8 +291,12 @@ def evaluate_run(
     kept = None
     if isinstance(base_samples, Path):
         kept = base_samples / f"{base_name(replace(config, **ANY_UTILITY))}.parquet"
+        said_by = run.read_json("config.json").get(identity.RECORD, {}).get("policy")
         base_samples = pd.read_parquet(kept) if kept.is_file() else None
-        if base_samples is not None and not identity.scored_by(base_samples, guard):
+        if base_samples is not None and not (
+            identity.scored_by(base_samples, guard)
+            and identity.alike(base_samples.attrs.pop("policy", None), said_by)
+        ):
             base_samples = None  # a folder's weights were changed: drawn anew
     if base_samples is not None:
         texts = base_samples["prompt"].tolist(), base_samples["response"].tolist()
@@ -310,7 +314,9 @@ def evaluate_run(
             else:
                 base_samples = sample_test(config, base, tokenizer, guard, utility, base)
         if kept is not None:
-            runs.write_parquet(kept, base_samples)
+            told = base_samples.copy()
+            told.attrs["policy"] = said_by
+            runs.write_parquet(kept, told)
     with phase("evaluating the policy"), drawn.keeping(drawn_in / "test"):
         samples = sample_test(config, model, tokenizer, guard, utility, base)
     runs.write_parquet(run.folder / "samples.parquet", samples)
@@ -367,7 +373,10 @@ def paired_differences(samples: pd.DataFrame, base: pd.DataFrame, labels: dict) 
     Both tables must hold the same prompts in the same order; ``difference`` is policy - base.
     """
     if samples["prompt_id"].tolist() != base["prompt_id"].tolist():
-        raise ValueError("paired differences need the same prompts in the same order")
+        raise BgkitError(
+            "Paired differences need the same prompts in the same order; sample both policies on "
+            "one prompt table."
+        )
     delta = values_of(samples) - values_of(base)
     rows = []
     for kind, mask in _by_kind(samples):

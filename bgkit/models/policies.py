@@ -132,7 +132,7 @@ def settle(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, title: st
             f"Neither the tokenizer nor the generation_config.json of {title} names an end token "
             "(eos_token), so that no completion would end; add it there."
         )
-    if max(_prompt_ids(tokenizer, ["hello"])[0]) >= rows:
+    if max(prompt_ids(tokenizer, ["hello"])[0]) >= rows:
         raise BgkitError(
             f"The tokenizer of {title} has tokens that the model (with {rows}) does not know; it "
             "is the tokenizer of another model."
@@ -190,7 +190,7 @@ def _prompt_texts(
     return templates.render(tokenizer, chats, title, add_generation_prompt=True)
 
 
-def _prompt_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
     """Token ids of prompts; the template holds the beginning mark, so that none is added."""
     specials = special_strings(tokenizer)
     texts = _prompt_texts(tokenizer, [as_chat(prompt, specials) for prompt in prompts])
@@ -214,7 +214,7 @@ def generate(
     """
     if not prompts:
         return Completions([], [], [])
-    prompt_ids = _prompt_ids(tokenizer, prompts)
+    asked = prompt_ids(tokenizer, prompts)
     ids: list[list[int]] = [[] for _ in prompts]
     ends = model.generation_config.eos_token_id
     sampling = {"do_sample": True, "temperature": temperature} if temperature else {}
@@ -238,16 +238,16 @@ def generate(
         return tokens[:, inputs["input_ids"].shape[1] :].tolist()
 
     with torch.random.fork_rng(devices=cuda), phase("sampling", len(prompts)) as shown:
-        lengths = [len(row) + max_completion_length for row in prompt_ids]
+        lengths = [len(row) + max_completion_length for row in asked]
         for number, batch in enumerate(batches_by_length(lengths, _tokens_per_batch(model))):
-            rows, own = [prompt_ids[i] for i in batch], seed * 100_003 + number
+            rows, own = [asked[i] for i in batch], seed * 100_003 + number
             new = drawn.once(draw, model, rows=rows, seed=own, eos_token_id=list(ends), **sampling)
             for i, row in zip(batch, new, strict=True):
                 ids[i] = _until_end(row, ends)
             shown.done = sum(map(bool, ids))
     model.train(was_training)
     cut_off = [not row or row[-1] not in ends for row in ids]
-    return Completions(texts_of(tokenizer, ends, ids), prompt_ids, ids, cut_off)
+    return Completions(texts_of(tokenizer, ends, ids), asked, ids, cut_off)
 
 
 class _Watch(BaseStreamer):
@@ -299,7 +299,9 @@ def log_probabilities(
     rows = [p + c for p, c in zip(completions.prompt_ids, completions.ids, strict=True)]
     out = np.zeros(len(rows), dtype=np.float64)
     model.eval()
-    budget = min(PROMPT_TOKENS_PER_BATCH, LOGITS_PER_BATCH // model.config.vocab_size)
+    budget = min(
+        PROMPT_TOKENS_PER_BATCH, LOGITS_PER_BATCH // model.config.get_text_config().vocab_size
+    )
     batches = batches_by_length([len(row) for row in rows], budget)
     with phase("log-probabilities", len(rows)) as shown:
         for batch in batches:

@@ -1,12 +1,14 @@
-"""Which guard and reward model a run was trained with, so that no other one goes on with it.
+"""Which guard, reward model and policy a run was made with, so that no other one goes on with it.
 
 A guard or utility that is given as a Python object stands in the run's config as ``object:`` and
 its name, where nothing else has that name; rows and cards show the name. ``config.json`` holds what
-every guard and utility, named or given, gives to a few fixed pairs (:data:`PAIRS`).
+every guard and utility, named or given, gives to a few fixed pairs (:data:`PAIRS`), and how likely
+the policy thinks them: a folder's weights may change, and so may what a name on the hub stands for.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +16,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from bgkit import runs
 from bgkit.errors import BgkitError
+from bgkit.models import policies
 from bgkit.runs.config import OBJECT
 from bgkit.scoring import guards, utilities
 from bgkit.scoring.adapters import as_guard
@@ -29,6 +33,7 @@ _TABLES = (guards.OBVIOUS, guards.EVERYDAY, utilities.OBVIOUS, utilities.EVERYDA
 PAIRS = list(dict.fromkeys((pair[0], pair[1]) for table in _TABLES for pair in table))
 #: What scores may differ by on another device, in full and in half precision (or fewer bits).
 FULL, HALF = 0.01, 0.05
+NATS = 2.0  # times these, of a policy's log-probability per token
 #: What they may differ by in the mean over what was said in training, scored in other batches.
 APART = {"guard": 0.02, "utility": 0.05}
 LONGEST = 80  # letters of a name
@@ -79,9 +84,26 @@ def plain(config: runs.TrainConfig, group: str) -> runs.TrainConfig:
     return replace(config, **{key: getattr(_DEFAULT, key) for key in keys})
 
 
-def record(config: runs.TrainConfig, guard: Scorer, utility: Scorer) -> dict[str, dict | None]:
-    """What ``config.json`` keeps of the guard and utility of a run: see :func:`scores_of`."""
-    scorers = {"guard": guard, "utility": utility}
+class Speaker:
+    """A policy as a scorer: log-probability per token in nats, its base's if it has an adapter."""
+
+    def __init__(self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.model, self.tokenizer = model, tokenizer
+
+    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
+        """(n,) log-probabilities, each divided by its response's tokens."""
+        ids = self.tokenizer(list(responses), add_special_tokens=False)["input_ids"]
+        said = policies.Completions([], policies.prompt_ids(self.tokenizer, prompts), ids)
+        off = getattr(self.model, "disable_adapter", contextlib.nullcontext)
+        with off():
+            return policies.log_probabilities(self.model, said) / [max(1, len(row)) for row in ids]
+
+
+def record(
+    config: runs.TrainConfig, guard: Scorer, utility: Scorer, policy: Speaker
+) -> dict[str, dict | None]:
+    """What ``config.json`` keeps of a run's guard, utility and policy: see :func:`scores_of`."""
+    scorers = {"guard": guard, "utility": utility, "policy": policy}
     return {
         group: scores_of(scorer, twice=runs.is_object(getattr(config, group)))
         for group, scorer in scorers.items()
@@ -116,19 +138,24 @@ def _numbers(values: object) -> np.ndarray:
     return torch.as_tensor(values).detach().double().cpu().numpy()
 
 
-def check(run: runs.Run, guard: Scorer | None = None, utility: Scorer | None = None) -> None:
-    """Raise BgkitError for a guard or utility that scores otherwise than that of the run's config.
+def check(
+    run: runs.Run,
+    guard: Scorer | None = None,
+    utility: Scorer | None = None,
+    policy: Speaker | None = None,
+) -> None:
+    """Raise BgkitError for a guard, utility or policy that is not the one of the run's config.
 
-    Asked are the fixed pairs, and some of what the run's policy said in training. Runs of older
-    versions, which did not record scores, pass.
+    Asked are the fixed pairs, and, but of a policy, some of what was said in training. Runs of
+    older versions, which did not record scores, pass.
     """
     recorded = run.read_json("config.json").get(RECORD, {})
-    for group, scorer in (("guard", guard), ("utility", utility)):
+    for group, scorer in (("guard", guard), ("utility", utility), ("policy", policy)):
         if scorer is None or recorded.get(group) is None:
             continue
         title, where = f"{group} {runs.label(getattr(run.config, group))}", f"the run {run.folder}"
         require_same(title, recorded[group], scorer, where)
-        said = run.completions(last=1)
+        said = run.completions(last=1) if group in APART else pd.DataFrame()
         if not said.empty:
             said = said.iloc[np.unique(np.linspace(0, len(said) - 1, SAMPLES).astype(int))]
             texts = list(zip(said["prompt"], said["response"], strict=True))
@@ -148,7 +175,10 @@ def check_complete(run: runs.Run, guard: object | None, utility: Scorer | None) 
         guard = guards.guard_of(config, check=False, given=guard)
     if utility is None and _in_folder("utility", config.utility):
         utility = utilities.utility_of(config, check=False)
-    check(run, guard, utility)
+    policy = None
+    if _in_folder("policy", config.policy):
+        policy = Speaker(*policies.load_policy(config.policy, precision=config.precision))
+    check(run, guard, utility, policy)
 
 
 def _in_folder(group: str, name: str) -> bool:
@@ -159,11 +189,20 @@ def _in_folder(group: str, name: str) -> bool:
 def require_same(title: str, before: dict | None, scorer: Scorer, where: str) -> None:
     """Raise BgkitError unless a scorer gives what :func:`scores_of` gave before.
 
-    ``title`` begins with guard or utility. None, or scores of other pairs, can not be compared.
+    ``title`` begins with guard, utility or policy. None, or scores of other pairs, can not be
+    compared.
     """
     if before is not None and len(before["scores"]) == len(PAIRS):
         within = max(before["within"], _tolerance(scorer))
         _require(title, PAIRS, np.array(before["scores"]), scorer, where, most=within)
+
+
+def alike(one: dict | None, other: dict | None) -> bool:
+    """Whether two outcomes of :func:`scores_of` may be one policy's; what is not known may be."""
+    if one is None or other is None or len(one["scores"]) != len(other["scores"]):
+        return True
+    apart = np.abs(np.subtract(one["scores"], other["scores"]))
+    return bool((apart <= NATS * max(one["within"], other["within"])).all())
 
 
 def _require(
@@ -178,14 +217,15 @@ def _require(
 ) -> None:
     """Raise BgkitError unless scores differ by ``most`` at most, and ``mean`` in the mean.
 
-    Both are in t, or in standard deviations of u.
+    Both are in t, in :data:`NATS`, or in standard deviations of u.
     """
     now = _asked(scorer, *zip(*texts, strict=True))
     if now is None:
         told = f"it can not score {len(texts)} texts that were scored before"
     else:
         apart, noise = np.abs(now - before), 1e-4 * np.abs(before).max()
-        scale = 1.0 if title.startswith("guard") else float(np.std(before))
+        scales = {"guard": 1.0, "policy": NATS}
+        scale = scales.get(title.partition(" ")[0], float(np.std(before)))
         if apart.max() <= most * scale + noise and apart.mean() <= mean * scale + noise:
             return
         place = int(apart.argmax())

@@ -124,10 +124,16 @@ def of_one_setting(contenders: Sequence[Contender]) -> list[Contender]:
 
 
 def policy_of(contender: Contender, device: str = "auto"):
-    """The contender's model (with its adapter) and tokenizer."""
-    config = contender.config
-    adapter = contender.run.adapter if contender.run else None
-    return policies.load_policy(config.policy, adapter, device, config.precision)
+    """The contender's model (with its adapter) and tokenizer.
+
+    Raises BgkitError where its run was made with another policy of that name.
+    """
+    config, run = contender.config, contender.run
+    adapter = run.adapter if run else None
+    made = policies.load_policy(config.policy, adapter, device, config.precision)
+    if run and config.lora_rank:
+        identity.check(run, policy=identity.Speaker(*made))
+    return made
 
 
 def respond(

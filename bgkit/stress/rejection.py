@@ -117,8 +117,11 @@ def rejection_fine_tuning(
     utility = utilities.utility_of(config, place, given=utility)
     if found is not None and found.measured:
         identity.check(found, guard, utility)
-    run = _opened(config, Path(folder), asked, identity.record(config, guard, utility))
     model, tokenizer = policies.load_policy(config.policy, None, place, config.precision)
+    speaker = identity.Speaker(model, tokenizer)
+    if found is not None and found.measured:
+        identity.check(found, policy=speaker)
+    run = _opened(config, Path(folder), asked, identity.record(config, guard, utility, speaker))
     base = training.measure_base(run, model, tokenizer, guard, utility)
     started = time.time()
     with phase("sampling what is chosen from"), drawn.keeping(run.folder / "records" / "drawn"):

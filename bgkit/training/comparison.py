@@ -86,6 +86,8 @@ def _sample(
         same = [group for group in own if getattr(config, group) == getattr(run.config, group)]
         identity.check(run, **{group: own[group] for group in same})
     model, tokenizer = policies.load_policy(config.policy, adapter, device, config.precision)
+    if run is not None and config.lora_rank:  # else the adapter is a whole model
+        identity.check(run, policy=identity.Speaker(model, tokenizer))
     trained = "adapter" if config.lora_rank else None
     base = model if adapter is None else trained
     return evaluation.sample_test(config, model, tokenizer, guard, utility, base)

@@ -128,11 +128,14 @@ def train(
     guard = guards.guard_of(config, guard_device or str(place), check, guard)
     utility = utilities.utility_of(config, utility_device or str(place), check, utility)
     if found is not None and found.measured:
-        identity.check(found, guard, utility)
-    scores = identity.record(config, guard, utility)
+        identity.check(found, guard, utility)  # before a policy is loaded
+    model, tokenizer = policies.load_policy(config.policy, None, str(place), config.precision)
+    speaker = identity.Speaker(model, tokenizer)
+    if found is not None and found.measured:
+        identity.check(found, policy=speaker)
+    scores = identity.record(config, guard, utility, speaker)
     if isinstance(base_samples, pd.DataFrame):
         evaluation.check_base(config, base_samples, guard if scores["guard"] is not None else None)
-    model, tokenizer = policies.load_policy(config.policy, None, str(place), config.precision)
     table = training_prompts.training_table(config, policies.special_strings(tokenizer))
     environment = _environment(guard, utility, trainer)
     environment |= {"policy_made_of": model.made_of} if model.made_of else {}

@@ -191,7 +191,7 @@ def test_training_asks_with_the_tokens_of_the_evaluation(plain, tmp_path, templa
     name = variant(plain, tmp_path, chat_template=template, bos_token="<|im_end|>")
     _, tokenizer = policies.load_policy(name, device="cpu")
     texts = ["poach an egg", 'two\n\nlines <b> & "{{ more }}"', "<|im_end|>\n<|im_start|>system"]
-    ours = policies._prompt_ids(tokenizer, texts)
+    ours = policies.prompt_ids(tokenizer, texts)
     trainer = types.SimpleNamespace(
         processing_class=tokenizer,
         chat_template=None,

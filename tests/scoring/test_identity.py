@@ -1,4 +1,4 @@
-"""A run goes on with the guard and utility that it was made with, and with no other one."""
+"""A run goes on with the guard, utility and policy that it was made with, and with no others."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import SMALL
+from safetensors.torch import load_file, save_file
 
 from bgkit import runs
 from bgkit.errors import BgkitError, StoppedError
@@ -261,3 +262,44 @@ def test_rejection_and_the_scaled_pair_follow_the_same_rule(tmp_path: Path) -> N
     runs.write_json(tmp_path / "p" / calibrated.FIT_FILE, fitted)
     with pytest.raises(BgkitError, match="guard letters is not the one"):
         calibrated.train_pair(CONFIG, tmp_path / "p", guard=Share("o"), n=8, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def folder_policy(tmp_path_factory) -> tuple[Path, Path]:
+    """A policy in a folder, and the folder of a run of it that was stopped after its first step."""
+    place = tmp_path_factory.mktemp("policy")
+    shutil.copytree(store.model_path("policy", "tiny"), place / "tiny")
+    config = replace(CONFIG, policy=str(place / "tiny"))
+    with pytest.raises(StoppedError):
+        training.train(config, place / "run", should_stop=lambda: True, **ON_CPU)
+    return place / "tiny", place / "run"
+
+
+def changed(policy: Path) -> None:
+    file = policy / "model.safetensors"
+    weights = load_file(file)
+    save_file({name: 0.9 * value for name, value in weights.items()}, file, {"format": "pt"})
+
+
+def test_another_policy_of_the_same_name_does_not_go_on(folder_policy, tmp_path: Path) -> None:
+    """Neither in training, nor in an evaluation, nor in what other runs left of base."""
+    policy, stopped_run = folder_policy
+    config, kept = runs.load_run(stopped_run).config, tmp_path / "bases"
+    done = training.train(config, tmp_path / "done", base_samples=kept, **ON_CPU)
+    again = training.train(
+        replace(config, reward="compound"), tmp_path / "b", base_samples=kept, **ON_CPU
+    )
+    one, same = (pd.read_parquet(r.folder / "base_samples.parquet") for r in (done, again))
+    pd.testing.assert_frame_equal(one, same)
+    changed(policy)
+    for folder in (stopped_run, done.folder):
+        with pytest.raises(BgkitError, match=r"The policy .* is not the one of the same name"):
+            training.train(config, folder, **ON_CPU)
+    with pytest.raises(BgkitError, match=r"The policy .* is not the one"):
+        comparison.evaluate_folders([done.folder], device="cpu")
+    with pytest.raises(BgkitError, match=r"The policy .* is not the one"):
+        contenders.policy_of(contenders.contenders_of([done])[1], "cpu")
+    compound = replace(config, reward="compound")
+    other = training.train(compound, tmp_path / "c", base_samples=kept, **ON_CPU)
+    fresh = pd.read_parquet(other.folder / "base_samples.parquet")
+    assert fresh["response"].tolist() != one["response"].tolist()

@@ -186,7 +186,7 @@ def test_the_fine_tuned_policy_likes_the_kept_answers_better_than_base(
     kept = run.completions().query("kept")
     model, tokenizer = policies.load_policy("tiny", run.adapter, device="cpu")
     ids = tokenizer(kept["response"].tolist(), add_special_tokens=False)["input_ids"]
-    asked = policies._prompt_ids(tokenizer, kept["prompt"].tolist())
+    asked = policies.prompt_ids(tokenizer, kept["prompt"].tolist())
     for row, prompt in zip(data, asked, strict=True):  # prompts are masked, answers are whole
         said = row["input_ids"][len(prompt) :]
         assert row["input_ids"][: len(prompt)] == prompt and said
