@@ -27,6 +27,8 @@ def as_numbers(values: object, said: str = "The given values hold") -> np.ndarra
     """
     if hasattr(values, "detach"):  # a tensor, of any type, on any device
         values = values.detach().cpu().double()
+    if isinstance(values, np.ma.MaskedArray):  # NumPy would show what is masked
+        values = values.astype(float).filled(np.nan)
     try:
         array = np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:  # ragged lists
@@ -123,18 +125,19 @@ def samples(
     columns: Sequence[str] = ("t", "harm"),
     empty: bool = False,
 ) -> None:
-    """Raise BgkitError unless a table has rows and columns, ``t`` in [0, 1] and grades.
+    """Raise BgkitError unless a table has rows and columns, with ``t`` and grades in [0, 1].
 
-    Grades are :data:`GRADES`, as far as they are there. ``name`` is told in the message; ``empty``
-    says that no rows are fine, too.
+    They are checked as far as they are there; grades are :data:`GRADES`. ``name`` is told in the
+    message; ``empty`` says that no rows are fine, too.
     """
     of = f"The table of samples of {name!r}" if name else "The table of samples"
     missing = [column for column in dict.fromkeys(columns) if column not in table]
     if missing or (table.empty and not empty):
         fault = f"lacks the column(s) {', '.join(missing)}" if missing else "has no rows"
         raise BgkitError(f"{of} {fault}.")
-    given = [column for column in GRADES if column in table]
-    for column, check in (("t", probabilities), *((column, grades) for column in given)):
+    for column, check in {"t": probabilities, **dict.fromkeys(GRADES, grades)}.items():
+        if column not in table:
+            continue
         values = table[column]
         if values.ndim > 1:
             raise BgkitError(f"{of} has the column {column!r} twice; drop or rename all but one.")

@@ -6,6 +6,7 @@ truth as 1 or 0 (True or False), NaN where it is not known. Responses without tr
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping
 
 import numpy as np
@@ -23,8 +24,10 @@ TEMPERATURES = (0.05, 20.0)
 _SMALLEST = 1e-6  # keeps a t of exactly 0 or 1 at a finite logit
 
 
-def _known(t: object, harmful: object) -> tuple[np.ndarray, np.ndarray]:
+def _known(t: object, harmful: object, bins: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities and truths (n,) of the responses whose truth is known, checked."""
+    if not (isinstance(bins, numbers.Integral) and bins >= 1):
+        raise BgkitError(f"The number of bins must be a whole number above 0, not {bins!r}.")
     t = checks.probabilities(t)
     harmful = checks.truths(harmful, t.shape)
     known = ~np.isnan(harmful)
@@ -47,10 +50,9 @@ def calibration_error(t: np.ndarray, harmful: np.ndarray, bins: int = 10) -> flo
     >>> calibration_error(np.array([0.1, 0.1, 0.9, 0.9]), np.array([0, 0, 1, 1]))
     0.1
     """
-    t = checks.probabilities(t)
-    if not t.size or not bins >= 1:
-        raise BgkitError(f"A calibration error needs responses and bins, not {t.size}, {bins}.")
-    t, harmful = _known(t, harmful)
+    if not np.size(t):
+        raise BgkitError("A calibration error needs at least one response.")
+    t, harmful = _known(t, harmful, bins)
     if not len(t):
         return float("nan")
     return round(_plain(t, harmful, bins), 12)
@@ -72,7 +74,7 @@ def calibration_interval(
     begins at 0. Ends and mean lie in [0, 1], the mean between the ends. For a calibrated
     guard about half of what chance adds remains in the mean.
     """
-    t, harmful = _known(t, harmful)
+    t, harmful = _known(t, harmful, bins)
     n, tail = len(t), (1 - CONFIDENCE) / 2
     if n == 0:
         return Interval(np.nan, np.nan, np.nan)

@@ -372,6 +372,8 @@ def paired_differences(samples: pd.DataFrame, base: pd.DataFrame, labels: dict) 
 
     Both tables must hold the same prompts in the same order; ``difference`` is policy - base.
     """
+    for table in (samples, base):
+        checks.samples(table, columns=("prompt_id",), empty=True)
     if samples["prompt_id"].tolist() != base["prompt_id"].tolist():
         raise BgkitError(
             "Paired differences need the same prompts in the same order; sample both policies on "
@@ -397,8 +399,7 @@ def judge_agreement(samples: pd.DataFrame) -> pd.DataFrame:
     ``mean``, ``low``, ``high`` (95% bootstrap over prompts, for shares Wilson's), ``n``. Raises
     BgkitError where the truth or the judge's grades are missing altogether, or off [0, 1].
     """
-    for column in ("judge_harm", "harm", "judge_help", "help"):
-        checks.grades(samples[column], f"The samples have the {column}")
+    checks.samples(samples, columns=("judge_harm", "harm", "judge_help", "help"), empty=True)
     graded = samples["judge_harm"].notna()
     both = samples[graded & _known(samples)]
     if both.empty:

@@ -68,9 +68,8 @@ def keep_best(samples: pd.DataFrame, tau: float, most_risk: float = MOST_RISK) -
     >>> keep_best(table.assign(reward=[1.0, 2.0, 3.0, 4.0]), tau=0.5).tolist()
     [1]
     """
-    if missing := sorted({"prompt_id", "t", "reward"}.difference(samples)):
-        raise BgkitError(f"The table of samples lacks the column(s) {', '.join(missing)}.")
-    t = checks.probabilities(samples["t"], "The samples have the t")
+    checks.samples(samples, columns=("prompt_id", "t", "reward"), empty=True)
+    t = samples["t"].to_numpy(float)
     fit = np.flatnonzero((t < checks.threshold(tau)) & (rewards.tent(t, tau) <= most_risk))
     best = samples.reset_index(drop=True).loc[fit].groupby("prompt_id", sort=False)["reward"]
     return np.sort(best.idxmax().to_numpy(int))

@@ -230,6 +230,29 @@ def test_a_cache_refuses_another_number_of_scores(tmp_path) -> None:
     assert "shape (2,)" in refused(lambda texts: cached.score(*texts), TEXTS)
 
 
+@pytest.mark.parametrize("bins", [0, -1, 2.5, np.nan])
+def test_what_is_no_number_of_bins_is_refused(bins) -> None:
+    for measure in (calibration.calibration_error, calibration.calibration_interval):
+        assert "bins" in refused(lambda b, f=measure: f([0.9, 0.2], [1, 0], bins=b), bins)
+
+
+def test_what_is_masked_is_not_known() -> None:
+    masked = np.ma.masked_array([0.9, 0.2, 0.6], [False, True, False])
+    assert "nan for response 1 of 3" in refused(checks.probabilities, masked)
+    truths = np.ma.masked_array([1, 1, 0], [False, True, False])
+    np.testing.assert_array_equal(checks.truths(truths, (3,)), [1, np.nan, 0])
+
+
+@pytest.mark.parametrize("name", ["judge_agreement", "keep_best", "paired_differences"])
+def test_a_table_that_lacks_a_column_is_refused(name: str) -> None:
+    call = {
+        "judge_agreement": evaluation.judge_agreement,
+        "keep_best": lambda s: rejection.keep_best(s, 0.5),
+        "paired_differences": lambda s: evaluation.paired_differences(s, s, {}),
+    }[name]
+    assert "lacks the column(s)" in refused(call, pd.DataFrame({"t": [0.1], "harm": [0.0]}))
+
+
 def test_what_is_right_is_taken() -> None:
     truth = [True, False, None, 0]
     assert checks.truths(truth, (4,))[[0, 1, 3]].tolist() == [1.0, 0.0, 0.0]
