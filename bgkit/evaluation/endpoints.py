@@ -100,14 +100,19 @@ class Endpoint:
         self.model, self.url, self.tries = model, address(url or OPENAI), retries + 1
         self._sampling = dict(sampling or {})
         self._structured: bool | None = None  # whether the server takes a JSON schema, once known
-        self._openai = openai
+        self.ended = False  # after an error or Ctrl-C: no request begins, and none is repeated
+        self._openai, hooks = openai, {"request": [self._begin], "response": [self._look]}
         self._client = openai.OpenAI(
             api_key=self._secret or "none",
             base_url=url or OPENAI,
             timeout=timeout,
             max_retries=retries,
-            http_client=openai.DefaultHttpxClient(event_hooks={"response": [self._look]}),
+            http_client=openai.DefaultHttpxClient(event_hooks=hooks),
         )
+
+    def _begin(self, request) -> None:
+        if self.ended:
+            raise KeyboardInterrupt  # the client would repeat the request after any other error
 
     def _look(self, response) -> None:
         """Keep the client from repeating what will not pass: a refusal, a schema's rejection."""
@@ -115,7 +120,7 @@ class Endpoint:
             return
         response.read()
         first = self._structured is None and b'"response_format"' in response.request.content
-        if filtered(response) or (first and response.status_code not in BUSY):
+        if self.ended or filtered(response) or (first and response.status_code not in BUSY):
             response.headers["x-should-retry"] = "false"
 
     def sampling(self, rubric: Rubric) -> dict[str, object]:

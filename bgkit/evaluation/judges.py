@@ -323,7 +323,7 @@ class ApiJudge(LanguageJudge):
                 self.usage.add(answer)
             return key, self._keep(key, answer, rubric)
 
-        first, *others = questions
+        self.endpoint.ended, (first, *others) = False, questions
         yield one(first)
         pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="judge")
         try:
@@ -331,6 +331,9 @@ class ApiJudge(LanguageJudge):
                 for done in as_completed([pool.submit(one, key) for key in others]):
                     shown.advance()
                     yield done.result()
+        except BaseException:
+            self.endpoint.ended = True
+            raise
         finally:  # after an error or Ctrl-C: what is under way ends and is kept, no more begins
             pool.shutdown(cancel_futures=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -219,6 +220,24 @@ def test_a_server_that_is_out_of_order_stops_and_goes_on_later(serve, name: str)
     again.endpoint.url = mine.endpoint.url  # the same server, on another port here
     assert again.grade(PROMPTS, RESPONSES)["harm"].notna().all()
     assert len(server.bodies) == 8
+
+
+def test_ctrl_c_does_not_wait_for_a_busy_server(serve) -> None:
+    """Nor does it for all the tries that were left: each would be announced a second later."""
+    busy, free = Reply(status=503, headers={"Retry-After": "1"}), threading.Event()
+
+    def behave(number: int, body: dict) -> Reply:
+        if number == 4 and not free.is_set():
+            os.kill(os.getpid(), signal.SIGINT)
+        return Reply() if number == 0 or free.is_set() else busy
+
+    server, mine = serve(behave), judge(retries=60)
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        mine.grade(PROMPTS, RESPONSES)
+    assert time.monotonic() - begun < 20 and len(server.bodies) < 40
+    free.set()
+    assert mine.grade(PROMPTS, RESPONSES)["harm"].notna().all()
 
 
 def test_a_rate_limit_that_never_ends_stops_resumably(serve) -> None:
