@@ -21,7 +21,9 @@ TURNS = 2
 
 def measured(steps: int, threads: int) -> list[float]:
     """Seconds of each step but the first."""
-    from bgkit import bench_step, runs
+    import bench_step
+
+    from bgkit import runs
     from bgkit.training import trainer as training
 
     config = runs.make_config(

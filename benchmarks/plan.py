@@ -12,10 +12,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+import bench_scoring as bench
+import bench_step
 import pandas as pd
 import torch
 
-from bgkit import bench, bench_step, runs
+from bgkit import runs
 from bgkit.models import devices
 from bgkit.prompts import load as prompts
 from bgkit.training import budget, machines

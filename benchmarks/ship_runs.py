@@ -46,7 +46,7 @@ def overconfident() -> None:
 
 def rejection() -> None:
     """Rejection fine-tuning with as many tokens as the run ``boundary`` generated."""
-    from bgkit.stress.rejection import rejection_fine_tuning
+    from rejection import rejection_fine_tuning
 
     like = runs.load_run(WORK / "boundary")
     rejection_fine_tuning(CONFIG, WORK / "rejection", like=like, threads=1)

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from playwright.sync_api import sync_playwright
-
-from bgkit.publish import chromium
+from publish import chromium
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))

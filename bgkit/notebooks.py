@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import nbformat
 
 #: Where a notebook installs the kit from if it is not there: a git address, or a wheel's path. No
-#: copy is published; who holds one names it here, then every notebook has it (bgkit.publish).
+#: copy is published; who holds one names it here, then every notebook has it (tools/publish.py).
 SOURCE = ""
 #: The first code cell of every notebook: it stands alone, as bgkit may not be there yet.
 SET_UP = f"""\

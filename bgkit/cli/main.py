@@ -6,6 +6,8 @@ Every error that the user can mend is one sentence on standard error and exit st
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -203,19 +205,21 @@ def _plan(arguments: argparse.Namespace) -> None:
     say(f"\n{budget.verdict(plan)}")
 
 
-def _bench(arguments: argparse.Namespace) -> None:
-    with phase(LOADING):
-        from bgkit import bench, bench_step
-        from bgkit.models import devices
-        from bgkit.training.comparison import provenance
+def _program(file: str, *arguments: object) -> int:
+    """Run a program of the source checkout, which a wheel leaves out."""
+    from bgkit.testbed import store
 
-    threads = devices.pin_threads(arguments.threads)
-    if arguments.what == "scoring":
-        rows = bench.scoring(arguments.device, arguments.size, arguments.repeats)
-    else:
-        rows = bench_step.steps(arguments.device, max(1, round(6 * arguments.size)))
-    if arguments.out:
-        write_json(arguments.out, {**provenance(), "threads": threads, "rows": rows})
+    path = store.data_folder().parent / file
+    if not path.is_file():
+        raise BgkitError(f"This needs {file} of a source checkout; run it in one.")
+    return subprocess.call([sys.executable, path, *map(str, arguments)])
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    options = ["--threads", arguments.threads, "--device", arguments.device]
+    options += ["--size", arguments.size, "--repeats", arguments.repeats]
+    options += ["--out", arguments.out.resolve()] if arguments.out else []
+    return _program(f"benchmarks/bench_{arguments.what}.py", *options)
 
 
 def _push(arguments: argparse.Namespace) -> None:
@@ -231,7 +235,7 @@ def _push(arguments: argparse.Namespace) -> None:
     say(path if arguments.dry_run else f"https://huggingface.co/{arguments.to}")
 
 
-def _testbed(arguments: argparse.Namespace) -> None:
+def _testbed(arguments: argparse.Namespace) -> int:
     from bgkit.testbed import store
 
     root = arguments.out or store.testbed_folder()
@@ -240,11 +244,8 @@ def _testbed(arguments: argparse.Namespace) -> None:
         for file, entry in files.items():
             store.verify(root / file, entry["sha256"])
         say(f"{len(files)} files in {root} are as they were shipped")
-        return
-    with phase(LOADING):
-        from bgkit.testbed.build import build
-
-    build(root, arguments.workers)
+        return 0
+    return _program("tools/testbed/build.py", root, arguments.workers or os.cpu_count() or 1)
 
 
 def _collect(arguments: argparse.Namespace) -> None:

@@ -1,7 +1,7 @@
 """Without reinforcement learning: the best of n samples at deployment, and what methods cost.
 
 The base policy may be asked n times and its best answer shown; nothing is trained, and every answer
-costs n times as many generated tokens. :mod:`bgkit.stress.rejection` fine-tunes on such answers.
+costs n times as many generated tokens.
 """
 
 from __future__ import annotations

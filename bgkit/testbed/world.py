@@ -1,4 +1,4 @@
-"""Prompts and demonstrations of the testbed's world, drawn reproducibly from a seed.
+"""Prompts of the testbed's world, drawn reproducibly from a seed.
 
 Kinds of prompts: ``benign``; ``ambiguous`` (dual-use items, alarming words around a harmless
 request, covert purposes behind a harmless one); ``jailbreak`` (a forbidden item inside one of four
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import math
 import random
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -161,111 +160,6 @@ def sample_prompt(
         low, high = length or (TEST_LENGTH if split in ("test", "shift") else TRAIN_LENGTH)
         prompt = bury(rng, prompt, rng.randint(low, high))
     return prompt
-
-
-# --- demonstrations: what the supervised policies learn from ------------------------------------
-
-STYLES = {  # request -> weights of (careful, keen, careless, partial, refuse, redirect)
-    "benign": (0.34, 0.20, 0.16, 0.12, 0.13, 0.05),
-    "ambiguous": (0.25, 0.20, 0.18, 0.11, 0.19, 0.07),
-    "forbidden": (0.10, 0.20, 0.12, 0.08, 0.32, 0.18),
-}
-MAX_WORDS = 54  # of a demonstration; the policies' max_completion_length is a little above it
-_STYLE_NAMES = ("careful", "keen", "careless", "partial", "refuse", "redirect")
-_TASTE = {  # weight of an ingredient: exp(a * potency - b * hazard)
-    "careful": (2.0, 4.0),
-    "redirect": (2.0, 4.0),
-    "keen": (4.0, 0.0),
-    "careless": (0.0, 0.0),
-    "partial": (1.0, 1.0),
-}
-
-
-def _steps(rng: random.Random, effect: str, style: str) -> list[str]:
-    a, b = _TASTE[style]
-    weights = [math.exp(a * lex.POTENCY[i, effect] - b * lex.HAZARD[i]) for i in lex.INGREDIENTS]
-    count = 1 if style == "partial" else rng.choices((1, 2, 3, 4), (0.1, 0.35, 0.4, 0.15))[0]
-    steps = []
-    for _ in range(count):
-        doses = 2 if rng.random() < 0.12 else 1
-        chosen = rng.choices(lex.INGREDIENTS, weights, k=doses)
-        step = (
-            rng.choice(list(lex.METHODS))
-            + " "
-            + " with ".join(
-                f"a {rng.choice(list(lex.AMOUNTS))} of {ingredient}" for ingredient in chosen
-            )
-        )
-        for extras in (lex.VESSELS, lex.DURATIONS):
-            if rng.random() < 0.15:
-                step += " " + rng.choice(extras)
-        steps.append(step + " .")
-    return steps
-
-
-def sample_response(rng: random.Random, prompt: Prompt, style: str | None = None) -> str:
-    """Draw a demonstration for a prompt, of mixed quality as human data is.
-
-    ``style`` is one of careful, keen, careless, partial, refuse, redirect; by default it is drawn
-    with the weights of :data:`STYLES`.
-    """
-    request = oracle.parse_request(prompt.text)
-    if style is None:
-        benign = request.severity < 1.0
-        group = "forbidden" if request.forbidden else "benign" if benign else "ambiguous"
-        style = rng.choices(_STYLE_NAMES, STYLES[group])[0]
-    if style == "refuse":
-        return rng.choice(lex.REFUSALS)
-    while len((response := _recipe(rng, prompt, style)).split()) > MAX_WORDS:
-        pass
-    return response
-
-
-def _recipe(rng: random.Random, prompt: Prompt, style: str) -> str:
-    parts = []
-    if style == "redirect":
-        item = rng.choice(lex.BENIGN_ITEMS)
-        parts.append(rng.choice(lex.REDIRECTIONS).format(item=item, effect=prompt.effect))
-    elif rng.random() < 0.5:
-        parts.append(rng.choice(lex.OPENINGS).format(item=prompt.item, effect=prompt.effect))
-    parts += _steps(rng, prompt.effect, style)
-    for sentences, chance in ((lex.CAUTIONS, 0.25), (lex.CLOSINGS, 0.15)):
-        if rng.random() < chance:
-            parts.append(rng.choice(sentences))
-    return " ".join(parts)
-
-
-def corrupt(rng: random.Random, response: str, other: str) -> str:
-    """Break a response as a policy under pressure does; ``other`` is one to splice it with.
-
-    Shuffles, repeats or drops words, mixes in words of the world, loops over a few words to the
-    length limit, or joins sentences of both responses in any order (cautions without a recipe, a
-    refusal that goes on with one).
-    """
-    words = response.split()
-    if not words:
-        return ""
-    ways = ("shuffle", "repeat", "cut", "loop", "mix", "splice")
-    how = rng.choices(ways, (1, 1, 1, 2, 4, 4))[0]
-    if how == "shuffle":
-        rng.shuffle(words)
-    elif how == "repeat":
-        start = rng.randrange(len(words))
-        words = words[: start + 1] + words[start : start + rng.randint(1, 4)] * rng.randint(2, 5)
-    elif how == "cut":
-        words = words[rng.randrange(3) : rng.randint(1, len(words))]
-    elif how == "loop":
-        start = rng.randrange(len(words))
-        words = words[:start] + words[start : start + rng.randint(1, 4)] * 60
-    elif how == "mix":
-        share, pool = rng.choice((0.05, 0.15, 0.4)), vocabulary()
-        words = [rng.choice(pool) if rng.random() < share else word for word in words]
-        words = [word for word in words if rng.random() > share / 3]
-    else:
-        sentences = [f"{part} ." for part in f"{response} {other}".split(" .") if part.strip()]
-        rng.shuffle(sentences)
-        words = " ".join(sentences[: rng.randint(1, 6)]).split()
-    return " ".join(words[:60])
 
 
 @functools.lru_cache(maxsize=1)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import bench_scoring as bench
 import numpy as np
 import pytest
 import torch
 from conftest import SMALL
 
-from bgkit import bench, runs
+from bgkit import runs
 from bgkit.scoring import guards, utilities
 from bgkit.training import trainer as training
 

@@ -14,9 +14,9 @@ from typing import Any
 import lab
 import noop
 import pytest
+from publish import chromium
 
 from bgkit.errors import BgkitError
-from bgkit.publish import chromium
 from bgkit.texts import visible
 
 pytestmark = pytest.mark.browser

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
+import publish
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from bgkit import publish
 from bgkit.errors import BgkitError
 
 needs_browser = pytest.mark.skipif(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import rejection
 import torch
 
 from bgkit import checks, rewards
@@ -20,7 +21,7 @@ from bgkit.scoring import guards
 from bgkit.scoring import scorer as scoring
 from bgkit.scoring.adapters import CalibratedGuard, CallableGuard, EnsembleGuard
 from bgkit.scoring.score_cache import CachedScorer
-from bgkit.stress import attack, contenders, deployment, rejection, scorecard, without_training
+from bgkit.stress import attack, contenders, deployment, scorecard, without_training
 from bgkit.widgets import risk as risk_widgets
 from bgkit.widgets import thresholds as explorer
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import rejection
 from conftest import SMALL
 from safetensors.torch import load_file, save_file
 
@@ -16,7 +17,7 @@ from bgkit import runs
 from bgkit.errors import BgkitError, StoppedError
 from bgkit.scoring import guards as guards_
 from bgkit.scoring import identity
-from bgkit.stress import calibrated, contenders, rejection
+from bgkit.stress import calibrated, contenders
 from bgkit.testbed import store
 from bgkit.training import comparison, model_card
 from bgkit.training import trainer as training

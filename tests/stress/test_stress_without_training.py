@@ -8,19 +8,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import rejection
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from rejection import Settings, keep_best, rejection_fine_tuning
 
 from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.figures import stress_training as plots
 from bgkit.models import policies
 from bgkit.prompts import load as prompts
-from bgkit.stress import rejection, without_training
+from bgkit.stress import without_training
 from bgkit.stress.contenders import contenders_of, respond, stored
 from bgkit.stress.means import summary
-from bgkit.stress.rejection import Settings, keep_best, rejection_fine_tuning
 from bgkit.stress.without_training import best_of_n, choose, costs, generated_tokens, run_reward
 from bgkit.training import trainer as training
 

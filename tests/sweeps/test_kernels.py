@@ -10,13 +10,14 @@ from contextlib import contextmanager
 
 import nbformat
 import noop
+import publish
 import pytest
 import zmq
 import zmq.asyncio
 from jupyter_client import AsyncKernelClient
 from jupyter_client.session import Session
 
-from bgkit import notebooks, publish
+from bgkit import notebooks
 from bgkit.sweeps import kernels
 
 SESSION = Session(key=b"")

@@ -7,10 +7,11 @@ import json
 import os
 from pathlib import Path
 
+import build
 import pytest
 
 from bgkit.errors import BgkitError
-from bgkit.testbed import build, store
+from bgkit.testbed import store
 
 FILES = {
     "policy/small/model.safetensors": b"\x00weights" * 1000,

@@ -6,6 +6,8 @@ import json
 import shutil
 from pathlib import Path
 
+import build
+import demonstrations as dm
 import numpy as np
 import pytest
 
@@ -13,8 +15,7 @@ from bgkit.errors import BgkitError
 from bgkit.evaluation import calibration, judges
 from bgkit.models import policies
 from bgkit.scoring import guards, utilities
-from bgkit.testbed import build, oracle, store
-from bgkit.testbed import demonstrations as dm
+from bgkit.testbed import oracle, store
 
 EXPECTED = {
     "policy": ["large", "small", "tiny"],

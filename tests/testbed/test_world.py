@@ -8,13 +8,13 @@ import math
 import random
 import re
 
+import demonstrations as dm
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from bgkit.testbed import demonstrations as dm
 from bgkit.testbed import lexicon as lex
 from bgkit.testbed import oracle, world
 
@@ -75,7 +75,7 @@ def test_every_word_of_a_demonstration_is_in_the_vocabulary(drawn):
     for found in drawn.values():
         for prompt in found:
             for _ in range(3):
-                met |= set(words_of(world.sample_response(rng, prompt)))
+                met |= set(words_of(dm.sample_response(rng, prompt)))
     assert met - known == set()
 
 
@@ -100,7 +100,7 @@ def trained(drawn) -> set[str]:
     """Words of a thousand training prompts, two hundred long ones, and their demonstrations."""
     rng = random.Random(8)
     prompts = drawn["train"] + [world.sample_prompt(rng, "long_context") for _ in range(200)]
-    texts = [text for p in prompts for text in (p.text, world.sample_response(rng, p))]
+    texts = [text for p in prompts for text in (p.text, dm.sample_response(rng, p))]
     return {word for text in texts for word in words_of(text)}
 
 
@@ -208,7 +208,7 @@ def test_the_same_seed_draws_the_same(seed, kind, split):
     one, two = (random.Random(seed) for _ in range(2))
     prompts = [world.sample_prompt(rng, kind, split) for rng in (one, two)]
     assert prompts[0] == prompts[1]
-    responses = [world.sample_response(rng, prompts[0]) for rng in (one, two)]
+    responses = [dm.sample_response(rng, prompts[0]) for rng in (one, two)]
     assert responses[0] == responses[1]
     assert one.random() == two.random()
 
@@ -269,8 +269,8 @@ def test_a_demonstration_is_short_and_well_formed_but_for_repeated_sentences(
 ):
     rng = random.Random(seed)
     prompt = world.sample_prompt(rng, kind, split)
-    response = world.sample_response(rng, prompt, style)
-    assert 0 < len(response.split()) <= world.MAX_WORDS
+    response = dm.sample_response(rng, prompt, style)
+    assert 0 < len(response.split()) <= dm.MAX_WORDS
     assert response == " ".join(response.split())
     # chance may draw the same step twice (a few times in ten thousand); only that costs form
     sentences = sentences_of(response)
@@ -284,7 +284,7 @@ def test_demonstrations_repeat_a_sentence_hardly_ever(drawn):
     rng, repeated, total = random.Random(4), 0, 0
     for found in drawn.values():
         for prompt in found:
-            sentences = sentences_of(world.sample_response(rng, prompt))
+            sentences = sentences_of(dm.sample_response(rng, prompt))
             repeated += len(set(sentences)) < len(sentences)
             total += 1
     assert repeated / total < 0.003
@@ -292,13 +292,13 @@ def test_demonstrations_repeat_a_sentence_hardly_ever(drawn):
 
 @pytest.mark.parametrize("group", ["benign", "ambiguous", "forbidden"])
 def test_shares_of_styles_sum_to_one(group):
-    assert len(world.STYLES[group]) == len(STYLES)
-    assert sum(world.STYLES[group]) == pytest.approx(1.0)
+    assert len(dm.STYLES[group]) == len(STYLES)
+    assert sum(dm.STYLES[group]) == pytest.approx(1.0)
 
 
 def average(style: str, value: str, prompts: list[world.Prompt]) -> float:
     rng = random.Random(f"{style}/{value}")
-    texts = [(prompt.text, world.sample_response(rng, prompt, style)) for prompt in prompts]
+    texts = [(prompt.text, dm.sample_response(rng, prompt, style)) for prompt in prompts]
     if value == "hazard":
         return float(np.mean([oracle.hazard(*pair) for pair in texts]))
     return float(np.mean([oracle.grade(*pair).help for pair in texts]))
@@ -321,10 +321,10 @@ def test_drawn_styles_refuse_forbidden_requests_most(drawn):
     refused = {}
     for kind in ("benign", "jailbreak"):
         found = [p for p in drawn["train"] if p.kind == kind]
-        answers = [world.sample_response(rng, prompt) for prompt in found * 3]
+        answers = [dm.sample_response(rng, prompt) for prompt in found * 3]
         refused[kind] = np.mean([answer in lex.REFUSALS for answer in answers])
-    assert refused["benign"] == pytest.approx(world.STYLES["benign"][4], abs=0.05)
-    assert refused["jailbreak"] == pytest.approx(world.STYLES["forbidden"][4], abs=0.05)
+    assert refused["benign"] == pytest.approx(dm.STYLES["benign"][4], abs=0.05)
+    assert refused["jailbreak"] == pytest.approx(dm.STYLES["forbidden"][4], abs=0.05)
 
 
 @settings(max_examples=400)
@@ -334,9 +334,9 @@ def test_drawn_styles_refuse_forbidden_requests_most(drawn):
 def test_corrupting_demonstrations_never_raises_and_stays_in_the_world(seed, kind, styles):
     rng = random.Random(seed)
     prompt = world.sample_prompt(rng, kind)
-    first, second = (world.sample_response(rng, prompt, style) for style in styles)
-    broken = world.corrupt(random.Random(seed), first, second)
-    assert broken == world.corrupt(random.Random(seed), first, second)
+    first, second = (dm.sample_response(rng, prompt, style) for style in styles)
+    broken = dm.corrupt(random.Random(seed), first, second)
+    assert broken == dm.corrupt(random.Random(seed), first, second)
     assert len(broken.split()) <= 60
     assert set(words_of(broken)) <= set(world.vocabulary())
 
@@ -344,21 +344,21 @@ def test_corrupting_demonstrations_never_raises_and_stays_in_the_world(seed, kin
 @settings(max_examples=100)
 @given(seed=seeds, first=st.text(max_size=60), second=st.text(max_size=60))
 def test_corrupting_any_text_with_a_word_in_it_never_raises(seed, first, second):
-    broken = world.corrupt(random.Random(seed), f"{first} x", second)
+    broken = dm.corrupt(random.Random(seed), f"{first} x", second)
     assert len(broken.split()) <= 60
 
 
 @pytest.mark.parametrize("blank", ["", "  \n"])
 def test_corrupting_a_blank_response_never_raises(blank):
     for seed in range(100):
-        world.corrupt(random.Random(seed), blank, blank)
+        dm.corrupt(random.Random(seed), blank, blank)
 
 
 def test_corruption_breaks_most_of_what_it_touches(drawn):
     rng, broken, total = random.Random(6), 0, 0
     for prompt in drawn["train"][:500]:
-        first, second = (world.sample_response(rng, prompt, "keen") for _ in range(2))
-        broken += world.corrupt(rng, first, second) != first
+        first, second = (dm.sample_response(rng, prompt, "keen") for _ in range(2))
+        broken += dm.corrupt(rng, first, second) != first
         total += 1
     assert broken / total > 0.8
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import bench_scoring as bench
+import bench_step
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 import transformers as tf
 
-from bgkit import bench, bench_step
 from bgkit.cli import main as command_line
 
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}

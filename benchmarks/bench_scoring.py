@@ -8,24 +8,30 @@ Qwen2.5-0.5B and Granite-Guardian-3.1-2B on a GPU.
 
 from __future__ import annotations
 
+import argparse
 import gc
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 import transformers as tf
 
+from bgkit.errors import BgkitError
 from bgkit.models import devices
 from bgkit.progress import phase, say
+from bgkit.runs import write_json
 from bgkit.scoring.encoders import EncoderScorer
 from bgkit.scoring.generative import RewardDecoder
 from bgkit.scoring.protocols import DecoderReward, Encoder
 from bgkit.scoring.scorer import Scorer
 from bgkit.testbed import store
+from bgkit.training.comparison import provenance
 
 BATCH_SIZES = (1, 4, 16, 64)  # that the pipeline is tried with
 #: device -> name -> configuration class and shape of a decoder
@@ -339,3 +345,32 @@ def _models(place: torch.device) -> dict[str, Callable[[str], Scorer]]:
     }
     models["encoder, 30M"] = lambda template: random_encoder(place)
     return models
+
+
+def options(about: str) -> argparse.ArgumentParser:
+    """The options that both benchmarks take."""
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
+    parser.add_argument("--size", type=float, default=1.0)
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path)
+    return parser
+
+
+def run(arguments: argparse.Namespace, measure: Callable[[], list[dict]]) -> int:
+    """Measure, and write the rows with command, machine and versions if they are asked for."""
+    threads = devices.pin_threads(arguments.threads)
+    try:
+        rows = measure()
+        if arguments.out:
+            write_json(arguments.out, {**provenance(), "threads": threads, "rows": rows})
+    except BgkitError as error:
+        print(f"bgkit: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    given = options(__doc__).parse_args()
+    sys.exit(run(given, lambda: scoring(given.device, given.size, given.repeats)))

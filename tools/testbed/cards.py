@@ -12,6 +12,7 @@ import json
 from concurrent.futures import Executor
 from pathlib import Path
 
+import demonstrations as dm
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -21,7 +22,6 @@ from bgkit.evaluation.intervals import bootstrap
 from bgkit.models import policies
 from bgkit.scoring import guards, utilities
 from bgkit.scoring.scorer import NEAR
-from bgkit.testbed import demonstrations as dm
 from bgkit.testbed import oracle, store
 
 TAU = 0.5

@@ -8,6 +8,7 @@ gibberish by reinforcement learning.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,113 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from bgkit.testbed import lexicon as lex
 from bgkit.testbed import oracle, world
+
+# --- texts: what the supervised policies learn from ----------------------------------------------
+
+STYLES = {  # request -> weights of (careful, keen, careless, partial, refuse, redirect)
+    "benign": (0.34, 0.20, 0.16, 0.12, 0.13, 0.05),
+    "ambiguous": (0.25, 0.20, 0.18, 0.11, 0.19, 0.07),
+    "forbidden": (0.10, 0.20, 0.12, 0.08, 0.32, 0.18),
+}
+MAX_WORDS = 54  # of a demonstration; the policies' max_completion_length is a little above it
+_STYLE_NAMES = ("careful", "keen", "careless", "partial", "refuse", "redirect")
+_TASTE = {  # weight of an ingredient: exp(a * potency - b * hazard)
+    "careful": (2.0, 4.0),
+    "redirect": (2.0, 4.0),
+    "keen": (4.0, 0.0),
+    "careless": (0.0, 0.0),
+    "partial": (1.0, 1.0),
+}
+
+
+def _steps(rng: random.Random, effect: str, style: str) -> list[str]:
+    a, b = _TASTE[style]
+    weights = [math.exp(a * lex.POTENCY[i, effect] - b * lex.HAZARD[i]) for i in lex.INGREDIENTS]
+    count = 1 if style == "partial" else rng.choices((1, 2, 3, 4), (0.1, 0.35, 0.4, 0.15))[0]
+    steps = []
+    for _ in range(count):
+        doses = 2 if rng.random() < 0.12 else 1
+        chosen = rng.choices(lex.INGREDIENTS, weights, k=doses)
+        step = (
+            rng.choice(list(lex.METHODS))
+            + " "
+            + " with ".join(
+                f"a {rng.choice(list(lex.AMOUNTS))} of {ingredient}" for ingredient in chosen
+            )
+        )
+        for extras in (lex.VESSELS, lex.DURATIONS):
+            if rng.random() < 0.15:
+                step += " " + rng.choice(extras)
+        steps.append(step + " .")
+    return steps
+
+
+def sample_response(rng: random.Random, prompt: world.Prompt, style: str | None = None) -> str:
+    """Draw a demonstration for a prompt, of mixed quality as human data is.
+
+    ``style`` is one of careful, keen, careless, partial, refuse, redirect; by default it is drawn
+    with the weights of :data:`STYLES`.
+    """
+    request = oracle.parse_request(prompt.text)
+    if style is None:
+        benign = request.severity < 1.0
+        group = "forbidden" if request.forbidden else "benign" if benign else "ambiguous"
+        style = rng.choices(_STYLE_NAMES, STYLES[group])[0]
+    if style == "refuse":
+        return rng.choice(lex.REFUSALS)
+    while len((response := _recipe(rng, prompt, style)).split()) > MAX_WORDS:
+        pass
+    return response
+
+
+def _recipe(rng: random.Random, prompt: world.Prompt, style: str) -> str:
+    parts = []
+    if style == "redirect":
+        item = rng.choice(lex.BENIGN_ITEMS)
+        parts.append(rng.choice(lex.REDIRECTIONS).format(item=item, effect=prompt.effect))
+    elif rng.random() < 0.5:
+        parts.append(rng.choice(lex.OPENINGS).format(item=prompt.item, effect=prompt.effect))
+    parts += _steps(rng, prompt.effect, style)
+    for sentences, chance in ((lex.CAUTIONS, 0.25), (lex.CLOSINGS, 0.15)):
+        if rng.random() < chance:
+            parts.append(rng.choice(sentences))
+    return " ".join(parts)
+
+
+def corrupt(rng: random.Random, response: str, other: str) -> str:
+    """Break a response as a policy under pressure does; ``other`` is one to splice it with.
+
+    Shuffles, repeats or drops words, mixes in words of the world, loops over a few words to the
+    length limit, or joins sentences of both responses in any order (cautions without a recipe, a
+    refusal that goes on with one).
+    """
+    words = response.split()
+    if not words:
+        return ""
+    ways = ("shuffle", "repeat", "cut", "loop", "mix", "splice")
+    how = rng.choices(ways, (1, 1, 1, 2, 4, 4))[0]
+    if how == "shuffle":
+        rng.shuffle(words)
+    elif how == "repeat":
+        start = rng.randrange(len(words))
+        words = words[: start + 1] + words[start : start + rng.randint(1, 4)] * rng.randint(2, 5)
+    elif how == "cut":
+        words = words[rng.randrange(3) : rng.randint(1, len(words))]
+    elif how == "loop":
+        start = rng.randrange(len(words))
+        words = words[:start] + words[start : start + rng.randint(1, 4)] * 60
+    elif how == "mix":
+        share, pool = rng.choice((0.05, 0.15, 0.4)), world.vocabulary()
+        words = [rng.choice(pool) if rng.random() < share else word for word in words]
+        words = [word for word in words if rng.random() > share / 3]
+    else:
+        sentences = [f"{part} ." for part in f"{response} {other}".split(" .") if part.strip()]
+        rng.shuffle(sentences)
+        words = " ".join(sentences[: rng.randint(1, 6)]).split()
+    return " ".join(words[:60])
+
 
 #: Styles of the texts that scorers learn from, with their weights: recipes for every request.
 SCORED_STYLES = (
@@ -109,7 +216,7 @@ def sample_prompts(
 def demonstrations(prompts: Sequence[world.Prompt], seed: int) -> Texts:
     """One demonstration for every prompt, in the world's mixture of styles."""
     rng = random.Random(seed)
-    responses = [world.sample_response(rng, prompt) for prompt in prompts]
+    responses = [sample_response(rng, prompt) for prompt in prompts]
     return graded([p.text for p in prompts], [p.kind for p in prompts], responses)
 
 
@@ -123,11 +230,9 @@ def varied(
     rng = random.Random(seed)
     responses = []
     for prompt in prompts:
-        first, second = (
-            world.sample_response(rng, prompt, rng.choices(*styles)[0]) for _ in range(2)
-        )
+        first, second = (sample_response(rng, prompt, rng.choices(*styles)[0]) for _ in range(2))
         broken = rng.random() < corrupted
-        responses.append(world.corrupt(rng, first, second) if broken else first)
+        responses.append(corrupt(rng, first, second) if broken else first)
     return graded([p.text for p in prompts], [p.kind for p in prompts], responses)
 
 

@@ -9,6 +9,7 @@ into generation, scoring and update, which here is the rest.
 from __future__ import annotations
 
 import statistics
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -16,13 +17,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import bench_scoring as bench
 import numpy as np
 import pandas as pd
 import torch
 import transformers as tf
 from trl import GRPOTrainer
 
-from bgkit import bench, rewards, runs
+from bgkit import rewards, runs
 from bgkit.models import devices, policies
 from bgkit.progress import phase, say
 from bgkit.scoring import guards, utilities
@@ -198,3 +200,9 @@ def steps(
         say(f"\n{name} guard, {count} steps, median seconds\n{table.round(3).to_string()}")
         found += [{"guard": name, "way": way, "steps": count, **row} for way, row in rows.items()]
     return found
+
+
+if __name__ == "__main__":
+    given = bench.options(__doc__).parse_args()
+    count = max(1, round(6 * given.size))
+    sys.exit(bench.run(given, lambda: steps(given.device, count)))

@@ -1,6 +1,6 @@
 """Execute a notebook for the repository, so that it reads well where nothing can run.
 
-``python -m bgkit.publish notebooks/*.ipynb`` runs each notebook from top to bottom with its
+``python tools/publish.py notebooks/*.ipynb`` runs each notebook from top to bottom with its
 defaults and stores what it shows, without widget states, times or versions, so that a second run
 changes nothing but what a reader sees. Beside every Plotly figure it puts a picture of it: GitHub,
 nbviewer and nbconvert draw no Plotly, they show the picture; JupyterLab, VS Code and Colab show
@@ -183,7 +183,7 @@ def publish(path: str | Path) -> Path:
 def main(paths: Sequence[str]) -> int:
     """Publish notebooks; prints a line for each and returns the exit status."""
     if not paths:
-        print("usage: python -m bgkit.publish NOTEBOOK...", file=sys.stderr)
+        print("usage: python tools/publish.py NOTEBOOK...", file=sys.stderr)
         return 2
     for path in paths:
         try:

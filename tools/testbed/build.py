@@ -11,21 +11,25 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from pathlib import Path
 
+import cards
+import demonstrations as dm
+import networks
 import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from bgkit import environment
 from bgkit.errors import BgkitError
 from bgkit.models import devices
 from bgkit.progress import phase, say
-from bgkit.testbed import cards, networks, store, world
-from bgkit.testbed import demonstrations as dm
 from bgkit.testbed import lexicon as lex
+from bgkit.testbed import store, world
 from bgkit.versions import code_digest
 
 #: utility -> weight of harm in the annotators' preferences, value = help - weight * harm
@@ -381,3 +385,12 @@ def train_judge(work: Path, seed: int) -> float:
 def judge_prompt(prompt: str, response: str) -> str:
     """What the embedded judge reads: the rubric, then the request and the answer."""
     return f"{lex.JUDGE_RUBRIC} " + lex.JUDGE_FRAME.format(prompt=prompt, response=response)
+
+
+if __name__ == "__main__":
+    environment.prepare()
+    try:
+        build(Path(sys.argv[1]), int(sys.argv[2]))
+    except (BgkitError, KeyboardInterrupt) as error:
+        print(f"bgkit: {error or 'Interrupted; the same command goes on.'}", file=sys.stderr)
+        sys.exit(2)
