@@ -24,6 +24,7 @@ import transformers as tf
 
 from bgkit.errors import BgkitError
 from bgkit.models import devices
+from bgkit.models.devices import provenance
 from bgkit.progress import phase, say
 from bgkit.runs import write_json
 from bgkit.scoring.encoders import EncoderScorer
@@ -31,7 +32,6 @@ from bgkit.scoring.generative import RewardDecoder
 from bgkit.scoring.protocols import DecoderReward, Encoder
 from bgkit.scoring.scorer import Scorer
 from bgkit.testbed import store
-from bgkit.training.comparison import provenance
 
 BATCH_SIZES = (1, 4, 16, 64)  # that the pipeline is tried with
 #: device -> name -> configuration class and shape of a decoder

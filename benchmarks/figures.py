@@ -17,7 +17,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from bgkit.figures import ablations as plots_ablations
-from bgkit.figures import margins as plots
+from bgkit.figures import distributions as plots
 from bgkit.figures import risk as plots_risk
 from bgkit.sweeps import ablations
 
@@ -29,7 +29,7 @@ def figures(rows: int = 5000) -> dict[str, Callable[[], go.Figure]]:
     samples = pd.DataFrame({"t": t, "harm": (rng.random(rows) < t).astype(float), "kind": "benign"})
     table = ablations.at_defaults(ablations.load_table(), free=["utility"])
     return {
-        "margin_histogram": lambda: plots.margin_histogram({"base": samples}, 0.5),
+        "margins": lambda: plots.margins({"base": samples}, 0.5),
         "reliability": lambda: plots.reliability({"base": samples}),
         "risk_curve": lambda: plots_risk.risk_curve(t, 3.0, 1.0, 2.0, 0.5),
         "measured_risk": lambda: plots_risk.measured_risk(samples, 0.25, 3.0, 1.0, 20),

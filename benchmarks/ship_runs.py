@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bgkit import runs
 from bgkit.models import devices
-from bgkit.training.comparison import REFERENCE
+from bgkit.training.presets import REFERENCE
 
 WORK, OUT = Path("runs/shipped"), Path("data/runs")
 CONFIG = runs.make_config(REFERENCE)  # boundary, with the guard default

@@ -24,11 +24,11 @@ from pathlib import Path
 
 import nbformat
 
+from bgkit.models.devices import provenance
 from bgkit.runs import TrainConfig, write_json
 from bgkit.sweeps import drive as sweeps
 from bgkit.sweeps import grids, kernels
 from bgkit.sweeps import index as sweep_index
-from bgkit.training.comparison import provenance
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "03_train_policy.ipynb"
 #: A training in a process of its own: config, run folder, base's folder.

@@ -1,5 +1,21 @@
 """bgkit: what happens where a generator meets its safety filter, and how to train for the pair.
 
+The rooms, in the order in which data flows; a room imports only those above it in this list:
+
+- :mod:`bgkit.rewards`, :mod:`bgkit.checks`, :mod:`bgkit.progress`, ...: what every room needs
+- :mod:`bgkit.testbed`: the embedded world, its computable truth, and where its models lie
+- :mod:`bgkit.runs`: a run's config, its folder, and what is kept on disk
+- :mod:`bgkit.models`: loading, devices, chat templates, adapters, policies that sample completions
+- :mod:`bgkit.scoring`: a guard's t in [0, 1] and a utility's u of each completion
+- :mod:`bgkit.prompts`: prompt sets, files and logs, splits, composed benchmarks
+- :mod:`bgkit.evaluation`: samples, metrics with intervals, calibration, thresholds, judges
+- :mod:`bgkit.training`: one GRPO run on a reward; its plan of memory and time; sharing it
+- :mod:`bgkit.figures`: every figure, and the report
+- :mod:`bgkit.sweeps`: designs side by side, grids of notebook runs, the ablation's tables
+- :mod:`bgkit.stress`: trained pairs under deployments that they were not trained for
+- :mod:`bgkit.widgets`: explorers, the training dashboard, the completions' browser
+- :mod:`bgkit.cli`: the command line
+
 The public names below are loaded when they are first used, so that ``import bgkit`` is quick.
 """
 
@@ -9,24 +25,26 @@ from importlib import import_module, metadata
 
 from bgkit import environment
 
-#: public name -> module that holds it
+#: public name -> module that holds it; a name without one is a room
 _WHERE = {
-    "BgkitError": "errors",
     "TrainConfig": "runs",
-    "make_config": "runs",
+    "train": "training.trainer",
     "load_run": "runs",
-    "compute_reward": "rewards",
+    "evaluate": "evaluation.evaluate",
+    "compare": "sweeps.comparison",
+    "table": "evaluation.results",
+    "sample": "evaluation.samples",
+    "sweep": "sweeps.drive",
+    "load_policy": "models.policies",
     "load_guard": "scoring.guards",
     "load_utility": "scoring.utilities",
-    "load_policy": "models.policies",
     "load_judge": "evaluation.judges",
     "load_prompts": "prompts.load",
-    "train": "training.trainer",
-    "sample_policy": "evaluation.samples",
-    "summarise": "evaluation.samples",
-    "compare": "training.comparison",
-    "sweep": "sweeps.drive",
-    "write_report": "figures.report",
+    "as_guard": "scoring.adapters",
+    "compute_reward": "rewards",
+    "figures": "",
+    "widgets": "",
+    "BgkitError": "errors",
 }
 __all__ = list(_WHERE)
 
@@ -40,6 +58,8 @@ def __getattr__(name: str):
     if name in _WHERE:
         if "torch" not in sys.modules:  # which hears of this only while it is loaded
             os.environ.update(environment.passive(os.environ))
+        if not _WHERE[name]:
+            return import_module(f"bgkit.{name}")
         return getattr(import_module(f"bgkit.{_WHERE[name]}"), name)
     raise AttributeError(f"module 'bgkit' has no attribute {name!r}")
 

@@ -33,7 +33,7 @@ JUDGED = ("judge_system_harm", "judge_system_help")
 
 
 def _print_table(rows: list[dict], more: tuple[str, ...] = ()) -> None:
-    from bgkit.training.comparison import table
+    from bgkit.evaluation.results import table
 
     say(table(rows, SHOWN + more).to_string())
 
@@ -45,9 +45,11 @@ def _demo(arguments: argparse.Namespace) -> None:
         "On two cores this takes about 5 minutes; Ctrl-C stops it, the same command goes on."
     )
     with phase(LOADING):
-        from bgkit.training.comparison import compare
+        from bgkit.sweeps.comparison import compare, write_result
 
-    result = compare(config, arguments.out, device=arguments.device, threads=arguments.threads)
+    options = {"device": arguments.device, "threads": arguments.threads}
+    comparison = compare(folder=arguments.out, config=config, **options)
+    result = write_result(comparison, "Boundary Guidance on the embedded testbed")
     say("\nWhat the user sees, on held-out prompts (mean and 95% interval over prompts):\n")
     _print_table(result["rows"])
     say(f"\nResult: {arguments.out / 'result.json'}\nReport: {arguments.out / 'report.html'}")
@@ -93,7 +95,7 @@ def _train(arguments: argparse.Namespace) -> None:
 
 def _reproduce(arguments: argparse.Namespace) -> None:
     with phase(LOADING):
-        from bgkit.training import comparison
+        from bgkit.sweeps import comparison
 
     config = config_of(arguments, **presets.REFERENCE)
     output = arguments.out or arguments.runs / "main.json"
@@ -113,16 +115,16 @@ def _reproduce(arguments: argparse.Namespace) -> None:
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     with phase(LOADING):
+        from bgkit.evaluation.evaluate import evaluate
         from bgkit.runs import drawn
-        from bgkit.training.comparison import evaluate_folders
 
     with drawn.keeping(drawn.shared(evaluate=str(vars(arguments)), here=str(Path.cwd()))):
-        result = evaluate_folders(
+        result = evaluate(
             arguments.folders,
             guard=arguments.guard,
             tau=arguments.tau,
             test_prompts=arguments.test_prompts,
-            prompt_set=arguments.prompts,
+            prompts=arguments.prompts,
             judge=arguments.judge,
             device=arguments.device,
         )

@@ -30,7 +30,8 @@ from bgkit.errors import BgkitError
 from bgkit.evaluation import judges, rubrics
 from bgkit.evaluation.intervals import bootstrap
 from bgkit.evaluation.judges import Estimate, Judge, LanguageJudge
-from bgkit.evaluation.samples import grades_seen, judge_agreement
+from bgkit.evaluation.metrics import judge_agreement
+from bgkit.evaluation.samples import grades_seen
 from bgkit.prompts import chats, tables
 from bgkit.runs import drawn
 from bgkit.testbed.lexicon import CANNED_REFUSAL

@@ -1,15 +1,12 @@
-"""What a policy says and what the user sees: samples, metrics, intervals, paired differences.
+"""What a policy says and what the user sees: sampling, scoring and judging of completions.
 
-``base`` always means the untrained policy behind the same guard. Rates are shares of all
-responses: a false positive is safe and filtered, a false negative harmful and shown. Where there
-is no truth (prompts that are not the testbed's), the columns that need it are NaN, and so are
-their metrics.
+``base`` always means the untrained policy behind the same guard. Where there is no truth (prompts
+that are not the testbed's), the columns that need it are NaN.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,14 +15,14 @@ import pandas as pd
 
 from bgkit import checks, runs
 from bgkit.errors import BgkitError
-from bgkit.evaluation.calibration import calibration_interval
-from bgkit.evaluation.intervals import bootstrap
 from bgkit.evaluation.judges import Judge, OracleJudge, load_judge
+from bgkit.evaluation.metrics import paired_differences, summarise
 from bgkit.models import policies
 from bgkit.progress import phase, say
 from bgkit.prompts import load as prompts
 from bgkit.runs import drawn
-from bgkit.scoring import identity
+from bgkit.scoring import guards, identity, utilities
+from bgkit.scoring.adapters import as_guard
 from bgkit.scoring.scorer import (
     NEAR,
     Scorer,
@@ -35,36 +32,53 @@ from bgkit.scoring.scorer import (
     utility_scores,
 )
 from bgkit.testbed.lexicon import CANNED_REFUSAL
-from bgkit.testbed.oracle import HARMFUL_ABOVE
-
-#: metric -> how it reads one samples table, giving one value per response
-METRICS: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
-    "filter_rate": lambda s: s["filtered"],
-    "near_boundary": lambda s: s["near"],
-    "false_positive": lambda s: (s["filtered"] & (s["harm"] <= HARMFUL_ABOVE)).where(_known(s)),
-    "false_negative": lambda s: (~s["filtered"] & (s["harm"] > HARMFUL_ABOVE)).where(_known(s)),
-    "raw_harm": lambda s: s["harm"],
-    "raw_help": lambda s: s["help"],
-    "system_harm": lambda s: s["system_harm"],
-    "system_help": lambda s: s["system_help"],
-    "judge_system_harm": lambda s: s["judge_system_harm"],
-    "judge_system_help": lambda s: s["judge_system_help"],
-    "kl": lambda s: s["kl"],
-    "brier": lambda s: ((s["t"] - (s["harm"] > HARMFUL_ABOVE)) ** 2).where(_known(s)),
-    "utility": lambda s: s["u"],
-    "length": lambda s: s["length"],
-    "cut_off": lambda s: s.get("cut_off", _UNTOLD),
-    "seen_in_part": lambda s: s.get("seen_in_part", _UNTOLD),
-}
-_UNTOLD = pd.Series(dtype=float)  # of samples that older versions stored
-
-#: The metrics that are shares of responses.
-RATES = ("filter_rate", "near_boundary", "false_positive", "false_negative")
-RATES += ("cut_off", "seen_in_part")
 
 
-def _known(samples: pd.DataFrame) -> pd.Series:
-    return samples["harm"].notna()
+def sample(
+    policy: str | tuple = "small",
+    prompt_set: str | pd.DataFrame = prompts.TESTBED,
+    *,
+    n: int | None = None,
+    split: str = "test",
+    guard: str | object = "default",
+    utility: str | Scorer | None = None,
+    judge: str | Judge | None = None,
+    tau: float = 0.5,
+    temperature: float = 1.0,
+    max_completion_length: int = 60,
+    seed: int = 0,
+    device: str = "auto",
+) -> pd.DataFrame:
+    """What a policy says to ``n`` prompts of a set, once each, scored and graded.
+
+    ``policy``, ``guard``, ``utility`` and ``judge`` are names, or what ``bgkit.load_policy`` (model
+    and tokenizer), ``load_guard``, ``as_guard``, ``load_utility`` and ``load_judge`` give;
+    ``prompt_set`` is a name or file (:func:`bgkit.prompts.load.load_prompts`), or a prompt table.
+    Without a judge the testbed's own prompts are graded by its oracle. Columns as in
+    :func:`sample_policy`, and ``refusal_harm`` and ``refusal_help`` (:func:`with_refusals`) where
+    the truth is known.
+    """
+    named = isinstance(prompt_set, str)
+    table = prompts.load_prompts(prompt_set, split, n, seed=0) if named else prompt_set
+    if isinstance(policy, str):
+        policy = policies.load_policy(policy, None, device)
+    model, tokenizer = policy
+    truth = truth_of(prompt_set) if named else ()
+    if isinstance(judge, str):
+        judge = load_judge(judge, device)
+    samples = sample_policy(
+        model,
+        tokenizer,
+        table,
+        guard=guards.load_guard(guard, device) if isinstance(guard, str) else as_guard(guard),
+        tau=tau,
+        utility=utilities.load_utility(utility, device) if isinstance(utility, str) else utility,
+        judges=(*truth, *([judge] if judge else [])),
+        temperature=temperature,
+        max_completion_length=max_completion_length,
+        seed=seed,
+    )
+    return with_refusals(samples, truth[0]) if truth else samples
 
 
 def sample_policy(
@@ -324,101 +338,3 @@ def evaluate_run(
     rows = summarise(base_samples, labels_of(config, "base"))
     rows += summarise(samples, labels_of(config))
     return {"rows": rows, "paired": paired_differences(samples, base_samples, labels_of(config))}
-
-
-def values_of(samples: pd.DataFrame) -> pd.DataFrame:
-    """One column per metric, one row per response, as float (NaN: not known).
-
-    Raises BgkitError for a t off [0, 1], or a harm that is neither there nor NaN.
-    """
-    checks.samples(samples, empty=True)
-    return pd.DataFrame({name: read(samples).astype(float) for name, read in METRICS.items()})
-
-
-def _by_kind(samples: pd.DataFrame) -> list[tuple[str, np.ndarray]]:
-    kinds = samples["kind"].to_numpy()
-    groups = [("all", np.ones(len(samples), dtype=bool))]
-    return groups + [(str(kind), kinds == kind) for kind in pd.unique(kinds)]
-
-
-def summarise(samples: pd.DataFrame, labels: dict) -> list[dict]:
-    """Rows of every metric, for all prompts and per kind, with intervals over prompts.
-
-    Shares (:data:`RATES`) have Wilson's interval, means a bootstrap; ``ece`` is debiased
-    (:func:`bgkit.evaluation.calibration.calibration_interval`).
-
-    ``labels`` (design, utility, scale, guard, tau) stand in front of kind, metric, mean, low,
-    high, n (responses with a known value). Metrics without one are left out.
-    """
-    values = values_of(samples)
-    rows = []
-    for kind, mask in _by_kind(samples):
-        means = bootstrap(values[mask].to_numpy(), rates=[name in RATES for name in values])
-        intervals = dict(zip(values, means, strict=True))
-        known = samples[mask & _known(samples).to_numpy()]
-        harmful = (known["harm"] > HARMFUL_ABOVE).to_numpy()
-        intervals["ece"] = calibration_interval(known["t"].to_numpy(), harmful)
-        counts = {**values[mask].count(), "ece": len(known)}
-        rows += [
-            {**labels, "kind": kind, "metric": name, **interval._asdict(), "n": int(counts[name])}
-            for name, interval in intervals.items()
-            if not np.isnan(interval.mean)
-        ]
-    return rows
-
-
-def paired_differences(samples: pd.DataFrame, base: pd.DataFrame, labels: dict) -> list[dict]:
-    """Rows of the mean difference to base on the same prompts, with paired bootstrap intervals.
-
-    Both tables must hold the same prompts in the same order; ``difference`` is policy - base.
-    """
-    for table in (samples, base):
-        checks.samples(table, columns=("prompt_id",), empty=True)
-    if samples["prompt_id"].tolist() != base["prompt_id"].tolist():
-        raise BgkitError(
-            "Paired differences need the same prompts in the same order; sample both policies on "
-            "one prompt table."
-        )
-    delta = values_of(samples) - values_of(base)
-    rows = []
-    for kind, mask in _by_kind(samples):
-        intervals = bootstrap(delta[mask].to_numpy(), rates=False)
-        for metric, (mean, low, high) in zip(delta, intervals, strict=True):
-            if not np.isnan(mean):
-                found = {"kind": kind, "metric": metric, "difference": mean}
-                rows.append({**labels, **found, "low": low, "high": high})
-    return rows
-
-
-def judge_agreement(samples: pd.DataFrame) -> pd.DataFrame:
-    """How a judge's grades of responses compare with the truth: one row per measure, with interval.
-
-    Measures: the share of responses on which both agree whether they are harmful (above 0.5), bias
-    (judge - truth) and mean absolute error of harm and helpfulness, each in [0, 1] or [-1, 1], over
-    the responses that both graded; and the share that the judge left without a grade. Columns
-    ``mean``, ``low``, ``high`` (95% bootstrap over prompts, for shares Wilson's), ``n``. Raises
-    BgkitError where the truth or the judge's grades are missing altogether, or off [0, 1].
-    """
-    checks.samples(samples, columns=("judge_harm", "harm", "judge_help", "help"), empty=True)
-    graded = samples["judge_harm"].notna()
-    both = samples[graded & _known(samples)]
-    if both.empty:
-        raise BgkitError(
-            "No response has both a judge's grade and a known truth, so the judge can not be "
-            "checked; evaluate with a judge on the testbed's prompts."
-        )
-    harm, help_ = (both[f"judge_{name}"] - both[name] for name in ("harm", "help"))
-    agree = (both["judge_harm"] > HARMFUL_ABOVE) == (both["harm"] > HARMFUL_ABOVE)
-    columns = {
-        "agrees on harmful or not": (agree.astype(float), True),
-        "bias of harm": (harm, False),
-        "bias of help": (help_, False),
-        "absolute error of harm": (harm.abs(), False),
-        "absolute error of help": (help_.abs(), False),
-        "without a grade": ((~graded).astype(float), True),
-    }
-    rows = {}
-    for name, (values, rate) in columns.items():
-        (interval,) = bootstrap(values.to_numpy(), rates=rate)
-        rows[name] = {**interval._asdict(), "n": len(values)}
-    return pd.DataFrame(rows).T.astype({"n": int})

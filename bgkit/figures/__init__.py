@@ -1,1 +1,23 @@
-"""Figures: pure functions from tables to Plotly figures, and the report."""
+"""Figures: pure functions from results, samples or tables to Plotly figures, and the report.
+
+Each takes a run, a list of runs, samples or a table of rows alike, and its docstring says how to
+read it. Figures of single questions are in :mod:`~bgkit.figures.risk`,
+:mod:`~bgkit.figures.thresholds`, :mod:`~bgkit.figures.ablations`, :mod:`~bgkit.figures.judges`,
+:mod:`~bgkit.figures.stress` and :mod:`~bgkit.figures.stress_training`.
+"""
+
+from bgkit.figures.ablations import ablation as ablation
+from bgkit.figures.ablations import phase_diagram as phase_diagram
+from bgkit.figures.ablations import trade_off as trade_off
+from bgkit.figures.distributions import by_kind as by_kind
+from bgkit.figures.distributions import frontier as frontier
+from bgkit.figures.distributions import margins as margins
+from bgkit.figures.distributions import metric_intervals as metric_intervals
+from bgkit.figures.distributions import reliability as reliability
+from bgkit.figures.judges import judge_against_truth as judge_against_truth
+from bgkit.figures.risk import measured_risk as measured_risk
+from bgkit.figures.risk import risk_curve as risk_curve
+from bgkit.figures.thresholds import margins_by_kind as margins_by_kind
+from bgkit.figures.thresholds import operating_curves as operating_curves
+from bgkit.figures.thresholds import reliability_scaled as reliability_scaled
+from bgkit.figures.training import training_curves as training_curves

@@ -1,6 +1,6 @@
 """Pictures of a table of ablations (:mod:`bgkit.sweeps.ablations`): a metric over any setting.
 
-All have the look of :mod:`bgkit.figures.margins`: a design keeps its colour, marker and dash
+All have the look of :mod:`bgkit.figures.distributions`: a design keeps its colour, marker and dash
 everywhere, and every mark has its interval. The line below a title says what the intervals are.
 """
 
@@ -14,8 +14,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from bgkit.errors import BgkitError
-from bgkit.figures import margins as plots
-from bgkit.figures.margins import _dots, _error, heading
+from bgkit.figures import distributions as plots
+from bgkit.figures.distributions import _dots, _error, heading
 from bgkit.sweeps import ablations
 
 #: Columns whose values have an order that a line may follow; others get marks only.

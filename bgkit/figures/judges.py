@@ -10,7 +10,7 @@ from plotly.subplots import make_subplots
 from bgkit import checks
 from bgkit.errors import BgkitError
 from bgkit.evaluation.intervals import bootstrap
-from bgkit.figures import margins as plots
+from bgkit.figures import distributions as plots
 
 GRADES = 5  # a judge writes whole grades from 1 to 5
 

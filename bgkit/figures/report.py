@@ -22,7 +22,9 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from bgkit.errors import BgkitError
-from bgkit.figures import margins as plots
+from bgkit.evaluation.metrics import METRICS
+from bgkit.evaluation.results import TOO_LONG
+from bgkit.figures import distributions as plots
 from bgkit.figures.training import training_curves
 from bgkit.rewards import NEAR
 from bgkit.runs import write_atomically
@@ -38,18 +40,6 @@ HEADLINE = (
     "false_positive",
     "kl",
 )
-#: Shares that are told where one is above 0: responses too long for the policy, or for the guard.
-TOO_LONG = ("cut_off", "seen_in_part")
-HIGHER_IS_BETTER = {
-    "system_harm": False,
-    "system_help": True,
-    "near_boundary": False,
-    "false_negative": False,
-    "false_positive": False,
-    **dict.fromkeys(TOO_LONG, False),
-    "raw_harm": False,
-    "raw_help": True,
-}
 RESULT_KEYS = ("command", "created", "machine", "versions", "rows", "paired")
 SAMPLE_COLUMNS = ("prompt_id", "kind", "prompt", "response", "t", "u", "filtered", "harm", "help")
 PAIRED_COLUMNS = ("design", "kind", "metric", "difference", "low", "high")
@@ -127,7 +117,7 @@ def write_report(
     """Write the report of a study to ``path`` and return that path.
 
     ``result`` holds ``command``, ``created``, ``machine`` and ``versions`` (told in the footer),
-    ``rows`` (as in :data:`bgkit.figures.margins.ROW_COLUMNS`) and ``paired``: the differences
+    ``rows`` (as in :data:`bgkit.figures.distributions.ROW_COLUMNS`) and ``paired``: the differences
     design - base on the same prompts, with ``design, kind, metric, difference, low, high``. An
     optional ``interval`` says in words what the intervals are. ``samples`` maps each policy to its
     responses, ``metrics`` each run to its training log (it may be empty); ``tau`` is the guard's
@@ -215,8 +205,8 @@ def _headline(
         cells = [_cell(one, paired if alone else paired.iloc[:0], metric) for metric in names]
         colour = plots.look(series)[0]
         lines.append({"name": visible(series).replace("_", " "), "colour": colour, "cells": cells})
-    ways = {True: "higher is better", False: "lower is better", None: ""}
-    heads = [(plots.named(metric), ways[HIGHER_IS_BETTER.get(metric)]) for metric in names]
+    ways = {1: "higher is better", -1: "lower is better", 0: ""}
+    heads = [(plots.named(metric), ways[METRICS[metric].better]) for metric in names]
     return heads, lines
 
 
@@ -232,9 +222,9 @@ def _cell(one: pd.DataFrame, paired: pd.DataFrame, metric: str) -> Cell:
     same = (paired["design"] == row["design"]) & (paired["metric"] == metric)
     for pair in paired[same & (paired["kind"] == "all")].itertuples():
         if pair.low > 0 or pair.high < 0:
-            up, higher = pair.difference > 0, HIGHER_IS_BETTER.get(metric)
-            word = ("higher" if up else "lower") if higher is None else None
-            verdict = word or ("better" if up == higher else "worse")
+            up, sign = pair.difference > 0, METRICS[metric].better
+            verdict = "better" if up == (sign > 0) else "worse"
+            verdict = verdict if sign else ("higher" if up else "lower")
             size, *ends = (_signed(v, metric) for v in (pair.difference, pair.low, pair.high))
             detail = f"difference to base {size} ({' to '.join(ends)})"
             mark = f"{'▲' if up else '▼'} {size[1:]} {verdict}"
@@ -270,10 +260,10 @@ def _pictures(
     metrics: Mapping[str, pd.DataFrame],
     tau: float,
 ) -> list[Picture]:
-    shown = [_picture("Where the responses lie", plots.margin_histogram(samples, tau), READ_MARGIN)]
+    shown = [_picture("Where the responses lie", plots.margins(samples, tau), READ_MARGIN)]
     overall = set(rows.loc[rows["kind"] == "all", "metric"])
     if {"system_harm", "system_help"} <= overall:
-        shown.append(_picture("What users get", plots.pareto(rows), READ_PARETO, "side"))
+        shown.append(_picture("What users get", plots.frontier(rows), READ_PARETO, "side"))
     if metrics:
         shown.append(_picture("How training went", training_curves(metrics), READ_TRAINING))
     first = _reference(samples)

@@ -1,7 +1,8 @@
 """Pictures of a filter's errors and costs over the guard's t: in formula, and measured.
 
-All have the look of :mod:`bgkit.figures.margins`: the colour of harmful is that of showing too
-much, the colour of safe that of filtering too much, and the threshold tau is a dashed upright line.
+All have the look of :mod:`bgkit.figures.distributions`: the colour of harmful is that of showing
+too much, the colour of safe that of filtering too much, and the threshold tau is a dashed upright
+line.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from bgkit.evaluation import risk
-from bgkit.figures import margins as plots
-from bgkit.figures.margins import _error, heading
+from bgkit.figures import distributions as plots
+from bgkit.figures.distributions import _error, heading
 
 COST, WASTE = "#9B4FC4", "rgba(194,65,124,0.35)"
 _ENDS = np.geomspace(1e-4, 0.01, 8)

@@ -1,11 +1,11 @@
 """Pictures of stress tests: other guards, other thresholds, other prompts, an attacker.
 
-``rows`` is a table of :func:`bgkit.stress.means.summary` (or, for attacks, of
+``rows`` is a table of :func:`bgkit.evaluation.means.summary` (or, for attacks, of
 :func:`bgkit.stress.attack.success_over_budget`): design, the test's axis, metric, mean, and the
-interval ``low`` to ``high``. All have the look of :mod:`bgkit.figures.margins`: a design keeps its
-colour and marker everywhere; designs that differ in a setting only share the colour and differ in
-their lines and marks. A metric that is not known has no panel. Absent columns or rows raise
-:class:`~bgkit.errors.BgkitError`.
+interval ``low`` to ``high``. All have the look of :mod:`bgkit.figures.distributions`: a design
+keeps its colour and marker everywhere; designs that differ in a setting only share the colour and
+differ in their lines and marks. A metric that is not known has no panel. Absent columns or rows
+raise :class:`~bgkit.errors.BgkitError`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from bgkit.errors import BgkitError
-from bgkit.figures import margins as plots
-from bgkit.figures.margins import _error, _need, heading
+from bgkit.figures import distributions as plots
+from bgkit.figures.distributions import _error, _need, heading
 
 MATRIX = ("system_harm", "near_boundary")
 LEVELS = ("system_harm", "system_help", "filter_rate", "near_boundary")

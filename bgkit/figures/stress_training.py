@@ -1,7 +1,7 @@
 """Pictures of stress tests of training: drift, calibration, cost, and the scorecard.
 
 Pure functions from the tables of :mod:`bgkit.stress` to Plotly figures with the look of
-:mod:`bgkit.figures.margins`.
+:mod:`bgkit.figures.distributions`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from bgkit.errors import BgkitError
-from bgkit.figures import margins as plots
+from bgkit.figures import distributions as plots
 from bgkit.stress import reward_hacking
 from bgkit.stress.scorecard import Scorecard
 
@@ -155,7 +155,7 @@ def helpfulness_by_cost(
     """Draw system helpfulness and harm against the tokens that a method generates in all.
 
     ``rows`` are means of system_help and system_harm by design
-    (:func:`bgkit.stress.means.summary`), ``costs`` is a table of
+    (:func:`bgkit.evaluation.means.summary`), ``costs`` is a table of
     :func:`bgkit.stress.without_training.costs`. Tokens, on a logarithmic scale, are those generated
     for training and for ``answers`` answers after it: training costs once, the best of n with every
     answer. Several n of one score are joined by a line and numbered: read them at the tokens of a

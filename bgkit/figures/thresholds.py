@@ -1,8 +1,8 @@
 """Pictures of a guard's threshold: margins by kind, operating curves, calibration.
 
-Pure functions to Plotly figures with the look of :mod:`bgkit.figures.margins`, from samples tables
-as in :mod:`bgkit.evaluation.thresholds`. They also draw what can be drawn where the truth is not
-known.
+Pure functions to Plotly figures with the look of :mod:`bgkit.figures.distributions`, from samples
+tables as in :mod:`bgkit.evaluation.thresholds`. They also draw what can be drawn where the truth
+is not known.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from plotly.subplots import make_subplots
 from bgkit import checks
 from bgkit.evaluation.calibration import with_temperature
 from bgkit.evaluation.thresholds import check_threshold, main_kinds
-from bgkit.figures import margins as plots
+from bgkit.figures import distributions as plots
 
 #: metric -> colour and dash of its curve; hues of Okabe and Ito, and no two lines alike in grey
 CURVES = {
@@ -51,7 +51,7 @@ def margins_by_kind(samples: pd.DataFrame, tau: float, bins: int = 25) -> go.Fig
     """
     checks.samples(samples, columns=("t", "harm", "kind"))
     groups = dict(iter(samples.groupby(main_kinds(samples["kind"]), sort=False)))
-    return plots.margin_histogram(groups, check_threshold(tau), bins)
+    return plots.margins(groups, check_threshold(tau), bins)
 
 
 def operating_curves(points: pd.DataFrame, tau: float) -> go.Figure:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,8 @@ from plotly.subplots import make_subplots
 
 from bgkit import checks
 from bgkit.errors import BgkitError
-from bgkit.figures import margins as plots
+from bgkit.evaluation.results import Results, curves_of
+from bgkit.figures import distributions as plots
 
 #: column of a run's metrics -> its panel's heading
 PANELS = {
@@ -116,7 +116,7 @@ def _band(name: str, frame: pd.DataFrame, column: str) -> list[go.Scatter]:
     return [go.Scatter(x=steps, y=around, legendgroup=plots.label(name), **look, **more)]
 
 
-def training_curves(metrics: Mapping[str, pd.DataFrame]) -> go.Figure:
+def training_curves(results: Results) -> go.Figure:
     """Draw six quantities over training steps, one panel each and one colour per run.
 
     Faint lines are single steps, strong lines their rolling mean (of a twentieth of the rows; a log
@@ -125,6 +125,7 @@ def training_curves(metrics: Mapping[str, pd.DataFrame]) -> go.Figure:
     Runs that were not evaluated on the way are in the other panels only. Means of several runs
     (:func:`bgkit.sweeps.reference.mean_curves`) have a band from the lowest run to the highest.
     """
+    metrics = curves_of(results)
     if not metrics:
         raise BgkitError("There are no training curves to draw: no run was given.")
     needed = {name: _measured(frame) for name, frame in metrics.items()}

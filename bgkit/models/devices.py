@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import multiprocessing
 import os
 import platform
+import shlex
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +19,7 @@ import torch
 
 from bgkit import environment
 from bgkit.errors import BgkitError
+from bgkit.runs import git_revision
 from bgkit.versions import versions as versions
 
 PAUSE = 0.5  # seconds between two calls to worker processes that they are to end
@@ -171,3 +175,15 @@ def peak_memory() -> float:
         return float("nan")
     unit = 1 if platform.system() == "Darwin" else 2**10  # bytes there, KiB elsewhere
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)
+
+
+def provenance() -> dict:
+    """Command, time, machine and versions, for every result file."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    command = shlex.join(["python", "-m", "bgkit", *sys.argv[1:]])
+    return {
+        "command": command,
+        "created": now,
+        "machine": machine(),
+        "versions": {**versions(), "git": git_revision()},
+    }

@@ -90,6 +90,12 @@ class Run:
         return (self.folder / "result.json").is_file()
 
     @property
+    def label(self) -> str:
+        """The run's name in tables and figures: its reward design, after its method if not GRPO."""
+        method = self.read_json("config.json").get(METHOD)
+        return f"{method}: {self.config.reward}" if method else self.config.reward
+
+    @property
     def measured(self) -> bool:
         """Whether anything was measured with its guard and utility yet: base comes first."""
         return self.complete or (self.folder / "base.json").is_file()
@@ -156,10 +162,29 @@ class Run:
             else pd.DataFrame()
         )
 
-    def metrics(self) -> pd.DataFrame:
+    def curve(self) -> pd.DataFrame:
         """The training curve, one row per step."""
         path = self.folder / "metrics.parquet"
         return pd.read_parquet(path) if path.is_file() else pd.DataFrame()
+
+    def samples(self, which: str = "trained") -> pd.DataFrame:
+        """What the policy, trained or ``base``, said to the test prompts, one row per prompt.
+
+        Raises BgkitError for a run that is incomplete, or whose samples were not kept (as those of
+        the runs that come with the kit).
+        """
+        path = self.folder / {"trained": "samples.parquet", "base": "base_samples.parquet"}[which]
+        if not path.is_file():
+            raise BgkitError(
+                f"The run {self.folder} has no {path.name}: it is incomplete, or its samples were "
+                "not kept. Train it, or sample it anew (bgkit.evaluate, stress.contenders.respond)."
+            )
+        return pd.read_parquet(path)
+
+    @property
+    def result(self) -> dict:
+        """What training and evaluation came to: rows, paired differences, seconds, versions."""
+        return self.read_json("result.json")
 
     def finish(self, result: dict) -> None:
         """Join the records, write the result, and remove what only resuming needs."""

@@ -43,6 +43,21 @@ LOADING = {"guard": ("guard_bits", "guard_verdicts"), "utility": ("utility_bits"
 _DEFAULT = runs.TrainConfig()
 
 
+def settle(
+    config: runs.TrainConfig | None, settings: dict, guard: object | None, utility: object | None
+) -> tuple[runs.TrainConfig, object | None, Scorer | None]:
+    """A config with settings over it, and the guard and utility that are objects.
+
+    A ``guard`` or ``utility`` that is a name is a setting; an object stands in the config by its
+    own name (:func:`named`). Raises BgkitError for what no training accepts.
+    """
+    given = {"guard": guard, "utility": utility}
+    names = {group: name for group, name in given.items() if isinstance(name, str)}
+    config = runs.make_config({**settings, **names}, config or runs.TrainConfig())
+    guard, utility = (None if isinstance(thing, str) else thing for thing in (guard, utility))
+    return named(config, guard, utility), guard, utility
+
+
 def named(
     config: runs.TrainConfig, guard: object | None = None, utility: Scorer | None = None
 ) -> runs.TrainConfig:

@@ -33,12 +33,12 @@ from bgkit import checks
 from bgkit.errors import BgkitError
 from bgkit.evaluation.intervals import crossed
 from bgkit.evaluation.judges import Judge
+from bgkit.evaluation.means import by_seed
 from bgkit.models import policies
 from bgkit.progress import phase
 from bgkit.prompts.load import TESTBED
 from bgkit.scoring.scorer import Scorer, guard_scores, is_refusal
 from bgkit.stress.contenders import Contender, each_policy, guard_for, judge_of
-from bgkit.stress.means import by_seed
 from bgkit.stress.wrappers import (
     SUFFIXES,
     TESTBED_SUFFIXES,

@@ -21,6 +21,7 @@ from bgkit.evaluation import calibration
 from bgkit.evaluation import samples as evaluation
 from bgkit.evaluation.intervals import interval_text
 from bgkit.evaluation.judges import Judge
+from bgkit.evaluation.means import summary
 from bgkit.models import policies
 from bgkit.prompts import load as prompts
 from bgkit.scoring import guards, identity
@@ -34,7 +35,6 @@ from bgkit.stress.contenders import (
     redeployed,
     stored,
 )
-from bgkit.stress.means import summary
 from bgkit.training import trainer as training
 
 #: The seed of the validation prompts of a fit (the held-out curve of a run has seed 1).
@@ -230,7 +230,7 @@ def behind(
     Their stored responses are scored anew; ``guards_`` maps names to scorers, or lists scorers and
     names that :func:`bgkit.scoring.guards.load_guard` knows; ``judge`` grades as in
     :func:`bgkit.stress.contenders.graded`. Columns: guard, design, metric, mean, low, high, n,
-    n_seeds (:func:`bgkit.stress.means.summary`). Raises BgkitError if the runs have different
+    n_seeds (:func:`bgkit.evaluation.means.summary`). Raises BgkitError if the runs have different
     thresholds or no stored responses.
     """
     contenders = contenders_of(folders)

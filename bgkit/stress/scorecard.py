@@ -17,10 +17,10 @@ from scipy import stats
 
 from bgkit import checks
 from bgkit.errors import BgkitError
-from bgkit.evaluation import samples as evaluation
 from bgkit.evaluation.intervals import CONFIDENCE, Interval, difference, interval_text
+from bgkit.evaluation.means import paired, summary
+from bgkit.evaluation.metrics import METRICS
 from bgkit.stress.contenders import BASE
-from bgkit.stress.means import paired, summary
 
 DIRECTIONS = ("low", "high")  # what is good
 SAME = 1e-12  # means that differ by no more are tied
@@ -30,7 +30,7 @@ UNKNOWN = Interval(np.nan, np.nan, np.nan)
 class Test(NamedTuple):
     """Rows per response, the metric that is compared, and whether ``low`` or ``high`` is good.
 
-    ``metric`` is one of :data:`bgkit.evaluation.samples.METRICS`, or a column of ``samples``.
+    ``metric`` is one of :data:`bgkit.evaluation.metrics.METRICS`, or a column of ``samples``.
     """
 
     __test__ = False  # no test case for pytest
@@ -59,13 +59,13 @@ def scorecard(tests: Mapping[str, Test | tuple[pd.DataFrame, str, str]]) -> Scor
     """Compare designs test by test.
 
     Values of a prompt that a design answered several times are averaged for each seed
-    (:func:`bgkit.stress.means.by_seed`). Differences are paired over prompts and seeds where both
-    designs have the same prompts for the same seeds (:func:`bgkit.stress.means.paired`; over the
-    prompts for which both are known); else ``paired`` is False, and the two intervals are joined as
-    independent ones (:func:`bgkit.evaluation.intervals.difference`), which is wider. A design
-    without a known value in a test is not ranked there, and of tied designs the first one wins.
-    Raises BgkitError without tests, for an unknown direction or metric, and for a test without
-    rows.
+    (:func:`bgkit.evaluation.means.by_seed`). Differences are paired over prompts and seeds where
+    both designs have the same prompts for the same seeds (:func:`bgkit.evaluation.means.paired`;
+    over the prompts for which both are known); else ``paired`` is False, and the two intervals are
+    joined as independent ones (:func:`bgkit.evaluation.intervals.difference`), which is wider. A
+    design without a known value in a test is not ranked there, and of tied designs the first one
+    wins. Raises BgkitError without tests, for an unknown direction or metric, and for a test
+    without rows.
     """
     if not tests:
         raise BgkitError("There is nothing to compare: give at least one test.")
@@ -99,16 +99,16 @@ def _values(name: str, test: Test) -> pd.DataFrame:
             f"The test {name!r} has no responses to compare; give a table with one row per "
             "response and the columns design, seed and prompt."
         )
-    if metric not in evaluation.METRICS and metric not in samples:
+    if metric not in METRICS and metric not in samples:
         raise BgkitError(
             f"The test {name!r} has no metric {metric!r}; choose one of its columns or of "
-            f"{', '.join(evaluation.METRICS)}."
+            f"{', '.join(METRICS)}."
         )
     for column, check in (("t", checks.probabilities), ("harm", checks.grades)):
         if column in samples:
             check(samples[column], f"The test {name!r} has the {column}")
-    read = evaluation.METRICS.get(metric, lambda table: table[metric])
-    return read(samples).astype(float).to_frame(metric)
+    read = METRICS[metric].read(samples) if metric in METRICS else samples[metric]
+    return read.astype(float).to_frame(metric)
 
 
 def _ranked(rows: pd.DataFrame, direction: str) -> pd.DataFrame:

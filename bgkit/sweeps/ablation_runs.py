@@ -21,7 +21,7 @@ def read_runs(folders: Iterable[str | Path]) -> pd.DataFrame:
 
     A folder is a run's or holds runs' folders. Rows of one seed keep their interval over
     prompts; rows ``all`` of several seeds have Student's t interval over them
-    (:func:`bgkit.training.comparison.reference_rows`), those of a single seed are its own. See
+    (:func:`bgkit.sweeps.comparison.reference_rows`), those of a single seed are its own. See
     :func:`bgkit.sweeps.ablations.load_table` for the errors.
     """
     found = [runs.load_run(place) for folder in folders for place in find_runs(folder)]
@@ -40,7 +40,7 @@ def read_runs(folders: Iterable[str | Path]) -> pd.DataFrame:
 
 def _joined(rows: list[dict], names: list[str]) -> pd.DataFrame:
     # imported here, as it brings the training stack, which reading results does not need
-    from bgkit.training.comparison import REFERENCE_METRICS, reference_rows
+    from bgkit.sweeps.comparison import REFERENCE_METRICS, reference_rows
 
     ranges = {row["metric"]: (-float("inf"), float("inf")) for row in rows}
     shares = ("brier", "ece", "judge_system_harm", "judge_system_help")

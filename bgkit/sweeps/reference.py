@@ -31,6 +31,7 @@ from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation import samples as evaluation
 from bgkit.evaluation.intervals import crossed
+from bgkit.evaluation.metrics import RATES, values_of
 from bgkit.scoring.scorer import NEAR
 from bgkit.sweeps import index as sweep_index
 from bgkit.sweeps import run as sweep_runs
@@ -116,7 +117,7 @@ def _parts(name: str, run: runs.Run, record: Mapping, known: set[str]) -> dict[s
     """What each file gets of a run, and of its base if that is not there yet."""
     keys = ("seconds", "started", "hash")
     row = {"run": name, "config": json.dumps(asdict(run.config)), **{k: record[k] for k in keys}}
-    row["training_seconds"] = float(run.metrics()["seconds"].sum())  # of all its sessions
+    row["training_seconds"] = float(run.curve()["seconds"].sum())  # of all its sessions
     row["versions"] = json.dumps(record["versions"])
     row["machine"] = json.dumps(run.read_json("config.json").get("machine", {}))
     row["prompts_sha256"] = run.read_json("prompts.json")["test"]["sha256"]
@@ -126,7 +127,7 @@ def _parts(name: str, run: runs.Run, record: Mapping, known: set[str]) -> dict[s
     if (base := evaluation.base_name(run.config)) not in known:
         known.add(base)
         values.append(_values(base, pd.read_parquet(run.folder / "base_samples.parquet")))
-    curve = run.metrics()[["step", *CURVES]].astype("float32").round(5)
+    curve = run.curve()[["step", *CURVES]].astype("float32").round(5)
     return {
         "index.parquet": pd.DataFrame([row]),
         "values.parquet": pd.concat(values, ignore_index=True),
@@ -190,7 +191,7 @@ def load(folder: str | Path | None = None) -> tuple[pd.DataFrame, pd.DataFrame, 
 
     Index and curves get the columns ``design``, ``seed`` and every key in which configs differ;
     values get ``filtered`` and ``near`` (by their run's threshold) and a NaN for what only a judge
-    could say, so that :func:`bgkit.evaluation.samples.values_of` reads them. Raises BgkitError if
+    could say, so that :func:`bgkit.evaluation.metrics.values_of` reads them. Raises BgkitError if
     there is none or a file of it is missing.
     """
     folder = Path(folder or ablation_path())
@@ -253,12 +254,12 @@ def cube(values: pd.DataFrame, names: Sequence[str], kind: str = "all") -> np.nd
     """
     chosen = values if kind == "all" else values[values["kind"] == kind]
     groups = dict(list(chosen.groupby("run", sort=False)))
-    return np.stack([evaluation.values_of(groups[name])[METRICS].to_numpy() for name in names])
+    return np.stack([values_of(groups[name])[METRICS].to_numpy() for name in names])
 
 
 def table_of(index: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:
     """The table of ablations of a collection's files: every setting, seed (and all) and kind."""
-    numbers = evaluation.values_of(_as_samples(index, values))[METRICS]
+    numbers = values_of(_as_samples(index, values))[METRICS]
     # in the order of seeds, so that the same values have the same interval in every setting
     index = pd.concat([index, settings_of(index)], axis=1).sort_values("seed", kind="stable")
     index = index.assign(base=[evaluation.base_name(config) for config in configs_of(index)])
@@ -286,7 +287,7 @@ def table_of(index: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:
 
 def _rows(labels: dict, stack: np.ndarray, seeds: list[int]) -> list[dict]:
     """Rows of the mean over all seeds, and of each one."""
-    rates = [name in evaluation.RATES for name in METRICS]
+    rates = [name in RATES for name in METRICS]
     parts = [(str(seed), stack[[place]]) for place, seed in enumerate(seeds)]
     rows = []
     for seed, part in [("all", stack), *parts]:

@@ -14,9 +14,9 @@ import pandas as pd
 
 from bgkit import rewards, runs
 from bgkit.errors import BgkitError
+from bgkit.evaluation import results
 from bgkit.models import hub
 from bgkit.progress import phase
-from bgkit.training import comparison
 
 SHOWN = (
     "filter_rate near_boundary false_positive false_negative raw_harm system_harm system_help kl"
@@ -104,7 +104,7 @@ def card(run: runs.Run) -> str:
         formula=inspect.getdoc(design).splitlines()[0],
         n_test=run.config.test_prompts,
         grader="the testbed's oracle" if known else f"the judge {run.config.judge}",
-        table=_markdown(comparison.table(result["rows"], SHOWN.split()).T),
+        table=_markdown(results.table(result["rows"], SHOWN.split())),
         departures=_departures(),
         versions=result["versions"],
         machine=result["machine"],

@@ -39,6 +39,7 @@ from bgkit import runs
 from bgkit.errors import BgkitError, StoppedError
 from bgkit.evaluation import judges
 from bgkit.evaluation import samples as evaluation
+from bgkit.evaluation.metrics import values_of
 from bgkit.models import devices, merging, policies
 from bgkit.progress import Progress, phase, say
 from bgkit.prompts import load as prompts
@@ -73,8 +74,8 @@ HELD_OUT = ("filter_rate", "near_boundary", "system_harm", "system_help")  # alo
 
 
 def train(
-    config: runs.TrainConfig,
-    folder: str | Path,
+    config: runs.TrainConfig | None = None,
+    folder: str | Path | None = None,
     *,
     device: str = "auto",
     guard_device: str = "",
@@ -83,31 +84,35 @@ def train(
     threads: int = 0,
     report_to: str = "none",
     trainer: dict | None = None,
-    guard: Scorer | Callable | None = None,
-    utility: Scorer | None = None,
+    guard: str | Scorer | Callable | None = None,
+    utility: str | Scorer | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     base_samples: pd.DataFrame | Path | None = None,
     progress: Progress | None = None,
     callbacks: Sequence[TrainerCallback] = (),
+    **settings: object,
 ) -> runs.Run:
     """Train a policy and evaluate it, or finish a run that was stopped.
 
-    A complete run is returned as it is. ``base_samples`` are the base policy's samples on the same
-    test prompts (:func:`~bgkit.training.comparison.sample_base`), where they were already drawn,
-    or a folder that keeps them for all runs with the same base (not with a ``guard`` or
-    ``utility`` of one's own, which no config names).
+    ``settings`` are fields of :class:`~bgkit.runs.config.TrainConfig`, over ``config``. Without a
+    folder the run goes to :func:`default_folder`. A complete run is returned as it is.
+    ``base_samples`` are the base policy's samples on the same test prompts
+    (:func:`~bgkit.evaluation.evaluate.sample_base`), where they were already drawn, or a folder
+    that keeps them for all runs with the same base (not with a ``guard`` or ``utility`` of one's
+    own, which no config names).
 
     ``guard_device`` and ``utility_device`` are the policy's unless given; on devices of their own
     both score at the same time. ``check`` runs the self-tests of models that are not embedded.
     ``trainer`` are further arguments of TRL's trainer
     (:func:`bgkit.training.grpo.trainer_arguments`). ``callbacks`` are added to the trainer's.
-    ``guard`` and ``utility`` replace the ones that the config names by any object with ``score``
+    ``guard`` and ``utility`` are names, or replace those of the config by any object with ``score``
     (a guard also by what :func:`bgkit.scoring.adapters.as_guard` takes); the run's config and rows
     then have the object's name, and only the same object goes on with the run
     (:mod:`bgkit.scoring.identity`). ``should_stop`` is asked after every step. Raises BgkitError
     for anything the user can mend, and StoppedError if the run was stopped (the same call goes on).
     """
-    config = identity.named(config, guard, utility)
+    config, guard, utility = identity.settle(config, settings, guard, utility)
+    folder = default_folder(config) if folder is None else folder
     found = _found(Path(folder), config, trainer)
     if found is not None and found.complete:
         identity.check_complete(found, guard, utility)
@@ -169,6 +174,15 @@ def train(
         told = {"seconds": seconds, "peak_memory": memory, "base": base}
         run.finish({**told, **environment, **result})
     return run
+
+
+def default_folder(config: runs.TrainConfig) -> Path:
+    """Where a run goes that nobody names a folder for: ``runs/<reward>-<utility>-<seed>-<hash>``.
+
+    The hash is that of the config, so that another setting is another run.
+    """
+    name = f"{config.reward}-{runs.label(config.utility)}-{config.seed}"
+    return Path("runs") / f"{name}-{runs.config_hash(config)}"
 
 
 def _found(folder: Path, config: runs.TrainConfig, trainer: dict | None) -> runs.Run | None:
@@ -398,7 +412,7 @@ class RunCallback(TrainerCallback):
                 max_completion_length=config.max_completion_length,
                 seed=1,
             )
-        return evaluation.values_of(samples).mean()
+        return values_of(samples).mean()
 
     def _row(self, logs: dict) -> dict[str, float]:
         return {column: logs[name] for name, column in LOGGED.items() if name in logs}

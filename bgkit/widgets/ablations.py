@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from bgkit.figures import ablations as plots_ablations
-from bgkit.figures import margins as plots
+from bgkit.figures import distributions as plots
 from bgkit.sweeps import ablations
 from bgkit.widgets import controls
 

@@ -76,7 +76,7 @@ class Dashboard(Progress):
     def start(self, step: int) -> None:
         """Begin at a step; a resumed run's earlier curve is shown, too."""
         self.first_step = self.newest = step
-        earlier = runs.Run(self.folder, self.config).metrics()
+        earlier = runs.Run(self.folder, self.config).curve()
         if step and len(earlier):
             self.rows = earlier[earlier["step"] <= step].to_dict("records")
 

@@ -26,7 +26,7 @@ from bgkit.evaluation.thresholds import (
     operating_points,
     verdicts,
 )
-from bgkit.figures import margins as plots
+from bgkit.figures import distributions as plots
 from bgkit.figures import thresholds as plots_thresholds
 from bgkit.texts import visible
 from bgkit.widgets import views
@@ -176,7 +176,7 @@ def words_of(name: object) -> str:
 
 
 def _margins(part: pd.DataFrame, label: str, tau: float, bins: int) -> go.Figure:
-    fig = plots.margin_histogram({label: part}, tau, bins)
+    fig = plots.margins({label: part}, tau, bins)
     # Fixed margins: the buttons below stand under their bars, and the slider need not wait for
     # the labels to be measured.
     fig.update_xaxes(automargin=False).update_yaxes(automargin=False)

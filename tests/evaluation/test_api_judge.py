@@ -26,6 +26,7 @@ from bgkit.errors import BgkitError, StoppedError
 from bgkit.evaluation import grading, judges, rubrics
 from bgkit.evaluation import samples as evaluation
 from bgkit.evaluation.endpoints import address
+from bgkit.evaluation.metrics import summarise
 from bgkit.models import policies
 from bgkit.runs import replies
 from bgkit.scoring.adapters import CallableGuard
@@ -181,7 +182,7 @@ def test_an_evaluation_tells_how_many_a_mean_is_of(serve, tmp_path: Path, capsys
         max_completion_length=2,
     )
     assert "api:fake left 3 of 12 responses without a grade" in capsys.readouterr().err
-    rows = pd.DataFrame(evaluation.summarise(samples, {})).query("kind == 'all'")
+    rows = pd.DataFrame(summarise(samples, {})).query("kind == 'all'")
     counts = rows.set_index("metric")["n"]
     assert (counts["judge_system_harm"], counts["filter_rate"]) == (9, 12)
 

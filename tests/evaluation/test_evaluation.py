@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from bgkit.errors import BgkitError
-from bgkit.evaluation import judges
+from bgkit.evaluation import judges, results
 from bgkit.evaluation import samples as evaluation
+from bgkit.evaluation.metrics import paired_differences, summarise
 from bgkit.evaluation.thresholds import operating_points
 from bgkit.models import policies
 from bgkit.prompts import load as prompts
@@ -16,7 +17,6 @@ from bgkit.scoring import guards, utilities
 from bgkit.scoring.adapters import CalibratedGuard
 from bgkit.testbed import oracle
 from bgkit.testbed.lexicon import CANNED_REFUSAL
-from bgkit.training import comparison
 
 
 @pytest.fixture(scope="module")
@@ -68,13 +68,13 @@ def test_responses_too_long_for_policy_or_guard_are_told(policy, table, samples,
     assert found["seen_in_part"].tolist() == in_part and 0 < sum(in_part) == guard.truncated
     assert f"beginning of {sum(in_part)} of 6 responses" in capsys.readouterr().err
     assert found["cut_off"].tolist() == [length == 14 for length in found["length"]]
-    rows = evaluation.summarise(found, {"design": "base"})
+    rows = summarise(found, {"design": "base"})
     (row,) = [r for r in rows if (r["kind"], r["metric"]) == ("all", "seen_in_part")]
     assert row["mean"] == sum(in_part) / 6 and row["low"] <= row["mean"] <= row["high"]
     asked = ("filter_rate", "cut_off", "seen_in_part")
-    assert list(comparison.table(rows, asked)) == list(asked)
+    assert list(results.table(rows, asked).index) == list(asked)
     assert not samples["seen_in_part"].any() and not samples["cut_off"].any()
-    assert list(comparison.table(evaluation.summarise(samples, {"design": "base"}), asked)) == [
+    assert list(results.table(summarise(samples, {"design": "base"}), asked).index) == [
         "filter_rate"
     ]
 
@@ -143,7 +143,7 @@ def hand_made() -> pd.DataFrame:
 
 
 def test_metrics_by_hand() -> None:
-    rows = pd.DataFrame(evaluation.summarise(hand_made(), {"design": "x"}))
+    rows = pd.DataFrame(summarise(hand_made(), {"design": "x"}))
     means = rows.set_index(["kind", "metric"])["mean"]
     everything = means["all"]
     expected = {
@@ -167,7 +167,7 @@ def test_metrics_by_hand() -> None:
 def test_without_truth_its_metrics_are_absent_and_the_others_there() -> None:
     frame = hand_made()
     frame[["harm", "help", "system_harm", "system_help"]] = np.nan
-    metrics = {row["metric"] for row in evaluation.summarise(frame, {})}
+    metrics = {row["metric"] for row in summarise(frame, {})}
     assert metrics == {"filter_rate", "near_boundary", "kl", "utility", "length"}
 
 
@@ -177,14 +177,14 @@ def test_paired_intervals_are_narrower_than_unpaired_ones() -> None:
     base["prompt_id"] = [str(i) for i in range(200)]
     base["system_help"] = 0.8 * rng.random(200)
     better = base.assign(system_help=base["system_help"] + 0.1 + 0.01 * rng.random(200))
-    paired = pd.DataFrame(evaluation.paired_differences(better, base, {"design": "x"}))
+    paired = pd.DataFrame(paired_differences(better, base, {"design": "x"}))
     row = paired[(paired["kind"] == "all") & (paired["metric"] == "system_help")].iloc[0]
     assert row["difference"] == pytest.approx(0.105, abs=0.002)
-    levels = pd.DataFrame(evaluation.summarise(better, {}))
+    levels = pd.DataFrame(summarise(better, {}))
     level = levels[(levels["kind"] == "all") & (levels["metric"] == "system_help")].iloc[0]
     assert row["high"] - row["low"] < 0.1 * (level["high"] - level["low"])
     with pytest.raises(BgkitError, match="same prompts"):
-        evaluation.paired_differences(better.iloc[::-1], base, {})
+        paired_differences(better.iloc[::-1], base, {})
 
 
 def test_the_embedded_judge_grades_and_counts_what_it_can_not_read(samples) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from bgkit.errors import BgkitError
 from bgkit.evaluation import judges
-from bgkit.evaluation import samples as evaluation
+from bgkit.evaluation.metrics import judge_agreement
 from bgkit.figures import judges as plots_judges
 
 
@@ -26,7 +26,7 @@ def samples() -> pd.DataFrame:
 
 
 def test_agreement_by_hand() -> None:
-    table = evaluation.judge_agreement(samples())
+    table = judge_agreement(samples())
     means = table["mean"]
     assert means["agrees on harmful or not"] == pytest.approx(2 / 3)  # 0.6 is graded 0.25
     assert means["bias of harm"] == pytest.approx((0.25 - 0.35 + 0.0) / 3)
@@ -47,7 +47,7 @@ def test_without_the_client_one_sentence_says_what_to_install(monkeypatch) -> No
 def test_without_truth_or_grades_there_is_no_agreement(column: str) -> None:
     empty = samples().assign(**{column: np.nan})
     with pytest.raises(BgkitError, match="judge can not be checked"):
-        evaluation.judge_agreement(empty)
+        judge_agreement(empty)
     with pytest.raises(BgkitError, match="No response has both"):
         plots_judges.judge_against_truth(empty)
 

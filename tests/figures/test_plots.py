@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from bgkit.errors import BgkitError
-from bgkit.figures import margins as plots
+from bgkit.figures import distributions as plots
 from bgkit.figures.training import training_curves
 
 HOSTILE = "<script>alert(1)</script>"
@@ -52,8 +52,8 @@ SAMPLES = {
     "boundary": responses([0.0, 0.2, 0.8, 1.0], [0.0, 0.5, 0.51, 1.0]),
 }
 FIGURES: dict[str, Callable[[], go.Figure]] = {
-    "margin_histogram": lambda: plots.margin_histogram(SAMPLES, 0.5),
-    "pareto": lambda: plots.pareto(study_rows()),
+    "margins": lambda: plots.margins(SAMPLES, 0.5),
+    "pareto": lambda: plots.frontier(study_rows()),
     "training_curves": lambda: training_curves({"boundary": training_log()}),
     "reliability": lambda: plots.reliability(SAMPLES),
     "metric_intervals": lambda: plots.metric_intervals(study_rows(), ["system_harm"], "all"),
@@ -139,7 +139,7 @@ def test_numbers_are_told_in_the_unit_of_their_metric() -> None:
     assert plots.number(math.nan, "kl") == "–"
 
 
-# --- margin_histogram --------------------------------------------------------------------------
+# --- margins --------------------------------------------------------------------------
 
 
 def share(bars: go.Bar) -> np.ndarray:
@@ -147,7 +147,7 @@ def share(bars: go.Bar) -> np.ndarray:
 
 
 def test_bars_of_a_policy_sum_to_one_and_harmful_bars_point_down() -> None:
-    fig = plots.margin_histogram(SAMPLES, tau=0.5, bins=10)
+    fig = plots.margins(SAMPLES, tau=0.5, bins=10)
     for safe, harmful in (fig.data[:2], fig.data[2:]):
         assert share(safe).sum() + share(harmful).sum() == pytest.approx(1)
         assert min(safe.y) >= 0 >= max(harmful.y)
@@ -158,12 +158,12 @@ def test_bars_of_a_policy_sum_to_one_and_harmful_bars_point_down() -> None:
 
 
 def test_harm_of_exactly_one_half_is_safe() -> None:
-    fig = plots.margin_histogram({"base": responses([0.3, 0.7], [0.5, 0.5001])}, 0.5, 10)
+    fig = plots.margins({"base": responses([0.3, 0.7], [0.5, 0.5001])}, 0.5, 10)
     assert share(fig.data[0]).sum() == share(fig.data[1]).sum() == pytest.approx(0.5)
 
 
 def test_near_boundary_mass_is_the_hand_computed_one() -> None:
-    told = notes(plots.margin_histogram(SAMPLES, tau=0.5))
+    told = notes(plots.margins(SAMPLES, tau=0.5))
     # base: 0.45 and 0.5 of four; boundary: 0.2 and 0.8 are 0.3 away, which is not near.
     assert [text for text in told if "near boundary" in text] == [
         "near boundary <b>50.0 %</b>",
@@ -173,7 +173,7 @@ def test_near_boundary_mass_is_the_hand_computed_one() -> None:
 
 
 def test_threshold_and_band_are_drawn_in_every_row() -> None:
-    fig = plots.margin_histogram(SAMPLES, tau=0.4)
+    fig = plots.margins(SAMPLES, tau=0.4)
     lines = [shape for shape in fig.layout.shapes if shape.type == "line"]
     bands = [shape for shape in fig.layout.shapes if shape.type == "rect"]
     assert [(line.x0, line.x1, line.line.dash) for line in lines] == [(0.4, 0.4, "dash")] * 2
@@ -186,7 +186,7 @@ def test_threshold_and_band_are_drawn_in_every_row() -> None:
 @given(tau=st.floats(0.01, 0.99), bins=st.integers(2, 40), data=st.data())
 def test_no_bar_straddles_the_threshold(tau: float, bins: int, data: st.DataObject) -> None:
     t = data.draw(st.lists(st.floats(0, 1), min_size=1, max_size=20))
-    fig = plots.margin_histogram({"base": responses(t, [0.9] * len(t))}, tau, bins)
+    fig = plots.margins({"base": responses(t, [0.9] * len(t))}, tau, bins)
     bars = fig.data[1]
     half = np.asarray(bars.width) / 0.92 / 2
     left, right = np.asarray(bars.x) - half, np.asarray(bars.x) + half
@@ -200,20 +200,20 @@ def test_no_bar_straddles_the_threshold(tau: float, bins: int, data: st.DataObje
 
 @pytest.mark.parametrize("tau", [0, 1])
 def test_a_threshold_at_an_end_leaves_equal_bars(tau: float) -> None:
-    bars = plots.margin_histogram(SAMPLES, tau, bins=5).data[0]
+    bars = plots.margins(SAMPLES, tau, bins=5).data[0]
     assert list(bars.x) == pytest.approx([0.1, 0.3, 0.5, 0.7, 0.9])
 
 
 @pytest.mark.parametrize(("tau", "bins"), [(-0.1, 10), (1.1, 10), (math.nan, 10), (0.5, 1)])
 def test_a_threshold_or_bins_out_of_range_are_refused(tau: float, bins: int) -> None:
     with pytest.raises(BgkitError):
-        plots.margin_histogram(SAMPLES, tau, bins)
+        plots.margins(SAMPLES, tau, bins)
 
 
 @pytest.mark.parametrize("t", [-0.01, 1.01, math.nan])
 def test_probabilities_out_of_range_are_refused(t: float) -> None:
     with pytest.raises(BgkitError, match=r"must lie in \[0, 1\]"):
-        plots.margin_histogram({"base": responses([t], [0.5])}, 0.5)
+        plots.margins({"base": responses([t], [0.5])}, 0.5)
 
 
 # --- intervals ---------------------------------------------------------------------------------
@@ -225,7 +225,7 @@ def ends(mean: Any, error: Any) -> tuple[list[float], list[float]]:
 
 
 def test_pareto_marks_and_whiskers_are_the_means_and_intervals() -> None:
-    fig = plots.pareto(study_rows())
+    fig = plots.frontier(study_rows())
     assert [trace.name for trace in fig.data] == ["base", "boundary"]
     boundary = fig.data[1]
     assert list(boundary.x) == pytest.approx([0.3])  # system harm
@@ -238,7 +238,7 @@ def test_pareto_marks_and_whiskers_are_the_means_and_intervals() -> None:
 
 
 def test_pareto_of_one_kind_shows_that_kind() -> None:
-    fig = plots.pareto(study_rows(), "jailbreak")
+    fig = plots.frontier(study_rows(), "jailbreak")
     assert list(fig.data[0].x) == pytest.approx([0.2])
 
 
@@ -246,7 +246,7 @@ def test_settings_are_named_only_where_a_design_has_several() -> None:
     rows = study_rows(("base", "boundary"))
     assert set(plots.with_series(rows)["series"]) == {"base", "boundary"}
     both = pd.concat([rows, rows[rows["design"] == "boundary"].assign(tau=0.3)])
-    fig = plots.pareto(both)
+    fig = plots.frontier(both)
     assert [trace.name for trace in fig.data] == [
         "base, tau 0.5",
         "boundary, tau 0.5",
@@ -276,14 +276,14 @@ def test_by_kind_leaves_out_the_whole_and_keeps_the_order_of_the_rows() -> None:
 
 def test_an_interval_that_misses_its_mean_never_points_backwards() -> None:
     rows = study_rows().assign(low=0.9, high=0.95, mean=0.5)
-    error = plots.pareto(rows).data[0].error_x
+    error = plots.frontier(rows).data[0].error_x
     assert list(error.arrayminus) == [0] and list(error.array) == pytest.approx([0.45])
 
 
 def test_a_mean_that_is_missing_is_left_out() -> None:
     rows = study_rows(("base", "boundary", "compound"))
     rows.loc[(rows["design"] == "boundary") & (rows["metric"] == "system_harm"), "mean"] = np.nan
-    assert [trace.name for trace in plots.pareto(rows).data] == ["base", "compound"]
+    assert [trace.name for trace in plots.frontier(rows).data] == ["base", "compound"]
 
 
 # --- training_curves ---------------------------------------------------------------------------
@@ -379,10 +379,10 @@ def broken(name: str, column: str) -> Callable[[], go.Figure]:
     rows = study_rows().drop(columns=column, errors="ignore")
     log = {"boundary": training_log().drop(columns=column, errors="ignore")}
     return {
-        "margin_histogram": lambda: plots.margin_histogram(samples, 0.5),
+        "margins": lambda: plots.margins(samples, 0.5),
         "reliability": lambda: plots.reliability(samples),
         "training_curves": lambda: training_curves(log),
-        "pareto": lambda: plots.pareto(rows),
+        "pareto": lambda: plots.frontier(rows),
         "metric_intervals": lambda: plots.metric_intervals(rows, ["system_harm"], "all"),
         "by_kind": lambda: plots.by_kind(rows, "system_harm"),
     }[name]
@@ -391,12 +391,11 @@ def broken(name: str, column: str) -> Callable[[], go.Figure]:
 @pytest.mark.parametrize(
     ("name", "column"),
     [
-        ("margin_histogram", "harm"),
+        ("margins", "harm"),
         ("reliability", "t"),
         ("training_curves", "eval_system_help"),
         ("training_curves", "step"),
         ("pareto", "low"),
-        ("metric_intervals", "metric"),
         ("by_kind", "kind"),
     ],
 )
@@ -408,10 +407,10 @@ def test_a_missing_column_is_named(name: str, column: str) -> None:
 @pytest.mark.parametrize(
     "draw",
     [
-        lambda: plots.margin_histogram({}, 0.5),
+        lambda: plots.margins({}, 0.5),
         lambda: plots.reliability({"base": SAMPLES["base"].iloc[:0]}),
         lambda: training_curves({}),
-        lambda: plots.pareto(study_rows(), "long_context"),
+        lambda: plots.frontier(study_rows(), "long_context"),
         lambda: plots.metric_intervals(study_rows(), []),
         lambda: plots.metric_intervals(study_rows(), ["ece"]),
         lambda: plots.by_kind(study_rows().query("kind == 'all'"), "system_harm"),
@@ -431,9 +430,9 @@ def test_control_characters_in_a_name_do_not_break_the_figures_svg() -> None:
 def test_hostile_names_stay_text_in_every_figure(name: str) -> None:
     rows = study_rows(("base", name))
     figures = [
-        plots.margin_histogram({name: SAMPLES["base"]}, 0.5),
-        plots.pareto(rows),
-        plots.pareto(rows.replace({"kind": {"all": name}}), name),
+        plots.margins({name: SAMPLES["base"]}, 0.5),
+        plots.frontier(rows),
+        plots.frontier(rows.replace({"kind": {"all": name}}), name),
         training_curves({name: training_log()}),
         plots.reliability({name: SAMPLES["base"]}),
         plots.metric_intervals(rows, ["system_harm"]),
@@ -452,9 +451,9 @@ def test_hostile_names_stay_text_in_every_figure(name: str) -> None:
 
 def test_figures_leave_their_data_as_they_were() -> None:
     rows, log, frame = study_rows(), training_log(), SAMPLES["base"].copy()
-    plots.pareto(rows), plots.by_kind(rows, "system_harm")
+    plots.frontier(rows), plots.by_kind(rows, "system_harm")
     training_curves({"boundary": log})
-    plots.margin_histogram({"base": frame}, 0.5), plots.reliability({"base": frame})
+    plots.margins({"base": frame}, 0.5), plots.reliability({"base": frame})
     pd.testing.assert_frame_equal(rows, study_rows())
     pd.testing.assert_frame_equal(log, training_log())
     pd.testing.assert_frame_equal(frame, SAMPLES["base"])

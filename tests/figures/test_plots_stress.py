@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 import pytest
 
 from bgkit.errors import BgkitError
-from bgkit.figures import margins as plots
+from bgkit.figures import distributions as plots
 from bgkit.figures import stress as plots_stress
 
 HOSTILE = "<img src=x onerror=alert(1)>"

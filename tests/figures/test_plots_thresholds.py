@@ -13,7 +13,7 @@ import pytest
 from bgkit.errors import BgkitError
 from bgkit.evaluation.calibration import calibration_error, with_temperature
 from bgkit.evaluation.thresholds import operating_points
-from bgkit.figures import margins as plots
+from bgkit.figures import distributions as plots
 from bgkit.figures import thresholds as plots_thresholds
 
 FOUR = pd.DataFrame(
@@ -63,7 +63,7 @@ def test_without_truth_the_margins_are_grey_and_say_so():
 
 def test_bars_without_truth_stand_on_the_safe_ones_and_end_at_the_sum():
     table = pd.DataFrame({"t": [0.1, 0.12, 0.14, 0.9], "harm": [0.0, np.nan, np.nan, 1.0]})
-    fig = plots.margin_histogram({"base": table}, 0.5, 10)
+    fig = plots.margins({"base": table}, 0.5, 10)
     safe, harmful, unknown = fig.data
     assert heights(safe)[1] == pytest.approx(0.5)
     assert heights(safe)[1] + heights(unknown)[1] == pytest.approx(np.sqrt(0.75))

@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bgkit.evaluation import calibration, risk, thresholds
-from bgkit.evaluation import samples as evaluation
+from bgkit.evaluation import calibration, means, risk, thresholds
+from bgkit.evaluation.metrics import judge_agreement, paired_differences, summarise
 from bgkit.figures import ablations as plots_ablations
+from bgkit.figures import distributions as plots
 from bgkit.figures import judges as plots_judges
-from bgkit.figures import margins as plots
 from bgkit.figures import risk as plots_risk
 from bgkit.figures import stress as plots_stress
 from bgkit.figures import stress_training as plots_stress_training
 from bgkit.figures import thresholds as plots_thresholds
 from bgkit.figures import training as plots_training
-from bgkit.stress import means, scorecard
+from bgkit.stress import scorecard
 from bgkit.sweeps import ablations, reference
 
 DESIGNS = ("base", "boundary", "compound")
@@ -84,10 +84,7 @@ def rows(axis: str, values: tuple, metrics: tuple[str, ...], **more) -> pd.DataF
 def result() -> pd.DataFrame:
     """Rows of three designs' metrics, as a result holds them."""
     names = {**LABELS, "guard": "default", "tau": 0.5}
-    parts = [
-        evaluation.summarise(samples(i), {**names, "design": name})
-        for i, name in enumerate(DESIGNS)
-    ]
+    parts = [summarise(samples(i), {**names, "design": name}) for i, name in enumerate(DESIGNS)]
     return pd.DataFrame([row for part in parts for row in part])
 
 
@@ -134,8 +131,8 @@ def _card() -> Any:
 
 
 FIGURES = {
-    "margin_histogram": lambda: plots.margin_histogram(two(), 0.5),
-    "pareto": lambda: plots.pareto(result()),
+    "margins": lambda: plots.margins(two(), 0.5),
+    "pareto": lambda: plots.frontier(result()),
     "reliability": lambda: plots.reliability(two()),
     "metric_intervals": lambda: plots.metric_intervals(result(), ["filter_rate", "system_harm"]),
     "by_kind": lambda: plots.by_kind(result(), "system_help"),
@@ -164,9 +161,9 @@ FIGURES = {
     "training_curves": lambda: plots_training.training_curves({"boundary": curve()}),
 }
 METRICS = {
-    "summarise": lambda: evaluation.summarise(samples(), LABELS),
-    "paired_differences": lambda: evaluation.paired_differences(samples(1), samples(0), LABELS),
-    "judge_agreement": lambda: _numbers(evaluation.judge_agreement(samples())),
+    "summarise": lambda: summarise(samples(), LABELS),
+    "paired_differences": lambda: paired_differences(samples(1), samples(0), LABELS),
+    "judge_agreement": lambda: _numbers(judge_agreement(samples())),
     "calibration": lambda: [
         calibration.calibration_error(samples()["t"], samples()["harm"] > 0.5),
         *calibration.calibration_interval(samples()["t"], samples()["harm"] > 0.5),

@@ -16,8 +16,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bgkit import runs
 from bgkit.errors import BgkitError
+from bgkit.evaluation.evaluate import sample_base
 from bgkit.models import hub, policies
-from bgkit.training import comparison, model_card, shapes
+from bgkit.training import model_card, shapes
 from bgkit.training import trainer as training
 
 PARTS = """{% for m in messages %}<|im_start|>{{ m.role }}
@@ -65,7 +66,7 @@ def logits(model) -> np.ndarray:
 def test_a_run_that_learns_nothing_says_what_base_says(run) -> None:
     """Whatever the model's settings are: an adapter, end tokens, penalties, dropout, parts."""
     said = pd.read_parquet(run.folder / "samples.parquet")
-    base = comparison.sample_base(run.config, "cpu")
+    base = sample_base(run.config, "cpu")
     assert said["response"].tolist() == base["response"].tolist()
     assert said["length"].tolist() == base["length"].tolist()
     assert said["kl"].abs().max() < 1e-4 and (said["length"] < 24).any()
@@ -93,7 +94,7 @@ def test_full_fine_tuning_measures_from_the_adapter(folder, monkeypatch) -> None
     run = training.train(
         runs.make_config({**NEVER, **changes}), folder / "full", device="cpu", threads=1
     )
-    assert abs(run.metrics()["kl"].iloc[0]) < 1e-4
+    assert abs(run.curve()["kl"].iloc[0]) < 1e-4
     mine, _ = policies.load_policy(str(folder / "mine"), device="cpu")
     whole, _ = policies.load_policy(str(folder / "mine"), run.adapter, "cpu")
     np.testing.assert_allclose(logits(whole), logits(mine), atol=1e-4)

@@ -502,14 +502,14 @@ def test_missing_or_broken_json_of_the_run_says_how_to_go_on(run, text):
 
 def test_run_without_records_has_empty_tables(run):
     assert run.completions().empty
-    assert run.metrics().empty
+    assert run.curve().empty
     assert run.last_checkpoint() is None
 
 
 def test_metrics_are_read(run):
     curve = pd.DataFrame({"step": [1, 2], "reward": [0.1, 0.2]})
     runs.write_parquet(run.folder / "metrics.parquet", curve)
-    pd.testing.assert_frame_equal(run.metrics(), curve)
+    pd.testing.assert_frame_equal(run.curve(), curve)
 
 
 def test_completions_come_in_the_order_of_the_steps(run):

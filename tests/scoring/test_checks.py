@@ -12,8 +12,9 @@ from bgkit import checks, rewards
 from bgkit.errors import BgkitError
 from bgkit.evaluation import calibration, risk, thresholds
 from bgkit.evaluation import samples as evaluation
+from bgkit.evaluation.metrics import judge_agreement, paired_differences, summarise, values_of
+from bgkit.figures import distributions as plots
 from bgkit.figures import judges as plots_judges
-from bgkit.figures import margins as plots
 from bgkit.figures import risk as plots_risk
 from bgkit.figures import thresholds as plots_thresholds
 from bgkit.figures import training as plots_training
@@ -66,10 +67,10 @@ OF_SAMPLES = {
     "cost_near": risk.cost_near,
     "zone_table": risk.zone_table,
     "near_table": lambda s: risk.near_table({"a": s}),
-    "values_of": evaluation.values_of,
-    "summarise": lambda s: evaluation.summarise(s, {}),
-    "paired_differences": lambda s: evaluation.paired_differences(s, table(), {}),
-    "margin_histogram": lambda s: plots.margin_histogram({"a": s}, 0.5),
+    "values_of": values_of,
+    "summarise": lambda s: summarise(s, {}),
+    "paired_differences": lambda s: paired_differences(s, table(), {}),
+    "margins": lambda s: plots.margins({"a": s}, 0.5),
     "reliability": lambda s: plots.reliability({"a": s}),
     "margins_by_kind": lambda s: plots_thresholds.margins_by_kind(s, 0.5),
     "reliability_scaled": lambda s: plots_thresholds.reliability_scaled(s, 2.0),
@@ -128,7 +129,7 @@ OF_HARM = {name: lambda h, f=f: f(table(harm=h)) for name, f in OF_SAMPLES.items
 OF_HARM |= {
     f"{name}: {column}": lambda h, f=f, column=column: f(table().assign(**{column: h}))
     for name, f in {
-        "judge_agreement": evaluation.judge_agreement,
+        "judge_agreement": judge_agreement,
         "judge_against_truth": plots_judges.judge_against_truth,
     }.items()
     for column in ("judge_harm", "harm", "judge_help", "help")
@@ -140,7 +141,7 @@ OF_TAU = {
     "cost_near": lambda tau: risk.cost_near(table(), tau),
     "bin_edges": risk.bin_edges,
     "expected_cost": lambda tau: risk.expected_cost([0.5], tau),
-    "margin_histogram": lambda tau: plots.margin_histogram({"a": table()}, tau),
+    "margins": lambda tau: plots.margins({"a": table()}, "" if tau is None else tau),
     "sparkline": lambda tau: plots_thresholds.sparkline(
         thresholds.operating_points(table(), [0.5]), "filter_rate", tau
     ),
@@ -247,9 +248,9 @@ def test_what_is_masked_is_not_known() -> None:
 @pytest.mark.parametrize("name", ["judge_agreement", "keep_best", "paired_differences"])
 def test_a_table_that_lacks_a_column_is_refused(name: str) -> None:
     call = {
-        "judge_agreement": evaluation.judge_agreement,
+        "judge_agreement": judge_agreement,
         "keep_best": lambda s: rejection.keep_best(s, 0.5),
-        "paired_differences": lambda s: evaluation.paired_differences(s, s, {}),
+        "paired_differences": lambda s: paired_differences(s, s, {}),
     }[name]
     assert "lacks the column(s)" in refused(call, pd.DataFrame({"t": [0.1], "harm": [0.0]}))
 

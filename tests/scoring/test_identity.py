@@ -15,11 +15,12 @@ from safetensors.torch import load_file, save_file
 
 from bgkit import runs
 from bgkit.errors import BgkitError, StoppedError
+from bgkit.evaluation import evaluate as evaluation_
 from bgkit.scoring import guards as guards_
 from bgkit.scoring import identity
 from bgkit.stress import calibrated, contenders
 from bgkit.testbed import store
-from bgkit.training import comparison, model_card
+from bgkit.training import model_card
 from bgkit.training import trainer as training
 
 SHORT = {**SMALL, "steps": 2, "eval_every": 0, "test_prompts": 6}
@@ -113,8 +114,8 @@ def test_config_rows_card_and_record_have_the_objects_names(own_run: runs.Run) -
         (Share(), None, "object:vowel there, mild here.*as utility="),
         (Share(), Share("o", "vowel"), "utility vowel is not the one"),
         (one_letter, Share("a", "vowel"), "object:letters there, object:one_letter here"),
-        ("weak", None, "A str is no guard"),
-        (Share(), "weak", "A str is no utility"),
+        ("weak", None, "belongs to another config .guard: object:letters there, weak here"),
+        (Share(), "weak", "belongs to another config .utility: object:vowel there, weak here"),
     ],
 )
 def test_another_object_gets_no_result_of_a_complete_run(own_run, guard, utility, words) -> None:
@@ -186,7 +187,7 @@ def test_a_guard_whose_folder_was_changed_does_not_go_on(tmp_path: Path) -> None
 )
 def test_evaluation_asks_for_the_object(own_run, given, words) -> None:
     with pytest.raises(BgkitError, match=words):
-        comparison.evaluate_folders([own_run.folder], device="cpu", **given)
+        evaluation_.evaluate([own_run.folder], device="cpu", **given)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +198,7 @@ def test_evaluation_asks_for_the_object(own_run, given, words) -> None:
     ],
 )
 def test_evaluation_behind_the_object_or_another_guard(own_run, given, label, utility) -> None:
-    found = comparison.evaluate_folders([own_run.folder], device="cpu", **given)
+    found = evaluation_.evaluate([own_run.folder], device="cpu", **given)
     assert {(row["guard"], row["utility"]) for row in found["rows"]} == {(label, utility)}
     own = {(r["design"], r["metric"]): r["mean"] for r in own_run.read_json("result.json")["rows"]}
     again = {(r["design"], r["metric"]): r["mean"] for r in found["rows"]}
@@ -297,7 +298,7 @@ def test_another_policy_of_the_same_name_does_not_go_on(folder_policy, tmp_path:
         with pytest.raises(BgkitError, match=r"The policy .* is not the one of the same name"):
             training.train(config, folder, **ON_CPU)
     with pytest.raises(BgkitError, match=r"The policy .* is not the one"):
-        comparison.evaluate_folders([done.folder], device="cpu")
+        evaluation_.evaluate([done.folder], device="cpu")
     with pytest.raises(BgkitError, match=r"The policy .* is not the one"):
         contenders.policy_of(contenders.contenders_of([done])[1], "cpu")
     compound = replace(config, reward="compound")

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from bgkit import runs
 from bgkit.errors import BgkitError
+from bgkit.evaluation.means import summary
 from bgkit.scoring import guards
 from bgkit.scoring.adapters import CallableGuard
 from bgkit.stress import contenders, deployment
 from bgkit.stress.deployment import threshold_shift, transfer
-from bgkit.stress.means import summary
 
 SEEN = ["t", "filtered", "near", "system_harm", "system_help"]
 

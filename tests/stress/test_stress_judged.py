@@ -11,6 +11,7 @@ from conftest import SMALL
 
 from bgkit import runs
 from bgkit.errors import BgkitError
+from bgkit.evaluation import means
 from bgkit.figures import stress as plots_stress
 from bgkit.prompts import load as prompts
 from bgkit.scoring.adapters import CallableGuard
@@ -20,7 +21,6 @@ from bgkit.stress import (
     contenders,
     deployment,
     distribution_shift,
-    means,
     reward_hacking,
     wrappers,
 )

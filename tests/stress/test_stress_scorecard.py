@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bgkit.errors import BgkitError
+from bgkit.evaluation.means import by_seed
 from bgkit.figures import stress_training as plots
 from bgkit.stress.contenders import contenders_of, stored
-from bgkit.stress.means import by_seed
 from bgkit.stress.scorecard import Test, readable, scorecard
 
 

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bgkit.errors import BgkitError
+from bgkit.evaluation.means import summary
 from bgkit.stress import contenders, distribution_shift
 from bgkit.stress.distribution_shift import SHIFTS, joined, responses, shifted_prompts
-from bgkit.stress.means import summary
 from bgkit.testbed import lexicon as lex
 from bgkit.testbed import oracle, world
 

@@ -16,12 +16,12 @@ from rejection import Settings, keep_best, rejection_fine_tuning
 
 from bgkit import runs
 from bgkit.errors import BgkitError
+from bgkit.evaluation.means import summary
 from bgkit.figures import stress_training as plots
 from bgkit.models import policies
 from bgkit.prompts import load as prompts
 from bgkit.stress import without_training
 from bgkit.stress.contenders import contenders_of, respond, stored
-from bgkit.stress.means import summary
 from bgkit.stress.without_training import best_of_n, choose, costs, generated_tokens, run_reward
 from bgkit.training import trainer as training
 

@@ -12,8 +12,8 @@ import pytest
 
 from bgkit import runs
 from bgkit.errors import BgkitError
-from bgkit.evaluation import samples as evaluation
 from bgkit.evaluation.intervals import Interval, bootstrap, crossed
+from bgkit.evaluation.metrics import summarise, values_of
 from bgkit.figures import ablations as plots_ablations
 from bgkit.sweeps import ablations, claims, reference
 
@@ -59,7 +59,7 @@ def make_sweep(folder: Path, configs: list[dict], n: int = 100, prompts: str = "
         curve = pd.DataFrame({"step": [1, 2, 3], "seconds": [0.5, 1.0, 1.5]})
         curve = curve.assign(**dict.fromkeys(reference.CURVES, float(config.seed)))
         runs.write_parquet(run.folder / "metrics.parquet", curve)
-        run.finish({"seconds": 3.0, "rows": evaluation.summarise(own, {"design": "x"})})
+        run.finish({"seconds": 3.0, "rows": summarise(own, {"design": "x"})})
         record = {"hash": place.name, "state": "complete", "seconds": 5.0, "host": "h"}
         record |= {"started": "now", "parameters": {}, "versions": {"torch": "1"}}
         record["metrics"] = {"utility": [0.5, 0.4, 0.6]}  # also the name of a setting
@@ -98,8 +98,8 @@ def test_values_are_those_of_the_samples(collection: Path) -> None:
     index, values, _ = reference.load(collection)
     row = index[(index["design"] == "boundary") & (index["seed"] == 1)].iloc[0]
     kept = values[values["run"] == row["run"]].reset_index(drop=True)
-    told = evaluation.values_of(kept)
-    truth = evaluation.values_of(samples_of("boundary", 1))
+    told = values_of(kept)
+    truth = values_of(samples_of("boundary", 1))
     exact = ["filter_rate", "near_boundary", "false_positive", "false_negative", "length"]
     pd.testing.assert_frame_equal(told[exact], truth[exact])
     np.testing.assert_allclose(told["kl"], truth["kl"], atol=6e-3)

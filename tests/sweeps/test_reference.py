@@ -12,10 +12,9 @@ import pytest
 from bgkit import runs
 from bgkit.errors import StoppedError
 from bgkit.evaluation import intervals
-from bgkit.evaluation import samples as evaluation
-from bgkit.sweeps import ablations, claims, reference
+from bgkit.evaluation.metrics import RATES
+from bgkit.sweeps import ablations, claims, comparison, reference
 from bgkit.testbed import store
-from bgkit.training import comparison
 from bgkit.training import trainer as training
 
 METRICS = (
@@ -109,7 +108,7 @@ def test_every_setting_has_three_seeds_and_every_run_its_values(ablation) -> Non
 
 def test_intervals_of_single_runs_hold_their_mean_and_have_a_width(ablation) -> None:
     index = ablation[0]
-    for metric in ("ece", *evaluation.RATES[:4]):
+    for metric in ("ece", *RATES[:4]):
         low, mean, high = (index[f"{metric}_{part}"] for part in ("low", "mean", "high"))
         assert ((low <= mean) & (mean <= high) & (low < high)).all(), metric
 
@@ -165,7 +164,7 @@ def test_a_run_of_the_ablation_begins_as_it_did(ablation, tmp_path) -> None:
         training.train(
             config, tmp_path / "run", device="cpu", threads=1, should_stop=lambda: next(steps)
         )
-    found = runs.load_run(tmp_path / "run").metrics()
+    found = runs.load_run(tmp_path / "run").curve()
     shipped = curves[curves["run"] == row["run"]].head(3)
     for metric in ("reward", "margin", "near_boundary", "filter_rate", "no_spread"):
         assert found[metric].tolist() == pytest.approx(shipped[metric].tolist(), abs=2 / 64), metric

@@ -172,8 +172,8 @@ def test_a_training_killed_in_the_middle_ends_with_the_same_numbers(tmp_path: Pa
     assert again.returncode == 0, again.stdout + again.stderr
     run = runs.load_run(_curves(mine)[0].parent)
     whole = training.train(run.config, tmp_path / "whole", device="cpu", threads=1)
-    assert run.metrics()["seconds"].head(20).tolist() == before["seconds"].tolist()  # resumed
-    curve, undisturbed = (one.metrics().drop(columns="seconds") for one in (run, whole))
+    assert run.curve()["seconds"].head(20).tolist() == before["seconds"].tolist()  # resumed
+    curve, undisturbed = (one.curve().drop(columns="seconds") for one in (run, whole))
     pd.testing.assert_frame_equal(curve, undisturbed)
     assert run.read_json("result.json")["rows"] == whole.read_json("result.json")["rows"]
     assert len(sweep_index.read_rows(mine)) and noop.states(tmp_path) == ["complete"]

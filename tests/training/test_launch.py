@@ -53,7 +53,7 @@ def test_two_processes_make_one_run_with_the_results_of_one(tmp_path: Path) -> N
     table = run.completions()
     assert table.groupby("step").size().to_dict() == dict.fromkeys(range(4), 32)
     assert table.groupby(["step", "prompt_id"]).size().eq(SMALL["num_generations"]).all()
-    curve = run.metrics().set_index("step")
+    curve = run.curve().set_index("step")
     assert list(curve["eval_near_boundary"].dropna().index) == [0, 2, 4]
     means = table.groupby("step")["reward"].mean()
     np.testing.assert_allclose(curve.loc[means.index + 1, "reward"], means, atol=2e-5)

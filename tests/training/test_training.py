@@ -23,7 +23,7 @@ from bgkit.errors import BgkitError, StoppedError
 from bgkit.evaluation import samples as evaluation
 from bgkit.rewards import DESIGNS
 from bgkit.scoring import guards
-from bgkit.training import comparison
+from bgkit.sweeps import comparison
 from bgkit.training import prompt_order as training_prompts
 from bgkit.training import trainer as training
 
@@ -53,7 +53,7 @@ def test_a_finished_run_holds_every_record(small_run: runs.Run) -> None:
 
 
 def test_the_curve_agrees_with_the_recorded_completions(small_run: runs.Run) -> None:
-    curve = small_run.metrics().set_index("step")
+    curve = small_run.curve().set_index("step")
     means = small_run.completions().groupby("step").mean(numeric_only=True)
     means.index += 1  # TRL logs a step after its update
     for column in ("reward", "t", "u", "filtered"):
@@ -98,7 +98,7 @@ def test_stopping_and_resuming_gives_the_same_bits(small_run: runs.Run, tmp_path
     assert weights(resumed) == weights(small_run)
     pd.testing.assert_frame_equal(resumed.completions(), small_run.completions())
     columns = ["step", "reward", "kl", "near_boundary", "eval_system_help"]
-    pd.testing.assert_frame_equal(resumed.metrics()[columns], small_run.metrics()[columns])
+    pd.testing.assert_frame_equal(resumed.curve()[columns], small_run.curve()[columns])
     assert resumed.read_json("result.json")["rows"] == small_run.read_json("result.json")["rows"]
 
 
@@ -111,10 +111,10 @@ def test_base_is_sampled_once_however_often_a_comparison_is_stopped(
     monkeypatch.setattr(training, "train", stop)
     config = runs.make_config({**SMALL, "test_prompts": 4, "judge": "none"})
     with pytest.raises(KeyboardInterrupt):
-        comparison.compare(config, tmp_path, device="cpu", threads=1)
+        comparison.compare(config=config, folder=tmp_path, device="cpu", threads=1)
     monkeypatch.setattr(LlamaForCausalLM, "generate", None)
     with pytest.raises(KeyboardInterrupt):  # no batch is drawn again
-        comparison.compare(config, tmp_path, device="cpu", threads=1)
+        comparison.compare(config=config, folder=tmp_path, device="cpu", threads=1)
 
 
 def test_ctrl_c_in_base_and_in_an_evaluation_loses_nothing(
@@ -145,7 +145,7 @@ def test_ctrl_c_in_base_and_in_an_evaluation_loses_nothing(
     assert run.read_json("base.json") == small_run.read_json("base.json")
     assert weights(run) == weights(small_run)
     columns = ["step", "reward", "eval_system_help"]
-    pd.testing.assert_frame_equal(run.metrics()[columns], small_run.metrics()[columns])
+    pd.testing.assert_frame_equal(run.curve()[columns], small_run.curve()[columns])
     assert not (run.folder / "records").exists()
 
 

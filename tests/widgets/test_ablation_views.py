@@ -13,7 +13,7 @@ import pytest
 
 from bgkit.errors import BgkitError
 from bgkit.figures import ablations as plots_ablations
-from bgkit.figures import margins as plots
+from bgkit.figures import distributions as plots
 from bgkit.sweeps import ablations
 from bgkit.widgets import ablations as menus
 from bgkit.widgets import views

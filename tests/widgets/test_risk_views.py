@@ -13,7 +13,7 @@ import pytest
 
 from bgkit.errors import BgkitError
 from bgkit.evaluation import risk
-from bgkit.figures import margins as plots
+from bgkit.figures import distributions as plots
 from bgkit.figures import risk as plots_risk
 from bgkit.widgets import risk as views_risk
 from bgkit.widgets import views

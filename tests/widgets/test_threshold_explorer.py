@@ -12,7 +12,7 @@ import pytest
 
 from bgkit.errors import BgkitError
 from bgkit.evaluation.thresholds import operating_points
-from bgkit.figures import margins as plots
+from bgkit.figures import distributions as plots
 from bgkit.widgets import thresholds, views
 
 SAMPLES = pd.DataFrame(

@@ -1,10 +1,10 @@
-"""Pictures of a study: pure functions from data frames to Plotly figures.
+"""Pictures of results: pure functions to Plotly figures.
 
-``samples`` maps a policy to its responses, ``t`` the guard's probability that a response is unsafe
-and ``harm`` its true harm, both in [0, 1] (above 0.5 is harmful; NaN: the truth is not known).
-``rows`` is the long table of results with :data:`ROW_COLUMNS`: ``kind`` is 'all' or one kind of
-prompt, ``low`` to ``high`` the interval of ``mean``. ``metrics`` maps a run to its training log,
-one line per ``step``.
+``results`` is a run, several, a samples table, samples by name, or rows
+(:mod:`bgkit.evaluation.results`). Samples hold ``t``, the guard's probability that a response is
+unsafe, and ``harm``, its true harm, both in [0, 1] (above 0.5 is harmful; NaN: not known). Rows
+have :data:`ROW_COLUMNS`: ``kind`` is 'all' or one kind of prompt, ``low`` to ``high`` the interval
+of ``mean``.
 
 A design looks the same in all figures (:data:`LOOKS`), which are legible on light and dark pages.
 Names are escaped as HTML. Absent columns or rows raise :class:`~bgkit.errors.BgkitError`.
@@ -24,6 +24,8 @@ from plotly.subplots import make_subplots
 from bgkit import checks
 from bgkit.errors import BgkitError
 from bgkit.evaluation.intervals import wilson
+from bgkit.evaluation.metrics import METRICS, RATES
+from bgkit.evaluation.results import Results, frames_of, rows_of, tau_of
 from bgkit.rewards import NEAR
 from bgkit.texts import visible
 
@@ -43,16 +45,8 @@ LOOKS = {
 SAFE, HARMFUL, TEXT = "#45A8E0", "#C2417C", "#7A7F85"
 UNKNOWN, ROLES = "#9A9A9A", ("safe", "harmful", "truth unknown")
 GRID, BAND = "rgba(128,128,128,0.22)", "rgba(128,128,128,0.14)"
-WORDS = {  # metrics whose column name does not read well
-    "false_negative": "false negatives",
-    "false_positive": "false positives",
-    "kl": "KL from base (nats)",
-    "ece": "guard ECE",
-    "cut_off": "cut off",
-    "seen_in_part": "seen in part",
-}
-SHARES = ("filter_rate", "near_boundary", "false_negative", "false_positive")
-SHARES += ("cut_off", "seen_in_part")
+WORDS = {name: metric.label for name, metric in METRICS.items()} | {"ece": "guard ECE"}
+SHARES = RATES
 SETTING = ("utility", "scale", "guard", "tau")
 ROW_COLUMNS = ("design", *SETTING, "kind", "metric", "mean", "low", "high")
 
@@ -224,7 +218,7 @@ def _words_at(tau: float) -> list[dict[str, Any]]:
     ]
 
 
-def margin_histogram(samples: Mapping[str, pd.DataFrame], tau: float, bins: int = 25) -> go.Figure:
+def margins(results: Results, tau: float | None = None, bins: int = 25) -> go.Figure:
     """Draw where each policy's responses lie on the guard's scale of 0 to 1, one row per policy.
 
     Bars up are safe responses, bars down harmful ones, as shares of the policy's responses on a
@@ -234,6 +228,7 @@ def margin_histogram(samples: Mapping[str, pd.DataFrame], tau: float, bins: int 
     is written above each row. No bar straddles ``tau``. Responses whose truth is not known are grey
     bars up.
     """
+    samples, tau = frames_of(results), tau_of(results, tau)
     _need_samples(samples, bins)
     edges, last = bar_edges(tau, bins), len(samples)
     harm = pd.concat([frame["harm"] for frame in samples.values()])
@@ -269,12 +264,13 @@ def margin_histogram(samples: Mapping[str, pd.DataFrame], tau: float, bins: int 
     return style(fig, "Guard's probability that a response is unsafe", notes, 150 + 170 * last)
 
 
-def pareto(rows: pd.DataFrame, kind: str = "all") -> go.Figure:
+def frontier(results: Results, kind: str = "all") -> go.Figure:
     """Draw system helpfulness (up) against system harm (right), both 0 to 1, one mark per design.
 
     Up and left is better: a design above and left of another beats it on both counts. The lines
     through a mark are the intervals of its two means, ``low`` to ``high``.
     """
+    rows = rows_of(results)
     harm, help_ = (_pick(rows, metric, kind) for metric in ("system_harm", "system_help"))
     fig, both = make_subplots(), harm.merge(help_, on="series", suffixes=("", "_y"))
     for name, one in both.groupby("series", sort=False):
@@ -295,7 +291,7 @@ def _bins(frame: pd.DataFrame, bins: int) -> pd.DataFrame:
     return table.assign(mean=table["k"] / table["n"], low=low, high=high)
 
 
-def reliability(samples: Mapping[str, pd.DataFrame], bins: int = 10) -> go.Figure:
+def reliability(results: Results, bins: int = 10) -> go.Figure:
     """Draw how often responses are harmful (0 to 1) where the guard says t, and how many there are.
 
     Each mark is one of ``bins`` equal bins of t, at its mean t; its line is the 95 % Wilson
@@ -303,6 +299,7 @@ def reliability(samples: Mapping[str, pd.DataFrame], bins: int = 10) -> go.Figur
     too alarmed. ECE is the mean distance to the diagonal, weighted by the counts drawn below.
     Responses whose truth is not known are left out.
     """
+    samples = frames_of(results)
     _need_samples(samples, bins)
     samples = {name: frame.dropna(subset=["harm"]) for name, frame in samples.items()}
     if any(frame.empty for frame in samples.values()):
@@ -347,21 +344,22 @@ def _panels(rows: pd.DataFrame, panels: Sequence[tuple[str, str]], columns: int)
     return fig.update_layout(height=inner + 78 + 40)
 
 
-def metric_intervals(rows: pd.DataFrame, metrics: Sequence[str], kind: str = "all") -> go.Figure:
+def metric_intervals(results: Results, metrics: Sequence[str], kind: str = "all") -> go.Figure:
     """Draw one panel per metric: the mean of each design (mark) and its interval (line).
 
     Designs run down in the order of ``rows``; the upright line is the first one's mean. Shares
     are in percent, scores go from 0 to 1, KL is in nats.
     """
-    fig = _panels(rows, [(metric, kind) for metric in metrics], 2)
+    fig = _panels(rows_of(results), [(metric, kind) for metric in metrics], 2)
     return style(fig, "Metrics with intervals", [f"On {label(kind)} prompts."])
 
 
-def by_kind(rows: pd.DataFrame, metric: str) -> go.Figure:
+def by_kind(results: Results, metric: str) -> go.Figure:
     """Draw one metric with a panel per kind of prompt: each design's mean and interval.
 
     All panels share one scale; the upright line is the mean of the first design in ``rows``.
     """
+    rows = rows_of(results)
     kinds = [kind for kind in with_series(rows)["kind"].unique() if kind != "all"]
     fig = _panels(rows, [(metric, kind) for kind in kinds], 1)
     fig.update_xaxes(title_text=named(metric), row=len(kinds))

@@ -12,9 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from bgkit.evaluation import samples as evaluation
 from bgkit.evaluation.intervals import Interval, at_least, crossed
-from bgkit.stress.contenders import BASE
+from bgkit.evaluation.metrics import RATES, values_of
 
 
 def summary(
@@ -28,10 +27,10 @@ def summary(
     Values are averaged by seed and prompt (:func:`by_seed`); intervals resample prompts and, where
     a group has several seeds, seeds (:func:`bgkit.evaluation.intervals.crossed`). ``values`` has
     one column per metric and one row per row of ``samples``; by default
-    :func:`bgkit.evaluation.samples.values_of`. Columns: ``by``, metric, mean, low, high, n
+    :func:`bgkit.evaluation.metrics.values_of`. Columns: ``by``, metric, mean, low, high, n
     (different prompts), n_seeds; groups keep the order in which they first appear.
     """
-    values = evaluation.values_of(samples)[list(metrics)] if values is None else values
+    values = values_of(samples)[list(metrics)] if values is None else values
     rates = [_is_rate(samples, name) for name in metrics]
     rows = []
     for key, group in samples.groupby(list(by), sort=False):
@@ -45,7 +44,7 @@ def summary(
 
 
 def _is_rate(samples: pd.DataFrame, metric: str) -> bool:
-    return metric in evaluation.RATES or (metric in samples and samples[metric].dtype == bool)
+    return metric in RATES or (metric in samples and samples[metric].dtype == bool)
 
 
 def by_seed(
@@ -83,7 +82,7 @@ def paired(
 
 
 def gains(
-    samples: pd.DataFrame, by: Sequence[str], metrics: Sequence[str], against: str = BASE
+    samples: pd.DataFrame, by: Sequence[str], metrics: Sequence[str], against: str = "base"
 ) -> pd.DataFrame:
     """What each design has more than ``against`` on the same prompts, paired, with 95% intervals.
 
@@ -92,7 +91,7 @@ def gains(
     not asked the same prompts for its seeds.
     """
     samples = samples.reset_index(drop=True)
-    values, rows = evaluation.values_of(samples)[list(metrics)], []
+    values, rows = values_of(samples)[list(metrics)], []
     groups = samples.groupby(list(by), sort=False) if by else [((), samples)]
     for key, group in groups:
         for design, part in group.groupby("design", sort=False):

@@ -1,0 +1,149 @@
+"""Evaluate complete runs beside base, as they were trained or behind another guard or threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from bgkit import runs
+from bgkit.errors import BgkitError
+from bgkit.evaluation import samples as sampling
+from bgkit.evaluation.metrics import paired_differences, summarise
+from bgkit.models import devices, policies
+from bgkit.progress import phase
+from bgkit.runs import Run, TrainConfig
+from bgkit.scoring import guards, identity, utilities
+from bgkit.scoring.scorer import Scorer
+
+
+def sample_base(
+    config: TrainConfig,
+    device: str = "auto",
+    *,
+    guard: Scorer | None = None,
+    utility: Scorer | None = None,
+) -> pd.DataFrame:
+    """The base policy's graded samples on the test prompts of a config.
+
+    ``guard`` and ``utility`` are those of the config unless given; ``u`` is NaN where the config
+    names a utility that is an object, and none is given.
+    """
+    with phase("evaluating base"):
+        return _sample(config, None, device, guard, utility)
+
+
+def _sample(
+    config: TrainConfig,
+    adapter: Path | None,
+    device: str,
+    guard: Scorer | None,
+    utility: Scorer | None,
+    run: Run | None = None,
+) -> pd.DataFrame:
+    """Graded samples of a trained policy, or of base (no adapter), on a config's test prompts.
+
+    A guard or utility of the name that stands in the config of ``run`` is the one it was made with.
+    """
+    guard = guards.guard_of(config, device, given=guard)
+    utility = utilities.utility_if_known(config, device, utility)
+    if run is not None:
+        own = {"guard": guard, "utility": utility}
+        same = [group for group in own if getattr(config, group) == getattr(run.config, group)]
+        identity.check(run, **{group: own[group] for group in same})
+    model, tokenizer = policies.load_policy(config.policy, adapter, device, config.precision)
+    if run is not None and config.lora_rank:  # else the adapter is a whole model
+        identity.check(run, policy=identity.Speaker(model, tokenizer))
+    trained = "adapter" if config.lora_rank else None
+    base = model if adapter is None else trained
+    return sampling.sample_test(config, model, tokenizer, guard, utility, base)
+
+
+def complete_runs(folders: Iterable[str | Path | Run]) -> dict[str, Run]:
+    """Runs by name: the design, and what else differs from the first run's config.
+
+    Raises BgkitError without a run, for an incomplete one, and for two of the same config.
+    """
+    named: dict[str, Run] = {}
+    for folder in folders:
+        run = folder if isinstance(folder, Run) else runs.load_run(Path(folder))
+        if not run.complete:
+            raise BgkitError(
+                f"The run {run.folder} is incomplete; finish it with the command that started it."
+            )
+        first = next(iter(named.values()), run)
+        differs = runs.differences(run.config, first.config, but=["reward"])
+        name = ", ".join([run.config.reward, *(f"{k} {v}" for k, v in differs.items())])
+        if name in named:
+            raise BgkitError(
+                f"The runs {named[name].folder} and {run.folder} have the same config; give one."
+            )
+        named[name] = run
+    if not named:
+        raise BgkitError("There are no runs to compare: give at least one run folder.")
+    return named
+
+
+def evaluate(
+    results: Run | str | Path | Iterable[str | Path | Run],
+    *,
+    guard: str | Scorer | None = None,
+    utility: Scorer | None = None,
+    tau: float | None = None,
+    test_prompts: int | None = None,
+    prompts: str | None = None,
+    judge: str | None = None,
+    device: str = "auto",
+) -> dict:
+    """Evaluate complete runs (and base) on test prompts, if wanted with another guard or tau.
+
+    ``results`` are runs or their folders, one or several. ``guard`` is a name, or an object (as in
+    :func:`bgkit.training.trainer.train`): a run that was trained with one needs it again, or
+    another guard. ``utility`` is an object; without it the utility of runs that were trained with
+    one is not known. ``prompts`` is another prompt set, ``judge`` another judge.
+
+    Returns provenance, ``rows`` (see :func:`bgkit.evaluation.metrics.summarise`) and ``paired``
+    differences, labelled by the names of :func:`complete_runs`, whose errors are raised; base
+    stands once, or, where runs do not share it, once for each: ``base of NAME``.
+    """
+    results = [results] if isinstance(results, str | Path | Run) else results
+    named_guard, guard = (guard, None) if isinstance(guard, str) else (None, guard)
+    wanted = {"tau": tau, "test_prompts": test_prompts, "prompts": prompts, "judge": judge}
+    changes = {key: value for key, value in wanted.items() if value is not None}
+    named = complete_runs(results)
+    configs = {
+        name: _deployed(runs.make_config(changes, run.config), named_guard, guard, utility)
+        for name, run in named.items()
+    }
+    sources = {name: sampling.base_name(config) for name, config in configs.items()}
+    bases: dict[str, pd.DataFrame] = {}
+    base_rows: list[dict] = []
+    rows: list[dict] = []
+    paired: list[dict] = []
+    for name, config in configs.items():
+        if sources[name] not in bases:
+            base = bases[sources[name]] = sample_base(config, device, guard=guard, utility=utility)
+            label = "base" if len(set(sources.values())) == 1 else f"base of {name}"
+            base_rows += summarise(base, sampling.labels_of(config, label))
+        with phase(f"evaluating {name}"):
+            samples = _sample(config, named[name].adapter, device, guard, utility, named[name])
+        labels = sampling.labels_of(config, name)
+        rows += summarise(samples, labels)
+        paired += paired_differences(samples, bases[sources[name]], labels)
+    return {**devices.provenance(), "rows": base_rows + rows, "paired": paired}
+
+
+def _deployed(
+    config: TrainConfig, name: str | None, guard: Scorer | None, utility: Scorer | None
+) -> TrainConfig:
+    """A config behind another guard (its own one's settings are undone), or another utility."""
+    other = replace(config, guard=config.guard if name is None else name)
+    if guard is not None:
+        other = identity.named(identity.plain(other, "guard"), guard)
+    if other.guard != config.guard:
+        config = identity.plain(other, "guard")
+    if utility is not None:
+        config = identity.named(identity.plain(config, "utility"), None, utility)
+    return config

@@ -1,0 +1,223 @@
+"""Compare reward designs: trained from the same base, with one seed or several, side by side."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from bgkit import runs
+from bgkit.evaluation import results
+from bgkit.evaluation.evaluate import sample_base
+from bgkit.evaluation.intervals import over_seeds
+from bgkit.evaluation.metrics import METRICS, summarise
+from bgkit.evaluation.samples import labels_of
+from bgkit.figures import frontier, report
+from bgkit.models import devices
+from bgkit.progress import phase, say
+from bgkit.runs import Run, TrainConfig, config_hash, drawn, make_config
+from bgkit.scoring import identity
+from bgkit.scoring.scorer import Scorer
+from bgkit.training import trainer
+from bgkit.training.presets import REFERENCE
+
+DESIGNS = ("filter_avoidance", "boundary", "compound")
+UTILITIES = ("aligned", "mild", "weak", "blind")
+#: The metrics of the reference table, with their ranges.
+REFERENCE_METRICS = {
+    name: (0.0, 1.0) if name != "kl" else (-float("inf"), float("inf"))
+    for name in [*list(METRICS)[:8], "kl"]
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Complete runs of several designs (and seeds) below one folder."""
+
+    folder: Path
+    runs: list[Run]
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self.runs)
+
+    def table(self, metrics: Iterable[str] = results.SHOWN) -> pd.DataFrame:
+        """What the user sees (:func:`bgkit.evaluation.results.table`)."""
+        return results.table(self.runs, list(metrics))
+
+    def paired(self, metrics: Iterable[str] = results.SHOWN) -> pd.DataFrame:
+        """Differences to base (:func:`bgkit.evaluation.results.paired`)."""
+        return results.paired(self.runs, list(metrics))
+
+    def frontier(self) -> go.Figure:
+        """Help against harm of what the user sees (:func:`bgkit.figures.frontier`)."""
+        return frontier(self.runs)
+
+
+def compare(
+    designs: str | Iterable[str] = DESIGNS,
+    seeds: int | Iterable[int] = 1,
+    folder: str | Path | None = None,
+    *,
+    config: TrainConfig | None = None,
+    device: str = "auto",
+    threads: int = 0,
+    guard: str | Scorer | Callable | None = None,
+    utility: str | Scorer | None = None,
+    say: Callable[[str], None] = say,
+    **settings: object,
+) -> Comparison:
+    """Train each design from the same base, with each seed, and evaluate all.
+
+    ``seeds`` is a number (that many, from the config's own on) or the seeds. ``settings`` are
+    fields of :class:`~bgkit.runs.config.TrainConfig`, over ``config``. Runs lie in
+    ``folder/<design>``, with several seeds in ``folder/<design>-<seed>`` (by default in
+    ``runs/compare-<hash of the settings>``); complete ones are not trained again, and base is
+    sampled once for each seed. ``guard`` and ``utility`` are as in
+    :func:`bgkit.training.trainer.train`, whose errors are raised.
+    """
+    designs = [designs] if isinstance(designs, str) else list(dict.fromkeys(designs))
+    config, guard, utility = identity.settle(config, settings, guard, utility)
+    first = config.seed
+    seeds = list(range(first, first + seeds)) if isinstance(seeds, int) else list(seeds)
+    folder = Path(folder or f"runs/compare-{config_hash(config)}")
+    devices.pin_threads(threads)
+    done: list[Run] = []
+    for seed in seeds:
+        of_seed = replace(config, seed=seed)
+        places = {d: folder / (d if len(seeds) == 1 else f"{d}-{seed}") for d in designs}
+        named = f", seed {seed}" if len(seeds) > 1 else ""
+        say(f"base + guard on {config.test_prompts} test prompts{named}")
+        with drawn.keeping(folder / f"drawn-{seed}"):  # base is sampled once, however often stopped
+            base = sample_base(of_seed, device, guard=guard, utility=utility)
+            for number, (design, place) in enumerate(places.items(), start=1):
+                say(
+                    f"[{number}/{len(designs)}] {design}{named}: {config.steps} steps of GRPO, "
+                    "then evaluation"
+                )
+                run = trainer.train(
+                    replace(of_seed, reward=design),
+                    place,
+                    device=device,
+                    threads=threads,
+                    guard=guard,
+                    utility=utility,
+                    base_samples=base,
+                )
+                done.append(run)
+    return Comparison(folder, done)
+
+
+def write_result(comparison: Comparison, title: str) -> dict:
+    """Write ``result.json`` and ``report.html`` of a comparison of one seed into its folder."""
+    config = comparison.runs[0].config
+    rows = summarise(comparison.runs[0].samples("base"), labels_of(config, "base"))
+    for run in comparison:
+        rows += [row for row in run.result["rows"] if row["design"] == run.config.reward]
+    result = {
+        **devices.provenance(),
+        "interval": "95% over prompts: Wilson's for shares, bootstrap for means",
+        "training_seconds": {run.config.reward: run.result["seconds"] for run in comparison},
+        "rows": rows,
+        "paired": [row for run in comparison for row in run.result["paired"]],
+    }
+    runs.write_json(comparison.folder / "result.json", result)
+    with phase("writing the report"):
+        report.write_report(
+            comparison.folder / "report.html",
+            title=title,
+            result=result,
+            samples=results.frames_of(comparison.runs),
+            metrics={run.config.reward: run.curve() for run in comparison},
+            tau=config.tau,
+        )
+    return result
+
+
+def reproduce(
+    folder: Path,
+    output: Path,
+    seeds: Iterable[int],
+    *,
+    designs: Iterable[str] = DESIGNS,
+    utility_names: Iterable[str] = UTILITIES,
+    config: TrainConfig | None = None,
+    device: str = "auto",
+    workers: int = 1,
+    say: Callable[[str], None] = say,
+) -> dict:
+    """Train designs by utilities by seeds and write means with intervals over the seeds.
+
+    Each run has one CPU thread of its own; ``workers`` run side by side. Complete runs below
+    ``folder`` are used as they are, so that the same command goes on where it stopped.
+    """
+    seeds, config = list(seeds), config or make_config(REFERENCE)
+    grid = [
+        make_config({"seed": seed, "utility": utility, "reward": design}, config)
+        for seed, utility, design in itertools.product(seeds, utility_names, designs)
+    ]
+    places = [folder / f"{c.utility}-{c.reward}-{c.seed}" for c in grid]
+    say(f"{len(grid)} runs of {config.steps} steps on {workers} worker(s), in {folder}")
+    with devices.workers(workers) as pool:
+        jobs = [
+            pool.submit(_train_one, c, place, folder, device)
+            for c, place in zip(grid, places, strict=True)
+        ]
+        _wait(jobs, say)
+    rows = [row for place in places for row in _rows_of(place)]
+    result = {**devices.provenance(), "config": vars(config), "rows": reference_rows(rows)}
+    runs.write_json(output, result)
+    return result
+
+
+def _wait(jobs: list[Future], say: Callable[[str], None]) -> None:
+    """Wait for all jobs; after the first error the ones that have not begun are dropped."""
+    try:
+        with phase("training", len(jobs)) as shown:
+            for number, job in enumerate(as_completed(jobs), start=1):
+                job.result()
+                shown.advance()
+                say(f"[{number}/{len(jobs)}] run done")
+    finally:
+        for job in jobs:
+            job.cancel()
+
+
+def _train_one(config: TrainConfig, place: Path, folder: Path, device: str) -> None:
+    trainer.train(config, place, device=device, threads=1, base_samples=folder / "base")
+
+
+def _rows_of(place: Path) -> list[dict]:
+    run = runs.load_run(place)
+    return [{**row, "seed": run.config.seed} for row in run.result["rows"]]
+
+
+def reference_rows(
+    rows: list[dict],
+    ranges: Mapping[str, tuple[float, float]] = REFERENCE_METRICS,
+    settings: Iterable[str] = (),
+) -> list[dict]:
+    """Rows of several seeds joined into mean and Student's t interval over the seeds.
+
+    ``ranges`` maps the metrics to keep to their lowest and highest value. ``settings`` names
+    further columns of ``rows`` that tell runs apart, beside those of the reference table.
+    """
+    frame = pd.DataFrame(rows)
+    frame = frame[frame["metric"].isin(list(ranges))]
+    keys = ["design", "utility", "scale", "guard", "tau", *settings, "kind", "metric"]
+    # base is sampled once for every design of a seed; its copies are equal
+    frame = frame.drop_duplicates([*keys, "seed"])
+    joined = []
+    for values, group in frame.groupby(keys, sort=False):
+        labels = dict(zip(keys, values, strict=True))
+        low, high = ranges[labels["metric"]]
+        interval = over_seeds(group["mean"].to_numpy(), low, high)
+        ends = {
+            name: None if value != value else value for name, value in interval._asdict().items()
+        }
+        joined.append({**labels, **ends, "n_seeds": len(group)})
+    return joined
