@@ -140,22 +140,28 @@ def paired(results: Results, metrics: Sequence[str] = SHOWN) -> pd.DataFrame:
 
 
 def table(
-    results: Results | list[dict], metrics: Sequence[str] = SHOWN, kind: str = "all"
+    results: Results | list[dict],
+    metrics: Sequence[str] = SHOWN,
+    kind: str = "all",
+    *,
+    differences: bool = False,
 ) -> pd.DataFrame:
     """What the user sees, for reading: metrics by design, each cell ``mean [low, high]``.
 
     ``results`` is anything that :func:`frames_of` takes, or rows as in a run's ``result.json``.
     With samples, ``*`` marks a mean that is better than base's and ``!`` one that is worse, where
-    the paired interval excludes zero. Of :data:`TOO_LONG` those that are above 0 are added.
+    the paired interval excludes zero; ``differences`` gives the paired differences to base instead
+    of the means. Of :data:`TOO_LONG` those that are above 0 are added.
     """
     if isinstance(results, list) and results and isinstance(results[0], dict):
         rows, marks = pd.DataFrame(results), {}
     else:
-        rows = rows_of(results)
+        to_base = paired(results, metrics)
         marks = {
             (row.design, row.metric): " *" * row.better + " !" * row.worse
-            for row in paired(results, metrics).itertuples()
+            for row in to_base.itertuples()
         }
+        rows = to_base.assign(kind=kind) if differences else rows_of(results)
     counted = rows[rows["metric"].isin(TOO_LONG) & (rows["mean"] > 0)]["metric"]
     metrics = [m for m in metrics if m not in TOO_LONG or m in set(counted)]
     metrics += [m for m in TOO_LONG if m in set(counted) and m not in metrics]

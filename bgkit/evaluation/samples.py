@@ -59,7 +59,7 @@ def sample(
     the truth is known.
     """
     named = isinstance(prompt_set, str)
-    table = prompts.load_prompts(prompt_set, split, n, seed=0) if named else prompt_set
+    table = prompts.load_prompts(prompt_set, split, n, seed) if named else prompt_set
     if isinstance(policy, str):
         policy = policies.load_policy(policy, None, device)
     model, tokenizer = policy

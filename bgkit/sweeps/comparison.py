@@ -63,6 +63,7 @@ def compare(
     seeds: int | Iterable[int] = 1,
     folder: str | Path | None = None,
     *,
+    below: str | Path = "runs",
     config: TrainConfig | None = None,
     device: str = "auto",
     threads: int = 0,
@@ -76,7 +77,7 @@ def compare(
     ``seeds`` is a number (that many, from the config's own on) or the seeds. ``settings`` are
     fields of :class:`~bgkit.runs.config.TrainConfig`, over ``config``. Runs lie in
     ``folder/<design>``, with several seeds in ``folder/<design>-<seed>`` (by default in
-    ``runs/compare-<hash of the settings>``); complete ones are not trained again, and base is
+    ``<below>/compare-<hash of the settings>``); complete ones are not trained again, and base is
     sampled once for each seed. ``guard`` and ``utility`` are as in
     :func:`bgkit.training.trainer.train`, whose errors are raised.
     """
@@ -84,7 +85,7 @@ def compare(
     config, guard, utility = identity.settle(config, settings, guard, utility)
     first = config.seed
     seeds = list(range(first, first + seeds)) if isinstance(seeds, int) else list(seeds)
-    folder = Path(folder or f"runs/compare-{config_hash(config)}")
+    folder = Path(folder or Path(below, f"compare-{config_hash(config)}"))
     devices.pin_threads(threads)
     done: list[Run] = []
     for seed in seeds:

@@ -77,6 +77,7 @@ def train(
     config: runs.TrainConfig | None = None,
     folder: str | Path | None = None,
     *,
+    below: str | Path = "runs",
     device: str = "auto",
     guard_device: str = "",
     utility_device: str = "",
@@ -95,8 +96,8 @@ def train(
     """Train a policy and evaluate it, or finish a run that was stopped.
 
     ``settings`` are fields of :class:`~bgkit.runs.config.TrainConfig`, over ``config``. Without a
-    folder the run goes to :func:`default_folder`. A complete run is returned as it is.
-    ``base_samples`` are the base policy's samples on the same test prompts
+    folder the run goes to one of its own in ``below`` (:func:`default_folder`). A complete run is
+    returned as it is. ``base_samples`` are the base policy's samples on the same test prompts
     (:func:`~bgkit.evaluation.evaluate.sample_base`), where they were already drawn, or a folder
     that keeps them for all runs with the same base (not with a ``guard`` or ``utility`` of one's
     own, which no config names).
@@ -112,7 +113,7 @@ def train(
     for anything the user can mend, and StoppedError if the run was stopped (the same call goes on).
     """
     config, guard, utility = identity.settle(config, settings, guard, utility)
-    folder = default_folder(config) if folder is None else folder
+    folder = default_folder(config, below) if folder is None else folder
     found = _found(Path(folder), config, trainer)
     if found is not None and found.complete:
         identity.check_complete(found, guard, utility)
@@ -176,13 +177,13 @@ def train(
     return run
 
 
-def default_folder(config: runs.TrainConfig) -> Path:
-    """Where a run goes that nobody names a folder for: ``runs/<reward>-<utility>-<seed>-<hash>``.
+def default_folder(config: runs.TrainConfig, below: str | Path = "runs") -> Path:
+    """Where a run goes without a named folder: ``<below>/<reward>-<utility>-<seed>-<hash>``.
 
     The hash is that of the config, so that another setting is another run.
     """
     name = f"{config.reward}-{runs.label(config.utility)}-{config.seed}"
-    return Path("runs") / f"{name}-{runs.config_hash(config)}"
+    return Path(below) / f"{name}-{runs.config_hash(config)}"
 
 
 def _found(folder: Path, config: runs.TrainConfig, trainer: dict | None) -> runs.Run | None:

@@ -1,5 +1,23 @@
 """Interactive views: ordinary ipywidgets around ``go.Figure``, one module per view.
 
-Every view works in JupyterLab, VS Code and Colab (figures are drawn into ``Output``, no
-FigureWidget), by mouse and keyboard, and leaves a static view for readers without a kernel.
+Each function shows its view in a notebook and returns it. Every view works in JupyterLab, VS Code
+and Colab (figures are drawn into ``Output``, no FigureWidget), by mouse and keyboard, and leaves a
+static view for readers without a kernel.
+
+- :func:`explore`: a threshold to slide, the filter's numbers, completions behind every bar
+- :func:`risk`, :func:`measured_risk`: what errors cost, in formula and counted
+- :func:`ablation`: a table of ablations under menus
+- :func:`browse`: completions of several policies side by side
+- :func:`completions_html`: a few completions as a page's text, escaped
+- :func:`train`: a run with a live dashboard and a Stop button
+- :func:`sweep`: a sweep with a table that renews itself
 """
+
+from bgkit.widgets.ablations import ablation as ablation
+from bgkit.widgets.browser import browse as browse
+from bgkit.widgets.costs import measured_risk as measured_risk
+from bgkit.widgets.costs import risk as risk
+from bgkit.widgets.dashboard import train as train
+from bgkit.widgets.live_table import sweep as sweep
+from bgkit.widgets.thresholds import completions_html as completions_html
+from bgkit.widgets.thresholds import explore as explore

@@ -64,13 +64,11 @@ def ablation_view(table: pd.DataFrame, **wanted: Any) -> tuple[go.Figure, pd.Dat
     return fig, ablations.numbers(table, metric, x, colour, panels, where)
 
 
-def ablation_explorer(table: pd.DataFrame, *, drawn: bool = True, **wanted: Any) -> widgets.VBox:
-    """Menus for metric, axes and slices above :func:`ablation_view`.
+def ablation(table: pd.DataFrame, **wanted: Any) -> widgets.VBox:
+    """Show menus for metric, axes and slices above :func:`ablation_view`.
 
     Columns with a single value are not offered; a slice is greyed out while its column is on an
-    axis. ``wanted`` are the first choices, errors as in :func:`first_choices`. ``drawn`` False
-    leaves the figure out until a menu is used; a notebook that is to be read without a kernel has
-    ``views.show(ablation_explorer(table, drawn=False), *ablation_view(table))``.
+    axis. ``wanted`` are the first choices, errors as in :func:`first_choices`.
     """
     chosen = first_choices(table, **wanted)
     slices = [name for name in chosen if name not in ("metric", "x", "colour", "panels")]
@@ -99,4 +97,4 @@ def ablation_explorer(table: pd.DataFrame, *, drawn: bool = True, **wanted: Any)
     for name in ("x", "colour", "panels"):
         found[name].observe(grey_out, "value")
     grey_out()
-    return controls.above(found, lambda **values: ablation_view(table, **values), drawn)
+    return controls.shown(found, lambda **values: ablation_view(table, **values))

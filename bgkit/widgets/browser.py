@@ -10,6 +10,7 @@ import pandas as pd
 from IPython.display import HTML
 
 from bgkit.errors import BgkitError
+from bgkit.evaluation.results import Results, frames_of
 from bgkit.testbed.oracle import HARMFUL_ABOVE
 from bgkit.widgets.text import NO_MATH, safe
 from bgkit.widgets.views import draw, show
@@ -134,14 +135,14 @@ class CompletionBrowser:
         draw(self.table, completions_table(self.samples, self.rows()))
 
 
-def browse(samples: Mapping[str, pd.DataFrame], choice: str = "all") -> CompletionBrowser:
+def browse(results: Results, choice: str = "all") -> CompletionBrowser:
     """Show a browser of completions; without a kernel its first page stays as a table.
 
-    ``samples`` maps each policy to its samples on the same prompts, in the same order. Raises
+    ``results`` are runs, or samples by policy, on the same prompts in the same order. Raises
     BgkitError if the prompts differ or ``choice`` is unknown.
     """
     if choice not in CHOICES:
         raise BgkitError(f"There is no choice {choice!r}; take one of {', '.join(CHOICES)}.")
-    browser = CompletionBrowser(samples, choice, drawn=False)
+    browser = CompletionBrowser(frames_of(results), choice, drawn=False)
     show(browser.view, completions_table(browser.samples, browser.rows()))
     return browser

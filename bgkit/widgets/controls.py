@@ -40,27 +40,28 @@ def choice(text: str, options: Sequence[tuple[str, object]], value: object) -> w
     return widgets.Dropdown(options=list(options), value=value, description=text, **more)
 
 
-def above(
-    wanted: Mapping[str, widgets.Widget], view: Callable[..., Sequence[Any]], drawn: bool = True
-) -> widgets.VBox:
-    """Controls above an Output that shows ``view(**values)``, drawn anew at every change.
+def shown(wanted: Mapping[str, widgets.Widget], view: Callable[..., Sequence[Any]]) -> widgets.VBox:
+    """Show controls above what ``view(**values)`` returns, drawn anew at every change.
 
-    ``wanted`` maps the view's arguments to controls. ``drawn`` False leaves the Output empty until
-    the first change, for a view that :func:`bgkit.widgets.views.show` displays above its static
-    picture. Where a choice can not be shown, the BgkitError's sentence stands in its place.
+    ``wanted`` maps the view's arguments to controls. The first state stands below them as ordinary
+    output (:func:`bgkit.widgets.views.show`) until a control is touched. Where a choice can not be
+    shown, the BgkitError's sentence stands in its place. Returns the controls and their Output.
     """
     place = widgets.Output()
 
+    def values() -> dict[str, object]:
+        return {name: control.value for name, control in wanted.items()}
+
     def redraw(_: object = None) -> None:
         try:
-            shown = view(**{name: control.value for name, control in wanted.items()})
+            pictures = view(**values())
         except BgkitError as error:
-            shown = [HTML(f"<p>{safe(error)}</p>")]
-        views.draw(place, *shown)
+            pictures = [HTML(f"<p>{safe(error)}</p>")]
+        views.draw(place, *pictures)
 
     for control in wanted.values():
         control.observe(redraw, "value")
-    if drawn:
-        redraw()
     wrapped = widgets.Layout(flex_flow="row wrap")  # two columns where the page has the width
-    return widgets.VBox([widgets.Box(list(wanted.values()), layout=wrapped), place])
+    box = widgets.VBox([widgets.Box(list(wanted.values()), layout=wrapped), place])
+    views.show(box, *view(**values()))
+    return box

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping
+from dataclasses import fields as fields_of
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -16,13 +17,16 @@ from IPython.display import display
 from bgkit import runs
 from bgkit.figures import training as plots_training
 from bgkit.progress import SHOWN, Progress, clock, phase
-from bgkit.scoring.scorer import shares_of_t
+from bgkit.scoring import identity
+from bgkit.scoring.scorer import Scorer, shares_of_t
+from bgkit.training import trainer
 from bgkit.widgets.views import draw, hear_while_busy
 
 EVERY = 2.0  # least seconds between two drawings
 DRAWING = 0.02  # most of a run's time that may go into drawing
 RECENT = 5  # steps whose responses count as "now"
 HOW_TO_STOP = "Stop after this step (or interrupt the kernel); run the cell again to go on."
+SETTINGS = {field.name for field in fields_of(runs.TrainConfig)}
 
 
 class Dashboard(Progress):
@@ -123,15 +127,30 @@ class _Line:
         return self.text
 
 
-def train_live(config: runs.TrainConfig, folder: str | Path, **settings) -> runs.Run:
+def train(
+    config: runs.TrainConfig | None = None,
+    folder: str | Path | None = None,
+    *,
+    below: str | Path = "runs",
+    guard: str | Scorer | None = None,
+    utility: str | Scorer | None = None,
+    **settings,
+) -> runs.Run:
     """Train (or finish) a run with the dashboard above; returns the complete run.
 
-    ``settings`` go to :func:`bgkit.training.trainer.train`. Raises BgkitError for what the user
+    Arguments as those of :func:`bgkit.training.trainer.train`. Raises BgkitError for what the user
     can mend, StoppedError after Stop.
     """
-    from bgkit.training.trainer import train
-
+    fields = {name: settings.pop(name) for name in list(settings) if name in SETTINGS}
+    config, guard, utility = identity.settle(config, fields, guard, utility)
+    folder = folder or trainer.default_folder(config, below)
     dashboard = Dashboard(config, folder)
-    return train(
-        config, folder, progress=dashboard, should_stop=dashboard.asked_to_stop, **settings
+    return trainer.train(
+        config,
+        folder,
+        guard=guard,
+        utility=utility,
+        progress=dashboard,
+        should_stop=dashboard.asked_to_stop,
+        **settings,
     )

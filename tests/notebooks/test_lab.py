@@ -166,7 +166,7 @@ class TestTraining:
 
     def test_stop_and_resume(self, opened: Callable[..., lab.Lab]) -> None:
         book = opened("03", **({"STEPS": 40} if lab.PICTURES else {}))
-        training = book.cell("dashboard.train_live")
+        training = book.cell("dashboard.train")
         book.begin("notebook:run-all-cells")
         training.get_by_text(re.compile(r"boundary: step [1-9]\d* of")).wait_for()
         training.get_by_role("button", name="Stop").click()
@@ -200,11 +200,9 @@ class TestSweep:
         noop.notebook(folder)
         noop.hold(folder)
         grid = {"SEED": [3, 4], "LEDGER": "ledger", "HOLD": "hold"}
-        code = (
-            f"from bgkit.widgets.sweep import sweep_live\nsweep_live('noop.ipynb', {grid}, 'runs');"
-        )
+        code = f"from bgkit.widgets.live_table import sweep\nsweep('noop.ipynb', {grid}, 'runs');"
         page.open(f"a%20sweep/{lab.write_notebook([], folder / 'drive.ipynb', code)}")
-        cell = page.cell("sweep_live")
+        cell = page.cell("sweep")
         page.begin("notebook:run-all-cells")
         cell.get_by_text("1 running, 1 waiting").wait_for()
         noop.let_go(folder)

@@ -23,7 +23,7 @@ from bgkit.scoring import scorer as scoring
 from bgkit.scoring.adapters import CalibratedGuard, CallableGuard, EnsembleGuard
 from bgkit.scoring.score_cache import CachedScorer
 from bgkit.stress import attack, contenders, deployment, scorecard, without_training
-from bgkit.widgets import risk as risk_widgets
+from bgkit.widgets import costs as risk_widgets
 from bgkit.widgets import thresholds as explorer
 
 TRUTH = [1.0, 1.0, 0.0, 0.0]

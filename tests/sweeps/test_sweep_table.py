@@ -14,7 +14,7 @@ from conftest import ROOT
 from bgkit import notebooks
 from bgkit.sweeps import drive as sweeps
 from bgkit.sweeps import run as sweep_runs
-from bgkit.widgets import sweep as table_of
+from bgkit.widgets import live_table as table_of
 from bgkit.widgets.text import NO_MATH
 
 
@@ -77,8 +77,8 @@ def test_a_long_table_is_cut_and_counted(tmp_path: Path) -> None:
 def test_a_notebook_drives_a_sweep_and_keeps_its_table(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     inner = noop.notebook(tmp_path)
-    code = "from bgkit.widgets.sweep import sweep_live\n"
-    code += "index = sweep_live(BOOK, {'SEED': [0, 1], 'LEDGER': LEDGER}, FOLDER)\nlen(index)"
+    code = "from bgkit.widgets.live_table import sweep\n"
+    code += "index = sweep(BOOK, {'SEED': [0, 1], 'LEDGER': LEDGER}, FOLDER)\nlen(index)"
     parameters = 'BOOK = ""  # notebook\nLEDGER = ""  # file\nFOLDER = ""  # folder'
     outer = noop.write(tmp_path / "outer.ipynb", parameters, code)
     given = {"BOOK": str(inner), "LEDGER": str(tmp_path / "ledger"), "FOLDER": str(tmp_path / "s")}

@@ -69,9 +69,18 @@ def mean_of(
 
 @pytest.fixture
 def drawn(monkeypatch) -> list[tuple]:
-    """What views draw, instead of showing it."""
+    """What views draw after a touch, instead of showing it."""
     shown: list[tuple] = []
     monkeypatch.setattr(views, "draw", lambda place, *things: shown.append(things))
+    monkeypatch.setattr(views, "show", lambda *things: None)
+    return shown
+
+
+@pytest.fixture
+def first(monkeypatch) -> list[tuple]:
+    """What views show before a touch."""
+    shown: list[tuple] = []
+    monkeypatch.setattr(views, "show", lambda box, *things: shown.append(things))
     return shown
 
 
@@ -203,7 +212,7 @@ def test_questions_a_figure_cannot_answer_are_refused(table: pd.DataFrame) -> No
 
 
 def controls(table: pd.DataFrame, **wanted: object) -> dict[str, object]:
-    explorer = menus.ablation_explorer(table, drawn=False, **wanted)
+    explorer = menus.ablation(table, **wanted)
     return {one.description: one for one in views.controls_of(explorer)}
 
 
@@ -253,9 +262,9 @@ def test_a_choice_that_cannot_be_shown_is_told_in_a_sentence(table, drawn: list[
     assert "The panels can not be by" in message.data
 
 
-def test_the_first_state_is_the_view_of_the_table(table, drawn: list[tuple]) -> None:
-    menus.ablation_explorer(table)
-    ((fig, numbers),) = drawn
+def test_the_first_state_is_the_view_of_the_table(table, first: list[tuple]) -> None:
+    menus.ablation(table)
+    ((fig, numbers),) = first
     assert fig == menus.ablation_view(table)[0]
     assert fig.layout.title.text == "<b>System help by utility and design</b>"
     pd.testing.assert_frame_equal(numbers, ablations.numbers(table, "system_help"))
@@ -267,7 +276,7 @@ def test_first_choices_may_be_given_and_are_checked(table: pd.DataFrame) -> None
     assert controls(table, metric="kl")["metric"].value == "kl"
     for wanted in ({"metric": "joy"}, {"x": "size"}, {"kind": "odd"}, {"panels": "size"}):
         with pytest.raises(BgkitError, match="choose one of"):
-            menus.ablation_explorer(table, **wanted)
+            menus.ablation(table, **wanted)
 
 
 def test_a_table_of_one_setting_is_shown_by_design(table: pd.DataFrame) -> None:
@@ -275,4 +284,4 @@ def test_a_table_of_one_setting_is_shown_by_design(table: pd.DataFrame) -> None:
     fig, numbers = menus.ablation_view(one)
     assert list(fig.layout.xaxis.ticktext) == [d.replace("_", " ") for d in DESIGNS]
     assert list(numbers.columns) == list(DESIGNS)
-    assert menus.ablation_explorer(one, drawn=False)
+    assert menus.ablation(one)

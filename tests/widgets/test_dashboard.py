@@ -66,12 +66,12 @@ def test_a_run_shows_itself_stops_when_asked_and_goes_on(tmp_path, monkeypatch) 
 
     monkeypatch.setattr(dashboard, "Dashboard", Pressed)
     with pytest.raises(StoppedError, match="Stopped after step 3 of 4"):
-        dashboard.train_live(config, tmp_path / "run", device="cpu", threads=1)
+        dashboard.train(config, tmp_path / "run", device="cpu", threads=1)
     first = seen[0]
     assert first.stop.disabled and [row["step"] for row in first.rows] == [1, 2, 3]
     assert "boundary: step 3 of 4" in repr(first._text({}))
 
-    run = dashboard.train_live(config, tmp_path / "run", device="cpu", threads=1)
+    run = dashboard.train(config, tmp_path / "run", device="cpu", threads=1)
     assert run.complete
     assert [row["step"] for row in seen[-1].rows] == [1, 2, 3, 4]
     assert seen[-1].first_step == 3

@@ -15,7 +15,7 @@ from bgkit.errors import BgkitError
 from bgkit.evaluation import risk
 from bgkit.figures import distributions as plots
 from bgkit.figures import risk as plots_risk
-from bgkit.widgets import risk as views_risk
+from bgkit.widgets import costs as views_risk
 from bgkit.widgets import views
 
 RNG = np.random.default_rng(0)
@@ -40,9 +40,18 @@ def trace(fig: go.Figure, name: str) -> go.Scatter:
 
 @pytest.fixture
 def drawn(monkeypatch) -> list[tuple]:
-    """What views draw, instead of showing it."""
+    """What views draw after a touch, instead of showing it."""
     shown: list[tuple] = []
     monkeypatch.setattr(views, "draw", lambda place, *things: shown.append(things))
+    monkeypatch.setattr(views, "show", lambda *things: None)
+    return shown
+
+
+@pytest.fixture
+def first(monkeypatch) -> list[tuple]:
+    """What views show before a touch."""
+    shown: list[tuple] = []
+    monkeypatch.setattr(views, "show", lambda box, *things: shown.append(things))
     return shown
 
 
@@ -105,7 +114,7 @@ def test_bars_hold_every_response() -> None:
 
 
 def test_a_cost_slider_moves_threshold_curve_and_table(drawn: list[tuple]) -> None:
-    explorer = views_risk.risk_explorer(T, drawn=False)
+    explorer = views_risk.risk(T)
     assert not drawn  # the static view is the first state
     showing, *_ = views.controls_of(explorer)
     showing.value = 3.0
@@ -117,7 +126,7 @@ def test_a_cost_slider_moves_threshold_curve_and_table(drawn: list[tuple]) -> No
 def test_calibration_sliders_move_the_cheapest_threshold_and_cost_something(
     drawn: list[tuple],
 ) -> None:
-    _, _, temperature, shift = views.controls_of(views_risk.risk_explorer(T, drawn=False))
+    _, _, temperature, shift = views.controls_of(views_risk.risk(T))
     shift.value, temperature.value = 1.0, 2.0
     before, after = (table["value"] for _, table in drawn)
     assert before["cheapest threshold"] == 0.731 and before["lost by miscalibration"] > 0
@@ -129,19 +138,19 @@ def test_calibration_sliders_move_the_cheapest_threshold_and_cost_something(
     )
 
 
-def test_the_first_state_is_the_view_of_the_defaults(drawn: list[tuple]) -> None:
+def test_the_first_state_is_the_view_of_the_defaults(first: list[tuple]) -> None:
     for explorer, view, data in (
-        (views_risk.risk_explorer, views_risk.risk_view, T),
-        (views_risk.measured_explorer, views_risk.measured_view, SAMPLES),
+        (views_risk.risk, views_risk.risk_view, T),
+        (views_risk.measured_risk, views_risk.measured_view, SAMPLES),
     ):
         explorer(data)
         fig, table = view(data)
-        assert drawn[-1][0] == fig
-        pd.testing.assert_frame_equal(drawn[-1][1], table)
+        assert first[-1][0] == fig
+        pd.testing.assert_frame_equal(first[-1][1], table)
 
 
 def test_measured_view_moves_with_costs_bins_and_kind(drawn: list[tuple]) -> None:
-    explorer = views_risk.measured_explorer(SAMPLES, drawn=False)
+    explorer = views_risk.measured_risk(SAMPLES)
     showing, _, bins, kind = views.controls_of(explorer)
     showing.value = 4.0
     assert "tau = 0.200" in [note.text for note in drawn[-1][0].layout.annotations]
@@ -157,17 +166,17 @@ def test_measured_view_moves_with_costs_bins_and_kind(drawn: list[tuple]) -> Non
 @pytest.mark.parametrize("more", [{"cost_fn": 0.0}, {"shift": 9.0}, {"temperature": 0.1}])
 def test_a_start_outside_its_slider_is_refused(more: dict) -> None:
     with pytest.raises(BgkitError, match="must lie in"):
-        views_risk.risk_explorer(T, **more)
+        views_risk.risk(T, **more)
 
 
 def test_an_unknown_kind_is_named_with_the_known_ones() -> None:
-    for function in (views_risk.measured_view, views_risk.measured_explorer):
+    for function in (views_risk.measured_view, views_risk.measured_risk):
         with pytest.raises(BgkitError, match="choose one of all, <script>, benign"):
             function(SAMPLES, kind="none")
 
 
 def test_samples_without_kinds_are_shown_as_a_whole(drawn: list[tuple]) -> None:
-    explorer = views_risk.measured_explorer(SAMPLES.drop(columns="kind"))
+    explorer = views_risk.measured_risk(SAMPLES.drop(columns="kind"))
     assert [shown for shown, _ in views.controls_of(explorer)[3].options] == ["all"]
 
 
@@ -188,8 +197,7 @@ def test_a_static_figure_can_be_replaced_and_goes_at_the_first_touch(monkeypatch
     monkeypatch.setattr(pio.renderers, "default", "plotly_mimetype")  # as in a notebook
     monkeypatch.setattr(views, "display", display)
     monkeypatch.setattr(views, "draw", lambda *things: None)
-    explorer = views_risk.risk_explorer(T, drawn=False)
-    views.show(explorer, *views_risk.risk_view(T))
+    explorer = views_risk.risk(T)
     (bundle, figure), (_, table) = shown[1:]
     assert any("plotly" in kind for kind in bundle)  # not the figure, which drops its handle
     assert figure.content is table.content is None

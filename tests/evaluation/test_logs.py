@@ -14,8 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bgkit.errors import BgkitError
-from bgkit.evaluation import grading
-from bgkit.prompts import logs, tables
+from bgkit.evaluation import grading, logs, tables
 
 Rows = list[dict[str, object]]
 ROWS: Rows = [

@@ -14,7 +14,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from bgkit.errors import BgkitError
-from bgkit.evaluation import risk
+from bgkit.evaluation import risk as formula
 from bgkit.figures import risk as plots_risk
 from bgkit.widgets import controls
 
@@ -36,8 +36,8 @@ def risk_view(
     cost rises there, and what 100 responses like ``t`` (n,) cost with either.
     """
     setting = (cost_fn, cost_fp, temperature, shift)
-    found = risk.filter_cost(t, *setting)
-    ends = risk.expected_cost([np.nextafter(found.tau, 0), found.tau], found.tau, *setting)
+    found = formula.filter_cost(t, *setting)
+    ends = formula.expected_cost([np.nextafter(found.tau, 0), found.tau], found.tau, *setting)
     rows = {
         "threshold that trusts the guard, tau": found.tau,
         "cheapest threshold": found.best_tau,
@@ -51,20 +51,19 @@ def risk_view(
     return plots_risk.risk_curve(t, *setting), table
 
 
-def risk_explorer(
+def risk(
     t: np.ndarray,
     *,
     cost_fn: float = 1.0,
     cost_fp: float = 1.0,
     temperature: float = 1.0,
     shift: float = 0.0,
-    drawn: bool = True,
 ) -> widgets.VBox:
-    """Sliders for both costs and for the guard's calibration, above :func:`risk_view`.
+    """Show sliders for both costs and for the guard's calibration, above :func:`risk_view`.
 
-    Costs go from 0.5 to 10; temperature from 0.25 (timid) to 4 (overconfident), shift from -3
-    (trusting) to 3 (alarmed). ``drawn`` False leaves the figure out until a slider is moved. Raises
-    BgkitError for a start outside of these.
+    ``t`` (n,) are the guard's probabilities of responses. Costs go from 0.5 to 10; temperature from
+    0.25 (timid) to 4 (overconfident), shift from -3 (trusting) to 3 (alarmed). Raises BgkitError
+    for a start outside of these.
     """
     wanted = {
         "cost_fn": controls.slider("cost of harmful, shown", cost_fn, **COSTS),
@@ -74,7 +73,7 @@ def risk_explorer(
         ),
         "shift": controls.slider("shift (0: calibrated)", shift, min=-3.0, max=3.0, step=0.25),
     }
-    return controls.above(wanted, lambda **chosen: risk_view(t, **chosen), drawn)
+    return controls.shown(wanted, lambda **chosen: risk_view(t, **chosen))
 
 
 def measured_view(
@@ -92,10 +91,10 @@ def measured_view(
     far from it (:func:`bgkit.evaluation.risk.risk_by_zone`), each rate with its 95% interval.
     Raises BgkitError for a kind that the samples lack, and the errors of those functions.
     """
-    tau = risk.best_threshold(cost_fn, cost_fp)
+    tau = formula.best_threshold(cost_fn, cost_fp)
     chosen = _of_kind(samples, kind)
     figure = plots_risk.measured_risk(chosen, tau, cost_fn, cost_fp, bins)
-    return figure, risk.zone_table(chosen, tau, cost_fn, cost_fp)
+    return figure, formula.zone_table(chosen, tau, cost_fn, cost_fp)
 
 
 def _of_kind(samples: pd.DataFrame, kind: str) -> pd.DataFrame:
@@ -110,19 +109,17 @@ def _of_kind(samples: pd.DataFrame, kind: str) -> pd.DataFrame:
     return samples[samples["kind"] == kind]
 
 
-def measured_explorer(
+def measured_risk(
     samples: pd.DataFrame,
     *,
     cost_fn: float = 1.0,
     cost_fp: float = 1.0,
     bins: int = 10,
     kind: str = "all",
-    drawn: bool = True,
 ) -> widgets.VBox:
-    """Sliders for both costs and the bins, and the kind of prompt, above :func:`measured_view`.
+    """Show sliders for costs and bins, and the kind of prompt, above :func:`measured_view`.
 
-    ``drawn`` False leaves the figure out until a control is moved. Raises BgkitError for a start
-    outside of the sliders or a kind that the samples lack.
+    Raises BgkitError for a start outside of the sliders or a kind that the samples lack.
     """
     known = list(pd.unique(samples["kind"])) if "kind" in samples else []
     _of_kind(samples, kind)  # says in one sentence what is wrong with a start
@@ -133,4 +130,4 @@ def measured_explorer(
         "bins": controls.slider("bins of t", bins, min=4, max=20, step=1),
         "kind": controls.choice("kind of prompt", names, kind),
     }
-    return controls.above(wanted, lambda **chosen: measured_view(samples, **chosen), drawn)
+    return controls.shown(wanted, lambda **chosen: measured_view(samples, **chosen))

@@ -124,7 +124,7 @@ class LiveTable:
             self(self.sweep, now=True)
 
 
-def sweep_live(notebook: str | Path, grid, folder: str | Path | None = None, **settings):
+def sweep(notebook: str | Path, grid, folder: str | Path | None = None, **settings):
     """:func:`bgkit.sweep` with a table that renews itself; interrupt the kernel to stop.
 
     ``settings`` are those of ``bgkit.sweep``; returns the index. The table stays when the notebook
