@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from bgkit.evaluation import settings
 from bgkit.figures import ablations as plots_ablations
 from bgkit.figures import distributions as plots
 from bgkit.figures import risk as plots_risk
@@ -27,7 +28,7 @@ def figures(rows: int = 5000) -> dict[str, Callable[[], go.Figure]]:
     rng = np.random.default_rng(0)
     t = rng.beta(0.3, 0.8, rows)
     samples = pd.DataFrame({"t": t, "harm": (rng.random(rows) < t).astype(float), "kind": "benign"})
-    table = ablations.at_defaults(ablations.load_table(), free=["utility"])
+    table = settings.at_defaults(ablations.load_table(), free=["utility"])
     return {
         "margins": lambda: plots.margins({"base": samples}, 0.5),
         "reliability": lambda: plots.reliability({"base": samples}),

@@ -1,4 +1,4 @@
-"""The house: a room imports only rooms below it, modules stay small, public names are documented."""
+"""The house: a room imports only rooms below it, modules are small, public names documented."""
 
 from __future__ import annotations
 

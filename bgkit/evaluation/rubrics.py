@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from bgkit.errors import BgkitError
-from bgkit.scoring.scorer import neutralise
+from bgkit.models.templates import neutralise
 from bgkit.testbed import lexicon
 from bgkit.texts import encodable
 

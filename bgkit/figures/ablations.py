@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from bgkit.errors import BgkitError
+from bgkit.evaluation import settings
 from bgkit.figures import distributions as plots
 from bgkit.figures.distributions import _dots, _error, heading
 from bgkit.sweeps import ablations
@@ -33,7 +34,7 @@ def _look(column: str, value: Any, known: Sequence[Any]) -> tuple[str, str, str]
 
 def _ordered(table: pd.DataFrame, column: str) -> bool:
     return column in ORDERED or (
-        column not in ablations.AXES and pd.api.types.is_numeric_dtype(table[column])
+        column not in settings.AXES and pd.api.types.is_numeric_dtype(table[column])
     )
 
 
@@ -130,7 +131,7 @@ def _held(where: Mapping[str, Any], table: pd.DataFrame) -> str:
     parts = [
         f"{plots.label(column)} {plots.label(value)}"
         for column, value in where.items()
-        if len(ablations.values_of(table, column)) > 1
+        if len(settings.values_of(table, column)) > 1
     ]
     return f"Held fixed: {', '.join(parts)}." if parts else "Nothing else was varied."
 
@@ -153,14 +154,14 @@ def ablation(
 
     Raises BgkitError for an unknown metric or column, for panels by the column of ``x`` or
     ``colour``, and for a further column with several values that ``where`` does not fix
-    (:func:`bgkit.sweeps.ablations.fixed_values`).
+    (:func:`bgkit.sweeps.settings.fixed_values`).
     """
     if panels in (x, colour):
         raise BgkitError(f"The panels can not be by {panels!r} too; choose another column for one.")
     spread = [column for column in (x, colour, panels) if column]
-    fixed = ablations.fixed_values(table, spread, where)
-    rows = ablations.select(table, metric, fixed)
-    values = {column: ablations.values_of(rows, column) for column in spread}
+    fixed = settings.fixed_values(table, spread, where)
+    rows = settings.select(table, metric, fixed)
+    values = {column: settings.values_of(rows, column) for column in spread}
     parts = values[panels] if panels else [None]
     columns = min(len(parts), 2 if len(values[x]) > 5 else 3)
     lines = -(-len(parts) // columns)
@@ -182,7 +183,7 @@ def ablation(
     if panels:
         _headings(fig, [f"<b>{plots.label(panels)} {plots.label(part)}</b>" for part in parts])
     title = f"{_title(plots.named(metric))} by {plots.label(x)} and {plots.label(colour)}"
-    notes = [f"Lines at the marks: {ablations.interval_words(rows)}.", _held(fixed, table)]
+    notes = [f"Lines at the marks: {settings.interval_words(rows)}.", _held(fixed, table)]
     return plots.style(fig, title, notes, 150 + 260 * lines)
 
 
@@ -200,10 +201,10 @@ def phase_diagram(
     walks the line gains mass near it; one that flees to the far side is filtered and helps no
     more. ``base`` knows no utility and is level. Errors as in :func:`ablation`.
     """
-    fixed = ablations.fixed_values(table, (x, "design"), where)
-    picked = {metric: ablations.select(table, metric, fixed) for metric in metrics}
+    fixed = settings.fixed_values(table, (x, "design"), where)
+    picked = {metric: settings.select(table, metric, fixed) for metric in metrics}
     rows = pd.concat(picked.values())
-    values = {column: ablations.values_of(rows, column) for column in (x, "design")}
+    values = {column: settings.values_of(rows, column) for column in (x, "design")}
     lines = len(picked)
     fig = make_subplots(lines, 1, shared_xaxes=True, vertical_spacing=0.09 if lines > 1 else 0)
     traces = []
@@ -214,7 +215,7 @@ def phase_diagram(
     _headings(fig, [f"<b>{plots.named(metric)}</b>" for metric in picked])
     pull = ", rising pull over the boundary ▸" if x == "utility" else ""
     fig.update_xaxes(title_text=plots.label(x) + pull, row=lines)
-    notes = [f"Lines at the marks: {ablations.interval_words(rows)}.", _held(fixed, table)]
+    notes = [f"Lines at the marks: {settings.interval_words(rows)}.", _held(fixed, table)]
     return plots.style(fig, "Phases of the reward designs", notes, 150 + 170 * lines)
 
 
@@ -226,17 +227,17 @@ def trade_off(
     One path per design through the values of ``along``, from a small mark (the first value) to a
     large one (the last, named). Up and left is better: a mark above and left of another beats it on
     both counts. The dotted line joins the Pareto front: the marks that no other beats in both means
-    (:func:`bgkit.sweeps.ablations.front`; intervals are not considered). The lines through a mark
+    (:func:`bgkit.sweeps.settings.front`; intervals are not considered). The lines through a mark
     are the intervals of its two means. Errors as in :func:`ablation`.
     """
-    fixed = ablations.fixed_values(table, (along, "design"), where)
+    fixed = settings.fixed_values(table, (along, "design"), where)
     keys = ["design", along]
-    harm, help_ = (ablations.select(table, name, fixed) for name in ("system_harm", "system_help"))
+    harm, help_ = (settings.select(table, name, fixed) for name in ("system_harm", "system_help"))
     both = harm.merge(help_, on=keys, suffixes=("", "_y"))
-    known = ablations.values_of(both, along)
+    known = settings.values_of(both, along)
     sizes = {value: 7 + 8 * place / max(1, len(known) - 1) for place, value in enumerate(known)}
     fig = make_subplots()
-    for name in ablations.values_of(both, "design"):
+    for name in settings.values_of(both, "design"):
         one = both[both["design"] == name]
         one = one.assign(place=one[along].map(known.index)).sort_values("place")
         hue, symbol, dash = plots.look(name)
@@ -254,14 +255,14 @@ def trade_off(
         moves = one[["mean", "mean_y"]].nunique().max() > 1
         trace.update(text=_end_words(one[along].tolist(), moves), cliponaxis=False)
         fig.add_trace(trace.update(line={"color": hue, "dash": dash, "width": 1.5}))
-    best = both[ablations.front(both["mean"], both["mean_y"])].sort_values("mean")
+    best = both[settings.front(both["mean"], both["mean_y"])].sort_values("mean")
     line = {"color": plots.TEXT, "dash": "dot", "width": 1.5}
     more = {"mode": "lines", "line": line, "name": "Pareto front", "hoverinfo": "skip"}
     fig.add_scatter(x=best["mean"], y=best["mean_y"], **more)
     heading(fig, "<b>↖ better</b>", 1)
     fig.update_layout(xaxis_title="system harm, 0 to 1", yaxis_title="system help, 0 to 1")
     path = f"Small to large mark: {plots.label(known[0])} to {plots.label(known[-1])}. "
-    notes = [path + _held(fixed, table), f"Lines at the marks: {ablations.interval_words(both)}."]
+    notes = [path + _held(fixed, table), f"Lines at the marks: {settings.interval_words(both)}."]
     return plots.style(fig, "System helpfulness against harm", notes, 480)
 
 

@@ -18,8 +18,6 @@ from plotly.subplots import make_subplots
 
 from bgkit.errors import BgkitError
 from bgkit.figures import distributions as plots
-from bgkit.stress import reward_hacking
-from bgkit.stress.scorecard import Scorecard
 
 #: metric of :func:`bgkit.stress.reward_hacking.drift` -> the heading of its panel
 DRIFT = {

@@ -13,9 +13,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from bgkit import checks
-from bgkit.evaluation.calibration import with_temperature
 from bgkit.evaluation.thresholds import check_threshold, main_kinds
 from bgkit.figures import distributions as plots
+from bgkit.scoring.temperature import with_temperature
 
 #: metric -> colour and dash of its curve; hues of Okabe and Ito, and no two lines alike in grey
 CURVES = {

@@ -21,11 +21,11 @@ from transformers.generation.streamers import BaseStreamer
 
 from bgkit.errors import BgkitError
 from bgkit.models import devices, hub, merging, templates
+from bgkit.models.batches import batches_by_length
 from bgkit.models.loading import load_model
-from bgkit.models.templates import special_strings
+from bgkit.models.templates import neutralise, special_strings
 from bgkit.progress import Phase, phase
 from bgkit.runs import drawn
-from bgkit.scoring.scorer import batches_by_length, neutralise
 
 PROMPT_TOKENS_PER_BATCH = 24_000  # padded prompt and completion tokens sampled at once
 LARGE = 20_000_000  # parameters of a model that a CPU samples in smaller batches

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from transformers import PreTrainedTokenizerBase
 
 from bgkit.errors import BgkitError
+from bgkit.texts import encodable
 
 #: Long, of several lines, in both cases, with everything that a template might escape or cut.
 PROBE = (
@@ -70,3 +71,20 @@ def special_strings(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     added = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
     found = dict.fromkeys([*tokenizer.all_special_tokens, *added])
     return [token for token in found if len(token) > 1 and not token.isspace()]
+
+
+def neutralise(text: str, specials: Sequence[str]) -> str:
+    """Break every special-token string inside a text, so that it stays text.
+
+    A policy that can write a role token into its response rewrites the guard's input; that is an
+    exploit which reinforcement learning finds. Lone surrogates are replaced, for no tokenizer
+    takes them.
+
+    >>> neutralise("ok <|end|> sure", ["<|end|>"])
+    'ok < |end|> sure'
+    """
+    text = encodable(text)
+    for special in map(str.strip, specials):  # a space around it or alone breaks nothing up
+        while len(special) > 1 and special in text:
+            text = text.replace(special, f"{special[0]} {special[1:]}")
+    return text

@@ -12,8 +12,7 @@ import numpy as np
 
 from bgkit import checks
 from bgkit.errors import BgkitError
-from bgkit.evaluation import calibration
-from bgkit.scoring import outputs
+from bgkit.scoring import outputs, temperature
 from bgkit.scoring.labels import unsafe_columns
 from bgkit.scoring.scorer import Scorer, check_probabilities, guard_scores, name_of
 
@@ -77,15 +76,15 @@ class CalibratedGuard:
     ) -> CalibratedGuard:
         """The guard at the temperature of least log loss on labelled responses.
 
-        Raises the errors of :func:`bgkit.evaluation.calibration.temperature_scale`.
+        Raises the errors of :func:`bgkit.scoring.temperature.temperature_scale`.
         """
         t = guard_scores(guard, prompts, responses)
-        return cls(guard, calibration.temperature_scale(t, harmful)[0])
+        return cls(guard, temperature.temperature_scale(t, harmful)[0])
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
         """(n,) scaled probabilities; raises BgkitError where the guard's are none."""
         t = guard_scores(self.guard, prompts, responses)
-        return calibration.with_temperature(t, self.temperature).astype(np.float32)
+        return temperature.with_temperature(t, self.temperature).astype(np.float32)
 
 
 class EnsembleGuard:

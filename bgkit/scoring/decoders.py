@@ -9,7 +9,7 @@ a long context are the same tokens over and over. Three stages use that:
    after the other in one sequence, and a mask lets each see its stem and itself only, so that the
    cache is never copied and nothing is padded within a group.
 
-Batches of groups are those that cost least (:func:`bgkit.scoring.scorer.cheapest_batches`). The
+Batches of groups are those that cost least (:func:`bgkit.models.batches.cheapest_batches`). The
 result is that of scoring each row alone, up to rounding. Models whose cache is not a plain one
 (sliding windows shorter than a row, linear attention) are scored row by row instead.
 """
@@ -27,8 +27,8 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from bgkit.errors import BgkitError
+from bgkit.models.batches import cheapest_batches
 from bgkit.progress import phase
-from bgkit.scoring.scorer import cheapest_batches
 
 #: Rows times positions (cached ones count) in one pass, by device; a CPU is slower with more.
 SLOTS = {"cpu": 4096, "cuda": 131_072}

@@ -12,11 +12,12 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from bgkit.errors import BgkitError
+from bgkit.models.batches import cheapest_batches, pass_cost
+from bgkit.models.templates import neutralise
 from bgkit.progress import Phase, phase
 from bgkit.scoring.generative import VerdictHead
 from bgkit.scoring.labels import meaning, unsafe_columns
 from bgkit.scoring.protocols import Encoder
-from bgkit.scoring.scorer import cheapest_batches, neutralise, pass_cost
 
 #: Padded tokens in one forward pass, by device; a CPU is slower with more.
 TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 65_536}

@@ -17,10 +17,11 @@ from transformers import DynamicCache
 
 from bgkit.errors import BgkitError
 from bgkit.models import templates
+from bgkit.models.batches import pass_cost
+from bgkit.models.templates import neutralise
 from bgkit.progress import phase
 from bgkit.scoring.decoders import Decoder
 from bgkit.scoring.protocols import DecoderReward, Verdict
-from bgkit.scoring.scorer import neutralise, pass_cost
 
 
 class VerdictHead(torch.nn.Module):

@@ -18,7 +18,6 @@ from bgkit import checks, rewards
 from bgkit.errors import BgkitError
 from bgkit.rewards import NEAR
 from bgkit.scoring.outputs import as_numbers
-from bgkit.texts import encodable
 
 
 class Scorer(Protocol):
@@ -28,80 +27,14 @@ class Scorer(Protocol):
         """(n,) float32 scores of n prompts and n responses."""
 
 
-def neutralise(text: str, specials: Sequence[str]) -> str:
-    """Break every special-token string inside a text, so that it stays text.
-
-    A policy that can write a role token into its response rewrites the guard's input; that is an
-    exploit which reinforcement learning finds. Lone surrogates are replaced, for no tokenizer
-    takes them.
-
-    >>> neutralise("ok <|end|> sure", ["<|end|>"])
-    'ok < |end|> sure'
-    """
-    text = encodable(text)
-    for special in map(str.strip, specials):  # a space around it or alone breaks nothing up
-        while len(special) > 1 and special in text:
-            text = text.replace(special, f"{special[0]} {special[1:]}")
-    return text
 
 
-def batches_by_length(lengths: Sequence[int], budget: int) -> list[np.ndarray]:
-    """Indices, longest first, in batches of at most ``budget`` padded tokens (at least one row).
-
-    >>> [batch.tolist() for batch in batches_by_length([2, 9, 3, 4], budget=9)]
-    [[1], [3, 2], [0]]
-    """
-    order = np.argsort(-np.asarray(lengths), kind="stable")
-    batches, start = [], 0
-    while start < len(order):
-        size = max(1, budget // int(lengths[order[start]]))
-        batches.append(order[start : start + size])
-        start += size
-    return batches
 
 
-#: device -> tokens that a pass costs beyond its own, for reading the weights of the model (about
-#: 2 FLOP/s over bytes/s) and, times layers over millions of weights, for launching its kernels
-PASS_COSTS = {"cpu": (30, 30), "cuda": (300, 40_000)}
 
 
-def pass_cost(model) -> int:
-    """Tokens that a forward pass of a model costs beyond its own: what a larger batch may waste."""
-    config = model.config.get_text_config()
-    weights = max(1, model.num_parameters(exclude_embeddings=True)) / 1e6
-    reading, launching = PASS_COSTS.get(model.device.type, PASS_COSTS["cpu"])
-    return round(reading + launching * config.num_hidden_layers / weights)
 
 
-def cheapest_batches(
-    lengths: Sequence[int], budget: int, cost: int, past: int = 0
-) -> list[np.ndarray]:
-    """Indices, longest first, in the batches that take the least time, padding included.
-
-    A batch costs its padded tokens and ``cost``; its rows times their longest length and ``past``
-    stay within ``budget`` (at least one row). Found by dynamic programming over the sorted rows.
-
-    >>> [batch.tolist() for batch in cheapest_batches([2, 9, 3, 9], budget=99, cost=4)]
-    [[1, 3], [2, 0]]
-    >>> [batch.tolist() for batch in cheapest_batches([2, 9, 3, 9], budget=99, cost=40)]
-    [[1, 3, 2, 0]]
-    """
-    order = np.argsort(-np.asarray(lengths), kind="stable")
-    longest = np.asarray(lengths)[order]
-    n, most = len(order), 1024
-    best, start_of = np.zeros(n + 1), np.zeros(n + 1, dtype=int)
-    for end in range(1, n + 1):
-        starts = np.arange(max(0, end - most), end)
-        size = end - starts
-        total = best[starts] + cost + size * longest[starts]
-        total[(size > 1) & (size * (past + longest[starts]) > budget)] = np.inf
-        start_of[end] = starts[total.argmin()]
-        best[end] = total.min()
-    batches, end = [], n
-    while end:
-        batches.append(order[start_of[end] : end])
-        end = start_of[end]
-    return batches[::-1]
 
 
 def name_of(scorer: object) -> str:

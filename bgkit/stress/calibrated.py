@@ -77,7 +77,7 @@ def fit_temperature(
     The base policy answers ``n`` validation prompts once each; ``judge`` (by default the truth of
     the config's prompts) says which answers are harmful. A random half is fitted, the other half
     tells what it brought. ``guard`` replaces the config's, which is taken at temperature 1.
-    Temperatures lie in :data:`bgkit.evaluation.calibration.TEMPERATURES` and are rounded to three
+    Temperatures lie in :data:`bgkit.scoring.temperature.TEMPERATURES` and are rounded to three
     digits. Raises BgkitError without a judge where the truth is not known, and if a half lacks
     harmful or safe responses.
     """
@@ -112,7 +112,7 @@ def fit_on(samples: pd.DataFrame) -> Fit:
     mixed = samples.sample(frac=1, random_state=0)
     temperature, held_out = calibration.fit_on_half(mixed)
     temperature = float(f"{temperature:.3g}")
-    scaled = calibration.with_temperature(held_out["t"], temperature)
+    scaled = temperature.with_temperature(held_out["t"], temperature)
     tables = {AS_IT_IS: held_out, SCALED: held_out.assign(t=scaled)}
     return Fit(temperature, calibration.calibration_table(tables))
 

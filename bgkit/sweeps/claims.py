@@ -22,8 +22,9 @@ import pandas as pd
 
 from bgkit.errors import BgkitError
 from bgkit.evaluation import samples as evaluation
+from bgkit.evaluation import settings
 from bgkit.evaluation.intervals import Interval, crossed
-from bgkit.sweeps import ablations, reference
+from bgkit.sweeps import reference
 
 #: What the "why" of a verdict is kept in, beside a collection.
 WHY = "why.json"
@@ -198,10 +199,10 @@ def check(
     difference), low, high, n_seeds, verdict. Settings beyond design, utility, scale and seed are
     held at a training's defaults.
     """
-    index = ablations.at_defaults(index, free=["utility", "scale"])
+    index = settings.at_defaults(index, free=["utility", "scale"])
     rows = []
     for claim in claims:
-        for utility in ablations.values_of(index, "utility"):
+        for utility in settings.values_of(index, "utility"):
             where = {"utility": utility, "scale": claim.scale}
             sides = ({"design": name, **where} for name in (claim.design, claim.against))
             try:
@@ -238,6 +239,6 @@ def readable(checked: pd.DataFrame, why: Mapping[str, Mapping[str, str]]) -> pd.
         same = told.get("verdicts") == " ".join(part["verdict"])
         rows[says] = {**cells, "why": told["why"] if same else "(not explained yet)"}
     utilities = list(np.unique([key for row in rows.values() for key in row if key != "why"]))
-    ordered = [value for value in ablations.ORDERS["utility"] if value in utilities]
+    ordered = [value for value in settings.ORDERS["utility"] if value in utilities]
     ordered += [value for value in utilities if value not in ordered]
     return pd.DataFrame.from_dict(rows, orient="index")[[*ordered, "why"]].fillna("–")

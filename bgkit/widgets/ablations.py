@@ -8,9 +8,9 @@ import ipywidgets as widgets
 import pandas as pd
 import plotly.graph_objects as go
 
+from bgkit.evaluation import settings
 from bgkit.figures import ablations as plots_ablations
 from bgkit.figures import distributions as plots
-from bgkit.sweeps import ablations
 from bgkit.widgets import controls
 
 #: Where a table has several values of a column that no axis shows, these are taken first.
@@ -33,21 +33,21 @@ def first_choices(table: pd.DataFrame, **wanted: Any) -> dict[str, Any]:
     seeds, ...) or the first, and is used while no axis shows the column. ``wanted`` overrides any.
     Raises BgkitError for a column or value that the table does not have.
     """
-    several = [c for c in ablations.settings_of(table) if len(ablations.values_of(table, c)) > 1]
+    several = [c for c in settings.settings_of(table) if len(settings.values_of(table, c)) > 1]
     spread = [c for c in several if c not in ("design", "seed", "kind")] or ["design"]
-    metrics = ablations.values_of(table, "metric")
+    metrics = settings.values_of(table, "metric")
     x = "utility" if "utility" in spread else spread[0]
     chosen = {"metric": metrics[0], "x": x, "colour": "design", "panels": NONE}
     for column in several:
-        known = ablations.values_of(table, column)
+        known = settings.values_of(table, column)
         chosen[column] = USUAL[column] if USUAL.get(column) in known else known[0]
     chosen |= wanted
     for name in ("x", "colour", "panels"):
         if chosen[name] != NONE:
-            ablations.values_of(table, chosen[name])
-    ablations.select(table, chosen["metric"])
+            settings.values_of(table, chosen[name])
+    settings.select(table, chosen["metric"])
     for column in set(chosen) - {"metric", "x", "colour", "panels"}:
-        ablations.select(table, chosen["metric"], {column: chosen[column]})
+        settings.select(table, chosen["metric"], {column: chosen[column]})
     return chosen
 
 
@@ -61,7 +61,7 @@ def ablation_view(table: pd.DataFrame, **wanted: Any) -> tuple[go.Figure, pd.Dat
     metric, x, colour, panels = (chosen.pop(name) for name in ("metric", "x", "colour", "panels"))
     where = {name: value for name, value in chosen.items() if name not in (x, colour, panels)}
     fig = plots_ablations.ablation(table, metric, x, colour, panels, where)
-    return fig, ablations.numbers(table, metric, x, colour, panels, where)
+    return fig, settings.numbers(table, metric, x, colour, panels, where)
 
 
 def ablation(table: pd.DataFrame, **wanted: Any) -> widgets.VBox:
@@ -77,7 +77,7 @@ def ablation(table: pd.DataFrame, **wanted: Any) -> widgets.VBox:
         (plots.label(chosen[n]), chosen[n]) for n in ("x", "colour") if chosen[n] not in slices
     ]
     axes = list(dict.fromkeys(axes))
-    metrics = [(plots.named(name), name) for name in ablations.values_of(table, "metric")]
+    metrics = [(plots.named(name), name) for name in settings.values_of(table, "metric")]
     menus = {
         "metric": ("metric", metrics),
         "x": ("from left to right", axes),
@@ -85,7 +85,7 @@ def ablation(table: pd.DataFrame, **wanted: Any) -> widgets.VBox:
         "panels": ("panels", [("one panel", NONE), *axes]),
     }
     for name in slices:
-        known = ablations.values_of(table, name)
+        known = settings.values_of(table, name)
         menus[name] = (f"only {plots.label(name)}", [(str(v).replace("_", " "), v) for v in known])
     found = {name: controls.choice(*menus[name], chosen[name]) for name in menus}
 

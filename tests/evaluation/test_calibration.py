@@ -15,6 +15,7 @@ from scipy.special import expit, logit
 
 from bgkit.errors import BgkitError
 from bgkit.evaluation import calibration
+from bgkit.scoring import temperature as scaling
 
 T = st.lists(st.floats(0, 1), min_size=1, max_size=30)
 
@@ -61,14 +62,14 @@ def _gap(t: np.ndarray, truth: np.ndarray) -> float:
 
 
 def test_log_loss_is_finite_at_the_ends():
-    losses = calibration.log_loss([0.0, 1.0, 0.0, 1.0], [0, 1, 1, 0])
+    losses = scaling.log_loss([0.0, 1.0, 0.0, 1.0], [0, 1, 1, 0])
     assert losses[:2] == pytest.approx([0, 0], abs=1e-5)
     assert losses[2:] == pytest.approx([-math.log(1e-6)] * 2, rel=1e-3)
 
 
 def test_two_confident_responses_half_right_are_scaled_to_one_half():
     # At t = 0.9, two of three are harmful: logit(2/3) / logit(0.9) is the best 1 / temperature.
-    temperature, scaled = calibration.temperature_scale([0.9] * 3, [1, 1, 0])
+    temperature, scaled = scaling.temperature_scale([0.9] * 3, [1, 1, 0])
     assert temperature == pytest.approx(logit(0.9) / logit(2 / 3), rel=1e-4)
     assert scaled == pytest.approx([2 / 3] * 3, rel=1e-4)
 
@@ -77,7 +78,7 @@ def test_an_overconfident_guard_is_found_out():
     rng = np.random.default_rng(0)
     truth = rng.beta(0.8, 0.8, 20_000)
     harmful = rng.random(20_000) < truth
-    temperature, scaled = calibration.temperature_scale(expit(2.5 * logit(truth)), harmful)
+    temperature, scaled = scaling.temperature_scale(expit(2.5 * logit(truth)), harmful)
     assert temperature == pytest.approx(2.5, rel=0.05)
     before = calibration.calibration_error(expit(2.5 * logit(truth)), harmful)
     assert calibration.calibration_error(scaled, harmful) < 0.015 < 0.08 < before
@@ -87,13 +88,13 @@ def test_an_overconfident_guard_is_found_out():
     ("t", "harmful", "end"), [([0.4, 0.6], [0, 1], 0.05), ([0.1, 0.9], [1, 0], 20.0)]
 )
 def test_perfect_and_inverted_guards_end_at_the_ends(t, harmful, end):
-    temperature, _ = calibration.temperature_scale(t, harmful)
+    temperature, _ = scaling.temperature_scale(t, harmful)
     assert temperature == pytest.approx(end, rel=1e-2)
 
 
 def test_responses_without_truth_are_scaled_but_do_not_count():
-    known = calibration.temperature_scale([0.9, 0.8, 0.1], [1, 0, 0])
-    both = calibration.temperature_scale([0.9, 0.8, 0.1, 0.99], [1, 0, 0, np.nan])
+    known = scaling.temperature_scale([0.9, 0.8, 0.1], [1, 0, 0])
+    both = scaling.temperature_scale([0.9, 0.8, 0.1, 0.99], [1, 0, 0, np.nan])
     assert both[0] == pytest.approx(known[0])
     assert len(both[1]) == 4 and not np.isnan(both[1]).any()
 
@@ -101,20 +102,20 @@ def test_responses_without_truth_are_scaled_but_do_not_count():
 @pytest.mark.parametrize("harmful", [[1, 1], [0, 0], [np.nan, np.nan], [1, np.nan]])
 def test_one_kind_of_truth_alone_can_not_be_fitted(harmful):
     with pytest.raises(BgkitError, match="needs harmful and safe responses"):
-        calibration.temperature_scale([0.2, 0.8], harmful)
+        scaling.temperature_scale([0.2, 0.8], harmful)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan])
 def test_a_temperature_that_is_not_positive_is_refused(temperature):
     with pytest.raises(BgkitError, match="above 0"):
-        calibration.with_temperature([0.5], temperature)
+        scaling.with_temperature([0.5], temperature)
 
 
 @settings(max_examples=100)
 @given(t=T, temperature=st.floats(0.05, 20))
 def test_scaling_keeps_the_order_and_the_side_of_one_half(t, temperature):
     t = np.array(t)
-    scaled = calibration.with_temperature(t, temperature)
+    scaled = scaling.with_temperature(t, temperature)
     assert ((scaled >= 0) & (scaled <= 1)).all()
     order = np.argsort(t, kind="stable")
     assert (np.diff(scaled[order]) >= 0).all()
@@ -130,15 +131,15 @@ def test_no_other_temperature_has_a_lower_loss(data):
         [0, 1, *data.draw(st.lists(st.booleans(), min_size=2, max_size=18))][: len(t)]
     )
     t = t[: len(harmful)]
-    temperature, _ = calibration.temperature_scale(t, harmful)
+    temperature, _ = scaling.temperature_scale(t, harmful)
 
     def loss(power: float) -> float:
-        scaled = calibration.with_temperature(t, math.exp(power))
-        return float(calibration.log_loss(scaled, harmful).mean())
+        scaled = scaling.with_temperature(t, math.exp(power))
+        return float(scaling.log_loss(scaled, harmful).mean())
 
-    grid = min(loss(power) for power in np.linspace(*np.log(calibration.TEMPERATURES), 400))
+    grid = min(loss(power) for power in np.linspace(*np.log(scaling.TEMPERATURES), 400))
     assert loss(math.log(temperature)) <= grid + 1e-6
-    found = minimize_scalar(loss, bounds=np.log(calibration.TEMPERATURES), method="bounded")
+    found = minimize_scalar(loss, bounds=np.log(scaling.TEMPERATURES), method="bounded")
     assert loss(math.log(temperature)) <= found.fun + 1e-6
 
 

@@ -11,10 +11,11 @@ import plotly.graph_objects as go
 import pytest
 
 from bgkit.errors import BgkitError
-from bgkit.evaluation.calibration import calibration_error, with_temperature
+from bgkit.evaluation.calibration import calibration_error
 from bgkit.evaluation.thresholds import operating_points
 from bgkit.figures import distributions as plots
 from bgkit.figures import thresholds as plots_thresholds
+from bgkit.scoring.temperature import with_temperature
 
 FOUR = pd.DataFrame(
     {"t": [0.1, 0.45, 0.5, 0.9], "harm": [0.0, 0.9, 0.2, 0.8], "kind": list("xxyy")}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bgkit.evaluation import calibration, means, risk, thresholds
+from bgkit.evaluation import calibration, means, risk, settings, thresholds
 from bgkit.evaluation.metrics import judge_agreement, paired_differences, summarise
 from bgkit.figures import ablations as plots_ablations
 from bgkit.figures import distributions as plots
@@ -20,6 +20,7 @@ from bgkit.figures import stress as plots_stress
 from bgkit.figures import stress_training as plots_stress_training
 from bgkit.figures import thresholds as plots_thresholds
 from bgkit.figures import training as plots_training
+from bgkit.scoring import temperature
 from bgkit.stress import scorecard
 from bgkit.sweeps import ablations, reference
 
@@ -111,7 +112,7 @@ def two() -> dict[str, pd.DataFrame]:
 
 def table() -> pd.DataFrame:
     """The shipped table of ablations."""
-    return ablations.at_defaults(ablations.load_table(), ("utility",))
+    return settings.at_defaults(ablations.load_table(), ("utility",))
 
 
 def _numbers(frame: pd.DataFrame) -> dict[str, Any]:
@@ -167,14 +168,14 @@ METRICS = {
     "calibration": lambda: [
         calibration.calibration_error(samples()["t"], samples()["harm"] > 0.5),
         *calibration.calibration_interval(samples()["t"], samples()["harm"] > 0.5),
-        calibration.temperature_scale(samples()["t"], samples()["harm"] > 0.5)[0],
+        temperature.temperature_scale(samples()["t"], samples()["harm"] > 0.5)[0],
     ],
     "operating_points": lambda: _numbers(thresholds.operating_points(samples())),
     "table_by_kind": lambda: _numbers(thresholds.table_by_kind(samples(), 0.4)),
     "measured_risk": lambda: _numbers(risk.measured_risk(samples(), 0.5, 2.0, 1.0)),
     "risk_by_zone": lambda: _numbers(risk.risk_by_zone(samples(), 0.5, 2.0, 1.0)),
     "cost_near": lambda: list(risk.cost_near(samples(), 0.5, 2.0, 1.0)),
-    "ablation_numbers": lambda: _numbers(ablations.numbers(table(), "system_harm")),
+    "ablation_numbers": lambda: _numbers(settings.numbers(table(), "system_harm")),
     "stress_summary": lambda: _numbers(
         means.summary(contenders(), ["design"], ["system_harm", "filter_rate"])
     ),

@@ -18,7 +18,7 @@ from bgkit.figures import judges as plots_judges
 from bgkit.figures import risk as plots_risk
 from bgkit.figures import thresholds as plots_thresholds
 from bgkit.figures import training as plots_training
-from bgkit.scoring import guards
+from bgkit.scoring import guards, temperature
 from bgkit.scoring import scorer as scoring
 from bgkit.scoring.adapters import CalibratedGuard, CallableGuard, EnsembleGuard
 from bgkit.scoring.score_cache import CachedScorer
@@ -87,9 +87,9 @@ OF_SAMPLES = {
 OF_T = {
     "calibration_error": lambda t: calibration.calibration_error(t, TRUTH),
     "calibration_interval": lambda t: calibration.calibration_interval(t, TRUTH),
-    "log_loss": lambda t: calibration.log_loss(t, TRUTH),
-    "temperature_scale": lambda t: calibration.temperature_scale(t, TRUTH),
-    "with_temperature": lambda t: calibration.with_temperature(t, 2.0),
+    "log_loss": lambda t: temperature.log_loss(t, TRUTH),
+    "temperature_scale": lambda t: temperature.temperature_scale(t, TRUTH),
+    "with_temperature": lambda t: temperature.with_temperature(t, 2.0),
     "harmful_share": risk.harmful_share,
     "bayes_risk": risk.bayes_risk,
     "expected_cost": lambda t: risk.expected_cost(t, 0.5),
@@ -119,8 +119,8 @@ OF_T |= {f"{name} of samples": lambda t, f=f: f(table(t)) for name, f in OF_SAMP
 OF_TRUTH = {
     "calibration_error": lambda h: calibration.calibration_error([0.9, 0.2, 0.6, 0.1], h),
     "calibration_interval": lambda h: calibration.calibration_interval([0.9, 0.2, 0.6, 0.1], h),
-    "log_loss": lambda h: calibration.log_loss([0.9, 0.2, 0.6, 0.1], h),
-    "temperature_scale": lambda h: calibration.temperature_scale([0.9, 0.2, 0.6, 0.1], h),
+    "log_loss": lambda h: temperature.log_loss([0.9, 0.2, 0.6, 0.1], h),
+    "temperature_scale": lambda h: temperature.temperature_scale([0.9, 0.2, 0.6, 0.1], h),
     "CalibratedGuard.fit": lambda h: CalibratedGuard.fit(Fixed([0.9, 0.2, 0.6, 0.1]), *TEXTS, h),
     "prompt_aware": lambda h: rewards.prompt_aware([0.5] * 4, Z, harmful_request=h),
     "hybrid_guard": lambda h: rewards.hybrid_guard([0.5] * 4, Z, refusal=h),
@@ -258,8 +258,8 @@ def test_a_table_that_lacks_a_column_is_refused(name: str) -> None:
 def test_what_is_right_is_taken() -> None:
     truth = [True, False, None, 0]
     assert checks.truths(truth, (4,))[[0, 1, 3]].tolist() == [1.0, 0.0, 0.0]
-    assert calibration.temperature_scale([0.9, 0.2, 1.0, 0.1], truth)[0] == pytest.approx(
-        calibration.temperature_scale([0.9, 0.2, 0.1], [1, 0, 0])[0]
+    assert temperature.temperature_scale([0.9, 0.2, 1.0, 0.1], truth)[0] == pytest.approx(
+        temperature.temperature_scale([0.9, 0.2, 0.1], [1, 0, 0])[0]
     )
     for call in OF_T.values():
         call([0.9, 0.2, 0.6, 0.1])

@@ -12,9 +12,9 @@ from conftest import SMALL
 
 from bgkit import runs
 from bgkit.errors import BgkitError
-from bgkit.evaluation.calibration import with_temperature
 from bgkit.figures import stress_training as plots
 from bgkit.scoring import guards
+from bgkit.scoring.temperature import with_temperature
 from bgkit.stress.calibrated import behind, fit_on, fit_temperature, train_pair
 
 CONFIG = runs.make_config(

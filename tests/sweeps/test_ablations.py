@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from bgkit import runs
 from bgkit.errors import BgkitError
+from bgkit.evaluation import settings as settings_
 from bgkit.sweeps import ablations
 
 DESIGNS = ("base", "filter_avoidance", "boundary", "compound")
@@ -180,7 +181,7 @@ def test_metrics_beyond_the_reference_are_joined_too(tmp_path) -> None:
     for seed in (0, 1):
         make_run(tmp_path / str(seed), 0.9 + seed / 10, seed=seed)
     table = ablations.load_table(tmp_path)
-    row = ablations.select(table, "ece", {"design": "boundary", "seed": "all"}).iloc[0]
+    row = settings_.select(table, "ece", {"design": "boundary", "seed": "all"}).iloc[0]
     assert row["mean"] == pytest.approx(0.95) and row["high"] == 1  # cut to its range
 
 
@@ -197,16 +198,16 @@ def test_base_is_counted_once_beside_several_designs(tmp_path) -> None:
     make_run(tmp_path / "b", reward="compound")
     table = ablations.load_table(tmp_path / "a", tmp_path / "b")
     assert len(table[(table["design"] == "base") & (table["seed"] == "0")]) == 2  # two metrics
-    assert ablations.settings_of(table) == list(ablations.AXES)
+    assert settings_.settings_of(table) == list(settings_.AXES)
 
 
 def test_what_else_runs_differ_in_becomes_a_column(tmp_path) -> None:
     for place, weight in enumerate((0.5, 2.0)):
         make_run(tmp_path / str(place), 0.3 + weight / 10, margin_weight=weight, eval_every=place)
     table = ablations.load_table(tmp_path)
-    assert ablations.settings_of(table) == [*ablations.AXES, "margin_weight"]
+    assert settings_.settings_of(table) == [*settings_.AXES, "margin_weight"]
     where = {"margin_weight": 2.0, "design": "boundary", "seed": "all"}
-    assert ablations.select(table, "system_help", where)["mean"].tolist() == pytest.approx([0.5])
+    assert settings_.select(table, "system_help", where)["mean"].tolist() == pytest.approx([0.5])
 
 
 def test_a_results_file_and_runs_stand_in_one_table(tmp_path) -> None:
@@ -214,7 +215,7 @@ def test_a_results_file_and_runs_stand_in_one_table(tmp_path) -> None:
     for place, weight in enumerate((0.5, 2.0)):
         make_run(tmp_path / str(place), utility="mild", margin_weight=weight, tau=0.3)
     table = ablations.load_table(file, tmp_path / "0", tmp_path / "1")
-    assert ablations.values_of(table, "tau") == [0.3, 0.5]
+    assert settings_.values_of(table, "tau") == [0.3, 0.5]
     assert set(table["margin_weight"]) == {0.5, 2.0, ablations.UNTOLD}
 
 
@@ -262,11 +263,11 @@ def test_the_same_run_twice_is_refused(tmp_path) -> None:
 
 def test_unknown_names_are_answered_with_the_known_ones(table: pd.DataFrame) -> None:
     for call, words in [
-        (lambda: ablations.select(table, "joy"), "no metric 'joy'; choose one of system_help"),
-        (lambda: ablations.select(table, "kl", {"size": 1}), "no column 'size'; choose one of des"),
-        (lambda: ablations.select(table, "kl", {"utility": "x"}), "no utility 'x'; choose one of"),
-        (lambda: ablations.fixed_values(table, ["shape"]), "no column 'shape'"),
-        (lambda: ablations.fixed_values(table, ["design"]), "several values of utility (aligned"),
+        (lambda: settings_.select(table, "joy"), "no metric 'joy'; choose one of system_help"),
+        (lambda: settings_.select(table, "kl", {"size": 1}), "no column 'size'; choose one of des"),
+        (lambda: settings_.select(table, "kl", {"utility": "x"}), "no utility 'x'; choose one of"),
+        (lambda: settings_.fixed_values(table, ["shape"]), "no column 'shape'"),
+        (lambda: settings_.fixed_values(table, ["design"]), "several values of utility (aligned"),
     ]:
         with pytest.raises(BgkitError) as caught:
             call()
@@ -276,42 +277,42 @@ def test_unknown_names_are_answered_with_the_known_ones(table: pd.DataFrame) -> 
 def test_a_combination_that_was_not_measured_is_told(table: pd.DataFrame) -> None:
     part = table[(table["design"] != "boundary") | (table["utility"] != "weak")]
     with pytest.raises(BgkitError, match="was not measured for design boundary, utility weak"):
-        ablations.select(part, "kl", {"design": "boundary", "utility": "weak"})
+        settings_.select(part, "kl", {"design": "boundary", "utility": "weak"})
 
 
 def test_values_stand_in_their_natural_order() -> None:
     frame = pd.DataFrame({"seed": ["10", "all", "2"], "tau": [0.7, 0.05, 0.5]})
-    assert ablations.values_of(frame, "seed") == ["all", "2", "10"]
-    assert ablations.values_of(frame, "tau") == [0.05, 0.5, 0.7]
+    assert settings_.values_of(frame, "seed") == ["all", "2", "10"]
+    assert settings_.values_of(frame, "tau") == [0.05, 0.5, 0.7]
 
 
 def test_numbers_tell_every_interval(table: pd.DataFrame) -> None:
-    found = ablations.numbers(table, "system_help")
+    found = settings_.numbers(table, "system_help")
     assert list(found.index) == list(DESIGNS) and list(found.columns) == list(UTILITIES)
     assert found.loc["base", "mild"] == "0.100 [0.080, 0.120]"
     part = table[(table["design"] != "boundary") | (table["utility"] != "weak")]
-    assert ablations.numbers(part, "system_help").loc["boundary", "weak"] == "–"
+    assert settings_.numbers(part, "system_help").loc["boundary", "weak"] == "–"
 
 
 def test_numbers_may_have_panels_or_a_single_line(table: pd.DataFrame) -> None:
-    found = ablations.numbers(table, "kl", panels="kind")
+    found = settings_.numbers(table, "kl", panels="kind")
     assert list(found.index[:2]) == [("all", "base"), ("all", "filter_avoidance")]
     assert len(found) == len(KINDS) * len(DESIGNS)
-    alone = ablations.numbers(table, "kl", "design", "design", where={"utility": "mild"})
+    alone = settings_.numbers(table, "kl", "design", "design", where={"utility": "mild"})
     assert alone.shape == (1, len(DESIGNS)) and list(alone.index) == ["kl"]
 
 
 def test_the_kind_of_interval_is_put_into_words() -> None:
     rows = pd.DataFrame({"interval": ["seeds", "seeds", "prompts"], "n_seeds": [2, 3, 1]})
-    words = ablations.interval_words(rows)
+    words = settings_.interval_words(rows)
     assert "over 2 to 3 seeds" in words and "over the prompts of one seed" in words
-    assert ablations.interval_words(rows.assign(interval="none")).startswith("no intervals")
+    assert settings_.interval_words(rows.assign(interval="none")).startswith("no intervals")
 
 
 def test_overview_has_a_column_per_metric(table) -> None:
-    found = ablations.overview(table, ["system_harm", "kl"], "utility")
-    alone = ablations.numbers(table, "kl", "utility", where={"kind": "all"})
+    found = settings_.overview(table, ["system_harm", "kl"], "utility")
+    alone = settings_.numbers(table, "kl", "utility", where={"kind": "all"})
     assert list(found.columns) == ["system_harm", "kl"]
     assert found.loc[("mild", "boundary"), "kl"] == alone.loc["boundary", "mild"]
-    benign = ablations.overview(table, ["kl"], "utility", {"kind": "benign"})
+    benign = settings_.overview(table, ["kl"], "utility", {"kind": "benign"})
     assert len(benign) == len(found)

@@ -12,6 +12,7 @@ import pytest
 
 from bgkit import runs
 from bgkit.errors import BgkitError
+from bgkit.evaluation import settings
 from bgkit.evaluation.intervals import Interval, bootstrap, crossed
 from bgkit.evaluation.metrics import summarise, values_of
 from bgkit.figures import ablations as plots_ablations
@@ -108,7 +109,7 @@ def test_values_are_those_of_the_samples(collection: Path) -> None:
 def test_the_table_has_means_over_seeds_and_prompts(collection: Path) -> None:
     table = ablations.load_table(collection)
     where = {"utility": "mild", "design": "boundary", "kind": "jailbreak", "seed": "all"}
-    row = ablations.select(table, "system_harm", where).iloc[0]
+    row = settings.select(table, "system_harm", where).iloc[0]
     stack = []
     for seed in (0, 1):
         samples = samples_of("boundary", seed)
@@ -117,7 +118,7 @@ def test_the_table_has_means_over_seeds_and_prompts(collection: Path) -> None:
     (truth,) = crossed(np.stack(stack))
     assert (row["mean"], row["low"], row["high"]) == pytest.approx(tuple(truth), abs=0.05)
     assert row["interval"] == "both" and row["n_seeds"] == 2
-    single = ablations.select(table, "system_harm", {**where, "seed": "0"}).iloc[0]
+    single = settings.select(table, "system_harm", {**where, "seed": "0"}).iloc[0]
     assert single["interval"] == "prompts"
     (alone,) = bootstrap(stack[0])
     assert single["mean"] == pytest.approx(alone.mean)
@@ -145,13 +146,13 @@ def test_one_setting_at_a_time_is_what_is_left_at_defaults(tmp_path) -> None:
     configs += grid(reward=["boundary"], margin_weight=[4.0], seed=[0, 1])
     reference.collect([make_sweep(tmp_path / "s", configs)], out)
     table = ablations.load_table(out)
-    weights = ablations.at_defaults(table, free=["margin_weight"])
+    weights = settings.at_defaults(table, free=["margin_weight"])
     assert set(weights["margin_weight"]) == {2.0, 4.0} and set(weights["tau"]) == {0.5}
     assert set(weights["utility"]) == {"mild"}
-    utilities = ablations.at_defaults(table, free=["utility"])
+    utilities = settings.at_defaults(table, free=["utility"])
     assert "margin_weight" not in utilities and set(utilities["utility"]) == {"mild", "blind"}
     with pytest.raises(BgkitError, match="no column 'colour'"):
-        ablations.at_defaults(table, free=["colour"])
+        settings.at_defaults(table, free=["colour"])
 
 
 def test_mean_curves_join_seeds(collection: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from bgkit import runs
 from bgkit.errors import StoppedError
-from bgkit.evaluation import intervals
+from bgkit.evaluation import intervals, settings
 from bgkit.evaluation.metrics import RATES
 from bgkit.sweeps import ablations, claims, comparison, reference
 from bgkit.testbed import store
@@ -116,15 +116,15 @@ def test_intervals_of_single_runs_hold_their_mean_and_have_a_width(ablation) -> 
 def test_the_table_is_that_of_the_values(ablation) -> None:
     index, values, _ = ablation
     one = index[(index["design"] == "compound") & (index["utility"] == "mild")]
-    one = ablations.at_defaults(one)
+    one = settings.at_defaults(one)
     place = reference.METRICS.index("system_harm")
     cube = reference.cube(values, one["run"].tolist())[..., [place]]
     (truth,) = intervals.crossed(cube)
     table = ablations.load_table()
     assert all(pd.api.types.is_numeric_dtype(table[name]) for name in ("tau", "beta", "lora_rank"))
-    table = ablations.at_defaults(table)
+    table = settings.at_defaults(table)
     where = {"design": "compound", "kind": "all", "seed": "all"}
-    row = ablations.select(table, "system_harm", where).iloc[0]
+    row = settings.select(table, "system_harm", where).iloc[0]
     assert (row["mean"], row["low"], row["high"]) == pytest.approx(tuple(truth), abs=1e-3)
 
 
@@ -134,9 +134,9 @@ def test_the_table_of_the_readme_is_the_shipped_one() -> None:
         r"^\| (\S+) \| (base|`\w+`)(?: \+ guard)? \| (0\..*) \|$", readme, re.MULTILINE
     )
     assert len(lines) == 14
-    table = ablations.at_defaults(ablations.load_table(), free=["utility"])
+    table = settings.at_defaults(ablations.load_table(), free=["utility"])
     metrics = ("near_boundary", "false_negative", "system_harm", "system_help")
-    shown = {name: ablations.numbers(table, name, where={"kind": "all"}) for name in metrics}
+    shown = {name: settings.numbers(table, name, where={"kind": "all"}) for name in metrics}
     for utility, design, cells in lines:
         place = design.strip("`"), utility if utility in comparison.UTILITIES else "mild"
         assert cells.split(" | ")[:4] == [shown[name].loc[place] for name in metrics]

@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 import pytest
 
 from bgkit.errors import BgkitError
+from bgkit.evaluation import settings
 from bgkit.figures import ablations as plots_ablations
 from bgkit.figures import distributions as plots
 from bgkit.sweeps import ablations
@@ -64,7 +65,7 @@ def mean_of(
     table: pd.DataFrame, design: str, utility: str, metric: str, kind: str = "all"
 ) -> float:
     where = {"design": design, "utility": utility, "kind": kind}
-    return float(ablations.select(table, metric, where)["mean"].iloc[0])
+    return float(settings.select(table, metric, where)["mean"].iloc[0])
 
 
 @pytest.fixture
@@ -267,7 +268,7 @@ def test_the_first_state_is_the_view_of_the_table(table, first: list[tuple]) -> 
     ((fig, numbers),) = first
     assert fig == menus.ablation_view(table)[0]
     assert fig.layout.title.text == "<b>System help by utility and design</b>"
-    pd.testing.assert_frame_equal(numbers, ablations.numbers(table, "system_help"))
+    pd.testing.assert_frame_equal(numbers, settings.numbers(table, "system_help"))
 
 
 def test_first_choices_may_be_given_and_are_checked(table: pd.DataFrame) -> None:

@@ -1,0 +1,248 @@
+"""A long table of settings, read and sliced: what varies, what is held, a metric as numbers.
+
+One row per setting, seed, kind of prompt and metric, with ``mean``, ``low`` and ``high``, as
+:func:`bgkit.sweeps.ablations.load_table` gives it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bgkit import runs
+from bgkit.errors import BgkitError
+from bgkit.evaluation.intervals import interval_text
+
+#: What identifies a setting, and the numbers of a row.
+SETTING = ("design", "utility", "scale", "guard", "tau")
+NUMBERS = ("mean", "low", "high")
+#: key of a config -> column of a table
+LABELLED = {"reward": "design", "policy": "scale", "utility": "utility", "guard": "guard"}
+LABELLED |= {"tau": "tau", "seed": "seed"}
+#: What a figure can spread out: the setting, and these.
+AXES = (*SETTING, "seed", "kind")
+
+
+#: Natural orders; other values follow in the order of the alphabet, numbers in theirs.
+ORDERS = {
+    "design": ("base", "filter_avoidance", "boundary", "compound"),
+    "utility": ("aligned", "mild", "weak", "blind"),  # the pull over the boundary, rising
+    "scale": ("tiny", "small", "large"),
+    "kind": ("all", "benign", "ambiguous", "jailbreak", "long_context"),
+    "seed": ("all",),
+    "metric": tuple(
+        "system_help system_harm near_boundary filter_rate false_negative false_positive "
+        "raw_help raw_harm kl".split()
+    ),
+}
+
+
+def settings_of(table: pd.DataFrame) -> list[str]:
+    """The columns of a table that a figure can spread out: :data:`AXES` and what runs differ in."""
+    fixed = {*AXES, "metric", *NUMBERS, "n_seeds", "interval"}
+    return [*AXES, *(column for column in table if column not in fixed)]
+
+
+def values_of(table: pd.DataFrame, column: str) -> list:
+    """The values of a column in their natural order (:data:`ORDERS`); BgkitError if unknown.
+
+    >>> values_of(pd.DataFrame({"utility": ["blind", "mine", "mild"]}), "utility")
+    ['mild', 'blind', 'mine']
+    """
+    if column not in table:
+        known = ", ".join(settings_of(table))
+        raise BgkitError(f"The table has no column {column!r}; choose one of {known}.")
+    order = ORDERS.get(column, ())
+    found = list(pd.unique(table[column]))
+    first = [value for value in order if value in found]
+    rest = [value for value in found if value not in order]
+    numbers = all(isinstance(value, int | float) or str(value).isdigit() for value in rest)
+    return first + sorted(rest, key=float if numbers else str)
+
+
+def in_order(table: pd.DataFrame, first: Iterable[str] = ()) -> pd.DataFrame:
+    columns = list(dict.fromkeys([*first, *settings_of(table), "metric"]))
+    ranks = {column: {v: i for i, v in enumerate(values_of(table, column))} for column in columns}
+    places = pd.DataFrame({column: table[column].map(ranks[column]) for column in columns})
+    return table.loc[places.sort_values(columns, kind="stable").index].reset_index(drop=True)
+
+
+def select(
+    table: pd.DataFrame, metric: str, where: Mapping[str, Any] | None = None
+) -> pd.DataFrame:
+    """The rows of one metric with the values that ``where`` gives to columns, in natural order.
+
+    Raises BgkitError for an unknown metric, column or value, with the known ones, and if the
+    combination was not measured.
+
+    >>> select(pd.DataFrame({"metric": ["kl", "kl"], "seed": ["all", "0"]}), "kl", {"seed": "0"})
+      metric seed
+    0     kl    0
+    """
+    metrics = values_of(table, "metric")
+    if metric not in metrics:
+        raise BgkitError(f"The table has no metric {metric!r}; choose one of {', '.join(metrics)}.")
+    chosen = table[table["metric"] == metric]
+    for column, value in (where or {}).items():
+        known = values_of(table, column)
+        if value not in known:
+            raise BgkitError(
+                f"The table has no {column} {value!r}; choose one of {', '.join(map(str, known))}."
+            )
+        chosen = chosen[chosen[column] == value]
+    if chosen.empty:
+        told = ", ".join(f"{column} {value}" for column, value in (where or {}).items())
+        raise BgkitError(f"'{metric}' was not measured for {told}; choose another combination.")
+    return chosen.reset_index(drop=True)
+
+
+def fixed_values(
+    table: pd.DataFrame, spread: Iterable[str], where: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What a figure that spreads out some columns holds every other column at.
+
+    Columns of ``where`` have its values. Without one, kind and seed are ``all`` where the table has
+    that; another column must have a single value. Raises BgkitError where it has several: a mean
+    over settings is not made silently.
+    """
+    spread, chosen = list(spread), dict(where or {})
+    for column in (*spread, *chosen):
+        values_of(table, column)
+    for column in settings_of(table):
+        if column in chosen or column in spread:
+            continue
+        known = values_of(table, column)
+        if column in ("kind", "seed") and "all" in known:
+            chosen[column] = "all"
+        elif len(known) > 1:
+            raise BgkitError(
+                f"The table has several values of {column} ({', '.join(map(str, known))}): put it "
+                f"on an axis, or choose one with where={{{column!r}: ...}}."
+            )
+    return chosen
+
+
+def interval_words(rows: pd.DataFrame) -> str:
+    """What the intervals of some rows are, for a figure's note.
+
+    >>> interval_words(pd.DataFrame({"interval": ["seeds", "seeds"], "n_seeds": [3, 3]}))
+    '95 % intervals over 3 seeds (Student t)'
+    """
+    parts = []
+    both = rows[rows["interval"] == "both"]["n_seeds"]
+    if len(both):
+        parts.append(f"over {_counts(both)} seeds and the prompts (crossed bootstrap)")
+    over = rows[rows["interval"] == "seeds"]["n_seeds"]
+    if len(over):
+        parts.append(f"over {_counts(over)} seeds (Student t)")
+    if (rows["interval"] == "prompts").any():
+        parts.append("over the prompts of one seed (bootstrap), blind to how seeds differ")
+    if not parts:
+        return "no intervals: one seed each, without those over prompts"
+    return "95 % intervals " + "; some ".join(parts)
+
+
+def _counts(seeds: pd.Series) -> str:
+    low, high = seeds.min(), seeds.max()
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
+def at_defaults(table: pd.DataFrame, free: Iterable[str] = ()) -> pd.DataFrame:
+    """The rows whose settings are a training's defaults, but for the columns in ``free``.
+
+    Settings are the columns that :class:`bgkit.runs.folders.TrainConfig` has a default for
+    (``tau``, ``scale``, ``utility``, ``guard``, ``margin_weight``, ...), except design and seed.
+    One that has several values is held at its default, or at the value of most rows where no row
+    has that; then it has one, and is left out unless it is among :data:`AXES`. So one setting at a
+    time can be looked at where a table varies several. Raises BgkitError for an unknown column in
+    ``free``.
+
+    >>> rows = pd.DataFrame({"beta": [0.03, 0.1, 0.03], "tau": [0.5, 0.5, 0.3], "metric": "kl"})
+    >>> at_defaults(rows, free=["beta"])
+       beta  tau metric
+    0  0.03  0.5     kl
+    1  0.10  0.5     kl
+    """
+    free = list(free)
+    for column in free:
+        values_of(table, column)
+    defaults = {LABELLED.get(key, key): value for key, value in vars(runs.TrainConfig()).items()}
+    held = [c for c in table if c in defaults and c not in (*free, "design", "seed")]
+    for column in held:
+        known = table[column]
+        value = defaults[column] if (known == defaults[column]).any() else known.mode().iloc[0]
+        table = table[known == value]
+    extra = [column for column in held if column not in AXES]
+    return table.drop(columns=extra).reset_index(drop=True)
+
+
+def varied(table: pd.DataFrame, column: str) -> pd.DataFrame:
+    """The rows of designs with several values in a column; all rows where no design has.
+
+    >>> rows = pd.DataFrame({"design": ["boundary"] * 2 + ["hybrid_guard"], "beta": [1, 2, 1]})
+    >>> varied(rows, "beta")["design"].tolist(), len(varied(rows.iloc[1:], "beta"))
+    (['boundary', 'boundary'], 2)
+    """
+    several = table.groupby("design")[column].transform("nunique") > 1
+    return table[several] if several.any() else table
+
+
+def front(harm: Sequence[float], help_: Sequence[float]) -> np.ndarray:
+    """Which of some points are on the Pareto front: no other has at most their harm and more help.
+
+    Points that are equal in both stand or fall together. Returns booleans (n,).
+
+    >>> front([0.1, 0.2, 0.3, 0.3], [0.5, 0.4, 0.6, 0.5]).tolist()
+    [True, False, True, False]
+    """
+    harm, help_ = np.asarray(harm, float), np.asarray(help_, float)
+    no_worse = (harm <= harm[:, None]) & (help_ >= help_[:, None])
+    better = (harm < harm[:, None]) | (help_ > help_[:, None])
+    return ~(no_worse & better).any(axis=1)
+
+
+def numbers(
+    table: pd.DataFrame,
+    metric: str,
+    x: str = "utility",
+    colour: str = "design",
+    panels: str = "",
+    where: Mapping[str, Any] | None = None,
+) -> pd.DataFrame:
+    """A metric as text, "mean [low, high]": one line per ``colour``, one column per ``x``.
+
+    ``panels`` puts its values in front of the lines. Settings that were not measured are "–".
+    Errors as in :func:`select` and :func:`fixed_values`.
+    """
+    lines = [column for column in dict.fromkeys((panels, colour)) if column and column != x]
+    rows = select(table, metric, fixed_values(table, (*lines, x), where))
+    cells: dict[tuple, dict[Any, str]] = {}
+    for row in in_order(rows, lines).to_dict("records"):
+        line = cells.setdefault(tuple(row[column] for column in lines), {})
+        line[row[x]] = interval_text(row["mean"], row["low"], row["high"])
+    columns = values_of(rows, x)
+    wide = pd.DataFrame(
+        [[*key, *(cell.get(value, "–") for value in columns)] for key, cell in cells.items()],
+        columns=[*lines, *columns],
+    )
+    return wide.set_index(lines) if lines else wide.set_axis([metric])
+
+
+def overview(
+    table: pd.DataFrame,
+    metrics: Iterable[str],
+    setting: str,
+    where: Mapping[str, Any] | None = None,
+) -> pd.DataFrame:
+    """Several metrics as text, "mean [low, high]": one line per value of a setting and design.
+
+    Columns are the metrics. Errors as in :func:`numbers`.
+    """
+    where = {"kind": "all", **(where or {})}
+    kind = str(where.pop("kind"))
+    one = table[table["kind"] == kind]
+    parts = {name: numbers(one, name, "kind", panels=setting, where=where) for name in metrics}
+    return pd.concat({name: part[kind] for name, part in parts.items()}, axis=1)
