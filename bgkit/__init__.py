@@ -42,6 +42,7 @@ _WHERE = {
     "load_prompts": "prompts.load",
     "as_guard": "scoring.adapters",
     "compute_reward": "rewards",
+    "start": "sweeps.notebooks",
     "figures": "",
     "widgets": "",
     "BgkitError": "errors",

@@ -26,9 +26,9 @@ from nbclient.exceptions import CellExecutionError
 from plotly.offline import get_plotlyjs
 
 from bgkit.errors import BgkitError
-from bgkit.notebooks import SET_UP
 from bgkit.runs import write_atomically
 from bgkit.sweeps.kernels import KernelManager
+from bgkit.sweeps.notebooks import SET_UP
 
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -155,7 +155,7 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 def publish(path: str | Path) -> Path:
     """Execute a notebook where it lies and store its outputs and pictures; returns its path.
 
-    Its set-up cell, if it has one, is made :data:`bgkit.notebooks.SET_UP`. Raises BgkitError for a
+    Its set-up cell, if it has one, is made :data:`bgkit.sweeps.notebooks.SET_UP`. Raises BgkitError for a
     file that is no notebook or a cell that fails (the file is then as it was), and the errors of
     :func:`stills`.
     """

@@ -84,12 +84,6 @@ def calibration_interval(
     return Interval(mean, float(low), float(high))
 
 
-
-
-
-
-
-
 def unfit(samples: pd.DataFrame) -> str:
     """Say in a sentence why no temperature can be fitted on half of the samples, or ''.
 

@@ -15,20 +15,20 @@ from plotly.subplots import make_subplots
 
 from bgkit.errors import BgkitError
 from bgkit.evaluation import settings
-from bgkit.figures import distributions as plots
-from bgkit.figures.distributions import _dots, _error, heading
+from bgkit.figures import style
+from bgkit.figures.style import dots, error_bars, heading
 from bgkit.sweeps import ablations
 
 #: Columns whose values have an order that a line may follow; others get marks only.
 ORDERED = ("utility", "scale", "tau")
 PHASES = ("near_boundary", "filter_rate", "system_help")
-_PALETTE = [look for name, look in plots.LOOKS.items() if name]
+_PALETTE = [look for name, look in style.LOOKS.items() if name]
 
 
 def _look(column: str, value: Any, known: Sequence[Any]) -> tuple[str, str, str]:
     """Colour, marker and dash of a value: a design's own, else by its place among the known."""
     if column == "design":
-        return plots.look(value)
+        return style.look(value)
     return _PALETTE[1:][known.index(value) % (len(_PALETTE) - 1)]
 
 
@@ -41,12 +41,12 @@ def _ordered(table: pd.DataFrame, column: str) -> bool:
 def _told(row: dict[str, Any], columns: Sequence[str]) -> str:
     """Hover text of one row: its setting, mean and interval."""
     metric = row["metric"]
-    mean, low, high = (plots.number(row[part], metric, 4) for part in ablations.NUMBERS)
-    setting = [f"{plots.label(column)} {plots.label(row[column])}" for column in columns]
+    mean, low, high = (style.number(row[part], metric, 4) for part in ablations.NUMBERS)
+    setting = [f"{style.label(column)} {style.label(row[column])}" for column in columns]
     seeds = f"over {row['n_seeds']} seeds"
     kind = {"both": f"{seeds} and prompts", "seeds": seeds, "prompts": "over prompts"}
     ends = f"<br>{low} to {high}, {kind[row['interval']]}" if row["interval"] in kind else ""
-    return "<br>".join([*setting, f"{plots.named(metric)} <b>{mean}</b>{ends}"])
+    return "<br>".join([*setting, f"{style.named(metric)} <b>{mean}</b>{ends}"])
 
 
 def _series(
@@ -67,12 +67,12 @@ def _series(
         group.sort(key=lambda row: places[row[x]])
         shift = 0 if colour == x else (number - (count - 1) / 2) * min(0.12, 0.7 / count)
         hue, symbol, dash = _look(colour, value, values[colour])
-        name = plots.label(value)
+        name = style.label(value)
         trace = {
             "type": "scatter",
             "x": [places[row[x]] + shift for row in group],
             "y": [row["mean"] for row in group],
-            "error_y": {**_error(pd.DataFrame(group, columns=ablations.NUMBERS)), "color": hue},
+            "error_y": {**error_bars(pd.DataFrame(group, columns=ablations.NUMBERS)), "color": hue},
             "name": name,
             "legendgroup": name,
             "mode": mode,
@@ -114,13 +114,13 @@ def _title(text: str) -> str:
 
 def _axes(known: Sequence[Any], metrics: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Layout of the axes of one panel per entry of ``metrics``, to be set in one go."""
-    words = [plots.label(value) for value in known]
+    words = [style.label(value) for value in known]
     across = {"tickvals": list(range(len(known))), "ticktext": words, "showgrid": False}
     across["range"] = [-0.5, len(known) - 0.5]
     axes: dict[str, dict[str, Any]] = {}
     for panel, metric in enumerate(metrics):
         number = str(panel + 1) if panel else ""
-        form = ".1~%" if metric in plots.SHARES else ""
+        form = ".1~%" if metric in style.SHARES else ""
         axes[f"xaxis{number}"] = across
         axes[f"yaxis{number}"] = {"tickformat": form, "rangemode": "tozero"}
     return axes
@@ -129,7 +129,7 @@ def _axes(known: Sequence[Any], metrics: Sequence[str]) -> dict[str, dict[str, A
 def _held(where: Mapping[str, Any], table: pd.DataFrame) -> str:
     """What a figure holds fixed, as far as there was a choice."""
     parts = [
-        f"{plots.label(column)} {plots.label(value)}"
+        f"{style.label(column)} {style.label(value)}"
         for column, value in where.items()
         if len(settings.values_of(table, column)) > 1
     ]
@@ -176,15 +176,15 @@ def ablation(
     for place in range(len(parts)):
         number = str(place + 1) if place else ""
         if place % columns == 0:
-            axes[f"yaxis{number}"]["title"] = {"text": plots.named(metric)}
+            axes[f"yaxis{number}"]["title"] = {"text": style.named(metric)}
         if place + columns >= len(parts):  # nothing below it
-            axes[f"xaxis{number}"] = {**axes[f"xaxis{number}"], "title": {"text": plots.label(x)}}
+            axes[f"xaxis{number}"] = {**axes[f"xaxis{number}"], "title": {"text": style.label(x)}}
     fig.update_layout(axes)
     if panels:
-        _headings(fig, [f"<b>{plots.label(panels)} {plots.label(part)}</b>" for part in parts])
-    title = f"{_title(plots.named(metric))} by {plots.label(x)} and {plots.label(colour)}"
+        _headings(fig, [f"<b>{style.label(panels)} {style.label(part)}</b>" for part in parts])
+    title = f"{_title(style.named(metric))} by {style.label(x)} and {style.label(colour)}"
     notes = [f"Lines at the marks: {settings.interval_words(rows)}.", _held(fixed, table)]
-    return plots.style(fig, title, notes, 150 + 260 * lines)
+    return style.style(fig, title, notes, 150 + 260 * lines)
 
 
 def phase_diagram(
@@ -212,11 +212,11 @@ def phase_diagram(
         traces += _series(one, x, "design", values, panel)
     fig.add_traces(_legend_once(traces))
     fig.update_layout(_axes(values[x], list(picked)))
-    _headings(fig, [f"<b>{plots.named(metric)}</b>" for metric in picked])
+    _headings(fig, [f"<b>{style.named(metric)}</b>" for metric in picked])
     pull = ", rising pull over the boundary ▸" if x == "utility" else ""
-    fig.update_xaxes(title_text=plots.label(x) + pull, row=lines)
+    fig.update_xaxes(title_text=style.label(x) + pull, row=lines)
     notes = [f"Lines at the marks: {settings.interval_words(rows)}.", _held(fixed, table)]
-    return plots.style(fig, "Phases of the reward designs", notes, 150 + 170 * lines)
+    return style.style(fig, "Phases of the reward designs", notes, 150 + 170 * lines)
 
 
 def trade_off(
@@ -240,14 +240,14 @@ def trade_off(
     for name in settings.values_of(both, "design"):
         one = both[both["design"] == name]
         one = one.assign(place=one[along].map(known.index)).sort_values("place")
-        hue, symbol, dash = plots.look(name)
+        hue, symbol, dash = style.look(name)
         told = [
             f"{_told({**row, **_help_of(row)}, [along])}<br>{_told(row, [])}"
             for row in one.to_dict("records")
         ]
-        bars = {"error_x": _error(one), "error_y": _error(one, "_y")}
-        trace = _dots(str(name), told, x=one["mean"], y=one["mean_y"], **bars)
-        trace.update(legendgroup=plots.label(name), error_x_color=hue, error_y_color=hue)
+        bars = {"error_x": error_bars(one), "error_y": error_bars(one, "_y")}
+        trace = dots(str(name), told, x=one["mean"], y=one["mean_y"], **bars)
+        trace.update(legendgroup=style.label(name), error_x_color=hue, error_y_color=hue)
         size = [sizes[value] for value in one[along]]
         trace.update(mode="lines+markers+text", textposition="top right", textfont_color=hue)
         mark = {"color": hue, "symbol": symbol, "size": size, "opacity": 1, "line_width": 0}
@@ -256,14 +256,14 @@ def trade_off(
         trace.update(text=_end_words(one[along].tolist(), moves), cliponaxis=False)
         fig.add_trace(trace.update(line={"color": hue, "dash": dash, "width": 1.5}))
     best = both[settings.front(both["mean"], both["mean_y"])].sort_values("mean")
-    line = {"color": plots.TEXT, "dash": "dot", "width": 1.5}
+    line = {"color": style.TEXT, "dash": "dot", "width": 1.5}
     more = {"mode": "lines", "line": line, "name": "Pareto front", "hoverinfo": "skip"}
     fig.add_scatter(x=best["mean"], y=best["mean_y"], **more)
     heading(fig, "<b>↖ better</b>", 1)
     fig.update_layout(xaxis_title="system harm, 0 to 1", yaxis_title="system help, 0 to 1")
-    path = f"Small to large mark: {plots.label(known[0])} to {plots.label(known[-1])}. "
+    path = f"Small to large mark: {style.label(known[0])} to {style.label(known[-1])}. "
     notes = [path + _held(fixed, table), f"Lines at the marks: {settings.interval_words(both)}."]
-    return plots.style(fig, "System helpfulness against harm", notes, 480)
+    return style.style(fig, "System helpfulness against harm", notes, 480)
 
 
 def _help_of(row: dict[str, Any]) -> dict[str, Any]:
@@ -275,4 +275,4 @@ def _help_of(row: dict[str, Any]) -> dict[str, Any]:
 
 def _end_words(values: Sequence[Any], moves: bool) -> list[str]:
     """The last value of a path, written beside its mark; what stands still has no path."""
-    return [*[""] * (len(values) - 1), plots.label(values[-1]) if moves else ""]
+    return [*[""] * (len(values) - 1), style.label(values[-1]) if moves else ""]

@@ -10,7 +10,7 @@ from plotly.subplots import make_subplots
 from bgkit import checks
 from bgkit.errors import BgkitError
 from bgkit.evaluation.intervals import bootstrap
-from bgkit.figures import distributions as plots
+from bgkit.figures import style
 
 GRADES = 5  # a judge writes whole grades from 1 to 5
 
@@ -28,7 +28,7 @@ def judge_against_truth(samples: pd.DataFrame) -> go.Figure:
     if both.empty:
         raise BgkitError("No response has both a judge's grade and a known truth.")
     fig = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.06)
-    for col, (name, colour) in enumerate((("harm", plots.HARMFUL), ("help", plots.SAFE)), start=1):
+    for col, (name, colour) in enumerate((("harm", style.HARMFUL), ("help", style.SAFE)), start=1):
         grades = np.rint(both[f"judge_{name}"] * (GRADES - 1)).astype(int)
         groups = {grade: both.loc[grades == grade, name] for grade in sorted(grades.unique())}
         means = [bootstrap(values.to_numpy(), rates=False)[0] for values in groups.values()]
@@ -38,14 +38,14 @@ def judge_against_truth(samples: pd.DataFrame) -> go.Figure:
             f"<br>{len(groups[grade])} responses"
             for grade, m in zip(groups, means, strict=True)
         ]
-        line = {"color": plots.TEXT, "dash": "dash", "width": 1}
+        line = {"color": style.TEXT, "dash": "dash", "width": 1}
         fig.add_scatter(
             x=[0, 1], y=[0, 1], mode="lines", line=line, hoverinfo="skip", col=col, row=1
         )
         fig.add_scatter(
             x=[grade / (GRADES - 1) for grade in groups],
             y=table["mean"],
-            error_y=plots._error(table),
+            error_y=style.error_bars(table),
             mode="markers",
             marker={"color": colour, "size": 10},
             hovertext=told,
@@ -53,8 +53,8 @@ def judge_against_truth(samples: pd.DataFrame) -> go.Figure:
             row=1,
             col=col,
         )
-        plots.heading(fig, f"<b>{name}</b>", 1, col)
+        style.heading(fig, f"<b>{name}</b>", 1, col)
     fig.update_traces(showlegend=False)
     fig.update_xaxes(title_text="judge's grade, 0 to 1", range=[-0.05, 1.05])
     fig.update_yaxes(title_text="mean truth, 0 to 1", range=[-0.05, 1.05], col=1)
-    return plots.style(fig, "Does the judge's grade mean what it says?", height=380)
+    return style.style(fig, "Does the judge's grade mean what it says?", height=380)

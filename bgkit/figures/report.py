@@ -25,6 +25,7 @@ from bgkit.errors import BgkitError
 from bgkit.evaluation.metrics import METRICS
 from bgkit.evaluation.results import TOO_LONG
 from bgkit.figures import distributions as plots
+from bgkit.figures import style
 from bgkit.figures.training import training_curves
 from bgkit.rewards import NEAR
 from bgkit.runs import write_atomically
@@ -117,7 +118,7 @@ def write_report(
     """Write the report of a study to ``path`` and return that path.
 
     ``result`` holds ``command``, ``created``, ``machine`` and ``versions`` (told in the footer),
-    ``rows`` (as in :data:`bgkit.figures.distributions.ROW_COLUMNS`) and ``paired``: the differences
+    ``rows`` (as in :data:`bgkit.figures.style.ROW_COLUMNS`) and ``paired``: the differences
     design - base on the same prompts, with ``design, kind, metric, difference, low, high``. An
     optional ``interval`` says in words what the intervals are. ``samples`` maps each policy to its
     responses, ``metrics`` each run to its training log (it may be empty); ``tau`` is the guard's
@@ -146,7 +147,7 @@ def render_report(
     missing = [key for key in RESULT_KEYS if key not in result]
     if missing:
         raise BgkitError(f"The result of the study lacks {', '.join(missing)}.")
-    rows = without_zeros(plots.with_series(pd.DataFrame(list(result["rows"]))))
+    rows = without_zeros(style.with_series(pd.DataFrame(list(result["rows"]))))
     paired = pd.DataFrame(list(result["paired"]))
     lacking = [column for column in PAIRED_COLUMNS if column not in paired.columns]
     if lacking and not paired.empty:
@@ -203,10 +204,10 @@ def _headline(
         # Paired differences name a design only, so they say nothing where it has many settings.
         alone = table.loc[table["design"] == design, "series"].nunique() == 1
         cells = [_cell(one, paired if alone else paired.iloc[:0], metric) for metric in names]
-        colour = plots.look(series)[0]
+        colour = style.look(series)[0]
         lines.append({"name": visible(series).replace("_", " "), "colour": colour, "cells": cells})
     ways = {1: "higher is better", -1: "lower is better", 0: ""}
-    heads = [(plots.named(metric), ways[METRICS[metric].better]) for metric in names]
+    heads = [(style.named(metric), ways[METRICS[metric].better]) for metric in names]
     return heads, lines
 
 
@@ -215,7 +216,7 @@ def _cell(one: pd.DataFrame, paired: pd.DataFrame, metric: str) -> Cell:
     if chosen.empty or math.isnan(chosen["mean"].iloc[0]):
         return Cell("–", "")
     row = chosen.iloc[0]
-    mean, low, high = (plots.number(row[part], metric) for part in ("mean", "low", "high"))
+    mean, low, high = (style.number(row[part], metric) for part in ("mean", "low", "high"))
     interval = "" if math.isnan(row["low"]) else f"{low.removesuffix(' %')}–{high}"
     if paired.empty:
         return Cell(mean, interval)
@@ -233,7 +234,7 @@ def _cell(one: pd.DataFrame, paired: pd.DataFrame, metric: str) -> Cell:
 
 
 def _signed(value: float, metric: str) -> str:
-    return ("−" if value < 0 else "+") + plots.number(abs(value), metric).replace("%", "pp")
+    return ("−" if value < 0 else "+") + style.number(abs(value), metric).replace("%", "pp")
 
 
 def _picture(section: str, fig: go.Figure, reading: str, shape: str = "wide") -> Picture:
@@ -323,7 +324,7 @@ def _answer(name: str, row: pd.Series, tau: float) -> dict[str, Any]:
 
     return {
         "name": visible(name).replace("_", " "),
-        "colour": plots.look(name)[0],
+        "colour": style.look(name)[0],
         "filtered": bool(row["filtered"]),
         "harmful": bool(row["harm"] > 0.5),
         "place": f"{100 * row['t']:.2f}",

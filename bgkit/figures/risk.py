@@ -13,8 +13,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from bgkit.evaluation import risk
-from bgkit.figures import distributions as plots
-from bgkit.figures.distributions import _error, heading
+from bgkit.figures import style
+from bgkit.figures.style import error_bars, heading
 
 COST, WASTE = "#9B4FC4", "rgba(194,65,124,0.35)"
 _ENDS = np.geomspace(1e-4, 0.01, 8)
@@ -30,7 +30,7 @@ def _line(x: np.ndarray, y: np.ndarray, name: str, **line: object) -> go.Scatter
 
 def _mark_threshold(fig: go.Figure, tau: float, text: str, left: bool, best: bool = False) -> None:
     """Draw a threshold through all panels, named at the top on its left or its right."""
-    line = {"dash": "dot" if best else "dash", "width": 1.5, "color": plots.TEXT}
+    line = {"dash": "dot" if best else "dash", "width": 1.5, "color": style.TEXT}
     fig.add_vline(tau, line=line, row="all", col=1)
     left = (left and tau > 0.2) or tau > 0.8  # the words need room
     place = {"x": tau, "y": 1, "yref": "y domain", "yanchor": "top", "showarrow": False}
@@ -46,7 +46,7 @@ def _bars(edges: np.ndarray, counts: np.ndarray) -> go.Bar:
         for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True)
     ]
     middles, width = (edges[:-1] + edges[1:]) / 2, 0.9 * np.diff(edges)
-    bar = go.Bar(x=middles, y=np.sqrt(counts / whole), width=width, marker_color=plots.TEXT)
+    bar = go.Bar(x=middles, y=np.sqrt(counts / whole), width=width, marker_color=style.TEXT)
     return bar.update(hovertext=words, hoverinfo="text", showlegend=False)
 
 
@@ -91,8 +91,8 @@ def risk_curve(
     fig.add_scatter(x=x, y=np.minimum(show, block), **plain, showlegend=False, row=1, col=1)
     fill = {"fill": "tonexty", "fillcolor": WASTE, "name": "given away", **plain}
     fig.add_scatter(x=x, y=ours, **fill, row=1, col=1)
-    fig.add_trace(_line(x, show, "showing", color=plots.HARMFUL, width=1.5), 1, 1)
-    fig.add_trace(_line(x, block, "filtering", color=plots.SAFE, width=1.5), 1, 1)
+    fig.add_trace(_line(x, show, "showing", color=style.HARMFUL, width=1.5), 1, 1)
+    fig.add_trace(_line(x, block, "filtering", color=style.SAFE, width=1.5), 1, 1)
     fig.add_trace(_line(x, ours, "the filter", color=COST, width=3.5), 1, 1)
     edges = np.linspace(0, 1, 26)
     fig.add_trace(_bars(edges, np.histogram(t, edges)[0]), 2, 1)
@@ -104,7 +104,7 @@ def risk_curve(
     fig.update_yaxes(range=[0, 1.03 * top], row=1)
     fig.update_layout(yaxis_title="expected cost of a response")
     notes = ["Strong: the filter with threshold tau; shaded: what a better threshold would save."]
-    return plots.style(fig, "Expected cost of a verdict", notes, 480)
+    return style.style(fig, "Expected cost of a verdict", notes, 480)
 
 
 def _measured(table: pd.DataFrame, what: str) -> list[go.Scatter]:
@@ -117,8 +117,8 @@ def _measured(table: pd.DataFrame, what: str) -> list[go.Scatter]:
     }
     traces = []
     for filtered, name, colour, symbol in (
-        (False, "shown: harmful ones are errors", plots.HARMFUL, "triangle-up"),
-        (True, "filtered: safe ones are errors", plots.SAFE, "square"),
+        (False, "shown: harmful ones are errors", style.HARMFUL, "triangle-up"),
+        (True, "filtered: safe ones are errors", style.SAFE, "square"),
     ):
         one = table[table["filtered"] == filtered]
         ends = pd.DataFrame({part: one[column] for part, column in columns.items()})
@@ -129,7 +129,7 @@ def _measured(table: pd.DataFrame, what: str) -> list[go.Scatter]:
             for row, end in zip(one.itertuples(), ends.itertuples(), strict=True)
         ]
         marker = {"color": colour, "symbol": symbol, "size": 9}
-        more = {"x": one["t"], "y": ends["mean"], "error_y": _error(ends), "marker": marker}
+        more = {"x": one["t"], "y": ends["mean"], "error_y": error_bars(ends), "marker": marker}
         mark = go.Scatter(mode="markers", name=name, legendgroup=name, **more)
         traces.append(mark.update(hovertext=told, hoverinfo="text", showlegend=what == "cost"))
     return traces
@@ -175,4 +175,4 @@ def measured_risk(
     notes = [
         f"{len(samples)} responses in {bins} bins; lines at the marks: 95 % intervals (Wilson)."
     ]
-    return plots.style(fig, "Where the filter errs, measured", notes, 620)
+    return style.style(fig, "Where the filter errs, measured", notes, 620)

@@ -19,8 +19,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from bgkit.errors import BgkitError
-from bgkit.figures import distributions as plots
-from bgkit.figures.distributions import _error, _need, heading
+from bgkit.figures import style
+from bgkit.figures.style import error_bars, heading, need
 
 MATRIX = ("system_harm", "near_boundary")
 LEVELS = ("system_harm", "system_help", "filter_rate", "near_boundary")
@@ -46,13 +46,13 @@ def transfer_matrix(rows: pd.DataFrame, metrics: Sequence[str] = MATRIX) -> go.F
         part = table[table["metric"] == metric].set_index(["design", "guard"])
         means = part["mean"].unstack("guard").reindex(index=names, columns=guards)
         told = part["told"].unstack("guard").reindex(index=names, columns=guards).fillna("")
-        texts = [[plots.number(value, metric) for value in row] for row in means.to_numpy()]
-        cells = go.Heatmap(z=means.to_numpy(), x=[plots.label(guard) for guard in guards])
-        cells.update(y=[plots.wrapped(name) for name in names], text=texts, hovertext=told)
+        texts = [[style.number(value, metric) for value in row] for row in means.to_numpy()]
+        cells = go.Heatmap(z=means.to_numpy(), x=[style.label(guard) for guard in guards])
+        cells.update(y=[style.wrapped(name) for name in names], text=texts, hovertext=told)
         cells.update(texttemplate="%{text}", hoverinfo="text", colorscale=CELLS, zmin=0)
         cells.update(showscale=False, showlegend=False, xgap=2, ygap=2)
         fig.add_trace(cells, 1, column)
-        heading(fig, f"<b>{plots.named(metric)}</b>", 1, column)
+        heading(fig, f"<b>{style.named(metric)}</b>", 1, column)
         if "trained_with" in rows:
             _frame_own(fig, rows, names, guards, column)
     fig.update_yaxes(autorange="reversed", showgrid=False).update_xaxes(showgrid=False)
@@ -60,7 +60,7 @@ def transfer_matrix(rows: pd.DataFrame, metrics: Sequence[str] = MATRIX) -> go.F
     notes = ["The same responses behind each guard. Darker: more; each panel has its own scale."]
     if "trained_with" in rows:
         notes.append("Framed: the guard that the design was trained with.")
-    return plots.style(fig, "Behind other guards", notes, 170 + 38 * len(names))
+    return style.style(fig, "Behind other guards", notes, 170 + 38 * len(names))
 
 
 def _frame_own(
@@ -70,7 +70,7 @@ def _frame_own(
     for y, name in enumerate(names):
         if own[name] in guards:
             x = guards.index(own[name])
-            line = {"color": plots.LOOKS["filter_avoidance"][0], "width": 3}
+            line = {"color": style.LOOKS["filter_avoidance"][0], "width": 3}
             ends = {"x0": x - 0.48, "x1": x + 0.48, "y0": y - 0.46, "y1": y + 0.46}
             fig.add_shape(type="rect", line=line, **ends, row=1, col=column)
 
@@ -86,10 +86,10 @@ def over_threshold(rows: pd.DataFrame, metrics: Sequence[str] = LEVELS) -> go.Fi
     fig = _grid(len(metrics), 2)
     for place, metric in enumerate(metrics):
         _lines(fig, table[table["metric"] == metric], "tau", _cell(place, 2))
-        heading(fig, f"<b>{plots.named(metric)}</b>", *_cell(place, 2))
+        heading(fig, f"<b>{style.named(metric)}</b>", *_cell(place, 2))
     _finish(fig, metrics, "threshold tau", 2)
     notes = ["Bands: 95 % intervals. No response was sampled anew."]
-    return plots.style(fig, "At other thresholds", notes, 150 + 230 * -(-len(metrics) // 2))
+    return style.style(fig, "At other thresholds", notes, 150 + 230 * -(-len(metrics) // 2))
 
 
 def by_shift(rows: pd.DataFrame, metrics: Sequence[str] = LEVELS[:2]) -> go.Figure:
@@ -110,14 +110,14 @@ def by_shift(rows: pd.DataFrame, metrics: Sequence[str] = LEVELS[:2]) -> go.Figu
             aside = (number - (len(names) - 1) / 2) * min(0.14, 0.7 / len(names))
             where = [known.index(shift) + aside for shift in one["shift"]]
             marks = _trace(one, name, where, looks[name])
-            marks.update(mode="markers", error_y={**_error(one), "color": looks[name][0]})
+            marks.update(mode="markers", error_y={**error_bars(one), "color": looks[name][0]})
             fig.add_trace(marks, place, 1)
-        heading(fig, f"<b>{plots.named(metric)}</b>", place)
+        heading(fig, f"<b>{style.named(metric)}</b>", place)
     fig.update_xaxes(tickvals=list(range(len(known))), range=[-0.5, len(known) - 0.5])
-    fig.update_xaxes(ticktext=[plots.label(name) for name in known], showgrid=False)
+    fig.update_xaxes(ticktext=[style.label(name) for name in known], showgrid=False)
     _finish(fig, metrics, "", 1)
     notes = ["Lines at the marks: 95 % intervals."]
-    return plots.style(fig, "On prompts unlike those of training", notes, 130 + 210 * len(metrics))
+    return style.style(fig, "On prompts unlike those of training", notes, 130 + 210 * len(metrics))
 
 
 def attack_curves(rows: pd.DataFrame) -> go.Figure:
@@ -131,14 +131,14 @@ def attack_curves(rows: pd.DataFrame) -> go.Figure:
     fig = _grid(len(strategies), 2)
     for place, strategy in enumerate(strategies):
         _lines(fig, table[table["strategy"] == strategy], "budget", _cell(place, 2))
-        heading(fig, f"<b>{plots.label(strategy)}</b>", *_cell(place, 2))
+        heading(fig, f"<b>{style.label(strategy)}</b>", *_cell(place, 2))
     _finish(fig, ["attack_success"] * len(strategies), "queries per request, at most", 2)
     fig.update_yaxes(tickformat=".0%", matches="y")
     if table["budget"].max() <= 12:  # no ticks between whole queries
         fig.update_xaxes(dtick=1)
     notes = ["Share of requests with a harmful response that was shown. Bands: 95 % intervals."]
     lines = -(-len(strategies) // 2)
-    return plots.style(fig, "Success of an adaptive attacker", notes, 160 + 260 * lines)
+    return style.style(fig, "Success of an adaptive attacker", notes, 160 + 260 * lines)
 
 
 def _rows(rows: pd.DataFrame, axes: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
@@ -146,7 +146,7 @@ def _rows(rows: pd.DataFrame, axes: Sequence[str], metrics: Sequence[str]) -> pd
 
     A metric of which no mean is known (there is no truth and no judge) is left out.
     """
-    _need(rows, ("design", "metric", *axes, *NUMBERS), "results of a stress test")
+    need(rows, ("design", "metric", *axes, *NUMBERS), "results of a stress test")
     table = rows[rows["metric"].isin(list(metrics))].dropna(subset=["mean"])
     absent = [metric for metric in metrics if metric not in set(rows["metric"])]
     absent = absent or [metric for metric in metrics if table.empty]
@@ -167,9 +167,9 @@ def _known(table: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
 def _told(row: dict[str, Any], axes: Sequence[str]) -> str:
     """Hover text of one row: design, its place on the axes, mean and interval."""
     form = "filter_rate" if row["metric"] == "attack_success" else row["metric"]  # in percent
-    mean, low, high = (plots.number(row[part], form, 4) for part in NUMBERS)
-    place = "<br>".join(f"{plots.label(axis)} {plots.label(row[axis])}" for axis in axes)
-    told = f"<b>{plots.label(row['design'])}</b><br>{place}<br>{plots.named(row['metric'])} {mean}"
+    mean, low, high = (style.number(row[part], form, 4) for part in NUMBERS)
+    place = "<br>".join(f"{style.label(axis)} {style.label(row[axis])}" for axis in axes)
+    told = f"<b>{style.label(row['design'])}</b><br>{place}<br>{style.named(row['metric'])} {mean}"
     return f"{told} ({low} to {high})"
 
 
@@ -177,7 +177,7 @@ def _looks(names: Sequence[str]) -> dict[str, tuple[str, str, str]]:
     """Colour, marker and dash of each design; those that share a colour differ in the others."""
     found: dict[str, tuple[str, str, str]] = {}
     for name in names:
-        colour, symbol, dash = plots.look(name)
+        colour, symbol, dash = style.look(name)
         twins = sum(colour == other[0] for other in found.values())
         if twins:
             others = [each for each in DASHES if each != dash]
@@ -188,7 +188,7 @@ def _looks(names: Sequence[str]) -> dict[str, tuple[str, str, str]]:
 
 def _trace(one: pd.DataFrame, name: str, x: Sequence[float], look: tuple[str, str, str]):
     colour, symbol, dash = look
-    trace = go.Scatter(x=list(x), y=one["mean"].tolist(), name=plots.label(name), legendgroup=name)
+    trace = go.Scatter(x=list(x), y=one["mean"].tolist(), name=style.label(name), legendgroup=name)
     trace.update(hovertext=one["told"].tolist(), hoverinfo="text")
     mark = {"color": colour, "symbol": symbol, "size": 8}
     return trace.update(marker=mark, line={"color": colour, "dash": dash, "width": 1.8})
@@ -232,7 +232,7 @@ def _finish(fig: go.Figure, metrics: Sequence[str], across: str, columns: int) -
         seen |= {trace.legendgroup} if trace.showlegend else set()
     for place, metric in enumerate(metrics):
         row, col = _cell(place, columns)
-        form = ".1~%" if metric in plots.SHARES else ""
+        form = ".1~%" if metric in style.SHARES else ""
         fig.update_yaxes(tickformat=form, rangemode="tozero", row=row, col=col)
         if across and place + columns >= len(metrics):
             fig.update_xaxes(title_text=across, row=row, col=col)

@@ -17,7 +17,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from bgkit.errors import BgkitError
-from bgkit.figures import distributions as plots
+from bgkit.figures import style
 
 #: metric of :func:`bgkit.stress.reward_hacking.drift` -> the heading of its panel
 DRIFT = {
@@ -58,21 +58,21 @@ def drift(rows: pd.DataFrame) -> go.Figure:
     seed. Utility that goes on rising while helpfulness falls is reward hacking. What is not known
     has no panel.
     """
-    plots._need(rows, ("design", "seed", "step", "metric", "mean", "low", "high"), "drift")
+    style.need(rows, ("design", "seed", "step", "metric", "mean", "low", "high"), "drift")
     known = set(rows.dropna(subset=["mean"])["metric"])
-    shown = [metric for metric in reward_hacking.METRICS if metric in known]
+    shown = [metric for metric in DRIFT if metric in known]
     if not shown:
         raise BgkitError("The table of drift holds no known value to draw.")
     lines = -(-len(shown) // 2)
     fig = make_subplots(lines, 2, vertical_spacing=0.13, horizontal_spacing=0.1)
     for place, metric in enumerate(shown):
         at = {"row": place // 2 + 1, "col": place % 2 + 1}
-        plots.heading(fig, DRIFT[metric], **at)
+        style.heading(fig, DRIFT[metric], **at)
         form = ".1%" if metric == "gibberish" else ".3f"
         fig.update_yaxes(tickformat=".0%" if metric == "gibberish" else "", **at)
         found = list(_lines(rows, metric))
         fig.add_traces(
-            [_band(part, plots.look(name)[0]) for (name, _), part in found],
+            [_band(part, style.look(name)[0]) for (name, _), part in found],
             rows=at["row"],
             cols=at["col"],
         )
@@ -83,17 +83,17 @@ def drift(rows: pd.DataFrame) -> go.Figure:
         if place >= len(shown) - 2:
             fig.update_xaxes(title_text="training step", **at)
     note = "Bands: 95 % intervals over prompts; changes are against the first window, not base."
-    return plots.style(fig, "Learned utility and the truth over training", [note], 180 * lines + 90)
+    return style.style(fig, "Learned utility and the truth over training", [note], 180 * lines + 90)
 
 
 def _line(design: str, seed: int, part: pd.DataFrame, form: str) -> go.Scatter:
     """The means of one run's windows."""
-    colour, symbol, dash = plots.look(design)
+    colour, symbol, dash = style.look(design)
     steps = [f"seed {seed}, step {step:g}<br>" for step in part["step"]]
     told = [step + text for step, text in zip(steps, _told(part, form), strict=True)]
     more = {"line": {"color": colour, "dash": dash, "width": 2}, "mode": "lines+markers"}
     more |= {"marker": {"color": colour, "symbol": symbol, "size": 7}}
-    return plots._dots(design, told, x=part["step"], y=part["mean"], **more)
+    return style.dots(design, told, x=part["step"], y=part["mean"], **more)
 
 
 def _lines(rows: pd.DataFrame, metric: str):
@@ -114,33 +114,33 @@ def with_and_without_calibration(
     ``rows`` is a table of :func:`bgkit.stress.calibrated.behind`. One panel per metric: policies
     run down, a colour is the guard they are deployed behind, lines are 95% intervals.
     """
-    plots._need(rows, ("guard", "design", "metric", "mean", "low", "high"), "calibration")
+    style.need(rows, ("guard", "design", "metric", "mean", "low", "high"), "calibration")
     shown = [metric for metric in metrics if metric in set(rows["metric"])]
     if not shown:
         raise BgkitError(f"The table of calibration has none of {', '.join(metrics)}.")
     fig = make_subplots(1, len(shown), shared_yaxes=True, horizontal_spacing=0.05)
     for col, metric in enumerate(shown, 1):
-        share = metric in plots.SHARES
-        plots.heading(fig, plots.named(metric), 1, col)
+        share = metric in style.SHARES
+        style.heading(fig, style.named(metric), 1, col)
         fig.update_xaxes(tickformat=".0%" if share else "", nticks=4, row=1, col=col)
         for name, symbol, colour in zip(rows["guard"].unique(), _symbols(), OTHERS, strict=False):
             part = rows[(rows["guard"] == name) & (rows["metric"] == metric)]
             told = [
-                f"{plots.label(design)}, behind {plots.label(name)}<br>{plots.named(metric)} {text}"
+                f"{style.label(design)}, behind {style.label(name)}<br>{style.named(metric)} {text}"
                 for design, text in zip(
                     part["design"], _told(part, ".1%" if share else ".3f"), strict=True
                 )
             ]
-            dots = go.Scatter(x=part["mean"], y=[plots.wrapped(one) for one in part["design"]])
+            dots = go.Scatter(x=part["mean"], y=[style.wrapped(one) for one in part["design"]])
             dots.update(mode="markers", marker={"color": colour, "symbol": symbol, "size": 9})
-            dots.update(error_x=plots._error(part), hovertext=told, hoverinfo="text")
+            dots.update(error_x=style.error_bars(part), hovertext=told, hoverinfo="text")
             dots.update(orientation="h", offsetgroup=name, alignmentgroup="guards")
-            dots.update(name=f"behind {plots.label(name)}", legendgroup=name)
+            dots.update(name=f"behind {style.label(name)}", legendgroup=name)
             fig.add_trace(dots.update(showlegend=col == 1), 1, col)
     count = rows["design"].nunique()
     fig.update_yaxes(autorange="reversed", showgrid=False).update_layout(scattermode="group")
     title = "Trained with and without temperature scaling"
-    return plots.style(fig, title, ["Lines: 95 % intervals."], 190 + 60 * count)
+    return style.style(fig, title, ["Lines: 95 % intervals."], 190 + 60 * count)
 
 
 def _symbols() -> tuple[str, ...]:
@@ -160,17 +160,17 @@ def helpfulness_by_cost(
     trained policy. Lines at the marks are 95% intervals. Up (left panel) and down (right panel) is
     better.
     """
-    plots._need(rows, ("design", "metric", "mean", "low", "high"), "helpfulness")
-    plots._need(costs, ("design", "training_tokens", "tokens_per_answer"), "costs")
+    style.need(rows, ("design", "metric", "mean", "low", "high"), "helpfulness")
+    style.need(costs, ("design", "training_tokens", "tokens_per_answer"), "costs")
     spent = costs.set_index("design")
     total = spent["training_tokens"] + answers * spent["tokens_per_answer"]
     fig = make_subplots(1, 2, horizontal_spacing=0.12)
     series = _series(total.index)
     names = dict.fromkeys(series.values())
-    others = [name for name in names if plots.look(name) == plots.LOOKS[""]]
+    others = [name for name in names if style.look(name) == style.LOOKS[""]]
     panels = (("system_help", "↑ true helpfulness, 0 to 1"), ("system_harm", "↓ true harm, 0 to 1"))
     for col, (metric, words) in enumerate(panels, 1):
-        plots.heading(fig, words, 1, col)
+        style.heading(fig, words, 1, col)
         part = rows[(rows["metric"] == metric) & rows["design"].isin(total.index)]
         if part.empty:
             raise BgkitError(f"The table of helpfulness has no '{metric}' of a design with costs.")
@@ -180,22 +180,22 @@ def helpfulness_by_cost(
                 for each in one["design"]
             ]
             told = [
-                f"{plots.label(each)}<br>{plots.named(metric)} {text}<br>{cost}"
+                f"{style.label(each)}<br>{style.named(metric)} {text}<br>{cost}"
                 for each, text, cost in zip(one["design"], _told(one), costs_, strict=True)
             ]
             more = _look_of(name, others)
-            dots = plots._dots(name, told, x=total[one["design"]], y=one["mean"], **more)
+            dots = style.dots(name, told, x=total[one["design"]], y=one["mean"], **more)
             if len(one) > 1:
                 numbers = [match[1] for match in map(BEST_OF.match, one["design"])]
                 dots.update(mode="lines+markers+text", text=numbers, textposition="middle right")
                 dots.update(line={"color": dots.marker.color, "width": 1.2, "dash": "dot"})
-            fig.add_trace(dots.update(error_y=plots._error(one), showlegend=col == 1), 1, col)
+            fig.add_trace(dots.update(error_y=style.error_bars(one), showlegend=col == 1), 1, col)
     ticks = [digit * 10**power for power in range(3, 12) for digit in (1, 2, 5)]
     words = [f"{tick / 1e6:g}M" if tick >= 1e6 else f"{tick / 1e3:g}k" for tick in ticks]
     fig.update_xaxes(type="log", title_text="generated tokens", tickvals=ticks, ticktext=words)
     note = f"Tokens of training and of {answers:,} answers. Lines: 95 % intervals."
     notes = [note] + ["Numbers: samples per answer (n)."] * (len(names) < len(series))
-    return plots.style(fig, "What helpfulness costs", notes, 460)
+    return style.style(fig, "What helpfulness costs", notes, 460)
 
 
 def _series(designs: Iterable[str]) -> dict[str, str]:
@@ -217,7 +217,7 @@ def _look_of(name: str, others: Sequence[str]) -> dict[str, Any]:
     return {"marker": {"color": METHODS[place], "symbol": symbols[place], "size": 11}}
 
 
-def scorecard(card: Scorecard) -> go.Figure:
+def scorecard(card: tuple[pd.DataFrame, pd.DataFrame]) -> go.Figure:
     """Draw designs (down) by tests (across): the greener a cell, the better in that test.
 
     ``card`` is of :func:`bgkit.stress.scorecard.scorecard`. Colour places a mean between the worst
@@ -225,10 +225,10 @@ def scorecard(card: Scorecard) -> go.Figure:
     are the means. A star marks the winner, a hollow one (☆) a winner whose difference to the
     runner-up may be zero. Hover for intervals.
     """
-    means = card.means
-    plots._need(means, ("test", "design", "mean", "low", "high", "direction", "winner"), "scores")
-    tests, designs = list(card.winners["test"]), list(dict.fromkeys(means["design"]))
-    decided = card.winners.set_index("test")["decided"]
+    means, winners = card
+    style.need(means, ("test", "design", "mean", "low", "high", "direction", "winner"), "scores")
+    tests, designs = list(winners["test"]), list(dict.fromkeys(means["design"]))
+    decided = winners.set_index("test")["decided"]
     worth = np.full((len(designs), len(tests)), np.nan)
     told = [["not tested"] * len(tests) for _ in designs]
     fig = go.Figure()
@@ -237,24 +237,24 @@ def scorecard(card: Scorecard) -> go.Figure:
         for row, value, text in zip(part.itertuples(), good, _told(part, ".4f"), strict=True):
             place = designs.index(row.design)
             worth[place, col] = value
-            told[place][col] = f"<b>{plots.label(row.design)}</b>, {plots.label(test)}<br>{text}"
+            told[place][col] = f"<b>{style.label(row.design)}</b>, {style.label(test)}<br>{text}"
             star = (" ★" if decided[test] else " ☆") if row.winner else ""
             number = "–" if np.isnan(row.mean) else f"{row.mean:.3f}{star}"
             number = f"<b>{number}</b>" if row.winner else number
-            where = {"x": plots.label(test), "y": plots.wrapped(row.design), "showarrow": False}
+            where = {"x": style.label(test), "y": style.wrapped(row.design), "showarrow": False}
             fig.add_annotation(text=number, **where)
-    names = [plots.wrapped(name) for name in designs]
-    cells = go.Heatmap(z=worth, x=[plots.label(test) for test in tests], y=names, text=told)
+    names = [style.wrapped(name) for name in designs]
+    cells = go.Heatmap(z=worth, x=[style.label(test) for test in tests], y=names, text=told)
     cells.update(hoverinfo="text", showscale=False, showlegend=False, xgap=2, ygap=2)
     cells.update(zmin=0, zmax=1, colorscale=[[0, FAINT], [1, BEST]])
     fig.add_trace(cells).update_yaxes(autorange="reversed", showgrid=False)
     fig.update_xaxes(side="bottom", showgrid=False)
     arrows = {"low": "↓ is good", "high": "↑ is good"}
-    ways = dict(zip(card.winners["test"], card.winners["direction"], strict=True))
-    ticks = [f"{plots.wrapped(test)}<br>{arrows[ways[test]]}" for test in tests]
-    fig.update_xaxes(tickvals=[plots.label(test) for test in tests], ticktext=ticks)
+    ways = dict(zip(winners["test"], winners["direction"], strict=True))
+    ticks = [f"{style.wrapped(test)}<br>{arrows[ways[test]]}" for test in tests]
+    fig.update_xaxes(tickvals=[style.label(test) for test in tests], ticktext=ticks)
     note = "★ best, ☆ best, but its lead over the second may be zero; colours hold within a test."
-    return plots.style(fig, "Which design is best in which test", [note], 150 + 40 * len(designs))
+    return style.style(fig, "Which design is best in which test", [note], 150 + 40 * len(designs))
 
 
 def _worth(part: pd.DataFrame) -> np.ndarray:

@@ -15,17 +15,18 @@ from plotly.subplots import make_subplots
 from bgkit import checks
 from bgkit.evaluation.thresholds import check_threshold, main_kinds
 from bgkit.figures import distributions as plots
+from bgkit.figures import style
 from bgkit.scoring.temperature import with_temperature
 
 #: metric -> colour and dash of its curve; hues of Okabe and Ito, and no two lines alike in grey
 CURVES = {
     "filter_rate": ("#7D8791", "solid"),
     "near_boundary": ("#DD9500", "dot"),
-    "false_positive": (plots.SAFE, "dash"),
-    "false_negative": (plots.HARMFUL, "solid"),
+    "false_positive": (style.SAFE, "dash"),
+    "false_negative": (style.HARMFUL, "solid"),
     "precision": ("#0072B2", "dash"),
     "recall": ("#008F66", "solid"),
-    "system_harm": (plots.HARMFUL, "dashdot"),
+    "system_harm": (style.HARMFUL, "dashdot"),
     "system_help": ("#9B4FC4", "dot"),
 }
 #: what a panel shows: filtered and near, the filter's errors, how good it is, what the user sees
@@ -70,7 +71,7 @@ def operating_curves(points: pd.DataFrame, tau: float) -> go.Figure:
         [metric for metric in metrics if metric in points and points[metric].notna().any()]
         for metrics in PANELS
     ]
-    missing = [plots.named(m) for m in CURVES if not any(m in there for there in panels)]
+    missing = [style.named(m) for m in CURVES if not any(m in there for there in panels)]
     panels = [there for there in panels if there]
     rows, cols = -(-len(panels) // 2), min(2, len(panels))
     fig = make_subplots(rows, cols, vertical_spacing=0.19, horizontal_spacing=0.09)
@@ -79,7 +80,7 @@ def operating_curves(points: pd.DataFrame, tau: float) -> go.Figure:
     fig.update_xaxes(range=[0, 1]).update_xaxes(title_text="threshold tau", row=rows)
     notes = ["Bands: 95 % intervals."]
     notes += [f"Not known: {', '.join(missing)}."] if missing else []
-    plots.style(fig, "What the threshold does", notes, 110 + 190 * rows)
+    style.style(fig, "What the threshold does", notes, 110 + 190 * rows)
     return fig
 
 
@@ -91,13 +92,13 @@ def _panel(
         fig.add_trace(_band(points, metric), **at)
         fig.add_trace(_line(points, metric), **at)
     fig.add_trace(_marks(points, metrics, tau), **at)
-    fig.add_vline(tau, line={"dash": "dash", "width": 1.5, "color": plots.TEXT}, **at)
+    fig.add_vline(tau, line={"dash": "dash", "width": 1.5, "color": style.TEXT}, **at)
     words = [
-        f"<span style='color:{CURVES[m][0]}'>{STROKES[CURVES[m][1]]} {plots.named(m)}</span>"
+        f"<span style='color:{CURVES[m][0]}'>{STROKES[CURVES[m][1]]} {style.named(m)}</span>"
         for m in metrics
     ]
-    plots.heading(fig, "    ".join(words), **at)
-    form = ".0%" if metrics[0] in plots.SHARES else ""
+    style.heading(fig, "    ".join(words), **at)
+    form = ".0%" if metrics[0] in style.SHARES else ""
     fig.update_yaxes(rangemode="tozero", tickformat=form, **at)
     if "precision" in metrics or "recall" in metrics:
         fig.update_yaxes(range=[-0.03, 1.05], **at)
@@ -109,18 +110,18 @@ def _panel(
 
 def _line(points: pd.DataFrame, metric: str) -> go.Scatter:
     colour, dash = CURVES[metric]
-    form = ":.1%" if metric in plots.SHARES else ":.3f"
+    form = ":.1%" if metric in style.SHARES else ":.3f"
     told = f"%{{y{form}}} (%{{customdata[0]{form}}} to %{{customdata[1]{form}}})"
     line = go.Scatter(x=points.index, y=points[metric].round(5), mode="lines", meta=metric)
     line.update(customdata=points[[f"{metric}_low", f"{metric}_high"]].round(4))
-    line.update(hovertemplate=f"<b>{plots.named(metric)}</b> at tau %{{x:.2f}}<br>{told}")
+    line.update(hovertemplate=f"<b>{style.named(metric)}</b> at tau %{{x:.2f}}<br>{told}")
     line.hovertemplate += "<extra></extra>"
     line.update(line={"color": colour, "dash": dash, "width": 2}, showlegend=False)
-    return line.update(name=plots.named(metric))
+    return line.update(name=style.named(metric))
 
 
 def _told(row: pd.Series, metric: str) -> str:
-    value, low, high = (plots.number(row[metric + end], metric) for end in ("", "_low", "_high"))
+    value, low, high = (style.number(row[metric + end], metric) for end in ("", "_low", "_high"))
     return f"{value} ({low} to {high})"
 
 
@@ -137,7 +138,7 @@ def _band(points: pd.DataFrame, metric: str) -> go.Scatter:
 def _marks(points: pd.DataFrame, metrics: list[str], tau: float) -> go.Scatter:
     row = points.iloc[nearest(points, tau)]
     there = [metric for metric in metrics if not np.isnan(row[metric])]
-    told = [f"<b>{plots.named(m)}</b> at tau {tau:g}<br>{_told(row, m)}" for m in there]
+    told = [f"<b>{style.named(m)}</b> at tau {tau:g}<br>{_told(row, m)}" for m in there]
     look = {"size": 9, "line": {"width": 1.5}, "color": [CURVES[m][0] for m in there]}
     marks = go.Scatter(x=[tau] * len(there), y=[row[m] for m in there], mode="markers", marker=look)
     return marks.update(name=MARK, hovertext=told, hoverinfo="text", showlegend=False, meta=there)
@@ -165,7 +166,7 @@ def sparkline(points: pd.DataFrame, metric: str, tau: float) -> str:
     dot = "" if np.isnan(y) else f"<circle cx='{x:.1f}' cy='{y:.1f}' r='3.5' fill='{colour}'/>"
     return (
         f"<svg width='{wide + 2 * pad}' height='{high + 2 * pad}' role='img'>"
-        f"<path d='M{x:.1f} 0V{high + 2 * pad}' stroke='{plots.TEXT}' stroke-dasharray='3 2'/>"
+        f"<path d='M{x:.1f} 0V{high + 2 * pad}' stroke='{style.TEXT}' stroke-dasharray='3 2'/>"
         f"<polyline points='{line}' fill='none' stroke='{colour}' stroke-width='1.5'/>{dot}</svg>"
     )
 
@@ -188,7 +189,7 @@ def reliability_scaled(samples: pd.DataFrame, temperature: float, bins: int = 10
     after = f"temperature {temperature:.2f}"
     fig = plots.reliability({"as it is": samples, after: scaled}, bins)
     for name, design in (("as it is", "base"), (after, "boundary")):
-        colour, symbol, _ = plots.LOOKS[design]
+        colour, symbol, _ = style.LOOKS[design]
         for trace in fig.data:
             if trace.legendgroup == name:
                 trace.marker.color = colour

@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 from bgkit import checks
 from bgkit.errors import BgkitError
 from bgkit.evaluation.results import Results, curves_of
-from bgkit.figures import distributions as plots
+from bgkit.figures import style
 
 #: column of a run's metrics -> its panel's heading
 PANELS = {
@@ -40,7 +40,7 @@ def live(
     """
     checks.threshold(tau, ends=True)
     fig = make_subplots(2, 3, vertical_spacing=0.22, horizontal_spacing=0.09)
-    colour = plots.look(design)[0]
+    colour = style.look(design)[0]
     for place, (column, heading) in enumerate(PANELS.items()):
         row, col = place // 3 + 1, place % 3 + 1
         values = curve[column] if column in curve else pd.Series(np.nan, curve.index)
@@ -52,14 +52,14 @@ def live(
         fig.add_scatter(x=curve["step"], y=values, hoverinfo="text", **more, row=row, col=col)
         line = {"color": colour, "width": 2}
         fig.add_scatter(x=curve["step"], y=smooth, hoverinfo="skip", line=line, row=row, col=col)
-        plots.heading(fig, heading, row, col)
+        style.heading(fig, heading, row, col)
         fig.update_xaxes(range=[0, steps], row=row, col=col)
-        if column in (*plots.SHARES, "no_spread"):
+        if column in (*style.SHARES, "no_spread"):
             fig.update_yaxes(tickformat=".0%", rangemode="tozero", row=row, col=col)
     _margins(fig, base, now, tau, colour)
     fig.update_traces(showlegend=False, mode="lines", selector={"type": "scatter"})
     fig.update_xaxes(title_text="training step", row=2).update_xaxes(title_text="t", row=2, col=3)
-    return plots.style(fig, f"Training {plots.label(design)}", height=430)
+    return style.style(fig, f"Training {style.label(design)}", height=430)
 
 
 def _margins(fig: go.Figure, base: np.ndarray, now: np.ndarray, tau: float, colour: str) -> None:
@@ -72,25 +72,25 @@ def _margins(fig: go.Figure, base: np.ndarray, now: np.ndarray, tau: float, colo
     ]
     bar = {"marker_color": colour, "hovertext": told, "hoverinfo": "text", "showlegend": False}
     fig.add_bar(x=middle, y=np.sqrt(now), width=np.diff(edges), **bar, row=2, col=3)
-    line = {"color": plots.look("base")[0], "width": 2, "shape": "hvh"}
+    line = {"color": style.look("base")[0], "width": 2, "shape": "hvh"}
     fig.add_scatter(x=middle, y=np.sqrt(base), line=line, hoverinfo="skip", row=2, col=3)
-    dash = {"dash": "dash", "width": 1.5, "color": plots.TEXT}
+    dash = {"dash": "dash", "width": 1.5, "color": style.TEXT}
     fig.add_vline(tau, line=dash, row=2, col=3)
     ticks = np.array([0, 0.05, 0.25, 0.5, 1])
     fig.update_yaxes(tickvals=np.sqrt(ticks), ticktext=[f"{x:.0%}" for x in ticks], row=2, col=3)
-    plots.heading(fig, "margins: bars now, line base", 2, 3)
+    style.heading(fig, "margins: bars now, line base", 2, 3)
 
 
 def _curve(name: str, frame: pd.DataFrame, column: str) -> list[go.Scatter]:
     """Return a run's line in one panel: markers for held-out values, else faint and smoothed."""
-    colour, _, dash = plots.look(name)
+    colour, _, dash = style.look(name)
 
     def line(values: pd.Series, note: str = "", **more: Any) -> go.Scatter:
         pairs = zip(frame["step"], values, strict=True)
         told = [
-            f"step {step:g}<br>{plots.label(column)} {value:.4f}{note}" for step, value in pairs
+            f"step {step:g}<br>{style.label(column)} {value:.4f}{note}" for step, value in pairs
         ]
-        return plots._dots(name, told, x=frame["step"], y=values, showlegend=False, **more)
+        return style.dots(name, told, x=frame["step"], y=values, showlegend=False, **more)
 
     strong, faint = {"color": colour, "dash": dash, "width": 2}, {"color": colour, "width": 1}
     first = column == CURVES[0]
@@ -111,9 +111,9 @@ def _band(name: str, frame: pd.DataFrame, column: str) -> list[go.Scatter]:
         return []
     around = pd.concat([frame[f"{column}_low"], frame[f"{column}_high"][::-1]])
     steps = pd.concat([frame["step"], frame["step"][::-1]])
-    look = {"fillcolor": plots.look(name)[0], "opacity": 0.15, "line": {"width": 0}}
+    look = {"fillcolor": style.look(name)[0], "opacity": 0.15, "line": {"width": 0}}
     more = {"fill": "toself", "mode": "lines", "hoverinfo": "skip", "showlegend": False}
-    return [go.Scatter(x=steps, y=around, legendgroup=plots.label(name), **look, **more)]
+    return [go.Scatter(x=steps, y=around, legendgroup=style.label(name), **look, **more)]
 
 
 def training_curves(results: Results) -> go.Figure:
@@ -136,11 +136,11 @@ def training_curves(results: Results) -> go.Figure:
         row, col = place // 2 + 1, place % 2 + 1
         held_out = ", held out" if column.startswith("eval_") else ""
         per_token = " per token" if column == "kl" else ""  # the trainer's is a mean over tokens
-        title = plots.named(column.removeprefix("eval_")) + per_token + held_out
-        plots.heading(fig, title, row, col)
-        fig.update_yaxes(tickformat=".1~%" if column in plots.SHARES else "", row=row, col=col)
+        title = style.named(column.removeprefix("eval_")) + per_token + held_out
+        style.heading(fig, title, row, col)
+        fig.update_yaxes(tickformat=".1~%" if column in style.SHARES else "", row=row, col=col)
         for name, frame in metrics.items():
-            plots._need(frame, ("step", *needed[name]), f"training metrics of '{name}'")
+            style.need(frame, ("step", *needed[name]), f"training metrics of '{name}'")
             if column in needed[name]:
                 known = frame.dropna(subset=[column])
                 for trace in [*_band(name, known, column), *_curve(name, known, column)]:
@@ -150,7 +150,7 @@ def training_curves(results: Results) -> go.Figure:
     notes = ["Faint: each step; strong: rolling mean."] if smoothed else []
     if any(f"{column}_low" in frame for frame in metrics.values() for column in shown):
         notes.append("Line: mean of the runs; band: lowest to highest run.")
-    return plots.style(fig, "Training over steps", notes, 170 * rows + 110)
+    return style.style(fig, "Training over steps", notes, 170 * rows + 110)
 
 
 def _window(frame: pd.DataFrame) -> int:

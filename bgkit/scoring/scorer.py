@@ -27,16 +27,6 @@ class Scorer(Protocol):
         """(n,) float32 scores of n prompts and n responses."""
 
 
-
-
-
-
-
-
-
-
-
-
 def name_of(scorer: object) -> str:
     """A scorer's name in messages."""
     return getattr(scorer, "name", type(scorer).__name__)

@@ -9,11 +9,10 @@ import pandas as pd
 
 from bgkit import runs
 from bgkit.errors import BgkitError
-from bgkit.sweeps.reference import LABELLED, differing
+from bgkit.evaluation.settings import LABELLED, NUMBERS, SETTING
+from bgkit.sweeps.reference import differing
 
-SETTING = ("design", "utility", "scale", "guard", "tau")
 KEYS = (*SETTING, "kind", "metric")
-NUMBERS = ("mean", "low", "high")
 
 
 def read_runs(folders: Iterable[str | Path]) -> pd.DataFrame:

@@ -91,10 +91,6 @@ def read_results(path: str | Path) -> pd.DataFrame:
     return tidy(table)
 
 
-
-
-
-
 def _without_doubles(table: pd.DataFrame, paths: list[Path]) -> pd.DataFrame:
     keys = [*settings.settings_of(table), "metric"]
     doubles = table[table.duplicated(keys)]
@@ -106,26 +102,6 @@ def _without_doubles(table: pd.DataFrame, paths: list[Path]) -> pd.DataFrame:
         f"The sources {', '.join(map(str, paths))} hold the same result twice ({setting}); "
         "leave one of them out."
     )
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 
 def write_table(

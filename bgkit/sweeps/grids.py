@@ -16,8 +16,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bgkit import notebooks
 from bgkit.errors import BgkitError
+from bgkit.sweeps import notebooks
 from bgkit.sweeps import training as sweep_training
 from bgkit.sweeps.parameters import WRITTEN, Parameters, choices_in, exact, read
 

@@ -32,6 +32,7 @@ from bgkit.errors import BgkitError
 from bgkit.evaluation import samples as evaluation
 from bgkit.evaluation.intervals import crossed
 from bgkit.evaluation.metrics import RATES, values_of
+from bgkit.evaluation.settings import LABELLED
 from bgkit.scoring.scorer import NEAR
 from bgkit.sweeps import index as sweep_index
 from bgkit.sweeps import run as sweep_runs
@@ -43,9 +44,6 @@ KEPT = {"t": 9, "u": 2, "harm": 3, "help": 3, "system_harm": 3, "system_help": 3
 CURVES = ("reward", "margin", "near_boundary", "filter_rate", "kl", "no_spread")
 #: Keys of a config that say how a run was watched, not what it did.
 WATCHING = ("eval_every", "eval_prompts", "save_every", "judge")
-#: key of a config -> column of a table
-LABELLED = {"reward": "design", "policy": "scale", "utility": "utility", "guard": "guard"}
-LABELLED |= {"tau": "tau", "seed": "seed"}
 METRICS = (
     "filter_rate near_boundary false_positive false_negative raw_harm raw_help system_harm "
     "system_help kl utility length"

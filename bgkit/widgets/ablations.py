@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from bgkit.evaluation import settings
 from bgkit.figures import ablations as plots_ablations
-from bgkit.figures import distributions as plots
+from bgkit.figures import style
 from bgkit.widgets import controls
 
 #: Where a table has several values of a column that no axis shows, these are taken first.
@@ -72,12 +72,12 @@ def ablation(table: pd.DataFrame, **wanted: Any) -> widgets.VBox:
     """
     chosen = first_choices(table, **wanted)
     slices = [name for name in chosen if name not in ("metric", "x", "colour", "panels")]
-    axes = [(plots.label(name), name) for name in dict.fromkeys(["design", *slices])]
+    axes = [(style.label(name), name) for name in dict.fromkeys(["design", *slices])]
     axes += [
-        (plots.label(chosen[n]), chosen[n]) for n in ("x", "colour") if chosen[n] not in slices
+        (style.label(chosen[n]), chosen[n]) for n in ("x", "colour") if chosen[n] not in slices
     ]
     axes = list(dict.fromkeys(axes))
-    metrics = [(plots.named(name), name) for name in settings.values_of(table, "metric")]
+    metrics = [(style.named(name), name) for name in settings.values_of(table, "metric")]
     menus = {
         "metric": ("metric", metrics),
         "x": ("from left to right", axes),
@@ -86,7 +86,7 @@ def ablation(table: pd.DataFrame, **wanted: Any) -> widgets.VBox:
     }
     for name in slices:
         known = settings.values_of(table, name)
-        menus[name] = (f"only {plots.label(name)}", [(str(v).replace("_", " "), v) for v in known])
+        menus[name] = (f"only {style.label(name)}", [(str(v).replace("_", " "), v) for v in known])
     found = {name: controls.choice(*menus[name], chosen[name]) for name in menus}
 
     def grey_out(_: object = None) -> None:

@@ -27,6 +27,7 @@ from bgkit.evaluation.thresholds import (
     verdicts,
 )
 from bgkit.figures import distributions as plots
+from bgkit.figures import style
 from bgkit.figures import thresholds as plots_thresholds
 from bgkit.texts import visible
 from bgkit.widgets import views
@@ -221,13 +222,13 @@ def numbers_html(points: pd.DataFrame, tau: float) -> str:
     lines = []
     for metric, meaning in METRICS.items():
         value, low, high = (
-            plots.number(row[metric + end], metric) for end in ("", "_low", "_high")
+            style.number(row[metric + end], metric) for end in ("", "_low", "_high")
         )
         curve = plots_thresholds.sparkline(points, metric, tau)
         ends = f"{low} to {high}"
         if np.isnan(row[metric]):
             value, ends = "–", "not known"
-        cells = (f"<b>{plots.named(metric)}</b>", value, ends, curve, safe(meaning))
+        cells = (f"<b>{style.named(metric)}</b>", value, ends, curve, safe(meaning))
         lines.append("<tr>" + "".join(f"<td style='{LINE}'>{c}</td>" for c in cells) + "</tr>")
     heads = ("at tau = " + f"{tau:.2f}", "value", "95 % interval", "tau from 0 to 1", "what it is")
     head = "".join(f"<th style='{LINE}'>{text}</th>" for text in heads)
@@ -249,7 +250,7 @@ def _completion(row: dict, verdict: str) -> str:
     if not np.isnan(row["harm"]):
         truth = f"{'harmful' if row['harm'] > 0.5 else 'safe'} ({row['harm']:.2f})"
     wrong = verdict.startswith("false")
-    colour = plots.HARMFUL if wrong else plots.TEXT
+    colour = style.HARMFUL if wrong else style.TEXT
     facts = f"t <b>{row['t']:.3f}</b> · truth <b>{truth}</b> · <b>{verdict}</b>"
     return (
         f"<div class='{NO_MATH}' style='border-left:3px solid {colour};{BLOCK}'>"

@@ -17,6 +17,7 @@ from scipy.stats import binomtest
 
 from bgkit.errors import BgkitError
 from bgkit.figures import distributions as plots
+from bgkit.figures import style
 from bgkit.figures.training import training_curves
 
 HOSTILE = "<script>alert(1)</script>"
@@ -97,7 +98,7 @@ def test_every_figure_has_the_look_of_the_kit(name: str) -> None:
     fig = FIGURES[name]()
     layout = fig.layout
     assert layout.paper_bgcolor == layout.plot_bgcolor == "rgba(0,0,0,0)"
-    assert layout.font.color == plots.TEXT
+    assert layout.font.color == style.TEXT
     assert layout.title.text.startswith("<b>")
     assert layout.width is None and layout.height >= 140
     assert layout.dragmode is False
@@ -112,31 +113,31 @@ def test_figures_hold_plain_traces_only(name: str) -> None:
 
 def test_style_keeps_a_title_that_is_there_and_returns_the_same_figure() -> None:
     fig = go.Figure(layout={"title": {"text": "mine"}, "height": 300})
-    assert plots.style(fig) is fig
+    assert style.style(fig) is fig
     assert fig.layout.title.text == "mine"
     assert fig.layout.height == 300
 
 
 def test_designs_differ_in_colour_and_marker_and_show_on_light_and_dark_pages() -> None:
-    colours = [colour for colour, _, _ in plots.LOOKS.values()]
-    markers = [marker for _, marker, _ in plots.LOOKS.values()]
-    assert len(set(colours)) == len(set(markers)) == len(plots.LOOKS) == 10
-    for colour in (*colours, plots.SAFE, plots.HARMFUL):
+    colours = [colour for colour, _, _ in style.LOOKS.values()]
+    markers = [marker for _, marker, _ in style.LOOKS.values()]
+    assert len(set(colours)) == len(set(markers)) == len(style.LOOKS) == 10
+    for colour in (*colours, style.SAFE, style.HARMFUL):
         assert min(contrast(colour, "#ffffff"), contrast(colour, "#14171a")) > 2.4
-    assert min(contrast(plots.TEXT, "#ffffff"), contrast(plots.TEXT, "#14171a")) > 4
+    assert min(contrast(style.TEXT, "#ffffff"), contrast(style.TEXT, "#14171a")) > 4
 
 
 def test_a_name_that_begins_with_a_design_shares_its_look() -> None:
-    assert plots.look("boundary, tau 0.4") == plots.LOOKS["boundary"]
-    assert plots.look("filter_avoidance_soft") == plots.LOOKS["filter_avoidance_soft"]
-    assert plots.look("mine") == plots.LOOKS[""]
+    assert style.look("boundary, tau 0.4") == style.LOOKS["boundary"]
+    assert style.look("filter_avoidance_soft") == style.LOOKS["filter_avoidance_soft"]
+    assert style.look("mine") == style.LOOKS[""]
 
 
 def test_numbers_are_told_in_the_unit_of_their_metric() -> None:
-    assert plots.number(0.1234, "filter_rate") == "12.3 %"
-    assert plots.number(0.1234, "system_harm") == "0.123"
-    assert plots.number(0.12345, "near_boundary", 4) == "12.35 %"
-    assert plots.number(math.nan, "kl") == "–"
+    assert style.number(0.1234, "filter_rate") == "12.3 %"
+    assert style.number(0.1234, "system_harm") == "0.123"
+    assert style.number(0.12345, "near_boundary", 4) == "12.35 %"
+    assert style.number(math.nan, "kl") == "–"
 
 
 # --- margins --------------------------------------------------------------------------
@@ -234,7 +235,7 @@ def test_pareto_marks_and_whiskers_are_the_means_and_intervals() -> None:
     assert ends(boundary.y, boundary.error_y) == (pytest.approx([0.38]), pytest.approx([0.45]))
     assert "system harm 0.3000 (0.2800 to 0.3500)" in boundary.hovertext[0]
     assert any("better" in text for text in notes(fig))
-    assert (boundary.marker.color, boundary.marker.symbol) == plots.LOOKS["boundary"][:2]
+    assert (boundary.marker.color, boundary.marker.symbol) == style.LOOKS["boundary"][:2]
 
 
 def test_pareto_of_one_kind_shows_that_kind() -> None:
@@ -244,7 +245,7 @@ def test_pareto_of_one_kind_shows_that_kind() -> None:
 
 def test_settings_are_named_only_where_a_design_has_several() -> None:
     rows = study_rows(("base", "boundary"))
-    assert set(plots.with_series(rows)["series"]) == {"base", "boundary"}
+    assert set(style.with_series(rows)["series"]) == {"base", "boundary"}
     both = pd.concat([rows, rows[rows["design"] == "boundary"].assign(tau=0.3)])
     fig = plots.frontier(both)
     assert [trace.name for trace in fig.data] == [
@@ -252,7 +253,7 @@ def test_settings_are_named_only_where_a_design_has_several() -> None:
         "boundary, tau 0.5",
         "boundary, tau 0.3",
     ]
-    assert {trace.marker.color for trace in fig.data[1:]} == {plots.LOOKS["boundary"][0]}
+    assert {trace.marker.color for trace in fig.data[1:]} == {style.LOOKS["boundary"][0]}
 
 
 def test_metric_intervals_have_one_panel_per_metric_and_one_line_per_design() -> None:
@@ -302,7 +303,7 @@ def test_each_run_has_one_colour_and_one_entry_in_the_legend() -> None:
     fig = training_curves({"boundary": training_log(), "compound": training_log(0.1)})
     for run in ("boundary", "compound"):
         traces = [trace for trace in fig.data if trace.legendgroup == run]
-        assert {trace.line.color for trace in traces} == {plots.LOOKS[run][0]}
+        assert {trace.line.color for trace in traces} == {style.LOOKS[run][0]}
         assert sum(trace.showlegend for trace in traces) == 1
 
 
@@ -330,7 +331,7 @@ def test_means_of_runs_have_a_band_from_the_lowest_to_the_highest() -> None:
     ends = log.assign(reward_low=[-1.0, 0.5], reward_high=[1.0, 2.0])
     band, line = training_curves({"boundary": ends}).data[:2]
     assert list(band.x) == [10, 20, 20, 10] and list(band.y) == [-1.0, 0.5, 2.0, 1.0]
-    assert band.fill == "toself" and band.fillcolor == plots.LOOKS["boundary"][0]
+    assert band.fill == "toself" and band.fillcolor == style.LOOKS["boundary"][0]
     assert list(line.y) == [0.0, 1.0] and line.showlegend and not band.showlegend
     assert "lowest to highest" in str(training_curves({"boundary": ends}).layout)
     assert "lowest to highest" not in str(training_curves({"boundary": log}).layout)
@@ -423,7 +424,7 @@ def test_nothing_to_draw_is_an_error_in_one_sentence(draw: Callable[[], go.Figur
 
 
 def test_control_characters_in_a_name_do_not_break_the_figures_svg() -> None:
-    assert plots.label("a_\x1b[0m\u202e") == "a ⟨U+001B⟩[0m⟨U+202E⟩"
+    assert style.label("a_\x1b[0m\u202e") == "a ⟨U+001B⟩[0m⟨U+202E⟩"
 
 
 @pytest.mark.parametrize("name", [HOSTILE, "<img src=x onerror=alert(2)>", "a</script><b>b"])

@@ -9,8 +9,8 @@ import plotly.graph_objects as go
 import pytest
 
 from bgkit.errors import BgkitError
-from bgkit.figures import distributions as plots
 from bgkit.figures import stress as plots_stress
+from bgkit.figures import style
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 DESIGNS = ("base", "boundary", "boundary, guard weak")
@@ -99,7 +99,7 @@ def test_a_design_has_its_colour_is_told_apart_and_named_once(name: str) -> None
     fig = draw(table)
     assert [trace.name for trace in fig.data if trace.showlegend] == list(DESIGNS)
     for trace in lines(fig):
-        assert trace.marker.color == plots.look(trace.legendgroup)[0]
+        assert trace.marker.color == style.look(trace.legendgroup)[0]
     marks = {(trace.marker.color, trace.marker.symbol) for trace in lines(fig)}
     assert len(marks) == 3
     first = table["design"] == "base"

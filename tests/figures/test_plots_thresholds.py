@@ -14,6 +14,7 @@ from bgkit.errors import BgkitError
 from bgkit.evaluation.calibration import calibration_error
 from bgkit.evaluation.thresholds import operating_points
 from bgkit.figures import distributions as plots
+from bgkit.figures import style
 from bgkit.figures import thresholds as plots_thresholds
 from bgkit.scoring.temperature import with_temperature
 
@@ -173,7 +174,7 @@ def test_reliability_is_drawn_before_and_after():
     assert f"as it is, ECE {before:.3f}" in names
     assert f"temperature 2.00, ECE {after:.3f}" in names
     colours = {trace.marker.color for trace in fig.data if trace.type == "bar"}
-    assert colours == {plots.LOOKS["base"][0], plots.LOOKS["boundary"][0]}
+    assert colours == {style.LOOKS["base"][0], style.LOOKS["boundary"][0]}
 
 
 def test_reliability_leaves_out_what_is_not_known():

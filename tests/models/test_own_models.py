@@ -12,12 +12,12 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForCausalLM
 
-from bgkit import notebooks
 from bgkit.errors import BgkitError
 from bgkit.evaluation import samples as evaluation
 from bgkit.models import policies
 from bgkit.prompts import load as prompts
 from bgkit.scoring import guards, utilities
+from bgkit.sweeps import notebooks
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "06_your_own_models.ipynb"
 

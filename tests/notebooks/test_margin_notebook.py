@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bgkit import notebooks
 from bgkit.errors import BgkitError
+from bgkit.sweeps import notebooks
 
 PATH = Path(__file__).resolve().parents[2] / "notebooks" / "02_margin_distributions.ipynb"
 PLOTLY = "application/vnd.plotly.v1+json"

@@ -15,8 +15,8 @@ from conftest import ROOT
 from IPython.core.inputtransformer2 import TransformerManager
 
 import bgkit
-from bgkit import notebooks
 from bgkit.errors import BgkitError
+from bgkit.sweeps import notebooks
 
 SERIES = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 MARK = "NBVAL_CHECK_OUTPUT"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bgkit import notebooks
 from bgkit.errors import BgkitError
 from bgkit.stress import contenders
+from bgkit.sweeps import notebooks
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 

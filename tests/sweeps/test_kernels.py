@@ -17,8 +17,7 @@ import zmq.asyncio
 from jupyter_client import AsyncKernelClient
 from jupyter_client.session import Session
 
-from bgkit import notebooks
-from bgkit.sweeps import kernels
+from bgkit.sweeps import kernels, notebooks
 
 SESSION = Session(key=b"")
 NAME = b"client"

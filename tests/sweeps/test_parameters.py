@@ -9,9 +9,8 @@ import noop
 import pytest
 from papermill.translators import PythonTranslator
 
-from bgkit import notebooks
 from bgkit.errors import BgkitError
-from bgkit.sweeps import grids, parameters
+from bgkit.sweeps import grids, notebooks, parameters
 
 WRITTEN = parameters.WRITTEN
 NONE = type(None)

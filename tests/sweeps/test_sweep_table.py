@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from bgkit import notebooks
 from bgkit.sweeps import drive as sweeps
+from bgkit.sweeps import notebooks
 from bgkit.sweeps import run as sweep_runs
 from bgkit.widgets import live_table as table_of
 from bgkit.widgets.text import NO_MATH

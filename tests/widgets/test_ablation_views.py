@@ -14,7 +14,7 @@ import pytest
 from bgkit.errors import BgkitError
 from bgkit.evaluation import settings
 from bgkit.figures import ablations as plots_ablations
-from bgkit.figures import distributions as plots
+from bgkit.figures import style
 from bgkit.sweeps import ablations
 from bgkit.widgets import ablations as menus
 from bgkit.widgets import views
@@ -91,7 +91,7 @@ def first(monkeypatch) -> list[tuple]:
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_have_the_look_of_the_kit_and_say_their_interval(name: str, table) -> None:
     fig = FIGURES[name](table)
-    assert fig.layout.paper_bgcolor == "rgba(0,0,0,0)" and fig.layout.font.color == plots.TEXT
+    assert fig.layout.paper_bgcolor == "rgba(0,0,0,0)" and fig.layout.font.color == style.TEXT
     assert {one.type for one in fig.data} == {"scatter"}
     assert "95 % intervals over 3 seeds (Student t)" in fig.layout.title.subtitle.text
     front = ["Pareto front"] * (name == "trade_off")
@@ -111,7 +111,7 @@ def test_marks_stand_at_their_means_with_their_intervals(table: pd.DataFrame) ->
     assert list(one.y) == pytest.approx(wanted)
     assert list(one.error_y.array) == pytest.approx([0.03] * 4)
     assert list(one.error_y.arrayminus) == pytest.approx([0.02] * 4)
-    assert one.marker.color == plots.LOOKS["boundary"][0] and one.mode == "lines+markers"
+    assert one.marker.color == style.LOOKS["boundary"][0] and one.mode == "lines+markers"
     assert f"near boundary <b>{100 * wanted[0]:.2f} %</b>" in one.hovertext[0]
     assert "over 3 seeds" in one.hovertext[0]
 

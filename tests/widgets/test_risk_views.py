@@ -13,8 +13,8 @@ import pytest
 
 from bgkit.errors import BgkitError
 from bgkit.evaluation import risk
-from bgkit.figures import distributions as plots
 from bgkit.figures import risk as plots_risk
+from bgkit.figures import style
 from bgkit.widgets import costs as views_risk
 from bgkit.widgets import views
 
@@ -61,7 +61,7 @@ def first(monkeypatch) -> list[tuple]:
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_have_the_look_of_the_kit_and_plain_traces(name: str) -> None:
     fig = FIGURES[name]()
-    assert fig.layout.paper_bgcolor == "rgba(0,0,0,0)" and fig.layout.font.color == plots.TEXT
+    assert fig.layout.paper_bgcolor == "rgba(0,0,0,0)" and fig.layout.font.color == style.TEXT
     assert fig.layout.title.text.startswith("<b>") and fig.layout.width is None
     assert {one.type for one in fig.data} <= {"bar", "scatter"}
     assert json.loads(fig.to_json())["data"]
