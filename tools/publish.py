@@ -155,9 +155,9 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 def publish(path: str | Path) -> Path:
     """Execute a notebook where it lies and store its outputs and pictures; returns its path.
 
-    Its set-up cell, if it has one, is made :data:`bgkit.sweeps.notebooks.SET_UP`. Raises BgkitError for a
-    file that is no notebook or a cell that fails (the file is then as it was), and the errors of
-    :func:`stills`.
+    Its set-up cell, if it has one, is made :data:`bgkit.sweeps.notebooks.SET_UP`. Raises
+    BgkitError for a file that is no notebook or a cell that fails (the file is then as it was),
+    and the errors of :func:`stills`.
     """
     path = Path(path)
     try:

@@ -19,58 +19,33 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import signal
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 import transformers
 from safetensors import SafetensorError
 from transformers import TrainerCallback
 from trl import GRPOTrainer
-from trl.models import unwrap_model_for_generation
 
 from bgkit import runs
 from bgkit.errors import BgkitError, StoppedError
 from bgkit.evaluation import judges
 from bgkit.evaluation import samples as evaluation
-from bgkit.evaluation.metrics import values_of
 from bgkit.models import devices, merging, policies
-from bgkit.progress import Progress, phase, say
+from bgkit.progress import Progress, phase
 from bgkit.prompts import load as prompts
 from bgkit.runs import drawn
 from bgkit.scoring import guards, identity, utilities
 from bgkit.scoring.scorer import RewardFunction, Scorer, shares_of_t
 from bgkit.training import grpo
 from bgkit.training import prompt_order as training_prompts
+from bgkit.training.callback import RunCallback, signals_stop
 
 BASE_SAMPLES = 256  # completions of the base policy that standardise the utility
-#: TRL's or the reward's name of a logged value -> its column in metrics.parquet
-LOGGED = {
-    "step": "step",
-    "reward": "reward",
-    "reward_std": "reward_deviation",
-    "t": "t",
-    "u": "u",
-    "margin": "margin",
-    "filter_rate": "filter_rate",
-    "near_boundary": "near_boundary",
-    "kl": "kl",
-    "frac_reward_zero_std": "no_spread",
-    "completions/mean_length": "completion_length",
-    "completions/clipped_ratio": "cut_off",
-    "seen_in_part": "seen_in_part",
-    "entropy": "entropy",
-    "loss": "loss",
-    "grad_norm": "gradient_norm",
-    "step_time": "seconds",
-}
-HELD_OUT = ("filter_rate", "near_boundary", "system_harm", "system_help")  # along the way
 
 
 def train(
@@ -319,118 +294,6 @@ def measure_base(run: runs.Run, model, tokenizer, guard: Scorer, utility: Scorer
     return base
 
 
-class RunCallback(TrainerCallback):
-    """Keeps the training curve, evaluates on held-out prompts, shows progress, stops politely."""
-
-    def __init__(
-        self,
-        run: runs.Run,
-        guard: Scorer,
-        should_stop: Callable[[], bool],
-        progress: Progress,
-    ) -> None:
-        self.run, self.guard, self.progress = run, guard, progress
-        self.should_stop, self.stopped, self.signalled = should_stop, False, False
-        self.between_steps = devices.launched()[1] == 1  # then Ctrl-C ends at once what goes on
-        self.trainer: GRPOTrainer | None = None
-        self._prompts: pd.DataFrame | None = None
-
-    def on_train_begin(self, args, state, control, **kwargs) -> None:
-        """Start the display at the resumed step."""
-        self.progress.start(state.global_step)
-        self._evaluate(state)
-
-    def on_step_begin(self, args, state, control, **kwargs) -> None:
-        """From here on a step is to be lost."""
-        self.between_steps = False
-
-    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
-        """Show the newest values."""
-        if logs and "reward" in logs:
-            self.progress.update(state.global_step, self._row(logs))
-
-    def on_step_end(self, args, state, control, **kwargs) -> None:
-        """Evaluate when it is due; stop, with a checkpoint, when asked to."""
-        with contextlib.suppress(KeyboardInterrupt):
-            self.between_steps = devices.launched()[1] == 1
-            self._evaluate(state)
-            self.between_steps = False
-        self.between_steps = False  # the checkpoint is to be lost
-        if self._stop_wanted():
-            self.stopped = state.global_step < state.max_steps
-            control.should_training_stop = control.should_save = True
-
-    def _stop_wanted(self) -> bool:
-        """Whether any process of the launch was asked to stop: all must stop after one step."""
-        wanted = self.signalled or self.should_stop()
-        accelerator = self.trainer.accelerator
-        if accelerator.num_processes == 1:
-            return wanted
-        flag = torch.tensor([float(wanted)], device=accelerator.device)
-        return bool(accelerator.gather(flag).max())
-
-    def on_save(self, args, state, control, **kwargs) -> None:
-        """Keep the curve up to each checkpoint."""
-        self._write_metrics(state)
-
-    def on_train_end(self, args, state, control, **kwargs) -> None:
-        """Keep the whole curve."""
-        self._write_metrics(state)
-
-    def _evaluate(self, state) -> None:
-        """Add held-out metrics to the trainer's (saved) history, where they are due and not there.
-
-        What Ctrl-C ended is made up for when the run goes on from this step.
-        """
-        every, step = self.run.config.eval_every, state.global_step
-        there = any("eval_filter_rate" in e and e["step"] == step for e in state.log_history)
-        if not every or step % every or there:
-            return
-        with phase("held-out evaluation"):
-            means = self._held_out_means()
-        state.log_history.append(
-            {"step": step}
-            | {f"eval_{name}": float(means[name]) for name in HELD_OUT if not np.isnan(means[name])}
-        )
-
-    def _held_out_means(self) -> pd.Series:
-        """Means of the policy as it is now on held-out prompts."""
-        config = self.run.config
-        if self._prompts is None:
-            self._prompts = prompts.load_prompts(
-                config.prompts, "validation", config.eval_prompts, seed=1
-            )
-        trainer = self.trainer
-        with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as policy:
-            samples = evaluation.sample_policy(
-                policy,
-                trainer.processing_class,
-                self._prompts,
-                guard=self.guard,
-                tau=config.tau,
-                judges=evaluation.truth_of(config.prompts),
-                temperature=config.temperature,
-                max_completion_length=config.max_completion_length,
-                seed=1,
-            )
-        return values_of(samples).mean()
-
-    def _row(self, logs: dict) -> dict[str, float]:
-        return {column: logs[name] for name, column in LOGGED.items() if name in logs}
-
-    def _write_metrics(self, state) -> None:
-        if not state.is_world_process_zero:
-            return
-        rows: dict[int, dict] = {}
-        for entry in state.log_history:  # TRL logs a step; the held-out values follow it
-            row = self._row(entry) if "reward" in entry else {"step": entry["step"]}
-            row |= {key: value for key, value in entry.items() if key.startswith("eval_")}
-            rows.setdefault(entry["step"], {}).update(row)
-        frame = pd.DataFrame([row for row in rows.values() if len(row) > 1])
-        if len(frame):
-            runs.write_parquet(self.run.folder / "metrics.parquet", frame)
-
-
 @contextlib.contextmanager
 def _writing(run: runs.Run) -> Iterator[None]:
     """Turn a checkpoint that could not be written into a sentence."""
@@ -443,29 +306,3 @@ def _writing(run: runs.Run) -> Iterator[None]:
             f"Could not write a checkpoint in {run.checkpoints} ({error}). Free some space; the "
             "same command then goes on from the last checkpoint."
         ) from error
-
-
-@contextlib.contextmanager
-def signals_stop(callback: RunCallback) -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM into a stop after the current step (a second Ctrl-C is at once).
-
-    Between steps, where nothing is lost, the first is at once, too.
-    """
-
-    def stop(number, frame) -> None:
-        again, callback.signalled = callback.signalled, True
-        if callback.between_steps or (again and number == signal.SIGINT):
-            raise KeyboardInterrupt
-        if not again:
-            say("stopping after this step ...", sys.stderr)
-
-    try:
-        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: a notebook's or sweep's own handling applies
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
