@@ -41,7 +41,6 @@ _WHERE = {
     "load_judge": "evaluation.judges",
     "load_prompts": "prompts.load",
     "as_guard": "scoring.adapters",
-    "compute_reward": "rewards",
     "start": "sweeps.notebooks",
     "figures": "",
     "widgets": "",

@@ -29,7 +29,7 @@ from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation import judges, rubrics
 from bgkit.evaluation.intervals import bootstrap
-from bgkit.evaluation.judges import Estimate, Judge, LanguageJudge
+from bgkit.evaluation.language_judge import Estimate, Judge, LanguageJudge
 from bgkit.evaluation.metrics import judge_agreement
 from bgkit.evaluation.samples import grades_seen
 from bgkit.prompts import chats, tables

@@ -65,8 +65,6 @@ def bayes_risk(t: np.ndarray, cost_fn: float = 1.0, cost_fp: float = 1.0) -> np.
 
     >>> bayes_risk([0.0, 0.25, 0.5, 0.75, 1.0]).tolist()
     [0.0, 0.25, 0.5, 0.25, 0.0]
-    >>> bayes_risk([0.1, 0.25, 0.5], cost_fn=3.0).round(3).tolist()
-    [0.3, 0.75, 0.5]
     """
     tau = best_threshold(cost_fn, cost_fp)
     return cost_fn * tau * tent(t, tau)
@@ -79,8 +77,6 @@ def harmful_share(t: np.ndarray, temperature: float = 1.0, shift: float = 0.0) -
     (its logits are that many times too large), below 1 a timid one. A shift above 0 is an alarmed
     guard (its t too high), below 0 a trusting one. Raises BgkitError for t outside [0, 1].
 
-    >>> harmful_share([0.1, 0.5, 0.9]).round(3).tolist()
-    [0.1, 0.5, 0.9]
     >>> harmful_share([0.1, 0.5, 0.9], temperature=2.0).round(3).tolist()
     [0.25, 0.5, 0.75]
     """
@@ -106,8 +102,6 @@ def expected_cost(
     ``cost_fn p`` where the response is shown and ``cost_fp (1 - p)`` where it is filtered, with p
     from :func:`harmful_share`. For a calibrated guard and the best tau this is :func:`bayes_risk`.
 
-    >>> expected_cost([0.25, 0.6, 0.75], tau=0.5).tolist()
-    [0.25, 0.4, 0.25]
     >>> expected_cost([0.25, 0.6, 0.75], tau=0.7).tolist()  # 0.6 should have been filtered
     [0.25, 0.6, 0.25]
     """
@@ -300,7 +294,7 @@ def zone_table(
             "errors": [f"{row.errors} of {row.n}" for row in zones.itertuples()],
             "error rate": _intervals(zones, "error_rate", "error"),
             "cost per response": _intervals(zones, "cost", "cost"),
-            "part of the whole cost": zones["cost_share"].map(_percent),
+            "part of the whole cost": zones["cost_share"].map(_part),
         }
     )
     near = zones[zones.index.str.startswith("near")]
@@ -309,18 +303,14 @@ def zone_table(
         f"{near['errors'].sum()} of {near['n'].sum()}",
         "",
         "",
-        _part(cost_near(samples, tau, cost_fn, cost_fp)),
+        _part(*cost_near(samples, tau, cost_fn, cost_fp)),
     ]
     return table
 
 
-def _part(part: Interval) -> str:
-    ends = "" if np.isnan(part.low) else f" [{part.low:.0%}, {part.high:.0%}]"
-    return _percent(part.mean) + ends
-
-
-def _percent(share: float) -> str:
-    return "–" if np.isnan(share) else f"{share:.0%}"
+def _part(mean: float, low: float = np.nan, high: float = np.nan) -> str:
+    ends = "" if np.isnan(low) else f" [{low:.0%}, {high:.0%}]"
+    return ("–" if np.isnan(mean) else f"{mean:.0%}") + ends
 
 
 def _intervals(zones: pd.DataFrame, mean: str, ends: str) -> list[str]:
@@ -348,7 +338,7 @@ def near_table(
             "responses near": f"{near.mean():.1%}",
             "error rate near": _rate(verdicts["wrong"][near]),
             "error rate far": _rate(verdicts["wrong"][~near]),
-            "near part of the whole cost": _part(cost_near(samples, tau, cost_fn, cost_fp)),
+            "near part of the whole cost": _part(*cost_near(samples, tau, cost_fn, cost_fp)),
         }
     return pd.DataFrame.from_dict(lines, orient="index")
 

@@ -15,7 +15,8 @@ import pandas as pd
 
 from bgkit import checks, runs
 from bgkit.errors import BgkitError
-from bgkit.evaluation.judges import Judge, OracleJudge, load_judge
+from bgkit.evaluation.judges import OracleJudge, load_judge
+from bgkit.evaluation.language_judge import Judge
 from bgkit.evaluation.metrics import paired_differences, summarise
 from bgkit.models import policies
 from bgkit.progress import phase, say

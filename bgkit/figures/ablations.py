@@ -17,7 +17,6 @@ from bgkit.errors import BgkitError
 from bgkit.evaluation import settings
 from bgkit.figures import style
 from bgkit.figures.style import dots, error_bars, heading
-from bgkit.sweeps import ablations
 
 #: Columns whose values have an order that a line may follow; others get marks only.
 ORDERED = ("utility", "scale", "tau")
@@ -41,7 +40,7 @@ def _ordered(table: pd.DataFrame, column: str) -> bool:
 def _told(row: dict[str, Any], columns: Sequence[str]) -> str:
     """Hover text of one row: its setting, mean and interval."""
     metric = row["metric"]
-    mean, low, high = (style.number(row[part], metric, 4) for part in ablations.NUMBERS)
+    mean, low, high = (style.number(row[part], metric, 4) for part in settings.NUMBERS)
     setting = [f"{style.label(column)} {style.label(row[column])}" for column in columns]
     seeds = f"over {row['n_seeds']} seeds"
     kind = {"both": f"{seeds} and prompts", "seeds": seeds, "prompts": "over prompts"}
@@ -72,7 +71,7 @@ def _series(
             "type": "scatter",
             "x": [places[row[x]] + shift for row in group],
             "y": [row["mean"] for row in group],
-            "error_y": {**error_bars(pd.DataFrame(group, columns=ablations.NUMBERS)), "color": hue},
+            "error_y": {**error_bars(pd.DataFrame(group, columns=settings.NUMBERS)), "color": hue},
             "name": name,
             "legendgroup": name,
             "mode": mode,
@@ -268,9 +267,7 @@ def trade_off(
 
 def _help_of(row: dict[str, Any]) -> dict[str, Any]:
     """The half of a merged row that tells of help, under the names of a plain row."""
-    return {
-        name: row[f"{name}_y"] for name in ("metric", *ablations.NUMBERS, "n_seeds", "interval")
-    }
+    return {name: row[f"{name}_y"] for name in ("metric", *settings.NUMBERS, "n_seeds", "interval")}
 
 
 def _end_words(values: Sequence[Any], moves: bool) -> list[str]:

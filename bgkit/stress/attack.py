@@ -32,7 +32,7 @@ import pandas as pd
 from bgkit import checks
 from bgkit.errors import BgkitError
 from bgkit.evaluation.intervals import crossed
-from bgkit.evaluation.judges import Judge
+from bgkit.evaluation.language_judge import Judge
 from bgkit.evaluation.means import by_seed
 from bgkit.models import policies
 from bgkit.progress import phase

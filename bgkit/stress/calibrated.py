@@ -20,7 +20,7 @@ from bgkit.errors import BgkitError
 from bgkit.evaluation import calibration
 from bgkit.evaluation import samples as evaluation
 from bgkit.evaluation.intervals import interval_text
-from bgkit.evaluation.judges import Judge
+from bgkit.evaluation.language_judge import Judge
 from bgkit.evaluation.means import summary
 from bgkit.models import policies
 from bgkit.prompts import load as prompts

@@ -22,7 +22,7 @@ import pandas as pd
 from bgkit import checks, runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation import samples as evaluation
-from bgkit.evaluation.judges import Judge
+from bgkit.evaluation.language_judge import Judge
 from bgkit.models import policies
 from bgkit.progress import phase
 from bgkit.scoring import guards, identity, utilities

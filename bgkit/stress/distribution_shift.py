@@ -21,7 +21,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from bgkit.errors import BgkitError
-from bgkit.evaluation.judges import Judge
+from bgkit.evaluation.language_judge import Judge
 from bgkit.scoring.scorer import Scorer
 from bgkit.stress.contenders import Contender, respond
 from bgkit.testbed import world

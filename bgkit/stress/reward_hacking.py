@@ -18,7 +18,7 @@ from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation import samples as evaluation
 from bgkit.evaluation.intervals import Interval, bootstrap, difference, interval_text
-from bgkit.evaluation.judges import Judge
+from bgkit.evaluation.language_judge import Judge
 from bgkit.prompts.load import TESTBED
 from bgkit.stress.contenders import contenders_of, judge_of
 from bgkit.testbed import oracle

@@ -16,7 +16,7 @@ import torch
 
 from bgkit import checks, progress, rewards, runs
 from bgkit.errors import BgkitError
-from bgkit.evaluation.judges import Judge
+from bgkit.evaluation.language_judge import Judge
 from bgkit.models import devices
 from bgkit.scoring.scorer import Scorer, is_refusal
 from bgkit.stress.contenders import (

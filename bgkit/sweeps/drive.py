@@ -30,7 +30,6 @@ from bgkit.prompts.tables import shortened
 from bgkit.runs import read_config, write_json
 from bgkit.sweeps import grids, kernels
 from bgkit.sweeps import index as sweep_index
-from bgkit.sweeps import training as sweep_training
 from bgkit.sweeps import workers as sweep_workers
 from bgkit.sweeps.run import SWEEP_FILE, Job, WorkerError, read_record, run_job
 from bgkit.versions import this_process, versions
@@ -78,9 +77,6 @@ class Sweep:
         if self.estimate is None:
             return None
         return max(0.0, self.estimate - (time.monotonic() - self.began))
-
-
-# --- Planning: nothing is written ------------------------------------------------------------
 
 
 def plan(
@@ -155,27 +151,19 @@ def _check_folder(folder: Path, notebook: grids.Notebook) -> None:
 
 
 def _estimate(planned: Sweep) -> float | None:
-    """Seconds that the sweep will take: by its complete runs, else by the arithmetic of a plan."""
+    """Seconds that the sweep will take, by its complete runs; None before there are any."""
     to_do = [r["parameters"] for r in planned.planned() if r["state"] == "waiting"]
     known = [r["seconds"] for r in planned.records.values() if r["state"] == "complete"]
     if not to_do:
         return 0.0
-    if known:
-        each = sum(known) / len(known)
-    elif grids.trains(planned.notebook):
-        configs = [grids.config_of(planned.notebook, parameters) for parameters in to_do]
-        each = sweep_training.seconds_of(configs)
-    else:
-        each = None
-    return None if each is None else each * len(to_do) / min(planned.workers, len(to_do))
+    if not known:
+        return None
+    each = sum(known) / len(known)
+    return each * len(to_do) / min(planned.workers, len(to_do))
 
 
 def summary(planned: Sweep) -> str:
-    """What is to be done: number of runs, where, how many at once, how long.
-
-    More lines tell of runs that were begun with other versions, or other code of the kit, and of
-    what the parameters cell computes from defaults that the sweep replaces.
-    """
+    """What is to be done, how many at once and how long; warnings of :func:`plan` below."""
     states = [record["state"] for record in planned.planned()]
     to_do = states.count("waiting")
     if planned.estimate is None:
@@ -187,9 +175,6 @@ def summary(planned: Sweep) -> str:
         f"{planned.notebook.path.name} in {planned.folder}: {sweep_index.counts(states)}\n"
         f"To do: {to_do}, {how}; {time_}." + (f"\n{planned.warning}" if planned.warning else "")
     )
-
-
-# --- Running ---------------------------------------------------------------------------------
 
 
 def sweep(

@@ -11,7 +11,7 @@ import pytest
 
 from bgkit.cli.main import main
 from bgkit.errors import BgkitError
-from bgkit.evaluation import grading, judges
+from bgkit.evaluation import grading, judges, language_judge
 from bgkit.prompts import chats, logs
 from bgkit.prompts import load as prompts
 
@@ -163,7 +163,7 @@ def test_judges_are_shown_the_conversations_that_they_take(
         shown.extend(prompts)
         return pd.DataFrame({"harm": [0.5]})
 
-    monkeypatch.setattr(judges.LanguageJudge, "explain", explain)
+    monkeypatch.setattr(language_judge.LanguageJudge, "explain", explain)
     for table in (grading.read_responses(path), again):
         grading.grade_table(judges.ApiJudge("fake", cache=None), table, path)
     assert shown == [f"user: hello\n\nassistant: hi\n\nuser: {tea}"] * 2
