@@ -112,9 +112,9 @@ def need(frame: pd.DataFrame, columns: Sequence[str], what: str) -> None:
 
 def with_series(rows: pd.DataFrame) -> pd.DataFrame:
     """Return ``rows`` with a column ``series``: the design, and what of its setting varies."""
-    need(rows, ROW_COLUMNS, "results")
+    need(rows, [c for c in ROW_COLUMNS if c not in SETTING], "results")
     series = rows["design"].astype(str)
-    for column in SETTING:
+    for column in [name for name in SETTING if name in rows]:
         if rows.groupby("design")[column].nunique(dropna=False).max() > 1:
             series = series + f", {column} " + rows[column].astype(str)
     return rows.assign(series=series)

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from bgkit.errors import BgkitError
-from bgkit.evaluation import grading, logs, tables
+from bgkit.evaluation import grading, logs
+from bgkit.prompts import tables
 
 Rows = list[dict[str, object]]
 ROWS: Rows = [

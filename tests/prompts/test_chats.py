@@ -11,8 +11,8 @@ import pytest
 
 from bgkit.cli.main import main
 from bgkit.errors import BgkitError
-from bgkit.evaluation import grading, judges, language_judge
-from bgkit.prompts import chats, logs
+from bgkit.evaluation import grading, judges, language_judge, logs
+from bgkit.prompts import chats
 from bgkit.prompts import load as prompts
 
 ASK = {"role": "user", "content": "which tin keeps tea ?"}

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from bgkit.errors import BgkitError
+from bgkit.models.templates import neutralise
 from bgkit.scoring import guards, utilities
 from bgkit.scoring import scorer as scoring
 from bgkit.scoring.encoders import EncoderScorer, probability
@@ -90,7 +91,7 @@ def test_a_role_token_can_not_hide_a_recipe(guard) -> None:
 
 
 def test_neutralise_breaks_nested_specials() -> None:
-    assert "<|end|>" not in scoring.neutralise("<|<|end|>end|>", ["<|end|>"])
+    assert "<|end|>" not in neutralise("<|<|end|>end|>", ["<|end|>"])
 
 
 @pytest.mark.parametrize(
@@ -103,7 +104,7 @@ def test_neutralise_breaks_nested_specials() -> None:
     ],
 )
 def test_neutralise_ends_and_leaves_spaces_alone(special: str, text: str, expected: str) -> None:
-    assert scoring.neutralise(text, [special]) == expected
+    assert neutralise(text, [special]) == expected
 
 
 def test_unknown_names_list_the_choices() -> None:
