@@ -371,6 +371,11 @@ def run(arguments: argparse.Namespace, measure: Callable[[], list[dict]]) -> int
     return 0
 
 
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark; returns the exit status."""
+    given = options(__doc__).parse_args(arguments)
+    return run(given, lambda: scoring(given.device, given.size, given.repeats))
+
+
 if __name__ == "__main__":
-    given = options(__doc__).parse_args()
-    sys.exit(run(given, lambda: scoring(given.device, given.size, given.repeats)))
+    sys.exit(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import bench_scoring as bench
@@ -29,8 +30,8 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_all_ways_agree_and_the_engine_computes_the_fewest_tokens(tiny, tmp_path, capsys) -> None:
     out = tmp_path / "bench.json"
-    arguments = ["bench", "scoring", "--size", "0.1", "--repeats", "1", "--device", "cpu"]
-    assert command_line.main([*arguments, "--threads", "1", "--out", str(out)]) == 0
+    arguments = ["--size", "0.1", "--repeats", "1", "--device", "cpu", "--threads", "1"]
+    assert bench.main([*arguments, "--out", str(out)]) == 0
     shown = capsys.readouterr().out
     assert "decoder, guard template" in shown and "encoder, 30M, skewed lengths" in shown
     table = pd.DataFrame(json.loads(out.read_text())["rows"])
@@ -41,6 +42,19 @@ def test_all_ways_agree_and_the_engine_computes_the_fewest_tokens(tiny, tmp_path
     for workload, saved in (("guard template", 2.5), ("long context", 5)):
         assert decoder.loc[workload, "bgkit"] * saved < decoder.loc[workload, "one at a time"]
     assert (ways["bgkit"] <= ways["one padded batch"]).all()
+
+
+def test_the_commands_are_doors_to_programs_of_the_checkout(monkeypatch, tmp_path) -> None:
+    called: list[list] = []
+    monkeypatch.setattr(subprocess, "call", lambda words: called.append(words) or 3)
+    assert command_line.main(["bench", "step", "--size", "2", "--out", "rows.json"]) == 3
+    assert command_line.main(["testbed", "build", "--out", str(tmp_path), "--workers", "1"]) == 3
+    for words in called:
+        assert Path(words[1]).is_file()
+    assert called[0][-1] == str(Path("rows.json").resolve()) and called[1][2:] == [
+        str(tmp_path),
+        "1",
+    ]
 
 
 def test_needed_tokens_count_each_prefix_once() -> None:
