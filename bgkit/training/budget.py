@@ -11,8 +11,7 @@ A step has phases, each of which gives its memory back: *sampling* (the cache of
 what is there always plus the largest phase.
 
 What is often the largest part of GRPO, the logits of the whole batch, is not: TRL since 1.16
-computes log-probabilities in tiles (:func:`tile_of_logits`); written out they would take
-:func:`all_logits`.
+computes log-probabilities in tiles (:func:`tile_of_logits`).
 """
 
 from __future__ import annotations
@@ -65,15 +64,6 @@ def key_value_cache(shape: Shape, rows: int, tokens: int, width: int) -> int:
 def next_token_logits(shape: Shape, rows: int) -> int:
     """Logits of one token for every row in float32, with the two copies that sampling makes."""
     return 3 * FLOAT32 * rows * shape.vocabulary
-
-
-def all_logits(vocabulary: int, tokens: int) -> int:
-    """Logits of all tokens written out in float32; nothing here does it.
-
-    >>> f"{all_logits(151_936, tokens=64 * 256) / 1e9:.1f} GB"
-    '10.0 GB'
-    """
-    return FLOAT32 * tokens * vocabulary
 
 
 def tile_of_logits(vocabulary: int, tokens: int) -> int:

@@ -8,7 +8,6 @@ read; for the presets' models nothing is, their shapes lie in :data:`bgkit.train
 from __future__ import annotations
 
 import json
-import math
 import struct
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -130,36 +129,6 @@ def _linears(model: PreTrainedModel) -> list[torch.nn.Parameter]:
     kinds = (torch.nn.Linear, Conv1D)
     found = [module for module in model.modules() if isinstance(module, kinds)]
     return [module.weight for module in found if module is not last]
-
-
-def from_count(parameters: int, name: str, vocabulary: int = 128_000) -> Shape:
-    """A guess at the shape of a decoder of which only the number of parameters is known.
-
-    Kaplan et al. 2020 (arXiv 2001.08361): about 12 * layers * hidden^2 parameters beside the
-    embeddings; hidden = 128 * layers, as in Llama's 7B, in heads of 128; four of them share a key.
-    Put it into a plan with ``dataclasses.replace(plan, policy=from_count(...))``.
-
-    >>> guess = from_count(8_000_000_000, "a model of 8B")
-    >>> guess.hidden, guess.layers, guess.key_value
-    (4352, 34, 1088)
-    """
-    layers = max(1, round((parameters / (12 * 128**2)) ** (1 / 3)))
-    hidden = 128 * layers
-    wide = math.ceil(8 * hidden / 3)  # a gated feed-forward: 3 * hidden * wide = 8 * hidden^2
-    return Shape(
-        name=name,
-        parameters=parameters,
-        hidden=hidden,
-        layers=layers,
-        heads=layers,
-        query=hidden,
-        key_value=hidden // 4,
-        intermediate=wide,
-        vocabulary=vocabulary,
-        linears=layers * (4 * hidden + 2 * (hidden + hidden // 4) + 3 * (hidden + wide)),
-        products=12 * layers * hidden**2,
-        stored=2 * parameters,
-    )
 
 
 def _from_folder(folder: Path, group: str, name: str) -> Shape:

@@ -21,7 +21,6 @@ from bgkit.figures import training as plots_training
 from bgkit.scoring import guards, temperature
 from bgkit.scoring import scorer as scoring
 from bgkit.scoring.adapters import CalibratedGuard, CallableGuard, EnsembleGuard
-from bgkit.scoring.score_cache import CachedScorer
 from bgkit.stress import attack, contenders, deployment, scorecard, without_training
 from bgkit.widgets import costs as risk_widgets
 from bgkit.widgets import thresholds as explorer
@@ -225,11 +224,6 @@ def test_what_is_no_threshold_is_refused(call) -> None:
 def test_another_number_of_probabilities_is_refused(name: str) -> None:
     refused(OF_T[name], [0.9, 0.2, 0.6])
     refused(OF_T[name], [[0.9, 0.2], [0.6, 0.1]])
-
-
-def test_a_cache_refuses_another_number_of_scores(tmp_path) -> None:
-    cached = CachedScorer(Fixed([0.5] * 2), tmp_path)
-    assert "shape (2,)" in refused(lambda texts: cached.score(*texts), TEXTS)
 
 
 @pytest.mark.parametrize("bins", [0, -1, 2.5, np.nan])
