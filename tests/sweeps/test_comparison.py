@@ -1,0 +1,39 @@
+"""Designs side by side: where runs go, what is trained again, tables and the frontier."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import SMALL
+
+import bgkit
+from bgkit.errors import BgkitError
+
+SHORT = {**SMALL, "steps": 1, "eval_every": 0, "judge": "none"}
+
+
+def test_designs_and_seeds_are_trained_once_and_read_by_name(tmp_path: Path) -> None:
+    done = bgkit.compare(["boundary"], 2, tmp_path / "both", device="cpu", threads=1, **SHORT)
+    assert [run.folder.name for run in done] == ["boundary-0", "boundary-1"]
+    before = [(run.folder / "result.json").stat().st_mtime_ns for run in done]
+    again = bgkit.compare("boundary", [0, 1], tmp_path / "both", device="cpu", threads=1, **SHORT)
+    assert [(run.folder / "result.json").stat().st_mtime_ns for run in again] == before
+    table = done.table(["system_help", "system_harm"])
+    assert list(table.columns) == ["base", "boundary"]
+    assert set(done.paired()["design"]) == {"boundary"}
+    figure = done.frontier()
+    assert {trace.name for trace in figure.data} == {"base", "boundary"}
+
+
+def test_without_a_folder_another_setting_is_another_run(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    runs = [
+        bgkit.train(below="mine", device="cpu", threads=1, utility=name, **SHORT)
+        for name in ("mild", "blind", "mild")
+    ]
+    names = [run.folder.name for run in runs]
+    assert names[0] == names[2] != names[1] and names[0].startswith("boundary-mild-0-")
+    assert len(list((tmp_path / "mine").iterdir())) == 2
+    with pytest.raises(BgkitError, match="Unknown key 'stepz'"):
+        bgkit.train(below="mine", stepz=3)
