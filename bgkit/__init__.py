@@ -33,7 +33,7 @@ _WHERE = {
     "evaluate": "evaluation.evaluate",
     "compare": "sweeps.comparison",
     "table": "evaluation.results",
-    "sample": "evaluation.samples",
+    "sample": "evaluation.evaluate",
     "sweep": "sweeps.drive",
     "load_policy": "models.policies",
     "load_guard": "scoring.guards",

@@ -11,11 +11,15 @@ import pandas as pd
 from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation import samples as sampling
+from bgkit.evaluation.judges import load_judge
+from bgkit.evaluation.language_judge import Judge
 from bgkit.evaluation.metrics import paired_differences, summarise
 from bgkit.models import devices, policies
 from bgkit.progress import phase
+from bgkit.prompts import load
 from bgkit.runs import Run, TrainConfig
 from bgkit.scoring import guards, identity, utilities
+from bgkit.scoring.adapters import as_guard
 from bgkit.scoring.scorer import Scorer
 
 
@@ -84,6 +88,58 @@ def complete_runs(folders: Iterable[str | Path | Run]) -> dict[str, Run]:
     if not named:
         raise BgkitError("There are no runs to compare: give at least one run folder.")
     return named
+
+
+def sample(
+    policy: str | tuple | TrainConfig = "small",
+    prompt_set: str | pd.DataFrame = load.TESTBED,
+    *,
+    n: int | None = None,
+    split: str = "test",
+    guard: str | object = "default",
+    utility: str | Scorer | None = None,
+    judge: str | Judge | None = None,
+    tau: float = 0.5,
+    temperature: float = 1.0,
+    max_completion_length: int = 60,
+    seed: int = 0,
+    device: str = "auto",
+) -> pd.DataFrame:
+    """What a policy says to ``n`` prompts of a set, once each, scored and graded.
+
+    A config in place of the policy gives base's samples as its run would have them
+    (:func:`sample_base`); everything else then comes from it.
+
+    ``policy``, ``guard``, ``utility`` and ``judge`` are names, or what ``bgkit.load_policy`` (model
+    and tokenizer), ``load_guard``, ``as_guard``, ``load_utility`` and ``load_judge`` give;
+    ``prompt_set`` is a name or file (:func:`bgkit.prompts.load.load_prompts`), or a prompt table.
+    Without a judge the testbed's own prompts are graded by its oracle. Columns as in
+    :func:`bgkit.evaluation.samples.sample_policy`, and ``refusal_harm`` and ``refusal_help``
+    (:func:`bgkit.evaluation.samples.with_refusals`) where the truth is known.
+    """
+    if isinstance(policy, TrainConfig):
+        return sample_base(policy, device)
+    named = isinstance(prompt_set, str)
+    table = load.load_prompts(prompt_set, split, n, seed) if named else prompt_set
+    if isinstance(policy, str):
+        policy = policies.load_policy(policy, None, device)
+    model, tokenizer = policy
+    truth = sampling.truth_of(prompt_set) if named else ()
+    if isinstance(judge, str):
+        judge = load_judge(judge, device)
+    samples = sampling.sample_policy(
+        model,
+        tokenizer,
+        table,
+        guard=guards.load_guard(guard, device) if isinstance(guard, str) else as_guard(guard),
+        tau=tau,
+        utility=utilities.load_utility(utility, device) if isinstance(utility, str) else utility,
+        judges=(*truth, *([judge] if judge else [])),
+        temperature=temperature,
+        max_completion_length=max_completion_length,
+        seed=seed,
+    )
+    return sampling.with_refusals(samples, truth[0]) if truth else samples
 
 
 def evaluate(

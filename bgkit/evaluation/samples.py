@@ -22,8 +22,7 @@ from bgkit.models import policies
 from bgkit.progress import phase, say
 from bgkit.prompts import load as prompts
 from bgkit.runs import drawn
-from bgkit.scoring import guards, identity, utilities
-from bgkit.scoring.adapters import as_guard
+from bgkit.scoring import identity
 from bgkit.scoring.scorer import (
     NEAR,
     Scorer,
@@ -33,53 +32,6 @@ from bgkit.scoring.scorer import (
     utility_scores,
 )
 from bgkit.testbed.lexicon import CANNED_REFUSAL
-
-
-def sample(
-    policy: str | tuple = "small",
-    prompt_set: str | pd.DataFrame = prompts.TESTBED,
-    *,
-    n: int | None = None,
-    split: str = "test",
-    guard: str | object = "default",
-    utility: str | Scorer | None = None,
-    judge: str | Judge | None = None,
-    tau: float = 0.5,
-    temperature: float = 1.0,
-    max_completion_length: int = 60,
-    seed: int = 0,
-    device: str = "auto",
-) -> pd.DataFrame:
-    """What a policy says to ``n`` prompts of a set, once each, scored and graded.
-
-    ``policy``, ``guard``, ``utility`` and ``judge`` are names, or what ``bgkit.load_policy`` (model
-    and tokenizer), ``load_guard``, ``as_guard``, ``load_utility`` and ``load_judge`` give;
-    ``prompt_set`` is a name or file (:func:`bgkit.prompts.load.load_prompts`), or a prompt table.
-    Without a judge the testbed's own prompts are graded by its oracle. Columns as in
-    :func:`sample_policy`, and ``refusal_harm`` and ``refusal_help`` (:func:`with_refusals`) where
-    the truth is known.
-    """
-    named = isinstance(prompt_set, str)
-    table = prompts.load_prompts(prompt_set, split, n, seed) if named else prompt_set
-    if isinstance(policy, str):
-        policy = policies.load_policy(policy, None, device)
-    model, tokenizer = policy
-    truth = truth_of(prompt_set) if named else ()
-    if isinstance(judge, str):
-        judge = load_judge(judge, device)
-    samples = sample_policy(
-        model,
-        tokenizer,
-        table,
-        guard=guards.load_guard(guard, device) if isinstance(guard, str) else as_guard(guard),
-        tau=tau,
-        utility=utilities.load_utility(utility, device) if isinstance(utility, str) else utility,
-        judges=(*truth, *([judge] if judge else [])),
-        temperature=temperature,
-        max_completion_length=max_completion_length,
-        seed=seed,
-    )
-    return with_refusals(samples, truth[0]) if truth else samples
 
 
 def sample_policy(

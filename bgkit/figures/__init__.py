@@ -1,9 +1,8 @@
 """Figures: pure functions from results, samples or tables to Plotly figures, and the report.
 
 Each takes a run, a list of runs, samples or a table of rows alike, and its docstring says how to
-read it. Figures of single questions are in :mod:`~bgkit.figures.risk`,
-:mod:`~bgkit.figures.thresholds`, :mod:`~bgkit.figures.ablations`, :mod:`~bgkit.figures.judges`,
-:mod:`~bgkit.figures.stress` and :mod:`~bgkit.figures.stress_training`.
+read it; those of stress tests take the tables of :mod:`bgkit.stress`. The look of all is in
+:mod:`bgkit.figures.style`, the demo's page in :mod:`bgkit.figures.report`.
 """
 
 from bgkit.figures.ablations import ablation as ablation
@@ -17,6 +16,16 @@ from bgkit.figures.distributions import reliability as reliability
 from bgkit.figures.judges import judge_against_truth as judge_against_truth
 from bgkit.figures.risk import measured_risk as measured_risk
 from bgkit.figures.risk import risk_curve as risk_curve
+from bgkit.figures.stress import attack_curves as attack_curves
+from bgkit.figures.stress import by_shift as by_shift
+from bgkit.figures.stress import over_threshold as over_threshold
+from bgkit.figures.stress import transfer_matrix as transfer_matrix
+from bgkit.figures.stress_training import drift as drift
+from bgkit.figures.stress_training import helpfulness_by_cost as helpfulness_by_cost
+from bgkit.figures.stress_training import scorecard as scorecard
+from bgkit.figures.stress_training import (
+    with_and_without_calibration as with_and_without_calibration,
+)
 from bgkit.figures.thresholds import margins_by_kind as margins_by_kind
 from bgkit.figures.thresholds import operating_curves as operating_curves
 from bgkit.figures.thresholds import reliability_scaled as reliability_scaled
