@@ -91,7 +91,7 @@ class TestThresholds:
 
     @pytest.fixture
     def view(self, book: lab.Lab) -> Any:
-        return book.cell("explorer.explore")
+        return book.cell("widgets.explore")
 
     def tau(self, view: Any) -> float:
         return float(view.locator(".widget-readout:visible").first.inner_text())
@@ -166,7 +166,7 @@ class TestTraining:
 
     def test_stop_and_resume(self, opened: Callable[..., lab.Lab]) -> None:
         book = opened("03", **({"STEPS": 40} if lab.PICTURES else {}))
-        training = book.cell("dashboard.train")
+        training = book.cell("widgets.train")
         book.begin("notebook:run-all-cells")
         training.get_by_text(re.compile(r"boundary: step [1-9]\d* of")).wait_for()
         training.get_by_role("button", name="Stop").click()
@@ -181,7 +181,7 @@ class TestTraining:
         book.finish()
         assert book.errors() == [] and book.faults == []
         assert f"step {stopped[2]} of {stopped[2]}" in training.inner_text()
-        table = book.cell("comparison.table(").locator("table").inner_text()
+        table = book.cell("bgkit.table(").locator("table").inner_text()
         assert "system_harm" in table and "boundary" in table
 
     def photograph(self, book: lab.Lab, training: Any) -> None:
@@ -200,9 +200,9 @@ class TestSweep:
         noop.notebook(folder)
         noop.hold(folder)
         grid = {"SEED": [3, 4], "LEDGER": "ledger", "HOLD": "hold"}
-        code = f"from bgkit.widgets.live_table import sweep\nsweep('noop.ipynb', {grid}, 'runs');"
+        code = f"import bgkit\nbgkit.widgets.sweep('noop.ipynb', {grid}, 'runs');"
         page.open(f"a%20sweep/{lab.write_notebook([], folder / 'drive.ipynb', code)}")
-        cell = page.cell("sweep")
+        cell = page.cell("widgets.sweep")
         page.begin("notebook:run-all-cells")
         cell.get_by_text("1 running, 1 waiting").wait_for()
         noop.let_go(folder)
@@ -223,7 +223,7 @@ class TestComparison:
         book = opened("04", RUNS=[] if lab.PICTURES else [str(small_run.folder)])
         book.run("notebook:run-all-cells")
         assert book.errors() == [] and book.faults == []
-        view = book.cell("browser.browse(")
+        view = book.cell("widgets.browse(")
         assert view.locator("table:visible").count() == 1
         for choice, wrong in (("filtered", "shown"), ("shown", "filtered")):
             view.locator("select").first.select_option(choice)
@@ -237,10 +237,10 @@ class TestComparison:
 class TestHostileText:
     """A log full of markup, formulas and control characters is text wherever it is shown."""
 
-    MORE = """from bgkit.widgets import browser
+    MORE = """import bgkit
 near = (samples["t"] - tau).abs() < 0.3
 rated = samples.assign(filtered=samples["t"] >= tau, near=near)
-browser.browse({"base": rated, samples["prompt"][1]: rated});"""
+bgkit.widgets.browse({"base": rated, samples["prompt"][1]: rated});"""
 
     @pytest.fixture(scope="class")
     def book(self, opened: Callable[..., lab.Lab], served: tuple) -> lab.Lab:
@@ -262,7 +262,7 @@ browser.browse({"base": rated, samples["prompt"][1]: rated});"""
             assert visible(text) in shown, text
 
     def test_in_the_explorer(self, book: lab.Lab) -> None:
-        view = book.cell("explorer.explore")
+        view = book.cell("widgets.explore")
         view.get_by_title("completions of bar 1 of 25").click()
         completion = view.locator("pre", has_text="window.hit").first
         completion.wait_for()
@@ -272,7 +272,7 @@ browser.browse({"base": rated, samples["prompt"][1]: rated});"""
             view.get_by_text(re.compile(r"n=[67]$")).wait_for()
 
     def test_in_the_browser_of_completions(self, book: lab.Lab) -> None:
-        view = book.cell("browser.browse(")
+        view = book.cell("widgets.browse(")
         self.assert_text(view)
         view.get_by_role("spinbutton").fill("2")
         view.get_by_role("spinbutton").press("Enter")
