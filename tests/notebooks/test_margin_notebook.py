@@ -44,7 +44,7 @@ def figures_of(notebook: nbformat.NotebookNode) -> int:
 def test_it_opens_with_question_set_up_and_typed_parameters(stored):
     nbformat.validate(stored)
     assert stored.cells[0].source.startswith("# 02")
-    assert "notebooks.start()" in stored.cells[2].source
+    assert "bgkit.start()" in stored.cells[2].source
     parameters = notebooks.parameters_of(PATH)
     assert list(parameters)[:1] == ["TAU"] and {type(v) for v in parameters.values()} <= {
         int,
