@@ -175,7 +175,7 @@ def test_a_missing_broken_or_untagged_notebook_is_one_sentence(tmp_path: Path) -
 
 def test_our_errors_are_shown_as_a_sentence_without_a_stack(notebook, tmp_path: Path) -> None:
     raising = (
-        "from bgkit import notebooks\nnotebooks.start(threads=1)",
+        "import bgkit\nbgkit.start(threads=1)",
         "from bgkit.errors import BgkitError\nraise BgkitError('The log is empty.')",
     )
     with pytest.raises(BgkitError, match=r"failed: BgkitError: The log is empty\."):
