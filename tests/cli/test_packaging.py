@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import graphlib
 import importlib.metadata
 import json
 import os
@@ -12,7 +11,6 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -226,19 +224,6 @@ def test_import_lists_the_public_names(imported):
     assert set(bgkit.__all__) <= set(imported["dir"])
 
 
-def test_public_names_are_few_and_each_resolves():
-    import bgkit
-
-    names = [name for name in bgkit.__all__ if not name.startswith("_")]
-    assert len(names) == len(set(names))
-    assert 10 <= len(names) <= 16, names
-    for name in names:
-        value = getattr(bgkit, name)
-        assert value is not None
-        if callable(value):
-            assert (value.__doc__ or "").strip(), f"bgkit.{name} has no docstring"
-
-
 def test_unknown_name_is_an_attribute_error():
     import bgkit
 
@@ -286,88 +271,3 @@ def test_no_file_names_a_registry_host():
         content = content.lower()
         named += [f"{path.relative_to(ROOT)}: {host!r}" for host in hosts if host in content]
     assert named == []
-
-
-# --- How the modules hang together -------------------------------------------------------------
-
-
-def modules_of(package: Path) -> dict[str, Path]:
-    """Dotted name of every module of a package, and the file it is in."""
-    modules = {}
-    for path in sorted(package.rglob("*.py")):
-        parts = path.relative_to(package.parent).with_suffix("").parts
-        modules[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return modules
-
-
-def executed_nodes(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes below one, but for what only a type checker reads."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
-            for other in child.orelse:
-                yield other
-                yield from executed_nodes(other)
-            continue
-        yield child
-        yield from executed_nodes(child)
-
-
-def import_graph(package: Path) -> dict[str, set[str]]:
-    """Which modules of a package each of its modules imports, inside functions too.
-
-    A name imported from a package counts for the submodule of that name if there is one,
-    and for the package's own file if not.
-    """
-    modules = modules_of(package)
-    graph: dict[str, set[str]] = {name: set() for name in modules}
-    for name, path in modules.items():
-        home = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        for node in executed_nodes(ast.parse(path.read_text(encoding="utf-8"), str(path))):
-            if isinstance(node, ast.Import):
-                graph[name] |= {alias.name for alias in node.names if alias.name in modules}
-            elif isinstance(node, ast.ImportFrom):
-                base = home.split(".")[: len(home.split(".")) - (node.level - 1)]
-                source = ".".join([*(base if node.level else []), *filter(None, [node.module])])
-                for alias in node.names:
-                    below = f"{source}.{alias.name}"
-                    graph[name] |= {below if below in modules else source} & set(modules)
-    return graph
-
-
-def import_cycle(package: Path) -> list[str]:
-    """One cycle of imports, as module names from and back to the same one; [] if none."""
-    try:
-        graphlib.TopologicalSorter(import_graph(package)).prepare()
-    except graphlib.CycleError as error:
-        return error.args[1]
-    return []
-
-
-def test_imports_run_one_way():
-    assert import_cycle(PACKAGE) == []
-
-
-def test_import_cycles_are_found_wherever_they_hide(tmp_path):
-    package = tmp_path / "pkg"
-    (package / "sub").mkdir(parents=True)
-    for name, text in {
-        "__init__.py": "",
-        "a.py": "from pkg.sub import c\n",
-        "b.py": "import pkg.a as a\n",
-        "sub/__init__.py": "",
-        "sub/c.py": "def late():\n    from ..b import a\n",
-        "sub/d.py": "from typing import TYPE_CHECKING\nfrom . import c\n",
-    }.items():
-        (package / name).write_text(text, encoding="utf-8")
-    assert import_graph(package)["pkg.sub.d"] == {"pkg.sub.c"}
-    assert set(import_cycle(package)) == {"pkg.a", "pkg.b", "pkg.sub.c"}
-
-    hidden = "if TYPE_CHECKING:\n    from ..b import a\n"
-    (package / "sub/c.py").write_text(hidden, encoding="utf-8")
-    assert import_cycle(package) == []
-
-
-@pytest.mark.parametrize("name", sorted(modules_of(PACKAGE)))
-def test_module_has_a_docstring(name):
-    tree = ast.parse(modules_of(PACKAGE)[name].read_text(encoding="utf-8"))
-    assert (ast.get_docstring(tree) or "").strip()
