@@ -12,6 +12,7 @@ from bgkit.prompts import compose, sets
 from bgkit.prompts import load as prompts
 from bgkit.runs import TrainConfig
 from bgkit.testbed import store
+from bgkit.training import shapes
 
 MODELS = ("policy", "guard", "utility", "judge")
 JUDGES = ("none", "oracle")  # that are no model
@@ -37,7 +38,11 @@ def _check_model(group: str, name: str) -> None:
         return
     if group == "judge" and name in JUDGES:
         return
-    if hub.local_folder(group, name) is not None or hub.parse(name) is not None:
+    if hub.local_folder(group, name) is not None:
+        if group != "judge":
+            shapes.shape_of(group, name)  # no training could load a folder without a usable config
+        return
+    if hub.parse(name) is not None:
         return
     if name not in (known := store.model_names(group)):
         raise BgkitError(
