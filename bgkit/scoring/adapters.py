@@ -12,9 +12,10 @@ import numpy as np
 
 from bgkit import checks
 from bgkit.errors import BgkitError
-from bgkit.scoring import outputs, temperature
+from bgkit.scoring import outputs
 from bgkit.scoring.labels import unsafe_columns
 from bgkit.scoring.scorer import Scorer, check_probabilities, guard_scores, name_of
+from bgkit.scoring.temperature import temperature_scale, with_temperature
 
 ROUNDING = 1e-3  # of the sum of a classifier's probabilities, in 16 bits
 COMBINE = {"mean": np.mean, "maximum": np.max}
@@ -79,12 +80,12 @@ class CalibratedGuard:
         Raises the errors of :func:`bgkit.scoring.temperature.temperature_scale`.
         """
         t = guard_scores(guard, prompts, responses)
-        return cls(guard, temperature.temperature_scale(t, harmful)[0])
+        return cls(guard, temperature_scale(t, harmful)[0])
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
         """(n,) scaled probabilities; raises BgkitError where the guard's are none."""
         t = guard_scores(self.guard, prompts, responses)
-        return temperature.with_temperature(t, self.temperature).astype(np.float32)
+        return with_temperature(t, self.temperature).astype(np.float32)
 
 
 class EnsembleGuard:

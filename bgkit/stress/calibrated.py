@@ -27,6 +27,7 @@ from bgkit.prompts import load as prompts
 from bgkit.scoring import guards, identity
 from bgkit.scoring.adapters import as_guard
 from bgkit.scoring.scorer import Scorer
+from bgkit.scoring.temperature import with_temperature
 from bgkit.stress.contenders import (
     contenders_of,
     guard_key,
@@ -112,7 +113,7 @@ def fit_on(samples: pd.DataFrame) -> Fit:
     mixed = samples.sample(frac=1, random_state=0)
     temperature, held_out = calibration.fit_on_half(mixed)
     temperature = float(f"{temperature:.3g}")
-    scaled = temperature.with_temperature(held_out["t"], temperature)
+    scaled = with_temperature(held_out["t"], temperature)
     tables = {AS_IT_IS: held_out, SCALED: held_out.assign(t=scaled)}
     return Fit(temperature, calibration.calibration_table(tables))
 

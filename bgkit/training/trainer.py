@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -155,9 +156,11 @@ def train(
 def default_folder(config: runs.TrainConfig, below: str | Path = "runs") -> Path:
     """Where a run goes without a named folder: ``<below>/<reward>-<utility>-<seed>-<hash>``.
 
-    The hash is that of the config, so that another setting is another run.
+    The hash is that of the config, so that another setting is another run. Of a utility that is a
+    folder or on the hub the last part stands for it.
     """
-    name = f"{config.reward}-{runs.label(config.utility)}-{config.seed}"
+    utility = re.sub(r"[^\w.]+", "-", Path(runs.label(config.utility)).name)
+    name = f"{config.reward}-{utility}-{config.seed}"
     return Path(below) / f"{name}-{runs.config_hash(config)}"
 
 
