@@ -165,6 +165,7 @@ def test_settings_of_a_training_are_checked_before_it_starts(training, grid, wor
 
 def test_models_of_ones_own_are_left_to_the_training(training, tmp_path: Path) -> None:
     own = str(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "bert", "num_labels": 2}')
     given = {"GUARD": own, "POLICY": "owner/name", "JUDGE": "owner/judge", "PROMPTS": "owner/set"}
     (found,) = grids.expand(training, given)
     assert found["GUARD"] == own
