@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from bgkit.errors import BgkitError
 from bgkit.sweeps import grids, parameters
+from bgkit.testbed import store
 
 POLICY = ROOT / "notebooks" / "03_train_policy.ipynb"
 SHIPPED = {path.stem: path for path in (ROOT / "data" / "sweeps").glob("*.yaml")}
@@ -163,9 +164,8 @@ def test_settings_of_a_training_are_checked_before_it_starts(training, grid, wor
         grids.expand(training, grid)
 
 
-def test_models_of_ones_own_are_left_to_the_training(training, tmp_path: Path) -> None:
-    own = str(tmp_path)
-    (tmp_path / "config.json").write_text('{"model_type": "bert", "num_labels": 2}')
+def test_models_of_ones_own_are_left_to_the_training(training) -> None:
+    own = str(store.model_path("guard", "weak"))
     given = {"GUARD": own, "POLICY": "owner/name", "JUDGE": "owner/judge", "PROMPTS": "owner/set"}
     (found,) = grids.expand(training, given)
     assert found["GUARD"] == own
