@@ -64,6 +64,7 @@ def values_of(table: pd.DataFrame, column: str) -> list:
 
 
 def in_order(table: pd.DataFrame, first: Iterable[str] = ()) -> pd.DataFrame:
+    """Rows sorted by their columns' natural orders; the columns of ``first`` count most."""
     columns = list(dict.fromkeys([*first, *settings_of(table), "metric"]))
     ranks = {column: {v: i for i, v in enumerate(values_of(table, column))} for column in columns}
     places = pd.DataFrame({column: table[column].map(ranks[column]) for column in columns})

@@ -104,6 +104,7 @@ def style(fig: go.Figure, title: str = "", notes: Sequence[str] = (), height: in
 
 
 def need(frame: pd.DataFrame, columns: Sequence[str], what: str) -> None:
+    """Raise BgkitError for missing columns, or a table without rows; ``what`` names it."""
     missing = [column for column in columns if column not in frame.columns]
     if missing or frame.empty:
         fault = f"lacks the column(s) {', '.join(missing)}" if missing else "has no rows to draw"
@@ -121,6 +122,7 @@ def with_series(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def dots(name: str, told: Sequence[str], **more: Any) -> go.Scatter:
+    """Marks in a design's look; ``told`` is their hover text, ``more`` goes to the trace."""
     colour, symbol, _ = look(name)
     more = {"mode": "markers", "marker": {"color": colour, "symbol": symbol, "size": 10}, **more}
     texts = [f"<b>{label(name)}</b><br>{text}" for text in told]
@@ -128,6 +130,7 @@ def dots(name: str, told: Sequence[str], **more: Any) -> go.Scatter:
 
 
 def error_bars(table: pd.DataFrame, end: str = "") -> dict[str, Any]:
+    """Error bars from ``low`` to ``high`` around ``mean``; ``end`` follows the columns' names."""
     mean, low, high = (table[part + end].to_numpy(float) for part in ("mean", "low", "high"))
     arms = {"array": np.maximum(high - mean, 0), "arrayminus": np.maximum(mean - low, 0)}
     return {"type": "data", "symmetric": False, "thickness": 1.5, "width": 4, **arms}
