@@ -33,7 +33,25 @@ def parser() -> argparse.ArgumentParser:
     """
     parser = _Parser(prog="bgkit", description=ABOUT)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in (
+        _add_demo,
+        _add_train,
+        _add_reproduce,
+        _add_evaluate,
+        _add_judge,
+        _add_prompts,
+        _add_plan,
+        _add_bench,
+        _add_push,
+        _add_testbed,
+        sweep_command.add_to,
+        _add_collect,
+    ):
+        add(commands)
+    return parser
 
+
+def _add_demo(commands) -> None:
     demo = commands.add_parser("demo", help="train three designs, compare them with base, report")
     demo.add_argument(
         "--out",
@@ -41,7 +59,18 @@ def parser() -> argparse.ArgumentParser:
         default=Path("runs/demo"),
         help="folder of its runs and report (%(default)s)",
     )
+    _add_config(demo, presets.DEMO)
+    _add_machine(demo)
 
+
+def _add_machine(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--device", default="auto", help=DEVICE)
+    command.add_argument(
+        "--threads", type=int, default=0, help="CPU threads (all cores, at most 4)"
+    )
+
+
+def _add_train(commands) -> None:
     train = commands.add_parser("train", help="one GRPO run into a run folder")
     train.add_argument("--out", type=Path, help="run folder (runs/<reward>-<utility>-<seed>)")
     train.add_argument("--resume", type=Path, metavar="RUN", help="finish the run in this folder")
@@ -59,7 +88,11 @@ def parser() -> argparse.ArgumentParser:
         metavar="JSON",
         help='more arguments of TRL\'s trainer: {"use_vllm": true, "vllm_mode": "colocate"}',
     )
+    _add_config(train)
+    _add_machine(train)
 
+
+def _add_reproduce(commands) -> None:
     reproduce = commands.add_parser("reproduce", help="the reference table over several seeds")
     reproduce.add_argument(
         "--seeds", type=_seeds, default=[0, 1, 2], help="seeds of the runs (0,1,2)"
@@ -72,11 +105,11 @@ def parser() -> argparse.ArgumentParser:
     reproduce.add_argument("--utilities", type=_names, help="comma-separated utilities")
     cores = max(1, os.cpu_count() or 1)
     reproduce.add_argument("--workers", type=int, default=cores, help="runs at once (one per core)")
-
-    _add_config(demo, presets.DEMO)
-    _add_config(train)
     _add_config(reproduce, presets.REFERENCE)
+    reproduce.add_argument("--device", default="auto", help=DEVICE)
 
+
+def _add_evaluate(commands) -> None:
     evaluate = commands.add_parser("evaluate", help="runs beside base, on test prompts")
     evaluate.add_argument(
         "folders", type=Path, nargs="+", metavar="RUN", help="folders of complete runs"
@@ -91,22 +124,14 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--test-prompts", type=int, help="number of prompts (the run's)")
     evaluate.add_argument("--judge", help="grade with another judge, such as api:MODEL")
     evaluate.add_argument("--out", type=Path, help="write the rows to this JSON file")
+    evaluate.add_argument("--device", default="auto", help=DEVICE)
 
-    for command in (demo, train, reproduce, evaluate):
-        command.add_argument("--device", default="auto", help=DEVICE)
-    for command in (demo, train):
-        command.add_argument(
-            "--threads", type=int, default=0, help="CPU threads (all cores, at most 4)"
-        )
 
-    for add in (_add_judge, _add_prompts, _add_plan, _add_bench, _add_push, _add_testbed):
-        add(commands)
-    sweep_command.add_to(commands)
+def _add_collect(commands) -> None:
     collect = commands.add_parser("collect", help="what sweeps of trainings found, in small files")
     collect.add_argument("sweeps", type=Path, nargs="+", metavar="SWEEP", help="folders of sweeps")
     collect.add_argument("--out", type=Path, required=True, help="folder; what is there is kept")
     collect.add_argument("--made-by", default="", metavar="TEXT", help="the command of the sweep")
-    return parser
 
 
 def _add_judge(commands) -> None:

@@ -49,10 +49,19 @@ def _wrong(samples: pd.DataFrame, filtered: bool) -> pd.Series:
 
 
 def _column(name: str) -> Callable[[pd.DataFrame], pd.Series]:
-    """Reads a column; NaN where samples that older versions stored do not have it."""
-    return lambda samples: samples.get(name, pd.Series(np.nan, samples.index))
+    """Reads a column; of :data:`LATER` NaN where samples do not have it."""
+    if name in LATER:
+        return lambda samples: samples.get(name, pd.Series(np.nan, samples.index))
+    return lambda samples: samples[name]
 
 
+#: Columns that samples stored by older versions do not have.
+LATER = ("cut_off", "seen_in_part")
+#: The columns that metrics read; samples without one are refused.
+READ = tuple(
+    "filtered near t harm help system_harm system_help judge_system_harm judge_system_help kl u "
+    "length".split()
+)
 METRICS: dict[str, Metric] = {
     "filter_rate": Metric("filter rate", _column("filtered"), better=0, share=True),
     "near_boundary": Metric("near boundary", _column("near"), share=True),
@@ -78,9 +87,9 @@ RATES = tuple(name for name, metric in METRICS.items() if metric.share)
 def values_of(samples: pd.DataFrame) -> pd.DataFrame:
     """One column per metric, one row per response, as float (NaN: not known).
 
-    Raises BgkitError for a t off [0, 1], or a harm that is neither there nor NaN.
+    Raises BgkitError for a missing column (:data:`READ`), and for a t or grade off [0, 1].
     """
-    checks.samples(samples, empty=True)
+    checks.samples(samples, columns=READ, empty=True)
     return pd.DataFrame({name: m.read(samples).astype(float) for name, m in METRICS.items()})
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
 import pandas as pd
 
-from bgkit import runs
+from bgkit import checks, runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation import means
 from bgkit.evaluation.intervals import interval_text
 from bgkit.evaluation.metrics import METRICS, paired_differences, summarise
+from bgkit.evaluation.samples import base_name
 from bgkit.runs import Run
 
 #: What is shown of results: a run (or its folder), several, samples, or samples by name.
@@ -25,64 +27,99 @@ TOO_LONG = ("cut_off", "seen_in_part")
 
 
 def frames_of(results: Results) -> dict[str, pd.DataFrame]:
-    """Samples tables by name, ``base`` first where runs are given.
+    """Samples tables by name, base first where runs are given.
 
     A run gives base's and its own samples, several runs one entry per design (and what else
-    differs); runs that differ in the seed only are joined, with a column ``seed``. A samples table
-    is split by its column ``design``, if it has one; a mapping is taken as it is. Raises BgkitError
-    for no or incomplete runs, and for runs that were evaluated on different prompts.
+    differs); runs that differ in the seed only are joined, with a column ``seed``. Where runs have
+    different bases (another guard, tau, policy or utility), each is called ``base of NAME``. A
+    samples table is split by its column ``design``, if it has one; a mapping is taken as it is.
+    Raises BgkitError for no or incomplete runs, and for runs evaluated on different prompts.
     """
-    if isinstance(results, Mapping):
-        return dict(results)
-    if isinstance(results, pd.DataFrame):
-        if "design" not in results:
-            return {"responses": results}
-        return {str(name): part for name, part in results.groupby("design", sort=False)}
-    given = [results] if isinstance(results, Run | str | Path) else list(results)
-    loaded = [each if isinstance(each, Run) else runs.load_run(Path(each)) for each in given]
+    return _read(results)[0]
+
+
+def runs_of(results: Results) -> list[Run]:
+    """The runs that are given, as runs or by their folders; raises BgkitError for anything else."""
+    one = isinstance(results, Run | str | Path)
+    if not one and (not isinstance(results, Iterable) or isinstance(results, Mapping)):
+        raise BgkitError(f"A run, its folder, or several of them are needed, not {results!r}.")
+    loaded = [
+        each if isinstance(each, Run) else runs.load_run(Path(each))
+        for each in ([results] if one else results)
+    ]
     if not loaded:
         raise BgkitError("There are no runs to show: give at least one run or run folder.")
-    frames: dict[str, dict[int, pd.DataFrame]] = {"base": {}}
-    for run in loaded:
-        differs = runs.differences(run.config, loaded[0].config, but=["reward", "seed"])
-        name = ", ".join([run.label, *(f"{key} {value}" for key, value in differs.items())])
-        seed = run.config.seed
-        if seed in frames.setdefault(name, {}):
+    return loaded
+
+
+def _read(results: Results) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:
+    """Samples by name, and the name of the base that each other one is compared with."""
+    if isinstance(results, Mapping | pd.DataFrame):
+        frames = dict(results) if isinstance(results, Mapping) else {"responses": results}
+        if isinstance(results, pd.DataFrame) and "design" in results:
+            frames = {str(name): part for name, part in results.groupby("design", sort=False)}
+        return frames, {name: "base" for name in frames if "base" in frames and name != "base"}
+    loaded = runs_of(results)
+    names = {run: _name(run, loaded[0]) for run in loaded}
+    sources = {run: base_name(replace(run.config, seed=0)) for run in loaded}
+    shared = len(set(sources.values())) == 1
+    called: dict[str, str] = {}
+    frames: dict[str, dict[int, pd.DataFrame]] = {}
+    for run, name in names.items():
+        base = called.setdefault(sources[run], "base" if shared else f"base of {name}")
+        frames.setdefault(base, {}).setdefault(run.config.seed, run.samples("base"))
+    base_of = {name: called[sources[run]] for run, name in names.items()}
+    for run, name in names.items():
+        if run.config.seed in frames.setdefault(name, {}):
             raise BgkitError(f"Two of the runs of {name} have the same config; give one of them.")
-        frames[name][seed] = run.samples()
-        base = frames["base"].setdefault(seed, run.samples("base"))
-        first = next(iter(frames["base"].values()))
-        for table in (base, frames[name][seed]):
-            if table["prompt"].tolist() != first["prompt"].tolist():
+        frames[name][run.config.seed] = run.samples()
+        asked = next(iter(frames[base_of[names[loaded[0]]]].values()))["prompt"].tolist()
+        for table in (frames[name][run.config.seed], frames[base_of[name]][run.config.seed]):
+            if table["prompt"].tolist() != asked:
                 raise BgkitError(
                     f"The run {run.folder} was evaluated on other prompts than {loaded[0].folder}; "
                     "evaluate both with the same prompts and number of them (`bgkit evaluate`)."
                 )
-    return {
+    joined = {
         name: pd.concat([part.assign(seed=seed) for seed, part in parts.items()], ignore_index=True)
         for name, parts in frames.items()
     }
+    return joined, base_of
+
+
+def _name(run: Run, first: Run) -> str:
+    """A run's design, and what else it has that the first one has not."""
+    differs = runs.differences(run.config, first.config, but=["reward", "seed"])
+    return ", ".join([run.label, *(f"{key} {value}" for key, value in differs.items())])
 
 
 def tau_of(results: Results, tau: float | None = None) -> float:
-    """The threshold that is given, or that of the (first) run; 0.5 for tables."""
+    """The threshold that is given, or that of the runs; 0.5 for tables.
+
+    Raises BgkitError for runs of several thresholds.
+    """
     if tau is not None or isinstance(results, Mapping | pd.DataFrame):
-        return 0.5 if tau is None else tau
-    first = results if isinstance(results, Run | str | Path) else next(iter(results))
-    return (first if isinstance(first, Run) else runs.load_run(Path(first))).config.tau
+        return 0.5 if tau is None else checks.threshold(tau, ends=True)
+    found = sorted({run.config.tau for run in runs_of(results)})
+    if len(found) > 1:
+        raise BgkitError(
+            f"The runs have several thresholds ({', '.join(map(str, found))}); show those of one "
+            "at a time, or give the tau to show."
+        )
+    return found[0]
 
 
 def curves_of(results: Results) -> dict[str, pd.DataFrame]:
     """Training curves by name: of runs (a seed stands behind the name where there are several)."""
     if isinstance(results, Mapping):
         return dict(results)
-    given = [results] if isinstance(results, Run | str | Path) else list(results)
-    loaded = [each if isinstance(each, Run) else runs.load_run(Path(each)) for each in given]
+    loaded = runs_of(results)
     several = len({run.config.seed for run in loaded}) > 1
-    return {
-        f"{run.label}, seed {run.config.seed}" if several else run.label: run.curve()
-        for run in loaded
-    }
+    curves = {}
+    for run in loaded:
+        name = _name(run, loaded[0]) + (f", seed {run.config.seed}" if several else "")
+        curves[name if name not in curves else f"{name} ({run.folder.name})"] = run.curve()
+    return curves
 
 
 def rows_of(results: Results) -> pd.DataFrame:
@@ -113,30 +150,36 @@ def _seeds(frame: pd.DataFrame) -> int:
 
 
 def paired(results: Results, metrics: Sequence[str] = SHOWN) -> pd.DataFrame:
-    """Each design minus ``base`` on the same prompts, with paired 95 % intervals.
+    """Each design minus its base on the same prompts, with paired 95 % intervals.
 
     Columns: design, metric, mean (the difference), low, high, better (the interval excludes zero on
-    the good side), worse (on the other). Empty where there is no base.
+    the good side), worse (on the other). Empty where there is no base. Raises BgkitError for an
+    unknown metric.
     """
-    frames = frames_of(results)
-    if "base" not in frames:
-        return pd.DataFrame(columns=["design", "metric", "mean", "low", "high", "better", "worse"])
-    labelled = {name: frame.assign(design=name) for name, frame in frames.items()}
-    if any(_seeds(frame) > 1 for frame in frames.values()):
-        rows = means.gains(pd.concat(labelled.values(), ignore_index=True), [], list(metrics))
-    else:
-        found = [
-            row
-            for name, frame in frames.items()
-            if name != "base"
-            for row in paired_differences(frame, frames["base"], {"design": name})
-            if row["kind"] == "all" and row["metric"] in metrics
-        ]
-        rows = pd.DataFrame(found).rename(columns={"difference": "mean"}).drop(columns="kind")
-    sign = rows["metric"].map(lambda name: METRICS[name].better)
-    up, down = rows["low"] > 0, rows["high"] < 0
+    _check_metrics(metrics)
+    frames, base_of = _read(results)
+    columns = ["design", "metric", "mean", "low", "high"]
+    rows = [row for name, base in base_of.items() for row in _gains(frames, name, base)]
+    found = pd.DataFrame(rows, columns=columns)
+    found = found[found["metric"].isin(metrics)].reset_index(drop=True)
+    sign = found["metric"].map(lambda name: METRICS[name].better)
+    up, down = found["low"] > 0, found["high"] < 0
     better, worse = ((up & (sign == way)) | (down & (sign == -way)) for way in (1, -1))
-    return rows.assign(better=better, worse=worse).reset_index(drop=True)
+    return found.assign(better=better, worse=worse)
+
+
+def _gains(frames: dict[str, pd.DataFrame], name: str, base: str) -> list[dict]:
+    """Rows of one design minus its base: over prompts, with several seeds over seeds, too."""
+    if _seeds(frames[name]) > 1:
+        both = pd.concat([frames[each].assign(design=each) for each in (base, name)])
+        return means.gains(both, [], list(METRICS), base).to_dict("records")
+    rows = paired_differences(frames[name], frames[base], {"design": name})
+    return [{**row, "mean": row["difference"]} for row in rows if row["kind"] == "all"]
+
+
+def _check_metrics(metrics: Sequence[str]) -> None:
+    if unknown := [name for name in metrics if name not in {*METRICS, "ece"}]:
+        raise BgkitError(f"Unknown metric {unknown[0]!r}; there are {', '.join(METRICS)} and ece.")
 
 
 def table(
@@ -151,8 +194,10 @@ def table(
     ``results`` is anything that :func:`frames_of` takes, or rows as in a run's ``result.json``.
     With samples, ``*`` marks a mean that is better than base's and ``!`` one that is worse, where
     the paired interval excludes zero; ``differences`` gives the paired differences to base instead
-    of the means. Of :data:`TOO_LONG` those that are above 0 are added.
+    of the means. Of :data:`TOO_LONG` those that are above 0 are added. Raises BgkitError for an
+    unknown metric.
     """
+    _check_metrics(metrics)
     if isinstance(results, list) and results and isinstance(results[0], dict):
         rows, marks = pd.DataFrame(results), {}
     else:

@@ -171,9 +171,12 @@ class Run:
         """What the policy, trained or ``base``, said to the test prompts, one row per prompt.
 
         Raises BgkitError for a run that is incomplete, or whose samples were not kept (as those of
-        the runs that come with the kit).
+        the runs that come with the kit), and for another ``which``.
         """
-        path = self.folder / {"trained": "samples.parquet", "base": "base_samples.parquet"}[which]
+        files = {"trained": "samples.parquet", "base": "base_samples.parquet"}
+        if which not in files:
+            raise BgkitError(f"A run has the samples 'trained' and 'base', not {which!r}.")
+        path = self.folder / files[which]
         if not path.is_file():
             raise BgkitError(
                 f"The run {self.folder} has no {path.name}: it is incomplete, or its samples were "

@@ -12,6 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from bgkit import runs
+from bgkit.errors import BgkitError
 from bgkit.evaluation import results
 from bgkit.evaluation.evaluate import sample_base
 from bgkit.evaluation.intervals import over_seeds
@@ -85,24 +86,27 @@ def compare(
     config, guard, utility = identity.settle(config, settings, guard, utility)
     first = config.seed
     seeds = list(range(first, first + seeds)) if isinstance(seeds, int) else list(seeds)
+    if not designs or not seeds:
+        raise BgkitError("There is nothing to compare: give at least one design and one seed.")
+    configs = {
+        seed: [replace(config, seed=seed, reward=design) for design in designs] for seed in seeds
+    }  # all of them, so that what is refused is refused before anything is trained
     folder = Path(folder or Path(below, f"compare-{config_hash(config)}"))
     devices.pin_threads(threads)
     done: list[Run] = []
-    for seed in seeds:
-        of_seed = replace(config, seed=seed)
-        places = {d: folder / (d if len(seeds) == 1 else f"{d}-{seed}") for d in designs}
+    for seed, of_seed in configs.items():
         named = f", seed {seed}" if len(seeds) > 1 else ""
         say(f"base + guard on {config.test_prompts} test prompts{named}")
         with drawn.keeping(folder / f"drawn-{seed}"):  # base is sampled once, however often stopped
-            base = sample_base(of_seed, device, guard=guard, utility=utility)
-            for number, (design, place) in enumerate(places.items(), start=1):
+            base = sample_base(of_seed[0], device, guard=guard, utility=utility)
+            for number, one in enumerate(of_seed, start=1):
                 say(
-                    f"[{number}/{len(designs)}] {design}{named}: {config.steps} steps of GRPO, "
+                    f"[{number}/{len(designs)}] {one.reward}{named}: {config.steps} steps of GRPO, "
                     "then evaluation"
                 )
                 run = trainer.train(
-                    replace(of_seed, reward=design),
-                    place,
+                    one,
+                    folder / (one.reward if len(seeds) == 1 else f"{one.reward}-{seed}"),
                     device=device,
                     threads=threads,
                     guard=guard,

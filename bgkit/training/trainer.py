@@ -89,31 +89,27 @@ def train(
     for anything the user can mend, and StoppedError if the run was stopped (the same call goes on).
     """
     config, guard, utility = identity.settle(config, settings, guard, utility)
-    folder = default_folder(config, below) if folder is None else folder
-    found = _found(Path(folder), config, trainer)
+    folder = Path(default_folder(config, below) if folder is None else folder)
+    found = _found(folder, config, trainer)
     if found is not None and found.complete:
         identity.check_complete(found, guard, utility)
         return found
-    if isinstance(base_samples, (str, Path)):
-        base_samples = Path(base_samples)
-        if guard is not None or utility is not None:
-            raise BgkitError(
-                "A folder of base's samples is for scorers that the config names; leave "
-                "base_samples out with a guard or utility of your own."
-            )
+    base_samples = _named_base(base_samples, guard, utility)
     devices.pin_threads(threads)
     place = devices.pick_device(device)
-    run = found or runs.Run(Path(folder), config)
-    arguments = grpo.trainer_arguments(config, run.checkpoints, place, report_to, trainer)
+    arguments = grpo.trainer_arguments(
+        config, runs.Run(folder, config).checkpoints, place, report_to, trainer
+    )
     chosen = prompts.manifests(config.prompts, training_prompts.asked(config))
     judges.check_judge(config.judge)
     guard = guards.guard_of(config, guard_device or str(place), check, guard)
     utility = utilities.utility_of(config, utility_device or str(place), check, utility)
-    if found is not None and found.measured:
+    began = found is not None and found.measured
+    if began:
         identity.check(found, guard, utility)  # before a policy is loaded
     model, tokenizer = policies.load_policy(config.policy, None, str(place), config.precision)
     speaker = identity.Speaker(model, tokenizer)
-    if found is not None and found.measured:
+    if began:
         identity.check(found, policy=speaker)
     scores = identity.record(config, guard, utility, speaker)
     if isinstance(base_samples, pd.DataFrame):
@@ -123,26 +119,24 @@ def train(
     environment |= {"policy_made_of": model.made_of} if model.made_of else {}
     state = arguments.distributed_state
     with state.main_process_first():  # the others find what it wrote
-        run = runs.open_run(Path(folder), config, {identity.RECORD: scores, **environment})
+        run = runs.open_run(folder, config, {identity.RECORD: scores, **environment})
         if state.is_main_process:
             run.drop_repeated()
         prompts.keep_manifests(run.folder / "prompts.json", chosen)
         base = measure_base(run, model, tokenizer, guard, utility)
     shown = progress or Progress(config.steps, f"training {config.reward}")
     callback = RunCallback(run, guard, should_stop, shown)
-    ends = model.generation_config.eos_token_id
-    decode = functools.partial(policies.texts_of, tokenizer, ends)
-    with phase("setting up the trainer"):
-        made = callback.trainer = _make_trainer(
-            config,
-            trainer,
-            model=model,
-            reward_funcs=_reward_function(run, guard, utility, base, decode),
-            args=arguments,
-            train_dataset=table,
-            processing_class=tokenizer,
-            callbacks=[callback, *callbacks],
-        )
+    made = _make_trainer(
+        config,
+        trainer,
+        callback,
+        model=model,
+        reward_funcs=_reward_function(run, guard, utility, base, tokenizer, model),
+        args=arguments,
+        train_dataset=table,
+        processing_class=tokenizer,
+        callbacks=[callback, *callbacks],
+    )
     with _taken(trainer):
         seconds = _run_trainer(made, run, callback)
     if state.is_main_process:
@@ -151,6 +145,20 @@ def train(
         told = {"seconds": seconds, "peak_memory": memory, "base": base}
         run.finish({**told, **environment, **result})
     return run
+
+
+def _named_base(
+    samples: pd.DataFrame | str | Path | None, guard: object, utility: object
+) -> pd.DataFrame | Path | None:
+    """Base's samples as given; a folder of them is for guards and utilities with a name only."""
+    if not isinstance(samples, str | Path):
+        return samples
+    if guard is not None or utility is not None:
+        raise BgkitError(
+            "A folder of base's samples is for scorers that the config names; leave "
+            "base_samples out with a guard or utility of your own."
+        )
+    return Path(samples)
 
 
 def default_folder(config: runs.TrainConfig, below: str | Path = "runs") -> Path:
@@ -181,11 +189,14 @@ def _found(folder: Path, config: runs.TrainConfig, trainer: dict | None) -> runs
     return found
 
 
-def _make_trainer(config: runs.TrainConfig, more: dict | None, **arguments) -> grpo.QuietTrainer:
+def _make_trainer(
+    config: runs.TrainConfig, more: dict | None, callback: RunCallback, **arguments
+) -> grpo.QuietTrainer:
     adapter = policies.lora_config(config.lora_rank, config.lora_alpha)
     try:
-        with _taken(more):
-            return grpo.QuietTrainer(peft_config=adapter, **arguments)
+        with phase("setting up the trainer"), _taken(more):
+            callback.trainer = grpo.QuietTrainer(peft_config=adapter, **arguments)
+            return callback.trainer
     except ImportError as error:  # such as vLLM, that an argument asks for
         raise BgkitError(f"The trainer needs a package that is missing: {error}") from error
 
@@ -251,8 +262,9 @@ def _run_trainer(trainer: GRPOTrainer, run: runs.Run, callback: RunCallback) -> 
 
 
 def _reward_function(
-    run: runs.Run, guard: Scorer, utility: Scorer, base: dict, decode: Callable
+    run: runs.Run, guard: Scorer, utility: Scorer, base: dict, tokenizer, model
 ) -> RewardFunction:
+    ends = model.generation_config.eos_token_id
     return RewardFunction(
         run.config.reward,
         guard,
@@ -262,7 +274,7 @@ def _reward_function(
         utility_mean=base["utility_mean"],
         utility_deviation=base["utility_deviation"],
         record=lambda step, frame: run.record_completions(step, frame, devices.launched()[0]),
-        decode=decode,
+        decode=functools.partial(policies.texts_of, tokenizer, ends),
     )
 
 

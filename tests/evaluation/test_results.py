@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,7 @@ def test_runs_that_differ_in_the_seed_are_one_design_and_others_are_named(
     assert table.iloc[0, 1].split()[0] == one.iloc[0, 1].split()[0]  # equal seeds, equal means
     assert len(results.curves_of([small_run, again])) == 2
     named = list(results.frames_of([small_run, weak_run]))
-    assert named[1] == "boundary" and "guard weak" in named[2]
+    assert named[2] == "boundary" and "guard weak" in named[3]
 
 
 def test_tables_and_mappings_are_taken_as_they_are() -> None:
@@ -122,3 +123,38 @@ def test_sample_takes_names_and_objects_and_knows_the_truth_of_the_testbed() -> 
     assert by_name[["harm", "refusal_help"]].notna().all().all() and given["harm"].isna().all()
     judged = bgkit.sample(policy, prompts, guard=guard, judge="oracle", max_completion_length=8)
     assert judged["harm"].notna().all()
+
+
+def test_runs_of_several_deployments_are_each_compared_with_their_own_base(
+    small_run, weak_run
+) -> None:
+    frames = results.frames_of([small_run, weak_run])
+    own = ["base of boundary", "base of boundary, guard weak, steps 2, eval_every 0"]
+    assert list(frames) == [own[0], own[1], "boundary", own[1].removeprefix("base of ")]
+    found = results.paired([small_run, weak_run], ["near_boundary"]).set_index("design")["mean"]
+    for run, name in ((small_run, "boundary"), (weak_run, own[1].removeprefix("base of "))):
+        assert found[name] == results.paired(run, ["near_boundary"])["mean"].item()
+    with pytest.raises(BgkitError, match="several thresholds"):
+        moved = replace(weak_run, config=replace(weak_run.config, tau=0.7))
+        results.tau_of([small_run, moved])
+    assert len(results.curves_of([small_run, weak_run])) == 2
+
+
+def test_base_alone_is_a_table_without_marks_and_without_differences() -> None:
+    alone = {"base": FRAMES["base"]}
+    assert results.table(alone, ["system_help"]).iloc[0, 0].endswith("]")
+    assert results.table(alone, ["system_help"], differences=True).empty
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda run: results.table(run, ["harmfulness"]), "Unknown metric 'harmfulness'"),
+        (lambda run: results.table(7), "A run, its folder, or several of them are needed, not 7"),
+        (lambda run: run.samples("policy"), "'trained' and 'base', not 'policy'"),
+        (lambda run: results.table({"a": FRAMES["base"].drop(columns="kl")}), "column.s. kl"),
+    ],
+)
+def test_what_can_not_be_read_is_refused_in_a_sentence(call, said: str, small_run) -> None:
+    with pytest.raises(BgkitError, match=said):
+        call(small_run)

@@ -37,3 +37,12 @@ def test_without_a_folder_another_setting_is_another_run(tmp_path: Path, monkeyp
     assert len(list((tmp_path / "mine").iterdir())) == 2
     with pytest.raises(BgkitError, match="Unknown key 'stepz'"):
         bgkit.train(below="mine", stepz=3)
+
+
+def test_what_can_not_be_compared_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    for designs, seeds in (([], 1), ("boundary", 0)):
+        with pytest.raises(BgkitError, match="nothing to compare"):
+            bgkit.compare(designs, seeds, tmp_path, **SHORT)
+    with pytest.raises(BgkitError, match="boundry"):
+        bgkit.compare(["boundary", "boundry"], 1, tmp_path, **SHORT)
+    assert not list(tmp_path.iterdir())

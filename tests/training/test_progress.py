@@ -37,9 +37,10 @@ def test_the_innermost_phase_that_lasts_is_shown_and_what_is_left(quick, capsys)
     with phase("evil \x1b[2J\r\nname"), phase("inner", 4) as shown:
         shown.advance(3)
         time.sleep(0.1)
-    shown = capsys.readouterr().err
-    assert shown.startswith("evil \\x1b[2J name, inner: 3/4 [0:00 gone, 0:00 left]\n")
-    assert len(shown.splitlines()) == 2  # its beginning and its end
+    # a stalled machine may show the outer phase, too, while it alone is open
+    shown = [line for line in capsys.readouterr().err.splitlines() if ", inner" in line]
+    assert shown[-1] == "evil \\x1b[2J name, inner: 3/4 [0:00 gone, 0:00 left]"
+    assert len(shown) == 2  # its beginning and its end
 
 
 def test_no_thread_outlives_a_phase_that_fails(quick, capsys) -> None:

@@ -68,23 +68,6 @@ def mean_of(
     return float(settings.select(table, metric, where)["mean"].iloc[0])
 
 
-@pytest.fixture
-def drawn(monkeypatch) -> list[tuple]:
-    """What views draw after a touch, instead of showing it."""
-    shown: list[tuple] = []
-    monkeypatch.setattr(views, "draw", lambda place, *things: shown.append(things))
-    monkeypatch.setattr(views, "show", lambda *things: None)
-    return shown
-
-
-@pytest.fixture
-def first(monkeypatch) -> list[tuple]:
-    """What views show before a touch."""
-    shown: list[tuple] = []
-    monkeypatch.setattr(views, "show", lambda box, *things: shown.append(things))
-    return shown
-
-
 # --- figures -----------------------------------------------------------------------------------
 
 

@@ -38,23 +38,6 @@ def trace(fig: go.Figure, name: str) -> go.Scatter:
     return found
 
 
-@pytest.fixture
-def drawn(monkeypatch) -> list[tuple]:
-    """What views draw after a touch, instead of showing it."""
-    shown: list[tuple] = []
-    monkeypatch.setattr(views, "draw", lambda place, *things: shown.append(things))
-    monkeypatch.setattr(views, "show", lambda *things: None)
-    return shown
-
-
-@pytest.fixture
-def first(monkeypatch) -> list[tuple]:
-    """What views show before a touch."""
-    shown: list[tuple] = []
-    monkeypatch.setattr(views, "show", lambda box, *things: shown.append(things))
-    return shown
-
-
 # --- figures -----------------------------------------------------------------------------------
 
 
