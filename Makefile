@@ -8,7 +8,6 @@
 #                   index of CPU wheels here (--index-url or --extra-index-url)
 #                   and set-up is several times smaller.
 #   BGKIT_CHROMIUM  path of Chromium, where it is not on the PATH
-#   SEEDS           the seeds `make reproduce` runs
 #   WORKERS         processes that run the tests, each on one CPU thread
 #   ARGS            more arguments for the command a target ends with, for
 #                   example: make test ARGS="-k packaging"
@@ -17,7 +16,6 @@ SHELL := /bin/sh
 PYTHON ?= python3
 VENV ?= .venv
 PIP_EXTRA_ARGS ?=
-SEEDS ?= 0,1,2
 WORKERS ?= 2
 ARGS ?=
 
@@ -86,8 +84,8 @@ format: $(VENV)/.bgkit-dev ## Fix what the linter can fix and format the code
 testbed: $(VENV)/.bgkit-base ## Rebuild the testbed's models from their seeds
 	$(RUN) bgkit testbed build $(ARGS)
 
-reproduce: $(VENV)/.bgkit-base ## Rerun the published experiment (SEEDS=0,1,2)
-	$(RUN) bgkit reproduce --seeds $(SEEDS) $(ARGS)
+reproduce: $(VENV)/.bgkit-dev ## Rerun the published experiment: three seeds of every design and utility
+	$(RUN) bgkit sweep notebooks/03_train_policy.ipynb --grid designs_by_utility $(ARGS)
 
 lab: $(VENV)/.bgkit-dev ## Open the notebooks in JupyterLab
 	$(RUN) jupyterlab --LabApp.default_url=/lab/tree/notebooks $(ARGS)

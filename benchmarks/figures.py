@@ -20,7 +20,7 @@ from bgkit.evaluation import settings
 from bgkit.figures import ablations as plots_ablations
 from bgkit.figures import distributions as plots
 from bgkit.figures import risk as plots_risk
-from bgkit.sweeps import ablations
+from bgkit.sweeps import collection
 
 
 def figures(rows: int = 5000) -> dict[str, Callable[[], go.Figure]]:
@@ -28,7 +28,7 @@ def figures(rows: int = 5000) -> dict[str, Callable[[], go.Figure]]:
     rng = np.random.default_rng(0)
     t = rng.beta(0.3, 0.8, rows)
     samples = pd.DataFrame({"t": t, "harm": (rng.random(rows) < t).astype(float), "kind": "benign"})
-    table = settings.at_defaults(ablations.load_table(), free=["utility"])
+    table = settings.at_defaults(collection.load_table(), free=["utility"])
     return {
         "margins": lambda: plots.margins({"base": samples}, 0.5),
         "reliability": lambda: plots.reliability({"base": samples}),

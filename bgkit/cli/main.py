@@ -93,26 +93,6 @@ def _train(arguments: argparse.Namespace) -> None:
     say(f"\nRun: {run.folder}")
 
 
-def _reproduce(arguments: argparse.Namespace) -> None:
-    with phase(LOADING):
-        from bgkit.sweeps import comparison
-
-    config = config_of(arguments, **presets.REFERENCE)
-    output = arguments.out or arguments.runs / "main.json"
-    result = comparison.reproduce(
-        arguments.runs,
-        output,
-        arguments.seeds,
-        designs=arguments.designs or comparison.DESIGNS,
-        utility_names=arguments.utilities or comparison.UTILITIES,
-        config=config,
-        device=arguments.device,
-        workers=arguments.workers,
-        say=say,
-    )
-    say(f"{len(result['rows'])} rows in {output}")
-
-
 def _evaluate(arguments: argparse.Namespace) -> None:
     with phase(LOADING):
         from bgkit.evaluation.evaluate import evaluate
@@ -252,9 +232,9 @@ def _testbed(arguments: argparse.Namespace) -> int:
 
 def _collect(arguments: argparse.Namespace) -> None:
     with phase(LOADING):
-        from bgkit.sweeps import reference
+        from bgkit.sweeps import collection
 
-    about = reference.collect(arguments.sweeps, arguments.out, arguments.made_by)
+    about = collection.collect(arguments.sweeps, arguments.out, arguments.made_by)
     say(f"{about['runs']} runs in {arguments.out}")
 
 
@@ -262,7 +242,6 @@ def _collect(arguments: argparse.Namespace) -> None:
 COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "demo": _demo,
     "train": _train,
-    "reproduce": _reproduce,
     "evaluate": _evaluate,
     "judge": _judge,
     "prompts": _prompts,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -36,7 +35,6 @@ def parser() -> argparse.ArgumentParser:
     for add in (
         _add_demo,
         _add_train,
-        _add_reproduce,
         _add_evaluate,
         _add_judge,
         _add_prompts,
@@ -90,23 +88,6 @@ def _add_train(commands) -> None:
     )
     _add_config(train)
     _add_machine(train)
-
-
-def _add_reproduce(commands) -> None:
-    reproduce = commands.add_parser("reproduce", help="the reference table over several seeds")
-    reproduce.add_argument(
-        "--seeds", type=_seeds, default=[0, 1, 2], help="seeds of the runs (0,1,2)"
-    )
-    reproduce.add_argument("--out", type=Path, help="JSON file of the table (main.json in --runs)")
-    reproduce.add_argument(
-        "--runs", type=Path, default=Path("runs/reference"), help="folder of the runs (%(default)s)"
-    )
-    reproduce.add_argument("--designs", type=_names, help="comma-separated rewards")
-    reproduce.add_argument("--utilities", type=_names, help="comma-separated utilities")
-    cores = max(1, os.cpu_count() or 1)
-    reproduce.add_argument("--workers", type=int, default=cores, help="runs at once (one per core)")
-    _add_config(reproduce, presets.REFERENCE)
-    reproduce.add_argument("--device", default="auto", help=DEVICE)
 
 
 def _add_evaluate(commands) -> None:
@@ -251,13 +232,6 @@ def given(arguments: argparse.Namespace) -> dict[str, object]:
     }
 
 
-def _seeds(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of seeds such as 0,1,2") from error
-
-
 def _object(text: str) -> dict:
     try:
         value = json.loads(text)
@@ -266,7 +240,3 @@ def _object(text: str) -> dict:
     if not isinstance(value, dict):
         raise argparse.ArgumentTypeError(f"{text!r} is no JSON object")
     return value
-
-
-def _names(text: str) -> list[str]:
-    return [part for part in text.split(",") if part]

@@ -131,22 +131,6 @@ def of_sums(total: np.ndarray, squares: np.ndarray, n: np.ndarray) -> tuple[np.n
     return low, high
 
 
-def over_seeds(means: np.ndarray, lowest: float = -np.inf, highest: float = np.inf) -> Interval:
-    """Student's t interval of the mean of one value per seed, cut to the metric's range.
-
-    With a single seed there is no interval: the bounds are NaN.
-
-    >>> over_seeds(np.array([0.1, 0.2, 0.3]), 0, 1)
-    Interval(mean=0.2..., low=0.0, high=0.448...)
-    """
-    means = np.asarray(means, dtype=float)
-    mean = float(means.mean())
-    if len(means) < 2 or np.isnan(mean):
-        return Interval(mean, np.nan, np.nan)
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(means) - 1) * stats.sem(means)
-    return Interval(mean, float(max(lowest, mean - half)), float(min(highest, mean + half)))
-
-
 def difference(first: Interval, second: Interval) -> Interval:
     """Interval of first - second, two **independent** means, made of their own intervals.
 

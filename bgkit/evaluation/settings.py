@@ -1,12 +1,13 @@
 """A long table of settings, read and sliced: what varies, what is held, a metric as numbers.
 
 One row per setting, seed, kind of prompt and metric, with ``mean``, ``low`` and ``high``, as
-:func:`bgkit.sweeps.ablations.load_table` gives it.
+:func:`bgkit.sweeps.collection.load_table` gives it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,9 @@ LABELLED |= {"tau": "tau", "seed": "seed"}
 #: What a figure can spread out: the setting, and these.
 AXES = (*SETTING, "seed", "kind")
 
+
+#: setting -> those that were changed with it: all weights are trained at a rate of their own
+ALONG = {"lora_rank": ("learning_rate",)}
 
 #: Natural orders; other values follow in the order of the alphabet, numbers in theirs.
 ORDERS = {
@@ -129,26 +133,20 @@ def fixed_values(
 def interval_words(rows: pd.DataFrame) -> str:
     """What the intervals of some rows are, for a figure's note.
 
-    >>> interval_words(pd.DataFrame({"interval": ["seeds", "seeds"], "n_seeds": [3, 3]}))
-    '95 % intervals over 3 seeds (Student t)'
+    >>> interval_words(pd.DataFrame({"interval": ["both", "both"], "n_seeds": [3, 3]}))
+    '95 % intervals over 3 seeds and the prompts (crossed bootstrap)'
     """
     parts = []
-    both = rows[rows["interval"] == "both"]["n_seeds"]
-    if len(both):
-        parts.append(f"over {_counts(both)} seeds and the prompts (crossed bootstrap)")
-    over = rows[rows["interval"] == "seeds"]["n_seeds"]
-    if len(over):
-        parts.append(f"over {_counts(over)} seeds (Student t)")
+    seeds = rows[rows["interval"] == "both"]["n_seeds"]
+    if len(seeds):
+        low, high = seeds.min(), seeds.max()
+        count = f"{low}" if low == high else f"{low} to {high}"
+        parts.append(f"over {count} seeds and the prompts (crossed bootstrap)")
     if (rows["interval"] == "prompts").any():
         parts.append("over the prompts of one seed (bootstrap), blind to how seeds differ")
     if not parts:
         return "no intervals: one seed each, without those over prompts"
     return "95 % intervals " + "; some ".join(parts)
-
-
-def _counts(seeds: pd.Series) -> str:
-    low, high = seeds.min(), seeds.max()
-    return f"{low}" if low == high else f"{low} to {high}"
 
 
 def at_defaults(table: pd.DataFrame, free: Iterable[str] = ()) -> pd.DataFrame:
@@ -189,6 +187,24 @@ def varied(table: pd.DataFrame, column: str) -> pd.DataFrame:
     """
     several = table.groupby("design")[column].transform("nunique") > 1
     return table[several] if several.any() else table
+
+
+def one_at_a_time(
+    table: pd.DataFrame, along: Mapping[str, Sequence[str]] = MappingProxyType(ALONG)
+) -> dict[str, pd.DataFrame]:
+    """For each numeric setting that was varied, the rows in which everything else is at defaults.
+
+    ``along`` names settings that were changed together with another (:data:`ALONG`); they are free
+    beside it, and no question of their own.
+    """
+    found = {}
+    for setting in ("tau", *(c for c in settings_of(table) if c not in AXES)):
+        moved = [c for c in along.get(setting, ()) if c in table]
+        if setting in table and not any(setting in others for others in along.values()):
+            one = at_defaults(table, free=[setting, *moved]).drop(columns=moved)
+            if one[setting].nunique() > 1:
+                found[setting] = varied(one, setting)
+    return found
 
 
 def front(harm: Sequence[float], help_: Sequence[float]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Pictures of a table of ablations (:mod:`bgkit.sweeps.ablations`): a metric over any setting.
+"""Pictures of a table of ablations (:mod:`bgkit.sweeps.collection`): a metric over any setting.
 
 All have the look of :mod:`bgkit.figures.distributions`: a design keeps its colour, marker and dash
 everywhere, and every mark has its interval. The line below a title says what the intervals are.

@@ -123,7 +123,7 @@ def training_curves(results: Results) -> go.Figure:
     of fewer than 40 rows is drawn as it is). Held-out harm and helpfulness
     (0 to 1, by the true score) are measured at some steps only: each marker is one measurement.
     Runs that were not evaluated on the way are in the other panels only. Means of several runs
-    (:func:`bgkit.sweeps.reference.mean_curves`) have a band from the lowest run to the highest.
+    (:func:`bgkit.sweeps.collection.mean_curves`) have a band from the lowest run to the highest.
     """
     metrics = curves_of(results)
     if not metrics:

@@ -24,7 +24,8 @@ from bgkit.errors import BgkitError
 from bgkit.evaluation import samples as evaluation
 from bgkit.evaluation import settings
 from bgkit.evaluation.intervals import Interval, crossed
-from bgkit.sweeps import reference
+from bgkit.evaluation.metrics import values_of
+from bgkit.sweeps import collection
 
 #: What the "why" of a verdict is kept in, beside a collection.
 WHY = "why.json"
@@ -43,109 +44,23 @@ class Claim:
     scale: str = "small"
 
 
-CLAIMS = (
-    Claim(
-        "walks the line",
-        "Training to be filtered less moves responses to the boundary",
-        "near_boundary",
-        "filter_avoidance",
-        "base",
-        "higher",
-    ),
-    Claim(
-        "more false negatives",
-        "... and raises the share that is harmful and shown",
-        "false_negative",
-        "filter_avoidance",
-        "base",
-        "higher",
-    ),
-    Claim(
-        "more false positives",
-        "... and the share that is safe and filtered",
-        "false_positive",
-        "filter_avoidance",
-        "base",
-        "higher",
-    ),
-    Claim(
-        "leaves the boundary",
-        "Boundary Guidance has less mass near the boundary than filter avoidance",
-        "near_boundary",
-        "boundary",
-        "filter_avoidance",
-        "lower",
-    ),
-    Claim(
-        "safer than avoidance",
-        "... and less harm in what users see",
-        "system_harm",
-        "boundary",
-        "filter_avoidance",
-        "lower",
-    ),
-    Claim(
-        "safer", "Boundary Guidance is safer than base", "system_harm", "boundary", "base", "lower"
-    ),
-    Claim("more useful", "... and more helpful", "system_help", "boundary", "base", "higher"),
-    Claim(
-        "safer, tiny",
-        "... safer also for a smaller model",
-        "system_harm",
-        "boundary",
-        "base",
-        "lower",
-        "tiny",
-    ),
-    Claim(
-        "safer, large",
-        "... and for a larger one",
-        "system_harm",
-        "boundary",
-        "base",
-        "lower",
-        "large",
-    ),
-    Claim(
-        "margin alone, large",
-        "The margin alone makes a larger model safer",
-        "system_harm",
-        "guard_only",
-        "base",
-        "lower",
-        "large",
-    ),
-    Claim(
-        "margin alone, help",
-        "... without a loss of helpfulness",
-        "system_help",
-        "guard_only",
-        "base",
-        "higher",
-        "large",
-    ),
-    Claim(
-        "prompt-aware is risky",
-        "Prompt-aware shaping does more harm than Boundary Guidance",
-        "system_harm",
-        "prompt_aware",
-        "boundary",
-        "higher",
-    ),
-)
+def read_claims() -> list[Claim]:
+    """The claims that come with the kit (``claims.csv`` of the shipped collection)."""
+    table = pd.read_csv(collection.shipped() / "claims.csv")
+    return [Claim(**row) for row in table.to_dict("records")]
 
 
 def difference(
     index: pd.DataFrame,
-    values: pd.DataFrame,
+    numbers: pd.DataFrame,
     metric: str,
     design: Mapping[str, object],
     against: Mapping[str, object],
-    kind: str = "all",
 ) -> tuple[Interval, int]:
     """Mean of ``design`` - ``against`` on the same prompts and seeds, and the number of seeds.
 
-    ``index`` and ``values`` are those of :func:`bgkit.sweeps.reference.load`; ``design`` and
+    ``index`` is that of :func:`bgkit.sweeps.collection.load`, ``numbers`` the metrics of its values
+    (:func:`bgkit.evaluation.metrics.values_of`) with their column ``run``. ``design`` and
     ``against`` map columns of the index to values and must leave one run for each seed; the design
     ``base`` stands for the untrained policy. Raises BgkitError if no seed has both.
     """
@@ -153,12 +68,9 @@ def difference(
     seeds = [seed for seed in ours if seed in theirs]
     if not seeds:
         raise BgkitError(f"The results have no seed with both {dict(design)} and {dict(against)}.")
-    column = reference.METRICS.index(metric)
-    cubes = [
-        reference.cube(values, [names[seed] for seed in seeds], kind)[..., [column]]
-        for names in (ours, theirs)
-    ]
-    (interval,) = crossed(cubes[0] - cubes[1], rates=False)
+    by_run = {name: part.to_numpy() for name, part in numbers.groupby("run", sort=False)[metric]}
+    delta = np.stack([by_run[ours[seed]] - by_run[theirs[seed]] for seed in seeds])
+    (interval,) = crossed(delta[..., None], rates=False)
     return interval, len(seeds)
 
 
@@ -171,7 +83,7 @@ def _by_seed(index: pd.DataFrame, setting: Mapping[str, object]) -> dict[int, st
             chosen = chosen[chosen[column] == value]
     names = dict(zip(chosen["seed"], chosen["run"], strict=True))
     if is_base:
-        configs = reference.configs_of(chosen)
+        configs = collection.configs_of(chosen)
         return {config.seed: evaluation.base_name(config) for config in configs}
     if len(names) < len(chosen):
         raise BgkitError(f"The results have several runs with {dict(setting)}; say which.")
@@ -191,22 +103,23 @@ def verdict(interval: Interval, expected: str) -> str:
 
 
 def check(
-    index: pd.DataFrame, values: pd.DataFrame, claims: Iterable[Claim] = CLAIMS
+    index: pd.DataFrame, values: pd.DataFrame, claims: Iterable[Claim] | None = None
 ) -> pd.DataFrame:
-    """Check claims with every utility that the results have runs for.
+    """Check claims (:func:`read_claims`) with every utility that the results have runs for.
 
     Returns one row per claim and utility: claim, says, metric, utility, scale, mean (of the paired
     difference), low, high, n_seeds, verdict. Settings beyond design, utility, scale and seed are
     held at a training's defaults.
     """
     index = settings.at_defaults(index, free=["utility", "scale"])
+    numbers = values_of(values).assign(run=values["run"])
     rows = []
-    for claim in claims:
+    for claim in read_claims() if claims is None else claims:
         for utility in settings.values_of(index, "utility"):
             where = {"utility": utility, "scale": claim.scale}
             sides = ({"design": name, **where} for name in (claim.design, claim.against))
             try:
-                interval, n_seeds = difference(index, values, claim.metric, *sides)
+                interval, n_seeds = difference(index, numbers, claim.metric, *sides)
             except BgkitError:  # these results do not have it
                 continue
             found = {"claim": claim.name, "says": claim.says, "metric": claim.metric, **where}
@@ -219,7 +132,7 @@ def check(
 
 def read_why(folder: str | Path | None = None) -> dict[str, dict[str, str]]:
     """Explanations that were written for a collection's verdicts: claim -> {verdicts, why}."""
-    path = Path(folder or reference.ablation_path()) / WHY
+    path = Path(folder or collection.shipped()) / WHY
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 

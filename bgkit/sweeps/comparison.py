@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, as_completed
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,25 +13,17 @@ from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation import results
 from bgkit.evaluation.evaluate import sample_base
-from bgkit.evaluation.intervals import over_seeds
-from bgkit.evaluation.metrics import METRICS, summarise
+from bgkit.evaluation.metrics import summarise
 from bgkit.evaluation.samples import labels_of
 from bgkit.figures import frontier, report
 from bgkit.models import devices
 from bgkit.progress import phase, say
-from bgkit.runs import Run, TrainConfig, config_hash, drawn, make_config
+from bgkit.runs import Run, TrainConfig, config_hash, drawn
 from bgkit.scoring import identity
 from bgkit.scoring.scorer import Scorer
 from bgkit.training import trainer
-from bgkit.training.presets import REFERENCE
 
 DESIGNS = ("filter_avoidance", "boundary", "compound")
-UTILITIES = ("aligned", "mild", "weak", "blind")
-#: The metrics of the reference table, with their ranges.
-REFERENCE_METRICS = {
-    name: (0.0, 1.0) if name != "kl" else (-float("inf"), float("inf"))
-    for name in [*list(METRICS)[:8], "kl"]
-}
 
 
 @dataclass(frozen=True)
@@ -141,88 +131,3 @@ def write_result(comparison: Comparison, title: str) -> dict:
             tau=config.tau,
         )
     return result
-
-
-def reproduce(
-    folder: Path,
-    output: Path,
-    seeds: Iterable[int],
-    *,
-    designs: Iterable[str] = DESIGNS,
-    utility_names: Iterable[str] = UTILITIES,
-    config: TrainConfig | None = None,
-    device: str = "auto",
-    workers: int = 1,
-    say: Callable[[str], None] = say,
-) -> dict:
-    """Train designs by utilities by seeds and write means with intervals over the seeds.
-
-    Each run has one CPU thread of its own; ``workers`` run side by side. Complete runs below
-    ``folder`` are used as they are, so that the same command goes on where it stopped.
-    """
-    seeds, config = list(seeds), config or make_config(REFERENCE)
-    grid = [
-        make_config({"seed": seed, "utility": utility, "reward": design}, config)
-        for seed, utility, design in itertools.product(seeds, utility_names, designs)
-    ]
-    places = [folder / f"{c.utility}-{c.reward}-{c.seed}" for c in grid]
-    say(f"{len(grid)} runs of {config.steps} steps on {workers} worker(s), in {folder}")
-    with devices.workers(workers) as pool:
-        jobs = [
-            pool.submit(_train_one, c, place, folder, device)
-            for c, place in zip(grid, places, strict=True)
-        ]
-        _wait(jobs, say)
-    rows = [row for place in places for row in _rows_of(place)]
-    result = {**devices.provenance(), "config": vars(config), "rows": reference_rows(rows)}
-    runs.write_json(output, result)
-    return result
-
-
-def _wait(jobs: list[Future], say: Callable[[str], None]) -> None:
-    """Wait for all jobs; after the first error the ones that have not begun are dropped."""
-    try:
-        with phase("training", len(jobs)) as shown:
-            for number, job in enumerate(as_completed(jobs), start=1):
-                job.result()
-                shown.advance()
-                say(f"[{number}/{len(jobs)}] run done")
-    finally:
-        for job in jobs:
-            job.cancel()
-
-
-def _train_one(config: TrainConfig, place: Path, folder: Path, device: str) -> None:
-    trainer.train(config, place, device=device, threads=1, base_samples=folder / "base")
-
-
-def _rows_of(place: Path) -> list[dict]:
-    run = runs.load_run(place)
-    return [{**row, "seed": run.config.seed} for row in run.result["rows"]]
-
-
-def reference_rows(
-    rows: list[dict],
-    ranges: Mapping[str, tuple[float, float]] = REFERENCE_METRICS,
-    settings: Iterable[str] = (),
-) -> list[dict]:
-    """Rows of several seeds joined into mean and Student's t interval over the seeds.
-
-    ``ranges`` maps the metrics to keep to their lowest and highest value. ``settings`` names
-    further columns of ``rows`` that tell runs apart, beside those of the reference table.
-    """
-    frame = pd.DataFrame(rows)
-    frame = frame[frame["metric"].isin(list(ranges))]
-    keys = ["design", "utility", "scale", "guard", "tau", *settings, "kind", "metric"]
-    # base is sampled once for every design of a seed; its copies are equal
-    frame = frame.drop_duplicates([*keys, "seed"])
-    joined = []
-    for values, group in frame.groupby(keys, sort=False):
-        labels = dict(zip(keys, values, strict=True))
-        low, high = ranges[labels["metric"]]
-        interval = over_seeds(group["mean"].to_numpy(), low, high)
-        ends = {
-            name: None if value != value else value for name, value in interval._asdict().items()
-        }
-        joined.append({**labels, **ends, "n_seeds": len(group)})
-    return joined

@@ -17,7 +17,6 @@ from bgkit.evaluation.intervals import (
     Interval,
     bootstrap,
     crossed,
-    over_seeds,
     variance_of_mean,
     wilson,
 )
@@ -174,54 +173,6 @@ def test_no_rows_give_unknown_intervals(shape, columns):
     assert len(intervals) == columns
     for interval in intervals:
         assert_unknown(interval)
-
-
-# --- Student's t over seeds ------------------------------------------------------------------
-
-
-def test_over_seeds_by_hand():
-    # mean 0.2, deviation 0.1, t(0.975, 2) = 4.302653: half a width of 4.302653 * 0.1 / sqrt(3)
-    mean, low, high = over_seeds(np.array([0.1, 0.2, 0.3]))
-    assert mean == pytest.approx(0.2)
-    assert low == pytest.approx(0.2 - 0.2484138, abs=1e-6)
-    assert high == pytest.approx(0.2 + 0.2484138, abs=1e-6)
-
-
-@settings(max_examples=60)
-@given(st.lists(st.integers(-10_000, 10_000), min_size=2, max_size=8, unique=True))
-def test_over_seeds_is_scipys_interval(numbers):
-    means = np.array(numbers) / 100
-    expected = stats.ttest_1samp(means, 0.0).confidence_interval(CONFIDENCE)
-    assert over_seeds(means) == pytest.approx((means.mean(), expected.low, expected.high))
-
-
-def test_over_seeds_covers_as_often_as_it_says():
-    rng = np.random.default_rng(8)
-    found = [over_seeds(rng.normal(0.5, 0.1, 3)) for _ in range(1000)]
-    assert covered(found, 0.5) == pytest.approx(CONFIDENCE, abs=0.02)
-
-
-def test_over_seeds_is_cut_to_the_metrics_range():
-    mean, low, high = over_seeds(np.array([0.02, 0.5, 0.98]), 0.0, 1.0)
-    assert (low, high) == (0.0, 1.0)
-    assert mean == pytest.approx(0.5)
-    assert over_seeds(np.array([0.5, 0.51, 0.52]), 0.0, 1.0) == over_seeds(
-        np.array([0.5, 0.51, 0.52])
-    )
-
-
-def test_a_single_seed_has_no_interval():
-    mean, low, high = over_seeds(np.array([0.4]), 0.0, 1.0)
-    assert mean == 0.4
-    assert math.isnan(low) and math.isnan(high)
-
-
-def test_equal_seeds_have_no_width():
-    assert over_seeds(np.array([0.25, 0.25, 0.25])) == (0.25, 0.25, 0.25)
-
-
-def test_an_unknown_seed_gives_no_bounds():
-    assert_unknown(over_seeds(np.array([0.1, np.nan, 0.3]), 0.0, 1.0))
 
 
 # --- Over seeds and prompts -------------------------------------------------------------------

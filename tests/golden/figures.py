@@ -22,7 +22,7 @@ from bgkit.figures import thresholds as plots_thresholds
 from bgkit.figures import training as plots_training
 from bgkit.scoring import temperature
 from bgkit.stress import scorecard
-from bgkit.sweeps import ablations, reference
+from bgkit.sweeps import collection, reference
 
 DESIGNS = ("base", "boundary", "compound")
 LABELS = {"design": "boundary", "utility": "mild", "scale": "small", "seed": 0}
@@ -112,7 +112,7 @@ def two() -> dict[str, pd.DataFrame]:
 
 def table() -> pd.DataFrame:
     """The shipped table of ablations."""
-    return settings.at_defaults(ablations.load_table(), ("utility",))
+    return settings.at_defaults(collection.load_table(), ("utility",))
 
 
 def _numbers(frame: pd.DataFrame) -> dict[str, Any]:

@@ -39,9 +39,7 @@ TRAININGS = {
     "boundary": ["--reward", "boundary", "--utility", "mild", "--seed", "0"],
     "compound": ["--reward", "compound", "--utility", "aligned", "--seed", "1", "--tau", "0.4"],
 }
-COMMANDS = (
-    "demo train reproduce evaluate judge prompts plan bench push testbed sweep collect"
-).split()
+COMMANDS = ("demo train evaluate judge prompts plan bench push testbed sweep collect").split()
 #: what is refused, as a user types it; {run} is a finished run, {tmp} an empty folder
 REFUSALS = [
     "train --reward nonsense",

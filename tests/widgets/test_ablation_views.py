@@ -15,7 +15,6 @@ from bgkit.errors import BgkitError
 from bgkit.evaluation import settings
 from bgkit.figures import ablations as plots_ablations
 from bgkit.figures import style
-from bgkit.sweeps import ablations
 from bgkit.widgets import ablations as menus
 from bgkit.widgets import views
 
@@ -38,10 +37,9 @@ def make_table(folder: Path, designs: tuple[str, ...] = DESIGNS, **more: object)
         mean = 0.05 + 0.9 * (place * 37 % 720) / 720
         setting = {"design": design, "utility": utility, "scale": "small", "guard": "default"}
         ends = {"mean": mean, "low": mean - 0.02, "high": mean + 0.03, "n_seeds": 3}
-        rows.append({**setting, "tau": 0.5, "kind": kind, "metric": metric, **ends, **more})
-    path = folder / "results.json"
-    path.write_text(json.dumps({"rows": rows}))
-    return ablations.load_table(path)
+        told = {"tau": 0.5, "seed": "all", "kind": kind, "metric": metric, "interval": "both"}
+        rows.append({**setting, **told, **ends, **more})
+    return settings.in_order(pd.DataFrame(rows))
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +74,7 @@ def test_figures_have_the_look_of_the_kit_and_say_their_interval(name: str, tabl
     fig = FIGURES[name](table)
     assert fig.layout.paper_bgcolor == "rgba(0,0,0,0)" and fig.layout.font.color == style.TEXT
     assert {one.type for one in fig.data} == {"scatter"}
-    assert "95 % intervals over 3 seeds (Student t)" in fig.layout.title.subtitle.text
+    assert "95 % intervals over 3 seeds and the prompts" in fig.layout.title.subtitle.text
     front = ["Pareto front"] * (name == "trade_off")
     assert [one.name for one in fig.data if one.showlegend is not False] == [
         "base",
@@ -132,7 +130,7 @@ def test_a_design_that_is_missing_at_first_still_has_its_legend(table: pd.DataFr
 
 
 def test_a_mean_without_interval_is_a_bare_mark(tmp_path) -> None:
-    table = make_table(tmp_path, low=None, high=None, n_seeds=1)
+    table = make_table(tmp_path, low=np.nan, high=np.nan, n_seeds=1, interval="none")
     fig = plots_ablations.ablation(table, "kl")
     assert np.isnan(np.asarray(fig.data[0].error_y.array, float)).all()
     assert "no intervals" in fig.layout.title.subtitle.text

@@ -16,7 +16,8 @@ from bgkit.evaluation import settings
 from bgkit.evaluation.intervals import Interval, bootstrap, crossed
 from bgkit.evaluation.metrics import summarise, values_of
 from bgkit.figures import ablations as plots_ablations
-from bgkit.sweeps import ablations, claims, reference
+from bgkit.sweeps import claims
+from bgkit.sweeps import collection as collections
 
 KINDS = ("benign", "jailbreak")
 #: design -> (mean of t, share harmful): what the made-up runs are like
@@ -52,19 +53,16 @@ def make_sweep(folder: Path, configs: list[dict], n: int = 100, prompts: str = "
     for number, values in enumerate(configs):
         config = runs.make_config({"eval_every": 0, **values})
         place = folder / "runs" / f"{number:012x}"
-        run = runs.open_run(place / "results" / "run", config, {"machine": {"cores": 2}})
+        about = {"machine": {"cores": 2}, "versions": {"torch": "1"}, "git": "abc"}
+        run = runs.open_run(place / "results" / "run", config, about)
         runs.write_json(run.folder / "prompts.json", {"test": {"sha256": prompts}})
         own, base = samples_of(config.reward, config.seed, n), samples_of("base", config.seed, n)
         runs.write_parquet(run.folder / "samples.parquet", own)
         runs.write_parquet(run.folder / "base_samples.parquet", base)
         curve = pd.DataFrame({"step": [1, 2, 3], "seconds": [0.5, 1.0, 1.5]})
-        curve = curve.assign(**dict.fromkeys(reference.CURVES, float(config.seed)))
+        curve = curve.assign(**dict.fromkeys(collections.CURVES, float(config.seed)))
         runs.write_parquet(run.folder / "metrics.parquet", curve)
-        run.finish({"seconds": 3.0, "rows": summarise(own, {"design": "x"})})
-        record = {"hash": place.name, "state": "complete", "seconds": 5.0, "host": "h"}
-        record |= {"started": "now", "parameters": {}, "versions": {"torch": "1"}}
-        record["metrics"] = {"utility": [0.5, 0.4, 0.6]}  # also the name of a setting
-        runs.write_json(place / "run.json", record)
+        run.finish({"seconds": 5.0, "rows": summarise(own, {"design": "x"})})
     return folder
 
 
@@ -79,12 +77,12 @@ BOTH = grid(reward=["boundary", "filter_avoidance"], utility=["mild", "blind"], 
 def collection(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("sweep")
     out = folder / "collection"
-    reference.collect([make_sweep(folder / "s", BOTH)], out, "the command")
+    collections.collect([make_sweep(folder / "s", BOTH)], out, "the command")
     return out
 
 
 def test_a_collection_has_every_run_base_once_and_says_how_it_was_made(collection: Path) -> None:
-    index, values, curves = reference.load(collection)
+    index, values, curves = collections.load(collection)
     assert len(index) == len(BOTH) and set(curves["run"]) == set(index["run"])
     bases = {name for name in values["run"].unique() if name.startswith("base-")}
     assert len(bases) == 4  # two utilities, two seeds
@@ -96,7 +94,7 @@ def test_a_collection_has_every_run_base_once_and_says_how_it_was_made(collectio
 
 
 def test_values_are_those_of_the_samples(collection: Path) -> None:
-    index, values, _ = reference.load(collection)
+    index, values, _ = collections.load(collection)
     row = index[(index["design"] == "boundary") & (index["seed"] == 1)].iloc[0]
     kept = values[values["run"] == row["run"]].reset_index(drop=True)
     told = values_of(kept)
@@ -107,7 +105,7 @@ def test_values_are_those_of_the_samples(collection: Path) -> None:
 
 
 def test_the_table_has_means_over_seeds_and_prompts(collection: Path) -> None:
-    table = ablations.load_table(collection)
+    table = collections.load_table(collection)
     where = {"utility": "mild", "design": "boundary", "kind": "jailbreak", "seed": "all"}
     row = settings.select(table, "system_harm", where).iloc[0]
     stack = []
@@ -125,7 +123,7 @@ def test_the_table_has_means_over_seeds_and_prompts(collection: Path) -> None:
 
 
 def test_base_is_there_with_every_utility(collection: Path) -> None:
-    table = ablations.load_table(collection)
+    table = collections.load_table(collection)
     base = table[(table["design"] == "base") & (table["kind"] == "all")]
     assert set(base["utility"]) == {"mild", "blind"} and set(base["seed"]) == {"0", "1", "all"}
     figure = plots_ablations.ablation(table, "near_boundary")
@@ -134,9 +132,9 @@ def test_base_is_there_with_every_utility(collection: Path) -> None:
 
 def test_a_sweep_is_collected_part_by_part_and_nothing_twice(tmp_path, collection: Path) -> None:
     out = tmp_path / "parts"
-    reference.collect([make_sweep(tmp_path / "a", BOTH[:3])], out)
-    reference.collect([make_sweep(tmp_path / "b", BOTH)], out)
-    parts, whole = ablations.load_table(out), ablations.load_table(collection)
+    collections.collect([make_sweep(tmp_path / "a", BOTH[:3])], out)
+    collections.collect([make_sweep(tmp_path / "b", BOTH)], out)
+    parts, whole = collections.load_table(out), collections.load_table(collection)
     pd.testing.assert_frame_equal(parts, whole)
 
 
@@ -144,8 +142,8 @@ def test_one_setting_at_a_time_is_what_is_left_at_defaults(tmp_path) -> None:
     out = tmp_path / "c"
     configs = [*BOTH, *grid(reward=["boundary"], tau=[0.3], seed=[0, 1])]
     configs += grid(reward=["boundary"], margin_weight=[4.0], seed=[0, 1])
-    reference.collect([make_sweep(tmp_path / "s", configs)], out)
-    table = ablations.load_table(out)
+    collections.collect([make_sweep(tmp_path / "s", configs)], out)
+    table = collections.load_table(out)
     weights = settings.at_defaults(table, free=["margin_weight"])
     assert set(weights["margin_weight"]) == {2.0, 4.0} and set(weights["tau"]) == {0.5}
     assert set(weights["utility"]) == {"mild"}
@@ -156,10 +154,10 @@ def test_one_setting_at_a_time_is_what_is_left_at_defaults(tmp_path) -> None:
 
 
 def test_mean_curves_join_seeds(collection: Path) -> None:
-    curves = reference.mean_curves(reference.load(collection)[2])
+    curves = collections.mean_curves(collections.load(collection)[2])
     assert set(curves) == {"boundary", "filter_avoidance"}
     assert curves["boundary"]["kl"].tolist() == [0.5] * 3
-    wide = reference.mean_curves(reference.load(collection)[2], window=2)
+    wide = collections.mean_curves(collections.load(collection)[2], window=2)
     assert wide["boundary"]["step"].tolist() == [2, 4]  # steps 1 and 2, and 3
 
 
@@ -167,8 +165,46 @@ def test_mean_curves_tell_the_lowest_and_the_highest_run() -> None:
     rows = [(run, step, kl) for run, ends in (("a", (1, 3)), ("b", (5, 9))) for step, kl in
             zip((1, 2), ends, strict=True)]  # fmt: skip
     curves = pd.DataFrame(rows, columns=["run", "step", "kl"]).assign(design="boundary")
-    found = reference.mean_curves(curves, window=2)["boundary"]
+    found = collections.mean_curves(curves, window=2)["boundary"]
     assert found.to_dict("records") == [{"step": 2, "kl": 4.5, "kl_low": 2.0, "kl_high": 7.0}]
+
+
+# --- run folders -------------------------------------------------------------------------------
+
+
+def test_run_folders_give_the_table_of_their_collection(tmp_path, collection: Path) -> None:
+    """But for the digits that a collection keeps; each seed, and all of them."""
+    folder = make_sweep(tmp_path / "s", BOTH)
+    runs_of, kept = collections.load_table(folder), collections.load_table(collection)
+    ends = ["mean", "low", "high"]
+    pd.testing.assert_frame_equal(runs_of.drop(columns=ends), kept.drop(columns=ends))
+    # so short a list has wide intervals, which digits of u (two) move most
+    np.testing.assert_allclose(runs_of[ends], kept[ends], atol=0.02)
+
+
+def test_sources_stand_in_one_table_once(tmp_path, collection: Path) -> None:
+    other = make_sweep(tmp_path / "s", grid(reward=["boundary"], tau=[0.3], beta=[0.1, 0.2]))
+    table = collections.load_table(collection, other)
+    assert settings.values_of(table, "tau") == [0.3, 0.5]
+    assert set(table["beta"]) == {0.1, 0.2, collections.UNTOLD}
+    assert settings.settings_of(table) == [*settings.AXES, "beta"]
+    doubled = refused(collections.load_table, collection, make_sweep(tmp_path / "t", BOTH[:1]))
+    assert "hold the same result twice (design b" in doubled
+    place = other / "runs"
+    assert "is there twice" in refused(collections.gather, 2 * collections.find_runs(place.parent))
+
+
+def test_what_is_no_source_is_refused(tmp_path, monkeypatch) -> None:
+    assert "There is no folder" in refused(collections.load_table, tmp_path / "none")
+    assert "holds no run" in refused(collections.load_table, tmp_path)
+    folder = make_sweep(tmp_path / "s", BOTH[:1])
+    (path,) = folder.glob("runs/*/results/run/config.json")
+    config = json.loads(path.read_text())
+    config["config"]["colour_of_reward"] = "red"
+    path.write_text(json.dumps(config))
+    assert "(unknown: colour_of_reward)" in refused(collections.load_table, folder)
+    monkeypatch.setattr(collections, "shipped", lambda: tmp_path / "ablation")
+    assert "There is no folder" in refused(collections.load_table)
 
 
 # --- claims ----------------------------------------------------------------------------------
@@ -178,8 +214,8 @@ def test_claims_are_checked_on_paired_differences(tmp_path) -> None:
     """Four seeds: of two, whose spread is hardly known, most claims would be open."""
     seeds = [0, 1, 2, 3]
     several = grid(reward=["boundary", "filter_avoidance"], utility=["mild", "blind"], seed=seeds)
-    reference.collect([make_sweep(tmp_path / "sweep", several)], tmp_path / "out")
-    index, values, _ = reference.load(tmp_path / "out")
+    collections.collect([make_sweep(tmp_path / "sweep", several)], tmp_path / "out")
+    index, values, _ = collections.load(tmp_path / "out")
     checked = claims.check(index, values)
     found = {(row.claim, row.utility): row for row in checked.itertuples()}
     assert found["leaves the boundary", "mild"].verdict == "holds"
@@ -197,7 +233,7 @@ def test_claims_are_checked_on_paired_differences(tmp_path) -> None:
 
 
 def test_a_reason_is_shown_only_beside_the_verdicts_that_it_explains(collection: Path) -> None:
-    checked = claims.check(*reference.load(collection)[:2])
+    checked = claims.check(*collections.load(collection)[:2])
     verdicts = " ".join(checked.loc[checked["claim"] == "safer", "verdict"])
     why = {"safer": {"verdicts": verdicts, "why": "as made up"}}
     table = claims.readable(checked, why)
@@ -232,13 +268,17 @@ def refused(call, *arguments) -> str:
 
 
 def test_what_can_not_be_collected_is_refused(tmp_path) -> None:
-    assert "no sweep" in refused(reference.collect, [tmp_path], tmp_path / "c")
+    assert "no sweep" in refused(collections.collect, [tmp_path], tmp_path / "c")
+    half = make_sweep(tmp_path / "half", BOTH[:1])
+    next(half.glob("runs/*/results/run/result.json")).unlink()
+    assert "no complete run" in refused(collections.collect, [half], tmp_path / "c")
+    assert "is incomplete" in refused(collections.load_table, half)
     sweeps = [make_sweep(tmp_path / "a", BOTH[:1]), make_sweep(tmp_path / "b", BOTH[1:2], n=20)]
-    assert "other prompts" in refused(reference.collect, sweeps, tmp_path / "c")
+    assert "other prompts" in refused(collections.collect, sweeps, tmp_path / "c")
     sweeps = [sweeps[0], make_sweep(tmp_path / "d", BOTH[1:2], prompts="b")]
-    assert "other prompts" in refused(reference.collect, sweeps, tmp_path / "c")
+    assert "other prompts" in refused(collections.collect, sweeps, tmp_path / "c")
     assert not (tmp_path / "c").exists()  # nothing half-written
-    assert "no index.parquet" in refused(reference.load, tmp_path)
+    assert "no index.parquet" in refused(collections.load, tmp_path)
 
 
 def test_the_command_collects(bgkit_command, tmp_path) -> None:
@@ -246,4 +286,4 @@ def test_the_command_collects(bgkit_command, tmp_path) -> None:
     done = bgkit_command("collect", folder, "--out", tmp_path / "c", "--made-by", "a sweep")
     assert done.returncode == 0 and "2 runs" in done.stdout, done.stderr
     wrong = bgkit_command("collect", tmp_path / "none", "--out", tmp_path / "d")
-    assert wrong.returncode == 2 and "no sweep" in wrong.stderr
+    assert wrong.returncode == 2 and "There is no folder" in wrong.stderr

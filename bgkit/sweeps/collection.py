@@ -1,0 +1,322 @@
+"""Many runs as tables: collected into small files that can be shipped, or read from run folders.
+
+A collection is a folder of these files; what it can not say is not asked of it:
+
+- ``index.parquet``: one row per run, with its config (JSON), seconds, versions and machine;
+- ``values.parquet``: one row per run and test prompt: ``kind`` and what a metric reads; ``base``
+  likewise, once for each seed and deployment, as runs of their own;
+- ``curves.parquet``: the training curve of every run, one row per step;
+- ``table.parquet``: the table of ablations (:func:`table_of`); ``about.json``: the commands,
+  versions and machines behind them. Responses are not kept: a config samples them again.
+
+The table of ablations has one row per setting, seed, kind of prompt and metric:
+
+- ``design``, ``utility``, ``scale``, ``guard``, ``tau`` and, where runs differ in more, a column
+  for each such key of their configs (``margin_weight``, ``beta``, ...): the setting;
+- ``seed``: the seed as text, or ``all`` for the mean over seeds; ``kind``: one, or ``all``;
+- ``metric``, ``mean``, ``low``, ``high``, ``n_seeds``; ``interval``: ``both`` (crossed bootstrap
+  over seeds and prompts, :func:`bgkit.evaluation.intervals.crossed`) or, of one run, ``prompts``.
+
+``base`` is the untrained policy behind the same guard; it stands in every setting.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from bgkit import runs
+from bgkit.errors import BgkitError
+from bgkit.evaluation import samples as evaluation
+from bgkit.evaluation import settings
+from bgkit.evaluation.intervals import crossed
+from bgkit.evaluation.metrics import RATES, values_of
+from bgkit.evaluation.settings import LABELLED
+from bgkit.scoring.scorer import NEAR
+from bgkit.testbed.store import data_folder
+
+FILES = ("index.parquet", "values.parquet", "curves.parquet", "table.parquet")
+#: column of values.parquet -> decimals kept; ``t`` is exact, as the filter depends on it
+KEPT = {"t": 9, "u": 2, "harm": 3, "help": 3, "system_harm": 3, "system_help": 3, "kl": 2}
+JUDGED = ("judge_system_harm", "judge_system_help")
+CURVES = ("reward", "margin", "near_boundary", "filter_rate", "kl", "no_spread")
+#: Keys of a config that say how a run was watched, not what it did.
+WATCHING = ("eval_every", "eval_prompts", "save_every", "judge")
+#: What stands in the table for a setting that a source does not tell.
+UNTOLD = "not told"
+
+
+def shipped() -> Path:
+    """Where the shipped collection lies."""
+    return data_folder() / "reference" / "ablation"
+
+
+def find_runs(folder: str | Path) -> list[runs.Run]:
+    """The runs of a folder: itself, those directly in it, or those of a sweep.
+
+    Raises BgkitError where there is none.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise BgkitError(f"There is no folder {folder}; check the path.")
+    for pattern in ("config.json", "*/config.json", "runs/*/results/*/config.json"):
+        if found := sorted(folder.glob(pattern)):
+            return [runs.load_run(path.parent) for path in found]
+    raise BgkitError(
+        f"The folder {folder} holds no run and no sweep of trainings; train one there, or give "
+        "another folder."
+    )
+
+
+def gather(found: Iterable[runs.Run]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Index, values and curves of complete runs, as a collection has them.
+
+    Raises BgkitError for an incomplete run, two of the same config, and other test prompts.
+    """
+    rows, values, curves = {}, {}, []
+    for run in found:
+        name = runs.config_hash(run.config)
+        if name in rows:
+            raise BgkitError(f"The run {run.folder} is there twice, with one config; leave one.")
+        told = run.read_json("config.json")
+        known = (run.folder / "prompts.json").is_file()
+        rows[name] = {
+            "run": name,
+            "config": json.dumps(asdict(run.config)),
+            "seconds": run.result["seconds"],
+            "training_seconds": float(run.curve()["seconds"].sum()),  # of all its sessions
+            "versions": json.dumps({**told.get("versions", {}), "git": told.get("git")}),
+            "machine": json.dumps(told.get("machine", {})),
+            "prompts_sha256": run.read_json("prompts.json")["test"]["sha256"] if known else None,
+        }
+        values[name] = _values(name, run.samples())
+        if (base := evaluation.base_name(run.config)) not in values:
+            values[base] = _values(base, run.samples("base"))
+        curve = run.curve()
+        curves.append(curve[["step", *(c for c in CURVES if c in curve)]].assign(run=name))
+    index = pd.DataFrame(list(rows.values()))
+    whole = pd.concat(values.values(), ignore_index=True)
+    check_prompts(index, whole)
+    return index, whole, pd.concat(curves, ignore_index=True)
+
+
+def _values(name: str, samples: pd.DataFrame) -> pd.DataFrame:
+    kept = samples[["kind", *KEPT, *(c for c in JUDGED if c in samples), "length"]]
+    return kept.assign(run=name, prompt=np.arange(len(samples), dtype="int16"))
+
+
+def check_prompts(index: pd.DataFrame, values: pd.DataFrame) -> None:
+    """Raise BgkitError unless all runs were evaluated on the same prompts, in one order.
+
+    Of runs that were collected before their prompts' hash was kept only the kinds are known.
+    """
+    known = index.dropna(subset=["prompts_sha256"]) if "prompts_sha256" in index else index[:0]
+    kinds = values.groupby("run", sort=False)["kind"].agg(tuple)
+    for told in (known.set_index("run").get("prompts_sha256", kinds), kinds):
+        if told.nunique() > 1:
+            odd = told[told != told.iloc[0]].index[0]
+            raise BgkitError(
+                f"The run {odd} was evaluated on other prompts than {told.index[0]}; take runs "
+                "with the same prompt set and TEST_PROMPTS."
+            )
+
+
+def collect(sources: Iterable[str | Path], out: str | Path, command: str = "") -> dict:
+    """Add the complete runs of folders (as :func:`find_runs`) to a collection; returns its about.
+
+    Runs that are there already (by config) stay as they are, so that a long sweep can be collected
+    part by part. ``command`` says how the runs were made. Raises BgkitError for a folder without
+    complete runs, for runs evaluated on other prompts, and if a file can not be written.
+    """
+    out = Path(out)
+    old = [pd.read_parquet(out / n) if (out / n).is_file() else pd.DataFrame() for n in FILES[:3]]
+    new: dict[str, runs.Run] = {}
+    for source in sources:
+        complete = [run for run in find_runs(source) if run.complete]
+        if not complete:
+            raise BgkitError(f"The folder {source} holds no complete run yet; collect it later.")
+        new |= {runs.config_hash(run.config): run for run in complete}
+    known = set(old[1].get("run", ()))  # runs, and base's values
+    parts = gather([run for name, run in new.items() if name not in known]) if new else old
+    values = parts[1][~parts[1]["run"].isin(known)]
+    values = values.assign(**{k: values[k].astype("float32").round(d) for k, d in KEPT.items()})
+    small = values.drop(columns=list(JUDGED), errors="ignore").astype({"length": "int16"})
+    curves = parts[2].round(dict.fromkeys(CURVES, 5)).astype({"step": "int16"})
+    index, values, curves = (
+        pd.concat([before, after], ignore_index=True)
+        for before, after in zip(old, (parts[0], small, curves), strict=True)
+    )
+    check_prompts(index, values)
+    for name, table in zip(FILES, (index, values, curves, table_of(index, values)), strict=True):
+        _write(out / name, table)
+    about = _about(out, index, command)
+    runs.write_json(out / "about.json", about)
+    return about
+
+
+def _write(path: Path, table: pd.DataFrame) -> None:
+    """As small as it gets: these files are shipped."""
+    small = {"index": False, "compression": "zstd", "compression_level": 19}
+    runs.write_atomically(path, lambda file: table.to_parquet(file, **small))
+
+
+def _about(out: Path, index: pd.DataFrame, command: str) -> dict:
+    path = out / "about.json"
+    old = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    versions = [json.loads(text) for text in index["versions"]]
+    machines = [*old.get("machines", []), *map(json.loads, index["machine"].dropna())]
+    return {
+        "runs": len(index),
+        "seconds": round(float(index["seconds"].sum())),
+        "commands": list(dict.fromkeys([*old.get("commands", []), *filter(None, [command])])),
+        "machines": [json.loads(m) for m in dict.fromkeys(map(json.dumps, machines)) if m != "{}"],
+        "versions": {k: sorted({v[k] for v in versions if v.get(k)}) for k in versions[0]},
+        "interval": "95 % over seeds and prompts, crossed bootstrap",
+    }
+
+
+# --- Reading ---------------------------------------------------------------------------------
+
+
+def is_collection(folder: str | Path) -> bool:
+    """Whether a folder holds a collection."""
+    return all((Path(folder) / name).is_file() for name in FILES)
+
+
+def load(folder: str | Path | None = None) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Index, values and curves of a collection (by default the shipped one).
+
+    Index and curves get the columns ``design``, ``seed`` and every key in which configs differ;
+    values are samples that :func:`bgkit.evaluation.metrics.values_of` reads. Raises BgkitError if
+    there is none or a file of it is missing.
+    """
+    folder = Path(folder or shipped())
+    for name in FILES[:3]:
+        if not (folder / name).is_file():
+            raise BgkitError(
+                f"{folder} holds no collected results (no {name}); `bgkit collect` makes them from "
+                "a sweep's folder."
+            )
+    index, values, curves = (pd.read_parquet(folder / name) for name in FILES[:3])
+    labels = settings_of(index)
+    curves = curves.merge(labels.assign(run=index["run"]), on="run", how="left")
+    return pd.concat([index, labels], axis=1), as_samples(index, values), curves
+
+
+def load_table(*sources: str | Path) -> pd.DataFrame:
+    """The table of ablations of collections and run folders, in any number; else the shipped one.
+
+    A source is a collection, a run folder, or a folder that holds run folders. Raises BgkitError
+    for a source that is missing, empty, broken or of another version, for an incomplete run, and
+    for a setting that two sources hold.
+    """
+    paths = [Path(source) for source in sources] or [shipped()]
+    tables = [pd.read_parquet(path / FILES[3]) for path in paths if is_collection(path)]
+    if found := [run for path in paths if not is_collection(path) for run in find_runs(path)]:
+        tables.append(table_of(*gather(found)[:2]))
+    table = pd.concat(tables, ignore_index=True)
+    for column in set(settings.settings_of(table)) - set(settings.AXES):
+        untold = table[column].isna()  # by a source whose runs do not differ in this key
+        if untold.any():
+            table[column] = table[column].astype(object).mask(untold, UNTOLD)
+    keys = [*settings.settings_of(table), "metric"]
+    if (double := table.duplicated(keys)).any():
+        one = table[double].iloc[0]
+        setting = ", ".join(f"{key} {one[key]}" for key in keys)
+        raise BgkitError(
+            f"The sources {', '.join(map(str, paths))} hold the same result twice ({setting}); "
+            "leave one of them out."
+        )
+    return settings.in_order(table.astype({"seed": str, "n_seeds": int}))
+
+
+def configs_of(index: pd.DataFrame) -> list[runs.TrainConfig]:
+    """The config of each run of an index."""
+    return [runs.make_config(json.loads(text)) for text in index["config"]]
+
+
+def settings_of(index: pd.DataFrame) -> pd.DataFrame:
+    """One column for each key in which configs differ, ``design`` and ``scale`` named so."""
+    table = pd.DataFrame([asdict(config) for config in configs_of(index)], index.index)
+    more = [key for key in table if key not in (*LABELLED, *WATCHING)]
+    more = [key for key in more if table[key].nunique(dropna=False) > 1]
+    return table[[*LABELLED, *more]].rename(columns=LABELLED)
+
+
+def as_samples(index: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:
+    """Values with what follows from their run's threshold, and NaN for what no judge said."""
+    tau = {}
+    for name, config in zip(index["run"], configs_of(index), strict=True):
+        tau |= {name: config.tau, evaluation.base_name(config): config.tau}
+    at = values["run"].map(tau).to_numpy(float)
+    t = values["t"].to_numpy(float)
+    judged = {name: values.get(name, np.nan) for name in JUDGED}
+    return values.assign(filtered=t >= at, near=np.abs(t - at) < NEAR, **judged)
+
+
+# --- Means and intervals ---------------------------------------------------------------------
+
+
+def table_of(index: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:
+    """The table of ablations: every setting, seed (and all), kind of prompt and known metric."""
+    numbers = values_of(as_samples(index, values)).dropna(axis=1, how="all")
+    labels = settings_of(index)
+    keys = [name for name in labels if name != "seed"]
+    # in the order of seeds, so that the same values have the same interval in every setting
+    base = [evaluation.base_name(config) for config in configs_of(index)]
+    index = pd.concat([index["run"], labels], axis=1).assign(base=base)
+    index = index.sort_values("seed", kind="stable")
+    places = {
+        (kind, run): rows
+        for kind, part in [("all", values), *values.groupby("kind", sort=False)]
+        for run, rows in part.groupby("run", sort=False).groups.items()
+    }
+    others = [key for key in keys if key != "design"]
+    base = index.drop_duplicates([*others, "seed"]).assign(design="base", run=lambda t: t["base"])
+    rows = []
+    for key, part in pd.concat([index, base]).groupby(keys, sort=False):
+        for kind in dict.fromkeys(kind for kind, _ in places):
+            stack = np.stack([numbers.loc[places[kind, run]].to_numpy() for run in part["run"]])
+            setting = {**dict(zip(keys, key, strict=True)), "kind": kind}
+            rows += _rows(setting, list(numbers), stack, part["seed"].tolist())
+    return pd.DataFrame(rows)
+
+
+def _rows(labels: dict, names: list[str], stack: np.ndarray, seeds: list[int]) -> list[dict]:
+    """Rows of the mean over all seeds, and of each one."""
+    rates = [name in RATES for name in names]
+    parts = [(str(seed), stack[[place]]) for place, seed in enumerate(seeds)]
+    rows = []
+    for seed, part in [("all", stack), *parts]:
+        found = {"seed": seed, "n_seeds": len(part)}
+        found["interval"] = "both" if len(part) > 1 else "prompts"
+        for metric, interval in zip(names, crossed(part, rates=rates), strict=True):
+            if not np.isnan(interval.mean):
+                rows.append({**labels, "metric": metric, **interval._asdict(), **found})
+    return rows
+
+
+def mean_curves(
+    curves: pd.DataFrame, by: str = "design", window: int = 1
+) -> dict[str, pd.DataFrame]:
+    """Training curves, averaged over the runs of each value of ``by`` and over windows of steps.
+
+    Returns name -> one row per window, with its last step as ``step``; each curve has beside its
+    mean the lowest and the highest of the runs' means, as ``<curve>_low`` and ``<curve>_high``.
+    """
+    columns = [name for name in CURVES if name in curves]
+    steps = curves["step"].astype(int)
+    windows = curves.assign(step=(steps - 1) // window * window + window)
+    each = windows.groupby([by, "run", "step"], as_index=False, sort=False)[columns].mean()
+    found = {}
+    for value, part in each.groupby(by, sort=False):
+        runs_of = part.groupby("step")[columns]
+        ends = [runs_of.min().add_suffix("_low"), runs_of.max().add_suffix("_high")]
+        whole = pd.concat([runs_of.mean(), *ends], axis=1)
+        found[str(value)] = whole.round(5).reset_index()  # stored notebooks hold these numbers
+    return found

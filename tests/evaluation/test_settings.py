@@ -1,0 +1,93 @@
+"""A long table of settings: chosen, in natural order, as numbers; or refused with what is known."""
+
+from __future__ import annotations
+
+import itertools
+
+import pandas as pd
+import pytest
+
+from bgkit.errors import BgkitError
+from bgkit.evaluation import settings as settings_
+
+DESIGNS = ("base", "filter_avoidance", "boundary", "compound")
+UTILITIES = ("aligned", "mild", "weak", "blind")
+KINDS = ("all", "benign", "jailbreak")
+METRICS = ("system_help", "system_harm", "near_boundary", "filter_rate", "kl")
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    """Means tell their setting, intervals are +-0.02; rows stand in a wrong order."""
+    rows = []
+    for (i, design), (j, utility), (k, kind), (m, metric) in itertools.product(
+        *map(enumerate, (DESIGNS, UTILITIES, KINDS, METRICS))
+    ):
+        mean = 0.1 + 0.1 * i + 0.03 * j * (i > 0) + 0.01 * k + 0.05 * m
+        setting = {"design": design, "utility": utility, "scale": "small", "guard": "default"}
+        ends = {"mean": mean, "low": mean - 0.02, "high": mean + 0.02, "n_seeds": 3}
+        rows.append({**setting, "tau": 0.5, "kind": kind, "metric": metric, **ends})
+    found = pd.DataFrame(rows[::-1]).assign(seed="all", interval="both")
+    return settings_.in_order(found)
+
+
+def test_rows_stand_in_their_natural_order(table: pd.DataFrame) -> None:
+    for column, values in (("design", DESIGNS), ("utility", UTILITIES), ("metric", METRICS)):
+        assert list(pd.unique(table[column])) == list(values)
+
+
+def test_unknown_names_are_answered_with_the_known_ones(table: pd.DataFrame) -> None:
+    for call, words in [
+        (lambda: settings_.select(table, "joy"), "no metric 'joy'; choose one of system_help"),
+        (lambda: settings_.select(table, "kl", {"size": 1}), "no column 'size'; choose one of des"),
+        (lambda: settings_.select(table, "kl", {"utility": "x"}), "no utility 'x'; choose one of"),
+        (lambda: settings_.fixed_values(table, ["shape"]), "no column 'shape'"),
+        (lambda: settings_.fixed_values(table, ["design"]), "several values of utility (aligned"),
+    ]:
+        with pytest.raises(BgkitError) as caught:
+            call()
+        assert words in str(caught.value) and str(caught.value).endswith(".")
+
+
+def test_a_combination_that_was_not_measured_is_told(table: pd.DataFrame) -> None:
+    part = table[(table["design"] != "boundary") | (table["utility"] != "weak")]
+    with pytest.raises(BgkitError, match="was not measured for design boundary, utility weak"):
+        settings_.select(part, "kl", {"design": "boundary", "utility": "weak"})
+
+
+def test_values_stand_in_their_natural_order() -> None:
+    frame = pd.DataFrame({"seed": ["10", "all", "2"], "tau": [0.7, 0.05, 0.5]})
+    assert settings_.values_of(frame, "seed") == ["all", "2", "10"]
+    assert settings_.values_of(frame, "tau") == [0.05, 0.5, 0.7]
+
+
+def test_numbers_tell_every_interval(table: pd.DataFrame) -> None:
+    found = settings_.numbers(table, "system_help")
+    assert list(found.index) == list(DESIGNS) and list(found.columns) == list(UTILITIES)
+    assert found.loc["base", "mild"] == "0.100 [0.080, 0.120]"
+    part = table[(table["design"] != "boundary") | (table["utility"] != "weak")]
+    assert settings_.numbers(part, "system_help").loc["boundary", "weak"] == "–"
+
+
+def test_numbers_may_have_panels_or_a_single_line(table: pd.DataFrame) -> None:
+    found = settings_.numbers(table, "kl", panels="kind")
+    assert list(found.index[:2]) == [("all", "base"), ("all", "filter_avoidance")]
+    assert len(found) == len(KINDS) * len(DESIGNS)
+    alone = settings_.numbers(table, "kl", "design", "design", where={"utility": "mild"})
+    assert alone.shape == (1, len(DESIGNS)) and list(alone.index) == ["kl"]
+
+
+def test_the_kind_of_interval_is_put_into_words() -> None:
+    rows = pd.DataFrame({"interval": ["both", "both", "prompts"], "n_seeds": [2, 3, 1]})
+    words = settings_.interval_words(rows)
+    assert "over 2 to 3 seeds" in words and "over the prompts of one seed" in words
+    assert settings_.interval_words(rows.assign(interval="none")).startswith("no intervals")
+
+
+def test_overview_has_a_column_per_metric(table) -> None:
+    found = settings_.overview(table, ["system_harm", "kl"], "utility")
+    alone = settings_.numbers(table, "kl", "utility", where={"kind": "all"})
+    assert list(found.columns) == ["system_harm", "kl"]
+    assert found.loc[("mild", "boundary"), "kl"] == alone.loc["boundary", "mild"]
+    benign = settings_.overview(table, ["kl"], "utility", {"kind": "benign"})
+    assert len(benign) == len(found)
