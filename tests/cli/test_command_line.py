@@ -13,7 +13,6 @@ import pytest
 from conftest import ROOT, SMALL
 
 from bgkit.cli import main as command_line
-from bgkit.cli import options as cli
 
 
 def options(values: dict) -> list[str]:
@@ -103,7 +102,7 @@ def test_bad_arguments(bgkit_command, tmp_path: Path, arguments, words) -> None:
 
 
 def _commands() -> dict:
-    (commands,) = (a for a in cli.parser()._actions if a.dest == "command")
+    (commands,) = (a for a in command_line.parser()._actions if a.dest == "command")
     return commands.choices
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bgkit.cli import main, options
+from bgkit.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -28,7 +28,7 @@ def commands(text: str) -> list[list[str]]:
     ids=lambda value: value.name if isinstance(value, Path) else " ".join(value)[:50],
 )
 def test_a_command_of_the_docs_parses(page: Path, arguments: list[str]) -> None:
-    assert options.parser().parse_args(arguments).command == arguments[0]
+    assert main.parser().parse_args(arguments).command == arguments[0]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,68 @@
+"""Grade files of prompts and responses."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from bgkit.cli import options
+from bgkit.progress import say
+
+
+def add_to(command: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    command.add_argument("files", type=Path, nargs="+", metavar="FILE", help="CSV, JSONL, Parquet")
+    command.add_argument(
+        "--judge",
+        default="default",
+        help="oracle, default (embedded), a folder, a hub name, or api:MODEL on the server of "
+        "OPENAI_BASE_URL with the key in OPENAI_API_KEY (%(default)s)",
+    )
+    command.add_argument(
+        "--rubric", help="what is graded: help_harm, strongreject, xstest, testbed (the judge's)"
+    )
+    command.add_argument(
+        "--concurrency", type=int, default=8, help="requests at once (%(default)s)"
+    )
+    command.add_argument(
+        "--price", type=float, nargs=2, metavar=("IN", "OUT"), help="price of a million tokens"
+    )
+    command.add_argument(
+        "--sampling",
+        type=options.json_object,
+        metavar="JSON",
+        help='arguments of a request, null removes one: {"temperature": null, '
+        '"max_completion_tokens": 2000}',
+    )
+    command.add_argument(
+        "--estimate", action="store_true", help="tokens and cost only; ask nothing"
+    )
+    options.add_device(command)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Estimate, then grade each file; what is used is told however that ends."""
+    with options.loading():
+        from bgkit.evaluation import grading
+
+    for path in arguments.files:
+        grading.read_responses(path)  # a bad file is told before a model is loaded or asked
+    judge = grading.make_judge(
+        arguments.judge,
+        arguments.rubric,
+        arguments.device,
+        concurrency=arguments.concurrency,
+        price=arguments.price,
+        sampling=arguments.sampling,
+    )
+    asks = arguments.judge != "oracle"
+    for path in arguments.files if asks else []:
+        say(f"{path}: {grading.tokens_line(grading.estimate_file(judge, path))}")
+    if arguments.estimate:
+        return
+    try:
+        for path in arguments.files:
+            grading.grade_file(judge, path, say=say)
+    finally:
+        if asks:
+            say(f"Used: {grading.usage_line(judge)}")

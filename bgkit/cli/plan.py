@@ -1,0 +1,35 @@
+"""Memory and time of a run, before anything is fetched."""
+
+from __future__ import annotations
+
+import argparse
+
+from bgkit.cli import options
+from bgkit.errors import BgkitError
+from bgkit.progress import say
+
+
+def add_to(command: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    command.add_argument("--machine", help="a GPU of the table, such as T4 or H100 (this machine)")
+    options.add_device(command)
+    options.add_config(command)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print the plan and its verdict."""
+    with options.loading():
+        from bgkit.prompts import load as prompts
+        from bgkit.training import budget, machines
+
+    config, name = options.config_of(arguments), arguments.machine
+    if name and name not in machines.GPUS:
+        raise BgkitError(f"There is no machine {name!r}; known: {', '.join(machines.GPUS)}.")
+    here = (
+        machines.GPUS[name] if name else machines.this_machine(arguments.device, config.precision)
+    )
+    texts = prompts.load_prompts(config.prompts, "train", None, config.seed)["prompt"]
+    plan = budget.make_plan(config, here, budget.tokens_of(texts))
+    for table, digits in ((budget.memory(plan), 3), (budget.step_time(plan), 2)):
+        say(f"{table.round(digits).to_string()}\n")
+    say(budget.verdict(plan))

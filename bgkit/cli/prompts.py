@@ -1,0 +1,42 @@
+"""List the prompt sets, or show what one holds."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from bgkit.progress import say
+
+
+def add_to(command: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    command.add_argument("name", nargs="?", metavar="NAME", help="a set, benchmark, file or folder")
+    command.add_argument("--split", help="one split: train, validation or test (all)")
+    command.add_argument("--n", type=int, help="number of prompts (all; a benchmark's own)")
+    command.add_argument(
+        "--seed", type=int, default=0, help="seed of the sample of --n prompts (%(default)s)"
+    )
+    command.add_argument("--out", type=Path, help="write the prompts to this JSONL file")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """List the sets, or print a set's manifest and write its prompts."""
+    from bgkit.prompts import compose, sets
+    from bgkit.prompts import load as prompts
+    from bgkit.runs import write_atomically
+
+    if arguments.name is None:
+        say(f"{prompts.TESTBED}, {', '.join(sets.OWN)}: shipped, no network needed")
+        for name, recipe in compose.BENCHMARKS.items():
+            parts = ", ".join(f"{share:.0%} {part}" for part, share in recipe.shares.items())
+            say(f"{name}: benchmark of {parts}")
+        say("\n".join(map(sets.describe, sets.SETS)))
+        return
+    table, manifest = prompts.load_with_manifest(
+        arguments.name, arguments.split, arguments.n, arguments.seed
+    )
+    if arguments.out:
+        text = table.to_json(orient="records", lines=True, force_ascii=False)
+        write_atomically(arguments.out, lambda file: file.write_text(text, encoding="utf-8"))
+    say(json.dumps(manifest, indent=1, ensure_ascii=False))

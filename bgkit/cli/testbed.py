@@ -1,0 +1,36 @@
+"""The embedded models: build, check."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from bgkit.cli import options
+from bgkit.progress import say
+
+
+def add_to(command: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    command.add_argument(
+        "action",
+        choices=("build", "check"),
+        help="train the models anew, or compare them with their sha256",
+    )
+    command.add_argument("--out", type=Path, help="folder of the models (data/testbed)")
+    command.add_argument("--workers", type=int, help="processes that train (one per core)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check every file of the testbed, or run the program of the checkout that builds it."""
+    from bgkit.testbed import store
+
+    root = arguments.out or store.testbed_folder()
+    if arguments.action == "build":
+        workers = arguments.workers or os.cpu_count() or 1
+        return options.run_program("tools/testbed/build.py", root, workers)
+    files = store.manifest(root)["files"]
+    for file, entry in files.items():
+        store.verify(root / file, entry["sha256"])
+    say(f"{len(files)} files in {root} are as they were shipped")
+    return 0
