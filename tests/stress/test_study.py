@@ -32,7 +32,7 @@ def test_answers_have_a_figure_tables_and_tests_for_the_card(study, capsys) -> N
         *("tau 0.8, harm", "tau 0.2, help"),
     ]
     card._ipython_display_()
-    assert "winner - runner-up" in capsys.readouterr().out
+    assert "excludes zero" in card.tables[0] and capsys.readouterr().out
 
 
 def test_what_can_not_be_asked_is_said(study, capsys) -> None:
@@ -41,7 +41,7 @@ def test_what_can_not_be_asked_is_said(study, capsys) -> None:
     answer._ipython_display_()
     assert capsys.readouterr().out.startswith("The attack is left out: An attack's budget")
     assert "No run has a fitted temperature" in stress.miscalibrated(study).said[0]
-    with pytest.raises(BgkitError, match="nothing to test|no run in"):
+    with pytest.raises(BgkitError, match=r"There is no run in"):
         stress.open_study(["/no/such/run"])
 
 
