@@ -29,6 +29,12 @@ def add_to(command: argparse.ArgumentParser) -> None:
         metavar="JSON",
         help='more arguments of TRL\'s trainer: {"use_vllm": true, "vllm_mode": "colocate"}',
     )
+    command.add_argument(
+        "--shared-prompts",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="compute each prompt once for all of its completions (%(default)s)",
+    )
     options.add_config(command)
     options.add_device(command, threads=True)
 
@@ -50,6 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
         utility_device=arguments.utility_device,
         check=not arguments.no_self_test,
         trainer=trainer,
+        shared_prompts=arguments.shared_prompts,
     )
     leave_launch()
     if not launched()[0]:  # the first process of a launch evaluates and tells

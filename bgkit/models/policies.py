@@ -23,6 +23,7 @@ from bgkit.errors import BgkitError
 from bgkit.models import devices, hub, merging, templates
 from bgkit.models.batches import batches_by_length
 from bgkit.models.loading import load_model
+from bgkit.models.prefixes import prefilling_once
 from bgkit.models.templates import neutralise, special_strings
 from bgkit.progress import Phase, phase
 from bgkit.runs import drawn
@@ -148,6 +149,11 @@ def settle(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, title: st
     model.generation_config = GenerationConfig(do_sample=True, top_k=0, **marks)
 
 
+def plain_model(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    """The model inside a PEFT wrapper, its adapters in place; any other as it is."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
 def lora_config(rank: int, alpha: int) -> LoraConfig | None:
     """LoRA on all linear layers, without dropout; None (full fine-tuning) for rank 0."""
     if rank == 0:
@@ -228,13 +234,14 @@ def generate(
         inputs = tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt").to(
             model.device
         )
-        tokens = model.generate(
-            **inputs,
-            **options,
-            pad_token_id=tokenizer.pad_token_id,
-            use_cache=True,
-            streamer=_Watch(shown, len(rows) / max_completion_length),
-        )
+        with prefilling_once(plain_model(model)):
+            tokens = model.generate(
+                **inputs,
+                **options,
+                pad_token_id=tokenizer.pad_token_id,
+                use_cache=True,
+                streamer=_Watch(shown, len(rows) / max_completion_length),
+            )
         return tokens[:, inputs["input_ids"].shape[1] :].tolist()
 
     with torch.random.fork_rng(devices=cuda), phase("sampling", len(prompts)) as shown:

@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
 from bgkit.errors import BgkitError
 from bgkit.models.batches import cheapest_batches
+from bgkit.models.prefixes import Row, can_share, shared_length, tree_mask
 from bgkit.progress import phase
 
 #: Rows times positions (cached ones count) in one pass, by device; a CPU is slower with more.
@@ -37,23 +37,8 @@ TEMPLATE_PAYS = 16  # tokens of a template worth keeping
 
 OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError)
 
-Row = Sequence[int]
 #: Maps token ids, mask, positions and a cache to outputs (rows, positions, k) in float32.
 Forward = Callable[..., torch.Tensor]
-
-
-def shared_length(rows: Sequence[Row]) -> int:
-    """Number of leading tokens that all rows share; each row keeps one of its own at least.
-
-    >>> shared_length([[1, 2, 3], [1, 2, 4, 5]]), shared_length([[1, 2], [1, 2]])
-    (2, 1)
-    """
-    first, last = min(rows), max(rows)  # in lexical order the extremes differ first
-    most = min(map(len, rows)) - 1
-    for i in range(most):
-        if first[i] != last[i]:
-            return i
-    return max(0, most)
 
 
 Tail = tuple[int, Row]  # a row's number, and what it has beyond its stem
@@ -111,7 +96,7 @@ class Decoder:
         """
         if not rows:
             return np.zeros((0, 0), dtype=np.float32)
-        shares = groups is not None and self._can_share(max(map(len, rows)))
+        shares = groups is not None and can_share(self.config, max(map(len, rows)))
         template = self._use_template(rows, groups) if shares else 0
         found: dict[int, np.ndarray] = {}
         whole = self._group(rows, groups if shares else None, template)
@@ -120,15 +105,6 @@ class Decoder:
                 self._score(batch, template, found)
                 shown.done = len(found)
         return np.stack([found[i] for i in range(len(rows))]).astype(np.float32)
-
-    def _can_share(self, longest: int) -> bool:
-        """Whether the model's cache holds every position of rows of this length, and only that."""
-        layers = DynamicCache(config=self.config).layers
-        window = getattr(self.config.get_text_config(), "sliding_window", None)
-        plain = all(type(layer) is DynamicLayer for layer in layers)
-        return plain or (
-            bool(window) and longest <= window and all(isinstance(x, DynamicLayer) for x in layers)
-        )
 
     def _use_template(self, rows: Sequence[Row], groups: Sequence[Hashable]) -> int:
         """Length of the kept template; finds and computes it where the kept one does not fit."""
@@ -244,7 +220,7 @@ class Decoder:
         mask = torch.cat([past, _mask(rows)], dim=1)
         if max(map(len, tails)) > 1:
             dtype = cache.layers[0].keys.dtype
-            mask = _tree_mask(past, lengths, max(map(len, rows)), dtype)
+            mask = tree_mask(past, lengths, max(map(len, rows)), dtype)
         elif bool(mask.all()):
             mask = None
         outputs, _ = self._pass(rows, cache, starts, mask)
@@ -277,22 +253,6 @@ class Decoder:
 def _mask(rows: Sequence[Row]) -> torch.Tensor:
     """(rows, longest) of ones up to each row's length."""
     return pad_sequence([torch.ones(len(row), dtype=torch.long) for row in rows], batch_first=True)
-
-
-def _tree_mask(
-    past: torch.Tensor, lengths: list[list[int]], width: int, dtype: torch.dtype
-) -> torch.Tensor:
-    """(groups, 1, width, past + width) to add to attention: a tail sees its past and itself.
-
-    ``past`` (groups, positions) is 1 where a group has a cached token, ``lengths`` of its tails.
-    """
-    which = torch.full((len(lengths), width), -1)
-    for row, group in zip(which, lengths, strict=True):
-        row[: sum(group)] = torch.repeat_interleave(torch.tensor(group))
-    same = (which[:, :, None] == which[:, None, :]).tril()
-    seen = torch.cat([past.bool()[:, None].expand(-1, width, -1), same], dim=2)
-    mask = torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
-    return mask[:, None]
 
 
 def _rows_of(cache: DynamicCache, rows: list[int]) -> DynamicCache:

@@ -7,8 +7,10 @@ whatever it is, so that a run may be stopped and resumed with more or fewer.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
+import functools
 from pathlib import Path
 
 import torch
@@ -18,6 +20,9 @@ from trl import GRPOConfig, GRPOTrainer
 from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.models import devices
+from bgkit.models.policies import plain_model
+from bgkit.models.prefixes import prefilling_once
+from bgkit.training.shared_prompts import SharedPrompts, computed_in
 
 #: A setting of a run -> the trainer's arguments that follow from it.
 SETS = {
@@ -81,16 +86,20 @@ class QuietTrainer(GRPOTrainer):
     """GRPOTrainer that leaves no model card draft beside the adapter; a run has its own files.
 
     vLLM ends completions where the model does, and the reference of full fine-tuning is the model
-    as it was given, not as it lies on disk (where what was merged into it is missing).
+    as it was given, not as it lies on disk (where what was merged into it is missing). Prompts are
+    computed once for all of their completions (:mod:`bgkit.training.shared_prompts`).
     """
 
-    def __init__(self, model: PreTrainedModel, args: GRPOConfig, **more) -> None:
+    def __init__(
+        self, model: PreTrainedModel, args: GRPOConfig, sharing: SharedPrompts | None = None, **more
+    ) -> None:
+        self.sharing = sharing or SharedPrompts("off")
         if args.use_vllm:
             args.generation_kwargs = {"stop_token_ids": model.generation_config.eos_token_id}
         super().__init__(model=model, args=args, **more)
         if self.ref_model is None:
             return
-        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+        if not self._sharded:
             self.accelerator.unwrap_model(self.ref_model).load_state_dict(model.state_dict())
         elif getattr(model, "made_of", None):
             raise BgkitError(
@@ -101,6 +110,54 @@ class QuietTrainer(GRPOTrainer):
 
     def create_model_card(self, *args, **kwargs) -> None:
         """Write nothing."""
+
+    def _generate_single_turn(self, *arguments, **more):
+        """TRL's method; each prompt is computed once, unless the run asks for TRL's way."""
+        shares = self.sharing.way != "off" and not (self.use_vllm or self._sharded)
+        inner = plain_model(self.accelerator.unwrap_model(self.model))
+        with prefilling_once(inner) if shares else contextlib.nullcontext():
+            return super()._generate_single_turn(*arguments, **more)
+
+    @property
+    def _sharded(self) -> bool:
+        return self.is_fsdp_enabled or self.is_deepspeed_enabled
+
+    def _get_per_token_logps_and_entropies(
+        self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, **more
+    ):
+        """TRL's method, each prompt once where the model takes it, and else TRL's way."""
+        plain = functools.partial(
+            super()._get_per_token_logps_and_entropies,
+            model,
+            input_ids,
+            attention_mask,
+            logits_to_keep,
+            batch_size,
+            **more,
+        )
+        entropy = more.pop("compute_entropy", False)
+        if any(value is not None and value is not False for value in more.values()):  # pictures
+            return plain()
+        inner = plain_model(self.accelerator.unwrap_model(model))
+        rows = self.sharing.rows_of(inner, input_ids, attention_mask, logits_to_keep)
+        if not rows or self._sharded:
+            return plain()
+        shape = (len(input_ids), logits_to_keep)
+        autocast = self.accelerator.autocast
+        compute = functools.partial(
+            self.sharing.log_probabilities, model, inner.base_model, rows, shape, autocast
+        )
+        longest = max(row.width for row in rows)
+        if longest > self.sharing.checked:
+            with torch.no_grad():
+                there = attention_mask[:, -logits_to_keep:]  # TRL's are 0 behind a completion, too
+                both = compute()[0] * there, plain()[0] * there
+                dtype = computed_in(inner.get_input_embeddings().weight, autocast)
+                same = self.sharing.agrees(*both, longest, dtype)
+            if not same:
+                return plain()
+        logps, entropies = compute()
+        return logps, entropies if entropy else None, None
 
 
 def trainer_arguments(

@@ -45,6 +45,7 @@ from bgkit.scoring.scorer import RewardFunction, Scorer, shares_of_t
 from bgkit.training import grpo
 from bgkit.training import prompt_order as training_prompts
 from bgkit.training.callback import RunCallback, signals_stop
+from bgkit.training.shared_prompts import SharedPrompts
 
 BASE_SAMPLES = 256  # completions of the base policy that standardise the utility
 
@@ -61,6 +62,7 @@ def train(
     threads: int = 0,
     report_to: str = "none",
     trainer: dict | None = None,
+    shared_prompts: str = "auto",
     guard: str | Scorer | Callable | None = None,
     utility: str | Scorer | None = None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -82,6 +84,8 @@ def train(
     both score at the same time. ``check`` runs the self-tests of models that are not embedded.
     ``trainer`` are further arguments of TRL's trainer
     (:func:`bgkit.training.grpo.trainer_arguments`). ``callbacks`` are added to the trainer's.
+    ``shared_prompts`` (auto, on, off) computes each prompt once for all of its completions, where
+    the model takes it (:mod:`bgkit.training.shared_prompts`).
     ``guard`` and ``utility`` are names, or replace those of the config by any object with ``score``
     (a guard also by what :func:`bgkit.scoring.adapters.as_guard` takes); the run's config and rows
     then have the object's name, and only the same object goes on with the run
@@ -94,7 +98,7 @@ def train(
     if found is not None and found.complete:
         identity.check_complete(found, guard, utility)
         return found
-    base_samples = _named_base(base_samples, guard, utility)
+    base_samples, sharing = _named_base(base_samples, guard, utility), SharedPrompts(shared_prompts)
     devices.pin_threads(threads)
     place = devices.pick_device(device)
     arguments = grpo.trainer_arguments(
@@ -130,6 +134,7 @@ def train(
         config,
         trainer,
         callback,
+        sharing=sharing,
         model=model,
         reward_funcs=_reward_function(run, guard, utility, base, tokenizer, model),
         args=arguments,
@@ -143,6 +148,7 @@ def train(
         policy, memory = _trained_policy(made, run, place), devices.peak_memory()
         result = evaluation.evaluate_run(run, policy, tokenizer, guard, utility, base_samples)
         told = {"seconds": seconds, "peak_memory": memory, "base": base}
+        told["shared_prompts"] = sharing.told
         run.finish({**told, **environment, **result})
     return run
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bgkit.errors import BgkitError
-from bgkit.scoring.decoders import Decoder, shared_length
+from bgkit.models.prefixes import can_share, shared_length
+from bgkit.scoring.decoders import Decoder
 
 SIZE = {
     "vocab_size": 60,
@@ -120,9 +121,9 @@ def test_prefixes_are_computed_once(llama) -> None:
 
 def test_a_model_with_a_window_is_never_shared_beyond_it() -> None:
     _, engine = decoder(CONFIGS["mistral, short window"])
-    assert not engine._can_share(9) and engine._can_share(8)
+    assert not can_share(engine.config, 9) and can_share(engine.config, 8)
     _, engine = decoder(CONFIGS["llama"])
-    assert engine._can_share(100_000)
+    assert can_share(engine.config, 100_000)
 
 
 def test_shared_length_leaves_every_row_a_token() -> None:

@@ -1,0 +1,223 @@
+"""Log-probabilities of a step's completions with each prompt computed once, under TRL's loss.
+
+TRL forwards every prompt once for each of its G completions. Here a group is one row, prompt and
+completions one after the other (:mod:`bgkit.models.prefixes`), and the head reads the positions
+that predict a completion's token, and no others. Only TRL's method that returns log-probabilities
+is replaced (:class:`SharedPrompts`), for the training pass, the old policy's and the reference's.
+
+Whether a model takes such rows is checked against the plain pass, at the first step of a run and
+whenever rows grow: sliding windows, linear attention, positions that do not restart and kernels
+that ignore the mask would show there. Such a model goes TRL's way; a line says so, and the run's
+record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from bgkit.errors import BgkitError
+from bgkit.models.batches import cheapest_batches, pass_cost
+from bgkit.models.prefixes import can_share, tree_mask
+from bgkit.progress import say
+
+WAYS = ("auto", "on", "off")
+#: Largest difference of a log-probability (nats) that rounding explains, in float32 and in halves.
+CLOSE, CLOSE_IN_HALVES = 1e-3, 0.3
+#: Padded positions of one pass, by device; a step of more recomputes passes in its backward one.
+SLOTS = {"cpu": 4096, "cuda": 65_536}
+
+
+@dataclass
+class Row:
+    """A prompt and some of its completions: (row of the batch, its completion's tokens)."""
+
+    prompt: list[int]
+    tails: list[tuple[int, list[int]]]
+
+    @property
+    def width(self) -> int:
+        """Positions; a completion's last token predicts nothing, and is left out."""
+        return len(self.prompt) + sum(len(tail) - 1 for _, tail in self.tails)
+
+
+def grouped(ids: torch.Tensor, mask: torch.Tensor, keep: int, widest: int) -> list[Row]:
+    """The rows of a padded batch (n, prompt + ``keep``) by their prompt; each at most ``widest``.
+
+    A row has one completion at least; completions of no token are left out.
+
+    >>> ids, mask = torch.tensor([[5, 6, 7, 0], [5, 6, 8, 9]]), torch.tensor([[1, 1, 1, 0]] * 2)
+    >>> [row.tails for row in grouped(ids, mask, 2, 99)]
+    [[(0, [7]), (1, [8])]]
+    """
+    groups: dict[tuple[int, ...], list[tuple[int, list[int]]]] = {}
+    real, tokens = mask.bool().tolist(), ids.tolist()
+    for number, (row, there) in enumerate(zip(tokens, real, strict=True)):
+        kept = [t for t, is_there in zip(row, there, strict=True) if is_there]
+        size = sum(there[-keep:])
+        if size:
+            prompt, tail = tuple(kept[: len(kept) - size]), kept[len(kept) - size :]
+            groups.setdefault(prompt, []).append((number, tail))
+    rows = []
+    for prompt, tails in groups.items():
+        row = Row(list(prompt), [])
+        for tail in tails:
+            if row.tails and row.width + len(tail[1]) > widest:
+                rows.append(row)
+                row = Row(list(prompt), [])
+            row.tails.append(tail)
+        rows.append(row)
+    return rows
+
+
+@dataclass
+class _Packed:
+    """What one pass needs: inputs (rows, width), and where the head reads what it predicts."""
+
+    inputs: dict[str, torch.Tensor]
+    places: torch.Tensor  # in the flattened rows, one for each predicted token
+    labels: torch.Tensor
+    at: tuple[torch.Tensor, torch.Tensor]  # row of the batch and column of its completion
+
+
+def _pack(rows: Sequence[Row], device: torch.device, dtype: torch.dtype) -> _Packed:
+    width = max(row.width for row in rows)
+    ids, positions = torch.zeros(2, len(rows), width, dtype=torch.long).unbind()
+    places, labels, numbers, columns = [], [], [], []
+    for g, row in enumerate(rows):
+        end = len(row.prompt)
+        ids[g, :end], positions[g, :end] = torch.tensor(row.prompt), torch.arange(end)
+        last = end - 1
+        for number, tail in row.tails:
+            size = len(tail) - 1
+            ids[g, end : end + size] = torch.tensor(tail[:-1], dtype=torch.long)
+            positions[g, end : end + size] = len(row.prompt) + torch.arange(size)
+            places += [g * width + last, *range(g * width + end, g * width + end + size)]
+            labels += tail
+            numbers += [number] * len(tail)
+            columns += range(len(tail))
+            end += size
+    lengths = [[len(tail) - 1 for _, tail in row.tails] for row in rows]
+    stems = [len(row.prompt) for row in rows]
+    mask = tree_mask(torch.ones(len(rows), 0), lengths, width, dtype, stems)
+    inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
+    told = (torch.tensor(each, device=device) for each in (places, labels, numbers, columns))
+    place, label, number, column = told
+    inputs = {name: value.to(device) for name, value in inputs.items()}
+    return _Packed(inputs, place, label, (number, column))
+
+
+@contextmanager
+def _reading(backbone: torch.nn.Module, places: torch.Tensor) -> Iterator[None]:
+    """Let a backbone give the hidden states at some places of its flattened rows, as one row."""
+
+    def gather(module, arguments, outputs):
+        outputs.last_hidden_state = outputs.last_hidden_state.flatten(0, 1)[places][None]
+        return outputs
+
+    handle = backbone.register_forward_hook(gather)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@dataclass
+class SharedPrompts:
+    """How a run computes its log-probabilities: ``way`` is auto, on or off; ``why`` not, if not.
+
+    ``checked`` is the longest row that was compared with the plain pass.
+    """
+
+    way: str = "auto"
+    why: str = ""
+    checked: int = 0
+    slots: int = 0
+    passes: int = field(default=0, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.way not in WAYS:
+            raise BgkitError(f"shared_prompts is one of {', '.join(WAYS)}, not {self.way!r}.")
+        self.why = "asked for" if self.way == "off" else ""
+
+    @property
+    def told(self) -> str:
+        """What stands in a run's record."""
+        return f"off: {self.why}" if self.why else "on"
+
+    def rows_of(self, model, ids: torch.Tensor, mask: torch.Tensor, keep: int) -> list[Row]:
+        """The rows to compute; [] where the model, or this batch, goes the plain way."""
+        if self.why:
+            return []
+        slots = self.slots or SLOTS.get(ids.device.type, SLOTS["cpu"])
+        rows = grouped(ids, mask, keep, max(slots, 1))
+        if max((len(row.tails) for row in rows), default=0) < 2:
+            return []
+        longest = int(mask.sum(1).max())
+        if not can_share(model.config, longest):
+            self.give_up("the model's attention does not see the whole row")
+            return []
+        return rows
+
+    def give_up(self, why: str) -> None:
+        """Go TRL's way from now on; with ``way`` on that is an error."""
+        if self.way == "on":
+            raise BgkitError(f"shared_prompts is on, but {why}; use auto or off.")
+        self.why = why
+        say(f"Each prompt is computed once per completion: {why}.")
+
+    def log_probabilities(
+        self, model, backbone: torch.nn.Module, rows: list[Row], shape: tuple[int, int], autocast
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probabilities and entropies (n, keep) of completions, 0 where there is no token."""
+        weight = backbone.get_input_embeddings().weight
+        slots = self.slots or SLOTS.get(weight.device.type, SLOTS["cpu"])
+        batches = cheapest_batches([row.width for row in rows], slots, pass_cost(backbone))
+        learns = torch.is_grad_enabled() and len(batches) > 1
+        logps = torch.zeros(shape, dtype=torch.float32, device=weight.device)
+        entropies = torch.zeros_like(logps)
+        for batch in batches:
+            packed = _pack([rows[i] for i in batch], weight.device, computed_in(weight, autocast))
+
+            def compute(packed=packed) -> tuple[torch.Tensor, torch.Tensor]:
+                with _reading(backbone, packed.places), autocast():
+                    found = model(
+                        **packed.inputs, shift_labels=packed.labels[None], fused_lm_head=True
+                    )
+                entropy = found.entropy
+                return found.log_probs[0], torch.zeros(()) if entropy is None else entropy[0]
+
+            # activations of one pass at a time: others are computed again in the backward pass
+            one, other = checkpoint(compute, use_reentrant=False) if learns else compute()
+            self.passes += 1
+            logps = logps.index_put(packed.at, one.float())
+            if other.dim():
+                entropies = entropies.index_put(packed.at, other.float())
+        return logps, entropies
+
+    def agrees(
+        self, shared: torch.Tensor, plain: torch.Tensor, longest: int, dtype: torch.dtype
+    ) -> bool:
+        """Whether both ways agree but for the rounding of ``dtype``; else TRL's way is gone.
+
+        ``longest`` is the longest of the rows that were compared.
+        """
+        apart = float((shared - plain).abs().max())
+        limit = CLOSE if dtype == torch.float32 else CLOSE_IN_HALVES
+        if not apart <= limit:
+            self.give_up(f"rows of shared prompts differ from plain ones by {apart:.2g} nats")
+            return False
+        self.checked = longest
+        return True
+
+
+def computed_in(weight: torch.Tensor, autocast) -> torch.dtype:
+    """The type that a model of these weights computes in."""
+    with autocast():
+        if torch.is_autocast_enabled(weight.device.type):
+            return torch.get_autocast_dtype(weight.device.type)
+    return weight.dtype

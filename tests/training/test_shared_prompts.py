@@ -1,0 +1,205 @@
+"""Prompts computed once give TRL's log-probabilities and gradients, on models of several kinds."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tiny_models
+import torch
+import transformers as tf
+from conftest import SMALL
+from datasets import Dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from trl import GRPOConfig
+
+from bgkit import runs
+from bgkit.errors import BgkitError
+from bgkit.models import policies
+from bgkit.models.prefixes import prefilling_once
+from bgkit.training import trainer as training
+from bgkit.training.grpo import QuietTrainer
+from bgkit.training.shared_prompts import SharedPrompts
+
+WORDS = 300
+KINDS = {
+    "llama": (tf.LlamaConfig, {}),
+    "qwen2": (tf.Qwen2Config, {}),
+    "gemma2": (tf.Gemma2Config, {"head_dim": 8, "query_pre_attn_scalar": 8}),
+    "gpt_neox": (tf.GPTNeoXConfig, {}),
+}
+
+
+def trainer_of(folder: Path, config_class: type, rank: int = 0, **changes) -> QuietTrainer:
+    """A trainer of a random model, with LoRA or without."""
+    torch.manual_seed(0)
+    words = tiny_models.tokenizer(
+        tiny_models.CHATML, ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    )
+    config = config_class(
+        **{**tiny_models.SIZE, "max_position_embeddings": 512, **changes},
+        vocab_size=len(words),
+        pad_token_id=0,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    tf.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    batch = {"per_device_train_batch_size": 2, "num_generations": 2}
+    return QuietTrainer(
+        tf.AutoModelForCausalLM.from_pretrained(folder),
+        GRPOConfig(str(folder), report_to="none", use_cpu=True, bf16=False, beta=0.1, **batch),
+        sharing=SharedPrompts("auto"),
+        reward_funcs=lambda completions, **more: [0.0] * len(completions),
+        train_dataset=Dataset.from_dict({"prompt": ["hello"] * 2}),
+        processing_class=words,
+        peft_config=policies.lora_config(rank, 2 * rank),
+    )
+
+
+@pytest.fixture(scope="module", params=[(kind, rank) for kind in KINDS for rank in (0, 4)], ids=str)
+def trainer(request, tmp_path_factory) -> QuietTrainer:
+    kind, rank = request.param
+    config_class, changes = KINDS[kind]
+    return trainer_of(tmp_path_factory.mktemp(kind), config_class, rank, **changes)
+
+
+def batch_of(prompts: list[int], completions: list[list[int]], seed: int) -> tuple:
+    """A padded batch as TRL makes it: prompts on the left, completions (cut off or not) behind."""
+    random = torch.Generator().manual_seed(seed)
+    left, keep = max(prompts), max(1, *(max(each) for each in completions))
+    rows = [(p, c) for p, lengths in enumerate(completions) for c in lengths]
+    order = torch.randperm(len(rows), generator=random).tolist()  # TRL shuffles them
+    words = [torch.randint(2, WORDS, (size,), generator=random) for size in prompts]
+    ids = torch.zeros(len(rows), left + keep, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for place, number in enumerate(order):
+        p, size = rows[number]
+        ids[place, left - prompts[p] : left] = words[p]
+        ids[place, left : left + size] = torch.randint(2, WORDS, (size,), generator=random)
+        mask[place, left - prompts[p] : left + size] = 1
+    return ids, mask, keep
+
+
+def found(trainer: QuietTrainer, way: str, batch: tuple, slots: int = 0) -> tuple:
+    """Log-probabilities, entropies and gradients, one way."""
+    ids, mask, keep = batch
+    trainer.sharing = SharedPrompts(way, slots=slots)
+    trainer.model.zero_grad()
+    logps, entropies, _ = trainer._get_per_token_logps_and_entropies(
+        trainer.model, ids, mask, keep, compute_entropy=True
+    )
+    there = mask[:, -keep:]
+    weights = torch.linspace(-1, 1, logps.numel()).view_as(logps)
+    (logps * there * weights).sum().backward()
+    grads = torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None])
+    return logps.detach() * there, entropies.detach() * there, grads, trainer.sharing
+
+
+@contextlib.contextmanager
+def counting(trainer: QuietTrainer) -> Iterator[list[int]]:
+    """The tokens of each pass through the policy."""
+    model = policies.plain_model(trainer.accelerator.unwrap_model(trainer.model))
+    seen: list[int] = []
+
+    def count(module, arguments, more) -> None:
+        seen.append((arguments[0] if arguments else more["input_ids"]).numel())
+
+    hook = model.base_model.register_forward_pre_hook(count, with_kwargs=True)
+    yield seen
+    hook.remove()
+
+
+@settings(max_examples=15)
+@given(
+    prompts=st.lists(st.integers(1, 40), min_size=1, max_size=3),
+    data=st.data(),
+    slots=st.sampled_from([0, 60]),
+    seed=st.integers(0, 1000),
+)
+def test_both_ways_agree(trainer, prompts, data, slots: int, seed: int) -> None:
+    lengths = st.lists(st.integers(0, 12), min_size=1, max_size=4)
+    completions = [data.draw(lengths) for _ in prompts]
+    batch = batch_of(prompts, completions, seed)
+    shared, plain = (found(trainer, way, batch, slots) for way in ("auto", "off"))
+    for one, other in zip(shared[:2], plain[:2], strict=True):
+        torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)
+    scale = plain[2].abs().max() + 1e-8
+    assert ((shared[2] - plain[2]).abs().max() / scale) < 1e-4
+    assert shared[3].told == "on" and plain[3].told == "off: asked for"
+    if max(map(len, completions)) > 1 and sum(n > 0 for n in completions[0]) > 1:
+        assert shared[3].passes  # it was no plain pass that agreed with itself
+
+
+def test_each_prompt_goes_through_the_model_once(trainer) -> None:
+    batch = batch_of([30, 20], [[5, 5, 5], [4, 4]], 0)
+    with counting(trainer) as seen:
+        found(trainer, "auto", batch)
+    check, plain, real = seen
+    assert plain == 5 * 35 and check == real == 2 * (30 + 3 * 4)
+
+
+def test_sampling_computes_each_prompt_once_and_draws_the_same(trainer) -> None:
+    ids, mask, _ = batch_of([9, 6], [[1, 1, 1], [1, 1]], 3)
+    ids, mask = ids[:, :-1], mask[:, :-1]
+    model = policies.plain_model(trainer.accelerator.unwrap_model(trainer.model))
+    options = {"do_sample": True, "max_new_tokens": 8, "pad_token_id": 0, "eos_token_id": 1}
+    drawn = []
+    with counting(trainer) as seen:
+        for context in (contextlib.nullcontext(), prefilling_once(model)):
+            torch.manual_seed(5)
+            with context:
+                drawn.append(model.generate(input_ids=ids, attention_mask=mask, **options))
+    assert torch.equal(*drawn) and "generate" not in vars(model)
+    steps = len(seen) // 2
+    assert seen[0] == 5 * 9 and seen[steps : steps + 2] == [2 * 8, 5]
+
+
+def test_models_that_can_not_go_trls_way(tmp_path: Path, capsys) -> None:
+    config = {"sliding_window": 8, "layer_types": ["sliding_attention"] * 2, "head_dim": 8}
+    short = trainer_of(tmp_path, tf.Gemma2Config, **config, query_pre_attn_scalar=8)
+    batch = batch_of([30], [[5, 5]], 0)
+    shared, plain = (found(short, way, batch) for way in ("auto", "off"))
+    assert torch.equal(shared[0], plain[0])
+    assert shared[3].told == "off: the model's attention does not see the whole row"
+    assert "Each prompt is computed once per completion" in capsys.readouterr().out
+    with pytest.raises(BgkitError, match="shared_prompts is on, but the model's attention"):
+        found(short, "on", batch)
+
+
+def test_a_kernel_that_ignores_the_mask_is_found_out(tmp_path: Path, capsys) -> None:
+    deaf = trainer_of(tmp_path, tf.LlamaConfig)
+    forward = deaf.model.model.forward
+
+    def ignoring(*arguments, attention_mask=None, **more):
+        kept = attention_mask if attention_mask is None or attention_mask.dim() == 2 else None
+        return forward(*arguments, attention_mask=kept, **more)
+
+    deaf.model.model.forward = ignoring
+    batch = batch_of([10], [[6, 6, 6]], 0)
+    shared, plain = (found(deaf, way, batch) for way in ("auto", "off"))
+    assert torch.equal(shared[0], plain[0]) and shared[3].told.startswith("off: rows of shared")
+
+
+@pytest.mark.parametrize("changes", [{}, {"lora_rank": 0, "learning_rate": 1e-4}])
+def test_ten_steps_end_in_the_same_weights_and_the_record_says_how(tmp_path, changes) -> None:
+    settings_ = {**SMALL, "steps": 10, "judge": "none", "eval_every": 0, **changes}
+    weights = {}
+    for way in ("on", "off"):
+        run = training.train(
+            runs.make_config(settings_), tmp_path / way, device="cpu", threads=1, shared_prompts=way
+        )
+        weights[way] = load_file(next(run.adapter.glob("*.safetensors")))
+        assert run.result["shared_prompts"] == ("on" if way == "on" else "off: asked for")
+    base = policies.load_policy("tiny", device="cpu")[0].state_dict()
+    for name, one in weights["on"].items():
+        moved = (one - base[name]).abs().max() if name in base else one.abs().max()
+        assert (one - weights["off"][name]).abs().max() <= 1e-3 * moved + 1e-7, name
+
+
+def test_a_way_that_is_none_is_refused() -> None:
+    with pytest.raises(BgkitError, match="one of auto, on, off, not 'maybe'"):
+        SharedPrompts("maybe")
