@@ -1,9 +1,11 @@
 """How long a GRPO step takes with bgkit, beside the same step of a plain TRL script.
 
-Both train the testbed's policy from the same seed on the same prompts with the same reward, in one
-process, one after the other. The plain script scores as its reward function is usually written: the
-step's texts in one padded batch through the guard, then through the reward model. A step is split
-into generation, scoring and update, which here is the rest.
+Both train the same policy from the same seed on the same prompts with the same reward, each in a
+process of its own, one after the other. The plain script scores as its reward function is usually
+written: the step's texts in one padded batch through the guard, then through the reward model. A
+step is split into generation, scoring, the reference's log-probabilities and the update (the rest).
+``floor`` is what reference and update would take at the model's best measured speed if each prompt
+and completion went through it once: P + G R tokens.
 """
 
 from __future__ import annotations
@@ -22,11 +24,13 @@ import numpy as np
 import pandas as pd
 import torch
 import transformers as tf
+from peft import get_peft_model
 from trl import GRPOTrainer
 
 from bgkit import rewards, runs
 from bgkit.models import devices, policies
 from bgkit.progress import phase, say
+from bgkit.prompts.load import load_prompts
 from bgkit.scoring import guards, utilities
 from bgkit.scoring.encoders import READS
 from bgkit.scoring.generative import RewardDecoder
@@ -35,8 +39,24 @@ from bgkit.training import grpo
 from bgkit.training import prompt_order as training_prompts
 from bgkit.training import trainer as training
 
-#: part of a step -> the trainer's method that does it
-PARTS = {"generation": "_generate", "scoring": "_calculate_rewards"}
+#: part of a step -> the trainer's method that does it (of the last, where nothing is learned)
+PARTS = {
+    "generation": "_generate",
+    "scoring": "_calculate_rewards",
+    "reference": "_get_per_token_logps_and_entropies",
+}
+WAYS = ("bgkit", "plain TRL script")
+#: workload -> the prompts, whether the guard is a decoder in a template, settings of the run
+WORKLOADS: dict[str, tuple[str, bool, dict]] = {
+    "short prompts": ("short", False, {}),
+    "the testbed's mixture": ("testbed", False, {}),
+    "the mixture, decoder in a template of 350 words": ("testbed", True, {}),
+    "contexts of 2,000 tokens, policy of 30M": (
+        "long",
+        False,
+        {"batch_size": 16, "max_completion_length": 32, "learning_rate": 1e-4},
+    ),
+}
 
 
 class SigmoidGuard:
@@ -74,19 +94,24 @@ class StepClock(tf.TrainerCallback):
         self.rows.append({**row, "update": whole - sum(row.values()), "step": whole})
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Time the parts of all trainers inside."""
-        kept = {name: getattr(GRPOTrainer, name) for name in PARTS.values()}
+    def watching(self, kind: type[GRPOTrainer] = GRPOTrainer) -> Iterator[None]:
+        """Time the parts of all trainers of a kind inside."""
+        own = {name: vars(kind).get(name) for name in PARTS.values()}
         try:
             for part, name in PARTS.items():
-                setattr(GRPOTrainer, name, self._timed(part, kept[name]))
+                setattr(kind, name, self._timed(part, getattr(kind, name)))
             yield
         finally:
-            for name, method in kept.items():
-                setattr(GRPOTrainer, name, method)
+            for name, method in own.items():
+                if method is None:
+                    delattr(kind, name)
+                else:
+                    setattr(kind, name, method)
 
     def _timed(self, part: str, method: Callable) -> Callable:
         def run(*arguments, **options):
+            if part == "reference" and torch.is_grad_enabled():
+                return method(*arguments, **options)
             _wait()
             begun = time.perf_counter()
             found = method(*arguments, **options)
@@ -115,7 +140,7 @@ def plain_scores(scorer: Scorer, prompts: Sequence[str], responses: Sequence[str
 
 
 def plain_training(
-    config: runs.TrainConfig, guard: Scorer, utility: Scorer, base: dict, clock: StepClock, place
+    config: runs.TrainConfig, guard: Scorer, utility: Scorer, clock: StepClock, place
 ) -> None:
     """A plain TRL script: a trainer, a reward function, nothing kept."""
     model, tokenizer = policies.load_policy(config.policy, None, str(place), config.precision)
@@ -123,7 +148,7 @@ def plain_training(
     def reward(prompts, completions, question, **columns) -> list[float]:
         said = [text_of(completion) for completion in completions]
         t, u = (plain_scores(scorer, question, said) for scorer in (guard, utility))
-        z = (u - base["utility_mean"]) / base["utility_deviation"]
+        z = (u - u.mean()) / max(u.std(), 1e-6)
         found = rewards.compute_reward(config.reward, t, z, config.tau, **config.weights())
         return found.tolist()
 
@@ -148,9 +173,9 @@ def plain_training(
 
 def bgkit_training(
     config: runs.TrainConfig, guard: Scorer, utility: Scorer, clock: StepClock, place
-) -> dict:
-    """The same with bgkit, records and all; returns what it measured of base."""
-    with tempfile.TemporaryDirectory() as folder, clock.watching():
+) -> pd.DataFrame:
+    """The same with bgkit, records and all; returns the completions."""
+    with tempfile.TemporaryDirectory() as folder, clock.watching(grpo.QuietTrainer):
         run = training.train(
             config,
             Path(folder) / "run",
@@ -160,45 +185,116 @@ def bgkit_training(
             utility=utility,
             callbacks=[clock],
         )
-        return run.read_json("base.json")
+        return run.completions()
 
 
-def guards_of(place: torch.device) -> dict[str, Scorer]:
-    """The testbed's guard, and a decoder of 30M (or a GPU's first) in a template of 350 words."""
+def guard_of(place: torch.device, generative: bool) -> Scorer:
+    """The testbed's guard, or a decoder of 30M (a GPU's first) in a template of 350 words."""
+    if not generative:
+        return guards.load_guard("default", str(place))
     kind, shape = next(iter(bench.DECODERS.get(place.type, bench.DECODERS["cpu"]).values()))
     rng = np.random.default_rng(0)
     template = " ".join(rng.choice(sorted(bench.store_words()), 350))
-    decoder = bench.random_decoder(kind, shape, place, template)
-    return {
-        "encoder, the testbed's": guards.load_guard("default", str(place)),
-        "decoder, in a template of 350 words": SigmoidGuard(decoder),
-    }
+    return SigmoidGuard(bench.random_decoder(kind, shape, place, template))
+
+
+def prompts_of(which: str, folder: Path) -> str:
+    """A prompt set by name: the testbed's, or a file made here of short or of long prompts."""
+    if which == "testbed":
+        return which
+    table = load_prompts("testbed", "train", 400)
+    if which == "short":
+        table = table[table["kind"] != "long_context"]
+    else:
+        rng, words = np.random.default_rng(0), sorted(bench.store_words())
+        table = table[table["kind"] != "long_context"].head(64)
+        table = table.assign(prompt=[" ".join(rng.choice(words, 2000)) for _ in table["prompt"]])
+    path = folder / f"{which}.jsonl"
+    table[["prompt"]].to_json(path, orient="records", lines=True)
+    return str(path)
+
+
+def policy_of(which: str, place: torch.device, folder: Path) -> str:
+    """The testbed's small policy, or for long prompts one of random weights in a folder."""
+    if which != "long":
+        return "small"
+    kind, shape = next(iter(bench.DECODERS.get(place.type, bench.DECODERS["cpu"]).values()))
+    tokenizer = policies.load_policy("small", None, "cpu")[1]
+    torch.manual_seed(0)
+    ends = {f"{mark}_token_id": getattr(tokenizer, f"{mark}_token_id") for mark in ("bos", "eos")}
+    config = kind(
+        **shape, vocab_size=len(tokenizer), max_position_embeddings=8192, pad_token_id=0, **ends
+    )
+    tf.AutoModelForCausalLM.from_config(config).save_pretrained(folder / "policy")
+    tokenizer.save_pretrained(folder / "policy")
+    return str(folder / "policy")
+
+
+def floor_of(config: runs.TrainConfig, completions: pd.DataFrame, place: torch.device) -> float:
+    """Seconds of reference and update for P + G R tokens of a step, at the best measured speed."""
+    model, tokenizer = policies.load_policy(config.policy, None, str(place), config.precision)
+    model = get_peft_model(model, policies.lora_config(config.lora_rank, config.lora_alpha))
+    step = completions[completions["step"] == completions["step"].max()]
+    asked = policies.prompt_ids(tokenizer, step["prompt"].unique().tolist())
+    tokens = sum(map(len, asked)) + int(step["length"].sum())
+    best = np.inf
+    for rows, width in ((8, 64), (32, 64), (8, 256), (4, 512)):
+        ids = torch.randint(2, model.config.vocab_size, (rows, width), device=place)
+        for _ in range(3):
+            begun = time.perf_counter()
+            with torch.no_grad():
+                model(input_ids=ids, logits_to_keep=1)
+            model(input_ids=ids, logits_to_keep=1).logits.sum().backward()
+            _wait()
+            best = min(best, (time.perf_counter() - begun) / ids.numel())
+    return best * tokens
+
+
+def measure(name: str, way: str, count: int, device: str, threads: int, changes: dict) -> dict:
+    """Median seconds of a step's parts one way; the first step is left out."""
+    torch.set_num_threads(threads)
+    place, (which, generative, settings) = devices.pick_device(device), WORKLOADS[name]
+    usual = {"steps": count + 1, "eval_every": 0, "test_prompts": 8, "judge": "none"}
+    with tempfile.TemporaryDirectory() as folder:
+        own = {
+            "prompts": prompts_of(which, Path(folder)),
+            "policy": policy_of(which, place, Path(folder)),
+        }
+        config = runs.make_config({**usual, "save_every": count + 1, **own, **settings, **changes})
+        guard, utility = guard_of(place, generative), utilities.load_utility("mild", str(place))
+        clock, more = StepClock(), {}
+        if way == WAYS[0]:
+            more["floor"] = floor_of(
+                config, bgkit_training(config, guard, utility, clock, place), place
+            )
+        else:
+            plain_training(config, guard, utility, clock, place)
+    parts = {part: statistics.median(row[part] for row in clock.rows[1:]) for part in clock.rows[0]}
+    return {**parts, **more, "peak_memory": devices.peak_memory()}
 
 
 def steps(
-    device: str = "auto", count: int = 6, say: Callable[[str], None] = say, **changes
+    device: str = "auto",
+    count: int = 6,
+    say: Callable[[str], None] = say,
+    names: Sequence[str] = tuple(WORKLOADS),
+    **changes,
 ) -> list[dict]:
-    """Median seconds of a step's parts with both, for both guards; the first step is left out."""
-    place = devices.pick_device(device)
-    utility = utilities.load_utility("mild", str(place))
-    settings = {"steps": count + 1, "eval_every": 0, "test_prompts": 8, "judge": "none"}
-    config = runs.make_config({**settings, "save_every": count + 1, **changes})
+    """Seconds of a step's parts and the peak of memory (MiB) both ways, for each workload."""
     found = []
-    for name, guard in guards_of(place).items():
-        ours, plain = StepClock(), StepClock()
-        with phase(f"{name} guard"):
-            base = bgkit_training(config, guard, utility, ours, place)
-            plain_training(config, guard, utility, base, plain, place)
-        rows = {
-            way: {
-                part: statistics.median(row[part] for row in clock.rows[1:])
-                for part in clock.rows[0]
-            }
-            for way, clock in (("bgkit", ours), ("plain TRL script", plain))
-        }
+    for name in names:
+        rows = {}
+        for way in WAYS:
+            with phase(f"{name}: {way}"), devices.workers(1, torch.get_num_threads()) as pool:
+                work = name, way, count, device, torch.get_num_threads(), changes
+                rows[way] = pool.submit(measure, *work).result()
         table = pd.DataFrame(rows).T
-        say(f"\n{name} guard, {count} steps, median seconds\n{table.round(3).to_string()}")
-        found += [{"guard": name, "way": way, "steps": count, **row} for way, row in rows.items()]
+        ratio = table.loc[WAYS[1], "step"] / table.loc[WAYS[0], "step"]
+        say(f"\n{name}, {count} steps, median seconds\n{table.round(3).to_string()}")
+        say(f"plain / bgkit: {ratio:.2f}")
+        found += [
+            {"workload": name, "way": way, "steps": count, **row} for way, row in rows.items()
+        ]
     return found
 
 

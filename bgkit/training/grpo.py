@@ -22,7 +22,7 @@ from bgkit.errors import BgkitError
 from bgkit.models import devices
 from bgkit.models.policies import plain_model
 from bgkit.models.prefixes import prefilling_once
-from bgkit.training.shared_prompts import SharedPrompts, computed_in
+from bgkit.training.shared_prompts import SharedPrompts, computed_in, regrouped
 
 #: A setting of a run -> the trainer's arguments that follow from it.
 SETS = {
@@ -117,6 +117,17 @@ class QuietTrainer(GRPOTrainer):
         inner = plain_model(self.accelerator.unwrap_model(self.model))
         with prefilling_once(inner) if shares else contextlib.nullcontext():
             return super()._generate_single_turn(*arguments, **more)
+
+    def _prepare_inputs(self, generation_batch):
+        """TRL's method; the micro-batches of a step hold whole groups as far as they go."""
+        before = self._buffered_inputs
+        inputs = super()._prepare_inputs(generation_batch)
+        drawn, parts = self._buffered_inputs, self.args.steps_per_generation
+        new = self.model.training and drawn is not before and parts > 1
+        if not new or self.sharing.why or self.loss_type == "bnpo":  # a mean over a micro-batch
+            return inputs
+        self._buffered_inputs = regrouped(drawn)
+        return self._buffered_inputs[self._step % parts]
 
     @property
     def _sharded(self) -> bool:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch.utils.checkpoint import checkpoint
+from trl.trainer.utils import split_tensor_dict
 
 from bgkit.errors import BgkitError
 from bgkit.models.batches import cheapest_batches, pass_cost
@@ -72,6 +73,28 @@ def grouped(ids: torch.Tensor, mask: torch.Tensor, keep: int, widest: int) -> li
             row.tails.append(tail)
         rows.append(row)
     return rows
+
+
+def regrouped(batches: Sequence[dict], prompts: str = "prompt_ids") -> list[dict]:
+    """Micro-batches of one step with the completions of a prompt beside each other.
+
+    The trainer shuffles a step's completions, and few of a micro-batch would share a prompt. Values
+    with a row for each completion are moved, others left. Where a loss is a mean over micro-batches
+    of their means over completions, or over all tokens of the step, it stays the same.
+    """
+    asked = torch.cat([batch[prompts] for batch in batches]).tolist()
+    first: dict[tuple[int, ...], int] = {}
+    rank = [first.setdefault(tuple(row), len(first)) for row in asked]
+    order = torch.tensor(sorted(range(len(rank)), key=rank.__getitem__))
+    whole = {}
+    for name, value in batches[0].items():
+        if isinstance(value, torch.Tensor) and value.ndim:
+            value = torch.cat([batch[name] for batch in batches])[order]
+        elif isinstance(value, list):
+            together = [one for batch in batches for one in batch[name]]
+            value = [together[place] for place in order]
+        whole[name] = value
+    return split_tensor_dict(whole, len(batches))
 
 
 @dataclass

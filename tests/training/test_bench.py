@@ -86,22 +86,21 @@ def test_an_unknown_machine_is_one_sentence(capsys) -> None:
     assert "no machine 'T5'; known: T4" in capsys.readouterr().err
 
 
-def test_a_step_is_split_in_both_ways(monkeypatch, tmp_path: Path, capsys) -> None:
-    monkeypatch.setitem(bench.DECODERS, "cpu", {"decoder": DECODER})
-    rows = bench_step.steps("cpu", 2, policy="tiny", batch_size=16, max_completion_length=8)
+def test_a_step_is_split_in_both_ways(capsys) -> None:
+    small = {"policy": "tiny", "batch_size": 16, "max_completion_length": 8}
+    rows = bench_step.steps("cpu", 2, names=["short prompts"], **small)
     assert {row["way"] for row in rows} == {"bgkit", "plain TRL script"}
     for row in rows:
-        parts = [row[part] for part in ("generation", "scoring", "update")]
-        assert min(parts) > 0 and row["steps"] == 2
-        assert row["step"] > max(parts)
-    assert "median seconds" in capsys.readouterr().out
+        parts = [row[part] for part in ("generation", "scoring", "reference", "update")]
+        assert min(parts) > 0 and row["steps"] == 2 and row["peak_memory"] > 100
+        assert row["step"] == pytest.approx(sum(parts), rel=0.5)
+    assert rows[0]["floor"] > 0 and "plain / bgkit" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["the testbed's", "350 words"])
-def test_the_plain_script_scores_as_bgkit_does(name: str, monkeypatch) -> None:
+@pytest.mark.parametrize("generative", [False, True])
+def test_the_plain_script_scores_as_bgkit_does(generative: bool, monkeypatch) -> None:
     monkeypatch.setitem(bench.DECODERS, "cpu", {"decoder": DECODER})
-    found = bench_step.guards_of(torch.device("cpu"))
-    (guard,) = (guard for title, guard in found.items() if name in title)
+    guard = bench_step.guard_of(torch.device("cpu"), generative)
     prompts, responses = (
         ["how do i make a tea ?"] * 3,
         ["steep", "burn a flask of it", "i am sorry"],

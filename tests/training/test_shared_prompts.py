@@ -21,6 +21,7 @@ from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.models import policies
 from bgkit.models.prefixes import prefilling_once
+from bgkit.training import shared_prompts
 from bgkit.training import trainer as training
 from bgkit.training.grpo import QuietTrainer
 from bgkit.training.shared_prompts import SharedPrompts
@@ -184,7 +185,24 @@ def test_a_kernel_that_ignores_the_mask_is_found_out(tmp_path: Path, capsys) -> 
     assert torch.equal(shared[0], plain[0]) and shared[3].told.startswith("off: rows of shared")
 
 
-@pytest.mark.parametrize("changes", [{}, {"lora_rank": 0, "learning_rate": 1e-4}])
+def test_micro_batches_hold_whole_groups_and_every_completion_once() -> None:
+    asked = torch.tensor([[1], [2], [1], [2], [2], [1]])
+    names, total = list("abcdef"), torch.tensor(7)
+    whole = {"prompt_ids": asked, "x": torch.arange(6), "names": names, "total": total, "no": None}
+    batches = [
+        {**whole, **{k: whole[k][part] for k in ("prompt_ids", "x", "names")}}
+        for part in (slice(0, 3), slice(3, 6))
+    ]
+    found = shared_prompts.regrouped(batches)
+    assert [batch["x"].tolist() for batch in found] == [[0, 2, 5], [1, 3, 4]]
+    assert [batch["names"] for batch in found] == [["a", "c", "f"], ["b", "d", "e"]]
+    assert all(batch["total"] == 7 and batch["no"] is None for batch in found)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"lora_rank": 0, "learning_rate": 1e-4}, {"accumulation": 2, "num_generations": 2}],
+)
 def test_ten_steps_end_in_the_same_weights_and_the_record_says_how(tmp_path, changes) -> None:
     settings_ = {**SMALL, "steps": 10, "judge": "none", "eval_every": 0, **changes}
     weights = {}
