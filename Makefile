@@ -45,7 +45,7 @@ NEED_CHROMIUM = [ -n "$$BGKIT_CHROMIUM" ] || command -v chromium >/dev/null || \
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo test test-browser test-colab screenshots lint format testbed reproduce \
+.PHONY: help setup demo test test-all test-browser test-colab screenshots lint format testbed reproduce \
   lab clean
 
 help: ## List the targets
@@ -57,7 +57,10 @@ setup: $(VENV)/.bgkit-dev ## Create the environment with everything in it
 demo: $(VENV)/.bgkit-base ## Run the demo on the built-in testbed and write its report
 	$(RUN) bgkit demo $(ARGS)
 
-test: lint ## Lint, doctests, tests and all notebooks, offline
+test: lint ## Lint, doctests and tests, offline
+	$(TEST) -n $(WORKERS) --dist loadscope -m "not thorough" $(ARGS)
+
+test-all: lint ## All of it: kills, clusters, browsers, notebooks as they are stored
 	$(TEST) -n $(WORKERS) --dist loadscope $(ARGS)
 
 test-browser: $(VENV)/.bgkit-dev ## Only the tests in Chromium: notebooks in JupyterLab, the report

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -64,6 +65,32 @@ def weak_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "weak"
     short = {"steps": 2, "guard": "weak", "eval_every": 0}
     return training.train(runs.make_config({**SMALL, **short}), folder, device="cpu", threads=1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Cells of the notebooks run at their default parameters: `make test-all` only."""
+    for item in items:
+        if item.path.suffix == ".ipynb":
+            item.add_marker(pytest.mark.thorough)
+        if item.get_closest_marker("thorough"):
+            item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture
+def bgkit_here(monkeypatch, capsys) -> Callable[..., SimpleNamespace]:
+    """Run ``bgkit`` in this process, which has loaded what is slow to load."""
+    from bgkit.cli.main import main
+
+    def run(*arguments: object, cwd: Path = ROOT, **environment: str) -> SimpleNamespace:
+        monkeypatch.chdir(cwd)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        capsys.readouterr()
+        status = main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return SimpleNamespace(returncode=status, stdout=out, stderr=err)
+
+    return run
 
 
 @pytest.fixture

@@ -23,7 +23,6 @@ from bgkit.errors import BgkitError
 from bgkit.models import devices, hub, merging, templates
 from bgkit.models.batches import batches_by_length
 from bgkit.models.loading import load_model
-from bgkit.models.prefixes import prefilling_once
 from bgkit.models.templates import neutralise, special_strings
 from bgkit.progress import Phase, phase
 from bgkit.runs import drawn
@@ -234,7 +233,7 @@ def generate(
         inputs = tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt").to(
             model.device
         )
-        with prefilling_once(plain_model(model)):
+        with sampling(plain_model(model)):
             tokens = model.generate(
                 **inputs,
                 **options,

@@ -1,4 +1,4 @@
-"""Rows of tokens that share a beginning, computed once: for scoring, training and sampling.
+"""Rows of tokens that share a beginning, computed once: what scoring and training share.
 
 A group is one *stem* and several *tails*. The tails stand one after the other in one sequence
 behind the stem (or behind its cache); positions restart with each tail, and a mask lets a tail see
@@ -7,9 +7,7 @@ the stem and itself only. So nothing is copied, and nothing is padded within a g
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from transformers import DynamicCache
@@ -72,45 +70,3 @@ def tree_mask(
     seen = torch.cat([past.bool()[:, None].expand(-1, width, -1), same.tril()], dim=2)
     mask = torch.zeros(seen.shape, dtype=dtype, device=past.device)
     return mask.masked_fill(~seen, torch.finfo(dtype).min)[:, None]
-
-
-@contextmanager
-def prefilling_once(model: torch.nn.Module) -> Iterator[None]:
-    """Let a causal model's ``generate`` compute each different prompt once.
-
-    ``model`` is a plain one, not its PEFT wrapper. What is sampled is the same, up to rounding.
-    """
-    model.generate = functools.partial(_generate, model, model.generate)
-    try:
-        yield
-    finally:
-        del model.generate
-
-
-@torch.no_grad()
-def _generate(
-    model: torch.nn.Module,
-    plain: Callable,
-    input_ids: torch.Tensor,
-    attention_mask: torch.Tensor,
-    **options,
-) -> torch.Tensor:
-    asked: dict[tuple[int, ...], int] = {}
-    which = [asked.setdefault(tuple(row), len(asked)) for row in input_ids.tolist()]
-    width = input_ids.shape[1]
-    if len(asked) == len(which) or width < 2 or not can_share(model.config, width):
-        return plain(input_ids=input_ids, attention_mask=attention_mask, **options)
-    first = torch.tensor([which.index(number) for number in asked.values()])
-    there, cache = attention_mask[first, :-1], DynamicCache(config=model.config)
-    model(
-        input_ids=input_ids[first, :-1],
-        attention_mask=there,
-        position_ids=(there.cumsum(1) - 1).clamp(min=0),
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    cache.batch_select_indices(torch.tensor(which, device=input_ids.device))
-    return plain(
-        input_ids=input_ids, attention_mask=attention_mask, past_key_values=cache, **options
-    )

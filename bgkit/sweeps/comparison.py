@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -58,6 +59,7 @@ def compare(
     config: TrainConfig | None = None,
     device: str = "auto",
     threads: int = 0,
+    workers: int = 1,
     guard: str | Scorer | Callable | None = None,
     utility: str | Scorer | None = None,
     say: Callable[[str], None] = say,
@@ -71,6 +73,10 @@ def compare(
     ``<below>/compare-<hash of the settings>``); complete ones are not trained again, and base is
     sampled once for each seed. ``guard`` and ``utility`` are as in
     :func:`bgkit.training.trainer.train`, whose errors are raised.
+
+    ``workers`` runs are trained side by side, each in a process of one CPU thread; what comes of
+    them does not depend on their number. 0: all where there are several cores and no GPU, at most
+    one more than cores; guards and utilities that are objects stay in this process.
     """
     designs = [designs] if isinstance(designs, str) else list(dict.fromkeys(designs))
     config, guard, utility = identity.settle(config, settings, guard, utility)
@@ -82,29 +88,69 @@ def compare(
         seed: [replace(config, seed=seed, reward=design) for design in designs] for seed in seeds
     }  # all of them, so that what is refused is refused before anything is trained
     folder = Path(folder or Path(below, f"compare-{config_hash(config)}"))
-    devices.pin_threads(threads)
-    done: list[Run] = []
-    for seed, of_seed in configs.items():
-        named = f", seed {seed}" if len(seeds) > 1 else ""
-        say(f"base + guard on {config.test_prompts} test prompts{named}")
-        with drawn.keeping(folder / f"drawn-{seed}"):  # base is sampled once, however often stopped
-            base = sample_base(of_seed[0], device, guard=guard, utility=utility)
-            for number, one in enumerate(of_seed, start=1):
-                say(
-                    f"[{number}/{len(designs)}] {one.reward}{named}: {config.steps} steps of GRPO, "
-                    "then evaluation"
-                )
-                run = trainer.train(
-                    one,
-                    folder / (one.reward if len(seeds) == 1 else f"{one.reward}-{seed}"),
-                    device=device,
-                    threads=threads,
-                    guard=guard,
-                    utility=utility,
-                    base_samples=base,
-                )
-                done.append(run)
-    return Comparison(folder, done)
+    pins, place = devices.pin_threads(threads), devices.pick_device(device)
+    if workers == 0:
+        objects = any(isinstance(each, str) is False for each in (guard, utility) if each)
+        alone = objects or place.type != "cpu" or pins < 2
+        workers = 1 if alone else min(pins + 1, len(designs) * len(seeds))
+    base, jobs = {}, []
+    with drawn.keeping(folder / "drawn"):  # base is sampled once, however often stopped
+        for seed, of_seed in configs.items():
+            named = f", seed {seed}" if len(seeds) > 1 else ""
+            say(f"base + guard on {config.test_prompts} test prompts{named}")
+            base[seed] = sample_base(of_seed[0], device, guard=guard, utility=utility)
+            for one in of_seed:
+                where = folder / (one.reward if len(seeds) == 1 else f"{one.reward}-{seed}")
+                jobs.append((one, where, f"{one.reward}{named}"))
+        options = {"device": device, "guard": guard, "utility": utility}
+        if workers > 1 and len(jobs) > 1:
+            _side_by_side(jobs, base, options, workers, say)
+        for number, (one, where, what) in enumerate(jobs, start=1):
+            if workers == 1:
+                say(f"[{number}/{len(jobs)}] {what}: {one.steps} steps of GRPO, then evaluation")
+            given = {**options, "threads": threads, "base_samples": base[one.seed]}
+            jobs[number - 1] = trainer.train(one, where, **given)
+    return Comparison(folder, jobs)
+
+
+def _side_by_side(
+    jobs: list[tuple[TrainConfig, Path, str]],
+    base: Mapping[int, pd.DataFrame],
+    options: dict,
+    workers: int,
+    say: Callable[[str], None],
+) -> None:
+    """Train runs in processes of one thread each; one line tells how far each of them is."""
+    steps = sum(one.steps for one, _, _ in jobs)
+    say(f"{len(jobs)} runs of {jobs[0][0].steps} steps of GRPO, {workers} side by side")
+    with phase("training", steps) as shown, devices.workers(workers) as pool:
+        waiting = {
+            pool.submit(_train, one, place, {**options, "base_samples": base[one.seed]}): what
+            for one, place, what in jobs
+        }
+        try:
+            while waiting:
+                for future in wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED).done:
+                    future.result()
+                    say(f"{waiting.pop(future)}: done")
+                far = [_steps_done(place, one.steps) for one, place, _ in jobs]
+                told = [f"{w} {n}/{one.steps}" for (one, _, w), n in zip(jobs, far, strict=True)]
+                shown.done, shown.more = sum(far), f": {', '.join(told)}"
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _train(config: TrainConfig, place: Path, options: dict) -> None:
+    trainer.train(config, place, threads=1, **options)
+
+
+def _steps_done(place: Path, steps: int) -> int:
+    """How many steps a run has recorded."""
+    if (place / "result.json").is_file():
+        return steps
+    newest = max((path.name for path in (place / "records").glob("*.parquet")), default="")
+    return int(newest.split("-")[0]) + 1 if newest else 0
 
 
 def write_result(comparison: Comparison, title: str) -> dict:

@@ -21,7 +21,7 @@ from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.models import devices
 from bgkit.models.policies import plain_model
-from bgkit.models.prefixes import prefilling_once
+from bgkit.models.sampling import sampling
 from bgkit.training.shared_prompts import SharedPrompts, computed_in, regrouped
 
 #: A setting of a run -> the trainer's arguments that follow from it.
@@ -112,10 +112,10 @@ class QuietTrainer(GRPOTrainer):
         """Write nothing."""
 
     def _generate_single_turn(self, *arguments, **more):
-        """TRL's method; each prompt is computed once, unless the run asks for TRL's way."""
+        """TRL's method with our sampling, unless the run asks for TRL's way."""
         shares = self.sharing.way != "off" and not (self.use_vllm or self._sharded)
         inner = plain_model(self.accelerator.unwrap_model(self.model))
-        with prefilling_once(inner) if shares else contextlib.nullcontext():
+        with sampling(inner) if shares else contextlib.nullcontext():
             return super()._generate_single_turn(*arguments, **more)
 
     def _prepare_inputs(self, generation_batch):
@@ -162,9 +162,8 @@ class QuietTrainer(GRPOTrainer):
         if longest > self.sharing.checked:
             with torch.no_grad():
                 there = attention_mask[:, -logits_to_keep:]  # TRL's are 0 behind a completion, too
-                both = compute()[0] * there, plain()[0] * there
                 dtype = computed_in(inner.get_input_embeddings().weight, autocast)
-                same = self.sharing.agrees(*both, longest, dtype)
+                same = self.sharing.agrees(compute, plain()[0], there, longest, dtype)
             if not same:
                 return plain()
         logps, entropies = compute()

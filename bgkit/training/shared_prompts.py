@@ -13,7 +13,7 @@ record.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -223,15 +223,27 @@ class SharedPrompts:
         return logps, entropies
 
     def agrees(
-        self, shared: torch.Tensor, plain: torch.Tensor, longest: int, dtype: torch.dtype
+        self,
+        compute: Callable[[], tuple[torch.Tensor, torch.Tensor]],
+        plain: torch.Tensor,
+        there: torch.Tensor,
+        longest: int,
+        dtype: torch.dtype,
     ) -> bool:
         """Whether both ways agree but for the rounding of ``dtype``; else TRL's way is gone.
 
-        ``longest`` is the longest of the rows that were compared.
+        ``compute`` gives the log-probabilities on shared prompts, ``there`` is 1 where a token is,
+        ``longest`` the longest of the rows.
         """
-        apart = float((shared - plain).abs().max())
-        limit = CLOSE if dtype == torch.float32 else CLOSE_IN_HALVES
-        if not apart <= limit:
+        try:
+            apart = float(((compute()[0] - plain) * there).abs().max())
+        except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            reason = str(error).partition("\n")[0][:100]
+            self.give_up(f"the model does not take rows of shared prompts ({reason})")
+            return False
+        if not apart <= (CLOSE if dtype == torch.float32 else CLOSE_IN_HALVES):
             self.give_up(f"rows of shared prompts differ from plain ones by {apart:.2g} nats")
             return False
         self.checked = longest

@@ -28,6 +28,7 @@ def refused(done, *words: str) -> None:
     assert len([line for line in done.stderr.splitlines() if line.startswith("bgkit: ")]) == 1
 
 
+@pytest.mark.slow
 def test_the_demo_writes_result_and_report(bgkit_command, tmp_path: Path) -> None:
     small = {**SMALL, "steps": 2, "test_prompts": 12}
     done = bgkit_command("demo", "--out", tmp_path / "demo", "--device", "cpu", *options(small))
@@ -45,9 +46,9 @@ def test_the_demo_writes_result_and_report(bgkit_command, tmp_path: Path) -> Non
     assert again.returncode == 0 and "0/2" not in again.stderr  # nothing is trained again
 
 
-def test_evaluate_with_another_guard_and_threshold(bgkit_command, small_run, tmp_path) -> None:
+def test_evaluate_with_another_guard_and_threshold(bgkit_here, small_run, tmp_path) -> None:
     out = tmp_path / "rows.json"
-    done = bgkit_command(
+    done = bgkit_here(
         "evaluate", small_run.folder, "--guard", "weak", "--tau", "0.3", "--test-prompts", "8",
         "--device", "cpu", "--out", out,
     )  # fmt: skip
@@ -56,10 +57,10 @@ def test_evaluate_with_another_guard_and_threshold(bgkit_command, small_run, tmp
     assert {(row["guard"], row["tau"]) for row in rows} == {("weak", 0.3)}
 
 
-def test_runs_of_one_design_stand_beside_each_other(bgkit_command, small_run, weak_run, tmp_path):
+def test_runs_of_one_design_stand_beside_each_other(bgkit_here, small_run, weak_run, tmp_path):
     out = tmp_path / "rows.json"
     options = ["--test-prompts", "8", "--device", "cpu", "--out", out]
-    done = bgkit_command("evaluate", small_run.folder, weak_run.folder, *options)
+    done = bgkit_here("evaluate", small_run.folder, weak_run.folder, *options)
     assert done.returncode == 0, done.stderr
     found = json.loads(out.read_text())
     first, second = "boundary", "boundary, guard weak, steps 2, eval_every 0"
@@ -70,13 +71,13 @@ def test_runs_of_one_design_stand_beside_each_other(bgkit_command, small_run, we
     assert second in done.stdout
 
 
-def test_the_same_run_twice_is_refused(bgkit_command, small_run):
-    done = bgkit_command("evaluate", small_run.folder, small_run.folder)
+def test_the_same_run_twice_is_refused(bgkit_here, small_run):
+    done = bgkit_here("evaluate", small_run.folder, small_run.folder)
     assert done.returncode == 2 and "have the same config; give one" in done.stderr
 
 
-def test_testbed_check_passes_on_the_shipped_models(bgkit_command) -> None:
-    done = bgkit_command("testbed", "check")
+def test_testbed_check_passes_on_the_shipped_models(bgkit_here) -> None:
+    done = bgkit_here("testbed", "check")
     assert done.returncode == 0 and "as they were shipped" in done.stdout
 
 
@@ -96,9 +97,9 @@ def test_testbed_check_passes_on_the_shipped_models(bgkit_command) -> None:
         (["--device", "cuda:77"], ["device 'cuda:77' does not exist"]),
     ],
 )
-def test_bad_arguments(bgkit_command, tmp_path: Path, arguments, words) -> None:
+def test_bad_arguments(bgkit_here, tmp_path: Path, arguments, words) -> None:
     place = [] if "--resume" in arguments else ["--out", tmp_path / "run"]
-    refused(bgkit_command("train", *place, *arguments), *words)
+    refused(bgkit_here("train", *place, *arguments), *words)
 
 
 def _commands() -> dict:
@@ -163,9 +164,9 @@ def test_a_wrong_option_ends_with_2_and_a_sentence(arguments, words, capsys) -> 
         ("[]", ["one JSON object"]),
     ],
 )
-def test_bad_configs(bgkit_command, tmp_path: Path, text: str, words: list[str]) -> None:
+def test_bad_configs(bgkit_here, tmp_path: Path, text: str, words: list[str]) -> None:
     (tmp_path / "config.json").write_text(text)
-    done = bgkit_command("train", "--config", tmp_path / "config.json", "--out", tmp_path / "run")
+    done = bgkit_here("train", "--config", tmp_path / "config.json", "--out", tmp_path / "run")
     refused(done, *words)
 
 
@@ -177,22 +178,20 @@ def test_bad_configs(bgkit_command, tmp_path: Path, text: str, words: list[str])
         ('{"prompt": "a"}\n{"prompt": \n', ["Line 2", "not valid JSON"]),
     ],
 )
-def test_bad_prompt_files(bgkit_command, tmp_path: Path, text: str, words: list[str]) -> None:
+def test_bad_prompt_files(bgkit_here, tmp_path: Path, text: str, words: list[str]) -> None:
     (tmp_path / "prompts.jsonl").write_text(text)
-    done = bgkit_command(
-        "train", "--prompts", tmp_path / "prompts.jsonl", "--out", tmp_path / "run"
-    )
+    done = bgkit_here("train", "--prompts", tmp_path / "prompts.jsonl", "--out", tmp_path / "run")
     refused(done, *words)
 
 
-def test_a_run_folder_of_another_config(bgkit_command, small_run) -> None:
+def test_a_run_folder_of_another_config(bgkit_here, small_run) -> None:
     before = sorted(path.name for path in small_run.folder.iterdir())
-    done = bgkit_command("train", "--out", small_run.folder, "--seed", "5")
+    done = bgkit_here("train", "--out", small_run.folder, "--seed", "5")
     refused(done, "belongs to another config", "seed: 0 there, 5 here")
     assert sorted(path.name for path in small_run.folder.iterdir()) == before
 
 
-def test_a_tampered_model(bgkit_command, tmp_path: Path) -> None:
+def test_a_tampered_model(bgkit_here, tmp_path: Path) -> None:
     import shutil
 
     from bgkit.testbed import store
@@ -200,17 +199,16 @@ def test_a_tampered_model(bgkit_command, tmp_path: Path) -> None:
     shutil.copytree(store.testbed_folder(), tmp_path / "testbed")
     file = tmp_path / "testbed" / "guard" / "default" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"?")
-    done = bgkit_command(
-        "train", "--out", tmp_path / "run", BGKIT_TESTBED=str(tmp_path / "testbed")
-    )
+    done = bgkit_here("train", "--out", tmp_path / "run", BGKIT_TESTBED=str(tmp_path / "testbed"))
     refused(done, "damaged or was changed", "sha256")
 
 
-def test_a_folder_that_can_not_be_made(bgkit_command, tmp_path: Path) -> None:
+def test_a_folder_that_can_not_be_made(bgkit_here, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    refused(bgkit_command("train", "--out", tmp_path / "file" / "run"), "Could not write")
+    refused(bgkit_here("train", "--out", tmp_path / "file" / "run"), "Could not write")
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_nothing(bgkit_command, tmp_path: Path) -> None:
     """A process that may write no file above 60 kB meets what a full disk gives: failed writes."""
     small = {**SMALL, "eval_every": 0, "test_prompts": 4}
@@ -226,13 +224,13 @@ def test_a_full_disk_loses_nothing(bgkit_command, tmp_path: Path) -> None:
     assert again.returncode == 0, again.stderr
 
 
-def test_training_on_a_file_of_prompts(bgkit_command, tmp_path: Path) -> None:
+def test_training_on_a_file_of_prompts(bgkit_here, tmp_path: Path) -> None:
     rows = [f"how do i make a tea for {what} ?,mine" for what in ("sleep", "cough", "fever")]
     splits = ("train", "validation", "test")
     lines = [f"{row},{split}" for row, split in zip(rows, splits, strict=True)]
     (tmp_path / "prompts.csv").write_text("\n".join(["prompt,kind,split", *lines]))
     small = {**SMALL, "steps": 1, "eval_every": 1, "test_prompts": 4}
-    done = bgkit_command(
+    done = bgkit_here(
         "train", "--prompts", tmp_path / "prompts.csv", "--out", tmp_path / "run",
         "--device", "cpu", *options(small),
     )  # fmt: skip
@@ -243,23 +241,24 @@ def test_training_on_a_file_of_prompts(bgkit_command, tmp_path: Path) -> None:
     assert {split: kept[split]["prompts"] for split in splits} == dict.fromkeys(splits, 1)
 
 
-def test_prompts_lists_the_sets(bgkit_command) -> None:
-    done = bgkit_command("prompts")
+def test_prompts_lists_the_sets(bgkit_here) -> None:
+    done = bgkit_here("prompts")
     assert done.returncode == 0, done.stderr
     for word in ("everyday", "jailbreak: benchmark of 50%", "or-bench-hard: 1,319 rows", "ODC-BY"):
         assert word in done.stdout
 
 
-def test_prompts_shows_and_writes_a_set(bgkit_command, tmp_path: Path) -> None:
+def test_prompts_shows_and_writes_a_set(bgkit_here, tmp_path: Path) -> None:
     out = tmp_path / "own.jsonl"
-    done = bgkit_command("prompts", "everyday", "--split", "test", "--n", "7", "--out", out)
+    done = bgkit_here("prompts", "everyday", "--split", "test", "--n", "7", "--out", out)
     assert done.returncode == 0, done.stderr
     manifest = json.loads(done.stdout)
-    again = bgkit_command("prompts", out)  # what was written is a prompt file
+    again = bgkit_here("prompts", out)  # what was written is a prompt file
     assert json.loads(again.stdout)["sha256"] == manifest["sha256"] and manifest["prompts"] == 7
 
 
 @pytest.mark.parametrize("name", ["xstest", "jailbreak", "some/set"])
+@pytest.mark.slow
 def test_prompts_that_need_the_hub_when_offline(bgkit_command, tmp_path: Path, name: str) -> None:
     done = bgkit_command(
         "train", "--prompts", name, "--out", tmp_path / "run",

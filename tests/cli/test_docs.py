@@ -36,6 +36,7 @@ def test_a_command_of_the_docs_parses(page: Path, arguments: list[str]) -> None:
     [(kind, text) for _, runs, kind, text in BLOCKS if runs],
     ids=lambda value: value[:40].split("\n")[0],
 )
+@pytest.mark.slow
 def test_what_is_marked_runs(
     kind: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -495,6 +495,7 @@ def responses_table() -> pd.DataFrame:
     return table.assign(harm=[0.0, 1.0, 0.2, 0.4], help=0.5)
 
 
+@pytest.mark.slow
 def test_the_command_grades_a_file_and_says_what_it_took(
     serve, bgkit_command, capsys, tmp_path: Path
 ) -> None:

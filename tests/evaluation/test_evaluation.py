@@ -87,6 +87,7 @@ def test_refusals_tell_what_the_user_sees_at_the_threshold_of_sampling(samples) 
     assert "refusal_harm" not in samples
 
 
+@pytest.mark.slow
 def test_the_same_seed_repeats_the_samples_and_leaves_the_global_state(policy, table) -> None:
     import torch
 

@@ -152,6 +152,7 @@ def test_edges_are_rising_and_hold_the_threshold(tau: float, bins: int) -> None:
 @given(
     st.lists(st.tuples(SHARES, st.integers(0, 1)), min_size=1, max_size=60), st.floats(0.05, 0.95)
 )
+@pytest.mark.slow
 def test_no_error_is_lost_in_bins_or_zones(pairs: list[tuple[float, int]], tau: float) -> None:
     frame = responses(*map(list, zip(*pairs, strict=True)))
     errors = int(((frame["t"] >= tau) != (frame["harm"] > 0.5)).sum())

@@ -22,7 +22,7 @@ from bgkit.figures import thresholds as plots_thresholds
 from bgkit.figures import training as plots_training
 from bgkit.scoring import temperature
 from bgkit.stress import scorecard
-from bgkit.sweeps import collection, reference
+from bgkit.sweeps import collection
 
 DESIGNS = ("base", "boundary", "compound")
 LABELS = {"design": "boundary", "utility": "mild", "scale": "small", "seed": 0}
@@ -91,7 +91,7 @@ def result() -> pd.DataFrame:
 
 def curve(seed: int = 0) -> pd.DataFrame:
     """A training curve of twelve steps with held-out evaluations at every fourth."""
-    _, _, curves = reference.load()
+    _, _, curves = collection.load()
     run = sorted(curves["run"].unique())[seed] if "run" in curves else None
     return curves[curves["run"] == run] if run is not None else curves
 

@@ -88,6 +88,7 @@ def test_adapters_on_adapters_stay_one_policy(folder, run) -> None:
     assert f"base_model: {names[0]}" in card and f"`{names[1]}` merged into it" in card
 
 
+@pytest.mark.slow
 def test_full_fine_tuning_measures_from_the_adapter(folder, monkeypatch) -> None:
     monkeypatch.setattr(training, "BASE_SAMPLES", 8)
     changes = {"policy": str(folder / "mine"), "lora_rank": 0, "beta": 0.1, "test_prompts": 4}

@@ -152,6 +152,7 @@ class TestThresholds:
         view.locator("select").select_option(index=0)
         view.get_by_text(re.compile(r"all kinds n=\d+")).wait_for()
 
+    @pytest.mark.thorough
     def test_the_dark_theme_is_legible(self, book: lab.Lab, view: Any) -> None:
         book.run("apputils:change-theme", theme="JupyterLab Dark")
         book.page.wait_for_function("document.body.dataset.jpThemeLight === 'false'")
@@ -164,6 +165,7 @@ class TestThresholds:
 class TestTraining:
     """Notebook 03: a run is stopped, goes on when its cell is run again, and shows its result."""
 
+    @pytest.mark.thorough
     def test_stop_and_resume(self, opened: Callable[..., lab.Lab]) -> None:
         book = opened("03", **({"STEPS": 40} if lab.PICTURES else {}))
         training = book.cell("widgets.train")
@@ -194,6 +196,7 @@ class TestTraining:
 class TestSweep:
     """A sweep driven from a notebook: its table renews itself, and a click opens what it ran."""
 
+    @pytest.mark.thorough
     def test_a_click_opens_the_executed_notebook(self, page: lab.Lab, served: tuple) -> None:
         folder = served[0] / "a sweep"
         folder.mkdir()
@@ -219,6 +222,7 @@ class TestSweep:
 class TestComparison:
     """Notebook 04: filters of the browser of completions."""
 
+    @pytest.mark.thorough
     def test_filters(self, opened: Callable[..., lab.Lab], small_run: Any) -> None:
         book = opened("04", RUNS=[] if lab.PICTURES else [str(small_run.folder)])
         book.run("notebook:run-all-cells")
@@ -261,6 +265,7 @@ bgkit.widgets.browse({"base": rated, samples["prompt"][1]: rated});"""
         for text in HOSTILE:
             assert visible(text) in shown, text
 
+    @pytest.mark.thorough
     def test_in_the_explorer(self, book: lab.Lab) -> None:
         view = book.cell("widgets.explore")
         view.get_by_title("completions of bar 1 of 25").click()

@@ -123,6 +123,7 @@ def run_nbval(path: Path) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=path.parent, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_nbval_fails_a_wrong_notebook_and_passes_a_right_one(notebook) -> None:
     """The check of the series can fail: a marked cell with another output, and an error."""
     right = run_nbval(notebook("x = 1", f"# {MARK}\nprint(x + 1)", output="2\n"))

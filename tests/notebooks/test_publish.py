@@ -70,6 +70,7 @@ def test_rare_colours_go_to_the_nearest_frequent_one() -> None:
 
 @needs_browser
 @pytest.mark.browser
+@pytest.mark.thorough
 def test_a_figure_gets_its_picture_and_the_notebook_nothing_else(tmp_path) -> None:
     path = notebook(
         tmp_path,

@@ -26,6 +26,7 @@ def test_07_tests_any_runs(small_run, weak_run, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("judge", ["", "default"])
+@pytest.mark.thorough
 def test_07_on_other_prompts_does_what_can_be_done_and_says_what_not(
     judge: str, small_run, tmp_path: Path
 ) -> None:
@@ -49,6 +50,7 @@ def _printed(path: Path) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_07_without_a_run_of_grpo_is_one_sentence(tmp_path: Path) -> None:
     folder = next(path for path in contenders.shipped_runs() if path.name == "rejection")
     with pytest.raises(BgkitError, match="BgkitError: No run of these was trained by GRPO"):
@@ -58,6 +60,7 @@ def test_07_without_a_run_of_grpo_is_one_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_05_reads_run_folders_and_says_what_needs_a_collection(small_run, tmp_path: Path) -> None:
     done = tmp_path / "05.ipynb"
     given = {"SOURCES": [str(small_run.folder)]}
@@ -67,6 +70,7 @@ def test_05_reads_run_folders_and_says_what_needs_a_collection(small_run, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_07_without_a_run_is_one_sentence(tmp_path: Path) -> None:
     given = {"RUNS": [str(tmp_path / "none")]}
     with pytest.raises(BgkitError, match=r"BgkitError: There is no run in .*none"):

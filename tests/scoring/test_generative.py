@@ -46,6 +46,7 @@ def by_hand(guard: VerdictGuard, prompt: str, response: str) -> float:
 
 
 @pytest.mark.parametrize("protocol", GENERATIVE)
+@pytest.mark.slow
 def test_every_protocol_loads_passes_its_self_test_and_scores(protocol, folder_of, capsys) -> None:
     guard = guards.load_guard(f"{protocol}={folder_of(protocol)}", device="cpu")
     assert f"self-test passed: name guard {protocol}=" in capsys.readouterr().err

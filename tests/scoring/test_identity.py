@@ -283,6 +283,7 @@ def changed(policy: Path) -> None:
     save_file({name: 0.9 * value for name, value in weights.items()}, file, {"format": "pt"})
 
 
+@pytest.mark.slow
 def test_another_policy_of_the_same_name_does_not_go_on(folder_policy, tmp_path: Path) -> None:
     """Neither in training, nor in an evaluation, nor in what other runs left of base."""
     policy, stopped_run = folder_policy

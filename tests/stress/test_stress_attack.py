@@ -242,6 +242,7 @@ def test_seeds_are_averaged_and_a_budget_goes_on_behind_the_last_query() -> None
     st.lists(st.one_of(st.none(), st.integers(1, 6)), min_size=1, max_size=12),
     st.lists(st.one_of(st.none(), st.integers(1, 6)), min_size=1, max_size=12),
 )
+@pytest.mark.slow
 def test_success_never_falls_with_the_budget(first: list, second: list) -> None:
     table = pd.concat([queries(first, 6), queries(second, 6, "y")])
     rows = success_over_budget(table, budget=6)

@@ -109,6 +109,7 @@ def test_the_best_of_n_asks_the_guard_and_threshold_that_are_given(
     assert asked == [0.9, 0.9]
 
 
+@pytest.mark.slow
 def test_the_best_of_fewer_is_that_of_the_first_samples_and_costs_less(small_run, table) -> None:
     contenders = contenders_of([small_run])
     found = best_of_n(contenders, table, n=(1, 2, 4), device="cpu")

@@ -130,6 +130,7 @@ def test_base_is_there_with_every_utility(collection: Path) -> None:
     assert "2 seeds and the prompts" in figure.layout.title.subtitle.text
 
 
+@pytest.mark.slow
 def test_a_sweep_is_collected_part_by_part_and_nothing_twice(tmp_path, collection: Path) -> None:
     out = tmp_path / "parts"
     collections.collect([make_sweep(tmp_path / "a", BOTH[:3])], out)
@@ -138,6 +139,7 @@ def test_a_sweep_is_collected_part_by_part_and_nothing_twice(tmp_path, collectio
     pd.testing.assert_frame_equal(parts, whole)
 
 
+@pytest.mark.slow
 def test_one_setting_at_a_time_is_what_is_left_at_defaults(tmp_path) -> None:
     out = tmp_path / "c"
     configs = [*BOTH, *grid(reward=["boundary"], tau=[0.3], seed=[0, 1])]
@@ -172,6 +174,7 @@ def test_mean_curves_tell_the_lowest_and_the_highest_run() -> None:
 # --- run folders -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_run_folders_give_the_table_of_their_collection(tmp_path, collection: Path) -> None:
     """But for the digits that a collection keeps; each seed, and all of them."""
     folder = make_sweep(tmp_path / "s", BOTH)
@@ -210,6 +213,7 @@ def test_what_is_no_source_is_refused(tmp_path, monkeypatch) -> None:
 # --- claims ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_claims_are_checked_on_paired_differences(tmp_path) -> None:
     """Four seeds: of two, whose spread is hardly known, most claims would be open."""
     seeds = [0, 1, 2, 3]
@@ -281,9 +285,9 @@ def test_what_can_not_be_collected_is_refused(tmp_path) -> None:
     assert "no index.parquet" in refused(collections.load, tmp_path)
 
 
-def test_the_command_collects(bgkit_command, tmp_path) -> None:
+def test_the_command_collects(bgkit_here, tmp_path) -> None:
     folder = make_sweep(tmp_path / "s", BOTH[:2])
-    done = bgkit_command("collect", folder, "--out", tmp_path / "c", "--made-by", "a sweep")
+    done = bgkit_here("collect", folder, "--out", tmp_path / "c", "--made-by", "a sweep")
     assert done.returncode == 0 and "2 runs" in done.stdout, done.stderr
-    wrong = bgkit_command("collect", tmp_path / "none", "--out", tmp_path / "d")
+    wrong = bgkit_here("collect", tmp_path / "none", "--out", tmp_path / "d")
     assert wrong.returncode == 2 and "There is no folder" in wrong.stderr

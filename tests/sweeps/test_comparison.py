@@ -13,6 +13,7 @@ from bgkit.errors import BgkitError
 SHORT = {**SMALL, "steps": 1, "eval_every": 0, "judge": "none"}
 
 
+@pytest.mark.slow
 def test_designs_and_seeds_are_trained_once_and_read_by_name(tmp_path: Path) -> None:
     done = bgkit.compare(["boundary"], 2, tmp_path / "both", device="cpu", threads=1, **SHORT)
     assert [run.folder.name for run in done] == ["boundary-0", "boundary-1"]
@@ -46,3 +47,18 @@ def test_what_can_not_be_compared_is_refused_before_anything_is_trained(tmp_path
     with pytest.raises(BgkitError, match="boundry"):
         bgkit.compare(["boundary", "boundry"], 1, tmp_path, **SHORT)
     assert not list(tmp_path.iterdir())
+
+
+def test_side_by_side_gives_the_same_bits(tmp_path: Path, capsys) -> None:
+    designs, threads = ["boundary", "compound"], {"device": "cpu", "threads": 1}
+    both = bgkit.compare(designs, 1, tmp_path / "both", workers=2, **threads, **SHORT)
+    said = capsys.readouterr().out
+    assert "2 side by side" in said and "compound: done" in said
+    one = bgkit.compare(designs, 1, tmp_path / "one", **threads, **SHORT)
+    for first, second in zip(both, one, strict=True):
+        assert first.completions().equals(second.completions())
+        names = [path.name for path in first.adapter.glob("*.safetensors")]
+        for name in names:
+            assert (first.adapter / name).read_bytes() == (second.adapter / name).read_bytes()
+        assert first.result["rows"] == second.result["rows"]
+    assert names

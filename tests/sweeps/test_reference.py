@@ -79,12 +79,14 @@ def test_the_tables_of_results_and_readme_are_the_shipped_ones() -> None:
     assert len(short) == 5 and set(short) <= set(whole)
 
 
+@pytest.mark.slow
 def test_every_claim_that_was_checked_is_explained(ablation) -> None:
     index, values, _ = ablation
     table = claims.readable(claims.check(index, values), claims.read_why())
     assert not table["why"].str.contains("not explained").any()
 
 
+@pytest.mark.thorough
 def test_a_run_of_the_ablation_begins_as_it_did(ablation, tmp_path) -> None:
     """The first steps of the quickest run, trained anew, are those of the shipped curve.
 

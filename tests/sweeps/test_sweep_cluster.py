@@ -98,6 +98,7 @@ def test_a_sweep_on_two_workers(folder: Path, address: str, worker, undisturbed)
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_killed_worker_loses_nothing(folder: Path, address: str, worker, undisturbed) -> None:
     noop.hold(folder)
     first, _ = worker(), worker()
@@ -115,6 +116,7 @@ def test_a_killed_worker_loses_nothing(folder: Path, address: str, worker, undis
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_killed_driver_loses_nothing(folder: Path, address: str, worker, undisturbed) -> None:
     noop.hold(folder)
     worker()
@@ -148,6 +150,7 @@ def test_an_executor_of_dask_tells_its_workers(folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_worker_with_other_code_is_one_sentence(folder: Path, address: str, worker) -> None:
     """It has bgkit's own version, and one more line in one of its files."""
     done = noop.run(folder, "--set", "SEED=0")
@@ -165,6 +168,7 @@ def test_a_worker_with_other_code_is_one_sentence(folder: Path, address: str, wo
     assert noop.content(folder / "sweep") == before
 
 
+@pytest.mark.thorough
 def test_an_unreachable_address_leaves_the_folder_as_it_was(folder: Path) -> None:
     pytest.importorskip("distributed")
     done = noop.run(folder, "--set", "SEED=0")
@@ -177,6 +181,7 @@ def test_an_unreachable_address_leaves_the_folder_as_it_was(folder: Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_scheduler_without_workers_is_one_sentence(folder: Path, address: str) -> None:
     workers_of(address, 0)
     done = noop.run(folder, *GRID, "--dask", address)

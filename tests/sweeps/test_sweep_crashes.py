@@ -71,6 +71,7 @@ def finishes(folder: Path, undisturbed: list[dict], again: int = 2) -> subproces
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.thorough
 def test_a_stopped_sweep_goes_on(folder: Path, started, undisturbed, number: int) -> None:
     running = noop.kernels(folder)
     printed = noop.end(started, number)
@@ -91,6 +92,7 @@ def test_a_killed_driver_takes_its_kernels_along(folder: Path, started, undistur
     finishes(folder, undisturbed)
 
 
+@pytest.mark.thorough
 def test_a_driver_killed_while_kernels_start_leaves_none(folder: Path, undisturbed) -> None:
     noop.hold(folder)
     process = noop.start(folder, *GRID)
@@ -112,6 +114,7 @@ def _kernels_below(process: int) -> list[int]:
     return found
 
 
+@pytest.mark.thorough
 def test_a_killed_kernel_breaks_its_run_and_the_next_sweep_mends_it(
     folder: Path, started, undisturbed
 ) -> None:
@@ -140,6 +143,7 @@ def test_a_kernel_that_ignores_the_stop_is_killed_by_the_second_one(folder: Path
     assert noop.ledger(folder) == []
 
 
+@pytest.mark.thorough
 def test_a_second_sweep_waits_for_what_the_first_one_runs(
     folder: Path, started, undisturbed
 ) -> None:
@@ -156,6 +160,7 @@ def test_a_second_sweep_waits_for_what_the_first_one_runs(
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_training_killed_in_the_middle_ends_with_the_same_numbers(tmp_path: Path) -> None:
     """The notebook of every sweep: it resumes its checkpoint, bit for bit on one CPU thread."""
     settings = "POLICY=tiny STEPS=24 BATCH_SIZE=8 NUM_GENERATIONS=4 EVAL_EVERY=0 TEST_PROMPTS=16"

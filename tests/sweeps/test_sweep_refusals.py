@@ -54,14 +54,15 @@ def test_the_folder_of_another_notebook_is_refused_and_stays(book: Path) -> None
         ("noop", "pass", "holds a sweep of noop.ipynb with other code"),
     ],
 )
+@pytest.mark.slow
 def test_the_command_refuses_anothers_folder_and_leaves_it(
-    book: Path, name: str, code: str, words: str
+    book: Path, name: str, code: str, words: str, bgkit_here
 ) -> None:
     sweep(book, {"SEED": 0})
     before = noop.content(book.parent / "sweep")
     other = noop.write(book.parent / f"{name}.ipynb", noop.PARAMETERS, code)
     line = noop.line_of(other, book.parent, "--set", "SEED=0:2")
-    done = noop.run(book.parent, line=line)
+    done = bgkit_here(*line[3:], cwd=book.parent)
     assert done.returncode == 2 and done.stdout == "", done.stdout
     assert done.stderr.startswith("bgkit: ") and done.stderr.count("\n") == 1
     assert words in done.stderr and noop.content(book.parent / "sweep") == before
@@ -78,14 +79,14 @@ def test_the_command_refuses_anothers_folder_and_leaves_it(
     ],
 )
 def test_what_every_training_would_refuse_starts_nothing(
-    tmp_path: Path, setting: str, words: str
+    tmp_path: Path, setting: str, words: str, bgkit_here
 ) -> None:
     (tmp_path / "few.csv").write_text("prompt\nHow do I bake bread?\n")
     (tmp_path / "empty").mkdir()
     before = noop.content(tmp_path)
     given = ["--set", "REWARD=boundary,compound", "--set", setting]
     line = noop.line_of(ROOT / "notebooks" / "03_train_policy.ipynb", tmp_path, *given)
-    done = noop.run(tmp_path, line=line, OPENAI_API_KEY="", OPENAI_BASE_URL="")
+    done = bgkit_here(*line[3:], cwd=tmp_path, OPENAI_API_KEY="", OPENAI_BASE_URL="")
     assert done.returncode == 2 and done.stdout == "", done.stdout
     assert done.stderr.startswith("bgkit: ") and words in done.stderr
     assert noop.content(tmp_path) == before
@@ -104,8 +105,10 @@ def test_what_every_training_would_refuse_starts_nothing(
         (["--report-to", "wandbb"], "reports to none, trackio, not to 'wandbb'"),
     ],
 )
-def test_bad_input_is_one_sentence_and_starts_nothing(book: Path, options, words) -> None:
-    done = noop.run(book.parent, *options)
+def test_bad_input_is_one_sentence_and_starts_nothing(
+    book: Path, options, words, bgkit_here
+) -> None:
+    done = bgkit_here(*noop.command(book.parent, *options)[3:], cwd=book.parent)
     assert done.returncode == 2 and done.stdout == "", done.stdout
     assert done.stderr.startswith("bgkit: ") and done.stderr.count("\n") == 1
     assert words in done.stderr and not (book.parent / "sweep").exists()
@@ -134,6 +137,7 @@ def test_a_worker_with_other_versions_ends_the_sweep(book: Path, monkeypatch) ->
     assert sweep(book, {"SEED": [0, 1]})["state"].tolist() == ["complete"] * 2
 
 
+@pytest.mark.slow
 def test_a_spawned_worker_with_another_version_ends_the_sweep(
     book: Path, monkeypatch, tmp_path: Path
 ) -> None:

@@ -74,6 +74,7 @@ def test_a_long_table_is_cut_and_counted(tmp_path: Path) -> None:
     assert page.count("<td>waiting</td>") == 100 and "... and 50 more" in page
 
 
+@pytest.mark.slow
 def test_a_notebook_drives_a_sweep_and_keeps_its_table(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     inner = noop.notebook(tmp_path)

@@ -73,6 +73,7 @@ def test_what_is_complete_is_skipped_and_a_larger_grid_adds_to_it(book: Path) ->
     assert sorted(whole["WAY"]) == ["a", "a", "c"]
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_kept_and_the_others_go_on(book: Path) -> None:
     done = noop.run(book.parent, "--set", "SEED=0:3", "--set", "BAD=1")
     assert done.returncode == 1, done.stderr
@@ -91,6 +92,7 @@ def test_a_failed_run_is_kept_and_the_others_go_on(book: Path) -> None:
     assert retried.returncode == 1 and "[1/1] failed" in retried.stdout
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_does_and_a_dry_run_does_nothing(book: Path) -> None:
     done = noop.run(book.parent, "--set", "seed=0:30", "--workers", "2", "--dry-run")
     assert done.returncode == 0, done.stderr
@@ -126,6 +128,7 @@ def test_gpus_are_those_this_process_may_use(monkeypatch) -> None:
     assert kernels.gpus(2) == []
 
 
+@pytest.mark.slow
 def test_any_executor_does(book: Path) -> None:
     with ThreadPoolExecutor(2) as threads:
         sweep(book, {"SEED": [0, 1]}, executor=threads)
@@ -181,6 +184,7 @@ def test_a_start_up_that_fails_is_tried_again(book: Path, monkeypatch, tmp_path:
     assert not (tmp_path / "once").exists() and index["state"].tolist() == ["complete"]
 
 
+@pytest.mark.slow
 def test_a_kernel_that_never_starts_breaks_its_run_only(book: Path, monkeypatch, tmp_path) -> None:
     (tmp_path / "sitecustomize.py").write_text("import os\nos._exit(3)\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -192,6 +196,7 @@ def test_a_kernel_that_never_starts_breaks_its_run_only(book: Path, monkeypatch,
     assert sweep(book, {"SEED": 0})["state"].tolist() == ["complete"]
 
 
+@pytest.mark.slow
 def test_two_sweeps_at_once_do_every_run_once(book: Path) -> None:
     options = ["--set", "SEED=0:4", "--set", "T=0.5"]
     both = [noop.start(book.parent, *options) for _ in range(2)]
@@ -248,6 +253,7 @@ def test_the_digest_is_of_the_sources(tmp_path: Path) -> None:
     assert versions.versions()["bgkit_code"] == versions.code_digest(ROOT / "bgkit")
 
 
+@pytest.mark.slow
 def test_a_sweep_that_goes_on_with_other_code_says_so(book: Path, monkeypatch) -> None:
     said: list[str] = []
     first, second = sweep(book, {"SEED": [0, 1]}, say=said.append)["run"]

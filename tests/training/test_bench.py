@@ -28,6 +28,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "BATCH_SIZES", (4,))
 
 
+@pytest.mark.slow
 def test_all_ways_agree_and_the_engine_computes_the_fewest_tokens(tiny, tmp_path, capsys) -> None:
     out = tmp_path / "bench.json"
     arguments = ["--size", "0.1", "--repeats", "1", "--device", "cpu", "--threads", "1"]
@@ -86,6 +87,7 @@ def test_an_unknown_machine_is_one_sentence(capsys) -> None:
     assert "no machine 'T5'; known: T4" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_step_is_split_in_both_ways(capsys) -> None:
     small = {"policy": "tiny", "batch_size": 16, "max_completion_length": 8}
     rows = bench_step.steps("cpu", 2, names=["short prompts"], **small)

@@ -44,6 +44,7 @@ def finished(process: subprocess.Popen, status: int = 0) -> str:
     return output
 
 
+@pytest.mark.slow
 def test_two_processes_make_one_run_with_the_results_of_one(tmp_path: Path) -> None:
     output = finished(launch(tmp_path / "two"))
     assert output.count("Run:") == 1  # one process tells
@@ -74,6 +75,7 @@ def test_two_processes_make_one_run_with_the_results_of_one(tmp_path: Path) -> N
         assert one["low"] <= two["high"] and two["low"] <= one["high"]
 
 
+@pytest.mark.thorough
 def test_a_signal_stops_all_at_one_step_and_one_process_goes_on(tmp_path: Path) -> None:
     folder, changes = tmp_path / "run", {"steps": 30, "eval_every": 0, "test_prompts": 4}
     changes |= {"batch_size": 8, "save_every": 1}
@@ -111,6 +113,7 @@ def test_vllm_is_passed_through(mode: str, tmp_path: Path) -> None:
     assert {name: getattr(made, name) for name in more} == more
 
 
+@pytest.mark.thorough
 def test_without_vllm_it_is_named(tmp_path: Path) -> None:
     with pytest.raises(BgkitError, match="needs a package that is missing: vLLM"):
         training.train(

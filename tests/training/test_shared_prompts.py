@@ -20,7 +20,7 @@ from trl import GRPOConfig
 from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.models import policies
-from bgkit.models.prefixes import prefilling_once
+from bgkit.models.sampling import sampling
 from bgkit.training import shared_prompts
 from bgkit.training import trainer as training
 from bgkit.training.grpo import QuietTrainer
@@ -139,7 +139,7 @@ def test_each_prompt_goes_through_the_model_once(trainer) -> None:
     batch = batch_of([30, 20], [[5, 5, 5], [4, 4]], 0)
     with counting(trainer) as seen:
         found(trainer, "auto", batch)
-    check, plain, real = seen
+    plain, check, real = seen
     assert plain == 5 * 35 and check == real == 2 * (30 + 3 * 4)
 
 
@@ -147,16 +147,44 @@ def test_sampling_computes_each_prompt_once_and_draws_the_same(trainer) -> None:
     ids, mask, _ = batch_of([9, 6], [[1, 1, 1], [1, 1]], 3)
     ids, mask = ids[:, :-1], mask[:, :-1]
     model = policies.plain_model(trainer.accelerator.unwrap_model(trainer.model))
-    options = {"do_sample": True, "max_new_tokens": 8, "pad_token_id": 0, "eos_token_id": 1}
+    options = {"do_sample": True, "max_new_tokens": 8, "pad_token_id": 0, "top_k": 0}
+    options["eos_token_id"] = 1
     drawn = []
     with counting(trainer) as seen:
-        for context in (contextlib.nullcontext(), prefilling_once(model)):
+        for context in (contextlib.nullcontext(), sampling(model)):
             torch.manual_seed(5)
             with context:
                 drawn.append(model.generate(input_ids=ids, attention_mask=mask, **options))
     assert torch.equal(*drawn) and "generate" not in vars(model)
-    steps = len(seen) // 2
-    assert seen[0] == 5 * 9 and seen[steps : steps + 2] == [2 * 8, 5]
+    assert seen[0] == 5 * 9 and 2 * 9 in seen
+
+
+@pytest.mark.parametrize("option", [{"do_sample": False}, {"temperature": 0.7}])
+def test_rows_that_end_leave_and_the_others_say_the_same(trainer, option: dict) -> None:
+    """With half of the words as end tokens, rows end at every step."""
+    ids, mask, _ = batch_of([7, 5, 9], [[1] * 6] * 3, 1)
+    ids, mask = ids[:, :-1], mask[:, :-1]
+    model = policies.plain_model(trainer.accelerator.unwrap_model(trainer.model))
+    options = {"do_sample": True, "max_new_tokens": 12, "pad_token_id": 0, "top_k": 0}
+    options |= option
+    options["eos_token_id"] = list(range(1, 60))
+    drawn = []
+    with counting(trainer) as seen:
+        for context in (contextlib.nullcontext(), sampling(model)):
+            torch.manual_seed(5)
+            with context:
+                drawn.append(model.generate(input_ids=ids, attention_mask=mask, **options))
+    assert torch.equal(*drawn)
+    assert option.get("do_sample") is False or min(seen) < len(ids)
+
+
+def test_other_settings_are_left_to_transformers(trainer) -> None:
+    ids, mask, _ = batch_of([5], [[1, 1]], 1)
+    model = policies.plain_model(trainer.accelerator.unwrap_model(trainer.model))
+    with counting(trainer) as seen, sampling(model):
+        options = {"max_new_tokens": 2, "top_k": 5, "pad_token_id": 0, "do_sample": True}
+        model.generate(input_ids=ids, attention_mask=mask, **options)
+    assert seen[0] == ids.numel()  # each prompt once for each of its rows
 
 
 def test_models_that_can_not_go_trls_way(tmp_path: Path, capsys) -> None:

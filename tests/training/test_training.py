@@ -88,6 +88,7 @@ def test_result_rows_and_paired_differences(small_run: runs.Run) -> None:
     assert means["base", "kl"] == 0.0
 
 
+@pytest.mark.slow
 def test_stopping_and_resuming_gives_the_same_bits(small_run: runs.Run, tmp_path: Path) -> None:
     folder, asked = tmp_path / "run", itertools.count(1)
     with pytest.raises(StoppedError, match="Stopped after step 3 of 4"):
@@ -117,6 +118,7 @@ def test_base_is_sampled_once_however_often_a_comparison_is_stopped(
         comparison.compare(config=config, folder=tmp_path, device="cpu", threads=1)
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_base_and_in_an_evaluation_loses_nothing(
     small_run: runs.Run, tmp_path: Path, monkeypatch
 ) -> None:
@@ -149,6 +151,7 @@ def test_ctrl_c_in_base_and_in_an_evaluation_loses_nothing(
     assert not (run.folder / "records").exists()
 
 
+@pytest.mark.slow
 def test_a_lost_step_is_repeated_and_not_doubled(small_run: runs.Run, tmp_path: Path) -> None:
     """As after kill -9: records are ahead of the newest checkpoint."""
     folder, asked = tmp_path / "run", itertools.count(1)
@@ -160,6 +163,7 @@ def test_a_lost_step_is_repeated_and_not_doubled(small_run: runs.Run, tmp_path: 
     pd.testing.assert_frame_equal(resumed.completions(), small_run.completions())
 
 
+@pytest.mark.slow
 def test_same_seed_same_weights_other_seed_other_weights(tmp_path: Path) -> None:
     short = {"steps": 2, "eval_every": 0, "test_prompts": 4}
     first, again = train(tmp_path / "a", **short), train(tmp_path / "b", **short)
@@ -176,6 +180,7 @@ def test_a_complete_run_is_not_trained_again(small_run: runs.Run) -> None:
 
 
 @pytest.mark.parametrize("reward", sorted(set(DESIGNS) - {"boundary"}))
+@pytest.mark.slow
 def test_every_design_trains(reward: str, tmp_path: Path) -> None:
     run = train(tmp_path / "run", reward=reward, steps=1, eval_every=0, test_prompts=4)
     assert np.isfinite(run.completions()["reward"]).all()
@@ -192,6 +197,7 @@ def test_full_fine_tuning_saves_and_loads_the_whole_model(tmp_path: Path) -> Non
     assert any(not (ours == theirs).all() for ours, theirs in pairs)
 
 
+@pytest.mark.slow
 def test_accumulation_splits_a_step_without_changing_its_prompts(tmp_path: Path) -> None:
     short = {"steps": 1, "eval_every": 0, "test_prompts": 4}
     run = train(tmp_path / "run", accumulation=2, **short)
@@ -241,6 +247,7 @@ def test_a_guard_that_leaves_its_range_stops_the_run(value: float, tmp_path: Pat
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.slow
 def test_a_signal_stops_a_real_process_and_the_same_command_resumes(number, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     options = itertools.chain.from_iterable(
@@ -268,6 +275,7 @@ def test_a_signal_stops_a_real_process_and_the_same_command_resumes(number, tmp_
 # --- base's samples, shared ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_runs_with_one_base_sample_it_once_and_score_it_with_their_own_utility(tmp_path) -> None:
     short = {**SMALL, "steps": 1, "eval_every": 0, "test_prompts": 12}
     shared = tmp_path / "base"

@@ -50,6 +50,7 @@ def test_drawing_takes_a_small_share_of_a_run(tmp_path, monkeypatch, cost, steps
     assert drawn == steps
 
 
+@pytest.mark.slow
 def test_a_run_shows_itself_stops_when_asked_and_goes_on(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(dashboard, "EVERY", 0.0)
     config = runs.make_config({**SMALL, "steps": 4, "eval_every": 0, "test_prompts": 4})
