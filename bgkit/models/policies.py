@@ -222,8 +222,8 @@ def generate(
     asked = prompt_ids(tokenizer, prompts)
     ids: list[list[int]] = [[] for _ in prompts]
     ends = model.generation_config.eos_token_id
-    sampling = {"do_sample": True, "temperature": temperature} if temperature else {}
-    sampling = {"do_sample": False, **sampling, "max_new_tokens": max_completion_length}
+    how = {"do_sample": True, "temperature": temperature} if temperature else {}
+    how = {"do_sample": False, **how, "max_new_tokens": max_completion_length}
     was_training = model.training
     model.eval()
     cuda = [model.device] if model.device.type == "cuda" else []
@@ -247,7 +247,7 @@ def generate(
         lengths = [len(row) + max_completion_length for row in asked]
         for number, batch in enumerate(batches_by_length(lengths, _tokens_per_batch(model))):
             rows, own = [asked[i] for i in batch], seed * 100_003 + number
-            new = drawn.once(draw, model, rows=rows, seed=own, eos_token_id=list(ends), **sampling)
+            new = drawn.once(draw, model, rows=rows, seed=own, eos_token_id=list(ends), **how)
             for i, row in zip(batch, new, strict=True):
                 ids[i] = _until_end(row, ends)
             shown.done = sum(map(bool, ids))
