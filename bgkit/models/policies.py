@@ -23,6 +23,7 @@ from bgkit.errors import BgkitError
 from bgkit.models import devices, hub, merging, templates
 from bgkit.models.batches import batches_by_length
 from bgkit.models.loading import load_model
+from bgkit.models.sampling import sampling
 from bgkit.models.templates import neutralise, special_strings
 from bgkit.progress import Phase, phase
 from bgkit.runs import drawn
