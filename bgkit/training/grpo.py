@@ -137,37 +137,37 @@ class QuietTrainer(GRPOTrainer):
         self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, **more
     ):
         """TRL's method, each prompt once where the model takes it, and else TRL's way."""
-        plain = functools.partial(
-            super()._get_per_token_logps_and_entropies,
-            model,
-            input_ids,
-            attention_mask,
-            logits_to_keep,
-            batch_size,
-            **more,
-        )
-        entropy = more.pop("compute_entropy", False)
-        if any(value is not None and value is not False for value in more.values()):  # pictures
-            return plain()
+        trls = functools.partial(super()._get_per_token_logps_and_entropies, model)
+        plain = functools.partial(trls, input_ids, attention_mask, logits_to_keep, batch_size)
+        given = {name: value for name, value in more.items() if value not in (None, False)}
         inner = plain_model(self.accelerator.unwrap_model(model))
         rows = self.sharing.rows_of(inner, input_ids, attention_mask, logits_to_keep)
-        if not rows or self._sharded:
-            return plain()
-        shape = (len(input_ids), logits_to_keep)
-        autocast = self.accelerator.autocast
+        if not rows or self._sharded or set(given) - {"compute_entropy"}:  # such as pictures
+            return plain(**more)
         compute = functools.partial(
-            self.sharing.log_probabilities, model, inner.base_model, rows, shape, autocast
+            self.sharing.log_probabilities,
+            model,
+            inner.base_model,
+            shape=(len(input_ids), logits_to_keep),
+            autocast=self.accelerator.autocast,
         )
-        longest = max(row.width for row in rows)
-        if longest > self.sharing.checked:
+        widest = max(rows, key=lambda row: row.width)
+        if widest.width > self.sharing.checked:
+            numbers = [number for number, _ in widest.tails]
+            there = attention_mask[numbers]
             with torch.no_grad():
-                there = attention_mask[:, -logits_to_keep:]  # TRL's are 0 behind a completion, too
-                dtype = computed_in(inner.get_input_embeddings().weight, autocast)
-                same = self.sharing.agrees(compute, plain()[0], there, longest, dtype)
+                known = trls(input_ids[numbers], there, logits_to_keep)[0]
+                same = self.sharing.agrees(
+                    lambda: compute(rows=[widest])[0][numbers],
+                    known,
+                    there[:, -logits_to_keep:],
+                    widest.width,
+                    computed_in(inner.get_input_embeddings().weight, self.accelerator.autocast),
+                )
             if not same:
-                return plain()
-        logps, entropies = compute()
-        return logps, entropies if entropy else None, None
+                return plain(**more)
+        logps, entropies = compute(rows=rows)
+        return logps, entropies if given else None, None
 
 
 def trainer_arguments(

@@ -194,7 +194,13 @@ class SharedPrompts:
         say(f"Each prompt is computed once per completion: {why}.")
 
     def log_probabilities(
-        self, model, backbone: torch.nn.Module, rows: list[Row], shape: tuple[int, int], autocast
+        self,
+        model,
+        backbone: torch.nn.Module,
+        *,
+        rows: list[Row],
+        shape: tuple[int, int],
+        autocast: Callable,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probabilities and entropies (n, keep) of completions, 0 where there is no token."""
         weight = backbone.get_input_embeddings().weight
@@ -224,7 +230,7 @@ class SharedPrompts:
 
     def agrees(
         self,
-        compute: Callable[[], tuple[torch.Tensor, torch.Tensor]],
+        compute: Callable[[], torch.Tensor],
         plain: torch.Tensor,
         there: torch.Tensor,
         longest: int,
@@ -236,7 +242,7 @@ class SharedPrompts:
         ``longest`` the longest of the rows.
         """
         try:
-            apart = float(((compute()[0] - plain) * there).abs().max())
+            apart = float(((compute() - plain) * there).abs().max())
         except (TypeError, ValueError, AttributeError, RuntimeError) as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
