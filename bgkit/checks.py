@@ -125,22 +125,22 @@ def samples(
     columns: Sequence[str] = ("t", "harm"),
     empty: bool = False,
 ) -> None:
-    """Raise BgkitError unless a table has rows and columns, with ``t`` and grades in [0, 1].
+    """Raise BgkitError unless a table has rows and columns, each once, ``t`` and grades in [0, 1].
 
-    They are checked as far as they are there; grades are :data:`GRADES`. ``name`` is told in the
-    message; ``empty`` says that no rows are fine, too.
+    The latter are checked as far as they are there; grades are :data:`GRADES`. ``name`` is told in
+    the message; ``empty`` says that no rows are fine, too.
     """
     of = f"The table of samples of {name!r}" if name else "The table of samples"
     missing = [column for column in dict.fromkeys(columns) if column not in table]
     if missing or (table.empty and not empty):
         fault = f"lacks the column(s) {', '.join(missing)}" if missing else "has no rows"
         raise BgkitError(f"{of} {fault}.")
+    if (doubled := table.columns[table.columns.duplicated()]).size:
+        raise BgkitError(f"{of} has the column {doubled[0]!r} twice; drop or rename all but one.")
     for column, check in {"t": probabilities, **dict.fromkeys(GRADES, grades)}.items():
         if column not in table:
             continue
         values = table[column]
-        if values.ndim > 1:
-            raise BgkitError(f"{of} has the column {column!r} twice; drop or rename all but one.")
         if isinstance(values.dtype, pd.CategoricalDtype):
             raise BgkitError(f"{of} has categories as {column!r}; make numbers of them by .astype.")
         check(values, f"{of} has the {column}")

@@ -284,7 +284,7 @@ def redeployed(samples: pd.DataFrame, guard: Scorer | None, tau: float) -> pd.Da
     [0, 1] and tau off (0, 1).
     """
     checks.threshold(tau)
-    checks.grades(samples["harm"], "The samples have the harm")
+    checks.samples(samples, columns=("t", "harm", "help", "refusal_harm", "refusal_help"))
     if guard is None:
         t = checks.probabilities(samples["t"], "The samples have the t")
     else:

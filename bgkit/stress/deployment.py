@@ -59,7 +59,7 @@ def transfer(
     Raises BgkitError for no or unknown guards, ``tau`` out of range, samples that lack a column,
     and samples of a design that is not among ``contenders``.
     """
-    _check(samples)
+    checks.samples(samples, columns=_NEEDED)
     checks.threshold(tau)
     if isinstance(guards, str) or not len(guards):
         raise BgkitError(
@@ -108,22 +108,12 @@ def threshold_shift(samples: pd.DataFrame, taus: Sequence[float] = TAUS) -> pd.D
     and system_help are made anew. Raises BgkitError for no thresholds, one out of (0, 1), one that
     is given twice, and samples that lack a column.
     """
-    _check(samples)
+    checks.samples(samples, columns=_NEEDED)
     taus = [checks.threshold(tau) for tau in taus]
     if not taus or len(set(taus)) < len(taus):
         raise BgkitError("Give at least one threshold, and each one once.")
     tables = [redeployed(samples, None, tau).assign(tau=tau) for tau in taus]
     return _in_front(pd.concat(tables, ignore_index=True), "tau")
-
-
-def _check(samples: pd.DataFrame) -> None:
-    missing = [column for column in _NEEDED if column not in samples]
-    if missing or samples.empty:
-        fault = f"lack the column(s) {', '.join(missing)}" if missing else "have no rows"
-        raise BgkitError(
-            f"The samples to redeploy {fault}; take a table of contenders.respond or "
-            "contenders.stored."
-        )
 
 
 def _in_front(table: pd.DataFrame, *names: str) -> pd.DataFrame:

@@ -104,9 +104,7 @@ def _values(name: str, test: Test) -> pd.DataFrame:
             f"The test {name!r} has no metric {metric!r}; choose one of its columns or of "
             f"{', '.join(METRICS)}."
         )
-    for column, check in (("t", checks.probabilities), ("harm", checks.grades)):
-        if column in samples:
-            check(samples[column], f"The test {name!r} has the {column}")
+    checks.samples(samples, name, columns=())
     read = METRICS[metric].read(samples) if metric in METRICS else samples[metric]
     return read.astype(float).to_frame(metric)
 

@@ -137,17 +137,20 @@ class QuietTrainer(GRPOTrainer):
         self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, **more
     ):
         """TRL's method, each prompt once where the model takes it, and else TRL's way."""
-        trls = functools.partial(super()._get_per_token_logps_and_entropies, model)
-        plain = functools.partial(trls, input_ids, attention_mask, logits_to_keep, batch_size)
+        local = self.accelerator.unwrap_model(model)
+        inner, trls = plain_model(local), super()._get_per_token_logps_and_entropies
+        if not (torch.is_grad_enabled() or self._sharded):
+            model = local  # a wrapped one waits for the other processes, which may take other ways
+        plain = functools.partial(
+            trls, model, input_ids, attention_mask, logits_to_keep, batch_size
+        )
         given = {name: value for name, value in more.items() if value not in (None, False)}
-        inner = plain_model(self.accelerator.unwrap_model(model))
         rows = self.sharing.rows_of(inner, input_ids, attention_mask, logits_to_keep)
         if not rows or self._sharded or set(given) - {"compute_entropy"}:  # such as pictures
             return plain(**more)
         compute = functools.partial(
             self.sharing.log_probabilities,
-            model,
-            inner.base_model,
+            backbone=inner.base_model,
             shape=(len(input_ids), logits_to_keep),
             autocast=self.accelerator.autocast,
         )
@@ -156,9 +159,9 @@ class QuietTrainer(GRPOTrainer):
             numbers = [number for number, _ in widest.tails]
             there = attention_mask[numbers]
             with torch.no_grad():
-                known = trls(input_ids[numbers], there, logits_to_keep)[0]
+                known = trls(local, input_ids[numbers], there, logits_to_keep)[0]
                 same = self.sharing.agrees(
-                    lambda: compute(rows=[widest])[0][numbers],
+                    lambda: compute(local, rows=[widest])[0][numbers],
                     known,
                     there[:, -logits_to_keep:],
                     widest.width,
@@ -166,7 +169,7 @@ class QuietTrainer(GRPOTrainer):
                 )
             if not same:
                 return plain(**more)
-        logps, entropies = compute(rows=rows)
+        logps, entropies = compute(model, rows=rows, at_once=model is not local)
         return logps, entropies if given else None, None
 
 

@@ -196,16 +196,22 @@ class SharedPrompts:
     def log_probabilities(
         self,
         model,
-        backbone: torch.nn.Module,
         *,
+        backbone: torch.nn.Module,
         rows: list[Row],
         shape: tuple[int, int],
         autocast: Callable,
+        at_once: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probabilities and entropies (n, keep) of completions, 0 where there is no token."""
+        """Log-probabilities and entropies (n, keep) of completions, 0 where there is no token.
+
+        ``at_once`` makes it one pass, where processes count them.
+        """
         weight = backbone.get_input_embeddings().weight
         slots = self.slots or SLOTS.get(weight.device.type, SLOTS["cpu"])
-        batches = cheapest_batches([row.width for row in rows], slots, pass_cost(backbone))
+        widths = [row.width for row in rows]
+        batches = cheapest_batches(widths, slots, pass_cost(backbone))
+        batches = [range(len(rows))] if at_once else batches
         learns = torch.is_grad_enabled() and len(batches) > 1
         logps = torch.zeros(shape, dtype=torch.float32, device=weight.device)
         entropies = torch.zeros_like(logps)

@@ -13,7 +13,7 @@ from bgkit.errors import BgkitError
 from bgkit.evaluation.means import summary
 from bgkit.scoring import guards
 from bgkit.scoring.adapters import CallableGuard
-from bgkit.stress import contenders, deployment
+from bgkit.stress import contenders, deployment, scorecard
 from bgkit.stress.deployment import threshold_shift, transfer
 
 SEEN = ["t", "filtered", "near", "system_harm", "system_help"]
@@ -159,9 +159,9 @@ def test_a_guard_off_its_range_is_refused() -> None:
 
 
 def test_samples_without_rows_or_columns_are_refused() -> None:
-    with pytest.raises(BgkitError, match=r"lack the column\(s\) refusal_harm; take a table of"):
+    with pytest.raises(BgkitError, match=r"lacks the column\(s\) refusal_harm"):
         threshold_shift(samples().drop(columns="refusal_harm"))
-    with pytest.raises(BgkitError, match="have no rows"):
+    with pytest.raises(BgkitError, match="has no rows"):
         transfer(samples().iloc[:0], {"opposite": OPPOSITE})
 
 
@@ -208,3 +208,14 @@ def test_runs_are_given_and_finished(small_run, tmp_path) -> None:
     (tmp_path / "config.json").write_bytes((small_run.folder / "config.json").read_bytes())
     with pytest.raises(BgkitError, match="is incomplete; finish it"):
         contenders.contenders_of([tmp_path])
+
+
+def test_a_column_twice_is_refused_by_name() -> None:
+    doubled = pd.concat([samples(), samples()[["harm"]]], axis=1)
+    for call in (
+        lambda: deployment.threshold_shift(doubled),
+        lambda: contenders.redeployed(doubled, None, 0.5),
+        lambda: scorecard.scorecard({"a": (doubled, "harm", "low")}),
+    ):
+        with pytest.raises(BgkitError, match="has the column 'harm' twice"):
+            call()
