@@ -21,6 +21,7 @@ from transformers import LlamaForCausalLM
 from bgkit import runs
 from bgkit.errors import BgkitError, StoppedError
 from bgkit.evaluation import samples as evaluation
+from bgkit.models import sampling
 from bgkit.rewards import DESIGNS
 from bgkit.scoring import guards
 from bgkit.sweeps import comparison
@@ -124,11 +125,11 @@ def test_ctrl_c_in_base_and_in_an_evaluation_loses_nothing(
 ) -> None:
     drawn, sampled = [], []
 
-    def draw(model, generate=LlamaForCausalLM.generate, **options):
-        drawn.append(len(options["input_ids"]))
+    def draw(model, ids, *more, draw=sampling._sample):
+        drawn.append(len(ids))
         if len(drawn) == 2:
             raise KeyboardInterrupt
-        return generate(model, **options)
+        return draw(model, ids, *more)
 
     def sample(*models, sample=evaluation.sample_policy, **options):
         sampled.append(len(models))
@@ -136,7 +137,7 @@ def test_ctrl_c_in_base_and_in_an_evaluation_loses_nothing(
             os.kill(os.getpid(), signal.SIGINT)
         return sample(*models, **options)
 
-    monkeypatch.setattr(LlamaForCausalLM, "generate", draw)
+    monkeypatch.setattr(sampling, "_sample", draw)
     monkeypatch.setattr(evaluation, "sample_policy", sample)
     with pytest.raises(KeyboardInterrupt):  # in the second of base's two batches
         train(tmp_path / "run")
