@@ -26,9 +26,9 @@ def add_to(command: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the measuring program of the source checkout."""
-    names = [name for name in ("threads", "device", "size", "repeats", "out")]
+    names = ("threads", "device", "size", "repeats", "out")
     values = {name: getattr(arguments, name) for name in names}
-    if values["out"]:
-        values["out"] = values["out"].resolve()
+    if arguments.out:
+        values["out"] = arguments.out.resolve()  # the program may run in another folder
     given = [part for k, v in values.items() if v is not None for part in (f"--{k}", v)]
     return options.run_program(f"benchmarks/bench_{arguments.what}.py", *given)

@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bgkit import runs
+from bgkit import checks, runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation import samples as evaluation
 from bgkit.evaluation import settings
@@ -76,28 +76,31 @@ def find_runs(folder: str | Path) -> list[runs.Run]:
 def gather(found: Iterable[runs.Run]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Index, values and curves of complete runs, as a collection has them.
 
-    Raises BgkitError for an incomplete run, two of the same config, and other test prompts.
+    Raises BgkitError for an incomplete run, one without samples or curve, two of the same config,
+    and other test prompts.
     """
     rows, values, curves = {}, {}, []
     for run in found:
         name = runs.config_hash(run.config)
         if name in rows:
             raise BgkitError(f"The run {run.folder} is there twice, with one config; leave one.")
+        samples, base_samples, curve = run.samples(), run.samples("base"), run.curve()
+        if curve.empty:
+            raise BgkitError(f"The run {run.folder} has no metrics.parquet; train it again.")
         told = run.read_json("config.json")
         known = (run.folder / "prompts.json").is_file()
         rows[name] = {
             "run": name,
             "config": json.dumps(asdict(run.config)),
             "seconds": run.result["seconds"],
-            "training_seconds": float(run.curve()["seconds"].sum()),  # of all its sessions
+            "training_seconds": float(curve["seconds"].sum()),  # of all its sessions
             "versions": json.dumps({**told.get("versions", {}), "git": told.get("git")}),
             "machine": json.dumps(told.get("machine", {})),
             "prompts_sha256": run.read_json("prompts.json")["test"]["sha256"] if known else None,
         }
-        values[name] = _values(name, run.samples())
+        values[name] = _values(name, samples)
         if (base := evaluation.base_name(run.config)) not in values:
-            values[base] = _values(base, run.samples("base"))
-        curve = run.curve()
+            values[base] = _values(base, base_samples)
         curves.append(curve[["step", *(c for c in CURVES if c in curve)]].assign(run=name))
     index = pd.DataFrame(list(rows.values()))
     whole = pd.concat(values.values(), ignore_index=True)
@@ -106,6 +109,7 @@ def gather(found: Iterable[runs.Run]) -> tuple[pd.DataFrame, pd.DataFrame, pd.Da
 
 
 def _values(name: str, samples: pd.DataFrame) -> pd.DataFrame:
+    checks.samples(samples, columns=("kind", *KEPT, "length"))
     kept = samples[["kind", *KEPT, *(c for c in JUDGED if c in samples), "length"]]
     return kept.assign(run=name, prompt=np.arange(len(samples), dtype="int16"))
 
@@ -142,21 +146,25 @@ def collect(sources: Iterable[str | Path], out: str | Path, command: str = "") -
             raise BgkitError(f"The folder {source} holds no complete run yet; collect it later.")
         new |= {runs.config_hash(run.config): run for run in complete}
     known = set(old[1].get("run", ()))  # runs, and base's values
-    parts = gather([run for name, run in new.items() if name not in known]) if new else old
-    values = parts[1][~parts[1]["run"].isin(known)]
-    values = values.assign(**{k: values[k].astype("float32").round(d) for k, d in KEPT.items()})
-    small = values.drop(columns=list(JUDGED), errors="ignore").astype({"length": "int16"})
-    curves = parts[2].round(dict.fromkeys(CURVES, 5)).astype({"step": "int16"})
-    index, values, curves = (
-        pd.concat([before, after], ignore_index=True)
-        for before, after in zip(old, (parts[0], small, curves), strict=True)
-    )
+    fresh = [run for name, run in new.items() if name not in known]
+    parts = zip(old, _small(known, *gather(fresh)), strict=True) if fresh else ((o,) for o in old)
+    index, values, curves = (pd.concat(tables, ignore_index=True) for tables in parts)
     check_prompts(index, values)
     for name, table in zip(FILES, (index, values, curves, table_of(index, values)), strict=True):
         _write(out / name, table)
     about = _about(out, index, command)
     runs.write_json(out / "about.json", about)
     return about
+
+
+def _small(
+    known: set[str], index: pd.DataFrame, values: pd.DataFrame, curves: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Tables of :func:`gather` as they are kept: fewer digits, no values that are known."""
+    values = values[~values["run"].isin(known)].drop(columns=list(JUDGED), errors="ignore")
+    values = values.assign(**{k: values[k].astype("float32").round(d) for k, d in KEPT.items()})
+    curves = curves.round(dict.fromkeys(CURVES, 5)).astype({"step": "int16"})
+    return index, values.astype({"length": "int16"}), curves
 
 
 def _write(path: Path, table: pd.DataFrame) -> None:

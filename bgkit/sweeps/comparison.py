@@ -90,10 +90,10 @@ def compare(
     folder = Path(folder or Path(below, f"compare-{config_hash(config)}"))
     pins, place = devices.pin_threads(threads), devices.pick_device(device)
     if workers == 0:
-        objects = any(isinstance(each, str) is False for each in (guard, utility) if each)
-        alone = objects or place.type != "cpu" or pins < 2
-        workers = 1 if alone else min(pins + 1, len(designs) * len(seeds))
-    base, jobs = {}, []
+        workers = pins + 1 if place.type == "cpu" and pins > 1 else 1
+    if guard is not None or utility is not None:  # objects, which stay in this process
+        workers = 1
+    base, jobs, done = {}, [], []
     with drawn.keeping(folder / "drawn"):  # base is sampled once, however often stopped
         for seed, of_seed in configs.items():
             named = f", seed {seed}" if len(seeds) > 1 else ""
@@ -104,13 +104,13 @@ def compare(
                 jobs.append((one, where, f"{one.reward}{named}"))
         options = {"device": device, "guard": guard, "utility": utility}
         if workers > 1 and len(jobs) > 1:
-            _side_by_side(jobs, base, options, workers, say)
+            _side_by_side(jobs, base, options, min(workers, len(jobs)), say)
         for number, (one, where, what) in enumerate(jobs, start=1):
             if workers == 1:
                 say(f"[{number}/{len(jobs)}] {what}: {one.steps} steps of GRPO, then evaluation")
             given = {**options, "threads": threads, "base_samples": base[one.seed]}
-            jobs[number - 1] = trainer.train(one, where, **given)
-    return Comparison(folder, jobs)
+            done.append(trainer.train(one, where, **given))
+    return Comparison(folder, done)
 
 
 def _side_by_side(

@@ -108,14 +108,7 @@ def train(
     judges.check_judge(config.judge)
     guard = guards.guard_of(config, guard_device or str(place), check, guard)
     utility = utilities.utility_of(config, utility_device or str(place), check, utility)
-    began = found is not None and found.measured
-    if began:
-        identity.check(found, guard, utility)  # before a policy is loaded
-    model, tokenizer = policies.load_policy(config.policy, None, str(place), config.precision)
-    speaker = identity.Speaker(model, tokenizer)
-    if began:
-        identity.check(found, policy=speaker)
-    scores = identity.record(config, guard, utility, speaker)
+    model, tokenizer, scores = _known_policy(config, found, guard, utility, place)
     if isinstance(base_samples, pd.DataFrame):
         evaluation.check_base(config, base_samples, guard if scores["guard"] is not None else None)
     table = training_prompts.training_table(config, policies.special_strings(tokenizer))
@@ -145,12 +138,32 @@ def train(
     with _taken(trainer):
         seconds = _run_trainer(made, run, callback)
     if state.is_main_process:
-        policy, memory = _trained_policy(made, run, place), devices.peak_memory()
+        told = {"seconds": seconds, "peak_memory": devices.peak_memory(), "base": base}
+        policy = _trained_policy(made, run, place)
         result = evaluation.evaluate_run(run, policy, tokenizer, guard, utility, base_samples)
-        told = {"seconds": seconds, "peak_memory": memory, "base": base}
-        told["shared_prompts"] = sharing.told
-        run.finish({**told, **environment, **result})
+        run.finish({**told, "shared_prompts": sharing.told, **environment, **result})
     return run
+
+
+def _known_policy(
+    config: runs.TrainConfig,
+    found: runs.Run | None,
+    guard: Scorer,
+    utility: Scorer,
+    place: torch.device,
+) -> tuple:
+    """The policy, its tokenizer, and what all three models score of fixed texts.
+
+    Raises BgkitError where a run that has begun was begun with other models.
+    """
+    began = found is not None and found.measured
+    if began:
+        identity.check(found, guard, utility)  # before a policy is loaded
+    model, tokenizer = policies.load_policy(config.policy, None, str(place), config.precision)
+    speaker = identity.Speaker(model, tokenizer)
+    if began:
+        identity.check(found, policy=speaker)
+    return model, tokenizer, identity.record(config, guard, utility, speaker)
 
 
 def _named_base(

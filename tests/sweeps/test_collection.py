@@ -16,6 +16,7 @@ from bgkit.evaluation import settings
 from bgkit.evaluation.intervals import Interval, bootstrap, crossed
 from bgkit.evaluation.metrics import summarise, values_of
 from bgkit.figures import ablations as plots_ablations
+from bgkit.stress import contenders
 from bgkit.sweeps import claims
 from bgkit.sweeps import collection as collections
 
@@ -135,6 +136,7 @@ def test_a_sweep_is_collected_part_by_part_and_nothing_twice(tmp_path, collectio
     out = tmp_path / "parts"
     collections.collect([make_sweep(tmp_path / "a", BOTH[:3])], out)
     collections.collect([make_sweep(tmp_path / "b", BOTH)], out)
+    collections.collect([tmp_path / "a"], out, "again")  # nothing new
     parts, whole = collections.load_table(out), collections.load_table(collection)
     pd.testing.assert_frame_equal(parts, whole)
 
@@ -200,6 +202,7 @@ def test_sources_stand_in_one_table_once(tmp_path, collection: Path) -> None:
 def test_what_is_no_source_is_refused(tmp_path, monkeypatch) -> None:
     assert "There is no folder" in refused(collections.load_table, tmp_path / "none")
     assert "holds no run" in refused(collections.load_table, tmp_path)
+    assert "has no samples.parquet" in refused(collections.load_table, contenders.shipped_runs()[0])
     folder = make_sweep(tmp_path / "s", BOTH[:1])
     (path,) = folder.glob("runs/*/results/run/config.json")
     config = json.loads(path.read_text())

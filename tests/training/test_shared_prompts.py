@@ -144,39 +144,35 @@ def test_each_prompt_goes_through_the_model_once(trainer) -> None:
     assert real == 2 * (30 + 3 * 4)
 
 
-def test_sampling_computes_each_prompt_once_and_draws_the_same(trainer) -> None:
-    ids, mask, _ = batch_of([9, 6], [[1, 1, 1], [1, 1]], 3)
-    ids, mask = ids[:, :-1], mask[:, :-1]
+def both_draw(trainer, prompts: list[int], times: list[int], options: dict) -> tuple[list, list]:
+    """What transformers and we sample from prompts of these lengths; the tokens of each pass."""
+    ids, mask, _ = batch_of(prompts, [[1] * n for n in times], 3)
     model = policies.plain_model(trainer.accelerator.unwrap_model(trainer.model))
-    options = {"do_sample": True, "max_new_tokens": 8, "pad_token_id": 0, "top_k": 0}
-    options["eos_token_id"] = 1
+    options = {"do_sample": True, "pad_token_id": 0, "top_k": 0, **options}
     drawn = []
     with counting(trainer) as seen:
         for context in (contextlib.nullcontext(), sampling(model)):
             torch.manual_seed(5)
             with context:
-                drawn.append(model.generate(input_ids=ids, attention_mask=mask, **options))
-    assert torch.equal(*drawn) and "generate" not in vars(model)
+                asked = {"input_ids": ids[:, :-1], "attention_mask": mask[:, :-1]}
+                drawn.append(model.generate(**asked, **options))
+    assert "generate" not in vars(model)
+    return drawn, seen
+
+
+def test_sampling_computes_each_prompt_once_and_draws_the_same(trainer) -> None:
+    drawn, seen = both_draw(trainer, [9, 6], [3, 2], {"eos_token_id": 1, "max_new_tokens": 8})
+    assert torch.equal(*drawn)
     assert seen[0] == 5 * 9 and 2 * 9 in seen
 
 
 @pytest.mark.parametrize("option", [{"do_sample": False}, {"temperature": 0.7}])
 def test_rows_that_end_leave_and_the_others_say_the_same(trainer, option: dict) -> None:
-    """With half of the words as end tokens, rows end at every step."""
-    ids, mask, _ = batch_of([7, 5, 9], [[1] * 6] * 3, 1)
-    ids, mask = ids[:, :-1], mask[:, :-1]
-    model = policies.plain_model(trainer.accelerator.unwrap_model(trainer.model))
-    options = {"do_sample": True, "max_new_tokens": 12, "pad_token_id": 0, "top_k": 0}
-    options |= option
-    options["eos_token_id"] = list(range(1, 60))
-    drawn = []
-    with counting(trainer) as seen:
-        for context in (contextlib.nullcontext(), sampling(model)):
-            torch.manual_seed(5)
-            with context:
-                drawn.append(model.generate(input_ids=ids, attention_mask=mask, **options))
+    """With many words as end tokens, rows end at every step."""
+    ends = {"eos_token_id": list(range(1, 60)), "max_new_tokens": 12}
+    drawn, seen = both_draw(trainer, [7, 5, 9], [6, 6, 6], {**ends, **option})
     assert torch.equal(*drawn)
-    assert option.get("do_sample") is False or min(seen) < len(ids)
+    assert option.get("do_sample") is False or min(seen) < 18
 
 
 def test_other_settings_are_left_to_transformers(trainer) -> None:
