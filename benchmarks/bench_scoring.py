@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import shlex
 import sys
 import threading
 import time
@@ -361,10 +362,15 @@ def options(about: str) -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace, measure: Callable[[], list[dict]]) -> int:
     """Measure, and write the rows with command, machine and versions if they are asked for."""
     threads = devices.pin_threads(arguments.threads)
+    words = ["python", f"benchmarks/{Path(sys.argv[0]).name}"]
+    for name, value in vars(arguments).items():
+        if name != "out" and value:  # a path of this machine
+            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     try:
         rows = measure()
         if arguments.out:
-            write_json(arguments.out, {**provenance(), "threads": threads, "rows": rows})
+            told = {**provenance(), "command": shlex.join(words), "threads": threads}
+            write_json(arguments.out, {**told, "rows": rows})
     except BgkitError as error:
         print(f"bgkit: {error}", file=sys.stderr)
         return 2

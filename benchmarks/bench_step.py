@@ -5,11 +5,13 @@ process of its own, one after the other. The plain script scores as its reward f
 written: the step's texts in one padded batch through the guard, then through the reward model. A
 step is split into generation, scoring, the reference's log-probabilities and the update (the rest).
 ``floor`` is what reference and update would take at the model's best measured speed if each prompt
-and completion went through it once: P + G R tokens.
+and completion went through it once: P + G R tokens. On a GPU the policy has the shape and the
+vocabulary of Qwen2.5-0.5B, and random weights.
 """
 
 from __future__ import annotations
 
+import json
 import statistics
 import sys
 import tempfile
@@ -46,6 +48,7 @@ PARTS = {
     "reference": "_get_per_token_logps_and_entropies",
 }
 WAYS = ("bgkit", "plain TRL script")
+WORDS = 151_936  # of Qwen2.5
 TINY = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
 TINY |= {"num_attention_heads": 4, "num_key_value_heads": 4}
 #: workload -> the prompts, whether the guard is a decoder in a template, settings of the run
@@ -218,19 +221,40 @@ def prompts_of(which: str, folder: Path) -> str:
 
 
 def policy_of(which: str, place: torch.device, folder: Path) -> str:
-    """The testbed's small policy, or for long prompts one of random weights in a folder."""
-    if which != "long":
+    """The testbed's small policy; on a GPU, or for long prompts, random weights in a folder."""
+    if which != "long" and place.type == "cpu":
         return "small"
     kind, shape = next(iter(bench.DECODERS.get(place.type, bench.DECODERS["cpu"]).values()))
     tokenizer = policies.load_policy("small", None, "cpu")[1]
+    words = len(tokenizer) if place.type == "cpu" else WORDS
     torch.manual_seed(0)
     ends = {f"{mark}_token_id": getattr(tokenizer, f"{mark}_token_id") for mark in ("bos", "eos")}
-    config = kind(
-        **shape, vocab_size=len(tokenizer), max_position_embeddings=8192, pad_token_id=0, **ends
-    )
-    tf.AutoModelForCausalLM.from_config(config).save_pretrained(folder / "policy")
+    config = kind(**shape, vocab_size=words, max_position_embeddings=8192, pad_token_id=0, **ends)
+    model = tf.AutoModelForCausalLM.from_config(config).to(devices.pick_dtype(place, "auto"))
+    model.save_pretrained(folder / "policy")
     tokenizer.save_pretrained(folder / "policy")
+    file = folder / "policy/tokenizer.json"
+    made = json.loads(file.read_text(encoding="utf-8"))
+    made["model"]["vocab"] |= {f"word{i}": i for i in range(len(tokenizer), words)}
+    file.write_text(json.dumps(made), encoding="utf-8")
     return str(folder / "policy")
+
+
+@contextmanager
+def attending(kind: str) -> Iterator[None]:
+    """Let every policy that is loaded inside attend with this kernel; "" leaves the usual one."""
+    load = policies.load_policy
+
+    def loaded(*arguments, **options) -> tuple:
+        model, tokenizer = load(*arguments, **options)
+        model.set_attn_implementation(kind)
+        return model, tokenizer
+
+    policies.load_policy = loaded if kind else load
+    try:
+        yield
+    finally:
+        policies.load_policy = load
 
 
 def floor_of(config: runs.TrainConfig, completions: pd.DataFrame, place: torch.device) -> float:
@@ -253,16 +277,20 @@ def floor_of(config: runs.TrainConfig, completions: pd.DataFrame, place: torch.d
     return best * tokens
 
 
-def measure(name: str, way: str, count: int, device: str, threads: int, changes: dict) -> dict:
+def measure(
+    name: str, way: str, count: int, device: str, threads: int, attention: str, changes: dict
+) -> dict:
     """Median seconds of a step's parts one way; the first step is left out."""
     torch.set_num_threads(threads)
     place, (which, generative, settings) = devices.pick_device(device), WORKLOADS[name]
     usual = {"steps": count + 1, "eval_every": 0, "test_prompts": 8, "judge": "none"}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, attending(attention):
         own = {
             "prompts": prompts_of(which, Path(folder)),
             "policy": policy_of(which, place, Path(folder)),
         }
+        if place.type != "cpu":
+            usual["learning_rate"] = 1e-5  # the policy is large, and says nothing
         config = runs.make_config({**usual, "save_every": count + 1, **own, **settings, **changes})
         guard, utility = guard_of(place, generative), utilities.load_utility("mild", str(place))
         if which == "long":  # which the testbed's scorers can not read
@@ -284,6 +312,7 @@ def steps(
     count: int = 6,
     say: Callable[[str], None] = say,
     names: Sequence[str] = tuple(WORKLOADS),
+    attention: str = "",
     **changes,
 ) -> list[dict]:
     """Seconds of a step's parts and the peak of memory (MiB) both ways, for each workload."""
@@ -292,7 +321,7 @@ def steps(
         rows = {}
         for way in WAYS:
             with phase(f"{name}: {way}"), devices.workers(1, torch.get_num_threads()) as pool:
-                work = name, way, count, device, torch.get_num_threads(), changes
+                work = name, way, count, device, torch.get_num_threads(), attention, changes
                 rows[way] = pool.submit(measure, *work).result()
         table = pd.DataFrame(rows).T
         ratio = table.loc[WAYS[1], "step"] / table.loc[WAYS[0], "step"]
@@ -305,6 +334,13 @@ def steps(
 
 
 if __name__ == "__main__":
-    given = bench.options(__doc__).parse_args()
+    parser = bench.options(__doc__)
+    parser.add_argument("--attention", default="", help="kernel of the policy's attention")
+    parser.add_argument("--only", nargs="+", choices=tuple(WORKLOADS), default=[*WORKLOADS])
+    given = parser.parse_args()
     count = max(1, round(6 * given.size))
-    sys.exit(bench.run(given, lambda: steps(given.device, count)))
+    sys.exit(
+        bench.run(
+            given, lambda: steps(given.device, count, names=given.only, attention=given.attention)
+        )
+    )

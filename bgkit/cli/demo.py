@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> None:
     config, out = options.config_of(arguments, **DEMO), arguments.out
     say(
         "Boundary Guidance on the embedded testbed: three reward designs from one base policy.\n"
-        "On two cores this takes about 3 minutes; Ctrl-C stops it, the same command goes on."
+        "On two cores this takes 3 to 4 minutes; Ctrl-C stops it, the same command goes on."
     )
     with options.loading():
         from bgkit.sweeps.comparison import compare, write_result

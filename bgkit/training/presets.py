@@ -67,7 +67,7 @@ PRESETS: dict[str, dict] = {
 
 #: What the demo, and the reference table, change in the default config: the table has more test
 #: prompts, no held-out curve and no judge.
-DEMO = {"eval_every": 20, "steps": 80, "test_prompts": 400}
+DEMO = {"eval_every": 20, "steps": 40, "test_prompts": 200}
 REFERENCE = {"eval_every": 0, "test_prompts": 800, "judge": "none"}
 
 _QWEN = {"model_type": "qwen2", "vocab_size": 151_936, "tie_word_embeddings": True}

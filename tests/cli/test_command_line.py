@@ -126,7 +126,7 @@ def test_a_setting_is_explained_with_unit_range_choices_and_default() -> None:
     ):
         assert words in text
     assert "CONFIG_" not in text
-    assert "at least 1 (80)" in _commands()["demo"].format_help()  # the command's own default
+    assert "at least 1 (40)" in _commands()["demo"].format_help()  # the command's own default
 
 
 def test_help_loads_no_torch() -> None:
