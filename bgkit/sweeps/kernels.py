@@ -9,6 +9,7 @@ driver is gone, however that came about, and replies that are found although the
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import itertools
 import logging
 import math
@@ -262,7 +263,9 @@ def execute(
 
 
 def _papermill(notebook: Path, output: Path, parameters: Mapping, **options) -> None:
-    papermill.execute_notebook(
+    # jupyter keeps its event loop in the context, which dask's threads share: each has its own here
+    contextvars.Context().run(
+        papermill.execute_notebook,
         str(notebook.resolve()),
         str(output.resolve()),
         dict(parameters),

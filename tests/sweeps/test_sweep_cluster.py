@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextvars
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import noop
 import pytest
 from conftest import ROOT
+from jupyter_core.utils import ensure_event_loop
 
 import bgkit
 from bgkit.errors import BgkitError
-from bgkit.sweeps import cluster
+from bgkit.sweeps import cluster, kernels
 from bgkit.sweeps import workers as sweep_workers
 from bgkit.versions import versions
 
@@ -131,6 +134,24 @@ def test_a_killed_driver_loses_nothing(folder: Path, address: str, worker, undis
     assert second.returncode == 0, printed
     assert noop.ledger(folder) == ALL and noop.states(folder) == ["complete"] * 4
     assert noop.outcome(folder) == undisturbed
+
+
+def test_threads_that_share_a_context_run_notebooks_at_once(folder: Path) -> None:
+    """As dask's threads do, where jupyter has left its event loop in the context."""
+    ensure_event_loop()
+    ledger = str(folder / "ledger")
+    with ThreadPoolExecutor(2) as pool:
+        going = [
+            pool.submit(
+                contextvars.copy_context().run,
+                kernels.execute,
+                folder / "noop.ipynb",
+                folder / f"{seed}.ipynb",
+                {"SEED": seed, "LEDGER": ledger, "T": 2.0},
+            )
+            for seed in range(2)
+        ]
+        assert [run.result() for run in going] == [None, None]
 
 
 def test_an_executor_of_dask_tells_its_workers(folder: Path) -> None:
