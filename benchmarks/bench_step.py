@@ -61,16 +61,7 @@ WORKLOADS: dict[str, tuple[str, bool, dict]] = {
         False,
         {"batch_size": 16, "max_completion_length": 32, "learning_rate": 1e-4},
     ),
-    "short prompts, policy of 135M": (
-        "large",
-        False,
-        {"batch_size": 32, "max_completion_length": 48, "learning_rate": 1e-4},
-    ),
 }
-#: The shape and the vocabulary of SmolLM2-135M.
-LARGE = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30}
-LARGE |= {"num_attention_heads": 9, "num_key_value_heads": 3}
-LARGE_WORDS = 49_152
 
 
 class SigmoidGuard:
@@ -218,7 +209,7 @@ def prompts_of(which: str, folder: Path) -> str:
     if which == "testbed":
         return which
     table = load_prompts("testbed", "train", 400)
-    if which != "long":
+    if which == "short":
         table = table[table["kind"] != "long_context"]
     else:
         rng, words = np.random.default_rng(0), sorted(bench.store_words())
@@ -230,18 +221,15 @@ def prompts_of(which: str, folder: Path) -> str:
 
 
 def policy_of(which: str, place: torch.device, folder: Path) -> str:
-    """The testbed's small policy; a larger one, or one on a GPU, of random weights in a folder."""
-    if which in ("short", "testbed") and place.type == "cpu":
+    """The testbed's small policy; on a GPU, or for long prompts, random weights in a folder."""
+    if which != "long" and place.type == "cpu":
         return "small"
     kind, shape = next(iter(bench.DECODERS.get(place.type, bench.DECODERS["cpu"]).values()))
     tokenizer = policies.load_policy("small", None, "cpu")[1]
     words = len(tokenizer) if place.type == "cpu" else WORDS
-    if which == "large":
-        kind, shape, words = tf.LlamaConfig, LARGE, LARGE_WORDS
     torch.manual_seed(0)
     ends = {f"{mark}_token_id": getattr(tokenizer, f"{mark}_token_id") for mark in ("bos", "eos")}
-    ends |= {"pad_token_id": 0, "tie_word_embeddings": which == "large" or words == WORDS}
-    config = kind(**shape, vocab_size=words, max_position_embeddings=8192, **ends)
+    config = kind(**shape, vocab_size=words, max_position_embeddings=8192, pad_token_id=0, **ends)
     model = tf.AutoModelForCausalLM.from_config(config).to(devices.pick_dtype(place, "auto"))
     model.save_pretrained(folder / "policy")
     tokenizer.save_pretrained(folder / "policy")
