@@ -87,8 +87,8 @@ format: $(VENV)/.bgkit-dev ## Fix what the linter can fix and format the code
 testbed: $(VENV)/.bgkit-base ## Rebuild the testbed's models from their seeds
 	$(RUN) bgkit testbed build $(ARGS)
 
-reproduce: $(VENV)/.bgkit-dev ## Rerun the published experiment: three seeds of every design and utility
-	$(RUN) bgkit sweep notebooks/03_train_policy.ipynb --grid designs_by_utility $(ARGS)
+reproduce: $(VENV)/.bgkit-dev ## Rerun the published experiment: every design at every strength (6 hours)
+	$(RUN) bgkit sweep notebooks/03_train_policy.ipynb --grid frontiers $(ARGS)
 
 lab: $(VENV)/.bgkit-dev ## Open the notebooks in JupyterLab
 	$(RUN) jupyterlab --LabApp.default_url=/lab/tree/notebooks $(ARGS)

@@ -155,8 +155,10 @@ def plain_training(
         said = [text_of(completion) for completion in completions]
         t, u = (plain_scores(scorer, question, said) for scorer in (guard, utility))
         z = (u - u.mean()) / max(u.std(), 1e-6)
-        found = rewards.compute_reward(config.reward, t, z, config.tau, **config.weights())
-        return found.tolist()
+        found = rewards.compute_reward(
+            config.reward, t, z, config.tau, strength=config.strength, u=u
+        )
+        return (found / max(found.std(), 1e-6)).tolist()
 
     with tempfile.TemporaryDirectory() as folder:
         arguments = grpo.trainer_arguments(config, Path(folder), place)

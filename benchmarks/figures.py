@@ -36,7 +36,6 @@ def figures(rows: int = 5000) -> dict[str, Callable[[], go.Figure]]:
         "measured_risk": lambda: plots_risk.measured_risk(samples, 0.25, 3.0, 1.0, 20),
         "ablation": lambda: plots_ablations.ablation(table, "near_boundary"),
         "ablation, panels": lambda: plots_ablations.ablation(table, "system_help", panels="kind"),
-        "phase_diagram": lambda: plots_ablations.phase_diagram(table),
         "trade_off": lambda: plots_ablations.trade_off(table),
     }
 

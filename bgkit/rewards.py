@@ -3,29 +3,41 @@
 Notation, used by every function here:
 
 * ``t`` (n,) in [0, 1]: the guard's probability that the response is unsafe;
-* ``z`` (n,): the reward model's utility, standardised by the base policy's mean and deviation
+* ``z`` (n,): the reward model's utility ``u``, standardised by the base policy's mean and deviation
   (published reward models range over tens of units, in which a margin in [0, 1] would drown);
 * ``tau`` in (0, 1): the filter's threshold; a response with t >= tau is filtered;
 * ``B(t) = min(t / tau, (1 - t) / (1 - tau))`` in [0, 1]: the tent, 1 at tau and 0 at both ends,
-  which is the Bayes risk of the filter relative to its value at tau (see :func:`tent`).
+  which is the Bayes risk of the filter relative to its value at tau (see :func:`tent`);
+* ``s >= 0``: the ``strength``, what the penalty of a design weighs against a utility of weight 1,
+  in standard deviations of base's utility: the one number that moves a design along its frontier.
 
-Every design returns (n,) float64 and is registered in :data:`DESIGNS`. GRPO's advantages ignore
-constants within a group of completions.
+Every design returns (n,) float64 and is registered in :data:`DESIGNS`; a function of one's own is
+named ``FILE.py:FUNCTION`` (:func:`find`). GRPO's advantages ignore constants within a group of
+completions.
+
+Designs differ in scale: a training divides a reward by its standard deviation over base's responses
+(:func:`bgkit.scoring.scorer.reward_of`), so that ``beta`` weighs the same against each of them.
 
 Deviations from the paper (Ball and Haupt, arXiv 2510.11834):
 
-1. Eq. 3 has no trade-off weight; ``utility_weight`` and ``margin_weight`` are ours, and so are
-   their defaults, for the scale of the paper's terms depends on its reward model.
+1. Eq. 3 adds the margin to the utility as it is, without a weight: that is ``boundary_raw``.
+   ``boundary`` standardises the utility and weighs the margin by the strength, for the scale of the
+   paper's terms depends on its reward model. Up to a constant and a scale ``boundary_raw`` is
+   ``boundary`` at a strength of 1 / deviation of base's u.
 2. The paper's margin is the distance from 0.5; the tent extends it to any tau. At tau = 0.5,
    B(t) = 1 - 2 |t - 0.5|.
 3. ``compound`` is ours; the form of ``prompt_aware`` is ours; ``hybrid_guard`` is the reward of
-   another paper; the default weights of all of them are our choice.
+   another paper; the default strength is our choice.
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import importlib.util
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -33,6 +45,8 @@ from bgkit import checks
 from bgkit.errors import BgkitError
 
 NEAR = 0.3  # a response with |t - tau| below this counts as near the boundary
+#: What a design may take beside t, z and tau.
+COLUMNS = "u response length harmful_request refusal".split()
 
 
 def _columns(t: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -73,28 +87,31 @@ def tent(t: np.ndarray, tau: float = 0.5) -> np.ndarray:
     return np.minimum(t / tau, (1.0 - t) / (1.0 - tau))
 
 
-def boundary(
-    t: np.ndarray,
-    z: np.ndarray,
-    tau: float = 0.5,
-    *,
-    utility_weight: float = 0.25,
-    margin_weight: float = 2.0,
-) -> np.ndarray:
-    """``w_u z - w_b B(t)``: the paper's Eq. 3 (utility plus distance from the boundary).
+def boundary(t: np.ndarray, z: np.ndarray, tau: float = 0.5, *, strength: float = 8.0):
+    """``z - s B(t)``: the paper's Eq. 3 (utility plus distance from the boundary), weighted.
 
-    Unbounded through z; the margin term lies in [-w_b, 0]. Utility counts on filtered responses
-    too, as in the paper.
+    Unbounded through z; the margin term lies in [-s, 0]. Utility counts on filtered responses
+    too, as in the paper, whose own point is s = 1 / deviation of u (``boundary_raw``).
 
     >>> boundary([0.0, 0.5, 1.0], [1.0, 1.0, 1.0]).tolist()
-    [0.25, -1.75, 0.25]
+    [1.0, -7.0, 1.0]
     """
     t, z = _columns(t, z)
-    return utility_weight * z - margin_weight * tent(t, tau)
+    return z - strength * tent(t, tau)
 
 
-def guard_only(t: np.ndarray, z: np.ndarray, tau: float = 0.5) -> np.ndarray:
-    """``-B(t)``, in [-1, 0]: the paper's ablation without a utility.
+def boundary_raw(t: np.ndarray, z: np.ndarray, tau: float = 0.5, *, u: np.ndarray):
+    """``u - B(t)``: the paper's Eq. 3 as it stands, with the utility in its own unit; no strength.
+
+    >>> boundary_raw([0.0, 0.5, 1.0], [9.0, 9.0, 9.0], u=[0.5, 0.5, 0.5]).tolist()
+    [0.5, -0.5, 0.5]
+    """
+    t, u = _columns(t, u)
+    return u - tent(t, tau)
+
+
+def guard_only(t: np.ndarray, z: np.ndarray, tau: float = 0.5):
+    """``-B(t)``, in [-1, 0]: the paper's ablation without a utility, ``boundary`` as s grows.
 
     >>> guard_only([0.0, 0.5, 1.0], [9.0, 9.0, 9.0]).tolist()
     [-0.0, -1.0, -0.0]
@@ -102,8 +119,8 @@ def guard_only(t: np.ndarray, z: np.ndarray, tau: float = 0.5) -> np.ndarray:
     return -tent(t, tau)
 
 
-def utility_only(t: np.ndarray, z: np.ndarray, tau: float = 0.5) -> np.ndarray:
-    """``z``, unbounded: what the reward model alone teaches.
+def utility_only(t: np.ndarray, z: np.ndarray, tau: float = 0.5):
+    """``z``, unbounded: what the reward model alone teaches, every design at s = 0.
 
     >>> utility_only([0.9], [1.5]).tolist()
     [1.5]
@@ -113,40 +130,26 @@ def utility_only(t: np.ndarray, z: np.ndarray, tau: float = 0.5) -> np.ndarray:
     return z.copy()
 
 
-def filter_avoidance(
-    t: np.ndarray,
-    z: np.ndarray,
-    tau: float = 0.5,
-    *,
-    utility_weight: float = 0.25,
-    filter_penalty: float = 1.0,
-) -> np.ndarray:
-    """``w_u z - w_f 1[t >= tau]``: the common strategy that the paper argues against.
+def filter_avoidance(t: np.ndarray, z: np.ndarray, tau: float = 0.5, *, strength: float = 8.0):
+    """``z - s 1[t >= tau]``: the common strategy that the paper argues against.
 
     >>> filter_avoidance([0.49, 0.5], [1.0, 1.0]).tolist()
-    [0.25, -0.75]
+    [1.0, -7.0]
     """
     checks.threshold(tau)
     t, z = _columns(t, z)
-    return utility_weight * z - filter_penalty * (t >= tau)
+    return z - strength * (t >= tau)
 
 
-def filter_avoidance_soft(
-    t: np.ndarray,
-    z: np.ndarray,
-    tau: float = 0.5,
-    *,
-    utility_weight: float = 0.25,
-    filter_penalty: float = 1.0,
-) -> np.ndarray:
-    """``w_u z - w_f t``: filter avoidance with the probability instead of the verdict.
+def filter_avoidance_soft(t: np.ndarray, z: np.ndarray, tau: float = 0.5, *, strength: float = 8.0):
+    """``z - s t``: filter avoidance with the probability instead of the verdict.
 
     >>> filter_avoidance_soft([0.0, 0.5], [1.0, 1.0]).tolist()
-    [0.25, -0.25]
+    [1.0, -3.0]
     """
     checks.threshold(tau)
     t, z = _columns(t, z)
-    return utility_weight * z - filter_penalty * t
+    return z - strength * t
 
 
 def prompt_aware(
@@ -155,20 +158,19 @@ def prompt_aware(
     tau: float = 0.5,
     *,
     harmful_request: np.ndarray,
-    utility_weight: float = 0.25,
-    margin_weight: float = 2.0,
-) -> np.ndarray:
-    """``w_u z - w_b t`` for harmless prompts, ``w_u z - w_b B(t)`` for harmful ones.
+    strength: float = 8.0,
+):
+    """``z - s t`` for harmless prompts, ``z - s B(t)`` for harmful ones.
 
     The paper's ablation that it calls risky (on a harmful prompt the far side pays as much as the
     near side); this form is ours. ``harmful_request`` (n,) is boolean.
 
     >>> prompt_aware([1.0, 1.0], [0.0, 0.0], harmful_request=[False, True]).tolist()
-    [-2.0, 0.0]
+    [-8.0, 0.0]
     """
     t, z = _columns(t, z)
     risk = np.where(_told(harmful_request, t, "harmful_request"), tent(t, tau), t)
-    return utility_weight * z - margin_weight * risk
+    return z - strength * risk
 
 
 def compound(
@@ -176,20 +178,19 @@ def compound(
     z: np.ndarray,
     tau: float = 0.5,
     *,
-    utility_weight: float = 0.25,
-    margin_weight: float = 2.0,
-    filtered_reward: float = -0.5,
-) -> np.ndarray:
-    """``1[t < tau] w_u z + 1[t >= tau] r - w_b B(t)``: utility counts only if the user sees it.
+    strength: float = 8.0,
+    filtered_reward: float = -2.0,
+):
+    """``1[t < tau] z + 1[t >= tau] r - s B(t)``: utility counts only if the user sees it.
 
     Ours: a filtered response has the value r of the canned refusal, whatever the reward model
     thinks of the text that nobody sees.
 
     >>> compound([0.0, 0.5, 1.0], [1.0, 1.0, 1.0]).tolist()
-    [0.25, -2.5, -0.5]
+    [1.0, -10.0, -2.0]
     """
     t, z = _columns(t, z)
-    return np.where(t < tau, utility_weight * z, filtered_reward) - margin_weight * tent(t, tau)
+    return np.where(t < tau, z, filtered_reward) - strength * tent(t, tau)
 
 
 def hybrid_guard(
@@ -198,21 +199,21 @@ def hybrid_guard(
     tau: float = 0.5,
     *,
     refusal: np.ndarray,
-    unsafe_penalty: float = -10.0,
-    refusal_penalty: float = -5.0,
-) -> np.ndarray:
-    """``min(-10, z)`` if unsafe, ``min(-5, z)`` if a refusal, else ``z``.
+    strength: float = 10.0,
+):
+    """``min(-s, z)`` if unsafe, ``min(-s / 2, z)`` if a refusal, else ``z``.
 
-    The reward of Qwen3-4B-SafeRL (Qwen3Guard technical report, section 3.5), there on the raw
-    scale of its reward model, here on the standardised one. ``refusal`` (n,) is boolean.
+    The reward of Qwen3-4B-SafeRL (Qwen3Guard technical report, section 3.5), whose own point is
+    s = 10, there on the raw scale of its reward model, here on the standardised one. ``refusal``
+    (n,) is boolean.
 
     >>> hybrid_guard([0.9, 0.1, 0.1], [1.0, 1.0, 1.0], refusal=[False, True, False]).tolist()
     [-10.0, -5.0, 1.0]
     """
     checks.threshold(tau)
     t, z = _columns(t, z)
-    cap = np.where(_told(refusal, t, "refusal"), refusal_penalty, np.inf)
-    return np.minimum(z, np.where(t >= tau, unsafe_penalty, cap))
+    cap = np.where(_told(refusal, t, "refusal"), -strength / 2, np.inf)
+    return np.minimum(z, np.where(t >= tau, -strength, cap))
 
 
 #: name -> design
@@ -220,6 +221,7 @@ DESIGNS: dict[str, Callable[..., np.ndarray]] = {
     function.__name__: function
     for function in (
         boundary,
+        boundary_raw,
         guard_only,
         utility_only,
         filter_avoidance,
@@ -231,25 +233,76 @@ DESIGNS: dict[str, Callable[..., np.ndarray]] = {
 }
 
 
-def compute_reward(name: str, t: np.ndarray, z: np.ndarray, tau: float, **columns) -> np.ndarray:
+def find(name: str) -> Callable[..., np.ndarray]:
+    """A design by its name, or a function of one's own by ``FILE.py:FUNCTION``.
+
+    Such a function takes ``t``, ``z`` and ``tau``, and by name whichever it wants of ``strength``
+    and :data:`COLUMNS`; it returns one reward per response. Raises BgkitError for an unknown name,
+    and for a file that can not be read or has no such function.
+    """
+    if name in DESIGNS:
+        return DESIGNS[name]
+    file, colon, function = name.rpartition(":")
+    if not colon or not file.endswith(".py"):
+        raise BgkitError(
+            f"There is no reward {name!r}; choose one of {', '.join(DESIGNS)}, or name a function "
+            "of your own as FILE.py:FUNCTION."
+        )
+    path = Path(file).expanduser()
+    try:
+        return _own(str(path.resolve()), function, path.stat().st_mtime_ns)
+    except OSError as error:
+        raise BgkitError(f"The reward's file {file} can not be read: {error.strerror}.") from error
+
+
+def own_digest(name: str) -> str | None:
+    """SHA-256 of the file of a function of one's own; None for a design of the kit."""
+    if name in DESIGNS:
+        return None
+    find(name)
+    return hashlib.sha256(Path(name.rpartition(":")[0]).expanduser().read_bytes()).hexdigest()
+
+
+@functools.lru_cache(maxsize=32)
+def _own(file: str, function: str, changed: int) -> Callable[..., np.ndarray]:
+    """A function of a file, which is executed; ``changed`` has an edited file read anew."""
+    spec = importlib.util.spec_from_file_location(f"bgkit_own_{Path(file).stem}", file)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except OSError:
+        raise
+    except Exception as error:  # whatever a file of the user's raises
+        told = f"{type(error).__name__}: {error}"
+        raise BgkitError(f"The reward's file {file} can not be run: {told}.") from error
+    found = getattr(module, function, None)
+    if not callable(found):
+        raise BgkitError(f"The reward's file {file} has no function {function!r}.")
+    return found
+
+
+def compute_reward(
+    name: str, t: np.ndarray, z: np.ndarray, tau: float, *, strength: float | None = None, **columns
+) -> np.ndarray:
     """Reward (n,) of a design by name; it takes from ``columns`` the arguments that it knows.
 
-    ``columns`` may hold the weights, ``harmful_request`` and ``refusal``. Raises BgkitError for an
-    unknown name, t outside [0, 1], tau outside (0, 1), z that is not finite, columns of other
-    lengths, and a missing column.
+    ``columns`` may hold :data:`COLUMNS`; a ``strength`` of None is the design's own default. Raises
+    BgkitError for an unknown name (:func:`find`), t outside [0, 1], tau outside (0, 1), z that is
+    not finite, columns of other lengths, a missing column, and a design of one's own that does not
+    return one finite number per response.
 
-    >>> compute_reward("utility_only", [0.2], [0.7], 0.5, margin_weight=3.0).tolist()
+    >>> compute_reward("utility_only", [0.2], [0.7], 0.5, strength=3.0).tolist()
     [0.7]
     """
-    if name not in DESIGNS:
-        raise BgkitError(f"There is no reward {name!r}; choose one of {', '.join(DESIGNS)}.")
-    parameters = inspect.signature(DESIGNS[name]).parameters
-    known = {k: value for k, value in columns.items() if k in parameters and value is not None}
+    design = find(name)
+    parameters = inspect.signature(design).parameters
+    given = {**columns, "strength": strength}
+    known = {k: value for k, value in given.items() if k in parameters and value is not None}
     missing = [
         key
-        for key, parameter in parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY
-        and parameter.default is parameter.empty
+        for key, parameter in list(parameters.items())[3:]
+        if parameter.default is parameter.empty
+        and parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
         and key not in known
     ]
     if missing:
@@ -257,4 +310,14 @@ def compute_reward(name: str, t: np.ndarray, z: np.ndarray, tau: float, **column
             f"The reward {name!r} needs the column {missing[0]!r}; give it with every prompt or "
             "choose another reward."
         )
-    return DESIGNS[name](*_columns(t, z), checks.threshold(tau), **known)
+    t, z = _columns(t, z)
+    reward = design(t, z, checks.threshold(tau), **known)
+    if name in DESIGNS:
+        return reward
+    reward = checks.as_numbers(reward, f"The reward {name!r} returned")
+    if reward.shape != t.shape or not np.isfinite(reward).all():
+        raise BgkitError(
+            f"The reward {name!r} must return one finite number per response ({len(t)}); it "
+            f"returned shape {reward.shape}{'' if np.isfinite(reward).all() else ' with NaN'}."
+        )
+    return reward

@@ -8,7 +8,7 @@ from pathlib import Path
 from bgkit.cli import options
 from bgkit.errors import BgkitError
 from bgkit.progress import say
-from bgkit.runs import TrainConfig, find_run, load_run
+from bgkit.runs import TrainConfig, file_name, find_run, load_run
 
 
 def add_to(command: argparse.ArgumentParser) -> None:
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _new(arguments: argparse.Namespace) -> tuple[TrainConfig, Path, dict | None]:
     config = options.config_of(arguments)
-    name = f"{config.reward}-{config.utility}-{config.seed}"
+    name = f"{file_name(config.reward)}-{file_name(config.utility)}-{config.seed}"
     folder = arguments.out or Path("runs") / name
     find_run(folder, config)  # refuse a foreign folder before anything slow is imported
     return config, folder, arguments.trainer

@@ -65,6 +65,7 @@ READ = tuple(
 METRICS: dict[str, Metric] = {
     "filter_rate": Metric("filter rate", _column("filtered"), better=0, share=True),
     "near_boundary": Metric("near boundary", _column("near"), share=True),
+    "near_below": Metric("just below the line", lambda s: s["near"] & ~s["filtered"], share=True),
     "false_positive": Metric("false positives", lambda s: _wrong(s, True), share=True),
     "false_negative": Metric("false negatives", lambda s: _wrong(s, False), share=True),
     "raw_harm": Metric("raw harm", _column("harm")),

@@ -7,7 +7,6 @@ One row per setting, seed, kind of prompt and metric, with ``mean``, ``low`` and
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -27,9 +26,6 @@ LABELLED |= {"tau": "tau", "seed": "seed"}
 AXES = (*SETTING, "seed", "kind")
 
 
-#: setting -> those that were changed with it: all weights are trained at a rate of their own
-ALONG = {"lora_rank": ("learning_rate",)}
-
 #: Natural orders; other values follow in the order of the alphabet, numbers in theirs.
 ORDERS = {
     "design": ("base", "filter_avoidance", "boundary", "compound"),
@@ -38,8 +34,8 @@ ORDERS = {
     "kind": ("all", "benign", "ambiguous", "jailbreak", "long_context"),
     "seed": ("all",),
     "metric": tuple(
-        "system_help system_harm near_boundary filter_rate false_negative false_positive "
-        "raw_help raw_harm kl".split()
+        "system_help system_harm near_boundary near_below filter_rate false_negative "
+        "false_positive raw_help raw_harm kl".split()
     ),
 }
 
@@ -143,7 +139,8 @@ def interval_words(rows: pd.DataFrame) -> str:
         count = f"{low}" if low == high else f"{low} to {high}"
         parts.append(f"over {count} seeds and the prompts (crossed bootstrap)")
     if (rows["interval"] == "prompts").any():
-        parts.append("over the prompts of one seed (bootstrap), blind to how seeds differ")
+        alone = "over the prompts of one seed (bootstrap), blind to how seeds differ"
+        parts.append("over one seed's prompts alone" if parts else alone)
     if not parts:
         return "no intervals: one seed each, without those over prompts"
     return "95 % intervals " + "; some ".join(parts)
@@ -153,7 +150,7 @@ def at_defaults(table: pd.DataFrame, free: Iterable[str] = ()) -> pd.DataFrame:
     """The rows whose settings are a training's defaults, but for the columns in ``free``.
 
     Settings are the columns that :class:`bgkit.runs.folders.TrainConfig` has a default for
-    (``tau``, ``scale``, ``utility``, ``guard``, ``margin_weight``, ...), except design and seed.
+    (``tau``, ``scale``, ``utility``, ``guard``, ``strength``, ...), except design and seed.
     One that has several values is held at its default, or at the value of most rows where no row
     has that; then it has one, and is left out unless it is among :data:`AXES`. So one setting at a
     time can be looked at where a table varies several. Raises BgkitError for an unknown column in
@@ -176,35 +173,6 @@ def at_defaults(table: pd.DataFrame, free: Iterable[str] = ()) -> pd.DataFrame:
         table = table[known == value]
     extra = [column for column in held if column not in AXES]
     return table.drop(columns=extra).reset_index(drop=True)
-
-
-def varied(table: pd.DataFrame, column: str) -> pd.DataFrame:
-    """The rows of designs with several values in a column; all rows where no design has.
-
-    >>> rows = pd.DataFrame({"design": ["boundary"] * 2 + ["hybrid_guard"], "beta": [1, 2, 1]})
-    >>> varied(rows, "beta")["design"].tolist(), len(varied(rows.iloc[1:], "beta"))
-    (['boundary', 'boundary'], 2)
-    """
-    several = table.groupby("design")[column].transform("nunique") > 1
-    return table[several] if several.any() else table
-
-
-def one_at_a_time(
-    table: pd.DataFrame, along: Mapping[str, Sequence[str]] = MappingProxyType(ALONG)
-) -> dict[str, pd.DataFrame]:
-    """For each numeric setting that was varied, the rows in which everything else is at defaults.
-
-    ``along`` names settings that were changed together with another (:data:`ALONG`); they are free
-    beside it, and no question of their own.
-    """
-    found = {}
-    for setting in ("tau", *(c for c in settings_of(table) if c not in AXES)):
-        moved = [c for c in along.get(setting, ()) if c in table]
-        if setting in table and not any(setting in others for others in along.values()):
-            one = at_defaults(table, free=[setting, *moved]).drop(columns=moved)
-            if one[setting].nunique() > 1:
-                found[setting] = varied(one, setting)
-    return found
 
 
 def front(harm: Sequence[float], help_: Sequence[float]) -> np.ndarray:

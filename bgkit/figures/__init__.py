@@ -6,7 +6,6 @@ read it; those of stress tests take the tables of :mod:`bgkit.stress`. The look 
 """
 
 from bgkit.figures.ablations import ablation as ablation
-from bgkit.figures.ablations import phase_diagram as phase_diagram
 from bgkit.figures.ablations import trade_off as trade_off
 from bgkit.figures.distributions import by_kind as by_kind
 from bgkit.figures.distributions import frontier as frontier

@@ -15,12 +15,12 @@ from plotly.subplots import make_subplots
 
 from bgkit.errors import BgkitError
 from bgkit.evaluation import settings
+from bgkit.evaluation.metrics import METRICS
 from bgkit.figures import style
 from bgkit.figures.style import dots, error_bars, heading
 
 #: Columns whose values have an order that a line may follow; others get marks only.
 ORDERED = ("utility", "scale", "tau")
-PHASES = ("near_boundary", "filter_rate", "system_help")
 _PALETTE = [look for name, look in style.LOOKS.items() if name]
 
 
@@ -186,54 +186,29 @@ def ablation(
     return style.style(fig, title, notes, 150 + 260 * lines)
 
 
-def phase_diagram(
-    table: pd.DataFrame,
-    metrics: Sequence[str] = PHASES,
-    x: str = "utility",
-    where: Mapping[str, Any] | None = None,
-) -> go.Figure:
-    """Draw what becomes of each design as the utility pulls harder over the boundary.
-
-    One panel per metric over the same ``x`` (from left to right the utility likes safety less:
-    aligned, mild, weak, blind), one line per design, with intervals. Read down: a design that
-    works keeps the mass near the boundary and the filter rate low while help stays up; one that
-    walks the line gains mass near it; one that flees to the far side is filtered and helps no
-    more. ``base`` knows no utility and is level. Errors as in :func:`ablation`.
-    """
-    fixed = settings.fixed_values(table, (x, "design"), where)
-    picked = {metric: settings.select(table, metric, fixed) for metric in metrics}
-    rows = pd.concat(picked.values())
-    values = {column: settings.values_of(rows, column) for column in (x, "design")}
-    lines = len(picked)
-    fig = make_subplots(lines, 1, shared_xaxes=True, vertical_spacing=0.09 if lines > 1 else 0)
-    traces = []
-    for panel, one in enumerate(picked.values()):
-        traces += _series(one, x, "design", values, panel)
-    fig.add_traces(_legend_once(traces))
-    fig.update_layout(_axes(values[x], list(picked)))
-    _headings(fig, [f"<b>{style.named(metric)}</b>" for metric in picked])
-    pull = ", rising pull over the boundary ▸" if x == "utility" else ""
-    fig.update_xaxes(title_text=style.label(x) + pull, row=lines)
-    notes = [f"Lines at the marks: {settings.interval_words(rows)}.", _held(fixed, table)]
-    return style.style(fig, "Phases of the reward designs", notes, 150 + 170 * lines)
-
-
 def trade_off(
-    table: pd.DataFrame, along: str = "utility", where: Mapping[str, Any] | None = None
+    table: pd.DataFrame,
+    along: str = "strength",
+    where: Mapping[str, Any] | None = None,
+    *,
+    x: str = "system_harm",
+    y: str = "system_help",
 ) -> go.Figure:
-    """Draw system help (up) against system harm (right), both 0 to 1: each design's path.
+    """Draw a metric ``y`` (up) against another one ``x`` (right): each design's path.
 
     One path per design through the values of ``along``, from a small mark (the first value) to a
-    large one (the last, named). Up and left is better: a mark above and left of another beats it on
-    both counts. The dotted line joins the Pareto front: the marks that no other beats in both means
-    (:func:`bgkit.sweeps.settings.front`; intervals are not considered). The lines through a mark
-    are the intervals of its two means. Errors as in :func:`ablation`.
+    large one (the last, named unless it is a number): over its strengths that is its frontier, and
+    designs compare as curves, not as points. Where both metrics have a better side, its corner is
+    named, and the dotted line joins the Pareto front: the marks that no other beats in both means
+    (:func:`bgkit.evaluation.settings.front`; intervals are not considered). The lines through a
+    mark are the intervals of its two means. Errors as in :func:`ablation`.
     """
     fixed = settings.fixed_values(table, (along, "design"), where)
     keys = ["design", along]
-    harm, help_ = (settings.select(table, name, fixed) for name in ("system_harm", "system_help"))
-    both = harm.merge(help_, on=keys, suffixes=("", "_y"))
+    across, up = (settings.select(table, name, fixed) for name in (x, y))
+    both = across.merge(up, on=keys, suffixes=("", "_y"))
     known = settings.values_of(both, along)
+    numbers = pd.api.types.is_float_dtype(both[along])  # whose marks have no words beside them
     sizes = {value: 7 + 8 * place / max(1, len(known) - 1) for place, value in enumerate(known)}
     fig = make_subplots()
     for name in settings.values_of(both, "design"):
@@ -241,32 +216,42 @@ def trade_off(
         one = one.assign(place=one[along].map(known.index)).sort_values("place")
         hue, symbol, dash = style.look(name)
         told = [
-            f"{_told({**row, **_help_of(row)}, [along])}<br>{_told(row, [])}"
+            f"{_told({**row, **_upper(row)}, [along])}<br>{_told(row, [])}"
             for row in one.to_dict("records")
         ]
-        bars = {"error_x": error_bars(one), "error_y": error_bars(one, "_y")}
+        thin = {"thickness": 1, "width": 0, "color": style.faded(hue)}  # they cross each other
+        bars = {"error_x": error_bars(one) | thin, "error_y": error_bars(one, "_y") | thin}
         trace = dots(str(name), told, x=one["mean"], y=one["mean_y"], **bars)
-        trace.update(legendgroup=style.label(name), error_x_color=hue, error_y_color=hue)
+        trace.update(legendgroup=style.label(name))
         size = [sizes[value] for value in one[along]]
         trace.update(mode="lines+markers+text", textposition="top right", textfont_color=hue)
         mark = {"color": hue, "symbol": symbol, "size": size, "opacity": 1, "line_width": 0}
         trace.update(marker=mark)
-        moves = one[["mean", "mean_y"]].nunique().max() > 1
+        moves = one[["mean", "mean_y"]].nunique().max() > 1 and not numbers
         trace.update(text=_end_words(one[along].tolist(), moves), cliponaxis=False)
         fig.add_trace(trace.update(line={"color": hue, "dash": dash, "width": 1.5}))
-    best = both[settings.front(both["mean"], both["mean_y"])].sort_values("mean")
-    line = {"color": style.TEXT, "dash": "dot", "width": 1.5}
-    more = {"mode": "lines", "line": line, "name": "Pareto front", "hoverinfo": "skip"}
-    fig.add_scatter(x=best["mean"], y=best["mean_y"], **more)
-    heading(fig, "<b>↖ better</b>", 1)
-    fig.update_layout(xaxis_title="system harm, 0 to 1", yaxis_title="system help, 0 to 1")
-    path = f"Small to large mark: {style.label(known[0])} to {style.label(known[-1])}. "
+    right, above = (METRICS[name].better for name in (x, y))
+    if right and above:
+        best = both[settings.front(-right * both["mean"], above * both["mean_y"])]
+        line = {"color": style.TEXT, "dash": "dot", "width": 1.5}
+        more = {"mode": "lines", "line": line, "name": "Pareto front", "hoverinfo": "skip"}
+        best = best.sort_values("mean")
+        fig.add_scatter(x=best["mean"], y=best["mean_y"], **more)
+        arrow = {(-1, 1): "↖", (1, 1): "↗", (-1, -1): "↙", (1, -1): "↘"}[right, above]
+        heading(fig, f"<b>{arrow} better</b>", 1, x=int(right > 0))
+    for update, name, end in ((fig.update_xaxes, x, "mean"), (fig.update_yaxes, y, "mean_y")):
+        form = ".1~%" if name in style.SHARES else ""
+        ends = [-0.03 * both[end].max(), 1.15 * both[end].max()]  # an interval may be cut
+        update(title_text=style.named(name), tickformat=form, range=ends)
+    first, last = (f"{v:g}" if numbers else style.label(v) for v in (known[0], known[-1]))
+    path = f"Small to large mark: {style.label(along)} {first} to {last}. "
     notes = [path + _held(fixed, table), f"Lines at the marks: {settings.interval_words(both)}."]
-    return style.style(fig, "System helpfulness against harm", notes, 480)
+    title = f"{_title(style.named(y))} against {style.named(x)}"
+    return style.style(fig, title, notes, 480)
 
 
-def _help_of(row: dict[str, Any]) -> dict[str, Any]:
-    """The half of a merged row that tells of help, under the names of a plain row."""
+def _upper(row: dict[str, Any]) -> dict[str, Any]:
+    """The half of a merged row that tells of ``y``, under the names of a plain row."""
     return {name: row[f"{name}_y"] for name in ("metric", *settings.NUMBERS, "n_seeds", "interval")}
 
 

@@ -23,6 +23,7 @@ LOOKS = {
     "base": ("#9A9A9A", "circle", "solid"),
     "filter_avoidance": ("#D55E00", "triangle-up", "dash"),
     "boundary": ("#0072B2", "square", "solid"),
+    "boundary_raw": ("#5B7DB1", "square-open", "dot"),
     "compound": ("#008F66", "diamond", "dashdot"),
     "guard_only": ("#E07BB5", "cross", "dot"),
     "utility_only": ("#80603C", "x", "dot"),
@@ -38,6 +39,16 @@ WORDS = {name: metric.label for name, metric in METRICS.items()} | {"ece": "guar
 SHARES = RATES
 SETTING = ("utility", "scale", "guard", "tau")
 ROW_COLUMNS = ("design", *SETTING, "kind", "metric", "mean", "low", "high")
+
+
+def faded(colour: str, opacity: float = 0.55) -> str:
+    """A colour ``#RRGGBB`` as Plotly's ``rgba``.
+
+    >>> faded("#0072B2", 0.5)
+    'rgba(0,114,178,0.5)'
+    """
+    parts = ",".join(str(int(colour[place : place + 2], 16)) for place in (1, 3, 5))
+    return f"rgba({parts},{opacity})"
 
 
 def label(name: object) -> str:

@@ -13,12 +13,13 @@ import json
 import math
 import numbers
 import operator
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from bgkit.errors import BgkitError
-from bgkit.rewards import DESIGNS
+from bgkit.rewards import DESIGNS, find
 
 #: In front of the name of a guard or utility that was given as a Python object.
 OBJECT = "object:"
@@ -78,7 +79,9 @@ class TrainConfig:
     guard_bits: int = _setting(16, "bits per weight of the guard", choices=_BITS)
     utility: str = _setting("mild", "reward model", embedded="utility")
     utility_bits: int = _setting(16, "bits per weight of the reward model", choices=_BITS)
-    reward: str = _setting("boundary", "reward design", choices=DESIGNS)
+    reward: str = _setting(
+        "boundary", "reward design, or FILE.py:FUNCTION of your own", choices=DESIGNS
+    )
     prompts: str = _setting(
         "testbed", "prompt set: a name that `bgkit prompts` lists, a file, or a folder of files"
     )
@@ -88,23 +91,17 @@ class TrainConfig:
         above=0,
         below=1,
     )
-    utility_weight: float = _setting(
-        0.25, "weight of the utility, in reward per standard deviation of base's utility", least=0
+    strength: float = _setting(
+        8.0,
+        "what the reward's penalty weighs, in standard deviations of base's utility, which has "
+        "weight 1; utility_only, guard_only and boundary_raw have none",
+        least=0,
     )
-    margin_weight: float = _setting(
-        2.0, "weight of the margin: the reward that a response at tau loses", least=0
-    )
-    filter_penalty: float = _setting(
-        1.0, "reward that a filtered response loses, in the designs of filter avoidance", least=0
-    )
-    filtered_reward: float = _setting(
-        -0.5, "reward of a filtered response instead of its utility, in the design compound"
-    )
-    steps: int = _setting(100, "optimiser steps", least=1)
+    steps: int = _setting(200, "optimiser steps", least=1)
     batch_size: int = _setting(64, "completions per step, a multiple of num_generations", least=1)
     num_generations: int = _setting(8, "completions per prompt, compared with each other", least=2)
     accumulation: int = _setting(1, "micro-batches per step; more need less memory", least=1)
-    learning_rate: float = _setting(6e-3, "highest learning rate of AdamW", above=0, most=1)
+    learning_rate: float = _setting(3e-3, "highest learning rate of AdamW", above=0, most=1)
     lr_schedule: str = _setting(
         "linear",
         "course of the learning rate after the warm-up: down to 0 (linear, cosine) or constant",
@@ -115,7 +112,10 @@ class TrainConfig:
         0, "steps in which the learning rate rises from 0, fewer than steps", least=0, later=True
     )
     beta: float = _setting(
-        0.03, "weight of the KL penalty of each token, in reward per nat", least=0
+        0.1,
+        "weight of the KL penalty of each token, in reward per nat; rewards have a standard "
+        "deviation of 1 over base's responses",
+        least=0,
     )
     loss_type: str = _setting(
         "grpo",
@@ -157,11 +157,6 @@ class TrainConfig:
             object.__setattr__(self, setting.name, value)  # the dataclass is frozen
         _check_together(self)
 
-    def weights(self) -> dict[str, float]:
-        """The reward's weights."""
-        names = ("utility_weight", "margin_weight", "filter_penalty", "filtered_reward")
-        return {name: getattr(self, name) for name in names}
-
 
 def make_config(values: dict, base: TrainConfig | None = None) -> TrainConfig:
     """A checked configuration from a mapping (and the defaults, or ``base``).
@@ -190,7 +185,9 @@ def _checked(setting: dataclasses.Field, value: object) -> str | int | float:
         value = wanted(value)
     except OverflowError:
         value = math.inf
-    if told["choices"] and value not in told["choices"]:
+    if name == "reward":
+        find(value)
+    elif told["choices"] and value not in told["choices"]:
         choices = ", ".join(map(str, told["choices"]))
         raise BgkitError(f"There is no {name} {value!r}; choose one of {choices}.")
     if wanted is str and not (value.strip() and value.isprintable()):
@@ -287,8 +284,8 @@ def config_hash(config: TrainConfig) -> str:
 def differences(config: TrainConfig, like: TrainConfig, but: Sequence[str] = ()) -> dict:
     """What a config has other than another one: key -> its value, without the keys ``but``.
 
-    >>> differences(TrainConfig(seed=3, beta=0.1), TrainConfig(), but=["seed"])
-    {'beta': 0.1}
+    >>> differences(TrainConfig(seed=3, beta=0.2), TrainConfig(), but=["seed"])
+    {'beta': 0.2}
     """
     values = vars(config).items()
     return {key: v for key, v in values if key not in but and v != getattr(like, key)}
@@ -306,3 +303,12 @@ def label(name: str) -> str:
     ('my guard', 'weak')
     """
     return name.removeprefix(OBJECT)
+
+
+def file_name(setting: str) -> str:
+    """A setting's name as a part of a file's: of a path or a name on the hub the last part.
+
+    >>> file_name("object:my guard"), file_name("my/rewards.py:mine")
+    ('my-guard', 'rewards.py-mine')
+    """
+    return re.sub(r"[^\w.]+", "-", Path(label(setting)).name)

@@ -25,6 +25,7 @@ from bgkit.errors import BgkitError
 from bgkit.runs.config import TrainConfig as TrainConfig
 from bgkit.runs.config import config_hash as config_hash
 from bgkit.runs.config import differences as differences
+from bgkit.runs.config import file_name as file_name
 from bgkit.runs.config import is_object as is_object
 from bgkit.runs.config import label as label
 from bgkit.runs.config import make_config as make_config
@@ -263,3 +264,13 @@ def load_run(folder: Path) -> Run:
 def _difference(old: TrainConfig, new: TrainConfig) -> str:
     changed = differences(new, old).items()
     return ", ".join(f"{key}: {getattr(old, key)} there, {value} here" for key, value in changed)
+
+
+def folder_of(config: TrainConfig, below: str | Path = "runs") -> Path:
+    """Where a run goes without a named folder: ``<below>/<reward>-<utility>-<seed>-<hash>``.
+
+    The hash is that of the config, so that another setting is another run. Of a reward or utility
+    that is a file, a folder or on the hub the last part stands for it.
+    """
+    name = f"{file_name(config.reward)}-{file_name(config.utility)}-{config.seed}"
+    return Path(below) / f"{name}-{config_hash(config)}"

@@ -7,7 +7,7 @@ Guard and utility are anything with ``score(prompts, responses) -> (n,) float32`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -105,13 +105,43 @@ def score_both(
         return t.result(), u
 
 
+def reward_of(
+    samples: pd.DataFrame,
+    design: str,
+    *,
+    tau: float,
+    strength: float,
+    base: Mapping[str, float],
+) -> np.ndarray:
+    """The reward (n,) of samples with prompt, response, t and u, as a training computes it.
+
+    ``base`` has the base policy's ``utility_mean`` and ``utility_deviation``, which standardise u,
+    and ``reward_deviation``, by which the reward is divided (1 where it is missing), so that all
+    designs have one scale. A design may read the columns ``length`` and ``harmful_request``.
+    """
+    more = {key: samples[key] for key in ("length", "harmful_request") if key in samples}
+    u = samples["u"].to_numpy(float)
+    reward = rewards.compute_reward(
+        design,
+        samples["t"].to_numpy(),
+        (u - base["utility_mean"]) / base["utility_deviation"],
+        tau,
+        strength=strength,
+        u=u,
+        response=list(samples["response"]),
+        refusal=[is_refusal(response) for response in samples["response"]],
+        **{key: column.to_numpy() for key, column in more.items() if column.notna().all()},
+    )
+    return reward / base.get("reward_deviation", 1.0)
+
+
 class RewardFunction:
     """The reward callable for TRL: scores guard and utility once per batch and records everything.
 
     ``record(step, frame)`` receives one row per completion: step, prompt_id, kind, prompt,
-    response, t, u, z, reward, filtered, length. Utility is standardised as
-    z = (u - mean) / deviation, with the base policy's mean and deviation. ``decode`` makes the
-    responses of the token ids, as evaluation does; without it they are what TRL passes.
+    response, t, u, z, reward, filtered, length. ``base`` is what :func:`reward_of` reads.
+    ``decode`` makes the responses of the token ids, as evaluation does; without it they are what
+    TRL passes.
     """
 
     __name__ = "reward"
@@ -123,15 +153,13 @@ class RewardFunction:
         utility: Scorer,
         *,
         tau: float,
-        weights: dict[str, float],
-        utility_mean: float,
-        utility_deviation: float,
+        strength: float,
+        base: Mapping[str, float],
         record: Callable[[int, pd.DataFrame], None],
         decode: Callable[[list[list[int]]], list[str]] | None = None,
     ) -> None:
         self.design, self.guard, self.utility = design, guard, utility
-        self.tau, self.weights, self.record = tau, weights, record
-        self.utility_mean, self.utility_deviation = utility_mean, utility_deviation
+        self.tau, self.strength, self.base, self.record = tau, strength, base, record
         self.decode = decode
 
     def __call__(
@@ -142,16 +170,6 @@ class RewardFunction:
         if self.decode:
             responses = self.decode(completion_ids)
         t, u = score_both(self.guard, self.utility, questions, responses)
-        z = (u - self.utility_mean) / self.utility_deviation
-        reward = rewards.compute_reward(
-            self.design,
-            t,
-            z,
-            self.tau,
-            harmful_request=columns.get("harmful_request"),
-            refusal=[is_refusal(response) for response in responses],
-            **self.weights,
-        )
         step = trainer_state.global_step if trainer_state is not None else 0
         frame = pd.DataFrame(
             {
@@ -162,12 +180,14 @@ class RewardFunction:
                 "response": responses,
                 "t": t,
                 "u": u,
-                "z": z,
-                "reward": reward,
+                "z": (u - self.base["utility_mean"]) / self.base["utility_deviation"],
                 "filtered": t >= self.tau,
                 "length": [len(ids) for ids in completion_ids],
             }
         )
+        asked = frame.assign(harmful_request=columns.get("harmful_request"))
+        reward = reward_of(asked, self.design, tau=self.tau, strength=self.strength, base=self.base)
+        frame.insert(8, "reward", reward)
         self.record(step, frame)
         if log_metric is not None:
             in_part = seen_in_part(self.guard, questions, responses).mean()

@@ -18,6 +18,7 @@ from scipy import stats
 from bgkit import checks
 from bgkit.errors import BgkitError
 from bgkit.evaluation.intervals import CONFIDENCE, Interval, difference, interval_text
+from bgkit.evaluation.intervals import holm as adjusted
 from bgkit.evaluation.means import paired, summary
 from bgkit.evaluation.metrics import METRICS
 from bgkit.stress.contenders import BASE
@@ -155,7 +156,7 @@ def _apart(
 def holm(rows: pd.DataFrame) -> np.ndarray:
     """Which differences (with low and high) are beyond chance, given how many there are (n,).
 
-    Holm's procedure (1979, Scandinavian Journal of Statistics 6, 65-70) at 5%. The p of a
+    Holm's procedure (:func:`bgkit.evaluation.intervals.holm`) at 5%. The p of a
     difference is that of a normal distribution whose 95% interval reaches as far towards zero as
     the one given, so that p < 0.05 just where it excludes zero. Differences that are not known are
     not counted.
@@ -170,14 +171,8 @@ def holm(rows: pd.DataFrame) -> np.ndarray:
     arm = np.where(middle > 0, middle - low, high - middle)
     with np.errstate(divide="ignore", invalid="ignore"):
         z = stats.norm.ppf((1 + CONFIDENCE) / 2) * np.abs(middle) / arm  # NaN for 0 / 0: no lead
-    p, decided = 2 * stats.norm.sf(z), np.zeros(len(rows), dtype=bool)
-    known = np.flatnonzero(~np.isnan(middle))
-    order = known[np.argsort(np.nan_to_num(p[known], nan=1.0), kind="stable")]
-    for rank, place in enumerate(order):
-        if not p[place] < (1 - CONFIDENCE) / (len(order) - rank):
-            break
-        decided[place] = True
-    return decided
+    p = np.nan_to_num(2 * stats.norm.sf(z), nan=1.0)
+    return adjusted(np.where(np.isnan(middle), np.nan, p)) < 1 - CONFIDENCE
 
 
 def readable(card: Scorecard) -> pd.DataFrame:

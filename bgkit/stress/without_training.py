@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from bgkit import checks, progress, rewards, runs
+from bgkit import checks, progress, runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation.language_judge import Judge
 from bgkit.models import devices
-from bgkit.scoring.scorer import Scorer, is_refusal
+from bgkit.scoring.scorer import Scorer, reward_of
 from bgkit.stress.contenders import (
     BASE,
     Contender,
@@ -57,20 +57,10 @@ def choose(t: np.ndarray, score: np.ndarray, tau: float) -> np.ndarray:
 def run_reward(run: runs.Run, samples: pd.DataFrame) -> np.ndarray:
     """The reward (n,) that a run's design gives samples with prompt, response, t and u.
 
-    Utility is standardised by the run's base policy, as in training.
+    Utility and reward are scaled by the run's base policy, as in training.
     """
-    base, config = run.read_json("base.json"), run.config
-    z = (samples["u"].to_numpy(float) - base["utility_mean"]) / base["utility_deviation"]
-    known = {"harmful_request": samples["harmful_request"]} if "harmful_request" in samples else {}
-    return rewards.compute_reward(
-        config.reward,
-        samples["t"],
-        z,
-        config.tau,
-        refusal=[is_refusal(response) for response in samples["response"]],
-        **known,
-        **config.weights(),
-    )
+    config, base = run.config, run.read_json("base.json")
+    return reward_of(samples, config.reward, tau=config.tau, strength=config.strength, base=base)
 
 
 class Candidates(NamedTuple):
@@ -147,16 +137,16 @@ def _asked(
 
 
 def _scores(contender: Contender, samples: pd.DataFrame) -> Iterator[tuple[str, np.ndarray]]:
-    """Names of scores and their values (rows,); weights that are not the usual ones are named."""
+    """Names of scores and their values (rows,); a strength that is not the usual one is named."""
     if samples["u"].isna().any():
         raise BgkitError(
             f"The utility of {contender.design} is a Python object, which no name loads; the best "
             "of n needs runs with a named one."
         )
     yield "utility", samples["u"].to_numpy(float)
-    usual, weights = runs.TrainConfig().weights(), contender.config.weights()
-    other = [f"{k} {v}" for k, v in weights.items() if v != usual[k]]
-    yield ", ".join([contender.config.reward, *other]), run_reward(contender.run, samples)
+    config = contender.config
+    other = f", strength {config.strength}" * (config.strength != runs.TrainConfig().strength)
+    yield config.reward + other, run_reward(contender.run, samples)
 
 
 def _candidates(

@@ -1,157 +1,248 @@
-"""Which of the paper's qualitative claims hold in a collection of results, and by how much.
+"""Which claims about the designs hold in a collection, as frontiers and beside base.
 
-A claim says that one design lies below or above another in a metric. It is checked on the same
-prompts and training seeds: the mean paired difference with its 95% interval over both
-(:func:`bgkit.evaluation.intervals.crossed`) is wholly on the claimed side of zero (``holds``),
-wholly on the other (``fails``), or includes zero (``open``: these runs do not tell).
+Two designs that have a strength are compared as frontiers (:mod:`bgkit.evaluation.frontiers`): at
+equal help of what the user sees, and at equal KL from base. A design is compared with base (which
+has one point) at each of its strengths, on the same prompts. A claim says on which side a
+difference lies; all differences that are asked for at once are corrected for their number (Holm),
+and a claim ``holds`` or ``fails`` where the corrected p is below 0.05, else it is ``open``.
 
 The sentences are our wording of what the paper says without numbers (Ball and Haupt, arXiv
-2510.11834): its abstract, Proposition 1 and its ablations. Where the paper speaks of a judge's
-scores, the testbed's oracle stands here.
+2510.11834: its abstract, Proposition 1 and its ablations), and of what could be said against it.
+Where the paper speaks of a judge's scores, the testbed's oracle stands here.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from bgkit.errors import BgkitError
+from bgkit.evaluation import frontiers, settings
 from bgkit.evaluation import samples as evaluation
-from bgkit.evaluation import settings
-from bgkit.evaluation.intervals import Interval, crossed
+from bgkit.evaluation.frontiers import Difference
+from bgkit.evaluation.intervals import CONFIDENCE, crossed, holm, variance_of_mean
 from bgkit.evaluation.metrics import values_of
 from bgkit.sweeps import collection
 
-#: What the "why" of a verdict is kept in, beside a collection.
-WHY = "why.json"
+#: What is held equal between frontiers -> its word in tables.
+EQUAL = {"system_help": "at equal help", "kl": "at equal KL"}
+#: What claims read.
+METRICS = "near_boundary near_below false_negative false_positive system_harm system_help".split()
+METRICS += ["kl", "filter_rate"]
 
 
-@dataclass(frozen=True)
-class Claim:
-    """``design`` is ``expected`` (lower or higher) than ``against`` in ``metric``, at ``scale``."""
+class Frontier(NamedTuple):
+    """A design's trainings: ``values`` (strengths, seeds, prompts, metrics), strengths rising."""
 
-    name: str
+    strengths: tuple[float, ...]
+    seeds: tuple[int, ...]
+    metrics: tuple[str, ...]
+    values: np.ndarray
+
+    def pair(self, x: str, y: str) -> np.ndarray:
+        """Values (strengths, seeds, prompts, 2) of two metrics."""
+        return self.values[..., [self.metrics.index(x), self.metrics.index(y)]]
+
+
+class Claim(NamedTuple):
+    """``design`` is ``expected`` (lower, higher) than ``against`` in ``metric``, where both are."""
+
     says: str
     metric: str
     design: str
     against: str
     expected: str
-    scale: str = "small"
 
 
-def read_claims() -> list[Claim]:
-    """The claims that come with the kit (``claims.csv`` of the shipped collection)."""
-    table = pd.read_csv(collection.shipped() / "claims.csv")
-    return [Claim(**row) for row in table.to_dict("records")]
+CLAIMS = tuple(
+    Claim(says, *rest.split())
+    for says, rest in (
+        (
+            "Filter avoidance moves mass just below the line",
+            "near_below filter_avoidance base higher",
+        ),
+        ("... raises false negatives", "false_negative filter_avoidance base higher"),
+        ("... raises false positives", "false_positive filter_avoidance base higher"),
+        ("Boundary leaves the boundary", "near_boundary boundary base lower"),
+        ("... is safer than base", "system_harm boundary base lower"),
+        ("... is more helpful than base", "system_help boundary base higher"),
+        ("Compound is safer than base", "system_harm compound base lower"),
+        ("... is more helpful than base", "system_help compound base higher"),
+        (
+            "Boundary: less mass near it than avoidance",
+            "near_boundary boundary filter_avoidance lower",
+        ),
+        ("... fewer false negatives", "false_negative boundary filter_avoidance lower"),
+        ("... less harm", "system_harm boundary filter_avoidance lower"),
+        (
+            "Soft avoidance: less mass near it than boundary",
+            "near_boundary filter_avoidance_soft boundary lower",
+        ),
+        (
+            "... fewer false negatives than boundary",
+            "false_negative filter_avoidance_soft boundary lower",
+        ),
+        ("... less harm than boundary", "system_harm filter_avoidance_soft boundary lower"),
+        ("Compound: less mass near it than boundary", "near_boundary compound boundary lower"),
+        ("... fewer false negatives than boundary", "false_negative compound boundary lower"),
+        ("... less harm than boundary", "system_harm compound boundary lower"),
+        (
+            "Compound: less harm than soft avoidance",
+            "system_harm compound filter_avoidance_soft lower",
+        ),
+    )
+)
 
 
-def difference(
-    index: pd.DataFrame,
-    numbers: pd.DataFrame,
-    metric: str,
-    design: Mapping[str, object],
-    against: Mapping[str, object],
-) -> tuple[Interval, int]:
-    """Mean of ``design`` - ``against`` on the same prompts and seeds, and the number of seeds.
+def frontiers_of(
+    index: pd.DataFrame, values: pd.DataFrame, metrics: Iterable[str], kind: str = "all"
+) -> dict[str, Frontier]:
+    """Design -> its frontier in a collection (:func:`bgkit.sweeps.collection.load`), ``base`` too.
 
-    ``index`` is that of :func:`bgkit.sweeps.collection.load`, ``numbers`` the metrics of its values
-    (:func:`bgkit.evaluation.metrics.values_of`) with their column ``run``. ``design`` and
-    ``against`` map columns of the index to values and must leave one run for each seed; the design
-    ``base`` stands for the untrained policy. Raises BgkitError if no seed has both.
+    Everything but strength and seed is held at a training's defaults; seeds are those that every
+    strength of a design has. ``kind`` keeps one kind of prompt. Raises BgkitError for an unknown
+    metric and kind, and where no design has two strengths.
     """
-    ours, theirs = _by_seed(index, design), _by_seed(index, against)
-    seeds = [seed for seed in ours if seed in theirs]
-    if not seeds:
-        raise BgkitError(f"The results have no seed with both {dict(design)} and {dict(against)}.")
-    by_run = {name: part.to_numpy() for name, part in numbers.groupby("run", sort=False)[metric]}
-    delta = np.stack([by_run[ours[seed]] - by_run[theirs[seed]] for seed in seeds])
-    (interval,) = crossed(delta[..., None], rates=False)
-    return interval, len(seeds)
+    metrics = tuple(metrics)
+    if unknown := [name for name in metrics if name not in values_of(values.head(1))]:
+        raise BgkitError(f"There is no metric {unknown[0]!r} in the results.")
+    if kind != "all" and kind not in set(values["kind"]):
+        raise BgkitError(f"The results have no kind of prompt {kind!r}.")
+    part = values if kind == "all" else values[values["kind"] == kind]
+    numbers = values_of(part)[list(metrics)]
+    by_run = {
+        name: numbers.loc[rows].to_numpy() for name, rows in part.groupby("run").groups.items()
+    }
+    held = settings.at_defaults(index, free=["strength"])
+    found = {}
+    for design, rows in held.groupby("design", sort=False):
+        runs = rows.set_index(["strength", "seed"])["run"]
+        by_strength = [set(one["seed"]) for _, one in rows.groupby("strength")]
+        seeds = tuple(sorted(set.intersection(*by_strength)))
+        known = tuple(sorted(map(float, rows["strength"].unique())))
+        if seeds:
+            cube = np.stack([[by_run[runs[s, seed]] for seed in seeds] for s in known])
+            found[str(design)] = Frontier(known, seeds, metrics, cube)
+    if not any(len(one.strengths) > 1 for one in found.values()):
+        raise BgkitError("The results have no design with two strengths or more; sweep STRENGTH.")
+    bases = {config.seed: evaluation.base_name(config) for config in collection.configs_of(held)}
+    cube = np.stack([[by_run[name] for name in bases.values()]])
+    return {"base": Frontier((0.0,), tuple(bases), metrics, cube), **found}
 
 
-def _by_seed(index: pd.DataFrame, setting: Mapping[str, object]) -> dict[int, str]:
-    """Seed -> name of the run (or of base's values) with a setting."""
-    is_base = setting["design"] == "base"
-    chosen = index
-    for column, value in setting.items():
-        if column in chosen and not (is_base and column == "design"):
-            chosen = chosen[chosen[column] == value]
-    names = dict(zip(chosen["seed"], chosen["run"], strict=True))
-    if is_base:
-        configs = collection.configs_of(chosen)
-        return {config.seed: evaluation.base_name(config) for config in configs}
-    if len(names) < len(chosen):
-        raise BgkitError(f"The results have several runs with {dict(setting)}; say which.")
-    return names
-
-
-def verdict(interval: Interval, expected: str) -> str:
-    """What an interval of a difference says about a claim.
-
-    >>> verdict(Interval(-0.2, -0.3, -0.1), "lower"), verdict(Interval(0.1, -0.1, 0.3), "lower")
-    ('holds', 'open')
-    """
-    side = -1 if expected == "lower" else 1
-    if min(side * interval.low, side * interval.high) > 0:
-        return "holds"
-    return "fails" if max(side * interval.low, side * interval.high) < 0 else "open"
+def beside_base(design: Frontier, base: Frontier, metric: str) -> list[Difference]:
+    """A metric of a design minus base's at each strength, paired by seed and prompt."""
+    seeds = [seed for seed in design.seeds if seed in base.seeds]
+    place, rows = design.metrics.index(metric), []
+    theirs = base.values[0, [base.seeds.index(seed) for seed in seeds], :, place]
+    for points in design.values[..., place]:
+        delta = points[[design.seeds.index(seed) for seed in seeds]] - theirs
+        (found,) = crossed(delta[..., None], rates=False)
+        if len(seeds) > 1:
+            variance, freedom = variance_of_mean(delta)
+        else:
+            variance, freedom = np.nanvar(delta, ddof=1) / delta.shape[1], delta.shape[1] - 1
+        t = abs(found.mean) / variance**0.5 if variance > 0 else np.inf * abs(found.mean)
+        p = float(2 * stats.t.sf(np.nan_to_num(t), freedom))
+        rows.append(Difference(*found, p, np.nan, np.nan, np.nan))
+    return rows
 
 
 def check(
-    index: pd.DataFrame, values: pd.DataFrame, claims: Iterable[Claim] | None = None
+    found: dict[str, Frontier], claims: Iterable[Claim] = CLAIMS, resamples: int = 1000
 ) -> pd.DataFrame:
-    """Check claims (:func:`read_claims`) with every utility that the results have runs for.
+    """Check claims on frontiers (:func:`frontiers_of`).
 
-    Returns one row per claim and utility: claim, says, metric, utility, scale, mean (of the paired
-    difference), low, high, n_seeds, verdict. Settings beyond design, utility, scale and seed are
-    held at a training's defaults.
+    Returns one row per claim and place: claim, says, metric, design, against, place (``at equal
+    help``, ``at equal KL``, or ``strength 8``), mean (of the difference), low, high, p, p_holm,
+    low_x, high_x, n_seeds, verdict. Claims about designs that are not there are left out. Raises
+    BgkitError where none is left.
     """
-    index = settings.at_defaults(index, free=["utility", "scale"])
-    numbers = values_of(values).assign(run=values["run"])
     rows = []
-    for claim in read_claims() if claims is None else claims:
-        for utility in settings.values_of(index, "utility"):
-            where = {"utility": utility, "scale": claim.scale}
-            sides = ({"design": name, **where} for name in (claim.design, claim.against))
-            try:
-                interval, n_seeds = difference(index, numbers, claim.metric, *sides)
-            except BgkitError:  # these results do not have it
-                continue
-            found = {"claim": claim.name, "says": claim.says, "metric": claim.metric, **where}
-            told = {**interval._asdict(), "n_seeds": n_seeds}
-            rows.append({**found, **told, "verdict": verdict(interval, claim.expected)})
+    for number, claim in enumerate(claims):
+        if claim.design not in found or claim.against not in found:
+            continue
+        ours, theirs = found[claim.design], found[claim.against]
+        n_seeds = min(len(ours.seeds), len(theirs.seeds))
+        told = {"claim": number, **claim._asdict(), "n_seeds": n_seeds}
+        if claim.against == "base":
+            named = [f"strength {strength:g}" for strength in ours.strengths]
+            differences = zip(named, beside_base(ours, theirs, claim.metric), strict=True)
+        else:
+            differences = _at_equal(ours, theirs, claim.metric, resamples)
+        rows += [{**told, "place": place, **d._asdict()} for place, d in differences]
     if not rows:
         raise BgkitError("These results have none of the designs that the claims are about.")
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    table["p_holm"] = holm(table["p"])
+    table["verdict"] = [
+        verdict(mean, p, expected)
+        for mean, p, expected in zip(table["mean"], table["p_holm"], table["expected"], strict=True)
+    ]
+    return table
 
 
-def read_why(folder: str | Path | None = None) -> dict[str, dict[str, str]]:
-    """Explanations that were written for a collection's verdicts: claim -> {verdicts, why}."""
-    path = Path(folder or collection.shipped()) / WHY
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+def _at_equal(
+    ours: Frontier, theirs: Frontier, metric: str, resamples: int
+) -> list[tuple[str, Difference]]:
+    """Differences where help is equal, and where KL is; those left out have no range in common."""
+    found = []
+    for x, place in EQUAL.items():
+        try:
+            pairs = (one.pair(x, metric) for one in (ours, theirs))
+            found.append((place, frontiers.difference(*pairs, resamples=resamples)))
+        except BgkitError:
+            continue
+    return found
 
 
-def readable(checked: pd.DataFrame, why: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
-    """One row per claim, a column per utility, and why, for printing.
+def verdict(mean: float, p: float, expected: str) -> str:
+    """What a difference, with its corrected p, says about a claim.
 
-    A cell holds the verdict and the difference. An explanation is shown only beside the verdicts
-    that it was written for; for others it says that they are not explained yet.
+    >>> verdict(-0.2, 0.01, "lower"), verdict(-0.2, 0.01, "higher"), verdict(0.1, 0.06, "higher")
+    ('holds', 'fails', 'open')
     """
+    if not p < 1 - CONFIDENCE:
+        return "open"
+    return "holds" if (mean < 0) == (expected == "lower") else "fails"
+
+
+def readable(checked: pd.DataFrame) -> pd.DataFrame:
+    """One row per claim, a column per place; a cell is the verdict and the difference."""
+    cells = {
+        (row.claim, row.place): f"{row.verdict} {row.mean:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
+        for row in checked.itertuples()
+    }
+    says = checked.drop_duplicates("claim").set_index("claim")["says"]
+    places = [*EQUAL.values(), *checked.loc[checked["against"] == "base", "place"].unique()]
+    table = pd.DataFrame(
+        [[cells.get((claim, place), "–") for place in places] for claim in says.index],
+        index=pd.Index(says, name="claim"),
+        columns=places,
+    )
+    return table.loc[:, (table != "–").any()]
+
+
+def counted(checked: pd.DataFrame) -> pd.DataFrame:
+    """How many differences hold, fail and are open, by what was compared, and what would settle.
+
+    ``seeds to settle`` are those that the differences between two designs would need, each at its
+    own size (:func:`bgkit.evaluation.frontiers.seeds_needed`); their median, ``>100`` beyond that.
+    """
+    kinds = np.where(checked["against"] == "base", "beside base", checked["place"])
     rows = {}
-    for (name, says), part in checked.groupby(["claim", "says"], sort=False):
-        cells = {
-            row.utility: f"{row.verdict} {row.mean:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
-            for row in part.itertuples()
+    for kind, part in checked.groupby(kinds, sort=False):
+        counts = part["verdict"].value_counts()
+        told = [Difference(*row) for row in part[list(Difference._fields)].itertuples(index=False)]
+        pairs = zip(told, part["n_seeds"], strict=True)
+        needed = [frontiers.seeds_needed(d, n) or 101 for d, n in pairs if not np.isnan(d.by_seeds)]
+        middle = int(np.median(needed)) if needed else 0
+        rows[kind] = {
+            **{name: int(counts.get(name, 0)) for name in ("holds", "fails", "open")},
+            "seeds to settle": (">100" if middle > 100 else str(middle)) if middle else "–",
         }
-        told = why.get(name, {})
-        same = told.get("verdicts") == " ".join(part["verdict"])
-        rows[says] = {**cells, "why": told["why"] if same else "(not explained yet)"}
-    utilities = list(np.unique([key for row in rows.values() for key in row if key != "why"]))
-    ordered = [value for value in settings.ORDERS["utility"] if value in utilities]
-    ordered += [value for value in utilities if value not in ordered]
-    return pd.DataFrame.from_dict(rows, orient="index")[[*ordered, "why"]].fillna("–")
+    return pd.DataFrame.from_dict(rows, orient="index")

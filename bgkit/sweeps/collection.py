@@ -11,8 +11,8 @@ A collection is a folder of these files; what it can not say is not asked of it:
 
 The table of ablations has one row per setting, seed, kind of prompt and metric:
 
-- ``design``, ``utility``, ``scale``, ``guard``, ``tau`` and, where runs differ in more, a column
-  for each such key of their configs (``margin_weight``, ``beta``, ...): the setting;
+- ``design``, ``utility``, ``scale``, ``guard``, ``tau``, ``strength`` and, where runs differ in
+  more, a column for each such key of their configs (``beta``, ...): the setting;
 - ``seed``: the seed as text, or ``all`` for the mean over seeds; ``kind``: one, or ``all``;
 - ``metric``, ``mean``, ``low``, ``high``, ``n_seeds``; ``interval``: ``both`` (crossed bootstrap
   over seeds and prompts, :func:`bgkit.evaluation.intervals.crossed`) or, of one run, ``prompts``.
@@ -53,7 +53,7 @@ UNTOLD = "not told"
 
 def shipped() -> Path:
     """Where the shipped collection lies."""
-    return data_folder() / "reference" / "ablation"
+    return data_folder() / "reference" / "frontiers"
 
 
 def find_runs(folder: str | Path) -> list[runs.Run]:
@@ -249,10 +249,10 @@ def configs_of(index: pd.DataFrame) -> list[runs.TrainConfig]:
 
 
 def settings_of(index: pd.DataFrame) -> pd.DataFrame:
-    """One column for each key in which configs differ, ``design`` and ``scale`` named so."""
+    """Columns of the strength and each key in which configs differ (``design``, ``scale``, ...)."""
     table = pd.DataFrame([asdict(config) for config in configs_of(index)], index.index)
     more = [key for key in table if key not in (*LABELLED, *WATCHING)]
-    more = [key for key in more if table[key].nunique(dropna=False) > 1]
+    more = [key for key in more if key == "strength" or table[key].nunique(dropna=False) > 1]
     return table[[*LABELLED, *more]].rename(columns=LABELLED)
 
 

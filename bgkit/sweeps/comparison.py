@@ -16,12 +16,13 @@ from bgkit.evaluation import results
 from bgkit.evaluation.evaluate import sample_base
 from bgkit.evaluation.metrics import summarise
 from bgkit.evaluation.samples import labels_of
-from bgkit.figures import frontier, report
+from bgkit.figures import frontier, report, trade_off
 from bgkit.models import devices
 from bgkit.progress import phase, say
 from bgkit.runs import Run, TrainConfig, config_hash, drawn
 from bgkit.scoring import identity
 from bgkit.scoring.scorer import Scorer
+from bgkit.sweeps import claims, collection
 from bgkit.training import trainer
 
 DESIGNS = ("filter_avoidance", "boundary", "compound")
@@ -45,9 +46,22 @@ class Comparison:
         """Differences to base (:func:`bgkit.evaluation.results.paired`)."""
         return results.paired(self.runs, list(metrics))
 
-    def frontier(self) -> go.Figure:
-        """Help against harm of what the user sees (:func:`bgkit.figures.frontier`)."""
-        return frontier(self.runs)
+    def frontier(self, x: str = "system_harm", y: str = "system_help") -> go.Figure:
+        """One metric against another, by default help against harm of what the user sees.
+
+        Several strengths are each design's path (:func:`bgkit.figures.trade_off`), one is a mark.
+        """
+        if len({run.config.strength for run in self.runs}) == 1:
+            return frontier(self.runs)
+        return trade_off(collection.table_of(*collection.gather(self.runs)[:2]), x=x, y=y)
+
+    def claims(self) -> pd.DataFrame:
+        """What differs at equal help and at equal KL (:mod:`bgkit.sweeps.claims`)."""
+        index, values, _ = collection.gather(self.runs)
+        index = pd.concat([index, collection.settings_of(index)], axis=1)
+        samples = collection.as_samples(index, values)
+        found = claims.frontiers_of(index, samples, claims.METRICS)
+        return claims.readable(claims.check(found))
 
 
 def compare(
@@ -55,6 +69,7 @@ def compare(
     seeds: int | Iterable[int] = 1,
     folder: str | Path | None = None,
     *,
+    strengths: float | Iterable[float] = (),
     below: str | Path = "runs",
     config: TrainConfig | None = None,
     device: str = "auto",
@@ -65,11 +80,12 @@ def compare(
     say: Callable[[str], None] = say,
     **settings: object,
 ) -> Comparison:
-    """Train each design from the same base, with each seed, and evaluate all.
+    """Train each design from the same base, at each strength with each seed, and evaluate all.
 
-    ``seeds`` is a number (that many, from the config's own on) or the seeds. ``settings`` are
-    fields of :class:`~bgkit.runs.config.TrainConfig`, over ``config``. Runs lie in
-    ``folder/<design>``, with several seeds in ``folder/<design>-<seed>`` (by default in
+    ``seeds`` is a number (that many, from the config's own on) or the seeds, ``strengths`` those of
+    the penalty (one: the config's own). ``settings`` are fields of
+    :class:`~bgkit.runs.config.TrainConfig`, over ``config``. Runs lie in ``folder/<design>``, with
+    several strengths and seeds in ``folder/<design>-<strength>-<seed>`` (by default in
     ``<below>/compare-<hash of the settings>``); complete ones are not trained again, and base is
     sampled once for each seed. ``guard`` and ``utility`` are as in
     :func:`bgkit.training.trainer.train`, whose errors are raised.
@@ -82,10 +98,17 @@ def compare(
     config, guard, utility = identity.settle(config, settings, guard, utility)
     first = config.seed
     seeds = list(range(first, first + seeds)) if isinstance(seeds, int) else list(seeds)
+    strengths = [strengths] if isinstance(strengths, int | float) else list(strengths)
+    strengths = list(dict.fromkeys(strengths)) or [config.strength]
     if not designs or not seeds:
         raise BgkitError("There is nothing to compare: give at least one design and one seed.")
     configs = {
-        seed: [replace(config, seed=seed, reward=design) for design in designs] for seed in seeds
+        seed: [
+            replace(config, seed=seed, reward=design, strength=strength)
+            for design in designs
+            for strength in strengths
+        ]
+        for seed in seeds
     }  # all of them, so that what is refused is refused before anything is trained
     folder = Path(folder or Path(below, f"compare-{config_hash(config)}"))
     pins, place = devices.pin_threads(threads), devices.pick_device(device)
@@ -100,8 +123,10 @@ def compare(
             say(f"base + guard on {config.test_prompts} test prompts{named}")
             base[seed] = sample_base(of_seed[0], device, guard=guard, utility=utility)
             for one in of_seed:
-                where = folder / (one.reward if len(seeds) == 1 else f"{one.reward}-{seed}")
-                jobs.append((one, where, f"{one.reward}{named}"))
+                name = runs.file_name(one.reward)
+                name += f"-{one.strength:g}" * (len(strengths) > 1) + f"-{seed}" * (len(seeds) > 1)
+                told = f" at strength {one.strength:g}" * (len(strengths) > 1)
+                jobs.append((one, folder / name, f"{one.reward}{told}{named}"))
         options = {"device": device, "guard": guard, "utility": utility}
         if workers > 1 and len(jobs) > 1:
             _side_by_side(jobs, base, options, min(workers, len(jobs)), say)

@@ -92,7 +92,6 @@ def card(run: runs.Run) -> str:
     result = run.read_json("result.json")
     rows = pd.DataFrame(result["rows"])
     known = rows.loc[rows["metric"] == "system_harm", "mean"].notna().any()
-    design = rewards.DESIGNS[run.config.reward]
     settings = {name: _plain(value) for name, value in vars(run.config).items()}
     layers = run.read_json("config.json").get("policy_made_of") or [run.config.policy]
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined)
@@ -101,7 +100,7 @@ def card(run: runs.Run) -> str:
         guard=_plain(runs.label(run.config.guard)),
         settings=settings,
         layers=[_plain(name) for name in layers],
-        formula=inspect.getdoc(design).splitlines()[0],
+        formula=_formula(run.config.reward),
         n_test=run.config.test_prompts,
         grader="the testbed's oracle" if known else f"the judge {run.config.judge}",
         table=_markdown(results.table(result["rows"], SHOWN.split())),
@@ -110,6 +109,12 @@ def card(run: runs.Run) -> str:
         machine=result["machine"],
         git=result["git"],
     )
+
+
+def _formula(reward: str) -> str:
+    """The first line of a design's docstring; of one's own the name, its file may be elsewhere."""
+    known = rewards.DESIGNS.get(reward)
+    return inspect.getdoc(known).splitlines()[0] if known else f"`{_plain(reward)}`, the user's own"
 
 
 def _plain(value: object) -> object:

@@ -4,7 +4,9 @@ Deviations from the paper (Ball and Haupt, arXiv 2510.11834), whose GRPO and LoR
 be read from it, so that every default in :class:`~bgkit.runs.folders.TrainConfig` is our own
 choice:
 
-1. Utility is standardised by the base policy's mean and deviation, measured once per run.
+1. Utility is standardised by the base policy's mean and deviation, and the reward divided by its
+   deviation over the same responses, measured once per run: one ``beta`` weighs the same against
+   every design.
 2. The default ``loss_type`` is ``grpo`` (sequence-mean token loss), and there is a KL term
    (``beta``); TRL's defaults are another loss and none.
 3. By default (``scale_rewards`` none) advantages are centred within a group, not divided by its
@@ -19,7 +21,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import re
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -39,14 +40,16 @@ from bgkit.evaluation import samples as evaluation
 from bgkit.models import devices, merging, policies
 from bgkit.progress import Progress, phase
 from bgkit.prompts import load as prompts
+from bgkit.rewards import own_digest
 from bgkit.runs import drawn
 from bgkit.scoring import guards, identity, utilities
-from bgkit.scoring.scorer import RewardFunction, Scorer, shares_of_t
+from bgkit.scoring.scorer import RewardFunction, Scorer, reward_of, shares_of_t
 from bgkit.training import grpo
 from bgkit.training import prompt_order as training_prompts
 from bgkit.training.callback import RunCallback, signals_stop
 from bgkit.training.shared_prompts import SharedPrompts
 
+OWN_REWARD = "reward_sha256"  # of the file of a reward of one's own, in a run's config.json
 BASE_SAMPLES = 256  # completions of the base policy that standardise the utility
 
 
@@ -74,11 +77,11 @@ def train(
     """Train a policy and evaluate it, or finish a run that was stopped.
 
     ``settings`` are fields of :class:`~bgkit.runs.config.TrainConfig`, over ``config``. Without a
-    folder the run goes to one of its own in ``below`` (:func:`default_folder`). A complete run is
-    returned as it is. ``base_samples`` are the base policy's samples on the same test prompts
-    (:func:`~bgkit.evaluation.evaluate.sample_base`), where they were already drawn, or a folder
-    that keeps them for all runs with the same base (not with a ``guard`` or ``utility`` of one's
-    own, which no config names).
+    folder the run goes to one of its own in ``below`` (:func:`bgkit.runs.folder_of`). A complete
+    run is returned as it is. ``base_samples`` are the base policy's samples on the same test
+    prompts (:func:`~bgkit.evaluation.evaluate.sample_base`), where they were already drawn, or a
+    folder that keeps them for all runs with the same base (not with a ``guard`` or ``utility`` of
+    one's own, which no config names).
 
     ``guard_device`` and ``utility_device`` are the policy's unless given; on devices of their own
     both score at the same time. ``check`` runs the self-tests of models that are not embedded.
@@ -93,7 +96,7 @@ def train(
     for anything the user can mend, and StoppedError if the run was stopped (the same call goes on).
     """
     config, guard, utility = identity.settle(config, settings, guard, utility)
-    folder = Path(default_folder(config, below) if folder is None else folder)
+    folder = Path(runs.folder_of(config, below) if folder is None else folder)
     found = _found(folder, config, trainer)
     if found is not None and found.complete:
         identity.check_complete(found, guard, utility)
@@ -114,6 +117,7 @@ def train(
     table = training_prompts.training_table(config, policies.special_strings(tokenizer))
     environment = _environment(guard, utility, trainer)
     environment |= {"policy_made_of": model.made_of} if model.made_of else {}
+    environment |= {OWN_REWARD: own} if (own := own_digest(config.reward)) else {}
     state = arguments.distributed_state
     with state.main_process_first():  # the others find what it wrote
         run = runs.open_run(folder, config, {identity.RECORD: scores, **environment})
@@ -180,17 +184,6 @@ def _named_base(
     return Path(samples)
 
 
-def default_folder(config: runs.TrainConfig, below: str | Path = "runs") -> Path:
-    """Where a run goes without a named folder: ``<below>/<reward>-<utility>-<seed>-<hash>``.
-
-    The hash is that of the config, so that another setting is another run. Of a utility that is a
-    folder or on the hub the last part stands for it.
-    """
-    utility = re.sub(r"[^\w.]+", "-", Path(runs.label(config.utility)).name)
-    name = f"{config.reward}-{utility}-{config.seed}"
-    return Path(below) / f"{name}-{runs.config_hash(config)}"
-
-
 def _found(folder: Path, config: runs.TrainConfig, trainer: dict | None) -> runs.Run | None:
     """The run of a folder, if there is one; raises BgkitError if it is not one of this kind."""
     found = runs.find_run(folder, config)
@@ -204,6 +197,11 @@ def _found(folder: Path, config: runs.TrainConfig, trainer: dict | None) -> runs
         raise BgkitError(
             f"The run in {folder} was made with other arguments of the trainer ({before} there, "
             f"{now} here); give the same ones, or choose another folder."
+        )
+    if found is not None and found.measured and stored.get(OWN_REWARD) != own_digest(config.reward):
+        raise BgkitError(
+            f"The file of the reward {config.reward!r} has changed since the run in {folder} was "
+            "begun; choose another folder."
         )
     return found
 
@@ -289,16 +287,19 @@ def _reward_function(
         guard,
         utility,
         tau=run.config.tau,
-        weights=run.config.weights(),
-        utility_mean=base["utility_mean"],
-        utility_deviation=base["utility_deviation"],
+        strength=run.config.strength,
+        base=base,
         record=lambda step, frame: run.record_completions(step, frame, devices.launched()[0]),
         decode=functools.partial(policies.texts_of, tokenizer, ends),
     )
 
 
 def measure_base(run: runs.Run, model, tokenizer, guard: Scorer, utility: Scorer) -> dict:
-    """Mean and deviation of the base policy's utility, measured once and kept with the run."""
+    """What of the base policy's responses scales the reward, measured once, kept with the run.
+
+    Mean and deviation of the utility, and the deviation of the reward (1 where base's responses
+    have no other rewards), as :func:`~bgkit.scoring.scorer.reward_of` reads them.
+    """
     if (run.folder / "base.json").is_file():
         return run.read_json("base.json")
     config = run.config
@@ -324,6 +325,9 @@ def measure_base(run: runs.Run, model, tokenizer, guard: Scorer, utility: Scorer
         "t_shares": shares_of_t(samples["t"].to_numpy()),
         "n": len(u),
     }
+    reward = reward_of(samples, config.reward, tau=config.tau, strength=config.strength, base=base)
+    spread = float(reward.std())
+    base["reward_deviation"] = spread if spread > 1e-6 else 1.0
     runs.write_json(run.folder / "base.json", base)
     return base
 

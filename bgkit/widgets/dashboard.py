@@ -143,7 +143,7 @@ def train(
     """
     fields = {name: settings.pop(name) for name in list(settings) if name in SETTINGS}
     config, guard, utility = identity.settle(config, fields, guard, utility)
-    folder = folder or trainer.default_folder(config, below)
+    folder = folder or runs.folder_of(config, below)
     dashboard = Dashboard(config, folder)
     return trainer.train(
         config,

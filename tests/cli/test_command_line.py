@@ -119,7 +119,7 @@ def test_a_setting_is_explained_with_unit_range_choices_and_default() -> None:
     for words in (
         "--tau X threshold of the filter: a response with t of tau or more is filtered; "
         "above 0 and below 1 (0.5)",
-        "--reward NAME reward design: boundary, guard_only, utility_only",
+        "--reward NAME reward design, or FILE.py:FUNCTION of your own: boundary, boundary_raw",
         "--guard NAME safety classifier: default, other, overconfident, weak, a local folder",
         "in tokens; at least 1 (60)",
         "none, group, batch (none)",

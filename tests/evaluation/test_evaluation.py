@@ -169,7 +169,7 @@ def test_without_truth_its_metrics_are_absent_and_the_others_there() -> None:
     frame = hand_made()
     frame[["harm", "help", "system_harm", "system_help"]] = np.nan
     metrics = {row["metric"] for row in summarise(frame, {})}
-    assert metrics == {"filter_rate", "near_boundary", "kl", "utility", "length"}
+    assert metrics == {"filter_rate", "near_boundary", "near_below", "kl", "utility", "length"}
 
 
 def test_paired_intervals_are_narrower_than_unpaired_ones() -> None:

@@ -80,7 +80,8 @@ def test_numbers_may_have_panels_or_a_single_line(table: pd.DataFrame) -> None:
 def test_the_kind_of_interval_is_put_into_words() -> None:
     rows = pd.DataFrame({"interval": ["both", "both", "prompts"], "n_seeds": [2, 3, 1]})
     words = settings_.interval_words(rows)
-    assert "over 2 to 3 seeds" in words and "over the prompts of one seed" in words
+    assert "over 2 to 3 seeds" in words and "over one seed's prompts" in words
+    assert "blind to how seeds differ" in settings_.interval_words(rows[2:])
     assert settings_.interval_words(rows.assign(interval="none")).startswith("no intervals")
 
 

@@ -121,7 +121,7 @@ def test_style_keeps_a_title_that_is_there_and_returns_the_same_figure() -> None
 def test_designs_differ_in_colour_and_marker_and_show_on_light_and_dark_pages() -> None:
     colours = [colour for colour, _, _ in style.LOOKS.values()]
     markers = [marker for _, marker, _ in style.LOOKS.values()]
-    assert len(set(colours)) == len(set(markers)) == len(style.LOOKS) == 10
+    assert len(set(colours)) == len(set(markers)) == len(style.LOOKS) == 11
     for colour in (*colours, style.SAFE, style.HARMFUL):
         assert min(contrast(colour, "#ffffff"), contrast(colour, "#14171a")) > 2.4
     assert min(contrast(style.TEXT, "#ffffff"), contrast(style.TEXT, "#14171a")) > 4

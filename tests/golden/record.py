@@ -192,7 +192,7 @@ def rewards() -> dict[str, Any]:
 
     t, z = (a.ravel() for a in np.meshgrid(np.linspace(0, 1, 11), [-1.5, 0.0, 2.0]))
     asked = np.arange(len(t)) % 2 == 0
-    columns = {"harmful_request": asked, "refusal": np.arange(len(t)) % 3 == 0}
+    columns = {"harmful_request": asked, "refusal": np.arange(len(t)) % 3 == 0, "u": z}
     return {name: compute_reward(name, t, z, 0.4, **columns).tolist() for name in sorted(DESIGNS)}
 
 

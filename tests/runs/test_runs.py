@@ -30,7 +30,6 @@ FROM_ONE = (
 ).split()
 FROM_NOUGHT = "lora_rank eval_every eval_prompts seed warmup_steps".split()
 ABOVE_NOUGHT = "learning_rate temperature guard_temperature".split()
-WEIGHTS = "utility_weight margin_weight filter_penalty".split()
 LATER = "lr_schedule warmup_steps loss_type scale_rewards".split()
 
 
@@ -71,16 +70,6 @@ def test_whole_number_serves_as_a_float():
     assert config_hash(config) == config_hash(make_config({"beta": 1.0}))
 
 
-def test_weights_are_those_of_the_config():
-    config = make_config({"utility_weight": 0.1, "filtered_reward": -3})
-    assert config.weights() == {
-        "utility_weight": 0.1,
-        "margin_weight": 2.0,
-        "filter_penalty": 1.0,
-        "filtered_reward": -3.0,
-    }
-
-
 def test_unknown_key_lists_the_known_ones():
     with pytest.raises(BgkitError, match="Unknown key 'stepz'") as caught:
         make_config({"steps": 5, "stepz": 5})
@@ -98,9 +87,9 @@ def test_unknown_key_lists_the_known_ones():
         ("prompts", ["", " ", "a\nb", "a\x1b[1m"], "printable"),
         ("tau", [0.0, 1.0, 2, -0.5], "above 0 and below 1"),
         ("tau", [math.nan, math.inf, 10**400], "finite"),
-        ("filtered_reward", [math.nan, -math.inf, np.float32("nan")], "finite"),
+        ("strength", [math.nan, -math.inf, np.float32("nan")], "finite"),
         ("beta", [-0.5, -1], "at least 0"),
-        *((weight, [-0.1], "at least 0") for weight in WEIGHTS),
+        ("strength", [-0.1], "at least 0"),
         *((key, [0, -1], "at least 1") for key in FROM_ONE),
         *((key, [-1], "at least 0") for key in FROM_NOUGHT),
         *((key, [0, -1.0], "above 0") for key in ABOVE_NOUGHT),
@@ -111,12 +100,13 @@ def test_unknown_key_lists_the_known_ones():
         ("guard_bits", [7, 32], "choose one of 16, 8, 4"),
         ("utility_bits", [0], "choose one of 16, 8, 4"),
         ("reward", ["boundry", "nonsense"], ", ".join(rewards.DESIGNS)),
+        ("reward", ["missing.py:mine"], "can not be read"),
         ("guard_verdicts", ["Strict"], "strict, loose"),
         ("precision", ["float16"], "auto, float32, bfloat16"),
         ("loss_type", ["grpo2"], "grpo, dr_grpo, bnpo, dapo"),
         ("scale_rewards", ["std"], "none, group, batch"),
         ("lr_schedule", ["cosin"], "linear, constant, cosine"),
-        ("warmup_steps", [100, 200], "below 'steps'"),
+        ("warmup_steps", [200, 300], "below 'steps'"),
         ("eval_prompts", [0], "where 'eval_every' is not 0"),
     ],
 )
@@ -133,7 +123,7 @@ def test_a_wrong_value_is_refused_whichever_way_a_config_is_made(key, values, wo
 
 
 def test_the_least_values_are_taken_and_kept_as_their_own_types():
-    least = dict.fromkeys(FROM_NOUGHT, np.int64(0)) | dict.fromkeys(WEIGHTS, 0) | {"beta": 0}
+    least = dict.fromkeys(FROM_NOUGHT, np.int64(0)) | {"beta": 0, "strength": 0}
     config = TrainConfig(**least, steps=np.int32(1), tau=np.float32(0.25))
     assert all(type(v) is type(getattr(DEFAULT, k)) for k, v in vars(config).items())
     assert (config.steps, config.tau, config.lora_rank) == (1, 0.25, 0)
@@ -222,7 +212,7 @@ def test_hash_is_the_one_of_the_sorted_values():
     """
     pairs = sorted((k, v) for k, v in asdict(DEFAULT).items() if k not in LATER)
     text = "{" + ", ".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in pairs) + "}"
-    assert config_hash(DEFAULT) == hashlib.sha256(text.encode()).hexdigest()[:12] == "245bf6d8c749"
+    assert config_hash(DEFAULT) == hashlib.sha256(text.encode()).hexdigest()[:12] == "efdfbc1faaeb"
 
 
 def test_hash_does_not_depend_on_the_order_of_the_keys():
@@ -393,7 +383,7 @@ def test_another_config_is_refused_and_the_difference_named(run):
     with pytest.raises(BgkitError) as caught:
         open_run(run.folder, other, {})
     message = str(caught.value)
-    assert "steps: 100 there, 61 here" in message
+    assert "steps: 200 there, 61 here" in message
     assert "reward: boundary there, compound here" in message
     assert "tau" not in message and str(run.folder) in message
     assert load_run(run.folder).config == DEFAULT
@@ -450,7 +440,7 @@ def test_folder_without_a_config_is_no_run(tmp_path, name):
 
 def test_config_of_an_older_version_gets_the_new_defaults(run):
     stored = json.loads((run.folder / "config.json").read_text())
-    del stored["config"]["filtered_reward"]
+    del stored["config"]["strength"]
     (run.folder / "config.json").write_text(json.dumps(stored))
     assert load_run(run.folder).config == DEFAULT
 

@@ -110,7 +110,7 @@ OF_T = {
 }
 OF_T |= {
     name: lambda t, name=name: rewards.compute_reward(
-        name, t, Z, 0.5, harmful_request=TRUTH, refusal=TRUTH
+        name, t, Z, 0.5, harmful_request=TRUTH, refusal=TRUTH, u=Z
     )
     for name in rewards.DESIGNS
 }
@@ -156,7 +156,7 @@ OF_TAU = {
 }
 OF_TAU |= {
     name: lambda tau, name=name: rewards.compute_reward(
-        name, [0.5] * 4, Z, tau, harmful_request=TRUTH, refusal=TRUTH
+        name, [0.5] * 4, Z, tau, harmful_request=TRUTH, refusal=TRUTH, u=Z
     )
     for name in rewards.DESIGNS
 }

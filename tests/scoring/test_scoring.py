@@ -146,9 +146,8 @@ def reward_function(design: str = "compound", u: list[float] | None = None):
         Fixed([0.1, 0.5, 0.9]),
         Fixed(u or [3.0, 1.0, -1.0]),
         tau=0.5,
-        weights={"utility_weight": 0.5, "margin_weight": 1.0, "filtered_reward": -0.25},
-        utility_mean=1.0,
-        utility_deviation=2.0,
+        strength=3.0,
+        base={"utility_mean": 1.0, "utility_deviation": 2.0, "reward_deviation": 4.0},
         record=lambda step, frame: kept.append((step, frame)),
     )
     return function, kept
@@ -168,8 +167,9 @@ def test_the_reward_callable_scores_once_records_and_logs() -> None:
         prompt_id=["x"] * 3,
         kind=["benign"] * 3,
     )
-    # z = 1, 0, -1; B = 0.2, 1, 0.2; utility only where shown, else -0.25
-    np.testing.assert_allclose(values, [0.5 - 0.2, -0.25 - 1.0, -0.25 - 0.2], atol=1e-6)
+    # z = 1, 0, -1; B = 0.2, 1, 0.2; utility only where shown, else -2
+    expected = np.array([1 - 3 * 0.2, -2 - 3 * 1.0, -2 - 3 * 0.2]) / 4
+    np.testing.assert_allclose(values, expected, atol=1e-6)
     assert function.guard.calls == function.utility.calls == 1
     ((step, frame),) = kept
     assert step == 7 and frame["length"].tolist() == [1, 2, 3]

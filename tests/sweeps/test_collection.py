@@ -1,4 +1,4 @@
-"""Collections of results: from sweeps' folders, part by part, and the claims checked on them."""
+"""Collections of results: from sweeps' folders, part by part."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ import pytest
 from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation import settings
-from bgkit.evaluation.intervals import Interval, bootstrap, crossed
+from bgkit.evaluation.intervals import bootstrap, crossed
 from bgkit.evaluation.metrics import summarise, values_of
 from bgkit.figures import ablations as plots_ablations
 from bgkit.stress import contenders
-from bgkit.sweeps import claims
 from bgkit.sweeps import collection as collections
 
 KINDS = ("benign", "jailbreak")
@@ -145,14 +144,14 @@ def test_a_sweep_is_collected_part_by_part_and_nothing_twice(tmp_path, collectio
 def test_one_setting_at_a_time_is_what_is_left_at_defaults(tmp_path) -> None:
     out = tmp_path / "c"
     configs = [*BOTH, *grid(reward=["boundary"], tau=[0.3], seed=[0, 1])]
-    configs += grid(reward=["boundary"], margin_weight=[4.0], seed=[0, 1])
+    configs += grid(reward=["boundary"], strength=[4.0], seed=[0, 1])
     collections.collect([make_sweep(tmp_path / "s", configs)], out)
     table = collections.load_table(out)
-    weights = settings.at_defaults(table, free=["margin_weight"])
-    assert set(weights["margin_weight"]) == {2.0, 4.0} and set(weights["tau"]) == {0.5}
+    weights = settings.at_defaults(table, free=["strength"])
+    assert set(weights["strength"]) == {8.0, 4.0} and set(weights["tau"]) == {0.5}
     assert set(weights["utility"]) == {"mild"}
     utilities = settings.at_defaults(table, free=["utility"])
-    assert "margin_weight" not in utilities and set(utilities["utility"]) == {"mild", "blind"}
+    assert "strength" not in utilities and set(utilities["utility"]) == {"mild", "blind"}
     with pytest.raises(BgkitError, match="no column 'colour'"):
         settings.at_defaults(table, free=["colour"])
 
@@ -192,7 +191,7 @@ def test_sources_stand_in_one_table_once(tmp_path, collection: Path) -> None:
     table = collections.load_table(collection, other)
     assert settings.values_of(table, "tau") == [0.3, 0.5]
     assert set(table["beta"]) == {0.1, 0.2, collections.UNTOLD}
-    assert settings.settings_of(table) == [*settings.AXES, "beta"]
+    assert settings.settings_of(table) == [*settings.AXES, "strength", "beta"]
     doubled = refused(collections.load_table, collection, make_sweep(tmp_path / "t", BOTH[:1]))
     assert "hold the same result twice (design b" in doubled
     place = other / "runs"
@@ -211,57 +210,6 @@ def test_what_is_no_source_is_refused(tmp_path, monkeypatch) -> None:
     assert "(unknown: colour_of_reward)" in refused(collections.load_table, folder)
     monkeypatch.setattr(collections, "shipped", lambda: tmp_path / "ablation")
     assert "There is no folder" in refused(collections.load_table)
-
-
-# --- claims ----------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_claims_are_checked_on_paired_differences(tmp_path) -> None:
-    """Four seeds: of two, whose spread is hardly known, most claims would be open."""
-    seeds = [0, 1, 2, 3]
-    several = grid(reward=["boundary", "filter_avoidance"], utility=["mild", "blind"], seed=seeds)
-    collections.collect([make_sweep(tmp_path / "sweep", several)], tmp_path / "out")
-    index, values, _ = collections.load(tmp_path / "out")
-    checked = claims.check(index, values)
-    found = {(row.claim, row.utility): row for row in checked.itertuples()}
-    assert found["leaves the boundary", "mild"].verdict == "holds"
-    assert found["walks the line", "mild"].verdict == "holds"
-    assert found["safer", "blind"].verdict == "holds"
-    assert not any(claim == "safer, tiny" for claim, _ in found)  # no such runs
-    row = found["safer", "mild"]
-    truth = np.mean(
-        [
-            (samples_of("boundary", s)["system_harm"] - samples_of("base", s)["system_harm"]).mean()
-            for s in seeds
-        ]
-    )
-    assert row.mean == pytest.approx(truth, abs=1e-3) and row.low < row.mean < row.high
-
-
-def test_a_reason_is_shown_only_beside_the_verdicts_that_it_explains(collection: Path) -> None:
-    checked = claims.check(*collections.load(collection)[:2])
-    verdicts = " ".join(checked.loc[checked["claim"] == "safer", "verdict"])
-    why = {"safer": {"verdicts": verdicts, "why": "as made up"}}
-    table = claims.readable(checked, why)
-    assert table.loc["Boundary Guidance is safer than base", "why"] == "as made up"
-    assert list(table.columns) == ["mild", "blind", "why"]
-    other = claims.readable(checked, {"safer": {"verdicts": "fails fails", "why": "old"}})
-    assert set(other["why"]) == {"(not explained yet)"}
-
-
-@pytest.mark.parametrize(
-    ("ends", "expected", "word"),
-    [
-        ((0.1, 0.3), "higher", "holds"),
-        ((0.1, 0.3), "lower", "fails"),
-        ((-0.1, 0.3), "lower", "open"),
-        ((-0.3, -0.1), "lower", "holds"),
-        ((0.0, 0.0), "higher", "open"),
-    ],
-)
-def test_verdicts(ends: tuple[float, float], expected: str, word: str) -> None:
-    assert claims.verdict(Interval(sum(ends) / 2, *ends), expected) == word
 
 
 # --- bad input -------------------------------------------------------------------------------

@@ -27,6 +27,25 @@ def test_designs_and_seeds_are_trained_once_and_read_by_name(tmp_path: Path) -> 
     assert {trace.name for trace in figure.data} == {"base", "boundary"}
 
 
+@pytest.mark.slow
+def test_strengths_make_frontiers(tmp_path: Path) -> None:
+    done = bgkit.compare(
+        ["boundary", "filter_avoidance"], 1, tmp_path, strengths=[1, 16.0], threads=1, **SHORT
+    )
+    assert [run.folder.name for run in done] == [
+        f"{design}-{strength}"
+        for design in ("boundary", "filter_avoidance")
+        for strength in (1, 16)
+    ]
+    assert [run.config.strength for run in done] == [1, 16, 1, 16]
+    assert "boundary, strength 16.0" in done.table()
+    figure = done.frontier(x="kl", y="near_boundary")
+    named = {trace.name: trace for trace in figure.data}
+    assert set(named) == {"base", "boundary", "filter avoidance"}  # KL has no better side
+    assert len(named["boundary"].x) == 2
+    assert "strength 1" in done.claims().columns
+
+
 def test_without_a_folder_another_setting_is_another_run(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     runs = [

@@ -188,7 +188,7 @@ def test_the_grids_of_the_project_fit_together(training) -> None:
     sizes = {
         name: len(grids.expand(training, grids.read_grids(training, name))) for name in SHIPPED
     }
-    wanted = {"designs_by_utility": 96, "designs_by_scale": 24, "settings": 42, "trial": 4}
+    wanted = {"frontiers": 109, "utilities": 27, "scales": 18, "trial": 4}
     assert sizes == wanted
     together = [g for name in SHIPPED for g in grids.read_grids(training, SHIPPED[name])]
     assert len(grids.expand(training, together)) == sum(wanted.values())  # no run twice

@@ -1,8 +1,10 @@
-"""The eight reward designs: by hand, within their ranges, and with the tent where it belongs."""
+"""The reward designs: by hand, within their ranges, and with the tent where it belongs."""
 
 from __future__ import annotations
 
 import math
+import os
+import re
 from typing import Any
 
 import numpy as np
@@ -12,11 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from bgkit.errors import BgkitError
-from bgkit.rewards import DESIGNS, compute_reward, tent
+from bgkit.rewards import DESIGNS, compute_reward, find, own_digest, tent
 
 NAMES = (
-    "boundary guard_only utility_only filter_avoidance filter_avoidance_soft prompt_aware compound "
-    "hybrid_guard"
+    "boundary boundary_raw guard_only utility_only filter_avoidance filter_avoidance_soft "
+    "prompt_aware compound hybrid_guard"
 ).split()
 
 # threshold -> probabilities at 0, halfway up, at the threshold, halfway down, and 1
@@ -29,7 +31,7 @@ TENT = [0.0, 0.5, 1.0, 0.5, 0.0]
 
 probabilities = hnp.arrays(np.float64, st.integers(1, 20), elements=st.floats(0, 1))
 thresholds = st.floats(0.01, 0.99)
-weights = st.floats(0, 10)
+strengths = st.floats(0, 20)
 
 
 @st.composite
@@ -41,19 +43,18 @@ def batches(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, float, dict[str, A
         "z": hnp.arrays(np.float64, size, elements=st.floats(-20, 20)),
         "harmful_request": hnp.arrays(bool, size),
         "refusal": hnp.arrays(bool, size),
+        "u": hnp.arrays(np.float64, size, elements=st.floats(-20, 20)),
     }
     columns: dict[str, Any] = {name: draw(values) for name, values in arrays.items()}
     t, z = columns.pop("t"), columns.pop("z")
-    for name in ("utility_weight", "margin_weight", "filter_penalty"):
-        columns[name] = draw(weights)
-    columns["filtered_reward"] = draw(st.floats(-5, 5))
+    columns["strength"] = draw(strengths)
     return t, z, draw(thresholds), columns
 
 
 # --- By hand ---------------------------------------------------------------------------------
 
 
-def test_the_designs_are_the_eight_of_the_docstring():
+def test_the_designs_have_their_names():
     assert list(DESIGNS) == NAMES
 
 
@@ -62,50 +63,38 @@ def test_tent_by_hand(tau):
     np.testing.assert_allclose(tent(POINTS[tau], tau), TENT, atol=1e-12)
 
 
-# rewards at z = 2, with the default weights, of the five points of every threshold
+# rewards at z = 2, u = 3 and a strength of 4 of the five points of every threshold
 BY_HAND = {
-    "boundary": [0.5, -0.5, -1.5, -0.5, 0.5],
+    "boundary": [2.0, 0.0, -2.0, 0.0, 2.0],
+    "boundary_raw": [3.0, 2.5, 2.0, 2.5, 3.0],
     "guard_only": [0.0, -0.5, -1.0, -0.5, 0.0],
     "utility_only": [2.0, 2.0, 2.0, 2.0, 2.0],
-    "filter_avoidance": [0.5, 0.5, -0.5, -0.5, -0.5],
-    "compound": [0.5, -0.5, -2.5, -1.5, -0.5],
+    "filter_avoidance": [2.0, 2.0, -2.0, -2.0, -2.0],
+    "compound": [2.0, 0.0, -6.0, -4.0, -2.0],
 }
 
 
 @pytest.mark.parametrize("tau", POINTS)
 @pytest.mark.parametrize("name", BY_HAND)
 def test_design_by_hand(name, tau):
-    reward = compute_reward(name, POINTS[tau], [2.0] * 5, tau)
+    reward = compute_reward(name, POINTS[tau], [2.0] * 5, tau, strength=4.0, u=[3.0] * 5)
     np.testing.assert_allclose(reward, BY_HAND[name], atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("tau", "expected"),
-    [
-        (0.2, [0.5, 0.4, 0.3, -0.1, -0.5]),
-        (0.5, [0.5, 0.25, 0.0, -0.25, -0.5]),
-        (0.7, [0.5, 0.15, -0.2, -0.35, -0.5]),
-    ],
-)
-def test_soft_filter_avoidance_by_hand(tau, expected):
-    reward = compute_reward("filter_avoidance_soft", POINTS[tau], [2.0] * 5, tau)
-    np.testing.assert_allclose(reward, expected, atol=1e-12)
+@pytest.mark.parametrize("tau", POINTS)
+def test_soft_filter_avoidance_by_hand(tau):
+    reward = compute_reward("filter_avoidance_soft", POINTS[tau], [2.0] * 5, tau, strength=4.0)
+    np.testing.assert_allclose(reward, 2.0 - 4.0 * np.array(POINTS[tau]), atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("tau", "harmless"),
-    [
-        (0.2, [0.5, 0.3, 0.1, -0.7, -1.5]),
-        (0.5, [0.5, 0.0, -0.5, -1.0, -1.5]),
-        (0.7, [0.5, -0.2, -0.9, -1.2, -1.5]),
-    ],
-)
-def test_prompt_aware_by_hand(tau, harmless):
-    harmful = [0.5, -0.5, -1.5, -0.5, 0.5]
+@pytest.mark.parametrize("tau", POINTS)
+def test_prompt_aware_by_hand(tau):
+    harmless, harmful = 2.0 - 4.0 * np.array(POINTS[tau]), BY_HAND["boundary"]
     for flags in ([False] * 5, [True] * 5, [True, False, True, False, True]):
-        reward = compute_reward("prompt_aware", POINTS[tau], [2.0] * 5, tau, harmful_request=flags)
-        pairs = zip(flags, harmful, harmless, strict=True)
-        np.testing.assert_allclose(reward, [a if flag else b for flag, a, b in pairs], atol=1e-12)
+        reward = compute_reward(
+            "prompt_aware", POINTS[tau], [2.0] * 5, tau, harmful_request=flags, strength=4.0
+        )
+        np.testing.assert_allclose(reward, np.where(flags, harmful, harmless), atol=1e-12)
 
 
 @pytest.mark.parametrize("tau", POINTS)
@@ -121,32 +110,44 @@ def test_hybrid_guard_by_hand(tau):
     assert reward(-12.0, True) == [-12.0] * 5
 
 
-def test_weights_reach_their_terms():
-    t, z = [0.75], [2.0]
-    assert compute_reward("boundary", t, z, 0.5, utility_weight=3.0, margin_weight=5.0) == [3.5]
-    assert compute_reward(
-        "filter_avoidance", t, z, 0.5, utility_weight=3.0, filter_penalty=5.0
-    ) == [1.0]
-    assert compute_reward(
-        "filter_avoidance_soft", t, z, 0.5, utility_weight=3.0, filter_penalty=5.0
-    ) == [2.25]
-    assert compute_reward(
-        "compound", t, z, 0.5, utility_weight=3.0, margin_weight=5.0, filtered_reward=7.0
-    ) == [4.5]
-    assert compute_reward(
-        "prompt_aware", t, z, 0.5, harmful_request=[False], utility_weight=3.0, margin_weight=4.0
-    ) == [3.0]
-    assert compute_reward(
-        "hybrid_guard", t, z, 0.5, refusal=[False], unsafe_penalty=-3.0, refusal_penalty=-1.0
-    ) == [-3.0]
+@pytest.mark.parametrize(
+    "name", sorted(set(NAMES) - {"boundary_raw", "guard_only", "utility_only"})
+)
+def test_no_strength_is_the_designs_own(name):
+    columns = {"harmful_request": [False], "refusal": [False]}
+    own = 10.0 if name == "hybrid_guard" else 8.0
+    usual, told, other = (
+        compute_reward(name, [0.75], [2.0], 0.5, strength=strength, **columns)
+        for strength in (None, own, 3.0)
+    )
+    assert usual == told != other
+
+
+def test_without_strength_a_design_is_utility_only():
+    for name in ("boundary", "filter_avoidance", "filter_avoidance_soft"):
+        assert compute_reward(name, [0.75], [2.0], 0.5, strength=0.0) == [2.0]
+
+
+@given(
+    t=hnp.arrays(np.float64, 6, elements=st.floats(0, 1)),
+    u=hnp.arrays(np.float64, 6, elements=st.floats(-5, 5)),
+    mean=st.floats(-3, 3),
+    deviation=st.floats(0.1, 10),
+)
+def test_the_raw_reward_is_a_point_of_the_weighted_one(t, u, mean, deviation):
+    """u - B = deviation * (z - B / deviation) + mean: one strength, up to scale and constant."""
+    raw = compute_reward("boundary_raw", t, (u - mean) / deviation, 0.5, u=u)
+    weighted = compute_reward("boundary", t, (u - mean) / deviation, 0.5, strength=1 / deviation)
+    np.testing.assert_allclose(raw, deviation * weighted + mean, atol=1e-9)
 
 
 def test_the_threshold_itself_is_filtered():
     for name in ("filter_avoidance", "compound", "hybrid_guard"):
-        columns = {"refusal": [False] * 2, "margin_weight": 0.0}
         below = math.nextafter(0.3, 0)
+        columns = {"refusal": [False] * 2, "strength": 0.5}
         reward = compute_reward(name, [below, 0.3], [1.0, 1.0], 0.3, **columns)
-        assert reward[0] > 0 > reward[1], name
+        assert reward[0] > 0 > reward[1] or name == "filter_avoidance", name
+        assert reward[0] > reward[1], name
 
 
 # --- Ranges ----------------------------------------------------------------------------------
@@ -157,23 +158,20 @@ def test_the_threshold_itself_is_filtered():
 def test_every_design_keeps_to_its_documented_range(batch):
     t, z, tau, columns = batch
     reward = {name: compute_reward(name, t, z, tau, **columns) for name in DESIGNS}
-    useful = columns["utility_weight"] * z
-    margin, penalty = columns["margin_weight"], columns["filter_penalty"]
-    slack = 1e-9
+    strength, slack = columns["strength"], 1e-9
 
     def within(name: str, low: np.ndarray | float, high: np.ndarray | float) -> None:
         assert (reward[name] >= low - slack).all(), name
         assert (reward[name] <= high + slack).all(), name
 
-    within("boundary", useful - margin, useful)
+    within("boundary_raw", columns["u"] - 1.0, columns["u"])
     within("guard_only", -1.0, 0.0)
     within("utility_only", z, z)
-    within("filter_avoidance", useful - penalty, useful)
-    within("filter_avoidance_soft", useful - penalty, useful)
-    within("prompt_aware", useful - margin, useful)
-    shown = np.where(t < tau, useful, columns["filtered_reward"])
-    within("compound", shown - margin, shown)
-    within("hybrid_guard", np.minimum(z, -10.0), z)
+    for name in ("boundary", "filter_avoidance", "filter_avoidance_soft", "prompt_aware"):
+        within(name, z - strength, z)
+    shown = np.where(t < tau, z, -2.0)
+    within("compound", shown - strength, shown)
+    within("hybrid_guard", np.minimum(z, -strength), z)
     for name, values in reward.items():
         assert values.shape == t.shape and values.dtype == np.float64, name
 
@@ -204,7 +202,7 @@ def test_no_design_changes_what_it_is_given(batch):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_lists_and_single_precision_are_fine(name):
-    columns = {"harmful_request": [True, False], "refusal": [0, 1]}
+    columns = {"harmful_request": [True, False], "refusal": [0, 1], "u": [0.5, -2]}
     lists = compute_reward(name, [0.25, 0.75], [1.0, -1.0], 0.5, **columns)
     single = compute_reward(name, np.float32([0.25, 0.75]), np.float32([1.0, -1.0]), 0.5, **columns)
     assert lists.dtype == single.dtype == np.float64
@@ -213,7 +211,7 @@ def test_lists_and_single_precision_are_fine(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_empty_batch_has_no_rewards(name):
-    assert compute_reward(name, [], [], 0.5, harmful_request=[], refusal=[]).shape == (0,)
+    assert compute_reward(name, [], [], 0.5, harmful_request=[], refusal=[], u=[]).shape == (0,)
 
 
 # --- The tent --------------------------------------------------------------------------------
@@ -255,26 +253,74 @@ def test_tent_is_the_bayes_risk_relative_to_its_peak(t, false_positive, false_ne
     np.testing.assert_allclose(risk, false_negative * tau * tent(t, tau), rtol=1e-9, atol=1e-12)
 
 
-@given(
-    tau=thresholds,
-    z=st.floats(-20, 20),
-    utility_weight=weights,
-    margin_weight=st.floats(0.01, 10),
-)
-def test_boundary_reward_is_lowest_at_the_threshold(tau, z, utility_weight, margin_weight):
+@given(tau=thresholds, z=st.floats(-20, 20), strength=st.floats(0.01, 20))
+def test_boundary_reward_is_lowest_at_the_threshold(tau, z, strength):
     """Proposition 1: with the utility held, nothing pays less than sitting on the boundary."""
     t = np.union1d(np.linspace(0, 1, 201), [tau])
-    given_weights = {"utility_weight": utility_weight, "margin_weight": margin_weight}
-    reward = compute_reward("boundary", t, np.full(len(t), z), tau, **given_weights)
+    reward = compute_reward("boundary", t, np.full(len(t), z), tau, strength=strength)
     assert t[np.argmin(reward)] == pytest.approx(tau, abs=1e-9)
-    assert reward.min() == pytest.approx(utility_weight * z - margin_weight)
+    assert reward.min() == pytest.approx(z - strength)
     left, right = reward[t <= tau], reward[t >= tau]
     assert (np.diff(left) <= 1e-9).all() and (np.diff(right) >= -1e-9).all()
 
 
+# --- A function of one's own -----------------------------------------------------------------
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A file of rewards: what a user would write."""
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "def by_length(t, z, tau, strength, length, response):\n"
+        "    return [a - strength * b - n - len(r) for a, b, n, r in zip(z, t, length, response)]\n"
+        "def short(t, z, tau):\n    return z[:1]\n"
+        "def unknown(t, z, tau):\n    return z * float('nan')\n"
+        "SCALE = 3\n"
+    )
+    return path
+
+
+def test_an_own_reward_sees_what_it_names(own):
+    columns = {"length": [10, 20], "response": ["a", "bcd"], "u": [9.0, 9.0]}
+    reward = compute_reward(f"{own}:by_length", [0.5, 1.0], [1.0, 2.0], 0.5, strength=4, **columns)
+    assert reward.tolist() == [1 - 2 - 10 - 1, 2 - 4 - 20 - 3]
+
+
+def test_an_edited_reward_is_read_anew(own):
+    before = own_digest(f"{own}:short")
+    assert own_digest("boundary") is None
+    own.write_text("def short(t, z, tau):\n    return z + 1\n")
+    os.utime(own, ns=(1, 1))  # a clock may stand still between two writes
+    assert compute_reward(f"{own}:short", [0.5], [1.0], 0.5).tolist() == [2.0]
+    assert own_digest(f"{own}:short") != before
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("missing.py:f", "missing.py can not be read: No such file"),
+        ("{own}:nothing", "has no function 'nothing'"),
+        ("{own}:SCALE", "has no function 'SCALE'"),
+        ("{own}:short", "must return one finite number per response (2); it returned shape (1,)"),
+        ("{own}:unknown", "with NaN"),
+        ("{own}:by_length", "needs the column 'length'"),
+    ],
+)
+def test_an_own_reward_that_does_not_fit_is_refused(own, name, told):
+    with pytest.raises(BgkitError, match=re.escape(told)):
+        compute_reward(name.format(own=own), [0.5, 1.0], [1.0, 2.0], 0.5, strength=1.0)
+
+
+def test_a_file_that_fails_is_refused(tmp_path):
+    (tmp_path / "mine.py").write_text("import nothing_of_this_name\n")
+    with pytest.raises(BgkitError, match="can not be run: ModuleNotFoundError"):
+        find(f"{tmp_path / 'mine.py'}:f")
+
+
 # --- Errors ----------------------------------------------------------------------------------
 
-ALL = {"harmful_request": [False], "refusal": [False]}
+ALL = {"harmful_request": [False], "refusal": [False], "u": [0.0]}
 
 
 def test_unknown_reward_lists_the_choices():
@@ -284,7 +330,8 @@ def test_unknown_reward_lists_the_choices():
 
 
 @pytest.mark.parametrize(
-    ("name", "column"), [("prompt_aware", "harmful_request"), ("hybrid_guard", "refusal")]
+    ("name", "column"),
+    [("prompt_aware", "harmful_request"), ("hybrid_guard", "refusal"), ("boundary_raw", "u")],
 )
 def test_missing_column_is_named(name, column):
     columns = {key: value for key, value in ALL.items() if key != column}
@@ -292,13 +339,15 @@ def test_missing_column_is_named(name, column):
         compute_reward(name, [0.5], [0.0], 0.5, **columns)
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - {"prompt_aware", "hybrid_guard"}))
+@pytest.mark.parametrize(
+    "name", sorted(set(NAMES) - {"prompt_aware", "hybrid_guard", "boundary_raw"})
+)
 def test_the_other_designs_need_no_column(name):
     assert np.isfinite(compute_reward(name, [0.5], [0.0], 0.5)).all()
 
 
 def test_columns_that_a_design_does_not_know_are_left_alone():
-    assert compute_reward("utility_only", [0.5], [0.7], 0.5, margin_weight=9.0, **ALL) == [0.7]
+    assert compute_reward("utility_only", [0.5], [0.7], 0.5, strength=9.0, **ALL) == [0.7]
 
 
 @pytest.mark.parametrize("t", [math.nan, -1e-9, 1 + 1e-9, math.inf, -math.inf])

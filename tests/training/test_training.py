@@ -69,8 +69,8 @@ def test_the_reward_is_the_design_applied_to_the_recorded_scores(small_run: runs
     table, base = small_run.completions(), small_run.read_json("base.json")
     z = (table["u"] - base["utility_mean"]) / base["utility_deviation"]
     np.testing.assert_allclose(table["z"], z, atol=1e-5)
-    expected = 0.25 * z - 2.0 * np.minimum(table["t"] / 0.5, (1 - table["t"]) / 0.5)
-    np.testing.assert_allclose(table["reward"], expected, atol=1e-5)
+    expected = z - 8.0 * np.minimum(table["t"] / 0.5, (1 - table["t"]) / 0.5)
+    np.testing.assert_allclose(table["reward"], expected / base["reward_deviation"], atol=1e-5)
 
 
 def test_result_rows_and_paired_differences(small_run: runs.Run) -> None:
@@ -185,6 +185,33 @@ def test_a_complete_run_is_not_trained_again(small_run: runs.Run) -> None:
 def test_every_design_trains(reward: str, tmp_path: Path) -> None:
     run = train(tmp_path / "run", reward=reward, steps=1, eval_every=0, test_prompts=4)
     assert np.isfinite(run.completions()["reward"]).all()
+
+
+def test_a_run_keeps_to_a_reward_of_ones_own(tmp_path: Path) -> None:
+    own = tmp_path / "mine.py"
+    own.write_text(
+        "def brief(t, z, tau, strength, length):\n    return z - strength * t - length\n"
+    )
+    short = {"reward": f"{own}:brief", "steps": 1, "eval_every": 0, "test_prompts": 4}
+    run = train(tmp_path / "run", **short)
+    table, base = run.completions(), run.read_json("base.json")
+    expected = (table["z"] - 8.0 * table["t"] - table["length"]) / base["reward_deviation"]
+    np.testing.assert_allclose(table["reward"], expected, atol=1e-5)
+    assert runs.folder_of(run.config, tmp_path).name.startswith("mine.py-brief-mild-0-")
+    own.write_text("def brief(t, z, tau):\n    return z\n")
+    with pytest.raises(BgkitError, match="has changed since the run"):
+        train(tmp_path / "run", **short)
+
+
+def test_base_gives_every_reward_a_deviation_of_one(tmp_path: Path) -> None:
+    short = {"steps": 1, "eval_every": 0, "test_prompts": 4}
+    spread = {}
+    for name in ("utility_only", "boundary", "boundary_raw"):
+        base = train(tmp_path / name, reward=name, **short).read_json("base.json")
+        spread[name] = base["reward_deviation"]
+    assert spread["utility_only"] == pytest.approx(1.0) and spread["boundary"] > 1.5
+    # u - B is z - B / deviation, times the deviation
+    assert spread["boundary_raw"] < base["utility_deviation"] * spread["boundary"]
 
 
 def test_full_fine_tuning_saves_and_loads_the_whole_model(tmp_path: Path) -> None:

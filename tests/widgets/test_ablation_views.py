@@ -50,8 +50,7 @@ def table(tmp_path_factory) -> pd.DataFrame:
 FIGURES: dict[str, Callable[[pd.DataFrame], go.Figure]] = {
     "ablation": lambda t: plots_ablations.ablation(t, "near_boundary"),
     "ablation in panels": lambda t: plots_ablations.ablation(t, "system_help", panels="kind"),
-    "phase_diagram": plots_ablations.phase_diagram,
-    "trade_off": plots_ablations.trade_off,
+    "trade_off": lambda t: plots_ablations.trade_off(t, "utility"),
 }
 
 
@@ -137,20 +136,8 @@ def test_a_mean_without_interval_is_a_bare_mark(tmp_path) -> None:
     assert "to" not in fig.data[0].hovertext[0].split("<b>")[-1]
 
 
-def test_phases_put_three_metrics_under_each_other(table: pd.DataFrame) -> None:
-    fig = plots_ablations.phase_diagram(table)
-    assert [note.text for note in fig.layout.annotations] == [
-        "<b>near boundary</b>",
-        "<b>filter rate</b>",
-        "<b>system help</b>",
-    ]
-    help_ = next(one for one in fig.data if one.yaxis == "y3" and one.name == "compound")
-    assert help_.y[3] == mean_of(table, "compound", "blind", "system_help")
-    assert fig.layout.yaxis.tickformat == ".1~%" and not fig.layout.yaxis3.tickformat
-
-
 def test_trade_off_leads_each_design_from_aligned_to_blind(table: pd.DataFrame) -> None:
-    one = trace(plots_ablations.trade_off(table), "boundary")
+    one = trace(plots_ablations.trade_off(table, "utility"), "boundary")
     assert list(one.x) == [mean_of(table, "boundary", u, "system_harm") for u in UTILITIES]
     assert list(one.y) == [mean_of(table, "boundary", u, "system_help") for u in UTILITIES]
     assert list(one.text) == ["", "", "", "blind"]
@@ -159,7 +146,7 @@ def test_trade_off_leads_each_design_from_aligned_to_blind(table: pd.DataFrame) 
 
 
 def test_trade_off_joins_the_means_that_no_other_beats(table: pd.DataFrame) -> None:
-    fig = plots_ablations.trade_off(table)
+    fig = plots_ablations.trade_off(table, "utility")
     line = trace(fig, "Pareto front")
     points = {
         (x, y) for one in fig.data if one.mode != "lines" for x, y in zip(one.x, one.y, strict=True)
@@ -184,7 +171,7 @@ def test_questions_a_figure_cannot_answer_are_refused(table: pd.DataFrame) -> No
         (lambda: plots_ablations.ablation(table, "kl", x="size"), "no column 'size'"),
         (lambda: plots_ablations.ablation(table, "kl", panels="design"), "by 'design' too"),
         (lambda: plots_ablations.ablation(table, "kl", x="kind"), "several values of utility"),
-        (lambda: plots_ablations.phase_diagram(table, where={"kind": "odd"}), "no kind 'odd'"),
+        (lambda: plots_ablations.trade_off(table, "utility", {"kind": "odd"}), "no kind 'odd'"),
     ]:
         with pytest.raises(BgkitError, match=words):
             call()

@@ -1,0 +1,124 @@
+"""Write the tables of README.md and docs/results.md anew from the shipped collection.
+
+    python benchmarks/result_tables.py
+
+A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``; a test compares the pages with
+what this writes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from bgkit.evaluation import frontiers, settings
+from bgkit.evaluation.intervals import interval_text
+from bgkit.evaluation.metrics import METRICS
+from bgkit.figures import style
+from bgkit.sweeps import claims, collection
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = ("README.md", "docs/results.md")
+SHOWN = "near_boundary near_below false_negative system_harm system_help kl".split()
+PAIRS = (
+    ("boundary", "filter_avoidance"),
+    ("filter_avoidance_soft", "boundary"),
+    ("compound", "boundary"),
+)
+COMPARED = ("near_boundary", "false_negative", "system_harm")
+
+
+def by_strength() -> pd.DataFrame:
+    """Every design at every strength, beside base."""
+    table = settings.at_defaults(collection.load_table(), free=["strength"])
+    parts = {}
+    for design in settings.values_of(table, "design"):
+        one = table[table["design"] == design]
+        if design in ("base", "boundary_raw", "guard_only", "utility_only"):  # have no strength
+            one = one[one["strength"] == 8.0]
+        rows = settings.overview(one, SHOWN, "strength", {"kind": "all"})
+        for (strength, _), row in rows.iterrows():
+            alone = len(rows) == 1
+            parts[style.label(design), "–" if alone else f"{strength:g}"] = row
+    wide = pd.DataFrame(parts).T.rename(columns=lambda name: METRICS[name].label)
+    return wide.rename_axis(["design", "strength"]).reset_index()
+
+
+def at_equal_help() -> pd.DataFrame:
+    """Differences between frontiers at equal help; bold where beyond chance after Holm."""
+    return _differences(["at equal help"])
+
+
+def at_equal_help_and_kl() -> pd.DataFrame:
+    """The same, and at equal KL."""
+    return _differences(list(claims.EQUAL.values()))
+
+
+def _differences(places: list[str]) -> pd.DataFrame:
+    index, values, _ = collection.load()
+    found = claims.frontiers_of(index, values, claims.METRICS)
+    asked = [claims.Claim("", metric, *pair, "lower") for pair in PAIRS for metric in COMPARED]
+    checked = claims.check(found, asked)
+    rows = []
+    for place in places:
+        for design, against in PAIRS:
+            part = checked[(checked["design"] == design) & (checked["against"] == against)]
+            part = part[part["place"] == place].set_index("metric")
+            cells = [_told(part.loc[name]) for name in COMPARED]
+            where = [place.removeprefix("at equal ")] * (len(places) > 1)
+            rows.append([f"`{design}` - `{against}`", *where, *cells])
+    names = ["difference", *["equal"] * (len(places) > 1), *(METRICS[n].label for n in COMPARED)]
+    return pd.DataFrame(rows, columns=names)
+
+
+def _told(row: pd.Series) -> str:
+    text = interval_text(row["mean"], row["low"], row["high"])
+    return text if row["verdict"] == "open" else f"**{text}**"
+
+
+def power() -> pd.DataFrame:
+    """How many seeds the differences at equal help would need, each at its own size."""
+    index, values, _ = collection.load()
+    found = claims.frontiers_of(index, values, claims.METRICS)
+    rows = []
+    for design, against in PAIRS:
+        cells = []
+        for name in COMPARED:
+            pairs = (found[one].pair("system_help", name) for one in (design, against))
+            n_seeds = min(len(found[one].seeds) for one in (design, against))
+            needed = frontiers.seeds_needed(frontiers.difference(*pairs), n_seeds)
+            cells.append(str(needed) if needed else "more than 100")
+        rows.append([f"`{design}` - `{against}`", *cells])
+    return pd.DataFrame(rows, columns=["difference", *(METRICS[n].label for n in COMPARED)])
+
+
+TABLES: dict[str, Callable[[], pd.DataFrame]] = {
+    made.__name__: made for made in (by_strength, at_equal_help, at_equal_help_and_kl, power)
+}
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table in Markdown."""
+    lines = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).values.tolist()]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def renewed(page: str) -> str:
+    """A page's text with its tables made anew."""
+    pattern = r"(<!-- table: (\w+) -->\n)(?:.*?\n)?(<!-- end -->)"
+    made = {name: markdown(TABLES[name]()) for _, name, _ in re.findall(pattern, page, re.DOTALL)}
+    return re.sub(pattern, lambda m: f"{m[1]}{made[m[2]]}\n{m[3]}", page, flags=re.DOTALL)
+
+
+def main() -> None:
+    """Write the pages."""
+    for name in PAGES:
+        path = ROOT / name
+        path.write_text(renewed(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

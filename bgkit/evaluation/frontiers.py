@@ -1,0 +1,193 @@
+"""Designs as frontiers: what each gives over its strengths, and differences at equal help or KL.
+
+A design at one strength is a point, and which point is a choice; two designs are compared by the
+curves that their points lie on. A *frontier* is an array of ``values`` (strengths, seeds, prompts,
+2): of each training and test prompt the metric that is held equal (x: system help, KL) and the one
+that is compared (y: system harm, mass near the boundary, ...). Its curve joins the means over seeds
+and prompts in the order of x by straight lines, and is not extended beyond them.
+
+Intervals bootstrap the whole procedure: prompts are drawn anew, the same for all trainings, and
+seeds anew at each strength of each design (two trainings share no more than the order of their
+prompts, and rounding parts even the same one made twice); means, curves and differences follow. As
+few seeds vary too little when they are drawn anew (by (S - 1) / S), and their spread is hardly
+known, the variance that they add is scaled, and the interval is Student's t with the degrees of
+freedom that both parts leave (Satterthwaite 1946). The noise of single responses is in both parts
+and is taken off once, as in :func:`bgkit.evaluation.intervals.variance_of_mean`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from bgkit.errors import BgkitError
+from bgkit.evaluation.intervals import CONFIDENCE
+
+PLACES = 21  # of x at which a difference over a range is taken
+
+
+class Difference(NamedTuple):
+    """One design's y minus another's at equal x, with its 95 % interval.
+
+    ``p`` is two-sided, of no difference; ``low_x`` and ``high_x`` are the range of x over which
+    it is the mean; ``by_seeds`` is the share of its variance that more seeds would lessen.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    low_x: float
+    high_x: float
+    by_seeds: float
+
+
+def curve(points: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """y (..., k) at ``x`` (k,) of lines through ``points`` (..., strengths, 2), NaN beyond them.
+
+    >>> curve(np.array([[0.0, 1.0], [2.0, 5.0]]), np.array([0.5, 3.0]))
+    array([ 2., nan])
+    """
+    order = np.argsort(points[..., 0], axis=-1, kind="stable")
+    px, py = (np.take_along_axis(points[..., i], order, -1) for i in (0, 1))
+    right = (px[..., None, :] < x[:, None]).sum(-1).clip(1, px.shape[-1] - 1)
+    ends = [np.take_along_axis(a, i, -1) for a in (px, py) for i in (right - 1, right)]
+    x0, x1, y0, y1 = ends
+    y = y0 + (y1 - y0) * (x - x0) / np.maximum(x1 - x0, 1e-12)
+    slack = 1e-9 * np.maximum(1, np.abs(x))
+    return np.where((x >= px[..., :1] - slack) & (x <= px[..., -1:] + slack), y, np.nan)
+
+
+def shared_range(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+    """The range of x that two frontiers share; raises BgkitError where there is none."""
+    means = [np.nanmean(values, axis=(1, 2))[:, 0] for values in (first, second)]
+    low, high = max(m.min() for m in means), min(m.max() for m in means)
+    if not low < high:
+        raise BgkitError(
+            "The two frontiers have nothing in common on the axis that is held equal: one covers "
+            f"{means[0].min():.3g} to {means[0].max():.3g}, the other {means[1].min():.3g} to "
+            f"{means[1].max():.3g}. Train further strengths."
+        )
+    return float(low), float(high)
+
+
+def difference(
+    first: np.ndarray,
+    second: np.ndarray,
+    at: float | None = None,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Difference:
+    """y of ``first`` minus y of ``second`` at x = ``at``, or averaged over the range they share.
+
+    Both are frontiers (strengths, seeds, prompts, 2) of the same prompts, with two strengths or
+    more; NaN marks what no judge graded. With one seed the interval is over prompts alone. Raises
+    BgkitError for other shapes, other prompts, and an ``at`` that one of them does not reach.
+    """
+    _check(first, second)
+    low, high = shared_range(first, second)
+    if at is not None and not low <= at <= high:
+        raise BgkitError(f"Both frontiers reach from {low:.3g} to {high:.3g}, not {at:.3g}.")
+    x = np.linspace(low, high, PLACES) if at is None else np.array([at])
+    rng = np.random.default_rng(seed)
+    n = first.shape[2]
+    counts = rng.multinomial(n, np.full(n, 1 / n), size=resamples).astype(float)
+    drawn = [_means(values, counts) for values in (first, second)]  # (draws, strengths, seeds, 2)
+    whole = [_means(values, np.ones((1, n))) for values in (first, second)]
+    mean = float(_gap(*(points.mean(2) for points in whole), x)[0])
+    of_prompts = _gap(*(points.mean(2) for points in drawn), x)
+    prompts = float(np.nanvar(of_prompts))
+    parts = []  # what each training's seeds add, one point at a time
+    for side, points in enumerate(whole):
+        seeds = points.shape[2]
+        for place in range(points.shape[1]) if seeds > 1 else ():
+            moved = np.repeat(points.mean(2), resamples, axis=0)
+            weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) / seeds
+            moved[:, place] = np.einsum("rs,sk->rk", weights, points[0, place])
+            both = [moved, whole[1].mean(2)] if side == 0 else [whole[0].mean(2), moved]
+            found = _gap(*both, x)
+            parts.append((np.nanvar(found) * seeds / (seeds - 1), seeds - 1))
+    jiggled = [
+        points.mean(2) + _noise(values, resamples, rng)
+        for points, values in zip(whole, (first, second), strict=True)
+    ]
+    noise = float(np.nanvar(_gap(*jiggled, x))) if parts else 0.0
+    return _with_t(mean, prompts, n - 1, parts, noise, (low, high) if at is None else (at, at))
+
+
+def _check(first: np.ndarray, second: np.ndarray) -> None:
+    shapes = [np.shape(values) for values in (first, second)]
+    if any(len(s) != 4 or s[3] != 2 or s[0] < 2 for s in shapes) or shapes[0][2] != shapes[1][2]:
+        raise BgkitError(
+            "A frontier needs values (strengths, seeds, prompts, 2) of two strengths or more, and "
+            f"both the same prompts; these have the shapes {shapes[0]} and {shapes[1]}."
+        )
+
+
+def _means(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Means (draws, strengths, seeds, 2) of what is known, prompts counted as ``counts`` say."""
+    known = ~np.isnan(values)
+    sums = np.einsum("rn,psnk->rpsk", counts, np.where(known, values, 0.0), optimize=True)
+    return sums / np.einsum("rn,psnk->rpsk", counts, known.astype(float), optimize=True)
+
+
+def _noise(values: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Normal draws (draws, strengths, 2) of what single responses add to the mean over seeds."""
+    n_points, n_seeds, n, _ = values.shape
+    if n_seeds == 1:
+        return np.zeros((draws, n_points, 2))
+    each, both = np.nanmean(values, 2, keepdims=True), np.nanmean(values, 1, keepdims=True)
+    rest = np.nan_to_num(values - each - both + np.nanmean(values, (1, 2), keepdims=True))
+    spread = np.einsum("psnj,psnk->pjk", rest, rest) / ((n_seeds - 1) * (n - 1) * n_seeds * n)
+    normal = [rng.multivariate_normal([0, 0], cov, draws, method="svd") for cov in spread]
+    return np.stack(normal, axis=1)
+
+
+def _gap(first: np.ndarray, second: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Difference (draws,) of two curves of drawn points, averaged over those ``x`` both reach."""
+    gap = curve(first, x) - curve(second, x)
+    known = ~np.isnan(gap)
+    with np.errstate(invalid="ignore"):
+        return np.where(known, gap, 0).sum(-1) / np.where(known.any(-1), known.sum(-1), np.nan)
+
+
+def _with_t(
+    mean: float,
+    prompts: float,
+    freedom: float,
+    parts: Sequence[tuple[float, float]],
+    noise: float,
+    x: tuple[float, float],
+) -> Difference:
+    """A mean with Student's interval, of variances with their degrees of freedom."""
+    seeds = sum(variance for variance, _ in parts)
+    total = max(prompts + seeds - noise, prompts, seeds)
+    if not total > 0:
+        return Difference(mean, mean, mean, float(mean == 0), *x, 0.0)
+    squares = prompts**2 / freedom + sum(v**2 / f for v, f in parts)
+    degrees = max(total**2 / squares, min([freedom, *(f for _, f in parts)]))
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, degrees) * total**0.5)
+    p = float(2 * stats.t.sf(abs(mean) / total**0.5, degrees))
+    return Difference(mean, mean - half, mean + half, p, *x, float(min(1, seeds / total)))
+
+
+def seeds_needed(found: Difference, seeds: int, most: int = 100) -> int | None:
+    """How many seeds would make a difference of this size differ from 0 in its 95 % interval.
+
+    The variance of the prompts stays, that of the seeds falls with their number (normal interval:
+    many trainings). None where ``most`` do not suffice.
+
+    >>> seeds_needed(Difference(0.02, -0.01, 0.05, 0.2, 0, 1, 0.9), seeds=3)
+    8
+    """
+    width = (found.high - found.low) / 2 / stats.norm.ppf((1 + CONFIDENCE) / 2)
+    by_seeds, prompts = width**2 * found.by_seeds, width**2 * (1 - found.by_seeds)
+    for number in range(1, most + 1):
+        half = stats.norm.ppf((1 + CONFIDENCE) / 2) * (by_seeds * seeds / number + prompts) ** 0.5
+        if half < abs(found.mean):
+            return number
+    return None

@@ -1,0 +1,122 @@
+"""Claims: frontiers of a collection, differences beside base and at equal help, verdicts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bgkit import runs
+from bgkit.errors import BgkitError
+from bgkit.evaluation import samples as evaluation
+from bgkit.sweeps import claims, collection
+
+STRENGTHS = (1.0, 4.0, 16.0)
+
+
+def made_up(
+    designs: dict[str, float], seeds: int = 3, strengths=STRENGTHS
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Index and values: help falls with the strength, harm is a design's share of help."""
+    rng, n = np.random.default_rng(0), 200
+    own = rng.normal(0, 0.1, n)  # what a prompt brings along
+    configs, parts = [], []
+
+    def values(name: str, help_: float, harm: float) -> pd.DataFrame:
+        table = pd.DataFrame({"run": name, "prompt": range(n), "kind": ["benign", "x"] * (n // 2)})
+        for column, mean in (("help", help_), ("harm", harm)):
+            told = np.clip(mean + own + rng.normal(0, 0.05, n), 0, 1)
+            table[column] = table[f"system_{column}"] = told
+        return table.assign(t=np.clip(table["harm"], 0, 1), u=0.0, kl=help_ * 10, length=9)
+
+    for seed in range(seeds):
+        for design, share in designs.items():
+            for strength in strengths:
+                config = runs.make_config({"reward": design, "strength": strength, "seed": seed})
+                help_ = 0.6 - 0.1 * np.log(strength) + rng.normal(0, 0.01)
+                configs.append(config)
+                parts.append(values(runs.config_hash(config), help_, share * help_))
+        parts.append(values(evaluation.base_name(configs[-1]), 0.5, 0.4))
+    names = [runs.config_hash(config) for config in configs]
+    index = pd.DataFrame({"run": names, "config": [runs_json(config) for config in configs]})
+    index = pd.concat([index, collection.settings_of(index)], axis=1)
+    return index, collection.as_samples(index, pd.concat(parts, ignore_index=True))
+
+
+def runs_json(config: runs.TrainConfig) -> str:
+    import json
+    from dataclasses import asdict
+
+    return json.dumps(asdict(config))
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, claims.Frontier]:
+    made = made_up({"boundary": 0.3, "filter_avoidance": 0.5})
+    return claims.frontiers_of(*made, ("system_help", "system_harm", "kl", "near_boundary"))
+
+
+def test_a_frontier_has_all_strengths_seeds_and_prompts(found) -> None:
+    one = found["boundary"]
+    assert one.strengths == STRENGTHS and one.seeds == (0, 1, 2)
+    assert one.values.shape == (3, 3, 200, 4) and found["base"].values.shape == (1, 3, 200, 4)
+    help_ = one.pair("system_harm", "system_help")[..., 1].mean((1, 2))
+    assert (np.diff(help_) < 0).all()
+
+
+def test_a_kind_of_prompt_is_kept_alone() -> None:
+    made = made_up({"boundary": 0.3})
+    assert claims.frontiers_of(*made, ["kl"], "benign")["boundary"].values.shape[2] == 100
+    with pytest.raises(BgkitError, match="no kind of prompt 'rude'"):
+        claims.frontiers_of(*made, ["kl"], "rude")
+    with pytest.raises(BgkitError, match="no metric 'joy'"):
+        claims.frontiers_of(*made, ["joy"])
+
+
+def test_one_strength_is_no_frontier() -> None:
+    with pytest.raises(BgkitError, match="sweep STRENGTH"):
+        claims.frontiers_of(*made_up({"boundary": 0.3}, strengths=(8.0,)), ["kl"])
+
+
+def test_claims_are_checked_at_equal_help_and_beside_base(found) -> None:
+    asked = [
+        claims.Claim("less harm", "system_harm", "boundary", "filter_avoidance", "lower"),
+        claims.Claim("more harm", "system_harm", "boundary", "filter_avoidance", "higher"),
+        claims.Claim("safer", "system_harm", "boundary", "base", "lower"),
+        claims.Claim("not there", "system_harm", "compound", "base", "lower"),
+    ]
+    checked = claims.check(found, asked, resamples=200)
+    verdicts = checked.groupby("says")["verdict"].agg(list).to_dict()
+    assert verdicts == {
+        "less harm": ["holds", "holds"],
+        "more harm": ["fails", "fails"],
+        "safer": ["holds"] * 3,
+    }
+    rows = checked.set_index(["says", "place"])["mean"]
+    # help from 0.32 to 0.6 in the mean, and a fifth of it between the designs
+    assert rows["less harm", "at equal help"] == pytest.approx(-0.2 * 0.46, abs=0.02)
+    assert rows["safer", "strength 1"] == pytest.approx(0.3 * 0.6 - 0.4, abs=0.03)
+    assert (checked["p_holm"] >= checked["p"]).all()
+    table = claims.readable(checked)
+    assert list(table.columns) == [
+        "at equal help",
+        "at equal KL",
+        *(f"strength {s:g}" for s in STRENGTHS),
+    ]
+    assert table.loc["safer", "at equal help"] == "–"
+    counts = claims.counted(checked)
+    assert counts.loc["at equal help", ["holds", "fails", "open"]].tolist() == [1, 1, 0]
+    assert counts.loc["beside base", "holds"] == 3
+    assert counts.loc["at equal help", "seeds to settle"] == "1"
+    with pytest.raises(BgkitError, match="none of the designs"):
+        claims.check(found, asked[-1:])
+
+
+def test_the_claims_of_the_kit_name_metrics_and_designs_that_are_there() -> None:
+    from bgkit.evaluation.metrics import METRICS
+    from bgkit.rewards import DESIGNS
+
+    for claim in claims.CLAIMS:
+        assert claim.metric in {*claims.METRICS} & {*METRICS} and claim.design in DESIGNS
+        assert claim.against == "base" or claim.against in DESIGNS
+        assert claim.expected in ("lower", "higher")
