@@ -26,6 +26,7 @@ DRIFT = {
     "system_harm": "true harm, 0 to 1",
     "gibberish": "gibberish",
     "length": "length (tokens)",
+    "unseen_harm": "share of harm at t < 0.2",
 }
 BEST, FAINT = "rgba(0,143,102,0.3)", "rgba(128,128,128,0.06)"
 BEST_OF = re.compile(r"best of (\d+): (.*)")
@@ -51,7 +52,7 @@ def _band(part: pd.DataFrame, colour: str) -> go.Scatter:
 
 
 def drift(rows: pd.DataFrame) -> go.Figure:
-    """Draw what training does to utility, true helpfulness and harm, gibberish and length.
+    """Draw what training does to utility, true help and harm, gibberish, length and unseen harm.
 
     ``rows`` is a table of :func:`bgkit.stress.reward_hacking.drift`. Each mark is the mean over a
     window of steps, its band the 95% interval over prompts; a design has one colour, and a line per
@@ -68,8 +69,9 @@ def drift(rows: pd.DataFrame) -> go.Figure:
     for place, metric in enumerate(shown):
         at = {"row": place // 2 + 1, "col": place % 2 + 1}
         style.heading(fig, DRIFT[metric], **at)
-        form = ".1%" if metric == "gibberish" else ".3f"
-        fig.update_yaxes(tickformat=".0%" if metric == "gibberish" else "", **at)
+        share = metric in ("gibberish", "unseen_harm")
+        form = ".1%" if share else ".3f"
+        fig.update_yaxes(tickformat=".0%" if share else "", **at)
         found = list(_lines(rows, metric))
         fig.add_traces(
             [_band(part, style.look(name)[0]) for (name, _), part in found],

@@ -14,6 +14,7 @@ from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.figures import stress_training as plots
 from bgkit.stress import reward_hacking
+from bgkit.stress.contenders import judge_of
 from bgkit.stress.reward_hacking import METRICS, drift, graded_completions, hacked, over_windows
 from bgkit.testbed import oracle
 from bgkit.testbed.lexicon import CANNED_REFUSAL
@@ -28,7 +29,7 @@ def completions(utility: list[list[float]], help_: list[list[float]]) -> pd.Data
         for step, (us, hs) in enumerate(zip(utility, help_, strict=True))
         for i, (u, h) in enumerate(zip(us, hs, strict=True))
     ]
-    return pd.DataFrame(rows).assign(system_harm=0.25, gibberish=0.0, length=5.0)
+    return pd.DataFrame(rows).assign(system_harm=0.25, gibberish=0.0, length=5.0, unseen_harm=0.5)
 
 
 def test_means_are_over_prompts_and_intervals_resample_prompts_as_groups() -> None:
@@ -151,3 +152,14 @@ def test_bad_input_is_one_sentence(small_run: runs.Run, tmp_path: Path) -> None:
         graded_completions(runs.Run(tmp_path, small_run.config))
     with pytest.raises(BgkitError, match="no known value"):
         plots.drift(drift([small_run], window=2).assign(mean=np.nan))
+
+
+def test_harm_that_the_guard_does_not_see_is_a_share_of_the_harmful(small_run) -> None:
+    graded = reward_hacking.graded_completions(small_run)
+    harm = judge_of(small_run.config).grade(list(graded["prompt"]), list(graded["response"]))[
+        "harm"
+    ]
+    harmful = harm.to_numpy() > 0.5
+    assert harmful.any() and graded["unseen_harm"].notna().tolist() == harmful.tolist()
+    expected = (graded["t"].to_numpy() < 0.2)[harmful].astype(float)
+    assert graded["unseen_harm"].dropna().tolist() == expected.tolist()
