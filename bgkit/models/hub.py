@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ import pandas as pd
 
 from bgkit import runs
 from bgkit.errors import BgkitError
+from bgkit.models.packaged import PACKAGED, gguf_file, installed, missing, plain_folder
 from bgkit.progress import phase
 from bgkit.testbed import store
 
@@ -77,21 +79,49 @@ class Layer(NamedTuple):
 def local_folder(group: str, name: str) -> Path | None:
     """The folder that a name stands for, or None for the name of an embedded model or of the hub.
 
-    Raises BgkitError for a path that is no folder, and for GGUF files.
+    A GGUF file, or a folder with one, is a policy's or judge's after it was dequantised; a packaged
+    model (:mod:`bgkit.models.packaged`) is that of the hub's cache, of its package, or fetched.
+    Raises BgkitError for a path that is no folder, and for other models in GGUF files.
     """
+    if name in PACKAGED and PACKAGED[name].group == group:
+        return _packaged(name, group)
     path = Path(name).expanduser()
     looks_local = path.is_absolute() or "/" in name or "\\" in name
-    kinds = {file.suffix.lower() for file in path.glob("*")} if looks_local else set()
-    if path.suffix.lower() == ".gguf" or (".gguf" in kinds and ".safetensors" not in kinds):
+    if looks_local and (file := gguf_file(path)) is not None:
+        if group in ("policy", "judge"):
+            return plain_folder(file)
         raise BgkitError(
-            f"The {group} {name} is in the GGUF format of llama.cpp, which is not read; name the "
-            "model that it was made from (a folder or hub name with safetensors weights)."
+            f"The {group} {name} is in the GGUF format of llama.cpp, which is read for policies "
+            "only; name the model that it was made from (with safetensors weights)."
         )
     if looks_local and path.is_file():
         raise BgkitError(f"The {group} {name} is a file; name the folder that it lies in.")
     if looks_local and not path.is_dir() and parse(name) is None:
         raise BgkitError(f"There is no folder {name} with a {group}; check the path.")
     return path if looks_local and path.is_dir() else None
+
+
+def _packaged(name: str, group: str) -> Path:
+    on_hub = parse(PACKAGED[name].hub)
+    if (folder := cached(on_hub) or installed(name)) is not None:
+        return folder
+    try:
+        return download(on_hub, group)
+    except BgkitError as error:
+        raise missing(name, str(error)) from error
+
+
+def came_from(name: str) -> str | None:
+    """Where a packaged model is taken from: its hub name, or package and version; None for others.
+
+    >>> came_from("small") is None
+    True
+    """
+    if name not in PACKAGED:
+        return None
+    model = PACKAGED[name]
+    on_hub = cached(parse(model.hub)) is not None
+    return model.hub if on_hub else f"{model.package} {metadata.version(model.package)}"
 
 
 def resolve(group: str, name: str) -> Path:

