@@ -239,8 +239,10 @@ def test_ten_steps_end_in_the_same_weights_and_the_record_says_how(tmp_path, cha
         assert run.result["shared_prompts"] == ("on" if way == "on" else "off: asked for")
     base = policies.load_policy("tiny", device="cpu")[0].state_dict()
     for name, one in weights["on"].items():
-        moved = (one - base[name]).abs().max() if name in base else one.abs().max()
-        assert (one - weights["off"][name]).abs().max() <= 1e-3 * moved + 1e-7, name
+        moved = (one - base[name]).norm() if name in base else one.norm()
+        apart = one - weights["off"][name]
+        assert apart.norm() <= 1e-3 * moved, name
+        assert apart.abs().max() <= 1e-2 * moved + 1e-7, name  # Adam makes much of little gradients
 
 
 def test_a_way_that_is_none_is_refused() -> None:
