@@ -69,10 +69,10 @@ def chromium() -> str:
 
 
 def png(pixels: np.ndarray) -> bytes:
-    """A PNG of pixels (height, width, 4: RGBA, uint8) in at most 20 colours.
+    """A PNG of pixels (height, width, 4: RGBA, uint8) in at most 64 colours.
 
-    A figure has few colours beside the shades of its edges: the 20 most frequent ones are kept,
-    others go to the nearest, and the file is a seventh of a full one.
+    A figure has few colours beside the shades of its edges: the 64 most frequent ones are kept,
+    others go to the nearest, and the file is a fraction of a full one.
 
     >>> png(np.zeros((2, 3, 4), np.uint8))[:8]
     b'\\x89PNG\\r\\n\\x1a\\n'
@@ -80,7 +80,7 @@ def png(pixels: np.ndarray) -> bytes:
     height, width, _ = pixels.shape
     flat = np.where(pixels[..., 3:] == 0, 0, pixels).reshape(-1, 4)  # unseen colours are one
     colours, which, counts = np.unique(flat, axis=0, return_inverse=True, return_counts=True)
-    kept = np.argsort(-counts, kind="stable")[:20]
+    kept = np.argsort(-counts, kind="stable")[:64]
     apart = np.abs(colours[:, None].astype(int) - colours[kept].astype(int)).sum(2)
     places = apart.argmin(1).astype(np.uint8)[which.reshape(height, width)]
     lines = np.concatenate([np.zeros((height, 1), np.uint8), places], axis=1)  # filter 0: none

@@ -40,4 +40,8 @@ def run(arguments: argparse.Namespace) -> None:
     result = write_result(comparison, "Boundary Guidance on the embedded testbed")
     say("\nWhat the user sees, on held-out prompts (mean and 95% interval over prompts):\n")
     options.print_table(result["rows"])
+    say(
+        "\nOne seed, and one strength of each penalty: another of either may turn the order.\n"
+        "Notebook 05 compares the designs at every strength, where their users get the same help."
+    )
     say(f"\nResult: {out / 'result.json'}\nReport: {out / 'report.html'}")

@@ -219,7 +219,7 @@ def trade_off(
             f"{_told({**row, **_upper(row)}, [along])}<br>{_told(row, [])}"
             for row in one.to_dict("records")
         ]
-        thin = {"thickness": 1, "width": 0, "color": style.faded(hue)}  # they cross each other
+        thin = {"thickness": 1, "width": 0, "color": hue}  # they cross each other
         bars = {"error_x": error_bars(one) | thin, "error_y": error_bars(one, "_y") | thin}
         trace = dots(str(name), told, x=one["mean"], y=one["mean_y"], **bars)
         trace.update(legendgroup=style.label(name))

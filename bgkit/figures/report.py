@@ -56,7 +56,9 @@ READ_MARGIN = (
 READ_PARETO = (
     "Each mark is one policy together with the guard; its lines are the intervals of both means. "
     "Up and to the left is better: more help and less harm. Where lines overlap, look at the "
-    "marks in the table above, which compare the same prompts and are therefore sharper."
+    "marks in the table above, which compare the same prompts and are therefore sharper. One "
+    "training of each design, at one strength of its penalty, is one point: another of either may "
+    "turn the order."
 )
 READ_TRAINING = (
     "Each colour is one training run, read from left to right. Faint lines are single steps, "

@@ -41,16 +41,6 @@ SETTING = ("utility", "scale", "guard", "tau")
 ROW_COLUMNS = ("design", *SETTING, "kind", "metric", "mean", "low", "high")
 
 
-def faded(colour: str, opacity: float = 0.55) -> str:
-    """A colour ``#RRGGBB`` as Plotly's ``rgba``.
-
-    >>> faded("#0072B2", 0.5)
-    'rgba(0,114,178,0.5)'
-    """
-    parts = ",".join(str(int(colour[place : place + 2], 16)) for place in (1, 3, 5))
-    return f"rgba({parts},{opacity})"
-
-
 def label(name: object) -> str:
     """Return a name as figure text: spaces for underscores, HTML escaped.
 

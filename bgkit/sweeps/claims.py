@@ -129,7 +129,8 @@ def frontiers_of(
             found[str(design)] = Frontier(known, seeds, metrics, cube)
     if not any(len(one.strengths) > 1 for one in found.values()):
         raise BgkitError("The results have no design with two strengths or more; sweep STRENGTH.")
-    bases = {config.seed: evaluation.base_name(config) for config in collection.configs_of(held)}
+    configs = sorted(collection.configs_of(held), key=lambda config: config.seed)
+    bases = {config.seed: evaluation.base_name(config) for config in configs}
     cube = np.stack([[by_run[name] for name in bases.values()]])
     return {"base": Frontier((0.0,), tuple(bases), metrics, cube), **found}
 
