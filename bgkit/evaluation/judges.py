@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pandas as pd
@@ -183,9 +183,12 @@ class ApiJudge(LanguageJudge):
         pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="judge")
         try:
             with phase("", len(others)) as shown:
-                for done in as_completed([pool.submit(one, key) for key in others]):
-                    shown.advance()
-                    yield done.result()
+                waiting = {pool.submit(one, key) for key in others}
+                while waiting:  # a Ctrl-C that another thread got is seen when this one wakes
+                    done, waiting = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
+                    for answered in done:
+                        shown.advance()
+                        yield answered.result()
         except BaseException:
             self.endpoint.ended = True
             raise
