@@ -87,7 +87,9 @@ def tent(t: np.ndarray, tau: float = 0.5) -> np.ndarray:
     return np.minimum(t / tau, (1.0 - t) / (1.0 - tau))
 
 
-def boundary(t: np.ndarray, z: np.ndarray, tau: float = 0.5, *, strength: float = 8.0):
+def boundary(
+    t: np.ndarray, z: np.ndarray, tau: float = 0.5, *, strength: float = 8.0
+) -> np.ndarray:
     """``z - s B(t)``: the paper's Eq. 3 (utility plus distance from the boundary), weighted.
 
     Unbounded through z; the margin term lies in [-s, 0]. Utility counts on filtered responses
@@ -100,7 +102,7 @@ def boundary(t: np.ndarray, z: np.ndarray, tau: float = 0.5, *, strength: float 
     return z - strength * tent(t, tau)
 
 
-def boundary_raw(t: np.ndarray, z: np.ndarray, tau: float = 0.5, *, u: np.ndarray):
+def boundary_raw(t: np.ndarray, z: np.ndarray, tau: float = 0.5, *, u: np.ndarray) -> np.ndarray:
     """``u - B(t)``: the paper's Eq. 3 as it stands, with the utility in its own unit; no strength.
 
     >>> boundary_raw([0.0, 0.5, 1.0], [9.0, 9.0, 9.0], u=[0.5, 0.5, 0.5]).tolist()
@@ -110,7 +112,7 @@ def boundary_raw(t: np.ndarray, z: np.ndarray, tau: float = 0.5, *, u: np.ndarra
     return u - tent(t, tau)
 
 
-def guard_only(t: np.ndarray, z: np.ndarray, tau: float = 0.5):
+def guard_only(t: np.ndarray, z: np.ndarray, tau: float = 0.5) -> np.ndarray:
     """``-B(t)``, in [-1, 0]: the paper's ablation without a utility, ``boundary`` as s grows.
 
     >>> guard_only([0.0, 0.5, 1.0], [9.0, 9.0, 9.0]).tolist()
@@ -119,7 +121,7 @@ def guard_only(t: np.ndarray, z: np.ndarray, tau: float = 0.5):
     return -tent(t, tau)
 
 
-def utility_only(t: np.ndarray, z: np.ndarray, tau: float = 0.5):
+def utility_only(t: np.ndarray, z: np.ndarray, tau: float = 0.5) -> np.ndarray:
     """``z``, unbounded: what the reward model alone teaches, every design at s = 0.
 
     >>> utility_only([0.9], [1.5]).tolist()
@@ -130,7 +132,9 @@ def utility_only(t: np.ndarray, z: np.ndarray, tau: float = 0.5):
     return z.copy()
 
 
-def filter_avoidance(t: np.ndarray, z: np.ndarray, tau: float = 0.5, *, strength: float = 8.0):
+def filter_avoidance(
+    t: np.ndarray, z: np.ndarray, tau: float = 0.5, *, strength: float = 8.0
+) -> np.ndarray:
     """``z - s 1[t >= tau]``: the common strategy that the paper argues against.
 
     >>> filter_avoidance([0.49, 0.5], [1.0, 1.0]).tolist()
@@ -141,7 +145,9 @@ def filter_avoidance(t: np.ndarray, z: np.ndarray, tau: float = 0.5, *, strength
     return z - strength * (t >= tau)
 
 
-def filter_avoidance_soft(t: np.ndarray, z: np.ndarray, tau: float = 0.5, *, strength: float = 8.0):
+def filter_avoidance_soft(
+    t: np.ndarray, z: np.ndarray, tau: float = 0.5, *, strength: float = 8.0
+) -> np.ndarray:
     """``z - s t``: filter avoidance with the probability instead of the verdict.
 
     >>> filter_avoidance_soft([0.0, 0.5], [1.0, 1.0]).tolist()
@@ -159,7 +165,7 @@ def prompt_aware(
     *,
     harmful_request: np.ndarray,
     strength: float = 8.0,
-):
+) -> np.ndarray:
     """``z - s t`` for harmless prompts, ``z - s B(t)`` for harmful ones.
 
     The paper's ablation that it calls risky (on a harmful prompt the far side pays as much as the
@@ -180,7 +186,7 @@ def compound(
     *,
     strength: float = 8.0,
     filtered_reward: float = -2.0,
-):
+) -> np.ndarray:
     """``1[t < tau] z + 1[t >= tau] r - s B(t)``: utility counts only if the user sees it.
 
     Ours: a filtered response has the value r of the canned refusal, whatever the reward model
@@ -200,7 +206,7 @@ def hybrid_guard(
     *,
     refusal: np.ndarray,
     strength: float = 10.0,
-):
+) -> np.ndarray:
     """``min(-s, z)`` if unsafe, ``min(-s / 2, z)`` if a refusal, else ``z``.
 
     The reward of Qwen3-4B-SafeRL (Qwen3Guard technical report, section 3.5), whose own point is

@@ -208,46 +208,56 @@ def trade_off(
     across, up = (settings.select(table, name, fixed) for name in (x, y))
     both = across.merge(up, on=keys, suffixes=("", "_y"))
     known = settings.values_of(both, along)
-    numbers = pd.api.types.is_float_dtype(both[along])  # whose marks have no words beside them
+    numbers = pd.api.types.is_float_dtype(both[along])
     sizes = {value: 7 + 8 * place / max(1, len(known) - 1) for place, value in enumerate(known)}
     fig = make_subplots()
     for name in settings.values_of(both, "design"):
         one = both[both["design"] == name]
         one = one.assign(place=one[along].map(known.index)).sort_values("place")
-        hue, symbol, dash = style.look(name)
-        told = [
-            f"{_told({**row, **_upper(row)}, [along])}<br>{_told(row, [])}"
-            for row in one.to_dict("records")
-        ]
-        thin = {"thickness": 1, "width": 0, "color": hue}  # they cross each other
-        bars = {"error_x": error_bars(one) | thin, "error_y": error_bars(one, "_y") | thin}
-        trace = dots(str(name), told, x=one["mean"], y=one["mean_y"], **bars)
-        trace.update(legendgroup=style.label(name))
-        size = [sizes[value] for value in one[along]]
-        trace.update(mode="lines+markers+text", textposition="top right", textfont_color=hue)
-        mark = {"color": hue, "symbol": symbol, "size": size, "opacity": 1, "line_width": 0}
-        trace.update(marker=mark)
-        moves = one[["mean", "mean_y"]].nunique().max() > 1 and not numbers
-        trace.update(text=_end_words(one[along].tolist(), moves), cliponaxis=False)
-        fig.add_trace(trace.update(line={"color": hue, "dash": dash, "width": 1.5}))
-    right, above = (METRICS[name].better for name in (x, y))
-    if right and above:
-        best = both[settings.front(-right * both["mean"], above * both["mean_y"])]
-        line = {"color": style.TEXT, "dash": "dot", "width": 1.5}
-        more = {"mode": "lines", "line": line, "name": "Pareto front", "hoverinfo": "skip"}
-        best = best.sort_values("mean")
-        fig.add_scatter(x=best["mean"], y=best["mean_y"], **more)
-        arrow = {(-1, 1): "↖", (1, 1): "↗", (-1, -1): "↙", (1, -1): "↘"}[right, above]
-        heading(fig, f"<b>{arrow} better</b>", 1, x=int(right > 0))
+        fig.add_trace(_path(str(name), one, along, [sizes[value] for value in one[along]]))
+    _better(fig, both, x, y)
     for update, name, end in ((fig.update_xaxes, x, "mean"), (fig.update_yaxes, y, "mean_y")):
         form = ".1~%" if name in style.SHARES else ""
-        ends = [-0.03 * both[end].max(), 1.15 * both[end].max()]  # an interval may be cut
+        most = both[end].max() or 1.0
+        ends = [-0.03 * most, 1.15 * most]  # an interval may be cut
         update(title_text=style.named(name), tickformat=form, range=ends)
     first, last = (f"{v:g}" if numbers else style.label(v) for v in (known[0], known[-1]))
     path = f"Small to large mark: {style.label(along)} {first} to {last}. "
     notes = [path + _held(fixed, table), f"Lines at the marks: {settings.interval_words(both)}."]
     title = f"{_title(style.named(y))} against {style.named(x)}"
     return style.style(fig, title, notes, 480)
+
+
+def _path(name: str, one: pd.DataFrame, along: str, sizes: Sequence[float]) -> go.Scatter:
+    """A design's marks, of ``sizes``, with the intervals of both means, joined in their order."""
+    hue, symbol, dash = style.look(name)
+    told = [
+        f"{_told({**row, **_upper(row)}, [along])}<br>{_told(row, [])}"
+        for row in one.to_dict("records")
+    ]
+    thin = {"thickness": 1, "width": 0, "color": hue}  # they cross each other
+    bars = {"error_x": error_bars(one) | thin, "error_y": error_bars(one, "_y") | thin}
+    trace = dots(name, told, x=one["mean"], y=one["mean_y"], **bars)
+    trace.update(legendgroup=style.label(name), line={"color": hue, "dash": dash, "width": 1.5})
+    trace.update(mode="lines+markers+text", textposition="top right", textfont_color=hue)
+    mark = {"color": hue, "symbol": symbol, "size": sizes, "opacity": 1, "line_width": 0}
+    named = not pd.api.types.is_float_dtype(one[along])  # numbers have no words at their marks
+    moves = named and one[["mean", "mean_y"]].nunique().max() > 1
+    words = _end_words(one[along].tolist(), moves)
+    return trace.update(marker=mark, text=words, cliponaxis=False)
+
+
+def _better(fig: go.Figure, both: pd.DataFrame, x: str, y: str) -> None:
+    """Name the better corner and draw the Pareto front, where both metrics have a better side."""
+    right, above = (METRICS[name].better for name in (x, y))
+    if not (right and above):
+        return
+    best = both[settings.front(-right * both["mean"], above * both["mean_y"])].sort_values("mean")
+    line = {"color": style.TEXT, "dash": "dot", "width": 1.5}
+    more = {"mode": "lines", "line": line, "name": "Pareto front", "hoverinfo": "skip"}
+    fig.add_scatter(x=best["mean"], y=best["mean_y"], **more)
+    arrow = {(-1, 1): "↖", (1, 1): "↗", (-1, -1): "↙", (1, -1): "↘"}[right, above]
+    heading(fig, f"<b>{arrow} better</b>", 1, x=int(right > 0))
 
 
 def _upper(row: dict[str, Any]) -> dict[str, Any]:

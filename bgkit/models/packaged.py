@@ -71,7 +71,7 @@ def installed(name: str) -> Path | None:
             f"The file {path} of the model {name} is damaged (sha256 {found[:12]}..., not "
             f"{model.sha256[:12]}...); install {model.package} again ({INSTALL})."
         )
-    return plain_folder(path) if path.suffix == ".gguf" else path.parent
+    return plain_folder(path, model.sha256) if path.suffix == ".gguf" else path.parent
 
 
 def missing(name: str, why: str) -> BgkitError:
@@ -105,12 +105,14 @@ def gguf_file(path: Path) -> Path | None:
     return found[0]
 
 
-def plain_folder(file: Path) -> Path:
+def plain_folder(file: Path, sha256: str = "") -> Path:
     """Folder with a GGUF file's weights, dequantised (float16), and its tokenizer; made once.
+
+    ``sha256`` is the file's, where it was taken already.
 
     Raises BgkitError without the package ``gguf``, and for a file that transformers does not read.
     """
-    folder = default_folder() / "gguf" / digest(file)[:32]
+    folder = default_folder() / "gguf" / (sha256 or digest(file))[:32]
     if (folder / "config.json").is_file():
         return folder
     if find_spec("gguf") is None:

@@ -32,7 +32,7 @@ from bgkit.sweeps import collection
 EQUAL = {"system_help": "at equal help", "kl": "at equal KL"}
 #: What claims read.
 METRICS = "near_boundary near_below false_negative false_positive system_harm system_help".split()
-METRICS += ["kl", "filter_rate"]
+METRICS += ["kl"]
 
 
 class Frontier(NamedTuple):
@@ -190,7 +190,10 @@ def check(
 def _at_equal(
     ours: Frontier, theirs: Frontier, metric: str, resamples: int
 ) -> list[tuple[str, Difference]]:
-    """Differences where help is equal, and where KL is; those left out have no range in common."""
+    """Differences where help is equal, and where KL is.
+
+    Those left out have no range in common, or one strength.
+    """
     found = []
     for x, place in EQUAL.items():
         try:
