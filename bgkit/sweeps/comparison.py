@@ -100,6 +100,8 @@ def compare(
     seeds = list(range(first, first + seeds)) if isinstance(seeds, int) else list(seeds)
     strengths = [strengths] if isinstance(strengths, int | float) else list(strengths)
     strengths = list(dict.fromkeys(strengths)) or [config.strength]
+    if len(strengths) == 1:  # is part of the settings that name the folder
+        config = replace(config, strength=strengths[0])
     if not designs or not seeds:
         raise BgkitError("There is nothing to compare: give at least one design and one seed.")
     configs = {

@@ -46,6 +46,15 @@ def test_strengths_make_frontiers(tmp_path: Path) -> None:
     assert "strength 1" in done.claims().columns
 
 
+@pytest.mark.slow
+def test_one_strength_is_a_setting_like_others(tmp_path: Path) -> None:
+    folders = [
+        bgkit.compare("boundary", below=tmp_path, threads=1, **how, **SHORT).folder
+        for how in ({"strengths": 4}, {"strength": 4.0}, {})
+    ]
+    assert folders[0] == folders[1] != folders[2]
+
+
 def test_without_a_folder_another_setting_is_another_run(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     runs = [
