@@ -17,7 +17,7 @@ PICTURES = {
     "00_quickstart": 0,
     "01_filtered_generation": 1,
     "04_evaluate": 2,
-    "05_ablations": 1,
+    "05_ablations": 0,
     "06_your_own_models": -1,
     "07_stress_tests": -1,
 }
