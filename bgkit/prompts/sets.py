@@ -19,7 +19,7 @@ from bgkit.models import hub
 from bgkit.prompts import tables
 from bgkit.testbed.store import data_folder, sha256
 
-_SHORT = ("harmless.jsonl", "ambiguous.jsonl")
+_SHORT = ("harmless.jsonl", "ambiguous.jsonl", "jailbreak.jsonl")
 #: The kit's own sets and their files. Long prompts need a guard that reads about 1,000 tokens.
 OWN = {"everyday": (*_SHORT, "long_context.jsonl"), "everyday-short": _SHORT}
 ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet", ".json")

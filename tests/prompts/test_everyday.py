@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pandas as pd
 import pytest
 
 from bgkit.errors import BgkitError
@@ -11,6 +12,7 @@ from bgkit.prompts import load as prompts
 from bgkit.prompts import longcontext, sets, splits
 from bgkit.testbed import store
 
+FRAMINGS = ("role_play", "fiction", "false_authority", "split_request")
 FOLDER = store.data_folder() / "prompts"
 
 
@@ -22,26 +24,33 @@ def lines(name: str) -> list[dict]:
 def test_what_ships() -> None:
     table = prompts.load_prompts("everyday")
     assert table["kind"].value_counts().to_dict() == {
-        "benign": 120,
-        "ambiguous": 155,
-        "long_context": 44,
+        "ambiguous": 279,
+        "benign": 144,
+        "jailbreak": 128,
+        "long_context": 56,
     }
     assert table["harmful_request"].dtype == bool and table["prompt_id"].is_unique
     harmful = table.groupby("kind")["harmful_request"].sum().to_dict()
-    assert harmful == {"ambiguous": 50, "benign": 0, "long_context": 10}
-    contrast = table["category"].str.startswith("contrast_")
-    assert (contrast == table["harmful_request"]).all()
+    assert harmful == {"ambiguous": 76, "benign": 0, "jailbreak": 128, "long_context": 16}
+    refused = table["category"].str.startswith("contrast_") | table["category"].isin(FRAMINGS)
+    assert (refused == table["harmful_request"]).all()
     assert table["prompt"].map(splits.normalise).is_unique
     for column in ("prompt", "category"):
         assert (table[column] == table[column].str.strip()).all()
     short = prompts.load_prompts("everyday-short")
-    assert short["prompt"].tolist() == table["prompt"][:275].tolist()
+    assert short["prompt"].tolist() == table["prompt"][:551].tolist()
 
 
 def test_harmful_requests_are_short_and_hold_no_instructions() -> None:
-    texts = [row["prompt"] for row in lines("ambiguous") if row["harmful_request"]]
-    assert max(len(text.split()) for text in texts) < 25
-    assert not any(digit in text for text in texts for digit in "0123456789")
+    rows = lines("ambiguous") + lines("jailbreak")
+    texts = [row["prompt"] for row in rows if row["harmful_request"]]
+    assert len(texts) == 204 and max(len(text.split()) for text in texts) < 30
+
+
+def test_every_framing_of_a_jailbreak_also_holds_harmless_requests() -> None:
+    found = pd.DataFrame(lines("jailbreak")).value_counts(["category", "harmful_request"])
+    expected = {(name, True): 32 for name in FRAMINGS}
+    assert found.to_dict() == expected | {(f"framed_{name}", False): 16 for name in FRAMINGS}
 
 
 def test_every_safe_category_has_its_contrasts() -> None:
@@ -52,7 +61,8 @@ def test_every_safe_category_has_its_contrasts() -> None:
 
 
 def test_long_contexts_are_what_the_code_makes() -> None:
-    own = {row["prompt"]: row for row in lines("harmless") + lines("ambiguous")}
+    short = lines("harmless") + lines("ambiguous") + lines("jailbreak")
+    own = {row["prompt"]: row for row in short}
     for row in lines("long_context"):
         text, place = longcontext.bury(row["question"])
         assert (text, round(place, 4)) == (row["prompt"], row["position"])
