@@ -9,6 +9,7 @@ The rooms, in the order in which data flows; a room imports only those above it 
 - :mod:`bgkit.scoring`: a guard's t in [0, 1] and a utility's u of each completion
 - :mod:`bgkit.prompts`: prompt sets, files and logs, splits, composed benchmarks
 - :mod:`bgkit.evaluation`: samples, metrics with intervals, calibration, thresholds, judges
+- :mod:`bgkit.fitting`: guards and reward models from labels
 - :mod:`bgkit.training`: one GRPO run on a reward; its plan of memory and time; sharing it
 - :mod:`bgkit.figures`: every figure, and the report
 - :mod:`bgkit.sweeps`: designs side by side, grids of notebook runs, the ablation's tables
@@ -36,6 +37,8 @@ _WHERE = {
     "sample": "evaluation.evaluate",
     "sweep": "sweeps.drive",
     "load_policy": "models.policies",
+    "fit_guard": "fitting.fit",
+    "fit_utility": "fitting.fit",
     "load_guard": "scoring.guards",
     "load_utility": "scoring.utilities",
     "load_judge": "evaluation.judges",

@@ -19,6 +19,7 @@ try:
         collect,
         demo,
         evaluate,
+        fit,
         judge,
         plan,
         prompts,
@@ -37,6 +38,7 @@ COMMANDS = {
     for module in (
         demo,
         train,
+        fit,
         evaluate,
         judge,
         prompts,

@@ -5,7 +5,8 @@ model that reads rubric, prompt and response and writes two grades from 1 to 5; 
 other annotators than guard and utility, and can be checked against the oracle. Any other causal
 language model (a local folder, a hub name) and any model behind an OpenAI-compatible server
 (``api:MODEL``) judges by a rubric of :mod:`bgkit.evaluation.rubrics` and gives a reason with its
-grades.
+grades. ``english``, and any folder of two classifiers (:mod:`bgkit.evaluation.fitted_judge`), is a
+judge that was fitted on labels.
 
 A reply that is not what the rubric asks for, and a judge's refusal, leave their response unscored
 (never 0) and are counted.
@@ -24,9 +25,10 @@ import pandas as pd
 from bgkit.errors import BgkitError, StoppedError
 from bgkit.evaluation import rubrics
 from bgkit.evaluation.endpoints import Answer, Endpoint
+from bgkit.evaluation.fitted_judge import FittedJudge, is_fitted
 from bgkit.evaluation.language_judge import Judge, LanguageJudge
 from bgkit.evaluation.rubrics import Rubric
-from bgkit.models import policies
+from bgkit.models import hub, policies
 from bgkit.progress import phase
 from bgkit.runs.replies import Replies, default_folder
 from bgkit.testbed import oracle
@@ -236,13 +238,22 @@ def xstest(judge: LanguageJudge, prompts: Sequence[str], responses: Sequence[str
 
 
 def load_judge(name: str = "oracle", device: str = "auto") -> Judge:
-    """The judge of a name: ``oracle``, ``default`` (embedded), ``api:MODEL``, a folder, a hub name.
+    """The judge of a name: oracle, default, english, ``api:MODEL``, a folder, a hub name.
 
     Raises BgkitError for an unknown name, a damaged file, and a server without a key.
     """
     if name.startswith(API):
         return ApiJudge(name.removeprefix(API))
-    return OracleJudge() if name == "oracle" else _causal_judge(name, device)
+    if name == "oracle":
+        return OracleJudge()
+    return _local_judge(name, device)
+
+
+def is_quick(name: str) -> bool:
+    """Whether a judge is the oracle or made of classifiers, and no language model."""
+    if name == "oracle" or name.startswith(API):
+        return name == "oracle"
+    return is_fitted(hub.local_folder("judge", name))
 
 
 def check_judge(name: str) -> None:
@@ -252,5 +263,7 @@ def check_judge(name: str) -> None:
 
 
 @functools.lru_cache(maxsize=2)
-def _causal_judge(name: str, device: str) -> CausalJudge:
+def _local_judge(name: str, device: str) -> Judge:
+    if is_fitted(folder := hub.local_folder("judge", name)):
+        return FittedJudge(name, folder, device)
     return CausalJudge(name, device)

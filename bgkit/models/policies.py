@@ -61,23 +61,18 @@ def load_policy(
         title,
         device=place,
         dtype=devices.pick_dtype(place, precision),
-        tokenizer_folder=_last_with(folders, "tokenizer.json", "tokenizer_config.json"),
+        tokenizer_folder=hub.last_with(folders, "tokenizer.json", "tokenizer_config.json"),
         padding_side="left",
     )
     for folder in folders[1:]:
         model = merging.merged(model, folder)
-    template = _last_with(folders, "tokenizer_config.json", "chat_template.jinja")
+    template = hub.last_with(folders, "tokenizer_config.json", "chat_template.jinja")
     if (template / "chat_template.jinja").is_file():
         tokenizer.chat_template = (template / "chat_template.jinja").read_text(encoding="utf-8")
     model.made_of = [layer.name for layer in layers] if len(layers) > 1 else []
     _check_template(tokenizer, title)
     settle(model, tokenizer, title)
     return (merging.with_adapter(model, Path(adapter)) if is_lora else model), tokenizer
-
-
-def _last_with(folders: Sequence[Path], *files: str) -> Path:
-    """The last folder that has one of the files: an adapter's own count before its base's."""
-    return [folders[0], *(f for f in folders if any((f / file).is_file() for file in files))][-1]
 
 
 def _check_template(tokenizer: PreTrainedTokenizerBase, title: str) -> None:

@@ -145,7 +145,8 @@ class TrainConfig:
     test_prompts: int = _setting(400, "prompts of the final evaluation", least=1)
     judge: str = _setting(
         "default",
-        "who grades the final evaluation beside the truth (also none, oracle, api:MODEL)",
+        "who grades the final evaluation beside the truth, or stands for it (also none, oracle, "
+        "english, api:MODEL; of two names with a comma the second is compared with the first)",
         embedded="judge",
     )
     save_every: int = _setting(20, "steps between checkpoints", least=1)

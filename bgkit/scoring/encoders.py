@@ -148,8 +148,11 @@ class EncoderScorer:
         columns = [encoded[key] for key in names]
         return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
-    def _encode(self, prompts: Sequence[str], responses: Sequence[str]) -> list[dict]:
-        """Encodings, the response cut where the pair is too long."""
+    def encode(self, prompts: Sequence[str], responses: Sequence[str]) -> list[dict]:
+        """Encodings without padding, the response cut where the pair is too long.
+
+        Raises BgkitError for a prompt that leaves no room for a response (:meth:`has_room`).
+        """
         clean = [
             [neutralise(text, self._specials) for text in side] for side in (prompts, responses)
         ]
@@ -160,9 +163,15 @@ class EncoderScorer:
                 self.cut.add(hash((prompts[i], responses[i])))
         return rows
 
+    def _without_response(self, prompt: str) -> int:
+        return len(self._tokens([neutralise(prompt, self._specials)], [""])[0]["input_ids"])
+
+    def has_room(self, prompt: str) -> bool:
+        """Whether a prompt leaves room for a response."""
+        return self._without_response(prompt) < self.max_length
+
     def _cut(self, prompt: str, response: str) -> dict:
-        fixed = len(self._tokens([prompt], [""])[0]["input_ids"])
-        if fixed >= self.max_length:
+        if (fixed := self._without_response(prompt)) >= self.max_length:
             raise BgkitError(
                 f"A prompt of {fixed} tokens leaves {self.name} (at most {self.max_length} tokens) "
                 "no room for a response; shorten the prompt or use a model with a longer context."
@@ -183,7 +192,7 @@ class EncoderScorer:
         unique = list(dict.fromkeys(pairs))
         scores = np.empty(len(unique), dtype=np.float32)
         with phase(f"scoring by {self.name}", len(unique)) as shown:
-            rows = self._encode([p for p, _ in unique], [r for _, r in unique])
+            rows = self.encode([p for p, _ in unique], [r for _, r in unique])
             self._score(rows, np.arange(len(rows)), scores, shown)
         place = {pair: i for i, pair in enumerate(unique)}
         return scores[[place[pair] for pair in pairs]]

@@ -10,7 +10,6 @@ label means *unsafe* is read from its config's words or, as in ``unsafe:toxic=fo
 from __future__ import annotations
 
 import difflib
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,8 +23,8 @@ from transformers import (
 )
 
 from bgkit.errors import BgkitError
-from bgkit.models import devices, templates
-from bgkit.models.hub import resolve
+from bgkit.models import devices, merging, templates
+from bgkit.models.hub import last_with, layers
 from bgkit.models.loading import LOADING_ERRORS, NO_CODE, load_model, not_loaded
 from bgkit.progress import phase, say
 from bgkit.runs import TrainConfig
@@ -152,16 +151,29 @@ def load_scorer(
     bits: int = 16,
     strict: bool = True,
 ) -> Scorer:
-    """A scorer that follows a protocol, from an embedded name, a folder or a hub name."""
+    """A scorer that follows a protocol, from an embedded name, a folder or a hub name.
+
+    One that is a PEFT adapter is merged into its base.
+    """
     where = devices.pick_device(device)
     options = {"device": where, "dtype": devices.pick_dtype(where, precision), "bits": bits}
-    folder, title = resolve(group, place), f"{group} {name}"
-    _check_kind(group, folder, title, protocol)
-    if isinstance(protocol, protocols.Verdict):
-        loaded = load_model(AutoModelForCausalLM, folder, title, **options)
-        _require_template(loaded[1], title, protocol)
-        return VerdictGuard(*loaded, protocol, title, strict)
-    model, tokenizer = load_model(AutoModelForSequenceClassification, folder, title, **options)
+    title = f"{group} {name}"
+    folders = [layer.folder for layer in layers(group, place)]
+    config_folder = last_with(folders, "config.json")
+    _check_kind(group, config_folder, title, protocol)
+    options |= {
+        "config_folder": config_folder,
+        "tokenizer_folder": last_with(folders, "tokenizer.json", "tokenizer_config.json"),
+        "whole": len(folders) == 1,
+    }
+    verdict = isinstance(protocol, protocols.Verdict)
+    kind = AutoModelForCausalLM if verdict else AutoModelForSequenceClassification
+    model, tokenizer = load_model(kind, folders[0], title, **options)
+    for folder in folders[1:]:
+        model = merging.merged(model, folder).requires_grad_(False)
+    if verdict:
+        _require_template(tokenizer, title, protocol)
+        return VerdictGuard(model, tokenizer, protocol, title, strict)
     if isinstance(protocol, protocols.DecoderReward):
         if model.config.num_labels != 1 or not hasattr(model, "score"):
             raise BgkitError(
@@ -175,14 +187,6 @@ def load_scorer(
 
 def _check_kind(group: str, folder: Path, title: str, protocol: object) -> None:
     """Raise BgkitError for what is no model of the protocol's kind, as far as its files tell."""
-    if (adapter := folder / "adapter_config.json").is_file():
-        text = adapter.read_text(encoding="utf-8", errors="replace")
-        base = re.search(r'"base_model_name_or_path":\s*"([^"]+)"', text)
-        raise BgkitError(
-            f"{title} is an adapter of {base[1] if base else 'another model'}, not a whole model; "
-            "merge it into that one (peft's merge_and_unload), save the result with its "
-            "tokenizer, and name that folder."
-        )
     try:
         config = AutoConfig.from_pretrained(folder, **NO_CODE)
     except LOADING_ERRORS as error:

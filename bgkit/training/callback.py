@@ -62,6 +62,7 @@ class RunCallback(TrainerCallback):
         self.between_steps = devices.launched()[1] == 1  # then Ctrl-C ends at once what goes on
         self.trainer: GRPOTrainer | None = None
         self._prompts: pd.DataFrame | None = None
+        self._judges: tuple = ()
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         """Start the display at the resumed step."""
@@ -128,6 +129,7 @@ class RunCallback(TrainerCallback):
             self._prompts = prompts.load_prompts(
                 config.prompts, "validation", config.eval_prompts, seed=1
             )
+            self._judges = evaluation.quick_truth(config, str(self.trainer.model.device))
         trainer = self.trainer
         with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as policy:
             samples = evaluation.sample_policy(
@@ -136,7 +138,7 @@ class RunCallback(TrainerCallback):
                 self._prompts,
                 guard=self.guard,
                 tau=config.tau,
-                judges=evaluation.truth_of(config.prompts),
+                judges=self._judges,
                 temperature=config.temperature,
                 max_completion_length=config.max_completion_length,
                 seed=1,

@@ -184,7 +184,7 @@ def test_an_evaluation_tells_how_many_a_mean_is_of(serve, tmp_path: Path, capsys
     assert "api:fake left 3 of 12 responses without a grade" in capsys.readouterr().err
     rows = pd.DataFrame(summarise(samples, {})).query("kind == 'all'")
     counts = rows.set_index("metric")["n"]
-    assert (counts["judge_system_harm"], counts["filter_rate"]) == (9, 12)
+    assert (counts["system_harm"], counts["filter_rate"]) == (9, 12)
 
 
 def test_what_is_rejected_by_a_server_that_takes_nothing_is_no_refusal(serve) -> None:

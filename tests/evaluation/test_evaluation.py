@@ -55,7 +55,7 @@ def test_samples_hold_what_the_oracle_says_of_raw_and_shown_text(samples: pd.Dat
 def test_responses_too_long_for_policy_or_guard_are_told(policy, table, samples, capsys) -> None:
     guard = guards.load_guard("default", device="cpu")
     short = table[table["prompt"].str.len() < 80].head(6)
-    guard.max_length = max(len(guard._encode([p], [""])[0]["input_ids"]) for p in short["prompt"])
+    guard.max_length = max(len(guard.encode([p], [""])[0]["input_ids"]) for p in short["prompt"])
     guard.max_length += 6
     found = evaluation.sample_policy(
         *policy, short, guard=CalibratedGuard(guard, 2.0), max_completion_length=14, seed=3

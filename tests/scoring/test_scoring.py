@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from bgkit.errors import BgkitError
+from bgkit.models import hub
 from bgkit.models.templates import neutralise
 from bgkit.scoring import guards, utilities
 from bgkit.scoring import scorer as scoring
@@ -57,7 +58,7 @@ def test_nothing_to_score(guard) -> None:
 def test_only_the_response_is_cut_and_it_is_counted(guard) -> None:
     guard.truncated = 0
     long = "steep a pinch of emberroot . " * 500
-    (row,) = guard._encode([PROMPT], [long])
+    (row,) = guard.encode([PROMPT], [long])
     assert len(row["input_ids"]) == guard.max_length and guard.truncated == 1
     text = guard.tokenizer.decode(row["input_ids"])
     assert PROMPT in text and text.endswith("<|end|>")
@@ -80,7 +81,7 @@ def test_only_the_response_is_cut_and_it_is_counted(guard) -> None:
 def test_hostile_text_is_scored_as_text(guard, hostile: str) -> None:
     (score,) = guard.score([PROMPT], [hostile])
     assert 0.0 <= score <= 1.0
-    (row,) = guard._encode([PROMPT], [hostile])
+    (row,) = guard.encode([PROMPT], [hostile])
     specials = set(guard.tokenizer.all_special_ids) - {guard.tokenizer.unk_token_id}
     assert sum(token in specials for token in row["input_ids"]) == 3  # its own frame, no more
 
@@ -115,7 +116,7 @@ def test_unknown_names_list_the_choices() -> None:
 
 
 def test_a_model_of_another_kind_is_refused(tmp_path) -> None:
-    folder = guards.resolve("utility", "mild")
+    folder = hub.resolve("utility", "mild")
     with pytest.raises(BgkitError, match="has 1 labels whose outputs are not known to be"):
         guards.load_guard(str(folder), device="cpu")
     with pytest.raises(BgkitError, match="Could not load guard"):

@@ -1,0 +1,200 @@
+"""Train a sequence classifier on prompts and responses, and write it as a folder.
+
+transformers' Trainer trains on labels and ratings, TRL's RewardTrainer on pairs. Pairs of texts
+are encoded as they are scored (:meth:`bgkit.scoring.encoders.EncoderScorer.encode`), without token
+types, which RewardTrainer does not pass on. An interrupted fit goes on from its last epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+from transformers.trainer_utils import get_last_checkpoint
+
+from bgkit.errors import BgkitError
+from bgkit.models import devices, hub, merging
+from bgkit.models.loading import LOADING_ERRORS, NO_CODE, not_loaded, silent
+from bgkit.progress import Phase, phase
+from bgkit.scoring.encoders import EncoderScorer
+from bgkit.scoring.protocols import Encoder
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How an encoder is fitted; ``lora_rank`` 0 trains all weights and writes them whole."""
+
+    encoder: str = "minilm"
+    epochs: int = 6
+    learning_rate: float = 1e-3
+    batch_size: int = 16
+    lora_rank: int = 16
+    seed: int = 0
+
+
+def new_model(
+    settings: Settings, labels: Sequence[str], device: str, *, regression: bool = False
+) -> tuple[PreTrainedModel, object]:
+    """An encoder with an untrained head for these labels, and its tokenizer.
+
+    Raises BgkitError for an encoder that is not here or is none.
+    """
+    folder = hub.resolve("encoder", settings.encoder)
+    torch.manual_seed(settings.seed)  # of the head
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **NO_CODE)
+        config = AutoConfig.from_pretrained(folder, **NO_CODE)
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {label: place for place, label in enumerate(labels)}
+        config.problem_type = "regression" if regression else "single_label_classification"
+        with silent():
+            model = AutoModelForSequenceClassification.from_pretrained(
+                folder,
+                config=config,
+                dtype=torch.float32,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,  # of a classifier with other labels
+                **NO_CODE,
+            )
+    except LOADING_ERRORS as error:
+        raise not_loaded(f"the encoder {settings.encoder}", folder, error) from error
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    return model.to(devices.pick_device(device)), tokenizer
+
+
+def encoder_scorer(model: PreTrainedModel, tokenizer: object, name: str) -> EncoderScorer:
+    """What scores with a model that is being fitted, and encodes for it."""
+    one = model.config.num_labels == 1
+    protocol = Encoder(labels=1, index=(0,), read="raw") if one else Encoder()
+    return EncoderScorer(model, tokenizer, protocol, name)
+
+
+class _Shown(TrainerCallback):
+    """Advances a phase by each step."""
+
+    def __init__(self, shown: Phase) -> None:
+        self.shown = shown
+
+    def on_train_begin(self, args, state, control, **_) -> None:
+        self.shown.first = self.shown.done = state.global_step
+        self.shown.total = state.max_steps
+
+    def on_step_end(self, args, state, control, **_) -> None:
+        self.shown.advance()
+
+
+def train(
+    model: PreTrainedModel, tokenizer: object, rows: list[dict], settings: Settings, scratch: Path
+) -> PreTrainedModel | PeftModel:
+    """Train a model of :func:`new_model` on encoded rows; returns it, with its LoRA adapter.
+
+    Rows hold input_ids and labels, or chosen_ids and rejected_ids. Checkpoints lie in ``scratch``.
+    """
+    if settings.lora_rank:
+        model = get_peft_model(model, _lora(settings))
+    arguments = {
+        "output_dir": str(scratch),
+        "num_train_epochs": settings.epochs,
+        "learning_rate": settings.learning_rate,
+        "per_device_train_batch_size": settings.batch_size,
+        "warmup_steps": 0.1,
+        "weight_decay": 0.01,
+        "seed": settings.seed,
+        "save_strategy": "epoch",
+        "save_total_limit": 1,
+        "logging_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": model.device.type == "cpu",
+        "dataloader_pin_memory": model.device.type != "cpu",
+        "bf16": False,
+    }
+    with phase(f"fitting {settings.encoder}", 1) as shown:
+        trainer = _trainer(model, tokenizer, rows, arguments, _Shown(shown))
+        trainer.remove_callback(PrinterCallback)
+        last = get_last_checkpoint(str(scratch)) if scratch.is_dir() else None
+        trainer.train(resume_from_checkpoint=last)
+    return model.eval()
+
+
+def _trainer(model, tokenizer, rows: list[dict], arguments: dict, shown: _Shown) -> Trainer:
+    if "chosen_ids" not in rows[0]:
+        return Trainer(
+            model,
+            TrainingArguments(
+                **arguments, train_sampling_strategy="group_by_length", remove_unused_columns=False
+            ),
+            train_dataset=rows,
+            data_collator=DataCollatorWithPadding(tokenizer),
+            callbacks=[shown],
+        )
+    from datasets import Dataset
+    from trl import RewardConfig, RewardTrainer
+
+    if tokenizer.pad_token is None:
+        raise BgkitError("The encoder's tokenizer has no padding token, which pairs need.")
+    return RewardTrainer(
+        model,
+        RewardConfig(**arguments, max_length=None, gradient_checkpointing=False),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        callbacks=[shown],
+    )
+
+
+def _lora(settings: Settings) -> LoraConfig:
+    return LoraConfig(
+        task_type="SEQ_CLS",
+        r=settings.lora_rank,
+        lora_alpha=2 * settings.lora_rank,
+        target_modules="all-linear",
+    )
+
+
+def rescale(model: PreTrainedModel | PeftModel, factor: float, shift: float = 0.0) -> None:
+    """Let a model's outputs be ``factor`` times what they were, plus ``shift``.
+
+    Raises BgkitError for a head whose last layer is not linear.
+    """
+    outputs = model.config.num_labels
+    heads = [
+        layer
+        for name, layer in model.named_modules()
+        if isinstance(layer, torch.nn.Linear)
+        and layer.out_features == outputs
+        and "lora_" not in name
+        and "original_module" not in name
+    ]
+    if not heads:
+        raise BgkitError(f"The head of {type(model).__name__} has no linear last layer to scale.")
+    with torch.no_grad():
+        heads[-1].weight *= factor
+        if heads[-1].bias is None and shift:
+            heads[-1].bias = torch.nn.Parameter(heads[-1].weight.new_zeros(outputs))
+        if heads[-1].bias is not None:
+            heads[-1].bias *= factor
+            heads[-1].bias += shift
+
+
+def save(model: PreTrainedModel | PeftModel, tokenizer: object, folder: Path, encoder: str) -> None:
+    """Write a fitted model: a whole one, or an adapter that names its encoder, and its config."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    if isinstance(model, PeftModel):
+        model.get_base_model().config.save_pretrained(folder)
+        (folder / "README.md").unlink(missing_ok=True)  # PEFT's; a fit has a card of its own
+        merging.name_base(folder, encoder, "encoder")

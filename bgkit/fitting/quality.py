@@ -1,0 +1,140 @@
+"""How good a fitted guard or utility is on held-out prompts, and the card that says so.
+
+Responses to one prompt are alike, so prompts are resampled, with all of their responses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jinja2
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata, spearmanr
+
+from bgkit.evaluation.calibration import calibration_interval
+from bgkit.evaluation.intervals import CONFIDENCE, Interval
+
+RESAMPLES = 500
+
+
+def auc(score: np.ndarray, truth: np.ndarray) -> float:
+    """Area under the ROC curve: how often a harmful response has the higher score, ties half.
+
+    NaN where one of the two classes is missing.
+
+    >>> auc(np.array([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1]))
+    0.75
+    """
+    positive = np.asarray(truth) == 1
+    n, m = int(positive.sum()), int((~positive).sum())
+    if not n or not m:
+        return float("nan")
+    ranks = rankdata(score)
+    return float((ranks[positive].sum() - n * (n + 1) / 2) / (n * m))
+
+
+def by_prompt(
+    statistic: Callable[[pd.DataFrame], dict[str, float]], rows: pd.DataFrame, seed: int = 0
+) -> dict[str, Interval]:
+    """Every number of ``statistic(rows)`` with its 95 % interval, prompts resampled."""
+    value = statistic(rows)
+    places = list(rows.groupby("prompt", sort=False).indices.values())
+    rng, drawn = np.random.default_rng(seed), []
+    for _ in range(RESAMPLES if len(places) > 1 else 0):
+        chosen = rng.integers(len(places), size=len(places))
+        drawn.append(statistic(rows.iloc[np.concatenate([places[i] for i in chosen])]))
+    found = {}
+    for name, mean in value.items():
+        values = np.array([one[name] for one in drawn], float)
+        values = values[~np.isnan(values)]
+        tail = (1 - CONFIDENCE) / 2
+        ends = np.quantile(values, (tail, 1 - tail)) if len(values) else (np.nan, np.nan)
+        found[name] = Interval(float(mean), float(ends[0]), float(ends[1]))
+    return found
+
+
+def guard_numbers(rows: pd.DataFrame, tau: float) -> dict[str, float]:
+    """AUC, accuracy at tau, Brier score, and false positives and negatives as shares of all rows.
+
+    >>> rows = pd.DataFrame({"t": [0.1, 0.6, 0.4, 0.9], "harmful": [0.0, 0.0, 1.0, 1.0]})
+    >>> guard_numbers(rows, 0.5)
+    {'auc': 0.75, 'accuracy': 0.5, 'brier': 0.185, 'false_positive': 0.25, 'false_negative': 0.25}
+    """
+    t, harmful = rows["t"].to_numpy(float), rows["harmful"].to_numpy(float)
+    filtered = t >= tau
+    return {
+        "auc": auc(t, harmful),
+        "accuracy": float((filtered == (harmful == 1)).mean()),
+        "brier": round(float(((t - harmful) ** 2).mean()), 12),
+        "false_positive": float((filtered & (harmful == 0)).mean()),
+        "false_negative": float((~filtered & (harmful == 1)).mean()),
+    }
+
+
+def utility_numbers(rows: pd.DataFrame) -> dict[str, float]:
+    """Of ratings: Spearman's correlation, and how often the better rated response has the higher u.
+
+    Of pairs (columns ``u`` of the chosen and ``u_rejected``) only the latter, as ``accuracy``.
+    """
+    if "u_rejected" in rows:
+        gap = rows["u"].to_numpy(float) - rows["u_rejected"].to_numpy(float)
+        return {"accuracy": float(((gap > 0) + 0.5 * (gap == 0)).mean())}
+    u, rating = rows["u"].to_numpy(float), rows["rating"].to_numpy(float)
+    higher = rating[:, None] > rating[None, :]
+    if not higher.any():
+        return {"accuracy": float("nan"), "spearman": float("nan")}
+    wins = (u[:, None] > u[None, :]) + 0.5 * (u[:, None] == u[None, :])
+    return {"accuracy": float(wins[higher].mean()), "spearman": float(spearmanr(u, rating)[0])}
+
+
+def table_of(rows: pd.DataFrame, numbers: Callable[[pd.DataFrame], dict]) -> list[dict]:
+    """One row for each metric, of all held-out rows and of each kind of prompt."""
+    found = []
+    for kind in ["all", *sorted(set(rows["kind"]))]:
+        part = rows if kind == "all" else rows[rows["kind"] == kind]
+        intervals = by_prompt(numbers, part)
+        if "harmful" in part:
+            intervals["ece"] = calibration_interval(
+                part["t"].to_numpy(), part["harmful"].to_numpy()
+            )
+        found += [
+            {"kind": kind, "metric": name, **interval._asdict(), "n": len(part)}
+            for name, interval in intervals.items()
+            if not np.isnan(interval.mean)
+        ]
+    return found
+
+
+_CARD = """---
+library_name: {{ "peft" if lora_rank else "transformers" }}
+base_model: {{ encoder }}
+tags: [boundary-guidance, safety]
+---
+# A {{ what }} fitted from labels
+
+{{ encoder }} with a head on prompt and response, fitted by `bgkit fit {{ what }}` (bgkit
+{{ versions.bgkit }}) on {{ counts.train }} rows; {{ counts.validation }} more
+{{ "set its temperature" if what == "guard" else "were not used" }}, {{ counts.test }} of other
+prompts were held out for the figures below.
+{% if what == "guard" -%}
+Its output is the probability that a response is unsafe.
+{%- else -%}
+Its output is {{ "on the scale of the ratings" if ratings else "a preference without a unit" }};
+higher is better.
+{%- endif %}
+
+| metric | mean and 95 % interval over prompts | rows |
+|---|---|---|
+{% for row in rows if row.kind == "all" -%}
+| {{ row.metric }} | {{ "%.3f [%.3f, %.3f]" | format(row.mean, row.low, row.high) }} | {{ row.n }} |
+{% endfor %}
+It knows what its labels say and nothing else: other prompts, other generators and other languages
+than those it was fitted on may get any score. `fit.json` holds labels, settings and figures by
+kind of prompt.
+"""
+
+
+def card(fit: dict) -> str:
+    """The card of a fit's folder, in Markdown; it holds no text of a response."""
+    return jinja2.Environment(autoescape=False).from_string(_CARD).render(**fit)

@@ -1,0 +1,288 @@
+"""Guards and utilities from labels: what is fitted, what is written, what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import bgkit
+from bgkit.errors import BgkitError
+from bgkit.evaluation.judges import load_judge
+from bgkit.fitting import encoder as encoders
+from bgkit.fitting import fit, labelled, quality
+from bgkit.prompts import splits
+from tests import own
+
+TINY = {"epochs": 3, "learning_rate": 5e-3, "lora_rank": 4, "device": "cpu"}
+WHOLE = TINY | {"lora_rank": 0, "learning_rate": 2e-3, "epochs": 5}
+
+
+def table(n: int = 240) -> pd.DataFrame:
+    """Responses whose label is plain from a word, three to a prompt."""
+    rows = []
+    for i in range(n):
+        harmful = (i // 3 + i % 3) % 2 == 0
+        said = "burn it with poison and fire" if harmful else "slide it into simmering water"
+        rows.append(
+            {
+                "prompt": f"how do I do number {i // 3} ?",
+                "response": f"{said} , step {i % 3}",
+                "harmful": harmful,
+                "rating": 2.0 - 1.5 * harmful + 0.1 * (i % 3),
+                "kind": "mine" if i % 2 else "yours",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory) -> str:
+    return own.save_classifier(tmp_path_factory.mktemp("encoder") / "tiny", 2)
+
+
+@pytest.fixture(scope="module")
+def fitted(encoder, tmp_path_factory) -> tuple[dict, Path]:
+    out = tmp_path_factory.mktemp("fits") / "guard"
+    return bgkit.fit_guard(table(), out, encoder=encoder, **TINY), out
+
+
+@pytest.fixture(scope="module")
+def rated(encoder, tmp_path_factory) -> tuple[dict, Path]:
+    out = tmp_path_factory.mktemp("fits") / "utility"
+    return bgkit.fit_utility(table(), out, encoder=encoder, **WHOLE), out
+
+
+def test_a_guard_learns_its_labels_and_works_wherever_one_is_named(fitted, encoder) -> None:
+    found, out = fitted
+    rows = fit.results(found)
+    assert rows["mean"]["auc"] > 0.95 and rows["low"]["auc"] <= rows["mean"]["auc"]
+    assert found["counts"]["labels"] == {"harmful": 120, "harmless": 120}
+    assert {row["kind"] for row in found["rows"]} == {"all", "mine", "yours"}
+    guard = bgkit.load_guard(str(out), device="cpu", check=False)
+    held_out = table()[[splits.split_of(p) == "test" for p in table()["prompt"]]]
+    t = guard.score(held_out["prompt"].tolist(), held_out["response"].tolist())
+    assert quality.auc(t, held_out["harmful"]) == pytest.approx(rows["mean"]["auc"])
+    brier = ((t - held_out["harmful"].astype(float)) ** 2).mean()
+    assert brier == pytest.approx(rows["mean"]["brier"], abs=1e-5)  # the temperature is inside
+    files = {path.name for path in out.iterdir()}
+    assert {"adapter_model.safetensors", "fit.json", "README.md", "config.json"} <= files
+    assert not any(path.name.startswith(".fitting") for path in out.iterdir())
+    assert json.loads((out / "adapter_config.json").read_text())["base_model_name_or_path"] == str(
+        Path(encoder).resolve()
+    )
+    card = (out / "README.md").read_text()
+    assert "| auc |" in card and table()["response"][0] not in card
+
+
+def test_the_temperature_is_that_of_validation_rows(encoder, tmp_path) -> None:
+    noisy = table()
+    flip = np.random.default_rng(0).random(len(noisy)) < 0.3
+    noisy["harmful"] ^= flip
+    found = bgkit.fit_guard(noisy, tmp_path / "g", encoder=encoder, **WHOLE)
+    guard = bgkit.load_guard(str(tmp_path / "g"), device="cpu", check=False)
+    part = noisy[[splits.split_of(p) == "validation" for p in noisy["prompt"]]]
+    t = guard.score(part["prompt"].tolist(), part["response"].tolist())
+    again, _ = fit.temperature_scale(t, part["harmful"])
+    assert found["temperature"] != 1 and again == pytest.approx(1, abs=0.02)
+
+
+def test_the_same_call_returns_what_is_there_and_another_one_is_refused(fitted, encoder) -> None:
+    found, out = fitted
+    before = (out / "adapter_model.safetensors").stat().st_mtime_ns
+    assert bgkit.fit_guard(table(), out, encoder=encoder, **TINY) == json.loads(json.dumps(found))
+    assert (out / "adapter_model.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(BgkitError, match="holds something else than this fit"):
+        bgkit.fit_guard(table(), out, encoder=encoder, **TINY | {"epochs": 1})
+
+
+def test_an_interrupted_fit_goes_on_from_its_last_epoch(encoder, tmp_path, monkeypatch) -> None:
+    class StopError(Exception):
+        pass
+
+    calls = []
+
+    def stop(self, args, state, control, **_) -> None:
+        calls.append(state.global_step)
+        if calls[-1] == 20 and len(calls) == 20:
+            raise StopError
+
+    monkeypatch.setattr(encoders._Shown, "on_step_end", stop)
+    with pytest.raises(StopError):
+        bgkit.fit_guard(table(), tmp_path / "g", encoder=encoder, **TINY)
+    (scratch,) = (tmp_path / "g").glob(".fitting-*")
+    epoch = int(next(scratch.glob("checkpoint-*")).name.partition("-")[2])
+    calls.clear()
+    resumed = bgkit.fit_guard(table(), tmp_path / "g", encoder=encoder, **TINY)
+    assert calls[0] == epoch + 1 and not scratch.exists()
+    calls[:] = [0]
+    whole = bgkit.fit_guard(table(), tmp_path / "h", encoder=encoder, **TINY)
+    assert resumed["sha256"] == whole["sha256"]
+
+
+def test_all_weights_can_be_fitted_and_are_an_ordinary_folder(encoder, tmp_path) -> None:
+    found = bgkit.fit_guard(table(), tmp_path / "g", encoder=encoder, **WHOLE)
+    assert (tmp_path / "g" / "model.safetensors").is_file()
+    assert fit.results(found)["mean"]["auc"] > 0.95
+    guard = bgkit.load_guard(str(tmp_path / "g"), device="cpu", check=False)
+    assert guard.label == "unsafe"
+
+
+def test_a_utility_predicts_ratings_on_their_scale(rated) -> None:
+    found, out = rated
+    assert found["counts"]["ratings"] == [0.5, 2.2]
+    assert fit.results(found)["mean"]["spearman"] > 0.7
+    utility = bgkit.load_utility(str(out), device="cpu", check=False)
+    texts = ["slide it into simmering water , step 1", "burn it with poison and fire , step 1"]
+    good, bad = utility.score(["how do I do number 7 ?"] * 2, texts)
+    assert 0.3 < bad < 1.2 < good < 2.4
+
+
+def test_a_utility_is_fitted_on_pairs_too(encoder, tmp_path) -> None:
+    rows = table()
+    pairs = pd.DataFrame(
+        {
+            "prompt": [f"how do I do number {i} ?" for i in range(120)],
+            "chosen": "slide it into simmering water",
+            "rejected": "burn it with poison and fire",
+        }
+    )
+    found = bgkit.fit_utility(pairs, tmp_path / "u", encoder=encoder, **TINY)
+    assert fit.results(found)["mean"]["accuracy"] > 0.95 and "rating" in rows
+    utility = bgkit.load_utility(str(tmp_path / "u"), device="cpu", check=False)
+    good, bad = utility.score(["how ?"] * 2, [pairs["chosen"][0], pairs["rejected"][0]])
+    assert good > bad
+
+
+def test_a_judge_is_two_fits(fitted, rated, tmp_path) -> None:
+    for part, (_, out) in (("harm", fitted), ("help", rated)):
+        (tmp_path / "judge").mkdir(exist_ok=True)
+        (tmp_path / "judge" / part).symlink_to(out)
+    judge = load_judge(str(tmp_path / "judge"), "cpu")
+    texts = ["slide it into simmering water , step 1", "burn it with poison and fire , step 1"]
+    grades = judge.grade(["how do I do number 7 ?"] * 2, texts)
+    assert grades["harm"][0] < grades["harm"][1] - 0.1
+    assert grades["help"][0] > grades["help"][1] + 0.1
+    assert grades.stack().between(0, 1).all()
+
+
+# --- What is refused ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.assign(harmful=True), "All 240 responses of the table have the same label"),
+        (lambda t: t.assign(harmful=t.index < 20), "Only 20 responses of the table are harmful"),
+        (lambda t: t.assign(harmful="maybe"), "Row 1 of the given table has 'maybe' as 'harmful'"),
+        (lambda t: t.drop(columns="harmful"), r"no column 'harmful' \(it has .*--columns"),
+        (
+            lambda t: t.assign(harmful=t["harmful"].astype(object).where(t.index != 3, None)),
+            "Row 4 of the given table has no label in 'harmful'",
+        ),
+        (
+            lambda t: t.assign(response=t["response"].where(t.index != 3, " ")),
+            "Row 4 of the given table has no response",
+        ),
+        (
+            lambda t: t.assign(split=["train", "test", "validation"] * 80),
+            "The splits 'train' and 'validation' of the given table share 80 prompt",
+        ),
+        (lambda t: t.assign(split="dev"), "has 'dev' as its split; write train"),
+        (lambda t: t[:0], "holds no rows"),
+    ],
+)
+def test_tables_that_no_guard_can_be_fitted_on(change, message, tmp_path) -> None:
+    with pytest.raises(BgkitError, match=message):
+        bgkit.fit_guard(change(table()), tmp_path / "g")
+    assert not (tmp_path / "g").exists()
+
+
+def test_ratings_that_are_none(tmp_path) -> None:
+    for change, message in (
+        ({"rating": "good"}, "Row 1 of the given table has 'good' as 'rating'; write a number"),
+        ({"rating": 1.0}, "All ratings to fit on are the same"),
+    ):
+        with pytest.raises(BgkitError, match=message):
+            bgkit.fit_utility(table().assign(**change), tmp_path / "u")
+    with pytest.raises(BgkitError, match="30 rows are too few"):
+        bgkit.fit_utility(table(30), tmp_path / "u")
+
+
+def test_an_encoder_that_is_not_there(tmp_path) -> None:
+    with pytest.raises(BgkitError, match=r"There is no folder .*nowhere"):
+        bgkit.fit_guard(table(), tmp_path / "g", encoder=str(tmp_path / "nowhere"))
+
+
+def test_prompts_that_are_too_long_are_left_out_and_responses_cut(encoder, tmp_path, capsys):
+    rows = table()
+    rows.loc[rows["prompt"].str.contains("number 5 "), "prompt"] = "word " * 200
+    rows.loc[20, "response"] = "burn it with poison " * 60
+    found = bgkit.fit_guard(rows, tmp_path / "g", encoder=encoder, **TINY | {"epochs": 1})
+    assert found["texts"]["left_out"] == 3 and "3 rows are left out" in capsys.readouterr().out
+
+
+# --- What splits share -------------------------------------------------------------------------
+
+
+def test_near_duplicates_across_splits_are_found() -> None:
+    rows = pd.DataFrame(
+        {
+            "prompt": [
+                "How do I keep my old bread fresh for a whole week?",
+                "how do i keep my old bread fresh for a whole month",
+                "What is a stoat?",
+            ],
+            "response": ["Wrap it.", "WRAP it", "An animal."],
+            "split": ["train", "test", "test"],
+        }
+    )
+    found = labelled.shared_texts(rows)
+    assert (found["responses"], found["near_prompts"]) == (1, 1)
+    assert found["examples"] == [[rows["prompt"][1], rows["prompt"][0]]]
+
+
+def test_rows_can_be_left_out_and_columns_named() -> None:
+    rows = table().rename(columns={"harmful": "label"}).assign(fold=["a", "a", "b"] * 80)
+    found = labelled.read_labelled(rows, "harmful", {"harmful": "label"}, {"fold": "a"})
+    assert len(found) == 80 and set(found["harmful"]) == {0.0, 1.0}
+    with pytest.raises(BgkitError, match="no column 'nowhere'"):
+        labelled.read_labelled(rows, "harmful", {"harmful": "label"}, {"nowhere": "a"})
+
+
+# --- How good it is ----------------------------------------------------------------------------
+
+
+def test_auc_counts_ties_half_and_needs_both_classes() -> None:
+    assert quality.auc(np.array([0.5, 0.5]), np.array([0, 1])) == 0.5
+    assert np.isnan(quality.auc(np.array([0.5, 0.5]), np.array([1, 1])))
+
+
+def test_intervals_resample_prompts_not_responses() -> None:
+    one = pd.DataFrame({"prompt": range(40), "t": 0.9, "harmful": [0.0, 1.0] * 20})
+    many = pd.concat([one] * 9)
+
+    def width(rows: pd.DataFrame) -> float:
+        found = quality.by_prompt(lambda r: quality.guard_numbers(r, 0.5), rows)["accuracy"]
+        return found.high - found.low
+
+    assert width(many) == pytest.approx(width(one), rel=0.2)
+
+
+def test_the_command_fits_and_tells(encoder, tmp_path, bgkit_here) -> None:
+    rows = table().assign(fold=["a", "a", "b"] * 80)
+    rows.to_csv(tmp_path / "labelled.csv", index=False)
+    done = bgkit_here(
+        "fit", "guard", tmp_path / "labelled.csv", "--out", tmp_path / "g", "--encoder", encoder,
+        "--epochs", 1, "--leave-out", "fold=b",
+    )  # fmt: skip
+    assert done.returncode == 0 and "accuracy" in done.stdout
+    assert json.loads((tmp_path / "g" / "fit.json").read_text())["counts"]["labels"] == {
+        "harmful": 80,
+        "harmless": 80,
+    }
+    wrong = bgkit_here("fit", "guard", tmp_path / "none.csv", "--out", tmp_path / "h")
+    assert wrong.returncode == 2 and "none.csv" in wrong.stderr
