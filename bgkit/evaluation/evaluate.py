@@ -12,7 +12,7 @@ from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation import samples as sampling
 from bgkit.evaluation.judges import load_judge
-from bgkit.evaluation.language_judge import Judge
+from bgkit.evaluation.language_judge import Judge, LanguageJudge
 from bgkit.evaluation.metrics import paired_differences, summarise
 from bgkit.models import devices, policies
 from bgkit.progress import phase
@@ -113,7 +113,7 @@ def sample(
     ``policy``, ``guard``, ``utility`` and ``judge`` are names, or what ``bgkit.load_policy`` (model
     and tokenizer), ``load_guard``, ``as_guard``, ``load_utility`` and ``load_judge`` give;
     ``prompt_set`` is a name or file (:func:`bgkit.prompts.load.load_prompts`), or a prompt table.
-    Without a judge the testbed's own prompts are graded by its oracle. Columns as in
+    The testbed's own prompts are graded by its oracle, others by the judge. Columns as in
     :func:`bgkit.evaluation.samples.sample_policy`, and ``refusal_harm`` and ``refusal_help``
     (:func:`bgkit.evaluation.samples.with_refusals`) where the truth is known.
     """
@@ -134,12 +134,14 @@ def sample(
         guard=guards.load_guard(guard, device) if isinstance(guard, str) else as_guard(guard),
         tau=tau,
         utility=utilities.load_utility(utility, device) if isinstance(utility, str) else utility,
-        judges=(*truth, *([judge] if judge else [])),
+        judges=(judges := (*truth, *([judge] if judge else []))),
         temperature=temperature,
         max_completion_length=max_completion_length,
         seed=seed,
     )
-    return sampling.with_refusals(samples, truth[0]) if truth else samples
+    if not judges or isinstance(judges[0], LanguageJudge):  # which would be asked twice as much
+        return samples
+    return sampling.with_refusals(samples, judges[0])
 
 
 def evaluate(

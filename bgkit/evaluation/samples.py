@@ -269,7 +269,8 @@ def evaluate_run(
 
     ``base_samples`` are base's, or a folder that keeps them for other runs (:func:`base_name`), of
     any utility, as ``u`` is scored anew.
-    Returns ``rows`` (base and policy, see :func:`summarise`) and ``paired`` differences.
+    Returns ``rows`` (base and policy, see :func:`summarise`), ``paired`` differences, and
+    ``graded_by``: who stands for the truth.
     """
     config = run.config
     kept = None
@@ -307,4 +308,5 @@ def evaluate_run(
     runs.write_parquet(run.folder / "base_samples.parquet", base_samples)
     rows = summarise(base_samples, labels_of(config, "base"))
     rows += summarise(samples, labels_of(config))
-    return {"rows": rows, "paired": paired_differences(samples, base_samples, labels_of(config))}
+    paired = paired_differences(samples, base_samples, labels_of(config))
+    return {"graded_by": judge_names(config)[:1], "rows": rows, "paired": paired}

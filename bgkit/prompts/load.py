@@ -7,6 +7,7 @@ prompt (:mod:`bgkit.prompts.splits`).
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import random
@@ -53,6 +54,7 @@ def load_prompts(
       Prompts may be chat messages, also of a column ``messages`` up to the user's last one
       (:mod:`bgkit.prompts.chats`): a prompt with earlier turns is one text that names each turn's
       role; system messages are left out, and that is said;
+    - several of these, separated by commas, are mixed, of each as many;
     - a folder holds one file for each split (``train.csv``, ``validation.csv``, ``test.csv``, or
       another ending); a data set on the hub (:mod:`bgkit.models.hub`) is one with a column
       ``split``, or without it if it has only one.
@@ -69,6 +71,8 @@ def load_with_manifest(
     """:func:`load_prompts`, and the manifest that tells how to get just these prompts again."""
     if n is not None and n < 1:
         raise BgkitError(f"The number of prompts must be at least 1, not {n}.")
+    if (parts := several(name)) is not None:
+        return _together(parts, name, split, n, seed)
     if name == TESTBED:
         split = split or "train"
         if split not in world.SPLITS:
@@ -86,6 +90,50 @@ def load_with_manifest(
         table = table.reset_index(drop=True)
     if table.empty:
         raise BgkitError(f"The prompt set {name} has no prompts for the split {split!r}.")
+    return table, benchmarks.manifest(name, split, seed, table, sources)
+
+
+def several(name: str) -> list[str] | None:
+    """The sets that one name with commas stands for; None for a single set, or a file so called.
+
+    >>> several("everyday,xstest"), several("everyday")
+    (['everyday', 'xstest'], None)
+    """
+    parts = [part.strip() for part in name.split(",")]
+    return None if len(parts) == 1 or Path(name).expanduser().exists() else parts
+
+
+def _together(
+    parts: list[str], name: str, split: str | None, n: int | None, seed: int
+) -> tuple[pd.DataFrame, dict]:
+    """The prompts of several sets, of each its share of ``n``; the first has what two of them have.
+
+    Raises BgkitError, also where one set has a prompt in another split than the other.
+    """
+    if TESTBED in parts or len(set(parts)) < len(parts):
+        raise BgkitError(
+            f"The prompt sets {name} can not be mixed: {TESTBED} has a truth and a language of its "
+            "own, and each set stands once."
+        )
+    kept, sources, seen = [], [], set()
+    for place, part in enumerate(parts):
+        share = None if n is None else n // len(parts) + (place < n % len(parts))
+        if share == 0:
+            continue
+        table, manifest = load_with_manifest(part, split, share, seed)
+        keys = table["prompt"].map(splits.normalise)
+        kept.append(table[~keys.isin(seen)].assign(set=part))
+        seen.update(keys)
+        sources += manifest["sets"]
+    table = pd.concat(kept, ignore_index=True)
+    if split in splits.SHARES:
+        found: dict[str, list[str]] = {split: table["prompt"].tolist()}
+        for other in (one for one in splits.SHARES if one != split):
+            for part in parts:
+                with contextlib.suppress(BgkitError):  # that set has no such split
+                    prompts = load_with_manifest(part, other, None, seed)[0]["prompt"]
+                    found[other] = [*found.get(other, []), *prompts]
+        splits.check_leakage({one: found[one] for one in splits.SHARES if one in found}, name)
     return table, benchmarks.manifest(name, split, seed, table, sources)
 
 

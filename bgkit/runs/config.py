@@ -83,7 +83,9 @@ class TrainConfig:
         "boundary", "reward design, or FILE.py:FUNCTION of your own", choices=DESIGNS
     )
     prompts: str = _setting(
-        "testbed", "prompt set: a name that `bgkit prompts` lists, a file, or a folder of files"
+        "testbed",
+        "prompt set: a name that `bgkit prompts` lists, a file, or a folder of files; several with "
+        "commas are mixed",
     )
     tau: float = _setting(
         0.5,

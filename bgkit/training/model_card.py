@@ -15,6 +15,7 @@ import pandas as pd
 from bgkit import rewards, runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation import results
+from bgkit.evaluation.samples import judge_names
 from bgkit.models import hub
 from bgkit.progress import phase
 
@@ -102,13 +103,18 @@ def card(run: runs.Run) -> str:
         layers=[_plain(name) for name in layers],
         formula=_formula(run.config.reward),
         n_test=run.config.test_prompts,
-        grader="the testbed's oracle" if known else f"the judge {run.config.judge}",
+        grader=_grader(run.config) if known else "nobody",
         table=_markdown(results.table(result["rows"], SHOWN.split())),
         departures=_departures(),
         versions=result["versions"],
         machine=result["machine"],
         git=result["git"],
     )
+
+
+def _grader(config: runs.TrainConfig) -> str:
+    name = judge_names(config)[0]
+    return "the testbed's oracle" if name == "oracle" else f"the judge `{_plain(name)}`"
 
 
 def _formula(reward: str) -> str:

@@ -248,3 +248,40 @@ def test_a_benchmark_that_lacks_a_set_says_which(monkeypatch) -> None:
         prompts.load_prompts("jailbreak", "test")
     with pytest.raises(BgkitError, match="no split 'shift'; choose one of train"):
         prompts.load_prompts("jailbreak", "shift")
+
+
+# --- Several sets ------------------------------------------------------------------------------
+
+
+def test_several_sets_are_mixed_and_a_prompt_of_two_counts_once(tmp_path) -> None:
+    shared = prompts.load_prompts("everyday-short", "test", 3)["prompt"].tolist()
+    own = pd.DataFrame({"prompt": [*shared, *(f"What is number {i}?" for i in range(60))]})
+    own.to_json(tmp_path / "own.jsonl", orient="records", lines=True)
+    name = f"everyday-short, {tmp_path / 'own.jsonl'}"
+    table, manifest = prompts.load_with_manifest(name, "test")
+    keys = table["prompt"].map(splits.normalise)
+    assert keys.is_unique and set(map(splits.normalise, shared)) <= set(keys)
+    assert table["set"].nunique() == 2 and len(manifest["sets"]) == 2
+    some = prompts.load_prompts(name, "test", 9)
+    assert some["set"].value_counts().tolist() == [5, 4]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("everyday,testbed", "can not be mixed"),
+        ("everyday,everyday", "each set stands once"),
+        ("everyday,nosuch", "no prompt set 'nosuch'"),
+    ],
+)
+def test_sets_that_can_not_be_mixed(name: str, message: str) -> None:
+    with pytest.raises(BgkitError, match=message):
+        prompts.load_prompts(name, "test")
+
+
+def test_a_mix_does_not_put_a_prompt_in_two_splits(tmp_path) -> None:
+    (test,) = prompts.load_prompts("everyday-short", "test", 1)["prompt"]
+    rows = [{"prompt": test, "split": "train"}, {"prompt": "Why?", "split": "test"}]
+    pd.DataFrame(rows).to_csv(tmp_path / "own.csv", index=False)
+    with pytest.raises(BgkitError, match="share 1 prompt"):
+        prompts.load_prompts(f"everyday-short,{tmp_path / 'own.csv'}", "test")
