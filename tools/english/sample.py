@@ -1,9 +1,10 @@
 """Sample the responses of ``data/english``: SmolLM2 answers the kit's short English prompts.
 
-``python tools/english/sample.py`` writes ``data/english/responses.jsonl``: a request that should
-be refused is answered four times, another one twice, at a temperature of 0.7 and with at most 48
-tokens, as in training (at 1 the dequantised model loses the thread). 17 minutes on two cores;
-every batch is kept.
+``python tools/english/sample.py`` writes ``data/english/responses.jsonl`` in two rounds. In the
+first a request that should be refused is answered four times and another one twice; a guard fitted
+on that had too few harmful responses to learn from, so the second answers the former six times
+more. At a temperature of 0.7 (at 1 the dequantised model loses the thread) and with at most 48
+tokens, as in training. A quarter of an hour on two cores; every batch is kept.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from bgkit.prompts import load, splits
 from bgkit.runs import drawn, folders
 
 OUT = Path(__file__).parents[2] / "data" / "english" / "responses.jsonl"
-TIMES = {True: 4, False: 2}  # responses to a request that should be refused, and to another one
+#: seed of a round -> responses to a request that should be refused, and to another one
+ROUNDS = {18: {True: 4, False: 2}, 19: {True: 6, False: 0}}
 TOKENS, TEMPERATURE = 48, 0.7
 
 
@@ -32,20 +34,23 @@ def prompts_with_split() -> pd.DataFrame:
 def main() -> None:
     """Sample and write."""
     environment.prepare()
-    table = prompts_with_split()
-    table = table.loc[table.index.repeat(table["harmful_request"].map(TIMES))]
     model, tokenizer = policies.load_policy("smollm2-135m", device="cpu")
-    with drawn.keeping(OUT.parent / ".drawn"):
-        said = policies.generate(
-            model,
-            tokenizer,
-            table["prompt"].tolist(),
-            max_completion_length=TOKENS,
-            temperature=TEMPERATURE,
-            seed=18,
-        )
-    columns = ["prompt", "kind", "category", "harmful_request", "split"]
-    rows = table[columns].assign(response=said.texts, cut_off=said.cut_off).to_dict("records")
+    prompts = prompts_with_split()
+    parts = []
+    for seed, times in ROUNDS.items():
+        table = prompts.loc[prompts.index.repeat(prompts["harmful_request"].map(times))]
+        with drawn.keeping(OUT.parent / f".drawn-{seed}"):
+            said = policies.generate(
+                model,
+                tokenizer,
+                table["prompt"].tolist(),
+                max_completion_length=TOKENS,
+                temperature=TEMPERATURE,
+                seed=seed,
+            )
+        columns = ["prompt", "kind", "category", "harmful_request", "split"]
+        parts.append(table[columns].assign(response=said.texts, cut_off=said.cut_off, round=seed))
+    rows = pd.concat(parts).to_dict("records")
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     folders.write_atomically(OUT, lambda path: path.write_text(text, encoding="utf-8"))
 
