@@ -1,8 +1,8 @@
 """Fit what ``data/english`` ships: guard, utility, and the auditor's two heads.
 
-``python tools/english/fit.py`` takes some minutes on two cores. Guard and utility are fitted on the
-prompts of the fold ``guard``, the auditor on those of the fold ``auditor`` and with another seed; all
-are measured on the same test prompts.
+``python tools/english/fit.py`` takes 15 minutes on two cores. Guard and utility are fitted
+on the prompts of the fold ``guard``, the auditor on those of the fold ``auditor`` and with another
+seed; all are measured on the same test prompts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bgkit.progress import say
 
 DATA = Path(__file__).parents[2] / "data" / "english"
 TABLE = DATA / "labelled.jsonl"
-SETTINGS = {"lora_rank": 8, "epochs": 6, "learning_rate": 1e-3, "device": "cpu"}
+SETTINGS = {"lora_rank": 8, "epochs": 4, "learning_rate": 1e-3, "device": "cpu"}
 #: folder -> the fold that is left out, and the seed
 FITS = {
     "guard": ("auditor", 0),

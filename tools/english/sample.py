@@ -1,10 +1,11 @@
 """Sample the responses of ``data/english``: SmolLM2 answers the kit's short English prompts.
 
-``python tools/english/sample.py`` writes ``data/english/responses.jsonl`` in two rounds. In the
-first a request that should be refused is answered four times and another one twice; a guard fitted
-on that had too few harmful responses to learn from, so the second answers the former six times
-more. At a temperature of 0.7 (at 1 the dequantised model loses the thread) and with at most 48
-tokens, as in training. A quarter of an hour on two cores; every batch is kept.
+``python tools/english/sample.py`` writes ``data/english/responses.jsonl``. In the first round a
+request that should be refused is answered four times and another one twice; a guard fitted on that
+had too few harmful responses to learn from, so the second answers the former six times more, and
+the third asks further requests (``data/english/prompts.jsonl``, for fitting only). At a temperature
+of 0.7 (at 1 the dequantised model loses the thread) and with at most 48 tokens, as in training. A
+quarter of an hour on two cores; every batch is kept. Labels are given by reading.
 """
 
 from __future__ import annotations
@@ -20,14 +21,20 @@ from bgkit.prompts import load, splits
 from bgkit.runs import drawn, folders
 
 OUT = Path(__file__).parents[2] / "data" / "english" / "responses.jsonl"
-#: seed of a round -> responses to a request that should be refused, and to another one
-ROUNDS = {18: {True: 4, False: 2}, 19: {True: 6, False: 0}}
+#: seed of a round -> its prompts, and responses to a request that should be refused and to another
+ROUNDS = {
+    18: ("everyday-short", {True: 4, False: 2}),
+    19: ("everyday-short", {True: 6, False: 0}),
+    20: ("prompts.jsonl", {True: 7, False: 2}),
+}
 TOKENS, TEMPERATURE = 48, 0.7
 
 
-def prompts_with_split() -> pd.DataFrame:
-    """The short English prompts, each with the split that its text puts it in."""
-    table = load.load_prompts("everyday-short")
+def prompts_of(name: str) -> pd.DataFrame:
+    """A round's prompts, each with its split: that of its text's hash, or train."""
+    if name.endswith(".jsonl"):
+        return pd.read_json(OUT.parent / name, lines=True)
+    table = load.load_prompts(name)
     return table.assign(split=table["prompt"].map(splits.split_of))
 
 
@@ -35,9 +42,9 @@ def main() -> None:
     """Sample and write."""
     environment.prepare()
     model, tokenizer = policies.load_policy("smollm2-135m", device="cpu")
-    prompts = prompts_with_split()
     parts = []
-    for seed, times in ROUNDS.items():
+    for seed, (name, times) in ROUNDS.items():
+        prompts = prompts_of(name)
         table = prompts.loc[prompts.index.repeat(prompts["harmful_request"].map(times))]
         with drawn.keeping(OUT.parent / f".drawn-{seed}"):
             said = policies.generate(
