@@ -79,10 +79,10 @@ def shape_of(group: str, name: str) -> Shape:
 
 def _here(group: str, name: str) -> Path | None:
     """Folder of a model, or None where it has to be read from the hub or from a preset."""
-    if (folder := hub.local_folder(group, name)) is not None:
-        return folder
     if name in SHAPES:
         return None
+    if (folder := hub.local_folder(group, name)) is not None:
+        return folder
     on_hub = hub.parse(name)
     return hub.resolve(group, name) if on_hub is None else hub.cached(on_hub)
 
