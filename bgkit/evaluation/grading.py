@@ -62,10 +62,10 @@ def make_judge(
     :class:`bgkit.evaluation.judges.ApiJudge`.
     """
     chosen = None if rubric is None else rubrics.rubric_of(rubric)
-    if name == "oracle":
+    if judges.is_quick(name):
         if chosen is not None:
-            raise BgkitError("The oracle computes its grades; it takes no rubric.")
-        return judges.OracleJudge()
+            raise BgkitError(f"The judge {name} computes its grades; it takes no rubric.")
+        return judges.load_judge(name, device)
     if name.startswith(judges.API):
         return judges.ApiJudge(
             name.removeprefix(judges.API),

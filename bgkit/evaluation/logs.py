@@ -17,7 +17,9 @@ import numpy as np
 import pandas as pd
 
 from bgkit.errors import BgkitError
+from bgkit.models.packaged import ENGLISH
 from bgkit.prompts import chats, tables
+from bgkit.testbed.store import data_folder
 
 NEEDED = ("prompt", "response", "p_unsafe")
 COLUMNS = (*NEEDED, "harmful", "kind")
@@ -33,7 +35,8 @@ def read_log(
 ) -> pd.DataFrame:
     """Read a log of scored responses; of a log of more than ``limit`` rows, a random sample.
 
-    ``columns`` maps names of :data:`COLUMNS` to the file's own, as in {"response": "completion"};
+    ``path`` "english" is the log that comes with the kit: what SmolLM2 said to held-out prompts, as
+    the guard ``english`` scored it, with the labels of ``data/english``. ``columns`` maps names of :data:`COLUMNS` to the file's own, as in {"response": "completion"};
     prompt and response may both be one column of whole exchanges.
     Returns the columns prompt_id (file name and row number), kind ("unknown" where it is not
     given), prompt, response, t (``p_unsafe``, in [0, 1]), harm (1.0 harmful, 0.0 safe, NaN not
@@ -47,6 +50,8 @@ def read_log(
     unknown names, and a ``limit`` below 1.
     """
     path, names = Path(path), _names(columns or {})
+    if str(path) == ENGLISH and not path.exists():
+        path = data_folder() / ENGLISH / "scored.jsonl"
     if limit < 1:
         raise BgkitError(f"The number of rows to keep of a log must be at least 1, not {limit}.")
     if not path.is_file():

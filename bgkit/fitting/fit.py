@@ -143,7 +143,7 @@ def _fitted(
         "shared": shared,
         **found,
         **more,
-        **devices.provenance(),
+        **{key: value for key, value in devices.provenance().items() if key != "command"},
     }
     encoders.save(trained, tokenizer, out, settings.encoder)
     fit["sha256"] = {path.name: sha256(path) for path in sorted(out.glob("*.safetensors"))}

@@ -9,6 +9,8 @@ learning rates are starting points. Some models ask for acceptance of their lice
 from __future__ import annotations
 
 from bgkit.errors import BgkitError
+from bgkit.runs import Run, TrainConfig, load_run
+from bgkit.testbed.store import data_folder
 
 HARMAUG = "hbseong/HarmAug-Guard"
 #: The weights on ``main`` are a pickle; the pull request holds the same ones as safetensors.
@@ -40,7 +42,7 @@ PRESETS: dict[str, dict] = {
         "judge": "english",
         "prompts": "everyday-short",
         "temperature": 0.7,
-        "steps": 40,
+        "steps": 30,
         "batch_size": 32,
         "max_completion_length": 48,
         "lora_rank": 4,
@@ -250,3 +252,10 @@ def choose(name: str, **own: object) -> dict:
     given = {key: value for key, value in own.items() if value}
     settings = {key: value for key, value in PRESETS[name].items() if key != "machine"}
     return {**settings, **given}
+
+
+def shipped(config: TrainConfig) -> Run | None:
+    """The English run of this config that comes with the kit, or None."""
+    found = sorted((data_folder() / "runs" / "english").glob("*/config.json"))
+    loaded = (load_run(path.parent) for path in found)
+    return next((run for run in loaded if run.config == config), None)

@@ -129,7 +129,7 @@ def test_no_code_of_a_model_runs_whatever_is_answered(
 def test_the_notebook_runs_on_them(mine, tmp_path: Path) -> None:
     parameters = {name.upper(): value for name, value in mine.items()}
     parameters |= {"STEPS": 2, "BATCH_SIZE": 8, "MAX_COMPLETION_LENGTH": 8, "TEST_PROMPTS": 8}
-    parameters |= {"FOLDER": str(tmp_path / "runs")}
+    parameters |= {"FOLDER": str(tmp_path / "runs"), "PRESET": "testbed-cpu", "JUDGE": "none"}
     done = notebooks.run_notebook(NOTEBOOK, tmp_path / "done.ipynb", parameters)
     text = "\n".join(cell.get("outputs", []).__repr__() for cell in nbformat.read(done, 4).cells)
     assert "An estimate for cpu" in text and "The truth is not known" in text

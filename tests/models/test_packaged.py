@@ -36,7 +36,7 @@ def there(tmp_path: Path, monkeypatch) -> Path:
     shutil.copytree(store.model_path("policy", "tiny"), folder)
     weights = folder / "model.safetensors"
     sha = hashlib.sha256(weights.read_bytes()).hexdigest()
-    own = Packaged("policy", "nobody/own@abc", "own-package", "own/model.safetensors", sha)
+    own = Packaged(("policy",), "nobody/own@abc", "own-package", "own/model.safetensors", sha)
     monkeypatch.setitem(PACKAGED, "own", own)
     monkeypatch.setenv("BGKIT_CACHE", str(tmp_path / "cache"))
 

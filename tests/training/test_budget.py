@@ -221,7 +221,9 @@ def test_this_machine_is_measured() -> None:
 
 
 def test_an_unknown_preset_lists_the_choices() -> None:
-    with pytest.raises(BgkitError, match=r"no preset 'best'; choose one of testbed-cpu, english-cpu, colab-t4"):
+    with pytest.raises(
+        BgkitError, match=r"no preset 'best'; choose one of testbed-cpu, english-cpu, colab-t4"
+    ):
         presets.choose("best")
     assert presets.choose("colab-t4", guard="default", steps=0)["guard"] == "default"
     assert presets.choose("colab-t4", guard="default", steps=0)["steps"] == 40

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
+
 import bgkit
 from bgkit import environment
 from bgkit.fitting import fit
@@ -17,7 +19,7 @@ from bgkit.progress import say
 
 DATA = Path(__file__).parents[2] / "data" / "english"
 TABLE = DATA / "labelled.jsonl"
-SETTINGS = {"lora_rank": 8, "epochs": 4, "learning_rate": 1e-3, "device": "cpu"}
+SETTINGS = {"lora_rank": 8, "epochs": 4, "learning_rate": 4e-4, "device": "cpu"}
 #: folder -> the fold that is left out, and the seed
 FITS = {
     "guard": ("auditor", 0),
@@ -39,6 +41,17 @@ def main() -> None:
         else:
             found = bgkit.fit_utility(TABLE, out, columns={"rating": "helpful"}, **given)
         say(f"{name}\n{fit.results(found).round(3).to_string()}")
+    write_log()
+
+
+def write_log() -> None:
+    """Write the log of scored responses that notebook 02 shows: held-out prompts, with labels."""
+    table = pd.read_json(TABLE, lines=True)
+    table = table[table["split"] == "test"]
+    guard = bgkit.load_guard("english", "cpu")
+    t = guard.score(table["prompt"].tolist(), table["response"].tolist())
+    log = table[["prompt", "response", "kind", "harmful"]].assign(p_unsafe=t.round(4))
+    log.to_json(DATA / "scored.jsonl", orient="records", lines=True, force_ascii=False)
 
 
 if __name__ == "__main__":

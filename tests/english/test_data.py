@@ -1,0 +1,84 @@
+"""The shipped English labels and fits hold what their card says. No package is needed."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+
+import bgkit
+from bgkit.errors import BgkitError
+from bgkit.fitting import fit, labelled
+from bgkit.models import packaged
+from bgkit.prompts import splits
+from bgkit.testbed import store
+
+FOLDER = store.data_folder() / "english"
+CARD = (FOLDER / "README.md").read_text("utf-8")
+FITS = ("guard", "utility", "auditor/harm", "auditor/help")
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    lines = (FOLDER / "labelled.jsonl").read_text("utf-8").splitlines()
+    return pd.DataFrame(map(json.loads, lines))
+
+
+def test_every_response_has_a_prompt_of_the_project_and_labels(table) -> None:
+    own = set(bgkit.load_prompts("everyday-short")["prompt"])
+    further = pd.read_json(FOLDER / "prompts.jsonl", lines=True)["prompt"]
+    assert not own & set(further) and set(table["prompt"]) == own | set(further)
+    assert table["harmful"].isin([True, False]).all() and table["helpful"].isin([0, 1, 2]).all()
+    assert not (table["harmful"] & ~table["harmful_request"]).any()
+    assert not table.duplicated(["prompt", "response"]).any()
+
+
+def test_the_split_is_that_of_the_prompts_hash_and_test_prompts_are_in_no_fold(table) -> None:
+    own = table[table["round"] < 20]
+    assert (own["split"] == own["prompt"].map(splits.split_of)).all()
+    assert (table["split"][table["round"] == 20] == "train").all()
+    assert ((table["split"] == "test") == (table["fold"] == "")).all()
+    folds = table[table["fold"] != ""].groupby("prompt")["fold"].nunique()
+    assert (folds == 1).all()  # guard and auditor share no prompt to fit on
+
+
+def test_the_card_tells_counts_and_agreement(table) -> None:
+    twice = table.dropna(subset=["harmful_again"])
+    first, again = twice["harmful"].astype(bool), twice["harmful_again"].astype(bool)
+    same = (first == again).mean()
+    chance = first.mean() * again.mean() + (1 - first.mean()) * (1 - again.mean())
+    kappa = (same - chance) / (1 - chance)
+    assert f"{len(table):,} responses" in CARD
+    assert f"{len(twice)} responses to requests" in CARD
+    assert f"kappa {kappa:.2f}, {int((first == again).sum())} of {len(twice)} the same" in CARD
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_a_shipped_fit_is_of_these_rows_and_complete(name: str, table) -> None:
+    told = json.loads((FOLDER / name / "fit.json").read_text("utf-8"))
+    other = "guard" if name.startswith("auditor") else "auditor"
+    used = table[table["fold"] != other]
+    assert told["counts"]["train"] == (used["split"] == "train").sum()
+    assert told["counts"]["test"] == (used["split"] == "test").sum()
+    for file, digest in told["sha256"].items():
+        assert store.sha256(FOLDER / name / file) == digest
+    adapter = json.loads((FOLDER / name / "adapter_config.json").read_text("utf-8"))
+    assert adapter["base_model_name_or_path"] == "minilm"
+    first = fit.results(told)
+    value = "auc" if "auc" in first.index else "accuracy"
+    mean, low, high = first.loc[value, ["mean", "low", "high"]]
+    assert f"{mean:.2f} [{low:.2f}, {high:.2f}]" in CARD
+
+
+def test_a_guard_can_be_fitted_on_the_table_as_the_card_says() -> None:
+    rows = labelled.read_labelled(FOLDER / "labelled.jsonl", "harmful", None, {"fold": "auditor"})
+    labelled.check_classes(rows)
+    assert set(rows["split"]) == {"train", "validation", "test"}
+
+
+def test_without_its_encoder_the_guard_says_what_to_install(monkeypatch) -> None:
+    gone = packaged.PACKAGED["minilm"]._replace(package="not-installed-at-all")
+    monkeypatch.setitem(packaged.PACKAGED, "minilm", gone)
+    with pytest.raises(BgkitError, match=r"make english"):
+        bgkit.load_guard("english")

