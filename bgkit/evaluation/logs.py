@@ -36,8 +36,9 @@ def read_log(
     """Read a log of scored responses; of a log of more than ``limit`` rows, a random sample.
 
     ``path`` "english" is the log that comes with the kit: what SmolLM2 said to held-out prompts, as
-    the guard ``english`` scored it, with the labels of ``data/english``. ``columns`` maps names of :data:`COLUMNS` to the file's own, as in {"response": "completion"};
-    prompt and response may both be one column of whole exchanges.
+    the guard ``english`` scored it, with the labels of ``data/english``. ``columns`` maps names of
+    :data:`COLUMNS` to the file's own, as in {"response": "completion"}; prompt and response may
+    both be one column of whole exchanges.
     Returns the columns prompt_id (file name and row number), kind ("unknown" where it is not
     given), prompt, response, t (``p_unsafe``, in [0, 1]), harm (1.0 harmful, 0.0 safe, NaN not
     known) and help (NaN: a log does not tell it). ``attrs["rows"]`` is the number of rows in the
