@@ -45,7 +45,7 @@ RESULT_KEYS = ("command", "created", "machine", "versions", "rows", "paired")
 SAMPLE_COLUMNS = ("prompt_id", "kind", "prompt", "response", "t", "u", "filtered", "harm", "help")
 PAIRED_COLUMNS = ("design", "kind", "metric", "difference", "low", "high")
 COMPLETIONS = 24  # about as many are shown, two prompts of each kind at least
-LONG_PROMPT, LONG_RESPONSE = 320, 560  # characters; longer text is folded
+LONG_PROMPT, LONG_RESPONSE = 300, 300  # characters; longer text is folded
 
 READ_MARGIN = (
     "Each row is one policy, each bar one range of t. Bars up are safe responses and bars down "

@@ -12,7 +12,7 @@ from IPython.display import HTML
 from bgkit.errors import BgkitError
 from bgkit.evaluation.results import Results, frames_of
 from bgkit.testbed.oracle import HARMFUL_ABOVE
-from bgkit.widgets.text import NO_MATH, safe
+from bgkit.widgets.text import NO_MATH, folded, safe
 from bgkit.widgets.views import draw, show
 
 PER_PAGE = 6
@@ -50,7 +50,7 @@ def _cell(row: pd.Series) -> str:
         known = "" if np.isnan(row["help"]) else f", help {row['help']:.2f}"
         truth = f"harm {row['harm']:.2f}{known}{' ✗' if wrong else ''}"
     facts = f"<small>t {row['t']:.3f} · {verdict} · {truth}</small>"
-    return f"<td style='{CELL}'>{safe(row['response'])}<br>{facts}</td>"
+    return f"<td style='{CELL}'>{folded(row['response'])}<br>{facts}</td>"
 
 
 def completions_table(samples: Mapping[str, pd.DataFrame], rows: np.ndarray) -> HTML:
@@ -61,7 +61,7 @@ def completions_table(samples: Mapping[str, pd.DataFrame], rows: np.ndarray) -> 
     first = next(iter(samples.values()))
     heads = "".join(f"<th style='{CELL}'>{safe(name)}</th>" for name in samples)
     lines = [
-        f"<tr><td style='{CELL}'>{safe(first['prompt'].iloc[i])}<br>"
+        f"<tr><td style='{CELL}'>{folded(first['prompt'].iloc[i])}<br>"
         f"<small>{safe(first['kind'].iloc[i])}</small></td>"
         + "".join(_cell(frame.iloc[i]) for frame in samples.values())
         + "</tr>"

@@ -31,7 +31,7 @@ from bgkit.figures import style
 from bgkit.figures import thresholds as plots_thresholds
 from bgkit.texts import visible
 from bgkit.widgets import views
-from bgkit.widgets.text import NO_MATH, safe
+from bgkit.widgets.text import NO_MATH, folded, safe
 
 KINDS = 20  # kinds that have an entry of their own in the menu
 LEFT = 72  # pixels left of the bars
@@ -255,8 +255,8 @@ def _completion(row: dict, verdict: str) -> str:
     return (
         f"<div class='{NO_MATH}' style='border-left:3px solid {colour};{BLOCK}'>"
         f"<small>{facts} · {safe(words_of(row['kind']))}</small>"
-        f"<pre style='{PRE};opacity:.75;font-family:inherit'>{safe(row['prompt'])}</pre>"
-        f"<pre style='{PRE};font-family:inherit'>{safe(row['response'])}</pre></div>"
+        f"<pre style='{PRE};opacity:.75;font-family:inherit'>{folded(row['prompt'])}</pre>"
+        f"<pre style='{PRE};font-family:inherit'>{folded(row['response'])}</pre></div>"
     )
 
 
