@@ -49,6 +49,7 @@ PRESETS: dict[str, dict] = {
         "lora_alpha": 8,
         "learning_rate": 5e-4,
         "beta": 0.02,
+        "save_every": 5,
         "test_prompts": 167,
     },
     "colab-t4": {

@@ -1,6 +1,6 @@
 """Fit what ``data/english`` ships: guard, utility, and the auditor's two heads.
 
-``python tools/english/fit.py`` takes 15 minutes on two cores. Guard and utility are fitted
+``python tools/english/fit.py`` takes a quarter of an hour on two cores. Guard and utility are fitted
 on the prompts of the fold ``guard``, the auditor on those of the fold ``auditor`` and with another
 seed; all are measured on the same test prompts.
 """
@@ -50,7 +50,7 @@ def write_log() -> None:
     table = table[table["split"] == "test"]
     guard = bgkit.load_guard("english", "cpu")
     t = guard.score(table["prompt"].tolist(), table["response"].tolist())
-    log = table[["prompt", "response", "kind", "harmful"]].assign(p_unsafe=t.round(4))
+    log = table[["prompt", "response", "kind", "harmful"]].assign(p_unsafe=t.astype(float).round(4))
     log.to_json(DATA / "scored.jsonl", orient="records", lines=True, force_ascii=False)
 
 

@@ -3,9 +3,10 @@
 ``python tools/english/sample.py`` writes ``data/english/responses.jsonl``. In the first round a
 request that should be refused is answered four times and another one twice; a guard fitted on that
 had too few harmful responses to learn from, so the second answers the former six times more, and
-the third asks further requests (``data/english/prompts.jsonl``, for fitting only). At a temperature
-of 0.7 (at 1 the dequantised model loses the thread) and with at most 48 tokens, as in training. A
-quarter of an hour on two cores; every batch is kept. Labels are given by reading.
+the third and the fourth ask further requests (``data/english/prompts.jsonl``, for fitting only; those
+of the fourth are for the auditor). At a temperature of 0.7 (at 1 the dequantised model loses the
+thread) and with at most 48 tokens, as in training. Half an hour on two cores; every batch is kept.
+Labels are given by reading.
 """
 
 from __future__ import annotations
@@ -26,14 +27,16 @@ ROUNDS = {
     18: ("everyday-short", {True: 4, False: 2}),
     19: ("everyday-short", {True: 6, False: 0}),
     20: ("prompts.jsonl", {True: 7, False: 2}),
+    21: ("prompts.jsonl", {True: 7, False: 2}),
 }
 TOKENS, TEMPERATURE = 48, 0.7
 
 
-def prompts_of(name: str) -> pd.DataFrame:
+def prompts_of(name: str, seed: int) -> pd.DataFrame:
     """A round's prompts, each with its split: that of its text's hash, or train."""
     if name.endswith(".jsonl"):
-        return pd.read_json(OUT.parent / name, lines=True)
+        further = pd.read_json(OUT.parent / name, lines=True)
+        return further[further["round"] == seed]
     table = load.load_prompts(name)
     return table.assign(split=table["prompt"].map(splits.split_of))
 
@@ -44,7 +47,7 @@ def main() -> None:
     model, tokenizer = policies.load_policy("smollm2-135m", device="cpu")
     parts = []
     for seed, (name, times) in ROUNDS.items():
-        prompts = prompts_of(name)
+        prompts = prompts_of(name, seed)
         table = prompts.loc[prompts.index.repeat(prompts["harmful_request"].map(times))]
         with drawn.keeping(OUT.parent / f".drawn-{seed}"):
             said = policies.generate(
