@@ -1,8 +1,8 @@
 """Fit what ``data/english`` ships: guard, utility, and the auditor's two heads.
 
-``python tools/english/fit.py`` takes a quarter of an hour on two cores. Guard and utility are fitted
-on the prompts of the fold ``guard``, the auditor on those of the fold ``auditor`` and with another
-seed; all are measured on the same test prompts.
+``python tools/english/fit.py`` takes a quarter of an hour on two cores. Guard and utility are
+fitted on the prompts of the fold ``guard``, the auditor on those of the fold ``auditor`` and with
+another seed; all are measured on the same test prompts.
 """
 
 from __future__ import annotations

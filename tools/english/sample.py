@@ -3,10 +3,10 @@
 ``python tools/english/sample.py`` writes ``data/english/responses.jsonl``. In the first round a
 request that should be refused is answered four times and another one twice; a guard fitted on that
 had too few harmful responses to learn from, so the second answers the former six times more, and
-the third and the fourth ask further requests (``data/english/prompts.jsonl``, for fitting only; those
-of the fourth are for the auditor). At a temperature of 0.7 (at 1 the dequantised model loses the
-thread) and with at most 48 tokens, as in training. Half an hour on two cores; every batch is kept.
-Labels are given by reading.
+the third and the fourth ask further requests (``data/english/prompts.jsonl``, for fitting only;
+those of the fourth are for the auditor). At a temperature of 0.7 (at 1 the dequantised model loses
+the thread) and with at most 48 tokens, as in training. Half an hour on two cores; every batch is
+kept. Labels are given by reading.
 """
 
 from __future__ import annotations
