@@ -13,6 +13,7 @@ from bgkit.fitting import fit, labelled
 from bgkit.models import packaged
 from bgkit.prompts import splits
 from bgkit.testbed import store
+from bgkit.training import presets
 
 FOLDER = store.data_folder() / "english"
 CARD = (FOLDER / "README.md").read_text("utf-8")
@@ -82,3 +83,21 @@ def test_without_its_encoder_the_guard_says_what_to_install(monkeypatch) -> None
     monkeypatch.setitem(packaged.PACKAGED, "minilm", gone)
     with pytest.raises(BgkitError, match=r"make english"):
         bgkit.load_guard("english")
+
+
+def test_the_shipped_run_is_that_of_notebook_06_and_complete() -> None:
+    given = presets.choose("english-cpu") | {"reward": "boundary", "strength": 4.0, "eval_every": 0}
+    run = presets.shipped(bgkit.TrainConfig(**given))
+    assert run is not None and run.complete and run.result["graded_by"] == ["english"]
+    assert len(run.curve()) == run.config.steps
+    for policy in ("base", "trained"):
+        samples = run.samples(policy)
+        assert len(samples) == run.config.test_prompts
+        assert samples[["t", "u", "harm", "help"]].notna().all(axis=None)
+    held_out = bgkit.load_prompts("everyday-short", "test")["prompt"]
+    assert set(run.samples("base")["prompt"]) <= set(held_out)
+    assert not [path for path in run.folder.rglob("*") if path.suffix in (".bin", ".pt", ".pkl")]
+
+
+def test_no_shipped_run_for_other_settings() -> None:
+    assert presets.shipped(bgkit.TrainConfig(**presets.choose("english-cpu"), seed=9)) is None
