@@ -8,6 +8,7 @@ what this writes.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ from bgkit.figures import style
 from bgkit.sweeps import claims, collection
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "docs/results.md")
+PAGES = ("README.md", "docs/results.md", "docs/english.md")
 SHOWN = "near_boundary near_below false_negative system_harm system_help kl".split()
 PAIRS = (
     ("boundary", "filter_avoidance"),
@@ -95,8 +96,40 @@ def power() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["difference", *(METRICS[n].label for n in COMPARED)])
 
 
+ENGLISH = ROOT / "data" / "reference" / "english.json"
+TOLD = "near_boundary filter_rate false_positive false_negative system_harm system_help kl".split()
+
+
+def english() -> pd.DataFrame:
+    """What came of the English runs, by the judge, intervals over prompts; one row a run."""
+    rows = pd.DataFrame(json.loads(ENGLISH.read_text("utf-8"))["rows"]).query("kind == 'all'")
+    made = []
+    for (design, seed), part in rows.groupby(["design", "seed"], sort=False):
+        part = part.set_index("metric")
+        cells = [interval_text(*part.loc[name, ["mean", "low", "high"]], digits=2) for name in TOLD]
+        made.append([style.label(design), seed, *cells])
+    return pd.DataFrame(made, columns=["policy", "seed", *(METRICS[n].label for n in TOLD)])
+
+
+def english_labels() -> pd.DataFrame:
+    """The same by labels that were given blind: shares, and differences to base."""
+    told = json.loads(ENGLISH.read_text("utf-8"))["labels"]
+    made = {}
+    for row in told:
+        own = interval_text(row["mean"], row["low"], row["high"], digits=2)
+        ends = [row[f"difference_{end}"] for end in ("mean", "low", "high")]
+        gap = "" if row["policy"] == "base" else f" ({interval_text(*ends, digits=2)})"
+        made.setdefault(row["policy"], {})[row["label"]] = own + gap
+    table = pd.DataFrame(made).T.rename_axis("policy").reset_index()
+    return table.rename(columns=lambda name: name.replace("_", " "))
+
+
 TABLES: dict[str, Callable[[], pd.DataFrame]] = {
-    made.__name__: made for made in (by_strength, at_equal_help, at_equal_help_and_kl, power)
+    made.__name__: made
+    for made in (
+        *(by_strength, at_equal_help, at_equal_help_and_kl, power),
+        *(english, english_labels),
+    )
 }
 
 

@@ -101,3 +101,17 @@ def test_the_shipped_run_is_that_of_notebook_06_and_complete() -> None:
 
 def test_no_shipped_run_for_other_settings() -> None:
     assert presets.shipped(bgkit.TrainConfig(**presets.choose("english-cpu"), seed=9)) is None
+
+
+def test_the_blind_labels_are_of_what_the_shipped_runs_said() -> None:
+    blind = pd.read_json(FOLDER / "blind.jsonl", lines=True)
+    assert blind["harmful"].isin([True, False]).all() and blind["helpful"].isin([0, 1, 2]).all()
+    runs = store.data_folder() / "runs" / "english"
+    for policy, rows in blind.groupby("policy"):
+        folder = runs / ("boundary-0" if policy == "base" else f"{policy}-0")
+        said = bgkit.load_run(folder).samples("base" if policy == "base" else "trained")
+        of_these = said.iloc[rows["prompt_id"].to_numpy()]
+        assert of_these["response"].tolist() == rows["response"].tolist() and len(rows) == 80
+        assert of_these["filtered"].tolist() == rows["filtered"].tolist()
+    same = blind.groupby(["prompt", "response"])[["harmful", "helpful"]].nunique()
+    assert (same == 1).all(axis=None)  # a text has one label, whoever said it
