@@ -104,7 +104,7 @@ def test_it_runs_on_a_log_with_truth(tmp_path):
     notebook = nbformat.read(done, as_version=4)
     text = texts_of(notebook)
     assert "log.csv has 300 rows" in text and "200 responses" in text
-    assert "log, T = " in text and figures_of(notebook) == 4
+    assert "log, T = " in text and figures_of(notebook) == 5  # the last is of the English log
     assert HOSTILE.split()[0] not in texts_of(notebook, ("html",)) and HOSTILE not in text
 
 
@@ -116,7 +116,7 @@ def test_it_runs_on_one_row_without_truth_and_says_what_it_can_not_show(tmp_path
     notebook = nbformat.read(done, as_version=4)
     text = texts_of(notebook)
     assert "No truth is known" in text and "Each half needs harmful and safe" in text
-    assert figures_of(notebook) == 3
+    assert figures_of(notebook) == 4
 
 
 @pytest.mark.slow
