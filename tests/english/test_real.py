@@ -69,9 +69,8 @@ def test_the_shipped_guard_is_as_good_as_it_says(table) -> None:
 
 
 def test_a_guard_is_fitted_on_a_part(table, tmp_path: Path) -> None:
-    train = table[table["split"] == "train"]
-    part = pd.concat([train[train["harmful"]].head(60), train[~train["harmful"]].head(90)])
-    part = part.drop(columns="split")
+    once = table.drop_duplicates(["prompt", "harmful"]).drop(columns="split")
+    part = pd.concat([once[once["harmful"]].head(60), once[~once["harmful"]].head(90)])
     found = bgkit.fit_guard(part, tmp_path / "guard", epochs=1, lora_rank=4, device="cpu")
     assert found["counts"]["labels"] == {"harmful": 60, "harmless": 90}
     guard = bgkit.load_guard(str(tmp_path / "guard"), device="cpu", check=False)
