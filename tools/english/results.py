@@ -2,7 +2,8 @@
 
 ``python tools/english/results.py`` reads ``data/runs/english`` and ``data/english/blind.jsonl``
 (responses of base and of each run to the same test prompts, labelled without sight of who wrote
-them, but for six prompts: docs/english.md). A label's mean has an interval over prompts; differences to base are paired.
+them, but for six prompts: docs/english.md). A label's mean has an interval over prompts;
+differences to base are paired.
 """
 
 from __future__ import annotations
