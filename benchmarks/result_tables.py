@@ -141,7 +141,7 @@ def markdown(table: pd.DataFrame) -> str:
 
 def renewed(page: str) -> str:
     """A page's text with its tables made anew."""
-    pattern = r"(<!-- table: (\w+) -->\n)(?:.*?\n)?(<!-- end -->)"
+    pattern = r"(<!-- table: (\w+) -->\n)(?:.*?\n)??(<!-- end -->)"
     made = {name: markdown(TABLES[name]()) for _, name, _ in re.findall(pattern, page, re.DOTALL)}
     return re.sub(pattern, lambda m: f"{m[1]}{made[m[2]]}\n{m[3]}", page, flags=re.DOTALL)
 
