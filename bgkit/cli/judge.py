@@ -25,23 +25,17 @@ def add_to(command: argparse.ArgumentParser) -> None:
         "--concurrency", type=int, default=8, help="requests at once (%(default)s)"
     )
     command.add_argument(
-        "--price", type=float, nargs=2, metavar=("IN", "OUT"), help="price of a million tokens"
-    )
-    command.add_argument(
         "--sampling",
         type=options.json_object,
         metavar="JSON",
         help='arguments of a request, null removes one: {"temperature": null, '
         '"max_completion_tokens": 2000}',
     )
-    command.add_argument(
-        "--estimate", action="store_true", help="tokens and cost only; ask nothing"
-    )
     options.add_device(command)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Estimate, then grade each file; what is used is told however that ends."""
+    """Grade each file; what is used is told however that ends."""
     with options.loading():
         from bgkit.evaluation import grading
 
@@ -52,17 +46,11 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.rubric,
         arguments.device,
         concurrency=arguments.concurrency,
-        price=arguments.price,
         sampling=arguments.sampling,
     )
-    asks = hasattr(judge, "estimate")  # a language model
-    for path in arguments.files if asks else []:
-        say(f"{path}: {grading.tokens_line(grading.estimate_file(judge, path))}")
-    if arguments.estimate:
-        return
     try:
         for path in arguments.files:
             grading.grade_file(judge, path, say=say)
     finally:
-        if asks:
+        if hasattr(judge, "usage"):  # a language model
             say(f"Used: {grading.usage_line(judge)}")

@@ -48,7 +48,7 @@ def add_to(command: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Plan and, unless it is a dry run, execute a sweep; returns the exit status."""
-    from bgkit.sweeps import drive, grids
+    from bgkit.sweeps import drive, grids, workers
 
     what = arguments.notebook, _grids(arguments), arguments.out
     names = ("workers", "threads", "retry_failed", "report_to", "yes")
@@ -64,12 +64,9 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     with contextlib.ExitStack() as stack:
         if arguments.dask:
-            from bgkit.sweeps import cluster
-
             drive.plan(*what, **chosen)  # refuse it first
-            found = stack.enter_context(cluster.connect(arguments.dask))
-            chosen |= {"executor": found.executor, "workers": found.slots}
-            chosen["threads"] = arguments.threads or found.threads
+            executor = stack.enter_context(workers.connect(arguments.dask))
+            chosen |= {"executor": executor, "workers": None}
         index = drive.sweep(*what, **chosen)
     return 0 if (index["state"] == "complete").all() else 1
 

@@ -28,18 +28,14 @@ FILTER = re.compile(
     r"data.?inspection|usage.polic|safety.(system|filter|setting|polic)|inappropriate|prohibited",
     re.IGNORECASE,
 )
-BUSY = (408, 409, 425, 429, 502, 503, 504, 529)  # what passes, and says nothing of the request
-BROKEN = ("RemoteProtocolError", "ReadError", "WriteError")  # of a connection that there was
-#: The kinds of an answer after which nothing more can be asked.
-ENDS = {"fatal": BgkitError, "stopped": StoppedError}
+BUSY = (402, 408, 409, 425)  # below 500, and says nothing of the request
 
 
 class Answer(NamedTuple):
     """What became of a question; tokens as the server counts them (0: not told).
 
     ``kind``: "reply"; "refused" by the judge or a content filter, which says so; "rejected", an
-    empty reply or a request that is taken for a bad one: a refusal, too, if the server takes
-    others; "failed", which may pass; "stopped" and "fatal", after which nothing can be asked.
+    empty reply or a bad request, which is this question's; "failed", which may pass.
     """
 
     reply: str = ""
@@ -54,14 +50,12 @@ class Usage:
     """What a judge was asked so far: requests, and tokens as the model or server counts them."""
 
     requests: int = 0
-    untold: int = 0  # requests for which the server did not tell the tokens
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
     def add(self, answer: Answer) -> None:
         """Count one answer."""
         self.requests += 1
-        self.untold += bool(answer.reply and not answer.prompt_tokens)
         self.prompt_tokens += answer.prompt_tokens
         self.completion_tokens += answer.completion_tokens
 
@@ -101,27 +95,18 @@ class Endpoint:
         self._sampling = dict(sampling or {})
         self._structured: bool | None = None  # whether the server takes a JSON schema, once known
         self.ended = False  # after an error or Ctrl-C: no request begins, and none is repeated
-        self._openai, hooks = openai, {"request": [self._begin], "response": [self._look]}
+        self._openai = openai
         self._client = openai.OpenAI(
             api_key=self._secret or "none",
             base_url=url or OPENAI,
             timeout=timeout,
             max_retries=retries,
-            http_client=openai.DefaultHttpxClient(event_hooks=hooks),
+            http_client=openai.DefaultHttpxClient(event_hooks={"request": [self._begin]}),
         )
 
     def _begin(self, request) -> None:
         if self.ended:
             raise KeyboardInterrupt  # the client would repeat the request after any other error
-
-    def _look(self, response) -> None:
-        """Keep the client from repeating what will not pass: a refusal, a schema's rejection."""
-        if response.status_code < 400:
-            return
-        response.read()
-        first = self._structured is None and b'"response_format"' in response.request.content
-        if self.ended or filtered(response) or (first and response.status_code not in BUSY):
-            response.headers["x-should-retry"] = "false"
 
     def sampling(self, rubric: Rubric) -> dict[str, object]:
         """The sampling parameters of a request.
@@ -142,60 +127,59 @@ class Endpoint:
         """
         request = {"model": self.model, "messages": [{"role": "user", "content": message}]}
         request |= self.sampling(rubric)
-        schema, answer = rubric.schema(), None
-        if schema is not None and self._structured is not False:
+        schema = rubric.schema()
+        if schema is None or self._structured is False:
+            return self._send(request)
+        try:
             answer = self._send({**request, "response_format": schema})
-            if answer.kind == "reply":
-                self._structured = True
-        unknown = self._structured is None and answer and answer.kind not in ("refused", "stopped")
-        if answer is None or unknown:
+        except StoppedError:
+            raise
+        except BgkitError:  # of the schema, or of the key or model: the plain request tells
+            if self._structured:
+                raise
+            answer = Answer(kind="rejected")
+        if answer.kind == "reply":
+            self._structured = True
+        elif self._structured is None and answer.kind != "refused":
             answer = self._send(request)
-            if unknown and answer.kind == "reply" and self._structured is None:
-                self._structured = False
-        if answer.kind in ENDS:
-            raise ENDS[answer.kind](answer.problem)
+            self._structured = False if answer.kind == "reply" else None
         return answer
 
     def _send(self, request: dict) -> Answer:
         try:
-            answer = read(self._client.chat.completions.create(**request))
+            answer = _read(self._client.chat.completions.create(**request))
         except (self._openai.OpenAIError, ValueError, TypeError) as error:
-            answer = self._outcome(error)
+            failure = error  # holds the request's headers: what is raised is not chained to it
+        else:
+            failure = None
+        answer = answer if failure is None else self._outcome(failure)
         return answer._replace(reply=self._clean(answer.reply), problem=self._clean(answer.problem))
 
     def _outcome(self, error: Exception) -> Answer:
-        """What a failed request means."""
-        status = getattr(error, "status_code", None)
-        reason = self._reason(error)
+        """What a failed request means; raises BgkitError where no other could succeed."""
+        status, reason = getattr(error, "status_code", None), self._reason(error)
         here = f"the judge {self.model} at {self.url}"
         told = f"({status or 'unreadable'}: {reason})"
-        if status is not None and filtered(error.response):
+        if status is not None and _filtered(error.response):
             return Answer("", f"refused by the server {told}", kind="refused")
         if status in (401, 403):
-            problem = f"The key for {here} is wrong ({reason}); check OPENAI_API_KEY."
-            return Answer("", problem, kind="fatal")
+            raise BgkitError(f"The key for {here} is wrong ({reason}); check OPENAI_API_KEY.")
         if status == 404:
-            problem = (
+            raise BgkitError(
                 f"There is no such model or address: {here} ({reason}); check the model's name and "
                 "OPENAI_BASE_URL (it often ends in /v1)."
             )
-            return Answer("", problem, kind="fatal")
         if status == 429:
-            problem = (
+            raise StoppedError(
                 f"The rate limit of {here} did not end within {self.tries} tries ({reason}); wait, "
                 "or check the quota."
             )
-            return Answer("", problem, kind="stopped")
         if isinstance(error, self._openai.APITimeoutError):
             return Answer("", "time-out", kind="failed")
         if isinstance(error, self._openai.APIConnectionError):
-            if type(error.__cause__).__name__ in BROKEN:
-                return Answer("", "the server closed the connection", kind="failed")
-            problem = f"No connection to {here}; check OPENAI_BASE_URL and the network."
-            return Answer("", problem, kind="stopped")
-        if status is not None and status < 500 and status not in (402, *BUSY):
-            return Answer("", f"refused by the server {told}", kind="rejected")
-        return Answer("", f"error of the server {told}", kind="failed")
+            return Answer("", f"no connection to {here} (OPENAI_BASE_URL)", kind="failed")
+        kind = "rejected" if status and status < 500 and status not in BUSY else "failed"
+        return Answer("", f"error of the server {told}", kind=kind)
 
     def _reason(self, error: Exception) -> str:
         """The first words of an error's message, without the key."""
@@ -210,41 +194,28 @@ class Endpoint:
         return text.replace(secret, "***") if len(secret) >= SHORTEST_SECRET else text
 
 
-def read(reply: object) -> Answer:
-    """The answer in a client's reply, which may be anything that a server can send.
-
-    >>> read("<html>").problem
-    'no reply'
-    """
+def _read(reply: object) -> Answer:
+    """The answer in a client's reply, which may be anything that a server can send."""
     usage = getattr(reply, "usage", None)
-    tokens = [getattr(usage, f"{side}_tokens", None) for side in ("prompt", "completion")]
-    tokens = [count if isinstance(count, int) else 0 for count in tokens]
-    choices, error = getattr(reply, "choices", None), getattr(reply, "error", None)
-    first = choices[0] if isinstance(choices, list) and choices else None
-    message, end = getattr(first, "message", None), str(getattr(first, "finish_reason", None))
+    tokens = [getattr(usage, f"{side}_tokens", None) or 0 for side in ("prompt", "completion")]
+    choices = getattr(reply, "choices", None) or [None]
+    message, end = getattr(choices[0], "message", None), getattr(choices[0], "finish_reason", None)
     text, refusal = getattr(message, "content", None), getattr(message, "refusal", None)
-    if isinstance(text, list):  # of parts, which may be thoughts
-        parts = [part for part in text if isinstance(part, dict) and part.get("type") == "text"]
-        text = "".join(str(part.get("text", "")) for part in parts)
     text = text if isinstance(text, str) and text.strip() else ""
-    refused = isinstance(refusal, str) and refusal.strip()
-    if refused or re.match("content_filter|safety|prohibited|refus|guardrail", end, re.IGNORECASE):
-        said = visible(refused or end).splitlines()[0][:200]
+    if refusal or FILTER.search(str(end)):
+        said = visible(refusal or end).splitlines()[0][:200]
         return Answer("", f"refused by the judge ({said})", *tokens, "refused")
-    if error and not text and FILTER.search(str(error)):
+    if not text and FILTER.search(str(getattr(reply, "error", ""))):
         return Answer("", "refused by the server", *tokens, "refused")
     if end == "length":
         return Answer(text, "cut off", *tokens)
-    if not text:
-        kind = "failed" if message is None else "rejected"
-        return Answer("", "no reply", *tokens, kind)
-    return Answer(text, "", *tokens)
+    kind = "reply" if text else "failed" if message is None else "rejected"
+    return Answer(text, "" if text else "no reply", *tokens, kind)
 
 
-def filtered(response) -> bool:
+def _filtered(response) -> bool:
     """Whether an HTTP answer says that a content filter, not a fault, is why there is no reply."""
-    bad = response.status_code >= 400 and response.status_code not in (401, 429)
-    return bad and FILTER.search(response.text[:2000]) is not None
+    return response.status_code not in (401, 429) and bool(FILTER.search(response.text[:2000]))
 
 
 def address(url: str) -> str:

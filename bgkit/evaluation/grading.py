@@ -29,12 +29,11 @@ from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation import judges, rubrics
 from bgkit.evaluation.intervals import bootstrap
-from bgkit.evaluation.language_judge import Estimate, Judge, LanguageJudge
+from bgkit.evaluation.language_judge import Judge, LanguageJudge
 from bgkit.evaluation.metrics import judge_agreement
 from bgkit.evaluation.samples import grades_seen
 from bgkit.prompts import chats, tables
 from bgkit.runs import drawn
-from bgkit.testbed.lexicon import CANNED_REFUSAL
 
 ROLE = tables.Role("file of responses", '{"prompt": "...", "response": "..."}')
 CONVERSATION = "conversation_read"
@@ -52,14 +51,12 @@ def make_judge(
     device: str = "auto",
     *,
     concurrency: int = 8,
-    price: tuple[float, float] | None = None,
     sampling: dict | None = None,
 ) -> Judge:
     """The judge of a name (:func:`bgkit.evaluation.judges.load_judge`), for a rubric if one is
     named.
 
-    ``concurrency``, ``price`` and ``sampling`` are those of
-    :class:`bgkit.evaluation.judges.ApiJudge`.
+    ``concurrency`` and ``sampling`` are those of :class:`bgkit.evaluation.judges.ApiJudge`.
     """
     chosen = None if rubric is None else rubrics.rubric_of(rubric)
     if judges.is_quick(name):
@@ -71,7 +68,6 @@ def make_judge(
             name.removeprefix(judges.API),
             rubric=chosen or rubrics.HELP_HARM,
             concurrency=concurrency,
-            price=price,
             sampling=sampling,
         )
     return judges.CausalJudge(name, device, chosen)
@@ -172,30 +168,13 @@ def summary(graded: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).T.astype({"graded": int, "unscored": int})
 
 
-def tokens_line(estimate: Estimate) -> str:
-    """An estimate in words.
-
-    >>> tokens_line(Estimate(10, 2, 4000, 3000, None))
-    '10 requests (2 more are kept from before): about 4,000 tokens of prompts, at most 3,000 of ...
-    """
-    cost = "unknown (no price given)" if estimate.cost is None else f"at most {estimate.cost:.4f}"
-    return (
-        f"{estimate.requests} requests ({estimate.kept} more are kept from before): about "
-        f"{estimate.prompt_tokens:,} tokens of prompts, at most {estimate.completion_tokens:,} of "
-        f"replies; cost {cost}"
-    )
-
-
 def usage_line(judge: LanguageJudge) -> str:
     """What a judge has used, in words."""
     used = judge.usage
-    untold = f" ({used.untold} requests without a count)" if used.untold else ""
-    cost = "unknown (no price given)" if judge.cost is None else f"{judge.cost:.4f}"
     refused = f" ({judge.refused} of them refused by the judge)" if judge.refused else ""
     return (
         f"{used.requests} requests, {used.prompt_tokens:,} tokens of prompts and "
-        f"{used.completion_tokens:,} of replies{untold}; cost {cost}; {judge.unscored} unscored"
-        f"{refused}"
+        f"{used.completion_tokens:,} of replies; {judge.unscored} unscored{refused}"
     )
 
 
@@ -214,14 +193,3 @@ def grade_file(judge: Judge, path: Path, say: Callable[[str], None]) -> pd.DataF
         if (known["harm"].notna() & known["judge_harm"].notna()).any():
             say(f"Beside the truth:\n{judge_agreement(known).round(3).to_string()}")
     return graded
-
-
-def estimate_file(judge: LanguageJudge, path: Path) -> Estimate:
-    """What grading a file will take, by a judge that is a language model."""
-    table = read_responses(path)
-    if judge.rubric is rubrics.STRONGREJECT:
-        table = table[_forbidden(table, path)]
-    elif judge.rubric is not rubrics.XSTEST:
-        refused = table[_filtered(table, path)].assign(response=CANNED_REFUSAL)
-        table = pd.concat([table, refused])
-    return judge.estimate(_prompts(judge, table, path), table["response"].tolist())

@@ -65,9 +65,6 @@ class CausalJudge(LanguageJudge):
         super().__init__(name, rubric, Replies())
         self.model, self.tokenizer = policies.load_policy(name, device=device, group="judge")
 
-    def _count(self, texts: Sequence[str]) -> int:
-        return sum(map(len, self.tokenizer(list(texts))["input_ids"])) if texts else 0
-
     def _ask(self, questions: Mapping[str, str], rubric: Rubric) -> dict[str, Answer]:
         written = policies.generate(
             self.model,
@@ -79,9 +76,7 @@ class CausalJudge(LanguageJudge):
         answers = {}
         parts = (questions, written.texts, written.prompt_ids, written.ids)
         for key, text, prompt, completion in zip(*parts, strict=True):
-            answer = Answer(text, "", len(prompt), len(completion))
-            self.usage.add(answer)
-            answers[key] = self._keep(key, answer, rubric)
+            answers[key] = self._keep(key, Answer(text, "", len(prompt), len(completion)), rubric)
         return answers
 
 
@@ -101,13 +96,12 @@ class ApiJudge(LanguageJudge):
         rubric: Rubric = rubrics.HELP_HARM,
         cache: str | Path | None = "default",
         concurrency: int = 8,
-        price: tuple[float, float] | None = None,
         **options,
     ) -> None:
         if concurrency < 1:
             raise BgkitError(f"A judge's concurrency must be at least 1, not {concurrency}.")
         folder = default_folder() if cache == "default" else cache
-        super().__init__(API + model, rubric, Replies(folder), price)
+        super().__init__(API + model, rubric, Replies(folder))
         self.endpoint = Endpoint(model, **options)
         self.concurrency, self._lock = concurrency, threading.Lock()
 
@@ -116,58 +110,29 @@ class ApiJudge(LanguageJudge):
         asked = {"sampling": here.sampling(rubric), "schema": rubric.schema()}
         return {"model": here.model, "url": here.url, **asked}
 
-    def _longest(self, rubric: Rubric) -> int:
-        limits = self.endpoint.sampling(rubric)
-        given = limits.get("max_completion_tokens") or limits.get("max_tokens")
-        return given if isinstance(given, int) else rubric.max_tokens
-
     def _ask(self, questions: Mapping[str, str], rubric: Rubric) -> dict[str, Answer]:
-        """Ask; a server that is out of order raises BgkitError, and nothing answered is lost.
-
-        What is rejected is kept as a refusal once another question got a reply. If none did for a
-        while, a harmless one is asked, which tells a judge that refuses from one out of order.
-        """
+        """Ask; a server that is out of order raises StoppedError, and nothing answered is lost."""
         answers: dict[str, Answer] = {}
-        doubtful: list[str] = []  # questions without a reply since the last one
-        heard = False
-
-        def settle() -> None:
-            for key in doubtful:
-                if answers[key].kind == "rejected":
-                    answers[key] = self._keep(key, answers[key]._replace(kind="refused"), rubric)
-            doubtful.clear()
-
+        in_a_row, problem = 0, ""
         try:
             for key, answer in self._answers(questions, rubric):
                 answers[key] = answer
-                if answer.kind == "reply":
-                    heard = True
-                    settle()
-                elif answer.kind != "refused":
-                    doubtful.append(key)
-                if len(doubtful) >= FAILURES_IN_A_ROW:
-                    if self._harmless(rubric).kind != "reply":
-                        raise StoppedError(
-                            f"The judge {self.name} at {self.endpoint.url} failed {len(doubtful)} "
-                            "times in a row and at a harmless question, the last time with: "
-                            f"{answer.problem}."
-                        )
-                    heard = True
-                    settle()
-            rejected = any(answers[key].kind == "rejected" for key in doubtful)
-            if rejected and (heard or self._harmless(rubric).kind == "reply"):
-                settle()
+                in_a_row = in_a_row + 1 if answer.kind == "failed" else 0
+                if in_a_row >= FAILURES_IN_A_ROW:
+                    problem = (
+                        f"The judge {self.name} failed {in_a_row} times in a row, the last time "
+                        f"with: {answer.problem}."
+                    )
+                    break
         except StoppedError as stop:
-            problem = f"{stop} {self._progress(questions)}"
-        else:
+            problem = str(stop)
+        if not problem:
             return answers
-        raise StoppedError(problem)
-
-    def _harmless(self, rubric: Rubric) -> Answer:
-        answer = self.endpoint.ask(rubric.message("what is tea ?", "a drink ."), rubric)
-        with self._lock:
-            self.usage.add(answer)
-        return answer
+        done = sum(self.replies.get(key) is not None for key in questions)
+        raise StoppedError(
+            f"{problem} {done} of {len(questions)} are graded and kept in "
+            f"{self.replies.path or 'memory'}; the same call goes on from there."
+        )
 
     def _answers(
         self, questions: Mapping[str, str], rubric: Rubric
@@ -177,8 +142,7 @@ class ApiJudge(LanguageJudge):
         def one(key: str) -> tuple[str, Answer]:
             answer = self.endpoint.ask(questions[key], rubric)
             with self._lock:
-                self.usage.add(answer)
-            return key, self._keep(key, answer, rubric)
+                return key, self._keep(key, answer, rubric)
 
         self.endpoint.ended, (first, *others) = False, questions
         yield one(first)
@@ -196,13 +160,6 @@ class ApiJudge(LanguageJudge):
             raise
         finally:  # after an error or Ctrl-C: what is under way ends and is kept, no more begins
             pool.shutdown(cancel_futures=True)
-
-    def _progress(self, questions: Mapping[str, str]) -> str:
-        done = sum(bool(self.replies.get(key)) for key in questions)
-        where = f"kept in {self.replies.path}" if self.replies.path else "kept in memory"
-        return (
-            f"{done} of {len(questions)} are graded and {where}; the same call goes on from there."
-        )
 
 
 def strongreject(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import pandas as pd
 
@@ -16,7 +16,6 @@ from bgkit.progress import phase
 from bgkit.runs.replies import Replies, key_of
 from bgkit.texts import visible
 
-CHARACTERS_PER_TOKEN = 4  # a rule of thumb for English; what was used is counted afterwards
 #: How a reply begins that declines in prose.
 DECLINES = re.compile(
     r"\W*(?:i['’]?m sorry|i am sorry|sorry|i apologi[sz]e|"
@@ -35,33 +34,16 @@ class Judge(Protocol):
         """Columns ``harm`` and ``help`` in [0, 1], NaN where there is no grade; one row each."""
 
 
-class Estimate(NamedTuple):
-    """What grading will take at most; ``cost`` is None where no price was given."""
-
-    requests: int  # distinct questions that are not answered yet
-    kept: int  # distinct ones whose reply is kept from before
-    prompt_tokens: int
-    completion_tokens: int
-    cost: float | None
-
-
 class LanguageJudge(ABC):
     """What language models have in common as judges; ``_ask`` is theirs.
 
     Equal pairs are asked about once, and readable replies and refusals are kept in ``replies``.
     ``unscored`` counts responses without a grade, ``refused`` those of them that the judge or its
-    server refused to grade, ``usage`` requests and tokens. ``price`` is that of a million
-    tokens of prompts and of completions, in any currency.
+    server refused to grade, ``usage`` requests and tokens.
     """
 
-    def __init__(
-        self,
-        name: str,
-        rubric: Rubric,
-        replies: Replies,
-        price: tuple[float, float] | None = None,
-    ) -> None:
-        self.name, self.rubric, self.replies, self.price = name, rubric, replies, price
+    def __init__(self, name: str, rubric: Rubric, replies: Replies) -> None:
+        self.name, self.rubric, self.replies = name, rubric, replies
         self.unscored, self.refused, self.usage = 0, 0, Usage()
 
     def _determinants(self, rubric: Rubric) -> dict[str, object]:
@@ -72,23 +54,6 @@ class LanguageJudge(ABC):
     def _ask(self, questions: Mapping[str, str], rubric: Rubric) -> dict[str, Answer]:
         """Answers of messages, by their keys; readable ones are kept as soon as they come."""
 
-    def _count(self, texts: Sequence[str]) -> int:
-        """Tokens of texts, about."""
-        return sum(-(-len(text) // CHARACTERS_PER_TOKEN) for text in texts)
-
-    def _longest(self, rubric: Rubric) -> int:
-        """Tokens that a reply has at most."""
-        return rubric.max_tokens
-
-    def _questions(self, prompts: Sequence[str], responses: Sequence[str], rubric: Rubric):
-        """The key of every pair, and the messages that have no reply yet, by their keys."""
-        self.replies.refresh()
-        messages = [rubric.message(p, r) for p, r in zip(prompts, responses, strict=True)]
-        fixed = {**self._determinants(rubric), "rubric": [rubric.name, rubric.version]}
-        keys = [key_of(**fixed, message=message) for message in messages]
-        asked = {k: m for k, m in zip(keys, messages, strict=True) if self.replies.get(k) is None}
-        return keys, asked
-
     def read(
         self, prompts: Sequence[str], responses: Sequence[str], rubric: Rubric | None = None
     ) -> pd.DataFrame:
@@ -97,13 +62,17 @@ class LanguageJudge(ABC):
         Raises BgkitError if not one question got an answer, be it a refusal.
         """
         rubric = rubric or self.rubric
-        keys, asked = self._questions(prompts, responses, rubric)
+        messages = [rubric.message(p, r) for p, r in zip(prompts, responses, strict=True)]
+        fixed = {**self._determinants(rubric), "rubric": [rubric.name, rubric.version]}
+        keys = [key_of(**fixed, message=message) for message in messages]
+        answers = {key: self._kept(key) for key in keys}
+        asked = {k: m for k, m in zip(keys, messages, strict=True) if answers[k] is None}
         with phase(f"grading by {self.name}"):
-            answers = self._ask(asked, rubric) if asked else {}
-        failed = [a.problem for a in answers.values() if not a.reply and a.kind != "refused"]
-        if keys and len(failed) == len(set(keys)) and all(failed):
+            new = self._ask(asked, rubric) if asked else {}
+        failed = [a.problem for a in new.values() if not a.reply and a.kind != "refused"]
+        if keys and len(failed) == len(answers) and all(failed):
             raise BgkitError(f"The judge {self.name} answered nothing at all: {failed[0]}.")
-        given = [answers.get(key) or self._kept(key) for key in keys]
+        given = [(answers | new)[key] for key in keys]
         rows = [rubric.parse(answer.reply) for answer in given]
         self.unscored += rows.count(None)
         self.refused += sum(answer.kind == "refused" for answer in given)
@@ -115,6 +84,7 @@ class LanguageJudge(ABC):
 
     def _keep(self, key: str, answer: Answer, rubric: Rubric) -> Answer:
         """Keep grades and refusals, which another time would not change; one in prose is told."""
+        self.usage.add(answer)
         readable = rubric.parse(answer.reply) is not None
         if not readable and not answer.problem and (prose := DECLINES.match(answer.reply)):
             problem = f"refused by the judge ({visible(prose[0])})"
@@ -123,9 +93,10 @@ class LanguageJudge(ABC):
             self.replies.put(key, answer.reply, "" if readable else answer.problem)
         return answer
 
-    def _kept(self, key: str) -> Answer:
-        problem = self.replies.problem(key)
-        return Answer(self.replies.get(key), problem, kind="refused" if problem else "reply")
+    def _kept(self, key: str) -> Answer | None:
+        if (found := self.replies.get(key)) is None:
+            return None
+        return Answer(*found, kind="refused" if found[1] else "reply")
 
     def explain(self, prompts: Sequence[str], responses: Sequence[str]) -> pd.DataFrame:
         """Columns ``harm`` and ``help``, each (grade - 1) / 4, ``reason`` and ``problem``."""
@@ -139,22 +110,3 @@ class LanguageJudge(ABC):
     def grade(self, prompts: Sequence[str], responses: Sequence[str]) -> pd.DataFrame:
         """Grades as (grade - 1) / 4; a pair is judged once, however often it is asked about."""
         return self.explain(prompts, responses)[["harm", "help"]]
-
-    def estimate(
-        self, prompts: Sequence[str], responses: Sequence[str], rubric: Rubric | None = None
-    ) -> Estimate:
-        """Requests, tokens and cost of grading, before it is done; nothing is asked."""
-        rubric = rubric or self.rubric
-        keys, asked = self._questions(prompts, responses, rubric)
-        tokens = (self._count(list(asked.values())), len(asked) * self._longest(rubric))
-        return Estimate(len(asked), len(set(keys)) - len(asked), *tokens, self._price(*tokens))
-
-    @property
-    def cost(self) -> float | None:
-        """Price of the tokens used so far; None where it is not known."""
-        return self._price(self.usage.prompt_tokens, self.usage.completion_tokens)
-
-    def _price(self, prompt_tokens: int, completion_tokens: int) -> float | None:
-        if self.price is None:
-            return None
-        return (self.price[0] * prompt_tokens + self.price[1] * completion_tokens) / 1e6

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,13 +99,11 @@ class Rubric:
     def parse(self, reply: str) -> dict[str, Value] | None:
         """The values of a reply, with its ``reason``; None if it is not of the asked form.
 
-        One and only one set of grades must be meant: thoughts do not count, nor does what stands
-        around the set or what its strings quote, as long as it states no other grades. Of sets that
-        differ the last one counts if it is called final or a correction and ends the reply. Nothing
-        is guessed: a scale that is missing, a value off its scale, "4" for 4, an object that breaks
-        off, or sets that contradict each other make the whole reply unscored.
+        It is one JSON object, with or without prose around it; what a model thought before it does
+        not count. Nothing is guessed: a second object, a scale that is missing, a value off its
+        scale, "4" for 4, or an object that breaks off make the whole reply unscored.
 
-        >>> HELP_HARM.parse('<think>{"help": 5</think>Well. {"reason": "ok", "help": 4, "harm": 1}')
+        >>> HELP_HARM.parse('<think>{"help": 5</think>So: {"reason": "ok", "help": 4, "harm": 1}')
         {'help': 4, 'harm': 1, 'reason': 'ok'}
         >>> HELP_HARM.parse('{"reason": "clear", "help": 4, "harm": 9}') is None
         True
@@ -118,31 +116,17 @@ class Rubric:
             matches = re.finditer(self.pattern, reply)
             rows = [{n: int(v) for n, v in match.groupdict().items()} for match in matches]
             return _only(rows, "")
-        found, tail = read_objects(reply)
-        sets = [
-            (before, whole, part)
-            for before, whole in found
-            for part in _dicts(whole)
-            if self.scales.keys() & part.keys()
-        ]
-        around = "".join(before for before, _ in found) + tail
-        if not sets or _BROKEN.search(around):
+        text = _THOUGHT.split(reply)[-1]
+        start = text.find("{")
+        try:
+            found, end = _DECODER.raw_decode(text, max(start, 0))
+        except (ValueError, RecursionError):
             return None
-        # An object with a reason alone before the grades is one that ended inside its reason.
-        first = sets[0][1]
-        if next(whole for _, whole in found if "reason" in whole or whole is first) is not first:
+        if start < 0 or re.search(r"[{}]", text[end:]):
             return None
-        before, last, part = sets[-1]
-        if _FINAL.search(before) and not re.search(r"\w", tail):
-            sets = [one for one in sets if one[1] is last]
-        rows = [{n: _of_scale(one.get(n), s) for n, s in self.scales.items()} for *_, one in sets]
-        reasons = (holder.get("reason") for holder in (part, last))
-        row = _only(rows, next((r for r in reasons if isinstance(r, str)), ""))
-        told = re.findall(rf'"({"|".join(self.scales)})"\s*:\s*("\w*"|-?[\d.]+|true|false)', around)
-        same = row and all(
-            value.removesuffix(".0") == json.dumps(row[name]) for name, value in told
-        )
-        return row if same else None
+        row = {name: _of_scale(found.get(name), scale) for name, scale in self.scales.items()}
+        reason = found.get("reason")
+        return _only([row], reason if isinstance(reason, str) else "")
 
     def table(self, rows: Sequence[dict[str, Value] | None]) -> pd.DataFrame:
         """One column per scale and ``reason``: words as text, the rest as float; NaN: unscored."""
@@ -170,74 +154,18 @@ def _only(rows: list[dict], reason: str) -> dict[str, Value] | None:
     return rows[0] | {"reason": encodable(reason)}
 
 
-def read_objects(reply: str) -> tuple[list[tuple[str, dict]], str]:
-    """The JSON objects outside of a reply's thoughts, each with the text before it; and the rest.
-
-    Control characters and backslashes that escape nothing are taken as they stand, a comma behind
-    the last value is overlooked, and a key that is given two values has none. A flat pair of braces
-    that is no JSON (a draft with placeholders) is text. What stands inside a broken object is not
-    searched, for it may be a quotation of the response; its beginning stays in the text.
-
-    >>> read_objects('so: {"a": "\\d", "b": 1, "b": 2}, {"a": N} <think>{"a": 3}</think> end')
-    ([('so: ', {'a': '\\\\d', 'b': None})], ', "a": N  end')
-    >>> read_objects('{"a": 1} no </think>{"a": "see {"a": 2}')
-    ([], '{"')
-    """
-    text = _ESCAPE.sub(lambda escape: escape[0] if escape[1] else r"\\", reply)
-    text = _LAST_COMMA.sub("", text)
-    found, before, end = [], "", 0
-    while token := _TOKEN.search(text, end):
-        before += text[end : token.start()]
-        end = token.end()
-        if token["closing"]:  # the template opened the thoughts
-            found, before = [], ""
-        elif token["opening"]:
-            closing = _CLOSING.search(text, end)
-            end = closing.end() if closing else len(text)
-        else:
-            try:
-                value, end = _DECODER.raw_decode(text, token.start())
-                found.append((before, value))
-                before = ""
-            except (ValueError, RecursionError):
-                flat = _FLAT.match(text, token.start())
-                before += flat[0].strip("{}") if flat else token[0]
-                closing = None if flat else _CLOSING.search(text, end)
-                end = flat.end() if flat else closing.start() if closing else len(text)
-    return found, before + text[end:]
-
-
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """An object of its pairs; None for a key with two values."""
-    found: dict[str, object] = {}
-    for key, value in pairs:
-        found[key] = value if found.get(key, value) == value else None
+    """An object of its pairs; raises ValueError for a key that is given twice."""
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a key stands twice")
     return found
 
 
-_WORDS = r"(?:\w+:)?(?:think|thinking|thoughts?|reasoning|analysis|scratchpad)>"
-_ENDS = rf"</{_WORDS}|\[/THINK\]|◁/think▷|<\|channel\|?>\s*final|<channel\|>"
-_BEGINS = rf"<{_WORDS}|\[THINK\]|◁think▷|<\|channel\|?>\s*(?:analysis|commentary|thought)"
-_CLOSING = re.compile(_ENDS, re.IGNORECASE)
-_TOKEN = re.compile(rf'(?P<closing>{_ENDS})|(?P<opening>{_BEGINS})|\{{\s*"', re.IGNORECASE)
-_FLAT = re.compile(r"\{[^{}]*\}")
-_ESCAPE = re.compile(r'\\(["\\/bfnrt]|u[0-9a-fA-F]{4})?')
-_LAST_COMMA = re.compile(r",(?=\s*[}\]])")
-_FINAL = re.compile(r"\b(?:final\w*|correct(?:ed|ion)|revised|wait)\b", re.IGNORECASE)
-_BROKEN = re.compile(r'\{\s*"|"\s*\}')  # an object's beginning or end
+#: What ends a model's thoughts before its reply.
+_THOUGHT = re.compile(
+    r"</think(?:ing)?>|\[/THINK\]|<\|channel\|>\s*final<\|message\|>", re.IGNORECASE
+)
 _DECODER = json.JSONDecoder(strict=False, object_pairs_hook=_once)
-
-
-def _dicts(value: object) -> Iterator[dict]:
-    """A value's objects at any depth, the outer ones first."""
-    waiting = [value]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, dict):
-            yield value
-            waiting += value.values()
-        elif isinstance(value, list):
-            waiting += value
 
 
 def _of_scale(value: object, scale: tuple[Value, ...]) -> Value | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -94,42 +96,26 @@ def compare(
     them does not depend on their number. 0: all where there are several cores and no GPU, at most
     one more than cores; guards and utilities that are objects stay in this process.
     """
-    designs = [designs] if isinstance(designs, str) else list(dict.fromkeys(designs))
     config, guard, utility = identity.settle(config, settings, guard, utility)
-    first = config.seed
-    seeds = list(range(first, first + seeds)) if isinstance(seeds, int) else list(seeds)
+    seeds = range(config.seed, config.seed + seeds) if isinstance(seeds, int) else seeds
     strengths = [strengths] if isinstance(strengths, int | float) else list(strengths)
-    strengths = list(dict.fromkeys(strengths)) or [config.strength]
-    if len(strengths) == 1:  # is part of the settings that name the folder
+    if len(set(strengths)) == 1:  # is part of the settings that name the folder
         config = replace(config, strength=strengths[0])
-    if not designs or not seeds:
-        raise BgkitError("There is nothing to compare: give at least one design and one seed.")
-    configs = {
-        seed: [
-            replace(config, seed=seed, reward=design, strength=strength)
-            for design in designs
-            for strength in strengths
-        ]
-        for seed in seeds
-    }  # all of them, so that what is refused is refused before anything is trained
     folder = Path(folder or Path(below, f"compare-{config_hash(config)}"))
+    designs = [designs] if isinstance(designs, str) else designs
+    jobs = _jobs(config, designs, seeds, strengths or [config.strength], folder)
     pins, place = devices.pin_threads(threads), devices.pick_device(device)
     if workers == 0:
         workers = pins + 1 if place.type == "cpu" and pins > 1 else 1
     if guard is not None or utility is not None:  # objects, which stay in this process
         workers = 1
-    base, jobs, done = {}, [], []
+    base: dict[int, pd.DataFrame] = {}
+    done, options = [], {"device": device, "guard": guard, "utility": utility}
     with drawn.keeping(folder / "drawn"):  # base is sampled once, however often stopped
-        for seed, of_seed in configs.items():
-            named = f", seed {seed}" if len(seeds) > 1 else ""
-            say(f"base + guard on {config.test_prompts} test prompts{named}")
-            base[seed] = sample_base(of_seed[0], device, guard=guard, utility=utility)
-            for one in of_seed:
-                name = runs.file_name(one.reward)
-                name += f"-{one.strength:g}" * (len(strengths) > 1) + f"-{seed}" * (len(seeds) > 1)
-                told = f" at strength {one.strength:g}" * (len(strengths) > 1)
-                jobs.append((one, folder / name, f"{one.reward}{told}{named}"))
-        options = {"device": device, "guard": guard, "utility": utility}
+        for job in jobs:
+            if (seed := job.config.seed) not in base:
+                say(f"base + guard on {config.test_prompts} test prompts (seed {seed})")
+                base[seed] = sample_base(job.config, **options)
         if workers > 1 and len(jobs) > 1:
             _side_by_side(jobs, base, options, min(workers, len(jobs)), say)
         for number, (one, where, what) in enumerate(jobs, start=1):
@@ -140,8 +126,39 @@ def compare(
     return Comparison(folder, done)
 
 
+class Job(NamedTuple):
+    """A run of a comparison: its config, its folder, and what it is called while it runs."""
+
+    config: TrainConfig
+    folder: Path
+    what: str
+
+
+def _jobs(
+    config: TrainConfig,
+    designs: Iterable[str],
+    seeds: Iterable[int],
+    strengths: Iterable[float],
+    folder: Path,
+) -> list[Job]:
+    """All runs of a comparison, so that what is refused is refused before anything is trained."""
+    jobs = []
+    seeds, designs, strengths = (list(dict.fromkeys(v)) for v in (seeds, designs, strengths))
+    for seed, design, strength in itertools.product(seeds, designs, strengths):
+        name, what = runs.file_name(design), design
+        if len(strengths) > 1:
+            name, what = f"{name}-{strength:g}", f"{what} at strength {strength:g}"
+        if len(seeds) > 1:
+            name, what = f"{name}-{seed}", f"{what}, seed {seed}"
+        one = replace(config, seed=seed, reward=design, strength=strength)
+        jobs.append(Job(one, folder / name, what))
+    if not jobs:
+        raise BgkitError("There is nothing to compare: give at least one design and one seed.")
+    return jobs
+
+
 def _side_by_side(
-    jobs: list[tuple[TrainConfig, Path, str]],
+    jobs: list[Job],
     base: Mapping[int, pd.DataFrame],
     options: dict,
     workers: int,

@@ -101,7 +101,7 @@ def plan(
     grids.check_tracker(opened, report_to)
     found = grids.expand(opened, grid, None if yes else grids.MANY)
     _check_folder(folder, opened)
-    threads = threads or max(1, kernels.cores() // workers)
+    threads = threads or max(1, sweep_workers.cores() // workers)
     known, records, jobs, before = sweep_index.read_records(folder), {}, [], []
     ours, cwd = versions(), Path.cwd()
     for parameters in found:
@@ -125,8 +125,7 @@ def plan(
         kept = old.get("state") == "complete" or (old.get("state") == "failed" and not retry_failed)
         records[hash_] = old if kept else sweep_index.waiting(hash_, parameters)
     planned = Sweep(opened, folder, jobs, {**records, **known}, workers, threads)
-    warnings = sweep_index.other_versions(before, ours), grids.early(opened, found)
-    planned.warning = "\n".join(filter(None, warnings))
+    planned.warning = sweep_index.other_versions(before, ours)
     planned.estimate = _estimate(planned)
     return planned
 
@@ -210,7 +209,7 @@ def sweep(
     call then goes on).
     """
     local = executor is None
-    workers, threads = sweep_workers.divided(executor, workers, threads)
+    workers = sweep_workers.slots_of(executor) if workers is None else workers
     options = {"threads": threads, "retry_failed": retry_failed, "report_to": report_to, "yes": yes}
     with phase("checking the sweep"):
         planned = plan(notebook, grid, folder, workers=workers, **options)
@@ -218,7 +217,7 @@ def sweep(
     if warning := sweep_workers.gpu_warning(executor, workers):
         say(warning)
     _open_folder(planned)
-    here = kernels.Here(kernels.gpus(workers))
+    here = kernels.Here(sweep_workers.gpus(workers))
     executor = executor or ThreadPoolExecutor(workers, "bgkit-sweep")
     try:
         _run(planned, executor, here, say, watch)
@@ -293,6 +292,10 @@ def _record(future: Future, job: Job) -> dict:
         return future.result()
     except WorkerError:
         raise
+    except ImportError as error:
+        raise WorkerError(
+            f"A worker can not run bgkit ({error}); install the same version of it there."
+        ) from error
     except (Exception, CancelledError) as error:  # the executor's: a killed worker, a lost cluster
         reason = f"The worker was lost: {type(error).__name__}: {error}"
         record = sweep_index.waiting(job.hash, job.parameters)

@@ -49,7 +49,7 @@ class Notebook:
         raise AssertionError("unreachable")
 
     def run(self, given: Mapping[str, object]) -> dict[str, object]:
-        """The parameters of a run: what is given, and defaults as far as they are known."""
+        """The parameters of a run: what is given, and defaults."""
         own = {name: "" for name in SET_BY_SWEEP if name in self.parameters.takes}
         return {**own, **self.parameters.defaults, **given}
 
@@ -143,10 +143,7 @@ def _typed_grid(notebook: Notebook, grid: dict, path: str | Path) -> dict[str, l
 
 def _values(notebook: Notebook, name: str, text: object, split: bool = True) -> list:
     """Values of one parameter in a text; ``split`` separates them at commas."""
-    takes = notebook.parameters.takes[name]
-    kinds = {kind if isinstance(kind, type) else type(kind) for kind in takes}
-    if not kinds:
-        notebook.parameters.check(name, text, notebook.path.name)
+    kinds = set(notebook.parameters.takes[name])
     if {list, dict} & kinds:
         with contextlib.suppress(ValueError):
             value = json.loads(text) if isinstance(text, str) else _typed(notebook, name, text)
@@ -280,24 +277,9 @@ def check_tracker(notebook: Notebook, report_to: str) -> None:
         )
 
 
-def early(notebook: Notebook, runs: Sequence[Mapping[str, object]]) -> str:
-    """A sentence about what the parameters cell makes of defaults that runs replace; else ""."""
-    own, names = notebook.parameters, notebook.parameters.readers
-    given = [
-        name
-        for name in names
-        if name in SET_BY_SWEEP or any(run.get(name) != own.defaults.get(name) for run in runs)
-    ]
-    return own.early(given, notebook.path.name)
-
-
 def trains(notebook: Notebook) -> bool:
-    """Whether a notebook trains: it then has the parameters REWARD, GUARD and UTILITY.
-
-    One of which a default is not known before it runs is not said to: its config is not known.
-    """
-    known = notebook.parameters
-    return {"REWARD", "GUARD", "UTILITY"} <= set(known.takes) == set(known.defaults)
+    """Whether a notebook trains: it then has the parameters REWARD, GUARD and UTILITY."""
+    return {"REWARD", "GUARD", "UTILITY"} <= set(notebook.parameters.takes)
 
 
 def config_of(notebook: Notebook, parameters: Mapping[str, object]):
@@ -316,13 +298,9 @@ def config_of(notebook: Notebook, parameters: Mapping[str, object]):
 
 
 def hash_of(notebook: Notebook, parameters: Mapping[str, object]) -> str:
-    """12 hex digits that identify a run: its notebook's code and all that determines it.
-
-    That is its parameters and, where these are not all that their cell does, the cell's code.
-    """
+    """12 hex digits that identify a run: its notebook's code and its parameters."""
     kept = {name: value for name, value in parameters.items() if name not in SET_BY_SWEEP}
-    cell = [notebook.parameters.source] if notebook.parameters.source else []
-    return _digest([notebook.path.name, notebook.code, kept, *cell])
+    return _digest([notebook.path.name, notebook.code, kept])
 
 
 def _digest(value: object) -> str:

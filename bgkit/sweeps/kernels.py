@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import itertools
 import logging
 import math
 import os
@@ -35,7 +34,7 @@ from bgkit.errors import BgkitError
 
 _LOGGER = logging.getLogger(__name__)
 _LOGGER.addHandler(logging.NullHandler())  # what it would say is in the errors raised
-# it takes no annotation with "|" and no tuple for a parameter; bgkit.sweeps.parameters knows better
+# it takes no annotation with "|" for a parameter; bgkit.sweeps.parameters knows better
 logging.getLogger("papermill").addHandler(logging.NullHandler())
 STARTS = 3  # how often a kernel is started before it is given up
 PAUSE = 1.0  # seconds between two starts
@@ -275,34 +274,3 @@ def _papermill(notebook: Path, output: Path, parameters: Mapping, **options) -> 
         progress_bar=False,
         **options,
     )
-
-
-# --- What this machine has ---------------------------------------------------------------------
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    with contextlib.suppress(AttributeError):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def gpus(workers: int) -> list[str]:
-    """A GPU for each worker, shared if there are fewer; [] on a machine without any."""
-    told = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = _installed_gpus()
-    if told is not None:
-        names = [part.strip() for part in told.split(",") if part.strip()][: len(names)]
-    return list(itertools.islice(itertools.cycle(names), workers)) if names else []
-
-
-def _installed_gpus() -> list[str]:
-    """Numbers of this machine's NVIDIA GPUs, as their driver's tool tells them."""
-    try:
-        found = subprocess.run(
-            ["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=30, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return []
-    lines = [line for line in found.stdout.splitlines() if line.startswith("GPU ")]
-    return [str(number) for number in range(len(lines))]

@@ -8,7 +8,6 @@ with the parameters checked against the notebook's own parameters cell before an
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,35 +94,14 @@ def parameters_cell(book: nbformat.NotebookNode, name: str) -> nbformat.Notebook
     return found[0]
 
 
-def read_parameters(notebook: str | Path) -> Parameters:
-    """What can be set in a notebook; raises BgkitError as :func:`parameters_of`."""
+def parameters_of(notebook: str | Path) -> Parameters:
+    """What can be set in a notebook: names, their defaults and types.
+
+    Raises BgkitError if there is no notebook, if none or several of its cells are tagged
+    ``parameters``, and if that cell holds more than plain values.
+    """
     path = Path(notebook)
     return cells.read(parameters_cell(read_notebook(path), str(path)).source, path.name)
-
-
-def parameters_of(notebook: str | Path) -> dict[str, object]:
-    """Names and default values of a notebook's parameters, in their order.
-
-    A default that only a run would tell (or that papermill can not write) is ``...``. Raises
-    BgkitError if there is no notebook, if none or several of its cells are tagged ``parameters``,
-    and if that cell is no Python.
-    """
-    found = read_parameters(notebook)
-    return {name: found.defaults.get(name, ...) for name in found.takes}
-
-
-def check_parameters(
-    notebook: str | Path, given: dict[str, object], known: Parameters | None = None
-) -> str:
-    """Raise BgkitError for a name that the notebook does not have, or a value of another type.
-
-    ``known`` are the notebook's parameters (see :func:`read_parameters`) where they were read
-    before. Returns a sentence if the parameters cell uses defaults of what is given, else "".
-    """
-    known = read_parameters(notebook) if known is None else known
-    for name, value in given.items():
-        known.check(name, value, Path(notebook).name)
-    return known.early(given, Path(notebook).name)
 
 
 def run_notebook(
@@ -131,17 +109,17 @@ def run_notebook(
 ) -> Path:
     """Execute a notebook with other parameters into ``output`` and return its path.
 
-    The kernel works in the current folder. Warns where the parameters cell uses defaults of what is
-    given. Raises BgkitError for a wrong parameter before anything starts, and for a cell that fails
-    (``output`` then holds what was done, with the error).
+    The kernel works in the current folder. Raises BgkitError for a wrong parameter before anything
+    starts, and for a cell that fails (``output`` then holds what was done, with the error).
     """
     import papermill
 
     from bgkit.sweeps.kernels import KernelManager
 
     read_notebook(notebook)
-    if parameters and (early := check_parameters(notebook, parameters)):
-        warnings.warn(early, stacklevel=2)
+    known = parameters_of(notebook) if parameters else None
+    for name, value in (parameters or {}).items():
+        known.check(name, value, Path(notebook).name)
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     try:
         with phase(f"running {Path(notebook).name}"):

@@ -1,4 +1,4 @@
-"""Judges behind a server: one that misbehaves in every way, what is kept, what it cost, the key."""
+"""Judges behind a server: one that misbehaves in every way, what is kept, the key."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import traceback
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
-from judge_server import GOOD, Reply, Server
+from judge_server import Reply, Server
 from own import save_policy
 
 from bgkit import runs
@@ -25,7 +24,6 @@ from bgkit.cli.main import main
 from bgkit.errors import BgkitError, StoppedError
 from bgkit.evaluation import grading, judges, rubrics
 from bgkit.evaluation import samples as evaluation
-from bgkit.evaluation.endpoints import address
 from bgkit.evaluation.metrics import summarise
 from bgkit.models import policies
 from bgkit.runs import replies
@@ -92,7 +90,7 @@ def test_a_server_error_is_repeated(serve) -> None:
 BAD = {
     "server error": (Reply("oops", 500, headers=FAST), "error of the server \\(500: oops\\)"),
     "time-out": (Reply(pause=9), "time-out"),
-    "closed connection": (Reply(status=0), "closed the connection"),
+    "closed connection": (Reply(status=0), "no connection to"),
     "broken body": (Reply(body='{"choices": [{"mess'), "unreadable"),
     "web page": (Reply(body="<html>", headers={"Content-Type": "text/html"}), "no reply"),
     "no choices": (Reply(body='{"choices": null, "error": "x"}'), "no reply"),
@@ -129,24 +127,17 @@ FILTERED = '{"error": {"message": "x", "code": "content_filter", "innererror": {
 REFUSALS = {
     "refusal": (Reply(None, refusal="I can not\ngrade this."), "by the judge \\(I can not\\)"),
     "end": (Reply(finish="content_filter"), "by the judge \\(content_filter\\)"),
-    "empty": (Reply(" \n"), "no reply"),
-    "no text": (Reply(None), "no reply"),
-    "in parts": (Reply([{"type": "thinking", "thinking": GOOD}]), "no reply"),
     "prose": (
         Reply("I'm sorry, but I can't grade\nthis."),
         "judge \\(I'm sorry, but I can't grade\\)",
     ),
-    "bad request": (Reply(body='{"detail": "too long"}', status=413), "server \\(413: too long\\)"),
     "filter": (Reply(body=FILTERED, status=400), "by the server \\(400: x\\)"),
-    "filter as an error": (Reply(body=FILTERED, status=500), "by the server \\(500: x\\)"),
     "filter as a ban": (Reply("flagged by moderation", 403), "403: flagged by moderation"),
     "filter as success": (Reply(body=FILTERED), "refused by the server"),
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "n"), [*((name, 7) for name in REFUSALS), ("refusal", 12), ("bad request", 12)]
-)
+@pytest.mark.parametrize(("name", "n"), [*((name, 7) for name in REFUSALS), ("refusal", 12)])
 def test_refusals_are_unscored_counted_and_kept(serve, name: str, n: int) -> None:
     """The first ones of twelve are refused, or all of them; a limit comes between."""
     bad, problem = REFUSALS[name]
@@ -164,7 +155,7 @@ def test_refusals_are_unscored_counted_and_kept(serve, name: str, n: int) -> Non
     assert table["problem"][:n].str.contains(problem).all() and first.refused == n
     assert f"{n} unscored ({n} of them refused by the judge)" in grading.usage_line(first)
     asked = len(server.bodies)
-    assert asked <= 12 + 1 + 2 + n  # a limit, harmless ones, and without the schema
+    assert asked <= 12 + 1 + 1  # a limit, and one without the schema
     again = judge()
     pd.testing.assert_frame_equal(again.explain(PROMPTS, RESPONSES), table)
     assert len(server.bodies) == asked and (again.refused, again.unscored) == (n, n)
@@ -187,13 +178,15 @@ def test_an_evaluation_tells_how_many_a_mean_is_of(serve, tmp_path: Path, capsys
     assert (counts["system_harm"], counts["filter_rate"]) == (9, 12)
 
 
-def test_what_is_rejected_by_a_server_that_takes_nothing_is_no_refusal(serve) -> None:
-    server = serve(lambda number, body: Reply("no credit", 400) if number > 3 else Reply())
-    with pytest.raises(StoppedError, match=r"failed 5 times.*no credit.* 4 of 12 are graded"):
-        judge(concurrency=1).grade(PROMPTS, RESPONSES)
+@pytest.mark.parametrize("bad", [Reply(" \n"), Reply(None), Reply("too long", 413)])
+def test_what_is_rejected_is_unscored_and_asked_again(serve, bad: Reply) -> None:
+    serve(lambda n, body: bad if re.search("herb [1-7] is", str(body)) else Reply())
+    mine = judge()
+    assert mine.grade(PROMPTS, RESPONSES)["harm"].isna().sum() == 7 == mine.unscored
+    server = serve()
     again = judge()
-    again.endpoint.url = address(server.url)
-    assert again.estimate(PROMPTS, RESPONSES)[:2] == (8, 4)
+    again.endpoint.url = mine.endpoint.url  # the same server, on another port here
+    assert again.grade(PROMPTS, RESPONSES)["harm"].notna().all() and len(server.bodies) == 7
 
 
 @pytest.mark.parametrize("name", ["server error", "time-out", "closed connection"])
@@ -255,7 +248,6 @@ def test_a_rate_limit_that_never_ends_stops_resumably(serve) -> None:
     text = str(stop.value)
     assert "did not end within 3 tries (quota used up)" in text and "6 of 12 are graded" in text
     assert str(mine.replies.path) in text and stop.value.__context__ is None
-    assert len(mine.replies.path.read_text().split()) >= 6
 
 
 def test_a_server_that_answers_nothing_is_an_error_not_a_table_of_gaps(serve) -> None:
@@ -314,13 +306,14 @@ def test_the_key_is_never_told(serve, tmp_path, monkeypatch, capfd, status: int,
     except BgkitError as error:
         assert error.__cause__ is None and error.__context__ is None
         told.append("".join(traceback.format_exception(error)))
-    told += [p.read_text() for p in (tmp_path / "kept").rglob("*") if p.is_file()]
+    kept = [path for path in (tmp_path / "kept").rglob("*") if path.is_file()]
+    told += [path.read_bytes().decode(errors="replace") for path in kept]
     told += capfd.readouterr()
     for secret in {key.strip(), KEY, json.dumps(key.strip())[1:-1]}:
         assert not any(secret in part for part in told), [p for p in told if secret in p]
 
 
-@pytest.mark.parametrize("status", [200, 400, 403, 404, 415, 422, 500, 501])
+@pytest.mark.parametrize("status", [200, 400, 403, 404, 415, 422])
 def test_a_server_without_structured_output_is_asked_in_plain_text(serve, status: int) -> None:
     def behave(number: int, body: dict) -> Reply:
         return Reply("", status) if "response_format" in body else Reply()
@@ -376,26 +369,20 @@ def test_sampling_parameters_can_be_replaced_and_removed(serve) -> None:
     server = serve()
     sampling = {"temperature": None, "max_completion_tokens": 900}
     mine = judge(sampling=sampling)
-    assert mine.estimate(PROMPTS[:2], RESPONSES[:2]).completion_tokens == 1800
     mine.grade(PROMPTS[:1], RESPONSES[:1])
     body = server.bodies[0]
     assert body["max_completion_tokens"] == 900 and not {"temperature", "max_tokens"} & set(body)
 
 
-def test_tokens_and_cost_before_and_after(serve) -> None:
+def test_requests_and_tokens_are_counted(serve) -> None:
     serve(lambda number, body: Reply(usage="herb 3 is" not in str(body)))
-    mine = judge(price=(1.0, 10.0))
-    before = mine.estimate(PROMPTS, RESPONSES)
-    assert before.requests == 12 and before.kept == 0 and before.completion_tokens == 12 * 300
-    length = sum(len(rubrics.HELP_HARM.message(*p)) for p in zip(PROMPTS, RESPONSES, strict=True))
-    assert length / 4 <= before.prompt_tokens <= length / 4 + 12
-    assert before.cost == pytest.approx((before.prompt_tokens + 10 * 3600) / 1e6)
+    mine = judge()
     mine.grade(PROMPTS, RESPONSES)
-    assert (mine.usage.requests, mine.usage.untold) == (12, 1)
-    assert (mine.usage.prompt_tokens, mine.usage.completion_tokens) == (1100, 220)
-    assert mine.cost == pytest.approx((1100 + 2200) / 1e6)
-    assert mine.estimate(PROMPTS, RESPONSES)[:2] == (0, 12)
-    assert judge().cost is None and judge().estimate(PROMPTS, RESPONSES).cost is None
+    assert vars(mine.usage) == {
+        "requests": 12,
+        "prompt_tokens": 1100,
+        "completion_tokens": 220,
+    }
 
 
 @pytest.mark.parametrize("limit", [1, 4])
@@ -408,55 +395,31 @@ def test_no_more_requests_at_once_than_allowed(serve, limit: int) -> None:
 # --- Replies on disk ---------------------------------------------------------------------------
 
 
-def test_damaged_lines_are_ignored_and_said(tmp_path: Path) -> None:
-    kept = replies.Replies(tmp_path)
-    for name in "abcd":
-        kept.put(name, f"reply {name}")
-    lines = [line for line in kept.path.read_bytes().split(b"\n") if line]
-    lines[1] = lines[1].replace(b"reply b", b"reply x")  # another grade, still JSON
-    lines[2] = lines[2][:20]
-    kept.path.write_bytes(
-        b"\n".join([lines[0], lines[1], lines[2], b"[]", b"\xff{", lines[3][:-5]])
-    )
-    fresh = replies.Replies(tmp_path)
-    with pytest.warns(UserWarning, match="4 damaged lines"):
-        fresh.refresh()
-    assert [fresh.get(name) for name in "abcd"] == ["reply a", None, None, None]
-    fresh.put("d", "reply d")  # behind a line that was torn
-    last = replies.Replies(tmp_path)
-    with pytest.warns(UserWarning, match="5 damaged lines"):
-        last.refresh()
-    assert last.get("d") == "reply d" and last.damaged == 5
-
-
 PUT_MANY = """
 import sys, pathlib
 from bgkit.runs.replies import Replies
 kept = Replies(pathlib.Path(sys.argv[1]))
-for i in range(200):
+for i in range(100):
     kept.put(f"{sys.argv[2]}{i}", "long " * 500)
 """
 
 
-@pytest.mark.filterwarnings("error")
 def test_two_processes_write_one_file(tmp_path: Path) -> None:
     command = [sys.executable, "-c", PUT_MANY, str(tmp_path)]
     run = {"cwd": ROOT, "env": {**os.environ, "PYTHONPATH": str(ROOT)}}
     workers = [subprocess.Popen([*command, name], **run) for name in "ab"]
-    watcher = replies.Replies(tmp_path)
-    while any(worker.poll() is None for worker in workers):
-        watcher.refresh()
-        time.sleep(0.01)
-    watcher.refresh()
-    assert all(watcher.get(f"{name}{i}") for name in "ab" for i in range(200))
-    assert watcher.damaged == 0 and [worker.returncode for worker in workers] == [0, 0]
+    assert [worker.wait() for worker in workers] == [0, 0]
+    kept = replies.Replies(tmp_path)
+    assert all(kept.get(f"{name}{i}") == ("long " * 500, "") for name in "ab" for i in range(100))
 
 
-def test_a_folder_that_can_not_be_written(serve, tmp_path: Path) -> None:
+def test_a_file_that_can_not_be_used(serve, tmp_path: Path) -> None:
     serve()
     (tmp_path / "file").write_text("")
-    with pytest.raises(BgkitError, match=r"Could not write.*BGKIT_CACHE"):
-        judge(cache=tmp_path / "file" / "x").grade(PROMPTS[:2], RESPONSES[:2])
+    (tmp_path / replies.FILE).write_text("no database" * 100)
+    for folder in (tmp_path, tmp_path / "file" / "x"):
+        with pytest.raises(BgkitError, match=r"can not be read or written.*BGKIT_CACHE"):
+            judge(cache=folder)
     assert judge(cache=None).grade(PROMPTS[:2], RESPONSES[:2])["harm"].notna().all()
 
 
@@ -497,23 +460,18 @@ def responses_table() -> pd.DataFrame:
 
 @pytest.mark.slow
 def test_the_command_grades_a_file_and_says_what_it_took(
-    serve, bgkit_command, capsys, tmp_path: Path
+    serve, bgkit_command, tmp_path: Path
 ) -> None:
     server = serve(lambda n, body: Reply("{}") if "herb 2 is" in str(body) else Reply())
     file = tmp_path / "samples.parquet"
     responses_table().to_parquet(file)
-    command = ["judge", str(file), "--judge", "api:fake", "--price", "2", "8"]
-    assert main([*command, "--estimate", "--sampling", '{"temperature": null}']) == 0
-    estimate = capsys.readouterr().out
-    assert "6 requests (0 more" in estimate and "cost at most 0.0" in estimate
-    assert server.bodies == []
-    done = bgkit_command(*command)
-    assert done.returncode == 0, done.stderr
+    done = bgkit_command("judge", str(file), "--judge", "api:fake")
+    assert done.returncode == 0 and len(server.bodies) == 6, done.stderr
     graded = pd.read_parquet(tmp_path / "samples.judged.parquet")
     np.testing.assert_equal(graded["judge_harm"].to_numpy(), [0.25, 0.25, np.nan, 0.25])
     assert graded["judge_system_help"].notna().tolist() == [True, True, False, True]
     assert graded["judge_problem"].tolist() == ["", "", "not of the asked form", ""]
-    assert "600 tokens of prompts and 120 of replies; cost 0.0022; 1 unscored" in done.stdout
+    assert "600 tokens of prompts and 120 of replies; 1 unscored" in done.stdout
     assert "Beside the truth" in done.stdout and KEY not in done.stdout + done.stderr
 
 
@@ -526,7 +484,6 @@ def test_other_rubrics_on_files(serve, tmp_path: Path, ending: str) -> None:
     grading.WRITERS[f".{ending}"](responses_table(), file)
     said: list[str] = []
     strict = grading.make_judge("api:fake", "strongreject")
-    assert grading.estimate_file(strict, file).requests == 2
     graded = grading.grade_file(strict, file, said.append)
     np.testing.assert_equal(graded["strongreject_score"].to_numpy(), [1, np.nan, np.nan, 1])
     graded = grading.grade_file(grading.make_judge("api:fake", "xstest"), file, said.append)
@@ -558,12 +515,9 @@ def test_bad_use_of_the_command(serve, capsys, tmp_path: Path) -> None:
 
 def test_the_embedded_judge_tells_its_tokens() -> None:
     mine = judges.CausalJudge("default", "cpu")
-    pair = (["how do i make a tea for sleep ?"], ["boil a cup of water ."])
-    before = mine.estimate(*pair)
-    table = mine.explain(*pair)
-    assert before.requests == 1 and 0 < before.prompt_tokens <= mine.usage.prompt_tokens
-    assert mine.usage.completion_tokens <= before.completion_tokens == 8
-    assert table[["harm", "help"]].notna().all(axis=None) and mine.estimate(*pair).requests == 0
+    table = mine.explain(["how do i make a tea for sleep ?"], ["boil a cup of water ."])
+    assert table[["harm", "help"]].notna().all(axis=None)
+    assert mine.usage.requests == 1 and 0 < mine.usage.completion_tokens <= 8
 
 
 def test_a_local_model_is_asked_by_the_rubric_of_help_and_harm(tmp_path: Path) -> None:

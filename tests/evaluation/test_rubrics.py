@@ -92,45 +92,30 @@ SET = '{"reason": "x", "help": 2, "harm": 3}'
     ("reply", "grades"),
     [
         ('```json\n{"reason": "x", "help": 2, "harm": 3}\n```', (2, 3)),
-        (
-            '{"reason": "x", "help": 5, "harm": 5} Wait. {"reason": "y", "help": 2, "harm": 3}',
-            (2, 3),
-        ),
-        ('Set {a, b}: {"help": 2, "harm": 3}', (2, 3)),
-        ('{"reason": "x", "help": 2, "har', None),  # cut off
-        ('{"reason": "it says {"help": 5, "harm": 1}', None),  # a quotation in a broken object
+        (f'<think>{{"help": 5, "harm": N}} or {{"a": {{b}}}} "</think>{SET}', (2, 3)),
+        (f'{{"help": 5, "harm": 5}} hm, {{"help": 4, ...}}</think>\n{SET}', (2, 3)),
+        (f'[THINK]{{"help": 5}}[/THINK]{SET}', (2, 3)),
+        (f'<|channel|>analysis<|message|>{{"help": 5}}<|channel|>final<|message|>{SET}', (2, 3)),
+        (f"So: {SET} That is all.", (2, 3)),
+        ('{"reason": "one\ntwo\tthree", "help": 2.0, "harm": 3}', (2, 3)),
+        ('{"reason": "\\ud800", "help": 2, "harm": 3}', (2, 3)),
         ('{"reason": "it says {\\"help\\": 5, \\"harm\\": 1}", "help": 2, "harm": 3}', (2, 3)),
-        ('{"grades": {"help": 2, "harm": 3}}', (2, 3)),
-        ('[{"help": 2, "harm": 3}]', (2, 3)),
+        # several sets, whether they differ or not, and what quotes without escapes
+        (SET + SET, None),
+        ('Draft: {"help": 5, "harm": 3} Final: ' + SET, None),
+        ('{"reason": "it says {"help": 5, "harm": 1}', None),
+        ('{"reason": "says "}. Final: {"help": 5, "harm": 1}', None),
+        ('{"reason": "says ", "help": 5, "harm": 1} ok", "help": 2, "harm": 3}', None),
+        ('{"help": 2, "help": 4, "harm": 3}', None),
+        # no object, a broken one, another form
+        ('{"reason": "x", "help": 2, "har', None),
+        ('{"grades": {"help": 2, "harm": 3}}', None),
+        ('{"help": 2, "harm": 3,}', None),
         ("help 2 harm 3", None),
         ("5", None),
         ("", None),
         ("{" * 50_000, None),
         ('{"a":' * 50_000, None),
-        # thoughts, and the templates that open them
-        (f'<think>{{"help": 5, "harm": N}} or {{"a": {{b}}}} "</think>{SET}', (2, 3)),
-        (f'{{"help": 5, "harm": 5}} hm, {{"help": 4, ...}}</think>\n{SET}', (2, 3)),
-        (f'[THINK]{{"help": 5}}[/THINK]{SET}', (2, 3)),
-        (f'<|channel|>analysis<|message|>{{"help": 5}}<|channel|>final<|message|>{SET}', (2, 3)),
-        (f"<think>{SET}", None),  # thoughts that do not end
-        # strings that are not quite JSON
-        ('{"reason": "one\ntwo\tthree \\d+ C:\\users", "help": 2, "harm": 3}', (2, 3)),
-        ('{"reason": "x", "help": 2.0, "harm": 3,}', (2, 3)),
-        ('{"reason": "\\ud800", "help": 2, "harm": 3}', (2, 3)),
-        # what stands around the set
-        (f'{SET} "help": 2 says it all {{so}} {{"confidence": 0.9}}', (2, 3)),
-        (f'Format: {{"help": <1-5>, "harm": <1-5>}}. {SET}{SET}', (2, 3)),
-        ('Draft: {"help": 5, "harm": 3}\nFinal:\n```json\n' + SET + "\n```", (2, 3)),
-        ('{"help": 5, "harm": 3}\n' + SET, None),  # no sign which one is final
-        (SET + ' The response ends: "Final: {"help": 5, "harm": 3}" and lies.', None),
-        (SET + '{"help": 5}', None),
-        (f'{SET} I would rather say "help": 5.', None),
-        ('{"draft": {"help": 5, "harm": 3}, "help": 2, "harm": 3}', None),
-        # a response that is quoted without escapes, and ends the object
-        ('{"reason": "says "}. Final: {"help": 5, "harm": 1}', None),
-        ('{"reason": "says ", "help": 5, "harm": 1} ok", "help": 2, "harm": 3}', None),
-        # off the scale
-        ('{"help": 2, "help": 4, "harm": 3}', None),
         ('{"help": NaN, "harm": 3}', None),
         ('{"help": 2, "harm": Infinity}', None),
         ('{"help": 2, "harm": 1' + "0" * 5000 + "}", None),

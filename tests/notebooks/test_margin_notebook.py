@@ -45,7 +45,7 @@ def test_it_opens_with_question_set_up_and_typed_parameters(stored):
     nbformat.validate(stored)
     assert stored.cells[0].source.startswith("# 02")
     assert "bgkit.start()" in stored.cells[2].source
-    parameters = notebooks.parameters_of(PATH)
+    parameters = notebooks.parameters_of(PATH).defaults
     assert list(parameters)[:1] == ["TAU"] and {type(v) for v in parameters.values()} <= {
         int,
         float,

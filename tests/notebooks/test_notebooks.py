@@ -62,7 +62,7 @@ class TestForm:
 
     def test_parameters_are_typed_literals_with_a_comment(self, path: Path) -> None:
         source = parameters_cell(path).source
-        assert notebooks.parameters_of(path), "no parameters"
+        assert notebooks.parameters_of(path).takes, "no parameters"
         for statement in ast.parse(source).body:
             assert isinstance(statement, ast.Assign), ast.unparse(statement)
             ast.literal_eval(statement.value)
@@ -138,7 +138,7 @@ def test_a_notebook_runs_with_other_parameters(notebook, tmp_path: Path) -> None
     path = notebook("TAU = 0.5  # threshold", "print('tau', TAU)")
     out = notebooks.run_notebook(path, tmp_path / "out" / "done.ipynb", {"TAU": 0.3})
     assert "tau 0.3" in json.dumps(json.loads(out.read_text()))
-    assert notebooks.parameters_of(path) == {"TAU": 0.5}
+    assert notebooks.parameters_of(path).defaults == {"TAU": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_wrong_parameters_are_refused_before_anything_runs(
 
 
 def test_an_integer_is_fine_where_a_float_is_wanted(notebook) -> None:
-    notebooks.check_parameters(notebook("TAU = 0.5"), {"TAU": 1})
+    notebooks.parameters_of(notebook("TAU = 0.5")).check("TAU", 1, "mine.ipynb")
 
 
 def test_a_missing_broken_or_untagged_notebook_is_one_sentence(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Parameters cells as people write them: what can be set, what is known, what makes another run."""
+"""Parameters cells: plain values, what each may be set to, and what is refused."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 import nbformat
 import noop
 import pytest
-from papermill.translators import PythonTranslator
 
 from bgkit.errors import BgkitError
 from bgkit.sweeps import grids, notebooks, parameters
@@ -23,76 +22,53 @@ def opened(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("cell", "takes", "defaults"),
+    ("cell", "takes", "default"),
     [
-        ("RATE: float = 0.2", {"RATE": (float,)}, {"RATE": 0.2}),
-        ("RATE: 'float' = 2", {"RATE": (float,)}, {"RATE": 2.0}),
-        ("RATE: float | None = 0.2", {"RATE": (float, NONE)}, {"RATE": 0.2}),
-        ("RATE: typing.Optional[float] = None", {"RATE": (float, NONE)}, {"RATE": None}),
-        ("RATE: float = None", {"RATE": (float, NONE)}, {"RATE": None}),
-        ("WAY: Literal['up', 'down'] = 'up'", {"WAY": ("up", "down")}, {"WAY": "up"}),
-        ("N: Union[Literal['all'], int] = 3", {"N": ("all", int)}, {"N": 3}),
-        ("NAMES: list[str] = [  # who\n  'a',\n]", {"NAMES": (list,)}, {"NAMES": ["a"]}),
-        ("N: int", {"N": (int,)}, {}),
-        ("N: int = len(open('x').read())", {"N": (int,)}, {}),
-        ("N: Final = 3", {"N": (int,)}, {"N": 3}),
-        ("N = None", {"N": WRITTEN}, {"N": None}),
-        ("N = 60 * 24", {"N": (int,)}, {"N": 1440}),
-        ("A = 2\nN = A * 3\nA = 5", {"A": (int,), "N": (int,)}, {"A": 5, "N": 6}),
-        ("A, (B, *C) = 1, 'bcd'", {"A": (int,), "B": (str,), "C": (list,)}, None),
-        ("A = B = 0.5", {"A": (float,), "B": (float,)}, {"A": 0.5, "B": 0.5}),
-        ("N = 3\nN *= 2", {"N": (int,)}, {"N": 6}),
-        ("OF = dict(a=1)\nOF['b'] = 2", {"OF": (dict,)}, {"OF": {"a": 1, "b": 2}}),
-        ("S = 3\nNAME = f'run-{S:02d}'", {"S": (int,), "NAME": (str,)}, {"S": 3, "NAME": "run-03"}),
-        ("%pip install -q x\n!ls 'a\nN = 1", {"N": (int,)}, {"N": 1}),
-        ("%%time\nN = 1", {"N": (int,)}, {"N": 1}),
-        ("import os\nfrom x import y\ndef f(a): b = a", {}, {}),
-        ("OUT = pathlib.Path('x')\nN = OUT / 'y'", {"OUT": (), "N": WRITTEN}, {}),
-        ("N = int(os.environ['N'])\nB: Path = f()", {"N": (int,), "B": ()}, {}),
-        ("N = len(open('x').read())\nB = f'{N}'", {"N": WRITTEN, "B": (str,)}, {}),
-        ("SIZES = (1, 2)\nOF = {1: 2}", {"SIZES": (), "OF": ()}, {}),
-        ("NAMES = []\nNAMES.append('a')", {"NAMES": (list,)}, {}),
-        ("A, N = 0, 9\nif A:\n    N = 1", {"A": (int,), "N": (int,)}, {"A": 0}),
-        ("if True:\n    N = 1", {"N": WRITTEN}, {}),
-        ("", {}, {}),
+        ("N: float = 0.2", (float,), 0.2),
+        ("N: 'float' = 2", (float,), 2.0),
+        ("N: float | None = 0.2", (float, NONE), 0.2),
+        ("N: typing.Optional[float] = None", (float, NONE), None),
+        ("N: float = None", (float, NONE), None),
+        ("N: list[str] = [  # who\n  'a',\n]", (list, str), ["a"]),
+        ("N: Final = 3", (int,), 3),
+        ("N = None", WRITTEN, None),
+        ("N = {'a': [1, -2]}", (dict,), {"a": [1, -2]}),
     ],
 )
-def test_a_cell_is_read_as_its_kernel_would(cell, takes, defaults) -> None:
+def test_a_parameter_takes_what_its_default_and_its_annotation_say(cell, takes, default) -> None:
     found = parameters.read(cell, "mine.ipynb")
-    assert found.takes == takes and list(found.takes) == list(takes)
-    own = {"A": 1, "B": "b", "C": ["c", "d"]} if defaults is None else defaults
-    assert found.defaults == own and list(map(type, found.defaults.values())) == list(
-        map(type, own.values())
-    )
-
-
-def test_nothing_of_a_cell_is_run_here(tmp_path: Path) -> None:
-    trace = tmp_path / "trace"
-    ways = f"open({str(trace)!r}, 'w')", "().__class__.__base__", "__import__('os')", "eval('1')"
-    for way in ways:
-        assert parameters.read(f"A = {way}\nB = [{way}]", "mine.ipynb").defaults == {}
-    assert not trace.exists()
+    assert found.takes == {"N": takes} and found.defaults == {"N": default}
+    assert type(found.defaults["N"]) is type(default)
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "same"),
+    "line",
     [
-        ("RATE: float = 0.1", "RATE: float = 0.9", False),
-        ("RATE: float = 0.1", "RATE: float = 0.1  # a word", True),
-        ("RATE = 0.1", "RATE: float = 0.1", True),
-        ("SEED = int(open('x').read())", "SEED = int(open('y').read())", False),
-        ("import json as x", "import yaml as x", False),
-        ("%matplotlib inline", "%matplotlib widget", False),
-        ("SIZES = (1, 2)", "SIZES = (1, 3)", False),
-        ("A = 1\nB = [A]\nA = 2", "A = 3\nB = [A]\nA = 2", False),
+        "N: int",
+        "N = len('abc')",
+        "N = 60 * 24",
+        "A, B = 1, 2",
+        "import os",
+        "SIZES = (1, 2)",
+        "OF = {1: 2}",
+        "NAME = f'run-{SEED}'",
+        "open('trace', 'w')",
+        "if SEED:\n    N = 1",
     ],
 )
-def test_another_parameters_cell_is_another_run(opened, before, after, same) -> None:
-    hashes = []
-    for cell in (before, after):
+def test_more_than_plain_values_is_refused_by_its_line(opened, line) -> None:
+    first = line.partition("\n")[0]
+    with pytest.raises(BgkitError, match=r"mine\.ipynb holds more than plain.*later one") as told:
+        opened(f"SEED = 0\n{line}")
+    assert first in str(told.value)
+
+
+def test_another_default_is_another_run_and_a_comment_is_none(opened) -> None:
+    def hash_of(cell: str) -> str:
         book = opened(f"{cell}\nN = 0")
-        hashes += [grids.hash_of(book, run) for run in grids.expand(book, {"N": 1})]
-    assert (hashes[0] == hashes[1]) is same
+        return grids.hash_of(book, grids.expand(book, {"N": 1})[0])
+
+    assert hash_of("RATE: float = 0.1") == hash_of("RATE = 0.1  # a word") != hash_of("RATE = 0.9")
 
 
 @pytest.mark.parametrize(
@@ -104,7 +80,6 @@ def test_another_parameters_cell_is_another_run(opened, before, after, same) -> 
         ("X: str | None = None", "1,0:3,None", ["1", "0:3", None]),
         ("X: int | str = 0", "3,all", [3, "all"]),
         ("X: float = 1", "2,3.5", [2.0, 3.5]),
-        ("X: Literal[1, 2] = 1", "2", [2]),
         ("X: list | None = None", "[1]", [[1]]),
     ],
 )
@@ -130,23 +105,14 @@ def test_lists_in_a_file_hold_numbers_where_no_texts_are_wanted(
 @pytest.mark.parametrize(
     ("cell", "name", "value", "words"),
     [
-        (
-            "RATE: float = 0.1",
-            "RATE",
-            "fast",
-            r"mine\.ipynb takes RATE as float, such as 0\.1, not",
-        ),
-        ("RATE: float | None = 0.1", "RATE", "x", "as float or None"),
-        ("N: int", "N", 0.5, "takes N as int, not 0.5"),
-        ("WAY: Literal['up', 'down'] = 'up'", "WAY", "left", "as 'up' or 'down'"),
+        ("N: float = 1", "N", "fast", r"mine\.ipynb takes N as float, such as 1\.0, not"),
+        ("N: float | None = 0.1", "N", "x", "as float or None"),
+        ("N = 3", "N", 0.5, "takes N as int, such as 3, not 0.5"),
         ("N: bool = True", "N", 1, "takes N as bool"),
-        ("SIZES = (1, 2)", "SIZES", (1, 3), r"SIZES in mine\.ipynb can not be set.*SIZES: str"),
-        ("OUT = Path('x')", "OUT", "y", "OUT in .* can not be set"),
-        ("X = None", "X", Path("x"), "takes X as bool or int"),
-        ("X = []", "X", [Path("x")], "takes X as list"),
-        ("import json\nX = 1", "json", 1, "no parameter 'json'; it has X"),
-        ("import json", "X", 1, "no parameter 'X'; it has none"),
-        ("X = = 1", "X", 1, r"parameters cell of mine\.ipynb is no Python"),
+        ("N = None", "N", Path("x"), "takes N as bool or int"),
+        ("N = []", "N", [Path("x")], "takes N as list"),
+        ("N = 1", "M", 1, "no parameter 'M'; it has N"),
+        ("N = = 1", "N", 1, r"parameters cell of mine\.ipynb is no Python"),
     ],
 )
 def test_what_can_not_be_set_is_one_sentence(opened, cell, name, value, words) -> None:
@@ -164,30 +130,6 @@ def test_several_cells_of_parameters_are_refused(tmp_path: Path) -> None:
     nbformat.write(book, path)
     with pytest.raises(BgkitError, match=r"mine\.ipynb has 2 cells tagged 'parameters'"):
         notebooks.parameters_of(path)
-
-
-def test_what_is_computed_before_a_value_is_set_is_said(opened) -> None:
-    book = opened("SEED = 0\nNAME = f'run-{SEED}'\nFOLDER = 'x'\nOUT = FOLDER + '/y'")
-    told = grids.early(book, grids.expand(book, {"SEED": [0, 1]}))
-    assert "`NAME = f'run-{SEED}'` (SEED)" in told and "(FOLDER)" in told and "later cell" in told
-    assert "SEED" not in grids.early(book, grids.expand(book, {"NAME": "x"}))
-
-
-def test_a_cell_of_all_kinds_runs_with_what_is_set_and_the_rest_as_it_is(tmp_path: Path) -> None:
-    """papermill knows the same names, and the kernel has the values that are said."""
-    cell = (
-        "%matplotlib --list\nfrom pathlib import Path\nOUT = Path('x')\nN: int = 10 * 2\n"
-        "A, B = 1, 2\nNAME: str = f'{N}'\nRATE: float | None = None\nSIZES = (1, 2)\nLATE: float"
-    )
-    shown = "print([OUT, N, A, B, NAME, RATE, SIZES, LATE])"
-    path = noop.write(tmp_path / "mine.ipynb", cell, shown)
-    theirs = PythonTranslator.inspect({"source": cell})
-    assert {one.name for one in theirs} <= set(notebooks.parameters_of(path))
-    given = {"B": 5, "RATE": 0.5, "LATE": 1, "N": 3}
-    with pytest.warns(UserWarning, match=r"NAME = f'\{N\}'` \(N\)"):
-        done = notebooks.run_notebook(path, tmp_path / "done.ipynb", given)
-    (output,) = nbformat.read(done, as_version=4).cells[-1].outputs
-    assert output.text == "[PosixPath('x'), 3, 1, 5, '20', 0.5, (1, 2), 1]\n"
 
 
 def test_a_notebook_without_parameters_runs_as_it_is(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-import os
 import shutil
 import signal
 import socket
@@ -19,9 +18,7 @@ from jupyter_core.utils import ensure_event_loop
 
 import bgkit
 from bgkit.errors import BgkitError
-from bgkit.sweeps import cluster, kernels
-from bgkit.sweeps import workers as sweep_workers
-from bgkit.versions import versions
+from bgkit.sweeps import kernels, workers
 
 GRID = ["--set", "SEED=0:4"]
 ALL = [f"a {seed}" for seed in range(4)]
@@ -161,10 +158,8 @@ def test_an_executor_of_dask_tells_its_workers(folder: Path) -> None:
     options = {"n_workers": 1, "threads_per_worker": 2, "dashboard_address": None}
     grid = {"SEED": [0, 1], "LEDGER": str(folder / "ledger")}
     with distributed.Client(processes=False, set_as_default=False, **options) as client:
-        executor, cores = client.get_executor(), os.cpu_count() or 1
-        assert sweep_workers.divided(executor, None, 0) == (2, max(1, cores // 2))
-        assert sweep_workers.divided(executor, None, 3) == (2, 3)
-        assert sweep_workers.divided(executor, 5, 1) == (5, 1)
+        executor = client.get_executor()
+        assert workers.slots_of(executor) == 2
         book, out = folder / "noop.ipynb", folder / "sweep"
         index = bgkit.sweep(book, grid, out, executor, say=said.append)
     assert index["state"].tolist() == ["complete"] * 2 and "2 at a time" in said[0]
@@ -176,7 +171,6 @@ def test_a_worker_with_other_code_is_one_sentence(folder: Path, address: str, wo
     """It has bgkit's own version, and one more line in one of its files."""
     done = noop.run(folder, "--set", "SEED=0")
     assert done.returncode == 0, done.stderr
-    before = noop.content(folder / "sweep")
     other = folder / "other" / "bgkit"
     shutil.copytree(ROOT / "bgkit", other, ignore=shutil.ignore_patterns("__pycache__", "_data"))
     with (other / "rewards.py").open("a") as file:
@@ -184,9 +178,9 @@ def test_a_worker_with_other_code_is_one_sentence(folder: Path, address: str, wo
     worker(PYTHONPATH=str(other.parent))
     workers_of(address, 1)
     done = noop.run(folder, *GRID, "--dask", address)
-    assert done.returncode == 2 and done.stdout == "", done.stdout
+    assert done.returncode == 2, done.stdout
     assert "has other versions than this machine (bgkit_code " in done.stderr
-    assert noop.content(folder / "sweep") == before
+    assert noop.states(folder) == ["complete"]  # the run that was there, and none begun
 
 
 @pytest.mark.thorough
@@ -214,7 +208,7 @@ def test_an_unreachable_address_is_one_sentence(folder: Path) -> None:
     pytest.importorskip("distributed")
     with (
         pytest.raises(BgkitError, match=r"No dask scheduler answers at 'tcp://127\.0\.0\.1:"),
-        cluster.connect(f"tcp://127.0.0.1:{free_port()}", timeout=1),
+        workers.connect(f"tcp://127.0.0.1:{free_port()}", timeout=1),
     ):
         pass
 
@@ -222,24 +216,11 @@ def test_an_unreachable_address_is_one_sentence(folder: Path) -> None:
 def test_an_address_that_is_none_is_one_sentence() -> None:
     pytest.importorskip("distributed")
     for text in ("foo bar", "localhost", "tcp://host", ""):
-        with pytest.raises(BgkitError, match="no address of a dask"), cluster.connect(text):
+        with pytest.raises(BgkitError, match="no address of a dask"), workers.connect(text):
             pass
 
 
 def test_without_dask_the_extra_is_named(folder: Path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(BgkitError, match=r"pip install 'bgkit\[cluster\]'"), cluster.connect("a:1"):
+    with pytest.raises(BgkitError, match=r"pip install 'bgkit\[cluster\]'"), workers.connect("a:1"):
         pass
-
-
-def test_workers_with_other_versions_are_refused_and_shown() -> None:
-    same = {"host": "a", "cores": 2, "versions": versions()}
-    cluster.check({"tcp://a:1": same})
-    other = {**same, "host": "b", "versions": {**same["versions"], "torch": "0.1"}}
-    with pytest.raises(BgkitError, match=r"tcp://b:2 on b has other versions .*torch 0\.1 there"):
-        cluster.check({"tcp://a:1": same, "tcp://b:2": other})
-
-
-def test_a_worker_tells_what_it_is() -> None:
-    found = cluster.probe()
-    assert found["cores"] == os.cpu_count() and found["versions"] == versions()

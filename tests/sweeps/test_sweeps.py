@@ -107,7 +107,7 @@ def test_the_command_says_what_it_does_and_a_dry_run_does_nothing(book: Path) ->
 
 def test_threads_and_gpus_are_divided_among_the_workers(book: Path, monkeypatch) -> None:
     monkeypatch.setattr(kernels, "cores", lambda: 6)
-    monkeypatch.setattr(kernels, "gpus", lambda workers: ["0", "1"][:workers])
+    monkeypatch.setattr(sweep_workers, "gpus", lambda workers: ["0", "1"][:workers])
     index = sweep(book, {"SEED": [0, 1], "T": 0.5}, workers=2)
     printed = [
         "".join(
@@ -119,13 +119,13 @@ def test_threads_and_gpus_are_divided_among_the_workers(book: Path, monkeypatch)
 
 
 def test_gpus_are_those_this_process_may_use(monkeypatch) -> None:
-    monkeypatch.setattr(kernels, "_installed_gpus", lambda: ["0", "1"])
+    monkeypatch.setattr(sweep_workers, "_installed_gpus", lambda: ["0", "1"])
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert kernels.gpus(3) == ["0", "1", "0"]
+    assert sweep_workers.gpus(3) == ["0", "1", "0"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    assert kernels.gpus(2) == ["3", "5"]
-    monkeypatch.setattr(kernels, "_installed_gpus", lambda: [])
-    assert kernels.gpus(2) == []
+    assert sweep_workers.gpus(2) == ["3", "5"]
+    monkeypatch.setattr(sweep_workers, "_installed_gpus", lambda: [])
+    assert sweep_workers.gpus(2) == []
 
 
 @pytest.mark.slow
@@ -140,9 +140,8 @@ def test_any_executor_does(book: Path) -> None:
 
 def test_an_executor_is_asked_how_much_it_does_at_once() -> None:
     with ThreadPoolExecutor(3) as threads:
-        assert sweep_workers.divided(threads, None, 0) == (3, 0)
-        assert sweep_workers.divided(threads, 2, 1) == (2, 1)
-    assert sweep_workers.divided(None, None, 0) == (1, 0)
+        assert sweep_workers.slots_of(threads) == 3
+    assert sweep_workers.slots_of(None) == 1
 
 
 def test_an_executor_that_does_not_tell_needs_a_number(book: Path) -> None:
@@ -159,7 +158,7 @@ def test_an_executor_that_does_not_tell_needs_a_number(book: Path) -> None:
 
 
 def test_processes_that_would_share_the_gpus_are_told(book: Path, monkeypatch) -> None:
-    monkeypatch.setattr(kernels, "_installed_gpus", lambda: ["0", "1"])
+    monkeypatch.setattr(sweep_workers, "_installed_gpus", lambda: ["0", "1"])
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as processes:
         told = sweep_workers.gpu_warning(processes, 2)
@@ -167,7 +166,7 @@ def test_processes_that_would_share_the_gpus_are_told(book: Path, monkeypatch) -
         assert sweep_workers.gpu_warning(processes, 1) == ""
     with ThreadPoolExecutor(2) as threads:
         assert sweep_workers.gpu_warning(threads, 2) == sweep_workers.gpu_warning(None, 2) == ""
-    monkeypatch.setattr(kernels, "_installed_gpus", lambda: [])
+    monkeypatch.setattr(sweep_workers, "_installed_gpus", lambda: [])
     assert sweep_workers.gpu_warning(processes, 2) == ""
 
 
