@@ -3,9 +3,9 @@
     python benchmarks/ship_runs.py
 
 Trains (or finishes) every run in ``runs/shipped``, each in a process of its own with one CPU
-thread, with the settings of the ablation's grids; about 15 minutes. Of a run folder only what a
+thread, with the settings of the ablation's grids; about 8 minutes. Of a run folder only what a
 stress test reads is copied: config, base, result, curve, the adapter's weights, and the completions
-of training for some; sampled test responses and checkpoints are left out.
+of training; sampled test responses and checkpoints are left out.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ KEPT = (
     "config.json base.json result.json metrics.parquet completions.parquet "
     "adapter/adapter_model.safetensors adapter/adapter_config.json"
 ).split()
-WITH_COMPLETIONS = ("filter_avoidance", "boundary", "compound", "rejection")
+SHIPPED = ("filter_avoidance", "boundary", "compound", "rejection")
 
 
 def grpo(name: str, **changes: object) -> None:
@@ -34,14 +34,6 @@ def grpo(name: str, **changes: object) -> None:
     from bgkit.training import trainer as training
 
     training.train(replace(CONFIG, **changes), WORK / name, threads=1)
-
-
-def overconfident() -> None:
-    """Two runs against the overconfident guard: as it is, and scaled."""
-    from bgkit.stress import calibrated
-
-    config = replace(CONFIG, guard="overconfident")
-    calibrated.train_pair(config, WORK / "overconfident", threads=1)
 
 
 def rejection() -> None:
@@ -55,8 +47,7 @@ def rejection() -> None:
 def keep(source: Path, name: str) -> None:
     """Copy what is kept of a run folder."""
     for file in KEPT:
-        wanted = name in WITH_COMPLETIONS or file != "completions.parquet"
-        if wanted and (source / file).is_file():  # fine-tuning has no curve
+        if (source / file).is_file():  # fine-tuning has no curve
             (OUT / name / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source / file, OUT / name / file)
 
@@ -67,15 +58,9 @@ def main() -> None:
     with ProcessPoolExecutor(1, **spawned, max_tasks_per_child=1) as pool:  # peak memory is theirs
         for reward in ("boundary", "compound", "filter_avoidance"):
             pool.submit(grpo, reward, reward=reward).result()
-        for guard in ("weak", "other"):
-            pool.submit(grpo, f"boundary_{guard}", guard=guard).result()
-        pool.submit(overconfident).result()
         pool.submit(rejection).result()
-    for name in (*WITH_COMPLETIONS, "boundary_weak", "boundary_other"):
+    for name in SHIPPED:
         keep(WORK / name, name)
-    keep(WORK / "overconfident" / "as_it_is", "boundary_overconfident")
-    keep(WORK / "overconfident" / "scaled", "boundary_scaled")
-    shutil.copy(WORK / "overconfident" / "temperature.json", OUT)
 
 
 if __name__ == "__main__":

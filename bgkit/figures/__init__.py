@@ -15,16 +15,12 @@ from bgkit.figures.distributions import reliability as reliability
 from bgkit.figures.judges import judge_against_truth as judge_against_truth
 from bgkit.figures.risk import measured_risk as measured_risk
 from bgkit.figures.risk import risk_curve as risk_curve
+from bgkit.figures.stress import at_equal_help as at_equal_help
 from bgkit.figures.stress import attack_curves as attack_curves
 from bgkit.figures.stress import by_shift as by_shift
-from bgkit.figures.stress import over_threshold as over_threshold
 from bgkit.figures.stress import transfer_matrix as transfer_matrix
 from bgkit.figures.stress_training import drift as drift
 from bgkit.figures.stress_training import helpfulness_by_cost as helpfulness_by_cost
-from bgkit.figures.stress_training import scorecard as scorecard
-from bgkit.figures.stress_training import (
-    with_and_without_calibration as with_and_without_calibration,
-)
 from bgkit.figures.thresholds import margins_by_kind as margins_by_kind
 from bgkit.figures.thresholds import operating_curves as operating_curves
 from bgkit.figures.thresholds import reliability_scaled as reliability_scaled

@@ -1,4 +1,4 @@
-"""Pictures of stress tests: other guards, other thresholds, other prompts, an attacker.
+"""Pictures of stress tests: other guards and deployments, other prompts, an attacker.
 
 ``rows`` is a table of :func:`bgkit.evaluation.means.summary` (or, for attacks, of
 :func:`bgkit.stress.attack.success_over_budget`): design, the test's axis, metric, mean, and the
@@ -23,7 +23,7 @@ from bgkit.figures import style
 from bgkit.figures.style import error_bars, heading, need
 
 MATRIX = ("system_harm", "near_boundary")
-LEVELS = ("system_harm", "system_help", "filter_rate", "near_boundary")
+SEEN = ("system_harm", "system_help")
 #: Pale to deep blue, opaque: the numbers in the cells get the colour that stands out.
 CELLS = ((0.0, "#EEF4F9"), (0.5, "#7FB2D6"), (1.0, "#08457E"))
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
@@ -34,9 +34,8 @@ def transfer_matrix(rows: pd.DataFrame, metrics: Sequence[str] = MATRIX) -> go.F
     """Draw designs (rows) against the guards they are deployed with (columns), a number per cell.
 
     One panel for each metric; darker is more, each panel with its own scale from 0. Read along a
-    row: a design that exploits its own guard is worse behind the others. With a column
-    ``trained_with`` the cell of the guard that a design was trained with is framed. Hover a cell
-    for its interval.
+    row: a design that exploits its own guard is worse behind the others. Hover a cell for its
+    interval.
     """
     table = _rows(rows, ("guard",), metrics)
     metrics = _known(table, metrics)
@@ -53,46 +52,50 @@ def transfer_matrix(rows: pd.DataFrame, metrics: Sequence[str] = MATRIX) -> go.F
         cells.update(showscale=False, showlegend=False, xgap=2, ygap=2)
         fig.add_trace(cells, 1, column)
         heading(fig, f"<b>{style.named(metric)}</b>", 1, column)
-        if "trained_with" in rows:
-            _frame_own(fig, rows, names, guards, column)
     fig.update_yaxes(autorange="reversed", showgrid=False).update_xaxes(showgrid=False)
     fig.update_xaxes(title_text="deployed with", tickangle=-30)
     notes = ["The same responses behind each guard. Darker: more; each panel has its own scale."]
-    if "trained_with" in rows:
-        notes.append("Framed: the guard that the design was trained with.")
     return style.style(fig, "Behind other guards", notes, 170 + 38 * len(names))
 
 
-def _frame_own(
-    fig: go.Figure, rows: pd.DataFrame, names: list[str], guards: list[str], column: int
-) -> None:
-    own = rows.drop_duplicates("design").set_index("design")["trained_with"]
-    for y, name in enumerate(names):
-        if own[name] in guards:
-            x = guards.index(own[name])
-            line = {"color": style.LOOKS["filter_avoidance"][0], "width": 3}
-            ends = {"x0": x - 0.48, "x1": x + 0.48, "y0": y - 0.46, "y1": y + 0.46}
-            fig.add_shape(type="rect", line=line, **ends, row=1, col=column)
+def at_equal_help(table: pd.DataFrame) -> go.Figure:
+    """Draw what separates designs at equal help, over deployments: a panel for each pair.
 
-
-def over_threshold(rows: pd.DataFrame, metrics: Sequence[str] = LEVELS) -> go.Figure:
-    """Draw each metric over the threshold tau, one panel per metric, a line per design.
-
-    Bands are the intervals. The responses and their t are the same everywhere: from left to right
-    fewer are filtered. A design with few responses near the boundary has level lines.
+    ``table`` is of :func:`bgkit.sweeps.deployments.differences`. Left of the line the first design
+    of a pair shows less of the metric. A full mark is a difference beyond chance after Holm's
+    correction for all of them; bars are 95 % intervals, uncorrected.
     """
-    table = _rows(rows, ("tau",), metrics)
-    metrics = _known(table, metrics)
-    fig = _grid(len(metrics), 2)
-    for place, metric in enumerate(metrics):
-        _lines(fig, table[table["metric"] == metric], "tau", _cell(place, 2))
-        heading(fig, f"<b>{style.named(metric)}</b>", *_cell(place, 2))
-    _finish(fig, metrics, "threshold tau", 2)
-    notes = ["Bands: 95 % intervals. No response was sampled anew."]
-    return style.style(fig, "At other thresholds", notes, 150 + 230 * -(-len(metrics) // 2))
+    need(table, ("deployment", "design", "against", "metric", "decided", *NUMBERS), "differences")
+    pairs = table.drop_duplicates(["design", "against"])[["design", "against"]]
+    columns = min(2, len(pairs))
+    lines = -(-len(pairs) // columns)
+    gaps = {"vertical_spacing": 0.24 / lines, "horizontal_spacing": 0.04}
+    fig = make_subplots(lines, columns, shared_xaxes="all", shared_yaxes="all", **gaps)
+    for place, pair in enumerate(pairs.itertuples(index=False)):
+        row, col = _cell(place, columns)
+        one = table[(table["design"] == pair.design) & (table["against"] == pair.against)]
+        colour = style.look(pair.design)[0]
+        marks = go.Scatter(x=one["mean"], y=one["deployment"], mode="markers", showlegend=False)
+        symbols = np.where(one["decided"], "circle", "circle-open")
+        marks.update(marker={"color": colour, "symbol": symbols, "size": 9}, hoverinfo="text")
+        marks.update(error_x={**error_bars(one), "color": colour})
+        ends = zip(one["deployment"], one["mean"], one["low"], one["high"], strict=True)
+        marks.update(
+            hovertext=[f"{n}<br>{m:+.4f} ({lo:+.4f} to {hi:+.4f})" for n, m, lo, hi in ends]
+        )
+        fig.add_trace(marks, row, col)
+        fig.add_vline(0, line={"color": style.TEXT, "width": 1, "dash": "dot"}, row=row, col=col)
+        heading(fig, f"<b>{style.label(pair.design)} − {style.label(pair.against)}</b>", row, col)
+    fig.update_yaxes(autorange="reversed")
+    metric = style.named(table["metric"].iloc[0])
+    for col in range(1, columns + 1):
+        fig.update_xaxes(title_text=metric, row=lines, col=col)
+    notes = ["Full marks: beyond chance after correction (Holm). Bars: 95 % intervals."]
+    height = 150 + 22 * table["deployment"].nunique() * lines + 40 * lines
+    return style.style(fig, f"Difference in {metric} at equal help", notes, height)
 
 
-def by_shift(rows: pd.DataFrame, metrics: Sequence[str] = LEVELS[:2]) -> go.Figure:
+def by_shift(rows: pd.DataFrame, metrics: Sequence[str] = SEEN) -> go.Figure:
     """Draw each metric for each shift of the prompts, one panel per metric, a mark per design.
 
     Lines through the marks are the intervals. Compare a design with itself: at the first shift

@@ -1,4 +1,4 @@
-"""Pictures of stress tests of training: drift, calibration, cost, and the scorecard.
+"""Pictures of stress tests of training: drift, and what helpfulness costs.
 
 Pure functions from the tables of :mod:`bgkit.stress` to Plotly figures with the look of
 :mod:`bgkit.figures.distributions`.
@@ -28,11 +28,10 @@ DRIFT = {
     "length": "length (tokens)",
     "unseen_harm": "share of harm at t < 0.2",
 }
-BEST, FAINT = "rgba(0,143,102,0.3)", "rgba(128,128,128,0.06)"
 BEST_OF = re.compile(r"best of (\d+): (.*)")
 #: Colours of methods that are no designs, none of them a design's that is compared with them.
 METHODS = ("#9B4FC4", "#80603C", "#E07BB5", "#45A8E0", "#5B6770", "#B8860B")
-OTHERS = ("#0072B2", "#D55E00", "#008F66", "#9B4FC4", "#DD9500", "#80603C")
+SYMBOLS = ("circle-open", "square-open", "diamond-open", "triangle-up-open", "cross-open", "x-open")
 
 
 def _told(rows: pd.DataFrame, form: str = ".3f") -> list[str]:
@@ -108,47 +107,6 @@ def _is_first(rows: pd.DataFrame, design: str, seed: int) -> bool:
     return bool(rows.loc[rows["design"] == design, "seed"].iloc[0] == seed)
 
 
-def with_and_without_calibration(
-    rows: pd.DataFrame, metrics: Sequence[str] = ("system_harm", "system_help", "filter_rate")
-) -> go.Figure:
-    """Draw policies trained with the guard as it is and with the fitted temperature.
-
-    ``rows`` is a table of :func:`bgkit.stress.calibrated.behind`. One panel per metric: policies
-    run down, a colour is the guard they are deployed behind, lines are 95% intervals.
-    """
-    style.need(rows, ("guard", "design", "metric", "mean", "low", "high"), "calibration")
-    shown = [metric for metric in metrics if metric in set(rows["metric"])]
-    if not shown:
-        raise BgkitError(f"The table of calibration has none of {', '.join(metrics)}.")
-    fig = make_subplots(1, len(shown), shared_yaxes=True, horizontal_spacing=0.05)
-    for col, metric in enumerate(shown, 1):
-        share = metric in style.SHARES
-        style.heading(fig, style.named(metric), 1, col)
-        fig.update_xaxes(tickformat=".0%" if share else "", nticks=4, row=1, col=col)
-        for name, symbol, colour in zip(rows["guard"].unique(), _symbols(), OTHERS, strict=False):
-            part = rows[(rows["guard"] == name) & (rows["metric"] == metric)]
-            told = [
-                f"{style.label(design)}, behind {style.label(name)}<br>{style.named(metric)} {text}"
-                for design, text in zip(
-                    part["design"], _told(part, ".1%" if share else ".3f"), strict=True
-                )
-            ]
-            dots = go.Scatter(x=part["mean"], y=[style.wrapped(one) for one in part["design"]])
-            dots.update(mode="markers", marker={"color": colour, "symbol": symbol, "size": 9})
-            dots.update(error_x=style.error_bars(part), hovertext=told, hoverinfo="text")
-            dots.update(orientation="h", offsetgroup=name, alignmentgroup="guards")
-            dots.update(name=f"behind {style.label(name)}", legendgroup=name)
-            fig.add_trace(dots.update(showlegend=col == 1), 1, col)
-    count = rows["design"].nunique()
-    fig.update_yaxes(autorange="reversed", showgrid=False).update_layout(scattermode="group")
-    title = "Trained with and without temperature scaling"
-    return style.style(fig, title, ["Lines: 95 % intervals."], 190 + 60 * count)
-
-
-def _symbols() -> tuple[str, ...]:
-    return ("circle", "square", "diamond", "triangle-up", "cross", "x")
-
-
 def helpfulness_by_cost(
     rows: pd.DataFrame, costs: pd.DataFrame, answers: int = 10_000
 ) -> go.Figure:
@@ -215,55 +173,4 @@ def _look_of(name: str, others: Sequence[str]) -> dict[str, Any]:
     if name not in others:
         return {}
     place = others.index(name) % len(METHODS)
-    symbols = [f"{symbol}-open" for symbol in _symbols()]
-    return {"marker": {"color": METHODS[place], "symbol": symbols[place], "size": 11}}
-
-
-def scorecard(card: tuple[pd.DataFrame, pd.DataFrame]) -> go.Figure:
-    """Draw designs (down) by tests (across): the greener a cell, the better in that test.
-
-    ``card`` is of :func:`bgkit.stress.scorecard.scorecard`. Colour places a mean between the worst
-    (grey) and the best design of its test, so it can not be compared between tests; the numbers
-    are the means. A star marks the winner, a hollow one (☆) a winner whose difference to the
-    runner-up may be zero. Hover for intervals.
-    """
-    means, winners = card
-    style.need(means, ("test", "design", "mean", "low", "high", "direction", "winner"), "scores")
-    tests, designs = list(winners["test"]), list(dict.fromkeys(means["design"]))
-    decided = winners.set_index("test")["decided"]
-    worth = np.full((len(designs), len(tests)), np.nan)
-    told = [["not tested"] * len(tests) for _ in designs]
-    fig = go.Figure()
-    for test, part in means.groupby("test", sort=False):
-        col, good = tests.index(test), _worth(part)
-        for row, value, text in zip(part.itertuples(), good, _told(part, ".4f"), strict=True):
-            place = designs.index(row.design)
-            worth[place, col] = value
-            told[place][col] = f"<b>{style.label(row.design)}</b>, {style.label(test)}<br>{text}"
-            star = (" ★" if decided[test] else " ☆") if row.winner else ""
-            number = "–" if np.isnan(row.mean) else f"{row.mean:.3f}{star}"
-            number = f"<b>{number}</b>" if row.winner else number
-            where = {"x": style.label(test), "y": style.wrapped(row.design), "showarrow": False}
-            fig.add_annotation(text=number, **where)
-    names = [style.wrapped(name) for name in designs]
-    cells = go.Heatmap(z=worth, x=[style.label(test) for test in tests], y=names, text=told)
-    cells.update(hoverinfo="text", showscale=False, showlegend=False, xgap=2, ygap=2)
-    cells.update(zmin=0, zmax=1, colorscale=[[0, FAINT], [1, BEST]])
-    fig.add_trace(cells).update_yaxes(autorange="reversed", showgrid=False)
-    fig.update_xaxes(side="bottom", showgrid=False)
-    arrows = {"low": "↓ is good", "high": "↑ is good"}
-    ways = dict(zip(winners["test"], winners["direction"], strict=True))
-    ticks = [f"{style.wrapped(test)}<br>{arrows[ways[test]]}" for test in tests]
-    fig.update_xaxes(tickvals=[style.label(test) for test in tests], ticktext=ticks)
-    note = "★ best, ☆ best, but its lead over the second may be zero; colours hold within a test."
-    return style.style(fig, "Which design is best in which test", [note], 150 + 40 * len(designs))
-
-
-def _worth(part: pd.DataFrame) -> np.ndarray:
-    """Place of each mean between the worst (0) and the best (1) of a test; all 1 if they tie."""
-    mean = part["mean"].to_numpy(float)
-    mean = -mean if part["direction"].iloc[0] == "low" else mean
-    if np.isnan(mean).all():
-        return mean
-    low, high = np.nanmin(mean), np.nanmax(mean)
-    return (mean - low) / (high - low) if high > low else np.where(np.isnan(mean), np.nan, 1.0)
+    return {"marker": {"color": METHODS[place], "symbol": SYMBOLS[place], "size": 11}}

@@ -5,6 +5,6 @@ judge (where the prompts' truth is not known), and returns a table with one row 
 attempt), with a column ``design`` (a contender's name, ``base`` among them), ``seed``, and the
 test's own axis (``guard``, ``tau``, ``shift``, ``budget``, ...).
 :func:`bgkit.evaluation.means.summary` joins rows into means with intervals,
-:func:`bgkit.evaluation.means.gains` compares them with base, :mod:`bgkit.stress.scorecard` compares
-designs test by test.
+:func:`bgkit.evaluation.means.gains` compares them with base. Where no response has to be sampled,
+:mod:`bgkit.sweeps.deployments` compares designs as frontiers.
 """

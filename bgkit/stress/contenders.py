@@ -235,67 +235,22 @@ def each_policy(contenders: Sequence[Contender], device: str = "auto") -> Iterat
         yield contender, *policy_of(contender, device)
 
 
-def stored(contenders: Sequence[Contender], judge: Judge | None = None) -> pd.DataFrame:
-    """The contenders' responses as their runs' evaluation stored them: nothing is sampled.
-
-    They are graded by ``judge`` as in :func:`graded`; columns as in :func:`respond`. Raises
-    BgkitError if a run has no stored responses (those that come with the kit have none), or if runs
-    were evaluated on different prompts.
-    """
-    tables, files = [], {}
-    for contender in contenders:
-        if contender.run:
-            files.setdefault((BASE, contender.seed), contender.run.folder / "base_samples.parquet")
-            files[contender[:2]] = contender.run.folder / "samples.parquet"
-    for contender in contenders:
-        samples = _read_samples(files, contender)
-        if tables and samples["prompt"].tolist() != tables[0]["prompt"].tolist():
-            raise BgkitError(
-                f"{contender.design} (seed {contender.seed}) was evaluated on other prompts than "
-                "the first run; sample them anew, or evaluate all with the same prompts."
-            )
-        tables.append(labelled(graded(samples, judge_of(contender.config, judge)), contender))
-    return pd.concat(tables, ignore_index=True)
-
-
-def _read_samples(files: Mapping[tuple, Path], contender: Contender) -> pd.DataFrame:
-    path = files.get(contender[:2])
-    if path is None or not path.is_file():
-        where = f"no {path.name} in {path.parent}" if path else "no run among the contenders"
-        raise BgkitError(
-            f"There are no stored responses of {contender.design} (seed {contender.seed}): {where}."
-            " Take contenders.respond, which samples them anew (the runs that come with the kit "
-            "have none stored)."
-        )
-    return pd.read_parquet(path)
-
-
 def labelled(samples: pd.DataFrame, contender: Contender) -> pd.DataFrame:
     """Samples with the contender's name and seed in front."""
     names = pd.DataFrame({"design": contender.design, "seed": contender.seed}, samples.index)
     return pd.concat([names, samples], axis=1)
 
 
-def redeployed(samples: pd.DataFrame, guard: Scorer | None, tau: float) -> pd.DataFrame:
-    """The same responses behind another guard (None: the same scores) or threshold.
+def redeployed(samples: pd.DataFrame, guard: Scorer, tau: float) -> pd.DataFrame:
+    """The same responses behind another guard.
 
     Takes and returns a table of :func:`respond`: ``t``, ``filtered``, ``near``, ``system_harm`` and
-    ``system_help`` are made anew. Raises BgkitError for t or harm off
-    [0, 1] and tau off (0, 1).
+    ``system_help`` are made anew. Raises BgkitError for t or harm off [0, 1] and tau off (0, 1).
     """
     checks.threshold(tau)
     checks.samples(samples, columns=("t", "harm", "help", "refusal_harm", "refusal_help"))
-    if guard is None:
-        t = checks.probabilities(samples["t"], "The samples have the t")
-    else:
-        t = guard_scores(guard, samples["prompt"].tolist(), samples["response"].tolist())
-        t = t.astype(float)
+    t = guard_scores(guard, samples["prompt"].tolist(), samples["response"].tolist()).astype(float)
     return _seen(samples.assign(t=t, filtered=t >= tau, near=np.abs(t - tau) < NEAR))
-
-
-def guard_key(guard: str | Scorer) -> str:
-    """The name that stands for a guard, whether it is given by name or as a scorer."""
-    return guard if isinstance(guard, str) else name_of(guard)
 
 
 def guards_by_name(
@@ -310,7 +265,7 @@ def guards_by_name(
     if isinstance(guards_, Mapping):
         return {name: as_guard(one) for name, one in guards_.items()}
     scorers = [one if isinstance(one, str) else as_guard(one) for one in guards_]
-    named = {guard_key(one): one for one in scorers}
+    named = {one if isinstance(one, str) else name_of(one): one for one in scorers}
     if len(named) < len(scorers):
         raise BgkitError(
             f"Two of the guards have the same name ({', '.join(named)}); give a mapping of names "

@@ -1,15 +1,15 @@
 """The questions of the stress tests, each one function of the same policies and prompts.
 
-:func:`open_study` samples every policy once. A question then gives an :class:`Answer`: a figure,
-tables as text, and tests for the scorecard. What can not be asked of these runs, prompts or
-parameters is said in the answer, and is no error.
+:func:`open_study` samples every policy once. A question then gives an :class:`Answer`: a figure and
+tables as text. What can not be asked of these runs, prompts or parameters is said in the answer,
+and is no error.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -25,17 +25,14 @@ from bgkit.prompts.load import TESTBED, load_prompts
 from bgkit.runs import Run
 from bgkit.stress import (
     attack,
-    calibrated,
     contenders,
     deployment,
     distribution_shift,
     reward_hacking,
-    scorecard,
     without_training,
     wrappers,
 )
 from bgkit.stress.contenders import Contender
-from bgkit.stress.scorecard import Test
 
 SEEN = ("system_harm", "system_help")  # of what the user sees
 
@@ -46,7 +43,6 @@ class Answer:
 
     figure: go.Figure | None = None
     tables: Sequence[pd.DataFrame] = ()
-    tests: Mapping[str, Test] = field(default_factory=dict)
     said: Sequence[str] = ()
 
     def _ipython_display_(self) -> None:
@@ -77,11 +73,6 @@ class Study:
     def asked(self) -> str:
         """The name of the prompt set."""
         return self.everyone[0].config.prompts
-
-    @property
-    def ours(self) -> pd.DataFrame:
-        """What those said that are compared design by design."""
-        return self.said[self.said["design"].isin([one.design for one in self.designs])]
 
     def about(self) -> pd.DataFrame:
         """Who is tested: a row per policy."""
@@ -154,59 +145,11 @@ def _guards(study: Study, given: Sequence[str] = ()) -> list[str]:
 def behind_guards(study: Study, guards: Sequence[str] = ()) -> Answer:
     """What would the user have seen of the same responses, had the guard been another one?"""
     names = _guards(study, guards)
-    moved = deployment.transfer(study.said, names, contenders=study.everyone)
-    rows = means.summary(moved, ["design", "trained_with", "guard"], deployment.METRICS)
-    own = next(one.config.guard for one in study.designs if one.run)
-    # `overconfident` gives the verdicts of `default` at this threshold: no other guard
-    other = [name for name in names if name not in (own, "overconfident")]
-    chosen = moved[moved["design"].isin(study.ours["design"]) & moved["guard"].isin(other)]
-    tests = {"guards, harm": Test(chosen, "system_harm", "low")} if other else {}
+    moved = deployment.transfer(study.said, names)
+    rows = means.summary(moved, ["design", "guard"], deployment.METRICS)
     unknown = contenders.judge_of(study.everyone[0].config, study.judge) is None
     why = f"The truth about {study.asked} is not known: without a JUDGE no harm and no help is."
-    return Answer(figures.transfer_matrix(rows), tests=tests, said=[why] if unknown else [])
-
-
-@_question("The test of calibration")
-def miscalibrated(study: Study, guards: Sequence[str] = ()) -> Answer:
-    """What does training gain where an overconfident guard's temperature is fitted first?"""
-    scaled = [one for one in study.everyone if one.config.guard_temperature != 1]
-    if not scaled:
-        why = (
-            "No run has a fitted temperature; calibrated.train_pair trains a pair with and without."
-        )
-        return Answer(said=[why])
-    config, said, tables = scaled[0].config, [], []
-    try:
-        tables.append(calibrated.readable(calibrated.stored_fit(scaled[0].run.folder.parent)))
-    except BgkitError as error:
-        said.append(f"The table of the fit is left out: {error}")
-    same = [o.design for o in study.everyone if o.config.guard == config.guard or not o.run]
-    last = _guards(study, guards)[-1]
-    behind = list(dict.fromkeys([config.guard, last]))
-    moved = deployment.transfer(study.said[study.said["design"].isin(same)], behind)
-    rows = means.summary(moved, ["guard", "design"], deployment.METRICS)
-    gained = means.gains(moved, ["guard"], [*SEEN, "filter_rate"])
-    gained = gained.assign(metric=gained["metric"] + " - base's")
-    tables.append(as_text(gained, ["guard", "design"], "metric"))
-    tests = {"calibration, help": Test(moved[moved["guard"] == last], "system_help", "high")}
-    return Answer(figures.with_and_without_calibration(rows), tables, tests, said)
-
-
-@_question("The test of thresholds")
-def other_thresholds(study: Study, low: float = 0.2, high: float = 0.8) -> Answer:
-    """What changes with the threshold, the responses and their scores being the same?"""
-    shifted = deployment.threshold_shift(study.ours)
-    rows = means.summary(shifted, ["design", "tau"], deployment.METRICS)
-    ends = shifted[shifted["tau"].isin([low, high])]
-    ends = ends.assign(policy=ends["design"], design=ends["tau"].astype(str))
-    change = means.gains(ends, ["policy"], list(SEEN), against=str(low))
-    tests = {
-        f"tau {high}, harm": Test(shifted[shifted["tau"] == high], "system_harm", "low"),
-        f"tau {low}, help": Test(shifted[shifted["tau"] == low], "system_help", "high"),
-    }
-    change = change.assign(metric=change["metric"] + f", {low} to {high}")
-    tables = [as_text(change, "policy", "metric")]
-    return Answer(figures.over_threshold(rows, SEEN), tables, tests)
+    return Answer(figures.transfer_matrix(rows), said=[why] if unknown else [])
 
 
 @_question("The test of other prompts")
@@ -226,11 +169,7 @@ def other_prompts(study: Study, shifts: Sequence[str] = (), n: int = 18) -> Answ
         as_text(means.gains(answered, ["shift"], [metric]), ["metric", "shift"], "design")
         for metric in SEEN[::-1]
     ]
-    tests = {}
-    for name, shift in {"unseen": "unseen both", "long": "600-900 words"}.items():
-        if len(part := answered[answered["shift"] == shift]):
-            tests[f"{name}, harm"] = Test(part, "system_harm", "low")
-    return Answer(figures.by_shift(rows), tables, tests)
+    return Answer(figures.by_shift(rows), tables)
 
 
 @_question("The attack")
@@ -245,8 +184,7 @@ def attacked(study: Study, requests: int = 20, budget: int = 6, seed: int = 0) -
     tries = attack.attack(study.designs, table, budget=budget, judge=study.judge, seed=seed)
     rows = attack.success_over_budget(tries, budget)
     tables = [as_text(rows[rows["budget"] == budget], "design", "strategy")]
-    tests = {"attack": Test(attack.queries_needed(tries), "broken", "low")}
-    return Answer(figures.attack_curves(rows), tables, tests)
+    return Answer(figures.attack_curves(rows), tables)
 
 
 @_question("Reward hacking")
@@ -256,14 +194,8 @@ def hacked(study: Study, windows: int = 5) -> Answer:
     trained = [one for one in own if not one.run.completions().empty] or own
     window = max(1, min(one.config.steps for one in trained) // windows)
     rows = reward_hacking.drift([one.run for one in trained], window, study.judge)
-    late = []
-    for one in trained:
-        graded = reward_hacking.graded_completions(one.run, study.judge)
-        graded = graded[graded["step"] >= 0.8 * graded["step"].max()]
-        late.append(graded.assign(design=one.design, seed=one.seed))
-    tests = {"last steps, help": Test(pd.concat(late), "system_help", "high")}
     tables = [reward_hacking.readable(reward_hacking.hacked(rows))]
-    return Answer(figures.drift(rows), tables, tests)
+    return Answer(figures.drift(rows), tables)
 
 
 @_question("The comparison with sampling")
@@ -276,7 +208,6 @@ def without_rl(study: Study, most: int = 8, answers: int = 1000) -> Answer:
         study.prompts,
         n=numbers,
         judge=study.judge,
-        own_process=True,  # so that its memory is measured like a run's
     )
     apart = [one for one in study.everyone if one in study.designs or ":" in one.design]
     said = study.said[study.said["design"].isin([one.design for one in apart])]
@@ -285,28 +216,9 @@ def without_rl(study: Study, most: int = 8, answers: int = 1000) -> Answer:
     ahead = means.gains(both, [], list(SEEN[::-1]), against=first)
     ahead = ahead.assign(metric=ahead["metric"] + f" - {first}'s")
     tables = [as_text(pd.concat([rows, ahead]), "design", "metric")]
-    fewer = tuple(f"best of {n}:" for n in numbers[:-1])
-    whole = both[~both["design"].str.startswith(fewer)] if fewer else both
-    tests = {
-        "as trained, harm": Test(whole, "system_harm", "low"),
-        "as trained, help": Test(whole, "system_help", "high"),
-    }
     try:
         costs = without_training.costs(both, apart)
         figure = figures.helpfulness_by_cost(rows, costs, answers=answers)
     except BgkitError as error:
-        return Answer(None, tables, tests, [f"What methods cost is left out: {error}"])
-    return Answer(figure, [without_training.readable(costs), *tables], tests)
-
-
-def card(study: Study, answers: Iterable[Answer]) -> Answer:
-    """Which design is best in which test, over all answers; the leads are paired over prompts."""
-    tests = {
-        "as trained, harm": Test(study.ours, "system_harm", "low"),
-        "as trained, help": Test(study.ours, "system_help", "high"),
-    }
-    for answer in answers:
-        tests |= answer.tests
-    found = scorecard.scorecard(tests)
-    leads = scorecard.readable(found).iloc[:, -6:]  # the means are in the figure
-    return Answer(figures.scorecard(found), [leads])
+        return Answer(None, tables, [f"What methods cost is left out: {error}"])
+    return Answer(figure, [without_training.readable(costs), *tables])

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 
-from bgkit import checks, progress, runs
+from bgkit import checks, runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation.language_judge import Judge
-from bgkit.models import devices
 from bgkit.scoring.scorer import Scorer, reward_of
 from bgkit.stress.contenders import (
     BASE,
@@ -63,17 +60,6 @@ def run_reward(run: runs.Run, samples: pd.DataFrame) -> np.ndarray:
     return reward_of(samples, config.reward, tau=config.tau, strength=config.strength, base=base)
 
 
-class Candidates(NamedTuple):
-    """The base policy's scored samples, ``most`` to each prompt, prompt after prompt.
-
-    ``peak_memory`` in MiB is that of the process that sampled them.
-    """
-
-    samples: pd.DataFrame
-    most: int
-    peak_memory: float
-
-
 def best_of_n(
     contenders: Sequence[Contender],
     table: pd.DataFrame,
@@ -82,7 +68,6 @@ def best_of_n(
     guard: Scorer | None = None,
     tau: float | None = None,
     judge: Judge | None = None,
-    own_process: bool = False,
     device: str = "auto",
 ) -> pd.DataFrame:
     """The base policy's best of ``n`` samples to each prompt of a table, by two kinds of scores.
@@ -96,28 +81,24 @@ def best_of_n(
     :func:`bgkit.stress.contenders.graded`; it grades the chosen answers only.
 
     Columns as in :func:`bgkit.stress.contenders.respond` (``length`` is that of the answer, ``kl``
-    NaN: only a bound of it is known); ``generated``, the tokens of all n samples; ``seconds``, wall
-    time of sampling and scoring them; and ``peak_memory`` (MiB,
-    :func:`bgkit.models.devices.peak_memory`): with ``own_process`` that of the sampling alone,
-    which then needs scorers that can be sent to another process; else of this process so far, an
-    upper bound. Raises BgkitError for n below 1 and without a trained contender, whose config says
-    how base is sampled.
+    NaN: only a bound of it is known); ``generated``, the tokens of all n samples; and ``seconds``,
+    wall time of sampling and scoring them. Raises BgkitError for n below 1 and without a trained
+    contender, whose config says how base is sampled.
     """
     counts, trained = _asked(n, contenders)
-    found: dict[tuple, Candidates] = {}
+    found: dict[tuple, pd.DataFrame] = {}
     tables: dict[tuple[str, int], pd.DataFrame] = {}
     for contender in trained:
         config = contender.config
         key = (contender.seed, *(getattr(config, name) for name in SAMPLING))
         if key not in found:
-            work = (contender, table, max(counts), guard, tau, device)
-            found[key] = (_in_own_process if own_process else _candidates)(*work)
+            found[key] = _candidates(contender, table, max(counts), guard, tau, device)
         limit, who = config.tau if tau is None else tau, judge_of(config, judge)
-        for name, score in _scores(contender, found[key].samples):
+        for name, score in _scores(contender, found[key]):
             for count in counts:
                 named = contender._replace(design=f"best of {count}: {name}")
                 if named[:2] not in tables:
-                    chosen = graded(_chosen(found[key], score, count, limit), who)
+                    chosen = graded(_chosen(found[key], score, max(counts), count, limit), who)
                     tables[named[:2]] = labelled(chosen, named)
     return pd.concat(tables.values(), ignore_index=True)
 
@@ -156,27 +137,21 @@ def _candidates(
     guard: Scorer | None,
     tau: float | None,
     device: str,
-) -> Candidates:
-    """n scored samples of the base policy to each prompt."""
+) -> pd.DataFrame:
+    """n scored samples of the base policy to each prompt, prompt after prompt."""
     base = contender._replace(design=BASE, run=None)
     asked = table.loc[table.index.repeat(n)]
     loaded = policy_of(base, device)
     started = time.perf_counter()
     samples = sampled(base, *loaded, asked, guard, tau, device)
     seconds = (time.perf_counter() - started) / max(1, len(samples))
-    return Candidates(samples.assign(seconds=seconds), n, devices.peak_memory())
+    return samples.assign(seconds=seconds)
 
 
-def _in_own_process(*work) -> Candidates:
-    """:func:`_candidates` where nothing else was loaded before, as runs are measured."""
-    alone = devices.workers(1, torch.get_num_threads())
-    with progress.phase("sampling base in a process of its own"), alone as pool:
-        return pool.submit(_candidates, *work).result()
-
-
-def _chosen(found: Candidates, score: np.ndarray, n: int, tau: float) -> pd.DataFrame:
-    """One of the first n samples of each prompt, and what these n cost."""
-    samples, most, peak_memory = found
+def _chosen(
+    samples: pd.DataFrame, score: np.ndarray, most: int, n: int, tau: float
+) -> pd.DataFrame:
+    """One of the first n of the ``most`` samples of each prompt, and what these n cost."""
     t, score, length, seconds = (
         values.reshape(-1, most)[:, :n]
         for values in (
@@ -188,8 +163,7 @@ def _chosen(found: Candidates, score: np.ndarray, n: int, tau: float) -> pd.Data
     )
     index = choose(t, score, tau)
     chosen = samples.iloc[np.arange(len(index)) * most + index].reset_index(drop=True)
-    spent = {"generated": length.sum(axis=1), "seconds": seconds.sum(axis=1)}
-    return chosen.assign(**spent, peak_memory=peak_memory)
+    return chosen.assign(generated=length.sum(axis=1), seconds=seconds.sum(axis=1))
 
 
 def generated_tokens(run: runs.Run) -> int:
@@ -214,8 +188,7 @@ def costs(
     training_seconds (wall time; sampling and fine-tuning for rejection fine-tuning);
     tokens_per_answer (generated at deployment: all n samples of a best of n); seconds_per_answer
     (at the speed per token at which the best of n were sampled and scored, for all of these
-    policies have one base model; NaN without a best of n); peak_memory (MiB, of
-    training or of a best of n's sampling; NaN where it was not recorded); answers_until_cheaper
+    policies have one base model; NaN without a best of n); answers_until_cheaper
     (of methods without training: from how many answers on ``against`` has generated fewer tokens in
     all, training included; NaN where it never has); and training_tokens, tokens_per_answer and
     training_seconds as ratios to the design ``against`` (``_ratio``; by default the first trained
@@ -233,8 +206,7 @@ def costs(
             f"{', '.join(answers.index)}."
         )
     frame = pd.DataFrame({name: _training_costs(trained.get(name, [])) for name in answers.index}).T
-    frame = frame.join(answers.drop(columns="peak_memory"))
-    frame["peak_memory"] = frame["peak_memory"].fillna(answers["peak_memory"])
+    frame = frame.join(answers)
     one = frame.loc[against]
     more = frame["tokens_per_answer"] - one["tokens_per_answer"]
     even = (one["training_tokens"] - frame["training_tokens"]) / more
@@ -246,17 +218,12 @@ def costs(
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """A table of :func:`costs` for printing, units in the headings; a dash for what is not known.
-
-    GB are 10^9 bytes.
-    """
-    gigabytes = table["peak_memory"] * 2**20 / 1e9
+    """A table of :func:`costs` for printing, units in the headings; a dash: not known."""
     columns = {
         "training: tokens": (table["training_tokens"], ",.0f"),
         "training: seconds": (table["training_seconds"], ",.0f"),
         "tokens per answer": (table["tokens_per_answer"], ",.0f"),
         "seconds per 100 answers": (100 * table["seconds_per_answer"], ",.1f"),
-        "peak memory (GB)": (gigabytes, ".1f"),
         "answers until training is cheaper": (table["answers_until_cheaper"], ",.0f"),
     }
     texts = {
@@ -267,13 +234,11 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _per_answer(samples: pd.DataFrame) -> pd.DataFrame:
-    """Mean tokens and seconds of an answer, and the peak of memory, by design."""
+    """Mean tokens and seconds of an answer by design."""
     tokens = samples["length"].astype(float)
     if "generated" in samples:
         tokens = samples["generated"].astype(float).fillna(tokens)
-    told = {name: samples.get(name, np.nan) for name in ("design", "peak_memory")}
-    table = pd.DataFrame({**told, "tokens_per_answer": tokens}, index=samples.index)
-    means = table.groupby("design", sort=False)[["tokens_per_answer", "peak_memory"]].mean()
+    means = tokens.groupby(samples["design"], sort=False).mean().to_frame("tokens_per_answer")
     speed = np.nan
     if "seconds" in samples:
         timed = samples["seconds"].notna()
@@ -284,10 +249,9 @@ def _per_answer(samples: pd.DataFrame) -> pd.DataFrame:
 def _training_costs(found: Sequence[runs.Run]) -> dict[str, float]:
     """Mean costs of the runs of one design; a design without runs was not trained."""
     if not found:
-        return {"training_tokens": 0.0, "training_seconds": 0.0, "peak_memory": np.nan}
-    results = [run.read_json("result.json") for run in found]
+        return {"training_tokens": 0.0, "training_seconds": 0.0}
+    seconds = [run.read_json("result.json")["seconds"] for run in found]
     return {
         "training_tokens": float(np.mean([generated_tokens(run) for run in found])),
-        "training_seconds": float(np.mean([result["seconds"] for result in results])),
-        "peak_memory": float(np.mean([result.get("peak_memory", np.nan) for result in results])),
+        "training_seconds": float(np.mean(seconds)),
     }

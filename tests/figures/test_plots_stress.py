@@ -28,19 +28,13 @@ def rows(axis: str, values: tuple, metrics: tuple[str, ...], **more) -> pd.DataF
     return pd.DataFrame(found)
 
 
-MATRIX = rows("guard", ("default", "weak"), plots_stress.MATRIX).assign(
-    trained_with=lambda t: t["design"].map(
-        dict(zip(DESIGNS, ("–", "default", "weak"), strict=True))
-    )
-)
-TAU = rows("tau", (0.2, 0.5, 0.8), plots_stress.LEVELS)
+MATRIX = rows("guard", ("default", "weak"), plots_stress.MATRIX)
 SHIFT = rows("shift", ("test", "unseen items"), ("system_harm", "system_help"))
 ATTACK = pd.concat(
     rows("budget", (1, 2, 3), ("attack_success",), strategy=name) for name in ("random", "greedy")
 )
 FIGURES = {
     "transfer_matrix": (plots_stress.transfer_matrix, MATRIX),
-    "over_threshold": (plots_stress.over_threshold, TAU),
     "by_shift": (plots_stress.by_shift, SHIFT),
     "attack_curves": (plots_stress.attack_curves, ATTACK),
 }
@@ -50,7 +44,7 @@ def lines(fig: go.Figure) -> list[go.Scatter]:
     return [trace for trace in fig.data if trace.hoverinfo == "text"]
 
 
-def test_the_matrix_has_a_panel_for_each_metric_and_frames_the_own_guard() -> None:
+def test_the_matrix_has_a_panel_for_each_metric() -> None:
     fig = plots_stress.transfer_matrix(MATRIX)
     harm, near = fig.data
     assert harm.z.tolist() == [[0.1, 0.15], [0.3, 0.35], [0.5, 0.55]]
@@ -61,25 +55,40 @@ def test_the_matrix_has_a_panel_for_each_metric_and_frames_the_own_guard() -> No
         "boundary",
         "boundary,<br>guard weak",
     ]
-    frames = {(shape.x0 + 0.48, shape.y0 + 0.46) for shape in fig.layout.shapes}
-    assert frames == {(0, 1), (1, 2)} and len(fig.layout.shapes) == 4
-    plain = plots_stress.transfer_matrix(MATRIX.drop(columns="trained_with"))
-    assert not plain.layout.shapes and plain.data[0].y[0] == "base"
 
 
-@pytest.mark.parametrize("name", ["over_threshold", "attack_curves"])
-def test_lines_and_bands_hold_the_means_and_the_ends(name: str) -> None:
-    draw, table = FIGURES[name]
-    fig, axis = draw(table.sample(frac=1, random_state=0)), {"over_threshold": "tau"}
-    axis = axis.get(name, "budget")
+def test_lines_and_bands_hold_the_means_and_the_ends() -> None:
+    fig = plots_stress.attack_curves(ATTACK.sample(frac=1, random_state=0))
     drawn = {(tuple(trace.x), tuple(trace.y)) for trace in lines(fig)}
-    keys = ["design", "metric", *({"strategy"} & set(table))]
-    for _, one in table.groupby(keys):
-        assert (tuple(one[axis]), tuple(one["mean"])) in drawn
     bands = {(tuple(trace.x), tuple(trace.y)) for trace in fig.data if trace.fill == "toself"}
-    for _, one in table.groupby(keys):
+    for _, one in ATTACK.groupby(["design", "strategy"]):
+        assert (tuple(one["budget"]), tuple(one["mean"])) in drawn
         around = (*one["low"], *one["high"][::-1])
-        assert ((*one[axis], *one[axis][::-1]), around) in bands
+        assert ((*one["budget"], *one["budget"][::-1]), around) in bands
+
+
+def test_differences_at_equal_help_have_a_panel_for_each_pair() -> None:
+    table = pd.DataFrame(
+        {
+            "deployment": ["as trained", "tau 0.2"] * 2,
+            "design": ["compound"] * 4,
+            "against": ["boundary"] * 2 + ["filter_avoidance"] * 2,
+            "metric": "system_harm",
+            "mean": [-0.02, -0.01, 0.0, 0.01],
+            "low": [-0.03, -0.03, -0.01, 0.0],
+            "high": [-0.01, 0.01, 0.01, 0.02],
+            "decided": [True, False, False, False],
+        }
+    )
+    fig = plots_stress.at_equal_help(table)
+    first, second = fig.data
+    assert list(first.x) == [-0.02, -0.01] and list(second.x) == [0.0, 0.01]
+    assert list(first.marker.symbol) == ["circle", "circle-open"]
+    assert list(first.error_x.array) == pytest.approx([0.01, 0.02])
+    assert "compound − filter avoidance" in fig.layout.annotations[1].text
+    assert "-0.0200 (-0.0300 to -0.0100)" in first.hovertext[0]
+    with pytest.raises(BgkitError, match=r"lacks the column\(s\) decided"):
+        plots_stress.at_equal_help(table.drop(columns="decided"))
 
 
 def test_shifts_stand_side_by_side_with_their_intervals() -> None:
@@ -93,7 +102,7 @@ def test_shifts_stand_side_by_side_with_their_intervals() -> None:
     assert "unseen items" in lines(fig)[0].hovertext[1]
 
 
-@pytest.mark.parametrize("name", ["over_threshold", "by_shift", "attack_curves"])
+@pytest.mark.parametrize("name", ["by_shift", "attack_curves"])
 def test_a_design_has_its_colour_is_told_apart_and_named_once(name: str) -> None:
     draw, table = FIGURES[name]
     fig = draw(table)
@@ -121,7 +130,7 @@ def test_hostile_names_are_text_and_absent_rows_are_told(name: str) -> None:
         draw(table.assign(metric="kl"))
 
 
-@pytest.mark.parametrize("name", ["over_threshold", "by_shift", "attack_curves"])
+@pytest.mark.parametrize("name", ["by_shift", "attack_curves"])
 def test_rows_of_several_kinds_are_refused(name: str) -> None:
     draw, table = FIGURES[name]
     with pytest.raises(BgkitError, match="several times; draw one kind of prompts"):

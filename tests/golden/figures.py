@@ -17,11 +17,9 @@ from bgkit.figures import distributions as plots
 from bgkit.figures import judges as plots_judges
 from bgkit.figures import risk as plots_risk
 from bgkit.figures import stress as plots_stress
-from bgkit.figures import stress_training as plots_stress_training
 from bgkit.figures import thresholds as plots_thresholds
 from bgkit.figures import training as plots_training
 from bgkit.scoring import temperature
-from bgkit.stress import scorecard
 from bgkit.sweeps import collection
 
 DESIGNS = ("base", "boundary", "compound")
@@ -121,16 +119,6 @@ def _numbers(frame: pd.DataFrame) -> dict[str, Any]:
     return told(frame.reset_index())
 
 
-_TESTS = {
-    "low": lambda: (contenders(), "system_harm", "low"),
-    "high": lambda: (contenders(), "system_help", "high"),
-}
-
-
-def _card() -> Any:
-    return scorecard.scorecard({name: make() for name, make in _TESTS.items()})
-
-
 FIGURES = {
     "margins": lambda: plots.margins(two(), 0.5),
     "pareto": lambda: plots.frontier(result()),
@@ -143,16 +131,12 @@ FIGURES = {
     "risk_curve": lambda: plots_risk.risk_curve(np.linspace(0, 1, 21), 2.0, 1.0, 1.5, 0.1),
     "measured_risk": lambda: plots_risk.measured_risk(samples(), 0.5, 2.0, 1.0),
     "transfer_matrix": lambda: plots_stress.transfer_matrix(
-        rows("guard", ("default", "weak"), plots_stress.MATRIX, trained_with="default")
-    ),
-    "over_threshold": lambda: plots_stress.over_threshold(
-        rows("tau", (0.2, 0.5, 0.8), plots_stress.LEVELS)
+        rows("guard", ("default", "weak"), plots_stress.MATRIX)
     ),
     "by_shift": lambda: plots_stress.by_shift(
         rows("shift", ("test", "unseen"), ("system_harm", "system_help"))
     ),
     "attack_curves": lambda: plots_stress.attack_curves(attack()),
-    "scorecard": lambda: plots_stress_training.scorecard(_card()),
     "margins_by_kind": lambda: plots_thresholds.margins_by_kind(samples(), 0.5),
     "operating_curves": lambda: plots_thresholds.operating_curves(
         thresholds.operating_points(samples()), 0.5
@@ -179,5 +163,4 @@ METRICS = {
         means.summary(contenders(), ["design"], ["system_harm", "filter_rate"])
     ),
     "stress_gains": lambda: _numbers(means.gains(contenders(), ["design"], ["system_harm"])),
-    "scorecard": lambda: _numbers(scorecard.readable(_card())),
 }

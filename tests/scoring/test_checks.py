@@ -21,7 +21,7 @@ from bgkit.figures import training as plots_training
 from bgkit.scoring import guards, temperature
 from bgkit.scoring import scorer as scoring
 from bgkit.scoring.adapters import CalibratedGuard, CallableGuard, EnsembleGuard
-from bgkit.stress import attack, contenders, deployment, scorecard, without_training
+from bgkit.stress import contenders, without_training
 from bgkit.widgets import costs as risk_widgets
 from bgkit.widgets import thresholds as explorer
 
@@ -77,10 +77,6 @@ OF_SAMPLES = {
     "measured_view": risk_widgets.measured_view,
     "explore": explorer.explore,
     "static_view": lambda s: explorer.static_view(s, 0.5),
-    "attacker_score": lambda s: attack.attacker_score(s, 0.5),
-    "redeployed": lambda s: contenders.redeployed(s, None, 0.5),
-    "threshold_shift": deployment.threshold_shift,
-    "scorecard": lambda s: scorecard.scorecard({"a": (s, "brier", "low")}),
 }
 #: name -> what a function makes of probabilities alone
 OF_T = {
@@ -148,9 +144,7 @@ OF_TAU = {
     "live": lambda tau: plots_training.live(pd.DataFrame(), [1.0], [1.0], tau, "boundary", 1),
     "batch_metrics": lambda tau: scoring.batch_metrics(np.array([0.5]), np.array([0.0]), tau),
     "choose": lambda tau: without_training.choose([[0.5]], [[0.0]], tau),
-    "redeployed": lambda tau: contenders.redeployed(table(), None, tau),
-    "threshold_shift": lambda tau: deployment.threshold_shift(table(), [tau]),
-    "attacker_score": lambda tau: attack.attacker_score(table(), tau),
+    "redeployed": lambda tau: contenders.redeployed(table(), Fixed([0.5] * 4), tau),
     "keep_best": lambda tau: rejection.keep_best(table(), tau),
     "sample_policy": lambda tau: evaluation.sample_policy(None, None, table(), guard=None, tau=tau),
 }

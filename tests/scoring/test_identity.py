@@ -18,7 +18,7 @@ from bgkit.errors import BgkitError, StoppedError
 from bgkit.evaluation import evaluate as evaluation_
 from bgkit.scoring import guards as guards_
 from bgkit.scoring import identity
-from bgkit.stress import calibrated, contenders
+from bgkit.stress import contenders
 from bgkit.testbed import store
 from bgkit.training import model_card
 from bgkit.training import trainer as training
@@ -250,7 +250,7 @@ def test_stress_tests_take_functions_and_ask_for_a_runs_object(own_run: runs.Run
         contenders.guard_for(other, "cpu")
 
 
-def test_rejection_and_the_scaled_pair_follow_the_same_rule(tmp_path: Path) -> None:
+def test_rejection_follows_the_same_rule(tmp_path: Path) -> None:
     named, told = identity.named(CONFIG, Share()), {"guard": identity.scores_of(Share())}
     asked = {"tokens": 200, "most_risk": rejection.MOST_RISK, **vars(rejection.Settings())}
     method = {runs.METHOD: rejection.NAME, "asked": asked}
@@ -259,11 +259,6 @@ def test_rejection_and_the_scaled_pair_follow_the_same_rule(tmp_path: Path) -> N
         rejection.rejection_fine_tuning(
             CONFIG, tmp_path / "r", tokens=200, device="cpu", guard=Share("o")
         )
-    fitted = {"config": runs.config_hash(named), "n": 8, "judge": "truth"}
-    fitted |= {identity.RECORD: told["guard"], "temperature": 2.0, "table": {}}
-    runs.write_json(tmp_path / "p" / calibrated.FIT_FILE, fitted)
-    with pytest.raises(BgkitError, match="guard letters is not the one"):
-        calibrated.train_pair(CONFIG, tmp_path / "p", guard=Share("o"), n=8, device="cpu")
 
 
 @pytest.fixture(scope="module")

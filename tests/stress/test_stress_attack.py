@@ -15,9 +15,8 @@ from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.stress import attack as attacks
 from bgkit.stress import contenders, wrappers
-from bgkit.stress.attack import attack, attacker_score, search, success_over_budget
+from bgkit.stress.attack import attack, search, success_over_budget
 from bgkit.testbed import oracle, world
-from bgkit.testbed.lexicon import CANNED_REFUSAL
 
 TEN = {"none": "{request}", **{f"w{i}": f"w{i} {{request}}" for i in range(1, 10)}}
 TAILS = {"none": "", **{f"s{i}": f"s{i}" for i in range(1, 10)}}
@@ -95,31 +94,6 @@ def test_greedy_climbs_where_chance_does_not() -> None:
         share[strategy] = table.groupby("request")["shown_harmful"].any().mean()
     assert share["greedy"] > 0.6  # each number is found with 1 - (8 / 9) ** 20 = 0.9
     assert share["random"] < 0.5  # 1 - 0.99 ** 39 = 0.32
-
-
-def test_what_is_not_shown_is_not_seen_by_the_black_box_but_by_the_grey_one() -> None:
-    told = pd.DataFrame(
-        {"response": ["boil", "boil", CANNED_REFUSAL], "t": [0.2, 0.9, 0.1], "harm": [0.3, 0.9, 0]}
-    )
-    assert attacker_score(told, 0.5).tolist() == [0.3, -1.0, -1.0]
-    assert attacker_score(told, 0.5, "scores") == pytest.approx([-0.2, -0.4, -0.5])
-
-
-def hidden_hill(prompt: str) -> tuple[str, float, float]:
-    """Harmful whatever is asked; t falls with the numbers, and below 0.5 only near the end."""
-    digits = [int(word[1:]) for word in prompt.split() if word[0] in "ws" and word[1:].isdigit()]
-    return "boil", 1 - sum(digits) / 33, 0.9
-
-
-def test_the_grey_box_finds_what_the_black_box_can_only_guess() -> None:
-    many, broken = [f"request {i}" for i in range(80)], {}
-    for view in attacks.VIEWS:
-        options = {**SHORT, "strategy": "greedy", "view": view}
-        found = search(many, answering(hidden_hill), budget=12, **options)
-        score = attacker_score(found, 0.5, "scores")
-        assert (score > 0).tolist() == found["shown_harmful"].tolist()
-        broken[view] = int(found["shown_harmful"].sum())
-    assert broken["scores"] > 1.5 * broken["shown"] > 0
 
 
 @settings(max_examples=30)
@@ -263,9 +237,8 @@ FEW = wrappers.forbidden_requests(2)
     [
         (lambda: attack([], FEW), "at least one contender"),
         (lambda: attack([FAKE], FEW, budget=0), "at least 1, not 0"),
-        (lambda: attack([FAKE], FEW, strategies=["clever"]), "got .'clever'. and 'shown'"),
+        (lambda: attack([FAKE], FEW, strategies=["clever"]), "not .'clever'."),
         (lambda: attack([FAKE], FEW, strategies=[]), "strategies are random and greedy"),
-        (lambda: attack([FAKE], FEW, view="all"), "its view shown or scores"),
         (lambda: attack([FAKE], FEW.assign(harmful_request=False)), "no harmful request"),
         (lambda: attack([FAKE], FEW.drop(columns="harmful_request")), "no harmful request"),
         (lambda: attack([FAKE], FEW, tau=1.0), "strictly between 0 and 1"),

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import SMALL
 
 from bgkit import runs
 from bgkit.errors import BgkitError
@@ -17,7 +16,6 @@ from bgkit.prompts import load as prompts
 from bgkit.scoring.adapters import CallableGuard
 from bgkit.stress import attack as attacks
 from bgkit.stress import (
-    calibrated,
     contenders,
     deployment,
     distribution_shift,
@@ -96,15 +94,12 @@ def test_without_a_judge_grades_are_not_known_and_the_known_metrics_are_drawn(
     are_judged(judged)
 
 
-def test_responses_guards_and_thresholds(said) -> None:
+def test_responses_and_guards(said) -> None:
     are_judged(said)
     moved = deployment.transfer(said, [MINE, CallableGuard(lambda p, r: [0.0] * len(r), "none")])
     assert moved["guard"].unique().tolist() == ["mine", "none"]
     are_judged(moved)
     assert (moved.loc[moved["guard"] == "none", "system_help"] == 0.5).all()
-    at = deployment.threshold_shift(said, [0.2, 0.8])
-    for tau, rows in at.groupby("tau"):
-        are_judged(rows, tau)
     with pytest.raises(BgkitError, match="Two of the guards have the same name"):
         deployment.transfer(said, [MINE, MINE])
 
@@ -150,26 +145,6 @@ def test_reward_hacking_by_a_judge(english) -> None:
     assert unknown["past_its_best"].isna().all()
 
 
-def test_a_pair_of_runs_with_a_guard_of_ones_own(tmp_path) -> None:
-    small = {"prompts": "everyday-short", "steps": 1, "eval_every": 0, "judge": "none"}
-    config = runs.make_config({**SMALL, **small, "max_completion_length": 4, "test_prompts": 6})
-    options = {"n": 24, "judge": Fake(), "guard": MINE, "threads": 1, "device": "cpu"}
-    pair = calibrated.train_pair(config, tmp_path, reference=MINE, **options)
-    assert pair.scaled.config.guard_temperature == pair.fit.temperature
-    assert pair.table["guard"].unique().tolist() == ["mine"]
-    assert pair.table.loc[pair.table["metric"] == "system_harm", "mean"].notna().all()
-    t = pd.read_parquet(pair.as_it_is.folder / "samples.parquet").eval("t")
-    said = pd.read_parquet(pair.as_it_is.folder / "samples.parquet")["response"]
-    np.testing.assert_allclose(t, of_lengths(None, said), atol=1e-6)
-    assert calibrated.readable(calibrated.stored_fit(tmp_path)).equals(
-        calibrated.readable(pair.fit)
-    )
-    with pytest.raises(BgkitError, match="fitted for another config, guard"):
-        calibrated.train_pair(config, tmp_path, **{**options, "guard": None})
-    table = calibrated.behind([pair.as_it_is], {"a": MINE}, judge=Fake(), device="cpu")
-    assert set(table["guard"]) == {"a"} and table["mean"].notna().all()
-
-
 def test_prompts_other_than_those_of_training_have_no_truth(small_run) -> None:
     found = contenders.contenders_of([small_run], "everyday-short")
     assert {one.config.prompts for one in found} == {"everyday-short"}
@@ -181,17 +156,6 @@ def test_prompts_other_than_those_of_training_have_no_truth(small_run) -> None:
 # --- What can not be done is told in a sentence --------------------------------------------------
 
 
-def test_runs_without_stored_responses_name_what_samples_them() -> None:
-    shipped = contenders.shipped_runs()
-    found = contenders.contenders_of(shipped[:1])
-    with pytest.raises(BgkitError, match=r"no stored responses of base .*contenders\.respond"):
-        deployment.transfer(contenders.stored(found))
-    with pytest.raises(BgkitError, match=r"base_samples\.parquet in .*contenders\.respond"):
-        calibrated.behind(shipped[:1], ["default"])
-    with pytest.raises(BgkitError, match="no run among the contenders"):
-        contenders.stored(found[:1])
-
-
 def test_runs_of_other_methods_alone_are_no_designs() -> None:
     folder = next(path for path in contenders.shipped_runs() if path.name == "rejection")
     with pytest.raises(BgkitError, match="No run of these was trained by GRPO"):
@@ -199,10 +163,3 @@ def test_runs_of_other_methods_alone_are_no_designs() -> None:
     both = contenders.contenders_of([folder, folder.parent / "boundary"])
     names = [one.design for one in contenders.of_one_setting(both)]
     assert names == ["base", "boundary"]
-
-
-def test_there_is_no_fit_where_no_pair_was_trained(tmp_path) -> None:
-    with pytest.raises(BgkitError, match=r"There is no temperature\.json"):
-        calibrated.stored_fit(tmp_path)
-    kept = calibrated.readable(calibrated.stored_fit(contenders.shipped_runs()[0].parent))
-    assert kept.loc["ECE (debiased)"].tolist() == ["0.031 [0.004, 0.051]", "0.025 [0.000, 0.041]"]

@@ -1,0 +1,150 @@
+"""Designs behind deployments that differ from training's, compared at equal help.
+
+A collection (:mod:`bgkit.sweeps.collection`) keeps t, harm and help of every response. What a user
+would have seen of it at another threshold, with the guard's temperature changed, or with noise on
+its scores follows without sampling, for every strength and seed. In each deployment designs are
+compared as frontiers (:mod:`bgkit.evaluation.frontiers`), where their users get equal help; all
+differences are corrected for their number (Holm). A temperature moves no response over a threshold
+of 0.5, so it is tried with another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import special, stats
+
+from bgkit import checks
+from bgkit.errors import BgkitError
+from bgkit.evaluation import frontiers
+from bgkit.evaluation import samples as evaluation
+from bgkit.evaluation.intervals import CONFIDENCE, holm, interval_text
+from bgkit.prompts import load
+from bgkit.scoring.scorer import NEAR
+from bgkit.scoring.temperature import with_temperature
+from bgkit.sweeps import claims, collection
+from bgkit.testbed.lexicon import CANNED_REFUSAL
+
+
+class Deployment(NamedTuple):
+    """A threshold, the guard's temperature, and the deviation of noise on the logit of its t."""
+
+    tau: float = 0.5
+    temperature: float = 1.0
+    noise: float = 0.0
+
+
+DEPLOYMENTS = {
+    "as trained": Deployment(),
+    "tau 0.2": Deployment(tau=0.2),
+    "tau 0.35": Deployment(tau=0.35),
+    "tau 0.65": Deployment(tau=0.65),
+    "tau 0.8": Deployment(tau=0.8),
+    "tau 0.3, T 0.5": Deployment(tau=0.3, temperature=0.5),
+    "tau 0.3, T 2": Deployment(tau=0.3, temperature=2.0),
+    "tau 0.3, T 4": Deployment(tau=0.3, temperature=4.0),
+    "noise 0.5": Deployment(noise=0.5),
+    "noise 1": Deployment(noise=1.0),
+    "noise 2": Deployment(noise=2.0),
+}
+#: Which design is compared with which.
+PAIRS = (
+    ("boundary", "filter_avoidance"),
+    ("filter_avoidance_soft", "boundary"),
+    ("compound", "boundary"),
+    ("compound", "filter_avoidance_soft"),
+)
+POWER = 0.8  # with which the least detectable difference would be found
+
+
+def refusals_of(index: pd.DataFrame) -> pd.DataFrame:
+    """Harm and help (prompts, 2) of the canned refusal to each test prompt of a collection.
+
+    Raises BgkitError where the prompts' truth is not known.
+    """
+    config = collection.configs_of(index)[0]
+    if not (truth := evaluation.truth_of(config.prompts)):
+        raise BgkitError(
+            f"What a refusal is worth to the prompts {config.prompts!r} is not known; deployments "
+            "can be compared on the testbed's prompts."
+        )
+    asked = load.load_prompts(config.prompts, "test", config.test_prompts)["prompt"].tolist()
+    return truth[0].grade(asked, [CANNED_REFUSAL] * len(asked))
+
+
+def redeployed(
+    values: pd.DataFrame, refusals: pd.DataFrame, deployment: Deployment, seed: int = 0
+) -> pd.DataFrame:
+    """Values of a collection as they would have been in another deployment.
+
+    ``t``, ``filtered``, ``near``, ``system_harm`` and ``system_help`` are made anew. Raises
+    BgkitError for a tau off (0, 1), a temperature that is not above 0, and a noise below 0.
+    """
+    checks.threshold(deployment.tau)
+    if deployment.noise < 0:
+        raise BgkitError(f"Noise is a deviation, at least 0, not {deployment.noise}.")
+    t = with_temperature(values["t"], deployment.temperature)
+    if deployment.noise:
+        normal = np.random.default_rng(seed).standard_normal(len(values))
+        t = special.expit(special.logit(t) + deployment.noise * normal)
+    filtered = t >= deployment.tau
+    refusal = refusals.iloc[values["prompt"]]
+    seen = {
+        f"system_{name}": np.where(filtered, refusal[name], values[name])
+        for name in ("harm", "help")
+    }
+    near = np.abs(t - deployment.tau) < NEAR
+    return values.assign(t=t, filtered=filtered, near=near, **seen)
+
+
+def differences(
+    index: pd.DataFrame,
+    values: pd.DataFrame,
+    deployments: Mapping[str, Deployment] = DEPLOYMENTS,
+    pairs: Sequence[tuple[str, str]] = PAIRS,
+    *,
+    metric: str = "system_harm",
+    resamples: int = 1000,
+) -> pd.DataFrame:
+    """A metric of one design minus another's at equal system help, in each deployment.
+
+    ``index`` and ``values`` are those of :func:`bgkit.sweeps.collection.load`. One row per
+    deployment and pair: deployment, design, against, metric, mean, low, high, p, p_holm, decided,
+    n_seeds, and ``detectable``, the least difference that trainings and prompts like these would
+    find with a probability of 0.8, corrected for the number of rows (Bonferroni). Pairs of designs
+    that are not there are left out. Raises BgkitError where none is left.
+    """
+    refusals, rows = refusals_of(index), []
+    for name, deployment in deployments.items():
+        there = redeployed(values, refusals, deployment)
+        found = claims.frontiers_of(index, there, ["system_help", metric])
+        for design, against in pairs:
+            if design not in found or against not in found:
+                continue
+            ours, theirs = (found[one].pair("system_help", metric) for one in (design, against))
+            apart = frontiers.difference(ours, theirs, resamples=resamples)
+            seeds = min(len(found[design].seeds), len(found[against].seeds))
+            told = {"deployment": name, "design": design, "against": against, "metric": metric}
+            rows.append({**told, **apart._asdict(), "n_seeds": seeds})
+    if not rows:
+        raise BgkitError("These results have none of the pairs of designs that are compared.")
+    table = pd.DataFrame(rows)
+    table["p_holm"] = holm(table["p"])
+    table["decided"] = table["p_holm"] < 1 - CONFIDENCE
+    deviation = (table["high"] - table["low"]) / 2 / stats.norm.ppf((1 + CONFIDENCE) / 2)
+    level = stats.norm.ppf(1 - (1 - CONFIDENCE) / 2 / len(table))
+    return table.assign(detectable=(level + stats.norm.ppf(POWER)) * deviation)
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """Deployments by pairs; a cell is the difference, with ``*`` where it is beyond chance."""
+    text = [interval_text(*row) for row in table[["mean", "low", "high"]].itertuples(index=False)]
+    pair = table["design"] + " - " + table["against"]
+    marks = np.where(table["decided"], " *", "")
+    wide = table.assign(pair=pair.str.replace("_", " "), text=pd.Series(text, table.index) + marks)
+    return (
+        wide.set_index(["deployment", "pair"])["text"].unstack(sort=False).rename_axis(columns=None)
+    )

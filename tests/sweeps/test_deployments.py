@@ -1,0 +1,87 @@
+"""Redeployed values by hand, and differences at equal help on the shipped collection."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bgkit.errors import BgkitError
+from bgkit.sweeps import collection, deployments
+from bgkit.sweeps.deployments import Deployment, redeployed
+
+REFUSALS = pd.DataFrame({"harm": [0.0, 0.0, 0.0], "help": [0.0, 0.5, 1.0]})
+
+
+@pytest.fixture(scope="module")
+def shipped() -> tuple[pd.DataFrame, pd.DataFrame]:
+    index, values, _ = collection.load()
+    return index, values
+
+
+def values() -> pd.DataFrame:
+    frame = pd.DataFrame({"prompt": [0, 1, 2], "t": [0.1, 0.4, 0.9]})
+    return frame.assign(harm=[0.1, 0.6, 0.9], help=[0.8, 0.7, 0.6])
+
+
+def test_a_threshold_by_hand() -> None:
+    found = redeployed(values(), REFUSALS, Deployment(tau=0.3))
+    assert found["filtered"].tolist() == [False, True, True]
+    assert found["near"].tolist() == [True, True, False]
+    assert found["system_harm"].tolist() == [0.1, 0.0, 0.0]
+    assert found["system_help"].tolist() == [0.8, 0.5, 1.0]
+
+
+def test_a_temperature_moves_t_and_no_verdict_at_a_half() -> None:
+    found = redeployed(values(), REFUSALS, Deployment(temperature=2.0))
+    assert found["t"].tolist() == pytest.approx([0.25, 0.4494897, 0.75])
+    assert found["filtered"].tolist() == [False, False, True]
+    assert redeployed(values(), REFUSALS, Deployment(tau=0.3, temperature=4.0))["filtered"].all()
+
+
+def test_noise_is_the_same_for_a_seed_and_has_its_deviation() -> None:
+    many = pd.DataFrame({"prompt": 0, "t": np.full(4000, 0.5), "harm": 0.0, "help": 0.0})
+    one, same, other = (
+        redeployed(many, REFUSALS, Deployment(noise=0.5), seed)["t"] for seed in (0, 0, 1)
+    )
+    assert one.equals(same) and not one.equals(other)
+    assert np.log(one / (1 - one)).std() == pytest.approx(0.5, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("deployment", "words"),
+    [
+        (Deployment(tau=1.0), "strictly between 0 and 1"),
+        (Deployment(temperature=0.0), "temperature"),
+        (Deployment(noise=-1.0), "at least 0, not -1"),
+    ],
+)
+def test_bad_deployments_are_told_in_a_sentence(deployment: Deployment, words: str) -> None:
+    with pytest.raises(BgkitError, match=words):
+        redeployed(values(), REFUSALS, deployment)
+
+
+def test_as_trained_the_shipped_values_are_what_they_are(shipped) -> None:
+    index, kept = shipped
+    some = kept.iloc[::97]
+    found = redeployed(some, deployments.refusals_of(index), Deployment())
+    assert (found["filtered"] == some["filtered"]).all()
+    for name in ("system_harm", "system_help"):
+        np.testing.assert_allclose(found[name], some[name], atol=1e-6)
+
+
+def test_differences_of_the_shipped_collection(shipped) -> None:
+    index, kept = shipped
+    few = {"as trained": Deployment(), "noise 1": Deployment(noise=1.0)}
+    pairs = [("compound", "boundary"), ("compound", "nothing")]
+    found = deployments.differences(index, kept, few, pairs, resamples=100)
+    assert found["deployment"].tolist() == list(few) and (found["n_seeds"] >= 3).all()
+    assert ((found["low"] < found["mean"]) & (found["mean"] < found["high"])).all()
+    assert (found["p_holm"] >= found["p"]).all() and (found["detectable"] > 0).all()
+    text = deployments.readable(found)
+    assert text.columns.tolist() == ["compound - boundary"] and text.index.tolist() == list(few)
+    with pytest.raises(BgkitError, match="none of the pairs"):
+        deployments.differences(index, kept, few, [("a", "b")])
+    english = index.assign(config=index["config"].str.replace('"testbed"', '"everyday"'))
+    with pytest.raises(BgkitError, match="'everyday' is not known"):
+        deployments.refusals_of(english)
