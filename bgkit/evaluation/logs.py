@@ -10,7 +10,7 @@ Without truth, what needs it is NaN, never 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,6 @@ COLUMNS = (*NEEDED, "harmful", "kind")
 #: slider stays quick.
 LIMIT = 20_000
 ROLE = tables.Role("log", '{"prompt": "...", "response": "...", "p_unsafe": 0.1}')
-_PIECE = 50_000  # rows in memory at once, beside the sample
 
 
 def read_log(
@@ -60,18 +59,17 @@ def read_log(
             f"There is no log {path}: give the path of a .csv, .jsonl or .parquet file with the "
             f"columns {', '.join(NEEDED)}."
         )
-    asked = {name for name in (columns or {}) if name not in NEEDED}
-    table, total = _sample(_parts(path, names, asked), limit, seed)
-    if not total:
+    raw = tables.read_table(path, ROLE)
+    if raw.empty:
         raise BgkitError(f"The log {path} holds no rows; it must hold one response per row.")
-    for optional, default in (("kind", None), ("harm", np.nan)):
-        if optional not in table:
-            table[optional] = default
-    ids = [f"{path.name}/{row:07d}" for row in table["row"]]
-    table = table.assign(
-        prompt_id=ids, kind=table["kind"].fillna("unknown").astype(str), help=np.nan
-    )
-    table = table[["prompt_id", "kind", "prompt", "response", "t", "harm", "help"]]
+    _check_columns(raw, path, names, columns or {})
+    table = _checked(raw, path, names)
+    total = len(table)
+    if total > limit:
+        table = table.sample(limit, random_state=seed).sort_index()
+    table["prompt_id"] = [f"{path.name}/{row + 1:07d}" for row in table.index]
+    columns_ = ["prompt_id", "kind", "prompt", "response", "t", "harm", "help"]
+    table = table[columns_].reset_index(drop=True)
     table.attrs = {"rows": total, "note": ""}
     if total > len(table):
         table.attrs["note"] = (
@@ -92,78 +90,47 @@ def _names(columns: Mapping[str, str]) -> dict[str, str]:
     return {name: columns.get(name, name) for name in COLUMNS}
 
 
-def _parts(path: Path, names: dict[str, str], asked: set[str]) -> Iterator[pd.DataFrame]:
-    """Yield the checked rows of a log, piece by piece.
-
-    ``asked`` are the optional columns that the user mapped, which must therefore be there.
-    """
-    first = 1
-    for piece in tables.read_pieces(path, ROLE, {*names.values(), *chats.COLUMNS}, _PIECE):
-        if first == 1:
-            there = {name for name in names if names[name] in piece}
-            if not {*chats.COLUMNS}.isdisjoint(piece):
-                there |= {name for name in ("prompt", "response") if names[name] == name}
-            _check_columns(path, names, {*NEEDED, *asked} - there)
-        yield _checked(piece.reset_index(drop=True), path, names, first)
-        first += len(piece)
-
-
-def _check_columns(path: Path, names: dict[str, str], missing: set[str]) -> None:
-    if missing:
+def _check_columns(
+    raw: pd.DataFrame, path: Path, names: dict[str, str], mapped: Mapping[str, str]
+) -> None:
+    """Raise BgkitError for a needed or mapped column that a log lacks."""
+    there = {name for name in names if names[name] in raw}
+    if not {*chats.COLUMNS}.isdisjoint(raw):
+        there |= {name for name in ("prompt", "response") if names[name] == name}
+    if missing := {*NEEDED, *mapped} - there:
         lacks = ", ".join(
             repr(name) if names[name] == name else f"{names[name]!r} (for {name})"
             for name in COLUMNS
             if name in missing
         )
-        has = ", ".join(tables.column_names(path, ROLE))
         raise BgkitError(
-            f"The log {path} lacks the column(s) {lacks}; it has {has}. Map them, as in "
+            f"The log {path} lacks the column(s) {lacks}; it has {', '.join(raw)}. Map them, as in "
             '{"response": "completion"}.'
         )
 
 
-def _checked(piece: pd.DataFrame, path: Path, names: dict[str, str], first: int) -> pd.DataFrame:
-    """Return one piece's rows with the kit's names; ``first`` is the number of its first row."""
-    empty = pd.Series(None, piece.index, dtype=object)
-    column = {name: piece.get(source, empty) for name, source in names.items()}
-    values = column["p_unsafe"]
+def _checked(raw: pd.DataFrame, path: Path, names: dict[str, str]) -> pd.DataFrame:
+    """A log's rows with the kit's names."""
+    values = raw[names["p_unsafe"]]
     if not pd.api.types.is_float_dtype(values):  # true is no probability
         values = values.map(lambda value: None if isinstance(value, bool) else value)
     t = pd.to_numeric(values, errors="coerce").to_numpy(float, na_value=np.nan)
     wrong = ~((t >= 0) & (t <= 1))
     if wrong.any():
         place = int(np.argmax(wrong))
-        value = column["p_unsafe"].tolist()[place]
+        value = raw[names["p_unsafe"]].tolist()[place]
         what = "nothing" if pd.api.types.is_scalar(value) and pd.isna(value) else None
         raise BgkitError(
-            f"Row {first + place} of the log {path} has {what or tables.shortened(value)} as "
+            f"Row {place + 1} of the log {path} has {what or tables.shortened(value)} as "
             f"{names['p_unsafe']!r}; it must be a probability from 0 to 1 (a logit needs a "
             "sigmoid, a percentage a division by 100, a decimal comma a point)."
         )
-    table = pd.DataFrame({"row": np.arange(first, first + len(piece)), "t": t})
-    said = chats.pairs(piece, path, names["prompt"], names["response"], first=first)
-    table[["prompt", "response"]] = said[["prompt", "response"]].fillna("").astype(str)
-    if names["kind"] in piece:
-        table["kind"] = tables.labels(column["kind"], names["kind"], path, first)
-    if names["harmful"] in piece:
-        table["harm"] = tables.truth_values(column["harmful"], names["harmful"], path, first)
+    said = chats.pairs(raw, path, names["prompt"], names["response"])
+    table = said[["prompt", "response"]].fillna("").astype(str)
+    table = table.assign(t=t, kind="unknown", harm=np.nan, help=np.nan)
+    if names["kind"] in raw:
+        kinds = tables.labels(raw[names["kind"]], names["kind"], path)
+        table["kind"] = kinds.fillna("unknown").astype(str)
+    if names["harmful"] in raw:
+        table["harm"] = tables.truth_values(raw[names["harmful"]], names["harmful"], path)
     return table
-
-
-def _sample(parts: Iterable[pd.DataFrame], limit: int, seed: int) -> tuple[pd.DataFrame, int]:
-    """Return a uniform sample of at most ``limit`` rows in their order, and how many there were.
-
-    Each row draws a random number, and the rows with the smallest ones stay: one pass, and never
-    more than a piece and a sample in memory.
-    """
-    # Not default_rng(seed) itself: made-up scores of a user may come from just that stream.
-    rng, kept, total = np.random.default_rng([len(COLUMNS), seed]), pd.DataFrame(), 0
-    for part in parts:
-        part["draw"] = rng.random(len(part))
-        kept = pd.concat([kept, part], ignore_index=True) if total else part
-        total += len(part)
-        if len(kept) > limit:
-            kept = kept.nsmallest(limit, "draw")
-    if total:
-        kept = kept.sort_values("row").drop(columns="draw").reset_index(drop=True)
-    return kept, total

@@ -51,7 +51,6 @@ def pairs(
     prompt: str = "prompt",
     response: str | None = "response",
     *,
-    first: int = 1,
     leave_out: Collection[str] = (),
 ) -> pd.DataFrame:
     """The columns prompt, response and conversation of a file's rows; None where there is none.
@@ -60,7 +59,7 @@ def pairs(
     row without a cell in one of them is read from :data:`COLUMNS`, and one name for both means
     whole exchanges. ``conversation`` is all that stands before the response, without the roles
     ``leave_out`` (the error stream is told if there were some); it is the prompt itself where that
-    is all. ``first`` is the number of the first row. Raises BgkitError, with the row, for what is
+    is all. Raises BgkitError, with the row, for what is
     neither a text nor messages, for messages that are not text, and for a prompt or a response
     whose last message is not the user's or the assistant's.
 
@@ -71,13 +70,13 @@ def pairs(
     names, wholes = (prompt, response), COLUMNS
     if prompt == response:  # one column of whole exchanges, by a name of the user's
         names, wholes = ("", ""), (prompt,)
-    asked, given = (_cells(table, name, path, first) for name in names)
+    asked, given = (_cells(table, name, path) for name in names)
     found = {"prompt": asked, "response": given, "conversation": asked.copy()}
     wholes, left_out = [table[name].tolist() for name in wholes if name in table], False
     for place, cells in enumerate(zip(asked, given, strict=True)):
         if isinstance(cells[0], str) and isinstance(cells[1], str):
             continue
-        with _told(f"Row {first + place} of {path}"):
+        with _told(f"Row {place + 1} of {path}"):
             exchanges = (_cell(whole[place]) for whole in wholes if None in cells)
             exchanges = [one for one in exchanges if one]
             whole = next((one for one in exchanges if isinstance(one, list)), None)
@@ -154,7 +153,7 @@ def _told(place: str) -> Iterator[None]:
         raise BgkitError(f"{place}: {error}") from error
 
 
-def _cells(table: pd.DataFrame, name: str | None, path: Path, first: int) -> list[Cell]:
+def _cells(table: pd.DataFrame, name: str | None, path: Path) -> list[Cell]:
     """A column's cells; all None if there is no such column, empty texts if none is wanted.
 
     Messages as JSON beside plain texts are refused: either these are no messages, or a text that a
@@ -166,13 +165,13 @@ def _cells(table: pd.DataFrame, name: str | None, path: Path, first: int) -> lis
     for place, cell in enumerate(cells):
         if isinstance(cell, str) and not _BEGINS.match(cell):
             continue
-        with _told(f"Row {first + place} of {path}, column {name!r}"):
+        with _told(f"Row {place + 1} of {path}, column {name!r}"):
             cells[place] = _cell(cell)
         if isinstance(cell, str) and cells[place] is not cell:
             as_json.append(place)
     if as_json and any(isinstance(cell, str) and cell.strip() for cell in cells):
         raise BgkitError(
-            f"Row {first + as_json[0]} of {path}, column {name!r}: messages written as a text, "
+            f"Row {as_json[0] + 1} of {path}, column {name!r}: messages written as a text, "
             "where other rows have a plain text; write all rows in one of these ways."
         )
     return cells

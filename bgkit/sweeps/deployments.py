@@ -148,3 +148,12 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     return (
         wide.set_index(["deployment", "pair"])["text"].unstack(sort=False).rename_axis(columns=None)
     )
+
+
+def counted(table: pd.DataFrame) -> pd.DataFrame:
+    """Of each pair: deployments that decide, and the medians of difference and least detectable."""
+    pair = (table["design"] + " - " + table["against"]).str.replace("_", " ").rename("pair")
+    groups = table.assign(size=table["mean"].abs()).groupby(pair, sort=False)
+    columns = {"decided": ("decided", "sum"), "of": ("decided", "size")}
+    columns |= {"median difference": ("size", "median"), "detectable": ("detectable", "median")}
+    return groups.agg(**columns).round(4)

@@ -15,7 +15,6 @@ import pytest
 
 from bgkit.errors import BgkitError
 from bgkit.evaluation import grading, logs
-from bgkit.prompts import tables
 
 Rows = list[dict[str, object]]
 ROWS: Rows = [
@@ -124,8 +123,7 @@ def test_every_probability_is_taken(tmp_path, t):
 # --- Long logs ---------------------------------------------------------------------------------
 
 
-def test_a_long_log_is_sampled_and_says_so(written, monkeypatch):
-    monkeypatch.setattr(logs, "_PIECE", 7)
+def test_a_long_log_is_sampled_and_says_so(written):
     rows = [{"prompt": f"{i:03d}", "response": "r", "p_unsafe": i / 100} for i in range(100)]
     path = written(rows)
     table = logs.read_log(path, limit=20, seed=1)
@@ -141,8 +139,7 @@ def test_a_long_log_is_sampled_and_says_so(written, monkeypatch):
     assert len(logs.read_log(path, limit=100)) == 100
 
 
-def test_every_row_has_the_same_chance(tmp_path, monkeypatch):
-    monkeypatch.setattr(logs, "_PIECE", 15)
+def test_every_row_has_the_same_chance(tmp_path):
     rows = [{"prompt": str(i), "response": "r", "p_unsafe": 0.5} for i in range(40)]
     path = write(tmp_path, rows, "jsonl")
     drawn = pd.concat([logs.read_log(path, limit=10, seed=s) for s in range(100)])["prompt"]
@@ -150,8 +147,7 @@ def test_every_row_has_the_same_chance(tmp_path, monkeypatch):
     assert len(counts) == 40 and counts.between(10, 45).all()  # 25 each on average
 
 
-def test_the_rows_that_a_sample_leaves_out_are_checked_too(written, monkeypatch):
-    monkeypatch.setattr(logs, "_PIECE", 10)
+def test_the_rows_that_a_sample_leaves_out_are_checked_too(written):
     rows = [{"prompt": "a", "response": "b", "p_unsafe": 0.5} for _ in range(50)]
     rows[37]["p_unsafe"] = 3.5
     refused(written(rows), "Row 38 ", "3.5", limit=5)
@@ -322,16 +318,16 @@ def test_half_an_emoji_is_read_and_can_be_written(tmp_path):
 def test_columns_of_parquet_are_read_or_refused(tmp_path):
     path, p = tmp_path / "log.parquet", pa.array([0.1, 0.2])
     kinds = pa.array(["x", None]).dictionary_encode()
-    texts = pa.array(["é".encode(), None]), pa.array(["b", None]).dictionary_encode()
+    texts = pa.array(["é", None]), pa.array(["b", None]).dictionary_encode()
     names = ["prompt", "response", "p_unsafe", "kind"]
     pq.write_table(pa.table([*texts, p, kinds], names), path)
     table = logs.read_log(path)
     assert table["prompt"].tolist() == ["é", ""] and table["response"].tolist() == ["b", ""]
     assert table["kind"].tolist() == ["x", "unknown"] and table["t"].tolist() == [0.1, 0.2]
     pq.write_table(pa.table([pa.array([b"a", b"\xff"]), *texts[1:], p, kinds], names), path)
-    refused(path, "Row 2 ", "'prompt'", "neither a text")
+    refused(path, "Row 1 ", "'prompt'", "neither a text")
     pq.write_table(pa.table([*texts, p, kinds, kinds], [*names, "kind"]), path)
-    refused(path, "'kind' stands 2 times")
+    refused(path, "can not be read")
 
 
 @pytest.mark.parametrize(
@@ -341,23 +337,3 @@ def test_columns_of_parquet_are_read_or_refused(tmp_path):
 def test_every_file_that_is_read_has_a_graded_copy(name, graded):
     assert grading.graded_path(Path(name)).name == graded
     assert grading.graded_path(Path(name)).suffix in grading.WRITERS
-
-
-# --- The shared reader -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("rows", [1, 2, 3, 10, None])
-def test_pieces_put_together_are_the_whole(written, rows):
-    path = written(ROWS)
-    pieces = list(tables.read_pieces(path, logs.ROLE, rows=rows))
-    assert max(len(piece) for piece in pieces) <= (rows or 3)
-    whole = tables.read_table(path, logs.ROLE)
-    together = pd.concat(pieces, ignore_index=True)
-    assert together["prompt"].tolist() == whole["prompt"].tolist() == ["a ?", "c ?", "e ?"]
-
-
-def test_only_the_columns_asked_for_are_read(written):
-    path = written(ROWS)
-    pieces = tables.read_pieces(path, logs.ROLE, {"prompt", "kind", "absent"})
-    assert {name for piece in pieces for name in piece} == {"prompt", "kind"}
-    assert tables.column_names(path, logs.ROLE) == list(ROWS[0])

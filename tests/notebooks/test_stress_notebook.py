@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from bgkit.errors import BgkitError
@@ -11,6 +13,28 @@ from bgkit.stress import contenders
 from bgkit.sweeps import notebooks
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
+
+
+def test_07_says_what_its_table_of_differences_holds() -> None:
+    """The prose about designs at equal help, against the stored table."""
+    cells = notebooks.read_notebook(FOLDER / "07_stress_tests.ipynb").cells
+    (html,) = [
+        out["data"]["text/html"]
+        for cell in cells
+        if "deployments.readable" in cell.source
+        for out in cell.outputs
+        if out.output_type == "execute_result"
+    ]
+    rows = re.findall(r"<tr.*?</tr>", "".join(html), re.DOTALL)
+    heads, *cells = (re.findall(r"<t[hd]>(.*?)</t[hd]>", row, re.DOTALL) for row in rows)
+    table = pd.DataFrame([row[1:] for row in cells if len(row) > 1], columns=heads[-4:])
+    decided = table.apply(lambda column: column.str.contains("*", regex=False))
+    assert not decided["boundary - filter avoidance"].any()
+    assert not decided["compound - filter avoidance soft"].any()
+    assert decided["compound - boundary"].any() and not decided["compound - boundary"].all()
+    means = table["compound - boundary"].str.partition(" ")[0].astype(float)
+    assert (means < 0).all()
+    assert decided.to_numpy().mean() < 0.25  # few decide
 
 
 @pytest.mark.slow
@@ -21,7 +45,7 @@ def test_07_tests_any_runs(small_run, weak_run, tmp_path: Path) -> None:
     notebooks.run_notebook(FOLDER / "07_stress_tests.ipynb", done, given)
     text = done.read_text(encoding="utf-8")
     assert "boundary, " in text and "guard weak" in text  # the other run, by what differs
-    assert "winner - runner-up" in text
+    assert "compound - boundary" in text
 
 
 @pytest.mark.slow
@@ -35,8 +59,6 @@ def test_07_on_other_prompts_does_what_can_be_done_and_says_what_not(
     given |= {"GUARDS": ["default", "weak"], "SHIFTS": ["everyday-short"] if judge else []}
     done = tmp_path / "07.ipynb"
     notebooks.run_notebook(FOLDER / "07_stress_tests.ipynb", done, given)
-    text = done.read_text(encoding="utf-8")
-    assert "winner - runner-up" in text and "No run has a fitted temperature" in text
     why = ["The truth about everyday-short is not known", "The attack is left out", "name SHIFTS"]
     told = [sentence in _printed(done) for sentence in why]
     assert told == [not judge] * 3

@@ -134,7 +134,7 @@ def test_a_set_that_can_not_be_had(monkeypatch, kind, words) -> None:
         ("xstest.csv", "prompt,label\na,safe\n ,safe\n", ["Row 2 ", "no 'prompt'"]),
         ("xstest.csv", "", ["no column 'prompt'"]),
         ("xstest.jsonl", '{"prompt": "a", "label": "safe"}\n{"pro', ["Line 2 ", "not valid JSON"]),
-        ("xstest.json", '[{"prompt": "a"', ["can not be read"]),
+        ("xstest.json", '[{"prompt": "a"', ["not valid JSON"]),
         ("xstest.json", '{"prompt": "a"}', ["JSON list"]),
         ("xstest.json", "[]", ["no column 'prompt'"]),
     ],
