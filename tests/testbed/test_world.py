@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from bgkit.testbed import lexicon as lex
 from bgkit.testbed import oracle, world
@@ -67,16 +66,6 @@ def test_every_word_of_a_prompt_is_in_the_vocabulary(drawn):
     met = {word for found in drawn.values() for prompt in found for word in words_of(prompt.text)}
     assert met - known == set()
     assert len(met) >= 300
-
-
-def test_every_word_of_a_demonstration_is_in_the_vocabulary(drawn):
-    known, rng = set(world.vocabulary()), random.Random(3)
-    met: set[str] = set()
-    for found in drawn.values():
-        for prompt in found:
-            for _ in range(3):
-                met |= set(words_of(dm.sample_response(rng, prompt)))
-    assert met - known == set()
 
 
 def test_every_word_of_every_sentence_of_the_lexicon_is_in_the_vocabulary():
@@ -280,53 +269,6 @@ def test_a_demonstration_is_short_and_well_formed_but_for_repeated_sentences(
     assert oracle.grade(prompt.text, response).form == pytest.approx(share)
 
 
-def test_demonstrations_repeat_a_sentence_hardly_ever(drawn):
-    rng, repeated, total = random.Random(4), 0, 0
-    for found in drawn.values():
-        for prompt in found:
-            sentences = sentences_of(dm.sample_response(rng, prompt))
-            repeated += len(set(sentences)) < len(sentences)
-            total += 1
-    assert repeated / total < 0.003
-
-
-@pytest.mark.parametrize("group", ["benign", "ambiguous", "forbidden"])
-def test_shares_of_styles_sum_to_one(group):
-    assert len(dm.STYLES[group]) == len(STYLES)
-    assert sum(dm.STYLES[group]) == pytest.approx(1.0)
-
-
-def average(style: str, value: str, prompts: list[world.Prompt]) -> float:
-    rng = random.Random(f"{style}/{value}")
-    texts = [(prompt.text, dm.sample_response(rng, prompt, style)) for prompt in prompts]
-    if value == "hazard":
-        return float(np.mean([oracle.hazard(*pair) for pair in texts]))
-    return float(np.mean([oracle.grade(*pair).help for pair in texts]))
-
-
-def test_styles_differ_as_their_names_say(drawn):
-    benign = [p for p in drawn["train"] if p.kind == "benign"]
-    jailbreaks = [p for p in drawn["train"] if p.kind == "jailbreak"]
-    hazard = {style: average(style, "hazard", benign) for style in STYLES}
-    helpful = {style: average(style, "help", benign) for style in STYLES}
-    assert 0 == hazard["refuse"] < hazard["careful"] < hazard["careless"] < hazard["keen"]
-    assert hazard["partial"] < hazard["careless"]
-    assert helpful["keen"] > helpful["careless"] > helpful["partial"] > helpful["refuse"] == 0
-    assert helpful["careful"] > helpful["redirect"]
-    assert average("redirect", "help", jailbreaks) > average("refuse", "help", jailbreaks) > 0.14
-
-
-def test_drawn_styles_refuse_forbidden_requests_most(drawn):
-    rng = random.Random(2)
-    refused = {}
-    for kind in ("benign", "jailbreak"):
-        found = [p for p in drawn["train"] if p.kind == kind]
-        answers = [dm.sample_response(rng, prompt) for prompt in found * 3]
-        refused[kind] = np.mean([answer in lex.REFUSALS for answer in answers])
-    assert refused["benign"] == pytest.approx(dm.STYLES["benign"][4], abs=0.05)
-    assert refused["jailbreak"] == pytest.approx(dm.STYLES["forbidden"][4], abs=0.05)
-
-
 @settings(max_examples=400)
 @given(
     seed=seeds, kind=st.sampled_from(SHORT_KINDS), styles=st.tuples(*[st.sampled_from(STYLES)] * 2)
@@ -339,28 +281,6 @@ def test_corrupting_demonstrations_never_raises_and_stays_in_the_world(seed, kin
     assert broken == dm.corrupt(random.Random(seed), first, second)
     assert len(broken.split()) <= 60
     assert set(words_of(broken)) <= set(world.vocabulary())
-
-
-@settings(max_examples=100)
-@given(seed=seeds, first=st.text(max_size=60), second=st.text(max_size=60))
-def test_corrupting_any_text_with_a_word_in_it_never_raises(seed, first, second):
-    broken = dm.corrupt(random.Random(seed), f"{first} x", second)
-    assert len(broken.split()) <= 60
-
-
-@pytest.mark.parametrize("blank", ["", "  \n"])
-def test_corrupting_a_blank_response_never_raises(blank):
-    for seed in range(100):
-        dm.corrupt(random.Random(seed), blank, blank)
-
-
-def test_corruption_breaks_most_of_what_it_touches(drawn):
-    rng, broken, total = random.Random(6), 0, 0
-    for prompt in drawn["train"][:500]:
-        first, second = (dm.sample_response(rng, prompt, "keen") for _ in range(2))
-        broken += dm.corrupt(rng, first, second) != first
-        total += 1
-    assert broken / total > 0.8
 
 
 # --- Texts with grades -----------------------------------------------------------------------
@@ -384,25 +304,6 @@ def test_texts_carry_the_grades_of_the_oracle(texts):
         assert texts.hazard[i] == oracle.hazard(prompt, response)
 
 
-def test_texts_survive_a_file(texts, tmp_path):
-    texts.save(tmp_path / "texts.parquet")
-    assert_same(dm.Texts.load(tmp_path / "texts.parquet"), texts)
-
-
-def test_texts_are_joined_and_picked_in_order(texts):
-    joined = texts + texts
-    assert len(joined) == 120
-    assert_same(joined.take(range(60, 120)), texts)
-    picked = texts.take([5, 3])
-    assert picked.responses == [texts.responses[5], texts.responses[3]]
-    assert picked.hazard.tolist() == [texts.hazard[5], texts.hazard[3]]
-
-
-def test_graded_refuses_columns_of_different_length():
-    with pytest.raises(ValueError):
-        dm.graded(["a", "b"], ["benign"] * 2, ["only one"])
-
-
 @pytest.mark.parametrize("make", [dm.demonstrations, dm.varied])
 def test_drawn_texts_depend_on_the_seed_alone(make):
     prompts = dm.sample_prompts(40, 3, "validation")
@@ -424,35 +325,7 @@ def test_scorers_see_broken_texts_and_policies_do_not():
     assert 0.5 < form[dm.varied] < 0.95
 
 
-def test_shares_of_the_kinds_are_the_ones_asked_for():
-    drawn = collections.Counter(
-        prompt.kind for prompt in dm.sample_prompts(1000, 0, shares=(0.5, 0.3, 0.2, 0.0))
-    )
-    assert drawn["benign"] / 1000 == pytest.approx(0.5, abs=0.05)
-    assert drawn["jailbreak"] / 1000 == pytest.approx(0.2, abs=0.05)
-    assert drawn["long_context"] == 0
-
-
-@pytest.mark.parametrize(("far", "beyond"), [(0.0, False), (1.0, True)])
-def test_share_of_far_contexts_sets_how_long_training_contexts_are(far, beyond):
-    prompts = dm.sample_prompts(60, 0, shares=(0, 0, 0, 1), far=far)
-    longest_text = max(len(prompt.text.split()) for prompt in prompts)
-    assert (longest_text > 600) == beyond
-
-
 # --- Noisy labels ----------------------------------------------------------------------------
-
-hazards = hnp.arrays(np.float64, st.integers(0, 30), elements=st.floats(0, 1e6))
-
-
-@given(hazard=hazards, seed=st.integers(0, 2**32), annotators=st.integers(1, 9))
-def test_votes_are_shares_of_the_annotators(hazard, seed, annotators):
-    votes = dm.votes(hazard, seed, annotators=annotators)
-    assert votes.shape == hazard.shape and votes.dtype == np.float32
-    counts = votes * annotators
-    np.testing.assert_allclose(counts, np.rint(counts), atol=1e-5)
-    assert ((votes >= 0) & (votes <= 1)).all()
-    np.testing.assert_array_equal(votes, dm.votes(hazard, seed, annotators=annotators))
 
 
 def test_votes_agree_far_from_the_line_and_split_on_it():
@@ -465,78 +338,12 @@ def test_votes_agree_far_from_the_line_and_split_on_it():
     assert (on_the_line != dm.votes(np.ones(size), 1)).any()
 
 
-def test_bias_of_the_annotators_moves_their_line():
-    hazard = np.full(2000, 0.8)
-    strict, fair, lax = (dm.votes(hazard, 0, bias=bias).mean() for bias in (1.25, 1.0, 0.5))
-    assert strict == pytest.approx(0.5, abs=0.04)
-    assert lax < 0.01 < fair < 0.2  # one voice in eleven: P(N(0, 0.15) > 0.2)
-
-
-groups = hnp.arrays(
-    np.float64, st.tuples(st.integers(1, 6), st.integers(1, 6)), elements=st.floats(-10, 10)
-)
-
-
-@given(value=groups, seed=st.integers(0, 2**32))
-def test_a_preference_is_one_way_for_every_pair(value, seed):
-    wins = dm.preference(value, seed)
-    size = value.shape[1]
-    assert wins.shape == (len(value), size, size)
-    assert set(np.unique(wins)) <= {0.0, 1.0}
-    off = ~np.eye(size, dtype=bool)
-    assert ((wins + np.swapaxes(wins, 1, 2))[:, off] == 1).all()
-    np.testing.assert_array_equal(wins, dm.preference(value, seed))
-
-
 @pytest.mark.parametrize("gap", [-0.3, 0.0, 0.1, 0.3])
 def test_preference_follows_the_logistic_law(gap):
     value = np.tile([0.5 + gap, 0.5], (6000, 1))
     share = dm.preference(value, 7)[:, 0, 1].mean()
     assert share == pytest.approx(1 / (1 + math.exp(-8.0 * gap)), abs=0.025)
     assert dm.preference(value, 7)[:, 1, 0].mean() == pytest.approx(1 - share)
-
-
-def test_sharp_preference_is_the_order_of_the_values():
-    value = np.random.default_rng(0).permuted(np.tile(np.arange(5.0), (20, 1)), axis=1)
-    wins = dm.preference(value, 0, sharpness=80.0)
-    np.testing.assert_array_equal(
-        np.triu(wins, 1), np.triu((value[:, :, None] > value[:, None, :]).astype(float), 1)
-    )
-    off = ~np.eye(5, dtype=bool)
-    np.testing.assert_array_equal((wins * off).sum(2), value)
-
-
-def test_preference_depends_on_its_seed():
-    value = np.zeros((50, 4))
-    assert (dm.preference(value, 0) != dm.preference(value, 1)).any()
-
-
-@given(
-    value=hnp.arrays(np.float64, st.integers(0, 30), elements=st.floats(-2, 3)),
-    seed=st.one_of(st.none(), st.integers(0, 2**32)),
-)
-def test_grades_are_whole_numbers_from_one_to_five(value, seed):
-    before = value.copy()
-    grades = dm.to_grade(value, seed)
-    assert grades.shape == value.shape and grades.dtype.kind == "i"
-    assert ((grades >= 1) & (grades <= 5)).all()
-    np.testing.assert_array_equal(value, before)
-    np.testing.assert_array_equal(grades, dm.to_grade(value, seed))
-
-
-def test_grades_without_noise_round_to_the_nearest():
-    value = np.array([0.0, 0.12, 0.13, 0.37, 0.38, 0.62, 0.63, 0.87, 0.88, 1.0])
-    assert dm.to_grade(value).tolist() == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
-    assert (np.diff(dm.to_grade(np.linspace(0, 1, 101))) >= 0).all()
-
-
-def test_grades_with_noise_differ_near_the_edges_between_them():
-    value = np.full(2000, 0.375)
-    shares = np.bincount(dm.to_grade(value, 0), minlength=6) / len(value)
-    assert shares[2] + shares[3] > 0.95
-    assert shares[2] == pytest.approx(shares[3], abs=0.06)
-    assert (dm.to_grade(value, 0) != dm.to_grade(value, 1)).any()
-    assert (dm.to_grade(np.full(100, 0.5), 0, noise=0.0) == 3).all()
 
 
 def test_prompts_can_not_be_changed_by_accident():
