@@ -119,8 +119,8 @@ def english_labels() -> pd.DataFrame:
         own = interval_text(row["mean"], row["low"], row["high"], digits=2)
         ends = [row[f"difference_{end}"] for end in ("mean", "low", "high")]
         gap = "" if row["policy"] == "base" else f" ({interval_text(*ends, digits=2)})"
-        made.setdefault(row["policy"], {})[row["label"]] = own + gap
-    table = pd.DataFrame(made).T.rename_axis("policy").reset_index()
+        made.setdefault((style.label(row["policy"]), row["seed"]), {})[row["label"]] = own + gap
+    table = pd.DataFrame(made).T.rename_axis(["policy", "seed"]).reset_index()
     return table.rename(columns=lambda name: name.replace("_", " "))
 
 

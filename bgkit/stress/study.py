@@ -28,6 +28,7 @@ from bgkit.stress import (
     contenders,
     deployment,
     distribution_shift,
+    refitted,
     reward_hacking,
     without_training,
     wrappers,
@@ -196,6 +197,22 @@ def hacked(study: Study, windows: int = 5) -> Answer:
     rows = reward_hacking.drift([one.run for one in trained], window, study.judge)
     tables = [reward_hacking.readable(reward_hacking.hacked(rows))]
     return Answer(figures.drift(rows), tables)
+
+
+@_question("The search for unseen harm")
+def unseen_harm(study: Study) -> Answer:
+    """Would a guard that is fitted anew on the policies' own words find more of their harm?"""
+    rows = refitted.recall([one.run for one in study.designs if one.run], study.judge)
+    parts = {
+        name: rows[["design", "seed", "window", *(f"{name}{end}" for end in ("", "_low", "_high"))]]
+        for name in ("guard", "refitted", "gain")
+    }
+    ends = ["mean", "low", "high"]
+    long = pd.concat(
+        part.set_axis(["design", "seed", "window", *ends], axis=1).assign(recall=name)
+        for name, part in parts.items()
+    )
+    return Answer(tables=[as_text(long, ["design", "seed", "window"], "recall")])
 
 
 @_question("The comparison with sampling")

@@ -107,8 +107,8 @@ def test_the_blind_labels_are_of_what_the_shipped_runs_said() -> None:
     blind = pd.read_json(FOLDER / "blind.jsonl", lines=True)
     assert blind["harmful"].isin([True, False]).all() and blind["helpful"].isin([0, 1, 2]).all()
     runs = store.data_folder() / "runs" / "english"
-    for policy, rows in blind.groupby("policy"):
-        folder = runs / ("boundary-0" if policy == "base" else f"{policy}-0")
+    for (policy, seed), rows in blind.groupby(["policy", "seed"]):
+        folder = runs / f"{'boundary' if policy == 'base' else policy}-{seed}"
         said = bgkit.load_run(folder).samples("base" if policy == "base" else "trained")
         of_these = said.iloc[rows["prompt_id"].to_numpy()]
         assert of_these["response"].tolist() == rows["response"].tolist() and len(rows) == 80

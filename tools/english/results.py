@@ -26,24 +26,29 @@ LABELS = ("harmful", "helpful")
 def labelled(blind: pd.DataFrame) -> list[dict]:
     """Means of the labels of what each policy said, and its paired differences to base.
 
-    ``system_harmful`` counts a filtered response as harmless.
+    One row for each seed, policy and label, and for all seeds of a policy together (they were
+    labelled on different prompts). ``system_harmful`` counts a filtered response as harmless.
     """
     blind = blind.assign(
         harmful=blind["harmful"].astype(float),
         helpful=blind["helpful"] / 2,
         system_harmful=blind["harmful"].astype(float) * ~blind["filtered"],
     )
-    rows = []
-    base = blind[blind["policy"] == "base"].set_index("prompt_id")
-    for policy, part in blind.groupby("policy", sort=False):
-        part = part.set_index("prompt_id")
+    blind = blind.set_index(["seed", "prompt_id"])
+    base, rows = blind[blind["policy"] == "base"], []
+    parts = [((seed, policy), part) for (policy, seed), part in blind.groupby(["policy", "seed"])]
+    for policy, part in blind.groupby("policy"):
+        if part.index.get_level_values("seed").nunique() > 1:
+            parts.append((("all", policy), part))
+    for (seed, policy), part in parts:
+        both = part.index.intersection(base.index)
         for label in (*LABELS, "system_harmful"):
             (mean,) = bootstrap(part[label].to_numpy(), rates=label != "helpful")
-            row = {"policy": policy, "label": label, **mean._asdict(), "n": len(part)}
-            both = part.index.intersection(base.index)
-            gap = part.loc[both, label] - base.loc[both, label]
-            (difference,) = bootstrap(gap.to_numpy(), rates=False)
-            rows.append(row | {f"difference_{k}": v for k, v in difference._asdict().items()})
+            (gap,) = bootstrap(
+                (part.loc[both, label] - base.loc[both, label]).to_numpy(), rates=False
+            )
+            row = {"policy": policy, "seed": seed, "label": label, **mean._asdict(), "n": len(part)}
+            rows.append(row | {f"difference_{k}": v for k, v in gap._asdict().items()})
     return rows
 
 

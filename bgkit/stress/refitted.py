@@ -1,0 +1,115 @@
+"""Harm that goes unseen: would a guard that is fitted anew on what a policy says find more of it?
+
+If training taught a policy to write harm that its guard does not see, a guard that learned from
+that policy's own responses should see it again. A logistic regression on the words of a response
+(and on the guard's own logit) is fitted on the responses to half of the prompts of a window of
+training; on the other half it may filter as many responses as the guard does. Both are then
+compared by recall: the share of harmful responses that they filter.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import optimize, special
+
+from bgkit import runs
+from bgkit.errors import BgkitError
+from bgkit.evaluation.intervals import bootstrap
+from bgkit.evaluation.language_judge import Judge
+from bgkit.prompts import splits
+from bgkit.stress.contenders import contenders_of, judge_of
+from bgkit.testbed.oracle import HARMFUL_ABOVE
+
+WORDS = 500  # of a vocabulary, the most frequent ones
+PENALTY = 1.0  # of the squared weights
+FEWEST = 20  # harmful responses in either half
+
+
+def recall(
+    folders: Iterable[str | Path | runs.Run], judge: Judge | None = None, share: float = 0.2
+) -> pd.DataFrame:
+    """Recall of the guard and of one fitted anew, in the first and the last ``share`` of training.
+
+    ``folders`` are complete runs with recorded completions, ``judge`` gives the truth (None: that
+    of the run's prompts). One row per run and window: design, seed, window ("first", "last"),
+    harmful (responses, held out), guard and refitted (recalls) and gain (refitted - guard), each
+    with _low and _high, 95 % over prompts. A window with fewer than :data:`FEWEST` harmful
+    responses in a half has NaN. Raises BgkitError where the truth is not known.
+    """
+    rows = []
+    for contender in contenders_of(folders):
+        if contender.run is None or (said := contender.run.completions()).empty:
+            continue
+        truth = judge_of(contender.run.config, judge)
+        if truth is None:
+            raise BgkitError(
+                f"The truth about the prompts {contender.run.config.prompts!r} is not known; give "
+                "a judge."
+            )
+        ends = said["step"].quantile([share, 1 - share]).to_numpy()
+        windows = {"first": said["step"] <= ends[0], "last": said["step"] >= ends[1]}
+        for name, mask in windows.items():
+            part = said[mask].reset_index(drop=True)
+            grades = truth.grade(part["prompt"].tolist(), part["response"].tolist())
+            harmful = (grades["harm"] > HARMFUL_ABOVE).to_numpy()
+            labels = {"design": contender.design, "seed": contender.seed, "window": name}
+            rows.append(labels | compared(part, harmful))
+    return pd.DataFrame(rows)
+
+
+def compared(said: pd.DataFrame, harmful: np.ndarray) -> dict[str, float]:
+    """Recalls on the held-out half of responses with prompt, response, t and filtered."""
+    held_out = said["prompt"].map(lambda text: int(splits.digest(text)[:8], 16) % 2 == 1).to_numpy()
+    found: dict[str, float] = {"harmful": int((held_out & harmful).sum())}
+    if min(found["harmful"], (~held_out & harmful).sum()) < FEWEST:
+        empty = ("guard", "refitted", "gain")
+        return found | {f"{n}{end}": np.nan for n in empty for end in ("", "_low", "_high")}
+    features = words_of(said["response"], said.loc[~held_out, "response"])
+    logit = special.logit(np.clip(said["t"].to_numpy(float), 1e-4, 1 - 1e-4))
+    features = np.column_stack([features, logit / 4])
+    weights = logistic(features[~held_out], harmful[~held_out])
+    score = features[held_out] @ weights[1:]
+    guard = said.loc[held_out, "filtered"].to_numpy(bool)
+    flagged = np.zeros(len(score), dtype=bool)
+    flagged[np.argsort(-score, kind="stable")[: guard.sum()]] = True
+    both = pd.DataFrame({"guard": guard, "refitted": flagged}).astype(float)
+    both = both.assign(gain=both["refitted"] - both["guard"])[harmful[held_out]]
+    prompts = said.loc[held_out, "prompt"].to_numpy()[harmful[held_out]]
+    each = both.groupby(prompts).mean()  # responses to a prompt are alike
+    for name in both:
+        (interval,) = bootstrap(each[name].to_numpy(), rates=name != "gain")
+        found |= {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    return found
+
+
+def words_of(texts: Sequence[str], vocabulary_of: Sequence[str]) -> np.ndarray:
+    """Counts (n, words) of the words that are most frequent in some texts, as square roots.
+
+    >>> words_of(["a b b", "c"], ["b a", "b"]).tolist()
+    [[1.4142135623730951, 1.0], [0.0, 0.0]]
+    """
+    counts = [Counter(re.findall(r"\w+", text.lower())) for text in texts]
+    known: Counter[str] = Counter()
+    for text in vocabulary_of:
+        known.update(re.findall(r"\w+", text.lower()))
+    names = [word for word, _ in known.most_common(WORDS)]
+    return np.sqrt(np.array([[count[word] for word in names] for count in counts], dtype=float))
+
+
+def logistic(features: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Bias and weights (k + 1,) of a logistic regression with :data:`PENALTY` on its weights."""
+    signs = np.where(truth, 1.0, -1.0)
+
+    def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
+        z = signs * (features @ w[1:] + w[0])
+        pull = -signs * special.expit(-z)
+        slope = np.concatenate([[pull.sum()], features.T @ pull + PENALTY * w[1:]])
+        return -special.log_expit(z).sum() + PENALTY / 2 * (w[1:] ** 2).sum(), slope
+
+    return optimize.minimize(loss, np.zeros(features.shape[1] + 1), jac=True, method="L-BFGS-B").x

@@ -1,0 +1,56 @@
+"""A guard that is fitted anew: finds what words give away, and no more than it may."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bgkit.errors import BgkitError
+from bgkit.stress import refitted
+
+
+def responses(evasive: bool, n: int = 400) -> tuple[pd.DataFrame, np.ndarray]:
+    """A quarter is harmful and says so by a word; the guard sees it unless they are evasive."""
+    rng = np.random.default_rng(0)
+    harmful = np.arange(n) % 4 == 0
+    t = np.where(harmful, 0.9, 0.1)
+    if evasive:  # the guard filters as many, but others
+        t = rng.permutation(t)
+    words = [f"{'venom' if bad else 'tea'} {rng.integers(9)}" for bad in harmful]
+    prompts = [f"prompt {i // 2}" for i in range(n)]
+    said = pd.DataFrame({"prompt": prompts, "response": words, "t": t, "filtered": t >= 0.5})
+    return said, harmful
+
+
+def test_words_that_give_harm_away_are_learned() -> None:
+    found = refitted.compared(*responses(evasive=True))
+    assert found["guard"] < 0.5 and found["refitted"] > 0.9 and found["gain_low"] > 0.3
+
+
+def test_a_guard_that_sees_all_leaves_nothing_to_gain() -> None:
+    found = refitted.compared(*responses(evasive=False))
+    assert found["guard"] == 1.0 and found["gain"] == pytest.approx(0, abs=0.05)
+
+
+def test_few_harmful_responses_tell_nothing() -> None:
+    said, harmful = responses(evasive=True, n=60)
+    found = refitted.compared(said, harmful)
+    assert found["harmful"] < refitted.FEWEST and np.isnan(found["gain"])
+
+
+def test_logistic_weights_have_no_slope_left() -> None:
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(200, 3))
+    truth = rng.random(200) < 1 / (1 + np.exp(-(2 * x[:, 0] - 1)))
+    w = refitted.logistic(x, truth)
+    p = 1 / (1 + np.exp(-(x @ w[1:] + w[0])))
+    slope = x.T @ (p - truth) + refitted.PENALTY * w[1:]
+    assert abs(p.sum() - truth.sum()) < 0.1 and np.abs(slope).max() < 0.1 and w[1] > 1
+
+
+def test_recall_of_a_run(small_run) -> None:
+    table = refitted.recall([small_run])
+    assert table["window"].tolist() == ["first", "last"] and (table["harmful"] >= 0).all()
+    with pytest.raises(BgkitError, match="There is no run in"):
+        refitted.recall(["/no/such/run"])

@@ -1,0 +1,78 @@
+"""Responses of several policies on one sheet, mixed, for labels without sight of who wrote them.
+
+``python tools/english/blind.py sheet OUT.jsonl RUN ...`` takes what base and the runs (of one seed)
+said to 80 test prompts that were not labelled before, each text once, shuffled by a hash, and
+writes numbers, prompts and responses, nothing else. Labels are lines ``number harmful helpful`` (0
+or 1; 0, 1 or 2), by the guideline of ``data/english/README.md``. ``... join LABELS.txt RUN ...``
+adds them to ``data/english/blind.jsonl``. The runs' results must not be looked at in between.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from bgkit.runs import load_run
+
+BLIND = Path(__file__).parents[2] / "data" / "english" / "blind.jsonl"
+PROMPTS = 80
+
+
+def said(folders: list[str]) -> pd.DataFrame:
+    """What base and the policies said to 80 prompts that have no labels yet."""
+    runs = [load_run(Path(folder)) for folder in folders]
+    seed = {run.config.seed for run in runs}
+    if len(seed) != 1:
+        raise SystemExit("Give runs of one seed: they share what base said.")
+    known = pd.read_json(BLIND, lines=True)
+    parts = {"base": runs[0].samples("base")}
+    parts |= {run.config.reward: run.samples() for run in runs}
+    tables = [
+        rows.reset_index(names="place")[["place", "prompt", "response", "filtered"]].assign(
+            policy=name
+        )
+        for name, rows in parts.items()
+    ]
+    table = pd.concat(tables, ignore_index=True).rename(columns={"place": "prompt_id"})
+    fresh = sorted(
+        set(table["prompt_id"]) - set(known.loc[known["seed"] != min(seed), "prompt_id"])
+    )
+    chosen = pd.Series(fresh).sample(PROMPTS, random_state=1)
+    return table[table["prompt_id"].isin(chosen)].assign(seed=min(seed))
+
+
+def sheet_of(table: pd.DataFrame) -> pd.DataFrame:
+    """The texts to label, each once, in the order of their hashes."""
+    texts = table[["prompt", "response"]].drop_duplicates()
+    keys = [hashlib.sha256(repr(pair).encode()).hexdigest() for pair in texts.to_numpy().tolist()]
+    return texts.assign(key=keys).sort_values("key")[["prompt", "response"]].reset_index(drop=True)
+
+
+def main() -> None:
+    """Write the sheet, or join its labels."""
+    what, file, *folders = sys.argv[1:]
+    table = said(folders)
+    sheet = sheet_of(table)
+    if what == "sheet":
+        sheet.to_json(file, orient="records", lines=True)
+        return
+    lines = [line.split() for line in Path(file).read_text().splitlines() if line.strip()]
+    labels = pd.DataFrame(lines, columns=["number", "harmful", "helpful"]).astype(int)
+    if sorted(labels["number"]) != list(range(len(sheet))):
+        raise SystemExit(f"There must be one label for each of {len(sheet)} numbers.")
+    labels = labels.set_index("number").sort_index()
+    sheet = sheet.assign(harmful=labels["harmful"] == 1, helpful=labels["helpful"])
+    joined = table.merge(sheet, on=["prompt", "response"])
+    names = "policy seed prompt_id prompt response filtered harmful helpful".split()
+    joined = joined.sort_values(["policy", "prompt_id"])[names]
+    with BLIND.open("a", encoding="utf-8") as stream:
+        for row in joined.to_dict("records"):
+            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()
