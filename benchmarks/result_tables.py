@@ -96,6 +96,27 @@ def power() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["difference", *(METRICS[n].label for n in COMPARED)])
 
 
+BOUNDS = (0.015, 0.02, 0.03)  # of false negatives, that a deployment may allow
+
+
+def at_a_bound() -> pd.DataFrame:
+    """Differences in help where both designs have as many false negatives as a bound allows."""
+    index, values, _ = collection.load()
+    found = claims.frontiers_of(index, values, ["false_negative", "system_help"])
+    rows = []
+    for design, against in (*PAIRS, ("compound", "filter_avoidance_soft")):
+        pairs = [found[one].pair("false_negative", "system_help") for one in (design, against)]
+        low, high = frontiers.shared_range(*pairs)
+        cells = [
+            interval_text(*frontiers.difference(*pairs, at=bound)[:3])
+            if low <= bound <= high
+            else "–"
+            for bound in BOUNDS
+        ]
+        rows.append([f"`{design}` - `{against}`", *cells])
+    return pd.DataFrame(rows, columns=["difference in help", *(f"at {b}" for b in BOUNDS)])
+
+
 ENGLISH = ROOT / "data" / "reference" / "english.json"
 TOLD = "near_boundary filter_rate false_positive false_negative system_harm system_help kl".split()
 
@@ -127,7 +148,7 @@ def english_labels() -> pd.DataFrame:
 TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     made.__name__: made
     for made in (
-        *(by_strength, at_equal_help, at_equal_help_and_kl, power),
+        *(by_strength, at_equal_help, at_equal_help_and_kl, at_a_bound, power),
         *(english, english_labels),
     )
 }

@@ -1,9 +1,10 @@
 """Public prompt sets by name: where they lie, what their columns mean, licence and citation.
 
-A set is a row of :data:`SETS`; adding one is adding a row. None is shipped: its one file is fetched
-from the hub at a pinned revision (no code of a repository ever runs), or read from the folder that
-the environment variable ``BGKIT_PROMPTS`` names, as ``<set>.csv``, ``.tsv``, ``.jsonl``,
-``.parquet`` or ``.json``. The kit's own sets (:data:`OWN`) are shipped and need no network.
+A set is an entry of ``data/prompts/sets.yaml``; adding one is adding an entry. None is shipped: its
+one file is fetched from the hub at a pinned revision (no code of a repository ever runs), or read
+from the folder that the environment variable ``BGKIT_PROMPTS`` names, as ``<set>.csv``, ``.tsv``,
+``.jsonl``, ``.parquet`` or ``.json``. The kit's own sets (:data:`OWN`) are shipped and need no
+network.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
+import yaml
 
 from bgkit.errors import BgkitError
 from bgkit.models import hub
@@ -24,7 +26,6 @@ _SHORT = ("harmless.jsonl", "ambiguous.jsonl", "jailbreak.jsonl")
 OWN = {"everyday": (*_SHORT, "long_context.jsonl"), "everyday-short": _SHORT}
 ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet", ".json")
 ROLE = tables.Role("prompt file", '{"prompt": "..."}')
-GATED = "To get access, accept the terms on its page while logged in; it is given at once."
 
 
 class PromptSet(NamedTuple):
@@ -59,117 +60,19 @@ class PromptSet(NamedTuple):
         return f"https://huggingface.co/datasets/{self.repository}"
 
 
-_JBB = ("JailbreakBench/JBB-Behaviors", "886acc352a31533ffbcf4ef22c744658688086fc")
-_HARMBENCH = ("walledai/HarmBench", "fb6c2afd5a2a943d701d6db3efab87d077e81be5")
-_WILD = ("allenai/wildjailbreak", "5ddc12a7894f842b0619b8e1c7ee496b198af009")
-_CHAO = (
-    "Chao et al., JailbreakBench: An Open Robustness Benchmark for Jailbreaking Large Language "
-    "Models, arXiv 2404.01318"
-)
-_MAZEIKA = (
-    "Mazeika et al., HarmBench: A Standardized Evaluation Framework for Automated Red Teaming and "
-    "Robust Refusal, arXiv 2402.04249"
-)
-_JIANG = (
-    "Jiang et al., WildTeaming at Scale: From In-the-Wild Jailbreaks to (Adversarially) Safer "
-    "Language Models, arXiv 2406.18510"
-)
-_PARQUET = "train-00000-of-00001.parquet"
+def _read_sets() -> dict[str, PromptSet]:
+    rows = yaml.safe_load((data_folder() / "prompts" / "sets.yaml").read_text(encoding="utf-8"))
+
+    def pair(value: object) -> object:
+        return (value[0], tuple(value[1])) if isinstance(value, list) else value
+
+    return {
+        name: PromptSet(**{key: pair(value) for key, value in row.items()})
+        for name, row in rows.items()
+    }
 
 
-def _jbb(file: str, kind: str, harmful: bool) -> PromptSet:
-    names = {"prompt": "Goal", "category": "Category"}
-    return PromptSet(
-        _JBB[0], f"data/{file}.csv", _JBB[1], 100, kind, harmful, "MIT", _CHAO, **names
-    )
-
-
-def _harmbench(config: str, rows: int, **more: str) -> PromptSet:
-    repository, revision = _HARMBENCH
-    more |= {"gated": GATED}
-    file = f"{config}/{_PARQUET}"
-    return PromptSet(repository, file, revision, rows, "jailbreak", True, "MIT", _MAZEIKA, **more)
-
-
-def _wild(file: str, rows: int, note: str) -> PromptSet:
-    repository, revision = _WILD
-    kinds = ("adversarial_harmful", "adversarial_benign")
-    return PromptSet(
-        repository,
-        file,
-        revision,
-        rows,
-        "jailbreak",
-        ("data_type", kinds[:1]),
-        "ODC-BY",
-        _JIANG,
-        prompt="adversarial",
-        category="data_type",
-        only=("data_type", kinds),
-        gated=f"{GATED} They include Ai2's Responsible Use Guidelines.",
-        note=note,
-    )
-
-
-SETS: dict[str, PromptSet] = {
-    "xstest": PromptSet(
-        "Paul/XSTest",
-        "xstest_prompts.csv",
-        "f600c994b256f12867dfa5b3eb3d545a3e62f8b5",
-        450,
-        "ambiguous",
-        ("label", ("unsafe",)),
-        "CC-BY-4.0",
-        "Röttger et al., XSTest: A Test Suite for Identifying Exaggerated Safety Behaviours in "
-        "Large Language Models, arXiv 2308.01263",
-        category="type",
-        note="walledai/XSTest holds the same prompts, gated",
-    ),
-    "or-bench-hard": PromptSet(
-        "bench-llm/or-bench",
-        "or-bench-hard-1k.csv",
-        "e36d8b80e81837c8a8f264bbb2a49f1b32c7e272",
-        1319,
-        "ambiguous",
-        False,
-        "CC-BY-4.0",
-        "Cui et al., OR-Bench: An Over-Refusal Benchmark for Large Language Models, "
-        "arXiv 2405.20947",
-    ),
-    "jbb-harmful": _jbb("harmful-behaviors", "jailbreak", True),
-    "jbb-benign": _jbb("benign-behaviors", "ambiguous", False),
-    "strongreject": PromptSet(
-        "walledai/StrongREJECT",
-        f"data/{_PARQUET}",
-        "df54272b395ce9e584d2f8140519935425d8549f",
-        313,
-        "jailbreak",
-        True,
-        "MIT",
-        "Souly et al., A StrongREJECT for Empty Jailbreaks, arXiv 2402.10260",
-        gated=GATED,
-    ),
-    "harmbench": _harmbench("standard", 200),
-    "harmbench-contextual": _harmbench("contextual", 100, context="context"),
-    "harmbench-copyright": _harmbench("copyright", 100, category=""),
-    "wildjailbreak": _wild("train/train.tsv", 262_000, "its adversarial rows only; a large file"),
-    "wildjailbreak-eval": _wild("eval/eval.tsv", 2210, "its authors meant it for evaluation"),
-    "longsafety": PromptSet(
-        "thu-coai/LongSafety",
-        "longsafety.json",
-        None,
-        1543,
-        "long_context",
-        None,
-        "MIT",
-        "Lu et al., LongSafety: Evaluating Long-Context Safety of Large Language Models, "
-        "arXiv 2502.16971",
-        prompt="instruction",
-        category="safety_type",
-        context="context",
-        note="revision and file name unconfirmed; 3,000 to 20,000 words a prompt",
-    ),
-}
+SETS = _read_sets()
 
 
 def load_set(name: str) -> tuple[pd.DataFrame, dict]:

@@ -31,10 +31,9 @@ def test_07_says_what_its_table_of_differences_holds() -> None:
     decided = table.apply(lambda column: column.str.contains("*", regex=False))
     assert not decided["boundary - filter avoidance"].any()
     assert not decided["compound - filter avoidance soft"].any()
-    assert decided["compound - boundary"].any() and not decided["compound - boundary"].all()
+    assert decided["compound - boundary"].sum() == 3 and table.size == 44  # docs/results.md, too
     means = table["compound - boundary"].str.partition(" ")[0].astype(float)
     assert (means < 0).all()
-    assert decided.to_numpy().mean() < 0.25  # few decide
 
 
 @pytest.mark.slow

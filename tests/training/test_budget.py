@@ -70,7 +70,7 @@ def test_parameters_of_the_presets_are_those_on_the_model_cards() -> None:
     }
     for name, count in known.items():
         assert shapes.shape_of("policy", name).parameters == count
-    guard = shapes.shape_of("guard", presets.HARMAUG)
+    guard = shapes.shape_of("guard", "hbseong/HarmAug-Guard")
     assert guard.parameters == 435_063_810 and guard.stored == 4 * guard.parameters
 
 
