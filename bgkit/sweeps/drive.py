@@ -126,7 +126,11 @@ def plan(
         records[hash_] = old if kept else sweep_index.waiting(hash_, parameters)
     planned = Sweep(opened, folder, jobs, {**records, **known}, workers, threads)
     planned.warning = sweep_index.other_versions(before, ours)
-    planned.estimate = _estimate(planned)
+    each = [r["seconds"] for r in planned.records.values() if r["state"] == "complete"]
+    to_do = sum(record["state"] == "waiting" for record in planned.planned())
+    if each or not to_do:  # else nothing tells
+        at_once = min(workers, to_do) or 1
+        planned.estimate = sum(each) / max(1, len(each)) * to_do / at_once
     return planned
 
 
@@ -147,18 +151,6 @@ def _check_folder(folder: Path, notebook: grids.Notebook) -> None:
             f"The folder {folder} holds a sweep of {notebook.path.name} with other code; choose "
             "another folder, or bring the notebook back to what it was."
         )
-
-
-def _estimate(planned: Sweep) -> float | None:
-    """Seconds that the sweep will take, by its complete runs; None before there are any."""
-    to_do = [r["parameters"] for r in planned.planned() if r["state"] == "waiting"]
-    known = [r["seconds"] for r in planned.records.values() if r["state"] == "complete"]
-    if not to_do:
-        return 0.0
-    if not known:
-        return None
-    each = sum(known) / len(known)
-    return each * len(to_do) / min(planned.workers, len(to_do))
 
 
 def summary(planned: Sweep) -> str:
