@@ -145,11 +145,17 @@ def english_labels() -> pd.DataFrame:
     return table.rename(columns=lambda name: name.replace("_", " "))
 
 
+def english_blind() -> pd.DataFrame:
+    """The labels that were given blind, those of seed 1."""
+    table = english_labels()
+    return table[table["seed"] == 1].drop(columns="seed")
+
+
 TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     made.__name__: made
     for made in (
         *(by_strength, at_equal_help, at_equal_help_and_kl, at_a_bound, power),
-        *(english, english_labels),
+        *(english, english_labels, english_blind),
     )
 }
 

@@ -58,9 +58,9 @@ def main() -> None:
     rows, paired = [], []
     for run in found:
         seed = {"seed": run.config.seed}
-        rows += [row | seed for row in run.result["rows"]]
-        paired += [row | seed for row in run.result["paired"]]
-    table = pd.DataFrame(rows).drop_duplicates(["design", "seed", "kind", "metric"])
+        rows += [row | seed for row in run.result["rows"] if row["kind"] == "all"]
+        paired += [row | seed for row in run.result["paired"] if row["kind"] == "all"]
+    table = pd.DataFrame(rows).drop_duplicates(["design", "seed", "metric"])
     blind = pd.read_json(BLIND, lines=True)
     told = {
         "graded_by": found[0].result["graded_by"],
