@@ -106,7 +106,7 @@ def test_the_command_says_what_it_does_and_a_dry_run_does_nothing(book: Path) ->
 
 
 def test_threads_and_gpus_are_divided_among_the_workers(book: Path, monkeypatch) -> None:
-    monkeypatch.setattr(kernels, "cores", lambda: 6)
+    monkeypatch.setattr(sweep_workers, "cores", lambda: 6)
     monkeypatch.setattr(sweep_workers, "gpus", lambda workers: ["0", "1"][:workers])
     index = sweep(book, {"SEED": [0, 1], "T": 0.5}, workers=2)
     printed = [
