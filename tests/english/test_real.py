@@ -100,8 +100,8 @@ def test_notebook_06_runs_shortened(tmp_path: Path, monkeypatch) -> None:
     papermill.execute_notebook(
         ROOT / "notebooks" / "06_your_own_models.ipynb",
         tmp_path / "out.ipynb",
-        {"STEPS": 1, "BATCH_SIZE": 8, "MAX_COMPLETION_LENGTH": 8, "TEST_PROMPTS": 8,
-         "FOLDER": str(tmp_path / "runs")},
+        {"STEPS": 1, "BATCH_SIZE": 8, "ACCUMULATION": 1, "MAX_COMPLETION_LENGTH": 8,
+         "TEST_PROMPTS": 8, "FOLDER": str(tmp_path / "runs")},
         kernel_name="python3",
         progress_bar=False,
     )  # fmt: skip
