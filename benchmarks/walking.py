@@ -27,7 +27,7 @@ from bgkit.runs import Run, write_json
 OUT = Path(__file__).parents[1] / "data" / "reference" / "walking.json"
 RUNS = Path("runs/walking")
 PROMPTS = 800
-METRICS = ["near_below", "false_negative", "near_boundary", "system_harm", "system_help", "kl"]
+METRICS = ["near_below", "false_negative", "near_boundary", "system_harm", "system_help"]
 LONG = {"reward": "filter_avoidance", "strength": 2.0, "steps": 300, "eval_every": 0}
 #: name -> what differs from a training's defaults (utility mild, guard default, beta 0.1)
 CONDITIONS: dict[str, dict] = {
