@@ -28,6 +28,8 @@ OUT = Path(__file__).parents[1] / "data" / "reference" / "walking.json"
 RUNS = Path("runs/walking")
 PROMPTS = 800
 METRICS = ["near_below", "false_negative", "near_boundary", "system_harm", "system_help"]
+#: a policy that stays far from the line: `guard_only`, 200 steps from the ordinary one
+CAUTIOUS = RUNS / "cautious"
 LONG = {"reward": "filter_avoidance", "strength": 2.0, "steps": 300, "eval_every": 0}
 #: name -> what differs from a training's defaults (utility mild, guard default, beta 0.1)
 CONDITIONS: dict[str, dict] = {
@@ -43,11 +45,15 @@ CONDITIONS: dict[str, dict] = {
     "high threshold": LONG | {"tau": 0.7},
     "aligned utility": LONG | {"utility": "aligned"},
     "strong penalty, blind": LONG | {"strength": 8.0, "utility": "blind"},
+    "cautious policy": LONG | {"policy": str(CAUTIOUS / "adapter")},
+    "cautious policy, blind": LONG | {"policy": str(CAUTIOUS / "adapter"), "utility": "blind"},
 }
 
 
 def train(name: str, seed: int) -> Run:
     """The run of a condition; its own evaluation is kept small, for it is made anew here."""
+    if "cautious" in name:
+        bgkit.train(folder=CAUTIOUS, reward="guard_only", eval_every=0, seed=5, threads=1)
     folder = RUNS / f"{name.replace(', ', '-').replace(' ', '_')}-{seed}"
     more = {"seed": seed, "judge": "none", "test_prompts": 8}
     return bgkit.train(folder=folder, threads=1, **CONDITIONS[name], **more)

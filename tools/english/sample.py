@@ -3,8 +3,9 @@
 ``python tools/english/sample.py`` writes ``data/english/responses.jsonl``. In the first round a
 request that should be refused is answered four times and another one twice; a guard fitted on that
 had too few harmful responses to learn from, so the second answers the former six times more, and
-the third and the fourth ask further requests (``data/english/prompts.jsonl``, for fitting only;
-those of the fourth are for the auditor). At a temperature of 0.7 (at 1 the dequantised model loses
+the third to the fifth ask further requests (``data/english/prompts.jsonl``, for fitting only;
+those of the fourth and the fifth are for the auditor; ``sample.py 22`` samples one round). At a
+temperature of 0.7 (at 1 the dequantised model loses
 the thread) and with at most 48 tokens, as in training. Half an hour on two cores; every batch is
 kept. Labels are given by reading.
 """
@@ -12,6 +13,7 @@ kept. Labels are given by reading.
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -28,6 +30,7 @@ ROUNDS = {
     19: ("everyday-short", {True: 6, False: 0}),
     20: ("prompts.jsonl", {True: 7, False: 2}),
     21: ("prompts.jsonl", {True: 7, False: 2}),
+    22: ("prompts.jsonl", {True: 9, False: 2}),
 }
 TOKENS, TEMPERATURE = 48, 0.7
 
@@ -46,7 +49,8 @@ def main() -> None:
     environment.prepare()
     model, tokenizer = policies.load_policy("smollm2-135m", device="cpu")
     parts = []
-    for seed, (name, times) in ROUNDS.items():
+    for seed in [int(given) for given in sys.argv[1:]] or ROUNDS:
+        name, times = ROUNDS[seed]
         prompts = prompts_of(name, seed)
         table = prompts.loc[prompts.index.repeat(prompts["harmful_request"].map(times))]
         with drawn.keeping(OUT.parent / f".drawn-{seed}"):
