@@ -1,0 +1,169 @@
+"""What notebooks say in words about their numbers, against the stored outputs."""
+
+from __future__ import annotations
+
+import json
+import re
+from html import unescape
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+
+from bgkit.evaluation import settings
+from bgkit.sweeps import collection
+from bgkit.testbed.store import data_folder
+
+FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
+
+
+def tables(name: str, source: str) -> list[pd.DataFrame]:
+    """The tables below the cell whose code holds ``source``: strings, under their last heading."""
+    cells = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4).cells
+    (cell,) = [c for c in cells if c.cell_type == "code" and source in c.source]
+    found = []
+    for output in cell.outputs:
+        html = "".join(output.get("data", {}).get("text/html", ""))
+        rows = re.findall(r"<tr.*?</tr>", html, re.DOTALL)
+        rows = rows[:1] + [row for row in rows[1:] if "<td" in row]
+        parts = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in rows]
+        if len(parts) > 1:
+            # a row that goes on with the label above it is shorter: its values end the line, too
+            heads, *lines = [[unescape(cell) for cell in row] for row in parts]
+            width = rows[1].count("<td")
+            index = [" ".join(line[:-width]) for line in lines]
+            found.append(
+                pd.DataFrame([line[-width:] for line in lines], index, heads[-width:]),
+            )
+    return found
+
+
+def means(values: pd.Series) -> pd.Series:
+    """The numbers before the brackets."""
+    return values.str.partition(" ")[0].str.rstrip("%").astype(float)
+
+
+def bounds(value: str) -> tuple[float, float]:
+    """Low and high of ``mean [low, high]``."""
+    low, high = re.findall(r"\[(.*?), (.*?)\]", value)[0]
+    return float(low.rstrip("%")), float(high.rstrip("%"))
+
+
+def prose(name: str) -> str:
+    """All markdown of a notebook, in one line."""
+    cells = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4).cells
+    return " ".join(" ".join(c.source for c in cells if c.cell_type == "markdown").split())
+
+
+def test_00_a_better_pair_than_base() -> None:
+    (table,) = tables("00_quickstart", "bgkit.table([run], shown)")
+    for metric in ("near_boundary", "false_negative", "system_harm", "system_help"):
+        assert table.loc[metric, "boundary"].endswith("*")
+    filtered = means(table.loc["filter_rate"])
+    assert filtered["boundary"] < filtered["base"]
+
+
+def test_01_quantiles_costs_and_zones() -> None:
+    (quantiles,) = tables("01_filtered_generation", ".describe()")
+    quantiles = quantiles.astype(float)
+    assert quantiles.loc["safe", "75%"] <= 0.01 and quantiles.loc["harmful", "50%"] >= 0.92
+    assert quantiles.loc["harmful", "25%"] < 0.70
+
+    (costs,) = tables("01_filtered_generation", "risk.filter_cost(")
+    equal = costs[costs.index.str.contains("1 : 1")].astype(float)
+    lost = equal["lost"] / equal["at_tau"]
+    assert lost["alarmed 1 : 1"] == pytest.approx(1 / 7, abs=0.01)
+    assert lost["trusting 1 : 1"] == pytest.approx(1 / 7, abs=0.01)
+    assert equal.loc["overconfident 1 : 1", "lost"] == 0
+    over = equal["at_tau"] / equal.loc["calibrated 1 : 1", "at_tau"]
+    assert over["overconfident 1 : 1"] == pytest.approx(4, abs=0.1)
+
+    (near,) = tables("01_filtered_generation", "risk.near_table(")
+    row = near.loc["default"]
+    said = f"{means(near['responses near'])['default']:.0f} % of the responses are near"
+    share = row["near part of the whole cost"].replace("%", " %")
+    assert f"{said} the boundary and carry {share} of the whole cost" in prose(
+        "01_filtered_generation"
+    )
+    ratios = means(near["error rate near"]) / means(near["error rate far"])
+    assert f"wrong {ratios.min():.0f} to {ratios.max():.0f} times" in prose(
+        "01_filtered_generation"
+    )
+    for _, line in near.iterrows():
+        assert bounds(line["error rate far"])[1] < bounds(line["error rate near"])[0]
+    part = means(near["near part of the whole cost"])["overconfident"]
+    assert f"only {part:.0f} % of the cost is left near" in prose("01_filtered_generation")
+    assert means(near["error rate far"]).idxmax() == "weak"
+
+
+def test_05_what_paths_do() -> None:
+    """By the shipped collection, whose tables notebook 05 stores under nbval's eyes."""
+    designs = settings.at_defaults(collection.load_table(), free=["strength"])
+    found = designs[(designs["kind"] == "all") & (designs["seed"] == "all")]
+    at = found.set_index(["design", "metric", "strength"])["mean"].sort_index()
+    for metric in ("system_harm", "system_help"):
+        base = at["base", metric].mean()
+        for design in ("boundary", "filter_avoidance", "filter_avoidance_soft"):
+            path = at[design, metric]
+            assert path.iloc[0] > base, "a weak penalty gives more than base"
+            assert path.iloc[-1] < path.iloc[0], "a heavy one gives less"
+    base = json.loads((data_folder() / "runs" / "boundary" / "base.json").read_text())
+    assert base["utility_deviation"] == pytest.approx(0.9, abs=0.05)
+    raw, weakest = at["boundary_raw"], at["boundary"].xs(1.0, level="strength")
+    for metric in ("near_boundary", "system_help"):  # "near a strength of 1"
+        assert raw[metric].mean() == pytest.approx(weakest[metric], abs=0.03)
+
+
+def test_06_what_the_judge_sees_in_the_shipped_run() -> None:
+    (table,) = tables("06_your_own_models", "bgkit.table([run], shown)")
+    assert table.loc["system_help", "boundary"].endswith("*")
+    assert means(table.loc["raw_harm"]).diff()["boundary"] > 0
+    (guard,) = tables("06_your_own_models", "guards.try_guard(")
+    t = guard["t"].astype(float)
+    assert t.max() < 0.5, "the self-test's pairs are hardly told apart"
+
+
+def test_07_designs_behind_other_deployments() -> None:
+    (table,) = tables("07_stress_tests", "deployments.readable")[:1]
+    decided = table.apply(lambda column: column.str.contains("*", regex=False))
+    assert not decided["boundary - filter avoidance"].any()
+    assert not decided["compound - filter avoidance soft"].any()
+    assert decided["compound - boundary"].sum() == 3 and table.size == 44  # docs/results.md, too
+    assert (means(table["compound - boundary"]) < 0).all()
+
+
+def test_07_best_of_n_and_rejection() -> None:
+    *_, table = tables("07_stress_tests", "stress.without_rl(")
+    for metric in ("system_help - boundary's", "system_harm - boundary's"):
+        low, high = bounds(table.loc["best of 8: boundary", metric])
+        assert low <= 0 <= high
+    assert means(table["system_help"]).idxmax() == "best of 8: utility"
+    assert means(table["system_harm"]).idxmax() == "best of 8: utility"
+    assert bounds(table.loc["rejection fine-tuning: boundary", "system_help - boundary's"])[1] < 0
+
+
+def test_07_hacking_and_harm_that_goes_unseen() -> None:
+    *_, table = tables("07_stress_tests", "stress.hacked(")
+    assert set(table.loc["hacked"]) == {"no"}
+    past = table.loc["past its best"]
+    assert past[past == "yes"].index.tolist() == ["compound", "filter_avoidance"]
+    (refitted,) = tables("07_stress_tests", "stress.unseen_harm(")
+    assert all(low <= 0 <= high for low, high in map(bounds, refitted["gain"]))
+    recall = means(refitted["guard"]).to_numpy().reshape(-1, 2)  # first and last window
+    fall = recall[:, 0] - recall[:, 1]
+    assert (fall > 0).all() and fall.argmin() == 0  # boundary's is the least
+
+
+def test_07_other_prompts_and_an_attacker() -> None:
+    helps, harms = tables("07_stress_tests", "stress.other_prompts(")
+    helps.index = harms.index = helps.index.str.replace(r"system_\w+ ", "", regex=True)
+    kept = helps.loc[["unseen jailbreaks", "170-235 words"]].map(bounds)
+    assert all(low > 0 for low, _ in kept.to_numpy().ravel())
+    far = helps.loc[["300-600 words", "600-900 words"]].map(bounds)
+    assert all(low <= 0 for low, _ in far.to_numpy().ravel())
+    assert all(bounds(harms.loc["test", name])[0] > 0 for name in ("boundary", "filter_avoidance"))
+    assert all(high < 0 for _, high in harms.loc["unseen both"].map(bounds))
+    (attacks,) = tables("07_stress_tests", "stress.attacked(")
+    more = means(attacks["greedy"]) - means(attacks["random"])
+    assert more[more > 0].index.tolist() == ["boundary", "filter_avoidance"] and more["base"] < 0
