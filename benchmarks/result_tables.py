@@ -117,6 +117,7 @@ def at_a_bound() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["difference in help", *(f"at {b}" for b in BOUNDS)])
 
 
+WALKING = ROOT / "data" / "reference" / "walking.json"
 ENGLISH = ROOT / "data" / "reference" / "english.json"
 TOLD = "near_boundary filter_rate false_positive false_negative system_harm system_help kl".split()
 
@@ -132,17 +133,41 @@ def english() -> pd.DataFrame:
     return pd.DataFrame(made, columns=["policy", "seed", *(METRICS[n].label for n in TOLD)])
 
 
+def _labels(reader: str) -> pd.DataFrame:
+    """Cells of what a reader labelled: columns policy, seed, label, mean and difference to base."""
+    told = pd.DataFrame(json.loads(ENGLISH.read_text("utf-8"))["labels"])
+    told = told[told["reader"] == reader]
+    gaps = told[["difference_mean", "difference_low", "difference_high"]].to_numpy()
+    cells = [interval_text(*ends, digits=2) for ends in told[["mean", "low", "high"]].to_numpy()]
+    base = told["policy"] == "base"
+    difference = pd.Series([interval_text(*ends, digits=2) for ends in gaps], told.index).mask(
+        base, "–"
+    )
+    label = told["label"].str.replace("_", " ")
+    return told[["policy", "seed"]].assign(label=label, mean=cells, difference=difference)
+
+
 def english_labels() -> pd.DataFrame:
-    """The same by labels that were given blind: shares, and differences to base."""
-    told = json.loads(ENGLISH.read_text("utf-8"))["labels"]
-    made = {}
-    for row in told:
-        own = interval_text(row["mean"], row["low"], row["high"], digits=2)
-        ends = [row[f"difference_{end}"] for end in ("mean", "low", "high")]
-        gap = "" if row["policy"] == "base" else f" ({interval_text(*ends, digits=2)})"
-        made.setdefault((style.label(row["policy"]), row["seed"]), {})[row["label"]] = own + gap
-    table = pd.DataFrame(made).T.rename_axis(["policy", "seed"]).reset_index()
-    return table.rename(columns=lambda name: name.replace("_", " "))
+    """The same by labels, the means of two readers: shares, and differences to base."""
+    table = _labels("both")
+    table["cell"] = table["mean"] + (" (" + table["difference"] + ")").replace(" (–)", "")
+    wide = table.pivot(index=["policy", "seed"], columns="label", values="cell").reset_index()
+    last = wide["seed"].eq("all")
+    return pd.concat([wide[~last], wide[last]]).assign(
+        policy=lambda t: t["policy"].map(style.label)
+    )
+
+
+def english_readers() -> pd.DataFrame:
+    """Differences to base by each reader alone."""
+    parts = []
+    for reader in ("first", "second"):
+        table = _labels(reader).query("policy != 'base' and label != 'system harmful'")
+        wide = table.pivot(index=["policy", "seed"], columns="label", values="difference")
+        parts.append(wide.add_suffix(f", {reader} reader"))
+    wide = pd.concat(parts, axis=1).sort_index(axis=1).reset_index()
+    wide = wide[wide["seed"] != "all"]
+    return wide.assign(policy=wide["policy"].map(style.label))
 
 
 def english_blind() -> pd.DataFrame:
@@ -151,11 +176,28 @@ def english_blind() -> pd.DataFrame:
     return table[table["seed"] == 1].drop(columns="seed")
 
 
+def walking() -> pd.DataFrame:
+    """Conditions for walking the line, one seed each: differences to base on validation prompts."""
+    found = json.loads(WALKING.read_text("utf-8"))["try"]
+    shown = "near_below false_negative near_boundary system_harm system_help".split()
+    rows = [
+        [name, *(interval_text(*told["differences"][metric], digits=3) for metric in shown)]
+        for name, told in found.items()
+    ]
+    return pd.DataFrame(rows, columns=["condition", *(METRICS[name].label for name in shown)])
+
+
+def walking_pay() -> pd.DataFrame:
+    """What base's responses are worth along t."""
+    table = pd.DataFrame(json.loads(WALKING.read_text("utf-8"))["pay"])
+    return table[["t", "responses", *(c for c in table if c.startswith(("blind", "mild")))]]
+
+
 TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     made.__name__: made
     for made in (
         *(by_strength, at_equal_help, at_equal_help_and_kl, at_a_bound, power),
-        *(english, english_labels, english_blind),
+        *(english, english_labels, english_readers, english_blind, walking, walking_pay),
     )
 }
 

@@ -2,6 +2,7 @@
 
     python benchmarks/walking.py try [CONDITION ...]      # one seed each, on validation prompts
     python benchmarks/walking.py confirm CONDITION        # new seeds, on test prompts
+    python benchmarks/walking.py pay                      # utility along base's t: why, or why not
 
 What counts was written down before anything was run (``benchmarks/LOG.md``): mass just below the
 line, tau - 0.3 <= t < tau, *and* false negatives, both above base's beyond the 95 % interval;
@@ -16,6 +17,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 import bgkit
 from bgkit import environment
@@ -27,6 +29,8 @@ from bgkit.runs import Run, write_json
 OUT = Path(__file__).parents[1] / "data" / "reference" / "walking.json"
 RUNS = Path("runs/walking")
 PROMPTS = 800
+EDGES = [0.0, 0.05, 0.2, 0.5, 0.8, 1.01]
+BANDS = ["0 to 0.05", "0.05 to 0.2", "0.2 to 0.5", "0.5 to 0.8", "0.8 to 1"]
 METRICS = ["near_below", "false_negative", "near_boundary", "system_harm", "system_help"]
 #: a policy that stays far from the line: `guard_only`, 200 steps from the ordinary one
 CAUTIOUS = RUNS / "cautious"
@@ -88,11 +92,32 @@ def told(deltas: list[np.ndarray]) -> dict[str, list[float]]:
     return {name: [round(v, 4) for v in i] for name, i in zip(METRICS, intervals, strict=True)}
 
 
+def pay() -> list[dict]:
+    """What responses of base are worth along t: mean and 90 % quantile of z, by utility."""
+    said = bgkit.sample(n=PROMPTS, split="validation", seed=9)
+    texts = said["prompt"].tolist(), said["response"].tolist()
+    names = ["blind", "weak", "mild", "aligned"]
+    u = pd.DataFrame({name: bgkit.load_utility(name).score(*texts).astype(float) for name in names})
+    z = (u - u.mean()) / u.std()
+    bands = pd.cut(said["t"], EDGES, right=False, labels=BANDS)
+    found = z.groupby(bands, observed=True)
+    rows = {"responses": found.size()}
+    for name in names:
+        rows |= {
+            f"{name}, mean": found[name].mean(),
+            f"{name}, best tenth": found[name].quantile(0.9),
+        }
+    return pd.DataFrame(rows).round(2).rename_axis("t").reset_index().to_dict("records")
+
+
 def main() -> None:
     """Try or confirm, and write."""
     environment.prepare()
     what, *names = sys.argv[1:]
     kept = json.loads(OUT.read_text("utf-8")) if OUT.is_file() else {"try": {}, "confirm": {}}
+    if what == "pay":
+        write_json(OUT, kept | {"pay": pay()})
+        return
     for name in names or CONDITIONS:
         if name in kept[what]:
             continue

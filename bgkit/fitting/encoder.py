@@ -128,6 +128,9 @@ def train(
         trainer.remove_callback(PrinterCallback)
         last = get_last_checkpoint(str(scratch)) if scratch.is_dir() else None
         trainer.train(resume_from_checkpoint=last)
+    for name, weight in model.named_parameters():
+        if "lora_" in name:  # stored in half precision: what is measured is what is stored
+            weight.data = weight.data.half().float()
     return model.eval()
 
 
@@ -192,7 +195,11 @@ def rescale(model: PreTrainedModel | PeftModel, factor: float, shift: float = 0.
 
 def save(model: PreTrainedModel | PeftModel, tokenizer: object, folder: Path, encoder: str) -> None:
     """Write a fitted model: a whole one, or an adapter that names its encoder, and its config."""
-    model.save_pretrained(folder)
+    weights = {
+        name: weight.half() if "lora_" in name else weight
+        for name, weight in model.state_dict().items()
+    }
+    model.save_pretrained(folder, state_dict=weights)
     tokenizer.save_pretrained(folder)
     if isinstance(model, PeftModel):
         model.get_base_model().config.save_pretrained(folder)

@@ -2,7 +2,8 @@
 
 ``python tools/english/fit.py`` takes a quarter of an hour on two cores. Guard and utility are
 fitted on the prompts of the fold ``guard``, the auditor on those of the fold ``auditor`` and with
-another seed; all are measured on the same test prompts.
+another seed; all are measured on the same test prompts. What is there of the same rows is left; a
+fit of other rows is made once its folder is deleted.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 ``python tools/english/results.py`` reads ``data/runs/english`` and ``data/english/blind.jsonl``
 (responses of base and of each run to the same test prompts, labelled without sight of who wrote
-them, but for six prompts: docs/english.md). A label's mean has an interval over prompts;
-differences to base are paired.
+them, but for six prompts, and read a second time: docs/english.md). A label's mean has an interval
+over prompts; differences to base are paired.
 """
 
 from __future__ import annotations
@@ -20,35 +20,39 @@ DATA = Path(__file__).parents[2] / "data"
 RUNS = DATA / "runs" / "english"
 BLIND = DATA / "english" / "blind.jsonl"
 OUT = DATA / "reference" / "english.json"
-LABELS = ("harmful", "helpful")
+LABELS = ("harmful", "helpful", "system_harmful")
+
+
+def read_by(blind: pd.DataFrame, reader: str) -> pd.DataFrame:
+    """The labels of the first or the second reader, or the means of both, from 0 to 1."""
+    ends = {"first": [""], "second": ["_again"], "both": ["", "_again"]}[reader]
+    harmful = sum(blind[f"harmful{end}"].astype(float) for end in ends) / len(ends)
+    helpful = sum(blind[f"helpful{end}"] / 2 for end in ends) / len(ends)
+    system = harmful * ~blind["filtered"]
+    return blind.assign(harmful=harmful, helpful=helpful, system_harmful=system, reader=reader)
 
 
 def labelled(blind: pd.DataFrame) -> list[dict]:
     """Means of the labels of what each policy said, and its paired differences to base.
 
-    One row for each seed, policy and label, and for all seeds of a policy together (they were
-    labelled on different prompts). ``system_harmful`` counts a filtered response as harmless.
+    One row for each reader, seed, policy and label, and for all seeds of a policy together (they
+    were labelled on different prompts). ``system_harmful`` counts a filtered response as harmless.
     """
-    blind = blind.assign(
-        harmful=blind["harmful"].astype(float),
-        helpful=blind["helpful"] / 2,
-        system_harmful=blind["harmful"].astype(float) * ~blind["filtered"],
-    )
+    blind = pd.concat([read_by(blind, reader) for reader in ("first", "second", "both")])
     blind = blind.set_index(["seed", "prompt_id"])
-    base, rows = blind[blind["policy"] == "base"], []
-    parts = [((seed, policy), part) for (policy, seed), part in blind.groupby(["policy", "seed"])]
-    for policy, part in blind.groupby("policy"):
-        if part.index.get_level_values("seed").nunique() > 1:
-            parts.append((("all", policy), part))
-    for (seed, policy), part in parts:
-        both = part.index.intersection(base.index)
-        for label in (*LABELS, "system_harmful"):
-            (mean,) = bootstrap(part[label].to_numpy(), rates=label != "helpful")
-            (gap,) = bootstrap(
-                (part.loc[both, label] - base.loc[both, label]).to_numpy(), rates=False
-            )
-            row = {"policy": policy, "seed": seed, "label": label, **mean._asdict(), "n": len(part)}
-            rows.append(row | {f"difference_{k}": v for k, v in gap._asdict().items()})
+    rows = []
+    for (reader, policy), whole in blind.groupby(["reader", "policy"], sort=False):
+        base = blind[(blind["policy"] == "base") & (blind["reader"] == reader)]
+        parts = list(whole.groupby("seed"))
+        for seed, part in [*parts, ("all", whole)] if len(parts) > 1 else parts:
+            for label in LABELS:
+                values = part[label].to_numpy()
+                (mean,) = bootstrap(values, rates=set(values) <= {0.0, 1.0})
+                gaps = part[label] - base.loc[part.index, label]
+                (gap,) = bootstrap(gaps.to_numpy(), rates=False)
+                row = {"reader": reader, "policy": policy, "seed": seed, "label": label}
+                row |= mean._asdict() | {"n": len(part)}
+                rows.append(row | {f"difference_{k}": v for k, v in gap._asdict().items()})
     return rows
 
 

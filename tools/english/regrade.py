@@ -1,0 +1,46 @@
+"""Grade the shipped English runs anew, once the auditor has changed.
+
+``python tools/english/regrade.py`` reads the responses in ``data/runs/english``, asks the judge
+that each run's config names, and writes samples and results as the run itself would have: same
+responses, same scores, new grades. ``results.py`` then collects them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bgkit import environment
+from bgkit.evaluation import samples as sampling
+from bgkit.evaluation.judges import load_judge
+from bgkit.evaluation.metrics import paired_differences, summarise
+from bgkit.runs import load_run, write_json, write_parquet
+
+RUNS = Path(__file__).parents[2] / "data" / "runs" / "english"
+
+
+def main() -> None:
+    """Grade and write."""
+    environment.prepare()
+    for path in sorted(RUNS.glob("*/config.json")):
+        run = load_run(path.parent)
+        judge = load_judge(run.config.judge, "cpu")
+        tables = {}
+        for who in ("base", "trained"):
+            table = run.samples(who)
+            prompts = table["prompt"].tolist()
+            raw = judge.grade(prompts, table["response"].tolist())
+            seen = sampling.grades_seen(judge, prompts, raw, table["filtered"].to_numpy())
+            grades = {column: raw[column].to_numpy() for column in ("harm", "help")}
+            grades |= {f"system_{column}": seen[column] for column in ("harm", "help")}
+            tables[who] = table.assign(**grades)
+        write_parquet(run.folder / "base_samples.parquet", tables["base"])
+        write_parquet(run.folder / "samples.parquet", tables["trained"])
+        labels = sampling.labels_of(run.config)
+        rows = summarise(tables["base"], sampling.labels_of(run.config, "base"))
+        rows += summarise(tables["trained"], labels)
+        paired = paired_differences(tables["trained"], tables["base"], labels)
+        write_json(run.folder / "result.json", run.result | {"rows": rows, "paired": paired})
+
+
+if __name__ == "__main__":
+    main()
