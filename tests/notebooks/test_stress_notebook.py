@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import nbformat
 import pandas as pd
 import pytest
 
@@ -17,7 +18,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 
 def test_07_says_what_its_table_of_differences_holds() -> None:
     """The prose about designs at equal help, against the stored table."""
-    cells = notebooks.read_notebook(FOLDER / "07_stress_tests.ipynb").cells
+    cells = nbformat.read(FOLDER / "07_stress_tests.ipynb", 4).cells
     (html,) = [
         out["data"]["text/html"]
         for cell in cells
@@ -65,7 +66,7 @@ def test_07_on_other_prompts_does_what_can_be_done_and_says_what_not(
 
 def _printed(path: Path) -> str:
     """What the cells of a notebook printed."""
-    cells = notebooks.read_notebook(path).cells
+    cells = nbformat.read(path, 4).cells
     found = [out.get("text", "") for cell in cells for out in cell.get("outputs", [])]
     return "".join(found)
 
