@@ -39,14 +39,6 @@ class Comparison:
     def __iter__(self) -> Iterator[Run]:
         return iter(self.runs)
 
-    def table(self, metrics: Iterable[str] = results.SHOWN) -> pd.DataFrame:
-        """What the user sees (:func:`bgkit.evaluation.results.table`)."""
-        return results.table(self.runs, list(metrics))
-
-    def paired(self, metrics: Iterable[str] = results.SHOWN) -> pd.DataFrame:
-        """Differences to base (:func:`bgkit.evaluation.results.paired`)."""
-        return results.paired(self.runs, list(metrics))
-
     def frontier(self, x: str = "system_harm", y: str = "system_help") -> go.Figure:
         """One metric against another, by default help against harm of what the user sees.
 
