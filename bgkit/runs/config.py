@@ -205,7 +205,9 @@ def _checked(setting: dataclasses.Field, value: object) -> str | int | float:
             none = "; 'none' leaves the judge out" if name == "judge" else ""
             raise BgkitError(f"{name!r} must be a name in printable letters, not {value!r}{none}.")
         return value
-    bounds = told["bounds"] if "below" in told["bounds"] else {"most": MOST} | told["bounds"]
+    bounds = told["bounds"]
+    if bounds.keys().isdisjoint(("below", "most")):
+        bounds = {**bounds, "most": MOST}
     if not all(_BOUNDS[kind][0](value, bound) for kind, bound in bounds.items()):
         raise BgkitError(f"{name!r} must be {_range(bounds)}, not {value}.")
     return value
@@ -240,8 +242,10 @@ def read_config(path: Path) -> dict:
     """The mapping in a JSON config file; raises BgkitError with the line of a mistake."""
     try:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BgkitError(f"The config {path} can not be read: {error}.") from error
+    except OSError as error:
+        raise BgkitError(f"The config {path} can not be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise BgkitError(f"The config {path} is not valid JSON: {error}.") from error
     if not isinstance(values, dict):
         raise BgkitError(f"The config {path} must hold one JSON object.")
     return values

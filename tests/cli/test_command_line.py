@@ -175,7 +175,7 @@ def test_bad_configs(bgkit_here, tmp_path: Path, text: str, words: list[str]) ->
     [
         ("", ["holds no prompts"]),
         ('{"prompt": "a"}\n{"prompt": ""}\n', ["Row 2", "no prompt"]),
-        ('{"prompt": "a"}\n{"prompt": \n', ["Line 2", "not valid JSON"]),
+        ('{"prompt": "a"}\n{"prompt": \n', ["line 2 is not a JSON object"]),
     ],
 )
 def test_bad_prompt_files(bgkit_here, tmp_path: Path, text: str, words: list[str]) -> None:

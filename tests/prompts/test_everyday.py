@@ -7,9 +7,8 @@ import json
 import pandas as pd
 import pytest
 
-from bgkit.errors import BgkitError
 from bgkit.prompts import load as prompts
-from bgkit.prompts import longcontext, sets, splits
+from bgkit.prompts import longcontext, splits
 from bgkit.testbed import store
 
 FRAMINGS = ("role_play", "fiction", "false_authority", "split_request")
@@ -96,9 +95,3 @@ def test_burying(words: int) -> None:
 def test_questions_are_buried_at_all_depths() -> None:
     places = [longcontext.bury(row["prompt"])[1] for row in lines("harmless")]
     assert min(places) == 0 and max(places) == 1 and 0.4 < sum(places) / len(places) < 0.6
-
-
-def test_an_incomplete_checkout_is_told(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(sets, "data_folder", lambda: tmp_path)
-    with pytest.raises(BgkitError, match=r"harmless.jsonl is missing; restore data/prompts"):
-        prompts.load_prompts("everyday")

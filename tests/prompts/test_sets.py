@@ -133,9 +133,13 @@ def test_a_set_that_can_not_be_had(monkeypatch, kind, words) -> None:
         ("xstest.csv", "prompt\na\n", ["no column 'label'"]),
         ("xstest.csv", "prompt,label\na,safe\n ,safe\n", ["Row 2 ", "no 'prompt'"]),
         ("xstest.csv", "", ["no column 'prompt'"]),
-        ("xstest.jsonl", '{"prompt": "a", "label": "safe"}\n{"pro', ["Line 2 ", "not valid JSON"]),
-        ("xstest.json", '[{"prompt": "a"', ["not valid JSON"]),
-        ("xstest.json", '{"prompt": "a"}', ["JSON list"]),
+        (
+            "xstest.jsonl",
+            '{"prompt": "a", "label": "safe"}\n{"pro',
+            ["line 2 is not a JSON object"],
+        ),
+        ("xstest.json", '[{"prompt": "a"', ["not a JSON list"]),
+        ("xstest.json", '{"prompt": "a"}', ["not a JSON list"]),
         ("xstest.json", "[]", ["no column 'prompt'"]),
     ],
 )
