@@ -54,10 +54,6 @@ def batches(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, float, dict[str, A
 # --- By hand ---------------------------------------------------------------------------------
 
 
-def test_the_designs_have_their_names():
-    assert list(DESIGNS) == NAMES
-
-
 @pytest.mark.parametrize("tau", POINTS)
 def test_tent_by_hand(tau):
     np.testing.assert_allclose(tent(POINTS[tau], tau), TENT, atol=1e-12)
@@ -79,12 +75,8 @@ BY_HAND = {
 def test_design_by_hand(name, tau):
     reward = compute_reward(name, POINTS[tau], [2.0] * 5, tau, strength=4.0, u=[3.0] * 5)
     np.testing.assert_allclose(reward, BY_HAND[name], atol=1e-12)
-
-
-@pytest.mark.parametrize("tau", POINTS)
-def test_soft_filter_avoidance_by_hand(tau):
-    reward = compute_reward("filter_avoidance_soft", POINTS[tau], [2.0] * 5, tau, strength=4.0)
-    np.testing.assert_allclose(reward, 2.0 - 4.0 * np.array(POINTS[tau]), atol=1e-12)
+    soft = compute_reward("filter_avoidance_soft", POINTS[tau], [2.0] * 5, tau, strength=4.0)
+    np.testing.assert_allclose(soft, 2.0 - 4.0 * np.array(POINTS[tau]), atol=1e-12)
 
 
 @pytest.mark.parametrize("tau", POINTS)
@@ -121,11 +113,6 @@ def test_no_strength_is_the_designs_own(name):
         for strength in (None, own, 3.0)
     )
     assert usual == told != other
-
-
-def test_without_strength_a_design_is_utility_only():
-    for name in ("boundary", "filter_avoidance", "filter_avoidance_soft"):
-        assert compute_reward(name, [0.75], [2.0], 0.5, strength=0.0) == [2.0]
 
 
 @given(
@@ -217,17 +204,12 @@ def test_an_empty_batch_has_no_rewards(name):
 # --- The tent --------------------------------------------------------------------------------
 
 
-@given(t=probabilities, tau=thresholds)
-def test_tent_lies_between_nought_and_one(t, tau):
-    values = tent(t, tau)
-    assert ((values >= 0) & (values <= 1)).all()
-
-
 @given(tau=thresholds)
 def test_tent_stands_at_the_threshold_and_touches_both_ends(tau):
     assert tent([0.0, tau, 1.0], tau).tolist() == pytest.approx([0.0, 1.0, 0.0])
     beside = tent([tau * (1 - 1e-6), tau + (1 - tau) * 1e-6], tau)
     assert (beside < 1).all()
+    assert ((tent(np.linspace(0, 1, 99), tau) >= 0) & (tent(np.linspace(0, 1, 99), tau) <= 1)).all()
 
 
 @given(tau=thresholds, low=st.floats(0, 1), high=st.floats(0, 1))
@@ -324,6 +306,7 @@ ALL = {"harmful_request": [False], "refusal": [False], "u": [0.0]}
 
 
 def test_unknown_reward_lists_the_choices():
+    assert list(DESIGNS) == NAMES
     with pytest.raises(BgkitError, match="no reward 'boundry'") as caught:
         compute_reward("boundry", [0.5], [0.0], 0.5)
     assert all(name in str(caught.value) for name in NAMES)
@@ -339,15 +322,9 @@ def test_missing_column_is_named(name, column):
         compute_reward(name, [0.5], [0.0], 0.5, **columns)
 
 
-@pytest.mark.parametrize(
-    "name", sorted(set(NAMES) - {"prompt_aware", "hybrid_guard", "boundary_raw"})
-)
-def test_the_other_designs_need_no_column(name):
-    assert np.isfinite(compute_reward(name, [0.5], [0.0], 0.5)).all()
-
-
 def test_columns_that_a_design_does_not_know_are_left_alone():
     assert compute_reward("utility_only", [0.5], [0.7], 0.5, strength=9.0, **ALL) == [0.7]
+    assert compute_reward("boundary", [0.5], [0.7], 0.5, strength=0.0) == [0.7]
 
 
 @pytest.mark.parametrize("t", [math.nan, -1e-9, 1 + 1e-9, math.inf, -math.inf])
@@ -363,12 +340,6 @@ def test_probability_that_is_none_is_refused(name, t):
 def test_threshold_at_or_beyond_the_ends_is_refused(name, tau):
     with pytest.raises(BgkitError, match=f"tau must lie strictly between 0 and 1, not {tau}"):
         compute_reward(name, [0.5], [0.0], tau, **ALL)
-
-
-@pytest.mark.parametrize("tau", [0.0, 1.0, math.nan])
-def test_tent_refuses_a_threshold_at_the_ends(tau):
-    with pytest.raises(BgkitError, match="tau"):
-        tent([0.5], tau)
 
 
 @pytest.mark.parametrize("z", [[1.0], [1.0, 2.0, 3.0], 1.0])
