@@ -45,9 +45,6 @@ from bgkit import checks
 from bgkit.errors import BgkitError
 
 NEAR = 0.3  # a response with |t - tau| below this counts as near the boundary
-#: What a design may take beside t, z and tau.
-COLUMNS = "u response length harmful_request refusal".split()
-
 
 Array = np.ndarray
 #: name -> design
@@ -217,8 +214,9 @@ def hybrid_guard(
 def find(name: str) -> Callable[..., Array]:
     """A design by its name, or a function of one's own by ``FILE.py:FUNCTION``.
 
-    Such a function takes ``t``, ``z`` and ``tau``, and by name whichever it wants of ``strength``
-    and :data:`COLUMNS`; it returns one reward per response. Raises BgkitError for an unknown name,
+    Such a function takes ``t``, ``z`` and ``tau``, and by name whichever it wants of ``strength``,
+    ``u``, ``response``, ``length``, ``harmful_request`` and ``refusal``; it returns one reward per
+    response. Raises BgkitError for an unknown name,
     and for a file that can not be read or has no such function.
     """
     if name in DESIGNS:
@@ -267,10 +265,9 @@ def compute_reward(
 ) -> Array:
     """Reward (n,) of a design by name; it takes from ``columns`` the arguments that it knows.
 
-    ``columns`` may hold :data:`COLUMNS`; a ``strength`` of None is the design's own default. Raises
-    BgkitError for an unknown name (:func:`find`), t outside [0, 1], tau outside (0, 1), z that is
-    not finite, columns of other lengths, a missing column, and a design of one's own that does not
-    return one finite number per response.
+    A ``strength`` of None is the design's own default. Raises BgkitError for an unknown name, t
+    outside [0, 1], tau outside (0, 1), z that is not finite, columns of other lengths, a missing
+    column, and a design of one's own that does not return one finite number per response.
 
     >>> compute_reward("utility_only", [0.2], [0.7], 0.5, strength=3.0).tolist()
     [0.7]

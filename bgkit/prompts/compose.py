@@ -51,11 +51,9 @@ def compose(
 ) -> tuple[pd.DataFrame, list[dict]]:
     """Mix a benchmark; returns its prompt table and the sources of its manifest.
 
-    ``n`` is the number of prompts (default: the recipe's); of each set its share of them is taken,
-    or all that the set has in this split (None: in all). A prompt that two sets have is taken from
-    the first. Rows are chosen and ordered by a hash of seed and text, so that a larger ``n`` adds
-    to a smaller one and the order of a set's file does not matter. Raises BgkitError for sets that
-    can not be had.
+    Of each set its share of ``n`` prompts (default: the recipe's) is taken, or all that it has. A
+    prompt that two sets have is taken from the first. Rows are chosen and ordered by a hash of seed
+    and text, so that a larger ``n`` adds to a smaller one and a file's order does not matter.
     """
     total = n or (recipe.counts[split] if split else sum(recipe.counts.values()))
     parts, sources, seen = [], [], set()

@@ -33,28 +33,16 @@ TRAIN_SHARES = {"benign": 0.27, "ambiguous": 0.27, "jailbreak": 0.4, "long_conte
 def load_prompts(
     name: str = TESTBED, split: str | None = None, n: int | None = None, seed: int = 0
 ) -> pd.DataFrame:
-    """Load ``n`` prompts: ``testbed``, ``everyday``, a public set or benchmark, a file, a folder.
+    """Load ``n`` prompts (of more, a sample, in their order) of a split; of all, if it is None.
 
-    The testbed draws them from ``split`` (train, validation, test, shift; None: train): in train
-    with :data:`TRAIN_SHARES`, elsewhere with as many of each kind; default 256. Everything else
-    has the splits train, validation and test, and ``split`` None means all prompts:
-
-    - the kit's own sets (``everyday``; ``everyday-short`` without its long contexts) and public
-      sets (:data:`bgkit.prompts.sets.SETS`) are divided by a hash of the text, with
-      :data:`bgkit.prompts.splits.SHARES`; benchmarks (:data:`bgkit.prompts.compose.BENCHMARKS`)
-      are composed of public sets;
-    - a CSV, JSONL or Parquet file needs a column ``prompt`` and may have ``kind``, ``prompt_id``,
-      ``harmful_request``, ``category`` and ``split``; without the latter it is divided by hash.
-      Prompts may be chat messages, also of a column ``messages`` up to the user's last one
-      (:mod:`bgkit.prompts.chats`): a prompt with earlier turns is one text that names each turn's
-      role; system messages are left out, and that is said;
-    - several of these, separated by commas, are mixed, of each as many;
-    - a folder holds one file for each split (``train.csv``, ``validation.csv``, ``test.csv``, or
-      another ending); a data set on the hub (:mod:`bgkit.models.hub`) is one with a column
-      ``split``, or without it if it has only one.
-
-    Rows stay in their order; of more than ``n``, a sample is taken. Raises BgkitError for an
-    unknown name or split, ``n`` below 1, a set without usable prompts, and splits that share one.
+    ``name`` is ``testbed`` (splits train, validation, test and shift; drawn anew, 256 by default),
+    one of the kit's own sets (``everyday``, ``everyday-short``), a public set
+    (:data:`bgkit.prompts.sets.SETS`), a benchmark (:data:`bgkit.prompts.compose.BENCHMARKS`), a
+    file with a column ``prompt`` (texts or chats) and perhaps ``kind``, ``prompt_id``,
+    ``harmful_request``, ``category`` and ``split``, a folder with one file for each split, a data
+    set on the hub, or several of these with commas. What has no splits is divided by a hash of its
+    texts. Raises BgkitError for an unknown name or split, ``n`` below 1, a set without usable
+    prompts, and splits that share one.
     """
     return load_with_manifest(name, split, n, seed)[0]
 

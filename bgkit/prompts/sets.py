@@ -31,12 +31,11 @@ ROLE = tables.Role("prompt file", '{"prompt": "..."}')
 class PromptSet(NamedTuple):
     """One file of a data set on the hub, and how to read it.
 
-    ``revision`` is a commit; None: no commit could be confirmed while this table was written, so
-    the newest one is fetched and the manifest records which it was. ``rows`` are those of the file
-    (about, for the large one). ``harmful`` says which requests are: all, none, those with one of
-    the values in a column (``[column, values]``), or None where the set does not tell. ``only``
-    keeps such rows. ``context`` is the column of a text that stands before the prompt. ``gated``
-    says how to get access, where that is needed.
+    ``revision`` is a commit (None: the newest is fetched, and the manifest records which it was),
+    ``rows`` about those of the file. ``harmful`` says which requests are: all, none, those with one
+    of the values in a column (``[column, values]``), or None where the set does not tell; ``only``
+    keeps such rows. ``context`` is the column of a text before the prompt, ``gated`` says how to
+    get access, where that is needed.
     """
 
     repository: str
@@ -71,10 +70,9 @@ SETS = _read_sets()
 def load_set(name: str) -> tuple[pd.DataFrame, dict]:
     """All rows of a set, and the source: the entry of the manifest that says where they are from.
 
-    The table has prompt_id, kind, prompt, harmful_request (where the set tells it), category
-    (where it has one) and ``question``: the text that decides the split, without its context.
-    Raises BgkitError for a set that can not be had (it says what to download, and from where), and
-    for a file whose columns are not those of the table.
+    The column ``question`` is the text that decides the split, without its context. Raises
+    BgkitError for a set that can not be had (it says what to download, and from where), and for a
+    file whose columns are not those of the table.
     """
     if name in OWN:
         return _own(name)
@@ -115,17 +113,17 @@ def load_set(name: str) -> tuple[pd.DataFrame, dict]:
 
 
 def describe(name: str) -> str:
-    """One paragraph on a set: rows, kind, licence, place, revision, citation, access.
+    """One paragraph on a set, for its user.
 
     >>> print(describe("xstest"))
     xstest: 450 rows, ambiguous, CC-BY-4.0, https://huggingface.co/datasets/Paul/XSTest
       (xstest_prompts.csv at f600c994b256); Röttger et al., XSTest: ...
     """
     row = SETS[name]
-    at = f"at {row.revision[:12]}" if row.revision else "at the newest revision: none is confirmed"
+    at = row.revision[:12] if row.revision else "the newest revision: none is confirmed"
     more = " ".join(filter(None, (row.gated, row.note and f"{row.note}.")))
     return (
-        f"{name}: {row.rows:,} rows, {row.kind}, {row.licence}, {row.page} ({row.file} {at}); "
+        f"{name}: {row.rows:,} rows, {row.kind}, {row.licence}, {row.page} ({row.file} at {at}); "
         f"{row.citation}. {more}"
     ).rstrip()
 

@@ -66,7 +66,7 @@ def read_table(path: Path, role: Role) -> pd.DataFrame:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
         more = "; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
         raise BgkitError(f"The {role.name} {path} can not be read: {reason}{more}.") from error
-    names = pd.Index([str(name).strip() for name in table])
+    names = pd.Index([str(name).strip() or f"Unnamed: {i}" for i, name in enumerate(table)])
     if doubled := names[names.duplicated()].tolist():
         raise BgkitError(
             f"The column {doubled[0]!r} stands {names.tolist().count(doubled[0])} times in the "

@@ -40,19 +40,13 @@ def test_what_ships() -> None:
     assert short["prompt"].tolist() == table["prompt"][:551].tolist()
 
 
-def test_harmful_requests_are_short_and_hold_no_instructions() -> None:
+def test_jailbreaks_and_ambiguous_prompts_have_their_harmless_counterparts() -> None:
     rows = lines("ambiguous") + lines("jailbreak")
     texts = [row["prompt"] for row in rows if row["harmful_request"]]
     assert len(texts) == 204 and max(len(text.split()) for text in texts) < 30
-
-
-def test_every_framing_of_a_jailbreak_also_holds_harmless_requests() -> None:
     found = pd.DataFrame(lines("jailbreak")).value_counts(["category", "harmful_request"])
     expected = {(name, True): 32 for name in FRAMINGS}
     assert found.to_dict() == expected | {(f"framed_{name}", False): 16 for name in FRAMINGS}
-
-
-def test_every_safe_category_has_its_contrasts() -> None:
     names = {row["category"] for row in lines("ambiguous")}
     safe = {name for name in names if not name.startswith("contrast_")}
     paired = {name.removeprefix("contrast_") for name in names - safe}
