@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from peft import LoraConfig, PeftModel
+from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoModelForCausalLM,
     GenerationConfig,
@@ -265,13 +266,11 @@ def log_probabilities(
     batches = batches_by_length([len(row) for row in rows], budget)
     with phase("log-probabilities", len(rows)) as shown:
         for batch in batches:
-            longest = max(len(rows[i]) for i in batch)
             keep = max(len(completions.ids[i]) for i in batch)
-            ids = torch.zeros(len(batch), longest, dtype=torch.long)
-            mask = torch.zeros_like(ids)
-            for j, i in enumerate(batch):  # left padding: completions end at the last position
-                ids[j, longest - len(rows[i]) :] = torch.tensor(rows[i])
-                mask[j, longest - len(rows[i]) :] = 1
+            given = [torch.tensor(rows[i]) for i in batch]
+            left = {"batch_first": True, "padding_side": "left"}  # completions end in one place
+            ids = pad_sequence(given, **left)
+            mask = pad_sequence(list(map(torch.ones_like, given)), **left)
             positions = (mask.cumsum(1) - 1).clamp(min=0)
             ids, mask, positions = (x.to(model.device) for x in (ids, mask, positions))
             logits = model(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import KW_ONLY, dataclass
 from typing import Protocol
 
 import numpy as np
@@ -126,12 +127,7 @@ def score_both(
 
 
 def reward_of(
-    samples: pd.DataFrame,
-    design: str,
-    *,
-    tau: float,
-    strength: float,
-    base: Mapping[str, float],
+    samples: pd.DataFrame, design: str, *, tau: float, strength: float, base: Mapping[str, float]
 ) -> np.ndarray:
     """The reward (n,) of samples with prompt, response, t and u, as a training computes it.
 
@@ -155,6 +151,7 @@ def reward_of(
     return reward / base.get("reward_deviation", 1.0)
 
 
+@dataclass(eq=False)
 class RewardFunction:
     """The reward callable for TRL: scores guard and utility once per batch and records everything.
 
@@ -163,23 +160,17 @@ class RewardFunction:
     ``decode`` makes the responses of the token ids; without it they are what TRL passes.
     """
 
-    __name__ = "reward"
+    design: str
+    guard: Scorer
+    utility: Scorer
+    _: KW_ONLY
+    tau: float
+    strength: float
+    base: Mapping[str, float]
+    record: Callable[[int, pd.DataFrame], None]
+    decode: Callable[[list[list[int]]], list[str]] | None = None
 
-    def __init__(
-        self,
-        design: str,
-        guard: Scorer,
-        utility: Scorer,
-        *,
-        tau: float,
-        strength: float,
-        base: Mapping[str, float],
-        record: Callable[[int, pd.DataFrame], None],
-        decode: Callable[[list[list[int]]], list[str]] | None = None,
-    ) -> None:
-        self.design, self.guard, self.utility = design, guard, utility
-        self.tau, self.strength, self.base, self.record = tau, strength, base, record
-        self.decode = decode
+    __name__ = "reward"
 
     def __call__(
         self, prompts, completions, completion_ids, trainer_state=None, log_metric=None, **columns
@@ -188,20 +179,10 @@ class RewardFunction:
         responses = self.decode(completion_ids) if self.decode else list(map(text_of, completions))
         t, u = score_both(self.guard, self.utility, questions, responses)
         step = trainer_state.global_step if trainer_state is not None else 0
-        frame = pd.DataFrame(
-            {
-                "step": step,
-                "prompt_id": columns.get("prompt_id"),
-                "kind": columns.get("kind"),
-                "prompt": questions,
-                "response": responses,
-                "t": t,
-                "u": u,
-                "z": (u - self.base["utility_mean"]) / self.base["utility_deviation"],
-                "filtered": t >= self.tau,
-                "length": list(map(len, completion_ids)),
-            }
-        )
+        known = {"step": step, **{key: columns.get(key) for key in ("prompt_id", "kind")}}
+        frame = pd.DataFrame({**known, "prompt": questions, "response": responses, "t": t, "u": u})
+        frame["z"] = (u - self.base["utility_mean"]) / self.base["utility_deviation"]
+        frame["filtered"], frame["length"] = t >= self.tau, list(map(len, completion_ids))
         asked = frame.assign(harmful_request=columns.get("harmful_request"))
         reward = reward_of(asked, self.design, tau=self.tau, strength=self.strength, base=self.base)
         frame.insert(8, "reward", reward)
