@@ -121,7 +121,9 @@ def as_guard(thing: object, name: str = "", unsafe: object = None) -> Scorer:
     name = name or getattr(thing, "__name__", name_of(thing))
     if hasattr(thing, "predict_proba"):
         return _of_classifier(thing, name, unsafe)
-    model = hasattr(thing, "save_pretrained") or hasattr(thing, "predict")
+    model = hasattr(thing, "save_pretrained") or (
+        hasattr(thing, "fit") and hasattr(thing, "predict")
+    )
     if hasattr(thing, "score") and not model:
         return thing
     if hasattr(thing, "validate"):

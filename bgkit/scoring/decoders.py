@@ -76,7 +76,7 @@ class Decoder:
         if not rows:
             return np.zeros((0, 0), dtype=np.float32)
         longest = max(map(len, rows))
-        if groups is None or not can_share(self.config, longest):
+        if groups is not None and not can_share(self.config, longest):
             groups = None
         found: dict[int, np.ndarray] = {}
         with phase("", len(rows)) as shown:

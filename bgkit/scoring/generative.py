@@ -19,8 +19,8 @@ from bgkit.models import templates
 from bgkit.models.batches import pass_cost
 from bgkit.models.templates import neutralise
 from bgkit.progress import phase
-from bgkit.scoring import protocols
 from bgkit.scoring.decoders import Decoder
+from bgkit.scoring.protocols import DecoderReward, Template, Verdict
 
 
 class VerdictHead(torch.nn.Module):
@@ -44,7 +44,7 @@ class DecoderScorer:
     Responses (only they) are cut to the model's length; ``cut`` holds their pairs' hashes.
     """
 
-    def __init__(self, model, tokenizer, protocol: protocols.Template, name: str) -> None:
+    def __init__(self, model, tokenizer, protocol: Template, name: str) -> None:
         self.model, self.tokenizer, self.protocol, self.name = model, tokenizer, protocol, name
         self.cut: set[int] = set()
         if "position_ids" not in inspect.signature(model.base_model.forward).parameters:
@@ -147,9 +147,7 @@ def no_room(name: str, most: int, fixed: int) -> BgkitError:
 class VerdictGuard(DecoderScorer):
     """A generative guard. ``strict`` counts grey verdicts (such as Controversial) as unsafe."""
 
-    def __init__(
-        self, model, tokenizer, protocol: protocols.Verdict, name: str, strict: bool = True
-    ) -> None:
+    def __init__(self, model, tokenizer, protocol: Verdict, name: str, strict: bool = True) -> None:
         super().__init__(model, tokenizer, protocol, name)
         words = [protocol.safe, protocol.unsafe, protocol.grey]
         self.words = [self._word_ids(group) for group in words]  # safe, unsafe, grey
@@ -211,7 +209,7 @@ class VerdictGuard(DecoderScorer):
 class RewardDecoder(DecoderScorer):
     """A reward model that is a decoder with one output at the last token."""
 
-    def __init__(self, model, tokenizer, protocol: protocols.DecoderReward, name: str) -> None:
+    def __init__(self, model, tokenizer, protocol: DecoderReward, name: str) -> None:
         if model.config.num_labels != 1 or not hasattr(model, "score"):
             raise BgkitError(
                 f"{name} is of the kind {model.config.model_type} with {model.config.num_labels} "
