@@ -45,29 +45,20 @@ def raising(error: Exception):
 
 
 @pytest.mark.parametrize(("kind", "message"), CASES)
-def test_models_that_can_not_be_had(monkeypatch, kind, message) -> None:
+def test_models_shapes_and_prompts_that_can_not_be_had(monkeypatch, kind, message) -> None:
     monkeypatch.setattr(huggingface_hub, "snapshot_download", raising(of_the_hub(kind)))
-    for load in (policies.load_policy, guards.load_guard, utilities.load_utility):
-        with pytest.raises(BgkitError, match=message) as caught:
-            load("some/model")
-        assert "some/model" in str(caught.value) and "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(("kind", "message"), CASES)
-def test_shapes_that_can_not_be_had(monkeypatch, kind, message) -> None:
-    monkeypatch.setattr(hub, "cached", lambda name: None)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", raising(of_the_hub(kind)))
-    with pytest.raises(BgkitError, match=message):
-        shapes.shape_of("policy", "some/model")
-
-
-@pytest.mark.parametrize(("kind", "message"), CASES)
-def test_prompts_that_can_not_be_had(monkeypatch, kind, message) -> None:
     outer = datasets.exceptions.DatasetNotFoundError("told")
     outer.__cause__ = of_the_hub(kind)
     monkeypatch.setattr(datasets, "load_dataset", raising(outer))
-    with pytest.raises(BgkitError, match=message.replace("some/model", "some/set")):
-        prompts.load_prompts("some/set")
+    loads = (policies.load_policy, guards.load_guard, utilities.load_utility, prompts.load_prompts)
+    for load in loads:
+        with pytest.raises(BgkitError, match=message) as caught:
+            load("some/model")
+        assert "some/model" in str(caught.value) and "\n" not in str(caught.value)
+    monkeypatch.setattr(hub, "cached", lambda name: None)
+    with pytest.raises(BgkitError, match=message):
+        shapes.shape_of("policy", "some/model")
 
 
 def test_only_safetensors_and_no_code_are_fetched(tmp_path: Path, monkeypatch) -> None:
