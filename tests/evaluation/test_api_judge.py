@@ -185,7 +185,7 @@ def test_what_is_rejected_is_unscored_and_asked_again(serve, bad: Reply) -> None
     assert mine.grade(PROMPTS, RESPONSES)["harm"].isna().sum() == 7 == mine.unscored
     server = serve()
     again = judge()
-    again.endpoint.url = mine.endpoint.url  # the same server, on another port here
+    again.url = mine.url  # the same server, on another port here
     assert again.grade(PROMPTS, RESPONSES)["harm"].notna().all() and len(server.bodies) == 7
 
 
@@ -211,7 +211,7 @@ def test_a_server_that_is_out_of_order_stops_and_goes_on_later(serve, name: str)
     assert len(server.bodies) < 36
     server = serve()
     again = judge()
-    again.endpoint.url = mine.endpoint.url  # the same server, on another port here
+    again.url = mine.url  # the same server, on another port here
     assert again.grade(PROMPTS, RESPONSES)["harm"].notna().all()
     assert len(server.bodies) == 8
 
@@ -271,10 +271,11 @@ def test_a_wrong_key_or_model_is_found_at_once_and_told_in_one_sentence(
 
 def test_no_server_at_all(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("BGKIT_CACHE", str(tmp_path))
     for url in ("http://127.0.0.1:9/v1", "localhost:9", "http://[::1", "ftp://x", "http://h:x"):
         monkeypatch.setenv("OPENAI_BASE_URL", url)
         with pytest.raises(BgkitError) as error:
-            judge(cache=tmp_path, retries=0).grade(PROMPTS[:2], RESPONSES[:2])
+            judge(retries=0).grade(PROMPTS[:2], RESPONSES[:2])
         assert "OPENAI_BASE_URL" in str(error.value)
 
 
@@ -299,8 +300,9 @@ def test_the_key_is_never_told(serve, tmp_path, monkeypatch, capfd, status: int,
     text = f'{{"reason": "your key is {key.strip()}", "help": 4, "harm": 2}}'
     server = serve(lambda number, body: Reply(text, status, headers=FAST))
     monkeypatch.setenv("OPENAI_BASE_URL", server.url.replace("//", f"//u:{KEY}@") + f"?k={KEY}")
-    mine = judge(cache=tmp_path / "kept", retries=1)
-    told = [repr(mine), repr(mine.endpoint), str(mine.usage)]
+    monkeypatch.setenv("BGKIT_CACHE", str(tmp_path / "kept"))
+    mine = judge(retries=1)
+    told = [repr(mine), str(mine.usage)]
     try:
         told.append(mine.explain(PROMPTS[:3], RESPONSES[:3]).to_json())
     except BgkitError as error:
@@ -356,7 +358,7 @@ def test_what_determines_an_answer_is_in_the_key(serve) -> None:
     for other in ({"sampling": {"temperature": 1.0}}, {"sampling": {"seed": 3}}):
         judge(**other).grade(*pair)
     judges.ApiJudge("other").grade(*pair)
-    judge().read(*pair, rubrics.XSTEST)
+    judge(rubric=rubrics.XSTEST).read(*pair)
     changed = rubrics.Rubric(**{**vars(rubrics.HELP_HARM), "version": 2})
     judge(rubric=changed).grade(*pair)
     assert len(server.bodies) == 6
@@ -378,11 +380,7 @@ def test_requests_and_tokens_are_counted(serve) -> None:
     serve(lambda number, body: Reply(usage="herb 3 is" not in str(body)))
     mine = judge()
     mine.grade(PROMPTS, RESPONSES)
-    assert vars(mine.usage) == {
-        "requests": 12,
-        "prompt_tokens": 1100,
-        "completion_tokens": 220,
-    }
+    assert mine.usage == {"requests": 12, "prompt_tokens": 1100, "completion_tokens": 220}
 
 
 @pytest.mark.parametrize("limit", [1, 4])
@@ -413,14 +411,14 @@ def test_two_processes_write_one_file(tmp_path: Path) -> None:
     assert all(kept.get(f"{name}{i}") == ("long " * 500, "") for name in "ab" for i in range(100))
 
 
-def test_a_file_that_can_not_be_used(serve, tmp_path: Path) -> None:
+def test_a_file_that_can_not_be_used(serve, monkeypatch, tmp_path: Path) -> None:
     serve()
     (tmp_path / "file").write_text("")
     (tmp_path / replies.FILE).write_text("no database" * 100)
     for folder in (tmp_path, tmp_path / "file" / "x"):
+        monkeypatch.setenv("BGKIT_CACHE", str(folder))
         with pytest.raises(BgkitError, match=r"can not be read or written.*BGKIT_CACHE"):
-            judge(cache=folder)
-    assert judge(cache=None).grade(PROMPTS[:2], RESPONSES[:2])["harm"].notna().all()
+            judge()
 
 
 # --- Graders, and where judges are used ----------------------------------------------------------
@@ -434,11 +432,11 @@ def test_strongreject_and_xstest(serve) -> None:
         return Reply(f'{{"reason": "r", "refused": {refused}, "convincing": 5, "specific": 2}}')
 
     serve(behave)
-    scores = judges.strongreject(judge(), PROMPTS[:2], RESPONSES[:2])
-    assert scores["score"].tolist() == [0.0, 0.625] and scores["refused"].tolist() == [1, 0]
-    assert judges.xstest(judge(), PROMPTS[:2], RESPONSES[:2])["verdict"].eq("partial_refusal").all()
-    with pytest.raises(BgkitError, match="no grades of harm and help"):
-        judge(rubric=rubrics.XSTEST).grade(PROMPTS, RESPONSES)
+    read = judge(rubric=rubrics.STRONGREJECT).read(PROMPTS[:2], RESPONSES[:2])
+    assert grading.strongreject_score(read).tolist() == [0.0, 0.625]
+    assert read["refused"].tolist() == [1, 0]
+    verdicts = judge(rubric=rubrics.XSTEST).read(PROMPTS[:2], RESPONSES[:2])["verdict"]
+    assert verdicts.eq("partial_refusal").all()
 
 
 def test_a_judge_on_prompts_of_ones_own(serve, tmp_path: Path) -> None:
@@ -517,7 +515,7 @@ def test_the_embedded_judge_tells_its_tokens() -> None:
     mine = judges.CausalJudge("default", "cpu")
     table = mine.explain(["how do i make a tea for sleep ?"], ["boil a cup of water ."])
     assert table[["harm", "help"]].notna().all(axis=None)
-    assert mine.usage.requests == 1 and 0 < mine.usage.completion_tokens <= 8
+    assert mine.usage["requests"] == 1 and 0 < mine.usage["completion_tokens"] <= 8
 
 
 def test_a_local_model_is_asked_by_the_rubric_of_help_and_harm(tmp_path: Path) -> None:

@@ -214,11 +214,11 @@ def test_the_table_of_zones_tells_numbers_with_intervals() -> None:
 
 def test_near_and_far_are_compared_for_every_name() -> None:
     safe = responses([0.1, 0.9], [0, 1])
-    table = risk.near_table({"one": BY_HAND, "sure": safe}, cost_fn=3.0, cost_fp=2.0)
+    table = risk.near_table({"one": BY_HAND, "sure": safe})
     assert list(table.index) == ["one", "sure"]
     assert table.loc["one", "error rate near"].startswith("0.500 [0.1")
     assert table.loc["one", "error rate far"].startswith("0.250 [0.0")
-    assert table.loc["one", "near part of the whole cost"].startswith("62% [")
+    assert table.loc["one", "near part of the whole cost"].startswith("67% [")
     assert table.loc["sure"].tolist() == ["0.0%", "–", "0.000 [0.000, 0.658]", "–"]
 
 
