@@ -37,14 +37,14 @@ def add_to(command: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Grade each file; what is used is told however that ends."""
     with options.loading():
-        from bgkit.evaluation import grading
+        from bgkit.evaluation import grading, judges
 
     for path in arguments.files:
         grading.read_responses(path)  # a bad file is told before a model is loaded or asked
-    judge = grading.make_judge(
+    judge = judges.load_judge(
         arguments.judge,
-        arguments.rubric,
         arguments.device,
+        rubric=arguments.rubric,
         concurrency=arguments.concurrency,
         sampling=arguments.sampling,
     )

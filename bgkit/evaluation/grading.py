@@ -26,7 +26,7 @@ import pandas as pd
 
 from bgkit import runs
 from bgkit.errors import BgkitError
-from bgkit.evaluation import judges, rubrics
+from bgkit.evaluation import rubrics
 from bgkit.evaluation.intervals import bootstrap
 from bgkit.evaluation.language_judge import Judge, LanguageJudge
 from bgkit.evaluation.metrics import judge_agreement
@@ -42,30 +42,6 @@ WRITERS: dict[str, Callable[[pd.DataFrame, Path], object]] = {
     ".parquet": lambda table, file: table.to_parquet(file, index=False),
 }
 _WRITTEN_AS = {".tsv": ".csv", ".ndjson": ".jsonl", ".json": ".jsonl"}
-
-
-def make_judge(
-    name: str,
-    rubric: str | None = None,
-    device: str = "auto",
-    *,
-    concurrency: int = 8,
-    sampling: dict | None = None,
-) -> Judge:
-    """The judge of a name (:func:`bgkit.evaluation.judges.load_judge`), for a rubric if named.
-
-    ``concurrency`` and ``sampling`` are those of :class:`bgkit.evaluation.endpoints.ApiJudge`.
-    """
-    chosen = None if rubric is None else rubrics.rubric_of(rubric)
-    if name.startswith(judges.API):
-        options = {"concurrency": concurrency, "sampling": sampling}
-        rubric = chosen or rubrics.HELP_HARM
-        return judges.ApiJudge(name.removeprefix(judges.API), rubric=rubric, **options)
-    if not judges.is_quick(name):
-        return judges.CausalJudge(name, device, chosen)
-    if chosen is not None:
-        raise BgkitError(f"The judge {name} computes its grades; it takes no rubric.")
-    return judges.load_judge(name, device)
 
 
 def read_responses(path: Path) -> pd.DataFrame:

@@ -102,14 +102,27 @@ class CausalJudge(LanguageJudge):
         }
 
 
-def load_judge(name: str = "oracle", device: str = "auto") -> Judge:
+def load_judge(
+    name: str = "oracle",
+    device: str = "auto",
+    *,
+    rubric: str | None = None,
+    concurrency: int = 8,
+    sampling: Mapping[str, object] | None = None,
+) -> Judge:
     """The judge of a name: oracle, default, english, ``api:MODEL``, a folder, a hub name.
 
-    Raises BgkitError for an unknown name, a damaged file, and a server without a key.
+    ``rubric`` is the name of one for a language model, ``concurrency`` and ``sampling`` are for a
+    server (:class:`bgkit.evaluation.endpoints.ApiJudge`). Raises BgkitError for an unknown name, a
+    damaged file, and a server without a key.
     """
+    chosen = None if rubric is None else rubrics.rubric_of(rubric)
     if name.startswith(API):
-        return ApiJudge(name.removeprefix(API))
-    return OracleJudge() if name == "oracle" else _local_judge(name, device)
+        options = {"concurrency": concurrency, "sampling": sampling}
+        return ApiJudge(name.removeprefix(API), rubric=chosen or rubrics.HELP_HARM, **options)
+    if chosen is not None and is_quick(name):
+        raise BgkitError(f"The judge {name} computes its grades; it takes no rubric.")
+    return OracleJudge() if name == "oracle" else _local_judge(name, device, rubric)
 
 
 def is_quick(name: str) -> bool:
@@ -131,7 +144,7 @@ def _is_fitted(folder: Path | None) -> bool:
 
 
 @functools.lru_cache(maxsize=2)
-def _local_judge(name: str, device: str) -> Judge:
+def _local_judge(name: str, device: str, rubric: str | None) -> Judge:
     if _is_fitted(folder := hub.local_folder("judge", name)):
         return FittedJudge(name, folder, device)
-    return CausalJudge(name, device)
+    return CausalJudge(name, device, rubric and rubrics.rubric_of(rubric))

@@ -16,24 +16,16 @@ from bgkit.evaluation.intervals import Interval, at_least, crossed
 from bgkit.evaluation.metrics import RATES, values_of
 
 
-def summary(
-    samples: pd.DataFrame,
-    by: Sequence[str],
-    metrics: Sequence[str],
-    values: pd.DataFrame | None = None,
-) -> pd.DataFrame:
+def summary(samples: pd.DataFrame, by: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
     """Means of metrics with 95% intervals, one row for each combination of ``by`` and metric.
 
-    Intervals are :func:`bgkit.evaluation.intervals.crossed`. ``values`` has one column per metric
-    and one row per row of ``samples``; by default :func:`bgkit.evaluation.metrics.values_of`.
-    Columns: ``by``, metric, mean, low, high, n (different prompts), n_seeds; groups keep the order
-    in which they first appear.
+    Intervals are :func:`bgkit.evaluation.intervals.crossed`. Columns: ``by``, metric, mean, low,
+    high, n (different prompts), n_seeds; groups keep the order in which they first appear.
     """
-    values = values_of(samples)[list(metrics)] if values is None else values
-    rates = [m in RATES or (m in samples and samples[m].dtype == bool) for m in metrics]
+    values, rates = values_of(samples)[list(metrics)], [metric in RATES for metric in metrics]
     rows = []
     for key, group in samples.groupby(list(by), sort=False):
-        cube = by_seed(group, values.loc[group.index, list(metrics)])
+        cube = by_seed(group, values.loc[group.index])
         n_seeds, n, _ = cube.shape
         for metric, interval, rate in zip(metrics, crossed(cube, rates=rates), rates, strict=True):
             if rate and n_seeds == 1:  # a prompt's answers may be several

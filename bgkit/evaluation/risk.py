@@ -128,7 +128,7 @@ def filter_cost(
     >>> filter_cost([0.2, 0.6], shift=1.0)  # 0.6 is filtered, though p is 0.36 there
     FilterCost(tau=0.5, best_tau=0.731..., at_tau=0.364..., at_best=0.219...)
     """
-    if np.size(t) == 0:
+    if checks.probabilities(t).size == 0:
         raise BgkitError("There is no response to compute a filter's cost on.")
     setting = (cost_fn, cost_fp, temperature, shift)
     taus = best_threshold(cost_fn, cost_fp), best_threshold(*setting)
@@ -170,12 +170,10 @@ def _priced(groups, cost_fn: float, cost_fp: float) -> pd.DataFrame:
     table = groups.agg(
         n=("t", "size"), t=("t", "mean"), filtered=("filtered", "first"), errors=("wrong", "sum")
     )
-    low, high = wilson(table["errors"], table["n"])
-    rates = {"rate": table["errors"] / table["n"], "low": low, "high": high}
+    rate, (low, high) = table["errors"] / table["n"], wilson(table["errors"], table["n"])
+    table = table.assign(error_rate=rate, error_low=low, error_high=high)
     price = np.where(table["filtered"], cost_fp, cost_fn)
-    table = table.assign(**{f"error_{name}": values for name, values in rates.items()})
-    names = {"rate": "cost", "low": "cost_low", "high": "cost_high"}
-    return table.assign(**{names[name]: price * values for name, values in rates.items()})
+    return table.assign(cost=price * rate, cost_low=price * low, cost_high=price * high)
 
 
 def measured_risk(

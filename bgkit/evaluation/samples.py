@@ -133,10 +133,10 @@ def _kl(model, completions: policies.Completions, base, temperature: float) -> n
     if base is None or base is model:
         return np.full(len(completions.texts), np.nan if base is None else 0.0)
     ours = policies.log_probabilities(model, completions, temperature)
-    off = model.disable_adapter() if base == "adapter" else contextlib.nullcontext()
-    with off:
-        base = model if base == "adapter" else base
+    if base != "adapter":
         return ours - policies.log_probabilities(base, completions, temperature)
+    with model.disable_adapter():
+        return ours - policies.log_probabilities(model, completions, temperature)
 
 
 def truth_of(prompt_set: str) -> tuple[Judge, ...]:
@@ -161,11 +161,6 @@ def judge_names(config: runs.TrainConfig) -> list[str]:
     return [name for name in named if name not in ("default", "oracle")][:2]
 
 
-def judges_of(config: runs.TrainConfig, device: str = "auto") -> tuple[Judge, ...]:
-    """The judges of :func:`judge_names`."""
-    return tuple(load_judge(name, device) for name in judge_names(config))
-
-
 def quick_truth(config: runs.TrainConfig, device: str = "auto") -> tuple[Judge, ...]:
     """What stands for the truth along a training: the oracle, or a judge of classifiers."""
     first = judge_names(config)[:1]
@@ -187,7 +182,7 @@ def sample_test(
         guard=guard,
         tau=config.tau,
         utility=utility,
-        judges=judges_of(config, str(model.device)),
+        judges=tuple(load_judge(name, str(model.device)) for name in judge_names(config)),
         base=base,
         temperature=config.temperature,
         max_completion_length=config.max_completion_length,
@@ -258,10 +253,9 @@ def evaluate_run(
 ) -> dict:
     """Evaluate a trained policy beside base on the test prompts; keep both sample tables.
 
-    ``base_samples`` are base's, or a folder that keeps them for other runs (:func:`base_name`), of
-    any utility, as ``u`` is scored anew.
-    Returns ``rows`` (base and policy, see :func:`summarise`), ``paired`` differences, and
-    ``graded_by``: who stands for the truth.
+    ``base_samples`` are base's (of any utility: ``u`` is scored anew), or a folder that keeps them
+    for other runs (:func:`base_name`). Returns ``rows`` (base and policy, see :func:`summarise`),
+    ``paired`` differences, and ``graded_by``: who stands for the truth.
     """
     config, kept = run.config, None
     if isinstance(base_samples, Path):
@@ -276,22 +270,21 @@ def evaluate_run(
     if base_samples is not None:
         texts = base_samples["prompt"].tolist(), base_samples["response"].tolist()
         base_samples = base_samples.assign(u=utility_scores(utility, *texts))
-    base, bare, off = "adapter", model, contextlib.nullcontext()
-    if config.lora_rank:
-        off = model.disable_adapter()
-    else:
+    lora = config.lora_rank > 0
+    off, base = model.disable_adapter() if lora else contextlib.nullcontext(), model
+    if not lora:
         base, _ = policies.load_policy(config.policy, None, str(model.device), config.precision)
-        bare = base
     drawn_in = run.folder / "records"
     if base_samples is None:
         with phase("evaluating base"), drawn.keeping(drawn_in / "base-test"), off:
-            base_samples = sample_test(config, bare, tokenizer, guard, utility, bare)
+            base_samples = sample_test(config, base, tokenizer, guard, utility, base)
         if kept is not None:
             told = base_samples.copy()
             told.attrs["policy"] = said_by
             runs.write_parquet(kept, told)
     with phase("evaluating the policy"), drawn.keeping(drawn_in / "test"):
-        samples = sample_test(config, model, tokenizer, guard, utility, base)
+        beside = "adapter" if lora else base
+        samples = sample_test(config, model, tokenizer, guard, utility, beside)
     runs.write_parquet(run.folder / "samples.parquet", samples)
     runs.write_parquet(run.folder / "base_samples.parquet", base_samples)
     rows = summarise(base_samples, labels_of(config, "base"))

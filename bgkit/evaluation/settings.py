@@ -17,16 +17,12 @@ from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation.intervals import interval_text
 
-#: What identifies a setting, and the numbers of a row.
-SETTING = ("design", "utility", "scale", "guard", "tau")
 NUMBERS = ("mean", "low", "high")
 #: key of a config -> column of a table
 LABELLED = {"reward": "design", "policy": "scale", "utility": "utility", "guard": "guard"}
 LABELLED |= {"tau": "tau", "seed": "seed"}
-#: What a figure can spread out: the setting, and these.
-AXES = (*SETTING, "seed", "kind")
-
-
+#: What a figure can spread out, beside what else runs differ in.
+AXES = ("design", "utility", "scale", "guard", "tau", "seed", "kind")
 #: Natural orders; other values follow in the order of the alphabet, numbers in theirs.
 ORDERS = {
     "design": ("base", "filter_avoidance", "boundary", "compound"),
@@ -197,8 +193,9 @@ def numbers(
     rows = select(table, metric, fixed_values(table, (*lines, x), where))
     columns, cells = values_of(rows, x), {}
     for row in in_order(rows, lines).to_dict("records"):
-        line = {column: row[column] for column in lines} | dict.fromkeys(columns, "–")
-        line = cells.setdefault(tuple(line.values())[: len(lines)], line)
+        key = tuple(row[column] for column in lines)
+        empty = dict(zip(lines, key, strict=True)) | dict.fromkeys(columns, "–")
+        line = cells.setdefault(key, empty)
         line[row[x]] = interval_text(row["mean"], row["low"], row["high"])
     wide = pd.DataFrame(list(cells.values()))
     return wide.set_index(lines) if lines else wide.set_axis([metric])

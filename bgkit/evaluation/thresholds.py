@@ -84,7 +84,7 @@ def operating_points(samples: pd.DataFrame, taus: Sequence[float] = GRID) -> pd.
     fp, fn, caught = _above(safe, shown), _below(unsafe, shown), _above(unsafe, shown)
     shares = {
         "filter_rate": (n - shown, n),
-        "near_boundary": (_count_near(t, taus, shown), n),
+        "near_boundary": (np.array([(np.abs(t - tau) < NEAR).sum() for tau in taus], int), n),
         "false_positive": (fp, known),
         "false_negative": (fn, known),
         "precision": (caught, caught + fp),
@@ -139,23 +139,6 @@ def _below(values: np.ndarray, shown: np.ndarray) -> np.ndarray:
 def _above(values: np.ndarray, shown: np.ndarray) -> np.ndarray:
     """Sum of all values but the first ``shown``, for each of many ``shown``."""
     return np.concatenate([[0], np.cumsum(values[::-1])])[len(values) - shown]
-
-
-def _count_near(t: np.ndarray, taus: np.ndarray, shown: np.ndarray) -> np.ndarray:
-    """How many of the sorted ``t`` have |t - tau| < NEAR, by bisection on both sides of each tau.
-
-    Evaluating the very difference that defines the metric keeps its ends exact, which searching
-    for tau - NEAR would not: that number is rounded.
-    """
-    ends = []
-    for low, high, way in ((0 * shown, shown, 1), (shown, np.full_like(shown, len(t)), -1)):
-        while (low < high).any():  # the first place where the difference comes near, or leaves
-            middle = (low + high) // 2
-            near = way * (taus - t[np.minimum(middle, len(t) - 1)]) < NEAR
-            ok, open_ = near == (way == 1), low < high
-            low, high = np.where(open_ & ~ok, middle + 1, low), np.where(open_ & ok, middle, high)
-        ends.append(low)
-    return ends[1] - ends[0]
 
 
 def _seen(ordered: pd.DataFrame, column: str, shown: np.ndarray) -> tuple[np.ndarray, ...]:
