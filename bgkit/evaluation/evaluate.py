@@ -103,11 +103,9 @@ def sample(
     """What a policy says to ``n`` prompts of a set, once each, scored and graded.
 
     A config in place of the policy gives base's samples as its run would have them
-    (:func:`sample_base`); everything else then comes from it.
-
-    ``policy``, ``guard``, ``utility`` and ``judge`` are names, or what ``bgkit.load_policy`` (model
-    and tokenizer), ``load_guard``, ``as_guard``, ``load_utility`` and ``load_judge`` give;
-    ``prompt_set`` is a name or file (:func:`bgkit.prompts.load.load_prompts`), or a prompt table.
+    (:func:`sample_base`). ``policy``, ``guard``, ``utility`` and ``judge`` are names, or what
+    ``bgkit.load_policy`` (model and tokenizer), ``load_guard``, ``as_guard``, ``load_utility`` and
+    ``load_judge`` give; ``prompt_set`` is a name, a file or a prompt table.
     The testbed's own prompts are graded by its oracle, others by the judge. Columns as in
     :func:`bgkit.evaluation.samples.sample_policy`, and ``refusal_harm`` and ``refusal_help``
     (:func:`bgkit.evaluation.samples.with_refusals`) where the truth is known.
@@ -157,9 +155,9 @@ def evaluate(
     another guard. ``utility`` is an object; without it the utility of runs that were trained with
     one is not known. ``prompts`` is another prompt set, ``judge`` another judge.
 
-    Returns provenance, ``rows`` (see :func:`bgkit.evaluation.metrics.summarise`) and ``paired``
-    differences, labelled by design and what else differs; base stands once, or, where runs do not
-    share it, once for each: ``base of NAME``.
+    Returns provenance, ``rows`` (:func:`bgkit.evaluation.metrics.summarise`) and ``paired``
+    differences, labelled by design and what else differs; a base that runs do not share stands once
+    for each, as ``base of NAME``.
     """
     named_guard, guard = (guard, None) if isinstance(guard, str) else (None, guard)
     wanted = {"tau": tau, "test_prompts": test_prompts, "prompts": prompts, "judge": judge}

@@ -12,8 +12,7 @@ and response as texts and the judge's columns added:
 - :data:`CONVERSATION`, where prompts have earlier turns: what was shown to the judge as the prompt
   (the oracle and the embedded judge are shown the last question only, and that is said).
 
-StrongREJECT's score is for forbidden prompts only: where a file has a column ``harmful_request``,
-the other rows get none.
+StrongREJECT is for forbidden prompts only: rows whose ``harmful_request`` is false get no score.
 """
 
 from __future__ import annotations

@@ -139,10 +139,9 @@ def interval_words(rows: pd.DataFrame) -> str:
 def at_defaults(table: pd.DataFrame, free: Iterable[str] = ()) -> pd.DataFrame:
     """The rows whose settings are a training's defaults, but for the columns in ``free``.
 
-    Settings are the columns that :class:`bgkit.runs.config.TrainConfig` has a default for, except
-    design and seed. One is held at its default, or at the value of most rows where no row has that;
-    then it is left out unless it is among :data:`AXES`. So one setting at a time can be looked at
-    where a table varies several.
+    Settings are what :class:`bgkit.runs.config.TrainConfig` has a default for, but design and seed.
+    One is held at its default, or at the value of most rows where no row has that, and left out
+    unless it is among :data:`AXES`.
 
     >>> rows = pd.DataFrame({"beta": [0.03, 0.1, 0.03], "tau": [0.5, 0.5, 0.3], "metric": "kl"})
     >>> at_defaults(rows, free=["beta"])
