@@ -28,12 +28,17 @@ OPTIONS = {
 def run(arguments: argparse.Namespace) -> None:
     """Grade each file; what is used is told however that ends."""
     with options.loading():
-        from bgkit.evaluation import grading
+        from bgkit.evaluation import grading, judges
 
     for path in arguments.files:
         grading.read_responses(path)  # a bad file is told before a model is loaded or asked
-    more = {"concurrency": arguments.concurrency, "sampling": arguments.sampling}
-    judge = grading.make_judge(arguments.judge, arguments.rubric, arguments.device, **more)
+    judge = judges.load_judge(
+        arguments.judge,
+        arguments.device,
+        rubric=arguments.rubric,
+        concurrency=arguments.concurrency,
+        sampling=arguments.sampling,
+    )
     try:
         for path in arguments.files:
             grading.grade_file(judge, path, say=say)

@@ -198,9 +198,9 @@ def test_the_embedded_judge_grades_and_counts_what_it_can_not_read(samples) -> N
 
 def test_an_adapter_switched_off_is_base(small_run) -> None:
     model, tokenizer = policies.load_policy("tiny", small_run.adapter, device="cpu")
-    base, _ = policies.load_policy("tiny", device="cpu")
-    table = prompts.load_prompts("testbed", "test", 8)
-    completions = policies.generate(model, tokenizer, table["prompt"].tolist(), seed=1)
-    by_adapter = evaluation._kl(model, completions, "adapter", 1.0)
-    by_model = evaluation._kl(model, completions, base, 1.0)
-    np.testing.assert_allclose(by_adapter, by_model, atol=1e-3)
+    asked, guard = prompts.load_prompts("testbed", "test", 8), guards.load_guard("weak", "cpu")
+    kl = [
+        evaluation.sample_policy(model, tokenizer, asked, guard=guard, base=base, seed=1)["kl"]
+        for base in ("adapter", policies.load_policy("tiny", device="cpu")[0])
+    ]
+    np.testing.assert_allclose(*kl, atol=1e-3)

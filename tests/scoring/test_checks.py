@@ -214,12 +214,6 @@ def test_another_number_of_probabilities_is_refused(name: str) -> None:
     refused(OF_T[name], [[0.9, 0.2], [0.6, 0.1]])
 
 
-@pytest.mark.parametrize("bins", [0, -1, 2.5, np.nan])
-def test_what_is_no_number_of_bins_is_refused(bins) -> None:
-    for measure in (calibration.calibration_error, calibration.calibration_interval):
-        assert "bins" in refused(lambda b, f=measure: f([0.9, 0.2], [1, 0], bins=b), bins)
-
-
 def test_what_is_masked_is_not_known() -> None:
     masked = np.ma.masked_array([0.9, 0.2, 0.6], [False, True, False])
     assert "nan for response 1 of 3" in refused(checks.probabilities, masked)
