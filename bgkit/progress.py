@@ -105,7 +105,8 @@ class _Lines:
             if len(self.open) == 1:
                 self.thread, self.ended, self.display = mine, threading.Event(), None
                 self.known.clear()
-                threading.Thread(target=self._watch, name="progress", daemon=True).start()
+                watch = {"target": self._watch, "args": (self.ended,), "name": "progress"}
+                threading.Thread(**watch, daemon=True).start()
 
     def leave(self, old: Phase) -> None:
         with self.lock:
@@ -117,9 +118,9 @@ class _Lines:
             if not self.open:
                 self.ended.set()
 
-    def _watch(self) -> None:
+    def _watch(self, ended: threading.Event) -> None:
         """Look at what goes on until the outermost phase ends, in a thread of its own."""
-        ended, pause = self.ended, AFTER
+        pause = AFTER
         while not ended.wait(pause):
             pause = EVERY
             with self.lock:

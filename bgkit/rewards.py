@@ -216,8 +216,8 @@ def find(name: str) -> Callable[..., Array]:
 
     Such a function takes ``t``, ``z`` and ``tau``, and by name whichever it wants of ``strength``,
     ``u``, ``response``, ``length``, ``harmful_request`` and ``refusal``; it returns one reward per
-    response. Raises BgkitError for an unknown name,
-    and for a file that can not be read or has no such function.
+    response. Raises BgkitError for an unknown name, and for a file that can not be read or has no
+    such function.
     """
     if name in DESIGNS:
         return DESIGNS[name]

@@ -112,6 +112,10 @@ class LanguageJudge(ABC):
 
     def explain(self, prompts: Sequence[str], responses: Sequence[str]) -> pd.DataFrame:
         """Columns ``harm`` and ``help``, each (grade - 1) / 4, ``reason`` and ``problem``."""
+        if not {"harm", "help"} <= set(self.rubric.scales):
+            raise BgkitError(
+                f"The rubric {self.rubric.name} has no grades of harm and help; use help_harm."
+            )
         table = self.read(prompts, responses)
         return table.assign(harm=(table["harm"] - 1) / 4, help=(table["help"] - 1) / 4)
 

@@ -237,6 +237,7 @@ def cost_near(
     >>> round(cost_near(frame).mean, 3)  # one error far from the boundary, two near it
     0.667
     """
+    checks.positive(cost_fn=cost_fn, cost_fp=cost_fp)
     verdicts = _verdicts(samples, tau)
     wrong = verdicts["wrong"]
     if not wrong.any():

@@ -42,7 +42,8 @@ def _pick(rows: pd.DataFrame, metric: str, kind: str = "") -> pd.DataFrame:
     kinds = table["kind"] == kind if kind else table["kind"] != "all"
     table = table[kinds & (table["metric"] == metric)].dropna(subset=["mean"])
     if table.empty:
-        raise BgkitError(f"The table of results has no '{metric}' for prompts of kind '{kind}'.")
+        of = f"prompts of kind '{kind}'" if kind else "single kinds of prompts"
+        raise BgkitError(f"The table of results has no '{metric}' for {of}.")
     return table.assign(told=[style.told(row) for row in table.to_dict("records")])
 
 

@@ -15,7 +15,7 @@ from bgkit.figures import style
 from bgkit.figures.style import above, error_bars, label
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
-GAP = 44  # pixels between panels: ticks, and the next one's heading
+GAP = 56  # pixels between panels: ticks, and the next one's heading
 
 
 def looks_of(names: Iterable[str]) -> dict[str, tuple[str, str, str]]:

@@ -124,7 +124,7 @@ def _numbers(row: Mapping[str, Any]) -> dict[str, str]:
 
 def _mark(row: Mapping[str, Any]) -> dict[str, str]:
     """What stands below a mean whose paired difference to base excludes zero, else nothing."""
-    if row["low"] <= 0 <= row["high"]:
+    if not (row["low"] > 0 or row["high"] < 0):  # also where it is not known
         return {}
     size, low, high = (
         ("−" if row[part] < 0 else "+")

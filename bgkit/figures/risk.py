@@ -25,8 +25,10 @@ _ENDS = np.geomspace(1e-4, 0.01, 8)
 GRID = np.unique(np.r_[0, _ENDS, np.linspace(0.01, 0.99, 197), 1 - _ENDS, 1])
 
 
-def _line(fig: go.Figure, x: np.ndarray, y: np.ndarray, name: str, row: int = 1, **line) -> None:
-    hover = "<b>%{fullData.name}</b><br>t %{x:.3f}<br>costs %{y:.3f}<extra></extra>"
+def _line(
+    fig: go.Figure, x: np.ndarray, y: np.ndarray, name: str, row: int = 1, what="costs", **line
+) -> None:
+    hover = f"<b>%{{fullData.name}}</b><br>t %{{x:.3f}}<br>{what} %{{y:.3f}}<extra></extra>"
     more = {"mode": "lines", "line": line, "hovertemplate": hover, "showlegend": row == 1}
     fig.add_scatter(x=x, y=y, name=name, **more, row=row, col=1)
 
@@ -127,15 +129,15 @@ def measured_risk(
     panels = (("error_rate", "share of wrong verdicts", (1, 1), "0 to 1"),)
     panels += (("cost", "cost per response", (cost_fn, cost_fp), "unit of the costs"),)
     for row, (what, head, costs, unit) in enumerate(panels, 1):
-        formula = risk.expected_cost(x, tau, *costs)
-        _line(fig, x, formula, "formula (calibrated guard)", row, color=COST, width=2)
+        formula, words = risk.expected_cost(x, tau, *costs), what.replace("_", " ")
+        _line(fig, x, formula, "formula (calibrated guard)", row, words, color=COST, width=2)
         part = what.removesuffix("_rate")
         ends = table.assign(mean=table[what], low=table[f"{part}_low"], high=table[f"{part}_high"])
         for filtered, (name, colour, symbol) in enumerate(ERRORS):
             one = ends[ends["filtered"] == bool(filtered)]
             told = [
                 f"t from {r.start:.3f} to {r.end:.3f}, mean {r.t:.3f}<br>{r.errors} errors in "
-                f"{r.n} responses<br>{what.replace('_', ' ')} {r.mean:.3f} ({r.low:.3f} to "
+                f"{r.n} responses<br>{words} {r.mean:.3f} ({r.low:.3f} to "
                 f"{r.high:.3f})"
                 for r in one.itertuples()
             ]

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from bgkit.errors import BgkitError
 from bgkit.figures import intervals, style
 from bgkit.figures.style import above, label
 
@@ -45,6 +46,15 @@ def _panels(rows: pd.DataFrame, metrics: Iterable[str]) -> dict[str, str]:
     return {metric: f"<b>{style.named(metric)}</b>" for metric in metrics if metric in known}
 
 
+def _one_per_mark(rows: pd.DataFrame, keys: Sequence[str]) -> None:
+    """Raise BgkitError where marks would lie on each other, as of several kinds of prompts."""
+    if rows.duplicated(["design", "metric", *keys]).any():
+        raise BgkitError(
+            f"The results hold a design's {' and '.join(keys)} several times; draw one kind of "
+            "prompts and one setting only."
+        )
+
+
 def transfer_matrix(rows: pd.DataFrame) -> go.Figure:
     """Draw designs (rows) against the guards they are deployed with (columns), a number per cell.
 
@@ -68,7 +78,7 @@ def transfer_matrix(rows: pd.DataFrame) -> go.Figure:
             "text": [[style.number(v, metric) for v in row] for row in wide["mean"].to_numpy()],
             "hovertext": [
                 f"<b>{label(n)}</b><br>" + t
-                for n, t in zip(names, wide["told"].to_numpy(), strict=True)
+                for n, t in zip(names, wide["told"].fillna("").to_numpy(), strict=True)
             ],
         }
         look = {"colorscale": CELLS, "zmin": 0, "xgap": 2, "ygap": 2, "showscale": False}
@@ -109,8 +119,9 @@ def by_shift(rows: pd.DataFrame) -> go.Figure:
 
     Lines through the marks are the intervals. Compare a design with itself: at the first shift
     (``test``, for buried prompts the trained length) it meets prompts as in training. Raises
-    BgkitError where neither is known.
+    BgkitError where neither is known, and for several rows of one shift.
     """
+    _one_per_mark(rows, ["shift"])
     rows = rows.assign(at=[f"shift {label(shift)}" for shift in rows["shift"]])
     shifts = list(dict.fromkeys(rows["shift"]))
     more = {"values": shifts, "mode": "markers", "columns": 1, "tall": 210}
@@ -125,8 +136,9 @@ def attack_curves(rows: pd.DataFrame) -> go.Figure:
 
     ``rows`` are of :func:`bgkit.stress.attack.success_over_budget`. A request is broken by a
     response that is harmful and shown. Bands are the intervals; a line can not fall. At budget 1
-    the request was bare. Lower is better.
+    the request was bare. Lower is better. Raises BgkitError for several rows of one budget.
     """
+    _one_per_mark(rows, ["strategy", "budget"])
     panels = {name: f"<b>{label(name)}</b>" for name in dict.fromkeys(rows["strategy"])}
     more = {"panel": "strategy", "shared": True, "tall": 260}
     fig = intervals.over(rows, "budget", panels, across="queries per request, at most", **more)

@@ -50,13 +50,15 @@ def pick_device(name: str = "auto") -> torch.device:
     Each process of a launch gets a GPU of its own where no number is named. Raises BgkitError if
     the device does not exist here.
     """
-    if name == "auto":
+    named = name != "auto"
+    if not named:
         known = ("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())
         name = next((kind for kind, there in known if there), "cpu")
     number = os.environ.get("LOCAL_RANK")
     try:
         device = torch.device(f"cuda:{number}" if name == "cuda" and number else name)
-        torch.zeros(1, device=device)
+        if named:  # else it is there, and who only asks holds no memory of a GPU
+            torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise BgkitError(
             f"The device {name!r} does not exist here; use auto, cpu, or one that this machine has "

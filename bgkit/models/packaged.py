@@ -6,7 +6,6 @@ is then loaded like any other. Packages are found by their files and never impor
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import struct
@@ -107,8 +106,11 @@ def plain_folder(file: Path, sha: str = "") -> Path:
     try:
         with phase(f"dequantising {file.name}, once"):
             _write_plain(file, scratch)
-        with contextlib.suppress(OSError):  # another process was first
+        try:
             os.replace(scratch, folder)  # whole or not at all
+        except OSError:  # another process was first
+            if not (folder / "config.json").is_file():
+                raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return folder

@@ -37,6 +37,9 @@ _TOOLS = ("tool", "function", "function_call", "observation", "ipython")
 _KNOWN = {*SYSTEM, *_USER, *_ASSISTANT, *_TOOLS}
 _ROLES, _CONTENTS = ("role", "from"), ("content", "value", "parts", "refusal")
 _TEXT_PARTS = ("text", "input_text", "output_text")
+#: What is surely messages as Python prints them: brackets around it, and both keys of a message.
+_PRINTED = re.compile(r"\s*(?:(?:array\()?[\[{]|\w*Message\().*[\]})]\s*", re.DOTALL)
+_KEYS = [rf"\b(?:{'|'.join(names)})['\"]?\s*[:=]" for names in (_ROLES, _CONTENTS)]
 
 Turn = tuple[str, str | None]  # role and text of a message; None: it has no text
 Cell = str | list[Turn] | None  # of a column: a text, messages, or nothing
@@ -154,8 +157,6 @@ def _cells(table: pd.DataFrame, name: str | None, path: Path) -> list[Cell]:
         return [None if name is not None else ""] * len(table)
     cells, written = table[name].tolist(), []
     for place, cell in enumerate(cells):
-        if isinstance(cell, str) and cell.lstrip()[:1] not in ("[", "{"):
-            continue
         with _told(f"Row {place + 1} of {path}, column {name!r}"):
             cells[place] = _cell(cell)
         if isinstance(cell, str) and cells[place] is not cell:
@@ -175,11 +176,15 @@ def _cell(cell: object) -> Cell:
         return _turns(cell)
     value = None
     with suppress(ValueError, RecursionError):
-        value = json.loads(cell)
-    if value is None and re.search(r"'(role|from)':", cell):
-        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
-            # NumPy puts no commas between the items of a list
+        value = json.loads(cell, strict=False)
+    if value is None and _PRINTED.fullmatch(cell) and all(re.search(key, cell) for key in _KEYS):
+        try:  # NumPy puts no commas between the items of a list
             value = ast.literal_eval(re.sub(r"\}\n\s*\{", "}, {", cell.strip()))
+        except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
+            raise BgkitError(
+                "messages as Python prints them, which can not be read back; write them by "
+                "json.dumps, or write just the text that they say."
+            ) from error
     return _turns(value) if _is_chat(value) else cell
 
 

@@ -154,7 +154,8 @@ def labels(column: pd.Series, name: str, path: Path) -> pd.Series:
     cells = column.astype(object).where(column.notna(), None)
     odd = cells.map(lambda cell: isinstance(cell, list | tuple | dict | np.ndarray | bytes))
     _refuse(odd, column, name, path, "a name")
-    return cells.map(str, na_action="ignore").astype(object)
+    named = [None if cell is None else str(cell) for cell in cells]
+    return pd.Series(named, column.index, dtype=object)
 
 
 def texts(column: pd.Series, name: str, path: Path) -> pd.Series:

@@ -194,7 +194,8 @@ def _checked(setting: dataclasses.Field, value: object) -> str | int | float:
             f"The config's {name!r} must be of type {kind.__name__}, not {value!r} "
             f"({type(value).__name__})."
         )
-    value = kind(value)
+    with contextlib.suppress(OverflowError):  # of a float; it is out of range then
+        value = kind(value)
     if name == "reward":
         find(value)
     elif told["choices"] and value not in told["choices"]:

@@ -67,7 +67,9 @@ def with_labels(protocol: Encoder, config: object, name: str) -> Encoder:
             "logits (a reward model's are not); if they are, name the unsafe one: "
             f"unsafe:{labels[0]}={place}."
         )
-    index = unsafe_column(labels, protocol.unsafe or None, f"unsafe:{{}}={place}") if several else 0
+    index = 0
+    if several or protocol.unsafe:
+        index = unsafe_column(labels, protocol.unsafe or None, f"unsafe:{{}}={place}")
     alone = problem == "multi_label_classification" or not several
     return replace(protocol, index=(index,), read="sigmoid" if alone else "softmax")
 
@@ -158,8 +160,8 @@ class EncoderScorer:
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
         """(n,) float32 scores.
 
-        Raises BgkitError if a prompt alone exceeds the model's length, or memory does not hold a
-        single text.
+        Raises BgkitError if a prompt alone exceeds the model's length, memory does not hold a
+        single text, or the model has no place for a token.
         """
         pairs = list(zip(prompts, responses, strict=True))
         if not pairs:
@@ -168,10 +170,10 @@ class EncoderScorer:
         scores, left = np.empty(len(place), dtype=np.float32), np.arange(len(place))
         with phase(f"scoring by {self.name}", len(place)) as shown:
             rows = self.encode(*zip(*place, strict=True))
-            lengths = np.array([len(row["input_ids"]) for row in rows])
+            lengths = np.array([max(1, len(row["input_ids"])) for row in rows])  # 0: is scored
             while left.size:
-                budget = self.budget if len(rows) == 1 or self.pads else 1
                 try:
+                    budget = self.budget if len(rows) == 1 or self.pads else 1
                     for batch in cheapest_batches(lengths[left], budget, self._cost):
                         chosen = left[batch]
                         scores[chosen] = self._forward([rows[i] for i in chosen])
@@ -180,6 +182,12 @@ class EncoderScorer:
                 except OUT_OF_MEMORY:
                     longest = int(lengths.max())
                     self.budget = halved(self.budget, self.name, longest, self.model.device)
+                except (RuntimeError, IndexError, ValueError) as error:  # of the model's own code
+                    reason = (str(error).splitlines() or [type(error).__name__])[0]
+                    raise BgkitError(
+                        f"{self.name} could not score a text: {reason}. Do its tokenizer and its "
+                        "model belong together?"
+                    ) from error
                 left = np.flatnonzero(lengths)
         return scores[[place[pair] for pair in pairs]]
 

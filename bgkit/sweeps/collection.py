@@ -117,8 +117,8 @@ def _check_prompts(index: pd.DataFrame, values: pd.DataFrame) -> None:
 
     Of runs that were collected before their prompts' hash was kept only the kinds are known.
     """
-    known = index.dropna(subset=["prompts_sha256"]).set_index("run")["prompts_sha256"]
-    for told in (known, values.groupby("run", sort=False)["kind"].agg(tuple)):
+    hashes = index.set_index("run").get("prompts_sha256", pd.Series(dtype=object)).dropna()
+    for told in (hashes, values.groupby("run", sort=False)["kind"].agg(tuple)):
         if told.nunique() > 1:
             odd = told[told != told.iloc[0]].index[0]
             raise BgkitError(

@@ -25,6 +25,7 @@ from bgkit.testbed.store import data_folder
 
 #: More runs than this are only started when the user says so.
 MANY = 10_000
+LONGEST = 1_000_000  # values of a range in a text
 #: Parameters that do not determine a run: the sweep sets them.
 SET_BY_SWEEP = ("FOLDER", "BASE_FOLDER", "REPORT_TO")
 _EXAMPLE = "REWARD=boundary,compound or SEED=0:5"
@@ -72,7 +73,7 @@ def read_grids(notebook: Notebook, path: str | Path) -> list[dict[str, object]]:
         content = file.read_text(encoding="utf-8")
         # as text, too: a "1:30" would be ninety, and a "no" False
         both = [yaml.load(content, kind) for kind in (yaml.BaseLoader, yaml.SafeLoader)]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:  # a ValueError: no UTF-8, no such date
         reason = " ".join(str(error).split())
         raise BgkitError(f"The grid {path} can not be read: {reason}.") from error
     found = []
@@ -119,7 +120,12 @@ def _part(notebook: Notebook, name: str, text: str) -> Sequence:
         return [None]
     if int in kinds and ":" in text:
         with contextlib.suppress(ValueError):
-            return range(*map(int, text.split(":", 1)))
+            whole = range(*map(int, text.split(":", 1)))
+            if whole[LONGEST:]:
+                raise BgkitError(
+                    f"The axis {name} has more than {LONGEST:,} values; give it fewer."
+                )
+            return whole
     for kind in (int, float, str):
         if kind in kinds:
             with contextlib.suppress(ValueError):

@@ -67,8 +67,9 @@ def run_notebook(
     import papermill
 
     from bgkit.sweeps import kernels
-    from bgkit.sweeps.parameters import open_notebook
+    from bgkit.sweeps.parameters import code_cells, open_notebook
 
+    code_cells(Path(notebook))  # a missing or broken one is told
     if parameters:
         known = open_notebook(notebook)
         named = {known.name_of(name): value for name, value in parameters.items()}

@@ -79,6 +79,16 @@ def _exact(value: object, takes: tuple[type, ...]) -> object:
     return float(value) if type(value) is int and float in takes and int not in takes else value
 
 
+def code_cells(path: Path) -> list[nbformat.NotebookNode]:
+    """A notebook's cells of code; raises BgkitError if there is none, or it is not readable."""
+    try:
+        return [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+    except FileNotFoundError as error:
+        raise BgkitError(f"There is no notebook {path}; check the path.") from error
+    except Exception as error:  # nbformat raises what its JSON and schema readers raise
+        raise BgkitError(f"{path} is not a readable notebook: {error}") from error
+
+
 def open_notebook(path: str | Path) -> Notebook:
     """Read a notebook's parameters.
 
@@ -86,12 +96,7 @@ def open_notebook(path: str | Path) -> Notebook:
     ``parameters``, and if that cell holds more than plain values.
     """
     path = Path(path)
-    try:
-        code = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
-    except FileNotFoundError as error:
-        raise BgkitError(f"There is no notebook {path}; check the path.") from error
-    except Exception as error:  # nbformat raises what its JSON and schema readers raise
-        raise BgkitError(f"{path} is not a readable notebook: {error}") from error
+    code = code_cells(path)
     tagged = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
     if len(tagged) != 1:  # papermill sets the first; the others would undo it
         number = f"{len(tagged)} cells" if tagged else "no cell"

@@ -70,8 +70,9 @@ def gpus() -> list[str]:
     if (told := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [part.strip() for part in told.split(",") if part.strip()]
     try:
-        listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True)
-    except OSError:
+        command = ["nvidia-smi", "--list-gpus"]  # which hangs where the driver does
+        listed = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
         return []
     found = [line for line in listed.stdout.splitlines() if line.startswith("GPU ")]
     return [str(number) for number in range(len(found))]

@@ -35,7 +35,7 @@ def card(run: runs.Run) -> str:
     result, config = run.result, run.config
     rows = pd.DataFrame(result["rows"])
     settings = {name: _plain(value) for name, value in vars(config).items()}
-    judge = judge_names(config)[0]
+    judge = next(iter(judge_names(config)), "none")
     grader = "the testbed's oracle" if judge == "oracle" else f"the judge `{_plain(judge)}`"
     known = rows.loc[rows["metric"] == "system_harm", "mean"].notna().any()
     formula = f"`{_plain(config.reward)}`, the user's own"

@@ -1,7 +1,7 @@
 """One GRPO run: TRL trains, PEFT adapts, and a run folder holds everything that came of it.
 
 Deviations from the paper (Ball and Haupt, arXiv 2510.11834), whose GRPO and LoRA settings could not
-be read from it, so that every default in :class:`~bgkit.runs.folders.TrainConfig` is our own
+be read from it, so that every default in :class:`~bgkit.runs.config.TrainConfig` is our own
 choice:
 
 1. Utility is standardised by the base policy's mean and deviation, and the reward divided by its

@@ -218,6 +218,12 @@ def test_ctrl_c_does_not_wait_for_a_busy_server(serve) -> None:
     assert mine.grade(PROMPTS, RESPONSES)["harm"].notna().all()
 
 
+def test_a_server_error_is_repeated(serve) -> None:
+    server = serve(lambda number, body: Reply("oops", 500, headers=FAST) if number < 2 else Reply())
+    assert judge().grade(PROMPTS[:1], RESPONSES[:1])["help"].tolist() == [0.75]
+    assert len(server.bodies) == 3
+
+
 def test_a_rate_limit_that_never_ends_stops_resumably(serve) -> None:
     def behave(number: int, body: dict) -> Reply:
         return Reply("quota used up", 429, headers=FAST) if number > 5 else Reply()
@@ -394,6 +400,8 @@ def test_strongreject_and_xstest(serve) -> None:
     assert read["refused"].tolist() == [1, 0]
     verdicts = judge(rubric=rubrics.XSTEST).read(PROMPTS[:2], RESPONSES[:2])["verdict"]
     assert verdicts.eq("partial_refusal").all()
+    with pytest.raises(BgkitError, match="no grades of harm and help"):
+        judge(rubric=rubrics.XSTEST).grade(PROMPTS, RESPONSES)
 
 
 def responses_table() -> pd.DataFrame:

@@ -193,3 +193,5 @@ def test_samples_of_unknown_truth_are_refused() -> None:
 def test_settings_out_of_range_are_refused(more: dict) -> None:
     with pytest.raises(BgkitError):
         risk.measured_risk(BY_HAND, **more)
+    with pytest.raises(BgkitError, match="cost_fp must be"):
+        risk.cost_near(BY_HAND, cost_fp=-1.0)

@@ -50,6 +50,8 @@ def test_the_matrix_has_a_panel_for_each_metric() -> None:
     assert list(near.text[0]) == ["12.0 %", "17.0 %"]
     assert "0.3000 (0.2900 to 0.3300)" in harm.hovertext[1][0]
     assert list(harm.y) == ["base", "boundary", "boundary,<br>guard weak"]
+    part = plots_stress.transfer_matrix(MATRIX.drop(index=0))  # base is not behind the default
+    assert part.data[0].text[0][list(part.data[0].x).index("default")] == "–"
 
 
 def test_lines_and_bands_hold_the_means_and_the_ends() -> None:
@@ -118,3 +120,10 @@ def test_hostile_names_are_text(name: str) -> None:
     hostile = table.assign(design=table["design"] + HOSTILE)
     written = draw(hostile).to_json().replace("\\u003c", "<")
     assert "&lt;img" in written and "<img" not in written
+
+
+@pytest.mark.parametrize("name", ["by_shift", "attack_curves"])
+def test_rows_of_several_kinds_are_refused(name: str) -> None:
+    draw, table = FIGURES[name]
+    with pytest.raises(BgkitError, match="several times; draw one kind of prompts"):
+        draw(pd.concat([table, table]))

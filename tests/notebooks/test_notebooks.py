@@ -164,6 +164,8 @@ def test_wrong_parameters_are_refused_before_anything_runs(
 def test_a_missing_broken_or_untagged_notebook_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(BgkitError, match="There is no notebook"):
         open_notebook(tmp_path / "none.ipynb")
+    with pytest.raises(BgkitError, match="There is no notebook"):
+        notebooks.run_notebook(tmp_path / "none.ipynb", tmp_path / "done.ipynb")
     (tmp_path / "broken.ipynb").write_text("{")
     with pytest.raises(BgkitError, match="not a readable notebook"):
         open_notebook(tmp_path / "broken.ipynb")

@@ -114,6 +114,8 @@ def test_a_text_that_looks_like_json_stays_a_text(tmp_path: Path, text: str) -> 
         ({"messages": None}, "no list of messages"),
         ({"messages": [ASK]}, "must end with a message of the assistant"),
         ({"messages": [SYSTEM, SAY]}, "no message is the user's (roles: system)"),
+        ({"prompt": "[ChatMessage(role='user', content='x')]"}, "json.dumps"),
+        ({"prompt": "{'role': 'user', 'content': array(['x'])}"}, "json.dumps"),
     ],
 )
 def test_what_can_not_be_read_is_refused_with_its_row(tmp_path: Path, row, hint) -> None:

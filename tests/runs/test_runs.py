@@ -73,6 +73,7 @@ def test_unknown_key_lists_the_known_ones():
         ("policy", [None, b"tiny", ["a"], Path("tiny")], "of type str"),
         ("prompts", ["", " ", "a\nb", "a\x1b[1m"], "printable"),
         ("tau", [0.0, 1.0, 2, -0.5, math.nan, math.inf], "above 0 and below 1"),
+        ("beta", [10**400], "at most 1,000,000"),
         ("strength", [-0.1, math.nan, -math.inf, np.float32("nan")], "at least 0"),
         ("beta", [-0.5, -1], "at least 0"),
         *((key, [0, -1], "at least 1") for key in FROM_ONE),

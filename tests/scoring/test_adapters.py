@@ -120,6 +120,12 @@ def test_what_a_function_must_not_return(output, message) -> None:
         as_guard(lambda p, r: output).score(PROMPTS, RESPONSES)
 
 
+def test_a_classifier_returns_a_column_for_each_class() -> None:
+    guard = as_guard(SimpleNamespace(predict_proba=lambda texts: np.ones((len(texts), 3))), "M")
+    with pytest.raises(BgkitError, match=r"M returned probabilities of shape \(3, 3\) for 3 texts"):
+        guard.score(PROMPTS, RESPONSES)
+
+
 def test_one_number_for_one_response_and_none_for_none() -> None:
     guard = as_guard(lambda p, r: torch.tensor(0.5))
     assert guard.score(["a"], ["b"]).tolist() == [0.5] and guard.score([], []).shape == (0,)

@@ -135,6 +135,7 @@ def test_the_label_is_read_by_its_words(loaded, labels, unsafe, problem, expecte
         (["OFF", "NOT"], "", None, r"labels OFF, NOT .* as in unsafe:NOT=mine"),
         (["safe", "grey", "unsafe"], "", None, "unsafe:unsafe=mine"),
         (["safe", "unsafe"], "toxic", None, "is not 'toxic'"),
+        (["toxicity"], "toxic", None, "is not 'toxic'"),
         (["LABEL_0"], "", None, r"1 labels whose outputs are not known .* unsafe:LABEL_0=mine"),
         (["safe"], "", SEVERAL, "outputs are not known"),
         (["safe", "unsafe"], "", "regression", "outputs are not known"),
@@ -170,6 +171,14 @@ def test_no_memory_halves_the_batches_or_is_one_sentence(loaded, monkeypatch) ->
     monkeypatch.setattr(guard, "_logits", lambda rows: only(rows, 0))
     with pytest.raises(BgkitError, match="has no memory for one text"):
         guard.score(PROMPTS, RESPONSES)
+
+
+def test_the_tokenizer_of_a_larger_model_is_one_sentence(tmp_path) -> None:
+    place = own.save_classifier(tmp_path, 2)
+    config = tf.AutoConfig.from_pretrained(place, vocab_size=8)
+    tf.AutoModelForSequenceClassification.from_config(config).save_pretrained(place)
+    with pytest.raises(BgkitError, match=r"could not score a text: .* belong together"):
+        guards.load_guard(place, "cpu")
 
 
 # --- The self-test -----------------------------------------------------------------------------

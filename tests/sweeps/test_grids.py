@@ -95,6 +95,7 @@ def test_a_wrong_grid_is_one_sentence(book, grid, words) -> None:
         (["SEED=x"], "takes SEED as int, such as 0, not 'x'"),
         (["SEED=1:x"], "takes SEED as int"),
         (["SEED=1:2:3"], "takes SEED as int"),
+        (["SEED=5,0:99999999999999999999"], "more than 1,000,000 values"),
         (["T=fast"], "takes T as float"),
     ],
 )
@@ -122,6 +123,7 @@ def test_a_file_is_read_as_text_of_the_parameters_types(book, tmp_path: Path) ->
         ("WAY: [[a]]", r"takes WAY as str, such as 'a', not \['a'\]"),
         ("WAY: a\nway: b", "sets WAY twice"),
         ("WHY: a", "no parameter 'WHY'"),
+        ("SEED: 2026-13-45", "can not be read"),
     ],
 )
 def test_a_wrong_file_is_one_sentence(book, tmp_path: Path, text: str, words: str) -> None:
