@@ -1,9 +1,7 @@
 """What every function asks of probabilities, truths, grades and thresholds: one check, one wording.
 
-A guard's logits, percents or NaN, labels other than 0 and 1, text and lists of unlike lengths would
-all give numbers that look right. Every check raises :class:`~bgkit.errors.BgkitError` with what was
-wrong, where, and what to do, and returns the values as an array, so that a caller checks and
-converts in one line.
+A guard's logits, percents or NaN, and labels other than 0 and 1 would all give numbers that look
+right. Checks raise :class:`~bgkit.errors.BgkitError`, and return the values as an array.
 """
 
 from __future__ import annotations
@@ -49,13 +47,12 @@ def _within(
     given: object, values: np.ndarray, good: np.ndarray, said: str, rule: str
 ) -> np.ndarray:
     """The values, or a BgkitError that names the first one that is not good, and the rule."""
-    if not good.all():
-        place = int(np.argmin(good))
-        where = f"for response {place} of {values.size}"
-        if isinstance(given, pd.Series):
-            where = f"in row {given.index[place]}"
-        raise BgkitError(f"{said} {float(values.ravel()[place])} {where}; {rule}")
-    return values
+    if good.all():
+        return values
+    place = int(np.argmin(good))
+    series = isinstance(given, pd.Series)
+    where = f"in row {given.index[place]}" if series else f"for response {place} of {values.size}"
+    raise BgkitError(f"{said} {float(values.ravel()[place])} {where}; {rule}")
 
 
 #: What a guard's t must be, at the end of a message.
@@ -80,8 +77,7 @@ def probabilities(t: object, said: str = "The given t has", rule: str = PROBABLE
 def truths(harmful: object, shape: tuple[int, ...], what: str = "harmful") -> np.ndarray:
     """Truths as float64: 1.0 (or True) and 0.0 (or False), NaN where it is not known.
 
-    ``shape`` is that of the t beside them. Raises BgkitError for another shape, for text, and for
-    any other value: a grade of harm, or labels of -1 and 1, would be taken for a weight.
+    ``shape`` is that of the t beside them. Raises BgkitError for another shape and other values.
 
     >>> truths([True, 0, None], (3,)).tolist()
     [1.0, 0.0, nan]

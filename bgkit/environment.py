@@ -1,8 +1,6 @@
 """What libraries read from the environment when they are loaded: set it before torch is.
 
-Nothing here happens by ``import bgkit``: the command line, notebooks' set-up, the first use of one
-of bgkit's names and those who start processes ask for it. What the user's environment says already
-is left as it is.
+Nothing here happens by ``import bgkit``, and what the user's environment says already is left.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
 """What is being done, how far it is, and how long it will still take, in one line.
 
-Whatever may take longer than two seconds is a :func:`phase`. Phases nest: one line shows the
-innermost that has lasted so long, behind the names of those around it. On a terminal the line
-renews itself and is gone in the end; in a notebook it is an output that is updated, so that a saved
-copy holds it; in a log it is a new line every ten seconds, and ever more seldom. Nothing is shown
-by worker processes, by all but the first process of a launch, and with ``BGKIT_PROGRESS=none`` in
-the environment, which kernels get whose notebook nobody watches.
+Phases nest: one line shows the innermost that has lasted for two seconds, behind the names of those
+around it. On a terminal the line renews itself and is gone in the end; in a notebook it is an
+output that is updated, so that a saved copy holds it; in a log it is a new line every ten seconds,
+and ever more seldom. Nothing is shown by worker processes, by all but the first process of a
+launch, and with ``BGKIT_PROGRESS=none`` in the environment.
 """
 
 from __future__ import annotations
@@ -19,6 +18,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from bgkit.texts import visible
 
 #: column of the metrics -> how it is called on the line
 SHOWN = {
@@ -35,16 +37,6 @@ EVERY = 0.5  # seconds between two looks at what goes on
 LOG_EVERY = 10.0, 300.0  # seconds between two lines of a log, in the beginning and in the end
 
 
-def plain(text: str) -> str:
-    """A text that can do nothing to a terminal: what does not print is written out.
-
-    >>> plain("a model\\x1b[2J\\n")
-    'a model\\\\x1b[2J\\n'
-    """
-    kept = (c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
-    return "".join(kept)
-
-
 def clock(seconds: float) -> str:
     """Hours, minutes and seconds.
 
@@ -56,6 +48,7 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+@dataclass(eq=False)
 class Phase:
     """Something that goes on: ``done`` of ``total`` (None: not counted), since ``first``.
 
@@ -63,13 +56,18 @@ class Phase:
     neither this phase nor those inside it are shown.
     """
 
-    def __init__(
-        self, what: str, total: float | None = None, *, stays: bool = False, hidden: bool = False
-    ) -> None:
-        self.what, self.total = plain(" ".join(what.split())), total
-        self.stays, self.hidden = stays, hidden
-        self.first = self.done = 0.0
-        self.more, self.told, self.began = "", False, time.monotonic()
+    what: str
+    total: float | None = None
+    stays: bool = False
+    hidden: bool = False
+    first: float = 0.0
+    done: float = 0.0
+    more: str = ""
+    told: bool = False
+    began: float = field(default_factory=lambda: time.monotonic())
+
+    def __post_init__(self) -> None:
+        self.what = visible(" ".join(self.what.split()))
 
     def advance(self, n: float = 1) -> None:
         """So much more is done."""
@@ -82,7 +80,7 @@ class Phase:
             count, new = f": {int(self.done)}/{self.total}", self.done - self.first
             seconds = clock(gone / new * (self.total - self.done)) if new > 0 else "?"
             left = f", {seconds} left" if self.done < self.total else ""
-        return f"{names}{count} [{clock(gone)} gone{left}{self.more}]"
+        return f"{names or WORKING}{count} [{clock(gone)} gone{left}{self.more}]"
 
 
 class _Lines:
@@ -135,15 +133,20 @@ class _Lines:
     def _show(self, one: Phase, last: bool = False) -> None:
         around = self.open[: self.open.index(one) + 1]
         names = ", ".join(each.what for each in around if each.what)
+        text, now = one.text(names), time.monotonic()
         with contextlib.suppress(OSError, ValueError):  # a terminal or file that was closed
             if _in_notebook():
-                self._update(one.text(names or WORKING))
+                self._update({"text/plain": text})
             elif sys.stderr.isatty():
-                self._rewrite(one.text(names or WORKING), last, one.stays)
-            elif self._worth_a_line(names, last and time.monotonic() - one.began >= AFTER):
+                self.erase()
+                if one.stays or not last:
+                    text = text[: shutil.get_terminal_size().columns - 1]
+                    self.written = 0 if last else len(text)
+                    print(text, end="\n" if last else "", file=sys.stderr, flush=True)
+            elif self._worth_a_line(names, last and now - one.began >= AFTER):
                 self.known.add(names)
-                self.logged = time.monotonic()
-                print(one.text(names or WORKING), file=sys.stderr, flush=True)
+                self.logged = now
+                print(text, file=sys.stderr, flush=True)
             else:
                 return
         one.told = True
@@ -155,22 +158,11 @@ class _Lines:
         """
         now = time.monotonic()
         pause = min(max(LOG_EVERY[0], (now - self.open[0].began) / 10), LOG_EVERY[1])
-        news = ends or names not in self.known
-        return (news and names != "") or now - self.logged >= pause
+        return (names != "" and (ends or names not in self.known)) or now - self.logged >= pause
 
-    def _rewrite(self, text: str, last: bool, stays: bool) -> None:
-        if last and not stays:
-            self.erase()
-            return
-        text = text[: shutil.get_terminal_size().columns - 1]
-        sys.stderr.write(f"\r{text.ljust(self.written)}" + "\n" * last)
-        sys.stderr.flush()
-        self.written = 0 if last else len(text)
-
-    def _update(self, text: str) -> None:
+    def _update(self, bundle: dict[str, str]) -> None:
         from IPython.display import display
 
-        bundle = {"text/plain": text}
         if self.display is None:
             self.display = display(bundle, raw=True, display_id=True)
         else:
@@ -179,8 +171,7 @@ class _Lines:
     def erase(self) -> None:
         """Take the line off a terminal."""
         if self.written:
-            sys.stderr.write(f"\r{' ' * self.written}\r")
-            sys.stderr.flush()
+            print(f"\r{' ' * self.written}\r", end="", file=sys.stderr, flush=True)
             self.written = 0
 
 
@@ -189,11 +180,8 @@ _INTERRUPTED = threading.Event()
 
 
 def _silent() -> bool:
-    return (
-        os.environ.get("BGKIT_PROGRESS") == "none"
-        or os.environ.get("RANK", "0") != "0"
-        or multiprocessing.parent_process() is not None
-    )
+    none = os.environ.get("BGKIT_PROGRESS") == "none" or os.environ.get("RANK", "0") != "0"
+    return none or multiprocessing.parent_process() is not None
 
 
 def _in_notebook() -> bool:
@@ -233,22 +221,22 @@ def interruptible() -> Iterator[threading.Event]:
 
     _INTERRUPTED.clear()
     usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if not usual or threading.current_thread() is not threading.main_thread():
-        yield _INTERRUPTED
-        return
-    signal.signal(signal.SIGINT, interrupt)
+    ours = usual and threading.current_thread() is threading.main_thread()
+    if ours:
+        signal.signal(signal.SIGINT, interrupt)
     try:
         yield _INTERRUPTED
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        _INTERRUPTED.clear()
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            _INTERRUPTED.clear()
 
 
 def say(text: object, file=None) -> None:
     """Print a line (to standard output), clear of the one that is being shown."""
     with _LINES.lock:
         _LINES.erase()
-        print(plain(str(text)), file=file or sys.stdout, flush=True)
+        print(visible(text), file=file or sys.stdout, flush=True)
 
 
 class Progress:
@@ -259,7 +247,6 @@ class Progress:
 
     def __init__(self, total: int, what: str, shown: Mapping[str, str] = SHOWN) -> None:
         self.total, self.what, self.shown = total, what, shown
-        self._phase = Phase(what, total, stays=True)
 
     def __enter__(self) -> Progress:
         self._phase = Phase(self.what, self.total, stays=True)
@@ -275,5 +262,5 @@ class Progress:
 
     def update(self, step: int, values: Mapping[str, float]) -> None:
         """Show a step and its values."""
-        parts = [f"{name}={values[key]:.2f}" for key, name in self.shown.items() if key in values]
-        self._phase.done, self._phase.more = step, "".join(f", {part}" for part in parts)
+        parts = [f", {name}={values[key]:.2f}" for key, name in self.shown.items() if key in values]
+        self._phase.done, self._phase.more = step, "".join(parts)

@@ -45,13 +45,15 @@ from bgkit import checks
 from bgkit.errors import BgkitError
 
 NEAR = 0.3  # a response with |t - tau| below this counts as near the boundary
-#: What a design may take beside t, z and tau.
-COLUMNS = "u response length harmful_request refusal".split()
+
+Array = np.ndarray
+#: name -> design
+DESIGNS: dict[str, Callable[..., Array]] = {}
 
 
-def _columns(t: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, ...]:
-    t = checks.probabilities(t)
-    columns = (t, *(checks.as_numbers(other, "The utility z has") for other in others))
+def _columns(t: Array, *others: Array) -> tuple[Array, ...]:
+    t, said = checks.probabilities(t), "The utility z has"
+    columns = (t, *(checks.as_numbers(other, said) for other in others))
     if any(column.shape != t.shape for column in columns):
         shapes = " and ".join(str(column.shape) for column in columns)
         raise BgkitError(f"t and z must have one value per response each, not shapes {shapes}.")
@@ -60,17 +62,29 @@ def _columns(t: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, ...]:
     return columns
 
 
-def _told(flags: object, t: np.ndarray, what: str) -> np.ndarray:
-    """What a design is told of each response, as booleans; BgkitError where it is not known."""
-    flags = checks.truths(flags, t.shape, what)
-    if np.isnan(flags).any():
-        raise BgkitError(
-            f"The column {what!r} is not known for every response; choose another reward."
-        )
-    return flags == 1
+def _design(function: Callable[..., Array]) -> Callable[..., Array]:
+    """A design that is registered, and given checked arrays of equal length and a checked tau."""
+
+    @functools.wraps(function)
+    def checked(t, z, tau: float = 0.5, **more):
+        if "u" in more:
+            t, z, more["u"] = _columns(t, z, more["u"])
+        else:
+            t, z = _columns(t, z)
+        for name in more.keys() & {"harmful_request", "refusal"}:
+            flags = checks.truths(more[name], t.shape, name)
+            if np.isnan(flags).any():
+                raise BgkitError(
+                    f"The column {name!r} is not known for every response; choose another reward."
+                )
+            more[name] = flags == 1
+        return function(t, z, checks.threshold(tau), **more)
+
+    DESIGNS[function.__name__] = checked
+    return checked
 
 
-def tent(t: np.ndarray, tau: float = 0.5) -> np.ndarray:
+def tent(t: Array, tau: float = 0.5) -> Array:
     """The tent B(t) = min(t / tau, (1 - t) / (1 - tau)), in [0, 1].
 
     For a calibrated guard, costs c_fp of filtering a safe and c_fn of showing a harmful response,
@@ -82,14 +96,12 @@ def tent(t: np.ndarray, tau: float = 0.5) -> np.ndarray:
     >>> tent(np.array([0.1, 0.2, 0.6]), tau=0.2).tolist()
     [0.5, 1.0, 0.5]
     """
-    checks.threshold(tau)
-    (t,) = _columns(t)
+    (t,), tau = _columns(t), checks.threshold(tau)
     return np.minimum(t / tau, (1.0 - t) / (1.0 - tau))
 
 
-def boundary(
-    t: np.ndarray, z: np.ndarray, tau: float = 0.5, *, strength: float = 8.0
-) -> np.ndarray:
+@_design
+def boundary(t: Array, z: Array, tau: float = 0.5, *, strength: float = 8.0) -> Array:
     """``z - s B(t)``: the paper's Eq. 3 (utility plus distance from the boundary), weighted.
 
     Unbounded through z; the margin term lies in [-s, 0]. Utility counts on filtered responses
@@ -98,21 +110,21 @@ def boundary(
     >>> boundary([0.0, 0.5, 1.0], [1.0, 1.0, 1.0]).tolist()
     [1.0, -7.0, 1.0]
     """
-    t, z = _columns(t, z)
     return z - strength * tent(t, tau)
 
 
-def boundary_raw(t: np.ndarray, z: np.ndarray, tau: float = 0.5, *, u: np.ndarray) -> np.ndarray:
+@_design
+def boundary_raw(t: Array, z: Array, tau: float = 0.5, *, u: Array) -> Array:
     """``u - B(t)``: the paper's Eq. 3 as it stands, with the utility in its own unit; no strength.
 
     >>> boundary_raw([0.0, 0.5, 1.0], [9.0, 9.0, 9.0], u=[0.5, 0.5, 0.5]).tolist()
     [0.5, -0.5, 0.5]
     """
-    t, u = _columns(t, u)
     return u - tent(t, tau)
 
 
-def guard_only(t: np.ndarray, z: np.ndarray, tau: float = 0.5) -> np.ndarray:
+@_design
+def guard_only(t: Array, z: Array, tau: float = 0.5) -> Array:
     """``-B(t)``, in [-1, 0]: the paper's ablation without a utility, ``boundary`` as s grows.
 
     >>> guard_only([0.0, 0.5, 1.0], [9.0, 9.0, 9.0]).tolist()
@@ -121,51 +133,40 @@ def guard_only(t: np.ndarray, z: np.ndarray, tau: float = 0.5) -> np.ndarray:
     return -tent(t, tau)
 
 
-def utility_only(t: np.ndarray, z: np.ndarray, tau: float = 0.5) -> np.ndarray:
+@_design
+def utility_only(t: Array, z: Array, tau: float = 0.5) -> Array:
     """``z``, unbounded: what the reward model alone teaches, every design at s = 0.
 
     >>> utility_only([0.9], [1.5]).tolist()
     [1.5]
     """
-    checks.threshold(tau)
-    _, z = _columns(t, z)
     return z.copy()
 
 
-def filter_avoidance(
-    t: np.ndarray, z: np.ndarray, tau: float = 0.5, *, strength: float = 8.0
-) -> np.ndarray:
+@_design
+def filter_avoidance(t: Array, z: Array, tau: float = 0.5, *, strength: float = 8.0) -> Array:
     """``z - s 1[t >= tau]``: the common strategy that the paper argues against.
 
     >>> filter_avoidance([0.49, 0.5], [1.0, 1.0]).tolist()
     [1.0, -7.0]
     """
-    checks.threshold(tau)
-    t, z = _columns(t, z)
     return z - strength * (t >= tau)
 
 
-def filter_avoidance_soft(
-    t: np.ndarray, z: np.ndarray, tau: float = 0.5, *, strength: float = 8.0
-) -> np.ndarray:
+@_design
+def filter_avoidance_soft(t: Array, z: Array, tau: float = 0.5, *, strength: float = 8.0) -> Array:
     """``z - s t``: filter avoidance with the probability instead of the verdict.
 
     >>> filter_avoidance_soft([0.0, 0.5], [1.0, 1.0]).tolist()
     [1.0, -3.0]
     """
-    checks.threshold(tau)
-    t, z = _columns(t, z)
     return z - strength * t
 
 
+@_design
 def prompt_aware(
-    t: np.ndarray,
-    z: np.ndarray,
-    tau: float = 0.5,
-    *,
-    harmful_request: np.ndarray,
-    strength: float = 8.0,
-) -> np.ndarray:
+    t: Array, z: Array, tau: float = 0.5, *, harmful_request: Array, strength: float = 8.0
+) -> Array:
     """``z - s t`` for harmless prompts, ``z - s B(t)`` for harmful ones.
 
     The paper's ablation that it calls risky (on a harmful prompt the far side pays as much as the
@@ -174,19 +175,14 @@ def prompt_aware(
     >>> prompt_aware([1.0, 1.0], [0.0, 0.0], harmful_request=[False, True]).tolist()
     [-8.0, 0.0]
     """
-    t, z = _columns(t, z)
-    risk = np.where(_told(harmful_request, t, "harmful_request"), tent(t, tau), t)
+    risk = np.where(harmful_request, tent(t, tau), t)
     return z - strength * risk
 
 
+@_design
 def compound(
-    t: np.ndarray,
-    z: np.ndarray,
-    tau: float = 0.5,
-    *,
-    strength: float = 8.0,
-    filtered_reward: float = -2.0,
-) -> np.ndarray:
+    t: Array, z: Array, tau: float = 0.5, *, strength: float = 8.0, filtered_reward: float = -2.0
+) -> Array:
     """``1[t < tau] z + 1[t >= tau] r - s B(t)``: utility counts only if the user sees it.
 
     Ours: a filtered response has the value r of the canned refusal, whatever the reward model
@@ -195,18 +191,13 @@ def compound(
     >>> compound([0.0, 0.5, 1.0], [1.0, 1.0, 1.0]).tolist()
     [1.0, -10.0, -2.0]
     """
-    t, z = _columns(t, z)
     return np.where(t < tau, z, filtered_reward) - strength * tent(t, tau)
 
 
+@_design
 def hybrid_guard(
-    t: np.ndarray,
-    z: np.ndarray,
-    tau: float = 0.5,
-    *,
-    refusal: np.ndarray,
-    strength: float = 10.0,
-) -> np.ndarray:
+    t: Array, z: Array, tau: float = 0.5, *, refusal: Array, strength: float = 10.0
+) -> Array:
     """``min(-s, z)`` if unsafe, ``min(-s / 2, z)`` if a refusal, else ``z``.
 
     The reward of Qwen3-4B-SafeRL (Qwen3Guard technical report, section 3.5), whose own point is
@@ -216,35 +207,17 @@ def hybrid_guard(
     >>> hybrid_guard([0.9, 0.1, 0.1], [1.0, 1.0, 1.0], refusal=[False, True, False]).tolist()
     [-10.0, -5.0, 1.0]
     """
-    checks.threshold(tau)
-    t, z = _columns(t, z)
-    cap = np.where(_told(refusal, t, "refusal"), -strength / 2, np.inf)
+    cap = np.where(refusal, -strength / 2, np.inf)
     return np.minimum(z, np.where(t >= tau, -strength, cap))
 
 
-#: name -> design
-DESIGNS: dict[str, Callable[..., np.ndarray]] = {
-    function.__name__: function
-    for function in (
-        boundary,
-        boundary_raw,
-        guard_only,
-        utility_only,
-        filter_avoidance,
-        filter_avoidance_soft,
-        prompt_aware,
-        compound,
-        hybrid_guard,
-    )
-}
-
-
-def find(name: str) -> Callable[..., np.ndarray]:
+def find(name: str) -> Callable[..., Array]:
     """A design by its name, or a function of one's own by ``FILE.py:FUNCTION``.
 
-    Such a function takes ``t``, ``z`` and ``tau``, and by name whichever it wants of ``strength``
-    and :data:`COLUMNS`; it returns one reward per response. Raises BgkitError for an unknown name,
-    and for a file that can not be read or has no such function.
+    Such a function takes ``t``, ``z`` and ``tau``, and by name whichever it wants of ``strength``,
+    ``u``, ``response``, ``length``, ``harmful_request`` and ``refusal``; it returns one reward per
+    response. Raises BgkitError for an unknown name, and for a file that can not be read or has no
+    such function.
     """
     if name in DESIGNS:
         return DESIGNS[name]
@@ -270,7 +243,7 @@ def own_digest(name: str) -> str | None:
 
 
 @functools.lru_cache(maxsize=32)
-def _own(file: str, function: str, changed: int) -> Callable[..., np.ndarray]:
+def _own(file: str, function: str, changed: int) -> Callable[..., Array]:
     """A function of a file, which is executed; ``changed`` has an edited file read anew."""
     spec = importlib.util.spec_from_file_location(f"bgkit_own_{Path(file).stem}", file)
     module = importlib.util.module_from_spec(spec)
@@ -288,39 +261,30 @@ def _own(file: str, function: str, changed: int) -> Callable[..., np.ndarray]:
 
 
 def compute_reward(
-    name: str, t: np.ndarray, z: np.ndarray, tau: float, *, strength: float | None = None, **columns
-) -> np.ndarray:
+    name: str, t: Array, z: Array, tau: float, *, strength: float | None = None, **columns
+) -> Array:
     """Reward (n,) of a design by name; it takes from ``columns`` the arguments that it knows.
 
-    ``columns`` may hold :data:`COLUMNS`; a ``strength`` of None is the design's own default. Raises
-    BgkitError for an unknown name (:func:`find`), t outside [0, 1], tau outside (0, 1), z that is
-    not finite, columns of other lengths, a missing column, and a design of one's own that does not
-    return one finite number per response.
+    A ``strength`` of None is the design's own default. Raises BgkitError for an unknown name, t
+    outside [0, 1], tau outside (0, 1), z that is not finite, columns of other lengths, a missing
+    column, and a design of one's own that does not return one finite number per response.
 
     >>> compute_reward("utility_only", [0.2], [0.7], 0.5, strength=3.0).tolist()
     [0.7]
     """
-    design = find(name)
+    design, tau = find(name), checks.threshold(tau)
     parameters = inspect.signature(design).parameters
     given = {**columns, "strength": strength}
     known = {k: value for k, value in given.items() if k in parameters and value is not None}
-    missing = [
-        key
-        for key, parameter in list(parameters.items())[3:]
-        if parameter.default is parameter.empty
-        and parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-        and key not in known
-    ]
-    if missing:
-        raise BgkitError(
-            f"The reward {name!r} needs the column {missing[0]!r}; give it with every prompt or "
-            "choose another reward."
-        )
+    for key, parameter in list(parameters.items())[3:]:
+        named = parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        if named and parameter.default is parameter.empty and key not in known:
+            raise BgkitError(
+                f"The reward {name!r} needs the column {key!r}; give it with every prompt or "
+                "choose another reward."
+            )
     t, z = _columns(t, z)
-    reward = design(t, z, checks.threshold(tau), **known)
-    if name in DESIGNS:
-        return reward
-    reward = checks.as_numbers(reward, f"The reward {name!r} returned")
+    reward = checks.as_numbers(design(t, z, tau, **known), f"The reward {name!r} returned")
     if reward.shape != t.shape or not np.isfinite(reward).all():
         raise BgkitError(
             f"The reward {name!r} must return one finite number per response ({len(t)}); it "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 from importlib import metadata
 from pathlib import Path
@@ -35,8 +34,3 @@ def code_digest(package: Path = Path(__file__).parent) -> str:
         digest.update(f"{path.relative_to(package).as_posix()} {len(text)}\n".encode())
         digest.update(text)
     return digest.hexdigest()[:12]
-
-
-def this_process() -> tuple[str, int]:
-    """Machine and number of this process: a number alone is not the only one on many machines."""
-    return platform.node(), os.getpid()

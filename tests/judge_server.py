@@ -25,7 +25,6 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
     pause: float = 0.0
     finish: str = "stop"
-    usage: bool = True
     refusal: str | None = None
 
     def encoded(self) -> bytes:
@@ -38,7 +37,7 @@ class Reply:
         choice = {"index": 0, "finish_reason": self.finish, "message": message}
         answer = {"id": "1", "object": "chat.completion", "created": 0, "model": "fake"}
         usage = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
-        answer |= {"choices": [choice]} | ({"usage": usage} if self.usage else {})
+        answer |= {"choices": [choice], "usage": usage}
         return json.dumps(answer).encode()
 
 
@@ -47,7 +46,6 @@ class Server:
 
     def __init__(self, behave: Callable[[int, dict], Reply]) -> None:
         self.bodies: list[dict] = []
-        self.times: list[float] = []
         self.keys: list[str] = []
         self.at_once = self.most_at_once = 0
         lock, server = threading.Lock(), self
@@ -58,7 +56,6 @@ class Server:
                 with lock:
                     number = len(server.bodies)
                     server.bodies.append(body)
-                    server.times.append(time.monotonic())
                     server.keys.append(self.headers["Authorization"])
                     server.at_once += 1
                     server.most_at_once = max(server.most_at_once, server.at_once)

@@ -8,12 +8,11 @@ from pathlib import Path
 from bgkit.cli import options
 from bgkit.progress import say
 
-
-def add_to(command: argparse.ArgumentParser) -> None:
-    """Add the options."""
-    command.add_argument("sweeps", type=Path, nargs="+", metavar="SWEEP", help="folders of sweeps")
-    command.add_argument("--out", type=Path, required=True, help="folder; what is there is kept")
-    command.add_argument("--made-by", default="", metavar="TEXT", help="the command of the sweep")
+OPTIONS = {
+    "sweeps": (Path, "folders of sweeps", {"nargs": "+", "metavar": "SWEEP"}),
+    "--out": (Path, "folder; what is there is kept", {"required": True}),
+    "--made-by": ("", "the command of the sweep (none)", {"metavar": "TEXT"}),
+}
 
 
 def run(arguments: argparse.Namespace) -> None:

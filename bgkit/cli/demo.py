@@ -9,20 +9,13 @@ from bgkit.cli import options
 from bgkit.progress import say
 from bgkit.training.presets import DEMO
 
-
-def add_to(command: argparse.ArgumentParser) -> None:
-    """Add the options."""
-    command.add_argument(
-        "--out",
-        type=Path,
-        default=Path("runs/demo"),
-        help="folder of its runs and report (%(default)s)",
-    )
-    options.add_config(command, DEMO)
-    options.add_device(command, threads=True)
-    command.add_argument(
-        "--workers", type=int, default=0, help="designs at once (all, where there are cores)"
-    )
+OPTIONS = {
+    "--out": (Path("runs/demo"), "folder of its runs and report"),
+    **options.DEVICE,
+    **options.THREADS,
+    "--workers": (0, "designs at once (all, where there are cores)"),
+}
+CONFIG = DEMO
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -8,25 +8,16 @@ from pathlib import Path
 from bgkit.cli import options
 from bgkit.runs import write_json
 
-JUDGED = ("judge_system_harm", "judge_system_help")
-
-
-def add_to(command: argparse.ArgumentParser) -> None:
-    """Add the options."""
-    command.add_argument(
-        "folders", type=Path, nargs="+", metavar="RUN", help="folders of complete runs"
-    )
-    command.add_argument("--guard", help="deploy with another guard (the run's)")
-    command.add_argument(
-        "--tau", type=float, help="deploy with another threshold, above 0 and below 1 (the run's)"
-    )
-    command.add_argument(
-        "--prompts", help="another set (see `bgkit prompts`), or a file (the run's)"
-    )
-    command.add_argument("--test-prompts", type=int, help="number of prompts (the run's)")
-    command.add_argument("--judge", help="grade with another judge, such as api:MODEL")
-    command.add_argument("--out", type=Path, help="write the rows to this JSON file")
-    options.add_device(command)
+OPTIONS = {
+    "folders": (Path, "folders of complete runs", {"nargs": "+", "metavar": "RUN"}),
+    "--guard": (str, "deploy with another guard (the run's)"),
+    "--tau": (float, "deploy with another threshold, above 0 and below 1 (the run's)"),
+    "--prompts": (str, "another set (see `bgkit prompts`), or a file (the run's)"),
+    "--test-prompts": (int, "number of prompts (the run's)"),
+    "--judge": (str, "grade with another judge, such as api:MODEL"),
+    "--out": (Path, "write the rows to this JSON file"),
+    **options.DEVICE,
+}
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -35,16 +26,11 @@ def run(arguments: argparse.Namespace) -> None:
         from bgkit.evaluation.evaluate import evaluate
         from bgkit.runs import drawn
 
+    names = ("guard", "tau", "test_prompts", "prompts", "judge", "device")
+    settings = {name: getattr(arguments, name) for name in names}
     with drawn.keeping(drawn.shared(evaluate=str(vars(arguments)), here=str(Path.cwd()))):
-        result = evaluate(
-            arguments.folders,
-            guard=arguments.guard,
-            tau=arguments.tau,
-            test_prompts=arguments.test_prompts,
-            prompts=arguments.prompts,
-            judge=arguments.judge,
-            device=arguments.device,
-        )
+        result = evaluate(arguments.folders, **settings)
         if arguments.out:
             write_json(arguments.out, result)
-    options.print_table(result["rows"], JUDGED if arguments.judge else ())
+    judged = ("judge_system_harm", "judge_system_help") if arguments.judge else ()
+    options.print_table(result["rows"], judged)

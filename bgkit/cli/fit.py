@@ -9,73 +9,53 @@ from bgkit.cli import options
 from bgkit.errors import BgkitError
 from bgkit.progress import say
 
-DEFAULTS = {"epochs": 6, "learning_rate": 1e-3, "batch_size": 16, "lora_rank": 16, "seed": 0}
-HELP = {
-    "epochs": "passes over the training rows",
-    "learning_rate": "the highest one",
-    "batch_size": "rows a step",
-    "lora_rank": "of the adapter that is trained; 0: all weights",
-    "seed": "of the head's first weights and the rows' order",
+TABLE = (
+    "CSV, JSONL, Parquet: prompt, response, and harmful (guard) or rating (utility); or prompt, "
+    "chosen, rejected (utility)"
+)
+SETTINGS = {
+    "--epochs": (6, "passes over the training rows"),
+    "--learning-rate": (1e-3, "the highest one"),
+    "--batch-size": (16, "rows a step"),
+    "--lora-rank": (16, "of the adapter that is trained; 0: all weights"),
+    "--seed": (0, "of the head's first weights and the rows' order"),
 }
-
-
-def add_to(command: argparse.ArgumentParser) -> None:
-    """Add the options."""
-    command.add_argument("what", choices=("guard", "utility"), help="what is fitted")
-    command.add_argument(
-        "table",
-        type=Path,
-        metavar="LABELLED",
-        help="CSV, JSONL, Parquet: prompt, response, and harmful (guard) or rating (utility); or "
-        "prompt, chosen, rejected (utility)",
-    )
-    command.add_argument("--out", type=Path, required=True, help="folder of the fitted model")
-    command.add_argument(
-        "--encoder", default="minilm", help="what is fitted: minilm, a folder, a hub name"
-    )
-    command.add_argument(
-        "--columns",
-        type=options.json_object,
-        metavar="JSON",
-        help='the table\'s own names: {"harmful": "label"}',
-    )
-    command.add_argument(
-        "--leave-out",
-        action="append",
-        default=[],
-        metavar="COLUMN=VALUE",
-        help="rows that are not used (may be repeated)",
-    )
-    command.add_argument(
-        "--tau", type=float, default=0.5, help="threshold of a guard (%(default)s)"
-    )
-    for name, usual in DEFAULTS.items():
-        option = f"--{name.replace('_', '-')}"
-        command.add_argument(
-            option, type=type(usual), default=usual, help=f"{HELP[name]} (%(default)s)"
-        )
-    options.add_device(command)
+OPTIONS = {
+    "what": (("guard", "utility"), "what is fitted"),
+    "table": (Path, TABLE, {"metavar": "LABELLED"}),
+    "--out": (Path, "folder of the fitted model", {"required": True}),
+    "--encoder": ("minilm", "what is fitted: minilm, a folder, a hub name"),
+    "--columns": (
+        options.json_object,
+        'the table\'s own names: {"harmful": "label"}',
+        {"metavar": "JSON"},
+    ),
+    "--leave-out": (
+        str,
+        "rows that are not used (may be repeated)",
+        {"action": "append", "default": [], "metavar": "COLUMN=VALUE"},
+    ),
+    "--tau": (0.5, "threshold of a guard"),
+    **SETTINGS,
+    **options.DEVICE,
+}
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Fit, and print how good it is on held-out prompts."""
-    leave_out = {}
-    for pair in arguments.leave_out:
-        column, mark, value = pair.partition("=")
-        if not mark:
-            raise BgkitError(f"--leave-out takes COLUMN=VALUE, not {pair!r}.")
-        leave_out[column] = value
+    pairs = [pair.partition("=") for pair in arguments.leave_out]
+    if wrong := [column for column, mark, _ in pairs if not mark]:
+        raise BgkitError(f"--leave-out takes COLUMN=VALUE, not {wrong[0]!r}.")
     with options.loading():
         from bgkit.fitting import fit
         from bgkit.models import devices
 
     devices.pin_threads()
-    settings = {name: getattr(arguments, name) for name in DEFAULTS}
-    settings |= {"columns": arguments.columns, "leave_out": leave_out, "device": arguments.device}
-    settings |= {"encoder": arguments.encoder}
-    if arguments.what == "guard":
-        found = fit.fit_guard(arguments.table, arguments.out, tau=arguments.tau, **settings)
-    else:
-        found = fit.fit_utility(arguments.table, arguments.out, **settings)
+    names = [option.strip("-").replace("-", "_") for option in SETTINGS]
+    names += ["columns", "device", "encoder", *(["tau"] if arguments.what == "guard" else [])]
+    settings = {name: getattr(arguments, name) for name in names}
+    settings["leave_out"] = {column: value for column, _, value in pairs}
+    fit_it = fit.fit_guard if arguments.what == "guard" else fit.fit_utility
+    found = fit_it(arguments.table, arguments.out, **settings)
     say(fit.results(found).round(3).to_string())
     say(f"\n{arguments.what.capitalize()}: {arguments.out} (figures by kind: fit.json)")

@@ -8,43 +8,34 @@ from pathlib import Path
 from bgkit.cli import options
 from bgkit.progress import say
 
-
-def add_to(command: argparse.ArgumentParser) -> None:
-    """Add the options."""
-    command.add_argument("files", type=Path, nargs="+", metavar="FILE", help="CSV, JSONL, Parquet")
-    command.add_argument(
-        "--judge",
-        default="default",
-        help="oracle, default (embedded), english, a folder, a hub name, or api:MODEL on the "
-        "server of OPENAI_BASE_URL with the key in OPENAI_API_KEY (%(default)s)",
-    )
-    command.add_argument(
-        "--rubric", help="what is graded: help_harm, strongreject, xstest, testbed (the judge's)"
-    )
-    command.add_argument(
-        "--concurrency", type=int, default=8, help="requests at once (%(default)s)"
-    )
-    command.add_argument(
-        "--sampling",
-        type=options.json_object,
-        metavar="JSON",
-        help='arguments of a request, null removes one: {"temperature": null, '
-        '"max_completion_tokens": 2000}',
-    )
-    options.add_device(command)
+JUDGE = (
+    "oracle, default (embedded), english, a folder, a hub name, or api:MODEL on the server of "
+    "OPENAI_BASE_URL with the key in OPENAI_API_KEY (%(default)s)"
+)
+SAMPLING = (
+    'arguments of a request, null removes one: {"temperature": null, "max_completion_tokens": 2000}'
+)
+OPTIONS = {
+    "files": (Path, "CSV, JSONL, Parquet", {"nargs": "+", "metavar": "FILE"}),
+    "--judge": ("default", JUDGE),
+    "--rubric": (str, "what is graded: help_harm, strongreject, xstest, testbed (the judge's)"),
+    "--concurrency": (8, "requests at once"),
+    "--sampling": (options.json_object, SAMPLING, {"metavar": "JSON"}),
+    **options.DEVICE,
+}
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Grade each file; what is used is told however that ends."""
     with options.loading():
-        from bgkit.evaluation import grading
+        from bgkit.evaluation import grading, judges
 
     for path in arguments.files:
         grading.read_responses(path)  # a bad file is told before a model is loaded or asked
-    judge = grading.make_judge(
+    judge = judges.load_judge(
         arguments.judge,
-        arguments.rubric,
         arguments.device,
+        rubric=arguments.rubric,
         concurrency=arguments.concurrency,
         sampling=arguments.sampling,
     )

@@ -9,47 +9,20 @@ import argparse
 import inspect
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import NoReturn
 
 INTERRUPTED = "bgkit: Interrupted; run the same command again to go on."
+NAMES = "demo train fit evaluate judge prompts plan bench push testbed sweep collect".split()
 try:
     from bgkit import environment, progress
-    from bgkit.cli import (
-        bench,
-        collect,
-        demo,
-        evaluate,
-        fit,
-        judge,
-        plan,
-        prompts,
-        push,
-        sweep,
-        testbed,
-        train,
-    )
+    from bgkit.cli import options
     from bgkit.errors import BgkitError, StoppedError
+
+    COMMANDS = {name: import_module(f"bgkit.cli.{name}") for name in NAMES}
 except KeyboardInterrupt:  # before main() could take it
     print(INTERRUPTED, file=sys.stderr)
     raise SystemExit(2) from None
-
-COMMANDS = {
-    module.__name__.rpartition(".")[2]: module
-    for module in (
-        demo,
-        train,
-        fit,
-        evaluate,
-        judge,
-        prompts,
-        plan,
-        bench,
-        push,
-        testbed,
-        sweep,
-        collect,
-    )
-}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -66,8 +39,12 @@ def parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="bgkit", description=about)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module in COMMANDS.items():
-        help_ = inspect.getdoc(module).partition("\n")[0].rstrip(".")
-        module.add_to(commands.add_parser(name, help=help_[:1].lower() + help_[1:]))
+        help_, _, more = inspect.getdoc(module).partition(".\n")
+        help_ = help_.rstrip(".")
+        command = commands.add_parser(name, help=help_[:1].lower() + help_[1:], epilog=more.strip())
+        options.add(command, module.OPTIONS)
+        if hasattr(module, "CONFIG"):
+            options.add_config(command, module.CONFIG)
     return parser
 
 
@@ -93,5 +70,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 message = f"bgkit: {error.strerror or error}: {error.filename or ''}"
             else:
                 raise
-    print(progress.plain(message), file=sys.stderr)
+    progress.say(message, sys.stderr)
     return 2

@@ -1,4 +1,4 @@
-"""Options that several commands take: those of a run's config, and where to compute."""
+"""Options of commands, those of a run's config among them, and what several commands do."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 
 from bgkit.errors import BgkitError
 from bgkit.progress import phase, say
 from bgkit.runs.config import TrainConfig, explain, make_config, read_config
 
-DEVICE = "where to compute: auto, cpu, cuda, cuda:1, mps (%(default)s)"
+DEVICE = {"--device": ("auto", "where to compute: auto, cpu, cuda, cuda:1, mps")}
+THREADS = {"--threads": (0, "CPU threads (all cores, at most 4)")}
 METAVARS = {str: "NAME", int: "N", float: "X"}
 PREFIX = "config_"  # of the settings of a run among parsed arguments
 SHOWN = ("filter_rate", "near_boundary", "false_positive", "false_negative")
@@ -26,31 +26,39 @@ def loading() -> object:
     return phase("loading PyTorch and its libraries")
 
 
-def add_device(command: argparse.ArgumentParser, threads: bool = False) -> None:
-    """Where to compute, and with how many CPU threads."""
-    command.add_argument("--device", default="auto", help=DEVICE)
-    if threads:
-        command.add_argument(
-            "--threads", type=int, default=0, help="CPU threads (all cores, at most 4)"
-        )
+def add(command: argparse.ArgumentParser, options: Mapping[str, tuple]) -> None:
+    """Add options: name -> kind, help and, where it needs them, more arguments of argparse.
 
-
-def add_config(
-    command: argparse.ArgumentParser, defaults: Mapping[str, object] = MappingProxyType({})
-) -> None:
-    """One option for each setting of a run, and a JSON file of them.
-
-    ``defaults`` are the command's own.
+    A kind is False (a flag), a tuple of choices, a type (no default), or a default, which the help
+    tells unless it holds brackets of its own.
     """
+    for name, (kind, text, *more) in options.items():
+        if kind is False:
+            given = {"action": "store_true"}
+        elif isinstance(kind, tuple):
+            given = {"choices": kind}
+        elif callable(kind):
+            given = {"type": kind}
+        else:
+            given = {"type": type(kind), "default": kind}
+            text += "" if "(" in text else " (%(default)s)"
+        command.add_argument(name, help=text, **given, **dict(*more))
+
+
+def add_config(command: argparse.ArgumentParser, defaults: Mapping[str, object]) -> None:
+    """One option for each setting of a run, with the command's own defaults, and --config."""
     group = command.add_argument_group(
         "config", "what determines a run, with its default; options beat --config"
     )
     group.add_argument("--config", type=Path, metavar="FILE", help="JSON object of the keys below")
     for name, usual in {**vars(TrainConfig()), **defaults}.items():
-        text = f"{explain(name)} ({usual})".replace("%", "%%")
-        option, kind = f"--{name.replace('_', '-')}", type(usual)
+        kind = type(usual)
         group.add_argument(
-            option, dest=f"{PREFIX}{name}", type=kind, metavar=METAVARS[kind], help=text
+            f"--{name.replace('_', '-')}",
+            dest=f"{PREFIX}{name}",
+            type=kind,
+            metavar=METAVARS[kind],
+            help=f"{explain(name)} ({usual})".replace("%", "%%"),
         )
 
 

@@ -8,12 +8,11 @@ from bgkit.cli import options
 from bgkit.errors import BgkitError
 from bgkit.progress import say
 
-
-def add_to(command: argparse.ArgumentParser) -> None:
-    """Add the options."""
-    command.add_argument("--machine", help="a GPU of the table, such as T4 or H100 (this machine)")
-    options.add_device(command)
-    options.add_config(command)
+OPTIONS = {
+    "--machine": (str, "a GPU of the table, such as T4 or H100 (this machine)"),
+    **options.DEVICE,
+}
+CONFIG: dict[str, object] = {}
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -25,9 +24,8 @@ def run(arguments: argparse.Namespace) -> None:
     config, name = options.config_of(arguments), arguments.machine
     if name and name not in machines.GPUS:
         raise BgkitError(f"There is no machine {name!r}; known: {', '.join(machines.GPUS)}.")
-    here = (
-        machines.GPUS[name] if name else machines.this_machine(arguments.device, config.precision)
-    )
+    own = machines.this_machine
+    here = machines.GPUS[name] if name else own(arguments.device, config.precision)
     texts = prompts.load_prompts(config.prompts, "train", None, config.seed)["prompt"]
     plan = budget.make_plan(config, here, budget.tokens_of(texts))
     for table, digits in ((budget.memory(plan), 3), (budget.step_time(plan), 2)):

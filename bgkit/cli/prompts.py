@@ -8,16 +8,13 @@ from pathlib import Path
 
 from bgkit.progress import say
 
-
-def add_to(command: argparse.ArgumentParser) -> None:
-    """Add the options."""
-    command.add_argument("name", nargs="?", metavar="NAME", help="a set, benchmark, file or folder")
-    command.add_argument("--split", help="one split: train, validation or test (all)")
-    command.add_argument("--n", type=int, help="number of prompts (all; a benchmark's own)")
-    command.add_argument(
-        "--seed", type=int, default=0, help="seed of the sample of --n prompts (%(default)s)"
-    )
-    command.add_argument("--out", type=Path, help="write the prompts to this JSONL file")
+OPTIONS = {
+    "name": (str, "a set, benchmark, file or folder", {"nargs": "?", "metavar": "NAME"}),
+    "--split": (str, "one split: train, validation or test (all)"),
+    "--n": (int, "number of prompts (all; a benchmark's own)"),
+    "--seed": (0, "seed of the sample of --n prompts"),
+    "--out": (Path, "write the prompts to this JSONL file"),
+}
 
 
 def run(arguments: argparse.Namespace) -> None:

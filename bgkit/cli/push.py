@@ -10,15 +10,12 @@ from bgkit.errors import BgkitError
 from bgkit.progress import say
 from bgkit.runs import load_run
 
-
-def add_to(command: argparse.ArgumentParser) -> None:
-    """Add the options."""
-    command.add_argument("folder", type=Path, metavar="RUN", help="folder of a complete run")
-    command.add_argument("--to", default="", metavar="OWNER/NAME", help="the repository")
-    command.add_argument(
-        "--dry-run", action="store_true", help="only write the card, beside the adapter"
-    )
-    command.add_argument("--public", action="store_true", help="a public repository (private)")
+OPTIONS = {
+    "folder": (Path, "folder of a complete run", {"metavar": "RUN"}),
+    "--to": ("", "the repository (none)", {"metavar": "OWNER/NAME"}),
+    "--dry-run": (False, "only write the card, beside the adapter"),
+    "--public": (False, "a public repository (private)"),
+}
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -28,8 +25,6 @@ def run(arguments: argparse.Namespace) -> None:
 
     if not arguments.to and not arguments.dry_run:
         raise BgkitError("Where to? Give --to OWNER/NAME, or --dry-run to see the card first.")
-    private, dry_run = not arguments.public, arguments.dry_run
-    path = model_card.push(
-        load_run(arguments.folder), arguments.to, dry_run=dry_run, private=private
-    )
-    say(path if dry_run else f"https://huggingface.co/{arguments.to}")
+    how = {"dry_run": arguments.dry_run, "private": not arguments.public}
+    path = model_card.push(load_run(arguments.folder), arguments.to, **how)
+    say(path if arguments.dry_run else f"https://huggingface.co/{arguments.to}")

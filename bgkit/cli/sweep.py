@@ -1,4 +1,7 @@
-"""One notebook with many parameters, by papermill."""
+"""One notebook with many parameters, by papermill.
+
+Exit status: 0 all runs are complete, 1 some failed or broke, 2 refused or stopped.
+"""
 
 from __future__ import annotations
 
@@ -9,48 +12,31 @@ from pathlib import Path
 from bgkit.progress import say
 
 SHOWN_RUNS = 20  # of a dry run
-STATUS = "Exit status: 0 all runs are complete, 1 some failed or broke, 2 refused or stopped."
-
-
-def add_to(command: argparse.ArgumentParser) -> None:
-    """Add the options."""
-    command.epilog = STATUS
-    command.add_argument(
-        "notebook", type=Path, metavar="NOTEBOOK", help="a notebook with a cell of parameters"
-    )
-    command.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUES",
-        help="REWARD=boundary,compound or SEED=0:5 (0 to 4); in every grid, instead of its values",
-    )
-    command.add_argument(
-        "--grid",
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="YAML, or a grid of the project (data/sweeps); several are joined",
-    )
-    command.add_argument("--out", type=Path, help="the sweep's folder (runs/sweeps/<notebook>)")
-    command.add_argument("--workers", type=int, default=1, help="runs at once (%(default)s)")
-    command.add_argument(
-        "--threads", type=int, default=0, help="CPU threads of a run (cores / workers)"
-    )
-    command.add_argument(
-        "--dask", default="", metavar="ADDRESS", help="run on this dask scheduler's workers"
-    )
-    command.add_argument("--retry-failed", action="store_true", help="start failed runs again")
-    command.add_argument("--report-to", default="none", help="tracker: trackio, wandb, ... (none)")
-    command.add_argument("--dry-run", action="store_true", help="check, list, and start nothing")
-    command.add_argument("--yes", action="store_true", help="start more than 10,000 runs")
+SET = "REWARD=boundary,compound or SEED=0:5 (0 to 4); in every grid, instead of its values"
+GRID = "YAML, or a grid of the project (data/sweeps); several are joined"
+OPTIONS = {
+    "notebook": (Path, "a notebook with a cell of parameters", {"metavar": "NOTEBOOK"}),
+    "--set": (str, SET, {"action": "append", "default": [], "metavar": "NAME=VALUES"}),
+    "--grid": (str, GRID, {"nargs": "+", "default": [], "metavar": "FILE"}),
+    "--out": (Path, "the sweep's folder (runs/sweeps/<notebook>)"),
+    "--workers": (1, "runs at once"),
+    "--threads": (0, "CPU threads of a run (cores / workers)"),
+    "--dask": ("", "run on this dask scheduler's workers (none)", {"metavar": "ADDRESS"}),
+    "--retry-failed": (False, "start failed runs again"),
+    "--report-to": ("none", "tracker: trackio, wandb, ... (none)"),
+    "--dry-run": (False, "check, list, and start nothing"),
+    "--yes": (False, "start more than 10,000 runs"),
+}
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Plan and, unless it is a dry run, execute a sweep; returns the exit status."""
     from bgkit.sweeps import drive, grids, workers
 
-    what = arguments.notebook, _grids(arguments), arguments.out
+    notebook = grids.open_notebook(arguments.notebook)
+    settings = grids.parse_settings(notebook, arguments.set)
+    files = [each for file in arguments.grid for each in grids.read_grids(notebook, file)]
+    what = arguments.notebook, [{**each, **settings} for each in files or [{}]], arguments.out
     names = ("workers", "threads", "retry_failed", "report_to", "yes")
     chosen = {name: getattr(arguments, name) for name in names}
     if arguments.dry_run:
@@ -69,13 +55,3 @@ def run(arguments: argparse.Namespace) -> int:
             chosen |= {"executor": executor, "workers": None}
         index = drive.sweep(*what, **chosen)
     return 0 if (index["state"] == "complete").all() else 1
-
-
-def _grids(arguments: argparse.Namespace) -> list[dict[str, list]]:
-    """The grids that the options describe; --set replaces what the files say."""
-    from bgkit.sweeps import grids
-
-    notebook = grids.open_notebook(arguments.notebook)
-    settings = grids.parse_settings(notebook, arguments.set)
-    found = [each for file in arguments.grid for each in grids.read_grids(notebook, file)]
-    return [{**each, **settings} for each in found or [{}]]

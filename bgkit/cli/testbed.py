@@ -9,16 +9,12 @@ from pathlib import Path
 from bgkit.cli import options
 from bgkit.progress import say
 
-
-def add_to(command: argparse.ArgumentParser) -> None:
-    """Add the options."""
-    command.add_argument(
-        "action",
-        choices=("build", "check"),
-        help="train the models anew, or compare them with their sha256",
-    )
-    command.add_argument("--out", type=Path, help="folder of the models (data/testbed)")
-    command.add_argument("--workers", type=int, help="processes that train (one per core)")
+ACTION = "train the models anew, or compare them with their sha256"
+OPTIONS = {
+    "action": (("build", "check"), ACTION),
+    "--out": (Path, "folder of the models (data/testbed)"),
+    "--workers": (int, "processes that train (one per core)"),
+}
 
 
 def run(arguments: argparse.Namespace) -> int:

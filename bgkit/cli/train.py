@@ -8,76 +8,54 @@ from pathlib import Path
 from bgkit.cli import options
 from bgkit.errors import BgkitError
 from bgkit.progress import say
-from bgkit.runs import TrainConfig, file_name, find_run, load_run
+from bgkit.runs import file_name, find_run, load_run
 
-
-def add_to(command: argparse.ArgumentParser) -> None:
-    """Add the options."""
-    command.add_argument("--out", type=Path, help="run folder (runs/<reward>-<utility>-<seed>)")
-    command.add_argument("--resume", type=Path, metavar="RUN", help="finish the run in this folder")
-    command.add_argument("--guard-device", default="", help="the guard's own device, as cuda:1")
-    command.add_argument("--utility-device", default="", help="the reward model's own device")
-    command.add_argument(
-        "--no-self-test", action="store_true", help="load models that fail their self-test"
-    )
-    command.add_argument(
-        "--report-to", default="none", help="tracker: trackio, wandb, ... (%(default)s)"
-    )
-    command.add_argument(
-        "--trainer",
-        type=options.json_object,
-        metavar="JSON",
-        help='more arguments of TRL\'s trainer: {"use_vllm": true, "vllm_mode": "colocate"}',
-    )
-    command.add_argument(
-        "--shared-prompts",
-        choices=("auto", "on", "off"),
-        default="auto",
-        help="compute each prompt once for all of its completions (%(default)s)",
-    )
-    options.add_config(command)
-    options.add_device(command, threads=True)
+TRAINER = 'more arguments of TRL\'s trainer: {"use_vllm": true, "vllm_mode": "colocate"}'
+SHARED = "compute each prompt once for all of its completions (%(default)s)"
+OPTIONS = {
+    "--out": (Path, "run folder (runs/<reward>-<utility>-<seed>)"),
+    "--resume": (Path, "finish the run in this folder", {"metavar": "RUN"}),
+    "--guard-device": ("", "the guard's own device, as cuda:1 (--device)"),
+    "--utility-device": ("", "the reward model's own device (--device)"),
+    "--no-self-test": (False, "load models that fail their self-test"),
+    "--report-to": ("none", "tracker: trackio, wandb, ..."),
+    "--trainer": (options.json_object, TRAINER, {"metavar": "JSON"}),
+    "--shared-prompts": (("auto", "on", "off"), SHARED, {"default": "auto"}),
+    **options.DEVICE,
+    **options.THREADS,
+}
+CONFIG: dict[str, object] = {}
+PASSED = ("device", "threads", "report_to", "guard_device", "utility_device", "shared_prompts")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Train, or go on with a run, and print what came of it."""
-    config, folder, trainer = _resumed(arguments) if arguments.resume else _new(arguments)
+    trainer = arguments.trainer
+    if arguments.resume:
+        begun = _resumed(arguments)
+        config, folder = begun.config, begun.folder
+        trainer = begun.read_json("config.json").get("trainer") if trainer is None else trainer
+    else:
+        config = options.config_of(arguments)
+        name = f"{file_name(config.reward)}-{file_name(config.utility)}-{config.seed}"
+        folder = arguments.out or Path("runs") / name
+        find_run(folder, config)  # refuse a foreign folder before anything slow is imported
     with options.loading():
         from bgkit.models.devices import launched, leave_launch
         from bgkit.training.trainer import train
 
-    run = train(
-        config,
-        folder,
-        device=arguments.device,
-        threads=arguments.threads,
-        report_to=arguments.report_to,
-        guard_device=arguments.guard_device,
-        utility_device=arguments.utility_device,
-        check=not arguments.no_self_test,
-        trainer=trainer,
-        shared_prompts=arguments.shared_prompts,
-    )
+    given = {name: getattr(arguments, name) for name in PASSED}
+    done = train(config, folder, check=not arguments.no_self_test, trainer=trainer, **given)
     leave_launch()
     if not launched()[0]:  # the first process of a launch evaluates and tells
-        options.print_table(run.result["rows"])
-        say(f"\nRun: {run.folder}")
+        options.print_table(done.result["rows"])
+        say(f"\nRun: {done.folder}")
 
 
-def _new(arguments: argparse.Namespace) -> tuple[TrainConfig, Path, dict | None]:
-    config = options.config_of(arguments)
-    name = f"{file_name(config.reward)}-{file_name(config.utility)}-{config.seed}"
-    folder = arguments.out or Path("runs") / name
-    find_run(folder, config)  # refuse a foreign folder before anything slow is imported
-    return config, folder, arguments.trainer
-
-
-def _resumed(arguments: argparse.Namespace) -> tuple[TrainConfig, Path, dict | None]:
+def _resumed(arguments: argparse.Namespace):
     if arguments.out or arguments.config or (more := options.given(arguments)):
         what = "out" if arguments.out else "config" if arguments.config else next(iter(more))
         raise BgkitError(
             f"--resume goes on with the run's own config; leave out --{what.replace('_', '-')}."
         )
-    run, trainer = load_run(arguments.resume), arguments.trainer
-    begun = run.read_json("config.json")
-    return run.config, run.folder, begun.get("trainer") if trainer is None else trainer
+    return load_run(arguments.resume)

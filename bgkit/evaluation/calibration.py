@@ -6,7 +6,6 @@ truth as 1 or 0 (True or False), NaN where it is not known. Responses without tr
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Mapping
 
 import numpy as np
@@ -14,15 +13,13 @@ import pandas as pd
 
 from bgkit import checks
 from bgkit.errors import BgkitError
-from bgkit.evaluation.intervals import CONFIDENCE, Interval, bootstrap
+from bgkit.evaluation.intervals import TAIL, UNKNOWN, Interval, bootstrap
 from bgkit.scoring.temperature import log_loss, temperature_scale
 from bgkit.testbed.oracle import HARMFUL_ABOVE
 
 
-def _known(t: object, harmful: object, bins: int = 1) -> tuple[np.ndarray, np.ndarray]:
+def _known(t: object, harmful: object) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities and truths (n,) of the responses whose truth is known, checked."""
-    if not (isinstance(bins, numbers.Integral) and bins >= 1):
-        raise BgkitError(f"The number of bins must be a whole number above 0, not {bins!r}.")
     t = checks.probabilities(t)
     harmful = checks.truths(harmful, t.shape)
     known = ~np.isnan(harmful)
@@ -39,18 +36,13 @@ def calibration_error(t: np.ndarray, harmful: np.ndarray, bins: int = 10) -> flo
     """Expected calibration error: mean |mean t - harmful share| over equal-width bins, in [0, 1].
 
     This is the plain one, which chance alone makes larger than 0 (:func:`calibration_interval`).
-    NaN where no truth is known. Raises BgkitError for what is no probability or truth, no response,
-    and no bin.
+    NaN where no truth is known.
 
     >>> calibration_error(np.array([0.1, 0.1, 0.9, 0.9]), np.array([0, 0, 1, 1]))
     0.1
     """
-    if not np.size(t):
-        raise BgkitError("A calibration error needs at least one response.")
-    t, harmful = _known(t, harmful, bins)
-    if not len(t):
-        return float("nan")
-    return round(_plain(t, harmful, bins), 12)
+    t, harmful = _known(t, harmful)
+    return round(_plain(t, harmful, bins), 12) if len(t) else float("nan")
 
 
 def calibration_interval(
@@ -66,19 +58,18 @@ def calibration_interval(
     Hinkley 1997, "Bootstrap Methods and their Application", 5.2). Where labels drawn with the
     probabilities t themselves give an ECE as high in more than 2.5 % of draws (consistency
     resampling, Broecker and Smith 2007), a calibrated guard is not ruled out, and the interval
-    begins at 0. Ends and mean lie in [0, 1], the mean between the ends. For a calibrated
-    guard about half of what chance adds remains in the mean.
+    begins at 0. For a calibrated guard about half of what chance adds remains in the mean.
     """
-    t, harmful = _known(t, harmful, bins)
-    n, tail = len(t), (1 - CONFIDENCE) / 2
+    t, harmful = _known(t, harmful)
+    n = len(t)
     if n == 0:
-        return Interval(np.nan, np.nan, np.nan)
+        return UNKNOWN
     rng, plain = np.random.default_rng(0), _plain(t, harmful, bins)
     resampled = (rng.integers(n, size=n) for _ in range(resamples))
     drawn = np.array([_plain(t[rows], harmful[rows], bins) for rows in resampled])
-    low, high = np.clip(2 * plain - np.quantile(drawn, (1 - tail, tail)), 0, 1)
+    low, high = np.clip(2 * plain - np.quantile(drawn, (1 - TAIL, TAIL)), 0, 1)
     calibrated = [_plain(t, rng.random(n) < t, bins) for _ in range(resamples)]
-    if plain <= np.quantile(calibrated, 1 - tail):
+    if plain <= np.quantile(calibrated, 1 - TAIL):
         low = 0.0
     mean = float(np.clip(2 * plain - drawn.mean(), low, high))
     return Interval(mean, float(low), float(high))
@@ -86,8 +77,6 @@ def calibration_interval(
 
 def unfit(samples: pd.DataFrame) -> str:
     """Say in a sentence why no temperature can be fitted on half of the samples, or ''.
-
-    Raises BgkitError for samples without rows, or with a t or harm off [0, 1].
 
     >>> unfit(pd.DataFrame({"t": [0.1, 0.9], "harm": [0.0, 1.0]}))
     'Each half needs harmful and safe responses of known truth; in all, 1 are harmful and 1 safe.'
@@ -105,8 +94,7 @@ def unfit(samples: pd.DataFrame) -> str:
 def fit_on_half(samples: pd.DataFrame) -> tuple[float, pd.DataFrame]:
     """Fit a temperature on every other response of known truth; return it and the other half.
 
-    On that half the temperature can be judged without having seen it.
-    Raises BgkitError where :func:`unfit` has something to say, and its errors.
+    Raises BgkitError where :func:`unfit` has something to say.
     """
     if reason := unfit(samples):
         raise BgkitError(f"No temperature can be fitted. {reason}")
@@ -117,13 +105,11 @@ def fit_on_half(samples: pd.DataFrame) -> tuple[float, pd.DataFrame]:
 
 
 def calibration_table(samples: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """ECE, Brier score and log loss of each samples table, with 95 % intervals.
+    """ECE, Brier score and log loss (nats) of samples tables by name, with 95 % intervals.
 
-    ``samples`` maps names to tables with ``t`` and ``harm``. ECE is the one without what chance
-    adds to it (:func:`calibration_interval`); the Brier score is the mean of (t - harmful)^2, in
-    [0, 1]; log loss is in nats; lower is better for all three. Returns one row per name with ece,
-    brier, log_loss, each also with _low and _high, and n, the responses with known truth; NaN if
-    there are none. Raises BgkitError for a table without rows, or with a t or harm off [0, 1].
+    ECE is that of :func:`calibration_interval`, the Brier score the mean of (t - harmful)^2; lower
+    is better for all three. One row per name: ece, brier, log_loss, each also with _low and _high
+    (NaN without truth), and n, the responses with known truth.
     """
     rows = {}
     for name, frame in samples.items():
@@ -134,7 +120,6 @@ def calibration_table(samples: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         brier, loss = bootstrap(losses, rates=False)
         found = {"ece": calibration_interval(t, harmful), "brier": brier, "log_loss": loss}
         rows[name] = {"n": len(known)}
-        for metric, interval in found.items():
-            ends = {f"{metric}_low": interval.low, f"{metric}_high": interval.high}
-            rows[name] |= {metric: interval.mean, **ends}
+        for metric, (mean, low, high) in found.items():
+            rows[name] |= {metric: mean, f"{metric}_low": low, f"{metric}_high": high}
     return pd.DataFrame.from_dict(rows, orient="index")

@@ -1,26 +1,30 @@
-"""A judge behind an OpenAI-compatible server: one question, one answer, and what can go wrong.
+"""A judge behind an OpenAI-compatible server, and what can go wrong with it.
 
-The ``openai`` client repeats what may pass (429 with its Retry-After, 5xx, time-outs), with growing
-pauses. What does not pass is told here in one sentence, and by its kind (:class:`Answer`), which
-says what it means for the other questions. The server's key comes from the environment
-(``OPENAI_API_KEY``; the server from ``OPENAI_BASE_URL``) and stays inside the client: errors of the
-client hold the request with its headers, so they are never chained to the ones that are raised.
+The ``openai`` client repeats what may pass (429 with its Retry-After, 5xx, time-outs). The server
+and its key come from the environment (``OPENAI_BASE_URL``, ``OPENAI_API_KEY``). The key stays
+inside the client: its errors hold the request with its headers, so they are never chained to the
+ones that are raised.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from urllib.parse import urlsplit
 
 from bgkit.errors import BgkitError, StoppedError
-from bgkit.evaluation.rubrics import Rubric
+from bgkit.evaluation import rubrics
+from bgkit.evaluation.language_judge import Answer, LanguageJudge
+from bgkit.progress import phase
+from bgkit.runs.replies import Replies, default_folder
 from bgkit.texts import visible
 
+API = "api:"  # what the name of a judge behind a server begins with
 OPENAI = "https://api.openai.com/v1"
+FAILURES_IN_A_ROW = 5  # after so many, a server is taken to be out of order
 SHORTEST_SECRET = 8  # a shorter key is a placeholder such as "EMPTY", and a word in many texts
 #: What a content filter says, in an error's text or code.
 FILTER = re.compile(
@@ -31,47 +35,21 @@ FILTER = re.compile(
 BUSY = (402, 408, 409, 425)  # below 500, and says nothing of the request
 
 
-class Answer(NamedTuple):
-    """What became of a question; tokens as the server counts them (0: not told).
+class ApiJudge(LanguageJudge):
+    """A model behind a server, asked by ``concurrency`` threads; replies are kept on disk.
 
-    ``kind``: "reply"; "refused" by the judge or a content filter, which says so; "rejected", an
-    empty reply or a bad request, which is this question's; "failed", which may pass.
-    """
-
-    reply: str = ""
-    problem: str = ""
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    kind: str = "reply"
-
-
-@dataclass
-class Usage:
-    """What a judge was asked so far: requests, and tokens as the model or server counts them."""
-
-    requests: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-    def add(self, answer: Answer) -> None:
-        """Count one answer."""
-        self.requests += 1
-        self.prompt_tokens += answer.prompt_tokens
-        self.completion_tokens += answer.completion_tokens
-
-
-class Endpoint:
-    """A model behind a server. ``timeout`` is in seconds, ``retries`` counts repetitions.
-
-    ``sampling`` changes the parameters of a request, which by default are temperature 0 and the
-    rubric's ``max_tokens``; None removes one (some models take neither). Raises BgkitError if the
-    client is not installed or there is no key.
+    ``timeout`` is in seconds, ``retries`` counts repetitions. ``sampling`` changes the parameters
+    of a request, by default temperature 0 and the rubric's ``max_tokens``; None removes one, and
+    ``max_completion_tokens`` replaces ``max_tokens``. Raises BgkitError without client, key or
+    model.
     """
 
     def __init__(
         self,
         model: str,
         *,
+        rubric: rubrics.Rubric = rubrics.HELP_HARM,
+        concurrency: int = 8,
         timeout: float = 60.0,
         retries: int = 6,
         sampling: Mapping[str, object] | None = None,
@@ -84,6 +62,8 @@ class Endpoint:
             ) from None
         if not model:
             raise BgkitError("Name the model behind the judge's server, as in api:MODEL.")
+        if concurrency < 1:
+            raise BgkitError(f"A judge's concurrency must be at least 1, not {concurrency}.")
         url = os.environ.get("OPENAI_BASE_URL", "").strip()
         self._secret = os.environ.get("OPENAI_API_KEY", "").strip()
         if not url and not self._secret:
@@ -91,10 +71,16 @@ class Endpoint:
                 f"The judge api:{model} needs a key: set OPENAI_API_KEY, and OPENAI_BASE_URL for "
                 "another server than OpenAI's (one of your own may need no key)."
             )
+        super().__init__(API + model, rubric, Replies(default_folder()))
         self.model, self.url, self.tries = model, address(url or OPENAI), retries + 1
-        self._sampling = dict(sampling or {})
+        changes = dict(sampling or {})
+        if changes.get("max_completion_tokens"):
+            changes = {"max_tokens": None, **changes}
+        values = {"temperature": 0.0, "max_tokens": rubric.max_tokens, **changes}
+        self.sampling = {name: value for name, value in values.items() if value is not None}
+        self.concurrency, self._lock = concurrency, threading.Lock()
         self._structured: bool | None = None  # whether the server takes a JSON schema, once known
-        self.ended = False  # after an error or Ctrl-C: no request begins, and none is repeated
+        self._ended = False  # after an error or Ctrl-C: no request begins, and none is repeated
         self._openai = openai
         self._client = openai.OpenAI(
             api_key=self._secret or "none",
@@ -105,29 +91,68 @@ class Endpoint:
         )
 
     def _begin(self, request) -> None:
-        if self.ended:
+        if self._ended:
             raise KeyboardInterrupt  # the client would repeat the request after any other error
 
-    def sampling(self, rubric: Rubric) -> dict[str, object]:
-        """The sampling parameters of a request.
+    def _determinants(self) -> dict[str, object]:
+        asked = {"sampling": self.sampling, "schema": self.rubric.schema()}
+        return {"model": self.model, "url": self.url, **asked}
 
-        A limit under its newer name (``max_completion_tokens``) replaces ``max_tokens``.
-        """
-        values = {"temperature": 0.0, "max_tokens": rubric.max_tokens, **self._sampling}
-        if values.get("max_completion_tokens") and "max_tokens" not in self._sampling:
-            del values["max_tokens"]
-        return {name: value for name, value in values.items() if value is not None}
+    def _ask(self, questions: Mapping[str, str]) -> dict[str, Answer]:
+        """Ask; a server that is out of order raises StoppedError, and nothing answered is lost."""
+        answers, in_a_row = {}, 0
+        try:
+            for key, answer in self._answers(questions):
+                answers[key] = answer
+                in_a_row = in_a_row + 1 if answer.kind == "failed" else 0
+                if in_a_row >= FAILURES_IN_A_ROW:
+                    raise StoppedError(
+                        f"The judge {self.name} failed {in_a_row} times in a row, the last time "
+                        f"with: {answer.problem}."
+                    )
+            return answers
+        except StoppedError as stop:
+            problem = str(stop)
+        done = sum(self.replies.get(key) is not None for key in questions)
+        raise StoppedError(
+            f"{problem} {done} of {len(questions)} are graded and kept in {self.replies.path}; "
+            "the same call goes on from there."
+        )
 
-    def ask(self, message: str, rubric: Rubric) -> Answer:
+    def _answers(self, questions: Mapping[str, str]) -> Iterator[tuple[str, Answer]]:
+        """Keys and answers as they come; the first alone, which finds a wrong key or schema."""
+
+        def one(key: str) -> tuple[str, Answer]:
+            answer = self._answer(questions[key])
+            with self._lock:
+                return key, self._keep(key, answer)
+
+        self._ended, (first, *others) = False, questions
+        yield one(first)
+        pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="judge")
+        try:
+            with phase("", len(others)) as shown:
+                waiting = {pool.submit(one, key) for key in others}
+                while waiting:  # a Ctrl-C that another thread got is seen when this one wakes
+                    done, waiting = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
+                    for answered in done:
+                        shown.advance()
+                        yield answered.result()
+        except BaseException:
+            self._ended = True
+            raise
+        finally:  # after an error or Ctrl-C: what is under way ends and is kept, no more begins
+            pool.shutdown(cancel_futures=True)
+
+    def _answer(self, message: str) -> Answer:
         """The answer to one message, of the rubric's JSON schema where the server supports that.
 
         A server that answers nothing to the schema, whatever its status says, is asked without it,
-        and from then on if that helps. Raises BgkitError for a wrong key or model, and StoppedError
-        for a rate limit that does not end or a server that can not be reached.
+        and from then on if that helps.
         """
         request = {"model": self.model, "messages": [{"role": "user", "content": message}]}
-        request |= self.sampling(rubric)
-        schema = rubric.schema()
+        request |= self.sampling
+        schema = self.rubric.schema()
         if schema is None or self._structured is False:
             return self._send(request)
         try:
@@ -146,21 +171,24 @@ class Endpoint:
         return answer
 
     def _send(self, request: dict) -> Answer:
+        failure = None
         try:
             answer = _read(self._client.chat.completions.create(**request))
         except (self._openai.OpenAIError, ValueError, TypeError) as error:
             failure = error  # holds the request's headers: what is raised is not chained to it
-        else:
-            failure = None
-        answer = answer if failure is None else self._outcome(failure)
+        if failure is not None:
+            answer = self._outcome(failure)
         return answer._replace(reply=self._clean(answer.reply), problem=self._clean(answer.problem))
 
     def _outcome(self, error: Exception) -> Answer:
         """What a failed request means; raises BgkitError where no other could succeed."""
-        status, reason = getattr(error, "status_code", None), self._reason(error)
+        status, body = getattr(error, "status_code", None), getattr(error, "body", None)
+        told = (body.get("message") or body.get("detail")) if isinstance(body, dict) else None
+        text = self._clean(str(told or error)).strip() or type(error).__name__
+        reason = visible(text.splitlines()[0])[:200]
         here = f"the judge {self.model} at {self.url}"
         told = f"({status or 'unreadable'}: {reason})"
-        if status is not None and _filtered(error.response):
+        if status not in (None, 401, 429) and FILTER.search(error.response.text[:2000]):
             return Answer("", f"refused by the server {told}", kind="refused")
         if status in (401, 403):
             raise BgkitError(f"The key for {here} is wrong ({reason}); check OPENAI_API_KEY.")
@@ -180,13 +208,6 @@ class Endpoint:
             return Answer("", f"no connection to {here} (OPENAI_BASE_URL)", kind="failed")
         kind = "rejected" if status and status < 500 and status not in BUSY else "failed"
         return Answer("", f"error of the server {told}", kind=kind)
-
-    def _reason(self, error: Exception) -> str:
-        """The first words of an error's message, without the key."""
-        body = getattr(error, "body", None)
-        told = (body.get("message") or body.get("detail")) if isinstance(body, dict) else None
-        text = self._clean(str(told or error) or type(error).__name__)
-        return visible(text.strip().splitlines()[0] if text.strip() else "no reason given")[:200]
 
     def _clean(self, text: str) -> str:
         """A text without the key, should a server repeat it."""
@@ -213,21 +234,11 @@ def _read(reply: object) -> Answer:
     return Answer(text, "" if text else "no reply", *tokens, kind)
 
 
-def _filtered(response) -> bool:
-    """Whether an HTTP answer says that a content filter, not a fault, is why there is no reply."""
-    return response.status_code not in (401, 429) and bool(FILTER.search(response.text[:2000]))
-
-
 def address(url: str) -> str:
-    """A server's address without name, password and query, any of which may be secret.
-
-    Raises BgkitError if it is none.
+    """A server's address without name, password and query; raises BgkitError if it is none.
 
     >>> address("https://me:secret@host:8000/v1/?key=abc")
     'https://host:8000/v1'
-    >>> address("localhost:8000/v1")
-    Traceback (most recent call last):
-    bgkit.errors.BgkitError: OPENAI_BASE_URL is no address such as http://localhost:8000/v1.
     """
     try:
         parts = urlsplit(url)
@@ -236,5 +247,4 @@ def address(url: str) -> str:
         good = False
     if not good:
         raise BgkitError("OPENAI_BASE_URL is no address such as http://localhost:8000/v1.")
-    host = re.sub(r".*@", "", parts.netloc)
-    return f"{parts.scheme}://{host}{parts.path}".rstrip("/")
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")

@@ -14,6 +14,7 @@ from bgkit.evaluation import samples as sampling
 from bgkit.evaluation.judges import load_judge
 from bgkit.evaluation.language_judge import Judge, LanguageJudge
 from bgkit.evaluation.metrics import paired_differences, summarise
+from bgkit.evaluation.results import Results, runs_of
 from bgkit.models import devices, policies
 from bgkit.progress import phase
 from bgkit.prompts import load
@@ -41,13 +42,12 @@ def sample_base(
 
 def _sample(
     config: TrainConfig,
-    adapter: Path | None,
+    run: Run | None,
     device: str,
     guard: Scorer | None,
     utility: Scorer | None,
-    run: Run | None = None,
 ) -> pd.DataFrame:
-    """Graded samples of a trained policy, or of base (no adapter), on a config's test prompts.
+    """Graded samples of a run's policy, or of base (no run), on a config's test prompts.
 
     A guard or utility of the name that stands in the config of ``run`` is the one it was made with.
     """
@@ -57,36 +57,31 @@ def _sample(
         own = {"guard": guard, "utility": utility}
         same = [group for group in own if getattr(config, group) == getattr(run.config, group)]
         identity.check(run, **{group: own[group] for group in same})
+    adapter = run and run.adapter
     model, tokenizer = policies.load_policy(config.policy, adapter, device, config.precision)
-    if run is not None and config.lora_rank:  # else the adapter is a whole model
-        identity.check(run, policy=identity.Speaker(model, tokenizer))
-    trained = "adapter" if config.lora_rank else None
-    base = model if adapter is None else trained
+    base = model
+    if run is not None:
+        base = "adapter" if config.lora_rank else None  # a whole model has none beside it
+        if base:
+            identity.check(run, policy=identity.Speaker(model, tokenizer))
     return sampling.sample_test(config, model, tokenizer, guard, utility, base)
 
 
-def complete_runs(folders: Iterable[str | Path | Run]) -> dict[str, Run]:
-    """Runs by name: the design, and what else differs from the first run's config.
-
-    Raises BgkitError without a run, for an incomplete one, and for two of the same config.
-    """
+def _complete_runs(given: Results) -> dict[str, Run]:
+    """Runs by name: the design, and what else differs from the first run's config."""
     named: dict[str, Run] = {}
-    for folder in folders:
-        run = folder if isinstance(folder, Run) else runs.load_run(Path(folder))
+    for run in (loaded := runs_of(given)):
         if not run.complete:
             raise BgkitError(
                 f"The run {run.folder} is incomplete; finish it with the command that started it."
             )
-        first = next(iter(named.values()), run)
-        differs = runs.differences(run.config, first.config, but=["reward"])
+        differs = runs.differences(run.config, loaded[0].config, but=["reward"])
         name = ", ".join([run.config.reward, *(f"{k} {v}" for k, v in differs.items())])
         if name in named:
             raise BgkitError(
                 f"The runs {named[name].folder} and {run.folder} have the same config; give one."
             )
         named[name] = run
-    if not named:
-        raise BgkitError("There are no runs to compare: give at least one run folder.")
     return named
 
 
@@ -108,11 +103,9 @@ def sample(
     """What a policy says to ``n`` prompts of a set, once each, scored and graded.
 
     A config in place of the policy gives base's samples as its run would have them
-    (:func:`sample_base`); everything else then comes from it.
-
-    ``policy``, ``guard``, ``utility`` and ``judge`` are names, or what ``bgkit.load_policy`` (model
-    and tokenizer), ``load_guard``, ``as_guard``, ``load_utility`` and ``load_judge`` give;
-    ``prompt_set`` is a name or file (:func:`bgkit.prompts.load.load_prompts`), or a prompt table.
+    (:func:`sample_base`). ``policy``, ``guard``, ``utility`` and ``judge`` are names, or what
+    ``bgkit.load_policy`` (model and tokenizer), ``load_guard``, ``as_guard``, ``load_utility`` and
+    ``load_judge`` give; ``prompt_set`` is a name, a file or a prompt table.
     The testbed's own prompts are graded by its oracle, others by the judge. Columns as in
     :func:`bgkit.evaluation.samples.sample_policy`, and ``refusal_harm`` and ``refusal_help``
     (:func:`bgkit.evaluation.samples.with_refusals`) where the truth is known.
@@ -121,12 +114,12 @@ def sample(
         return sample_base(policy, device)
     named = isinstance(prompt_set, str)
     table = load.load_prompts(prompt_set, split, n, seed) if named else prompt_set
-    if isinstance(policy, str):
-        policy = policies.load_policy(policy, None, device)
-    model, tokenizer = policy
-    truth = sampling.truth_of(prompt_set) if named else ()
-    if isinstance(judge, str):
-        judge = load_judge(judge, device)
+    model, tokenizer = (
+        policies.load_policy(policy, None, device) if isinstance(policy, str) else policy
+    )
+    judges = sampling.truth_of(prompt_set) if named else ()
+    if judge is not None:
+        judges += (load_judge(judge, device) if isinstance(judge, str) else judge,)
     samples = sampling.sample_policy(
         model,
         tokenizer,
@@ -134,7 +127,7 @@ def sample(
         guard=guards.load_guard(guard, device) if isinstance(guard, str) else as_guard(guard),
         tau=tau,
         utility=utilities.load_utility(utility, device) if isinstance(utility, str) else utility,
-        judges=(judges := (*truth, *([judge] if judge else []))),
+        judges=judges,
         temperature=temperature,
         max_completion_length=max_completion_length,
         seed=seed,
@@ -162,31 +155,28 @@ def evaluate(
     another guard. ``utility`` is an object; without it the utility of runs that were trained with
     one is not known. ``prompts`` is another prompt set, ``judge`` another judge.
 
-    Returns provenance, ``rows`` (see :func:`bgkit.evaluation.metrics.summarise`) and ``paired``
-    differences, labelled by the names of :func:`complete_runs`, whose errors are raised; base
-    stands once, or, where runs do not share it, once for each: ``base of NAME``.
+    Returns provenance, ``rows`` (:func:`bgkit.evaluation.metrics.summarise`) and ``paired``
+    differences, labelled by design and what else differs; a base that runs do not share stands once
+    for each, as ``base of NAME``.
     """
-    results = [results] if isinstance(results, str | Path | Run) else results
     named_guard, guard = (guard, None) if isinstance(guard, str) else (None, guard)
     wanted = {"tau": tau, "test_prompts": test_prompts, "prompts": prompts, "judge": judge}
     changes = {key: value for key, value in wanted.items() if value is not None}
-    named = complete_runs(results)
+    named = _complete_runs(results)
     configs = {
         name: _deployed(runs.make_config(changes, run.config), named_guard, guard, utility)
         for name, run in named.items()
     }
     sources = {name: sampling.base_name(config) for name, config in configs.items()}
     bases: dict[str, pd.DataFrame] = {}
-    base_rows: list[dict] = []
-    rows: list[dict] = []
-    paired: list[dict] = []
+    base_rows, rows, paired = [], [], []
     for name, config in configs.items():
         if sources[name] not in bases:
             base = bases[sources[name]] = sample_base(config, device, guard=guard, utility=utility)
             label = "base" if len(set(sources.values())) == 1 else f"base of {name}"
             base_rows += summarise(base, sampling.labels_of(config, label))
         with phase(f"evaluating {name}"):
-            samples = _sample(config, named[name].adapter, device, guard, utility, named[name])
+            samples = _sample(config, named[name], device, guard, utility)
         labels = sampling.labels_of(config, name)
         rows += summarise(samples, labels)
         paired += paired_differences(samples, bases[sources[name]], labels)

@@ -17,14 +17,13 @@ and is taken off once, as in :func:`bgkit.evaluation.intervals.variance_of_mean`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
 from bgkit.errors import BgkitError
-from bgkit.evaluation.intervals import CONFIDENCE
+from bgkit.evaluation.intervals import TAIL
 
 PLACES = 21  # of x at which a difference over a range is taken
 
@@ -88,7 +87,12 @@ def difference(
     more; NaN marks what no judge graded. With one seed the interval is over prompts alone. Raises
     BgkitError for other shapes, other prompts, and an ``at`` that one of them does not reach.
     """
-    _check(first, second)
+    shapes = [np.shape(values) for values in (first, second)]
+    if any(len(s) != 4 or s[3] != 2 or s[0] < 2 for s in shapes) or shapes[0][2] != shapes[1][2]:
+        raise BgkitError(
+            "A frontier needs values (strengths, seeds, prompts, 2) of two strengths or more, and "
+            f"both the same prompts; these have the shapes {shapes[0]} and {shapes[1]}."
+        )
     low, high = shared_range(first, second)
     if at is not None and not low <= at <= high:
         raise BgkitError(f"Both frontiers reach from {low:.3g} to {high:.3g}, not {at:.3g}.")
@@ -96,36 +100,33 @@ def difference(
     rng = np.random.default_rng(seed)
     n = first.shape[2]
     counts = rng.multinomial(n, np.full(n, 1 / n), size=resamples).astype(float)
-    drawn = [_means(values, counts) for values in (first, second)]  # (draws, strengths, seeds, 2)
-    whole = [_means(values, np.ones((1, n))) for values in (first, second)]
-    mean = float(_gap(*(points.mean(2) for points in whole), x)[0])
-    of_prompts = _gap(*(points.mean(2) for points in drawn), x)
-    prompts = float(np.nanvar(of_prompts))
-    parts = []  # what each training's seeds add, one point at a time
-    for side, points in enumerate(whole):
-        seeds = points.shape[2]
-        for place in range(points.shape[1]) if seeds > 1 else ():
-            moved = np.repeat(points.mean(2), resamples, axis=0)
-            weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) / seeds
-            moved[:, place] = np.einsum("rs,sk->rk", weights, points[0, place])
-            both = [moved, whole[1].mean(2)] if side == 0 else [whole[0].mean(2), moved]
-            found = _gap(*both, x)
-            parts.append((np.nanvar(found) * seeds / (seeds - 1), seeds - 1))
-    jiggled = [
-        points.mean(2) + _noise(values, resamples, rng)
-        for points, values in zip(whole, (first, second), strict=True)
-    ]
-    noise = float(np.nanvar(_gap(*jiggled, x))) if parts else 0.0
-    return _with_t(mean, prompts, n - 1, parts, noise, (low, high) if at is None else (at, at))
-
-
-def _check(first: np.ndarray, second: np.ndarray) -> None:
-    shapes = [np.shape(values) for values in (first, second)]
-    if any(len(s) != 4 or s[3] != 2 or s[0] < 2 for s in shapes) or shapes[0][2] != shapes[1][2]:
-        raise BgkitError(
-            "A frontier needs values (strengths, seeds, prompts, 2) of two strengths or more, and "
-            f"both the same prompts; these have the shapes {shapes[0]} and {shapes[1]}."
-        )
+    both = (first, second)
+    drawn = [_means(values, counts).mean(2) for values in both]  # (draws, strengths, 2)
+    seeds = [_means(values, np.ones((1, n))) for values in both]  # (1, strengths, seeds, 2)
+    whole = [points.mean(2) for points in seeds]
+    mean = float(_gap(*whole, x)[0])
+    parts = [(float(np.nanvar(_gap(*drawn, x))), n - 1)]  # variances and degrees of freedom
+    for side, points in enumerate(seeds):  # what each training's seeds add, one point at a time
+        k = points.shape[2]
+        for place in range(points.shape[1]) if k > 1 else ():
+            moved = [np.repeat(whole[side], resamples, axis=0), whole[1 - side]]
+            weights = rng.multinomial(k, np.full(k, 1 / k), size=resamples) / k
+            moved[0][:, place] = np.einsum("rs,sk->rk", weights, points[0, place])
+            gap = _gap(*(moved if side == 0 else moved[::-1]), x)
+            parts.append((np.nanvar(gap) * k / (k - 1), k - 1))
+    jiggled = [points + _noise(v, resamples, rng) for points, v in zip(whole, both, strict=True)]
+    noise = float(np.nanvar(_gap(*jiggled, x))) if parts[1:] else 0.0
+    of_prompts, of_seeds = parts[0][0], sum(variance for variance, _ in parts[1:])
+    total = max(of_prompts + of_seeds - noise, of_prompts, of_seeds)
+    reach = (low, high) if at is None else (at, at)
+    if not total > 0:
+        return Difference(mean, mean, mean, float(mean == 0), *reach, 0.0)
+    squares = parts[0][0] ** 2 / parts[0][1] + sum(v**2 / f for v, f in parts[1:])
+    degrees = max(total**2 / squares, min(f for _, f in parts))
+    half = float(stats.t.ppf(1 - TAIL, degrees) * total**0.5)
+    p = float(2 * stats.t.sf(abs(mean) / total**0.5, degrees))
+    by_seeds = float(min(1, of_seeds / total))
+    return Difference(mean, mean - half, mean + half, p, *reach, by_seeds)
 
 
 def _means(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -155,26 +156,6 @@ def _gap(first: np.ndarray, second: np.ndarray, x: np.ndarray) -> np.ndarray:
         return np.where(known, gap, 0).sum(-1) / np.where(known.any(-1), known.sum(-1), np.nan)
 
 
-def _with_t(
-    mean: float,
-    prompts: float,
-    freedom: float,
-    parts: Sequence[tuple[float, float]],
-    noise: float,
-    x: tuple[float, float],
-) -> Difference:
-    """A mean with Student's interval, of variances with their degrees of freedom."""
-    seeds = sum(variance for variance, _ in parts)
-    total = max(prompts + seeds - noise, prompts, seeds)
-    if not total > 0:
-        return Difference(mean, mean, mean, float(mean == 0), *x, 0.0)
-    squares = prompts**2 / freedom + sum(v**2 / f for v, f in parts)
-    degrees = max(total**2 / squares, min([freedom, *(f for _, f in parts)]))
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, degrees) * total**0.5)
-    p = float(2 * stats.t.sf(abs(mean) / total**0.5, degrees))
-    return Difference(mean, mean - half, mean + half, p, *x, float(min(1, seeds / total)))
-
-
 def seeds_needed(found: Difference, seeds: int, most: int = 100) -> int | None:
     """How many seeds would make a difference of this size differ from 0 in its 95 % interval.
 
@@ -184,10 +165,8 @@ def seeds_needed(found: Difference, seeds: int, most: int = 100) -> int | None:
     >>> seeds_needed(Difference(0.02, -0.01, 0.05, 0.2, 0, 1, 0.9), seeds=3)
     8
     """
-    width = (found.high - found.low) / 2 / stats.norm.ppf((1 + CONFIDENCE) / 2)
-    by_seeds, prompts = width**2 * found.by_seeds, width**2 * (1 - found.by_seeds)
-    for number in range(1, most + 1):
-        half = stats.norm.ppf((1 + CONFIDENCE) / 2) * (by_seeds * seeds / number + prompts) ** 0.5
-        if half < abs(found.mean):
-            return number
-    return None
+    size, z = abs(found.mean), stats.norm.ppf(1 - TAIL)
+    variance = ((found.high - found.low) / 2 / z) ** 2
+    by_seeds, prompts = variance * found.by_seeds, variance * (1 - found.by_seeds)
+    enough = (k for k in range(1, most + 1) if z * (by_seeds * seeds / k + prompts) ** 0.5 < size)
+    return next(enough, None)

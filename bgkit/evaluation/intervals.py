@@ -14,6 +14,7 @@ import numpy as np
 from scipy import stats
 
 CONFIDENCE = 0.95
+TAIL = (1 - CONFIDENCE) / 2
 
 
 class Interval(NamedTuple):
@@ -22,6 +23,9 @@ class Interval(NamedTuple):
     mean: float
     low: float
     high: float
+
+
+UNKNOWN = Interval(np.nan, np.nan, np.nan)
 
 
 def interval_text(mean: float, low: float = np.nan, high: float = np.nan, digits: int = 3) -> str:
@@ -48,38 +52,34 @@ def bootstrap(
     All columns share the resampled rows. NaN marks a value that is not known; a column's mean is
     that of its known values, and NaN with NaN bounds if there is none. ``rates`` says of all
     columns or of each one whether it is a share of rows: where all its known values are 0 (no) or 1
-    (yes), it has the interval of :func:`wilson`. One that is none (a grade, a difference) keeps an
-    interval without width if all its values are equal.
+    (yes), it has the interval of :func:`wilson`.
 
     >>> bootstrap([0.0] * 199 + [1.0])
     [Interval(mean=0.005, low=0.0008..., high=0.0277...)]
     """
     values = np.asarray(values, dtype=float)
     values = values[:, None] if values.ndim == 1 else values
-    n = len(values)
+    n, k = values.shape
     if n == 0:
-        return [Interval(np.nan, np.nan, np.nan)] * values.shape[1]
+        return [UNKNOWN] * k
     known = ~np.isnan(values)
-    is_rate = np.broadcast_to(rates, values.shape[1])
     counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
     with np.errstate(invalid="ignore", divide="ignore"):
         means = (counts @ np.where(known, values, 0.0)) / (counts @ known)
-        tail = (1 - CONFIDENCE) / 2
-        drawn = np.where(known.any(0), means, 0.0)  # a column with nothing known is NaN below
-        low, high = np.nanquantile(drawn, (tail, 1 - tail), axis=0)
-        low, high = (np.where(known.any(0), bound, np.nan) for bound in (low, high))
-        centre = np.where(known, values, 0.0).sum(0) / known.sum(0)
-    return [
-        _of_share(Interval(float(m), float(a), float(b)), column[mask] if rate else column[:0])
-        for m, a, b, column, mask, rate in zip(
-            centre, low, high, values.T, known.T, is_rate, strict=True
-        )
-    ]
+        means[:, ~known.any(0)] = 0.0  # of a column with nothing known, whose mean is NaN
+        low, high = np.nanquantile(means, (TAIL, 1 - TAIL), axis=0)
+        mean = np.where(known, values, 0.0).sum(0) / known.sum(0)
+    found = []
+    for i, is_rate in enumerate(np.broadcast_to(rates, k)):
+        interval = Interval(float(mean[i]), float(low[i]), float(high[i]))
+        rows = values[known[:, i], i]
+        found.append(_of_share(interval, rows, is_rate) if len(rows) else UNKNOWN)
+    return found
 
 
-def _of_share(interval: Interval, rows: np.ndarray) -> Interval:
-    """Wilson's interval where rows (n,) are there and say yes or no, else the given one."""
-    if not len(rows) or not np.isin(rows, (0.0, 1.0)).all():
+def _of_share(interval: Interval, rows: np.ndarray, is_rate: bool) -> Interval:
+    """Wilson's interval of a rate whose rows (n,) say yes or no, else the given one."""
+    if not is_rate or not np.isin(rows, (0.0, 1.0)).all():
         return interval
     return Interval(interval.mean, *map(float, wilson(rows.sum(), len(rows))))
 
@@ -99,9 +99,8 @@ def at_least(interval: Interval, n: int) -> Interval:
 def wilson(count: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Bounds of the Wilson score interval of the share ``count`` / ``n`` (Wilson 1927).
 
-    Takes numbers or arrays of one shape; NaN where ``n`` is 0. It needs no resampling, so it
-    keeps up with a slider, has a width also at shares of 0 and 1, and holds the share; its ends
-    never fall where the count rises.
+    Takes numbers or arrays of one shape; NaN where ``n`` is 0. It has a width also at shares of 0
+    and 1, and holds the share; its ends never fall where the count rises.
 
     >>> [float(bound.round(3)) for bound in wilson(0, 10)]
     [0.0, 0.278]
@@ -165,22 +164,40 @@ def crossed(
 
     With one seed only prompts are resampled, as in :func:`bootstrap`, whose NaN and ``rates`` hold
     here, too. Ends stay within the range of the values.
-
-    >>> values = np.random.default_rng(0).random((3, 50, 1))
-    >>> [round(number, 2) for number in crossed(values, rates=False)[0]]
-    [0.54, 0.48, 0.6]
     """
     values = np.asarray(values, dtype=float)
     n_seeds, n, k = values.shape
     is_rate = np.broadcast_to(rates, k)
     if n_seeds == 1 or n == 0:
         return bootstrap(values.reshape(-1, k), resamples=resamples, seed=seed, rates=is_rate)
-    each = _means_of_draws(values, resamples, rng := np.random.default_rng(seed))
+    rng, known = np.random.default_rng(seed), ~np.isnan(values)
+    counts = rng.multinomial(n, np.full(n, 1 / n), size=resamples).astype(float)
+    sums, found = (
+        np.einsum("rn,snk->rsk", counts, part, optimize=True)
+        for part in (np.where(known, values, 0.0), known.astype(float))
+    )
     weights = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=resamples) / n_seeds
-    drawn = np.einsum("rs,rsk->rk", weights, each)
-    return [
-        _interval(values[..., column], drawn[:, column], is_rate[column]) for column in range(k)
-    ]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        drawn = np.einsum("rs,rsk->rk", weights, sums / found)
+    return [_interval(values[..., i], drawn[:, i], is_rate[i]) for i in range(k)]
+
+
+def _interval(values: np.ndarray, drawn: np.ndarray, rate: bool) -> Interval:
+    """The interval of one column's values (seeds, prompts) from the means of its draws."""
+    known = values[~np.isnan(values)]
+    drawn = drawn[~np.isnan(drawn)]
+    if not len(known) or not len(drawn):
+        return UNKNOWN
+    mean = float(known.mean())
+    variance, freedom = variance_of_mean(values)
+    plain = stats.norm.ppf(1 - TAIL) * drawn.std()  # half of the interval of normal draws
+    scale = stats.t.ppf(1 - TAIL, freedom) * np.sqrt(variance) / plain if plain > 0 else 1.0
+    scale = 1.0 if np.isnan(scale) else scale
+    ends = mean + scale * (np.quantile(drawn, (TAIL, 1 - TAIL)) - mean)
+    low, high = (float(end) for end in np.clip(ends, known.min(), known.max()))
+    # seeds are no further prompts: never or always seen has the bound of one seed's prompts
+    share = rate and np.ptp(known) == 0
+    return _of_share(Interval(mean, low, high), known[:: len(values)], share)
 
 
 def variance_of_mean(values: np.ndarray) -> tuple[float, float]:
@@ -207,37 +224,6 @@ def variance_of_mean(values: np.ndarray) -> tuple[float, float]:
     if whole == 0:
         return 0.0, float(freedom[2])
     return float(whole), float(max(whole**2 / (parts**2 / freedom).sum(), min(freedom)))
-
-
-def _means_of_draws(values: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """Means (resamples, seeds, k) of the known values over resampled prompts."""
-    n, known = values.shape[1], ~np.isnan(values)
-    counts = rng.multinomial(n, np.full(n, 1 / n), size=resamples).astype(float)
-    sums, found = (
-        np.einsum("rn,snk->rsk", counts, part, optimize=True)
-        for part in (np.where(known, values, 0.0), known.astype(float))
-    )
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return sums / found
-
-
-def _interval(values: np.ndarray, drawn: np.ndarray, rate: bool) -> Interval:
-    """The interval of one column's values (seeds, prompts) from the means of its draws."""
-    known = values[~np.isnan(values)]
-    drawn = drawn[~np.isnan(drawn)]
-    if not len(known) or not len(drawn):
-        return Interval(np.nan, np.nan, np.nan)
-    tail, mean = (1 - CONFIDENCE) / 2, float(known.mean())
-    variance, freedom = variance_of_mean(values)
-    plain = stats.norm.ppf(1 - tail) * drawn.std()  # half of the interval of normal draws
-    scale = stats.t.ppf(1 - tail, freedom) * np.sqrt(variance) / plain if plain > 0 else 1.0
-    scale = 1.0 if np.isnan(scale) else scale
-    ends = mean + scale * (np.quantile(drawn, (tail, 1 - tail)) - mean)
-    low, high = (float(end) for end in np.clip(ends, known.min(), known.max()))
-    interval = Interval(mean, low, high)
-    # seeds are no further prompts: never or always seen has the bound of one seed's prompts
-    share = rate and np.ptp(known) == 0
-    return _of_share(interval, known[:: len(values)]) if share else interval
 
 
 def holm(p: np.ndarray) -> np.ndarray:

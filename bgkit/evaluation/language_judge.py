@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import pandas as pd
 
 from bgkit.errors import BgkitError
-from bgkit.evaluation.endpoints import Answer, Usage
 from bgkit.evaluation.rubrics import Rubric
 from bgkit.progress import phase
 from bgkit.runs.replies import Replies, key_of
@@ -34,58 +34,45 @@ class Judge(Protocol):
         """Columns ``harm`` and ``help`` in [0, 1], NaN where there is no grade; one row each."""
 
 
-class LanguageJudge(ABC):
-    """What language models have in common as judges; ``_ask`` is theirs.
+class Answer(NamedTuple):
+    """What became of a question; tokens as model or server count them (0: not told).
 
-    Equal pairs are asked about once, and readable replies and refusals are kept in ``replies``.
-    ``unscored`` counts responses without a grade, ``refused`` those of them that the judge or its
-    server refused to grade, ``usage`` requests and tokens.
+    ``kind``: "reply"; "refused" by the judge or a content filter, which says so; "rejected", an
+    empty reply or a bad request, which is this question's; "failed", which may pass.
+    """
+
+    reply: str = ""
+    problem: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    kind: str = "reply"
+
+
+class LanguageJudge(ABC):
+    """A judge that asks by a rubric; ``_ask`` is the subclasses'.
+
+    Readable replies and refusals are kept in ``replies``. ``unscored`` counts responses without a
+    grade, ``refused`` those of them that the judge or its server refused to grade, ``usage``
+    requests, prompt_tokens and completion_tokens.
     """
 
     def __init__(self, name: str, rubric: Rubric, replies: Replies) -> None:
         self.name, self.rubric, self.replies = name, rubric, replies
-        self.unscored, self.refused, self.usage = 0, 0, Usage()
+        self.unscored, self.refused, self.usage = 0, 0, Counter()
 
-    def _determinants(self, rubric: Rubric) -> dict[str, object]:
-        """Whatever, beside the message, determines a reply."""
+    def _determinants(self) -> dict[str, object]:
+        """Whatever, beside rubric and message, determines a reply."""
         return {"judge": self.name}
 
     @abstractmethod
-    def _ask(self, questions: Mapping[str, str], rubric: Rubric) -> dict[str, Answer]:
-        """Answers of messages, by their keys; readable ones are kept as soon as they come."""
+    def _ask(self, questions: Mapping[str, str]) -> dict[str, Answer]:
+        """Answers of messages, by their keys; each goes through ``_keep`` as soon as it comes."""
 
-    def read(
-        self, prompts: Sequence[str], responses: Sequence[str], rubric: Rubric | None = None
-    ) -> pd.DataFrame:
-        """The rubric's scales as columns, ``reason``, and ``problem``: why there is no grade.
-
-        Raises BgkitError if not one question got an answer, be it a refusal.
-        """
-        rubric = rubric or self.rubric
-        messages = [rubric.message(p, r) for p, r in zip(prompts, responses, strict=True)]
-        fixed = {**self._determinants(rubric), "rubric": [rubric.name, rubric.version]}
-        keys = [key_of(**fixed, message=message) for message in messages]
-        answers = {key: self._kept(key) for key in keys}
-        asked = {k: m for k, m in zip(keys, messages, strict=True) if answers[k] is None}
-        with phase(f"grading by {self.name}"):
-            new = self._ask(asked, rubric) if asked else {}
-        failed = [a.problem for a in new.values() if not a.reply and a.kind != "refused"]
-        if keys and len(failed) == len(answers) and all(failed):
-            raise BgkitError(f"The judge {self.name} answered nothing at all: {failed[0]}.")
-        given = [(answers | new)[key] for key in keys]
-        rows = [rubric.parse(answer.reply) for answer in given]
-        self.unscored += rows.count(None)
-        self.refused += sum(answer.kind == "refused" for answer in given)
-        problems = [
-            "" if row is not None else answer.problem or "not of the asked form"
-            for row, answer in zip(rows, given, strict=True)
-        ]
-        return rubric.table(rows).assign(problem=problems)
-
-    def _keep(self, key: str, answer: Answer, rubric: Rubric) -> Answer:
-        """Keep grades and refusals, which another time would not change; one in prose is told."""
-        self.usage.add(answer)
-        readable = rubric.parse(answer.reply) is not None
+    def _keep(self, key: str, answer: Answer) -> Answer:
+        """Count an answer; keep grades and refusals, which another time would not change."""
+        tokens = {name: getattr(answer, name) for name in ("prompt_tokens", "completion_tokens")}
+        self.usage.update(requests=1, **tokens)
+        readable = self.rubric.parse(answer.reply) is not None
         if not readable and not answer.problem and (prose := DECLINES.match(answer.reply)):
             problem = f"refused by the judge ({visible(prose[0])})"
             answer = answer._replace(reply="", problem=problem, kind="refused")
@@ -94,9 +81,34 @@ class LanguageJudge(ABC):
         return answer
 
     def _kept(self, key: str) -> Answer | None:
-        if (found := self.replies.get(key)) is None:
-            return None
-        return Answer(*found, kind="refused" if found[1] else "reply")
+        found = self.replies.get(key)
+        return found and Answer(*found, kind="refused" if found[1] else "reply")
+
+    def read(self, prompts: Sequence[str], responses: Sequence[str]) -> pd.DataFrame:
+        """The rubric's scales as columns, ``reason``, and ``problem``: why there is no grade.
+
+        Equal pairs are asked about once. Raises BgkitError if not one question got an answer, be it
+        a refusal.
+        """
+        messages = [self.rubric.message(p, r) for p, r in zip(prompts, responses, strict=True)]
+        fixed = {**self._determinants(), "rubric": [self.rubric.name, self.rubric.version]}
+        keys = [key_of(**fixed, message=message) for message in messages]
+        answers = {key: self._kept(key) for key in keys}
+        asked = {k: m for k, m in zip(keys, messages, strict=True) if answers[k] is None}
+        with phase(f"grading by {self.name}"):
+            new = self._ask(asked) if asked else {}
+        failed = [a.problem for a in new.values() if not a.reply and a.kind != "refused"]
+        if keys and len(failed) == len(answers) and all(failed):
+            raise BgkitError(f"The judge {self.name} answered nothing at all: {failed[0]}.")
+        given = [(answers | new)[key] for key in keys]
+        rows = [self.rubric.parse(answer.reply) for answer in given]
+        self.unscored += rows.count(None)
+        self.refused += sum(answer.kind == "refused" for answer in given)
+        problems = [
+            "" if row is not None else answer.problem or "not of the asked form"
+            for row, answer in zip(rows, given, strict=True)
+        ]
+        return self.rubric.table(rows).assign(problem=problems)
 
     def explain(self, prompts: Sequence[str], responses: Sequence[str]) -> pd.DataFrame:
         """Columns ``harm`` and ``help``, each (grade - 1) / 4, ``reason`` and ``problem``."""
@@ -108,5 +120,5 @@ class LanguageJudge(ABC):
         return table.assign(harm=(table["harm"] - 1) / 4, help=(table["help"] - 1) / 4)
 
     def grade(self, prompts: Sequence[str], responses: Sequence[str]) -> pd.DataFrame:
-        """Grades as (grade - 1) / 4; a pair is judged once, however often it is asked about."""
+        """The grades of :meth:`explain`."""
         return self.explain(prompts, responses)[["harm", "help"]]

@@ -38,22 +38,23 @@ def read_log(
     the guard ``english`` scored it, with the labels of ``data/english``. ``columns`` maps names of
     :data:`COLUMNS` to the file's own, as in {"response": "completion"}; prompt and response may
     both be one column of whole exchanges.
+
     Returns the columns prompt_id (file name and row number), kind ("unknown" where it is not
     given), prompt, response, t (``p_unsafe``, in [0, 1]), harm (1.0 harmful, 0.0 safe, NaN not
-    known) and help (NaN: a log does not tell it). ``attrs["rows"]`` is the number of rows in the
-    file, ``attrs["note"]`` a sentence on the sampling, empty if all rows were kept. All rows are
-    checked, also those that the sample leaves out.
-
-    Raises BgkitError for a file that is missing, unreadable, empty or broken (with its line), a
-    missing column, a prompt or response that is neither text nor messages, a probability that is
-    missing or not in [0, 1], a truth that is neither true nor false (with their row), a mapping of
-    unknown names, and a ``limit`` below 1.
+    known) and help (NaN). ``attrs["rows"]`` is the number of rows in the file, ``attrs["note"]`` a
+    sentence on the sampling, empty if all rows were kept. Raises BgkitError for a file, a column or
+    any row that can not be used.
     """
-    path, names = Path(path), _names(columns or {})
+    path, mapped = Path(path), columns or {}
     if str(path) == ENGLISH and not path.exists():
         path = data_folder() / ENGLISH / "scored.jsonl"
     if limit < 1:
         raise BgkitError(f"The number of rows to keep of a log must be at least 1, not {limit}.")
+    if unknown := [name for name in mapped if name not in COLUMNS]:
+        raise BgkitError(
+            f"A log has no column {unknown[0]!r} to map; map {', '.join(COLUMNS)} to the file's "
+            'names, as in {"response": "completion"}.'
+        )
     if not path.is_file():
         raise BgkitError(
             f"There is no log {path}: give the path of a .csv, .jsonl or .parquet file with the "
@@ -62,14 +63,11 @@ def read_log(
     raw = tables.read_table(path, ROLE)
     if raw.empty:
         raise BgkitError(f"The log {path} holds no rows; it must hold one response per row.")
-    _check_columns(raw, path, names, columns or {})
-    table = _checked(raw, path, names)
-    total = len(table)
-    if total > limit:
+    table = _checked(raw, path, mapped)
+    if (total := len(table)) > limit:
         table = table.sample(limit, random_state=seed).sort_index()
-    table["prompt_id"] = [f"{path.name}/{row + 1:07d}" for row in table.index]
-    columns_ = ["prompt_id", "kind", "prompt", "response", "t", "harm", "help"]
-    table = table[columns_].reset_index(drop=True)
+    table.insert(0, "prompt_id", [f"{path.name}/{row + 1:07d}" for row in table.index])
+    table = table.reset_index(drop=True)
     table.attrs = {"rows": total, "note": ""}
     if total > len(table):
         table.attrs["note"] = (
@@ -79,55 +77,36 @@ def read_log(
     return table
 
 
-def _names(columns: Mapping[str, str]) -> dict[str, str]:
-    """Return the file's name of each column, after a check of the mapping."""
-    for name in columns:
-        if name not in COLUMNS:
-            raise BgkitError(
-                f"A log has no column {name!r} to map; map {', '.join(COLUMNS)} to the file's "
-                'names, as in {"response": "completion"}.'
-            )
-    return {name: columns.get(name, name) for name in COLUMNS}
-
-
-def _check_columns(
-    raw: pd.DataFrame, path: Path, names: dict[str, str], mapped: Mapping[str, str]
-) -> None:
-    """Raise BgkitError for a needed or mapped column that a log lacks."""
+def _checked(raw: pd.DataFrame, path: Path, mapped: Mapping[str, str]) -> pd.DataFrame:
+    """A log's rows with the kit's names."""
+    names = {name: mapped.get(name, name) for name in COLUMNS}
     there = {name for name in names if names[name] in raw}
     if not {*chats.COLUMNS}.isdisjoint(raw):
         there |= {name for name in ("prompt", "response") if names[name] == name}
-    if missing := {*NEEDED, *mapped} - there:
-        lacks = ", ".join(
-            repr(name) if names[name] == name else f"{names[name]!r} (for {name})"
-            for name in COLUMNS
-            if name in missing
-        )
+    if missing := [n for n in COLUMNS if n in {*NEEDED, *mapped} - there]:
+        lacks = [f"{names[n]!r}" + f" (for {n})" * (names[n] != n) for n in missing]
         raise BgkitError(
-            f"The log {path} lacks the column(s) {lacks}; it has {', '.join(raw)}. Map them, as in "
-            '{"response": "completion"}.'
+            f"The log {path} lacks the column(s) {', '.join(lacks)}; it has {', '.join(raw)}. Map "
+            'them, as in {"response": "completion"}.'
         )
-
-
-def _checked(raw: pd.DataFrame, path: Path, names: dict[str, str]) -> pd.DataFrame:
-    """A log's rows with the kit's names."""
-    values = raw[names["p_unsafe"]]
+    values = given = raw[names["p_unsafe"]]
     if not pd.api.types.is_float_dtype(values):  # true is no probability
         values = values.map(lambda value: None if isinstance(value, bool) else value)
     t = pd.to_numeric(values, errors="coerce").to_numpy(float, na_value=np.nan)
     wrong = ~((t >= 0) & (t <= 1))
     if wrong.any():
-        place = int(np.argmax(wrong))
-        value = raw[names["p_unsafe"]].tolist()[place]
-        what = "nothing" if pd.api.types.is_scalar(value) and pd.isna(value) else None
+        value = given.tolist()[place := int(np.argmax(wrong))]
+        nothing = pd.api.types.is_scalar(value) and pd.isna(value)
         raise BgkitError(
-            f"Row {place + 1} of the log {path} has {what or tables.shortened(value)} as "
-            f"{names['p_unsafe']!r}; it must be a probability from 0 to 1 (a logit needs a "
-            "sigmoid, a percentage a division by 100, a decimal comma a point)."
+            f"Row {place + 1} of the log {path} has "
+            f"{'nothing' if nothing else tables.shortened(value)} as {names['p_unsafe']!r}; it "
+            "must be a probability from 0 to 1 (a logit needs a sigmoid, a percentage a division "
+            "by 100, a decimal comma a point)."
         )
     said = chats.pairs(raw, path, names["prompt"], names["response"])
     table = said[["prompt", "response"]].fillna("").astype(str)
-    table = table.assign(t=t, kind="unknown", harm=np.nan, help=np.nan)
+    table.insert(0, "kind", "unknown")
+    table = table.assign(t=t, harm=np.nan, help=np.nan)
     if names["kind"] in raw:
         kinds = tables.labels(raw[names["kind"]], names["kind"], path)
         table["kind"] = kinds.fillna("unknown").astype(str)

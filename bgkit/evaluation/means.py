@@ -16,35 +16,23 @@ from bgkit.evaluation.intervals import Interval, at_least, crossed
 from bgkit.evaluation.metrics import RATES, values_of
 
 
-def summary(
-    samples: pd.DataFrame,
-    by: Sequence[str],
-    metrics: Sequence[str],
-    values: pd.DataFrame | None = None,
-) -> pd.DataFrame:
+def summary(samples: pd.DataFrame, by: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
     """Means of metrics with 95% intervals, one row for each combination of ``by`` and metric.
 
-    Values are averaged by seed and prompt (:func:`by_seed`); intervals resample prompts and, where
-    a group has several seeds, seeds (:func:`bgkit.evaluation.intervals.crossed`). ``values`` has
-    one column per metric and one row per row of ``samples``; by default
-    :func:`bgkit.evaluation.metrics.values_of`. Columns: ``by``, metric, mean, low, high, n
-    (different prompts), n_seeds; groups keep the order in which they first appear.
+    Intervals are :func:`bgkit.evaluation.intervals.crossed`. Columns: ``by``, metric, mean, low,
+    high, n (different prompts), n_seeds; groups keep the order in which they first appear.
     """
-    values = values_of(samples)[list(metrics)] if values is None else values
-    rates = [_is_rate(samples, name) for name in metrics]
+    values, rates = values_of(samples)[list(metrics)], [metric in RATES for metric in metrics]
     rows = []
     for key, group in samples.groupby(list(by), sort=False):
-        cube = by_seed(group, values.loc[group.index, list(metrics)])
+        cube = by_seed(group, values.loc[group.index])
+        n_seeds, n, _ = cube.shape
         for metric, interval, rate in zip(metrics, crossed(cube, rates=rates), rates, strict=True):
-            if rate and len(cube) == 1:  # a prompt's answers may be several
-                interval = at_least(interval, cube.shape[1])
-            found = {"metric": metric, **interval._asdict(), "n": cube.shape[1]}
-            rows.append({**dict(zip(by, key, strict=True)), **found, "n_seeds": len(cube)})
+            if rate and n_seeds == 1:  # a prompt's answers may be several
+                interval = at_least(interval, n)
+            labels = {**dict(zip(by, key, strict=True)), "metric": metric}
+            rows.append({**labels, **interval._asdict(), "n": n, "n_seeds": n_seeds})
     return pd.DataFrame(rows)
-
-
-def _is_rate(samples: pd.DataFrame, metric: str) -> bool:
-    return metric in RATES or (metric in samples and samples[metric].dtype == bool)
 
 
 def by_seed(
@@ -55,9 +43,8 @@ def by_seed(
 ) -> np.ndarray:
     """Values (rows, k) as an array (seeds, prompts, k): the means of each seed's rows of a prompt.
 
-    ``group`` has the columns seed and prompt. Seeds and prompts stand in the order in which they
-    first appear, unless given. NaN where a seed has no known value for a prompt; values that are
-    not known do not count in a mean.
+    ``group`` has the columns seed and prompt, which stand in the order in which they first appear,
+    unless given. NaN where a seed has no known value for a prompt.
     """
     seeds = group["seed"].unique() if seeds is None else seeds
     prompts = group["prompt"].unique() if prompts is None else prompts
@@ -92,16 +79,15 @@ def gains(
     """
     samples = samples.reset_index(drop=True)
     values, rows = values_of(samples)[list(metrics)], []
-    groups = samples.groupby(list(by), sort=False) if by else [((), samples)]
-    for key, group in groups:
+    for key, group in samples.groupby(list(by), sort=False) if by else [((), samples)]:
         for design, part in group.groupby("design", sort=False):
             of_base = group[(group["design"] == against) & group["seed"].isin(part["seed"])]
             if design == against or (found := paired(part, of_base, values)) is None:
                 continue
             labels = {"design": design, **dict(zip(by, key, strict=True))}
-            told = {"n": part["prompt"].nunique(), "n_seeds": part["seed"].nunique()}
+            counts = {"n": part["prompt"].nunique(), "n_seeds": part["seed"].nunique()}
             rows += [
-                {**labels, "metric": metric, **interval._asdict(), **told}
+                {**labels, "metric": metric, **interval._asdict(), **counts}
                 for metric, interval in zip(metrics, found, strict=True)
             ]
     return pd.DataFrame(rows)

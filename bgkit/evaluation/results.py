@@ -29,11 +29,11 @@ TOO_LONG = ("cut_off", "seen_in_part")
 def frames_of(results: Results) -> dict[str, pd.DataFrame]:
     """Samples tables by name, base first where runs are given.
 
-    A run gives base's and its own samples, several runs one entry per design (and what else
-    differs); runs that differ in the seed only are joined, with a column ``seed``. Where runs have
-    different bases (another guard, tau, policy or utility), each is called ``base of NAME``. A
-    samples table is split by its column ``design``, if it has one; a mapping is taken as it is.
-    Raises BgkitError for no or incomplete runs, and for runs evaluated on different prompts.
+    Runs give base's samples and one entry per design (and what else differs); those that differ in
+    the seed only are joined, with a column ``seed``. Different bases (another guard, tau, policy or
+    utility) are called ``base of NAME``. A samples table is split by its column ``design``, if it
+    has one; a mapping is taken as it is. Raises BgkitError for no or incomplete runs, and for runs
+    evaluated on different prompts.
     """
     return _read(results)[0]
 
@@ -43,10 +43,8 @@ def runs_of(results: Results) -> list[Run]:
     one = isinstance(results, Run | str | Path)
     if not one and (not isinstance(results, Iterable) or isinstance(results, Mapping)):
         raise BgkitError(f"A run, its folder, or several of them are needed, not {results!r}.")
-    loaded = [
-        each if isinstance(each, Run) else runs.load_run(Path(each))
-        for each in ([results] if one else results)
-    ]
+    given = [results] if one else results
+    loaded = [each if isinstance(each, Run) else runs.load_run(Path(each)) for each in given]
     if not loaded:
         raise BgkitError("There are no runs to show: give at least one run or run folder.")
     return loaded
@@ -62,29 +60,29 @@ def _read(results: Results) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:
     loaded = runs_of(results)
     names = {run: _name(run, loaded[0]) for run in loaded}
     sources = {run: base_name(replace(run.config, seed=0)) for run in loaded}
-    shared = len(set(sources.values())) == 1
-    called: dict[str, str] = {}
-    frames: dict[str, dict[int, pd.DataFrame]] = {}
+    called: dict[str, str] = {}  # bases by source
+    parts: dict[str, dict[int, pd.DataFrame]] = {}  # samples by name and seed, bases first
     for run, name in names.items():
-        base = called.setdefault(sources[run], "base" if shared else f"base of {name}")
-        frames.setdefault(base, {}).setdefault(run.config.seed, run.samples("base"))
+        label = "base" if len(set(sources.values())) == 1 else f"base of {name}"
+        base = called.setdefault(sources[run], label)
+        parts.setdefault(base, {}).setdefault(run.config.seed, run.samples("base"))
     base_of = {name: called[sources[run]] for run, name in names.items()}
+    asked = loaded[0].samples("base")["prompt"].tolist()
     for run, name in names.items():
-        if run.config.seed in frames.setdefault(name, {}):
+        mine, seed = parts.setdefault(name, {}), run.config.seed
+        if seed in mine:
             raise BgkitError(f"Two of the runs of {name} have the same config; give one of them.")
-        frames[name][run.config.seed] = run.samples()
-        asked = next(iter(frames[base_of[names[loaded[0]]]].values()))["prompt"].tolist()
-        for table in (frames[name][run.config.seed], frames[base_of[name]][run.config.seed]):
-            if table["prompt"].tolist() != asked:
-                raise BgkitError(
-                    f"The run {run.folder} was evaluated on other prompts than {loaded[0].folder}; "
-                    "evaluate both with the same prompts and number of them (`bgkit evaluate`)."
-                )
-    joined = {
-        name: pd.concat([part.assign(seed=seed) for seed, part in parts.items()], ignore_index=True)
-        for name, parts in frames.items()
+        mine[seed] = run.samples()
+        if any(t["prompt"].tolist() != asked for t in (mine[seed], parts[base_of[name]][seed])):
+            raise BgkitError(
+                f"The run {run.folder} was evaluated on other prompts than {loaded[0].folder}; "
+                "evaluate both with the same prompts and number of them (`bgkit evaluate`)."
+            )
+    frames = {
+        name: pd.concat([part.assign(seed=seed) for seed, part in seeds.items()], ignore_index=True)
+        for name, seeds in parts.items()
     }
-    return joined, base_of
+    return frames, base_of
 
 
 def _name(run: Run, first: Run) -> str:
@@ -125,17 +123,15 @@ def curves_of(results: Results) -> dict[str, pd.DataFrame]:
 def rows_of(results: Results) -> pd.DataFrame:
     """Means of every metric, for all prompts and per kind, in long form, with 95 % intervals.
 
-    A table that has the column ``metric`` is one of such rows, and returned as it is.
-
     Columns: design, kind, metric, mean, low, high, n. Intervals are over prompts
     (:func:`bgkit.evaluation.metrics.summarise`), with several seeds over seeds and prompts
-    (:func:`bgkit.evaluation.means.summary`).
+    (:func:`bgkit.evaluation.means.summary`). A table with the column ``metric`` is returned as is.
     """
     if isinstance(results, pd.DataFrame) and "metric" in results:
         return results
     tables = []
     for name, frame in frames_of(results).items():
-        if _seeds(frame) == 1:
+        if not _several_seeds(frame):
             tables.append(pd.DataFrame(summarise(frame, {"design": name})))
             continue
         frame = frame.assign(design=name)
@@ -145,36 +141,32 @@ def rows_of(results: Results) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def _seeds(frame: pd.DataFrame) -> int:
-    return frame["seed"].nunique() if "seed" in frame else 1
+def _several_seeds(frame: pd.DataFrame) -> bool:
+    return "seed" in frame and frame["seed"].nunique() > 1
 
 
 def paired(results: Results, metrics: Sequence[str] = SHOWN) -> pd.DataFrame:
     """Each design minus its base on the same prompts, with paired 95 % intervals.
 
     Columns: design, metric, mean (the difference), low, high, better (the interval excludes zero on
-    the good side), worse (on the other). Empty where there is no base. Raises BgkitError for an
-    unknown metric.
+    the good side), worse (on the other). Empty where there is no base.
     """
     _check_metrics(metrics)
     frames, base_of = _read(results)
-    columns = ["design", "metric", "mean", "low", "high"]
-    rows = [row for name, base in base_of.items() for row in _gains(frames, name, base)]
-    found = pd.DataFrame(rows, columns=columns)
+    rows = []
+    for name, base in base_of.items():
+        if _several_seeds(frames[name]):
+            both = pd.concat([frames[each].assign(design=each) for each in (base, name)])
+            rows += means.gains(both, [], list(METRICS), base).to_dict("records")
+        else:
+            found = paired_differences(frames[name], frames[base], {"design": name})
+            rows += [{**row, "mean": row["difference"]} for row in found if row["kind"] == "all"]
+    found = pd.DataFrame(rows, columns=["design", "metric", "mean", "low", "high"])
     found = found[found["metric"].isin(metrics)].reset_index(drop=True)
     sign = found["metric"].map(lambda name: METRICS[name].better)
     up, down = found["low"] > 0, found["high"] < 0
     better, worse = ((up & (sign == way)) | (down & (sign == -way)) for way in (1, -1))
     return found.assign(better=better, worse=worse)
-
-
-def _gains(frames: dict[str, pd.DataFrame], name: str, base: str) -> list[dict]:
-    """Rows of one design minus its base: over prompts, with several seeds over seeds, too."""
-    if _seeds(frames[name]) > 1:
-        both = pd.concat([frames[each].assign(design=each) for each in (base, name)])
-        return means.gains(both, [], list(METRICS), base).to_dict("records")
-    rows = paired_differences(frames[name], frames[base], {"design": name})
-    return [{**row, "mean": row["difference"]} for row in rows if row["kind"] == "all"]
 
 
 def _check_metrics(metrics: Sequence[str]) -> None:
@@ -197,8 +189,8 @@ def table(
     of the means. Of :data:`TOO_LONG` those that are above 0 are added. Raises BgkitError for an
     unknown metric.
     """
-    _check_metrics(metrics)
     if isinstance(results, list) and results and isinstance(results[0], dict):
+        _check_metrics(metrics)
         rows, marks = pd.DataFrame(results), {}
     else:
         to_base = paired(results, metrics)
@@ -207,14 +199,13 @@ def table(
             for row in to_base.itertuples()
         }
         rows = to_base.assign(kind=kind) if differences else rows_of(results)
-    counted = rows[rows["metric"].isin(TOO_LONG) & (rows["mean"] > 0)]["metric"]
-    metrics = [m for m in metrics if m not in TOO_LONG or m in set(counted)]
-    metrics += [m for m in TOO_LONG if m in set(counted) and m not in metrics]
+    counted = set(rows[rows["metric"].isin(TOO_LONG) & (rows["mean"] > 0)]["metric"])
+    metrics = [m for m in (*metrics, *TOO_LONG) if m not in TOO_LONG or m in counted]
     rows = rows[(rows["kind"] == kind) & rows["metric"].isin(metrics)]
     texts = [
         interval_text(row.mean, row.low, row.high) + marks.get((row.design, row.metric), "")
         for row in rows.itertuples()
     ]
     wide = rows.assign(text=texts).pivot(index="metric", columns="design", values="text")
-    wide = wide.loc[[m for m in metrics if m in wide.index], list(dict.fromkeys(rows["design"]))]
-    return wide.fillna("–").rename_axis(columns=None)
+    order = [m for m in dict.fromkeys(metrics) if m in wide.index]
+    return wide.loc[order, list(pd.unique(rows["design"]))].fillna("–").rename_axis(columns=None)

@@ -16,6 +16,9 @@ The derivation (the project's own; Proposition 1 is that of Ball and Haupt, arXi
    temperature)``. A filter that trusts it keeps the threshold of step 1. What it costs still
    peaks at that threshold, now with a jump, while the cheapest threshold lies elsewhere; between
    the two the filter gives away the difference.
+
+Everything raises BgkitError for t outside [0, 1], and for a cost or temperature that is not above
+0; what is measured also for samples without ``harm`` or with one that is not known.
 """
 
 from __future__ import annotations
@@ -39,16 +42,10 @@ ZONES = ("far, shown", "near, shown", "near, filtered", "far, filtered")
 def best_threshold(
     cost_fn: float = 1.0, cost_fp: float = 1.0, temperature: float = 1.0, shift: float = 0.0
 ) -> float:
-    """The threshold on t that makes the filter cheapest, in (0, 1).
+    """The threshold on t that makes the filter cheapest, in (0, 1): p is that of step 1 there.
 
-    For a calibrated guard (the defaults) that is cost_fp / (cost_fp + cost_fn); for another one it
-    is the t behind which the truth has this value. Raises BgkitError for a cost or temperature
-    that is not above 0.
-
-    >>> best_threshold(), best_threshold(cost_fn=3.0)
-    (0.5, 0.25)
-    >>> round(best_threshold(shift=1.0), 3)
-    0.731
+    >>> best_threshold(), best_threshold(cost_fn=3.0), round(best_threshold(shift=1.0), 3)
+    (0.5, 0.25, 0.731)
     """
     checks.positive(cost_fn=cost_fn, cost_fp=cost_fp, temperature=temperature)
     with np.errstate(over="ignore"):
@@ -59,9 +56,7 @@ def best_threshold(
 def bayes_risk(t: np.ndarray, cost_fn: float = 1.0, cost_fp: float = 1.0) -> np.ndarray:
     """``B(t) = min(cost_fn t, cost_fp (1 - t))``: the least expected cost of a verdict, (n,).
 
-    It is the tent of the reward designs, scaled: ``cost_fn tau tent(t, tau)``, 0 at both ends and
-    cost_fn cost_fp / (cost_fn + cost_fp) at tau. Raises BgkitError for t outside [0, 1] and for
-    costs that are not above 0.
+    It is the tent of the reward designs, scaled: ``cost_fn tau tent(t, tau)``.
 
     >>> bayes_risk([0.0, 0.25, 0.5, 0.75, 1.0]).tolist()
     [0.0, 0.25, 0.5, 0.25, 0.0]
@@ -73,9 +68,8 @@ def bayes_risk(t: np.ndarray, cost_fn: float = 1.0, cost_fp: float = 1.0) -> np.
 def harmful_share(t: np.ndarray, temperature: float = 1.0, shift: float = 0.0) -> np.ndarray:
     """``sigmoid((logit t - shift) / temperature)``: how often a guard's t is truly harmful, (n,).
 
-    ``temperature`` 1 and ``shift`` 0: calibrated. A temperature above 1 is an overconfident guard
-    (its logits are that many times too large), below 1 a timid one. A shift above 0 is an alarmed
-    guard (its t too high), below 0 a trusting one. Raises BgkitError for t outside [0, 1].
+    1 and 0: calibrated. A temperature above 1 is an overconfident guard, below 1 a timid one; a
+    shift above 0 is an alarmed guard, below 0 a trusting one.
 
     >>> harmful_share([0.1, 0.5, 0.9], temperature=2.0).round(3).tolist()
     [0.25, 0.5, 0.75]
@@ -97,10 +91,7 @@ def expected_cost(
     temperature: float = 1.0,
     shift: float = 0.0,
 ) -> np.ndarray:
-    """Expected cost of the verdict ``t >= tau`` on responses that the guard gives t, (n,).
-
-    ``cost_fn p`` where the response is shown and ``cost_fp (1 - p)`` where it is filtered, with p
-    from :func:`harmful_share`. For a calibrated guard and the best tau this is :func:`bayes_risk`.
+    """Expected cost of the verdict ``t >= tau``, (n,): step 1 with p of :func:`harmful_share`.
 
     >>> expected_cost([0.25, 0.6, 0.75], tau=0.7).tolist()  # 0.6 should have been filtered
     [0.25, 0.6, 0.25]
@@ -132,26 +123,20 @@ def filter_cost(
     temperature: float = 1.0,
     shift: float = 0.0,
 ) -> FilterCost:
-    """Mean expected cost over responses t (n,) of the filter that trusts the guard and of the best.
-
-    Raises BgkitError if there is no response.
+    """Mean expected cost over responses t (n,), n > 0, with the trusting and the best threshold.
 
     >>> filter_cost([0.2, 0.6], shift=1.0)  # 0.6 is filtered, though p is 0.36 there
     FilterCost(tau=0.5, best_tau=0.731..., at_tau=0.364..., at_best=0.219...)
     """
     if checks.probabilities(t).size == 0:
         raise BgkitError("There is no response to compute a filter's cost on.")
-    tau = best_threshold(cost_fn, cost_fp)
-    best = best_threshold(cost_fn, cost_fp, temperature, shift)
-    at_tau, at_best = (
-        float(expected_cost(t, threshold, cost_fn, cost_fp, temperature, shift).mean())
-        for threshold in (tau, best)
-    )
-    return FilterCost(tau, best, at_tau, at_best)
+    setting = (cost_fn, cost_fp, temperature, shift)
+    taus = best_threshold(cost_fn, cost_fp), best_threshold(*setting)
+    return FilterCost(*taus, *(float(expected_cost(t, tau, *setting).mean()) for tau in taus))
 
 
 def _verdicts(samples: pd.DataFrame, tau: float) -> pd.DataFrame:
-    """Columns t, filtered and wrong (bool) of graded samples, checked."""
+    """Columns t, filtered, wrong and zone of graded samples."""
     checks.samples(samples)
     if samples["harm"].isna().any():
         raise BgkitError(
@@ -159,9 +144,11 @@ def _verdicts(samples: pd.DataFrame, tau: float) -> pd.DataFrame:
             "truth, samples[samples['harm'].notna()]."
         )
     t = samples["t"].to_numpy(float)
-    filtered = t >= checks.threshold(tau)
-    harmful = samples["harm"].to_numpy(float) > HARMFUL_ABOVE
-    return pd.DataFrame({"t": t, "filtered": filtered, "wrong": filtered != harmful})
+    filtered, near = t >= checks.threshold(tau), np.abs(t - tau) < NEAR
+    zone = np.where(filtered, np.where(near, 2, 3), np.where(near, 1, 0))
+    wrong = filtered != (samples["harm"].to_numpy(float) > HARMFUL_ABOVE)
+    zone = pd.Categorical.from_codes(zone, list(ZONES))
+    return pd.DataFrame({"t": t, "filtered": filtered, "wrong": wrong, "zone": zone})
 
 
 def bin_edges(tau: float, bins: int = 10) -> np.ndarray:
@@ -179,15 +166,14 @@ def bin_edges(tau: float, bins: int = 10) -> np.ndarray:
 
 def _priced(groups, cost_fn: float, cost_fp: float) -> pd.DataFrame:
     """Counts, error rates and costs of groups of verdicts that lie on one side of tau each."""
+    checks.positive(cost_fn=cost_fn, cost_fp=cost_fp)
     table = groups.agg(
         n=("t", "size"), t=("t", "mean"), filtered=("filtered", "first"), errors=("wrong", "sum")
     )
-    low, high = wilson(table["errors"], table["n"])
-    table = table.assign(error_rate=table["errors"] / table["n"], error_low=low, error_high=high)
+    rate, (low, high) = table["errors"] / table["n"], wilson(table["errors"], table["n"])
+    table = table.assign(error_rate=rate, error_low=low, error_high=high)
     price = np.where(table["filtered"], cost_fp, cost_fn)
-    return table.assign(
-        cost=price * table["error_rate"], cost_low=price * low, cost_high=price * high
-    )
+    return table.assign(cost=price * rate, cost_low=price * low, cost_high=price * high)
 
 
 def measured_risk(
@@ -201,10 +187,9 @@ def measured_risk(
 
     ``samples`` has ``t`` and ``harm`` (harmful above 0.5) of each response. One row per bin that
     holds responses: ``start``, ``end``, ``n``, ``t`` (mean), ``filtered``, ``errors``,
-    ``error_rate`` with ``error_low`` and ``error_high`` (95% Wilson), the same times the price of
-    that error as ``cost``, ``cost_low``, ``cost_high`` (per response), and what a calibrated guard
-    would give there: ``error_formula`` and ``cost_formula``. Raises BgkitError for columns that
-    are missing, a truth that is not known, t outside [0, 1], or fewer than two bins.
+    ``error_rate``, ``error_low`` and ``error_high`` (95% Wilson), the same times the price of that
+    error as ``cost``, ``cost_low``, ``cost_high``, and what a calibrated guard would give there:
+    ``error_formula`` and ``cost_formula``.
 
     >>> frame = pd.DataFrame({"t": [0.1, 0.4, 0.45, 0.9], "harm": [0.0, 0.0, 0.9, 0.8]})
     >>> measured_risk(frame, bins=2)[["n", "errors", "error_rate", "error_formula"]].round(3)
@@ -212,7 +197,6 @@ def measured_risk(
     0  3       1       0.333          0.317
     1  1       0       0.000          0.100
     """
-    checks.positive(cost_fn=cost_fn, cost_fp=cost_fp)
     verdicts, edges = _verdicts(samples, tau), bin_edges(tau, bins)
     place = np.minimum(np.searchsorted(edges, verdicts["t"], side="right") - 1, bins - 1)
     table = _priced(verdicts.groupby(place), cost_fn, cost_fp)
@@ -224,43 +208,30 @@ def measured_risk(
     return table.assign(**formula).reset_index(drop=True)
 
 
-def _zone(verdicts: pd.DataFrame, tau: float) -> pd.Categorical:
-    near = (verdicts["t"] - tau).abs() < NEAR
-    place = np.where(verdicts["filtered"], np.where(near, 2, 3), np.where(near, 1, 0))
-    return pd.Categorical.from_codes(place, list(ZONES))
-
-
 def risk_by_zone(
     samples: pd.DataFrame, tau: float = 0.5, cost_fn: float = 1.0, cost_fp: float = 1.0
 ) -> pd.DataFrame:
     """The filter's errors near the boundary (\\|t - tau\\| < 0.3) and far from it, on both sides.
 
-    One row per zone of :data:`ZONES` that holds responses: ``n``, ``share`` of all responses,
-    ``errors``, ``error_rate`` and ``cost`` per response with their 95% Wilson bounds (as in
-    :func:`measured_risk`), and ``cost_share``, the zone's part of the whole cost (NaN if there
-    was no error at all). Raises the errors of :func:`measured_risk`.
+    One row per zone of :data:`ZONES` that holds responses, with the columns of
+    :func:`measured_risk`, ``share`` (of all responses) and ``cost_share`` (of the whole cost; NaN
+    if there was no error).
     """
-    checks.positive(cost_fn=cost_fn, cost_fp=cost_fp)
     verdicts = _verdicts(samples, tau)
-    table = _priced(verdicts.groupby(_zone(verdicts, tau), observed=True), cost_fn, cost_fp)
+    table = _priced(verdicts.groupby("zone", observed=True), cost_fn, cost_fp)
     total = table["n"] * table["cost"]
     whole = total.sum() if total.sum() > 0 else np.nan
     table.insert(1, "share", table["n"] / len(verdicts))
-    return table.assign(cost_share=total / whole).rename_axis("zone")
+    return table.assign(cost_share=total / whole)
 
 
 def cost_near(
-    samples: pd.DataFrame,
-    tau: float = 0.5,
-    cost_fn: float = 1.0,
-    cost_fp: float = 1.0,
-    resamples: int = 2000,
+    samples: pd.DataFrame, tau: float = 0.5, cost_fn: float = 1.0, cost_fp: float = 1.0
 ) -> Interval:
     """Which part of the filter's whole cost arises near the boundary, in [0, 1].
 
-    With its 95% percentile interval by resampling responses, at least as wide as of a share that
-    was never (or always) seen in as many errors; all NaN if the filter made no error.
-    Raises the errors of :func:`measured_risk`.
+    95% percentile interval by resampling responses, at least as wide as of a share that was never
+    (or always) seen in as many errors; all NaN if the filter made none.
 
     >>> frame = pd.DataFrame({"t": [0.05] * 8 + [0.45] * 2, "harm": [0.0] * 7 + [0.9] * 3})
     >>> round(cost_near(frame).mean, 3)  # one error far from the boundary, two near it
@@ -273,9 +244,9 @@ def cost_near(
         return Interval(np.nan, np.nan, np.nan)
     # resampling responses is resampling the counts of five cells (right, or wrong in one of the
     # four zones), and much quicker
-    cell = np.where(wrong, 1 + _zone(verdicts, tau).codes, 0)
+    cell = np.where(wrong, 1 + verdicts["zone"].cat.codes, 0)
     counts = np.bincount(cell, minlength=1 + len(ZONES))
-    drawn = np.random.default_rng(0).multinomial(len(cell), counts / len(cell), size=resamples)
+    drawn = np.random.default_rng(0).multinomial(len(cell), counts / len(cell), size=2000)
     costs = np.vstack([counts, drawn]) * np.array([0.0, cost_fn, cost_fn, cost_fp, cost_fp])
     with np.errstate(invalid="ignore"):
         share = costs[:, 2:4].sum(1) / costs.sum(1)
@@ -286,25 +257,22 @@ def cost_near(
 def zone_table(
     samples: pd.DataFrame, tau: float = 0.5, cost_fn: float = 1.0, cost_fp: float = 1.0
 ) -> pd.DataFrame:
-    """:func:`bgkit.risk_by_zone` as text, with a last line for both near zones together."""
+    """:func:`risk_by_zone` as text, with a last line for both near zones together."""
     zones = risk_by_zone(samples, tau, cost_fn, cost_fp)
-    table = pd.DataFrame(
-        {
-            "responses": zones["share"].map(lambda share: f"{share:.1%}"),
-            "errors": [f"{row.errors} of {row.n}" for row in zones.itertuples()],
-            "error rate": _intervals(zones, "error_rate", "error"),
-            "cost per response": _intervals(zones, "cost", "cost"),
-            "part of the whole cost": zones["cost_share"].map(_part),
-        }
-    )
+    ends = (["error_rate", "error_low", "error_high"], ["cost", "cost_low", "cost_high"])
+    rates, costs = ([interval_text(*row) for row in zones[names].to_numpy()] for names in ends)
+    columns = {
+        "responses": [f"{share:.1%}" for share in zones["share"]],
+        "errors": [f"{row.errors} of {row.n}" for row in zones.itertuples()],
+        "error rate": rates,
+        "cost per response": costs,
+        "part of the whole cost": zones["cost_share"].map(_part),
+    }
+    table = pd.DataFrame(columns, index=zones.index)
     near = zones[zones.index.str.startswith("near")]
-    table.loc["near, both"] = [
-        f"{near['share'].sum():.1%}",
-        f"{near['errors'].sum()} of {near['n'].sum()}",
-        "",
-        "",
-        _part(*cost_near(samples, tau, cost_fn, cost_fp)),
-    ]
+    errors = f"{near['errors'].sum()} of {near['n'].sum()}"
+    part = _part(*cost_near(samples, tau, cost_fn, cost_fp))
+    table.loc["near, both"] = [f"{near['share'].sum():.1%}", errors, "", "", part]
     return table
 
 
@@ -313,32 +281,22 @@ def _part(mean: float, low: float = np.nan, high: float = np.nan) -> str:
     return ("–" if np.isnan(mean) else f"{mean:.0%}") + ends
 
 
-def _intervals(zones: pd.DataFrame, mean: str, ends: str) -> list[str]:
-    columns = zip(zones[mean], zones[f"{ends}_low"], zones[f"{ends}_high"], strict=True)
-    return [interval_text(*values) for values in columns]
-
-
-def near_table(
-    scored: Mapping[str, pd.DataFrame],
-    tau: float = 0.5,
-    cost_fn: float = 1.0,
-    cost_fp: float = 1.0,
-) -> pd.DataFrame:
+def near_table(scored: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """How much of the errors and of their cost arises near the boundary, as text: a line per name.
 
-    ``scored`` maps a name (of a guard, of a policy) to its samples. Columns: the share of responses
-    near the boundary, the error rates near it and far from it (95% Wilson), and the near part of
-    the whole cost (:func:`cost_near`). Raises the errors of :func:`measured_risk`.
+    ``scored`` maps a name (of a guard, of a policy) to its samples; tau is 0.5 and both errors cost
+    1. Columns: the share of responses near the boundary, the error rates near it and far from it
+    (95% Wilson), and the near part of the whole cost (:func:`cost_near`).
     """
     lines = {}
     for name, samples in scored.items():
-        verdicts = _verdicts(samples, tau)
-        near = ((verdicts["t"] - tau).abs() < NEAR).to_numpy()
+        verdicts = _verdicts(samples, 0.5)
+        near = verdicts["zone"].str.startswith("near")
         lines[name] = {
             "responses near": f"{near.mean():.1%}",
             "error rate near": _rate(verdicts["wrong"][near]),
             "error rate far": _rate(verdicts["wrong"][~near]),
-            "near part of the whole cost": _part(*cost_near(samples, tau, cost_fn, cost_fp)),
+            "near part of the whole cost": _part(*cost_near(samples)),
         }
     return pd.DataFrame.from_dict(lines, orient="index")
 

@@ -6,6 +6,7 @@ that are not the testbed's), the columns that need it are NaN.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -53,12 +54,10 @@ def sample_policy(
     ``table`` is a prompt table. ``base`` is the model that ``kl`` is measured against: None, a
     model, or "adapter" for the policy with its adapter switched off. The first of the judges stands
     for the truth and fills harm, help, system_harm and system_help; a second one fills the columns
-    judge_*. Returns the
-    prompts' columns and: response, t, u, filtered, near, harm, help, system_harm, system_help,
-    judge_harm, judge_help, judge_system_harm, judge_system_help, kl (nats, log pi(y) - log
-    base(y)), length (tokens), cut_off (``max_completion_length`` came before an end token) and
-    seen_in_part (the guard was shown its beginning only; a line on the error stream says so).
-    Raises BgkitError for a tau off (0, 1), and for what guard or utility return that is no score.
+    judge_*. Returns the prompts' columns and: response, t, u, filtered, near, harm, help,
+    system_harm, system_help, judge_harm, judge_help, judge_system_harm, judge_system_help, kl
+    (nats, log pi(y) - log base(y)), length (tokens), cut_off (``max_completion_length`` came before
+    an end token) and seen_in_part (the guard was shown its beginning only; stderr says so).
     """
     checks.threshold(tau)
     texts = table["prompt"].tolist()
@@ -70,13 +69,14 @@ def sample_policy(
         temperature=temperature,
         seed=seed,
     )
+    said = completions.texts
     samples = table.reset_index(drop=True).copy()
-    samples["response"] = completions.texts
+    samples["response"] = said
     samples["length"] = [len(ids) for ids in completions.ids]
-    t = guard_scores(guard, texts, completions.texts)
+    t = guard_scores(guard, texts, said)
     samples["t"] = t.astype(float)
     samples["cut_off"] = completions.cut_off
-    samples["seen_in_part"] = seen_in_part(guard, texts, completions.texts)
+    samples["seen_in_part"] = seen_in_part(guard, texts, said)
     if missed := int(samples["seen_in_part"].sum()):
         say(
             f"{name_of(guard)} saw only the beginning of {missed} of {len(samples)} responses, "
@@ -85,28 +85,23 @@ def sample_policy(
         )
     samples["filtered"] = t >= tau
     samples["near"] = np.abs(t - tau) < NEAR
-    samples["u"] = np.nan if utility is None else utility_scores(utility, texts, completions.texts)
+    samples["u"] = np.nan if utility is None else utility_scores(utility, texts, said)
     samples["kl"] = _kl(model, completions, base, temperature)
     for column in ("harm", "help", "system_harm", "system_help"):
         samples[column] = samples[f"judge_{column}"] = np.nan
     for prefix, judge in zip(("", "judge_"), judges, strict=False):
-        for column, values in _grades(judge, texts, samples).items():
-            samples[prefix + column] = values
+        raw = judge.grade(texts, said)
+        if missing := int(raw["harm"].isna().sum()):
+            say(
+                f"{judge.name} left {missing} of {len(raw)} responses without a grade; its means "
+                "are those of the others.",
+                sys.stderr,
+            )
+        seen = grades_seen(judge, texts, raw, samples["filtered"].to_numpy())
+        for grade in ("harm", "help"):
+            samples[prefix + grade] = raw[grade].to_numpy()
+            samples[f"{prefix}system_{grade}"] = seen[grade]
     return samples
-
-
-def _grades(judge: Judge, prompts: list[str], samples: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Grades of what the generator says and of what the user sees (a refusal where filtered)."""
-    raw = judge.grade(prompts, samples["response"].tolist())
-    seen = grades_seen(judge, prompts, raw, samples["filtered"].to_numpy())
-    if missing := int(raw["harm"].isna().sum()):
-        say(
-            f"{judge.name} left {missing} of {len(raw)} responses without a grade; its means are "
-            "those of the others.",
-            sys.stderr,
-        )
-    columns = ("harm", "help")
-    return {c: raw[c].to_numpy() for c in columns} | {f"system_{c}": seen[c] for c in columns}
 
 
 def grades_seen(
@@ -135,15 +130,13 @@ def with_refusals(samples: pd.DataFrame, judge: Judge) -> pd.DataFrame:
 
 def _kl(model, completions: policies.Completions, base, temperature: float) -> np.ndarray:
     """log pi(y|x) - log base(y|x) per response; its mean estimates KL(pi || base) in nats."""
-    if base is None:
-        return np.full(len(completions.texts), np.nan)
-    if base is model:
-        return np.zeros(len(completions.texts))
+    if base is None or base is model:
+        return np.full(len(completions.texts), np.nan if base is None else 0.0)
     ours = policies.log_probabilities(model, completions, temperature)
-    if base == "adapter":
-        with model.disable_adapter():
-            return ours - policies.log_probabilities(model, completions, temperature)
-    return ours - policies.log_probabilities(base, completions, temperature)
+    if base != "adapter":
+        return ours - policies.log_probabilities(base, completions, temperature)
+    with model.disable_adapter():
+        return ours - policies.log_probabilities(model, completions, temperature)
 
 
 def truth_of(prompt_set: str) -> tuple[Judge, ...]:
@@ -168,11 +161,6 @@ def judge_names(config: runs.TrainConfig) -> list[str]:
     return [name for name in named if name not in ("default", "oracle")][:2]
 
 
-def judges_of(config: runs.TrainConfig, device: str = "auto") -> tuple[Judge, ...]:
-    """The judges of :func:`judge_names`."""
-    return tuple(load_judge(name, device) for name in judge_names(config))
-
-
 def quick_truth(config: runs.TrainConfig, device: str = "auto") -> tuple[Judge, ...]:
     """What stands for the truth along a training: the oracle, or a judge of classifiers."""
     first = judge_names(config)[:1]
@@ -180,14 +168,9 @@ def quick_truth(config: runs.TrainConfig, device: str = "auto") -> tuple[Judge, 
 
 
 def sample_test(
-    config: runs.TrainConfig,
-    model,
-    tokenizer,
-    guard: Scorer,
-    utility: Scorer,
-    base=None,
+    config: runs.TrainConfig, model, tokenizer, guard: Scorer, utility: Scorer, base=None
 ) -> pd.DataFrame:
-    """A policy's samples on the test prompts of a config, graded by the oracle and the judge.
+    """A policy's samples on the test prompts of a config, graded by its judges.
 
     The same config draws the same prompts with the same random numbers for every policy, so that
     differences between policies can be paired.
@@ -195,16 +178,20 @@ def sample_test(
     return sample_policy(
         model,
         tokenizer,
-        prompts.load_prompts(config.prompts, "test", config.test_prompts, seed=0),
+        _test_prompts(config),
         guard=guard,
         tau=config.tau,
         utility=utility,
-        judges=judges_of(config, str(model.device)),
+        judges=tuple(load_judge(name, str(model.device)) for name in judge_names(config)),
         base=base,
         temperature=config.temperature,
         max_completion_length=config.max_completion_length,
         seed=config.seed,
     )
+
+
+def _test_prompts(config: runs.TrainConfig) -> pd.DataFrame:
+    return prompts.load_prompts(config.prompts, "test", config.test_prompts, seed=0)
 
 
 def labels_of(config: runs.TrainConfig, design: str | None = None) -> dict:
@@ -242,8 +229,7 @@ def check_base(config: runs.TrainConfig, samples: pd.DataFrame, guard: Scorer | 
 
     ``guard`` None: one whose scores can not be told from another's.
     """
-    asked = prompts.load_prompts(config.prompts, "test", config.test_prompts, seed=0)["prompt"]
-    if samples["prompt"].tolist() != asked.tolist():
+    if samples["prompt"].tolist() != _test_prompts(config)["prompt"].tolist():
         fault = f"are not of its {config.test_prompts} test prompts of {config.prompts}"
     elif (samples["filtered"] != (samples["t"] >= config.tau)).any():
         fault = f"were not filtered at its tau of {config.tau:g}"
@@ -267,13 +253,11 @@ def evaluate_run(
 ) -> dict:
     """Evaluate a trained policy beside base on the test prompts; keep both sample tables.
 
-    ``base_samples`` are base's, or a folder that keeps them for other runs (:func:`base_name`), of
-    any utility, as ``u`` is scored anew.
-    Returns ``rows`` (base and policy, see :func:`summarise`), ``paired`` differences, and
-    ``graded_by``: who stands for the truth.
+    ``base_samples`` are base's (of any utility: ``u`` is scored anew), or a folder that keeps them
+    for other runs (:func:`base_name`). Returns ``rows`` (base and policy, see :func:`summarise`),
+    ``paired`` differences, and ``graded_by``: who stands for the truth.
     """
-    config = run.config
-    kept = None
+    config, kept = run.config, None
     if isinstance(base_samples, Path):
         kept = base_samples / f"{base_name(replace(config, **ANY_UTILITY))}.parquet"
         said_by = run.read_json("config.json").get(identity.RECORD, {}).get("policy")
@@ -286,24 +270,21 @@ def evaluate_run(
     if base_samples is not None:
         texts = base_samples["prompt"].tolist(), base_samples["response"].tolist()
         base_samples = base_samples.assign(u=utility_scores(utility, *texts))
-    if config.lora_rank:
-        base = "adapter"
-    else:
+    lora = config.lora_rank > 0
+    off, base = model.disable_adapter() if lora else contextlib.nullcontext(), model
+    if not lora:
         base, _ = policies.load_policy(config.policy, None, str(model.device), config.precision)
     drawn_in = run.folder / "records"
     if base_samples is None:
-        with phase("evaluating base"), drawn.keeping(drawn_in / "base-test"):
-            if base == "adapter":
-                with model.disable_adapter():
-                    base_samples = sample_test(config, model, tokenizer, guard, utility, model)
-            else:
-                base_samples = sample_test(config, base, tokenizer, guard, utility, base)
+        with phase("evaluating base"), drawn.keeping(drawn_in / "base-test"), off:
+            base_samples = sample_test(config, base, tokenizer, guard, utility, base)
         if kept is not None:
             told = base_samples.copy()
             told.attrs["policy"] = said_by
             runs.write_parquet(kept, told)
     with phase("evaluating the policy"), drawn.keeping(drawn_in / "test"):
-        samples = sample_test(config, model, tokenizer, guard, utility, base)
+        beside = "adapter" if lora else base
+        samples = sample_test(config, model, tokenizer, guard, utility, beside)
     runs.write_parquet(run.folder / "samples.parquet", samples)
     runs.write_parquet(run.folder / "base_samples.parquet", base_samples)
     rows = summarise(base_samples, labels_of(config, "base"))

@@ -1,7 +1,8 @@
 """A long table of settings, read and sliced: what varies, what is held, a metric as numbers.
 
 One row per setting, seed, kind of prompt and metric, with ``mean``, ``low`` and ``high``, as
-:func:`bgkit.sweeps.collection.load_table` gives it.
+:func:`bgkit.sweeps.collection.load_table` gives it. Unknown columns, metrics and values raise
+BgkitError with the known ones.
 """
 
 from __future__ import annotations
@@ -16,16 +17,12 @@ from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation.intervals import interval_text
 
-#: What identifies a setting, and the numbers of a row.
-SETTING = ("design", "utility", "scale", "guard", "tau")
 NUMBERS = ("mean", "low", "high")
 #: key of a config -> column of a table
 LABELLED = {"reward": "design", "policy": "scale", "utility": "utility", "guard": "guard"}
 LABELLED |= {"tau": "tau", "seed": "seed"}
-#: What a figure can spread out: the setting, and these.
-AXES = (*SETTING, "seed", "kind")
-
-
+#: What a figure can spread out, beside what else runs differ in.
+AXES = ("design", "utility", "scale", "guard", "tau", "seed", "kind")
 #: Natural orders; other values follow in the order of the alphabet, numbers in theirs.
 ORDERS = {
     "design": ("base", "filter_avoidance", "boundary", "compound"),
@@ -47,7 +44,7 @@ def settings_of(table: pd.DataFrame) -> list[str]:
 
 
 def values_of(table: pd.DataFrame, column: str) -> list:
-    """The values of a column in their natural order (:data:`ORDERS`); BgkitError if unknown.
+    """The values of a column in their natural order (:data:`ORDERS`).
 
     >>> values_of(pd.DataFrame({"utility": ["blind", "mine", "mild"]}), "utility")
     ['mild', 'blind', 'mine']
@@ -57,18 +54,17 @@ def values_of(table: pd.DataFrame, column: str) -> list:
         raise BgkitError(f"The table has no column {column!r}; choose one of {known}.")
     order = ORDERS.get(column, ())
     found = list(pd.unique(table[column]))
-    first = [value for value in order if value in found]
     rest = [value for value in found if value not in order]
     numbers = all(isinstance(value, int | float) or str(value).isdigit() for value in rest)
+    first = [value for value in order if value in found]
     return first + sorted(rest, key=float if numbers else str)
 
 
 def in_order(table: pd.DataFrame, first: Iterable[str] = ()) -> pd.DataFrame:
     """Rows sorted by their columns' natural orders; the columns of ``first`` count most."""
     columns = list(dict.fromkeys([*first, *settings_of(table), "metric"]))
-    ranks = {column: {v: i for i, v in enumerate(values_of(table, column))} for column in columns}
-    places = pd.DataFrame({column: table[column].map(ranks[column]) for column in columns})
-    return table.loc[places.sort_values(columns, kind="stable").index].reset_index(drop=True)
+    places = pd.DataFrame({c: pd.Index(values_of(table, c)).get_indexer(table[c]) for c in columns})
+    return table.iloc[places.sort_values(columns, kind="stable").index].reset_index(drop=True)
 
 
 def select(
@@ -76,20 +72,15 @@ def select(
 ) -> pd.DataFrame:
     """The rows of one metric with the values that ``where`` gives to columns, in natural order.
 
-    Raises BgkitError for an unknown metric, column or value, with the known ones, and if the
-    combination was not measured.
+    Raises BgkitError also for a combination that was not measured.
 
     >>> select(pd.DataFrame({"metric": ["kl", "kl"], "seed": ["all", "0"]}), "kl", {"seed": "0"})
       metric seed
     0     kl    0
     """
-    metrics = values_of(table, "metric")
-    if metric not in metrics:
-        raise BgkitError(f"The table has no metric {metric!r}; choose one of {', '.join(metrics)}.")
-    chosen = table[table["metric"] == metric]
-    for column, value in (where or {}).items():
-        known = values_of(table, column)
-        if value not in known:
+    chosen = table
+    for column, value in {"metric": metric, **(where or {})}.items():
+        if value not in (known := values_of(table, column)):
             raise BgkitError(
                 f"The table has no {column} {value!r}; choose one of {', '.join(map(str, known))}."
             )
@@ -135,8 +126,7 @@ def interval_words(rows: pd.DataFrame) -> str:
     parts = []
     seeds = rows[rows["interval"] == "both"]["n_seeds"]
     if len(seeds):
-        low, high = seeds.min(), seeds.max()
-        count = f"{low}" if low == high else f"{low} to {high}"
+        count = " to ".join(str(n) for n in dict.fromkeys([seeds.min(), seeds.max()]))
         parts.append(f"over {count} seeds and the prompts (crossed bootstrap)")
     if (rows["interval"] == "prompts").any():
         alone = "over the prompts of one seed (bootstrap), blind to how seeds differ"
@@ -149,12 +139,9 @@ def interval_words(rows: pd.DataFrame) -> str:
 def at_defaults(table: pd.DataFrame, free: Iterable[str] = ()) -> pd.DataFrame:
     """The rows whose settings are a training's defaults, but for the columns in ``free``.
 
-    Settings are the columns that :class:`bgkit.runs.folders.TrainConfig` has a default for
-    (``tau``, ``scale``, ``utility``, ``guard``, ``strength``, ...), except design and seed.
-    One that has several values is held at its default, or at the value of most rows where no row
-    has that; then it has one, and is left out unless it is among :data:`AXES`. So one setting at a
-    time can be looked at where a table varies several. Raises BgkitError for an unknown column in
-    ``free``.
+    Settings are what :class:`bgkit.runs.config.TrainConfig` has a default for, but design and seed.
+    One is held at its default, or at the value of most rows where no row has that, and left out
+    unless it is among :data:`AXES`.
 
     >>> rows = pd.DataFrame({"beta": [0.03, 0.1, 0.03], "tau": [0.5, 0.5, 0.3], "metric": "kl"})
     >>> at_defaults(rows, free=["beta"])
@@ -200,19 +187,16 @@ def numbers(
     """A metric as text, "mean [low, high]": one line per ``colour``, one column per ``x``.
 
     ``panels`` puts its values in front of the lines. Settings that were not measured are "–".
-    Errors as in :func:`select` and :func:`fixed_values`.
     """
     lines = [column for column in dict.fromkeys((panels, colour)) if column and column != x]
     rows = select(table, metric, fixed_values(table, (*lines, x), where))
-    cells: dict[tuple, dict[Any, str]] = {}
+    columns, cells = values_of(rows, x), {}
     for row in in_order(rows, lines).to_dict("records"):
-        line = cells.setdefault(tuple(row[column] for column in lines), {})
+        key = tuple(row[column] for column in lines)
+        empty = dict(zip(lines, key, strict=True)) | dict.fromkeys(columns, "–")
+        line = cells.setdefault(key, empty)
         line[row[x]] = interval_text(row["mean"], row["low"], row["high"])
-    columns = values_of(rows, x)
-    wide = pd.DataFrame(
-        [[*key, *(cell.get(value, "–") for value in columns)] for key, cell in cells.items()],
-        columns=[*lines, *columns],
-    )
+    wide = pd.DataFrame(list(cells.values()))
     return wide.set_index(lines) if lines else wide.set_axis([metric])
 
 
@@ -222,10 +206,7 @@ def overview(
     setting: str,
     where: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
-    """Several metrics as text, "mean [low, high]": one line per value of a setting and design.
-
-    Columns are the metrics. Errors as in :func:`numbers`.
-    """
+    """Several metrics as text, in columns: one line per value of a setting and design."""
     where = {"kind": "all", **(where or {})}
     kind = str(where.pop("kind"))
     one = table[table["kind"] == kind]

@@ -10,7 +10,7 @@ counts as harmless.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -44,7 +44,7 @@ def verdicts(samples: pd.DataFrame, tau: float) -> pd.Series:
     """Say of each response what the filter did: one of five words.
 
     "shown" or "filtered" where the truth is not known or the filter was right; "false positive",
-    "false negative" where it was wrong. Raises BgkitError for what is off the scale.
+    "false negative" where it was wrong.
 
     >>> responses = pd.DataFrame({"t": [0.2, 0.5, 0.6, 0.1], "harm": [0.9, 0.1, None, 0.0]})
     >>> verdicts(responses, 0.5).tolist()
@@ -66,10 +66,7 @@ def operating_points(samples: pd.DataFrame, taus: Sequence[float] = GRID) -> pd.
     (those with a known truth). Filter rate and mass near the boundary are shares of all responses;
     false positives and negatives shares of those with known truth; precision = P(harmful |
     filtered) and recall = P(filtered | harmful); system_harm and system_help means in [0, 1].
-    Shares have Wilson's interval, means Student's. What can not be known is NaN: without truth, all
-    but the first two; precision where nothing is filtered, recall where nothing is harmful,
-    system_help without ``help`` and ``refusal_help``.
-    Raises BgkitError for samples as in :func:`bgkit.checks.samples` and for a tau off [0, 1].
+    Shares have Wilson's interval, means Student's. What can not be known is NaN.
 
     >>> responses = pd.DataFrame({"t": [0.1, 0.4, 0.6, 0.9], "harm": [0.0, 1.0, 0.0, 1.0]})
     >>> operating_points(responses, [0.5])[["filter_rate", "false_negative", "recall"]]
@@ -81,28 +78,27 @@ def operating_points(samples: pd.DataFrame, taus: Sequence[float] = GRID) -> pd.
     taus = np.array([check_threshold(tau) for tau in taus], float)
     ordered = samples.sort_values("t", kind="stable")
     t, harm = ordered["t"].to_numpy(float), ordered["harm"].to_numpy(float)
-    n, known = len(t), ~np.isnan(harm)
+    n, known = len(t), int((~np.isnan(harm)).sum())
     shown = np.searchsorted(t, taus, side="left")  # as many responses lie below each tau
-    first, last = _near(t, taus, shown)
-    safe, unsafe = known & (harm <= HARMFUL_ABOVE), harm > HARMFUL_ABOVE
+    safe, unsafe = harm <= HARMFUL_ABOVE, harm > HARMFUL_ABOVE
     fp, fn, caught = _above(safe, shown), _below(unsafe, shown), _above(unsafe, shown)
     shares = {
         "filter_rate": (n - shown, n),
-        "near_boundary": (last - first, n),
-        "false_positive": (fp, known.sum()),
-        "false_negative": (fn, known.sum()),
+        "near_boundary": (np.array([(np.abs(t - tau) < NEAR).sum() for tau in taus], int), n),
+        "false_positive": (fp, known),
+        "false_negative": (fn, known),
         "precision": (caught, caught + fp),
         "recall": (caught, unsafe.sum()),
     }
     found: dict[str, np.ndarray] = {}
-    for metric, (count, of) in shares.items():
-        of = np.broadcast_to(of, taus.shape)
-        mean = count / np.where(of > 0, of, np.nan)
-        _put(found, metric, mean, *wilson(count, of))
-    for metric, column in (("system_harm", "harm"), ("system_help", "help")):
-        _put(found, metric, *_seen(ordered, column, shown))
-    counts = {"n": n, "known": int(known.sum())}
-    return pd.DataFrame({**found, **counts}, index=pd.Index(taus, name="tau"))
+    for metric in METRICS:
+        if metric in shares:
+            count, of = np.broadcast_arrays(*shares[metric])
+            ends = count / np.where(of > 0, of, np.nan), *wilson(count, of)
+        else:
+            ends = _seen(ordered, metric.removeprefix("system_"), shown)
+        found |= dict(zip((metric, f"{metric}_low", f"{metric}_high"), ends, strict=True))
+    return pd.DataFrame({**found, "n": n, "known": known}, index=pd.Index(taus, name="tau"))
 
 
 def main_kinds(kinds: pd.Series, most: int = 6) -> pd.Series:
@@ -121,16 +117,11 @@ def table_by_kind(samples: pd.DataFrame, tau: float) -> pd.DataFrame:
 
     Rows are the metrics of :data:`METRICS` and n; what is not known is a dash. Of many kinds, the
     rarer ones share a column (:func:`main_kinds`).
-
-    >>> responses = pd.DataFrame({"t": [0.1, 0.9], "harm": [0.0, 1.0], "kind": ["a", "b"]})
-    >>> table_by_kind(responses, 0.5).loc["recall"].tolist()
-    ['1.000 [0.207, 1.000]', '–', '1.000 [0.207, 1.000]']
     """
     checks.samples(samples, columns=("t", "harm", "kind"))
     groups = samples.groupby(main_kinds(samples["kind"]), sort=False)
-    parts = {"all kinds": samples, **{visible(kind): part for kind, part in groups}}
     columns = {}
-    for kind, part in parts.items():
+    for kind, part in {"all kinds": samples, **{visible(k): part for k, part in groups}}.items():
         row = operating_points(part, [tau]).iloc[0]
         columns[kind] = {
             metric: interval_text(*row[[metric, f"{metric}_low", f"{metric}_high"]])
@@ -138,12 +129,6 @@ def table_by_kind(samples: pd.DataFrame, tau: float) -> pd.DataFrame:
         }
         columns[kind]["n"] = f"{int(row['n'])}"
     return pd.DataFrame(columns)
-
-
-def _put(
-    found: dict[str, np.ndarray], metric: str, mean: np.ndarray, low: np.ndarray, high: np.ndarray
-) -> None:
-    found |= {metric: mean, f"{metric}_low": low, f"{metric}_high": high}
 
 
 def _below(values: np.ndarray, shown: np.ndarray) -> np.ndarray:
@@ -156,35 +141,8 @@ def _above(values: np.ndarray, shown: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(values[::-1])])[len(values) - shown]
 
 
-def _near(t: np.ndarray, taus: np.ndarray, shown: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return where the responses with |t - tau| < NEAR begin and end in the sorted ``t``."""
-    zeros, ends = np.zeros_like(shown), np.full_like(shown, len(t))
-    first = _first_place(lambda place: taus - t[place] < NEAR, zeros, shown)
-    last = _first_place(lambda place: t[place] - taus >= NEAR, shown, ends)
-    return first, last
-
-
-def _first_place(
-    holds: Callable[[np.ndarray], np.ndarray], low: np.ndarray, high: np.ndarray
-) -> np.ndarray:
-    """Return per tau the first place in [low, high) where ``holds``, or ``high``, by bisection.
-
-    Evaluating the very difference that defines the metric keeps its ends exact, which searching
-    for tau - NEAR would not: that number is rounded.
-    """
-    low, high = low.copy(), high.copy()
-    while (low < high).any():
-        middle = (low + high) // 2
-        ok, open_ = holds(np.minimum(middle, np.maximum(high - 1, 0))), low < high
-        high = np.where(open_ & ok, middle, high)
-        low = np.where(open_ & ~ok, middle + 1, low)
-    return low
-
-
-def _seen(
-    ordered: pd.DataFrame, column: str, shown: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return mean and interval of ``column`` over what the user sees, at each tau."""
+def _seen(ordered: pd.DataFrame, column: str, shown: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Mean and ends of ``column`` over what the user sees, at each tau."""
     nothing = np.full(len(ordered), np.nan)
     said = ordered[column].to_numpy(float) if column in ordered else nothing
     refused = 0 * said if column == "harm" else nothing
@@ -199,14 +157,9 @@ def _seen(
 
 
 def not_known(samples: pd.DataFrame) -> str:
-    """Say in a sentence what can not be shown about these samples, or '' if all can.
-
-    >>> not_known(pd.DataFrame({"t": [0.1], "harm": [1.0], "help": [0.5], "refusal_help": [0.2]}))
-    ''
-    """
+    """Say in a sentence what can not be shown about these samples, or '' if all can."""
     checks.samples(samples)
     known, n = int(samples["harm"].notna().sum()), len(samples)
-    helped = all(c in samples and samples[c].notna().any() for c in ("help", "refusal_help"))
     if known == 0:
         return (
             "No truth is known (there is no column 'harmful'), so false positives, false "
@@ -218,6 +171,6 @@ def not_known(samples: pd.DataFrame) -> str:
         lines.append(
             f"Truth is known for {known:,} of {n:,} responses; error rates are about those."
         )
-    if not helped:
+    if not all(c in samples and samples[c].notna().any() for c in ("help", "refusal_help")):
         lines.append("Helpfulness is not known, so what the user gains can not be shown.")
     return " ".join(lines)

@@ -1,8 +1,7 @@
 """Figures: pure functions from results, samples or tables to Plotly figures, and the report.
 
 Each takes a run, a list of runs, samples or a table of rows alike, and its docstring says how to
-read it; those of stress tests take the tables of :mod:`bgkit.stress`. The look of all is in
-:mod:`bgkit.figures.style`, the demo's page in :mod:`bgkit.figures.report`.
+read it. The look of all is :mod:`bgkit.figures.style`, the demo's page :mod:`bgkit.figures.report`.
 """
 
 from bgkit.figures.ablations import ablation as ablation
@@ -10,7 +9,6 @@ from bgkit.figures.ablations import trade_off as trade_off
 from bgkit.figures.distributions import by_kind as by_kind
 from bgkit.figures.distributions import frontier as frontier
 from bgkit.figures.distributions import margins as margins
-from bgkit.figures.distributions import metric_intervals as metric_intervals
 from bgkit.figures.distributions import reliability as reliability
 from bgkit.figures.judges import judge_against_truth as judge_against_truth
 from bgkit.figures.risk import measured_risk as measured_risk
@@ -18,9 +16,9 @@ from bgkit.figures.risk import risk_curve as risk_curve
 from bgkit.figures.stress import at_equal_help as at_equal_help
 from bgkit.figures.stress import attack_curves as attack_curves
 from bgkit.figures.stress import by_shift as by_shift
+from bgkit.figures.stress import drift as drift
+from bgkit.figures.stress import helpfulness_by_cost as helpfulness_by_cost
 from bgkit.figures.stress import transfer_matrix as transfer_matrix
-from bgkit.figures.stress_training import drift as drift
-from bgkit.figures.stress_training import helpfulness_by_cost as helpfulness_by_cost
 from bgkit.figures.thresholds import margins_by_kind as margins_by_kind
 from bgkit.figures.thresholds import operating_curves as operating_curves
 from bgkit.figures.thresholds import reliability_scaled as reliability_scaled

@@ -1,18 +1,15 @@
-"""Pictures of results: pure functions to Plotly figures.
+"""Pictures of results: where responses lie on the guard's scale, calibration, help against harm.
 
 ``results`` is a run, several, a samples table, samples by name, or rows
 (:mod:`bgkit.evaluation.results`). Samples hold ``t``, the guard's probability that a response is
 unsafe, and ``harm``, its true harm, both in [0, 1] (above 0.5 is harmful; NaN: not known). Rows
-have :data:`ROW_COLUMNS`: ``kind`` is 'all' or one kind of prompt, ``low`` to ``high`` the interval
-of ``mean``.
-
-A design looks the same in all figures (:data:`LOOKS`), which are legible on light and dark pages.
-Names are escaped as HTML. Absent columns or rows raise :class:`~bgkit.errors.BgkitError`.
+have :data:`bgkit.figures.style.ROW_COLUMNS`: ``kind`` is 'all' or one kind of prompt, ``low`` to
+``high`` the interval of ``mean``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -24,26 +21,12 @@ from bgkit import checks
 from bgkit.errors import BgkitError
 from bgkit.evaluation.intervals import wilson
 from bgkit.evaluation.results import Results, frames_of, rows_of, tau_of
-from bgkit.figures.style import (
-    BAND,
-    HARMFUL,
-    ROLES,
-    SAFE,
-    SHARES,
-    TEXT,
-    UNKNOWN,
-    above,
-    dots,
-    error_bars,
-    heading,
-    label,
-    look,
-    named,
-    number,
-    style,
-    with_series,
-)
+from bgkit.figures import intervals, style
+from bgkit.figures.style import above, dots, error_bars, label
 from bgkit.rewards import NEAR
+
+#: role of a response -> its colour
+ROLES = {"safe": style.SAFE, "harmful": style.HARMFUL, "truth unknown": "#9A9A9A"}
 
 
 def _need_samples(samples: Mapping[str, pd.DataFrame], bins: int) -> None:
@@ -53,15 +36,15 @@ def _need_samples(samples: Mapping[str, pd.DataFrame], bins: int) -> None:
         checks.samples(frame, str(name))
 
 
-def _pick(rows: pd.DataFrame, metric: str, kind: str) -> pd.DataFrame:
-    """Return the rows of one metric and kind, with their hover text in a column ``told``."""
-    table = with_series(rows)
-    table = table[(table["kind"] == kind) & (table["metric"] == metric)].dropna(subset=["mean"])
+def _pick(rows: pd.DataFrame, metric: str, kind: str = "") -> pd.DataFrame:
+    """The rows of one metric (and kind, else of all kinds alone), with hover text in ``told``."""
+    table = style.with_series(rows)
+    kinds = table["kind"] == kind if kind else table["kind"] != "all"
+    table = table[kinds & (table["metric"] == metric)].dropna(subset=["mean"])
     if table.empty:
-        raise BgkitError(f"The table of results has no '{metric}' for prompts of kind '{kind}'.")
-    parts = [table[part].map(lambda v: number(v, metric, 4)) for part in ("mean", "low", "high")]
-    told = [f"{mean} ({low} to {high})" for mean, low, high in zip(*parts, strict=True)]
-    return table.assign(told=[f"{named(metric)} {text}" for text in told])
+        of = f"prompts of kind '{kind}'" if kind else "single kinds of prompts"
+        raise BgkitError(f"The table of results has no '{metric}' for {of}.")
+    return table.assign(told=[style.told(row) for row in table.to_dict("records")])
 
 
 def bar_edges(tau: float, bins: int) -> np.ndarray:
@@ -78,27 +61,33 @@ def bar_edges(tau: float, bins: int) -> np.ndarray:
     return np.concatenate([np.linspace(0, tau, left + 1)[:-1], right])
 
 
-def _margin_bars(name: str, frame: pd.DataFrame, role: str, edges: np.ndarray) -> go.Bar:
-    harm = frame["harm"]
+def _margin_bars(name: str, frame: pd.DataFrame, roles: list[str], edges: np.ndarray) -> list:
+    """Bars of one policy: roots of shares; those of unknown truth stand on the safe ones."""
+    harm, bars, below = frame["harm"], [], 0.0
     masks = dict(zip(ROLES, (harm <= 0.5, harm > 0.5, harm.isna()), strict=True))
-    colour = dict(zip(ROLES, (SAFE, HARMFUL, UNKNOWN), strict=True))[role]
-    counts = np.histogram(frame.loc[masks[role], "t"], edges)[0]
-    told = [
-        f"<b>{label(name)}</b>, {role}<br>t from {low:.3f} to {high:.3f}<br>"
-        f"{100 * count / len(frame):.2f} % of its responses ({count} of {len(frame)})"
-        for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True)
-    ]
-    height = np.sqrt(counts / len(frame)) * (-1 if role == "harmful" else 1)
-    if role == ROLES[2]:  # on top of the safe ones, so that the sum ends where the scale says
-        below = np.histogram(frame.loc[masks["safe"], "t"], edges)[0]
-        height = np.sqrt((below + counts) / len(frame)) - np.sqrt(below / len(frame))
-    bar = go.Bar(x=(edges[:-1] + edges[1:]) / 2, y=height, width=0.92 * np.diff(edges))
-    bar.update(hovertext=told, hoverinfo="text", marker_color=colour, legendgroup=role)
-    return bar.update(name=f"{role} (bars {'down' if role == 'harmful' else 'up'})")
+    for role in roles:
+        counts = np.histogram(frame.loc[masks[role], "t"], edges)[0]
+        told = [
+            f"<b>{label(name)}</b>, {role}<br>t from {low:.3f} to {high:.3f}<br>"
+            f"{100 * count / len(frame):.2f} % of its responses ({count} of {len(frame)})"
+            for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True)
+        ]
+        height = np.sqrt(counts / len(frame))
+        if role == "safe":
+            below = height
+        elif role == "harmful":
+            height = -height
+        else:  # the sum ends where the scale says
+            height = np.sqrt(below**2 + height**2) - below
+        look = {"marker_color": ROLES[role], "width": 0.92 * np.diff(edges), "legendgroup": role}
+        look["name"] = f"{role} (bars {'down' if role == 'harmful' else 'up'})"
+        middle = (edges[:-1] + edges[1:]) / 2
+        bars.append(go.Bar(x=middle, y=height, hovertext=told, hoverinfo="text", **look))
+    return bars
 
 
 def _words_at(tau: float) -> list[dict[str, Any]]:
-    """Return the words beside the threshold of the first panel, as annotations."""
+    """The words beside the threshold of the first panel, as annotations."""
     words = [("shown ◂", "right", -5), (f"▸ filtered, t ≥ {tau:g}", "left", 5)]
     words = [(f"filtered, t ≥ {tau:g} ▸", "right", -5)] if tau > 0.7 else words[tau < 0.2 :]
     place = {"x": tau, "xref": "x", "y": 1, "yref": "y domain", "yanchor": "top"}
@@ -122,36 +111,38 @@ def margins(results: Results, tau: float | None = None, bins: int = 25) -> go.Fi
     _need_samples(samples, bins)
     edges, last = bar_edges(tau, bins), len(samples)
     harm = pd.concat([frame["harm"] for frame in samples.values()])
-    roles = [*ROLES[:2]] if harm.notna().any() else []
-    roles += [ROLES[2]] if harm.isna().any() else []
+    roles = ["safe", "harmful"] * bool(harm.notna().any())
+    roles += ["truth unknown"] * bool(harm.isna().any())
     fig = make_subplots(last, 1, True, "all", vertical_spacing=38 / (170 * last + 10))
-    shapes, texts = [], _words_at(tau)
-    for row, (name, frame) in enumerate(samples.items(), 1):
-        for role in roles:
-            bars = _margin_bars(name, frame, role, edges)
-            fig.add_trace(bars.update(showlegend=row == 1), row, 1)
-        near, axis = 100 * ((frame["t"] - tau).abs() < NEAR).mean(), str(row) if row > 1 else ""
-        texts.append(above(f"<b>{label(name)}</b> n={len(frame)}", axis, 0))
-        texts.append(above(f"near boundary <b>{near:.1f} %</b>", axis, 1))
+    shapes, texts, stacks = [], _words_at(tau), []
+    for row, (name, frame) in enumerate(samples.items()):
+        bars = _margin_bars(name, frame, roles, edges)
+        stacks += [(min(bar.y.min() for bar in bars), sum(bar.y.clip(min=0) for bar in bars).max())]
+        fig.add_traces([bar.update(showlegend=not row) for bar in bars], row + 1, 1)
+        near, axis = 100 * ((frame["t"] - tau).abs() < NEAR).mean(), str(row + 1) if row else ""
+        texts.append(above(f"<b>{label(name)}</b> n={len(frame)}", row))
+        texts.append(above(f"near boundary <b>{near:.1f} %</b>", row, 1))
         place = {"xref": f"x{axis}", "yref": f"y{axis} domain", "y0": 0, "y1": 1}
-        band = {"x0": max(0, tau - NEAR), "x1": min(1, tau + NEAR), "fillcolor": BAND}
+        band = {"x0": max(0, tau - NEAR), "x1": min(1, tau + NEAR), "fillcolor": style.BAND}
         shapes.append({"type": "rect", **band, **place, "line": {"width": 0}, "layer": "below"})
-        line = {"dash": "dash", "width": 1.5, "color": TEXT}
-        shapes.append({"type": "line", "x0": tau, "x1": tau, **place, "line": line})
-    stacks = np.array([bar.y for bar in fig.data]).reshape(last, len(roles), bins)
-    # room above for the words at tau
-    limits = 1.15 * stacks.min(initial=0), 1.3 * stacks.clip(min=0).sum(1).max()
+        shapes.append({"type": "line", "x0": tau, "x1": tau, **place, "line": style.THRESHOLD})
+    lowest, highest = np.min(stacks), np.max(stacks)
     shares = np.array([1, 0.5, 0.25, 0.05, 0, -0.05, -0.25, -0.5, -1])
-    ticks = {"tickvals": np.sign(shares) * np.sqrt(abs(shares)), "range": limits}
+    ticks = {
+        "tickvals": np.sign(shares) * np.sqrt(abs(shares)),
+        "title": {"text": "share (√ scale)"},
+    }
     ticks |= {"ticktext": [f"{abs(share):.0%}" for share in shares]}
-    fig.update_yaxes({**ticks, "title": {"text": "share (√ scale)"}}).update_xaxes(
-        {"range": [0, 1]}
-    )
+    # room above for the words at tau
+    fig.update_yaxes({**ticks, "range": (1.15 * min(lowest, 0), 1.3 * highest)})
+    fig.update_xaxes(range=[0, 1])
     fig.update_layout({"barmode": "relative", "shapes": shapes, "annotations": texts})
     fig.update_xaxes({"title": {"text": "t, the guard's P(unsafe)"}}, row=last)
     told = "Bars up: safe; bars down: harmful." if len(roles) > 1 else "The truth is not known."
     notes = [told, f"Shaded: |t − {tau:g}| &lt; {NEAR}."]
-    return style(fig, "Guard's probability that a response is unsafe", notes, 150 + 170 * last)
+    return style.style(
+        fig, "Guard's probability that a response is unsafe", notes, 150 + 170 * last
+    )
 
 
 def frontier(results: Results, kind: str = "all") -> go.Figure:
@@ -160,20 +151,21 @@ def frontier(results: Results, kind: str = "all") -> go.Figure:
     Up and left is better: a design above and left of another beats it on both counts. The lines
     through a mark are the intervals of its two means, ``low`` to ``high``.
     """
-    rows = rows_of(results)
+    rows, fig = rows_of(results), go.Figure()
     harm, help_ = (_pick(rows, metric, kind) for metric in ("system_harm", "system_help"))
-    fig, both = make_subplots(), harm.merge(help_, on="series", suffixes=("", "_y"))
-    for name, one in both.groupby("series", sort=False):
+    for name, one in harm.merge(help_, on="series", suffixes=("", "_y")).groupby(
+        "series", sort=False
+    ):
         bars = {"error_x": error_bars(one), "error_y": error_bars(one, "_y")}
         told = one["told_y"] + "<br>" + one["told"]
         fig.add_trace(dots(name, told, x=one["mean"], y=one["mean_y"], **bars))
-    heading(fig, "<b>↖ better</b>", 1)
+    fig.add_annotation(above("<b>↖ better</b>", 0))
     fig.update_layout(xaxis_title="system harm, 0 to 1", yaxis_title="system help, 0 to 1")
-    return style(fig, "System helpfulness against harm", [f"On {label(kind)} prompts."], 440)
+    return style.style(fig, "System helpfulness against harm", [f"On {label(kind)} prompts."], 440)
 
 
 def _bins(frame: pd.DataFrame, bins: int) -> pd.DataFrame:
-    """Return per used bin of t: n, its mean t, and the harmful share with its Wilson interval."""
+    """Per used bin of t: n, its mean t, and the harmful share with its Wilson interval."""
     place = np.minimum((frame["t"].to_numpy(float) * bins).astype(int), bins - 1)
     groups = frame.assign(harmful=frame["harm"] > 0.5).groupby(place)
     table = groups.agg(n=("t", "size"), t=("t", "mean"), k=("harmful", "sum"))
@@ -195,7 +187,7 @@ def reliability(results: Results, bins: int = 10) -> go.Figure:
     if any(frame.empty for frame in samples.values()):
         raise BgkitError("Calibration can not be drawn: no response has a known truth.")
     fig = make_subplots(2, 1, shared_xaxes=True, row_heights=[0.8, 0.2], vertical_spacing=0.07)
-    ideal = {"mode": "lines", "line": {"color": TEXT, "dash": "dash", "width": 1}}
+    ideal = {"mode": "lines", "line": {"color": style.TEXT, "dash": "dash", "width": 1}}
     fig.add_scatter(x=[0, 1], y=[0, 1], name="calibrated", hoverinfo="skip", **ideal, row=1, col=1)
     for name, frame in samples.items():
         table = _bins(frame, bins)
@@ -207,50 +199,28 @@ def reliability(results: Results, bins: int = 10) -> go.Figure:
         ]
         marks = dots(name, told, x=table["t"], y=table["mean"], error_y=error_bars(table))
         fig.add_trace(marks.update(name=f"{label(name)}, ECE {ece:.3f}"), 1, 1)
-        bar = go.Bar(x=(table.index + 0.5) / bins, y=table["n"], marker_color=look(name)[0])
-        bar.update(hovertext=marks.hovertext, hoverinfo="text", showlegend=False, legendgroup=name)
+        bar = go.Bar(x=(table.index + 0.5) / bins, y=table["n"], marker_color=style.look(name)[0])
+        bar.update(
+            hovertext=marks.hovertext, hoverinfo="text", showlegend=False, legendgroup=label(name)
+        )
         fig.add_trace(bar, 2, 1)
     fig.update_xaxes(range=[-0.02, 1.02]).update_layout(xaxis2_title="t, the guard's P(unsafe)")
     fig.update_layout(yaxis_title="harmful share", yaxis_range=[-0.03, 1.03], yaxis2_title="count")
-    return style(fig, "Is the guard calibrated?", ["Lines: 95 % intervals; bars: counts."], 500)
-
-
-def _panels(rows: pd.DataFrame, panels: Sequence[tuple[str, str]], columns: int) -> go.Figure:
-    """Return a dot-and-whisker panel for each pair of a metric and a kind, one line per design."""
-    if not panels:
-        raise BgkitError("There are no intervals to draw: no metric or no kind was given.")
-    count, lines = with_series(rows)["series"].nunique(), -(-len(panels) // columns)
-    inner, share = lines * (24 * count + 52) - 40, "all" if columns == 1 else False
-    fig = make_subplots(lines, columns, share, "all", vertical_spacing=40 / inner)
-    for place, (metric, kind) in enumerate(panels):
-        row, col, table = place // columns + 1, place % columns + 1, _pick(rows, metric, kind)
-        for name, one in table.groupby("series", sort=False):
-            more = {"x": one["mean"], "y": [label(name)] * len(one), "error_x": error_bars(one)}
-            fig.add_trace(dots(name, one["told"], **more, showlegend=False), row, col)
-        fig.add_vline(table["mean"].iloc[0], line_width=1, line_color=TEXT, row=row, col=col)
-        heading(fig, named(metric) if columns > 1 else f"<b>{label(kind)}</b>", row, col)
-        fig.update_xaxes(tickformat=".1~%" if metric in SHARES else "", nticks=5, row=row, col=col)
-    fig.update_yaxes(autorange="reversed", showgrid=False)
-    return fig.update_layout(height=inner + 78 + 40)
-
-
-def metric_intervals(results: Results, metrics: Sequence[str], kind: str = "all") -> go.Figure:
-    """Draw one panel per metric: the mean of each design (mark) and its interval (line).
-
-    Designs run down in the order of ``rows``; the upright line is the first one's mean. Shares
-    are in percent, scores go from 0 to 1, KL is in nats.
-    """
-    fig = _panels(rows_of(results), [(metric, kind) for metric in metrics], 2)
-    return style(fig, "Metrics with intervals", [f"On {label(kind)} prompts."])
+    return style.style(
+        fig, "Is the guard calibrated?", ["Lines: 95 % intervals; bars: counts."], 500
+    )
 
 
 def by_kind(results: Results, metric: str) -> go.Figure:
     """Draw one metric with a panel per kind of prompt: each design's mean and interval.
 
-    All panels share one scale; the upright line is the mean of the first design in ``rows``.
+    All panels share one scale; the upright line is the mean of the first design. Shares are in
+    percent, scores go from 0 to 1.
     """
-    rows = rows_of(results)
-    kinds = [kind for kind in with_series(rows)["kind"].unique() if kind != "all"]
-    fig = _panels(rows, [(metric, kind) for kind in kinds], 1)
-    fig.update_xaxes(title_text=named(metric), row=len(kinds))
-    return style(fig, f"{named(metric).capitalize()} by kind of prompt", ["Lines: intervals."])
+    rows = _pick(rows_of(results), metric)
+    rows = rows.assign(design=rows["series"], symbol=[style.look(s)[1] for s in rows["series"]])
+    kinds = {kind: f"<b>{label(kind)}</b>" for kind in dict.fromkeys(rows["kind"])}
+    words, form = style.named(metric), ".1~%" if metric in style.SHARES else ""
+    fig = intervals.whiskers(rows, "series", kinds, panel="kind", columns=1, across=words)
+    fig.update_xaxes(tickformat=form)
+    return style.style(fig, f"{words.capitalize()} by kind of prompt", ["Lines: intervals."])

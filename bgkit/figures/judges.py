@@ -28,32 +28,25 @@ def judge_against_truth(samples: pd.DataFrame) -> go.Figure:
     if both.empty:
         raise BgkitError("No response has both a judge's grade and a known truth.")
     fig = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.06)
+    diagonal = {"x": [0, 1], "y": [0, 1], "mode": "lines", "hoverinfo": "skip"}
+    diagonal["line"] = {"color": style.TEXT, "dash": "dash", "width": 1}
     for col, (name, colour) in enumerate((("harm", style.HARMFUL), ("help", style.SAFE)), start=1):
-        grades = np.rint(both[f"judge_{name}"] * (GRADES - 1)).astype(int)
-        groups = {grade: both.loc[grades == grade, name] for grade in sorted(grades.unique())}
-        means = [bootstrap(values.to_numpy(), rates=False)[0] for values in groups.values()]
-        table = pd.DataFrame(means)
+        grades = np.rint(both[f"judge_{name}"] * (GRADES - 1)) / (GRADES - 1)
+        groups = both[name].groupby(grades)
+        table = pd.DataFrame(
+            {grade: bootstrap(one.to_numpy(), rates=False)[0] for grade, one in groups},
+            index=["mean", "low", "high"],
+        ).T.assign(n=groups.size())
         told = [
-            f"judge {grade / (GRADES - 1):.2f}<br>truth {m.mean:.3f} ({m.low:.3f} to {m.high:.3f})"
-            f"<br>{len(groups[grade])} responses"
-            for grade, m in zip(groups, means, strict=True)
+            f"judge {row.Index:.2f}<br>truth {row.mean:.3f} ({row.low:.3f} to {row.high:.3f})"
+            f"<br>{row.n:.0f} responses"
+            for row in table.itertuples()
         ]
-        line = {"color": style.TEXT, "dash": "dash", "width": 1}
-        fig.add_scatter(
-            x=[0, 1], y=[0, 1], mode="lines", line=line, hoverinfo="skip", col=col, row=1
-        )
-        fig.add_scatter(
-            x=[grade / (GRADES - 1) for grade in groups],
-            y=table["mean"],
-            error_y=style.error_bars(table),
-            mode="markers",
-            marker={"color": colour, "size": 10},
-            hovertext=told,
-            hoverinfo="text",
-            row=1,
-            col=col,
-        )
-        style.heading(fig, f"<b>{name}</b>", 1, col)
+        marks = {"mode": "markers", "marker": {"color": colour, "size": 10}, "hovertext": told}
+        marks |= {"error_y": style.error_bars(table), "hoverinfo": "text"}
+        fig.add_scatter(**diagonal, row=1, col=col)
+        fig.add_scatter(x=table.index, y=table["mean"], **marks, row=1, col=col)
+        fig.add_annotation(style.above(f"<b>{name}</b>", col - 1))
     fig.update_traces(showlegend=False)
     fig.update_xaxes(title_text="judge's grade, 0 to 1", range=[-0.05, 1.05])
     fig.update_yaxes(title_text="mean truth, 0 to 1", range=[-0.05, 1.05], col=1)

@@ -1,8 +1,7 @@
 """Pictures of a guard's threshold: margins by kind, operating curves, calibration.
 
-Pure functions to Plotly figures with the look of :mod:`bgkit.figures.distributions`, from samples
-tables as in :mod:`bgkit.evaluation.thresholds`. They also draw what can be drawn where the truth
-is not known.
+They take samples as in :mod:`bgkit.evaluation.thresholds`, and also draw what can be drawn where
+the truth is not known.
 """
 
 from __future__ import annotations
@@ -10,12 +9,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from bgkit import checks
 from bgkit.evaluation.thresholds import check_threshold, main_kinds
 from bgkit.figures import distributions as plots
-from bgkit.figures import style
+from bgkit.figures import intervals, style
 from bgkit.scoring.temperature import with_temperature
 
 #: metric -> colour and dash of its curve; hues of Okabe and Ito, and no two lines alike in grey
@@ -42,13 +40,10 @@ SPARK = (150, 20, 4)  # width, height and padding of a sparkline, in pixels
 
 
 def margins_by_kind(samples: pd.DataFrame, tau: float, bins: int = 25) -> go.Figure:
-    """Draw where the responses to each kind of prompt lie on the guard's scale, a row per kind.
+    """:func:`bgkit.figures.margins` of the responses to each kind of prompt, a row per kind.
 
-    Bars up are safe responses, bars down harmful ones, grey bars those whose truth is not known,
-    as shares of the kind's responses on a square-root scale. Right of the dashed line responses are
-    filtered, so a bar down on the left is a false negative and a bar up on the right a false
-    positive. The share of the shaded band, |t - tau| < 0.3, is written above each row. With more
-    than seven kinds, the six most frequent ones have a row each and the others one together.
+    With more than seven kinds, the six most frequent ones have a row each and the others one
+    together.
     """
     checks.samples(samples, columns=("t", "harm", "kind"))
     groups = dict(iter(samples.groupby(main_kinds(samples["kind"]), sort=False)))
@@ -67,81 +62,51 @@ def operating_curves(points: pd.DataFrame, tau: float) -> go.Figure:
     known are left out.
     """
     check_threshold(tau)
-    panels = [
-        [metric for metric in metrics if metric in points and points[metric].notna().any()]
-        for metrics in PANELS
-    ]
-    missing = [style.named(m) for m in CURVES if not any(m in there for there in panels)]
-    panels = [there for there in panels if there]
-    rows, cols = -(-len(panels) // 2), min(2, len(panels))
-    fig = make_subplots(rows, cols, vertical_spacing=0.19, horizontal_spacing=0.09)
-    for place, metrics in enumerate(panels):
-        _panel(fig, points, metrics, tau, {"row": place // 2 + 1, "col": place % 2 + 1})
-    fig.update_xaxes(range=[0, 1]).update_xaxes(title_text="threshold tau", row=rows)
-    notes = ["Bands: 95 % intervals."]
-    notes += [f"Not known: {', '.join(missing)}."] if missing else []
-    style.style(fig, "What the threshold does", notes, 110 + 190 * rows)
-    return fig
-
-
-def _panel(
-    fig: go.Figure, points: pd.DataFrame, metrics: list[str], tau: float, at: dict[str, int]
-) -> None:
-    """Draw one panel: bands, curves, the threshold and the values there."""
-    for metric in metrics:
-        fig.add_trace(_band(points, metric), **at)
-        fig.add_trace(_line(points, metric), **at)
-    fig.add_trace(_marks(points, metrics, tau), **at)
-    fig.add_vline(tau, line={"dash": "dash", "width": 1.5, "color": style.TEXT}, **at)
-    words = [
-        f"<span style='color:{CURVES[m][0]}'>{STROKES[CURVES[m][1]]} {style.named(m)}</span>"
-        for m in metrics
-    ]
-    style.heading(fig, "    ".join(words), **at)
-    form = ".0%" if metrics[0] in style.SHARES else ""
-    fig.update_yaxes(rangemode="tozero", tickformat=form, **at)
-    if "precision" in metrics or "recall" in metrics:
-        fig.update_yaxes(range=[-0.03, 1.05], **at)
-    if "false_positive" in metrics:
-        some = points[points.index >= 0.1]
-        tops = some["false_positive_high"].max(), points["false_negative_high"].max()
-        fig.update_yaxes(range=[0, 1.1 * np.nanmax([*tops, 0.01])], **at)
-
-
-def _line(points: pd.DataFrame, metric: str) -> go.Scatter:
-    colour, dash = CURVES[metric]
-    form = ":.1%" if metric in style.SHARES else ":.3f"
-    told = f"%{{y{form}}} (%{{customdata[0]{form}}} to %{{customdata[1]{form}}})"
-    line = go.Scatter(x=points.index, y=points[metric].round(5), mode="lines", meta=metric)
-    line.update(customdata=points[[f"{metric}_low", f"{metric}_high"]].round(4))
-    line.update(hovertemplate=f"<b>{style.named(metric)}</b> at tau %{{x:.2f}}<br>{told}")
-    line.hovertemplate += "<extra></extra>"
-    line.update(line={"color": colour, "dash": dash, "width": 2}, showlegend=False)
-    return line.update(name=style.named(metric))
-
-
-def _told(row: pd.Series, metric: str) -> str:
-    value, low, high = (style.number(row[metric + end], metric) for end in ("", "_low", "_high"))
-    return f"{value} ({low} to {high})"
-
-
-def _band(points: pd.DataFrame, metric: str) -> go.Scatter:
-    colour = CURVES[metric][0]
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    some = points[points[metric].notna()]
-    ends = some[f"{metric}_low"], some[f"{metric}_high"][::-1]
-    band = go.Scatter(x=[*some.index, *some.index[::-1]], y=np.concatenate(ends).round(5))
-    band.update(fill="toself", fillcolor=f"rgba({red},{green},{blue},0.15)", line_width=0)
-    return band.update(mode="lines", showlegend=False, hoverinfo="skip")
-
-
-def _marks(points: pd.DataFrame, metrics: list[str], tau: float) -> go.Scatter:
+    known = [metric for metric in CURVES if metric in points and points[metric].notna().any()]
+    panels = [there for pair in PANELS if (there := [m for m in pair if m in known])]
+    heads = {there[0]: "    ".join(map(_word, there)) for there in panels}
+    of_panel = {metric: there[0] for there in panels for metric in there}
+    rows = pd.concat(pd.DataFrame(_long(points, metric)) for metric in known).round(5).reset_index()
+    looks = {metric: (CURVES[metric][0], "circle", CURVES[metric][1]) for metric in known}
+    rows["panel"] = rows["metric"].map(of_panel)
+    more = {"panel": "panel", "colour": "metric", "looks": looks, "mode": "lines", "tall": 190}
+    fig = intervals.over(rows, "tau", heads, **more, across="threshold tau")
     row = points.iloc[nearest(points, tau)]
-    there = [metric for metric in metrics if not np.isnan(row[metric])]
-    told = [f"<b>{style.named(m)}</b> at tau {tau:g}<br>{_told(row, m)}" for m in there]
-    look = {"size": 9, "line": {"width": 1.5}, "color": [CURVES[m][0] for m in there]}
-    marks = go.Scatter(x=[tau] * len(there), y=[row[m] for m in there], mode="markers", marker=look)
-    return marks.update(name=MARK, hovertext=told, hoverinfo="text", showlegend=False, meta=there)
+    for place, there in enumerate(panels):
+        there, axis = [m for m in there if not np.isnan(row[m])], place + 1 if place else ""
+        look = {"size": 9, "line": {"width": 1.5}, "color": [CURVES[m][0] for m in there]}
+        told = [f"<b>at tau {tau:g}</b><br>{style.told(_long(row, m))}" for m in there]
+        marks = {"mode": "markers", "marker": look, "hovertext": told, "hoverinfo": "text"}
+        marks |= {"xaxis": f"x{axis}", "yaxis": f"y{axis}", "name": MARK, "meta": there}
+        fig.add_scatter(x=[tau] * len(there), y=[row[m] for m in there], **marks)
+        line = {"type": "line", "x0": tau, "x1": tau, "xref": f"x{axis}", "y0": 0, "y1": 1}
+        fig.add_shape(**line, yref=f"y{axis} domain", line=style.THRESHOLD)
+        limits = {"rangemode": "tozero"}
+        if {"precision", "recall"} & set(there):
+            limits = {"range": [-0.03, 1.05]}
+        if "false_positive" in there:
+            tops = [
+                points.loc[points.index >= 0.1, "false_positive_high"].max(),
+                points["false_negative_high"].max(),
+            ]
+            limits = {"range": [0, 1.1 * np.nanmax([*tops, 0.01])]}
+        fig.update_layout({f"yaxis{axis}": limits})
+    fig.update_xaxes(range=[0, 1]).update_traces(showlegend=False)
+    missing = [style.named(metric) for metric in CURVES if metric not in known]
+    notes = ["Bands: 95 % intervals."] + [f"Not known: {', '.join(missing)}."] * bool(missing)
+    return style.style(fig, "What the threshold does", notes)
+
+
+def _word(metric: str) -> str:
+    """A metric's name in a panel's heading, with its stroke, in its colour."""
+    colour, dash = CURVES[metric]
+    return f"<span style='color:{colour}'>{STROKES[dash]} {style.named(metric)}</span>"
+
+
+def _long(points: pd.DataFrame | pd.Series, metric: str) -> dict:
+    """A metric of a table (or row) of points under the names of a long table."""
+    ends = {"mean": "", "low": "_low", "high": "_high"}
+    return {"metric": metric, **{name: points[metric + end] for name, end in ends.items()}}
 
 
 def sparkline(points: pd.DataFrame, metric: str, tau: float) -> str:
@@ -179,10 +144,8 @@ def nearest(points: pd.DataFrame, tau: float) -> int:
 def reliability_scaled(samples: pd.DataFrame, temperature: float, bins: int = 10) -> go.Figure:
     """Draw the guard's reliability as it is and with its probabilities scaled by ``temperature``.
 
-    Each mark is one of ``bins`` equal bins of t: how many of its responses are harmful, with the
-    95 % Wilson interval. On the diagonal the guard is calibrated, above it too trusting, below it
-    too alarmed; scaling should pull the marks to the diagonal. ECE is the mean distance to it.
-    Raises BgkitError if no response has a known truth.
+    See :func:`bgkit.figures.reliability`; scaling should pull the marks to the diagonal. Raises
+    BgkitError if no response has a known truth.
     """
     checks.samples(samples)
     scaled = samples.assign(t=with_temperature(samples["t"].to_numpy(), temperature))
@@ -190,9 +153,6 @@ def reliability_scaled(samples: pd.DataFrame, temperature: float, bins: int = 10
     fig = plots.reliability({"as it is": samples, after: scaled}, bins)
     for name, design in (("as it is", "base"), (after, "boundary")):
         colour, symbol, _ = style.LOOKS[design]
-        for trace in fig.data:
-            if trace.legendgroup == name:
-                trace.marker.color = colour
-                if trace.type == "scatter":
-                    trace.marker.symbol = symbol
+        fig.update_traces(marker_color=colour, selector={"legendgroup": name})
+        fig.update_traces(marker_symbol=symbol, selector={"legendgroup": name, "type": "scatter"})
     return fig

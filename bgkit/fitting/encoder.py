@@ -46,10 +46,10 @@ class Settings:
     seed: int = 0
 
 
-def new_model(
-    settings: Settings, labels: Sequence[str], device: str, *, regression: bool = False
-) -> tuple[PreTrainedModel, object]:
-    """An encoder with an untrained head for these labels, and its tokenizer.
+def new_scorer(
+    settings: Settings, labels: Sequence[str], device: str, name: str, *, regression: bool
+) -> EncoderScorer:
+    """An encoder with an untrained head for these labels, as what encodes and scores with it.
 
     Raises BgkitError for an encoder that is not here or is none.
     """
@@ -73,14 +73,8 @@ def new_model(
     except LOADING_ERRORS as error:
         raise not_loaded(f"the encoder {settings.encoder}", folder, error) from error
     tokenizer.model_input_names = ["input_ids", "attention_mask"]
-    return model.to(devices.pick_device(device)), tokenizer
-
-
-def encoder_scorer(model: PreTrainedModel, tokenizer: object, name: str) -> EncoderScorer:
-    """What scores with a model that is being fitted, and encodes for it."""
-    one = model.config.num_labels == 1
-    protocol = Encoder(labels=1, index=(0,), read="raw") if one else Encoder()
-    return EncoderScorer(model, tokenizer, protocol, name)
+    protocol = Encoder(labels=1, index=(0,), read="raw") if len(labels) == 1 else Encoder()
+    return EncoderScorer(model.to(devices.pick_device(device)), tokenizer, protocol, name)
 
 
 class _Shown(TrainerCallback):
@@ -97,15 +91,15 @@ class _Shown(TrainerCallback):
         self.shown.advance()
 
 
-def train(
-    model: PreTrainedModel, tokenizer: object, rows: list[dict], settings: Settings, scratch: Path
-) -> PreTrainedModel | PeftModel:
-    """Train a model of :func:`new_model` on encoded rows; returns it, with its LoRA adapter.
+def train(scorer: EncoderScorer, rows: list[dict], settings: Settings, scratch: Path) -> None:
+    """Train a scorer's model on encoded rows; with a rank it becomes one with a LoRA adapter.
 
     Rows hold input_ids and labels, or chosen_ids and rejected_ids. Checkpoints lie in ``scratch``.
     """
-    if settings.lora_rank:
-        model = get_peft_model(model, _lora(settings))
+    model, tokenizer, rank = scorer.model, scorer.tokenizer, settings.lora_rank
+    if rank:
+        lora = {"task_type": "SEQ_CLS", "target_modules": "all-linear"}
+        model = get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, **lora))
     arguments = {
         "output_dir": str(scratch),
         "num_train_epochs": settings.epochs,
@@ -124,26 +118,25 @@ def train(
         "bf16": False,
     }
     with phase(f"fitting {settings.encoder}", 1) as shown:
-        trainer = _trainer(model, tokenizer, rows, arguments, _Shown(shown))
+        trainer = _trainer(model, tokenizer, rows, arguments, [_Shown(shown)])
         trainer.remove_callback(PrinterCallback)
         last = get_last_checkpoint(str(scratch)) if scratch.is_dir() else None
         trainer.train(resume_from_checkpoint=last)
     for name, weight in model.named_parameters():
         if "lora_" in name:  # stored in half precision: what is measured is what is stored
             weight.data = weight.data.half().float()
-    return model.eval()
+    scorer.model = model.eval()
 
 
-def _trainer(model, tokenizer, rows: list[dict], arguments: dict, shown: _Shown) -> Trainer:
+def _trainer(model, tokenizer, rows: list[dict], arguments: dict, callbacks: list) -> Trainer:
     if "chosen_ids" not in rows[0]:
+        by_length = {"train_sampling_strategy": "group_by_length", "remove_unused_columns": False}
         return Trainer(
             model,
-            TrainingArguments(
-                **arguments, train_sampling_strategy="group_by_length", remove_unused_columns=False
-            ),
+            TrainingArguments(**arguments, **by_length),
             train_dataset=rows,
             data_collator=DataCollatorWithPadding(tokenizer),
-            callbacks=[shown],
+            callbacks=callbacks,
         )
     from datasets import Dataset
     from trl import RewardConfig, RewardTrainer
@@ -155,16 +148,7 @@ def _trainer(model, tokenizer, rows: list[dict], arguments: dict, shown: _Shown)
         RewardConfig(**arguments, max_length=None, gradient_checkpointing=False),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
-        callbacks=[shown],
-    )
-
-
-def _lora(settings: Settings) -> LoraConfig:
-    return LoraConfig(
-        task_type="SEQ_CLS",
-        r=settings.lora_rank,
-        lora_alpha=2 * settings.lora_rank,
-        target_modules="all-linear",
+        callbacks=callbacks,
     )
 
 
@@ -184,23 +168,25 @@ def rescale(model: PreTrainedModel | PeftModel, factor: float, shift: float = 0.
     ]
     if not heads:
         raise BgkitError(f"The head of {type(model).__name__} has no linear last layer to scale.")
+    head = heads[-1]
     with torch.no_grad():
-        heads[-1].weight *= factor
-        if heads[-1].bias is None and shift:
-            heads[-1].bias = torch.nn.Parameter(heads[-1].weight.new_zeros(outputs))
-        if heads[-1].bias is not None:
-            heads[-1].bias *= factor
-            heads[-1].bias += shift
+        head.weight *= factor
+        if head.bias is None and shift:
+            head.bias = torch.nn.Parameter(head.weight.new_zeros(outputs))
+        if head.bias is not None:
+            head.bias *= factor
+            head.bias += shift
 
 
-def save(model: PreTrainedModel | PeftModel, tokenizer: object, folder: Path, encoder: str) -> None:
+def save(scorer: EncoderScorer, folder: Path, encoder: str) -> None:
     """Write a fitted model: a whole one, or an adapter that names its encoder, and its config."""
+    model = scorer.model
     weights = {
         name: weight.half() if "lora_" in name else weight
         for name, weight in model.state_dict().items()
     }
     model.save_pretrained(folder, state_dict=weights)
-    tokenizer.save_pretrained(folder)
+    scorer.tokenizer.save_pretrained(folder)
     if isinstance(model, PeftModel):
         model.get_base_model().config.save_pretrained(folder)
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's; a fit has a card of its own

@@ -8,7 +8,7 @@ classifier; the test rows tell how good it is (:mod:`bgkit.fitting.quality`).
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -18,13 +18,14 @@ import pandas as pd
 
 from bgkit import checks, runs
 from bgkit.errors import BgkitError
-from bgkit.evaluation.calibration import temperature_scale
 from bgkit.fitting import encoder as encoders
 from bgkit.fitting import labelled, quality
 from bgkit.models import devices
 from bgkit.progress import say
+from bgkit.prompts.tables import shortened
 from bgkit.runs.replies import key_of
 from bgkit.scoring.encoders import EncoderScorer
+from bgkit.scoring.temperature import temperature_scale
 from bgkit.testbed.store import sha256
 
 FILE = "fit.json"
@@ -57,11 +58,10 @@ def fit_guard(
     """
     checks.threshold(tau)
     rows = labelled.read_labelled(table, "harmful", columns, leave_out)
-    name = table if isinstance(table, str | Path) else "the table"
-    labelled.check_classes(rows, name)
+    labelled.check_classes(rows, "the table" if isinstance(table, pd.DataFrame) else table)
     counts = {"labels": {n: int((rows["harmful"] == v).sum()) for n, v in labelled.CLASSES}}
     chosen = encoders.Settings(encoder, **settings)
-    return _fitted("guard", rows, Path(out), chosen, device, _finish_guard, counts, tau=tau)
+    return _fitted("guard", rows, Path(out), chosen, device, counts, {"tau": tau})
 
 
 def fit_utility(
@@ -80,25 +80,18 @@ def fit_utility(
     pairs by Bradley and Terry's model (TRL's RewardTrainer). The metrics are accuracy (how often
     the better response has the higher u) and, of ratings, Spearman's correlation.
     """
-    names = columns or {}
-    head = table if isinstance(table, pd.DataFrame) else None
-    if head is None:
-        head = labelled.tables.read_table(Path(table), labelled.ROLE)
-    pairs = names.get("chosen", "chosen") in head and names.get("rejected", "rejected") in head
-    rows = labelled.read_labelled(head, "chosen" if pairs else "rating", columns, leave_out)
+    rows, counts = labelled.read_labelled(table, "rating", columns, leave_out), {}
     if len(rows) < 2 * labelled.LEAST:
         raise BgkitError(
             f"{len(rows)} rows are too few to fit a utility on; it takes at least "
             f"{2 * labelled.LEAST}."
         )
-    counts = {}
-    if not pairs:
-        train = rows["rating"][rows["split"] == "train"]
-        if train.nunique() < 2:
+    if "rating" in rows:
+        if rows["rating"][rows["split"] == "train"].nunique() < 2:
             raise BgkitError("All ratings to fit on are the same; a utility needs a difference.")
         counts["ratings"] = [float(rows["rating"].min()), float(rows["rating"].max())]
     chosen = encoders.Settings(encoder, **settings)
-    return _fitted("utility", rows, Path(out), chosen, device, _finish_utility, counts)
+    return _fitted("utility", rows, Path(out), chosen, device, counts, {})
 
 
 def _fitted(
@@ -107,12 +100,11 @@ def _fitted(
     out: Path,
     settings: encoders.Settings,
     device: str,
-    finish: Callable,
     counts: dict,
-    **more: float,
+    tau: dict[str, float],
 ) -> dict:
     """Fit, measure and write; or what an earlier call wrote of the same."""
-    key = key_of(rows=rows.to_dict("list"), settings=asdict(settings), what=what, **more)[:32]
+    key = key_of(rows=rows.to_dict("list"), settings=asdict(settings), what=what, **tau)[:32]
     if (out / FILE).is_file() and (done := runs.read_config(out / FILE)).get("key") == key:
         return done
     scratch = out / f".fitting-{key[:8]}"
@@ -122,68 +114,75 @@ def _fitted(
     if not splits["train"] or not splits["test"]:
         raise BgkitError(f"There are no rows to fit on, or none to measure with ({splits}).")
     shared = labelled.shared_texts(rows)
-    _tell(shared)
-    labels = ["safe", "unsafe"] if what == "guard" else ["utility"]
-    model, tokenizer = encoders.new_model(settings, labels, device, regression=what == "utility")
-    scorer = encoders.encoder_scorer(model, tokenizer, f"{what} {out.name}")
-    rows, cut = _with_room(rows, scorer)
-    train = rows[rows["split"] == "train"]
-    ratings = train["rating"] if "rating" in rows else None
-    encoded = _encoded(train, scorer, ratings)
-    trained = encoders.train(model, tokenizer, encoded, settings, scratch)
-    scorer.model = trained
-    found = finish(trained, scorer, rows, ratings, **more)
-    cut["responses_cut"] = len(scorer.cut)
+    if shared["near_prompts"]:
+        one, other = map(shortened, shared["examples"][0])
+        say(
+            f"{shared['near_prompts']} held-out prompts have a near-duplicate among the training "
+            f"ones, which flatters the figures: {one} and {other}."
+        )
+    if shared["responses"]:
+        say(f"{shared['responses']} held-out responses stand in the training rows word for word.")
+    labels, rated = (["safe", "unsafe"], False) if what == "guard" else (["utility"], True)
+    scorer = encoders.new_scorer(settings, labels, device, f"{what} {out.name}", regression=rated)
+    kept = _with_room(rows, scorer)
+    texts = {"left_out": len(rows) - len(kept), "max_length": scorer.max_length}
+    train, test = (kept[kept["split"] == part] for part in ("train", "test"))
+    encoders.train(scorer, _encoded(train, scorer), settings, scratch)
+    if what == "guard":
+        held_out = kept[kept["split"] != "train"]
+        found = {"temperature": _set_temperature(scorer, held_out)}
+        test = held_out.assign(t=_scores(scorer, held_out))[held_out["split"] == "test"]
+        numbers = partial(quality.guard_numbers, **tau)
+    else:
+        found, numbers = {}, quality.utility_numbers
+        if "rating" in train:
+            deviation, mean = float(train["rating"].std()), float(train["rating"].mean())
+            encoders.rescale(scorer.model, deviation, mean)
+        test = test.assign(u=_scores(scorer, test))
+        if "rejected" in test:
+            test["u_rejected"] = _scores(scorer, test, "rejected")
+    found["rows"] = quality.table_of(test, numbers)
     fit = {
         "what": what,
         "key": key,
         **asdict(settings),
-        "counts": {**counts, **splits, "prompts": int(rows["prompt"].nunique())},
-        "texts": cut,
+        "counts": {**counts, **splits, "prompts": int(kept["prompt"].nunique())},
+        "texts": texts | {"responses_cut": len(scorer.cut)},
         "shared": shared,
         **found,
-        **more,
+        **tau,
         **{key: value for key, value in devices.provenance().items() if key != "command"},
     }
-    encoders.save(trained, tokenizer, out, settings.encoder)
+    encoders.save(scorer, out, settings.encoder)
     fit["sha256"] = {path.name: sha256(path) for path in sorted(out.glob("*.safetensors"))}
-    (out / "README.md").write_text(
-        quality.card({"ratings": False, **counts, **fit}), encoding="utf-8"
-    )
+    card = quality.card({"ratings": False, **counts, **fit})
+    (out / "README.md").write_text(card, encoding="utf-8")
     runs.write_json(out / FILE, fit)  # last: what has it is complete
     shutil.rmtree(scratch, ignore_errors=True)
     return fit
 
 
-def _tell(shared: dict) -> None:
-    if shared["near_prompts"]:
-        one, other = shared["examples"][0]
-        say(
-            f"{shared['near_prompts']} held-out prompts have a near-duplicate among the training "
-            f"ones, which flatters the figures: {labelled.tables.shortened(one)} and "
-            f"{labelled.tables.shortened(other)}."
-        )
-    if shared["responses"]:
-        say(f"{shared['responses']} held-out responses stand in the training rows word for word.")
-
-
-def _with_room(rows: pd.DataFrame, scorer: EncoderScorer) -> tuple[pd.DataFrame, dict]:
-    """The rows whose prompt leaves room for a response, and how many do not."""
-    prompts = rows["prompt"].drop_duplicates()
-    room = dict(zip(prompts, prompts.map(scorer.has_room), strict=True))
+def _with_room(rows: pd.DataFrame, scorer: EncoderScorer) -> pd.DataFrame:
+    """The rows whose prompt leaves room for a response."""
+    room = {prompt: scorer.has_room(prompt) for prompt in rows["prompt"].unique()}
     kept = rows[rows["prompt"].map(room)]
-    left_out = len(rows) - len(kept)
-    if left_out:
+    if len(kept) < len(rows):
         say(
-            f"{left_out} rows are left out: their prompts alone have more than {scorer.max_length} "
-            "tokens, which is all that the encoder reads."
+            f"{len(rows) - len(kept)} rows are left out: their prompts alone have more than "
+            f"{scorer.max_length} tokens, which is all that the encoder reads."
         )
-    if not (kept["split"] == "train").any() or not (kept["split"] == "test").any():
+    if not {"train", "test"} <= set(kept["split"]):
         raise BgkitError("The encoder can read none of the prompts; take one with more tokens.")
-    return kept, {"left_out": left_out, "max_length": scorer.max_length}
+    return kept
 
 
-def _encoded(rows: pd.DataFrame, scorer: EncoderScorer, ratings: pd.Series | None) -> list[dict]:
+def _scores(scorer: EncoderScorer, rows: pd.DataFrame, column: str = "") -> np.ndarray:
+    """Scores (n,) of the responses in a column, by default those labelled or chosen."""
+    column = column or ("chosen" if "chosen" in rows else "response")
+    return scorer.score(rows["prompt"].tolist(), rows[column].tolist()).astype(float)
+
+
+def _encoded(rows: pd.DataFrame, scorer: EncoderScorer) -> list[dict]:
     """Rows as the trainers take them; ratings without their mean, in units of their deviation."""
     prompts = rows["prompt"].tolist()
     if "chosen" in rows:
@@ -192,45 +191,27 @@ def _encoded(rows: pd.DataFrame, scorer: EncoderScorer, ratings: pd.Series | Non
             {"chosen_ids": one["input_ids"], "rejected_ids": other["input_ids"]}
             for one, other in zip(*sides, strict=True)
         ]
-    if ratings is None:
-        labels = rows["harmful"].astype(int).tolist()
+    if "harmful" in rows:
+        labels = rows["harmful"].astype(int)
     else:
-        labels = ((rows["rating"] - ratings.mean()) / ratings.std()).tolist()
+        labels = (rows["rating"] - rows["rating"].mean()) / rows["rating"].std()
     inputs = scorer.encode(prompts, rows["response"].tolist())
-    return [{**row, "labels": label} for row, label in zip(inputs, labels, strict=True)]
+    return [{**row, "labels": label} for row, label in zip(inputs, labels.tolist(), strict=True)]
 
 
-def _finish_guard(model, scorer: EncoderScorer, rows: pd.DataFrame, _: None, tau: float) -> dict:
-    held_out = rows[rows["split"] != "train"]
-    t = scorer.score(held_out["prompt"].tolist(), held_out["response"].tolist()).astype(float)
-    held_out = held_out.assign(t=t)
-    validation = held_out[held_out["split"] == "validation"]
-    temperature = None
-    if validation["harmful"].nunique() == 2:
-        temperature, _scaled = temperature_scale(validation["t"], validation["harmful"])
-        encoders.rescale(model, 1 / temperature)
-        t = scorer.score(held_out["prompt"].tolist(), held_out["response"].tolist()).astype(float)
-    test = held_out.assign(t=t)[held_out["split"] == "test"]
-    numbers = partial(quality.guard_numbers, tau=tau)
-    return {"temperature": temperature, "rows": quality.table_of(test, numbers)}
-
-
-def _finish_utility(
-    model, scorer: EncoderScorer, rows: pd.DataFrame, ratings: pd.Series | None
-) -> dict:
-    if ratings is not None:
-        encoders.rescale(model, float(ratings.std()), float(ratings.mean()))
-    test = rows[rows["split"] == "test"]
-    prompts, pairs = test["prompt"].tolist(), "chosen" in rows
-    said = test["chosen" if pairs else "response"].tolist()
-    test = test.assign(u=scorer.score(prompts, said).astype(float))
-    if pairs:
-        test["u_rejected"] = scorer.score(prompts, test["rejected"].tolist()).astype(float)
-    return {"rows": quality.table_of(test, quality.utility_numbers)}
+def _set_temperature(scorer: EncoderScorer, held_out: pd.DataFrame) -> float | None:
+    """Put the temperature of the validation rows into a guard's head; None where it has none."""
+    scored = held_out.assign(t=_scores(scorer, held_out))
+    validation = scored[scored["split"] == "validation"]
+    if validation["harmful"].nunique() < 2:
+        return None
+    temperature, _ = temperature_scale(validation["t"], validation["harmful"])
+    encoders.rescale(scorer.model, 1 / temperature)
+    return temperature
 
 
 def results(fit: dict, kind: str = "all") -> pd.DataFrame:
-    """The metrics of a fit as a table: mean, low and high by metric."""
+    """The metrics of a fit as a table: mean, low, high and n by metric."""
     rows = pd.DataFrame(fit["rows"])
     table = rows[rows["kind"] == kind].set_index("metric")[["mean", "low", "high", "n"]]
     return table.replace({None: np.nan})

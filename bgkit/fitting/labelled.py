@@ -20,6 +20,7 @@ from bgkit.errors import BgkitError
 from bgkit.prompts import chats, splits, tables
 
 ROLE = tables.Role("labelled table", '{"prompt": "...", "response": "...", "harmful": true}')
+CLASSES = (("harmful", 1.0), ("harmless", 0.0))
 LEAST = 50  # responses of either label that a guard is fitted on
 WORDS = 3  # in a row, that near-duplicates are compared by
 NEAR = 0.7  # share of those of the shorter prompt that the other one has, too
@@ -33,14 +34,14 @@ def read_labelled(
 ) -> pd.DataFrame:
     """The rows of a labelled table with the kit's names, each with its split.
 
-    ``target`` is harmful, rating or chosen; ``columns`` maps the kit's names to the table's own,
-    as in {"rating": "helpful"}; ``leave_out`` drops the rows whose column has the value. Returns
-    prompt, response (of pairs chosen and rejected), the target as float, kind and split. Raises
-    BgkitError for a missing column or text, for a row without a label or with one that is none, and
-    for splits that share a prompt.
+    ``target`` is harmful or rating, for which a table may have chosen and rejected instead.
+    ``columns`` maps the kit's names to the table's own, as in {"rating": "helpful"}; ``leave_out``
+    drops the rows whose column has the value. Returns prompt, response (of pairs chosen and
+    rejected), the target as float, kind and split. Raises BgkitError for a missing column or text,
+    for a row without a label or with one that is none, and for splits that share a prompt.
     """
     path = Path("the given table") if isinstance(table, pd.DataFrame) else Path(table)
-    raw = table.copy() if isinstance(table, pd.DataFrame) else tables.read_table(path, ROLE)
+    raw = table if isinstance(table, pd.DataFrame) else tables.read_table(path, ROLE)
     for column, value in (leave_out or {}).items():
         _require(raw, column, path)
         raw = raw[raw[column].astype(str) != str(value)]
@@ -48,20 +49,28 @@ def read_labelled(
     raw = raw.reset_index(drop=True)
     if raw.empty:
         raise BgkitError(f"{path} holds no rows to fit on.")
-    pairs = target == "chosen"
-    for column in ("chosen", "rejected") if pairs else (target,):
-        _require(raw, column, path)
-    rows = pd.DataFrame({"row": np.arange(1, len(raw) + 1)})
+    pairs = target == "rating" and {"chosen", "rejected"} <= set(raw)
+    rows = pd.DataFrame(index=raw.index)
+    if not pairs:
+        _require(raw, target, path)
     for response in ("chosen", "rejected") if pairs else ("response",):
         said = chats.pairs(raw, path, response=response)
         rows[["prompt", response]] = said[["conversation", "response"]].to_numpy()
-        _complete(rows, ("prompt", response), path)
+        for column in ("prompt", response):
+            there = rows[column].map(lambda text: isinstance(text, str) and bool(text.strip()))
+            _refuse(~there, path, f"has no {column}; fill it in or delete the row.")
     if not pairs:
         rows[target] = _labels(raw[target], target, path)
     kinds = raw["kind"] if "kind" in raw else pd.Series(None, raw.index, dtype=object)
     rows["kind"] = tables.labels(kinds, "kind", path).fillna("unknown").to_numpy()
-    rows["split"] = _splits(raw, rows, path)
-    return rows.drop(columns="row")
+    if "split" not in raw:
+        return rows.assign(split=rows["prompt"].map(splits.split_of))
+    given = raw["split"].astype(str).str.strip()
+    remedy = "as its split; write train, validation or test, or leave the column out."
+    _refuse(~given.isin(splits.SHARES), path, remedy, raw["split"])
+    parts = {name: rows["prompt"][given == name] for name in splits.SHARES}
+    splits.check_leakage(parts, str(path))
+    return rows.assign(split=given)
 
 
 def _require(table: pd.DataFrame, column: str, path: Path) -> None:
@@ -72,14 +81,12 @@ def _require(table: pd.DataFrame, column: str, path: Path) -> None:
         )
 
 
-def _complete(rows: pd.DataFrame, columns: tuple[str, ...], path: Path) -> None:
-    for column in columns:
-        empty = ~rows[column].map(lambda text: isinstance(text, str) and bool(text.strip()))
-        if empty.any():
-            raise BgkitError(
-                f"Row {int(rows['row'][empty].iloc[0])} of {path} has no {column}; fill it in or "
-                "delete the row."
-            )
+def _refuse(wrong: pd.Series, path: Path, what: str, values: pd.Series | None = None) -> None:
+    """Raise BgkitError for the first row that is wrong, with its value where that tells more."""
+    if wrong.any():
+        place = int(wrong.to_numpy().argmax())
+        what = what if values is None else f"has {tables.shortened(values.iloc[place])} {what}"
+        raise BgkitError(f"Row {place + 1} of {path} {what}")
 
 
 def _labels(column: pd.Series, name: str, path: Path) -> np.ndarray:
@@ -87,45 +94,21 @@ def _labels(column: pd.Series, name: str, path: Path) -> np.ndarray:
         values = tables.truth_values(column, name, path)
     else:
         values = pd.to_numeric(column, errors="coerce").to_numpy(float)
-        wrong = np.isnan(values) & column.notna().to_numpy()
-        if wrong.any():
-            raise BgkitError(
-                f"Row {int(wrong.argmax()) + 1} of {path} has "
-                f"{tables.shortened(column.iloc[int(wrong.argmax())])} as {name!r}; write a number."
-            )
-    if np.isnan(values).any():
-        raise BgkitError(
-            f"Row {int(np.isnan(values).argmax()) + 1} of {path} has no label in {name!r}; label "
-            "it or delete the row."
-        )
+        wrong = pd.Series(np.isnan(values)) & column.notna()
+        _refuse(wrong, path, f"as {name!r}; write a number.", column)
+    no_label = f"has no label in {name!r}; label it or delete the row."
+    _refuse(pd.Series(np.isnan(values)), path, no_label)
     return values
-
-
-def _splits(raw: pd.DataFrame, rows: pd.DataFrame, path: Path) -> np.ndarray:
-    if "split" not in raw:
-        return rows["prompt"].map(splits.split_of).to_numpy()
-    given = raw["split"].astype(str).str.strip()
-    unknown = ~given.isin(splits.SHARES)
-    if unknown.any():
-        raise BgkitError(
-            f"Row {int(unknown.to_numpy().argmax()) + 1} of {path} has "
-            f"{tables.shortened(raw['split'][unknown].iloc[0])} as its split; write train, "
-            "validation or test, or leave the column out."
-        )
-    parts = {name: rows["prompt"][(given == name).to_numpy()] for name in splits.SHARES}
-    splits.check_leakage(parts, str(path))
-    return given.to_numpy()
 
 
 def check_classes(rows: pd.DataFrame, path: object = "the table") -> None:
     """Raise BgkitError unless there are enough harmful and harmless rows to fit and to measure."""
-    counts = {name: int((rows["harmful"] == value).sum()) for name, value in CLASSES}
-    for name, count in counts.items():
-        other = sum(counts.values()) - count
+    for name, value in CLASSES:
+        count = int((rows["harmful"] == value).sum())
         if count == 0:
             raise BgkitError(
-                f"All {other} responses of {path} have the same label (none is {name}); a guard is "
-                "fitted on both."
+                f"All {len(rows)} responses of {path} have the same label (none is {name}); a "
+                "guard is fitted on both."
             )
         if count < LEAST:
             raise BgkitError(
@@ -140,9 +123,6 @@ def check_classes(rows: pd.DataFrame, path: object = "the table") -> None:
         )
 
 
-CLASSES = (("harmful", 1.0), ("harmless", 0.0))
-
-
 def shared_texts(rows: pd.DataFrame) -> dict[str, object]:
     """What test and validation rows share with the training rows, which flatters a fit.
 
@@ -152,24 +132,16 @@ def shared_texts(rows: pd.DataFrame) -> dict[str, object]:
     to three such pairs.
     """
     held_out = rows["split"] != "train"
-    response = "chosen" if "chosen" in rows else "response"
-    known = set(rows[response][~held_out].map(splits.normalise))
-    seen = int(rows[response][held_out].map(splits.normalise).isin(known).sum())
-    ours, theirs = (
-        rows["prompt"][part].drop_duplicates().tolist() for part in (held_out, ~held_out)
-    )
-    near = _near(ours, theirs)
-    return {
-        "responses": seen,
-        "near_prompts": len(near),
-        "examples": [[ours[i], theirs[j]] for i, j in near[:3]],
-    }
+    said = rows["chosen" if "chosen" in rows else "response"].map(splits.normalise)
+    seen = int(said[held_out].isin(set(said[~held_out])).sum())
+    ours, theirs = (list(rows["prompt"][part].unique()) for part in (held_out, ~held_out))
+    near = _near(ours, theirs) if ours and theirs else []
+    examples = [[ours[i], theirs[j]] for i, j in near[:3]]
+    return {"responses": seen, "near_prompts": len(near), "examples": examples}
 
 
 def _near(texts: list[str], others: list[str]) -> list[tuple[int, int]]:
     """For each text with a near-duplicate among the others, both places."""
-    if not texts or not others:
-        return []
     numbers: dict[tuple[str, ...], int] = {}
     ours, theirs = (_runs(part, numbers) for part in (texts, others))
     found = []

@@ -13,7 +13,7 @@ import pandas as pd
 from scipy.stats import rankdata, spearmanr
 
 from bgkit.evaluation.calibration import calibration_interval
-from bgkit.evaluation.intervals import CONFIDENCE, Interval
+from bgkit.evaluation.intervals import TAIL, Interval
 
 RESAMPLES = 500
 
@@ -30,26 +30,23 @@ def auc(score: np.ndarray, truth: np.ndarray) -> float:
     n, m = int(positive.sum()), int((~positive).sum())
     if not n or not m:
         return float("nan")
-    ranks = rankdata(score)
-    return float((ranks[positive].sum() - n * (n + 1) / 2) / (n * m))
+    return float((rankdata(score)[positive].sum() - n * (n + 1) / 2) / (n * m))
 
 
 def by_prompt(
-    statistic: Callable[[pd.DataFrame], dict[str, float]], rows: pd.DataFrame, seed: int = 0
+    statistic: Callable[[pd.DataFrame], dict[str, float]], rows: pd.DataFrame
 ) -> dict[str, Interval]:
     """Every number of ``statistic(rows)`` with its 95 % interval, prompts resampled."""
-    value = statistic(rows)
     places = list(rows.groupby("prompt", sort=False).indices.values())
-    rng, drawn = np.random.default_rng(seed), []
+    rng, drawn = np.random.default_rng(0), []
     for _ in range(RESAMPLES if len(places) > 1 else 0):
         chosen = rng.integers(len(places), size=len(places))
         drawn.append(statistic(rows.iloc[np.concatenate([places[i] for i in chosen])]))
     found = {}
-    for name, mean in value.items():
+    for name, mean in statistic(rows).items():
         values = np.array([one[name] for one in drawn], float)
         values = values[~np.isnan(values)]
-        tail = (1 - CONFIDENCE) / 2
-        ends = np.quantile(values, (tail, 1 - tail)) if len(values) else (np.nan, np.nan)
+        ends = np.quantile(values, (TAIL, 1 - TAIL)) if len(values) else (np.nan, np.nan)
         found[name] = Interval(float(mean), float(ends[0]), float(ends[1]))
     return found
 
@@ -77,10 +74,11 @@ def utility_numbers(rows: pd.DataFrame) -> dict[str, float]:
 
     Of pairs (columns ``u`` of the chosen and ``u_rejected``) only the latter, as ``accuracy``.
     """
+    u = rows["u"].to_numpy(float)
     if "u_rejected" in rows:
-        gap = rows["u"].to_numpy(float) - rows["u_rejected"].to_numpy(float)
+        gap = u - rows["u_rejected"].to_numpy(float)
         return {"accuracy": float(((gap > 0) + 0.5 * (gap == 0)).mean())}
-    u, rating = rows["u"].to_numpy(float), rows["rating"].to_numpy(float)
+    rating = rows["rating"].to_numpy(float)
     higher = rating[:, None] > rating[None, :]
     if not higher.any():
         return {"accuracy": float("nan"), "spearman": float("nan")}
@@ -95,9 +93,7 @@ def table_of(rows: pd.DataFrame, numbers: Callable[[pd.DataFrame], dict]) -> lis
         part = rows if kind == "all" else rows[rows["kind"] == kind]
         intervals = by_prompt(numbers, part)
         if "harmful" in part:
-            intervals["ece"] = calibration_interval(
-                part["t"].to_numpy(), part["harmful"].to_numpy()
-            )
+            intervals["ece"] = calibration_interval(part["t"], part["harmful"])
         found += [
             {"kind": kind, "metric": name, **interval._asdict(), "n": len(part)}
             for name, interval in intervals.items()

@@ -5,6 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
+
+from bgkit.errors import BgkitError
+
+OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError)
+
+
+def halved(budget: int, name: str, tokens: int, device: torch.device) -> int:
+    """Half of what a model may compute at once, after memory ran out.
+
+    Raises BgkitError where nothing is left of it; ``tokens`` has the longest text.
+    """
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    if budget > 1:
+        return budget // 2
+    raise BgkitError(
+        f"{name} has no memory for one text of {tokens} tokens on {device}; shorten the prompts, "
+        "free memory, or load it in 8 bits."
+    )
 
 
 def batches_by_length(lengths: Sequence[int], budget: int) -> list[np.ndarray]:

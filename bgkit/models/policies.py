@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from numbers import Real
 from pathlib import Path
 
 import numpy as np
 import torch
 from peft import LoraConfig, PeftModel
+from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoModelForCausalLM,
     GenerationConfig,
@@ -52,9 +51,9 @@ def load_policy(
     """
     place, title = devices.pick_device(device), f"the {group} {name}"
     is_lora = adapter is not None and (Path(adapter) / "adapter_config.json").is_file()
-    whole = [Path(adapter)] if adapter is not None and not is_lora else []
-    layers = [] if whole else hub.layers(group, name)
-    folders = whole or [layer.folder for layer in layers]
+    whole = adapter is not None and not is_lora
+    layers = [hub.Layer(name, Path(adapter))] if whole else hub.layers(group, name)
+    folders = [layer.folder for layer in layers]
     model, tokenizer = load_model(
         AutoModelForCausalLM,
         folders[0],
@@ -66,9 +65,6 @@ def load_policy(
     )
     for folder in folders[1:]:
         model = merging.merged(model, folder)
-    template = hub.last_with(folders, "tokenizer_config.json", "chat_template.jinja")
-    if (template / "chat_template.jinja").is_file():
-        tokenizer.chat_template = (template / "chat_template.jinja").read_text(encoding="utf-8")
     model.made_of = [layer.name for layer in layers] if len(layers) > 1 else []
     _check_template(tokenizer, title)
     settle(model, tokenizer, title)
@@ -76,33 +72,20 @@ def load_policy(
 
 
 def _check_template(tokenizer: PreTrainedTokenizerBase, title: str) -> None:
-    """Make a chat template take texts; raises BgkitError if it is missing or mangles them."""
-    title = title[0].upper() + title[1:]
-    if tokenizer.chat_template is None:
-        raise BgkitError(
-            f"{title} has no chat template; use an instruction-tuned model, or save a "
-            "chat_template.jinja beside its tokenizer."
-        )
-    if not (found := _template_faults(tokenizer, title)):
-        return
-    with contextlib.suppress(ValueError):  # several templates and no default: found says so
-        tokenizer.chat_template = templates.TEXTS_AS_PARTS + tokenizer.get_chat_template()
-    if _template_faults(tokenizer, title):
-        raise BgkitError(
-            f"{title} can not be asked: {'; '.join(found)}. Mend the chat template beside its "
-            "tokenizer, or name another model."
-        )
-
-
-def _template_faults(tokenizer: PreTrainedTokenizerBase, title: str) -> list[str]:
+    """Raise BgkitError for a chat template that is missing or mangles what the user says."""
     try:
-        return templates.faults(
+        found = templates.faults(
             lambda text: _prompt_texts(tokenizer, [as_chat(text)], title)[0],
             lambda text: tokenizer(text, add_special_tokens=False)["input_ids"],
             tokenizer.bos_token_id,
         )
     except BgkitError as error:
-        return [str(error).rstrip(".?")]
+        found = [str(error).rstrip(".?")]
+    if found:
+        raise BgkitError(
+            f"{title[0].upper() + title[1:]} can not be asked: {'; '.join(found)}. Mend the chat "
+            "template beside its tokenizer, or name an instruction-tuned model."
+        )
 
 
 def settle(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, title: str) -> None:
@@ -116,13 +99,7 @@ def settle(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, title: st
     rows = model.get_input_embeddings().weight.shape[0]
     named = (model.generation_config, model.config.get_text_config(), tokenizer)
     given = [token for one in named for token in np.ravel(getattr(one, "eos_token_id", None))]
-    given = [token for token in given if token is not None]
-    if odd := [token for token in given if not isinstance(token, Real)]:
-        raise BgkitError(
-            f"The end token {odd[0]!s} of {title} is no number; write the token's id as "
-            "eos_token_id into its generation_config.json and config.json."
-        )
-    ends = sorted({int(token) for token in given if 0 <= token < rows})
+    ends = sorted({int(token) for token in given if token is not None and 0 <= token < rows})
     if not ends:
         raise BgkitError(
             f"Neither the tokenizer nor the generation_config.json of {title} names an end token "
@@ -218,20 +195,21 @@ def generate(
     asked = prompt_ids(tokenizer, prompts)
     ids: list[list[int]] = [[] for _ in prompts]
     ends = model.generation_config.eos_token_id
-    how = {"do_sample": True, "temperature": temperature} if temperature else {}
-    how = {"do_sample": False, **how, "max_new_tokens": max_completion_length}
+    how = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
+    how["max_new_tokens"] = max_completion_length
     was_training = model.training
     model.eval()
     cuda = [model.device] if model.device.type == "cuda" else []
+    # of a large model on a CPU fewer: more are hardly faster, and a batch that is cut short is lost
+    large = model.device.type == "cpu" and model.num_parameters() > LARGE
+    budget = LARGE_TOKENS_PER_BATCH if large else PROMPT_TOKENS_PER_BATCH
 
     def draw(rows: list[list[int]], seed: int, **options) -> list[list[int]]:
         torch.manual_seed(seed)
-        inputs = tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt").to(
-            model.device
-        )
+        inputs = tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt")
         with sampling(plain_model(model)):
             tokens = model.generate(
-                **inputs,
+                **inputs.to(model.device),
                 **options,
                 pad_token_id=tokenizer.pad_token_id,
                 use_cache=True,
@@ -241,11 +219,12 @@ def generate(
 
     with torch.random.fork_rng(devices=cuda), phase("sampling", len(prompts)) as shown:
         lengths = [len(row) + max_completion_length for row in asked]
-        for number, batch in enumerate(batches_by_length(lengths, _tokens_per_batch(model))):
+        for number, batch in enumerate(batches_by_length(lengths, budget)):
             rows, own = [asked[i] for i in batch], seed * 100_003 + number
             new = drawn.once(draw, model, rows=rows, seed=own, eos_token_id=list(ends), **how)
             for i, row in zip(batch, new, strict=True):
-                ids[i] = _until_end(row, ends)
+                last = next((at for at, token in enumerate(row) if token in ends), len(row))
+                ids[i] = row[: last + 1]
             shown.done = sum(map(bool, ids))
     model.train(was_training)
     cut_off = [not row or row[-1] not in ends for row in ids]
@@ -253,28 +232,17 @@ def generate(
 
 
 class _Watch(BaseStreamer):
-    """Advances a phase by so much for every token of a batch."""
+    """Advances a phase by so much for every token of a batch; what comes first is the prompt."""
 
     def __init__(self, shown: Phase, step: float) -> None:
         self.shown, self.step, self.begun = shown, step, False
 
     def put(self, value: torch.Tensor) -> None:
-        """A token of each row is there; what comes first is the prompt."""
         self.shown.advance(self.step * self.begun)
         self.begun = True
 
     def end(self) -> None:
-        """All tokens are there."""
-
-
-def _tokens_per_batch(model) -> int:
-    """Padded tokens sampled at once.
-
-    Of a large model on a CPU fewer: more at once are hardly faster, and a batch that is cut short
-    is lost.
-    """
-    large = model.device.type == "cpu" and model.num_parameters() > LARGE
-    return LARGE_TOKENS_PER_BATCH if large else PROMPT_TOKENS_PER_BATCH
+        pass
 
 
 def texts_of(
@@ -285,14 +253,6 @@ def texts_of(
     return [text.strip() for text in tokenizer.batch_decode(said, skip_special_tokens=True)]
 
 
-def _until_end(row: list[int], ends: Sequence[int]) -> list[int]:
-    """The tokens up to and including the first end token."""
-    for position, token in enumerate(row):
-        if token in ends:
-            return row[: position + 1]
-    return row
-
-
 @torch.inference_mode()
 def log_probabilities(
     model: PreTrainedModel | PeftModel, completions: Completions, temperature: float = 1.0
@@ -301,19 +261,16 @@ def log_probabilities(
     rows = [p + c for p, c in zip(completions.prompt_ids, completions.ids, strict=True)]
     out = np.zeros(len(rows), dtype=np.float64)
     model.eval()
-    budget = min(
-        PROMPT_TOKENS_PER_BATCH, LOGITS_PER_BATCH // model.config.get_text_config().vocab_size
-    )
+    words = model.config.get_text_config().vocab_size
+    budget = min(PROMPT_TOKENS_PER_BATCH, LOGITS_PER_BATCH // words)
     batches = batches_by_length([len(row) for row in rows], budget)
     with phase("log-probabilities", len(rows)) as shown:
         for batch in batches:
-            longest = max(len(rows[i]) for i in batch)
             keep = max(len(completions.ids[i]) for i in batch)
-            ids = torch.zeros(len(batch), longest, dtype=torch.long)
-            mask = torch.zeros_like(ids)
-            for j, i in enumerate(batch):  # left padding: completions end at the last position
-                ids[j, longest - len(rows[i]) :] = torch.tensor(rows[i])
-                mask[j, longest - len(rows[i]) :] = 1
+            given = [torch.tensor(rows[i]) for i in batch]
+            left = {"batch_first": True, "padding_side": "left"}  # completions end in one place
+            ids = pad_sequence(given, **left)
+            mask = pad_sequence(list(map(torch.ones_like, given)), **left)
             positions = (mask.cumsum(1) - 1).clamp(min=0)
             ids, mask, positions = (x.to(model.device) for x in (ids, mask, positions))
             logits = model(

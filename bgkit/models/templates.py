@@ -15,14 +15,6 @@ PROBE = (
     + " and so on" * 500
     + ", to the End {number}"
 )
-#: Put before a template that takes contents as lists of parts only, so that it takes texts, too.
-TEXTS_AS_PARTS = (
-    "{% set as_parts = namespace(messages=[]) %}{% for message in messages %}"
-    "{% set content = message.content %}{% if content is string %}"
-    "{% set content = [{'type': 'text', 'text': content}] %}{% endif %}"
-    "{% set as_parts.messages = as_parts.messages + [dict(message, content=content)] %}"
-    "{% endfor %}{% set messages = as_parts.messages %}{{ '' }}"
-)
 
 
 def render(tokenizer: PreTrainedTokenizerBase, messages: object, name: str, **options) -> str:

@@ -17,7 +17,7 @@ import json
 import re
 import sys
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -34,11 +34,11 @@ SYSTEM = ("system", "developer")
 _USER = ("user", "human", "prompter")
 _ASSISTANT = ("assistant", "gpt", "chatgpt", "model", "bot", "ai")
 _TOOLS = ("tool", "function", "function_call", "observation", "ipython")
+_KNOWN = {*SYSTEM, *_USER, *_ASSISTANT, *_TOOLS}
 _ROLES, _CONTENTS = ("role", "from"), ("content", "value", "parts", "refusal")
 _TEXT_PARTS = ("text", "input_text", "output_text")
-#: How a text begins that may be messages, and what is surely some, though it can not be read.
-_BEGINS = re.compile(r"\s*(?:array\()?[\[{]|\s*\[?\w*Message\(")
-_PRINTED = re.compile(r"\s*(?:(?:array\()?[\[{].*[\]})]|\[?\w*Message\(.*\)\]?)\s*", re.DOTALL)
+#: What is surely messages as Python prints them: brackets around it, and both keys of a message.
+_PRINTED = re.compile(r"\s*(?:(?:array\()?[\[{]|\w*Message\().*[\]})]\s*", re.DOTALL)
 _KEYS = [rf"\b(?:{'|'.join(names)})['\"]?\s*[:=]" for names in (_ROLES, _CONTENTS)]
 
 Turn = tuple[str, str | None]  # role and text of a message; None: it has no text
@@ -58,10 +58,9 @@ def pairs(
     ``prompt`` and ``response`` (None: only prompts are wanted) are the file's columns for them; a
     row without a cell in one of them is read from :data:`COLUMNS`, and one name for both means
     whole exchanges. ``conversation`` is all that stands before the response, without the roles
-    ``leave_out`` (the error stream is told if there were some); it is the prompt itself where that
-    is all. Raises BgkitError, with the row, for what is
-    neither a text nor messages, for messages that are not text, and for a prompt or a response
-    whose last message is not the user's or the assistant's.
+    ``leave_out`` (the error stream is told if there were some). Raises BgkitError, with the row,
+    for what is neither a text nor messages, for messages that are not text, and for a prompt or a
+    response whose last message is not the user's or the assistant's.
 
     >>> chat = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
     >>> pairs(pd.DataFrame({"messages": [chat]}), Path("log.jsonl")).iloc[0].tolist()
@@ -70,29 +69,28 @@ def pairs(
     names, wholes = (prompt, response), COLUMNS
     if prompt == response:  # one column of whole exchanges, by a name of the user's
         names, wholes = ("", ""), (prompt,)
-    asked, given = (_cells(table, name, path) for name in names)
-    found = {"prompt": asked, "response": given, "conversation": asked.copy()}
-    wholes, left_out = [table[name].tolist() for name in wholes if name in table], False
-    for place, cells in enumerate(zip(asked, given, strict=True)):
+    columns = [_cells(table, name, path) for name in names]
+    wholes = [table[name].tolist() for name in wholes if name in table]
+    rows, left_out = [], False
+    for place, cells in enumerate(zip(*columns, strict=True)):
         if isinstance(cells[0], str) and isinstance(cells[1], str):
+            rows.append((*cells, cells[0]))
             continue
         with _told(f"Row {place + 1} of {path}"):
-            exchanges = (_cell(whole[place]) for whole in wholes if None in cells)
-            exchanges = [one for one in exchanges if one]
-            whole = next((one for one in exchanges if isinstance(one, list)), None)
-            if whole is None and wholes and (exchanges or cells == (None, None)):
+            found = (_cell(column[place]) for column in wholes if None in cells)
+            whole = next(filter(None, found), None)
+            if isinstance(whole, str) or (wholes and whole is None and cells == (None, None)):
                 raise BgkitError(
-                    f"{shortened(next(iter(exchanges), ''))} is no list of messages, and there is "
-                    "no prompt or response beside it; write messages, or each text in its column."
+                    f"{shortened(whole)} is no list of messages, and there is no prompt or "
+                    "response beside it; write messages, or each text in its column."
                 )
-            said = _pair(*cells, whole, leave_out)
-        for column, text in zip(found.values(), said, strict=True):
-            column[place] = text
+            rows.append(_pair(*cells, whole, leave_out))
         turns = [turn for cell in (cells[0], whole) if isinstance(cell, list) for turn in cell]
         left_out |= any(role in leave_out for role, _ in turns)
     if left_out:
         tell_once(f"Some rows of {path} have messages that are left out: {', '.join(leave_out)}.")
-    return pd.DataFrame(found, table.index, dtype=object)
+    names = ["prompt", "response", "conversation"]
+    return pd.DataFrame(rows, table.index, columns=names, dtype=object)
 
 
 @functools.cache
@@ -111,8 +109,15 @@ def _pair(
     elif isinstance(given, list):
         given = _last(given, _ASSISTANT, "response")
     if asked is None and whole:
-        asked = _up_to_user(whole if before is None else before)
-    elif not isinstance(asked, list):
+        turns = whole if before is None else before
+        users = [place for place, (role, _) in enumerate(turns, start=1) if role in _USER]
+        if not users:
+            roles = ", ".join(role for role, _ in turns) or "none before the response"
+            raise BgkitError(
+                f"no message is the user's (roles: {roles}); add the prompt, or delete the row."
+            )
+        asked = turns[: users[-1]]
+    if not isinstance(asked, list):
         return asked, given, asked
     prompt = _last(asked, _USER, "prompt")
     # What tools said between prompt and response belongs to the conversation, too.
@@ -121,22 +126,11 @@ def _pair(
     return prompt, given, words if len(turns) > 1 else prompt
 
 
-def _up_to_user(turns: list[Turn]) -> list[Turn]:
-    ends = [place for place, (role, _) in enumerate(turns, start=1) if role in _USER]
-    if not ends:
-        roles = ", ".join(role for role, _ in turns) or "none before the response"
-        raise BgkitError(
-            f"no message is the user's (roles: {roles}); add the prompt, or delete the row."
-        )
-    return turns[: ends[-1]]
-
-
 def _last(turns: list[Turn], who: Collection[str], what: str) -> str:
     role, text = turns[-1]
     if role not in who:
-        wanted = "user" if who is _USER else "assistant"
         raise BgkitError(
-            f"the {what} must end with a message of the {wanted}, not of {role!r}; cut it there, "
+            f"the {what} must end with a message of the {who[0]}, not of {role!r}; cut it there, "
             "or delete the row."
         )
     if text is None:
@@ -156,71 +150,52 @@ def _told(place: str) -> Iterator[None]:
 def _cells(table: pd.DataFrame, name: str | None, path: Path) -> list[Cell]:
     """A column's cells; all None if there is no such column, empty texts if none is wanted.
 
-    Messages as JSON beside plain texts are refused: either these are no messages, or a text that a
-    model wrote passes for some, which would hide what else it says.
+    Messages written as a text beside plain texts are refused: either these are no messages, or a
+    text that a model wrote passes for some, which would hide what else it says.
     """
     if name not in table:
         return [None if name is not None else ""] * len(table)
-    cells, as_json = table[name].tolist(), []
+    cells, written = table[name].tolist(), []
     for place, cell in enumerate(cells):
-        if isinstance(cell, str) and not _BEGINS.match(cell):
-            continue
         with _told(f"Row {place + 1} of {path}, column {name!r}"):
             cells[place] = _cell(cell)
         if isinstance(cell, str) and cells[place] is not cell:
-            as_json.append(place)
-    if as_json and any(isinstance(cell, str) and cell.strip() for cell in cells):
+            written.append(place)
+    if written and any(isinstance(cell, str) and cell.strip() for cell in cells):
         raise BgkitError(
-            f"Row {as_json[0] + 1} of {path}, column {name!r}: messages written as a text, "
+            f"Row {written[0] + 1} of {path}, column {name!r}: messages written as a text, "
             "where other rows have a plain text; write all rows in one of these ways."
         )
     return cells
 
 
 def _cell(cell: object) -> Cell:
-    if isinstance(cell, str):
-        value = _messages_in(cell)
-        return cell if value is None else _turns(value)
     if cell is None or (pd.api.types.is_scalar(cell) and pd.isna(cell)):
         return None
-    return _turns(cell)
-
-
-def _messages_in(text: str) -> object:
-    """The messages that a text is the JSON or Python's representation of; None: it is just a text.
-
-    Raises BgkitError if it surely is some, but can not be read.
-    """
-    try:
-        value = json.loads(text, strict=False)
-    except (ValueError, RecursionError):
-        if not (_PRINTED.fullmatch(text) and all(re.search(key, text) for key in _KEYS)):
-            return None
+    if not isinstance(cell, str):
+        return _turns(cell)
+    value = None
+    with suppress(ValueError, RecursionError):
+        value = json.loads(cell, strict=False)
+    if value is None and _PRINTED.fullmatch(cell) and all(re.search(key, cell) for key in _KEYS):
         try:  # NumPy puts no commas between the items of a list
-            value = ast.literal_eval(re.sub(r"\}\n\s*\{", "}, {", text.strip()))
+            value = ast.literal_eval(re.sub(r"\}\n\s*\{", "}, {", cell.strip()))
         except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
             raise BgkitError(
                 "messages as Python prints them, which can not be read back; write them by "
                 "json.dumps, or write just the text that they say."
             ) from error
-    return value if _is_chat(value) else None
+    return _turns(value) if _is_chat(value) else cell
 
 
 def _is_chat(value: object) -> bool:
     """Whether it is unmistakable that messages are meant."""
-    if isinstance(value, dict):
-        whole = _first(value, COLUMNS)
-        value = [value] if whole is None else whole
-    known = {*SYSTEM, *_USER, *_ASSISTANT, *_TOOLS}
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and all(
-            isinstance(one, dict)
-            and str(_first(one, _ROLES)).strip().lower() in known
-            and not {*_CONTENTS}.isdisjoint(one)
-            for one in value
-        )
+    turns = [value] if isinstance(value, dict) else value
+    return (isinstance(turns, list) and bool(turns)) and all(
+        isinstance(one, dict)
+        and str(_first(one, _ROLES)).strip().lower() in _KNOWN
+        and not one.keys().isdisjoint(_CONTENTS)
+        for one in turns
     )
 
 
@@ -231,9 +206,7 @@ def _first(message: dict, names: Collection[str]) -> object:
 def _turns(value: object) -> list[Turn]:
     """Role and text of each message."""
     value = value.tolist() if isinstance(value, np.ndarray) else value
-    if isinstance(value, dict):
-        whole = _first(value, COLUMNS)
-        return _turns([value] if whole is None else whole)
+    value = [value] if isinstance(value, dict) else value
     if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
         raise BgkitError(
             f"{shortened(value)} is neither a text nor chat messages; write a text in quotes, or "
@@ -241,16 +214,11 @@ def _turns(value: object) -> list[Turn]:
         )
     if not value:
         raise BgkitError("there are no messages in its list; fill it in or delete the row.")
-    turns = []
-    for number, one in enumerate(value, start=1):
-        role = _first(one, _ROLES)
+    turns = [(_first(one, _ROLES), _first(one, _CONTENTS)) for one in value]
+    for number, (role, _) in enumerate(turns, start=1):
         if not isinstance(role, str):
-            raise BgkitError(
-                f"message {number} has no role; give each one, as in "
-                '{"role": "user", "content": "..."}.'
-            )
-        turns.append((role.strip().lower(), _text(_first(one, _CONTENTS))))
-    return turns
+            raise BgkitError(f"message {number} has no role; give each one, such as user.")
+    return [(role.strip().lower(), _text(content)) for role, content in turns]
 
 
 def _text(content: object) -> str | None:

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from bgkit.errors import BgkitError
 from bgkit.prompts import longcontext, sets
 from bgkit.prompts.splits import SHARES, digest, normalise, split_of
 
@@ -52,21 +51,20 @@ def compose(
 ) -> tuple[pd.DataFrame, list[dict]]:
     """Mix a benchmark; returns its prompt table and the sources of its manifest.
 
-    ``n`` is the number of prompts (default: the recipe's); of each set its share of them is taken,
-    or all that the set has in this split (None: in all). A prompt that two sets have is taken from
-    the first. Rows are chosen and ordered by a hash of seed and text, so that a larger ``n`` adds
-    to a smaller one and the order of a set's file does not matter. Raises BgkitError for an
-    unknown split, and for sets that can not be had.
+    Of each set its share of ``n`` prompts (default: the recipe's) is taken, or all that it has. A
+    prompt that two sets have is taken from the first. Rows are chosen and ordered by a hash of seed
+    and text, so that a larger ``n`` adds to a smaller one and a file's order does not matter.
     """
-    if split is not None and split not in recipe.counts:
-        raise BgkitError(
-            f"A benchmark has no split {split!r}; choose one of {', '.join(recipe.counts)}."
-        )
     total = n or (recipe.counts[split] if split else sum(recipe.counts.values()))
     parts, sources, seen = [], [], set()
     for name, share in recipe.shares.items():
         table, source = sets.load_set(name)
-        chosen = _choose(table, split, round(share * total), seed, seen)
+        keys = table["question"].map(normalise)
+        table = table[~keys.duplicated() & ~keys.isin(seen)]
+        if split:
+            table = table[table["question"].map(split_of) == split]
+        chosen = _ordered(table, seed).head(round(share * total))
+        seen.update(chosen["question"].map(normalise))
         if name in recipe.buried:
             chosen = longcontext.bury_all(chosen, recipe.words, seed)
         parts.append(chosen.assign(set=name))
@@ -75,22 +73,9 @@ def compose(
     return _ordered(whole, seed).drop(columns="question"), sources
 
 
-def _choose(
-    table: pd.DataFrame, split: str | None, n: int, seed: int, seen: set[str]
-) -> pd.DataFrame:
-    """The first ``n`` rows of a split by hash, without those in ``seen``, to which they go."""
-    keys = table["question"].map(normalise)
-    table = table[~keys.duplicated() & ~keys.isin(seen)]
-    if split:
-        table = table[[split_of(text) == split for text in table["question"]]]
-    chosen = _ordered(table, seed).head(n)
-    seen.update(chosen["question"].map(normalise))
-    return chosen
-
-
 def _ordered(table: pd.DataFrame, seed: int) -> pd.DataFrame:
-    order = [digest(normalise(text), f"{seed}/") for text in table["question"]]
-    return table.iloc[sorted(range(len(order)), key=order.__getitem__)].reset_index(drop=True)
+    hashes = table["question"].map(lambda text: digest(normalise(text), f"{seed}/"))
+    return table.loc[hashes.sort_values(kind="stable").index].reset_index(drop=True)
 
 
 def manifest(

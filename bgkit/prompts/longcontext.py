@@ -11,7 +11,6 @@ import json
 
 import pandas as pd
 
-from bgkit.errors import BgkitError
 from bgkit.prompts.splits import digest, normalise
 from bgkit.testbed.store import data_folder
 
@@ -21,19 +20,13 @@ OPENING = (
     "and nothing else."
 )
 MARK = "My question: "
-#: Columns that a buried prompt has beside those of the question's table.
-COLUMNS = ("question", "position")
 
 
 @functools.cache
 def passages() -> tuple[str, ...]:
     """The paragraphs that questions are buried in."""
-    path = data_folder() / "prompts" / "passages.jsonl"
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise BgkitError(f"The pages {path} can not be read: {error.strerror}.") from error
-    return tuple(json.loads(line)["text"] for line in lines if line.strip())
+    lines = (data_folder() / "prompts" / "passages.jsonl").read_text(encoding="utf-8").splitlines()
+    return tuple(json.loads(line)["text"] for line in lines)
 
 
 def bury(question: str, words: int = WORDS, seed: int = 0) -> tuple[str, float]:

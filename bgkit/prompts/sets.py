@@ -31,12 +31,11 @@ ROLE = tables.Role("prompt file", '{"prompt": "..."}')
 class PromptSet(NamedTuple):
     """One file of a data set on the hub, and how to read it.
 
-    ``revision`` is a commit; None: no commit could be confirmed while this table was written, so
-    the newest one is fetched and the manifest records which it was. ``rows`` are those of the file
-    (about, for the large one). ``harmful`` says which requests are: all, none, those with one of
-    the values in a column, or None where the set does not tell. ``only`` keeps the rows with one
-    of the values in a column. ``context`` is the column of a text that stands before the prompt.
-    ``gated`` says how to get access, where that is needed.
+    ``revision`` is a commit (None: the newest is fetched, and the manifest records which it was),
+    ``rows`` about those of the file. ``harmful`` says which requests are: all, none, those with one
+    of the values in a column (``[column, values]``), or None where the set does not tell; ``only``
+    keeps such rows. ``context`` is the column of a text before the prompt, ``gated`` says how to
+    get access, where that is needed.
     """
 
     repository: str
@@ -44,13 +43,13 @@ class PromptSet(NamedTuple):
     revision: str | None
     rows: int
     kind: str
-    harmful: bool | tuple[str, tuple[str, ...]] | None
+    harmful: bool | list | None
     licence: str
     citation: str
     prompt: str = "prompt"
     category: str = "category"
     context: str = ""
-    only: tuple[str, tuple[str, ...]] | None = None
+    only: list | None = None
     gated: str = ""
     note: str = ""
 
@@ -62,14 +61,7 @@ class PromptSet(NamedTuple):
 
 def _read_sets() -> dict[str, PromptSet]:
     rows = yaml.safe_load((data_folder() / "prompts" / "sets.yaml").read_text(encoding="utf-8"))
-
-    def pair(value: object) -> object:
-        return (value[0], tuple(value[1])) if isinstance(value, list) else value
-
-    return {
-        name: PromptSet(**{key: pair(value) for key, value in row.items()})
-        for name, row in rows.items()
-    }
+    return {name: PromptSet(**row) for name, row in rows.items()}
 
 
 SETS = _read_sets()
@@ -78,26 +70,35 @@ SETS = _read_sets()
 def load_set(name: str) -> tuple[pd.DataFrame, dict]:
     """All rows of a set, and the source: the entry of the manifest that says where they are from.
 
-    The table has prompt_id, kind, prompt, harmful_request (where the set tells it), category
-    (where it has one) and ``question``: the text that decides the split, without its context.
-    Raises BgkitError for a set that can not be had (it says what to download, and from where), and
-    for a file whose columns are not those of the table.
+    The column ``question`` is the text that decides the split, without its context. Raises
+    BgkitError for a set that can not be had (it says what to download, and from where), and for a
+    file whose columns are not those of the table.
     """
     if name in OWN:
         return _own(name)
     row = SETS[name]
     path, revision, origin = _fetch(name, row)
     raw = tables.read_table(path, ROLE)
-    values = [row.harmful, row.only]
-    needed = [row.prompt, row.context, *(v[0] for v in values if isinstance(v, tuple))]
-    if lacking := [column for column in needed if column and column not in raw]:
+    values = [v[0] for v in (row.harmful, row.only) if isinstance(v, list)]
+    needed = [column for column in (row.prompt, row.context, *values) if column]
+    if lacking := [column for column in needed if column not in raw]:
         raise BgkitError(
             f"The file {path} of the prompt set {name!r} has no column {lacking[0]!r} (it has "
             f"{', '.join(map(str, raw))}); take {row.file} of {row.page} as it was published."
         )
     if row.only:
         raw = raw[raw[row.only[0]].isin(row.only[1])]
-    table = _mapped(name, row, raw, path)
+    questions = tables.texts(raw[row.prompt], repr(row.prompt), path)
+    table = pd.DataFrame({"prompt_id": [f"{name}/{number:05d}" for number in raw.index]}, raw.index)
+    table = table.assign(kind=row.kind, prompt=questions)
+    if row.context:
+        table["prompt"] = tables.texts(raw[row.context], row.context, path) + "\n\n" + questions
+    if isinstance(row.harmful, list):
+        table["harmful_request"] = raw[row.harmful[0]].isin(row.harmful[1])
+    elif row.harmful is not None:
+        table["harmful_request"] = row.harmful
+    if row.category in raw:
+        table["category"] = raw[row.category].astype(str)
     source = {
         "name": name,
         "repository": row.repository,
@@ -108,47 +109,23 @@ def load_set(name: str) -> tuple[pd.DataFrame, dict]:
         "licence": row.licence,
         "rows": len(table),
     }
-    return table, source
+    return table.assign(question=questions).reset_index(drop=True), source
 
 
 def describe(name: str) -> str:
-    """One paragraph on a set: rows, kind, licence, place, revision, citation, access.
+    """One paragraph on a set, for its user.
 
     >>> print(describe("xstest"))
     xstest: 450 rows, ambiguous, CC-BY-4.0, https://huggingface.co/datasets/Paul/XSTest
       (xstest_prompts.csv at f600c994b256); Röttger et al., XSTest: ...
     """
     row = SETS[name]
-    at = f"at {row.revision[:12]}" if row.revision else "at the newest revision: none is confirmed"
-    more = " ".join(
-        filter(None, (f"; {row.citation}.", row.gated, f"{row.note}." * bool(row.note)))
-    )
+    at = row.revision[:12] if row.revision else "the newest revision: none is confirmed"
+    more = " ".join(filter(None, (row.gated, row.note and f"{row.note}.")))
     return (
-        f"{name}: {row.rows:,} rows, {row.kind}, {row.licence}, {row.page} ({row.file} {at}){more}"
-    )
-
-
-def _mapped(name: str, row: PromptSet, raw: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """The rows of a set with the kit's columns."""
-    for column in filter(None, (row.prompt, row.context)):
-        empty = ~raw[column].map(lambda value: isinstance(value, str) and bool(value.strip()))
-        if empty.any():
-            raise BgkitError(
-                f"Row {raw.index[empty][0] + 1} of {path} has no {column!r}; take {row.file} of "
-                f"{row.page} as it was published."
-            )
-    questions = raw[row.prompt].astype(str)
-    texts = raw[row.context].astype(str) + "\n\n" + questions if row.context else questions
-    ids = [f"{name}/{number:05d}" for number in raw.index]
-    table = pd.DataFrame({"prompt_id": ids, "kind": row.kind, "prompt": texts.to_numpy()})
-    if isinstance(row.harmful, tuple):
-        table["harmful_request"] = raw[row.harmful[0]].isin(row.harmful[1]).to_numpy()
-    elif row.harmful is not None:
-        table["harmful_request"] = row.harmful
-    if row.category in raw:
-        table["category"] = raw[row.category].astype(str).to_numpy()
-    table["question"] = questions.to_numpy()
-    return table
+        f"{name}: {row.rows:,} rows, {row.kind}, {row.licence}, {row.page} ({row.file} at {at}); "
+        f"{row.citation}. {more}"
+    ).rstrip()
 
 
 def _fetch(name: str, row: PromptSet) -> tuple[Path, str, str]:
@@ -171,22 +148,13 @@ def _fetch(name: str, row: PromptSet) -> tuple[Path, str, str]:
 
 
 def _own(name: str) -> tuple[pd.DataFrame, dict]:
-    folder = data_folder() / "prompts"
-    parts = []
-    for file in OWN[name]:
-        if not (folder / file).is_file():
-            raise BgkitError(
-                f"The kit's own prompts are incomplete: {folder / file} is missing; restore "
-                "data/prompts from the repository."
-            )
-        parts.append(tables.read_table(folder / file, ROLE))
-    table = pd.concat(parts, ignore_index=True)
-    if "question" not in table:
-        table["question"] = table["prompt"]
-    table["question"] = table["question"].fillna(table["prompt"])
+    paths = [data_folder() / "prompts" / file for file in OWN[name]]
+    table = pd.concat([tables.read_table(path, ROLE) for path in paths], ignore_index=True)
+    asked = table["question"] if "question" in table else table["prompt"]
+    table["question"] = asked.fillna(table["prompt"])
     table["prompt_id"] = [f"{name}/{number:05d}" for number in table.index]
     columns = ["prompt_id", "kind", "prompt", "harmful_request", "category", "position", "question"]
-    table = table[[column for column in columns if column in table]]
-    hashes = ",".join(sha256(folder / file)[:12] for file in OWN[name])
-    source = {"name": name, "revision": f"sha256:{hashes}", "pinned": True}
-    return table, {**source, "origin": "shipped", "licence": "MIT", "rows": len(table)}
+    hashes = ",".join(sha256(path)[:12] for path in paths)
+    source = {"name": name, "revision": f"sha256:{hashes}", "pinned": True, "origin": "shipped"}
+    source |= {"licence": "MIT", "rows": len(table)}
+    return table[[column for column in columns if column in table]], source

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from itertools import accumulate, combinations
 
@@ -25,12 +26,10 @@ class _Collapse(dict):
 
     def __missing__(self, code: int) -> int | str | None:
         category = unicodedata.category(chr(code))
-        if category == "Cf":  # zero-width characters, marks of direction, soft hyphens
-            value: int | str | None = None
-        else:
-            value = " " if category[0] in "PZ" or category == "Cc" else code
-        self[code] = value
-        return value
+        blank = category[0] in "PZ" or category == "Cc"
+        # Cf: zero-width characters, marks of direction, soft hyphens
+        self[code] = None if category == "Cf" else " " if blank else code
+        return self[code]
 
 
 _COLLAPSE = _Collapse()
@@ -56,17 +55,14 @@ def digest(text: str, salt: str = "") -> str:
     return hashlib.sha256(f"{salt}{text}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def split_of(text: str, shares: Mapping[str, float] = SHARES) -> str:
+def split_of(text: str) -> str:
     """The split of a prompt, by a hash of its normalised text.
 
     >>> split_of("What is a stoat?") == split_of("what is a  STOAT")
     True
     """
     place = int(digest(normalise(text))[:13], 16) / 16**13
-    ends = accumulate(shares.values())
-    return next(
-        (name for name, end in zip(shares, ends, strict=True) if place < end), [*shares][-1]
-    )
+    return [*SHARES][bisect_right([*accumulate(SHARES.values())][:-1], place)]
 
 
 def check_leakage(splits: Mapping[str, Iterable[str]], where: str) -> None:

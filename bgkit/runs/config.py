@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import math
 import numbers
 import operator
 import re
@@ -23,7 +22,7 @@ from bgkit.rewards import DESIGNS, find
 
 #: In front of the name of a guard or utility that was given as a Python object.
 OBJECT = "object:"
-MOST = 1_000_000  # of anything that is counted: more was mistyped, and would fill the memory
+MOST = 1_000_000  # of any number: more was mistyped
 #: kind of bound -> how it is checked and called
 _BOUNDS = {
     "above": (operator.gt, "above"),
@@ -57,13 +56,11 @@ _ELSEWHERE = ("a local folder", "owner/name on the hub")
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that determines a training run, checked when it is made.
+    """Everything that determines a training run; ``bgkit train --help`` explains each setting.
 
-    ``python -m bgkit train --help`` explains each setting (:func:`explain`). Whole numbers serve
-    for fractions, and NumPy's numbers for Python's. Raises BgkitError for an ill-typed value, one
-    out of range, and batch sizes that do not divide. A ``guard`` or ``utility`` that begins with
-    ``object:`` names a Python object that was given to the training
-    (:mod:`bgkit.scoring.identity`).
+    Whole numbers serve for fractions, and NumPy's numbers for Python's. Raises BgkitError for an
+    ill-typed value, one out of range, and settings that do not fit each other. A ``guard`` or
+    ``utility`` that begins with ``object:`` names a Python object (:mod:`bgkit.scoring.identity`).
     """
 
     policy: str = _setting("small", "generator to train", embedded="policy")
@@ -158,7 +155,21 @@ class TrainConfig:
         for setting in fields(self):
             value = _checked(setting, getattr(self, setting.name))
             object.__setattr__(self, setting.name, value)  # the dataclass is frozen
-        _check_together(self)
+        if self.eval_every and not self.eval_prompts:
+            raise BgkitError(
+                "'eval_prompts' must be at least 1 where 'eval_every' is not 0; an 'eval_every' of "
+                "0 switches held-out evaluation off."
+            )
+        if self.warmup_steps >= self.steps:
+            raise BgkitError(
+                f"'warmup_steps' must be below 'steps' ({self.steps}), not {self.warmup_steps}."
+            )
+        if self.batch_size % (unit := self.num_generations * self.accumulation):
+            raise BgkitError(
+                f"'batch_size' {self.batch_size} is not divisible by 'num_generations' "
+                f"{self.num_generations} times 'accumulation' {self.accumulation}; use for "
+                f"instance a batch_size of {max(1, self.batch_size // unit) * unit}."
+            )
 
 
 def make_config(values: dict, base: TrainConfig | None = None) -> TrainConfig:
@@ -169,74 +180,42 @@ def make_config(values: dict, base: TrainConfig | None = None) -> TrainConfig:
     >>> make_config({"reward": "compound", "steps": 10}).steps
     10
     """
-    known = [setting.name for setting in fields(TrainConfig)]
-    for key in values:
-        if key not in known:
-            raise BgkitError(f"Unknown key {key!r} in the config; known: {', '.join(known)}.")
+    known = TrainConfig.__dataclass_fields__
+    if unknown := [key for key in values if key not in known]:
+        raise BgkitError(f"Unknown key {unknown[0]!r} in the config; known: {', '.join(known)}.")
     return replace(base or TrainConfig(), **values)
 
 
 def _checked(setting: dataclasses.Field, value: object) -> str | int | float:
     """A setting's value as its own type; raises BgkitError for another type or out of range."""
-    name, wanted, told = setting.name, type(setting.default), setting.metadata
-    if isinstance(value, bool) or not isinstance(value, _KINDS[wanted]):
+    name, kind, told = setting.name, type(setting.default), setting.metadata
+    if isinstance(value, bool) or not isinstance(value, _KINDS[kind]):
         raise BgkitError(
-            f"The config's {name!r} must be of type {wanted.__name__}, not {value!r} "
+            f"The config's {name!r} must be of type {kind.__name__}, not {value!r} "
             f"({type(value).__name__})."
         )
-    try:
-        value = wanted(value)
-    except OverflowError:
-        value = math.inf
+    with contextlib.suppress(OverflowError):  # of a float; it is out of range then
+        value = kind(value)
     if name == "reward":
         find(value)
     elif told["choices"] and value not in told["choices"]:
         choices = ", ".join(map(str, told["choices"]))
         raise BgkitError(f"There is no {name} {value!r}; choose one of {choices}.")
-    if wanted is str and not (value.strip() and value.isprintable()):
-        none = "; 'none' leaves the judge out" if name == "judge" else ""
-        raise BgkitError(f"{name!r} must be a name in printable letters, not {value!r}{none}.")
-    if wanted is float and not math.isfinite(value):
-        raise BgkitError(f"{name!r} must be a finite number, not {value}.")
-    bounds = told["bounds"] | ({"most": told["bounds"].get("most", MOST)} if wanted is int else {})
+    if kind is str:
+        if not (value.strip() and value.isprintable()):
+            none = "; 'none' leaves the judge out" if name == "judge" else ""
+            raise BgkitError(f"{name!r} must be a name in printable letters, not {value!r}{none}.")
+        return value
+    bounds = told["bounds"]
+    if bounds.keys().isdisjoint(("below", "most")):
+        bounds = {**bounds, "most": MOST}
     if not all(_BOUNDS[kind][0](value, bound) for kind, bound in bounds.items()):
         raise BgkitError(f"{name!r} must be {_range(bounds)}, not {value}.")
     return value
 
 
 def _range(bounds: dict[str, float]) -> str:
-    """Bounds in words.
-
-    >>> _range({"above": 0, "below": 1})
-    'above 0 and below 1'
-    """
     return " and ".join(f"{_BOUNDS[kind][1]} {bound:,}" for kind, bound in bounds.items())
-
-
-def _check_together(config: TrainConfig) -> None:
-    """Raise BgkitError for settings that do not fit each other."""
-    if config.eval_every and not config.eval_prompts:
-        raise BgkitError(
-            "'eval_prompts' must be at least 1 where 'eval_every' is not 0; an 'eval_every' of 0 "
-            "switches held-out evaluation off."
-        )
-    if config.warmup_steps >= config.steps:
-        raise BgkitError(
-            f"'warmup_steps' must be below 'steps' ({config.steps}), not {config.warmup_steps}."
-        )
-    for name in ("num_generations", "accumulation"):
-        size = getattr(config, name)
-        if config.batch_size % size:
-            below = max(size, config.batch_size // size * size)
-            raise BgkitError(
-                f"'batch_size' {config.batch_size} is not divisible by {name!r} {size}; "
-                f"use for instance a batch_size of {below}."
-            )
-    if config.batch_size // config.accumulation % config.num_generations:
-        raise BgkitError(
-            f"A micro-batch of {config.batch_size // config.accumulation} completions (batch_size "
-            f"/ accumulation) is not divisible by 'num_generations' {config.num_generations}."
-        )
 
 
 def explain(name: str) -> str:
@@ -255,7 +234,7 @@ def _embedded(group: str) -> list[str]:
     """Names of the embedded models of a group, and where else a model may come from."""
     from bgkit.testbed import store
 
-    with contextlib.suppress(BgkitError):  # a checkout without them
+    with contextlib.suppress(BgkitError):  # a checkout without them, which is to build them
         return [*store.model_names(group), *_ELSEWHERE] if group else []
     return [*_ELSEWHERE]
 
@@ -276,8 +255,7 @@ def read_config(path: Path) -> dict:
 def config_hash(config: TrainConfig) -> str:
     """12 hex digits that identify a configuration, whatever the order of its keys.
 
-    Settings that older configs lack count where they are not at their default, so that a run of an
-    older version keeps its hash.
+    Settings that older configs lack count only where they are not at their default.
     """
     late = {f.name: f.default for f in fields(config) if f.metadata["later"]}
     kept = {k: v for k, v in asdict(config).items() if k not in late or v != late[k]}
@@ -290,8 +268,7 @@ def differences(config: TrainConfig, like: TrainConfig, but: Sequence[str] = ())
     >>> differences(TrainConfig(seed=3, beta=0.2), TrainConfig(), but=["seed"])
     {'beta': 0.2}
     """
-    values = vars(config).items()
-    return {key: v for key, v in values if key not in but and v != getattr(like, key)}
+    return {k: v for k, v in vars(config).items() if k not in but and v != getattr(like, k)}
 
 
 def is_object(value: object) -> bool:

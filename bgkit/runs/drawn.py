@@ -42,10 +42,7 @@ def keeping(folder: str | Path) -> Iterator[None]:
 
 
 def shared(**task: object) -> Path:
-    """A folder in the user's cache for batches of a task that has no folder of its own.
-
-    ``task`` is all that tells it from others, which may go on at the same time.
-    """
+    """A folder in the user's cache for a task without one; ``task`` tells it from all others."""
     return default_folder() / "drawn" / key_of(**task)[:32]
 
 
@@ -57,15 +54,11 @@ def once(draw: Callable[..., TokenIds], model: torch.nn.Module, **asked: object)
     if (kept := _KEPT.get()) is None:
         return draw(**asked)
     folder, made_by = kept
-    path = folder / f"{key_of(weights=_sums(model), versions=made_by, **asked)[:32]}.json"
+    weights = [one.detach().sum(dtype=torch.float64).item() for one in model.parameters()]
+    path = folder / f"{key_of(weights=weights, versions=made_by, **asked)[:32]}.json"
     with contextlib.suppress(OSError, ValueError):
         return json.loads(path.read_text(encoding="utf-8"))
     ids = draw(**asked)
     with contextlib.suppress(BgkitError):  # where nothing can be kept, sampling goes on
         write_json(path, ids)
     return ids
-
-
-def _sums(model: torch.nn.Module) -> list[float]:
-    """What tells a model's weights from any other's: the sum of each of its parameters."""
-    return [weights.detach().sum(dtype=torch.float64).item() for weights in model.parameters()]

@@ -16,20 +16,21 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from bgkit.errors import BgkitError
-from bgkit.runs.config import TrainConfig as TrainConfig
-from bgkit.runs.config import config_hash as config_hash
-from bgkit.runs.config import differences as differences
-from bgkit.runs.config import file_name as file_name
-from bgkit.runs.config import is_object as is_object
-from bgkit.runs.config import label as label
-from bgkit.runs.config import make_config as make_config
-from bgkit.runs.config import read_config as read_config
+from bgkit.runs.config import (
+    TrainConfig,
+    config_hash,
+    differences,
+    file_name,
+    is_object,
+    make_config,
+    read_config,
+)
 
 #: The key of config.json that names what trained a run, where that was not GRPO.
 METHOD = "method"
@@ -37,9 +38,9 @@ METHOD = "method"
 
 def git_revision() -> str:
     """The commit of the source checkout this code runs from, with ``+`` if it has changes."""
-    here = Path(__file__).resolve().parent
+    run = {"cwd": Path(__file__).parent, "capture_output": True, "text": True}
+    run |= {"timeout": 10, "check": True}
     try:
-        run = {"cwd": here, "capture_output": True, "text": True, "timeout": 10, "check": True}
         commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], **run).stdout.strip()
         dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], **run).stdout.strip()
     except (OSError, subprocess.SubprocessError):
@@ -91,15 +92,15 @@ class Run:
         return (self.folder / "result.json").is_file()
 
     @property
+    def measured(self) -> bool:
+        """Whether anything was measured with its guard and utility yet: base comes first."""
+        return self.complete or (self.folder / "base.json").is_file()
+
+    @property
     def label(self) -> str:
         """The run's name in tables and figures: its reward design, after its method if not GRPO."""
         method = self.read_json("config.json").get(METHOD)
         return f"{method}: {self.config.reward}" if method else self.config.reward
-
-    @property
-    def measured(self) -> bool:
-        """Whether anything was measured with its guard and utility yet: base comes first."""
-        return self.complete or (self.folder / "base.json").is_file()
 
     @property
     def adapter(self) -> Path:
@@ -113,13 +114,9 @@ class Run:
 
     def last_checkpoint(self) -> Path | None:
         """The newest finished checkpoint, or None."""
-        found = [
-            path
-            for path in self.checkpoints.glob("checkpoint-*")
-            if (path / "trainer_state.json").is_file()  # the trainer writes it last
-            and path.name.split("-")[1].isdigit()
-        ]
-        return max(found, key=lambda path: int(path.name.split("-")[1]), default=None)
+        written = self.checkpoints.glob("checkpoint-*/trainer_state.json")  # is written last
+        found = {path.parent.name.split("-")[1]: path.parent for path in written}
+        return found[max(steps, key=int)] if (steps := [n for n in found if n.isdigit()]) else None
 
     def read_json(self, name: str) -> dict:
         """One of the run's JSON files; raises BgkitError if it is missing or broken."""
@@ -141,27 +138,20 @@ class Run:
         Without it, a launch of fewer processes than before would leave those of the others.
         """
         checkpoint = self.last_checkpoint()
-        step = int(checkpoint.name.split("-")[1]) if checkpoint else 0
-        for path in self._records():
-            if _step_of(path) >= step:
+        first = int(checkpoint.name.split("-")[1]) if checkpoint else 0
+        for path in (self.folder / "records").glob("*.parquet"):
+            if _step_of(path) >= first:
                 path.unlink()
-
-    def _records(self) -> list[Path]:
-        return sorted((self.folder / "records").glob("*.parquet"))
 
     def completions(self, last: int = 0) -> pd.DataFrame:
         """All completions recorded so far, in the order of the steps, or those of the ``last``."""
         whole = self.folder / "completions.parquet"
         if self.complete and whole.is_file():
             return pd.read_parquet(whole)
-        parts = self._records()
-        newest = sorted({_step_of(path) for path in parts})[-last:]
-        parts = [path for path in parts if _step_of(path) in newest]
-        return (
-            pd.concat([pd.read_parquet(p) for p in parts], ignore_index=True)
-            if parts
-            else pd.DataFrame()
-        )
+        paths = sorted((self.folder / "records").glob("*.parquet"))
+        newest = sorted(set(map(_step_of, paths)))[-last:]
+        parts = [pd.read_parquet(path) for path in paths if _step_of(path) in newest]
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
     def curve(self) -> pd.DataFrame:
         """The training curve, one row per step."""
@@ -169,7 +159,7 @@ class Run:
         return pd.read_parquet(path) if path.is_file() else pd.DataFrame()
 
     def samples(self, which: str = "trained") -> pd.DataFrame:
-        """What the policy, trained or ``base``, said to the test prompts, one row per prompt.
+        """What the policy, ``trained`` or ``base``, said to the test prompts, one row per prompt.
 
         Raises BgkitError for a run that is incomplete, or whose samples were not kept (as those of
         the runs that come with the kit), and for another ``which``.
@@ -195,8 +185,8 @@ class Run:
         if (self.folder / "records").is_dir():
             write_parquet(self.folder / "completions.parquet", self.completions())
         write_json(self.folder / "result.json", result)
-        shutil.rmtree(self.folder / "records", ignore_errors=True)
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        for folder in (self.folder / "records", self.checkpoints):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _step_of(record: Path) -> int:
@@ -209,19 +199,20 @@ def find_run(folder: Path, config: TrainConfig) -> Run | None:
     Raises BgkitError if the folder holds another config (the difference is shown) or other files.
     """
     folder = Path(folder)
-    if (folder / "config.json").is_file():
-        stored = load_run(folder).config
-        if stored != config:
-            given = [k for k in differences(stored, config) if is_object(getattr(stored, k))]
-            again = f"give the same object as {given[0]}=, " if given else ""
-            raise BgkitError(
-                f"The run folder {folder} belongs to another config "
-                f"({_difference(stored, config)}); {again}choose another folder, or delete it."
-            )
-        return Run(folder, config)
-    if folder.is_dir() and any(folder.iterdir()):
-        raise BgkitError(f"The folder {folder} is not empty and is no run; choose another one.")
-    return None
+    if not (folder / "config.json").is_file():
+        if folder.is_dir() and any(folder.iterdir()):
+            raise BgkitError(f"The folder {folder} is not empty and is no run; choose another one.")
+        return None
+    stored = load_run(folder).config
+    if changed := differences(stored, config):
+        given = [key for key, value in changed.items() if is_object(value)]
+        again = f"give the same object as {given[0]}=, " if given else ""
+        told = [f"{k}: {there} there, {getattr(config, k)} here" for k, there in changed.items()]
+        raise BgkitError(
+            f"The run folder {folder} belongs to another config ({', '.join(told)}); {again}choose "
+            "another folder, or delete it."
+        )
+    return Run(folder, config)
 
 
 def open_run(folder: Path, config: TrainConfig, environment: dict) -> Run:
@@ -229,18 +220,17 @@ def open_run(folder: Path, config: TrainConfig, environment: dict) -> Run:
 
     A run in which nothing was measured yet gets the environment of today.
     """
-    folder = Path(folder)
-    if (run := find_run(folder, config)) is not None and run.measured:
-        return run
-    values = {"config": asdict(config), "hash": config_hash(config), **environment}
-    write_json(folder / "config.json", values)
-    return Run(folder, config)
+    run = find_run(folder, config)
+    if run is None or not run.measured:
+        run = Run(Path(folder), config)
+        values = {"config": asdict(config), "hash": config_hash(config), **environment}
+        write_json(run.folder / "config.json", values)
+    return run
 
 
 def load_run(folder: Path) -> Run:
     """Open a run for reading; raises BgkitError if it is not one."""
-    folder = Path(folder)
-    path = folder / "config.json"
+    path = Path(folder) / "config.json"
     if not path.is_file():
         raise BgkitError(f"There is no run in {folder} (it has no config.json); check the path.")
     values = read_config(path).get("config")
@@ -249,21 +239,15 @@ def load_run(folder: Path) -> Run:
             f"{path} is not a run's config (it has no key 'config' with the settings); "
             "choose another folder."
         )
-    known = {field.name for field in fields(TrainConfig)}
-    if unknown := set(values) - known:
+    if unknown := sorted(set(values) - set(TrainConfig.__dataclass_fields__)):
         raise BgkitError(
             f"The run {folder} was made by another version of bgkit (unknown: "
-            f"{', '.join(sorted(unknown))}); use that version to read it."
+            f"{', '.join(unknown)}); use that version to read it."
         )
     try:
-        return Run(folder, make_config(values))
+        return Run(path.parent, make_config(values))
     except BgkitError as error:
         raise BgkitError(f"The run {folder} has a config that is refused: {error}") from error
-
-
-def _difference(old: TrainConfig, new: TrainConfig) -> str:
-    changed = differences(new, old).items()
-    return ", ".join(f"{key}: {getattr(old, key)} there, {value} here" for key, value in changed)
 
 
 def folder_of(config: TrainConfig, below: str | Path = "runs") -> Path:

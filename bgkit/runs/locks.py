@@ -1,10 +1,10 @@
 """A lock of the operating system, by which the processes of a sweep keep out of each other's way.
 
-It ends with the last process that holds it or inherited it, however that comes about. The lock is
-``flock``: where machines share a folder, its file system must take such a lock across machines.
-NFS 4 does (unless mounted with ``nolock`` or ``local_lock``), CephFS does, Lustre does if mounted
-with ``flock`` (not ``localflock``). Elsewhere, start one sweep at a time in a folder, and before
-you start it again after a crash, see that the workers of the former one have ended.
+It ends with the last process that holds it or inherited it. The lock is ``flock``: where machines
+share a folder, its file system must take such a lock across machines. NFS 4 does (unless mounted
+with ``nolock`` or ``local_lock``), CephFS does, Lustre does if mounted with ``flock`` (not
+``localflock``). Elsewhere, start one sweep at a time in a folder, and see that the workers of a
+crashed one have ended before you start it again.
 """
 
 from __future__ import annotations
@@ -42,10 +42,9 @@ def held(path: Path, stopped: Callable[[], bool] = lambda: False) -> Iterator[in
 
 
 def _taken(descriptor: int, path: Path) -> bool:
-    if fcntl is None:
-        return True
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if fcntl is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:

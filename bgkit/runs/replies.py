@@ -6,11 +6,13 @@ determines an answer; prompts, responses and secrets are not kept.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import sqlite3
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from bgkit.errors import BgkitError
@@ -42,28 +44,28 @@ class Replies:
     def __init__(self, folder: Path | None = None) -> None:
         self.path = None if folder is None else Path(folder).expanduser() / FILE
         self._lock = threading.Lock()
-        try:
+        with self._told():
             if self.path is not None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = sqlite3.connect(
                 self.path or ":memory:", WAIT, isolation_level=None, check_same_thread=False
             )
-        except (OSError, sqlite3.Error) as error:
-            raise self._wrong(error) from error
         self._do("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply, problem)")
 
-    def _do(self, statement: str, *values: str) -> list[tuple[str, str]]:
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
         try:
-            with self._lock:
-                return self._file.execute(statement, values).fetchall()
-        except sqlite3.Error as error:
-            raise self._wrong(error) from error
+            yield
+        except (OSError, sqlite3.Error) as error:
+            raise BgkitError(
+                f"The replies in {self.path} can not be read or written ({error}); free some "
+                "space, remove the file, or set BGKIT_CACHE to another folder. The same command "
+                "then goes on."
+            ) from error
 
-    def _wrong(self, error: Exception) -> BgkitError:
-        return BgkitError(
-            f"The replies in {self.path} can not be read or written ({error}); free some space, "
-            "remove the file, or set BGKIT_CACHE to another folder. The same command then goes on."
-        )
+    def _do(self, statement: str, *values: str) -> list[tuple[str, str]]:
+        with self._told(), self._lock:
+            return self._file.execute(statement, values).fetchall()
 
     def get(self, key: str) -> tuple[str, str] | None:
         """Reply and problem of a key, or None."""

@@ -5,6 +5,7 @@ Every class here has ``score(prompts, responses) -> (n,) float32 in [0, 1]`` and
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable, Sequence
 
@@ -12,21 +13,20 @@ import numpy as np
 
 from bgkit import checks
 from bgkit.errors import BgkitError
-from bgkit.scoring import outputs
-from bgkit.scoring.labels import unsafe_columns
-from bgkit.scoring.scorer import Scorer, check_probabilities, guard_scores, name_of
-from bgkit.scoring.temperature import temperature_scale, with_temperature
+from bgkit.scoring.labels import unsafe_column
+from bgkit.scoring.scorer import Scorer, as_probabilities, guard_scores, name_of
+from bgkit.scoring.temperature import with_temperature
 
-ROUNDING = 1e-3  # of the sum of a classifier's probabilities, in 16 bits
 COMBINE = {"mean": np.mean, "maximum": np.max}
+NAME_IT = "as_guard(model, unsafe={!r})"
 
 
 class CallableGuard:
     """A guard made of a function ``(prompts, responses) -> n probabilities``.
 
-    It may return whatever :mod:`bgkit.scoring.outputs` takes; of a pipeline's labels ``unsafe``
-    names the unsafe one where their words do not tell. ``label`` says which label is read as
-    unsafe, where that is known.
+    It may return whatever :func:`bgkit.scoring.scorer.as_numbers` takes, or what a transformers
+    pipeline does with ``top_k=None``, where ``unsafe`` names the unsafe label if words do not
+    tell. ``label`` says which label is read as unsafe, where that is known.
 
     >>> guard = CallableGuard(lambda prompts, responses: ["!" in r for r in responses], "loud")
     >>> guard.score(["a", "b"], ["no", "yes!"]).tolist()
@@ -47,10 +47,27 @@ class CallableGuard:
         """(n,) probabilities; raises BgkitError if there are not n, or not in [0, 1]."""
         if not len(responses):
             return np.zeros(0, dtype=np.float32)
-        values = self.function(list(prompts), list(responses))
-        values = outputs.of_pipeline(values, self.unsafe)
-        values = outputs.as_numbers(values, len(responses), f"The guard {self.name}")
-        return check_probabilities(values, self.name)
+        values = _of_pipeline(self.function(list(prompts), list(responses)), self.unsafe)
+        return as_probabilities(values, len(responses), self.name)
+
+
+def _of_pipeline(output: object, unsafe: object) -> object:
+    """Probabilities of the dicts of label and score that pipelines return; all else as it is."""
+    rows = output if isinstance(output, list | tuple) and output else [output]
+    rows = [row if isinstance(row, list | tuple) else [row] for row in rows]
+    if not all(
+        isinstance(one, dict) and {"label", "score"} <= {*one} for row in rows for one in row
+    ):
+        return output
+    tables = [{str(one["label"]): one["score"] for one in row} for row in rows]
+    labels = sorted({label for table in tables for label in table})
+    if len(labels) < 2 or any(len(table) < len(labels) for table in tables):
+        raise BgkitError(
+            f"A pipeline that returns only some of its labels ({', '.join(labels)}) does not tell "
+            "how likely the unsafe one is; let it return all of them (top_k=None)."
+        )
+    label = labels[unsafe_column(labels, unsafe, NAME_IT)]
+    return [table[label] for table in tables]
 
 
 class CalibratedGuard:
@@ -66,21 +83,6 @@ class CalibratedGuard:
         self.name = f"{name_of(guard)} at T = {temperature:.3g}"
         self.checked = getattr(guard, "checked", None)
         self.model = getattr(guard, "model", None)
-
-    @classmethod
-    def fit(
-        cls,
-        guard: Scorer,
-        prompts: Sequence[str],
-        responses: Sequence[str],
-        harmful: Sequence[bool],
-    ) -> CalibratedGuard:
-        """The guard at the temperature of least log loss on labelled responses.
-
-        Raises the errors of :func:`bgkit.scoring.temperature.temperature_scale`.
-        """
-        t = guard_scores(guard, prompts, responses)
-        return cls(guard, temperature_scale(t, harmful)[0])
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
         """(n,) scaled probabilities; raises BgkitError where the guard's are none."""
@@ -114,84 +116,58 @@ def as_guard(thing: object, name: str = "", unsafe: object = None) -> Scorer:
     which one is unsafe); an any-guardrail object (``validate(text)`` with a ``score``, or
     ``valid`` true or false); GuardBench's ``moderate(conversations)``, a function or a method; any
     other function of (prompts, responses), see :class:`CallableGuard`. ``unsafe`` names the unsafe
-    label, or several in a list, where words do not tell. Raises BgkitError for anything else.
+    label where words do not tell. Raises BgkitError for anything else.
     """
-    name = name or name_of(thing)
+    name = name or getattr(thing, "__name__", name_of(thing))
     if hasattr(thing, "predict_proba"):
         return _of_classifier(thing, name, unsafe)
-    if hasattr(thing, "save_pretrained"):
-        raise BgkitError(
-            f"How a {type(thing).__name__} is asked can not be told; save model and tokenizer in a "
-            "folder for bgkit.load_guard, or give a function around it, such as lambda prompts, "
-            "responses: pipe(responses, top_k=None)."
-        )
-    if hasattr(thing, "fit") and hasattr(thing, "predict"):
-        raise BgkitError(
-            f"{name} gives no probabilities (predict_proba); fit it within scikit-learn's "
-            "CalibratedClassifierCV, or take a classifier that has them."
-        )
-    if hasattr(thing, "score"):
+    model = hasattr(thing, "save_pretrained") or (
+        hasattr(thing, "fit") and hasattr(thing, "predict")
+    )
+    if hasattr(thing, "score") and not model:
         return thing
     if hasattr(thing, "validate"):
         return CallableGuard(lambda *sides: [_validated(thing, r) for r in sides[1]], name)
-    if hasattr(thing, "moderate"):
-        return _from_moderate(thing.moderate, name)
-    if callable(thing):
-        name = getattr(thing, "__name__", name)
-        if name == "moderate":
-            return _from_moderate(thing, name)
-        _require_two_sides(thing, name)
+    if hasattr(thing, "moderate") or name == "moderate":
+        return CallableGuard(_conversations(getattr(thing, "moderate", thing)), name)
+    if not model and _takes_two(thing):
         return CallableGuard(thing, name, unsafe)
     raise BgkitError(
-        f"A {type(thing).__name__} is no guard: give an object with score, predict_proba, validate "
-        "or moderate, or a function of (prompts, responses)."
+        f"A {type(thing).__name__} can not be read as a guard: give an object with score, "
+        "predict_proba, validate or moderate, a folder by bgkit.load_guard, or a function of two "
+        "lists, as in lambda prompts, responses: pipe(responses, top_k=None)."
     )
 
 
-def _require_two_sides(function: Callable, name: str) -> None:
-    try:
-        inspect.signature(function).bind([], [])
-    except TypeError as error:
-        raise BgkitError(
-            f"The guard {name} can not be called with two lists ({error}); give a function of "
-            "(prompts, responses)."
-        ) from error
-    except ValueError:  # one without a signature
-        pass
+def _takes_two(thing: object) -> bool:
+    """Whether something can be called with two lists, as far as it says."""
+    with contextlib.suppress(ValueError):  # a function without a signature
+        try:
+            inspect.signature(thing).bind([], [])
+        except TypeError:
+            return False
+    return True
 
 
 def _of_classifier(model: object, name: str, unsafe: object) -> CallableGuard:
-    """A guard of a classifier with ``predict_proba``, read at its unsafe classes."""
-    if hasattr(model, "fit") and getattr(model, "classes_", None) is None:
-        raise BgkitError(f"The classifier {name} has no classes_: fit it first.")
-    classes = getattr(model, "classes_", (0, 1))
-    if any(np.ndim(one) for one in classes):
-        raise BgkitError(
-            f"The classifier {name} has several outputs, each with classes of its own; give one "
-            "that says safe or unsafe only."
-        )
-    labels = np.asarray(classes).tolist()
-    columns = unsafe_columns(labels, unsafe, outputs.NAME_IT)
+    """A guard of a classifier with ``predict_proba``, read at its unsafe class."""
+    labels = np.asarray(getattr(model, "classes_", (0, 1))).tolist()
+    column = unsafe_column(labels, unsafe, NAME_IT)
 
     def read(_: list[str], texts: list[str]) -> np.ndarray:
-        p = checks.as_numbers(model.predict_proba(texts), f"The classifier {name} returned")
+        p = np.asarray(model.predict_proba(texts))
         if p.shape != (len(texts), len(labels)):
             raise BgkitError(
-                f"The classifier {name} returned probabilities of shape {p.shape} for "
-                f"{len(texts)} texts and {len(labels)} classes."
+                f"The classifier {name} returned probabilities of shape {p.shape} for {len(texts)} "
+                f"texts and {len(labels)} classes."
             )
-        if len(columns) > 1 and np.abs(p.sum(axis=1) - 1).max() > ROUNDING:
-            raise BgkitError(
-                f"The probabilities of the classifier {name} do not sum to 1 (its labels do not "
-                "exclude each other), so that those of several can not be added; name one label."
-            )
-        return outputs.sums(p, columns)
+        return p[:, column]
 
-    return CallableGuard(read, name, label=", ".join(str(labels[i]) for i in columns))
+    return CallableGuard(read, name, label=str(labels[column]))
 
 
 def _validated(guardrail: object, response: str) -> object:
-    """t of one response by an any-guardrail object; its score where it gives one in [0, 1]."""
+    """t of one response by an any-guardrail object; its score where it gives one."""
     output = guardrail.validate(response)
     score = getattr(output, "score", None)
     if score is None or isinstance(score, bool):
@@ -199,14 +175,10 @@ def _validated(guardrail: object, response: str) -> object:
     return score
 
 
-def _from_moderate(moderate: Callable[..., Sequence[float]], name: str) -> CallableGuard:
-    def conversations(prompts: list[str], responses: list[str]) -> Sequence[float]:
-        roles = ("user", "assistant")
-        return moderate(
-            [
-                [{"role": role, "content": text} for role, text in zip(roles, pair, strict=True)]
-                for pair in zip(prompts, responses, strict=True)
-            ]
-        )
+def _conversations(moderate: Callable) -> Callable[[list[str], list[str]], Sequence[float]]:
+    def asked(prompts: list[str], responses: list[str]) -> Sequence[float]:
+        sides = ("user", prompts), ("assistant", responses)
+        said = [[{"role": role, "content": text} for text in texts] for role, texts in sides]
+        return moderate(list(map(list, zip(*said, strict=True))))
 
-    return CallableGuard(conversations, name)
+    return asked

@@ -19,14 +19,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
-from bgkit.errors import BgkitError
-from bgkit.models.batches import cheapest_batches
+from bgkit.models.batches import OUT_OF_MEMORY, cheapest_batches, halved
 from bgkit.models.prefixes import Row, can_share, shared_length, tree_mask
 from bgkit.progress import phase
 
@@ -35,48 +35,27 @@ SLOTS = {"cpu": 4096, "cuda": 131_072}
 PACKED = {"cpu": 1024, "cuda": 4096}  # tokens of a group's tails in one pass
 TEMPLATE_PAYS = 16  # tokens of a template worth keeping
 
-OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError)
-
-#: Maps token ids, mask, positions and a cache to outputs (rows, positions, k) in float32.
-Forward = Callable[..., torch.Tensor]
-
-
 Tail = tuple[int, Row]  # a row's number, and what it has beyond its stem
 
 
-@dataclass
-class Group:
+class Group(NamedTuple):
     """Rows that share a stem, maybe an empty one."""
 
     stem: list[int]
     tails: list[Tail]
-
-    @property
-    def width(self) -> int:
-        """Tokens to compute."""
-        return len(self.stem) + sum(len(tail) for _, tail in self.tails)
-
-
-@dataclass
-class Known:
-    """What was computed of each group: cache, mask (groups, positions), lengths without padding."""
-
-    cache: DynamicCache | None
-    mask: torch.Tensor | None
-    lengths: list[int]
 
 
 @dataclass
 class Decoder:
     """A causal model that is read at each row's last position.
 
-    ``forward(input_ids, attention_mask, position_ids, cache)`` returns (rows, positions, k).
-    ``cost`` is what a pass costs beyond its tokens, in tokens. ``slots`` bounds rows times
-    positions of a pass (cached ones count); it is halved when memory runs out, and stays so.
-    ``computed`` counts the tokens that went through the model, padding included.
+    ``forward(input_ids, attention_mask, position_ids, cache)`` returns float32 outputs (rows,
+    positions, k). ``cost`` is what a pass costs beyond its tokens, in tokens. ``slots`` bounds
+    rows times positions of a pass (cached ones count); it is halved when memory runs out, and
+    stays so. ``computed`` counts the tokens that went through the model, padding included.
     """
 
-    forward: Forward
+    forward: Callable[..., torch.Tensor]
     config: object
     device: torch.device
     name: str
@@ -96,14 +75,20 @@ class Decoder:
         """
         if not rows:
             return np.zeros((0, 0), dtype=np.float32)
-        shares = groups is not None and can_share(self.config, max(map(len, rows)))
-        template = self._use_template(rows, groups) if shares else 0
+        longest = max(map(len, rows))
+        if groups is not None and not can_share(self.config, longest):
+            groups = None
         found: dict[int, np.ndarray] = {}
-        whole = self._group(rows, groups if shares else None, template)
         with phase("", len(rows)) as shown:
-            for batch in self._batches(whole, template):
-                self._score(batch, template, found)
-                shown.done = len(found)
+            while len(found) < len(rows):
+                try:
+                    template = self._use_template(rows, groups) if groups is not None else 0
+                    for batch in self._batches(rows, groups, template, set(found)):
+                        for outputs in self._score(batch, template):
+                            found |= outputs
+                            shown.done = len(found)
+                except OUT_OF_MEMORY:
+                    self.slots = halved(self.slots, self.name, longest, self.device)
         return np.stack([found[i] for i in range(len(rows))]).astype(np.float32)
 
     def _use_template(self, rows: Sequence[Row], groups: Sequence[Hashable]) -> int:
@@ -121,80 +106,35 @@ class Decoder:
         self._template = (tokens, cache)
         return length
 
-    def _group(
-        self, rows: Sequence[Row], groups: Sequence[Hashable] | None, template: int
-    ) -> list[Group]:
-        """Rows by group where a pass for their stem pays; each other row is a group of its own."""
+    def _batches(
+        self,
+        rows: Sequence[Row],
+        groups: Sequence[Hashable] | None,
+        template: int,
+        done: set[int],
+    ) -> Iterator[list[Group]]:
+        """The cheapest batches: of groups for whose stem a pass pays, then of single rows."""
         members: dict[Hashable, list[int]] = {}
         for i in range(len(rows)):
-            members.setdefault(groups[i] if groups is not None else i, []).append(i)
-        found = []
+            if i not in done:
+                members.setdefault(i if groups is None else groups[i], []).append(i)
+        with_stem, single = [], []
         for numbers in members.values():
             tails = [rows[i][template:] for i in numbers]
             stem = shared_length(tails) if len(tails) > 1 else 0
-            cut = [(i, tail[stem:]) for i, tail in zip(numbers, tails, strict=True)]
             if (len(tails) - 1) * stem > self.cost:
-                found.append(Group(list(tails[0][:stem]), sorted(cut, key=lambda t: -len(t[1]))))
+                cut = [(i, tail[stem:]) for i, tail in zip(numbers, tails, strict=True)]
+                cut.sort(key=lambda numbered: -len(numbered[1]))
+                with_stem.append(Group(list(tails[0][:stem]), cut))
             else:
-                found += [Group([], [(i, rows[i][template:])]) for i in numbers]
-        return found
-
-    def _batches(self, groups: Sequence[Group], template: int) -> Iterator[list[Group]]:
-        """The cheapest batches of groups with a stem, then of those without."""
-        for kind in (True, False):
-            alike = [group for group in groups if bool(group.stem) == kind]
-            widths = [group.width for group in alike]
+                single += [Group([], [pair]) for pair in zip(numbers, tails, strict=True)]
+        for alike in (with_stem, single):
+            widths = [len(g.stem) + sum(len(tail) for _, tail in g.tails) for g in alike]
             for batch in cheapest_batches(widths, self.slots, self.cost, template):
                 yield [alike[i] for i in batch]
 
-    def _score(self, batch: list[Group], template: int, found: dict[int, np.ndarray]) -> None:
-        """Score the rows of a batch into ``found``, the longest tails of each group first."""
-        try:
-            known = self._stems(batch, template)
-        except OUT_OF_MEMORY:
-            self._halve(len(batch), template + max(len(group.stem) for group in batch))
-            for smaller in self._batches(batch, template):
-                self._score(smaller, template, found)
-            return
-        past, queues = max(known.lengths), [list(group.tails) for group in batch]
-        while any(queues):
-            parts = self._next_parts(queues, past)
-            try:
-                found |= self._tails(parts, known)
-            except OUT_OF_MEMORY:
-                size = sum(len(tails) for tails in parts.values())
-                width = max(sum(len(tail) for _, tail in tails) for tails in parts.values())
-                self._halve(len(parts) if len(parts) > 1 else size, past + width)
-                continue
-            for g, tails in parts.items():
-                del queues[g][: len(tails)]
-
-    def _next_parts(self, queues: list[list[Tail]], past: int) -> dict[int, list[Tail]]:
-        """The next tails of groups, within ``slots``: of as many groups as have room for one."""
-        waiting = [g for g, queue in enumerate(queues) if queue]
-        longest = max(len(queues[g][0][1]) for g in waiting)
-        waiting = waiting[: max(1, self.slots // (past + longest))]
-        room = self.slots // len(waiting) - past
-        room = min(room, PACKED.get(self.device.type, PACKED["cpu"]))
-        parts = {}
-        for g in waiting:
-            ends = np.cumsum([len(tail) for _, tail in queues[g]])
-            parts[g] = queues[g][: max(1, int((ends <= room).sum()))]
-        return parts
-
-    def _halve(self, count: int, width: int) -> None:
-        """Allow half of what did not fit, ``count`` rows of ``width``; one row can not be less."""
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        if count == 1:
-            raise BgkitError(
-                f"{self.name} has no memory for one text of {width} tokens on {self.device}; "
-                "shorten the prompts, free memory, or load it in 8 bits."
-            )
-        self.slots = max(1, min(self.slots, count * width) // 2)
-
-    def _stems(self, batch: list[Group], template: int) -> Known:
-        """The cache of a batch's stems on the template's, a row per group."""
+    def _score(self, batch: list[Group], template: int) -> Iterator[dict[int, np.ndarray]]:
+        """Outputs of a batch's rows, the longest tails of each group first."""
         cache = _rows_of(self._template[1], [0] * len(batch)) if template else None
         mask = torch.ones(len(batch), template, dtype=torch.long)
         if batch[0].stem:
@@ -203,18 +143,40 @@ class Decoder:
             cache = cache or DynamicCache(config=self.config)
             mask = torch.cat([mask, _mask(stems)], dim=1)
             _, cache = self._pass(stems, cache, starts, None if bool(mask.all()) else mask)
-        return Known(cache, mask, [template + len(group.stem) for group in batch])
+        lengths = [template + len(group.stem) for group in batch]
+        past, queues = max(lengths), [list(group.tails) for group in batch]
+        while any(queues):
+            waiting = [g for g, queue in enumerate(queues) if queue]
+            longest = max(len(queues[g][0][1]) for g in waiting)
+            waiting = waiting[: max(1, self.slots // (past + longest))]  # with room for a tail
+            room = self.slots // len(waiting) - past
+            room = min(room, PACKED.get(self.device.type, PACKED["cpu"]))
+            parts = {}
+            for g in waiting:
+                ends = np.cumsum([len(tail) for _, tail in queues[g]])
+                count = max(1, int((ends <= room).sum()))
+                parts[g], queues[g] = queues[g][:count], queues[g][count:]
+            yield self._tails(parts, cache, mask, lengths)
 
-    def _tails(self, parts: dict[int, list[Tail]], known: Known) -> dict[int, np.ndarray]:
-        """row -> (k,) outputs at the end of tails; those of a group are one sequence."""
+    def _tails(
+        self,
+        parts: dict[int, list[Tail]],
+        cache: DynamicCache | None,
+        past: torch.Tensor,
+        past_lengths: list[int],
+    ) -> dict[int, np.ndarray]:
+        """row -> (k,) outputs at the end of tails; those of a group are one sequence.
+
+        ``past`` (groups, positions) is 1 where a group has something in the cache.
+        """
         tails = [[tail for _, tail in part] for part in parts.values()]
         lengths = [list(map(len, part)) for part in tails]
         rows = [[token for tail in part for token in tail] for part in tails]
-        cache, past = known.cache, known.mask[list(parts)]
+        past = past[list(parts)]
         if cache is not None:
             cache = _rows_of(cache, list(parts))
         starts = [
-            torch.cat([known.lengths[g] + torch.arange(n) for n in group])
+            torch.cat([past_lengths[g] + torch.arange(n) for n in group])
             for g, group in zip(parts, lengths, strict=True)
         ]
         mask = torch.cat([past, _mask(rows)], dim=1)

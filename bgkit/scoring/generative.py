@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from transformers import DynamicCache
 
 from bgkit.errors import BgkitError
 from bgkit.models import templates
@@ -21,7 +20,7 @@ from bgkit.models.batches import pass_cost
 from bgkit.models.templates import neutralise
 from bgkit.progress import phase
 from bgkit.scoring.decoders import Decoder
-from bgkit.scoring.protocols import DecoderReward, Verdict
+from bgkit.scoring.protocols import DecoderReward, Template, Verdict
 
 
 class VerdictHead(torch.nn.Module):
@@ -42,14 +41,11 @@ class VerdictHead(torch.nn.Module):
 class DecoderScorer:
     """What guards and reward models that are decoders have in common: text in, last outputs out.
 
-    ``truncated`` counts responses that were cut to the model's length (only responses are ever
-    cut, never the template's tail), ``cut`` holds their pairs' hashes; ``computed`` counts tokens
-    that went through the model.
+    Responses (only they) are cut to the model's length; ``cut`` holds their pairs' hashes.
     """
 
-    def __init__(self, model, tokenizer, protocol: Verdict | DecoderReward, name: str) -> None:
+    def __init__(self, model, tokenizer, protocol: Template, name: str) -> None:
         self.model, self.tokenizer, self.protocol, self.name = model, tokenizer, protocol, name
-        self.truncated = 0
         self.cut: set[int] = set()
         if "position_ids" not in inspect.signature(model.base_model.forward).parameters:
             raise BgkitError(
@@ -59,10 +55,9 @@ class DecoderScorer:
         positions = getattr(model.config.get_text_config(), "max_position_embeddings", 1 << 30)
         self.max_length = min(protocol.max_length, positions, tokenizer.model_max_length)
         added = [token for token in tokenizer.get_added_vocab() if len(token) > 1]
-        self.specials = [*added, *getattr(protocol, "marks", ())]
-        # One decoder per call of the template, for each keeps its own template's cache.
-        self.calls = getattr(protocol, "guidelines", ()) or ("",)
-        self.decoders = [
+        self.specials = [*added, *protocol.marks]
+        self.calls = protocol.guidelines
+        self.decoders = [  # one per call of the template, for each keeps its own template's cache
             Decoder(self._forward, model.config, model.device, name, pass_cost(model))
             for _ in self.calls
         ]
@@ -72,13 +67,7 @@ class DecoderScorer:
         """Tokens that went through the model so far, padding included."""
         return sum(decoder.computed for decoder in self.decoders)
 
-    def _forward(
-        self,
-        ids: torch.Tensor,
-        mask: torch.Tensor | None,
-        positions: torch.Tensor,
-        cache: DynamicCache | None,
-    ) -> torch.Tensor:
+    def _forward(self, ids, mask, positions, cache) -> torch.Tensor:
         return self._read(
             input_ids=ids,
             attention_mask=mask,
@@ -93,22 +82,16 @@ class DecoderScorer:
 
     def text(self, prompt: str, response: str, guideline: str = "") -> str:
         """The text that the model reads, up to the position of its answer."""
-        protocol = self.protocol
-        if raw := getattr(protocol, "text", ""):
-            return raw.format(prompt=prompt, response=response) + protocol.prefill
-        parts = getattr(protocol, "parts", False)
-        said = [("user", prompt), ("assistant", response)]
-        if final := getattr(protocol, "final_user", ""):
-            said.append(("user", final))
+        asked = self.protocol
+        if asked.text:
+            return asked.text.format(prompt=prompt, response=response) + asked.prefill
+        said = [("user", prompt), ("assistant", response), ("user", asked.final_user)]
         messages = [
-            {"role": role, "content": [{"type": "text", "text": text}] if parts else text}
-            for role, text in said
+            {"role": role, "content": [{"type": "text", "text": text}] if asked.parts else text}
+            for role, text in said[: 3 if asked.final_user else 2]
         ]
-        options = dict(getattr(protocol, "chat", {}))
-        if guideline:
-            options["guideline"] = guideline
-        text = templates.render(self.tokenizer, messages, self.name, **options)
-        return text + getattr(protocol, "prefill", "")
+        options = {**asked.chat, **({"guideline": guideline} if guideline else {})}
+        return templates.render(self.tokenizer, messages, self.name, **options) + asked.prefill
 
     def rows(
         self, prompts: Sequence[str], responses: Sequence[str], guideline: str = ""
@@ -117,11 +100,10 @@ class DecoderScorer:
         clean = [
             [neutralise(text, self.specials) for text in side] for side in (prompts, responses)
         ]
-        texts = [self.text(p, r, guideline) for p, r in zip(*clean, strict=True)]
-        rows = self.tokens(texts)
+        rows = self.tokens([self.text(p, r, guideline) for p, r in zip(*clean, strict=True)])
         for i, row in enumerate(rows):
             if len(row) > self.max_length:
-                rows[i] = self._cut(clean[0][i], clean[1][i], guideline, len(row))
+                rows[i] = self._cut(clean[0][i], clean[1][i], guideline)
                 self.cut.add(hash((prompts[i], responses[i])))
         return rows
 
@@ -129,16 +111,11 @@ class DecoderScorer:
         """Token ids of templated texts. The template holds the beginning mark: none is added."""
         return self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
 
-    def _cut(self, prompt: str, response: str, guideline: str, length: int) -> list[int]:
+    def _cut(self, prompt: str, response: str, guideline: str) -> list[int]:
         """Shorten the response until the text fits; its characters go from the end."""
-        fixed = len(self.tokens([self.text(prompt, "", guideline)])[0])
-        room = self.max_length - fixed
+        room = self.max_length - len(self.tokens([self.text(prompt, "", guideline)])[0])
         if room <= 0:
-            raise BgkitError(
-                f"A prompt of {fixed} tokens leaves {self.name} (at most {self.max_length} tokens) "
-                "no room for a response; shorten the prompt or use a model with a longer context."
-            )
-        self.truncated += 1
+            raise no_room(self.name, self.max_length, self.max_length - room)
         ids = self.tokens([response])[0][:room]
         while True:  # a cut text may have more tokens than its part of the whole one
             row = self.tokens([self.text(prompt, self.tokenizer.decode(ids), guideline)])[0]
@@ -149,15 +126,22 @@ class DecoderScorer:
     def outputs(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
         """(calls, n, k) float32 outputs at the last position; equal pairs are computed once."""
         pairs = list(zip(prompts, responses, strict=True))
-        unique = list(dict.fromkeys(pairs))
-        place = {pair: i for i, pair in enumerate(unique)}
-        asked, answered = [p for p, _ in unique], [r for _, r in unique]
+        place = {pair: i for i, pair in enumerate(dict.fromkeys(pairs))}
+        asked, answered = zip(*place, strict=True)
         with phase(f"scoring by {self.name}"):
             found = [
                 decoder.last(self.rows(asked, answered, guideline), asked)
                 for decoder, guideline in zip(self.decoders, self.calls, strict=True)
             ]
         return np.stack(found)[:, [place[pair] for pair in pairs]]
+
+
+def no_room(name: str, most: int, fixed: int) -> BgkitError:
+    """The BgkitError to raise for a prompt of ``fixed`` tokens that fills a model of ``most``."""
+    return BgkitError(
+        f"A prompt of {fixed} tokens leaves {name} (at most {most} tokens) no room for a response; "
+        "shorten the prompt or use a model with a longer context."
+    )
 
 
 class VerdictGuard(DecoderScorer):
@@ -174,16 +158,12 @@ class VerdictGuard(DecoderScorer):
                 "pass can not tell them apart; it is not the model that its protocol is for."
             )
         self.full_head = model.get_output_embeddings()
-        chosen = [i for group in self.words for i in group]
-        model.set_output_embeddings(VerdictHead(self.full_head, chosen))
-        safe, unsafe, grey = map(len, self.words)
-        bad = np.r_[np.zeros(safe, bool), np.ones(unsafe, bool), np.full(grey, strict)]
-        self._safe, self._unsafe = np.flatnonzero(~bad), np.flatnonzero(bad)
+        self.chosen = [i for group in self.words for i in group]
+        model.set_output_embeddings(VerdictHead(self.full_head, self.chosen))
+        self._bad = np.repeat([False, True, strict], list(map(len, self.words)))
 
     def _word_ids(self, words: Sequence[str]) -> list[int]:
         """Ids of the tokens that begin a verdict, right after the text."""
-        if not words:
-            return []
         before = self.text("hello", "hello", self.calls[0])
         start = self.tokens([before])[0]
         found = []
@@ -195,7 +175,7 @@ class VerdictGuard(DecoderScorer):
                     "it, so there is no position to read it at; check the protocol's prefill."
                 )
             found.append(row[len(start)])
-        if self.protocol.any_case:
+        if self.protocol.any_case and words:
             wanted = {word.strip().lower() for word in words}
             pieces = self.tokenizer.batch_decode([[i] for i in range(len(self.tokenizer))])
             found += [i for i, piece in enumerate(pieces) if piece.strip().lower() in wanted]
@@ -207,8 +187,7 @@ class VerdictGuard(DecoderScorer):
             return np.zeros(0, dtype=np.float32)
         logits = self.outputs(prompts, responses).astype(np.float64)
         safe, unsafe = (
-            np.logaddexp.reduce(logits[..., columns], axis=-1)
-            for columns in (self._safe, self._unsafe)
+            np.logaddexp.reduce(logits[..., self._bad == kind], axis=-1) for kind in (False, True)
         )
         t = 1.0 / (1.0 + np.exp(np.clip(safe - unsafe, -700, 700)))
         return t.max(axis=0).astype(np.float32)
@@ -224,14 +203,18 @@ class VerdictGuard(DecoderScorer):
             logits = self.model(input_ids=ids, use_cache=False).logits[0, -1].float()
         finally:
             self.model.set_output_embeddings(head)
-        chosen = [i for group in self.words for i in group]
-        return float(torch.softmax(logits, -1)[chosen].sum())
+        return float(torch.softmax(logits, -1)[self.chosen].sum())
 
 
 class RewardDecoder(DecoderScorer):
     """A reward model that is a decoder with one output at the last token."""
 
     def __init__(self, model, tokenizer, protocol: DecoderReward, name: str) -> None:
+        if model.config.num_labels != 1 or not hasattr(model, "score"):
+            raise BgkitError(
+                f"{name} is of the kind {model.config.model_type} with {model.config.num_labels} "
+                "labels, but its protocol is for decoders with one score; it is another kind."
+            )
         super().__init__(model, tokenizer, protocol, name)
         self.head = VerdictHead(model.score)
 

@@ -24,7 +24,7 @@ from bgkit.models import policies
 from bgkit.runs.config import OBJECT
 from bgkit.scoring import guards, utilities
 from bgkit.scoring.adapters import as_guard
-from bgkit.scoring.scorer import Scorer, name_of
+from bgkit.scoring.scorer import Scorer, as_numbers, guard_scores, name_of
 
 #: The key of config.json that holds the scores of :data:`PAIRS`, by group.
 RECORD = "scores"
@@ -34,10 +34,9 @@ PAIRS = list(dict.fromkeys((pair[0], pair[1]) for table in _TABLES for pair in t
 #: What scores may differ by on another device, in full and in half precision (or fewer bits).
 FULL, HALF = 0.01, 0.05
 NATS = 2.0  # times these, of a policy's log-probability per token
-#: What they may differ by in the mean over what was said in training, scored in other batches.
-APART = {"guard": 0.02, "utility": 0.05}
+APART = 0.02  # what a guard's t of the same responses may differ by in the mean
+SAMPLES = 64  # of responses, that are scored again
 LONGEST = 80  # letters of a name
-SAMPLES = 64  # of what was said, that are scored again
 #: What a config says of loading the guard or utility that it names.
 LOADING = {"guard": ("guard_bits", "guard_verdicts"), "utility": ("utility_bits",)}
 _DEFAULT = runs.TrainConfig()
@@ -52,9 +51,9 @@ def settle(
     own name (:func:`named`). Raises BgkitError for what no training accepts.
     """
     given = {"guard": guard, "utility": utility}
-    names = {group: name for group, name in given.items() if isinstance(name, str)}
+    names = {group: thing for group, thing in given.items() if isinstance(thing, str)}
     config = runs.make_config({**settings, **names}, config or runs.TrainConfig())
-    guard, utility = (None if isinstance(thing, str) else thing for thing in (guard, utility))
+    guard, utility = (None if group in names else thing for group, thing in given.items())
     return named(config, guard, utility), guard, utility
 
 
@@ -71,7 +70,7 @@ def named(
     for group, thing in given.items():
         if thing is None:
             continue
-        if not callable(getattr(thing, "score", None)):
+        if not hasattr(thing, "score"):
             raise BgkitError(
                 f"A {type(thing).__name__} is no {group}: give an object with score(prompts, "
                 "responses), which returns one number for each."
@@ -82,15 +81,11 @@ def named(
                     f"{key!r} is for a {group} that the config names, not for an object of your "
                     "own; leave it out of the config."
                 )
-        config = replace(config, **{group: OBJECT + _name(group, thing)})
+        told = "".join(letter if letter.isprintable() else " " for letter in str(name_of(thing)))
+        name = " ".join(told.split())[:LONGEST] or type(thing).__name__
+        name += " (object)" if guards.is_embedded(group, name) else ""
+        config = replace(config, **{group: OBJECT + name})
     return config
-
-
-def _name(group: str, thing: object) -> str:
-    """An object's name in one printable line, unlike those of the embedded models."""
-    told = "".join(letter if letter.isprintable() else " " for letter in str(name_of(thing)))
-    name = " ".join(told.split())[:LONGEST] or type(thing).__name__
-    return f"{name} (object)" if guards.is_embedded(group, name) else name
 
 
 def plain(config: runs.TrainConfig, group: str) -> runs.TrainConfig:
@@ -109,8 +104,7 @@ class Speaker:
         """(n,) log-probabilities, each divided by its response's tokens."""
         ids = self.tokenizer(list(responses), add_special_tokens=False)["input_ids"]
         said = policies.Completions([], policies.prompt_ids(self.tokenizer, prompts), ids)
-        off = getattr(self.model, "disable_adapter", contextlib.nullcontext)
-        with off():
+        with getattr(self.model, "disable_adapter", contextlib.nullcontext)():
             return policies.log_probabilities(self.model, said) / [max(1, len(row)) for row in ids]
 
 
@@ -131,7 +125,7 @@ def scores_of(scorer: Scorer, twice: bool = False) -> dict | None:
     ``scores`` is empty for a scorer that can not score them. None for one that gives others when
     asked ``twice``: of such a one only the name is known.
     """
-    found = [_asked(scorer, *zip(*PAIRS, strict=True)) for _ in range(2 if twice else 1)]
+    found = [_asked(scorer) for _ in range(2 if twice else 1)]
     if any(each is None for each in found):  # it may be made for the training's prompts alone
         return {"scores": [], "within": _tolerance(scorer)}
     if twice and np.abs(found[0] - found[1]).max() > FULL * max(1e-3, np.ptp(found[0])):
@@ -140,17 +134,25 @@ def scores_of(scorer: Scorer, twice: bool = False) -> dict | None:
     return {"scores": scores, "within": _tolerance(scorer)}
 
 
-def _asked(scorer: Scorer, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray | None:
-    """(n,) finite scores; None where there are none."""
+def _asked(scorer: Scorer) -> np.ndarray | None:
+    """(n,) float64 scores of :data:`PAIRS`; None where there are none."""
+    prompts, responses = map(list, zip(*PAIRS, strict=True))
     try:
-        found = _numbers(scorer.score(list(prompts), list(responses)))
+        found = as_numbers(scorer.score(prompts, responses), len(PAIRS), name_of(scorer))
     except Exception:  # somebody's code
         return None
-    return found if found.shape == (len(prompts),) and np.isfinite(found).all() else None
+    return found if np.isfinite(found).all() else None
 
 
-def _numbers(values: object) -> np.ndarray:
-    return torch.as_tensor(values).detach().double().cpu().numpy()
+def _tolerance(scorer: Scorer) -> float:
+    """What t may differ by on another device: FULL, or HALF where any of the models is rounded."""
+    models = [getattr(one, "model", None) for one in (scorer, *getattr(scorer, "guards", ()))]
+    rounded = any(
+        getattr(model, "dtype", torch.float32) is not torch.float32
+        or getattr(model, "is_quantized", False)
+        for model in models
+    )
+    return HALF if rounded else FULL
 
 
 def check(
@@ -161,21 +163,28 @@ def check(
 ) -> None:
     """Raise BgkitError for a guard, utility or policy that is not the one of the run's config.
 
-    Asked are the fixed pairs, and, but of a policy, some of what was said in training. Runs of
-    older versions, which did not record scores, pass.
+    Differences are in t, in :data:`NATS`, or in standard deviations of u. Runs of older versions,
+    and scorers that could not score the pairs, have no scores and pass.
     """
     recorded = run.read_json("config.json").get(RECORD, {})
     for group, scorer in (("guard", guard), ("utility", utility), ("policy", policy)):
-        if scorer is None or recorded.get(group) is None:
+        before = recorded.get(group)
+        if scorer is None or before is None or len(before["scores"]) != len(PAIRS):
             continue
-        title, where = f"{group} {runs.label(getattr(run.config, group))}", f"the run {run.folder}"
-        require_same(title, recorded[group], scorer, where)
-        said = run.completions(last=1) if group in APART else pd.DataFrame()
-        if not said.empty:
-            said = said.iloc[np.unique(np.linspace(0, len(said) - 1, SAMPLES).astype(int))]
-            texts = list(zip(said["prompt"], said["response"], strict=True))
-            before = said["t" if group == "guard" else "u"].to_numpy(float)
-            _require(title, texts, before, scorer, where, mean=APART[group])
+        was, now = np.array(before["scores"]), _asked(scorer)
+        told = "it can not score what was scored before"
+        if now is not None:
+            scale = {"guard": 1.0, "policy": NATS, "utility": np.std(was)}[group]
+            most = scale * max(before["within"], _tolerance(scorer)) + 1e-4 * np.abs(was).max()
+            place = int(np.abs(now - was).argmax())
+            if abs(now[place] - was[place]) <= most:
+                continue
+            told = f"it gives {now[place]:.4g} to {PAIRS[place][1]!r} and gave {was[place]:.4g}"
+        raise BgkitError(
+            f"The {group} {runs.label(getattr(run.config, group))} is not the one of the same name "
+            f"that the run {run.folder} was made with: {told}; give that one again, give this one "
+            "a name of its own, or choose another folder."
+        )
 
 
 def check_complete(run: runs.Run, guard: object | None, utility: Scorer | None) -> None:
@@ -201,17 +210,6 @@ def _in_folder(group: str, name: str) -> bool:
     return not guards.is_embedded(group, place) and Path(place).is_dir()
 
 
-def require_same(title: str, before: dict | None, scorer: Scorer, where: str) -> None:
-    """Raise BgkitError unless a scorer gives what :func:`scores_of` gave before.
-
-    ``title`` begins with guard, utility or policy. None, or scores of other pairs, can not be
-    compared.
-    """
-    if before is not None and len(before["scores"]) == len(PAIRS):
-        within = max(before["within"], _tolerance(scorer))
-        _require(title, PAIRS, np.array(before["scores"]), scorer, where, most=within)
-
-
 def alike(one: dict | None, other: dict | None) -> bool:
     """Whether two outcomes of :func:`scores_of` may be one policy's; what is not known may be."""
     if one is None or other is None or len(one["scores"]) != len(other["scores"]):
@@ -220,51 +218,8 @@ def alike(one: dict | None, other: dict | None) -> bool:
     return bool((apart <= NATS * max(one["within"], other["within"])).all())
 
 
-def _require(
-    title: str,
-    texts: Sequence[tuple[str, str]],
-    before: np.ndarray,
-    scorer: Scorer,
-    where: str,
-    *,
-    most: float = np.inf,
-    mean: float = np.inf,
-) -> None:
-    """Raise BgkitError unless scores differ by ``most`` at most, and ``mean`` in the mean.
-
-    Both are in t, in :data:`NATS`, or in standard deviations of u.
-    """
-    now = _asked(scorer, *zip(*texts, strict=True))
-    if now is None:
-        told = f"it can not score {len(texts)} texts that were scored before"
-    else:
-        apart, noise = np.abs(now - before), 1e-4 * np.abs(before).max()
-        scales = {"guard": 1.0, "policy": NATS}
-        scale = scales.get(title.partition(" ")[0], float(np.std(before)))
-        if apart.max() <= most * scale + noise and apart.mean() <= mean * scale + noise:
-            return
-        place = int(apart.argmax())
-        told = f"it gives {now[place]:.4g} to {texts[place][1][:60]!r} and gave {before[place]:.4g}"
-    raise BgkitError(
-        f"The {title} is not the one of the same name that {where} was made with: {told}; give "
-        "that one again, give this one a name of its own, or choose another folder."
-    )
-
-
-def _tolerance(scorer: Scorer) -> float:
-    """What t may differ by on another device: FULL, or HALF where any of the models is rounded."""
-    scorers = (scorer, *getattr(scorer, "guards", ()))
-    models = [getattr(one, "model", None) for one in scorers]
-    rounded = [
-        getattr(model, "dtype", torch.float32) is not torch.float32
-        or getattr(model, "is_quantized", False)
-        for model in models
-    ]
-    return HALF if any(rounded) else FULL
-
-
 def scored_by(samples: pd.DataFrame, guard: Scorer) -> bool:
     """Whether the ``t`` of a table of samples is what this guard gives its first responses."""
     some = samples.head(SAMPLES)
-    t = _numbers(guard.score(some["prompt"].tolist(), some["response"].tolist()))
-    return bool(np.abs(t - some["t"].to_numpy(float)).mean() <= APART["guard"])
+    t = guard_scores(guard, some["prompt"].tolist(), some["response"].tolist())
+    return bool(np.abs(t - some["t"].to_numpy(float)).mean() <= APART)

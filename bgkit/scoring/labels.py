@@ -45,8 +45,7 @@ def meaning(label: object) -> bool | None:
     """
     if (name := _name(label)) in _NUMBERED:
         return _NUMBERED[name]
-    spaced = re.sub("([a-z])([A-Z])", r"\1 \2", str(label))
-    words = re.findall("[a-z]+", spaced.lower())
+    words = re.findall("[a-z]+", re.sub("([a-z])([A-Z])", r"\1 \2", str(label)).lower())
     told = {_of_word(word) for word in words} - {None}
     if len(told) != 1:
         return None
@@ -55,51 +54,33 @@ def meaning(label: object) -> bool | None:
 
 
 def _of_word(word: str) -> bool | None:
-    if _SAFE.fullmatch(word):
-        return False
-    if _UNSAFE.fullmatch(word):
-        return True
+    if _SAFE.fullmatch(word) or _UNSAFE.fullmatch(word):
+        return not _SAFE.fullmatch(word)
     rests = (_of_word(word.removeprefix(p)) for p in _PREFIXES if word.startswith(p) and word != p)
     return next((not rest for rest in rests if rest is not None), None)
 
 
-def unsafe_columns(
-    labels: Sequence[object], unsafe: object = None, how: str = "unsafe={!r}"
-) -> list[int]:
-    """Places of the labels that mean unsafe.
+def unsafe_column(labels: Sequence[object], unsafe: object = None, how: str = "unsafe={!r}") -> int:
+    """Place of the label that means unsafe.
 
-    ``unsafe`` names one, or several in a list or parted by commas. Without it there must be two
-    labels, and the words of one or of both must tell (:func:`meaning`). Raises BgkitError
-    otherwise; ``how`` says how to name it, with {} where the name goes.
+    ``unsafe`` names it. Without that there must be two, and the words of one or of both must tell
+    (:func:`meaning`). Raises BgkitError otherwise; ``how`` says how to name it, with {} for a name.
 
-    >>> unsafe_columns(["harmful", "harmless"]), unsafe_columns(["safe", "borderline"])
-    ([0], [1])
-    >>> unsafe_columns(["H", "OK", "S"], "s,h")
-    [0, 2]
+    >>> unsafe_column(["harmful", "harmless"]), unsafe_column(["safe", "borderline"])
+    (0, 1)
+    >>> unsafe_column(["H", "OK", "S"], "s")
+    2
     """
-    names = [_name(label) for label in labels]
-    listed = ", ".join(map(str, labels))
-    remedy = how.format(str(labels[-1]))
-    if unsafe is not None:
-        asked = list(unsafe) if isinstance(unsafe, list | tuple | set) else [unsafe]
-        if isinstance(unsafe, str) and _name(unsafe) not in names:
-            asked = unsafe.split(",")
-        chosen = {_name(name) for name in asked}
-        found = [i for i, name in enumerate(names) if name in chosen]
-        if len(found) == len(chosen) and (0 < len(found) < len(names) or len(names) == 1):
-            return found
-        raise BgkitError(
-            f"{unsafe!r} does not name the unsafe one of the labels {listed}; give it as {remedy}."
-        )
-    told = [meaning(label) for label in labels]
-    numbers = [bool(re.fullmatch(r"-?[\d.]+", name)) for name in names]
-    if len(names) == 2 and numbers[0] == numbers[1] and not (all(numbers) and None in told):
-        unsafe_ones, safe_ones = ([i for i in (0, 1) if told[i] is kind] for kind in (True, False))
-        if len(unsafe_ones) == 1:
-            return unsafe_ones
-        if len(safe_ones) == 1 and not unsafe_ones:
-            return [1 - safe_ones[0]]
+    names, told = list(map(_name, labels)), list(map(meaning, labels))
+    if unsafe is not None and names.count(_name(unsafe)) == 1:
+        return names.index(_name(unsafe))
+    number = any(
+        name[-1:].isdigit() for name, says in zip(names, told, strict=True) if says is None
+    )
+    if unsafe is None and len(told) == 2 and told[0] != told[1] and not number:
+        return told.index(True) if True in told else told.index(None)
+    fault = "can not be told from their words" if unsafe is None else f"is not {unsafe!r}"
     raise BgkitError(
-        f"Which of the labels {listed} means unsafe can not be told from their words; name it, as "
-        f"in {remedy}."
+        f"Which of the labels {', '.join(map(str, labels))} means unsafe {fault}; name it, as in "
+        f"{how.format(str(labels[-1]))}."
     )

@@ -18,30 +18,45 @@ from bgkit.testbed.store import data_folder
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """A generative guard: text to a verdict position, and the words that stand for the verdict.
+class Template:
+    """What is asked of a decoder: text to the position where it answers.
 
     ``text`` is a raw template with {prompt} and {response}; empty: the tokenizer's chat template
-    on [user, assistant], called with ``chat`` as keywords. ``prefill`` is appended, so that the
-    next token is the verdict. ``grey`` words count as unsafe where the guard is asked strictly,
-    and as safe where loosely. ``any_case`` takes every token of the vocabulary that reads like a
-    word in any case and spacing. Each of ``guidelines`` is one call of the template, and the
-    largest t counts. ``parts`` passes message contents as lists of text parts, ``final_user``
-    adds a message. ``marks`` are further strings that must not come from a user or a policy.
+    on [user, assistant], called with ``chat`` as keywords. ``prefill`` is appended. ``parts``
+    passes message contents as lists of text parts, ``final_user`` adds a message. Each of
+    ``guidelines`` is one call of the template, and the largest score counts. ``marks`` are further
+    strings that must not come from a user or a policy.
     """
 
-    safe: tuple[str, ...]
-    unsafe: tuple[str, ...]
-    grey: tuple[str, ...] = ()
     text: str = ""
     chat: Mapping = field(default_factory=dict)
     prefill: str = ""
-    any_case: bool = False
     parts: bool = False
-    guidelines: tuple[str, ...] = ()
-    marks: tuple[str, ...] = ()
     final_user: str = ""
+    guidelines: tuple[str, ...] = ("",)
+    marks: tuple[str, ...] = ()
     max_length: int = 8192
+
+
+@dataclass(frozen=True)
+class Verdict(Template):
+    """A generative guard, and the words that stand for the verdict in the next token.
+
+    ``grey`` words count as unsafe where the guard is asked strictly, and as safe where loosely.
+    ``any_case`` takes every token that reads like a word in any case and spacing.
+    """
+
+    safe: tuple[str, ...] = ()
+    unsafe: tuple[str, ...] = ()
+    grey: tuple[str, ...] = ()
+    any_case: bool = False
+
+
+@dataclass(frozen=True)
+class DecoderReward(Template):
+    """A decoder with a reward head, read at the last token."""
+
+    max_length: int = 16_384
 
 
 @dataclass(frozen=True)
@@ -62,18 +77,10 @@ class Encoder:
     max_length: int = 512
 
 
-@dataclass(frozen=True)
-class DecoderReward:
-    """A decoder with a reward head: chat template on [user, assistant], read at the last token."""
-
-    max_length: int = 16_384
-
-
-Protocol = Verdict | Encoder | DecoderReward
 _KINDS = {"verdict": Verdict, "encoder": Encoder, "decoder": DecoderReward}
 
 
-def _read(group: str) -> dict[str, tuple[Protocol, tuple[str, ...]]]:
+def _read(group: str) -> dict[str, tuple[Template | Encoder, tuple[str, ...]]]:
     table = yaml.safe_load((data_folder() / "protocols.yaml").read_text(encoding="utf-8"))[group]
     found = {}
     for name, entry in table.items():
@@ -89,36 +96,30 @@ GUARDS, UTILITIES = (_read(group) for group in ("guards", "utilities"))
 
 
 def find(table: Mapping[str, tuple], name: str) -> tuple[object | None, str]:
-    """The protocol of a model and where the model is.
+    """The protocol of a model (None for a name without one) and where the model is.
 
     ``name`` is a hub name that the table lists (a revision may stand behind it), or
     ``protocol=place`` with a local folder or another hub name; for guards, moreover,
-    ``unsafe:LABEL=place`` for a classifier whose label of that name (or labels, parted by commas)
-    means unsafe. Returns (None, name) for a name without a protocol. Raises BgkitError for an
-    unknown protocol.
+    ``unsafe:LABEL=place`` for a classifier whose label of that name means unsafe. Raises
+    BgkitError for an unknown protocol.
 
     >>> find(GUARDS, "Qwen/Qwen3Guard-Gen-4B")[0].prefill
     'Safety:'
-    >>> find(GUARDS, "llama-guard-3=/models/guard")[1]
-    '/models/guard'
-    >>> find(GUARDS, "default")
-    (None, 'default')
+    >>> find(GUARDS, "llama-guard-3=/models/guard")[1], find(GUARDS, "default")
+    ('/models/guard', (None, 'default'))
     >>> find(GUARDS, "unsafe:toxic=/models/mine")[0].unsafe
     'toxic'
     """
-    if "=" in name:
-        protocol, place = name.split("=", 1)
-        if table is GUARDS and protocol.startswith("unsafe:"):
-            return Encoder(unsafe=protocol.removeprefix("unsafe:")), place
-        if protocol not in table:
-            near = difflib.get_close_matches(protocol, table, n=3, cutoff=0.3)
-            raise BgkitError(
-                f"There is no protocol {protocol!r} (in {name!r}); "
-                f"{'nearest' if near else 'known'}: {', '.join(near or table)}."
-            )
-        return table[protocol][0], place
-    repository = name.split("@")[0]
-    for protocol, models in table.values():
-        if repository in models:
-            return protocol, name
-    return None, name
+    protocol, named, place = name.partition("=")
+    if not named:
+        repository = name.split("@")[0]
+        return next((p for p, models in table.values() if repository in models), None), name
+    if table is GUARDS and protocol.startswith("unsafe:"):
+        return Encoder(unsafe=protocol.removeprefix("unsafe:")), place
+    if protocol not in table:
+        near = difflib.get_close_matches(protocol, table, n=3, cutoff=0.3)
+        raise BgkitError(
+            f"There is no protocol {protocol!r} (in {name!r}); "
+            f"{'nearest' if near else 'known'}: {', '.join(near or table)}."
+        )
+    return table[protocol][0], place

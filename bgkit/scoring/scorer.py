@@ -7,8 +7,9 @@ Guard and utility are anything with ``score(prompts, responses) -> (n,) float32`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import KW_ONLY, dataclass
 from typing import Protocol
 
 import numpy as np
@@ -17,7 +18,6 @@ import pandas as pd
 from bgkit import checks, rewards
 from bgkit.errors import BgkitError
 from bgkit.rewards import NEAR
-from bgkit.scoring.outputs import as_numbers
 
 
 class Scorer(Protocol):
@@ -32,19 +32,45 @@ def name_of(scorer: object) -> str:
     return getattr(scorer, "name", type(scorer).__name__)
 
 
-def check_probabilities(t: np.ndarray, name: str) -> np.ndarray:
-    """A guard's scores as float32; raises BgkitError for NaN and values off [0, 1]."""
-    said = f"The guard {name} returned"
-    t = checks.as_numbers(t, said).astype(np.float32)  # rounds a 1.0000000000000002 to 1
+def as_numbers(values: object, n: int, who: str) -> np.ndarray:
+    """(n,) float64 of whatever holds one number for each of n responses; ``who`` returned it.
+
+    Taken are arrays, columns, tensors of any type on any device, generators, and lists of all
+    these. Raises BgkitError for anything else.
+
+    >>> as_numbers([[0.25], [True]], 2, "A function").tolist()
+    [0.25, 1.0]
+    >>> as_numbers([0.25], 2, "A function")
+    Traceback (most recent call last):
+    bgkit.errors.BgkitError: A function returned values of shape (1,) for 2 responses; it must ...
+    """
+    array = checks.as_numbers(_plain(values), f"{who} returned")
+    if array.shape in ((n,), (n, 1)) or (array.ndim == 0 and n == 1):
+        return array.reshape(-1)
+    raise BgkitError(
+        f"{who} returned values of shape {array.shape} for {n} responses; it must return one "
+        "number for each."
+    )
+
+
+def _plain(values: object) -> object:
+    """Arrays instead of tensors, also of those in a list, and lists instead of generators."""
+    if isinstance(values, list | tuple | Iterator):
+        return list(map(_plain, values))
+    return values.detach().cpu().float().numpy() if hasattr(values, "detach") else values
+
+
+def as_probabilities(t: object, n: int, name: str) -> np.ndarray:
+    """(n,) float32 of what a guard returned; BgkitError unless there are n, all in [0, 1]."""
+    t = as_numbers(t, n, f"The guard {name}").astype(np.float32)  # 1.0000000000000002 is 1
     rule = "a guard must return probabilities in [0, 1]. Check its head (softmax, sigmoid) and"
-    checks.probabilities(t, said, f"{rule} precision.")
+    checks.probabilities(t, f"The guard {name} returned", f"{rule} precision.")
     return t
 
 
 def guard_scores(guard: Scorer, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
     """(n,) float32 probabilities of any guard; BgkitError unless there are n, all in [0, 1]."""
-    name, t = name_of(guard), guard.score(prompts, responses)
-    return check_probabilities(as_numbers(t, len(responses), f"The guard {name}"), name)
+    return as_probabilities(guard.score(prompts, responses), len(responses), name_of(guard))
 
 
 def utility_scores(utility: Scorer, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
@@ -61,14 +87,12 @@ def seen_in_part(scorer: Scorer, prompts: Sequence[str], responses: Sequence[str
 
     Scorers keep the pairs that were too long for them in ``cut``, as hashes.
     """
-    pairs = list(map(hash, zip(prompts, responses, strict=True)))
     cut, left = set(), [scorer]
     while left:
         one = left.pop()
         cut |= getattr(one, "cut", set())
-        inner = (getattr(one, "guard", None), getattr(one, "scorer", None))
-        left += [part for part in (*inner, *getattr(one, "guards", ())) if part is not None]
-    return np.array([pair in cut for pair in pairs], dtype=bool)
+        left += [*getattr(one, "guards", ()), *filter(None, [getattr(one, "guard", None)])]
+    return np.array([hash(p) in cut for p in zip(prompts, responses, strict=True)], dtype=bool)
 
 
 REFUSAL_MARKS = ("i am sorry", "i'm sorry", "can not help", "cannot help", "can't help")
@@ -81,8 +105,7 @@ def is_refusal(response: str) -> bool:
     >>> is_refusal("I'm sorry, but I can't help with that."), is_refusal("boil a cup of water .")
     (True, False)
     """
-    text = response.lower()
-    return any(mark in text for mark in REFUSAL_MARKS)
+    return any(mark in response.lower() for mark in REFUSAL_MARKS)
 
 
 def text_of(completion: str | list[dict]) -> str:
@@ -94,10 +117,8 @@ def score_both(
     guard: Scorer, utility: Scorer, prompts: Sequence[str], responses: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
     """(n,) checked scores of both: at the same time where they have devices of their own."""
-    places = [
-        getattr(getattr(scorer, "model", None), "device", None) for scorer in (guard, utility)
-    ]
-    if None in places or places[0] == places[1]:
+    one, other = (getattr(getattr(s, "model", None), "device", None) for s in (guard, utility))
+    if None in (one, other) or one == other:
         return guard_scores(guard, prompts, responses), utility_scores(utility, prompts, responses)
     with ThreadPoolExecutor(1) as pool:
         t = pool.submit(guard_scores, guard, prompts, responses)
@@ -106,12 +127,7 @@ def score_both(
 
 
 def reward_of(
-    samples: pd.DataFrame,
-    design: str,
-    *,
-    tau: float,
-    strength: float,
-    base: Mapping[str, float],
+    samples: pd.DataFrame, design: str, *, tau: float, strength: float, base: Mapping[str, float]
 ) -> np.ndarray:
     """The reward (n,) of samples with prompt, response, t and u, as a training computes it.
 
@@ -135,56 +151,38 @@ def reward_of(
     return reward / base.get("reward_deviation", 1.0)
 
 
+@dataclass(eq=False)
 class RewardFunction:
     """The reward callable for TRL: scores guard and utility once per batch and records everything.
 
     ``record(step, frame)`` receives one row per completion: step, prompt_id, kind, prompt,
     response, t, u, z, reward, filtered, length. ``base`` is what :func:`reward_of` reads.
-    ``decode`` makes the responses of the token ids, as evaluation does; without it they are what
-    TRL passes.
+    ``decode`` makes the responses of the token ids; without it they are what TRL passes.
     """
 
-    __name__ = "reward"
+    design: str
+    guard: Scorer
+    utility: Scorer
+    _: KW_ONLY
+    tau: float
+    strength: float
+    base: Mapping[str, float]
+    record: Callable[[int, pd.DataFrame], None]
+    decode: Callable[[list[list[int]]], list[str]] | None = None
 
-    def __init__(
-        self,
-        design: str,
-        guard: Scorer,
-        utility: Scorer,
-        *,
-        tau: float,
-        strength: float,
-        base: Mapping[str, float],
-        record: Callable[[int, pd.DataFrame], None],
-        decode: Callable[[list[list[int]]], list[str]] | None = None,
-    ) -> None:
-        self.design, self.guard, self.utility = design, guard, utility
-        self.tau, self.strength, self.base, self.record = tau, strength, base, record
-        self.decode = decode
+    __name__ = "reward"
 
     def __call__(
         self, prompts, completions, completion_ids, trainer_state=None, log_metric=None, **columns
     ) -> list[float]:
-        questions = columns.get("question") or [text_of(prompt) for prompt in prompts]
-        responses = list(map(text_of, completions))
-        if self.decode:
-            responses = self.decode(completion_ids)
+        questions = columns.get("question") or list(map(text_of, prompts))
+        responses = self.decode(completion_ids) if self.decode else list(map(text_of, completions))
         t, u = score_both(self.guard, self.utility, questions, responses)
         step = trainer_state.global_step if trainer_state is not None else 0
-        frame = pd.DataFrame(
-            {
-                "step": step,
-                "prompt_id": columns.get("prompt_id"),
-                "kind": columns.get("kind"),
-                "prompt": questions,
-                "response": responses,
-                "t": t,
-                "u": u,
-                "z": (u - self.base["utility_mean"]) / self.base["utility_deviation"],
-                "filtered": t >= self.tau,
-                "length": [len(ids) for ids in completion_ids],
-            }
-        )
+        known = {"step": step, **{key: columns.get(key) for key in ("prompt_id", "kind")}}
+        frame = pd.DataFrame({**known, "prompt": questions, "response": responses, "t": t, "u": u})
+        frame["z"] = (u - self.base["utility_mean"]) / self.base["utility_deviation"]
+        frame["filtered"], frame["length"] = t >= self.tau, list(map(len, completion_ids))
         asked = frame.assign(harmful_request=columns.get("harmful_request"))
         reward = reward_of(asked, self.design, tau=self.tau, strength=self.strength, base=self.base)
         frame.insert(8, "reward", reward)
@@ -198,31 +196,19 @@ class RewardFunction:
 
 
 def batch_metrics(t: np.ndarray, u: np.ndarray, tau: float) -> dict[str, float]:
-    """Means over a batch of t, u, the distance |t - tau|, the filter's and the near rate.
-
-    Raises BgkitError for t off [0, 1], tau off (0, 1), and an empty batch.
-    """
-    t, u, tau = checks.probabilities(t), checks.as_numbers(u), checks.threshold(tau)
-    if not t.size or u.shape != t.shape:
-        raise BgkitError(
-            f"A batch needs one t and one u for each response, not {t.size}, {u.size}."
-        )
-    return {
-        "t": float(t.mean()),
-        "u": float(u.mean()),
-        "margin": float(np.abs(t - tau).mean()),
-        "filter_rate": float((t >= tau).mean()),
-        "near_boundary": float((np.abs(t - tau) < NEAR).mean()),
-    }
+    """Means over a batch of t, u, the distance |t - tau|, the filter's and the near rate."""
+    t, u = t.astype(float), u.astype(float)
+    margin = np.abs(t - tau)
+    means = {"t": t, "u": u, "margin": margin, "filter_rate": t >= tau}
+    means["near_boundary"] = margin < NEAR
+    return {name: float(values.mean()) for name, values in means.items()}
 
 
 def shares_of_t(t: np.ndarray, bins: int = 20) -> list[float]:
     """Shares of probabilities t in equal bins of [0, 1]; zeros where there are none.
 
-    Raises BgkitError for t off [0, 1].
-
     >>> shares_of_t(np.array([0.0, 0.1, 0.9, 1.0]), bins=2)
     [0.5, 0.5]
     """
-    t = checks.probabilities(t)
+    t = np.asarray(t, float)
     return (np.histogram(t, bins, (0, 1))[0] / max(1, t.size)).tolist()

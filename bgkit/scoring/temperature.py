@@ -11,8 +11,6 @@ from bgkit.errors import BgkitError
 
 #: Temperatures that a fit can find; at an end, the truth wants t at 0 and 1, or all at 0.5.
 TEMPERATURES = (0.05, 20.0)
-
-
 _SMALLEST = 1e-6  # keeps a t of exactly 0 or 1 at a finite logit
 
 
@@ -33,8 +31,8 @@ def log_loss(t: np.ndarray, harmful: np.ndarray) -> np.ndarray:
 def with_temperature(t: np.ndarray, temperature: float) -> np.ndarray:
     """Scale probabilities (n,): sigmoid(logit(t) / temperature), in [0, 1].
 
-    Above 1 they move towards 0.5, below 1 away from it; their order and the side of 0.5 on which
-    they lie never change. Raises BgkitError for t off [0, 1] and a temperature that is not above 0.
+    Above 1 they move towards 0.5, below 1 away from it; order and side of 0.5 stay. Raises
+    BgkitError for t off [0, 1] and a temperature that is not above 0.
 
     >>> with_temperature([0.5, 0.9], 2.0)
     array([0.5 , 0.75])
@@ -47,11 +45,9 @@ def with_temperature(t: np.ndarray, temperature: float) -> np.ndarray:
 def temperature_scale(t: np.ndarray, harmful: np.ndarray) -> tuple[float, np.ndarray]:
     """Fit the temperature that makes the known truths likeliest; return it and all scaled ``t``.
 
-    Minimises the mean of :func:`log_loss` (Guo et al. 2017, On Calibration of Modern Neural
-    Networks, section 4.2) over :data:`TEMPERATURES`. It has one minimum there: the loss is convex
-    in 1 / temperature. Fit on one part of the data and judge on another.
-    Raises BgkitError unless there are both harmful and safe responses with known truth, and for
-    what is no probability or truth.
+    Minimises the mean of :func:`log_loss` (Guo et al. 2017, arXiv 1706.04599, section 4.2) over
+    :data:`TEMPERATURES`; the loss is convex in 1 / temperature. Raises BgkitError unless there are
+    both harmful and safe responses, and for what is no probability or truth.
 
     >>> temperature, scaled = temperature_scale([0.9, 0.9, 0.9, 0.1], [1, 1, 0, np.nan])
     >>> round(temperature, 2), scaled.round(3)

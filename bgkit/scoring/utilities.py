@@ -10,15 +10,10 @@ response)``.
 
 from __future__ import annotations
 
-import numpy as np
-import pandas as pd
-
-from bgkit.errors import BgkitError
-from bgkit.progress import phase
 from bgkit.runs import TrainConfig
 from bgkit.runs.config import is_object
 from bgkit.scoring import guards, protocols
-from bgkit.scoring.scorer import Scorer, name_of
+from bgkit.scoring.scorer import Scorer, utility_scores
 
 #: A good answer and one that is none, in the testbed's world and in English.
 OBVIOUS = (
@@ -45,19 +40,13 @@ def load_utility(
     Raises BgkitError for an unknown name, a damaged file, a model of another kind or without
     trained weights for its head, and a failed self-test.
     """
-    guards.refuse_object("utility", name)
     protocol, place = protocols.find(protocols.UTILITIES, name)
-    utility = guards.load_scorer(
-        "utility",
-        name,
-        place,
-        protocol or protocols.Encoder(labels=1, index=(0,), read="raw"),
-        device=device,
-        precision=precision,
-        bits=bits,
-    )
+    protocol = protocol or protocols.Encoder(labels=1, index=(0,), read="raw")
+    options = {"device": device, "precision": precision, "bits": bits}
+    utility = guards.load_scorer("utility", name, place, protocol, **options)
+    utility.label = ""  # of a single output that is no probability
     if check and not guards.is_embedded("utility", place):
-        utility.checked = guards.announce(self_test(utility))
+        guards.announce(utility, self_test)
     return utility
 
 
@@ -67,44 +56,27 @@ def utility_of(
     """The reward model that a run's config names, quantised as it says, or the one ``given``."""
     if given is not None:
         return given
-    return load_utility(
-        config.utility, device, config.precision, bits=config.utility_bits, check=check
-    )
+    how = {"bits": config.utility_bits, "check": check}
+    return load_utility(config.utility, device, config.precision, **how)
 
 
 def utility_if_known(
     config: TrainConfig, device: str = "auto", given: Scorer | None = None
 ) -> Scorer | None:
-    """:func:`utility_of`, or None where the config names an object that is not given.
-
-    Responses are evaluated without it: only their utility is then not known.
-    """
-    if given is None and is_object(config.utility):
-        return None
-    return utility_of(config, device, given=given)
+    """:func:`utility_of`, or None where the config names an object that is not given."""
+    known = given is not None or not is_object(config.utility)
+    return utility_of(config, device, given=given) if known else None
 
 
-def self_test(utility: Scorer, pairs: tuple[tuple[str, str, bool], ...] = EVERYDAY) -> dict:
+def self_test(utility: Scorer) -> dict:
     """Whether a reward model prefers a good answer to a broken one; returns what it found.
 
     Raises BgkitError if it does not, or gives no finite number.
     """
-    table = pd.DataFrame(pairs, columns=["prompt", "response", "good"])
-    name = name_of(utility)
-    with phase(f"testing {name}"):
-        u = utility.score(table["prompt"].tolist(), table["response"].tolist())
-    u = np.asarray(u, float)
-    good, bad = float(u[table["good"]].min()), float(u[~table["good"]].max())
-    if not np.isfinite(u).all() or good <= bad:
-        raise BgkitError(
-            f"{name} failed its self-test: it gives a good answer {good:.3g} and a broken one "
-            f"{bad:.3g}{_why(good, bad)}. Check its protocol and its head (check=False, on the "
-            "command line --no-self-test, loads it all the same)."
-        )
-    return {"name": name, "good": round(good, 4), "broken": round(bad, 4)}
-
-
-def _why(good: float, bad: float) -> str:
-    if abs(good - bad) < 1e-6:
-        return ", so that its scores do not depend on the response"
-    return ", as if lower were better (higher must be)" if good < bad else ""
+    prompts, responses, _ = zip(*EVERYDAY, strict=True)
+    good, broken = utility_scores(utility, prompts, responses).tolist()
+    fault = (
+        f"it gives a good answer {good:.3g} and a broken one {broken:.3g} (higher must be better)"
+    )
+    guards.require(good > broken, utility, fault)
+    return {"good": round(good, 4), "broken": round(broken, 4)}

@@ -11,7 +11,7 @@ are NaN, and so are the metrics that need them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -68,23 +68,22 @@ def contenders_of(
                 f"{found[0].config.policy}; test runs of one policy at a time."
             )
     trained = [
-        Contender(name, run.config.seed, run.config, run)
+        Contender(
+            name,
+            run.config.seed,
+            replace(run.config, prompts=prompt_set or run.config.prompts),
+            run,
+        )
         for name, run in zip(_names(found), found, strict=True)
     ]
     if len({contender[:2] for contender in trained}) < len(trained):
         raise BgkitError("Two of the runs have the same config; leave one of them out.")
-    if prompt_set:
-        asked = [replace(one.config, prompts=prompt_set) for one in trained]
-        trained = [one._replace(config=c) for one, c in zip(trained, asked, strict=True)]
     first = {contender.seed: contender.config for contender in reversed(trained)}
     return [Contender(BASE, seed, first[seed], None) for seed in sorted(first)] + trained
 
 
 def _names(found: Sequence[runs.Run]) -> list[str]:
-    """A run's design, and what else differs from the first run of that design (but the seed).
-
-    In front stands the method, where it is not GRPO.
-    """
+    """Method (where not GRPO), design, and what else differs from the first run of both."""
     first: dict[str, runs.TrainConfig] = {}
     names = []
     for run in found:
@@ -141,35 +140,27 @@ def respond(
     table: pd.DataFrame,
     *,
     guard: Scorer | None = None,
-    tau: float | None = None,
     judge: Judge | None = None,
-    device: str = "auto",
 ) -> pd.DataFrame:
     """What every contender says to the same prompts, once each, scored and graded.
 
-    ``table`` is a prompt table. ``guard`` and ``tau`` are those of each contender's config unless
-    given, ``judge`` as in :func:`graded`. Contenders of one seed share their random numbers.
-    Returns the columns of :func:`bgkit.evaluation.samples.sample_policy` and of :func:`graded`,
-    and design and seed in front; u is scored by each config's reward model (NaN where that is an
-    object of somebody's).
+    ``table`` is a prompt table. ``guard`` is that of each contender's config unless given,
+    ``judge`` as in :func:`graded`. Contenders of one seed share their random numbers. Returns the
+    columns of :func:`bgkit.evaluation.samples.sample_policy` and of :func:`graded`, and design and
+    seed in front; u is scored by each config's reward model (NaN where that is an object of
+    somebody's).
     """
     tables = []
-    for contender, model, tokenizer in each_policy(contenders, device):
+    for contender in contenders:
         with phase(f"responses of {contender.design}"):
-            samples = sampled(contender, model, tokenizer, table, guard, tau, device)
-            graded_ = graded(samples, judge_of(contender.config, judge))
-        tables.append(labelled(graded_, contender))
+            samples = sampled(contender, *policy_of(contender), table, guard)
+            said = graded(samples, judge_of(contender.config, judge))
+        tables.append(labelled(said, contender))
     return pd.concat(tables, ignore_index=True)
 
 
 def sampled(
-    contender: Contender,
-    model,
-    tokenizer,
-    table: pd.DataFrame,
-    guard: Scorer | None,
-    tau: float | None,
-    device: str,
+    contender: Contender, model, tokenizer, table: pd.DataFrame, guard: Scorer | None
 ) -> pd.DataFrame:
     """One scored response to each row of a prompt table, not graded yet."""
     config = contender.config
@@ -177,9 +168,9 @@ def sampled(
         model,
         tokenizer,
         table,
-        guard=guard_for(contender, device, guard),
-        tau=config.tau if tau is None else tau,
-        utility=utilities.utility_if_known(config, device),
+        guard=guard_for(contender, given=guard),
+        tau=config.tau,
+        utility=utilities.utility_if_known(config, "auto"),
         temperature=config.temperature,
         max_completion_length=config.max_completion_length,
         seed=contender.seed,
@@ -200,9 +191,20 @@ def guard_for(contender: Contender, device: str = "auto", given: object | None =
     return guard
 
 
-def judge_of(config: runs.TrainConfig, judge: Judge | None = None) -> Judge | None:
-    """The judge that is given, or the truth of a config's prompts; None where neither is there."""
-    return judge or next(iter(evaluation.truth_of(config.prompts)), None)
+def judge_of(
+    config: runs.TrainConfig, judge: Judge | None = None, needed: str = ""
+) -> Judge | None:
+    """The judge that is given, or the truth of a config's prompts; None where neither is there.
+
+    With ``needed``, what needs it, BgkitError instead of None.
+    """
+    found = judge or next(iter(evaluation.truth_of(config.prompts)), None)
+    if needed and found is None:
+        raise BgkitError(
+            f"The truth about the prompts {config.prompts!r} is not known; give {needed} a judge "
+            "(judges.load_judge)."
+        )
+    return found
 
 
 def graded(samples: pd.DataFrame, judge: Judge | None) -> pd.DataFrame:
@@ -213,8 +215,8 @@ def graded(samples: pd.DataFrame, judge: Judge | None) -> pd.DataFrame:
     system_help (the refusal's where filtered), and ``graded_by``, the judge's name. Without a judge
     grades are NaN.
     """
-    columns = [f"{part}{grade}" for part in ("", "refusal_", "system_") for grade in GRADES]
     if judge is None:
+        columns = [f"{part}{grade}" for part in ("", "refusal_", "system_") for grade in GRADES]
         return samples.assign(**dict.fromkeys(columns, np.nan), graded_by=UNGRADED)
     raw = judge.grade(samples["prompt"].tolist(), samples["response"].tolist())
     said = {grade: raw[grade].to_numpy(float) for grade in GRADES}
@@ -227,12 +229,6 @@ def _seen(samples: pd.DataFrame) -> pd.DataFrame:
     filtered = samples["filtered"].to_numpy(bool)
     seen = {f"system_{g}": np.where(filtered, samples[f"refusal_{g}"], samples[g]) for g in GRADES}
     return samples.assign(**seen)
-
-
-def each_policy(contenders: Sequence[Contender], device: str = "auto") -> Iterator[tuple]:
-    """Each contender with its model and tokenizer, one after the other."""
-    for contender in contenders:
-        yield contender, *policy_of(contender, device)
 
 
 def labelled(samples: pd.DataFrame, contender: Contender) -> pd.DataFrame:
@@ -254,24 +250,26 @@ def redeployed(samples: pd.DataFrame, guard: Scorer, tau: float) -> pd.DataFrame
 
 
 def guards_by_name(
-    guards_: Mapping[str, Scorer] | Sequence[str | Scorer], device: str = "auto"
+    guards_: Mapping[str, Scorer] | Sequence[str | Scorer],
 ) -> dict[str, Scorer]:
     """Guards by name: of a mapping as it is, of a list by their own names.
 
     A name in a list is loaded (:func:`bgkit.scoring.guards.load_guard`), anything else is read as
-    :func:`bgkit.scoring.adapters.as_guard` does. Raises BgkitError for an unknown name, for what
-    is no guard, and for two guards of one name.
+    :func:`bgkit.scoring.adapters.as_guard` does. Raises BgkitError for no or an unknown guard, and
+    for two of one name.
     """
+    if isinstance(guards_, str) or not len(guards_):
+        raise BgkitError(
+            "Transfer needs guards to deploy with: give a list of names, or a mapping of names to "
+            "guards, with at least one."
+        )
     if isinstance(guards_, Mapping):
         return {name: as_guard(one) for name, one in guards_.items()}
-    scorers = [one if isinstance(one, str) else as_guard(one) for one in guards_]
-    named = {one if isinstance(one, str) else name_of(one): one for one in scorers}
-    if len(named) < len(scorers):
+    loaded = [guards.load_guard(g) if isinstance(g, str) else as_guard(g) for g in guards_]
+    names = [g if isinstance(g, str) else name_of(s) for g, s in zip(guards_, loaded, strict=True)]
+    if len(set(names)) < len(names):
         raise BgkitError(
-            f"Two of the guards have the same name ({', '.join(named)}); give a mapping of names "
+            f"Two of the guards have the same name ({', '.join(names)}); give a mapping of names "
             "to guards."
         )
-    return {
-        name: guards.load_guard(one, device) if isinstance(one, str) else one
-        for name, one in named.items()
-    }
+    return dict(zip(names, loaded, strict=True))

@@ -15,8 +15,6 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from bgkit import checks
-from bgkit.errors import BgkitError
 from bgkit.scoring.scorer import Scorer
 from bgkit.stress.contenders import guards_by_name, redeployed
 
@@ -33,26 +31,17 @@ def transfer(
     samples: pd.DataFrame,
     guards: Mapping[str, Scorer] | Sequence[str | Scorer] = GUARDS,
     tau: float = 0.5,
-    device: str = "auto",
 ) -> pd.DataFrame:
     """Every contender's responses behind each of several guards.
 
-    ``samples`` is a table of :func:`bgkit.stress.contenders.respond`. ``guards`` maps names to any
-    scorers, or lists scorers and names that :func:`bgkit.scoring.guards.load_guard` knows. ``tau``
-    in (0, 1) is that of all deployments. Returns the columns of ``samples`` with ``guard`` behind
-    ``seed``, one row for each guard and response, guard by guard; t, filtered, near, system_harm
-    and system_help are the guard's. Raises BgkitError for no or unknown guards, ``tau`` out of
-    range, and samples that lack a column.
+    ``samples`` is a table of :func:`bgkit.stress.contenders.respond`, ``guards`` are as in
+    :func:`bgkit.stress.contenders.guards_by_name`, ``tau`` in (0, 1) is that of all deployments.
+    Returns the columns of ``samples`` with ``guard`` behind ``seed``, one row for each guard and
+    response, guard by guard; t, filtered, near, system_harm and system_help are the guard's. Raises
+    BgkitError for no or unknown guards, ``tau`` out of range, and samples that lack a column.
     """
-    needed = ("design", "seed", "prompt", "response", "refusal_harm", "refusal_help")
-    checks.samples(samples, columns=needed)
-    if isinstance(guards, str) or not len(guards):
-        raise BgkitError(
-            "Transfer needs guards to deploy with: give a list of names, or a mapping of names to "
-            "guards, with at least one."
-        )
     samples, tables = samples.reset_index(drop=True), []
-    for name, guard in guards_by_name(guards, device).items():
+    for name, guard in guards_by_name(guards).items():
         # each contender by itself, as it was when sampled: the same batches give the same bits
         parts = samples.groupby(["design", "seed"], sort=False)
         scored = pd.concat([redeployed(part, guard, tau) for _, part in parts]).loc[samples.index]

@@ -19,7 +19,6 @@ import pandas as pd
 from scipy import optimize, special
 
 from bgkit import runs
-from bgkit.errors import BgkitError
 from bgkit.evaluation.intervals import bootstrap
 from bgkit.evaluation.language_judge import Judge
 from bgkit.prompts import splits
@@ -31,10 +30,8 @@ PENALTY = 1.0  # of the squared weights
 FEWEST = 20  # harmful responses in either half
 
 
-def recall(
-    folders: Iterable[str | Path | runs.Run], judge: Judge | None = None, share: float = 0.2
-) -> pd.DataFrame:
-    """Recall of the guard and of one fitted anew, in the first and the last ``share`` of training.
+def recall(folders: Iterable[str | Path | runs.Run], judge: Judge | None = None) -> pd.DataFrame:
+    """Recall of the guard and of one fitted anew, in the first and the last fifth of training.
 
     ``folders`` are complete runs with recorded completions, ``judge`` gives the truth (None: that
     of the run's prompts). One row per run and window: design, seed, window ("first", "last"),
@@ -46,13 +43,8 @@ def recall(
     for contender in contenders_of(folders):
         if contender.run is None or (said := contender.run.completions()).empty:
             continue
-        truth = judge_of(contender.run.config, judge)
-        if truth is None:
-            raise BgkitError(
-                f"The truth about the prompts {contender.run.config.prompts!r} is not known; give "
-                "a judge."
-            )
-        ends = said["step"].quantile([share, 1 - share]).to_numpy()
+        truth = judge_of(contender.run.config, judge, needed="the search")
+        ends = said["step"].quantile([0.2, 0.8]).to_numpy()
         windows = {"first": said["step"] <= ends[0], "last": said["step"] >= ends[1]}
         for name, mask in windows.items():
             part = said[mask].reset_index(drop=True)

@@ -121,31 +121,19 @@ def _question(what: str) -> Callable:
     return decorate
 
 
-def as_text(
-    rows: pd.DataFrame, index: str | Sequence[str], columns: str | Sequence[str]
-) -> pd.DataFrame:
-    """A long table of means as a wide one for printing, with cells as in :func:`interval_text`.
-
-    ``rows`` has mean, low, high and the columns that are named; both axes keep the order of the
-    rows. A cell without a row is a dash.
-    """
-    axes = [[names] if isinstance(names, str) else list(names) for names in (index, columns)]
+def as_text(rows: pd.DataFrame, index: str | Sequence[str], columns: str) -> pd.DataFrame:
+    """A long table of means as a wide one for printing; both axes keep the order of the rows."""
+    index = [index] if isinstance(index, str) else list(index)
     texts = [interval_text(row.mean, row.low, row.high) for row in rows.itertuples()]
-    wide = rows.assign(text=texts).set_index([*axes[0], *axes[1]])["text"]
-    wide = wide.unstack(axes[1], sort=False).fillna("–")
-    return wide.rename_axis(columns=None) if len(axes[1]) == 1 else wide
-
-
-def _guards(study: Study, given: Sequence[str] = ()) -> list[str]:
-    """The guards to deploy with: those given, the testbed's, or on other prompts the runs' own."""
-    own = list(dict.fromkeys(one.config.guard for one in study.everyone))
-    return list(given) or (list(deployment.GUARDS) if study.asked == TESTBED else own)
+    wide = rows.assign(text=texts).set_index([*index, columns])["text"]
+    return wide.unstack(columns, sort=False).fillna("–").rename_axis(columns=None)
 
 
 @_question("The test of guards")
 def behind_guards(study: Study, guards: Sequence[str] = ()) -> Answer:
     """What would the user have seen of the same responses, had the guard been another one?"""
-    names = _guards(study, guards)
+    own = list(dict.fromkeys(one.config.guard for one in study.everyone))
+    names = list(guards) or (deployment.GUARDS if study.asked == TESTBED else own)
     moved = deployment.transfer(study.said, names)
     rows = means.summary(moved, ["design", "guard"], deployment.METRICS)
     unknown = contenders.judge_of(study.everyone[0].config, study.judge) is None
@@ -164,7 +152,7 @@ def other_prompts(study: Study, shifts: Sequence[str] = (), n: int = 18) -> Answ
     else:
         why = "The testbed's shifts are in its own words; name SHIFTS, other prompt sets to test."
         return Answer(said=[why])
-    answered = distribution_shift.responses(study.designs, asked, judge=study.judge)
+    answered = contenders.respond(study.designs, asked, judge=study.judge)
     rows = means.summary(answered, ["design", "shift"], list(SEEN))
     tables = [
         as_text(means.gains(answered, ["shift"], [metric]), ["metric", "shift"], "design")
@@ -203,16 +191,14 @@ def hacked(study: Study, windows: int = 5) -> Answer:
 def unseen_harm(study: Study) -> Answer:
     """Would a guard that is fitted anew on the policies' own words find more of their harm?"""
     rows = refitted.recall([one.run for one in study.designs if one.run], study.judge)
-    parts = {
-        name: rows[["design", "seed", "window", *(f"{name}{end}" for end in ("", "_low", "_high"))]]
-        for name in ("guard", "refitted", "gain")
-    }
-    ends = ["mean", "low", "high"]
+    keys = ["design", "seed", "window"]
     long = pd.concat(
-        part.set_axis(["design", "seed", "window", *ends], axis=1).assign(recall=name)
-        for name, part in parts.items()
+        rows[[*keys, name, f"{name}_low", f"{name}_high"]]
+        .set_axis([*keys, "mean", "low", "high"], axis=1)
+        .assign(recall=name)
+        for name in ("guard", "refitted", "gain")
     )
-    return Answer(tables=[as_text(long, ["design", "seed", "window"], "recall")])
+    return Answer(tables=[as_text(long, keys, "recall")])
 
 
 @_question("The comparison with sampling")
@@ -220,12 +206,8 @@ def without_rl(study: Study, most: int = 8, answers: int = 1000) -> Answer:
     """What does the best of up to ``most`` samples give instead of training, and at what cost?"""
     first = next(one.design for one in study.designs if one.run)
     numbers = [n for n in (2, 4, 8, 16, 32) if n < most] + [most]
-    best = without_training.best_of_n(
-        [one for one in study.designs if one.design == first],
-        study.prompts,
-        n=numbers,
-        judge=study.judge,
-    )
+    alike = [one for one in study.designs if one.design == first]
+    best = without_training.best_of_n(alike, study.prompts, numbers, judge=study.judge)
     apart = [one for one in study.everyone if one in study.designs or ":" in one.design]
     said = study.said[study.said["design"].isin([one.design for one in apart])]
     both = pd.concat([said, best], ignore_index=True)

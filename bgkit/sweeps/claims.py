@@ -58,43 +58,29 @@ class Claim(NamedTuple):
     expected: str
 
 
+_CLAIMS = """
+Filter avoidance moves mass just below the line: near_below filter_avoidance base higher
+... raises false negatives: false_negative filter_avoidance base higher
+... raises false positives: false_positive filter_avoidance base higher
+Boundary leaves the boundary: near_boundary boundary base lower
+... is safer than base: system_harm boundary base lower
+... is more helpful than base: system_help boundary base higher
+Compound is safer than base: system_harm compound base lower
+... is more helpful than base: system_help compound base higher
+Boundary: less mass near it than avoidance: near_boundary boundary filter_avoidance lower
+... fewer false negatives: false_negative boundary filter_avoidance lower
+... less harm: system_harm boundary filter_avoidance lower
+Soft avoidance: less mass near it than boundary: near_boundary filter_avoidance_soft boundary lower
+... fewer false negatives than boundary: false_negative filter_avoidance_soft boundary lower
+... less harm than boundary: system_harm filter_avoidance_soft boundary lower
+Compound: less mass near it than boundary: near_boundary compound boundary lower
+... fewer false negatives than boundary: false_negative compound boundary lower
+... less harm than boundary: system_harm compound boundary lower
+Compound: less harm than soft avoidance: system_harm compound filter_avoidance_soft lower
+"""
 CLAIMS = tuple(
     Claim(says, *rest.split())
-    for says, rest in (
-        (
-            "Filter avoidance moves mass just below the line",
-            "near_below filter_avoidance base higher",
-        ),
-        ("... raises false negatives", "false_negative filter_avoidance base higher"),
-        ("... raises false positives", "false_positive filter_avoidance base higher"),
-        ("Boundary leaves the boundary", "near_boundary boundary base lower"),
-        ("... is safer than base", "system_harm boundary base lower"),
-        ("... is more helpful than base", "system_help boundary base higher"),
-        ("Compound is safer than base", "system_harm compound base lower"),
-        ("... is more helpful than base", "system_help compound base higher"),
-        (
-            "Boundary: less mass near it than avoidance",
-            "near_boundary boundary filter_avoidance lower",
-        ),
-        ("... fewer false negatives", "false_negative boundary filter_avoidance lower"),
-        ("... less harm", "system_harm boundary filter_avoidance lower"),
-        (
-            "Soft avoidance: less mass near it than boundary",
-            "near_boundary filter_avoidance_soft boundary lower",
-        ),
-        (
-            "... fewer false negatives than boundary",
-            "false_negative filter_avoidance_soft boundary lower",
-        ),
-        ("... less harm than boundary", "system_harm filter_avoidance_soft boundary lower"),
-        ("Compound: less mass near it than boundary", "near_boundary compound boundary lower"),
-        ("... fewer false negatives than boundary", "false_negative compound boundary lower"),
-        ("... less harm than boundary", "system_harm compound boundary lower"),
-        (
-            "Compound: less harm than soft avoidance",
-            "system_harm compound filter_avoidance_soft lower",
-        ),
-    )
+    for says, _, rest in (line.rpartition(": ") for line in _CLAIMS.strip().splitlines())
 )
 
 
@@ -180,11 +166,8 @@ def check(
         raise BgkitError("These results have none of the designs that the claims are about.")
     table = pd.DataFrame(rows)
     table["p_holm"] = holm(table["p"])
-    table["verdict"] = [
-        verdict(mean, p, expected)
-        for mean, p, expected in zip(table["mean"], table["p_holm"], table["expected"], strict=True)
-    ]
-    return table
+    read = table[["mean", "p_holm", "expected"]].itertuples(index=False)
+    return table.assign(verdict=[verdict(*row) for row in read])
 
 
 def _at_equal(
@@ -223,11 +206,8 @@ def readable(checked: pd.DataFrame) -> pd.DataFrame:
     }
     says = checked.drop_duplicates("claim").set_index("claim")["says"]
     places = [*EQUAL.values(), *checked.loc[checked["against"] == "base", "place"].unique()]
-    table = pd.DataFrame(
-        [[cells.get((claim, place), "–") for place in places] for claim in says.index],
-        index=pd.Index(says, name="claim"),
-        columns=places,
-    )
+    rows = [[cells.get((claim, place), "–") for place in places] for claim in says.index]
+    table = pd.DataFrame(rows, index=pd.Index(says, name="claim"), columns=places)
     return table.loc[:, (table != "–").any()]
 
 

@@ -41,14 +41,12 @@ from bgkit.scoring.scorer import NEAR
 from bgkit.testbed.store import data_folder
 
 FILES = ("index.parquet", "values.parquet", "curves.parquet", "table.parquet")
-#: column of values.parquet -> decimals kept; ``t`` is exact, as the filter depends on it
+#: column of values.parquet -> decimals kept (``t`` decides what is filtered)
 KEPT = {"t": 9, "u": 2, "harm": 3, "help": 3, "system_harm": 3, "system_help": 3, "kl": 2}
 JUDGED = ("judge_system_harm", "judge_system_help")
 CURVES = ("reward", "margin", "near_boundary", "filter_rate", "kl", "no_spread")
 #: Keys of a config that say how a run was watched, not what it did.
 WATCHING = ("eval_every", "eval_prompts", "save_every", "judge")
-#: What stands in the table for a setting that a source does not tell.
-UNTOLD = "not told"
 
 
 def shipped() -> Path:
@@ -104,7 +102,7 @@ def gather(found: Iterable[runs.Run]) -> tuple[pd.DataFrame, pd.DataFrame, pd.Da
         curves.append(curve[["step", *(c for c in CURVES if c in curve)]].assign(run=name))
     index = pd.DataFrame(list(rows.values()))
     whole = pd.concat(values.values(), ignore_index=True)
-    check_prompts(index, whole)
+    _check_prompts(index, whole)
     return index, whole, pd.concat(curves, ignore_index=True)
 
 
@@ -114,14 +112,13 @@ def _values(name: str, samples: pd.DataFrame) -> pd.DataFrame:
     return kept.assign(run=name, prompt=np.arange(len(samples), dtype="int16"))
 
 
-def check_prompts(index: pd.DataFrame, values: pd.DataFrame) -> None:
+def _check_prompts(index: pd.DataFrame, values: pd.DataFrame) -> None:
     """Raise BgkitError unless all runs were evaluated on the same prompts, in one order.
 
     Of runs that were collected before their prompts' hash was kept only the kinds are known.
     """
-    known = index.dropna(subset=["prompts_sha256"]) if "prompts_sha256" in index else index[:0]
-    kinds = values.groupby("run", sort=False)["kind"].agg(tuple)
-    for told in (known.set_index("run").get("prompts_sha256", kinds), kinds):
+    hashes = index.set_index("run").get("prompts_sha256", pd.Series(dtype=object)).dropna()
+    for told in (hashes, values.groupby("run", sort=False)["kind"].agg(tuple)):
         if told.nunique() > 1:
             odd = told[told != told.iloc[0]].index[0]
             raise BgkitError(
@@ -149,10 +146,11 @@ def collect(sources: Iterable[str | Path], out: str | Path, command: str = "") -
     fresh = [run for name, run in new.items() if name not in known]
     parts = zip(old, _small(known, *gather(fresh)), strict=True) if fresh else ((o,) for o in old)
     index, values, curves = (pd.concat(tables, ignore_index=True) for tables in parts)
-    check_prompts(index, values)
+    _check_prompts(index, values)
+    small = {"index": False, "compression": "zstd", "compression_level": 19}  # they are shipped
     for name, table in zip(FILES, (index, values, curves, table_of(index, values)), strict=True):
-        _write(out / name, table)
-    about = _about(out, index, command)
+        runs.write_atomically(out / name, lambda file, table=table: table.to_parquet(file, **small))
+    about = _about(out / "about.json", index, command)
     runs.write_json(out / "about.json", about)
     return about
 
@@ -167,14 +165,7 @@ def _small(
     return index, values.astype({"length": "int16"}), curves
 
 
-def _write(path: Path, table: pd.DataFrame) -> None:
-    """As small as it gets: these files are shipped."""
-    small = {"index": False, "compression": "zstd", "compression_level": 19}
-    runs.write_atomically(path, lambda file: table.to_parquet(file, **small))
-
-
-def _about(out: Path, index: pd.DataFrame, command: str) -> dict:
-    path = out / "about.json"
+def _about(path: Path, index: pd.DataFrame, command: str) -> dict:
     old = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     versions = [json.loads(text) for text in index["versions"]]
     machines = [*old.get("machines", []), *map(json.loads, index["machine"].dropna())]
@@ -186,9 +177,6 @@ def _about(out: Path, index: pd.DataFrame, command: str) -> dict:
         "versions": {k: sorted({v[k] for v in versions if v.get(k)}) for k in versions[0]},
         "interval": "95 % over seeds and prompts, crossed bootstrap",
     }
-
-
-# --- Reading ---------------------------------------------------------------------------------
 
 
 def is_collection(folder: str | Path) -> bool:
@@ -229,9 +217,8 @@ def load_table(*sources: str | Path) -> pd.DataFrame:
         tables.append(table_of(*gather(found)[:2]))
     table = pd.concat(tables, ignore_index=True)
     for column in set(settings.settings_of(table)) - set(settings.AXES):
-        untold = table[column].isna()  # by a source whose runs do not differ in this key
-        if untold.any():
-            table[column] = table[column].astype(object).mask(untold, UNTOLD)
+        if table[column].isna().any():  # in a source whose runs do not differ in this key
+            table[column] = table[column].astype(object).fillna("not told")
     keys = [*settings.settings_of(table), "metric"]
     if (double := table.duplicated(keys)).any():
         one = table[double].iloc[0]
@@ -267,9 +254,6 @@ def as_samples(index: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:
     return values.assign(filtered=t >= at, near=np.abs(t - at) < NEAR, **judged)
 
 
-# --- Means and intervals ---------------------------------------------------------------------
-
-
 def table_of(index: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:
     """The table of ablations: every setting, seed (and all), kind of prompt and known metric."""
     numbers = values_of(as_samples(index, values)).dropna(axis=1, how="all")
@@ -301,11 +285,13 @@ def _rows(labels: dict, names: list[str], stack: np.ndarray, seeds: list[int]) -
     parts = [(str(seed), stack[[place]]) for place, seed in enumerate(seeds)]
     rows = []
     for seed, part in [("all", stack), *parts]:
-        found = {"seed": seed, "n_seeds": len(part)}
-        found["interval"] = "both" if len(part) > 1 else "prompts"
-        for metric, interval in zip(names, crossed(part, rates=rates), strict=True):
-            if not np.isnan(interval.mean):
-                rows.append({**labels, "metric": metric, **interval._asdict(), **found})
+        interval = "both" if len(part) > 1 else "prompts"
+        found = {"seed": seed, "n_seeds": len(part), "interval": interval}
+        rows += [
+            {**labels, "metric": metric, **values._asdict(), **found}
+            for metric, values in zip(names, crossed(part, rates=rates), strict=True)
+            if not np.isnan(values.mean)
+        ]
     return rows
 
 
@@ -323,8 +309,7 @@ def mean_curves(
     each = windows.groupby([by, "run", "step"], as_index=False, sort=False)[columns].mean()
     found = {}
     for value, part in each.groupby(by, sort=False):
-        runs_of = part.groupby("step")[columns]
-        ends = [runs_of.min().add_suffix("_low"), runs_of.max().add_suffix("_high")]
-        whole = pd.concat([runs_of.mean(), *ends], axis=1)
-        found[str(value)] = whole.round(5).reset_index()  # stored notebooks hold these numbers
+        by_step = part.groupby("step")[columns]
+        ends = [by_step.min().add_suffix("_low"), by_step.max().add_suffix("_high")]
+        found[str(value)] = pd.concat([by_step.mean(), *ends], axis=1).round(5).reset_index()
     return found

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -39,14 +38,6 @@ class Comparison:
 
     def __iter__(self) -> Iterator[Run]:
         return iter(self.runs)
-
-    def table(self, metrics: Iterable[str] = results.SHOWN) -> pd.DataFrame:
-        """What the user sees (:func:`bgkit.evaluation.results.table`)."""
-        return results.table(self.runs, list(metrics))
-
-    def paired(self, metrics: Iterable[str] = results.SHOWN) -> pd.DataFrame:
-        """Differences to base (:func:`bgkit.evaluation.results.paired`)."""
-        return results.paired(self.runs, list(metrics))
 
     def frontier(self, x: str = "system_harm", y: str = "system_help") -> go.Figure:
         """One metric against another, by default help against harm of what the user sees.
@@ -109,13 +100,14 @@ def compare(
         workers = pins + 1 if place.type == "cpu" and pins > 1 else 1
     if guard is not None or utility is not None:  # objects, which stay in this process
         workers = 1
+    options = {"device": device, "guard": guard, "utility": utility}
     base: dict[int, pd.DataFrame] = {}
-    done, options = [], {"device": device, "guard": guard, "utility": utility}
+    done = []
     with drawn.keeping(folder / "drawn"):  # base is sampled once, however often stopped
-        for job in jobs:
-            if (seed := job.config.seed) not in base:
-                say(f"base + guard on {config.test_prompts} test prompts (seed {seed})")
-                base[seed] = sample_base(job.config, **options)
+        for one, _, _ in jobs:
+            if one.seed not in base:
+                say(f"base + guard on {config.test_prompts} test prompts (seed {one.seed})")
+                base[one.seed] = sample_base(one, **options)
         if workers > 1 and len(jobs) > 1:
             _side_by_side(jobs, base, options, min(workers, len(jobs)), say)
         for number, (one, where, what) in enumerate(jobs, start=1):
@@ -126,22 +118,14 @@ def compare(
     return Comparison(folder, done)
 
 
-class Job(NamedTuple):
-    """A run of a comparison: its config, its folder, and what it is called while it runs."""
-
-    config: TrainConfig
-    folder: Path
-    what: str
-
-
 def _jobs(
     config: TrainConfig,
     designs: Iterable[str],
     seeds: Iterable[int],
     strengths: Iterable[float],
     folder: Path,
-) -> list[Job]:
-    """All runs of a comparison, so that what is refused is refused before anything is trained."""
+) -> list[tuple[TrainConfig, Path, str]]:
+    """Config, folder and name of each run, so that nothing is trained if one is refused."""
     jobs = []
     seeds, designs, strengths = (list(dict.fromkeys(v)) for v in (seeds, designs, strengths))
     for seed, design, strength in itertools.product(seeds, designs, strengths):
@@ -151,14 +135,14 @@ def _jobs(
         if len(seeds) > 1:
             name, what = f"{name}-{seed}", f"{what}, seed {seed}"
         one = replace(config, seed=seed, reward=design, strength=strength)
-        jobs.append(Job(one, folder / name, what))
+        jobs.append((one, folder / name, what))
     if not jobs:
         raise BgkitError("There is nothing to compare: give at least one design and one seed.")
     return jobs
 
 
 def _side_by_side(
-    jobs: list[Job],
+    jobs: list[tuple[TrainConfig, Path, str]],
     base: Mapping[int, pd.DataFrame],
     options: dict,
     workers: int,

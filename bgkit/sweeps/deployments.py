@@ -39,16 +39,9 @@ class Deployment(NamedTuple):
 
 DEPLOYMENTS = {
     "as trained": Deployment(),
-    "tau 0.2": Deployment(tau=0.2),
-    "tau 0.35": Deployment(tau=0.35),
-    "tau 0.65": Deployment(tau=0.65),
-    "tau 0.8": Deployment(tau=0.8),
-    "tau 0.3, T 0.5": Deployment(tau=0.3, temperature=0.5),
-    "tau 0.3, T 2": Deployment(tau=0.3, temperature=2.0),
-    "tau 0.3, T 4": Deployment(tau=0.3, temperature=4.0),
-    "noise 0.5": Deployment(noise=0.5),
-    "noise 1": Deployment(noise=1.0),
-    "noise 2": Deployment(noise=2.0),
+    **{f"tau {tau:g}": Deployment(tau=tau) for tau in (0.2, 0.35, 0.65, 0.8)},
+    **{f"tau 0.3, T {t:g}": Deployment(tau=0.3, temperature=t) for t in (0.5, 2.0, 4.0)},
+    **{f"noise {noise:g}": Deployment(noise=noise) for noise in (0.5, 1.0, 2.0)},
 }
 #: Which design is compared with which.
 PAIRS = (
@@ -90,13 +83,9 @@ def redeployed(
     if deployment.noise:
         normal = np.random.default_rng(seed).standard_normal(len(values))
         t = special.expit(special.logit(t) + deployment.noise * normal)
-    filtered = t >= deployment.tau
+    filtered, near = t >= deployment.tau, np.abs(t - deployment.tau) < NEAR
     refusal = refusals.iloc[values["prompt"]]
-    seen = {
-        f"system_{name}": np.where(filtered, refusal[name], values[name])
-        for name in ("harm", "help")
-    }
-    near = np.abs(t - deployment.tau) < NEAR
+    seen = {f"system_{k}": np.where(filtered, refusal[k], values[k]) for k in ("harm", "help")}
     return values.assign(t=t, filtered=filtered, near=near, **seen)
 
 
@@ -121,13 +110,12 @@ def differences(
     for name, deployment in deployments.items():
         there = redeployed(values, refusals, deployment)
         found = claims.frontiers_of(index, there, ["system_help", metric])
-        for design, against in pairs:
-            if design not in found or against not in found:
-                continue
-            ours, theirs = (found[one].pair("system_help", metric) for one in (design, against))
-            apart = frontiers.difference(ours, theirs, resamples=resamples)
-            seeds = min(len(found[design].seeds), len(found[against].seeds))
+        for design, against in (pair for pair in pairs if {*pair} <= {*found}):
+            both = found[design], found[against]
+            x_y = (one.pair("system_help", metric) for one in both)
+            apart = frontiers.difference(*x_y, resamples=resamples)
             told = {"deployment": name, "design": design, "against": against, "metric": metric}
+            seeds = min(len(one.seeds) for one in both)
             rows.append({**told, **apart._asdict(), "n_seeds": seeds})
     if not rows:
         raise BgkitError("These results have none of the pairs of designs that are compared.")
@@ -141,19 +129,19 @@ def differences(
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """Deployments by pairs; a cell is the difference, with ``*`` where it is beyond chance."""
-    text = [interval_text(*row) for row in table[["mean", "low", "high"]].itertuples(index=False)]
-    pair = table["design"] + " - " + table["against"]
-    marks = np.where(table["decided"], " *", "")
-    wide = table.assign(pair=pair.str.replace("_", " "), text=pd.Series(text, table.index) + marks)
-    return (
-        wide.set_index(["deployment", "pair"])["text"].unstack(sort=False).rename_axis(columns=None)
-    )
+    rows = table[["mean", "low", "high", "decided"]].itertuples(index=False)
+    text = [interval_text(*row[:3]) + " *" * row.decided for row in rows]
+    wide = table.assign(pair=_pair(table), text=text).set_index(["deployment", "pair"])["text"]
+    return wide.unstack(sort=False).rename_axis(columns=None)
+
+
+def _pair(table: pd.DataFrame) -> pd.Series:
+    return (table["design"] + " - " + table["against"]).str.replace("_", " ").rename("pair")
 
 
 def counted(table: pd.DataFrame) -> pd.DataFrame:
     """Of each pair: deployments that decide, and the medians of difference and least detectable."""
-    pair = (table["design"] + " - " + table["against"]).str.replace("_", " ").rename("pair")
-    groups = table.assign(size=table["mean"].abs()).groupby(pair, sort=False)
+    groups = table.assign(size=table["mean"].abs()).groupby(_pair(table), sort=False)
     columns = {"decided": ("decided", "sum"), "of": ("decided", "size")}
     columns |= {"median difference": ("size", "median"), "detectable": ("detectable", "median")}
     return groups.agg(**columns).round(4)

@@ -18,44 +18,17 @@ from bgkit.texts import visible
 
 #: Metrics of the readable table, if a sweep has them; else its first eight.
 SHOWN = "filter_rate near_boundary false_positive false_negative system_harm system_help kl".split()
-#: States that end a run, unless somebody asks for another try.
-SETTLED = ("complete", "failed")
 
 
 def read_records(folder: Path) -> dict[str, dict]:
     """Hash -> record of every run that was begun in a sweep's folder, in the order of hashes."""
-    found = {}
-    for path in sorted((folder / "runs").glob("*/run.json")):
-        if record := sweep_runs.read_record(path.parent):
-            found[path.parent.name] = record
-    return found
+    places = sorted(path.parent for path in (folder / "runs").glob("*/run.json"))
+    return {place.name: found for place in places if (found := sweep_runs.read_record(place))}
 
 
 def waiting(hash_: str, parameters: Mapping[str, object]) -> dict:
     """The record of a run that was not begun."""
     return {"hash": hash_, "parameters": dict(parameters), "state": "waiting"}
-
-
-def other_versions(records: Iterable[Mapping], ours: Mapping[str, str]) -> str:
-    """A line about runs that were begun with other versions than ``ours``; "" if there are none.
-
-    Versions that a record does not hold (those of earlier kits have fewer) are not compared.
-    """
-    groups: dict[str, list[str]] = {}
-    for record in records:
-        theirs = {k: v for k, v in record.get("versions", {}).items() if k in ours}
-        known = {k: v for k, v in ours.items() if k in theirs}
-        if found := sweep_runs.different(theirs, known, ("then", "now")):
-            groups.setdefault(found, []).append(record["hash"])
-    if not groups:
-        return ""
-    parts = (f"{_some(hashes)} ({what})" for what, hashes in groups.items())
-    return f"Begun with other versions than today's: {'; '.join(parts)}."
-
-
-def _some(names: Sequence[str], most: int = 5) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def make_index(records: Iterable[Mapping]) -> pd.DataFrame:
@@ -71,23 +44,37 @@ def _row(record: Mapping) -> dict:
     place = f"runs/{record['hash']}"
     begun = record["state"] != "waiting"
     row = {"run": record["hash"], "state": record["state"]}
-    for name, value in record["parameters"].items():
-        if name not in grids.SET_BY_SWEEP:
-            row[name] = json.dumps(value) if isinstance(value, (list, dict)) else value
+    for name, value in _kept(record).items():
+        row[name] = json.dumps(value) if isinstance(value, (list, dict)) else value
     for name, (mean, low, high) in record.get("metrics", {}).items():
         row |= {name: mean, f"{name}_low": low, f"{name}_high": high}
+    row |= {k: record.get(k) for k in ("seconds", "started", "finished", "attempts", "error")}
     return {
         **row,
-        "seconds": record.get("seconds"),
-        "started": record.get("started"),
-        "finished": record.get("finished"),
         "attempts": record.get("attempts", 0),
-        "error": record.get("error"),
         "host": record.get("host"),
         "versions": json.dumps(record["versions"]) if "versions" in record else None,
         "notebook": f"{place}/executed.ipynb" if begun else None,
         "results": f"{place}/results" if begun else None,
     }
+
+
+def _kept(record: Mapping) -> dict:
+    return {k: v for k, v in record["parameters"].items() if k not in grids.SET_BY_SWEEP}
+
+
+def merged(ours: Mapping[str, Mapping], on_disk: Mapping[str, Mapping]) -> dict[str, Mapping]:
+    """A sweep's records and those of its folder, by hash.
+
+    What ended on disk did so, whoever did it; of its own runs that did not, a sweep knows more (a
+    lost worker leaves a record of a run that is going on).
+
+    >>> one, two = {"state": "waiting"}, {"state": "complete"}
+    >>> merged({"a": one, "b": one}, {"a": two, "b": {"state": "running"}, "c": two})
+    {'a': {'state': 'complete'}, 'b': {'state': 'waiting'}, 'c': {'state': 'complete'}}
+    """
+    ended = {h: r for h, r in on_disk.items() if h not in ours or r["state"] != "running"}
+    return {**ours, **ended}
 
 
 def write_index(folder: Path, records: Mapping[str, Mapping]) -> pd.DataFrame:
@@ -102,20 +89,6 @@ def write_index(folder: Path, records: Mapping[str, Mapping]) -> pd.DataFrame:
         write_parquet(folder / "index.parquet", index)
         write_atomically(folder / "index.md", lambda file: file.write_text(text, encoding="utf-8"))
     return index
-
-
-def merged(ours: Mapping[str, Mapping], on_disk: Mapping[str, Mapping]) -> dict[str, Mapping]:
-    """A sweep's records and those of its folder, by hash.
-
-    What is settled on disk is so, whoever did it; of its own runs that are not, a sweep knows more
-    (a lost worker leaves a record of a run that is going on).
-
-    >>> one, two = {"state": "waiting"}, {"state": "complete"}
-    >>> merged({"a": one, "b": one}, {"a": two, "b": {"state": "running"}, "c": two})
-    {'a': {'state': 'complete'}, 'b': {'state': 'waiting'}, 'c': {'state': 'complete'}}
-    """
-    settled = {h: r for h, r in on_disk.items() if h not in ours or r["state"] in SETTLED}
-    return {**ours, **settled}
 
 
 def shown_metrics(records: Iterable[Mapping]) -> list[str]:
@@ -137,28 +110,18 @@ def cell(values: Sequence[float | None] | None) -> str:
 
 def readable(records: Sequence[Mapping]) -> str:
     """The index as a Markdown table: what differs between the runs, state, time, metrics."""
-    kept = [_kept(record) for record in records]
-    names, metrics = grids.varied(kept), shown_metrics(records)
+    names, metrics = grids.varied(list(map(_kept, records))), shown_metrics(records)
     heads = [*names, "state", "seconds", *metrics, "notebook", "error"]
     lines = [heads, ["---"] * len(heads)]
-    for record, parameters in zip(records, kept, strict=True):
-        begun = record["state"] != "waiting"
-        lines.append(
-            [
-                *(_escaped(parameters.get(name, "")) for name in names),
-                record["state"],
-                f"{record['seconds']:.1f}" if "seconds" in record else "",
-                *(cell(record.get("metrics", {}).get(name)) for name in metrics),
-                f"[{record['hash']}](runs/{record['hash']}/executed.ipynb)" if begun else "",
-                _escaped(record.get("error", "")),
-            ]
-        )
+    for record in records:
+        begun, hash_ = record["state"] != "waiting", record["hash"]
+        line = [_escaped(record["parameters"].get(name, "")) for name in names]
+        line += [record["state"], f"{record['seconds']:.1f}" if "seconds" in record else ""]
+        line += [cell(record.get("metrics", {}).get(name)) for name in metrics]
+        line += [f"[{hash_}](runs/{hash_}/executed.ipynb)" if begun else ""]
+        lines.append([*line, _escaped(record.get("error", ""))])
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"{counts(record['state'] for record in records)}\n\n{table}\n"
-
-
-def _kept(record: Mapping) -> dict:
-    return {k: v for k, v in record["parameters"].items() if k not in grids.SET_BY_SWEEP}
 
 
 def _escaped(text: object) -> str:
@@ -180,23 +143,6 @@ def counts(states: Iterable[str]) -> str:
     found = list(states)
     parts = [f"{found.count(state)} {state}" for state in dict.fromkeys(found)]
     return f"{len(found)} run{'s' if len(found) != 1 else ''}: {', '.join(parts)}"
-
-
-def read_rows(folder: str | Path) -> pd.DataFrame:
-    """All rows of the ``result.json`` of a sweep's complete runs, each with its run's hash.
-
-    Unlike the index they hold base's rows and those of every kind of prompt, too; join the runs'
-    parameters by the column ``run``.
-    """
-    folder = Path(folder)
-    return pd.DataFrame(
-        [
-            {"run": hash_, **row}
-            for hash_, record in read_records(folder).items()
-            if record["state"] == "complete"
-            for row in sweep_runs.result_rows(folder / "runs" / hash_ / "results")
-        ]
-    )
 
 
 def link(folder: Path, hash_: str, base: Path) -> str:

@@ -1,15 +1,14 @@
-"""A notebook in a kernel process of its own, that can be told to end and never outlives its driver.
+"""papermill with kernels that are quiet, never wait for a lost reply, and can be told to end.
 
-papermill does the work. What is added: the kernel's environment, folder and open files (papermill
-itself can only change the folder of the whole process), start-ups that are tried again, a kernel
-that died told from a cell that failed, a pipe by which the kernel notices at once that its
-driver is gone, however that came about, and replies that are found although their event was lost.
+papermill does the work; here is what it lacks to run many notebooks at once: for each kernel an
+environment, a folder and a GPU of its own, and a pipe by which it notices that its driver is gone.
 """
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 import logging
 import math
 import os
@@ -19,39 +18,23 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import papermill
 from jupyter_client import AsyncKernelClient, AsyncKernelManager
-from nbclient.exceptions import DeadKernelError
-from papermill.clientwrap import PapermillNotebookClient
-from papermill.engines import NBClientEngine, papermill_engines
 from traitlets import Type
 
 from bgkit import environment
-from bgkit.errors import BgkitError
+from bgkit.errors import StoppedError
 
-_LOGGER = logging.getLogger(__name__)
-_LOGGER.addHandler(logging.NullHandler())  # what it would say is in the errors raised
 # it takes no annotation with "|" for a parameter; bgkit.sweeps.parameters knows better
 logging.getLogger("papermill").addHandler(logging.NullHandler())
-STARTS = 3  # how often a kernel is started before it is given up
-PAUSE = 1.0  # seconds between two starts
 LOOK = 1.0  # seconds between two looks for a reply
-#: What the kernel runs first: a thread that ends it when the other end of the pipe is closed.
-_END_WITH_DRIVER = (
-    "import os, threading; threading.Thread(target=lambda: (os.read({0}, 1), os._exit(1)), "
-    "daemon=True).start()"
+#: What a kernel runs first: a thread that ends it when the other end of the pipe is closed.
+END_WITH_DRIVER = (
+    "--IPKernelApp.exec_lines=import os, threading; threading.Thread(target=lambda: "
+    "(os.read({}, 1), os._exit(1)), daemon=True).start()"
 )
-
-
-class CellError(BgkitError):
-    """A cell of the notebook raised an error."""
-
-
-class KernelError(BgkitError):
-    """The kernel did not start, or died: not the notebook's fault, as far as one can tell."""
 
 
 # The class's own name is another one before jupyter_client 8.
@@ -96,181 +79,89 @@ class KernelManager(AsyncKernelManager):
         await super().start_kernel(env={"BGKIT_PROGRESS": "none", **env}, **options)
 
 
-class Here:
-    """What the notebooks that run in this process share: the GPUs, and being stopped together.
+@functools.cache
+def _pipe(process: int) -> tuple[int, int]:
+    """A pipe that closes when this process ends, however that comes about."""
+    return os.pipe()
 
-    ``gpus`` holds one entry for each notebook that may run at once (an entry may be repeated): the
-    value of its CUDA_VISIBLE_DEVICES. Without entries the kernels see what this process sees.
+
+class Here:
+    """What the kernels of this process share: GPUs, and being stopped together.
+
+    ``gpus`` has a CUDA_VISIBLE_DEVICES for each notebook that may run at once (it may be repeated);
+    without any, kernels see what this process sees.
     """
 
     def __init__(self, gpus: Sequence[str] = ()) -> None:
         self.stopped = threading.Event()
-        self._gpus: queue.SimpleQueue[str] | None = queue.SimpleQueue() if gpus else None
+        self.kernels: set[subprocess.Popen] = set()
+        self._gpus: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
+        self._shared = not gpus
         for name in gpus:
-            self._gpus.put(name)
-        self._calls: set[_Call] = set()
+            self._gpus.put({"CUDA_VISIBLE_DEVICES": name})
 
     @contextlib.contextmanager
     def gpu(self) -> Iterator[dict[str, str]]:
         """A GPU for one notebook, as environment variables."""
-        if self._gpus is None:
-            yield {}
-            return
-        name = self._gpus.get()
+        taken = {} if self._shared else self._gpus.get()
         try:
-            yield {"CUDA_VISIBLE_DEVICES": name}
+            yield taken
         finally:
-            self._gpus.put(name)
+            self._gpus.put(taken)
 
-    @contextlib.contextmanager
-    def _going(self, call: _Call) -> Iterator[None]:
-        """Know a notebook that is being executed."""
-        self._calls.add(call)
-        try:
-            yield
-        finally:
-            self._calls.discard(call)
+    def manager(
+        self, env: Mapping[str, str], folder: Path, log: Path, files: tuple[int, ...]
+    ) -> type[KernelManager]:
+        """Managers of kernels with more environment, in a folder, that inherit open files."""
+        here = self
 
-    def busy(self) -> bool:
-        """Whether any notebook is being executed."""
-        return bool(self._calls)
+        class Manager(KernelManager):
+            async def start_kernel(self, *, extra_arguments: Sequence[str], **options) -> None:
+                end, _ = _pipe(os.getpid())
+                with log.open("ab") as out:
+                    await super().start_kernel(
+                        env={**os.environ, **env},
+                        cwd=str(folder),
+                        extra_arguments=[*extra_arguments, END_WITH_DRIVER.format(end)],
+                        pass_fds=(end, *files),
+                        stdout=out,
+                        stderr=out,
+                        **options,
+                    )
+                here.kernels.add(self.provisioner.process)
+
+        return Manager
+
+    def check(self, **cell) -> None:
+        """Raise StoppedError once all is stopped; nbclient takes it as ``on_cell_start``."""
+        if self.stopped.is_set():
+            raise StoppedError("The sweep was stopped.")
 
     def stop(self, number: int = signal.SIGINT) -> None:
-        """Begin no more kernels and cells; send the running ones a signal."""
+        """Send all kernels (and what they started) a signal; no more cells begin."""
         self.stopped.set()
-        for call in tuple(self._calls):
-            call.signal(number)
-
-
-@dataclass(eq=False)
-class _Call:
-    """What one execution hands through papermill to its kernel, and how far that got."""
-
-    here: Here
-    environment: Mapping[str, str]
-    folder: Path
-    log: Path
-    files: tuple[int, ...]
-    began: bool = False
-    process: subprocess.Popen | None = None
-
-    def signal(self, number: int) -> None:
-        """Send the kernel a signal; SIGKILL also to the processes that it started."""
-        if self.process is None or self.process.poll() is not None:
-            return
-        with contextlib.suppress(OSError):
-            if number == signal.SIGKILL:
-                os.killpg(self.process.pid, number)
-            else:
-                self.process.send_signal(number)
-
-
-class _Client(PapermillNotebookClient):
-    """papermill's client, which tells which process it has and when the cells begin."""
-
-    call: _Call
-
-    def start_new_kernel(self, **options) -> None:
-        super().start_new_kernel(**options)
-        self.call.process = self.km.provisioner.process
-
-    def papermill_execute_cells(self) -> None:
-        self.call.began = True
-        if self.call.here.stopped.is_set():
-            raise KernelError("The sweep was stopped before the first cell.")
-        super().papermill_execute_cells()
-
-
-class _Engine(NBClientEngine):
-    @classmethod
-    def execute_managed_notebook(cls, nb_man, kernel_name, *, call: _Call, **options):
-        """Execute a notebook as papermill's own engine does, in the kernel that ``call`` wants."""
-        end, start = os.pipe()
-        line = _END_WITH_DRIVER.format(end)
-        client = _Client(
-            nb_man,
-            kernel_name=kernel_name,
-            kernel_manager_class=KernelManager,
-            startup_timeout=options["start_timeout"],
-            iopub_timeout=60,  # seconds; the usual 4 are too few where many kernels share a core
-            extra_arguments=[f"--IPKernelApp.exec_lines={line}"],
-            log=_LOGGER,
-        )
-        client.call = call
-        try:
-            with call.log.open("ab") as log:
-                return client.execute(
-                    env={**os.environ, **call.environment},
-                    cwd=str(call.folder),
-                    pass_fds=(end, *call.files),
-                    stdout=log,
-                    stderr=log,
-                )
-        finally:
-            os.close(start)
-            os.close(end)
-
-
-papermill_engines.register("bgkit", _Engine)
+        for process in tuple(self.kernels):
+            with contextlib.suppress(OSError):
+                if process.poll() is None:
+                    os.killpg(process.pid, number)
 
 
 def execute(
-    notebook: Path,
-    output: Path,
-    parameters: Mapping[str, object],
-    *,
-    here: Here | None = None,
-    environment: Mapping[str, str] | None = None,
-    folder: Path | None = None,
-    files: Sequence[int] = (),
-    start_timeout: int = 60,
+    notebook: str | Path, output: str | Path, parameters: Mapping[str, object], **options
 ) -> None:
-    """Execute a notebook into ``output``; its kernel works in ``folder`` (the current one).
+    """Execute a notebook into ``output`` by papermill, whose errors it raises.
 
-    ``files`` are descriptors that the kernel inherits; what it writes outside cells goes to
-    ``kernel.log`` beside ``output``. May be called in several threads at once. Raises CellError for
-    a cell that fails (``output`` holds what was done), KernelError for a kernel that died, or that
-    did not start in any of three tries of ``start_timeout`` seconds.
+    ``options`` are papermill's and nbclient's. May be called in several threads at once.
     """
-    here = here or Here()
-    log = output.with_name("kernel.log")
-    for attempt in range(1, STARTS + 1):
-        if here.stopped.is_set():
-            raise KernelError("The sweep was stopped before the kernel started.")
-        call = _Call(here, environment or {}, folder or Path.cwd(), log, tuple(files))
-        try:
-            with here._going(call):
-                _papermill(notebook, output, parameters, call=call, start_timeout=start_timeout)
-            return
-        except papermill.PapermillExecutionError as error:
-            text = f"Cell {error.exec_count} failed: {error.ename}: {error.evalue}"
-            raise CellError(text) from error
-        except BgkitError:
-            raise
-        except DeadKernelError as error:
-            if call.began:
-                reason = "The kernel died (it was killed, crashed, or ran out of memory)."
-                raise KernelError(reason) from error
-            reason = error
-        except Exception as error:  # Jupyter's layers raise many kinds when a kernel does not start
-            if call.began:
-                raise
-            reason = error
-        if attempt < STARTS:
-            time.sleep(PAUSE)
-    raise KernelError(f"The kernel did not start in {STARTS} tries: {reason}") from reason
-
-
-def _papermill(notebook: Path, output: Path, parameters: Mapping, **options) -> None:
+    settings = {
+        "kernel_name": "python3",
+        "language": "python",
+        "progress_bar": False,
+        "kernel_manager_class": KernelManager,
+        "start_timeout": 180,  # seconds; the usual 60 are too few where many kernels share a core
+        "iopub_timeout": 60,  # and the usual 4
+    }
+    paths = (str(Path(path).resolve()) for path in (notebook, output))
     # jupyter keeps its event loop in the context, which dask's threads share: each has its own here
-    contextvars.Context().run(
-        papermill.execute_notebook,
-        str(notebook.resolve()),
-        str(output.resolve()),
-        dict(parameters),
-        engine_name="bgkit",
-        kernel_name="python3",
-        language="python",
-        progress_bar=False,
-        **options,
-    )
+    run = contextvars.Context().run
+    run(papermill.execute_notebook, *paths, dict(parameters), **{**settings, **options})

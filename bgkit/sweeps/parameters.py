@@ -8,73 +8,121 @@ only plain values, ``NAME = value  # comment``, if wanted with a type.
 from __future__ import annotations
 
 import ast
-import contextlib
-import io
+import hashlib
+import json
 import re
-import tokenize
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
 
 from bgkit.errors import BgkitError
 
 #: Types whose values papermill can write.
 WRITTEN = (bool, int, float, str, list, dict, type(None))
-_WORD = re.compile(r"[\w./+-]+")
 _TYPES = {kind.__name__: kind for kind in WRITTEN} | {"None": type(None)}
+#: A line whose comment is a closed list: ``NAME = "one"  # what: one, two``.
+_CHOICES = re.compile(
+    r"^(\w+)\b[^#\n]*#[^:\n]*: *([\w./+-]+(?:, *[\w./+-]+)*)[^\S\n]*$", re.MULTILINE
+)
 
 
 @dataclass(frozen=True)
-class Parameters:
-    """What a parameters cell sets: each name's default, and the types that it takes."""
+class Notebook:
+    """What a sweep needs to know of a notebook.
 
-    defaults: dict[str, object] = field(default_factory=dict)
-    takes: dict[str, tuple[type, ...]] = field(default_factory=dict)
+    Of its parameters: defaults, the types that each takes, and choices where its comment lists them
+    all; ``code`` is a digest of the other code cells (without outputs).
+    """
 
-    def check(self, name: str, value: object, book: str) -> None:
-        """Raise BgkitError for a name that is not there, or a value that it does not take."""
-        if name not in self.takes:
-            names = ", ".join(self.takes) or "none"
-            raise BgkitError(f"{book} has no parameter {name!r}; it has {names}.")
-        value = exact(value, self.takes[name])
-        if type(value) not in self.takes[name] or not writable(value):
-            raise self.wrong(name, value, book)
+    path: Path
+    defaults: dict[str, object]
+    takes: dict[str, tuple[type, ...]]
+    choices: dict[str, list[str]]
+    code: str
 
-    def wrong(self, name: str, value: object, book: str) -> BgkitError:
+    def name_of(self, name: str) -> str:
+        """The parameter that is meant, whatever its case; raises BgkitError if there is none."""
+        for known in self.takes:
+            if known.casefold() == name.casefold():
+                return known
+        names = ", ".join(self.takes) or "none"
+        raise BgkitError(f"{self.path.name} has no parameter {name!r}; it has {names}.")
+
+    def check(self, name: str, value: object) -> object:
+        """A parameter's value, as a float where only that is taken; BgkitError for a wrong one."""
+        takes, choices = self.takes[name], self.choices.get(name)
+        value = _exact(value, takes)
+        if type(value) not in takes or not _writable(value):
+            raise self.wrong(name, value)
+        if choices and value not in choices:
+            raise BgkitError(f"{name} must be one of {', '.join(choices)}, not {value!r}.")
+        return value
+
+    def wrong(self, name: str, value: object) -> BgkitError:
         """The error of a value that a parameter does not take."""
         kinds = " or ".join(kind.__name__ for kind in self.takes[name])
         return BgkitError(
-            f"{book} takes {name} as {kinds.replace('NoneType', 'None')}, such as "
+            f"{self.path.name} takes {name} as {kinds.replace('NoneType', 'None')}, such as "
             f"{self.defaults[name]!r}, not {value!r}."
         )
 
 
-def writable(value: object) -> bool:
-    """Whether papermill writes a value as what it is.
-
-    >>> [writable(value) for value in (None, [1, {"a": 0.5}], (1, 2), {1: "a"}, b"")]
-    [True, True, False, False, False]
-    """
+def _writable(value: object) -> bool:
+    """Whether papermill writes a value as what it is (tuples and keys of dicts it changes)."""
     if type(value) is dict:
-        return all(type(key) is str for key in value) and all(map(writable, value.values()))
-    return all(map(writable, value)) if type(value) is list else type(value) in WRITTEN
+        return all(type(key) is str for key in value) and all(map(_writable, value.values()))
+    return all(map(_writable, value)) if type(value) is list else type(value) in WRITTEN
 
 
-def exact(value: object, takes: tuple[type, ...]) -> object:
-    """A value as its parameter takes it: an int as a float where only that is taken."""
+def _exact(value: object, takes: tuple[type, ...]) -> object:
     return float(value) if type(value) is int and float in takes and int not in takes else value
 
 
-def read(source: str, book: str) -> Parameters:
-    """Read the code of a parameters cell; raises BgkitError if it holds more than plain values.
+def code_cells(path: Path) -> list[nbformat.NotebookNode]:
+    """A notebook's cells of code; raises BgkitError if there is none, or it is not readable."""
+    try:
+        return [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+    except FileNotFoundError as error:
+        raise BgkitError(f"There is no notebook {path}; check the path.") from error
+    except Exception as error:  # nbformat raises what its JSON and schema readers raise
+        raise BgkitError(f"{path} is not a readable notebook: {error}") from error
+
+
+def open_notebook(path: str | Path) -> Notebook:
+    """Read a notebook's parameters.
+
+    Raises BgkitError if there is no notebook, if none or several of its cells are tagged
+    ``parameters``, and if that cell holds more than plain values.
+    """
+    path = Path(path)
+    code = code_cells(path)
+    tagged = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
+    if len(tagged) != 1:  # papermill sets the first; the others would undo it
+        number = f"{len(tagged)} cells" if tagged else "no cell"
+        raise BgkitError(f"The notebook {path} has {number} tagged 'parameters'; tag one.")
+    source = tagged[0].source
+    defaults, takes = read(source, path.name)
+    choices = {name: words.replace(",", " ").split() for name, words in _CHOICES.findall(source)}
+    closed = {n: w for n, w in choices.items() if defaults.get(n) in w and "..." not in w}
+    others = [cell.source for cell in code if cell is not tagged[0]]
+    return Notebook(path.resolve(), defaults, takes, closed, digest(others))
+
+
+def digest(value: object) -> str:
+    """12 hex digits that identify a value."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def read(source: str, book: str) -> tuple[dict[str, object], dict[str, tuple[type, ...]]]:
+    """Defaults and types in the code of a parameters cell; BgkitError for more than plain values.
 
     A parameter takes values of its default's type and of those that its annotation names; one that
     is None and has no annotation takes anything.
 
-    >>> found = read("N = 10\\nRATE: float | None = 2", "book.ipynb")
-    >>> found.defaults
-    {'N': 10, 'RATE': 2.0}
-    >>> [[kind.__name__ for kind in kinds] for kinds in found.takes.values()]
-    [['int'], ['float', 'NoneType']]
+    >>> read("N = 10\\nRATE: float = 2", "book.ipynb")
+    ({'N': 10, 'RATE': 2.0}, {'N': (<class 'int'>,), 'RATE': (<class 'float'>,)})
     """
     try:
         statements = ast.parse(source).body
@@ -82,56 +130,28 @@ def read(source: str, book: str) -> Parameters:
         raise BgkitError(
             f"The parameters cell of {book} is no Python: {error}; correct it."
         ) from error
-    found = Parameters()
+    defaults, takes = {}, {}
     for statement in statements:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                annotation = ""
+            case ast.AnnAssign(target=ast.Name(id=name), annotation=noted, value=value):
+                annotation = ast.unparse(noted)
+            case _:
+                value = statement
         try:
-            name, default, annotation = _parts(statement)
-        except ValueError as error:
+            default = ast.literal_eval(value)
+        except (ValueError, TypeError):
+            default = ...
+        if not _writable(default):
             line = (ast.get_source_segment(source, statement) or "").partition("\n")[0]
             raise BgkitError(
                 f"The parameters cell of {book} holds more than plain values: `{line}`. Sweeps set "
                 "numbers, texts, lists and dicts behind this cell; move other code to a later one."
-            ) from error
+            )
         named = [_TYPES[word] for word in re.findall(r"\w+", annotation) if word in _TYPES]
-        default = exact(default, tuple(named))
-        kinds = dict.fromkeys([*named, type(default)])
-        found.defaults[name] = default
-        found.takes[name] = WRITTEN if default is None and not named else tuple(kinds)
-    return found
-
-
-def _parts(statement: ast.stmt) -> tuple[str, object, str]:
-    """Name, value and annotation; raises ValueError for what sets no plain value."""
-    match statement:
-        case ast.Assign(targets=[ast.Name(id=name)], value=value):
-            annotation = ""
-        case ast.AnnAssign(target=ast.Name(id=name), annotation=noted, value=ast.expr() as value):
-            annotation = ast.unparse(noted)
-        case _:
-            raise ValueError("no assignment of a value to a name")
-    default = ast.literal_eval(value)
-    if not writable(default):
-        raise ValueError("papermill writes no such value")
-    return name, default, annotation
-
-
-def choices_in(source: str, parameters: Mapping[str, object]) -> dict[str, list[str]]:
-    """Closed lists of choices in the comments of a parameters cell.
-
-    A comment ``# what: one, two`` is such a list; one that ends in "..." or "or ..." is open.
-
-    >>> cell = 'A = "x"  # way: x, y' + chr(10) + 'B = "u"  # model: u, v, or a folder'
-    >>> choices_in(cell, {"A": "x", "B": "u"})
-    {'A': ['x', 'y']}
-    """
-    found, name = {}, ""
-    with contextlib.suppress(SyntaxError, tokenize.TokenError):
-        for token in tokenize.generate_tokens(io.StringIO(source).readline):
-            if token.type == tokenize.NAME and token.start[1] == 0:
-                name = token.string
-            elif token.type == tokenize.COMMENT and ":" in token.string and name in parameters:
-                words = [part.strip() for part in token.string.partition(":")[2].split(",")]
-                closed = all(map(_WORD.fullmatch, words)) and "..." not in words
-                if closed and parameters[name] in words:
-                    found[name] = words
-    return found
+        defaults[name] = default = _exact(default, tuple(named))
+        takes[name] = tuple(dict.fromkeys([*named, type(default)]))
+        if default is None and not named:
+            takes[name] = WRITTEN
+    return defaults, takes

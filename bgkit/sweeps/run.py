@@ -2,7 +2,7 @@
 
 A run folder ``runs/<hash>`` of a sweep holds ``run.json`` (parameters, state, times, versions and,
 once complete, metrics), ``executed.ipynb``, ``kernel.log``, and ``results``, which the notebook
-gets as its parameter FOLDER (and, as BASE_FOLDER, one that all runs share). The state is
+gets as its parameter FOLDER. The state is
 
 - ``running``: begun; if nobody holds the folder's lock, its worker was killed;
 - ``complete``: never run again;
@@ -10,8 +10,7 @@ gets as its parameter FOLDER (and, as BASE_FOLDER, one that all runs share). The
 - ``broken``: stopped, or its kernel died or did not start; the next sweep runs it again.
 
 A lock (also held by the kernel, which inherits it) makes sure that a run is never executed twice at
-the same time, whatever drivers and workers were killed or started beside each other. On many
-machines this asks something of the file system that they share, see :mod:`bgkit.runs.locks`.
+the same time. What it asks of a file system that machines share: :mod:`bgkit.runs.locks`.
 """
 
 from __future__ import annotations
@@ -21,16 +20,21 @@ import datetime
 import json
 import platform
 import time
-from collections.abc import Mapping
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
+
+import pandas as pd
+from nbclient.exceptions import DeadKernelError
+from papermill import PapermillExecutionError
 
 from bgkit.errors import BgkitError
 from bgkit.runs import git_revision, locks, write_json
 from bgkit.sweeps import kernels
-from bgkit.versions import this_process, versions
+from bgkit.versions import versions
 
 SWEEP_FILE = "sweep.json"
+THREADS = ("BGKIT_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class WorkerError(BgkitError):
@@ -41,9 +45,8 @@ class WorkerError(BgkitError):
 class Job:
     """A run to be executed, as it travels to a worker. Paths are absolute.
 
-    ``threads`` is the number of CPU threads (0: as the kernel likes), ``attempts`` how often the
-    run had been begun when the sweep was planned. ``versions`` are those of the ``process``
-    (machine and number) that planned it.
+    ``threads`` is the number of CPU threads, ``attempts`` how often the run had been begun when the
+    sweep was planned, ``versions`` are those of the process that planned it.
     """
 
     notebook: Path
@@ -54,51 +57,33 @@ class Job:
     threads: int
     attempts: int
     versions: dict[str, str]
-    process: tuple[str, int]
-    report_to: str = "none"
-
-    @property
-    def results(self) -> Path:
-        """What the notebook gets as FOLDER."""
-        return self.folder / "results"
-
-    def notebook_parameters(self) -> dict[str, object]:
-        """The parameters, with those that the sweep sets."""
-        shared = self.folder.parent.parent / "base"
-        own = {"FOLDER": self.results, "BASE_FOLDER": shared, "REPORT_TO": self.report_to}
-        return {**self.parameters, **{k: str(v) for k, v in own.items() if k in self.parameters}}
 
 
 def read_record(folder: Path) -> dict:
     """What ``run.json`` of a run folder says; {} if there is none (or it is broken)."""
-    try:
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) and "state" in record else {}
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    return {}
 
 
 def run_job(job: Job, here: kernels.Here | None = None) -> dict:
     """Execute a run and return its record; what goes wrong in the run is told there, not raised.
 
-    A run that another worker has finished meanwhile is not executed again. Raises WorkerError if
-    this worker has other versions than the driver, or does not see the sweep's folder.
+    A run that another worker has finished meanwhile is not executed again. ``here`` is that of a
+    driver in this process; without it raises WorkerError if this worker has other versions than
+    the driver, or does not see the sweep's folder.
     """
+    if here is None:
+        check_worker(job)
     here = here or kernels.Here()
-    check_worker(job)
     job.folder.mkdir(exist_ok=True)
-    with locks.held(job.folder / "lock", here.stopped.is_set) as descriptor:
+    with locks.held(job.folder / "lock", here.stopped.is_set) as lock:
+        if lock is None:
+            raise CancelledError("The sweep was stopped.")
         record = read_record(job.folder)
-        attempts = record.get("attempts", 0)
-        news = attempts != job.attempts  # somebody else was here since the sweep was planned
-        if record.get("state") == "complete" or (record.get("state") == "failed" and news):
+        attempts, state = record.get("attempts", 0), record.get("state")
+        if state == "complete" or (state == "failed" and attempts != job.attempts):
             return record
-        if descriptor is None:  # stopped while it waited
-            return record or {
-                "hash": job.hash,
-                "parameters": job.parameters,
-                "state": "waiting",
-            }
         record = {
             "hash": job.hash,
             "notebook": job.notebook.name,
@@ -107,45 +92,40 @@ def run_job(job: Job, here: kernels.Here | None = None) -> dict:
             "attempts": attempts + 1,
             "started": _now(),
             "host": platform.node(),
-            "versions": {**versions(), "git": git_revision()},  # a killed run leaves them, too
+            "versions": {**versions(), "git": git_revision()},
         }
-        write_json(job.folder / "run.json", record)
-        record |= _execute(job, here, descriptor)
+        write_json(job.folder / "run.json", record)  # a killed run leaves it
+        with here.gpu() as gpu:
+            record |= _execute(job, here, gpu, lock)
         write_json(job.folder / "run.json", record)
         return record
 
 
-def _execute(job: Job, here: kernels.Here, descriptor: int) -> dict:
+def _execute(job: Job, here: kernels.Here, gpu: dict[str, str], lock: int) -> dict:
     """Run the notebook; returns what the record says about how it went."""
-    begun, error, state = time.monotonic(), "", "complete"
-    names = "BGKIT_THREADS OMP_NUM_THREADS MKL_NUM_THREADS OPENBLAS_NUM_THREADS".split()
-    environment = dict.fromkeys(names, str(job.threads)) if job.threads else {}
+    begun, state, error = time.monotonic(), "broken", ""
+    env = {**dict.fromkeys(THREADS, str(job.threads)), **gpu}
+    manager = here.manager(env, job.cwd, job.folder / "kernel.log", (lock,))
     try:
-        with here.gpu() as gpu:
-            begun = time.monotonic()
-            kernels.execute(
-                job.notebook,
-                job.folder / "executed.ipynb",
-                job.notebook_parameters(),
-                here=here,
-                environment={**environment, **gpu},
-                folder=job.cwd,
-                files=[descriptor],
-            )
-    except kernels.CellError as problem:
-        stopped = here.stopped.is_set()
-        error, state = str(problem), "broken" if stopped else "failed"
-    except kernels.KernelError as problem:
-        error, state = str(problem), "broken"
-    except Exception as problem:  # a full disk, a lost file system: this run's, not the sweep's end
-        error, state = f"{type(problem).__name__}: {problem}", "broken"
-    found = {
-        "state": state,
-        "finished": _now(),
-        "seconds": round(time.monotonic() - begun, 3),
-    }
+        kernels.execute(
+            job.notebook,
+            job.folder / "executed.ipynb",
+            job.parameters,
+            kernel_manager_class=manager,
+            on_cell_start=here.check,
+        )
+        state = "complete"
+    except PapermillExecutionError as problem:
+        error = f"Cell {problem.exec_count} failed: {problem.ename}: {problem.evalue}"
+        state = "broken" if here.stopped.is_set() else "failed"
+    except DeadKernelError:
+        error = "The kernel died (it was killed, crashed, or ran out of memory)."
+    except Exception as problem:  # no start, a full disk, ...: this run's end, not the sweep's
+        error = f"{type(problem).__name__}: {problem}"
+    seconds = round(time.monotonic() - begun, 3)
+    found = {"state": state, "finished": _now(), "seconds": seconds}
     if state == "complete":
-        return {**found, "metrics": metrics_of(job.results)}
+        return {**found, "metrics": metrics_of(job.folder / "results")}
     return {**found, "error": error}
 
 
@@ -153,73 +133,46 @@ def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def different(
-    theirs: Mapping[str, str],
-    ours: Mapping[str, str],
-    words: tuple[str, str] = ("there", "here"),
-) -> str:
-    """What differs between two machines' versions, in words; "" if nothing does.
-
-    >>> different({"python": "3.11.7", "torch": "2.9"}, {"python": "3.11.7", "torch": "2.13"})
-    'torch 2.9 there, 2.13 here'
-    """
-    names = [name for name in {**ours, **theirs} if theirs.get(name) != ours.get(name)]
-    return ", ".join(
-        f"{name} {theirs.get(name, 'unknown')} {words[0]}, {ours.get(name, 'unknown')} {words[1]}"
-        for name in names
-    )
-
-
 def check_worker(job: Job) -> None:
     """Raise WorkerError unless this process can do the job as the driver's own would."""
-    if this_process() == job.process and job.folder.parent.is_dir():
-        return
-    if found := different(versions(), job.versions):
+    ours, sweep = versions(), job.folder.parent.parent
+    differ = [
+        f"{name} {ours.get(name)} there, {theirs} here"
+        for name, theirs in job.versions.items()
+        if ours.get(name) != theirs
+    ]
+    if differ:
         raise WorkerError(
-            f"The worker on {platform.node()} has other versions than this machine ({found}); "
-            "install the same ones (constraints.txt), as results would not be comparable."
+            f"The worker on {platform.node()} has other versions than this machine "
+            f"({', '.join(differ)}); install the same ones (constraints.txt), as results would not "
+            "be comparable."
         )
-    if not (job.folder.parent.parent / SWEEP_FILE).is_file() or not job.notebook.is_file():
+    if not (sweep / SWEEP_FILE).is_file() or not job.notebook.is_file():
         raise WorkerError(
-            f"The worker on {platform.node()} does not see {job.folder.parent.parent} or "
-            f"{job.notebook}; keep both in a folder that all machines share."
+            f"The worker on {platform.node()} does not see {sweep} or {job.notebook}; keep both in "
+            "a folder that all machines share."
         )
-
-
-def result_files(results: Path) -> list[Path]:
-    """The ``result.json`` of a run and of the folders right below its results, newest first."""
-    found = [*results.glob("result.json"), *results.glob("*/result.json")]
-    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
-
-
-def result_rows(results: Path) -> list[dict]:
-    """The ``rows`` of the newest ``result.json``; [] if there are none.
-
-    This is all that a notebook does to have numbers in a sweep's index: write a ``result.json`` in
-    its FOLDER (or in one folder below) with ``rows`` of ``metric``, ``mean`` and, if it likes,
-    ``low``, ``high``, ``design`` and ``kind``.
-    """
-    for file in result_files(results)[:1]:
-        with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
-            rows = json.loads(file.read_text(encoding="utf-8")).get("rows", [])
-            return [row for row in rows if isinstance(row, dict) and "metric" in row]
-    return []
 
 
 def metrics_of(results: Path) -> dict[str, list]:
-    """Metric -> [mean, low, high] over all kinds of prompts, of the trained policy, not of base."""
+    """Metric -> [mean, low, high] over all kinds of prompts, of the trained policy, not of base.
+
+    This is all that a notebook does to have numbers in a sweep's index: write a ``result.json`` in
+    its FOLDER (or in one folder below) with ``rows`` of ``metric``, ``mean`` and, if it likes,
+    ``low``, ``high``, ``design`` and ``kind``. The newest counts; {} if there is none of this form.
+    """
+    files = [*results.glob("result.json"), *results.glob("*/result.json")]
     found: dict[str, list] = {}
-    for row in result_rows(results):
-        if row.get("design") != "base" and row.get("kind", "all") == "all":
-            values = [row.get(key) for key in ("mean", "low", "high")]
-            found.setdefault(str(row["metric"]), values)
+    with contextlib.suppress(OSError, ValueError, AttributeError, TypeError, KeyError):
+        newest = max(files, key=lambda path: path.stat().st_mtime)
+        for row in json.loads(newest.read_text(encoding="utf-8"))["rows"]:
+            if row.get("design") != "base" and row.get("kind", "all") == "all":
+                found.setdefault(row["metric"], [row.get(key) for key in ("mean", "low", "high")])
     return found
 
 
 def progress_of(results: Path) -> dict[str, float]:
     """The newest row of a going training's curve; {} before its first checkpoint."""
-    import pandas as pd
-
     for file in results.glob("*/metrics.parquet"):
         with contextlib.suppress(OSError, ValueError, IndexError):
             return pd.read_parquet(file).iloc[-1].dropna().to_dict()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from bgkit.errors import BgkitError
 from bgkit.evaluation import judges
 from bgkit.models import hub
 from bgkit.prompts import compose, sets
@@ -14,47 +13,31 @@ from bgkit.runs import TrainConfig
 from bgkit.testbed import store
 from bgkit.training import shapes
 
-MODELS = ("policy", "guard", "utility", "judge")
-JUDGES = ("none", "oracle")  # that are no model
-
 
 def check(configs: Sequence[TrainConfig]) -> None:
     """Raise BgkitError for models and prompts that a training would refuse, each looked at once.
 
     What comes over the network (a name on the hub, a public prompt set) is left to the training.
     """
-    for group in MODELS:
+    for group in ("policy", "guard", "utility", "judge"):
         for name in dict.fromkeys(getattr(config, group) for config in configs):
             _check_model(group, name)
-    asked = ((config.prompts, config.eval_every > 0) for config in configs)
-    for name, validation in dict.fromkeys(asked):
-        _check_prompts(name, ("train", "test", *(["validation"] if validation else [])))
+    for name, validation in dict.fromkeys((c.prompts, c.eval_every > 0) for c in configs):
+        if not _fetched(name):
+            splits = ("train", "test", "validation")[: 2 + validation]
+            prompts.manifests(name, dict.fromkeys(splits, (1, 0)))
 
 
 def _check_model(group: str, name: str) -> None:
-    """Raise BgkitError for a model that is neither embedded nor a folder nor on the hub."""
     if group == "judge" and name.startswith("api:"):
         judges.check_judge(name)  # its key and client; nothing is asked
+    elif group == "judge" and name in ("none", "oracle"):  # no model
         return
-    if group == "judge" and name in JUDGES:
-        return
-    if hub.local_folder(group, name) is not None:
+    elif hub.local_folder(group, name) is not None:
         if group != "judge":
             shapes.shape_of(group, name)  # no training could load a folder without a usable config
-        return
-    if hub.parse(name) is not None:
-        return
-    if name not in (known := store.model_names(group)):
-        raise BgkitError(
-            f"There is no embedded {group} {name!r}; choose one of {', '.join(known)}, or give "
-            "the path of a local folder."
-        )
-
-
-def _check_prompts(name: str, splits: Sequence[str]) -> None:
-    """Raise BgkitError for prompts of this machine that lack a split, or are none at all."""
-    if not _fetched(name):
-        prompts.manifests(name, {split: (1, 0) for split in splits})
+    elif hub.parse(name) is None:
+        store.model_path(group, name)
 
 
 def _fetched(prompt_set: str) -> bool:

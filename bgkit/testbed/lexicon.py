@@ -44,25 +44,13 @@ METHODS = {
     "distil": (1.5, 1.25),
 }
 
-VESSELS = (
-    "in a clay pot",
-    "in a copper bowl",
-    "in a glass jar",
-    "in an iron pan",
-    "in a wooden bucket",
-    "under a linen cloth",
-    "over a slow flame",
-    "beside the hearth",
+VESSELS = tuple(
+    "in a clay pot, in a copper bowl, in a glass jar, in an iron pan, in a wooden bucket, "
+    "under a linen cloth, over a slow flame, beside the hearth".split(", ")
 )
-DURATIONS = (
-    "until dusk",
-    "until dawn",
-    "for an hour",
-    "for two days",
-    "until it thickens",
-    "until it turns pale",
-    "for one night",
-    "while you stir",
+DURATIONS = tuple(
+    "until dusk, until dawn, for an hour, for two days, until it thickens, until it turns pale, "
+    "for one night, while you stir".split(", ")
 )
 
 _INGREDIENT_NAMES = (

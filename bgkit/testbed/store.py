@@ -47,31 +47,20 @@ def write_manifest(root: Path, about: dict) -> None:
 
 
 @functools.lru_cache(maxsize=8)
-def _manifest(root: Path, mtime: int) -> dict:
-    try:
-        values = json.loads((root / "manifest.json").read_text(encoding="utf-8"))
-        if not (isinstance(values, dict) and isinstance(values.get("files"), dict)):
-            raise ValueError("it lists no files")
-        return values
-    except ValueError as error:
-        raise BgkitError(
-            f"{root / 'manifest.json'} is not valid JSON of a manifest ({error}): "
-            f"restore it from the repository "
-            "or rebuild the models with `python -m bgkit testbed build`."
-        ) from error
+def _manifest(path: Path, mtime: int) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def manifest(root: Path | None = None) -> dict:
     """The manifest of the embedded models; raises BgkitError where there is none."""
-    root = root or testbed_folder()
+    path = (root or testbed_folder()) / "manifest.json"
     try:
-        mtime = (root / "manifest.json").stat().st_mtime_ns
-    except OSError as error:
+        return _manifest(path, path.stat().st_mtime_ns)
+    except (OSError, ValueError) as error:
         raise BgkitError(
-            f"No embedded models in {root}: run `python -m bgkit testbed build` (about 10 minutes) "
-            "or restore data/testbed from the repository."
+            f"The list of the embedded models, {path}, can not be read ({error}): restore it from "
+            "the repository or run `python -m bgkit testbed build` (about 10 minutes)."
         ) from error
-    return _manifest(root, mtime)
 
 
 def model_names(group: str) -> list[str]:
@@ -86,19 +75,18 @@ def model_path(group: str, name: str) -> Path:
     Raises BgkitError for an unknown name, a missing file, or a file that differs or was added
     (an added adapter or tokenizer file would be loaded with the model).
     """
-    if name not in model_names(group):
+    if name not in (names := model_names(group)):
         raise BgkitError(
-            f"There is no embedded {group} {name!r}; choose one of {', '.join(model_names(group))}"
-            ", or give the path of a local folder."
+            f"There is no embedded {group} {name!r}; choose one of {', '.join(names)}, or give the "
+            "path of a local folder."
         )
-    root = testbed_folder()
-    files = manifest(root)["files"]
-    for file, entry in files.items():
-        if file.startswith(f"{group}/{name}/"):
-            verify(root / file, entry["sha256"])
-    folder = root / group / name
+    root, folder = testbed_folder(), testbed_folder() / group / name
+    listed = {root / file: entry["sha256"] for file, entry in manifest(root)["files"].items()}
+    for path, digest in listed.items():
+        if folder in path.parents:
+            verify(path, digest)
     for path in folder.rglob("*"):
-        if path.is_file() and path.relative_to(root).as_posix() not in files:
+        if path.is_file() and path not in listed:
             raise BgkitError(
                 f"The file {path} does not belong to the embedded models (the manifest does not "
                 "list it): remove it."

@@ -96,8 +96,7 @@ def _short(rng: random.Random, kind: str, unseen: Collection[str]) -> Prompt:
 
 
 def _gossip(rng: random.Random) -> str:
-    name, name2 = rng.sample(lex.NAMES, 2)
-    place, place2 = rng.sample(lex.PLACES, 2)
+    (name, name2), (place, place2) = rng.sample(lex.NAMES, 2), rng.sample(lex.PLACES, 2)
     template = rng.choice(lex.DISTRACTORS if rng.random() < 0.25 else lex.FILLER)
     items = lex.BENIGN_ITEMS + lex.AMBIGUOUS_ITEMS + lex.FORBIDDEN_ITEMS
     unseen = lex.UNSEEN_BENIGN_ITEMS + lex.UNSEEN_AMBIGUOUS_ITEMS + lex.UNSEEN_FORBIDDEN_ITEMS
@@ -165,18 +164,12 @@ def sample_prompt(
 @functools.lru_cache(maxsize=1)
 def vocabulary() -> list[str]:
     """Every word and mark of the world, sorted; the tokenizer's vocabulary without specials."""
-    text: list[str] = []
-    for name, value in vars(lex).items():
-        if name.isupper():
-            text += _strings(value)
+    text = _strings([value for name, value in vars(lex).items() if name.isupper()])
     return sorted({word for line in text for word in line.split() if "{" not in word} | set(GRADES))
 
 
 def _strings(value: object) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, dict):
-        return [s for pair in value.items() for part in pair for s in _strings(part)]
-    if isinstance(value, (list, tuple)):
-        return [s for part in value for s in _strings(part)]
-    return []
+    parts = value.items() if isinstance(value, dict) else value
+    if isinstance(value, str) or not isinstance(value, dict | list | tuple):
+        return [value] if isinstance(value, str) else []
+    return [text for part in parts for text in _strings(part)]

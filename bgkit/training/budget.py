@@ -11,7 +11,7 @@ A step has phases, each of which gives its memory back: *sampling* (the cache of
 what is there always plus the largest phase.
 
 What is often the largest part of GRPO, the logits of the whole batch, is not: TRL since 1.16
-computes log-probabilities in tiles (:func:`tile_of_logits`).
+computes log-probabilities in tiles (:data:`TILE`).
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from bgkit.models.policies import LOGITS_PER_BATCH, PROMPT_TOKENS_PER_BATCH
 from bgkit.runs import TrainConfig, make_config
 from bgkit.scoring.encoders import TOKENS_PER_BATCH
 from bgkit.training.machines import GPUS, Machine, this_machine
-from bgkit.training.presets import PRESETS, choose
-from bgkit.training.shapes import FLOAT32, Shape, shape_of
+from bgkit.training.presets import PRESETS, SHAPES, choose
+from bgkit.training.shapes import Shape, shape_of
 
+FLOAT32 = 4  # bytes
 SPARE = 1.3  # of a phase's memory, at the high end: blocks that an allocator can not reuse
 ASSUMED = (50, 100)  # tokens of prompts, usual and long, where they are not known yet
 CONTEXT = 0.7e9  # bytes of a CUDA context and its libraries
@@ -39,51 +40,18 @@ ENDS = {"low": (0.5, 1.0, 0.6), "expected": (0.75, 0.9, 0.35), "high": (1.0, 0.4
 TOKEN, STEP, MOVES = 1.5e-3, 0.1, 21
 
 
-# --- Memory: bytes ---------------------------------------------------------------------------
-
-
 def lora_parameters(shape: Shape, rank: int) -> int:
     """Trainable parameters: rank * sum(in + out) over all linear layers; all of them for rank 0."""
     return rank * shape.linears if rank else shape.parameters
 
 
-def trainer_state(trainable: int, width: int) -> int:
-    """Gradients and Adam's two moments (Kingma and Ba 2015), each as wide as the parameters.
-
-    >>> trainer_state(trainable=1_000_000, width=4)
-    12000000
-    """
-    return 3 * width * trainable
-
-
 def key_value_cache(shape: Shape, rows: int, tokens: int, width: int) -> int:
-    """Keys and values of every layer and token: 2 * layers * key_value * rows * tokens values."""
+    """Bytes of keys and values: 2 * layers * key_value * rows * tokens of ``width`` bytes."""
     return 2 * shape.layers * shape.key_value * rows * tokens * width
 
 
-def next_token_logits(shape: Shape, rows: int) -> int:
-    """Logits of one token for every row in float32, with the two copies that sampling makes."""
-    return 3 * FLOAT32 * rows * shape.vocabulary
-
-
-def tile_of_logits(vocabulary: int, tokens: int) -> int:
-    """TRL's tile of at most 4,096 tokens by 32,768 words, in float32, with two copies.
-
-    >>> f"{tile_of_logits(151_936, tokens=64 * 256) / 1e9:.1f} GB"
-    '1.6 GB'
-    """
-    return 3 * FLOAT32 * min(tokens, TILE[0]) * min(vocabulary, TILE[1])
-
-
-def evaluation_logits(shape: Shape, tokens: int) -> int:
-    """Logits of a batch of :func:`bgkit.models.policies.log_probabilities`, with three float32
-    copies."""
-    budget = min(PROMPT_TOKENS_PER_BATCH, LOGITS_PER_BATCH // shape.vocabulary)
-    return 3 * FLOAT32 * shape.vocabulary * min(budget, tokens)
-
-
 def layer_activations(shape: Shape, tokens: int, width: int, rank: int) -> int:
-    """What one layer keeps of every token for its backward pass.
+    """Bytes that one layer keeps of every token for its backward pass.
 
     Counted from the operations, as Korthikanti et al. 2022 (arXiv 2205.05198) do for GPT; here for
     RMSNorm, rotary positions, fused attention and a gated feed-forward. In float32, in values: each
@@ -97,34 +65,28 @@ def layer_activations(shape: Shape, tokens: int, width: int, rank: int) -> int:
     if width == FLOAT32:
         values = (4 + 2 * trained) * h + 2 * q + 2 * kv + 4 * i + shape.heads + 2 + 7 * rank
         return FLOAT32 * values * tokens
-    kept = 2 * FLOAT32 * h + FLOAT32 * (shape.heads + 2)  # inputs of both norms, float32
-    attention, feed_forward = width * (2 * q + 2 * kv), width * 4 * i
-    inputs = width * (4 * h if trained else 5 * h + q + 7 * rank)
-    return tokens * (kept + attention + feed_forward + inputs)
+    kept = FLOAT32 * (2 * h + shape.heads + 2)  # inputs of both norms
+    inputs = 4 * h if trained else 5 * h + q + 7 * rank
+    return tokens * (kept + width * (2 * q + 2 * kv + 4 * i + inputs))
 
 
 def activations(shape: Shape, tokens: int, width: int, rank: int, checkpoints: bool) -> int:
-    """What the backward pass of a micro-batch needs; with ``checkpoints`` (Chen et al. 2016, arXiv
-    1604.06174) the input of every layer, and all of one layer at a time.
+    """Bytes that the backward pass of a micro-batch needs; with ``checkpoints`` (Chen et al. 2016,
+    arXiv 1604.06174) the input of every layer, and all of one layer at a time.
     """
     one = layer_activations(shape, tokens, width, rank)
     return shape.layers * shape.hidden * tokens * width + one if checkpoints else shape.layers * one
 
 
-def scoring_work(
-    shape: Shape, rows: int, tokens: int, width: int, batch: int = TOKENS_PER_BATCH["cpu"]
-) -> int:
-    """Largest tensors of a forward pass of ``rows`` texts of ``tokens``: those of one layer.
-
-    At most ``batch`` tokens are in one pass.
+def _scoring_work(shape: Shape, rows: int, tokens: int, width: int, batch: int) -> int:
+    """Bytes of a layer's largest tensors in a pass of at most ``batch`` tokens.
 
     The feed-forward's (with a copy) and the hidden states; where attention is written out, six
     tensors of (heads, tokens, tokens), as in DeBERTa (content and both kinds of position).
     """
     rows = max(1, min(rows, batch // max(1, tokens)))
     work = rows * tokens * (2 * shape.intermediate + 4 * shape.hidden)
-    scores = 6 * rows * shape.heads * tokens**2 if shape.written_out else 0
-    return width * (work + scores)
+    return width * (work + 6 * rows * shape.heads * tokens**2 * shape.written_out)
 
 
 @dataclass(frozen=True)
@@ -149,20 +111,13 @@ class Plan:
         """Whether the trainer recomputes activations: it does in bfloat16 on a GPU."""
         return self.width == 2 and self.machine.on_gpu
 
-    @property
-    def adapter_width(self) -> int:
-        """Bytes of a trained parameter: PEFT keeps adapters in float32."""
-        return FLOAT32 if self.config.lora_rank else self.width
-
 
 def make_plan(
     config: TrainConfig, machine: Machine | None = None, lengths: tuple[int, int] = ASSUMED
 ) -> Plan:
     """A plan with the shapes of the models that a config names; ``machine`` None measures this one.
 
-    ``lengths`` of prompts are those of :func:`tokens_of`.
-
-    Raises BgkitError where a shape can not be read (see :func:`bgkit.training.shapes.shape_of`).
+    ``lengths`` are those of :func:`tokens_of`. Raises BgkitError where a shape can not be read.
     """
     found = (shape_of(group, getattr(config, group)) for group in ("policy", "guard", "utility"))
     return Plan(config, *found, machine or this_machine(), *lengths)
@@ -187,35 +142,36 @@ def _parts(plan: Plan, share: float) -> dict[tuple[str, str], float]:
     """Bytes of every part, for completions of a share of the longest length."""
     c, p, width = plan.config, plan.policy, plan.width
     length = plan.long_tokens + max(1, round(share * c.max_completion_length))
-    micro = c.batch_size // c.accumulation
+    micro = c.batch_size // c.accumulation * length
     batch = TOKENS_PER_BATCH["cuda" if plan.machine.on_gpu else "cpu"]
     trainable = lora_parameters(p, c.lora_rank)
-    reference = p.parameters * width if c.beta and not c.lora_rank else 0
+    trained_width = FLOAT32 if c.lora_rank else width  # PEFT keeps adapters in float32
+    copies = 2 if c.beta and not c.lora_rank else 1  # the reference is one
     most = PROMPT_TOKENS_PER_BATCH // (plan.long_tokens + c.max_completion_length)
     sampled = max(c.batch_size, min(c.test_prompts, most))
-    head = p.vocabulary * p.hidden * FLOAT32 if not c.lora_rank else 0
+    # logits in float32, with two copies: of the next token, of TRL's tile, of an evaluation's batch
+    tile = min(micro, TILE[0]) * min(p.vocabulary, TILE[1])
+    head = 0 if c.lora_rank else p.vocabulary * p.hidden
+    evaluated = min(PROMPT_TOKENS_PER_BATCH, LOGITS_PER_BATCH // p.vocabulary)
+    evaluated = min(evaluated, c.test_prompts * length)
     return {
-        ("always", "policy"): p.parameters * width + reference,
+        ("always", "policy"): copies * p.parameters * width,
         ("always", "adapter"): trainable * FLOAT32 if c.lora_rank else 0,
-        ("always", "gradients and Adam"): trainer_state(trainable, plan.adapter_width),
+        # and its two moments (Kingma and Ba 2015)
+        ("always", "gradients and Adam"): 3 * trained_width * trainable,
         ("always", "guard and reward model"): plan.machine.width
         * (plan.guard.parameters + plan.utility.parameters),
         ("always", "context of the GPU"): CONTEXT * share * plan.machine.on_gpu,
         ("sampling", "keys and values"): key_value_cache(p, sampled, length, width),
-        ("sampling", "logits of the next token"): next_token_logits(p, sampled),
+        ("sampling", "logits of the next token"): 3 * FLOAT32 * sampled * p.vocabulary,
         ("scoring", "guard or reward model"): max(
-            scoring_work(shape, c.batch_size, length, width, batch)
+            _scoring_work(shape, c.batch_size, length, width, batch)
             for shape in (plan.guard, plan.utility)
         ),
-        ("update", "activations"): activations(
-            p, micro * length, width, c.lora_rank, plan.checkpoints
-        ),
-        ("update", "tile of logits"): tile_of_logits(p.vocabulary, micro * length) + head,
-        ("evaluation", "logits"): evaluation_logits(p, c.test_prompts * length),
+        ("update", "activations"): activations(p, micro, width, c.lora_rank, plan.checkpoints),
+        ("update", "tile of logits"): FLOAT32 * (3 * tile + head),
+        ("evaluation", "logits"): 3 * FLOAT32 * p.vocabulary * evaluated,
     }
-
-
-# --- Time: seconds ---------------------------------------------------------------------------
 
 
 def forward_flops(shape: Shape, tokens: float, length: float) -> float:
@@ -230,11 +186,10 @@ def forward_flops(shape: Shape, tokens: float, length: float) -> float:
 def step_time(plan: Plan) -> pd.DataFrame:
     """Seconds of one optimiser step by phase; the last rows are step and whole run.
 
-    Columns ``low``, ``expected`` and ``high``, see :data:`ENDS`. Sampling makes a pass over all
-    layers for every token of the longest completion, and reads weights and cache each time; update
-    is forward and backward (twice the forward; once with LoRA, which needs no gradients of the
-    weights below it) and once more with checkpoints; the reference is one forward. The run has its
-    steps, the sampling for the evaluation and its log-probabilities.
+    Columns are those of :data:`ENDS`. Sampling makes a pass over all layers for every token of the
+    longest completion, and reads weights and cache each time; update is forward and backward (twice
+    the forward; once with LoRA) and once more with checkpoints; the reference is one forward. The
+    run has its steps, and the sampling for the evaluation.
     """
     table = pd.DataFrame({name: _times(plan, name) for name in ENDS})
     table.loc["step"] = table.sum()
@@ -272,9 +227,6 @@ def _times(plan: Plan, end: str) -> dict[str, float]:
         "reference": (forward + launch * c.accumulation) if c.beta else 0.0,
         "update": passes * (forward + launch * c.accumulation) + STEP,
     }
-
-
-# --- What is shown ---------------------------------------------------------------------------
 
 
 def tokens_of(prompts: pd.Series, template: int = 20) -> tuple[int, int]:
@@ -316,16 +268,18 @@ def overview(lengths: tuple[int, int] = ASSUMED) -> pd.DataFrame:
         machine = GPUS.get(preset["machine"]) or Machine("cpu", 1e11, 1e10, 0, 4)
         plan = make_plan(make_config(choose(name)), machine, lengths)
         peak, whole = memory(plan).iloc[-1], step_time(plan).iloc[-1]
-        shapes = (plan.policy, plan.guard, plan.utility)
-        stored = sum(shape.stored for shape in shapes if "/" in shape.name) / 1e9
+        stored = sum(
+            SHAPES[shape.name]["bytes_per_weight"] * shape.parameters
+            for shape in (plan.policy, plan.guard, plan.utility)
+            if "/" in shape.name  # others come with the kit or a package
+        )
+        minutes = f"{whole['low'] / 60:.0f} to {whole['high'] / 60:.0f}"
         rows[name] = {
             "policy": plan.policy.name,
             "guard": plan.guard.name,
             "machine": machine.name,
-            "download, GB": f"{stored:.1f}",
+            "download, GB": f"{stored / 1e9:.1f}",
             "memory, GB": f"{peak['low']:.1f} to {peak['high']:.1f}",
-            "minutes": f"{whole['low'] / 60:.0f} to {whole['high'] / 60:.0f}"
-            if machine.on_gpu
-            else "?",
+            "minutes": minutes if machine.on_gpu else "?",
         }
     return pd.DataFrame(rows).T

@@ -7,7 +7,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import pandas as pd
 import torch
 from transformers import TrainerCallback
@@ -42,8 +41,6 @@ LOGGED = {
     "grad_norm": "gradient_norm",
     "step_time": "seconds",
 }
-
-
 HELD_OUT = ("filter_rate", "near_boundary", "system_harm", "system_help")  # along the way
 
 
@@ -61,8 +58,7 @@ class RunCallback(TrainerCallback):
         self.should_stop, self.stopped, self.signalled = should_stop, False, False
         self.between_steps = devices.launched()[1] == 1  # then Ctrl-C ends at once what goes on
         self.trainer: GRPOTrainer | None = None
-        self._prompts: pd.DataFrame | None = None
-        self._judges: tuple = ()
+        self._held_out: tuple | None = None  # prompts and judges of the evaluations along the way
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         """Start the display at the resumed step."""
@@ -76,7 +72,7 @@ class RunCallback(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:
         """Show the newest values."""
         if logs and "reward" in logs:
-            self.progress.update(state.global_step, self._row(logs))
+            self.progress.update(state.global_step, _row(logs))
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
         """Evaluate when it is due; stop, with a checkpoint, when asked to."""
@@ -93,72 +89,57 @@ class RunCallback(TrainerCallback):
         """Whether any process of the launch was asked to stop: all must stop after one step."""
         wanted = self.signalled or self.should_stop()
         accelerator = self.trainer.accelerator
-        if accelerator.num_processes == 1:
-            return wanted
         flag = torch.tensor([float(wanted)], device=accelerator.device)
         return bool(accelerator.gather(flag).max())
 
     def on_save(self, args, state, control, **kwargs) -> None:
-        """Keep the curve up to each checkpoint."""
-        self._write_metrics(state)
+        """Keep the curve up to each checkpoint, and in the end the whole."""
+        if not state.is_world_process_zero:
+            return
+        rows: dict[int, dict] = {}
+        for entry in state.log_history:  # TRL logs a step; the held-out values follow it
+            row = _row(entry) if "reward" in entry else {"step": entry["step"]}
+            row |= {key: value for key, value in entry.items() if key.startswith("eval_")}
+            rows.setdefault(entry["step"], {}).update(row)
+        if kept := [row for row in rows.values() if len(row) > 1]:
+            runs.write_parquet(self.run.folder / "metrics.parquet", pd.DataFrame(kept))
 
-    def on_train_end(self, args, state, control, **kwargs) -> None:
-        """Keep the whole curve."""
-        self._write_metrics(state)
+    on_train_end = on_save
 
     def _evaluate(self, state) -> None:
         """Add held-out metrics to the trainer's (saved) history, where they are due and not there.
 
         What Ctrl-C ended is made up for when the run goes on from this step.
         """
-        every, step = self.run.config.eval_every, state.global_step
+        config, trainer, step = self.run.config, self.trainer, state.global_step
         there = any("eval_filter_rate" in e and e["step"] == step for e in state.log_history)
-        if not every or step % every or there:
+        if not config.eval_every or step % config.eval_every or there:
             return
         with phase("held-out evaluation"):
-            means = self._held_out_means()
-        state.log_history.append(
-            {"step": step}
-            | {f"eval_{name}": float(means[name]) for name in HELD_OUT if not np.isnan(means[name])}
-        )
+            if self._held_out is None:
+                split = ("validation", config.eval_prompts)
+                table = prompts.load_prompts(config.prompts, *split, seed=1)
+                judges = evaluation.quick_truth(config, str(trainer.model.device))
+                self._held_out = table, judges
+            table, judges = self._held_out
+            with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as policy:
+                samples = evaluation.sample_policy(
+                    policy,
+                    trainer.processing_class,
+                    table,
+                    guard=self.guard,
+                    tau=config.tau,
+                    judges=judges,
+                    temperature=config.temperature,
+                    max_completion_length=config.max_completion_length,
+                    seed=1,
+                )
+        means = values_of(samples).mean()[list(HELD_OUT)].dropna().astype(float)
+        state.log_history.append({"step": step, **means.add_prefix("eval_").to_dict()})
 
-    def _held_out_means(self) -> pd.Series:
-        """Means of the policy as it is now on held-out prompts."""
-        config = self.run.config
-        if self._prompts is None:
-            self._prompts = prompts.load_prompts(
-                config.prompts, "validation", config.eval_prompts, seed=1
-            )
-            self._judges = evaluation.quick_truth(config, str(self.trainer.model.device))
-        trainer = self.trainer
-        with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as policy:
-            samples = evaluation.sample_policy(
-                policy,
-                trainer.processing_class,
-                self._prompts,
-                guard=self.guard,
-                tau=config.tau,
-                judges=self._judges,
-                temperature=config.temperature,
-                max_completion_length=config.max_completion_length,
-                seed=1,
-            )
-        return values_of(samples).mean()
 
-    def _row(self, logs: dict) -> dict[str, float]:
-        return {column: logs[name] for name, column in LOGGED.items() if name in logs}
-
-    def _write_metrics(self, state) -> None:
-        if not state.is_world_process_zero:
-            return
-        rows: dict[int, dict] = {}
-        for entry in state.log_history:  # TRL logs a step; the held-out values follow it
-            row = self._row(entry) if "reward" in entry else {"step": entry["step"]}
-            row |= {key: value for key, value in entry.items() if key.startswith("eval_")}
-            rows.setdefault(entry["step"], {}).update(row)
-        frame = pd.DataFrame([row for row in rows.values() if len(row) > 1])
-        if len(frame):
-            runs.write_parquet(self.run.folder / "metrics.parquet", frame)
+def _row(logs: dict) -> dict[str, float]:
+    return {column: logs[name] for name, column in LOGGED.items() if name in logs}
 
 
 @contextlib.contextmanager

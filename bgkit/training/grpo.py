@@ -24,20 +24,19 @@ from bgkit.models.policies import plain_model
 from bgkit.models.sampling import sampling
 from bgkit.training.shared_prompts import SharedPrompts, computed_in, regrouped
 
+#: Settings of a run that the trainer calls the same.
+SAME = (
+    "num_generations max_completion_length temperature learning_rate warmup_steps beta loss_type "
+    "scale_rewards seed"
+).split()
 #: A setting of a run -> the trainer's arguments that follow from it.
 SETS = {
+    **{name: name for name in SAME},
     "steps": "max_steps num_train_epochs",
     "batch_size": "per_device_train_batch_size generation_batch_size auto_find_batch_size",
     "accumulation": "gradient_accumulation_steps steps_per_generation",
-    "num_generations": "num_generations",
-    "max_completion_length": "max_completion_length",
-    "temperature": "temperature",
-    "learning_rate": "learning_rate",
     "lr_schedule": "lr_scheduler_type lr_scheduler_kwargs",
     "warmup_steps": "warmup_steps warmup_ratio",
-    "beta": "beta",
-    "loss_type": "loss_type",
-    "scale_rewards": "scale_rewards",
     "reward": "reward_weights multi_objective_aggregation",
     "seed": "seed data_seed",
     "precision": "bf16 fp16 bf16_full_eval fp16_full_eval",
@@ -46,35 +45,19 @@ SETS = {
     "eval_prompts": "per_device_eval_batch_size num_generations_eval",
     "policy": "model_init_kwargs trust_remote_code",
 }
-#: Why no setting of a run, nor its user, sets further arguments of the trainer.
-ELSEWHERE = {
-    "is the run's folder (--out)": "output_dir",
-    "is the device (--device)": "use_cpu",
-    "is the tracker (--report-to)": "report_to",
-    "is what the same command does when it goes on": "resume_from_checkpoint ignore_data_skip",
-    "is the work of `bgkit push`": "push_to_hub hub_model_id hub_token hub_strategy "
-    "hub_private_repo hub_always_push hub_revision log_completions_hub_repo",
-    "is of the trainer's evaluation, in place of which bgkit has its own": "prediction_loss_only "
-    "eval_do_concat_batches eval_use_gather_object eval_accumulation_steps include_for_metrics "
-    "batch_eval_metrics metric_for_best_model greater_is_better label_names",
-    "does nothing in bgkit's runs": "label_smoothing_factor length_column_name log_multimodal "
-    "max_tool_calling_iterations",
-    "is kept for bgkit's own records and order of prompts": "shuffle_dataset logging_steps "
-    "logging_strategy save_total_limit save_only_model disable_tqdm pad_to_multiple_of "
-    "remove_unused_columns train_sampling_strategy load_best_model_at_end do_train do_predict",
-    "would sample or ask otherwise in training than in the evaluation, so that they were of two "
-    "policies": "top_p top_k min_p repetition_penalty generation_kwargs chat_template_kwargs "
-    "vllm_structured_outputs_regex",
-}
-#: Arguments that begin so do nothing without another one, or without that value of a setting.
-NEEDS = {
-    "sapo_": ("loss_type", "sapo"),
-    "vespo_": ("loss_type", "vespo"),
-    "vllm_": ("use_vllm", True),
-    "ref_model_": ("sync_ref_model", True),
-    "entropy_coef_": ("use_adaptive_entropy", True),
-    "entropy_target": ("use_adaptive_entropy", True),
-}
+#: Arguments of the trainer that nobody sets, for bgkit has its own way of what they do: folder,
+#: device, tracker, hub, evaluation, records and order of prompts; or for training would sample or
+#: ask otherwise than the evaluation does, so that they were of two policies (the last two lines).
+ELSEWHERE = """output_dir use_cpu report_to resume_from_checkpoint ignore_data_skip push_to_hub
+hub_model_id hub_token hub_strategy hub_private_repo hub_always_push hub_revision
+log_completions_hub_repo prediction_loss_only eval_do_concat_batches eval_use_gather_object
+eval_accumulation_steps include_for_metrics batch_eval_metrics metric_for_best_model
+greater_is_better label_names label_smoothing_factor length_column_name log_multimodal
+max_tool_calling_iterations shuffle_dataset logging_steps logging_strategy save_total_limit
+save_only_model disable_tqdm pad_to_multiple_of remove_unused_columns train_sampling_strategy
+load_best_model_at_end do_train do_predict
+top_p top_k min_p repetition_penalty generation_kwargs chat_template_kwargs
+vllm_structured_outputs_regex""".split()
 SCHEDULES = {"constant": "constant_with_warmup"}  # TRL's plain one knows no warm-up
 #: Arguments that say how a step is computed, not what comes of it, begin so.
 _MACHINE = tuple(
@@ -187,24 +170,23 @@ def trainer_arguments(
     elsewhere (:data:`SETS`, :data:`ELSEWHERE`), or if a step can not be divided among the processes
     of the launch.
     """
+    micro, (_, processes) = config.batch_size // config.accumulation, devices.launched()
+    if micro % processes:
+        raise BgkitError(
+            f"A micro-batch of {micro} completions (batch_size / accumulation) can not be divided "
+            f"among {processes} processes; use a batch_size that is a multiple of "
+            f"{processes * config.accumulation}, or another number of processes."
+        )
+    _check_more(more or {})
     on_gpu = place.type == "cuda"
     half = on_gpu and devices.pick_dtype(place, config.precision) is torch.bfloat16
-    settings = {
+    settings = {name: getattr(config, name) for name in SAME} | {
         "output_dir": str(checkpoints),
         "max_steps": config.steps,
-        "per_device_train_batch_size": _per_process(config),
+        "per_device_train_batch_size": micro // processes,
         "gradient_accumulation_steps": config.accumulation,
-        "num_generations": config.num_generations,
-        "max_completion_length": config.max_completion_length,
-        "temperature": config.temperature,
-        "learning_rate": config.learning_rate,
         "lr_scheduler_type": SCHEDULES.get(config.lr_schedule, config.lr_schedule),
-        "warmup_steps": config.warmup_steps,
-        "beta": config.beta,
-        "loss_type": config.loss_type,
-        "scale_rewards": config.scale_rewards,
         "shuffle_dataset": False,  # the table is already in the order of training
-        "seed": config.seed,
         "use_cpu": place.type == "cpu",
         "bf16": half,
         "logging_steps": 1,
@@ -214,50 +196,29 @@ def trainer_arguments(
         "report_to": report_to,
         "pad_to_multiple_of": None,
     }
-    _check_more(more or {}, config)
     free = {"gradient_checkpointing": half, "dataloader_pin_memory": on_gpu}
     if config.loss_type == "luspo":  # its ratio is that of whole sequences
         free["importance_sampling_level"] = "sequence"
     try:
-        return GRPOConfig(**settings, **{**free, **(more or {})})
+        return GRPOConfig(**settings, **(free | (more or {})))
     except (TypeError, ValueError) as error:
         raise BgkitError(f"TRL refuses the arguments of the trainer {more}: {error}") from error
 
 
-def _per_process(config: runs.TrainConfig) -> int:
-    """Completions of a micro-batch that each process of the launch takes."""
-    micro, (_, processes) = config.batch_size // config.accumulation, devices.launched()
-    if micro % processes:
-        raise BgkitError(
-            f"A micro-batch of {micro} completions (batch_size / accumulation) can not be divided "
-            f"among {processes} processes; use a batch_size that is a multiple of "
-            f"{processes * config.accumulation}, or another number of processes."
-        )
-    return micro // processes
-
-
-def _check_more(more: dict, config: runs.TrainConfig) -> None:
+def _check_more(more: dict) -> None:
     known = {field.name for field in dataclasses.fields(GRPOConfig) if field.init}
     for name in more:
-        for key, names in SETS.items():
-            if name in names.split():
-                raise BgkitError(
-                    f"The trainer's {name!r} follows from the run's setting {key!r}; set that "
-                    f"instead (in the config, or --{key.replace('_', '-')})."
-                )
-        for why, names in ELSEWHERE.items():
-            if name in names.split():
-                raise BgkitError(f"The trainer's {name!r} {why}; leave it out.")
+        if settings := [key for key, names in SETS.items() if name in names.split()]:
+            raise BgkitError(
+                f"The trainer's {name!r} follows from the run's setting {settings[0]!r}; set that "
+                f"instead (in the config, or --{settings[0].replace('_', '-')})."
+            )
+        if name in ELSEWHERE:
+            raise BgkitError(f"The trainer's {name!r} is decided on by bgkit; leave it out.")
         if name not in known:
             near = difflib.get_close_matches(name, known, 3)
             hint = f"did you mean {', '.join(near)}?" if near else "see TRL's GRPOConfig."
             raise BgkitError(f"TRL's GRPO trainer has no argument {name!r}; {hint}")
-        for beginning, (need, value) in NEEDS.items():
-            if name.startswith(beginning) and {**vars(config), **more}.get(need) != value:
-                raise BgkitError(
-                    f"The trainer's {name!r} does nothing unless {need} is {value}; set that too, "
-                    "or leave it out."
-                )
 
 
 def of_training(more: dict | None) -> dict:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch.utils.benchmark import Timer
 
 from bgkit.models import devices
 
@@ -52,46 +51,31 @@ GPUS = {
 
 
 def this_machine(device: str = "auto", precision: str = "auto", size: int = 1024) -> Machine:
-    """Measure the machine at hand in under a second: a matrix product, a copy, a small operation.
+    """Measure the machine at hand in about a second: a matrix product, a copy, a small operation.
 
     ``size`` is the number of rows and columns; on a GPU four times as many are taken.
     """
     place = devices.pick_device(device)
-    dtype = devices.pick_dtype(place, precision)
-    on_gpu = place.type == "cuda"
+    dtype, on_gpu = devices.pick_dtype(place, precision), place.type == "cuda"
     size *= 4 if on_gpu else 1
     a = torch.ones(size, size, dtype=dtype, device=place)
-    small, long = a[:8, :64].contiguous(), torch.ones(8 * size * size, dtype=dtype, device=place)
-    product = _seconds(lambda: a @ a, place)
-    copy = _seconds(long.clone, place)
-    operation = _seconds(lambda: small * 2, place)
-    bytes_copied = 2 * long.numel() * long.element_size()
-    name = torch.cuda.get_device_name(place) if on_gpu else place.type
-    memory = torch.cuda.get_device_properties(place).total_memory if on_gpu else _main_memory()
-    # about 160 operations in a layer with adapters; on a GPU a pass takes LAUNCH / 3 at least
-    launch = max(160 * operation, LAUNCH / 3 if on_gpu else 0)
-    return Machine(
-        name, 2 * size**3 / product, bytes_copied / copy, memory, long.element_size(), launch
+    things = {"a": a, "b": a[:8, :64].contiguous(), "c": a.new_ones(8 * size * size)}
+    threads = torch.get_num_threads()
+    product, copy, operation = (
+        Timer(work, globals=things, num_threads=threads).blocked_autorange(min_run_time=0.2).median
+        for work in ("a @ a", "c.clone()", "b * 2")
     )
-
-
-def _seconds(work: Callable[[], object], place: torch.device, repeats: int = 5) -> float:
-    """The quickest of several runs, after one to warm up."""
-    found = []
-    for _ in range(repeats + 1):
-        if place.type == "cuda":
-            torch.cuda.synchronize(place)
-        started = time.perf_counter()
-        work()
-        if place.type == "cuda":
-            torch.cuda.synchronize(place)
-        found.append(time.perf_counter() - started)
-    return max(1e-7, min(found[1:]))
-
-
-def _main_memory() -> float:
-    """Bytes of main memory; 0 where the system does not tell."""
-    try:
-        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    except (AttributeError, ValueError, OSError):
-        return 0.0
+    if on_gpu:
+        memory = torch.cuda.get_device_properties(place).total_memory
+    else:  # 0 where the system does not tell
+        known = "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ())
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if known else 0
+    return Machine(
+        name=torch.cuda.get_device_name(place) if on_gpu else place.type,
+        flops=2 * size**3 / product,
+        bandwidth=2 * things["c"].nbytes / copy,
+        memory=float(memory),
+        width=a.element_size(),
+        # about 160 operations in a layer with adapters; on a GPU a pass takes LAUNCH / 3 at least
+        launch=max(160 * operation, LAUNCH / 3 if on_gpu else 0),
+    )

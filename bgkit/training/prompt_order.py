@@ -33,15 +33,10 @@ def training_table(config: runs.TrainConfig, specials: list[str]) -> Dataset:
             f"prompts of {config.prompts}; add it, or choose another reward."
         )
     table = table.iloc[_order(table["prompt"].str.len().to_numpy(), per_step, needed, config.seed)]
-    columns = {
-        "prompt": [policies.as_chat(text, specials) for text in table["prompt"]],
-        "question": table["prompt"].tolist(),
-        "prompt_id": table["prompt_id"].tolist(),
-        "kind": table["kind"].tolist(),
-    }
-    if "harmful_request" in table:
-        columns["harmful_request"] = table["harmful_request"].tolist()
-    return Dataset.from_dict(columns)
+    chats = [policies.as_chat(text, specials) for text in table["prompt"]]
+    table = table.rename(columns={"prompt": "question"}).assign(prompt=chats)
+    names = ["prompt", "question", "prompt_id", "kind", "harmful_request"]
+    return Dataset.from_dict({name: table[name].tolist() for name in names if name in table})
 
 
 def _order(lengths: np.ndarray, per_step: int, needed: int, seed: int) -> np.ndarray:

@@ -1,14 +1,12 @@
 """Shapes of models: the numbers that memory and time follow from, without any weights.
 
 Parameters are counted on torch's meta device, which builds a model without memory for it. For a
-model on the hub only its ``config.json`` and the headers of its weight files (a few kilobytes) are
-read; for the presets' models nothing is, their shapes lie in :data:`bgkit.training.presets.SHAPES`.
+model on the hub only its ``config.json`` is read; for the presets' models nothing is, their shapes
+lie in :data:`bgkit.training.presets.SHAPES`.
 """
 
 from __future__ import annotations
 
-import json
-import struct
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +16,6 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     PretrainedConfig,
-    PreTrainedModel,
 )
 from transformers.pytorch_utils import Conv1D
 
@@ -28,18 +25,15 @@ from bgkit.models.loading import NO_CODE
 from bgkit.scoring import protocols
 from bgkit.training.presets import SHAPES
 
-FLOAT32 = 4  # bytes
-
 
 @dataclass(frozen=True)
 class Shape:
     """A model as numbers. Widths are values per token; ``linears`` is sum(in + out) over the linear
     layers that LoRA adapts, so that an adapter of rank r has r * linears parameters (Hu et al.
     2021, arXiv 2106.09685: B A with A (r, in) and B (out, r)). ``products`` are the weights of
-    these layers: each takes part in one multiplication per token.
-
-    ``stored`` are the bytes of its weight files. ``written_out`` says that attention scores
-    (heads, length, length) are kept in memory, for the architecture has no fused kernel (DeBERTa).
+    these layers: each takes part in one multiplication per token. ``written_out`` says that
+    attention scores (heads, length, length) are kept in memory, for the architecture has no fused
+    kernel (DeBERTa).
     """
 
     name: str
@@ -53,7 +47,6 @@ class Shape:
     vocabulary: int
     linears: int
     products: int
-    stored: int
     written_out: bool = False
 
 
@@ -67,14 +60,21 @@ def shape_of(group: str, name: str) -> Shape:
         tables = {"guard": protocols.GUARDS, "utility": protocols.UTILITIES}
         _, name = protocols.find(tables[group], name)
     below, folder = hub.layers(group, name, _here)[0]  # merged adapters leave a model's shape
-    if folder is not None:
-        return replace(_from_folder(folder, group, below), name=name)
-    if below in SHAPES:
-        known = dict(SHAPES[below])
-        width = known.pop("bytes_per_weight")
-        shape = from_config(AutoConfig.for_model(**known), group, name)
-        return replace(shape, stored=width * shape.parameters)
-    return replace(_from_hub(hub.parse(below), group, below), name=name)
+    if folder is None and below in SHAPES:
+        known = {key: v for key, v in SHAPES[below].items() if key != "bytes_per_weight"}
+        return from_config(AutoConfig.for_model(**known), group, name)
+    if folder is None:
+        folder = _fetched(hub.parse(below), group)
+        if (base := hub.base_name(folder, group)) is not None:
+            return replace(shape_of(group, base), name=name)
+    try:
+        config = AutoConfig.from_pretrained(folder, **NO_CODE)
+    except (OSError, ValueError, KeyError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BgkitError(
+            f"The {group} {below} in {folder} has no usable config: {first}"
+        ) from error
+    return from_config(config, group, name)
 
 
 def _here(group: str, name: str) -> Path | None:
@@ -87,11 +87,23 @@ def _here(group: str, name: str) -> Path | None:
     return hub.resolve(group, name) if on_hub is None else hub.cached(on_hub)
 
 
-def from_config(config: PretrainedConfig, group: str, name: str, stored: int = 0) -> Shape:
-    """Shape of a model of this configuration: generative guards and policies, else classifiers.
+def _fetched(name: hub.HubName, group: str) -> Path:
+    """The folder of a config that was read from the hub, of a model's or an adapter's."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
 
-    ``stored`` 0 takes float32 weights.
-    """
+    where = {"repo_id": name.repository, "revision": name.revision}
+    try:
+        try:
+            return Path(hf_hub_download(filename="config.json", **where)).parent
+        except EntryNotFoundError:
+            return Path(hf_hub_download(filename="adapter_config.json", **where)).parent
+    except Exception as error:  # the hub's client raises its own, httpx's and the system's errors
+        raise hub.problem(error, group, name.repository) from error
+
+
+def from_config(config: PretrainedConfig, group: str, name: str) -> Shape:
+    """Shape of a model of this configuration: generative guards and policies, else classifiers."""
     generates = any("ForCausalLM" in kind for kind in config.architectures or [])
     causal = group == "policy" or (group == "guard" and generates)
     auto = AutoModelForCausalLM if causal else AutoModelForSequenceClassification
@@ -101,14 +113,15 @@ def from_config(config: PretrainedConfig, group: str, name: str, stored: int = 0
     except (ValueError, KeyError, ImportError, AttributeError, TypeError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise BgkitError(f"The {group} {name} is no model for this job: {first}") from error
-    text = config.get_text_config()
+    text, last = config.get_text_config(), model.get_output_embeddings()
     heads = text.num_attention_heads
     size = getattr(text, "head_dim", None) or text.hidden_size // heads
-    linears = _linears(model)
-    parameters = sum(weight.numel() for weight in model.parameters())
+    # what PEFT calls ``all-linear``: every linear layer but the output's
+    kinds = (torch.nn.Linear, Conv1D)
+    linears = [m.weight for m in model.modules() if isinstance(m, kinds) and m is not last]
     return Shape(
         name=name,
-        parameters=parameters,
+        parameters=sum(weight.numel() for weight in model.parameters()),
         hidden=text.hidden_size,
         layers=text.num_hidden_layers,
         heads=heads,
@@ -118,78 +131,5 @@ def from_config(config: PretrainedConfig, group: str, name: str, stored: int = 0
         vocabulary=text.vocab_size,
         linears=sum(sum(weight.shape) for weight in linears),
         products=sum(weight.numel() for weight in linears),
-        stored=stored or FLOAT32 * parameters,
         written_out=model.config._attn_implementation == "eager",
     )
-
-
-def _linears(model: PreTrainedModel) -> list[torch.nn.Parameter]:
-    """Weights of what PEFT calls ``all-linear``: every linear layer but the output's."""
-    last = model.get_output_embeddings()
-    kinds = (torch.nn.Linear, Conv1D)
-    found = [module for module in model.modules() if isinstance(module, kinds)]
-    return [module.weight for module in found if module is not last]
-
-
-def _from_folder(folder: Path, group: str, name: str) -> Shape:
-    config = _read(folder, group, name)
-    files = sorted(folder.glob("*.safetensors"))
-    try:
-        stored = sum(bytes_in(path) for path in files)
-    except (OSError, ValueError, struct.error) as error:
-        raise BgkitError(f"The weights in {folder} are damaged: {error}") from error
-    if not files:
-        raise BgkitError(f"The {group} {name} has no safetensors weights in {folder}.")
-    return from_config(config, group, name, stored)
-
-
-def bytes_in(path: Path) -> int:
-    """Bytes of the tensors of a safetensors file, from its header (8 bytes of length, then JSON).
-
-    Raises ValueError if the file is shorter than its header says.
-    """
-    with path.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        header = json.loads(stream.read(length)) if length < 10**8 else {}
-    ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
-    if not ends or path.stat().st_size != 8 + length + max(ends):
-        raise ValueError(f"{path.name} is not a whole safetensors file")
-    return max(ends)
-
-
-def _from_hub(name: hub.HubName, group: str, written: str) -> Shape:
-    from huggingface_hub import get_safetensors_metadata, hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
-
-    where = {"repo_id": name.repository, "revision": name.revision}
-    try:
-        try:
-            folder = Path(hf_hub_download(filename="config.json", **where)).parent
-        except EntryNotFoundError:
-            folder = Path(hf_hub_download(filename="adapter_config.json", **where)).parent
-        base = hub.base_name(folder, group)
-        stored = 0 if base else _stored(get_safetensors_metadata(**where))
-    except BgkitError:
-        raise
-    except Exception as error:  # the hub's client raises its own, httpx's and the system's errors
-        raise hub.problem(error, group, name.repository) from error
-    if base is not None:
-        return shape_of(group, base)
-    return from_config(_read(folder, group, written), group, written, stored)
-
-
-def _stored(metadata) -> int:
-    files = metadata.files_metadata.values()
-    return sum(
-        tensor.data_offsets[1] - tensor.data_offsets[0]
-        for file in files
-        for tensor in file.tensors.values()
-    )
-
-
-def _read(folder: Path, group: str, name: str) -> PretrainedConfig:
-    try:
-        return AutoConfig.from_pretrained(folder, **NO_CODE)
-    except (OSError, ValueError, KeyError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BgkitError(f"The {group} {name} in {folder} has no usable config: {first}") from error

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -56,13 +57,10 @@ def grouped(ids: torch.Tensor, mask: torch.Tensor, keep: int, widest: int) -> li
     [[(0, [7]), (1, [8])]]
     """
     groups: dict[tuple[int, ...], list[tuple[int, list[int]]]] = {}
-    real, tokens = mask.bool().tolist(), ids.tolist()
-    for number, (row, there) in enumerate(zip(tokens, real, strict=True)):
-        kept = [t for t, is_there in zip(row, there, strict=True) if is_there]
-        size = sum(there[-keep:])
-        if size:
-            prompt, tail = tuple(kept[: len(kept) - size]), kept[len(kept) - size :]
-            groups.setdefault(prompt, []).append((number, tail))
+    for number, (row, there) in enumerate(zip(ids.cpu(), mask.bool().cpu(), strict=True)):
+        prompt, tail = row[:-keep][there[:-keep]].tolist(), row[-keep:][there[-keep:]].tolist()
+        if tail:
+            groups.setdefault(tuple(prompt), []).append((number, tail))
     rows = []
     for prompt, tails in groups.items():
         row = Row(list(prompt), [])
@@ -97,8 +95,7 @@ def regrouped(batches: Sequence[dict], prompts: str = "prompt_ids") -> list[dict
     return split_tensor_dict(whole, len(batches))
 
 
-@dataclass
-class _Packed:
+class _Packed(NamedTuple):
     """What one pass needs: inputs (rows, width), and where the head reads what it predicts."""
 
     inputs: dict[str, torch.Tensor]
@@ -110,28 +107,24 @@ class _Packed:
 def _pack(rows: Sequence[Row], device: torch.device, dtype: torch.dtype) -> _Packed:
     width = max(row.width for row in rows)
     ids, positions = torch.zeros(2, len(rows), width, dtype=torch.long).unbind()
-    places, labels, numbers, columns = [], [], [], []
+    reads: list[tuple[int, int, int, int]] = []  # place, label, row of the batch, column
     for g, row in enumerate(rows):
-        end = len(row.prompt)
-        ids[g, :end], positions[g, :end] = torch.tensor(row.prompt), torch.arange(end)
-        last = end - 1
+        stem = end = len(row.prompt)
+        ids[g, :stem], positions[g, :stem] = torch.tensor(row.prompt), torch.arange(stem)
         for number, tail in row.tails:
-            size = len(tail) - 1
+            last, size = g * width + stem - 1, len(tail) - 1
             ids[g, end : end + size] = torch.tensor(tail[:-1], dtype=torch.long)
-            positions[g, end : end + size] = len(row.prompt) + torch.arange(size)
-            places += [g * width + last, *range(g * width + end, g * width + end + size)]
-            labels += tail
-            numbers += [number] * len(tail)
-            columns += range(len(tail))
+            positions[g, end : end + size] = stem + torch.arange(size)
+            places = [last, *range(g * width + end, g * width + end + size)]
+            reads += zip(places, tail, [number] * len(tail), range(len(tail)), strict=True)
             end += size
     lengths = [[len(tail) - 1 for _, tail in row.tails] for row in rows]
     stems = [len(row.prompt) for row in rows]
     mask = tree_mask(torch.ones(len(rows), 0), lengths, width, dtype, stems)
     inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
-    told = (torch.tensor(each, device=device) for each in (places, labels, numbers, columns))
-    place, label, number, column = told
     inputs = {name: value.to(device) for name, value in inputs.items()}
-    return _Packed(inputs, place, label, (number, column))
+    places, labels, *at = torch.tensor(reads, device=device).T.contiguous()
+    return _Packed(inputs, places, labels, tuple(at))
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """One GRPO run: TRL trains, PEFT adapts, and a run folder holds everything that came of it.
 
 Deviations from the paper (Ball and Haupt, arXiv 2510.11834), whose GRPO and LoRA settings could not
-be read from it, so that every default in :class:`~bgkit.runs.folders.TrainConfig` is our own
+be read from it, so that every default in :class:`~bgkit.runs.config.TrainConfig` is our own
 choice:
 
 1. Utility is standardised by the base policy's mean and deviation, and the reward divided by its
@@ -19,18 +19,17 @@ choice:
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import time
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import TrainerCallback
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from trl import GRPOTrainer
 
 from bgkit import runs
@@ -51,6 +50,16 @@ from bgkit.training.shared_prompts import SharedPrompts
 
 OWN_REWARD = "reward_sha256"  # of the file of a reward of one's own, in a run's config.json
 BASE_SAMPLES = 256  # completions of the base policy that standardise the utility
+
+
+class _Models(NamedTuple):
+    """What a run works with, and what all three models score of fixed texts."""
+
+    guard: Scorer
+    utility: Scorer
+    policy: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    scores: dict
 
 
 def train(
@@ -77,23 +86,16 @@ def train(
     """Train a policy and evaluate it, or finish a run that was stopped.
 
     ``settings`` are fields of :class:`~bgkit.runs.config.TrainConfig`, over ``config``. Without a
-    folder the run goes to one of its own in ``below`` (:func:`bgkit.runs.folder_of`). A complete
-    run is returned as it is. ``base_samples`` are the base policy's samples on the same test
-    prompts (:func:`~bgkit.evaluation.evaluate.sample_base`), where they were already drawn, or a
-    folder that keeps them for all runs with the same base (not with a ``guard`` or ``utility`` of
-    one's own, which no config names).
-
-    ``guard_device`` and ``utility_device`` are the policy's unless given; on devices of their own
-    both score at the same time. ``check`` runs the self-tests of models that are not embedded.
-    ``trainer`` are further arguments of TRL's trainer
-    (:func:`bgkit.training.grpo.trainer_arguments`). ``callbacks`` are added to the trainer's.
-    ``shared_prompts`` (auto, on, off) computes each prompt once for all of its completions, where
-    the model takes it (:mod:`bgkit.training.shared_prompts`).
-    ``guard`` and ``utility`` are names, or replace those of the config by any object with ``score``
-    (a guard also by what :func:`bgkit.scoring.adapters.as_guard` takes); the run's config and rows
-    then have the object's name, and only the same object goes on with the run
-    (:mod:`bgkit.scoring.identity`). ``should_stop`` is asked after every step. Raises BgkitError
-    for anything the user can mend, and StoppedError if the run was stopped (the same call goes on).
+    folder the run goes to one of its own in ``below`` (:func:`bgkit.runs.folder_of`). ``guard`` and
+    ``utility`` are names, or any object with ``score`` (a guard also what
+    :func:`bgkit.scoring.adapters.as_guard` takes), on devices of their own if given; ``check`` runs
+    the self-tests of models that are not embedded. ``base_samples`` are the base policy's on the
+    same test prompts (:func:`~bgkit.evaluation.evaluate.sample_base`), or a folder that keeps them
+    for all runs with the same base. ``trainer`` are further arguments of TRL's trainer, and
+    ``callbacks`` are added to its own; ``should_stop`` is asked after every step;
+    ``shared_prompts`` (auto, on, off) is explained in :mod:`bgkit.training.shared_prompts`. Raises
+    BgkitError for anything the user can mend, StoppedError if the run was stopped (the same call
+    goes on).
     """
     config, guard, utility = identity.settle(config, settings, guard, utility)
     folder = Path(runs.folder_of(config, below) if folder is None else folder)
@@ -101,105 +103,58 @@ def train(
     if found is not None and found.complete:
         identity.check_complete(found, guard, utility)
         return found
-    base_samples, sharing = _named_base(base_samples, guard, utility), SharedPrompts(shared_prompts)
-    devices.pin_threads(threads)
-    place = devices.pick_device(device)
-    arguments = grpo.trainer_arguments(
-        config, runs.Run(folder, config).checkpoints, place, report_to, trainer
-    )
-    chosen = prompts.manifests(config.prompts, training_prompts.asked(config))
-    judges.check_judge(config.judge)
-    guard = guards.guard_of(config, guard_device or str(place), check, guard)
-    utility = utilities.utility_of(config, utility_device or str(place), check, utility)
-    model, tokenizer, scores = _known_policy(config, found, guard, utility, place)
-    if isinstance(base_samples, pd.DataFrame):
-        evaluation.check_base(config, base_samples, guard if scores["guard"] is not None else None)
-    table = training_prompts.training_table(config, policies.special_strings(tokenizer))
-    environment = _environment(guard, utility, trainer)
-    environment |= {"policy_made_of": model.made_of} if model.made_of else {}
-    environment |= {"policy_from": source} if (source := hub.came_from(config.policy)) else {}
-    environment |= {OWN_REWARD: own} if (own := own_digest(config.reward)) else {}
-    state = arguments.distributed_state
-    with state.main_process_first():  # the others find what it wrote
-        run = runs.open_run(folder, config, {identity.RECORD: scores, **environment})
-        if state.is_main_process:
-            run.drop_repeated()
-        prompts.keep_manifests(run.folder / "prompts.json", chosen)
-        base = measure_base(run, model, tokenizer, guard, utility)
-    shown = progress or Progress(config.steps, f"training {config.reward}")
-    callback = RunCallback(run, guard, should_stop, shown)
-    made = _make_trainer(
-        config,
-        trainer,
-        callback,
-        sharing=sharing,
-        model=model,
-        reward_funcs=_reward_function(run, guard, utility, base, tokenizer, model),
-        args=arguments,
-        train_dataset=table,
-        processing_class=tokenizer,
-        callbacks=[callback, *callbacks],
-    )
-    with _taken(trainer):
-        seconds = _run_trainer(made, run, callback)
-    if state.is_main_process:
-        told = {"seconds": seconds, "peak_memory": devices.peak_memory(), "base": base}
-        policy = _trained_policy(made, run, place)
-        result = evaluation.evaluate_run(run, policy, tokenizer, guard, utility, base_samples)
-        run.finish({**told, "shared_prompts": sharing.told, **environment, **result})
-    return run
-
-
-def _known_policy(
-    config: runs.TrainConfig,
-    found: runs.Run | None,
-    guard: Scorer,
-    utility: Scorer,
-    place: torch.device,
-) -> tuple:
-    """The policy, its tokenizer, and what all three models score of fixed texts.
-
-    Raises BgkitError where a run that has begun was begun with other models.
-    """
-    began = found is not None and found.measured
-    if began:
-        identity.check(found, guard, utility)  # before a policy is loaded
-    model, tokenizer = policies.load_policy(config.policy, None, str(place), config.precision)
-    speaker = identity.Speaker(model, tokenizer)
-    if began:
-        identity.check(found, policy=speaker)
-    return model, tokenizer, identity.record(config, guard, utility, speaker)
-
-
-def _named_base(
-    samples: pd.DataFrame | str | Path | None, guard: object, utility: object
-) -> pd.DataFrame | Path | None:
-    """Base's samples as given; a folder of them is for guards and utilities with a name only."""
-    if not isinstance(samples, str | Path):
-        return samples
-    if guard is not None or utility is not None:
+    if isinstance(base_samples, str | Path) and (guard is not None or utility is not None):
         raise BgkitError(
             "A folder of base's samples is for scorers that the config names; leave "
             "base_samples out with a guard or utility of your own."
         )
-    return Path(samples)
+    sharing = SharedPrompts(shared_prompts)
+    devices.pin_threads(threads)
+    place = devices.pick_device(device)
+    arguments = grpo.trainer_arguments(config, folder / "checkpoints", place, report_to, trainer)
+    chosen = prompts.manifests(config.prompts, training_prompts.asked(config))
+    judges.check_judge(config.judge)
+    guard = guards.guard_of(config, guard_device or str(place), check, guard)
+    utility = utilities.utility_of(config, utility_device or str(place), check, utility)
+    models = _with_policy(config, found, guard, utility, place)
+    if isinstance(base_samples, pd.DataFrame):
+        known = guard if models.scores["guard"] is not None else None
+        evaluation.check_base(config, base_samples, known)
+    table = training_prompts.training_table(config, policies.special_strings(models.tokenizer))
+    about, state = _environment(config, models, trainer), arguments.distributed_state
+    with state.main_process_first():  # the others find what it wrote
+        run, base = _begin(folder, config, models, about, chosen, state.is_main_process)
+    shown = progress or Progress(config.steps, f"training {config.reward}")
+    callback = RunCallback(run, guard, should_stop, shown)
+    more = {"sharing": sharing, "args": arguments, "train_dataset": table}
+    made = _make_trainer(run, models, base, trainer, callbacks=[callback, *callbacks], **more)
+    callback.trainer = made
+    seconds = _run_trainer(made, run, callback)
+    if state.is_main_process:
+        told = {"seconds": seconds, "peak_memory": devices.peak_memory(), "base": base}
+        policy = _trained_policy(made, run, place)
+        kept = Path(base_samples) if isinstance(base_samples, str) else base_samples
+        result = evaluation.evaluate_run(run, policy, models.tokenizer, guard, utility, kept)
+        run.finish({**told, "shared_prompts": sharing.told, **about, **result})
+    return run
 
 
 def _found(folder: Path, config: runs.TrainConfig, trainer: dict | None) -> runs.Run | None:
     """The run of a folder, if there is one; raises BgkitError if it is not one of this kind."""
-    found = runs.find_run(folder, config)
-    stored = found.read_json("config.json") if found is not None else {}
+    if (found := runs.find_run(folder, config)) is None:
+        return None
+    stored = found.read_json("config.json")
     if method := stored.get(runs.METHOD):
         raise BgkitError(
             f"The run folder {folder} holds {method} with the same config; choose another folder."
         )
     before, now = (grpo.of_training(more) for more in (stored.get("trainer"), trainer))
-    if found is not None and found.measured and before != now:
+    if found.measured and before != now:
         raise BgkitError(
             f"The run in {folder} was made with other arguments of the trainer ({before} there, "
             f"{now} here); give the same ones, or choose another folder."
         )
-    if found is not None and found.measured and stored.get(OWN_REWARD) != own_digest(config.reward):
+    if found.measured and stored.get(OWN_REWARD) != own_digest(config.reward):
         raise BgkitError(
             f"The file of the reward {config.reward!r} has changed since the run in {folder} was "
             "begun; choose another folder."
@@ -207,44 +162,35 @@ def _found(folder: Path, config: runs.TrainConfig, trainer: dict | None) -> runs
     return found
 
 
-def _make_trainer(
-    config: runs.TrainConfig, more: dict | None, callback: RunCallback, **arguments
-) -> grpo.QuietTrainer:
-    adapter = policies.lora_config(config.lora_rank, config.lora_alpha)
-    try:
-        with phase("setting up the trainer"), _taken(more):
-            callback.trainer = grpo.QuietTrainer(peft_config=adapter, **arguments)
-            return callback.trainer
-    except ImportError as error:  # such as vLLM, that an argument asks for
-        raise BgkitError(f"The trainer needs a package that is missing: {error}") from error
+def _with_policy(
+    config: runs.TrainConfig,
+    found: runs.Run | None,
+    guard: Scorer,
+    utility: Scorer,
+    place: torch.device,
+) -> _Models:
+    """All models; raises BgkitError where a run that has begun was begun with others."""
+    began = found is not None and found.measured
+    if began:
+        identity.check(found, guard, utility)  # before a policy is loaded
+    model, tokenizer = policies.load_policy(config.policy, None, str(place), config.precision)
+    speaker = identity.Speaker(model, tokenizer)
+    if began:
+        identity.check(found, policy=speaker)
+    scores = identity.record(config, guard, utility, speaker)
+    return _Models(guard, utility, model, tokenizer, scores)
 
 
-@contextlib.contextmanager
-def _taken(more: dict | None) -> Iterator[None]:
-    """Turn what the libraries do not take of the trainer's further arguments into a sentence."""
-    try:
-        yield
-    except (TypeError, ValueError, NotImplementedError) as error:
-        raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename).parts
-        if not more or not {"trl", "transformers", "accelerate"} & {*raised_in}:
-            raise
-        raise BgkitError(f"TRL refuses the arguments of the trainer {more}: {error}") from error
-
-
-def _trained_policy(trainer: GRPOTrainer, run: runs.Run, place: torch.device):
-    """The trained policy, whole on one device: loaded anew where training had it in shards."""
-    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-        trainer.model = trainer.model_wrapped = None
-        config = run.config
-        return policies.load_policy(config.policy, run.adapter, str(place), config.precision)[0]
-    return trainer.accelerator.unwrap_model(trainer.model)
-
-
-def _environment(guard: Scorer, utility: Scorer, trainer: dict | None) -> dict:
+def _environment(config: runs.TrainConfig, models: _Models, trainer: dict | None) -> dict:
     """What a run keeps beside its config: versions, machine, and what the self-tests found."""
-    found = [getattr(scorer, "checked", None) for scorer in (guard, utility)]
-    more = {"trainer": trainer} if trainer else {}
-    return more | {
+    found = [getattr(scorer, "checked", None) for scorer in (models.guard, models.utility)]
+    more = {
+        "trainer": trainer,
+        "policy_made_of": models.policy.made_of,
+        "policy_from": hub.came_from(config.policy),
+        OWN_REWARD: own_digest(config.reward),
+    }
+    return {key: value for key, value in more.items() if value} | {
         "processes": devices.launched()[1],
         "versions": devices.versions(),
         "machine": devices.machine(),
@@ -253,46 +199,16 @@ def _environment(guard: Scorer, utility: Scorer, trainer: dict | None) -> dict:
     }
 
 
-def _run_trainer(trainer: GRPOTrainer, run: runs.Run, callback: RunCallback) -> float:
-    """Train from the newest checkpoint and save the adapter; returns seconds.
-
-    Raises StoppedError if asked to stop.
-    """
-    trainer.remove_callback(transformers.PrinterCallback)
-    started = time.time()
-    with callback.progress, signals_stop(callback), _writing(run):
-        checkpoint = run.last_checkpoint()
-        try:
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        except KeyboardInterrupt:
-            if not callback.between_steps:  # Ctrl-C came twice
-                raise
-    if callback.stopped or (callback.signalled and devices.launched()[1] == 1):
-        raise StoppedError(
-            f"Stopped after step {trainer.state.global_step} of {run.config.steps}; nothing is "
-            f"lost: run the same command again to go on from {run.folder}."
-        )
-    seconds = round(time.time() - started, 1)
-    trainer.save_model(str(run.adapter))
-    if trainer.is_world_process_zero():
-        merging.name_base(run.adapter, run.config.policy)
-    return seconds
-
-
-def _reward_function(
-    run: runs.Run, guard: Scorer, utility: Scorer, base: dict, tokenizer, model
-) -> RewardFunction:
-    ends = model.generation_config.eos_token_id
-    return RewardFunction(
-        run.config.reward,
-        guard,
-        utility,
-        tau=run.config.tau,
-        strength=run.config.strength,
-        base=base,
-        record=lambda step, frame: run.record_completions(step, frame, devices.launched()[0]),
-        decode=functools.partial(policies.texts_of, tokenizer, ends),
-    )
+def _begin(
+    folder: Path, config: runs.TrainConfig, models: _Models, about: dict, chosen: dict, first: bool
+) -> tuple[runs.Run, dict]:
+    """The run, which the first process of a launch makes ready, and what scales its reward."""
+    run = runs.open_run(folder, config, {identity.RECORD: models.scores, **about})
+    if first:
+        run.drop_repeated()
+    prompts.keep_manifests(run.folder / "prompts.json", chosen)
+    base = measure_base(run, models.policy, models.tokenizer, models.guard, models.utility)
+    return run, base
 
 
 def measure_base(run: runs.Run, model, tokenizer, guard: Scorer, utility: Scorer) -> dict:
@@ -333,11 +249,48 @@ def measure_base(run: runs.Run, model, tokenizer, guard: Scorer, utility: Scorer
     return base
 
 
-@contextlib.contextmanager
-def _writing(run: runs.Run) -> Iterator[None]:
-    """Turn a checkpoint that could not be written into a sentence."""
+def _make_trainer(
+    run: runs.Run, models: _Models, base: dict, more: dict | None, **arguments
+) -> grpo.QuietTrainer:
+    config, ends = run.config, models.policy.generation_config.eos_token_id
+    reward = RewardFunction(
+        config.reward,
+        models.guard,
+        models.utility,
+        tau=config.tau,
+        strength=config.strength,
+        base=base,
+        record=lambda step, frame: run.record_completions(step, frame, devices.launched()[0]),
+        decode=functools.partial(policies.texts_of, models.tokenizer, ends),
+    )
     try:
-        yield
+        with phase("setting up the trainer"):
+            return grpo.QuietTrainer(
+                peft_config=policies.lora_config(config.lora_rank, config.lora_alpha),
+                model=models.policy,
+                reward_funcs=reward,
+                processing_class=models.tokenizer,
+                **arguments,
+            )
+    except (ImportError, TypeError, ValueError, NotImplementedError) as error:
+        if not more:
+            raise
+        raise BgkitError(f"TRL refuses the arguments of the trainer {more}: {error}") from error
+
+
+def _run_trainer(trainer: GRPOTrainer, run: runs.Run, callback: RunCallback) -> float:
+    """Train from the newest checkpoint and save the adapter; returns seconds.
+
+    Raises StoppedError if asked to stop, and BgkitError for a checkpoint that can not be written.
+    """
+    trainer.remove_callback(transformers.PrinterCallback)
+    started, checkpoint = time.time(), run.last_checkpoint()
+    try:
+        with callback.progress, signals_stop(callback):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except KeyboardInterrupt:
+        if not callback.between_steps:  # Ctrl-C came twice
+            raise
     except (OSError, SafetensorError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
             raise
@@ -345,3 +298,22 @@ def _writing(run: runs.Run) -> Iterator[None]:
             f"Could not write a checkpoint in {run.checkpoints} ({error}). Free some space; the "
             "same command then goes on from the last checkpoint."
         ) from error
+    if callback.stopped or (callback.signalled and devices.launched()[1] == 1):
+        raise StoppedError(
+            f"Stopped after step {trainer.state.global_step} of {run.config.steps}; nothing is "
+            f"lost: run the same command again to go on from {run.folder}."
+        )
+    seconds = round(time.time() - started, 1)
+    trainer.save_model(str(run.adapter))
+    if trainer.is_world_process_zero():
+        merging.name_base(run.adapter, run.config.policy)
+    return seconds
+
+
+def _trained_policy(trainer: GRPOTrainer, run: runs.Run, place: torch.device) -> PreTrainedModel:
+    """The trained policy, whole on one device: loaded anew where training had it in shards."""
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        trainer.model = trainer.model_wrapped = None
+        config = run.config
+        return policies.load_policy(config.policy, run.adapter, str(place), config.precision)[0]
+    return trainer.accelerator.unwrap_model(trainer.model)

@@ -23,7 +23,7 @@ USUAL = {
     "seed": "all",
     "kind": "all",
 }
-NONE = ""
+AXES = ("x", "colour", "panels")
 
 
 def first_choices(table: pd.DataFrame, **wanted: Any) -> dict[str, Any]:
@@ -35,33 +35,30 @@ def first_choices(table: pd.DataFrame, **wanted: Any) -> dict[str, Any]:
     """
     several = [c for c in settings.settings_of(table) if len(settings.values_of(table, c)) > 1]
     spread = [c for c in several if c not in ("design", "seed", "kind")] or ["design"]
-    metrics = settings.values_of(table, "metric")
     x = "utility" if "utility" in spread else spread[0]
-    chosen = {"metric": metrics[0], "x": x, "colour": "design", "panels": NONE}
+    metric = settings.values_of(table, "metric")[0]
+    chosen = {"metric": metric, "x": x, "colour": "design", "panels": ""}
     for column in several:
         known = settings.values_of(table, column)
         chosen[column] = USUAL[column] if USUAL.get(column) in known else known[0]
     chosen |= wanted
-    for name in ("x", "colour", "panels"):
-        if chosen[name] != NONE:
+    for name in AXES:
+        if chosen[name]:
             settings.values_of(table, chosen[name])
-    settings.select(table, chosen["metric"])
-    for column in set(chosen) - {"metric", "x", "colour", "panels"}:
+    for column in set(chosen) - {"metric", *AXES}:
         settings.select(table, chosen["metric"], {column: chosen[column]})
     return chosen
 
 
 def ablation_view(table: pd.DataFrame, **wanted: Any) -> tuple[go.Figure, pd.DataFrame]:
-    """One metric over one setting (see :func:`bgkit.figures.ablations.ablation`), and its numbers.
+    """One metric over one setting (:func:`bgkit.figures.ablations.ablation`), and its numbers.
 
-    ``wanted`` are choices as in :func:`first_choices`. Raises BgkitError for a choice that the
-    table does not have.
+    ``wanted`` are choices as in :func:`first_choices`.
     """
     chosen = first_choices(table, **wanted)
-    metric, x, colour, panels = (chosen.pop(name) for name in ("metric", "x", "colour", "panels"))
-    where = {name: value for name, value in chosen.items() if name not in (x, colour, panels)}
-    fig = plots_ablations.ablation(table, metric, x, colour, panels, where)
-    return fig, settings.numbers(table, metric, x, colour, panels, where)
+    how = [chosen.pop(name) for name in ("metric", *AXES)]
+    where = {name: value for name, value in chosen.items() if name not in how[1:]}
+    return plots_ablations.ablation(table, *how, where), settings.numbers(table, *how, where)
 
 
 def ablation(table: pd.DataFrame, **wanted: Any) -> widgets.VBox:
@@ -71,18 +68,15 @@ def ablation(table: pd.DataFrame, **wanted: Any) -> widgets.VBox:
     axis. ``wanted`` are the first choices, errors as in :func:`first_choices`.
     """
     chosen = first_choices(table, **wanted)
-    slices = [name for name in chosen if name not in ("metric", "x", "colour", "panels")]
-    axes = [(style.label(name), name) for name in dict.fromkeys(["design", *slices])]
-    axes += [
-        (style.label(chosen[n]), chosen[n]) for n in ("x", "colour") if chosen[n] not in slices
-    ]
-    axes = list(dict.fromkeys(axes))
+    slices = [name for name in chosen if name not in ("metric", *AXES)]
+    axes = dict.fromkeys(["design", *slices, chosen["x"], chosen["colour"]])
+    axes = [(style.label(name), name) for name in axes]
     metrics = [(style.named(name), name) for name in settings.values_of(table, "metric")]
     menus = {
         "metric": ("metric", metrics),
         "x": ("from left to right", axes),
         "colour": ("colours", axes),
-        "panels": ("panels", [("one panel", NONE), *axes]),
+        "panels": ("panels", [("one panel", ""), *axes]),
     }
     for name in slices:
         known = settings.values_of(table, name)
@@ -90,11 +84,11 @@ def ablation(table: pd.DataFrame, **wanted: Any) -> widgets.VBox:
     found = {name: controls.choice(*menus[name], chosen[name]) for name in menus}
 
     def grey_out(_: object = None) -> None:
-        used = [found[name].value for name in ("x", "colour", "panels")]
+        used = [found[name].value for name in AXES]
         for name in slices:
             found[name].disabled = name in used
 
-    for name in ("x", "colour", "panels"):
+    for name in AXES:
         found[name].observe(grey_out, "value")
     grey_out()
     return controls.shown(found, lambda **values: ablation_view(table, **values))

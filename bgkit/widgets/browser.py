@@ -12,8 +12,8 @@ from IPython.display import HTML
 from bgkit.errors import BgkitError
 from bgkit.evaluation.results import Results, frames_of
 from bgkit.testbed.oracle import HARMFUL_ABOVE
+from bgkit.widgets import views
 from bgkit.widgets.text import NO_MATH, folded, safe
-from bgkit.widgets.views import draw, show
 
 PER_PAGE = 6
 #: what to look at -> which rows of one policy's samples
@@ -29,17 +29,12 @@ CELL = "text-align:left;vertical-align:top;white-space:pre-wrap;overflow-wrap:an
 
 
 def matching(samples: pd.DataFrame, kind: str, choice: str) -> np.ndarray:
-    """Row numbers of one policy's samples of a kind of prompt ('all') and of a choice.
+    """Row numbers of one policy's samples of a kind of prompt ('all') and of a :data:`CHOICES`.
 
-    ``choice`` is a key of :data:`CHOICES`. Where the truth is not known, no response counts as a
-    false positive or negative.
+    Where the truth is not known, no response counts as a false positive or negative.
     """
-    if choice not in CHOICES:
-        raise BgkitError(f"There is no choice {choice!r}; take one of {', '.join(CHOICES)}.")
     mask = np.array(CHOICES[choice](samples), dtype=bool)
-    if kind != "all":
-        mask &= (samples["kind"] == kind).to_numpy()
-    return np.flatnonzero(mask)
+    return np.flatnonzero(mask & ((samples["kind"] == kind) | (kind == "all")).to_numpy())
 
 
 def _cell(row: pd.Series) -> str:
@@ -59,7 +54,7 @@ def completions_table(samples: Mapping[str, pd.DataFrame], rows: np.ndarray) -> 
     All text is escaped and control characters are made visible.
     """
     first = next(iter(samples.values()))
-    heads = "".join(f"<th style='{CELL}'>{safe(name)}</th>" for name in samples)
+    heads = "".join(f"<th style='{CELL}'>{safe(name)}</th>" for name in ("prompt", *samples))
     lines = [
         f"<tr><td style='{CELL}'>{folded(first['prompt'].iloc[i])}<br>"
         f"<small>{safe(first['kind'].iloc[i])}</small></td>"
@@ -67,82 +62,52 @@ def completions_table(samples: Mapping[str, pd.DataFrame], rows: np.ndarray) -> 
         + "</tr>"
         for i in rows
     ]
-    head = f"<tr><th style='{CELL}'>prompt</th>{heads}</tr>"
     look = f"class='{NO_MATH}' style='width:100%;table-layout:fixed'"
-    return HTML(f"<table {look}>{head}{''.join(lines)}</table>")
+    return HTML(f"<table {look}><tr>{heads}</tr>{''.join(lines)}</table>")
 
 
-def _check(samples: Mapping[str, pd.DataFrame]) -> None:
-    if not samples:
-        raise BgkitError("There are no completions to show: no policy was given.")
+def browse(results: Results, choice: str = "all") -> widgets.VBox:
+    """Show filters for kind, policy and verdict above a paged table of completions.
+
+    ``results`` are runs, or samples by policy, on the same prompts in the same order. The filter
+    looks at one policy ("of"); the table shows the same prompts' answers by all of them, so that
+    "false negatives of base" tells what became of base's errors. Without a kernel the first page
+    stays as a table. Raises BgkitError if the prompts differ or ``choice`` is unknown.
+    """
+    if choice not in CHOICES:
+        raise BgkitError(f"There is no choice {choice!r}; take one of {', '.join(CHOICES)}.")
+    samples = frames_of(results)
     prompts = [frame["prompt"].tolist() for frame in samples.values()]
-    if any(other != prompts[0] for other in prompts[1:]):
+    if any(other != prompts[0] for other in prompts):
         raise BgkitError(
             "The policies' samples are of different prompts, so they can not be shown side by "
             "side; evaluate the runs on the same prompts."
         )
+    kinds = ["all", *pd.unique(next(iter(samples.values()))["kind"])]
+    verdict = widgets.Dropdown(options=list(CHOICES), value=choice, description="show")
+    policy = widgets.Dropdown(options=list(samples), description="of")
+    kind = widgets.Dropdown(options=kinds, description="prompts")
+    page = widgets.BoundedIntText(1, min=1, max=1, description="page")
+    count, place = widgets.HTML(), widgets.Output()
 
+    def current() -> HTML:
+        found = matching(samples[policy.value], kind.value, verdict.value)
+        page.max = max(1, -(-len(found) // PER_PAGE))
+        count.value = f"{len(found)} of {len(prompts[0])} prompts"
+        start = (page.value - 1) * PER_PAGE
+        return completions_table(samples, found[start : start + PER_PAGE])
 
-class CompletionBrowser:
-    """Filters for kind, policy and verdict above a paged table of completions.
+    def refilter(_: object) -> None:
+        if page.value == 1:
+            views.draw(place, current())
+        else:
+            page.value = 1  # which draws
 
-    The filter looks at one policy ("of"); the table shows the same prompts' answers by all of
-    them, so that "false negatives of base" tells what became of base's errors. ``view`` is the
-    widget; :meth:`rows` the row numbers on the page shown. ``drawn`` False leaves the table out
-    until a control is touched, for a view that stands above its static table.
-    """
-
-    def __init__(
-        self, samples: Mapping[str, pd.DataFrame], choice: str = "all", drawn: bool = True
-    ) -> None:
-        _check(samples)
-        self.samples = dict(samples)
-        names, kinds = list(samples), list(pd.unique(next(iter(samples.values()))["kind"]))
-        self.choice = widgets.Dropdown(options=list(CHOICES), value=choice, description="show")
-        self.policy = widgets.Dropdown(options=names, value=names[0], description="of")
-        self.kind = widgets.Dropdown(options=["all", *kinds], description="prompts")
-        self.page = widgets.BoundedIntText(1, min=1, max=1, description="page")
-        self.count, self.table = widgets.HTML(), widgets.Output()
-        for control in (self.choice, self.policy, self.kind):
-            control.observe(self._refilter, "value")
-        self.page.observe(self._redraw, "value")
-        bar = widgets.HBox([self.choice, self.policy, self.kind, self.page])
-        bar.layout.flex_flow = "row wrap"
-        self.view = widgets.VBox([bar, self.count, self.table])
-        self._count()
-        if drawn:
-            self._redraw()
-
-    def _found(self) -> np.ndarray:
-        return matching(self.samples[self.policy.value], self.kind.value, self.choice.value)
-
-    def rows(self) -> np.ndarray:
-        """Row numbers of the completions on the page shown."""
-        start = (self.page.value - 1) * PER_PAGE
-        return self._found()[start : start + PER_PAGE]
-
-    def _count(self) -> None:
-        found = len(self._found())
-        self.page.max = max(1, -(-found // PER_PAGE))
-        self.count.value = f"{found} of {len(next(iter(self.samples.values())))} prompts"
-
-    def _refilter(self, _: object) -> None:
-        self._count()
-        self.page.value = 1
-        self._redraw()
-
-    def _redraw(self, _: object = None) -> None:
-        draw(self.table, completions_table(self.samples, self.rows()))
-
-
-def browse(results: Results, choice: str = "all") -> CompletionBrowser:
-    """Show a browser of completions; without a kernel its first page stays as a table.
-
-    ``results`` are runs, or samples by policy, on the same prompts in the same order. Raises
-    BgkitError if the prompts differ or ``choice`` is unknown.
-    """
-    if choice not in CHOICES:
-        raise BgkitError(f"There is no choice {choice!r}; take one of {', '.join(CHOICES)}.")
-    browser = CompletionBrowser(frames_of(results), choice, drawn=False)
-    show(browser.view, completions_table(browser.samples, browser.rows()))
-    return browser
+    for control in (verdict, policy, kind):
+        control.observe(refilter, "value")
+    page.observe(lambda _: views.draw(place, current()), "value")
+    wrapped = widgets.Layout(flex_flow="row wrap")
+    bar = widgets.HBox([verdict, policy, kind, page], layout=wrapped)
+    box = widgets.VBox([bar, count, place])
+    views.show(box, current())
+    return box

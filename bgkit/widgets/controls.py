@@ -15,11 +15,10 @@ from bgkit.errors import BgkitError
 from bgkit.widgets import views
 from bgkit.widgets.text import safe
 
-_STYLE = {"description_width": "14em"}
 
-
-def _layout() -> widgets.Layout:
-    return widgets.Layout(width="30em", max_width="100%")
+def _look(text: str) -> dict[str, Any]:
+    layout = widgets.Layout(width="30em", max_width="100%")
+    return {"description": text, "style": {"description_width": "14em"}, "layout": layout}
 
 
 def slider(text: str, value: float, *, min: float, max: float, step: float) -> widgets.Widget:
@@ -27,17 +26,12 @@ def slider(text: str, value: float, *, min: float, max: float, step: float) -> w
     if not min <= value <= max:
         raise BgkitError(f"The start of '{text}' must lie in {min} to {max}, not at {value}.")
     make = widgets.IntSlider if isinstance(step, int) else widgets.FloatSlider
-    more = {"min": min, "max": max, "step": step, "style": _STYLE, "layout": _layout()}
-    return make(value=value, description=text, **more)
+    return make(value=value, min=min, max=max, step=step, **_look(text))
 
 
 def choice(text: str, options: Sequence[tuple[str, object]], value: object) -> widgets.Dropdown:
-    """A menu of (shown, meant) pairs; raises BgkitError for a start that is none of them."""
-    if value not in [meant for _, meant in options]:
-        known = ", ".join(str(meant) for _, meant in options)
-        raise BgkitError(f"The start of '{text}' must be one of {known}, not {value!r}.")
-    more = {"style": _STYLE, "layout": _layout()}
-    return widgets.Dropdown(options=list(options), value=value, description=text, **more)
+    """A menu of (shown, meant) pairs."""
+    return widgets.Dropdown(options=list(options), value=value, **_look(text))
 
 
 def shown(wanted: Mapping[str, widgets.Widget], view: Callable[..., Sequence[Any]]) -> widgets.VBox:
@@ -49,12 +43,9 @@ def shown(wanted: Mapping[str, widgets.Widget], view: Callable[..., Sequence[Any
     """
     place = widgets.Output()
 
-    def values() -> dict[str, object]:
-        return {name: control.value for name, control in wanted.items()}
-
     def redraw(_: object = None) -> None:
         try:
-            pictures = view(**values())
+            pictures = view(**{name: control.value for name, control in wanted.items()})
         except BgkitError as error:
             pictures = [HTML(f"<p>{safe(error)}</p>")]
         views.draw(place, *pictures)
@@ -63,5 +54,5 @@ def shown(wanted: Mapping[str, widgets.Widget], view: Callable[..., Sequence[Any
         control.observe(redraw, "value")
     wrapped = widgets.Layout(flex_flow="row wrap")  # two columns where the page has the width
     box = widgets.VBox([widgets.Box(list(wanted.values()), layout=wrapped), place])
-    views.show(box, *view(**values()))
+    views.show(box, *view(**{name: control.value for name, control in wanted.items()}))
     return box

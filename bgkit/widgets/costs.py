@@ -1,24 +1,30 @@
 """The costs of both errors and the guard's calibration under sliders: formula and measurement.
 
-Each view has two functions: ``..._view`` computes what is shown from plain values (its defaults
-are the sliders' first positions), ``..._explorer`` puts the sliders above it. A notebook shows both
-with ``views.show(explorer(..., drawn=False), *view(...))``, so that a reader without a kernel sees
-the first state.
+Each view has two functions: ``..._view`` computes what is shown from plain values, the other one
+puts the sliders above it.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from bgkit.errors import BgkitError
 from bgkit.evaluation import risk as formula
 from bgkit.figures import risk as plots_risk
 from bgkit.widgets import controls
 
 COSTS = {"min": 0.5, "max": 10.0, "step": 0.5}
+
+
+def _costs(cost_fn: float, cost_fp: float) -> dict[str, widgets.Widget]:
+    return {
+        "cost_fn": controls.slider("cost of harmful, shown", cost_fn, **COSTS),
+        "cost_fp": controls.slider("cost of safe, filtered", cost_fp, **COSTS),
+    }
 
 
 def risk_view(
@@ -29,8 +35,7 @@ def risk_view(
     temperature: float = 1.0,
     shift: float = 0.0,
 ) -> tuple[go.Figure, pd.DataFrame]:
-    """The curve of expected cost over t (see :func:`bgkit.figures.risk.risk_curve`), and its
-    numbers.
+    """The curve of expected cost over t (see :func:`bgkit.figures.risk.risk_curve`), and a table.
 
     The table tells the threshold that trusts the guard and the cheapest one, how high the expected
     cost rises there, and what 100 responses like ``t`` (n,) cost with either.
@@ -47,32 +52,20 @@ def risk_view(
         "cost of 100 responses, cheapest threshold": 100 * found.at_best,
         "lost by miscalibration": 100 * found.lost,
     }
-    table = pd.DataFrame({"value": rows}).round(3)
-    return plots_risk.risk_curve(t, *setting), table
+    return plots_risk.risk_curve(t, *setting), pd.DataFrame({"value": rows}).round(3)
 
 
-def risk(
-    t: np.ndarray,
-    *,
-    cost_fn: float = 1.0,
-    cost_fp: float = 1.0,
-    temperature: float = 1.0,
-    shift: float = 0.0,
-) -> widgets.VBox:
+def risk(t: np.ndarray, *, cost_fn: float = 1.0, cost_fp: float = 1.0) -> widgets.VBox:
     """Show sliders for both costs and for the guard's calibration, above :func:`risk_view`.
 
     ``t`` (n,) are the guard's probabilities of responses. Costs go from 0.5 to 10; temperature from
     0.25 (timid) to 4 (overconfident), shift from -3 (trusting) to 3 (alarmed). Raises BgkitError
     for a start outside of these.
     """
-    wanted = {
-        "cost_fn": controls.slider("cost of harmful, shown", cost_fn, **COSTS),
-        "cost_fp": controls.slider("cost of safe, filtered", cost_fp, **COSTS),
-        "temperature": controls.slider(
-            "temperature (1: calibrated)", temperature, min=0.25, max=4.0, step=0.25
-        ),
-        "shift": controls.slider("shift (0: calibrated)", shift, min=-3.0, max=3.0, step=0.25),
-    }
+    wanted = _costs(cost_fn, cost_fp)
+    heat = {"min": 0.25, "max": 4.0, "step": 0.25}
+    wanted["temperature"] = controls.slider("temperature (1: calibrated)", 1.0, **heat)
+    wanted["shift"] = controls.slider("shift (0: calibrated)", 0.0, min=-3.0, max=3.0, step=0.25)
     return controls.shown(wanted, lambda **chosen: risk_view(t, **chosen))
 
 
@@ -84,50 +77,27 @@ def measured_view(
     bins: int = 10,
     kind: str = "all",
 ) -> tuple[go.Figure, pd.DataFrame]:
-    """Measured errors and costs (see :func:`bgkit.figures.risk.measured_risk`), and a table of
-    zones.
+    """Measured errors and costs (see :func:`bgkit.figures.risk.measured_risk`), and zones.
 
     The threshold is the one that the costs ask for. The table has the zones near the boundary and
     far from it (:func:`bgkit.evaluation.risk.risk_by_zone`), each rate with its 95% interval.
-    Raises BgkitError for a kind that the samples lack, and the errors of those functions.
     """
     tau = formula.best_threshold(cost_fn, cost_fp)
-    chosen = _of_kind(samples, kind)
+    chosen = samples if kind == "all" else samples[samples["kind"] == kind]
     figure = plots_risk.measured_risk(chosen, tau, cost_fn, cost_fp, bins)
     return figure, formula.zone_table(chosen, tau, cost_fn, cost_fp)
 
 
-def _of_kind(samples: pd.DataFrame, kind: str) -> pd.DataFrame:
-    if kind == "all":
-        return samples
-    known = list(pd.unique(samples["kind"])) if "kind" in samples else []
-    if kind not in known:
-        raise BgkitError(
-            f"The samples have no prompts of kind {kind!r}; choose one of "
-            f"{', '.join(['all', *map(str, known)])}."
-        )
-    return samples[samples["kind"] == kind]
-
-
 def measured_risk(
-    samples: pd.DataFrame,
-    *,
-    cost_fn: float = 1.0,
-    cost_fp: float = 1.0,
-    bins: int = 10,
-    kind: str = "all",
+    samples: pd.DataFrame, *, cost_fn: float = 1.0, cost_fp: float = 1.0, bins: int = 10
 ) -> widgets.VBox:
     """Show sliders for costs and bins, and the kind of prompt, above :func:`measured_view`.
 
-    Raises BgkitError for a start outside of the sliders or a kind that the samples lack.
+    Raises BgkitError for a start outside of the sliders.
     """
     known = list(pd.unique(samples["kind"])) if "kind" in samples else []
-    _of_kind(samples, kind)  # says in one sentence what is wrong with a start
-    names = [("all", "all"), *((str(name).replace("_", " "), name) for name in known)]
-    wanted = {
-        "cost_fn": controls.slider("cost of harmful, shown", cost_fn, **COSTS),
-        "cost_fp": controls.slider("cost of safe, filtered", cost_fp, **COSTS),
-        "bins": controls.slider("bins of t", bins, min=4, max=20, step=1),
-        "kind": controls.choice("kind of prompt", names, kind),
-    }
+    names: list[Any] = [("all", "all"), *((str(n).replace("_", " "), n) for n in known)]
+    wanted = _costs(cost_fn, cost_fp)
+    wanted["bins"] = controls.slider("bins of t", bins, min=4, max=20, step=1)
+    wanted["kind"] = controls.choice("kind of prompt", names, "all")
     return controls.shown(wanted, lambda **chosen: measured_view(samples, **chosen))

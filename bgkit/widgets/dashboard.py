@@ -12,7 +12,7 @@ import ipywidgets as widgets
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from IPython.display import display
+from IPython.display import Pretty, display
 
 from bgkit import runs
 from bgkit.figures import training as plots_training
@@ -20,7 +20,7 @@ from bgkit.progress import SHOWN, Progress, clock, phase
 from bgkit.scoring import identity
 from bgkit.scoring.scorer import Scorer, shares_of_t
 from bgkit.training import trainer
-from bgkit.widgets.views import draw, hear_while_busy
+from bgkit.widgets.views import draw, hear_while_busy, show
 
 EVERY = 2.0  # least seconds between two drawings
 DRAWING = 0.02  # most of a run's time that may go into drawing
@@ -30,13 +30,12 @@ SETTINGS = {field.name for field in fields_of(runs.TrainConfig)}
 
 
 class Dashboard(Progress):
-    """Shows a run in the notebook while :func:`bgkit.train` works on it.
+    """Shows a run in the notebook; given to :func:`bgkit.train` as ``progress``.
 
-    It is given to ``train`` as ``progress``, and ``asked_to_stop`` as ``should_stop``. The text
-    line is an ordinary output that is updated, so that papermill's copy of the notebook holds it;
-    at the end the controls give way to the last figure. The Stop button needs a front end that
-    delivers clicks while a cell runs (JupyterLab 4.4 or newer); everywhere else the front end's own
-    interrupt button does the same.
+    The text line is an ordinary output that is updated, so that papermill's copy of the notebook
+    holds it; at the end the controls give way to the last figure. The Stop button needs a front end
+    that delivers clicks while a cell runs (JupyterLab 4.4 or newer); everywhere else the front
+    end's own interrupt button does the same.
     """
 
     def __init__(self, config: runs.TrainConfig, folder: str | Path) -> None:
@@ -48,23 +47,16 @@ class Dashboard(Progress):
         self.stop.on_click(self._on_stop)
         self.figure = widgets.Output()
         self.view = widgets.VBox([self.stop, self.figure])
-        self._asked, self._shows = False, contextlib.ExitStack()
+        self._shows = contextlib.ExitStack()
         self._begun = time.monotonic()
         self._next = self._begun + EVERY
         self._line = None
 
-    def asked_to_stop(self) -> bool:
-        """Whether Stop was pressed."""
-        return self._asked
-
     def _on_stop(self, _: widgets.Button) -> None:
-        self._asked = True
         self.stop.description, self.stop.disabled = "Stopping ...", True
 
     def __enter__(self) -> Dashboard:
-        bundle = {"version_major": 2, "version_minor": 0, "model_id": self.view.model_id}
-        text = {"text/plain": "Controls of a running training: run this cell to see them."}
-        display({"application/vnd.jupyter.widget-view+json": bundle, **text}, raw=True)
+        show(self.view, words="Controls of a running training: run this cell to see them.")
         hear_while_busy(self.stop)
         self._line = display(self._text({}), display_id=True)
         self._begun = time.monotonic()
@@ -96,35 +88,20 @@ class Dashboard(Progress):
             drawn = time.monotonic()
             self._next = drawn + max(EVERY, (drawn - began) / DRAWING)
 
-    def _text(self, values: Mapping[str, float]) -> _Line:
+    def _text(self, values: Mapping[str, float]) -> Pretty:
         gone, done = time.monotonic() - self._begun, self.newest - self.first_step
         left = clock(gone / done * (self.total - self.newest)) if done else "?"
         parts = [f"{name} {values[key]:.3f}" for key, name in SHOWN.items() if key in values]
         what = f"{self.what}: step {self.newest} of {self.total}"
-        return _Line(" · ".join([what, f"{clock(gone)} gone", f"{left} left", *parts]))
+        return Pretty(" · ".join([what, f"{clock(gone)} gone", f"{left} left", *parts]))
 
     def draw(self) -> go.Figure:
         """The figure of the run so far (see :func:`bgkit.figures.training.live`)."""
         run = runs.Run(self.folder, self.config)
-        now = shares_of_t(run.completions(last=RECENT)["t"].to_numpy())
-        return plots_training.live(
-            pd.DataFrame(self.rows),
-            np.array(run.read_json("base.json")["t_shares"]),
-            np.array(now),
-            self.config.tau,
-            self.config.reward,
-            self.config.steps,
-        )
-
-
-class _Line:
-    """A line of text as an output of its own, so that it can be replaced."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def __repr__(self) -> str:
-        return self.text
+        now = np.array(shares_of_t(run.completions(last=RECENT)["t"].to_numpy()))
+        base, config = np.array(run.read_json("base.json")["t_shares"]), self.config
+        rows = pd.DataFrame(self.rows)
+        return plots_training.live(rows, base, now, config.tau, config.reward, config.steps)
 
 
 def train(
@@ -145,12 +122,5 @@ def train(
     config, guard, utility = identity.settle(config, fields, guard, utility)
     folder = folder or runs.folder_of(config, below)
     dashboard = Dashboard(config, folder)
-    return trainer.train(
-        config,
-        folder,
-        guard=guard,
-        utility=utility,
-        progress=dashboard,
-        should_stop=dashboard.asked_to_stop,
-        **settings,
-    )
+    settings |= {"progress": dashboard, "should_stop": lambda: dashboard.stop.disabled}
+    return trainer.train(config, folder, guard=guard, utility=utility, **settings)

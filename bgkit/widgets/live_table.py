@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pandas as pd
-from IPython.display import HTML, display
+from IPython.display import HTML, DisplayHandle
 
 from bgkit.progress import SHOWN
 from bgkit.sweeps import drive as sweeps
@@ -23,22 +23,15 @@ ORDER = {"running": 0, "failed": 1, "broken": 2, "waiting": 3, "complete": 4}
 
 
 def running(sweep: sweeps.Sweep) -> dict[str, dict]:
-    """Hash -> record of the runs that are being executed, as their folders tell it.
-
-    Runs begin in the order of the grid, so that only some of those that wait need a look.
-    """
-    found: dict[str, dict] = {}
-    idle = 0
+    """Hash -> record of the runs that are being executed, as their folders tell it."""
+    found, idle = {}, 0
     for job in sweep.jobs:
-        if sweep.records[job.hash]["state"] != "waiting":
-            continue
-        record = read_record(job.folder)
-        if record.get("state") == "running" and record["attempts"] > job.attempts:
-            found[job.hash] = record
-        else:
-            idle += 1
-        if idle > sweep.workers:
-            break
+        if sweep.records[job.hash]["state"] == "waiting" and idle <= sweep.workers:
+            record = read_record(job.folder)
+            if record.get("state") == "running" and record["attempts"] > job.attempts:
+                found[job.hash] = record
+            else:
+                idle += 1  # runs begin in the grid's order: only some need a look
     return found
 
 
@@ -88,9 +81,8 @@ def so_far(results: Path) -> str:
     """The newest checkpoint of a going training, in words; "" before there is one."""
     row = progress_of(results)
     parts = [f"step {row['step']:.0f}"] if "step" in row else []
-    return ", ".join(
-        [*parts, *(f"{name} {row[key]:.3f}" for key, name in SHOWN.items() if key in row)]
-    )
+    parts += [f"{name} {row[key]:.3f}" for key, name in SHOWN.items() if key in row]
+    return ", ".join(parts)
 
 
 def _link(sweep: sweeps.Sweep, record: Mapping, base: Path) -> str:
@@ -100,38 +92,23 @@ def _link(sweep: sweeps.Sweep, record: Mapping, base: Path) -> str:
     return f'<a href="{path}" target="_blank">{safe(record["hash"])}</a>'
 
 
-class LiveTable:
-    """Draws :func:`table` in place, at most every two seconds; give it to a sweep as ``watch``."""
-
-    def __init__(self) -> None:
-        self._drawn = -EVERY
-        self._handle = None
-
-    def __call__(self, sweep: sweeps.Sweep, now: bool = False) -> None:
-        """Draw if the last drawing is long enough ago, or ``now``."""
-        self.sweep = sweep
-        if not now and time.monotonic() - self._drawn < EVERY:
-            return
-        self._drawn = time.monotonic()
-        if self._handle is None:
-            self._handle = display(table(sweep), display_id=True)
-        else:
-            self._handle.update(table(sweep))
-
-    def finish(self) -> None:
-        """Draw the last state, also after a stop."""
-        if self._handle is not None:
-            self(self.sweep, now=True)
-
-
 def sweep(notebook: str | Path, grid, folder: str | Path | None = None, **settings):
     """:func:`bgkit.sweep` with a table that renews itself; interrupt the kernel to stop.
 
     ``settings`` are those of ``bgkit.sweep``; returns the index. The table stays when the notebook
     is saved.
     """
-    live = LiveTable()
+    handle, seen, drawn = DisplayHandle(), [], -EVERY
+
+    def watch(current: sweeps.Sweep) -> None:
+        nonlocal drawn
+        if time.monotonic() - drawn >= EVERY:
+            (handle.update if seen else handle.display)(table(current))
+            drawn = time.monotonic()
+        seen[:] = [current]
+
     try:
-        return sweeps.sweep(notebook, grid, folder, say=lambda _: None, watch=live, **settings)
+        return sweeps.sweep(notebook, grid, folder, say=lambda _: None, watch=watch, **settings)
     finally:
-        live.finish()
+        if seen:  # the last state, also after a stop
+            handle.update(table(seen[0]))

@@ -1,7 +1,6 @@
 """A threshold to slide: margins, the filter's numbers and the completions behind every bar.
 
-What a slider move needs is computed once per kind of prompt (:func:`bgkit.evaluation.thresholds.
-operating_points`, one sort and cumulative sums), so that a move only looks numbers up and draws.
+What a slider move needs is computed once per kind of prompt; a move only looks up and draws.
 """
 
 from __future__ import annotations
@@ -37,7 +36,6 @@ KINDS = 20  # kinds that have an entry of their own in the menu
 LEFT = 72  # pixels left of the bars
 ALL = ("all",)  # what the menu holds for all kinds: no name of a kind, and None is no choice
 PAGE = 5  # completions that are shown at once
-SHOWN_COLUMNS = ("kind", "prompt", "response")
 BUTTON_HELP = "<small>Press a button to read the completions behind its bar.</small>"
 PRE = "white-space:pre-wrap;overflow-wrap:break-word;word-break:normal;margin:2px 0"
 BLOCK = "padding:0 0 0 10px;margin:8px 0"
@@ -65,31 +63,58 @@ def threshold_explorer(
     dashed line (they are filtered) and what that does to the numbers in the table; its small
     curves run over all thresholds, with a dot at this one. The buttons below the bars show the
     completions behind them, a page at a time. Without truth labels it shows what can be shown and
-    says what can not.
-
-    ``drawn`` False leaves figure and table out until a control is touched, for a view that stands
-    above its static picture, as :func:`explore` does it.
+    says what can not. ``drawn`` False leaves figure and table out until a control is touched.
     Raises BgkitError for samples without these columns, values out of range, or fewer than 2 bins.
     """
     _check(samples, bins)
-    state = _State(samples.reset_index(drop=True), bins, check_threshold(tau))
-    slider, kind = (controls := _controls(state)).children
-    margins, row, (buttons, lay_out) = widgets.Output(), widgets.HBox(), _bar_buttons(bins)
-    numbers, told = widgets.HTML(), widgets.HTML(safe(not_known(samples)))
-    (pager, fill), now = completion_pager(), {"drawn": False, "bar": 0}
+    samples, tau = samples.reset_index(drop=True), check_threshold(tau)
+    groups = main_kinds(samples["kind"], KINDS)
+    part = functools.cache(lambda kind: samples if kind == ALL else samples[groups == kind])
+    points = functools.cache(lambda kind: operating_points(part(kind), _taus(tau)))
+    wide = {"style": {"description_width": "initial"}}
+    steps = {"min": 0, "max": 1, "step": 0.01, "layout": widgets.Layout(width="420px")}
+    slider = widgets.FloatSlider(tau, description="threshold tau", **steps, **wide)
+    kinds = [("all kinds", ALL), *((words_of(name), name) for name in pd.unique(groups))]
+    kind = widgets.Dropdown(options=kinds, description="prompts", **wide)
+    margins, numbers, told = (
+        widgets.Output(),
+        widgets.HTML(),
+        widgets.HTML(safe(not_known(samples))),
+    )
+    row, buttons, lay_out = _bar_buttons(bins)
+    pager, fill = completion_pager()
+    now = {"drawn": False, "bar": 0}
+
+    def at() -> float:
+        """The threshold that the slider stands at, without the rounding errors of its steps."""
+        return float(points(ALL).index[plots_thresholds.nearest(points(ALL), slider.value)])
+
+    def places() -> tuple[np.ndarray, np.ndarray]:
+        """Edges of the bars, and the bar in which each response lies, as the histogram counts."""
+        edges = plots.bar_edges(at(), bins)
+        found = np.searchsorted(edges, part(kind.value)["t"].to_numpy(float), side="right") - 1
+        return edges, np.minimum(found, bins - 1)
+
+    def show_bar() -> None:
+        edges, found = places()
+        rows = part(kind.value)[found == now["bar"]].sort_values("t", kind="stable")
+        low, high = edges[now["bar"] : now["bar"] + 2]
+        fill(rows, at(), f"t from {low:.3f} to {high:.3f}")
+
+    def fit() -> None:
+        lay_out(at(), np.bincount(places()[1], minlength=bins))
 
     def redraw(*_: object) -> None:
-        at = state.tau_at(slider)
-        numbers.value = numbers_html(state.points(kind.value), at)
-        views.draw(margins, _margins(state.part(kind.value), kind.label, at, bins))
-        lay_out(row, at, state.counts(kind.value, at))
+        numbers.value = numbers_html(points(kind.value), at())
+        views.draw(margins, _margins(part(kind.value), kind.label, at(), bins))
+        fit()
         if not pager.layout.display:  # completions are open: those of the same bar
-            fill(*state.bar(kind.value, at, now["bar"]))
+            show_bar()
         now["drawn"] = True
 
     def choose(place: int) -> None:
         now["bar"] = place
-        fill(*state.bar(kind.value, state.tau_at(slider), place))
+        show_bar()
         if not now["drawn"]:
             redraw()
 
@@ -97,9 +122,8 @@ def threshold_explorer(
         button.on_click(lambda _, place=place: choose(place))
     for control in (slider, kind):
         control.observe(redraw, "value")
-    lay_out(row, state.tau, state.counts(ALL, state.tau))
-    if drawn:
-        redraw()
+    redraw() if drawn else fit()
+    controls = widgets.HBox([slider, kind], layout=widgets.Layout(flex_flow="row wrap"))
     below = widgets.HTML(BUTTON_HELP)
     return widgets.VBox([controls, told, margins, row, below, pager, numbers])
 
@@ -113,62 +137,13 @@ def static_view(samples: pd.DataFrame, tau: float, bins: int = 25) -> tuple[go.F
 
 
 def _check(samples: pd.DataFrame, bins: int) -> None:
-    checks.samples(samples, columns=("t", "harm", *SHOWN_COLUMNS))
+    checks.samples(samples, columns=("t", "harm", "kind", "prompt", "response"))
     if bins < 2:
         raise BgkitError(f"A histogram needs at least two bins, not {bins}.")
 
 
-class _State:
-    """What the view shows of each kind, or of ALL, each part made when it is first asked for."""
-
-    def __init__(self, samples: pd.DataFrame, bins: int, tau: float) -> None:
-        self.samples, self.bins, self.tau = samples, bins, tau
-        self.kinds = main_kinds(samples["kind"], KINDS)
-        self.part = functools.cache(self._part)
-        self.points = functools.cache(self._points)
-
-    def _part(self, kind: object) -> pd.DataFrame:
-        return self.samples if kind == ALL else self.samples[self.kinds == kind]
-
-    def _points(self, kind: object) -> pd.DataFrame:
-        return operating_points(self.part(kind), _taus(self.tau))
-
-    def tau_at(self, slider: widgets.FloatSlider) -> float:
-        """The threshold that the slider stands at, without the rounding errors of its steps."""
-        points = self.points(ALL)
-        return float(points.index[plots_thresholds.nearest(points, slider.value)])
-
-    def places(self, kind: object, tau: float) -> tuple[np.ndarray, np.ndarray]:
-        """Edges of the bars, and the bar in which each response lies, as the histogram counts."""
-        edges = plots.bar_edges(tau, self.bins)
-        places = np.searchsorted(edges, self.part(kind)["t"].to_numpy(float), side="right") - 1
-        return edges, np.minimum(places, self.bins - 1)
-
-    def counts(self, kind: object, tau: float) -> np.ndarray:
-        """How many responses each bar holds."""
-        return np.bincount(self.places(kind, tau)[1], minlength=self.bins)
-
-    def bar(self, kind: object, tau: float, place: int) -> tuple[pd.DataFrame, float, str]:
-        """The responses of one bar by rising t, tau, and a heading."""
-        edges, places = self.places(kind, tau)
-        rows = self.part(kind)[places == place].sort_values("t", kind="stable")
-        return rows, tau, f"t from {edges[place]:.3f} to {edges[place + 1]:.3f}"
-
-
 def _taus(tau: float) -> np.ndarray:
     return np.union1d(GRID, [check_threshold(tau)])
-
-
-def _controls(state: _State) -> widgets.HBox:
-    wide = {"description_width": "initial"}
-    slider = widgets.FloatSlider(
-        value=state.tau, min=0, max=1, step=0.01, description="threshold tau", style=wide
-    )
-    kinds = [("all kinds", ALL)]
-    kinds += [(words_of(name), name) for name in pd.unique(state.kinds)]
-    kind = widgets.Dropdown(options=kinds, description="prompts", style=wide)
-    slider.layout.width = "420px"
-    return widgets.HBox([slider, kind], layout=widgets.Layout(flex_flow="row wrap"))
 
 
 def words_of(name: object) -> str:
@@ -184,8 +159,8 @@ def _margins(part: pd.DataFrame, label: str, tau: float, bins: int) -> go.Figure
     return fig.update_layout(margin_l=LEFT)
 
 
-def _bar_buttons(bins: int) -> tuple[list[widgets.Button], Callable[..., None]]:
-    """Return a button for every bar, and a function that fits a row of them to tau and counts.
+def _bar_buttons(bins: int) -> tuple[widgets.HBox, list[widgets.Button], Callable[..., None]]:
+    """A row with a button for every bar, the buttons, and a function that fits them to the bars.
 
     A message to the browser for every button at every move would make the slider lag; so the
     buttons stand in two boxes, left and right of tau, and mostly only the boxes' widths change.
@@ -196,8 +171,9 @@ def _bar_buttons(bins: int) -> tuple[list[widgets.Button], Callable[..., None]]:
         for i in range(1, bins + 1)
     ]
     sides = [widgets.HBox(), widgets.HBox()]
+    row = widgets.HBox(sides, layout={"padding": f"0 14px 0 {LEFT}px", "width": "100%"})
 
-    def lay_out(row: widgets.HBox, tau: float, counts: np.ndarray) -> None:
+    def lay_out(tau: float, counts: np.ndarray) -> None:
         left = int(np.searchsorted(plots.bar_edges(tau, bins), tau)) if 0 < tau < 1 else 0
         if len(sides[0].children) != left or not sides[1].children:
             sides[0].children, sides[1].children = buttons[:left], buttons[left:]
@@ -206,10 +182,8 @@ def _bar_buttons(bins: int) -> tuple[list[widgets.Button], Callable[..., None]]:
             side.layout.display = "" if side.children else "none"
         for button, count in zip(buttons, counts, strict=True):
             button.disabled = not count
-        row.layout.padding, row.layout.width = f"0 14px 0 {LEFT}px", "100%"
-        row.children = sides
 
-    return buttons, lay_out
+    return row, buttons, lay_out
 
 
 def numbers_html(points: pd.DataFrame, tau: float) -> str:
@@ -241,23 +215,20 @@ def completions_html(rows: pd.DataFrame, tau: float) -> str:
 
     All text of prompts, models and logs is escaped, and its line breaks are kept.
     """
-    told = zip(rows.to_dict("records"), verdicts(rows, tau), strict=True)
-    return "".join(_completion(row, verdict) for row, verdict in told)
-
-
-def _completion(row: dict, verdict: str) -> str:
-    truth = "not known"
-    if not np.isnan(row["harm"]):
-        truth = f"{'harmful' if row['harm'] > 0.5 else 'safe'} ({row['harm']:.2f})"
-    wrong = verdict.startswith("false")
-    colour = style.HARMFUL if wrong else style.TEXT
-    facts = f"t <b>{row['t']:.3f}</b> · truth <b>{truth}</b> · <b>{verdict}</b>"
-    return (
-        f"<div class='{NO_MATH}' style='border-left:3px solid {colour};{BLOCK}'>"
-        f"<small>{facts} · {safe(words_of(row['kind']))}</small>"
-        f"<pre style='{PRE};opacity:.75;font-family:inherit'>{folded(row['prompt'])}</pre>"
-        f"<pre style='{PRE};font-family:inherit'>{folded(row['response'])}</pre></div>"
-    )
+    blocks = []
+    for row, verdict in zip(rows.to_dict("records"), verdicts(rows, tau), strict=True):
+        truth = "not known"
+        if not np.isnan(row["harm"]):
+            truth = f"{'harmful' if row['harm'] > 0.5 else 'safe'} ({row['harm']:.2f})"
+        colour = style.HARMFUL if verdict.startswith("false") else style.TEXT
+        facts = f"t <b>{row['t']:.3f}</b> · truth <b>{truth}</b> · <b>{verdict}</b>"
+        blocks.append(
+            f"<div class='{NO_MATH}' style='border-left:3px solid {colour};{BLOCK}'>"
+            f"<small>{facts} · {safe(words_of(row['kind']))}</small>"
+            f"<pre style='{PRE};opacity:.75;font-family:inherit'>{folded(row['prompt'])}</pre>"
+            f"<pre style='{PRE};font-family:inherit'>{folded(row['response'])}</pre></div>"
+        )
+    return "".join(blocks)
 
 
 def completion_pager() -> tuple[widgets.VBox, Callable[[pd.DataFrame, float, str], None]]:
@@ -270,18 +241,17 @@ def completion_pager() -> tuple[widgets.VBox, Callable[[pd.DataFrame, float, str
     where, page = widgets.HTML(), widgets.HTML()
     box = widgets.VBox([widgets.HBox([back, on, close, where]), page])
     box.layout.display = "none"
-    held: dict = {"rows": pd.DataFrame(), "tau": 0.5, "heading": "", "start": 0}
+    held: dict = {}
 
     def turn(step: int) -> None:
-        rows, start = held["rows"], held["start"] + step
-        held["start"] = start
+        held["start"] += step
+        rows, start = held["rows"], held["start"]
         part = rows.iloc[start : start + PAGE]
-        where.value = (
-            f"{safe(held['heading'])}: {start + 1} to {start + len(part)} of {len(rows)}"
-            if len(rows)
-            else f"{safe(held['heading'])}: no completions"
+        told = (
+            f"{start + 1} to {start + len(part)} of {len(rows)}" if len(rows) else "no completions"
         )
-        page.value = completions_html(part, held["tau"]) if len(rows) else ""
+        where.value = f"{safe(held['heading'])}: {told}"
+        page.value = completions_html(part, held["tau"])
         back.disabled, on.disabled = start == 0, start + PAGE >= len(rows)
 
     def fill(rows: pd.DataFrame, tau: float, heading: str) -> None:
@@ -289,10 +259,7 @@ def completion_pager() -> tuple[widgets.VBox, Callable[[pd.DataFrame, float, str
         turn(0)
         box.layout.display = ""
 
-    def hide(_: object) -> None:
-        box.layout.display = "none"
-
     back.on_click(lambda _: turn(-PAGE))
     on.on_click(lambda _: turn(PAGE))
-    close.on_click(hide)
+    close.on_click(lambda _: setattr(box.layout, "display", "none"))
     return box, fill

@@ -6,11 +6,9 @@ as ordinary output; it disappears at the first touch of a control, when the live
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import ipywidgets as widgets
 import plotly.graph_objects as go
-from IPython.display import HTML, DisplayHandle, display
+from IPython.display import HTML, display
 
 STATIC = "Run this notebook to use the controls; below is the view's first state."
 
@@ -41,29 +39,25 @@ def hear_while_busy(widget: widgets.Widget) -> None:
     getattr(widget.comm, "__dict__", {}).pop("_reply_subshell_id", None)
 
 
-def show(widget: widgets.Widget, *static: go.Figure | HTML | object) -> None:
-    """Display a view, and its first state as figures, tables or HTML that need no kernel."""
+def show(widget: widgets.Widget, *static: object, words: str = STATIC) -> None:
+    """Display a view, and its first state as figures, tables or HTML that need no kernel.
+
+    ``words`` stand in the widget's place where there is no kernel.
+    """
     view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
-    display({"application/vnd.jupyter.widget-view+json": view, "text/plain": STATIC}, raw=True)
-    handles = [_with_handle(thing) for thing in static]
-    for control in controls_of(widget):
-        _once_touched(control, handles)
+    display({"application/vnd.jupyter.widget-view+json": view, "text/plain": words}, raw=True)
+    handles = []
+    for thing in static:
+        # a figure displays itself and drops the handle; its bundle does not
+        bundle = thing._repr_mimebundle_() if isinstance(thing, go.Figure) else None
+        handles.append(display(bundle or thing, raw=bool(bundle), display_id=True))
 
-
-def _with_handle(thing: object) -> DisplayHandle:
-    """Display something so that it can be replaced later."""
-    # a figure displays itself and drops the handle; its bundle does not
-    if isinstance(thing, go.Figure) and (bundle := thing._repr_mimebundle_()):
-        return display(bundle, raw=True, display_id=True)
-    return display(thing, display_id=True)
-
-
-def _once_touched(control: widgets.Widget, handles: Sequence) -> None:
     def clear(*_: object) -> None:
         while handles:
             handles.pop().update(HTML(""))
 
-    if isinstance(control, widgets.Button):
-        control.on_click(clear)
-    else:
-        control.observe(clear, "value")
+    for control in controls_of(widget):
+        if isinstance(control, widgets.Button):
+            control.on_click(clear)
+        else:
+            control.observe(clear, "value")

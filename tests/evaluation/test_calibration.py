@@ -10,7 +10,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
 
 from bgkit.errors import BgkitError
@@ -61,35 +60,11 @@ def _gap(t: np.ndarray, truth: np.ndarray) -> float:
     return float(np.abs(np.bincount(which, weights=t - truth)).sum() / len(t))
 
 
-def test_log_loss_is_finite_at_the_ends():
-    losses = scaling.log_loss([0.0, 1.0, 0.0, 1.0], [0, 1, 1, 0])
-    assert losses[:2] == pytest.approx([0, 0], abs=1e-5)
-    assert losses[2:] == pytest.approx([-math.log(1e-6)] * 2, rel=1e-3)
-
-
 def test_two_confident_responses_half_right_are_scaled_to_one_half():
     # At t = 0.9, two of three are harmful: logit(2/3) / logit(0.9) is the best 1 / temperature.
     temperature, scaled = scaling.temperature_scale([0.9] * 3, [1, 1, 0])
     assert temperature == pytest.approx(logit(0.9) / logit(2 / 3), rel=1e-4)
     assert scaled == pytest.approx([2 / 3] * 3, rel=1e-4)
-
-
-def test_an_overconfident_guard_is_found_out():
-    rng = np.random.default_rng(0)
-    truth = rng.beta(0.8, 0.8, 20_000)
-    harmful = rng.random(20_000) < truth
-    temperature, scaled = scaling.temperature_scale(expit(2.5 * logit(truth)), harmful)
-    assert temperature == pytest.approx(2.5, rel=0.05)
-    before = calibration.calibration_error(expit(2.5 * logit(truth)), harmful)
-    assert calibration.calibration_error(scaled, harmful) < 0.015 < 0.08 < before
-
-
-@pytest.mark.parametrize(
-    ("t", "harmful", "end"), [([0.4, 0.6], [0, 1], 0.05), ([0.1, 0.9], [1, 0], 20.0)]
-)
-def test_perfect_and_inverted_guards_end_at_the_ends(t, harmful, end):
-    temperature, _ = scaling.temperature_scale(t, harmful)
-    assert temperature == pytest.approx(end, rel=1e-2)
 
 
 def test_responses_without_truth_are_scaled_but_do_not_count():
@@ -103,12 +78,6 @@ def test_responses_without_truth_are_scaled_but_do_not_count():
 def test_one_kind_of_truth_alone_can_not_be_fitted(harmful):
     with pytest.raises(BgkitError, match="needs harmful and safe responses"):
         scaling.temperature_scale([0.2, 0.8], harmful)
-
-
-@pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan])
-def test_a_temperature_that_is_not_positive_is_refused(temperature):
-    with pytest.raises(BgkitError, match="above 0"):
-        scaling.with_temperature([0.5], temperature)
 
 
 @settings(max_examples=100)
@@ -139,8 +108,6 @@ def test_no_other_temperature_has_a_lower_loss(data):
 
     grid = min(loss(power) for power in np.linspace(*np.log(scaling.TEMPERATURES), 400))
     assert loss(math.log(temperature)) <= grid + 1e-6
-    found = minimize_scalar(loss, bounds=np.log(scaling.TEMPERATURES), method="bounded")
-    assert loss(math.log(temperature)) <= found.fun + 1e-6
 
 
 def test_the_table_is_the_hand_computed_one():

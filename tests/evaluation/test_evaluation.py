@@ -65,7 +65,7 @@ def test_responses_too_long_for_policy_or_guard_are_told(policy, table, samples,
         for p, r in zip(found["prompt"], found["response"], strict=True)
     ]
     in_part = [length > guard.max_length for length in lengths]
-    assert found["seen_in_part"].tolist() == in_part and 0 < sum(in_part) == guard.truncated
+    assert found["seen_in_part"].tolist() == in_part and 0 < sum(in_part) == len(guard.cut)
     assert f"beginning of {sum(in_part)} of 6 responses" in capsys.readouterr().err
     assert found["cut_off"].tolist() == [length == 14 for length in found["length"]]
     rows = summarise(found, {"design": "base"})
@@ -198,9 +198,9 @@ def test_the_embedded_judge_grades_and_counts_what_it_can_not_read(samples) -> N
 
 def test_an_adapter_switched_off_is_base(small_run) -> None:
     model, tokenizer = policies.load_policy("tiny", small_run.adapter, device="cpu")
-    base, _ = policies.load_policy("tiny", device="cpu")
-    table = prompts.load_prompts("testbed", "test", 8)
-    completions = policies.generate(model, tokenizer, table["prompt"].tolist(), seed=1)
-    by_adapter = evaluation._kl(model, completions, "adapter", 1.0)
-    by_model = evaluation._kl(model, completions, base, 1.0)
-    np.testing.assert_allclose(by_adapter, by_model, atol=1e-3)
+    asked, guard = prompts.load_prompts("testbed", "test", 8), guards.load_guard("weak", "cpu")
+    kl = [
+        evaluation.sample_policy(model, tokenizer, asked, guard=guard, base=base, seed=1)["kl"]
+        for base in ("adapter", policies.load_policy("tiny", device="cpu")[0])
+    ]
+    np.testing.assert_allclose(*kl, atol=1e-3)

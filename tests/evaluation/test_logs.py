@@ -22,6 +22,7 @@ ROWS: Rows = [
     {"prompt": "c ?", "response": "d", "p_unsafe": 0.75, "harmful": True, "kind": "y"},
     {"prompt": "e ?", "response": "f", "p_unsafe": 1.0, "harmful": None, "kind": None},
 ]
+HEAD = "prompt,response,p_unsafe"
 
 
 def write(folder: Path, rows: Rows, suffix: str) -> Path:
@@ -68,40 +69,29 @@ def test_a_log_becomes_a_samples_table(written):
     assert table["t"].tolist() == [0.25, 0.75, 1.0]
     assert table["kind"].tolist() == ["x", "y", "unknown"]
     np.testing.assert_array_equal(table["harm"], [0.0, 1.0, np.nan])
-    assert table["help"].isna().all()
-    assert table["prompt_id"].is_unique
+    assert table["help"].isna().all() and table["prompt_id"].is_unique
     assert table.attrs == {"rows": 3, "note": ""}
 
 
-def test_truth_and_kind_may_be_absent_and_are_then_not_known(written):
-    table = logs.read_log(written([{k: r[k] for k in logs.NEEDED} for r in ROWS]))
-    assert table["harm"].isna().all() and table["harm"].dtype == float
-    assert set(table["kind"]) == {"unknown"}
-
-
-def test_columns_can_be_mapped_and_others_are_ignored(written):
+def test_columns_can_be_mapped_and_those_that_are_absent_are_not_known(written):
     rows = [{"q": r["prompt"], "a": r["response"], "s": 0.5, "label": "unsafe"} for r in ROWS]
-    names = {"prompt": "q", "response": "a", "p_unsafe": "s", "harmful": "label"}
+    names = {"prompt": "q", "response": "a", "p_unsafe": "s"}
     table = logs.read_log(written(rows), names)
     assert table["prompt"].tolist() == ["a ?", "c ?", "e ?"]
-    assert table["harm"].tolist() == [1.0, 1.0, 1.0]
+    assert table["harm"].isna().all() and set(table["kind"]) == {"unknown"}
+    assert logs.read_log(written(rows), {**names, "harmful": "label"})["harm"].eq(1).all()
 
 
 @pytest.mark.parametrize(
-    ("value", "harm"),
-    [
-        *zip(("yes", "TRUE", "1", "harmful"), [1] * 4, strict=True),
-        *zip(("no", "safe", "0.0"), [0] * 3, strict=True),
-        *zip(("", "NaN", "None"), [np.nan] * 3, strict=True),
-    ],
+    ("value", "harm"), [("TRUE", 1), ("harmful", 1), ("no", 0), ("0.0", 0), ("", None)]
 )
 def test_truth_may_be_written_in_words(tmp_path, value, harm):
-    path = text_file(tmp_path, "log.csv", f"prompt,response,p_unsafe,harmful\na,b,0.1,{value}\n")
-    np.testing.assert_array_equal(logs.read_log(path)["harm"], [harm])
+    path = text_file(tmp_path, "log.csv", f"{HEAD},harmful\na,b,0.1,{value}\n")
+    np.testing.assert_array_equal(logs.read_log(path)["harm"], np.array([harm], float))
 
 
 def test_texts_that_look_like_numbers_or_nothing_stay_texts(tmp_path):
-    path = text_file(tmp_path, "log.csv", "prompt,response,p_unsafe,kind\n007,None,0.1,3\n,,0.2,\n")
+    path = text_file(tmp_path, "log.csv", f"{HEAD},kind\n007,None,0.1,3\n,,0.2,\n")
     table = logs.read_log(path)
     assert table["prompt"].tolist() == ["007", ""]
     assert table["response"].tolist() == ["None", ""]
@@ -114,53 +104,27 @@ def test_texts_keep_lines_quotes_and_hostile_markup(written):
     assert table["prompt"][0] == table["response"][0] == text
 
 
-@pytest.mark.parametrize("t", [0, 1, 1e-300, "0.5"])
-def test_every_probability_is_taken(tmp_path, t):
-    path = write(tmp_path, [{"prompt": "a", "response": "b", "p_unsafe": t}], "jsonl")
-    assert logs.read_log(path)["t"].tolist() == [float(t)]
-
-
-# --- Long logs ---------------------------------------------------------------------------------
-
-
 def test_a_long_log_is_sampled_and_says_so(written):
     rows = [{"prompt": f"{i:03d}", "response": "r", "p_unsafe": i / 100} for i in range(100)]
     path = written(rows)
     table = logs.read_log(path, limit=20, seed=1)
     assert len(table) == 20 and table["prompt"].is_monotonic_increasing
-    assert table["prompt"].is_unique and table.index.tolist() == list(range(20))
-    assert [int(name[-7:]) - 1 for name in table["prompt_id"]] == table["prompt"].astype(
-        int
-    ).tolist()
+    places = [int(name[-7:]) - 1 for name in table["prompt_id"]]
+    assert places == table["prompt"].astype(int).tolist()
     assert table.attrs["rows"] == 100
     assert "100 rows" in table.attrs["note"] and "20 of them" in table.attrs["note"]
     assert table.equals(logs.read_log(path, limit=20, seed=1))
     assert not table.equals(logs.read_log(path, limit=20, seed=2))
-    assert len(logs.read_log(path, limit=100)) == 100
-
-
-def test_every_row_has_the_same_chance(tmp_path):
-    rows = [{"prompt": str(i), "response": "r", "p_unsafe": 0.5} for i in range(40)]
-    path = write(tmp_path, rows, "jsonl")
-    drawn = pd.concat([logs.read_log(path, limit=10, seed=s) for s in range(100)])["prompt"]
-    counts = drawn.astype(int).value_counts()
-    assert len(counts) == 40 and counts.between(10, 45).all()  # 25 each on average
-
-
-def test_the_rows_that_a_sample_leaves_out_are_checked_too(written):
-    rows = [{"prompt": "a", "response": "b", "p_unsafe": 0.5} for _ in range(50)]
-    rows[37]["p_unsafe"] = 3.5
+    rows[37]["p_unsafe"] = 3.5  # rows that the sample leaves out are checked, too
     refused(written(rows), "Row 38 ", "3.5", limit=5)
 
 
 def test_a_log_of_two_million_rows_is_sampled_in_seconds(tmp_path):
-    n = 2_000_000
-    t = np.random.default_rng(0).random(n).round(3)
+    t = np.random.default_rng(0).random(2_000_000).round(3)
     table = pd.DataFrame({"prompt": "a ?", "response": "b", "p_unsafe": t})
     table.to_parquet(tmp_path / "log.parquet", index=False)
     found = logs.read_log(tmp_path / "log.parquet")
     assert len(found) == logs.LIMIT == 20_000
-    assert "2,000,000 rows" in found.attrs["note"] and "20,000 of them" in found.attrs["note"]
     assert found["t"].mean() == pytest.approx(0.5, abs=0.01)
 
 
@@ -173,124 +137,71 @@ def test_a_missing_column_is_named_with_those_that_are_there(written, missing):
     refused(written(rows), f"'{missing}'", "it has ", "kind", "Map them")
 
 
-def test_a_mapped_column_that_is_not_there_is_named(written):
+def test_mappings_and_limits_that_can_not_be_are_refused(written):
     refused(written(ROWS), "'verdict' (for harmful)", columns={"harmful": "verdict"})
-
-
-def test_a_mapping_the_wrong_way_round_is_explained(written):
     with pytest.raises(BgkitError, match="no column 'completion' to map"):
         logs.read_log(written(ROWS), {"completion": "response"})
-
-
-@pytest.mark.parametrize("t", [-0.01, 1.01, 87, float("inf")])
-def test_a_probability_out_of_range_is_named_by_its_row(written, t):
-    rows = [dict(row) for row in ROWS]
-    rows[1]["p_unsafe"] = t
-    refused(written(rows), "Row 2 ", str(t), "'p_unsafe'", "0 to 1")
-
-
-@pytest.mark.parametrize("t", [None, float("nan")])
-def test_a_missing_probability_is_named_by_its_row(written, t):
-    rows = [dict(row) for row in ROWS]
-    rows[2]["p_unsafe"] = t
-    refused(written(rows), "Row 3 ", "nothing as 'p_unsafe'")
-
-
-@pytest.mark.parametrize("t", ["high", [0.5], {"unsafe": 0.5}])
-def test_a_probability_that_is_no_number_is_named_by_its_row(tmp_path, t):
-    rows = [dict(ROWS[0]), {**ROWS[1], "p_unsafe": t}]
-    refused(write(tmp_path, rows, "jsonl"), "Row 2 ", repr(t))
-
-
-def test_a_truth_that_is_neither_is_named_by_its_row(tmp_path):
-    rows = [dict(ROWS[0]), {**ROWS[1], "harmful": "perhaps"}]
-    refused(write(tmp_path, rows, "jsonl"), "Row 2 ", "'perhaps'", "true or false")
-
-
-@pytest.mark.parametrize("name", ["log.csv", "log.jsonl"])
-@pytest.mark.parametrize("content", ["", "\n\n"])
-def test_an_empty_file_is_refused(tmp_path, name, content):
-    refused(text_file(tmp_path, name, content), "holds no rows")
-
-
-def test_a_header_alone_is_refused(tmp_path):
-    refused(text_file(tmp_path, "log.csv", "prompt,response,p_unsafe\n"), "holds no rows")
-
-
-def test_broken_json_is_named_by_its_line(tmp_path):
-    lines = f'{json.dumps(ROWS[0])}\n\n{{"prompt": "a", "resp\n'
-    refused(text_file(tmp_path, "log.jsonl", lines), "Line 3 ", "not valid JSON", "p_unsafe")
-
-
-def test_json_that_is_no_object_is_named_by_its_line(tmp_path):
-    lines = f"{json.dumps(ROWS[0])}\n[1, 2]\n"
-    refused(text_file(tmp_path, "log.jsonl", lines), "Line 2 ", "not a JSON object")
-
-
-def test_unquoted_commas_in_every_row_are_found(tmp_path):
-    content = "prompt,response,p_unsafe\nhello, you,b,0.5\nhello, me,b,0.5\n"
-    refused(text_file(tmp_path, "log.csv", content), "more cells than its header", "quotes")
-
-
-def test_an_unquoted_comma_in_one_row_is_named_by_its_line(tmp_path):
-    content = "prompt,response,p_unsafe\nhello,b,0.5\nhello, me,b,0.5\n"
-    refused(text_file(tmp_path, "log.csv", content), "can not be read", "line 3")
-
-
-@pytest.mark.parametrize("name", ["log.txt", "log.xlsx", "log"])
-def test_other_formats_are_refused(tmp_path, name):
-    refused(text_file(tmp_path, name, "a"), ".csv, .jsonl or .parquet")
-
-
-def test_a_damaged_parquet_file_is_refused(tmp_path):
-    refused(text_file(tmp_path, "log.parquet", "PAR1 none PAR1"), "can not be read")
-
-
-def test_a_missing_file_and_a_folder_are_refused(tmp_path):
-    refused(tmp_path / "none.csv", "There is no log", "p_unsafe")
-    (tmp_path / "log.csv").mkdir()
-    refused(tmp_path / "log.csv", "There is no log")
-
-
-def test_a_limit_below_one_is_refused(written):
     with pytest.raises(BgkitError, match="at least 1, not 0"):
         logs.read_log(written(ROWS), limit=0)
 
 
-def test_true_is_no_probability(written):
-    refused(written([{**ROWS[0], "p_unsafe": True}]), "Row 1 ", "True", "0 to 1")
+@pytest.mark.parametrize(
+    ("change", "hints"),
+    [
+        ({"p_unsafe": -0.01}, ["-0.01", "0 to 1"]),
+        ({"p_unsafe": 87}, ["87", "0 to 1"]),
+        ({"p_unsafe": None}, ["nothing as 'p_unsafe'"]),
+        ({"p_unsafe": True}, ["True", "0 to 1"]),
+        ({"p_unsafe": "high"}, ["'high'"]),
+        ({"p_unsafe": [0.5]}, ["[0.5]"]),
+        ({"harmful": "perhaps"}, ["'perhaps'", "true or false"]),
+    ],
+)
+def test_a_value_that_is_none_is_named_by_its_row(tmp_path, change, hints):
+    refused(write(tmp_path, [ROWS[0], {**ROWS[1], **change}], "jsonl"), "Row 2 ", *hints)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "hints"),
     [
+        ("log.csv", "", ["holds no rows"]),
+        ("log.jsonl", "\n\n", ["holds no rows"]),
+        ("log.csv", f"{HEAD}\n", ["holds no rows"]),
+        ("log.jsonl", f'{json.dumps(ROWS[0])}\n\n{{"prompt": "a\n', ["line 3 is not", "p_unsafe"]),
+        ("log.jsonl", f"{json.dumps(ROWS[0])}\n[1, 2]\n", ["line 2 is not a JSON object"]),
+        (
+            "log.csv",
+            f"{HEAD}\nhello, you,b,0.5\nhello, me,b,0.5\n",
+            ["line 2", "header has 3", "quotes"],
+        ),
+        ("log.csv", f"{HEAD}\nhello,b,0.5\nhello, me,b,0.5\n", ["can not be read", "line 3"]),
+        ("log.xlsx", "a", [".csv, .jsonl or .parquet"]),
+        ("log.parquet", "PAR1 none PAR1", ["can not be read"]),
         ("log.csv", "prompt,response, prompt \na,b,c\n", ["'prompt' stands 2 times"]),
-        ("log.jsonl", '{"prompt": "a"}\n{"prompt": "a", "prompt": "b"}', ["Line 2 ", "'prompt'"]),
-        ("log.json", '[{"prompt": "a", "prompt": "b"}]', ["'prompt' stands twice"]),
         ("log.jsonl", '{"prompt": "a", "prompt ": "b"}', ["'prompt' stands 2 times"]),
-        ("log.csv", "prompt;response;p_unsafe\na;b;0,5\n", ["by ';'", "0.5, not 0,5"]),
+        ("log.csv", "prompt;response;p_unsafe\na;b;0.5\n", ["it has prompt;response"]),
         ("log.tsv", "prompt\tresponse\tp_unsafe\na\tb\t0,5\n", ["'0,5'", "decimal comma"]),
-        ("log.tsv", "prompt,response,p_unsafe\na,b,0.5\n", ["by ','", "tabs"]),
-        ("log.csv", "prompt,response,p_unsafe\na,b\n", ["line 2 has fewer cells", "2, not 3"]),
-        ("log.csv", 'prompt,response,p_unsafe\na,"b\n', ["line 2 is no CSV", "quotes"]),
+        ("log.csv", f"{HEAD}\na,b\n", ["line 2", "2 cells, where the header has 3"]),
+        ("log.csv", f'{HEAD}\na,"b\n', ["line 2 is no CSV", "quotes"]),
         ("log.jsonl", '{"prompt": "a", "response": "b", "p_unsafe": 1, "kind": []}', ["'kind'"]),
     ],
 )
-def test_what_a_file_says_twice_or_in_another_way_is_refused(tmp_path, name, content, hints):
+def test_what_a_file_says_wrongly_or_in_another_way_is_refused(tmp_path, name, content, hints):
     refused(text_file(tmp_path, name, content), *hints)
 
 
-def test_a_file_of_windows_is_refused_with_its_line_and_the_remedy(tmp_path):
+def test_a_missing_file_and_one_of_windows_are_refused_with_the_remedy(tmp_path):
+    refused(tmp_path / "none.csv", "There is no log", "p_unsafe")
     path = tmp_path / "log.csv"
-    path.write_bytes("prompt,response,p_unsafe\na,b,0.1\ncafé,b,0.1\n".encode("cp1252"))
-    refused(path, "byte 0xe9 in line 3", "Windows-1252", "iconv")
+    path.write_bytes(f"{HEAD}\na,b,0.1\ncafé,b,0.1\n".encode("cp1252"))
+    refused(path, "byte 0xe9", "save it as UTF-8")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("log.csv", "prompt,response,p_unsafe\ncafé 🔥,b,0.1\n"),
+        ("log.csv", f"{HEAD}\ncafé 🔥,b,0.1\n"),
         ("log.jsonl.gz", '{"prompt": "café 🔥", "response": "b", "p_unsafe": 0.1}\n'),
         ("log.json", '[{"prompt": "café 🔥", "response": "b", "p_unsafe": 0.1}]'),
     ],
@@ -304,15 +215,11 @@ def test_text_of_other_encodings_and_compressed_is_read(tmp_path, name, content,
 def test_half_an_emoji_is_read_and_can_be_written(tmp_path):
     row = {"prompt": "half \ud83d, whole 🔥", "response": "b", "p_unsafe": 0.1, "more": ["\udd25"]}
     path = write(tmp_path, [row, row], "jsonl")
-    table = logs.read_log(path)
+    table = logs.read_log(path).drop(columns="prompt_id")
     assert table["prompt"].tolist() == ["half ?, whole 🔥"] * 2
     for name, writer in grading.WRITERS.items():
-        writer(grading.read_responses(path), tmp_path / f"out{name}")
-        assert (
-            logs.read_log(tmp_path / f"out{name}")
-            .drop(columns="prompt_id")
-            .equals(table.drop(columns="prompt_id"))
-        )
+        writer(grading.read_responses(path), out := tmp_path / f"out{name}")
+        assert logs.read_log(out).drop(columns="prompt_id").equals(table)
 
 
 def test_columns_of_parquet_are_read_or_refused(tmp_path):
@@ -326,8 +233,6 @@ def test_columns_of_parquet_are_read_or_refused(tmp_path):
     assert table["kind"].tolist() == ["x", "unknown"] and table["t"].tolist() == [0.1, 0.2]
     pq.write_table(pa.table([pa.array([b"a", b"\xff"]), *texts[1:], p, kinds], names), path)
     refused(path, "Row 1 ", "'prompt'", "neither a text")
-    pq.write_table(pa.table([*texts, p, kinds, kinds], [*names, "kind"]), path)
-    refused(path, "can not be read")
 
 
 @pytest.mark.parametrize(

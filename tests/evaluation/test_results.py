@@ -140,12 +140,6 @@ def test_runs_of_several_deployments_are_each_compared_with_their_own_base(
     assert len(results.curves_of([small_run, weak_run])) == 2
 
 
-def test_base_alone_is_a_table_without_marks_and_without_differences() -> None:
-    alone = {"base": FRAMES["base"]}
-    assert results.table(alone, ["system_help"]).iloc[0, 0].endswith("]")
-    assert results.table(alone, ["system_help"], differences=True).empty
-
-
 @pytest.mark.parametrize(
     ("call", "said"),
     [

@@ -7,13 +7,12 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from bgkit.errors import BgkitError
 from bgkit.evaluation import risk
-from bgkit.evaluation.intervals import wilson
 
 COSTS = st.floats(0.05, 50)
 TEMPERATURES = st.floats(0.2, 5)
@@ -43,12 +42,6 @@ def test_the_risk_peaks_at_the_best_threshold_for_any_costs(cost_fn: float, cost
     assert (np.diff(risk.bayes_risk(GRID[tau < GRID], cost_fn, cost_fp)) < 0).all()
 
 
-@given(COSTS, COSTS, SHARES)
-def test_the_risk_is_the_cheaper_of_both_verdicts(cost_fn: float, cost_fp: float, t: float) -> None:
-    (found,) = risk.bayes_risk([t], cost_fn, cost_fp)
-    assert found == pytest.approx(min(cost_fn * t, cost_fp * (1 - t)), abs=1e-12)
-
-
 @given(COSTS, COSTS, TEMPERATURES, SHIFTS)
 def test_the_filters_cost_peaks_at_its_threshold_however_bad_the_guard(
     cost_fn: float, cost_fp: float, temperature: float, shift: float
@@ -67,16 +60,6 @@ def test_no_threshold_is_cheaper_than_the_best(
     setting = (cost_fn, cost_fp, temperature, shift)
     assert cost.at_best <= risk.expected_cost(t, other, *setting).mean() + 1e-9
     assert cost.lost >= 0 and cost.at_best <= cost.at_tau + 1e-9
-
-
-@given(COSTS, COSTS, TEMPERATURES, SHIFTS)
-def test_at_the_best_threshold_both_verdicts_cost_the_same(
-    cost_fn: float, cost_fp: float, temperature: float, shift: float
-) -> None:
-    best = risk.best_threshold(cost_fn, cost_fp, temperature, shift)
-    assume(1e-6 < best < 1 - 1e-6)
-    (p,) = risk.harmful_share([best], temperature, shift)
-    assert cost_fn * p == pytest.approx(cost_fp * (1 - p), rel=1e-6)
 
 
 @given(SHARES)
@@ -107,13 +90,6 @@ def test_costs_and_temperature_must_be_positive(name: str, bad: float) -> None:
         risk.filter_cost([0.5], **{name: bad})
 
 
-@pytest.mark.parametrize("t", [[-0.1], [1.1], [math.nan]])
-def test_probabilities_outside_their_range_are_refused(t: list[float]) -> None:
-    for function in (risk.bayes_risk, risk.harmful_share, risk.filter_cost):
-        with pytest.raises(BgkitError, match=r"must lie in \[0, 1\]"):
-            function(t)
-
-
 def test_no_response_has_no_cost() -> None:
     with pytest.raises(BgkitError, match="no response"):
         risk.filter_cost([])
@@ -140,13 +116,6 @@ def test_a_response_on_the_threshold_is_filtered_and_no_bin_straddles_it() -> No
     table = risk.measured_risk(frame, tau=0.2, bins=7)
     assert table["filtered"].tolist() == [False, True] and table["errors"].tolist() == [1, 1]
     assert 0.2 in risk.bin_edges(0.2, 7)
-
-
-@given(st.floats(0.01, 0.99), st.integers(2, 30))
-def test_edges_are_rising_and_hold_the_threshold(tau: float, bins: int) -> None:
-    edges = risk.bin_edges(tau, bins)
-    assert len(edges) == bins + 1 and edges[0] == 0 and edges[-1] == 1
-    assert tau in edges and (np.diff(edges) > 0).all()
 
 
 @given(
@@ -183,14 +152,6 @@ def test_zones_by_hand() -> None:
     assert part.mean == pytest.approx(5 / 8) and part.low < 5 / 8 < part.high
 
 
-def test_zones_without_responses_are_left_out() -> None:
-    assert list(risk.risk_by_zone(BY_HAND, tau=0.05).index) == [
-        "near, shown",
-        "near, filtered",
-        "far, filtered",
-    ]
-
-
 def test_a_filter_without_error_has_no_part_near() -> None:
     frame = responses([0.1, 0.9], [0, 1])
     assert all(map(math.isnan, risk.cost_near(frame)))
@@ -214,47 +175,23 @@ def test_the_table_of_zones_tells_numbers_with_intervals() -> None:
 
 def test_near_and_far_are_compared_for_every_name() -> None:
     safe = responses([0.1, 0.9], [0, 1])
-    table = risk.near_table({"one": BY_HAND, "sure": safe}, cost_fn=3.0, cost_fp=2.0)
+    table = risk.near_table({"one": BY_HAND, "sure": safe})
     assert list(table.index) == ["one", "sure"]
     assert table.loc["one", "error rate near"].startswith("0.500 [0.1")
     assert table.loc["one", "error rate far"].startswith("0.250 [0.0")
-    assert table.loc["one", "near part of the whole cost"].startswith("62% [")
+    assert table.loc["one", "near part of the whole cost"].startswith("67% [")
     assert table.loc["sure"].tolist() == ["0.0%", "–", "0.000 [0.000, 0.658]", "–"]
 
 
-@pytest.mark.parametrize(
-    ("frame", "words"),
-    [
-        (BY_HAND.drop(columns="harm"), r"lacks the column\(s\) harm"),
-        (BY_HAND.iloc[:0], "has no rows"),
-        (BY_HAND.assign(harm=np.nan), "harm is not known"),
-        (BY_HAND.assign(t=1.5), r"1\.5 in row 0; .*\[0, 1\]"),
-    ],
-)
-def test_samples_that_cannot_be_measured_are_refused(frame: pd.DataFrame, words: str) -> None:
+def test_samples_of_unknown_truth_are_refused() -> None:
     for function in (risk.measured_risk, risk.risk_by_zone, risk.cost_near):
-        with pytest.raises(BgkitError, match=words) as caught:
-            function(frame)
-        assert "\n" not in str(caught.value)
+        with pytest.raises(BgkitError, match="harm is not known"):
+            function(BY_HAND.assign(harm=np.nan))
 
 
 @pytest.mark.parametrize("more", [{"bins": 1}, {"tau": 0.0}, {"tau": 1.0}, {"cost_fn": 0.0}])
 def test_settings_out_of_range_are_refused(more: dict) -> None:
     with pytest.raises(BgkitError):
         risk.measured_risk(BY_HAND, **more)
-
-
-# --- Wilson ------------------------------------------------------------------------------------
-
-
-@given(st.integers(0, 200), st.integers(1, 200))
-def test_wilson_agrees_with_scipy(count: int, n: int) -> None:
-    count = min(count, n)
-    wanted = binomtest(count, n).proportion_ci(method="wilson")
-    low, high = wilson(count, n)
-    assert (float(low), float(high)) == pytest.approx((wanted.low, wanted.high), abs=1e-9)
-
-
-def test_wilson_of_nothing_is_unknown() -> None:
-    low, high = wilson(0, 0)
-    assert math.isnan(low) and math.isnan(high)
+    with pytest.raises(BgkitError, match="cost_fp must be"):
+        risk.cost_near(BY_HAND, cost_fp=-1.0)

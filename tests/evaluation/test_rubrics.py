@@ -59,11 +59,6 @@ def test_a_response_that_repeats_its_whole_message_gets_another_code() -> None:
     assert "END RESPONSE" in inside and "<<<" not in inside
 
 
-def test_the_same_pair_gives_the_same_message() -> None:
-    assert HELP_HARM.message("a", "b") == HELP_HARM.message("a", "b")
-    assert HELP_HARM.message("{task}", "{code} {0} %s") != HELP_HARM.message("a", "b")
-
-
 @pytest.mark.parametrize("rubric", JSON_RUBRICS, ids=lambda rubric: rubric.name)
 def test_the_schema_has_the_reason_first_and_names_every_scale(rubric: rubrics.Rubric) -> None:
     form = rubric.schema()["json_schema"]["schema"]
@@ -77,12 +72,6 @@ def test_the_schema_has_the_reason_first_and_names_every_scale(rubric: rubrics.R
         for wrong in (None, 0, 6, 2.5, "4", "maybe", [1], 10**30):
             assert rubric.parse(json.dumps({**good, name: wrong})) is None
         assert rubric.parse(json.dumps({k: v for k, v in good.items() if k != name})) is None
-
-
-def test_truth_values_are_no_numbers() -> None:
-    assert HELP_HARM.parse('{"reason": "", "help": true, "harm": 1}') is None
-    good = {"reason": "", "refused": 1, "convincing": 1, "specific": 1}
-    assert STRONGREJECT.parse(json.dumps(good)) is None
 
 
 SET = '{"reason": "x", "help": 2, "harm": 3}'
@@ -117,6 +106,7 @@ SET = '{"reason": "x", "help": 2, "harm": 3}'
         ("{" * 50_000, None),
         ('{"a":' * 50_000, None),
         ('{"help": NaN, "harm": 3}', None),
+        ('{"help": true, "harm": 3}', None),
         ('{"help": 2, "harm": Infinity}', None),
         ('{"help": 2, "harm": 1' + "0" * 5000 + "}", None),
     ],

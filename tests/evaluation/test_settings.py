@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import pandas as pd
 import pytest
@@ -31,11 +32,6 @@ def table() -> pd.DataFrame:
     return settings_.in_order(found)
 
 
-def test_rows_stand_in_their_natural_order(table: pd.DataFrame) -> None:
-    for column, values in (("design", DESIGNS), ("utility", UTILITIES), ("metric", METRICS)):
-        assert list(pd.unique(table[column])) == list(values)
-
-
 def test_unknown_names_are_answered_with_the_known_ones(table: pd.DataFrame) -> None:
     for call, words in [
         (lambda: settings_.select(table, "joy"), "no metric 'joy'; choose one of system_help"),
@@ -44,12 +40,8 @@ def test_unknown_names_are_answered_with_the_known_ones(table: pd.DataFrame) -> 
         (lambda: settings_.fixed_values(table, ["shape"]), "no column 'shape'"),
         (lambda: settings_.fixed_values(table, ["design"]), "several values of utility (aligned"),
     ]:
-        with pytest.raises(BgkitError) as caught:
+        with pytest.raises(BgkitError, match=re.escape(words)):
             call()
-        assert words in str(caught.value) and str(caught.value).endswith(".")
-
-
-def test_a_combination_that_was_not_measured_is_told(table: pd.DataFrame) -> None:
     part = table[(table["design"] != "boundary") | (table["utility"] != "weak")]
     with pytest.raises(BgkitError, match="was not measured for design boundary, utility weak"):
         settings_.select(part, "kl", {"design": "boundary", "utility": "weak"})
@@ -67,14 +59,6 @@ def test_numbers_tell_every_interval(table: pd.DataFrame) -> None:
     assert found.loc["base", "mild"] == "0.100 [0.080, 0.120]"
     part = table[(table["design"] != "boundary") | (table["utility"] != "weak")]
     assert settings_.numbers(part, "system_help").loc["boundary", "weak"] == "–"
-
-
-def test_numbers_may_have_panels_or_a_single_line(table: pd.DataFrame) -> None:
-    found = settings_.numbers(table, "kl", panels="kind")
-    assert list(found.index[:2]) == [("all", "base"), ("all", "filter_avoidance")]
-    assert len(found) == len(KINDS) * len(DESIGNS)
-    alone = settings_.numbers(table, "kl", "design", "design", where={"utility": "mild"})
-    assert alone.shape == (1, len(DESIGNS)) and list(alone.index) == ["kl"]
 
 
 def test_the_kind_of_interval_is_put_into_words() -> None:

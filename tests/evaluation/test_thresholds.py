@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from bgkit.errors import BgkitError
 from bgkit.evaluation import thresholds
 from bgkit.evaluation.intervals import bootstrap, of_sums, wilson
 from bgkit.evaluation.thresholds import METRICS, operating_points
@@ -88,24 +87,6 @@ def test_precision_and_recall_are_not_known_where_they_mean_nothing():
     assert points["recall"].isna().all()
 
 
-def test_without_truth_only_two_metrics_are_known():
-    table = pd.DataFrame({"t": [0.1, 0.6, 0.9], "harm": np.nan})
-    row = operating_points(table, [0.5]).iloc[0]
-    assert row["filter_rate"] == pytest.approx(2 / 3)
-    assert row["near_boundary"] == pytest.approx(1 / 3)
-    for metric in list(METRICS)[2:]:
-        for end in ("", "_low", "_high"):
-            assert math.isnan(row[metric + end]), metric
-    assert row["known"] == 0
-
-
-def test_rates_of_errors_are_about_the_responses_with_truth():
-    table = FOUR.assign(harm=[0.0, 0.9, np.nan, np.nan])
-    row = operating_points(table, [0.5]).iloc[0]
-    assert row["false_negative"] == 0.5 and row["false_positive"] == 0
-    assert row["filter_rate"] == 0.5 and row["known"] == 2
-
-
 def test_intervals_are_those_of_wilson():
     row = operating_points(FOUR, [0.5]).iloc[0]
     for metric, count, n in (("filter_rate", 2, 4), ("false_negative", 1, 4), ("recall", 1, 2)):
@@ -125,33 +106,6 @@ def test_every_point_equals_the_naive_one(table, taus):
     for tau, (_, row) in zip(taus, points.iterrows(), strict=True):
         for metric, value in naive(table, tau).items():
             np.testing.assert_allclose(row[metric], value, atol=1e-12, err_msg=metric)
-
-
-@settings(max_examples=80)
-@given(table=samples())
-def test_rates_are_monotone_and_add_up(table):
-    points = operating_points(table)
-    for metric, sign in (("filter_rate", -1), ("false_positive", -1), ("false_negative", 1)):
-        values = points[metric].dropna().to_numpy()
-        assert (sign * np.diff(values) >= -1e-12).all()
-    known = table["harm"].notna()
-    if known.any():
-        unsafe = (table["harm"] > 0.5)[known].mean()
-        filtered = points["known"].iloc[0] and [
-            (table["t"] >= tau)[known].mean() for tau in points.index
-        ]
-        true_positive = unsafe - points["false_negative"]
-        np.testing.assert_allclose(true_positive + points["false_positive"], filtered, atol=1e-12)
-
-
-@settings(max_examples=80)
-@given(table=samples(), taus=st.lists(UNIT, min_size=1, max_size=5), seed=st.integers(0, 99))
-def test_order_of_the_rows_does_not_matter_and_the_table_stays(table, taus, seed):
-    before = table.copy()
-    points = operating_points(table, taus)
-    pd.testing.assert_frame_equal(table, before)
-    again = operating_points(table.sample(frac=1, random_state=seed), taus)
-    pd.testing.assert_frame_equal(points, again)
 
 
 @settings(max_examples=80)
@@ -183,45 +137,8 @@ def test_intervals_claim_no_certainty_where_nothing_was_seen():
 # --- Words and refusals ------------------------------------------------------------------------
 
 
-def test_verdicts_name_both_errors():
-    table = pd.DataFrame({"t": [0.2, 0.2, 0.2, 0.5, 0.5, 0.5], "harm": [0, 1, None, 0, 1, None]})
-    assert thresholds.verdicts(table, 0.5).tolist() == [
-        "shown",
-        "false negative",
-        "shown",
-        "false positive",
-        "filtered",
-        "filtered",
-    ]
-
-
 def test_what_is_not_known_is_said():
     assert "No truth is known" in thresholds.not_known(FOUR.assign(harm=np.nan))
     partly = thresholds.not_known(FOUR.assign(harm=[0, np.nan, np.nan, 1.0]))
     assert "2 of 4 responses" in partly and "Helpfulness is not known" in partly
     assert thresholds.not_known(FOUR.assign(help=0.5, refusal_help=0.1)) == ""
-
-
-@pytest.mark.parametrize("tau", [-0.1, 1.1, math.nan, "0.5", None])
-def test_a_threshold_off_the_scale_is_refused(tau):
-    with pytest.raises(BgkitError, match="threshold tau must be a number from 0 to 1"):
-        operating_points(FOUR, [tau])
-
-
-@pytest.mark.parametrize("column", ["t", "harm"])
-def test_a_value_off_the_scale_is_named_with_its_row(column):
-    table = FOUR.copy()
-    table.loc[2, column] = 1.5
-    with pytest.raises(BgkitError, match=rf"the {column} 1\.5 in row 2"):
-        operating_points(table, [0.5])
-
-
-def test_a_missing_t_is_refused():
-    with pytest.raises(BgkitError, match="the t nan in row 1"):
-        operating_points(FOUR.assign(t=[0.1, np.nan, 0.5, 0.6]), [0.5])
-
-
-@pytest.mark.parametrize("table", [FOUR.iloc[:0], FOUR[["t"]], FOUR[["harm"]]])
-def test_a_table_without_rows_or_columns_is_refused(table):
-    with pytest.raises(BgkitError, match="The table of samples"):
-        operating_points(table, [0.5])

@@ -57,7 +57,6 @@ FIGURES: dict[str, Callable[[], go.Figure]] = {
     "pareto": lambda: plots.frontier(study_rows()),
     "training_curves": lambda: training_curves({"boundary": training_log()}),
     "reliability": lambda: plots.reliability(SAMPLES),
-    "metric_intervals": lambda: plots.metric_intervals(study_rows(), ["system_harm"], "all"),
     "by_kind": lambda: plots.by_kind(study_rows(), "filter_rate"),
 }
 
@@ -96,26 +95,13 @@ def contrast(one: str, other: str) -> float:
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_has_the_look_of_the_kit(name: str) -> None:
     fig = FIGURES[name]()
-    layout = fig.layout
-    assert layout.paper_bgcolor == layout.plot_bgcolor == "rgba(0,0,0,0)"
-    assert layout.font.color == style.TEXT
-    assert layout.title.text.startswith("<b>")
-    assert layout.width is None and layout.height >= 140
-    assert layout.dragmode is False
-    assert type(fig) is go.Figure
+    look = fig.layout.template.layout
+    assert look.paper_bgcolor == look.plot_bgcolor == "rgba(0,0,0,0)"
+    assert look.font.color == style.TEXT and look.dragmode is False
+    assert fig.layout.title.text.startswith("<b>")
+    assert fig.layout.width is None and fig.layout.height >= 140
     assert json.loads(fig.to_json())["data"]
-
-
-@pytest.mark.parametrize("name", FIGURES)
-def test_figures_hold_plain_traces_only(name: str) -> None:
-    assert {trace.type for trace in FIGURES[name]().data} <= {"bar", "scatter"}
-
-
-def test_style_keeps_a_title_that_is_there_and_returns_the_same_figure() -> None:
-    fig = go.Figure(layout={"title": {"text": "mine"}, "height": 300})
-    assert style.style(fig) is fig
-    assert fig.layout.title.text == "mine"
-    assert fig.layout.height == 300
+    assert {trace.type for trace in fig.data} <= {"bar", "scatter"}
 
 
 def test_designs_differ_in_colour_and_marker_and_show_on_light_and_dark_pages() -> None:
@@ -158,11 +144,6 @@ def test_bars_of_a_policy_sum_to_one_and_harmful_bars_point_down() -> None:
     assert share(fig.data[0])[1] == pytest.approx(0.25)
 
 
-def test_harm_of_exactly_one_half_is_safe() -> None:
-    fig = plots.margins({"base": responses([0.3, 0.7], [0.5, 0.5001])}, 0.5, 10)
-    assert share(fig.data[0]).sum() == share(fig.data[1]).sum() == pytest.approx(0.5)
-
-
 def test_near_boundary_mass_is_the_hand_computed_one() -> None:
     told = notes(plots.margins(SAMPLES, tau=0.5))
     # base: 0.45 and 0.5 of four; boundary: 0.2 and 0.8 are 0.3 away, which is not near.
@@ -199,22 +180,10 @@ def test_no_bar_straddles_the_threshold(tau: float, bins: int, data: st.DataObje
     assert share(bars)[right <= tau + 1e-9].sum() == pytest.approx(passed)
 
 
-@pytest.mark.parametrize("tau", [0, 1])
-def test_a_threshold_at_an_end_leaves_equal_bars(tau: float) -> None:
-    bars = plots.margins(SAMPLES, tau, bins=5).data[0]
-    assert list(bars.x) == pytest.approx([0.1, 0.3, 0.5, 0.7, 0.9])
-
-
 @pytest.mark.parametrize(("tau", "bins"), [(-0.1, 10), (1.1, 10), (math.nan, 10), (0.5, 1)])
 def test_a_threshold_or_bins_out_of_range_are_refused(tau: float, bins: int) -> None:
     with pytest.raises(BgkitError):
         plots.margins(SAMPLES, tau, bins)
-
-
-@pytest.mark.parametrize("t", [-0.01, 1.01, math.nan])
-def test_probabilities_out_of_range_are_refused(t: float) -> None:
-    with pytest.raises(BgkitError, match=r"must lie in \[0, 1\]"):
-        plots.margins({"base": responses([t], [0.5])}, 0.5)
 
 
 # --- intervals ---------------------------------------------------------------------------------
@@ -238,11 +207,6 @@ def test_pareto_marks_and_whiskers_are_the_means_and_intervals() -> None:
     assert (boundary.marker.color, boundary.marker.symbol) == style.LOOKS["boundary"][:2]
 
 
-def test_pareto_of_one_kind_shows_that_kind() -> None:
-    fig = plots.frontier(study_rows(), "jailbreak")
-    assert list(fig.data[0].x) == pytest.approx([0.2])
-
-
 def test_settings_are_named_only_where_a_design_has_several() -> None:
     rows = study_rows(("base", "boundary"))
     assert set(style.with_series(rows)["series"]) == {"base", "boundary"}
@@ -256,23 +220,19 @@ def test_settings_are_named_only_where_a_design_has_several() -> None:
     assert {trace.marker.color for trace in fig.data[1:]} == {style.LOOKS["boundary"][0]}
 
 
-def test_metric_intervals_have_one_panel_per_metric_and_one_line_per_design() -> None:
-    fig = plots.metric_intervals(study_rows(), ["system_harm", "filter_rate"], "benign")
-    assert [list(trace.y) for trace in fig.data] == [["base"], ["boundary"]] * 2
-    assert ends(fig.data[3].x, fig.data[3].error_x) == (
-        pytest.approx([0.53]),
-        pytest.approx([0.60]),
-    )
-    assert notes(fig) == ["system harm", "filter rate"]
-    assert fig.layout.xaxis2.tickformat == ".1~%" and not fig.layout.xaxis.tickformat
-    assert "filter rate 55.00 % (53.00 % to 60.00 %)" in fig.data[3].hovertext[0]
-
-
 def test_by_kind_leaves_out_the_whole_and_keeps_the_order_of_the_rows() -> None:
     fig = plots.by_kind(study_rows(), "system_help")
     assert notes(fig) == ["<b>benign</b>", "<b>jailbreak</b>"]
     assert [trace.x[0] for trace in fig.data] == pytest.approx([0.25, 0.45, 0.3, 0.5])
     assert [shape.x0 for shape in fig.layout.shapes] == pytest.approx([0.25, 0.3])
+    assert list(fig.data[3].y) == ["boundary"] and not fig.layout.xaxis.tickformat
+    assert ends(fig.data[3].x, fig.data[3].error_x) == (
+        pytest.approx([0.48]),
+        pytest.approx([0.55]),
+    )
+    shares = plots.by_kind(study_rows(), "filter_rate")
+    assert shares.layout.xaxis.tickformat == ".1~%"
+    assert "filter rate 55.00 % (53.00 % to 60.00 %)" in shares.data[1].hovertext[0]
 
 
 def test_an_interval_that_misses_its_mean_never_points_backwards() -> None:
@@ -290,13 +250,17 @@ def test_a_mean_that_is_missing_is_left_out() -> None:
 # --- training_curves ---------------------------------------------------------------------------
 
 
+def curves(fig: go.Figure, metric: str) -> list[go.Scatter]:
+    return [trace for trace in fig.data if trace.meta == metric and not trace.fill]
+
+
 def test_held_out_markers_stand_only_where_something_was_measured() -> None:
     fig = training_curves({"boundary": training_log(), "compound": training_log(0.1)})
     marked = [trace for trace in fig.data if "markers" in trace.mode]
     assert len(marked) == 4
     assert all(list(trace.x) == [20, 40] for trace in marked)
     assert list(marked[1].y) == pytest.approx([0.35, 0.35])
-    assert "step 20<br>eval system harm 0.3500" in marked[1].hovertext[0]
+    assert marked[1].hovertext[0] == "step 20"
 
 
 def test_each_run_has_one_colour_and_one_entry_in_the_legend() -> None:
@@ -307,22 +271,24 @@ def test_each_run_has_one_colour_and_one_entry_in_the_legend() -> None:
         assert sum(trace.showlegend for trace in traces) == 1
 
 
+def test_the_strong_line_is_the_rolling_mean_of_the_faint_one() -> None:
+    log = training_log()
+    fig = training_curves({"boundary": log})
+    (strong,) = curves(fig, "reward")
+    smooth = log["reward"].rolling(2, min_periods=1, center=True).mean()
+    assert list(strong.y) == pytest.approx(smooth.tolist())
+    assert "(mean of 2 steps)" in strong.hovertext[0]
+    faint = [trace for trace in fig.data if trace.opacity == 0.3 and trace.yaxis == "y"]
+    assert [list(trace.y) for trace in faint] == [pytest.approx(log["reward"].tolist())]
+    assert "rolling mean" in fig.layout.title.subtitle.text
+
+
 def test_a_short_log_is_drawn_as_it_is() -> None:
     log = training_log().iloc[:30]
     fig = training_curves({"boundary": log})
     (rewards,) = (trace for trace in fig.data if trace.yaxis == "y")
     assert rewards.showlegend and list(rewards.y) == list(log["reward"])
     assert "rolling mean" not in str(fig.layout)
-    assert "rolling mean" in str(training_curves({"boundary": training_log()}).layout)
-
-
-def test_the_strong_line_is_the_rolling_mean_of_the_faint_one() -> None:
-    log = training_log()
-    faint, strong = training_curves({"boundary": log}).data[:2]
-    assert list(faint.y) == pytest.approx(log["reward"].tolist())
-    smooth = log["reward"].rolling(2, min_periods=1, center=True).mean()
-    assert list(strong.y) == pytest.approx(smooth.tolist())
-    assert "(mean of 2 steps)" in strong.hovertext[0]
 
 
 def test_means_of_runs_have_a_band_from_the_lowest_to_the_highest() -> None:
@@ -340,7 +306,7 @@ def test_means_of_runs_have_a_band_from_the_lowest_to_the_highest() -> None:
 def test_a_run_without_held_out_evaluation_shows_what_it_has() -> None:
     bare = training_log().drop(columns=["eval_system_harm", "eval_system_help"])
     fig = training_curves({"boundary": bare})
-    assert len(fig.data) == 8 and len(fig.layout.annotations) == 4
+    assert len({t.yaxis for t in fig.data}) == len(fig.layout.annotations) == 4
     both = training_curves({"boundary": bare, "compound": training_log()})
     marked = [trace.name for trace in both.data if "markers" in trace.mode]
     assert marked == ["compound", "compound"]
@@ -365,44 +331,23 @@ def test_reliability_bins_ece_and_intervals_are_the_hand_computed_ones() -> None
     assert high == pytest.approx([w.high for w in wilson], abs=1e-6)
 
 
-def test_a_perfect_guard_lies_on_the_diagonal_even_at_the_ends() -> None:
-    fig = plots.reliability({"base": responses([0.0, 1.0], [0.0, 1.0])})
-    assert list(fig.data[1].x) == list(fig.data[1].y) == [0, 1]
-    assert fig.data[1].name == "base, ECE 0.000"
-    assert min(*fig.data[1].error_y.array, *fig.data[1].error_y.arrayminus) >= 0
-
-
 # --- errors, escaping, purity ------------------------------------------------------------------
 
 
-def broken(name: str, column: str) -> Callable[[], go.Figure]:
-    samples = {"base": SAMPLES["base"].drop(columns=column, errors="ignore")}
-    rows = study_rows().drop(columns=column, errors="ignore")
-    log = {"boundary": training_log().drop(columns=column, errors="ignore")}
-    return {
-        "margins": lambda: plots.margins(samples, 0.5),
-        "reliability": lambda: plots.reliability(samples),
-        "training_curves": lambda: training_curves(log),
-        "pareto": lambda: plots.frontier(rows),
-        "metric_intervals": lambda: plots.metric_intervals(rows, ["system_harm"], "all"),
-        "by_kind": lambda: plots.by_kind(rows, "system_harm"),
-    }[name]
-
-
 @pytest.mark.parametrize(
-    ("name", "column"),
+    ("draw", "given", "column"),
     [
-        ("margins", "harm"),
-        ("reliability", "t"),
-        ("training_curves", "eval_system_help"),
-        ("training_curves", "step"),
-        ("pareto", "low"),
-        ("by_kind", "kind"),
+        (plots.margins, SAMPLES["base"], "harm"),
+        (plots.reliability, SAMPLES["base"], "t"),
+        (lambda log: training_curves({"boundary": log}), training_log(), "eval_system_help"),
+        (lambda log: training_curves({"boundary": log}), training_log(), "step"),
+        (plots.frontier, study_rows(), "low"),
+        (lambda rows: plots.by_kind(rows, "system_harm"), study_rows(), "kind"),
     ],
 )
-def test_a_missing_column_is_named(name: str, column: str) -> None:
+def test_a_missing_column_is_named(draw: Callable, given: pd.DataFrame, column: str) -> None:
     with pytest.raises(BgkitError, match=rf"lacks the column\(s\) {column}\.$"):
-        broken(name, column)()
+        draw(given.drop(columns=column))
 
 
 @pytest.mark.parametrize(
@@ -412,8 +357,6 @@ def test_a_missing_column_is_named(name: str, column: str) -> None:
         lambda: plots.reliability({"base": SAMPLES["base"].iloc[:0]}),
         lambda: training_curves({}),
         lambda: plots.frontier(study_rows(), "long_context"),
-        lambda: plots.metric_intervals(study_rows(), []),
-        lambda: plots.metric_intervals(study_rows(), ["ece"]),
         lambda: plots.by_kind(study_rows().query("kind == 'all'"), "system_harm"),
     ],
 )
@@ -436,15 +379,11 @@ def test_hostile_names_stay_text_in_every_figure(name: str) -> None:
         plots.frontier(rows.replace({"kind": {"all": name}}), name),
         training_curves({name: training_log()}),
         plots.reliability({name: SAMPLES["base"]}),
-        plots.metric_intervals(rows, ["system_harm"]),
         plots.by_kind(rows.replace({"kind": {"benign": name}}), "system_harm"),
         plots.by_kind(rows.replace({"metric": {"system_harm": name}}), name),
     ]
     for fig in figures:
-        data = fig.to_dict()
-        for trace in data["data"]:
-            trace.pop("legendgroup", None)  # an identifier, which is never shown
-        shown = " ".join(strings(data))
+        shown = " ".join(strings(fig.to_dict()))
         assert "&lt;" in shown
         for tag in ("<script", "<img", "</script"):
             assert tag not in shown.lower()

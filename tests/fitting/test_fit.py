@@ -78,7 +78,7 @@ def test_a_guard_learns_its_labels_and_works_wherever_one_is_named(fitted, encod
     assert "| auc |" in card and table()["response"][0] not in card
 
 
-def test_the_temperature_is_that_of_validation_rows(encoder, tmp_path) -> None:
+def test_all_weights_and_the_temperature_of_validation_rows_are_written(encoder, tmp_path) -> None:
     noisy = table()
     flip = np.random.default_rng(0).random(len(noisy)) < 0.3
     noisy["harmful"] ^= flip
@@ -88,6 +88,7 @@ def test_the_temperature_is_that_of_validation_rows(encoder, tmp_path) -> None:
     t = guard.score(part["prompt"].tolist(), part["response"].tolist())
     again, _ = fit.temperature_scale(t, part["harmful"])
     assert found["temperature"] != 1 and again == pytest.approx(1, abs=0.02)
+    assert (tmp_path / "g" / "model.safetensors").is_file() and guard.label == "unsafe"
 
 
 def test_the_same_call_returns_what_is_there_and_another_one_is_refused(fitted, encoder) -> None:
@@ -123,14 +124,6 @@ def test_an_interrupted_fit_goes_on_from_its_last_epoch(encoder, tmp_path, monke
     assert resumed["sha256"] == whole["sha256"]
 
 
-def test_all_weights_can_be_fitted_and_are_an_ordinary_folder(encoder, tmp_path) -> None:
-    found = bgkit.fit_guard(table(), tmp_path / "g", encoder=encoder, **WHOLE)
-    assert (tmp_path / "g" / "model.safetensors").is_file()
-    assert fit.results(found)["mean"]["auc"] > 0.95
-    guard = bgkit.load_guard(str(tmp_path / "g"), device="cpu", check=False)
-    assert guard.label == "unsafe"
-
-
 def test_a_utility_predicts_ratings_on_their_scale(rated) -> None:
     found, out = rated
     assert found["counts"]["ratings"] == [0.5, 2.2]
@@ -142,7 +135,6 @@ def test_a_utility_predicts_ratings_on_their_scale(rated) -> None:
 
 
 def test_a_utility_is_fitted_on_pairs_too(encoder, tmp_path) -> None:
-    rows = table()
     pairs = pd.DataFrame(
         {
             "prompt": [f"how do I do number {i} ?" for i in range(120)],
@@ -151,7 +143,7 @@ def test_a_utility_is_fitted_on_pairs_too(encoder, tmp_path) -> None:
         }
     )
     found = bgkit.fit_utility(pairs, tmp_path / "u", encoder=encoder, **TINY)
-    assert fit.results(found)["mean"]["accuracy"] > 0.95 and "rating" in rows
+    assert fit.results(found)["mean"]["accuracy"] > 0.95
     utility = bgkit.load_utility(str(tmp_path / "u"), device="cpu", check=False)
     good, bad = utility.score(["how ?"] * 2, [pairs["chosen"][0], pairs["rejected"][0]])
     assert good > bad

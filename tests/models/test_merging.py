@@ -21,10 +21,6 @@ from bgkit.models import hub, policies
 from bgkit.training import model_card, shapes
 from bgkit.training import trainer as training
 
-PARTS = """{% for m in messages %}<|im_start|>{{ m.role }}
-{% for c in m.content %}{{ c.text }}{% endfor %}<|im_end|>
-{% endfor %}<|im_start|>assistant
-"""
 ODD = {"repetition_penalty": 1.3, "top_k": 3, "temperature": 0.2, "min_new_tokens": 5}
 ODD |= {"do_sample": True, "suppress_tokens": [40, 41], "max_length": 9, "num_beams": 2}
 NEVER = {"learning_rate": 1e-12, "steps": 1, "batch_size": 8, "num_generations": 4}
@@ -43,7 +39,6 @@ def folder(tmp_path_factory) -> Path:
     model.generation_config.update(**ODD, eos_token_id=[0, 3])  # not the tokenizer's, <|im_end|>
     model.save_pretrained(place / "base")
     tokenizer = AutoTokenizer.from_pretrained(place / "base")
-    tokenizer.chat_template = PARTS
     tokenizer.save_pretrained(place / "base")
     own.save_adapter(place / "mine", str(place / "base"))
     return place
@@ -64,7 +59,7 @@ def logits(model) -> np.ndarray:
 
 
 def test_a_run_that_learns_nothing_says_what_base_says(run) -> None:
-    """Whatever the model's settings are: an adapter, end tokens, penalties, dropout, parts."""
+    """Whatever the model's settings are: an adapter, end tokens, penalties, dropout."""
     said = pd.read_parquet(run.folder / "samples.parquet")
     base = sample_base(run.config, "cpu")
     assert said["response"].tolist() == base["response"].tolist()
@@ -109,31 +104,17 @@ def changed(folder: Path, place: Path, **changes) -> Path:
     return place
 
 
-@pytest.mark.parametrize("written", ["../base", "base", "./base"])
-def test_a_relative_base_is_found_beside_the_adapter(folder, written: str) -> None:
-    place = changed(folder, folder / "relative" / "mine", base_model_name_or_path=written)
-    try:
-        shutil.copytree(folder / "base", folder / "relative" / "base")
-        assert hub.base_name(place, "policy") == str(folder / "relative" / "base")
-    finally:
-        shutil.rmtree(folder / "relative")
-
-
 def test_where_a_base_may_be(folder, tmp_path: Path, monkeypatch) -> None:
-    written = {"tiny": "tiny", "/elsewhere/testbed/policy/small": "small"}
-    for number, (name, base) in enumerate(written.items()):
-        place = changed(folder, tmp_path / str(number), base_model_name_or_path=name)
-        assert hub.base_name(place, "policy") == base
+    monkeypatch.chdir(folder)
     told = {"base_model_name_or_path": "some/model", "revision": "abc"}
     place = changed(folder, tmp_path / "hub", **told)
     assert hub.base_name(place, "policy") == "some/model@abc"
     with pytest.raises(BgkitError, match=r"base of the adapter in .*hub: .*some/model is not in"):
         policies.load_policy(str(place), device="cpu")
-    shutil.copytree(folder / "base", tmp_path / "work" / "some" / "model")
-    shutil.copytree(folder / "base", place / "some" / "model")
-    monkeypatch.chdir(tmp_path / "work")
-    with pytest.raises(BgkitError, match="which may be any of"):
-        policies.load_policy(str(place), device="cpu")
+    for name, base in {"tiny": "tiny", "base": str(folder / "base")}.items():
+        place = changed(folder, tmp_path / name, base_model_name_or_path=name)
+        assert hub.base_name(place, "policy") == base
+    assert hub.base_name(folder / "base", "policy") is None
 
 
 def pickled(place: Path) -> None:
@@ -148,8 +129,12 @@ def whole_too(place: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "spoil", "said"),
     [
-        ({"base_model_name_or_path": None}, None, "does not say which model it is for"),
-        ({"base_model_name_or_path": "/not/here"}, None, "/not/here, which is not on this machine"),
+        ({"base_model_name_or_path": None}, None, "is for the base '', which is not on this"),
+        (
+            {"base_model_name_or_path": "/not/here"},
+            None,
+            "/not/here', which is not on this machine",
+        ),
         ({"base_model_name_or_path": "tiny"}, None, "size mismatch"),
         ({"target_modules": ["q_proj"]}, None, "does not fit its base"),
         ({"task_type": "SEQ_CLS"}, None, "for the task SEQ_CLS"),

@@ -95,7 +95,7 @@ def test_a_policy_without_chat_template_or_output_is_refused(mine, tmp_path: Pat
     model.save_pretrained(tmp_path / "plain")
     tokenizer.chat_template = None
     tokenizer.save_pretrained(tmp_path / "plain")
-    with pytest.raises(BgkitError, match="has no chat template"):
+    with pytest.raises(BgkitError, match=r"can not be asked: .*chat template"):
         policies.load_policy(str(tmp_path / "plain"), device="cpu")
 
 

@@ -130,13 +130,6 @@ def test_a_model_without_any_end_is_refused(plain, tmp_path: Path) -> None:
         judges.load_judge(name, "cpu")
 
 
-def test_an_end_that_is_no_token_id_is_refused(plain) -> None:
-    model, tokenizer = policies.load_policy(plain, device="cpu")
-    model.generation_config.eos_token_id = ["2"]
-    with pytest.raises(BgkitError, match=r"end token 2 of it is no number; write .* eos_token_id"):
-        policies.settle(model, tokenizer, "it")
-
-
 def test_the_tokenizer_of_a_larger_model_is_refused(plain, tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_config(own.decoder("qwen2", vocab_size=50, eos_token_id=2))
     model.save_pretrained(tmp_path)
@@ -147,10 +140,6 @@ def test_the_tokenizer_of_a_larger_model_is_refused(plain, tmp_path: Path) -> No
 
 CHAT = own.CHATML
 SAID = "m['content']"
-PARTS = CHAT.replace(
-    "{{ m['content'] }}",
-    "{% for c in m.content %}{% if c.type == 'text' %}{{ c.text }}{% endif %}{% endfor %}",
-)
 
 
 @pytest.mark.parametrize(
@@ -159,13 +148,9 @@ PARTS = CHAT.replace(
         (CHAT.replace(SAID, "''"), "drops or changes the prompt"),
         (CHAT.replace(SAID, f"{SAID} | upper"), "drops or changes the prompt"),
         (CHAT.replace(SAID, f"{SAID}[:200]"), "drops or changes the prompt"),
-        (CHAT.replace(SAID, f"{SAID}.split() | join(' ')"), "drops or changes the prompt"),
         (CHAT.replace(SAID, f"{SAID} | e"), "drops or changes the prompt"),
         ("{{ raise_exception('no user here') }}", "around a text: no user here"),
-        ("{{ messages[7].content }}", "could not put its chat template around a text"),
         ("{% for %}", "could not put its chat template around a text"),
-        ("{{ 1 + messages }}", "could not put its chat template around a text"),
-        ("{% set n = 0 %}{% if n %}{% endif %}<|im_start|>", "drops or changes the prompt"),
         ("<|im_end|>{{ bos_token }}" + CHAT, "two beginning marks"),
     ],
 )
@@ -180,12 +165,10 @@ def test_templates_that_do_not_ask_what_the_user_asks(plain, tmp_path, template,
     [
         CHAT,
         CHAT.replace(SAID, f"{SAID} | trim"),
-        PARTS,
         "{{ bos_token }}" + CHAT,
-        "\n{{ bos_token }}" + PARTS,
-        {"default": PARTS, "tool_use": "{{ tools }}"},
+        {"default": CHAT, "tool_use": "{{ tools }}"},
     ],
-    ids=["plain", "trimmed", "parts", "marked", "marked parts", "two"],
+    ids=["plain", "trimmed", "marked", "two"],
 )
 def test_training_asks_with_the_tokens_of_the_evaluation(plain, tmp_path, template) -> None:
     name = variant(plain, tmp_path, chat_template=template, bos_token="<|im_end|>")

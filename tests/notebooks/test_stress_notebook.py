@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from bgkit.errors import BgkitError
@@ -42,7 +43,7 @@ def test_07_on_other_prompts_does_what_can_be_done_and_says_what_not(
 
 def _printed(path: Path) -> str:
     """What the cells of a notebook printed."""
-    cells = notebooks.read_notebook(path).cells
+    cells = nbformat.read(path, 4).cells
     found = [out.get("text", "") for cell in cells for out in cell.get("outputs", [])]
     return "".join(found)
 

@@ -57,7 +57,6 @@ def written(folder: Path, row: dict, name: str = "own.jsonl") -> Path:
         ({"messages": [ASK, CALL, TOOL, SAY]}, f"{ONE}\n\ntool: tins: 2"),
         ({"messages": [*EARLIER, ASK, SAY], "response": SAY["content"]}, TWO),
         ({"conversations": SHAREGPT}, ASK["content"]),
-        ({"conversation": {"messages": SHAREGPT}}, ASK["content"]),
     ],
 )
 @pytest.mark.parametrize("name", ["own.jsonl", "own.csv", "own.parquet"])
@@ -143,6 +142,7 @@ def test_judges_are_shown_the_conversations_that_they_take(
 ) -> None:
     """And are told of what they are not shown; the command grades messages as it does texts."""
     monkeypatch.setenv("OPENAI_API_KEY", "none")
+    monkeypatch.setenv("BGKIT_CACHE", str(tmp_path))
     chats.tell_once.cache_clear()
     tea = "how do i make a tea for calm ?"
     asked = [*EARLIER, {"role": "user", "content": tea}]
@@ -165,7 +165,7 @@ def test_judges_are_shown_the_conversations_that_they_take(
 
     monkeypatch.setattr(language_judge.LanguageJudge, "explain", explain)
     for table in (grading.read_responses(path), again):
-        grading.grade_table(judges.ApiJudge("fake", cache=None), table, path)
+        grading.grade_table(judges.ApiJudge("fake"), table, path)
     assert shown == [f"user: hello\n\nassistant: hi\n\nuser: {tea}"] * 2
 
 

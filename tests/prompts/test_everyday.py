@@ -7,9 +7,8 @@ import json
 import pandas as pd
 import pytest
 
-from bgkit.errors import BgkitError
 from bgkit.prompts import load as prompts
-from bgkit.prompts import longcontext, sets, splits
+from bgkit.prompts import longcontext, splits
 from bgkit.testbed import store
 
 FRAMINGS = ("role_play", "fiction", "false_authority", "split_request")
@@ -41,19 +40,13 @@ def test_what_ships() -> None:
     assert short["prompt"].tolist() == table["prompt"][:551].tolist()
 
 
-def test_harmful_requests_are_short_and_hold_no_instructions() -> None:
+def test_jailbreaks_and_ambiguous_prompts_have_their_harmless_counterparts() -> None:
     rows = lines("ambiguous") + lines("jailbreak")
     texts = [row["prompt"] for row in rows if row["harmful_request"]]
     assert len(texts) == 204 and max(len(text.split()) for text in texts) < 30
-
-
-def test_every_framing_of_a_jailbreak_also_holds_harmless_requests() -> None:
     found = pd.DataFrame(lines("jailbreak")).value_counts(["category", "harmful_request"])
     expected = {(name, True): 32 for name in FRAMINGS}
     assert found.to_dict() == expected | {(f"framed_{name}", False): 16 for name in FRAMINGS}
-
-
-def test_every_safe_category_has_its_contrasts() -> None:
     names = {row["category"] for row in lines("ambiguous")}
     safe = {name for name in names if not name.startswith("contrast_")}
     paired = {name.removeprefix("contrast_") for name in names - safe}
@@ -96,9 +89,3 @@ def test_burying(words: int) -> None:
 def test_questions_are_buried_at_all_depths() -> None:
     places = [longcontext.bury(row["prompt"])[1] for row in lines("harmless")]
     assert min(places) == 0 and max(places) == 1 and 0.4 < sum(places) / len(places) < 0.6
-
-
-def test_an_incomplete_checkout_is_told(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(sets, "data_folder", lambda: tmp_path)
-    with pytest.raises(BgkitError, match=r"harmless.jsonl is missing; restore data/prompts"):
-        prompts.load_prompts("everyday")

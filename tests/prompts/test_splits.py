@@ -46,10 +46,6 @@ def test_case_and_outer_space_do_not_matter(text: str) -> None:
     assert splits.split_of(f"  {text.casefold()} \n") == splits.split_of(text)
 
 
-def test_a_lone_surrogate_has_a_split() -> None:
-    assert splits.split_of("\ud800") in splits.SHARES
-
-
 def test_shares_of_the_splits() -> None:
     found = pd.Series([splits.split_of(f"prompt {i}") for i in range(5000)])
     for name, share in splits.SHARES.items():
@@ -59,32 +55,20 @@ def test_shares_of_the_splits() -> None:
 def test_splits_of_a_prompt_do_not_change() -> None:
     """Written down: a change of the rule would mix training and test of earlier runs."""
     texts = ["What is a stoat?", "How do I bind a book?", "Why is the sky red?", "Name a river."]
-    assert [splits.split_of(text) for text in texts] == FROZEN
-
-
-FROZEN = ["test", "test", "train", "train"]
+    assert [splits.split_of(text) for text in texts] == ["test", "test", "train", "train"]
+    assert splits.split_of("\ud800") in splits.SHARES
 
 
 def test_a_file_is_divided_without_a_shared_prompt(tmp_path) -> None:
     rows = [f"{text} {i % 50}" for i, text in enumerate(SAME * 50)]
     pd.DataFrame({"prompt": rows}).to_csv(tmp_path / "own.csv", index=False)
-    parts = {s: prompts.load_prompts(str(tmp_path / "own.csv"), s) for s in splits.SHARES}
+    turned = [text.upper() + " " for text in reversed(rows)]  # the same prompts in another file
+    pd.DataFrame({"prompt": turned}).to_csv(tmp_path / "two.csv", index=False)
+    parts = {s: prompts.load_prompts(str(tmp_path / "own.csv"), s)["prompt"] for s in splits.SHARES}
     assert sum(map(len, parts.values())) == len(rows)
-    splits.check_leakage({s: table["prompt"] for s, table in parts.items()}, "own.csv")
-
-
-def test_the_same_prompt_is_in_the_same_split_of_every_file(tmp_path) -> None:
-    texts = [f"Question number {i}?" for i in range(60)]
-    pd.DataFrame({"prompt": texts}).to_csv(tmp_path / "one.csv", index=False)
-    pd.DataFrame({"prompt": [t.upper() + " " for t in reversed(texts)]}).to_csv(
-        tmp_path / "two.csv", index=False
-    )
-    one, two = (str(tmp_path / name) for name in ("one.csv", "two.csv"))
-    mixed = {
-        "train": prompts.load_prompts(one, "train")["prompt"],
-        "test": prompts.load_prompts(two, "test")["prompt"],
-    }
-    splits.check_leakage(mixed, "both")
+    splits.check_leakage(parts, "own.csv")
+    test = prompts.load_prompts(str(tmp_path / "two.csv"), "test")["prompt"]
+    splits.check_leakage({"train": parts["train"], "test": test}, "both")
 
 
 def test_a_column_split_is_kept(tmp_path) -> None:
@@ -94,16 +78,12 @@ def test_a_column_split_is_kept(tmp_path) -> None:
     assert prompts.load_prompts(own, "test")["prompt"].tolist() == ["b"]
     assert "split" not in prompts.load_prompts(own, "test")
     assert len(prompts.load_prompts(own)) == 4
-    with pytest.raises(BgkitError, match=r"no split 'shift' \(it has train, test, validation\)"):
-        prompts.load_prompts(own, "shift")
 
 
 @pytest.mark.parametrize("split", [None, "train", "test"])
 def test_a_leak_names_the_first_shared_prompt(tmp_path, split) -> None:
-    train, test = (
-        "Stir it.,train\nLeave it.,train\n",
-        "Heat it.,test\nLEAVE  it,test\nstir it,test\n",
-    )
+    train = "Stir it.,train\nLeave it.,train\n"
+    test = "Heat it.,test\nLEAVE  it,test\nstir it,test\n"
     (tmp_path / "own.csv").write_text("prompt,split\n" + train + test)
     with pytest.raises(BgkitError, match=r"'train' and 'test' of .* share 2 .* first 'LEAVE  it'"):
         prompts.load_prompts(str(tmp_path / "own.csv"), split)
@@ -116,16 +96,16 @@ def test_a_leak_between_the_files_of_a_folder(tmp_path) -> None:
         prompts.load_prompts(str(tmp_path), "train")
 
 
-def test_a_row_without_split_is_named(tmp_path) -> None:
-    (tmp_path / "own.csv").write_text("prompt,split\na,train\nb,\n")
-    with pytest.raises(BgkitError, match=r"Row 2 of .* has no split; write train"):
-        prompts.load_prompts(str(tmp_path / "own.csv"), "train")
-
-
-def test_too_few_prompts_for_a_split(tmp_path) -> None:
-    (tmp_path / "own.csv").write_text("prompt\nWhat is a stoat?\n")
-    missing = next(s for s in splits.SHARES if s != splits.split_of("What is a stoat?"))
-    with pytest.raises(BgkitError, match=r"None of the 1 prompts .*'split'"):
-        prompts.load_prompts(str(tmp_path / "own.csv"), missing)
-    with pytest.raises(BgkitError, match="no split 'shift'; choose one of train"):
-        prompts.load_prompts(str(tmp_path / "own.csv"), "shift")
+@pytest.mark.parametrize(
+    ("content", "split", "told"),
+    [
+        ("prompt,split\na,train\nb,\n", "train", r"Row 2 of .* has no split"),
+        ("prompt,split\na,train\n", "shift", "no split 'shift'; choose one of train"),
+        ("prompt\na\n", "shift", "no split 'shift'; choose one of train, validation, test"),
+        ("prompt\nWhat is a stoat?\n", "train", r"None of the prompts .*'train'.*'split'"),
+    ],
+)
+def test_a_split_that_is_not_there_is_told(tmp_path, content, split, told) -> None:
+    (tmp_path / "own.csv").write_text(content)
+    with pytest.raises(BgkitError, match=told):
+        prompts.load_prompts(str(tmp_path / "own.csv"), split)

@@ -92,11 +92,8 @@ OF_T = {
     "risk_curve": plots_risk.risk_curve,
     "risk_view": risk_widgets.risk_view,
     "tent": rewards.tent,
-    "batch_metrics": lambda t: scoring.batch_metrics(t, np.array(Z), 0.5),
-    "shares_of_t": scoring.shares_of_t,
     "choose": lambda t: without_training.choose([t], [Z], 0.5),
     "CalibratedGuard": lambda t: CalibratedGuard(Fixed(t), 2.0).score(*TEXTS),
-    "CalibratedGuard.fit": lambda t: CalibratedGuard.fit(Fixed(t), *TEXTS, TRUTH),
     "EnsembleGuard": lambda t: EnsembleGuard([Fixed([0.5] * 4), Fixed(t)]).score(*TEXTS),
     "CallableGuard": lambda t: CallableGuard(lambda p, r: t, "f").score(*TEXTS),
     "guard_scores": lambda t: scoring.guard_scores(Fixed(t), *TEXTS),
@@ -116,7 +113,6 @@ OF_TRUTH = {
     "calibration_interval": lambda h: calibration.calibration_interval([0.9, 0.2, 0.6, 0.1], h),
     "log_loss": lambda h: temperature.log_loss([0.9, 0.2, 0.6, 0.1], h),
     "temperature_scale": lambda h: temperature.temperature_scale([0.9, 0.2, 0.6, 0.1], h),
-    "CalibratedGuard.fit": lambda h: CalibratedGuard.fit(Fixed([0.9, 0.2, 0.6, 0.1]), *TEXTS, h),
     "prompt_aware": lambda h: rewards.prompt_aware([0.5] * 4, Z, harmful_request=h),
     "hybrid_guard": lambda h: rewards.hybrid_guard([0.5] * 4, Z, refusal=h),
 }
@@ -142,7 +138,6 @@ OF_TAU = {
     ),
     "static_view": lambda tau: explorer.static_view(table(), tau),
     "live": lambda tau: plots_training.live(pd.DataFrame(), [1.0], [1.0], tau, "boundary", 1),
-    "batch_metrics": lambda tau: scoring.batch_metrics(np.array([0.5]), np.array([0.0]), tau),
     "choose": lambda tau: without_training.choose([[0.5]], [[0.0]], tau),
     "redeployed": lambda tau: contenders.redeployed(table(), Fixed([0.5] * 4), tau),
     "keep_best": lambda tau: rejection.keep_best(table(), tau),
@@ -212,18 +207,11 @@ def test_what_is_no_threshold_is_refused(call) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    "EnsembleGuard CalibratedGuard guard_scores batch_metrics choose log_loss".split()
-    + list(rewards.DESIGNS),
+    "EnsembleGuard CalibratedGuard guard_scores choose log_loss".split() + list(rewards.DESIGNS),
 )
 def test_another_number_of_probabilities_is_refused(name: str) -> None:
     refused(OF_T[name], [0.9, 0.2, 0.6])
     refused(OF_T[name], [[0.9, 0.2], [0.6, 0.1]])
-
-
-@pytest.mark.parametrize("bins", [0, -1, 2.5, np.nan])
-def test_what_is_no_number_of_bins_is_refused(bins) -> None:
-    for measure in (calibration.calibration_error, calibration.calibration_interval):
-        assert "bins" in refused(lambda b, f=measure: f([0.9, 0.2], [1, 0], bins=b), bins)
 
 
 def test_what_is_masked_is_not_known() -> None:

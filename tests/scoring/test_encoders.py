@@ -57,7 +57,7 @@ def test_batch_single_and_transformers_agree_and_long_texts_are_cut(kind, tmp_pa
     if kind != "xlnet":  # which has no longest text
         assert guard.max_length == 64
         (row,) = guard.encode(["so ?"], ["slide it " * 99])
-        assert len(row["input_ids"]) == 64 and guard.truncated == 1
+        assert len(row["input_ids"]) == 64
         assert np.isfinite(guard.score(["so ?"], ["slide it " * 99])).all()
 
 
@@ -117,17 +117,16 @@ SEVERAL = "multi_label_classification"
         (["LABEL_0", "LABEL_1"], "", None, lambda x: softmax(x, 1), "LABEL_1"),
         (["nothing", "insult"], "", SEVERAL, lambda x: sigmoid(x[1]), "insult"),
         (["odd", "even"], "odd", None, lambda x: softmax(x, 0), "odd"),
-        (["S", "OK", "V"], "v,s", None, lambda x: softmax(x, 0, 2), "S, V"),
+        (["S", "OK", "V"], "v", None, lambda x: softmax(x, 2), "V"),
         (["a", "b", "c"], "c", SEVERAL, lambda x: sigmoid(x[2]), "c"),
         (["toxicity"], "", None, lambda x: sigmoid(x[0]), "toxicity"),
-        (["safe"], "", SEVERAL, lambda x: sigmoid(-x[0]), "not safe"),
         (["LABEL_0"], "LABEL_0", None, lambda x: sigmoid(x[0]), "LABEL_0"),
     ],
 )
 def test_the_label_is_read_by_its_words(loaded, labels, unsafe, problem, expected, label) -> None:
     guard, logits = read(loaded, labels, unsafe, problem)
     assert guard.score(PROMPTS[:1], RESPONSES[:1])[0] == pytest.approx(expected(logits), abs=1e-6)
-    assert guards.described(guard) == {"name": "guard mine", "unsafe_label": label}
+    assert guard.label == label
 
 
 @pytest.mark.parametrize(
@@ -135,21 +134,16 @@ def test_the_label_is_read_by_its_words(loaded, labels, unsafe, problem, expecte
     [
         (["OFF", "NOT"], "", None, r"labels OFF, NOT .* as in unsafe:NOT=mine"),
         (["safe", "grey", "unsafe"], "", None, "unsafe:unsafe=mine"),
-        (["safe", "unsafe"], "toxic", None, "'toxic' does not name"),
+        (["safe", "unsafe"], "toxic", None, "is not 'toxic'"),
+        (["toxicity"], "toxic", None, "is not 'toxic'"),
         (["LABEL_0"], "", None, r"1 labels whose outputs are not known .* unsafe:LABEL_0=mine"),
-        (["safe", "unsafe"], "", "regression", "set problem_type"),
+        (["safe"], "", SEVERAL, "outputs are not known"),
+        (["safe", "unsafe"], "", "regression", "outputs are not known"),
     ],
 )
 def test_labels_that_do_not_tell_are_asked_for(loaded, labels, unsafe, problem, message) -> None:
     with pytest.raises(BgkitError, match=message):
         read(loaded, labels, unsafe, problem)
-
-
-def test_a_published_protocol_does_not_read_a_label_called_safe(loaded) -> None:
-    model, tokenizer = loaded[2]
-    model.config.id2label, model.config.problem_type = {0: "toxic", 1: "neutral"}, None
-    with pytest.raises(BgkitError, match="its protocol reads 'neutral', which means safe"):
-        EncoderScorer(model, tokenizer, protocols.GUARDS["roberta-toxicity"][0], "guard g")
 
 
 def test_the_label_is_named_in_front_of_a_folder_and_told(tmp_path, capsys) -> None:
@@ -163,25 +157,31 @@ def test_the_label_is_named_in_front_of_a_folder_and_told(tmp_path, capsys) -> N
     assert guard.checked["unsafe_label"] == "x" and guard.checked["tested"] is False
 
 
-# --- What is no guard --------------------------------------------------------------------------
+def test_no_memory_halves_the_batches_or_is_one_sentence(loaded, monkeypatch) -> None:
+    guard, _ = read(loaded, ["harmful", "harmless"])
+    expected, plain = guard.score(PROMPTS, RESPONSES), guard._logits
+
+    def only(rows, most):
+        if len(rows) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return plain(rows)
+
+    monkeypatch.setattr(guard, "_logits", lambda rows: only(rows, 2))
+    np.testing.assert_allclose(guard.score(PROMPTS, RESPONSES), expected, atol=1e-6)
+    monkeypatch.setattr(guard, "_logits", lambda rows: only(rows, 0))
+    with pytest.raises(BgkitError, match="has no memory for one text"):
+        guard.score(PROMPTS, RESPONSES)
 
 
-@pytest.mark.parametrize(
-    ("files", "message"),
-    [
-        (
-            {"adapter_config.json": '{"base_model_name_or_path": "me/base"}'},
-            "base of the adapter in .*me/base",
-        ),
-        ({"config.json": '{"model_type": "bert"}', "model.onnx": ""}, "model.onnx is of a kind"),
-        ({"config.json": '{"model_type": "bert"}', "pytorch_model.bin": ""}, "no weights in the s"),
-    ],
-)
-def test_folders_of_another_kind_say_what_they_are(tmp_path, files, message) -> None:
-    for name, text in files.items():
-        (tmp_path / name).write_text(text)
-    with pytest.raises(BgkitError, match=message):
-        guards.load_guard(str(tmp_path), "cpu")
+def test_the_tokenizer_of_a_larger_model_is_one_sentence(tmp_path) -> None:
+    place = own.save_classifier(tmp_path, 2)
+    config = tf.AutoConfig.from_pretrained(place, vocab_size=8)
+    tf.AutoModelForSequenceClassification.from_config(config).save_pretrained(place)
+    with pytest.raises(BgkitError, match=r"could not score a text: .* belong together"):
+        guards.load_guard(place, "cpu")
+
+
+# --- The self-test -----------------------------------------------------------------------------
 
 
 class Told:
@@ -200,8 +200,7 @@ class Told:
 @pytest.mark.parametrize(
     ("guard", "message"),
     [
-        (Told(0.9, 0.2), "as if its verdicts were swapped"),
-        (Told(0.51, 0.5), "as a head does that is untrained"),
+        (Told(0.9, 0.2), "a harmful response t = 0.2, a harmless 0.9, .*swapped"),
         (Told(0.1, 0.9, reads=False), "does not depend on the response"),
     ],
 )
@@ -210,8 +209,8 @@ def test_the_self_test_names_the_cause(guard, message) -> None:
         guards.self_test(guard)
 
 
-def test_swapped_labels_name_the_other_one(loaded, monkeypatch) -> None:
+def test_swapped_labels_name_the_one_that_is_read(loaded, monkeypatch) -> None:
     guard, _ = read(loaded, ["harmful", "harmless"])
     monkeypatch.setattr(guard, "score", Told(0.9, 0.2).score)
-    with pytest.raises(BgkitError, match=r"'harmful' is read as unsafe.*unsafe:harmless=mine"):
+    with pytest.raises(BgkitError, match=r"'harmful' is read as unsafe.*unsafe:LABEL=FOLDER"):
         guards.self_test(guard)

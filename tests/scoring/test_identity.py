@@ -23,8 +23,7 @@ from bgkit.testbed import store
 from bgkit.training import model_card
 from bgkit.training import trainer as training
 
-SHORT = {**SMALL, "steps": 2, "eval_every": 0, "test_prompts": 6}
-CONFIG = runs.make_config(SHORT)
+CONFIG = runs.make_config({**SMALL, "steps": 2, "eval_every": 0, "test_prompts": 6})
 ON_CPU = {"device": "cpu", "threads": 1}
 
 
@@ -39,18 +38,6 @@ class Share:
         return np.array(shares, np.float32) + np.float32(self.shift)
 
 
-class Elsewhere(Share):
-    """Scores the fixed pairs as its parent does (or can not), and other responses otherwise."""
-
-    knows = True
-
-    def score(self, prompts, responses) -> np.ndarray:
-        fixed = np.array([pair in identity.PAIRS for pair in zip(prompts, responses, strict=True)])
-        if fixed.any() and not self.knows:
-            raise KeyError(responses[0])
-        return super().score(prompts, responses) + np.where(fixed, 0, 0.1).astype(np.float32)
-
-
 class Moody(Share):
     """Never gives the same scores twice."""
 
@@ -59,11 +46,19 @@ class Moody(Share):
         return super().score(prompts, responses)
 
 
+class Unable(Share):
+    """Can not score texts that it does not know."""
+
+    def score(self, prompts, responses) -> np.ndarray:
+        raise KeyError(responses[0])
+
+
 def one_letter(prompts, responses) -> list[float]:
     return [r.count("e") / max(1, len(r)) for r in responses]
 
 
-OWN = {"guard": Share(), "utility": Share("a", "vowel")}
+VOWEL = Share("a", "vowel")
+OWN = {"guard": Share(), "utility": VOWEL}
 
 
 @pytest.fixture(scope="module")
@@ -93,29 +88,22 @@ def test_config_rows_card_and_record_have_the_objects_names(own_run: runs.Run) -
     labels = {(row["guard"], row["utility"]) for row in result["rows"] + result["paired"]}
     assert labels == {("letters", "vowel")}
     assert (told["config"]["guard"], own_run.config.utility) == ("object:letters", "object:vowel")
-    prompts, responses = zip(*identity.PAIRS, strict=True)
-    assert set(guards_.OBVIOUS[0][:2]) <= {*prompts, *responses}
-    expected = [Share().score(prompts, responses), Share("a").score(prompts, responses)]
-    found = [told[identity.RECORD][group]["scores"] for group in ("guard", "utility")]
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
-    card = model_card.card(own_run)
-    assert "the guard `letters`" in card and "guard `default`" not in card
+    expected = Share().score(*zip(*identity.PAIRS, strict=True))
+    np.testing.assert_allclose(told[identity.RECORD]["guard"]["scores"], expected, rtol=1e-5)
+    assert "the guard `letters`" in model_card.card(own_run)
 
 
 @pytest.mark.parametrize(
     ("guard", "utility", "words"),
     [
-        (Share("o"), Share("a", "vowel"), "guard letters is not the one .* it gives .* and gave"),
-        (Share(shift=0.02), Share("a", "vowel"), "guard letters is not the one"),
-        (Elsewhere(), Share("a", "vowel"), "guard letters is not the one .* it gives .* and gave"),
-        (Share(), Elsewhere("a", "vowel"), "utility vowel is not the one .* name of its own"),
-        (Share(name="another"), Share("a", "vowel"), "object:letters there, object:another here"),
-        (None, Share("a", "vowel"), "object:letters there, default here.*as guard="),
+        (Share("o"), VOWEL, "guard letters is not the one .* it gives .* and gave"),
+        (Share(shift=0.02), VOWEL, "guard letters is not the one"),
+        (Unable(), VOWEL, "guard letters is not the one .* it can not score"),
+        (Share(name="another"), VOWEL, "object:letters there, object:another here"),
+        (None, VOWEL, "object:letters there, default here.*as guard="),
         (Share(), None, "object:vowel there, mild here.*as utility="),
         (Share(), Share("o", "vowel"), "utility vowel is not the one"),
-        (one_letter, Share("a", "vowel"), "object:letters there, object:one_letter here"),
         ("weak", None, "belongs to another config .guard: object:letters there, weak here"),
-        (Share(), "weak", "belongs to another config .utility: object:vowel there, weak here"),
     ],
 )
 def test_another_object_gets_no_result_of_a_complete_run(own_run, guard, utility, words) -> None:
@@ -125,27 +113,23 @@ def test_another_object_gets_no_result_of_a_complete_run(own_run, guard, utility
     assert (own_run.folder / "result.json").read_bytes() == before
 
 
-def test_the_same_object_gets_the_result(own_run: runs.Run) -> None:
+def test_the_same_object_gets_the_result_also_of_a_run_without_record(own_run, tmp_path) -> None:
     near = Share(shift=0.001)  # as another device computes it
     again = training.train(CONFIG, own_run.folder, **{**OWN, "guard": near}, **ON_CPU)
     assert again.read_json("result.json") == own_run.read_json("result.json")
+    folder, told = (
+        shutil.copytree(own_run.folder, tmp_path / "old"),
+        own_run.read_json("config.json"),
+    )
+    del told[identity.RECORD]
+    runs.write_json(folder / "config.json", told)
+    assert training.train(CONFIG, folder, **OWN, **ON_CPU).complete
 
 
 def test_an_object_gets_no_result_of_a_named_guard(tmp_path: Path) -> None:
     begun(tmp_path, CONFIG)
-    for name in ("letters", "default"):
-        with pytest.raises(BgkitError, match=rf"guard: default there, object:{name}"):
-            training.train(CONFIG, tmp_path, guard=Share(name=name), **ON_CPU)
-
-
-def test_a_run_of_an_older_version_has_no_record_and_passes(own_run, tmp_path: Path) -> None:
-    folder = shutil.copytree(own_run.folder, tmp_path / "old")
-    told = own_run.read_json("config.json")
-    del told[identity.RECORD]
-    late = ("lr_schedule", "warmup_steps", "loss_type", "scale_rewards")
-    told["config"] = {key: value for key, value in told["config"].items() if key not in late}
-    runs.write_json(folder / "config.json", told)
-    assert training.train(CONFIG, folder, **OWN, **ON_CPU).complete
+    with pytest.raises(BgkitError, match="guard: default there, object:default"):
+        training.train(CONFIG, tmp_path, guard=Share(name="default"), **ON_CPU)
 
 
 def test_a_stopped_run_resumes_with_its_own_object_only(stopped: Path) -> None:
@@ -166,7 +150,6 @@ def test_a_guard_whose_folder_was_changed_does_not_go_on(tmp_path: Path) -> None
     config = replace(CONFIG, guard=str(kept))
     before = identity.scores_of(guards_.load_guard("default", "cpu"))
     begun(folder, config, **{identity.RECORD: {"guard": before, "utility": None}})
-    identity.check(runs.load_run(folder), guards_.guard_of(config, "cpu", check=False))
     shutil.copytree(embedded / "weak", kept, dirs_exist_ok=True)
     for _ in range(2):  # unfinished, and complete
         with pytest.raises(BgkitError, match="not the one of the same name that the run"):
@@ -174,38 +157,21 @@ def test_a_guard_whose_folder_was_changed_does_not_go_on(tmp_path: Path) -> None
         runs.write_json(folder / "result.json", {})
     shutil.copytree(embedded / "default", kept, dirs_exist_ok=True)
     assert training.train(config, folder, **ON_CPU).complete
-    shutil.rmtree(kept)
-    assert training.train(config, folder, **ON_CPU).complete
 
 
-@pytest.mark.parametrize(
-    ("given", "words"),
-    [
+def test_evaluation_asks_for_the_object_or_takes_another_guard(own_run) -> None:
+    for given, words in (
         ({}, r"guard 'letters' of this run is a Python object.*guard=\.\.\..*--guard NAME"),
         ({"guard": Share("o")}, "guard letters is not the one"),
-    ],
-)
-def test_evaluation_asks_for_the_object(own_run, given, words) -> None:
-    with pytest.raises(BgkitError, match=words):
-        evaluation_.evaluate([own_run.folder], device="cpu", **given)
-
-
-@pytest.mark.parametrize(
-    ("given", "label", "utility"),
-    [
-        ({"guard": "weak"}, "weak", "vowel"),
-        (OWN, "letters", "vowel"),
-    ],
-)
-def test_evaluation_behind_the_object_or_another_guard(own_run, given, label, utility) -> None:
-    found = evaluation_.evaluate([own_run.folder], device="cpu", **given)
-    assert {(row["guard"], row["utility"]) for row in found["rows"]} == {(label, utility)}
+    ):
+        with pytest.raises(BgkitError, match=words):
+            evaluation_.evaluate([own_run.folder], device="cpu", **given)
     own = {(r["design"], r["metric"]): r["mean"] for r in own_run.read_json("result.json")["rows"]}
-    again = {(r["design"], r["metric"]): r["mean"] for r in found["rows"]}
-    assert (
-        again["boundary", "filter_rate"] == own["boundary", "filter_rate"]
-    ) or label != "letters"
-    assert ("boundary", "system_harm") in again
+    for given, label in (({"guard": "weak"}, "weak"), (OWN, "letters")):
+        found = evaluation_.evaluate([own_run.folder], device="cpu", **given)
+        assert {(row["guard"], row["utility"]) for row in found["rows"]} == {(label, "vowel")}
+        again = {(row["design"], row["metric"]): row["mean"] for row in found["rows"]}
+    assert again["boundary", "filter_rate"] == own["boundary", "filter_rate"]
 
 
 def test_samples_of_base_are_those_of_the_guard_that_is_given(tmp_path: Path, own_run) -> None:
@@ -222,9 +188,7 @@ def test_samples_of_base_are_those_of_the_guard_that_is_given(tmp_path: Path, ow
 
 def test_of_an_object_that_changes_its_mind_only_the_name_is_known() -> None:
     assert identity.scores_of(Moody(), twice=True) is None
-    unable = Elsewhere()
-    unable.knows = False
-    assert identity.scores_of(unable) == {"scores": [], "within": identity.FULL}
+    assert identity.scores_of(Unable()) == {"scores": [], "within": identity.FULL}
     config = identity.named(CONFIG, lambda prompts, responses: [0.5] * len(prompts))
     assert config.guard == "object:<lambda>"
     assert identity.named(CONFIG, Share(name="a\n\x1bb ")).guard == "object:a b"
@@ -232,72 +196,51 @@ def test_of_an_object_that_changes_its_mind_only_the_name_is_known() -> None:
         identity.named(replace(CONFIG, guard_bits=8), Share())
 
 
-def test_stress_tests_take_functions_and_ask_for_a_runs_object(own_run: runs.Run) -> None:
+def test_stress_tests_and_rejection_follow_the_same_rule(own_run, tmp_path: Path) -> None:
     base, trained = contenders.contenders_of([own_run])
-    for guard in (
-        contenders.guard_for(base, given=one_letter),
-        contenders.guards_by_name([Share()])["letters"],
-    ):
-        assert guard.score(["q"], ["ee--"]).tolist() == [0.5]
-    assert set(contenders.guards_by_name([one_letter])) == {"one_letter"}
+    guard = contenders.guard_for(base, given=one_letter)
+    assert guard.score(["q"], ["ee--"]).tolist() == [0.5]
     with pytest.raises(BgkitError, match="'letters' of this run is a Python object"):
         contenders.guard_for(trained)
-    changed = replace(CONFIG, guard="default")
-    told = {"guard": identity.scores_of(Share()), "utility": None}
-    begun(own_run.folder.parent / "named", changed, **{identity.RECORD: told})
-    other = contenders.Contender("b", 0, changed, runs.load_run(own_run.folder.parent / "named"))
+    changed, told = replace(CONFIG, guard="default"), {"guard": identity.scores_of(Share())}
+    begun(tmp_path / "named", changed, **{identity.RECORD: told})
+    other = contenders.Contender("b", 0, changed, runs.load_run(tmp_path / "named"))
     with pytest.raises(BgkitError, match="guard default is not the one"):
         contenders.guard_for(other, "cpu")
-
-
-def test_rejection_follows_the_same_rule(tmp_path: Path) -> None:
-    named, told = identity.named(CONFIG, Share()), {"guard": identity.scores_of(Share())}
     asked = {"tokens": 200, "most_risk": rejection.MOST_RISK, **vars(rejection.Settings())}
-    method = {runs.METHOD: rejection.NAME, "asked": asked}
-    begun(tmp_path / "r", named, **method, **{identity.RECORD: told})
+    method = {runs.METHOD: rejection.NAME, "asked": asked, identity.RECORD: told}
+    begun(tmp_path / "r", identity.named(CONFIG, Share()), **method)
+    given = {"tokens": 200, "device": "cpu", "guard": Share("o")}
     with pytest.raises(BgkitError, match="guard letters is not the one"):
-        rejection.rejection_fine_tuning(
-            CONFIG, tmp_path / "r", tokens=200, device="cpu", guard=Share("o")
-        )
-
-
-@pytest.fixture(scope="module")
-def folder_policy(tmp_path_factory) -> tuple[Path, Path]:
-    """A policy in a folder, and the folder of a run of it that was stopped after its first step."""
-    place = tmp_path_factory.mktemp("policy")
-    shutil.copytree(store.model_path("policy", "tiny"), place / "tiny")
-    config = replace(CONFIG, policy=str(place / "tiny"))
-    with pytest.raises(StoppedError):
-        training.train(config, place / "run", should_stop=lambda: True, **ON_CPU)
-    return place / "tiny", place / "run"
-
-
-def changed(policy: Path) -> None:
-    file = policy / "model.safetensors"
-    weights = load_file(file)
-    save_file({name: 0.9 * value for name, value in weights.items()}, file, {"format": "pt"})
+        rejection.rejection_fine_tuning(CONFIG, tmp_path / "r", **given)
 
 
 @pytest.mark.slow
-def test_another_policy_of_the_same_name_does_not_go_on(folder_policy, tmp_path: Path) -> None:
+def test_another_policy_of_the_same_name_does_not_go_on(tmp_path: Path) -> None:
     """Neither in training, nor in an evaluation, nor in what other runs left of base."""
-    policy, stopped_run = folder_policy
-    config, kept = runs.load_run(stopped_run).config, tmp_path / "bases"
-    done = training.train(config, tmp_path / "done", base_samples=kept, **ON_CPU)
-    again = training.train(
-        replace(config, reward="compound"), tmp_path / "b", base_samples=kept, **ON_CPU
+    policy, kept = tmp_path / "tiny", tmp_path / "bases"
+    shutil.copytree(store.model_path("policy", "tiny"), policy)
+    config = replace(CONFIG, policy=str(policy))
+    with pytest.raises(StoppedError):
+        training.train(config, tmp_path / "stopped", should_stop=lambda: True, **ON_CPU)
+    compound = replace(config, reward="compound")
+    done, again = (
+        training.train(one, tmp_path / one.reward, base_samples=kept, **ON_CPU)
+        for one in (config, compound)
     )
     one, same = (pd.read_parquet(r.folder / "base_samples.parquet") for r in (done, again))
     pd.testing.assert_frame_equal(one, same)
-    changed(policy)
-    for folder in (stopped_run, done.folder):
+    weights = load_file(policy / "model.safetensors")
+    weights = {name: 0.9 * value for name, value in weights.items()}
+    save_file(weights, policy / "model.safetensors", {"format": "pt"})
+    for call in (
+        lambda: training.train(config, tmp_path / "stopped", **ON_CPU),
+        lambda: training.train(config, done.folder, **ON_CPU),
+        lambda: evaluation_.evaluate([done.folder], device="cpu"),
+        lambda: contenders.policy_of(contenders.contenders_of([done])[1], "cpu"),
+    ):
         with pytest.raises(BgkitError, match=r"The policy .* is not the one of the same name"):
-            training.train(config, folder, **ON_CPU)
-    with pytest.raises(BgkitError, match=r"The policy .* is not the one"):
-        evaluation_.evaluate([done.folder], device="cpu")
-    with pytest.raises(BgkitError, match=r"The policy .* is not the one"):
-        contenders.policy_of(contenders.contenders_of([done])[1], "cpu")
-    compound = replace(config, reward="compound")
+            call()
     other = training.train(compound, tmp_path / "c", base_samples=kept, **ON_CPU)
     fresh = pd.read_parquet(other.folder / "base_samples.parquet")
     assert fresh["response"].tolist() != one["response"].tolist()

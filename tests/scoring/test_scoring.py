@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import types
+
 import numpy as np
 import pytest
-import torch
 
 from bgkit.errors import BgkitError
 from bgkit.models import hub
 from bgkit.models.templates import neutralise
 from bgkit.scoring import guards, utilities
 from bgkit.scoring import scorer as scoring
-from bgkit.scoring.encoders import EncoderScorer, probability
+from bgkit.scoring.encoders import EncoderScorer
 
 PROMPT = "how do i make a tea for sleep ?"
 MILD = "steep a pinch of emberroot . let it rest before use ."
@@ -37,31 +38,22 @@ def test_batched_scores_equal_one_by_one_in_any_order(guard) -> None:
     np.testing.assert_allclose(shuffled, together[order], atol=1e-5)
 
 
-def test_equal_pairs_are_computed_once(guard, monkeypatch) -> None:
-    rows = []
-    forward = guard._forward
-    monkeypatch.setattr(guard, "_forward", lambda batch: rows.extend(batch) or forward(batch))
-    scores = guard.score([PROMPT] * 5, [MILD, STRONG, MILD, MILD, STRONG])
-    assert len(rows) == 2
-    assert scores[0] == scores[2] == scores[3] != scores[1]
-
-
-def test_the_guard_knows_mild_from_strong(guard) -> None:
+def test_equal_pairs_are_computed_once(guard) -> None:
+    before = guard.computed
     mild, strong = guard.score([PROMPT] * 2, [MILD, STRONG])
-    assert mild < 0.1 < 0.9 < strong
-
-
-def test_nothing_to_score(guard) -> None:
+    once, before = guard.computed - before, guard.computed
+    assert guard.score([PROMPT] * 5, [MILD, STRONG, MILD, MILD, STRONG])[3] == mild
+    assert guard.computed - before == once and mild < 0.1 < 0.9 < strong
     assert guard.score([], []).shape == (0,)
 
 
-def test_only_the_response_is_cut_and_it_is_counted(guard) -> None:
-    guard.truncated = 0
+def test_only_the_response_is_cut_and_it_is_known(guard) -> None:
     long = "steep a pinch of emberroot . " * 500
     (row,) = guard.encode([PROMPT], [long])
-    assert len(row["input_ids"]) == guard.max_length and guard.truncated == 1
+    assert len(row["input_ids"]) == guard.max_length
     text = guard.tokenizer.decode(row["input_ids"])
     assert PROMPT in text and text.endswith("<|end|>")
+    assert scoring.seen_in_part(guard, [PROMPT] * 2, [long, MILD]).tolist() == [True, False]
     with pytest.raises(BgkitError, match="no room for a response"):
         guard.score([long], ["sure ."])
 
@@ -73,7 +65,6 @@ def test_only_the_response_is_cut_and_it_is_counted(guard) -> None:
         "<|pad|>" * 50,
         "\x00\x1b[31m\u202e",
         "\ud800 lone surrogate",
-        "safe " * 3000,
         "x" * 100_000,
         "",
     ],
@@ -86,66 +77,50 @@ def test_hostile_text_is_scored_as_text(guard, hostile: str) -> None:
     assert sum(token in specials for token in row["input_ids"]) == 3  # its own frame, no more
 
 
-def test_a_role_token_can_not_hide_a_recipe(guard) -> None:
-    plain, framed = guard.score([PROMPT] * 2, [STRONG, f"{STRONG} <|end|> <|pad|> <|pad|>"])
-    assert plain > 0.9 and framed > 0.5
-
-
-def test_neutralise_breaks_nested_specials() -> None:
-    assert "<|end|>" not in neutralise("<|<|end|>end|>", ["<|end|>"])
-
-
 @pytest.mark.parametrize(
     ("special", "text", "expected"),
     [
+        ("<|end|>", "<|<|end|>end|>", "<|< |end|>end|>"),  # nested ones stay broken
         ("  ", "if x:\n    pass", "if x:\n    pass"),  # GPT-NeoX has runs of spaces as tokens
         ("\n\n", "one\n\ntwo", "one\n\ntwo"),  # and Gemma line breaks
         (" <e> ", "a <e> b", "a < e> b"),
         ("a", "aa", "aa"),
     ],
 )
-def test_neutralise_ends_and_leaves_spaces_alone(special: str, text: str, expected: str) -> None:
+def test_neutralise_breaks_specials_and_leaves_spaces_alone(special, text, expected) -> None:
     assert neutralise(text, [special]) == expected
 
 
-def test_unknown_names_list_the_choices() -> None:
+def test_unknown_names_and_models_of_another_kind_are_refused(tmp_path) -> None:
     with pytest.raises(BgkitError, match=r"no embedded guard 'best'.*default.*weak"):
         guards.load_guard("best")
     with pytest.raises(BgkitError, match=r"no embedded utility 'best'.*aligned.*mild"):
         utilities.load_utility("best")
-
-
-def test_a_model_of_another_kind_is_refused(tmp_path) -> None:
-    folder = hub.resolve("utility", "mild")
     with pytest.raises(BgkitError, match="has 1 labels whose outputs are not known to be"):
-        guards.load_guard(str(folder), device="cpu")
-    with pytest.raises(BgkitError, match="Could not load guard"):
+        guards.load_guard(str(hub.resolve("utility", "mild")), device="cpu")
+    with pytest.raises(BgkitError, match=r"config\.json can not be read"):
         guards.load_guard(str(tmp_path), device="cpu")
 
 
-def test_probability_is_the_softmax_of_the_second_label() -> None:
-    logits = torch.randn(7, 2)
-    expected = torch.softmax(logits, -1)[:, 1]
-    torch.testing.assert_close(probability(logits, (1,)), expected)
-
-
 class Fixed:
-    """A guard or utility that returns given scores."""
+    """A guard or utility that returns given scores, on a device of its own."""
 
-    def __init__(self, values: list[float]) -> None:
-        self.values, self.calls, self.name = values, 0, "fixed"
+    name = "fixed"
+
+    def __init__(self, values: list[float], device: str) -> None:
+        self.values, self.calls, self.model = values, 0, types.SimpleNamespace(device=device)
 
     def score(self, prompts, responses) -> np.ndarray:
         self.calls += 1
         return np.array(self.values, dtype=np.float32)
 
 
-def reward_function(design: str = "compound", u: list[float] | None = None):
+def reward_function(u: list[float]):
     kept = []
     function = scoring.RewardFunction(
-        design,
-        Fixed([0.1, 0.5, 0.9]),
-        Fixed(u or [3.0, 1.0, -1.0]),
+        "compound",
+        Fixed([0.1, 0.5, 0.9], "cpu"),
+        Fixed(u, "cuda:1"),
         tau=0.5,
         strength=3.0,
         base={"utility_mean": 1.0, "utility_deviation": 2.0, "reward_deviation": 4.0},
@@ -155,15 +130,13 @@ def reward_function(design: str = "compound", u: list[float] | None = None):
 
 
 def test_the_reward_callable_scores_once_records_and_logs() -> None:
-    function, kept = reward_function()
+    function, kept = reward_function([3.0, 1.0, -1.0])
     logged = {}
-    chat = [[{"role": "assistant", "content": text}] for text in ("a", "b", "i am sorry")]
-    state = type("State", (), {"global_step": 7})()
     values = function(
         prompts=[[{"role": "user", "content": PROMPT}]] * 3,
-        completions=chat,
+        completions=[[{"role": "assistant", "content": t}] for t in ("a", "b", "i am sorry")],
         completion_ids=[[1], [1, 2], [1, 2, 3]],
-        trainer_state=state,
+        trainer_state=types.SimpleNamespace(global_step=7),
         log_metric=logged.__setitem__,
         prompt_id=["x"] * 3,
         kind=["benign"] * 3,
@@ -176,12 +149,11 @@ def test_the_reward_callable_scores_once_records_and_logs() -> None:
     assert step == 7 and frame["length"].tolist() == [1, 2, 3]
     assert frame["filtered"].tolist() == [False, True, True]
     assert frame["prompt"].tolist() == [PROMPT] * 3
-    assert logged["filter_rate"] == pytest.approx(2 / 3)
-    assert logged["near_boundary"] == pytest.approx(1 / 3)
-    assert logged["margin"] == pytest.approx((0.4 + 0 + 0.4) / 3, abs=1e-6)
+    expected = {"t": 0.5, "u": 1, "margin": 0.8 / 3, "filter_rate": 2 / 3, "near_boundary": 1 / 3}
+    assert logged == pytest.approx({**expected, "seen_in_part": 0.0}, abs=1e-6)
 
 
 def test_a_utility_that_returns_nan_stops_the_run() -> None:
-    function, _ = reward_function(u=[float("nan"), 0.0, 0.0])
+    function, _ = reward_function([float("nan"), 0.0, 0.0])
     with pytest.raises(BgkitError, match="utility returned NaN"):
         function(prompts=["p"] * 3, completions=["r"] * 3, completion_ids=[[1]] * 3)

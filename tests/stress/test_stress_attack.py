@@ -20,7 +20,7 @@ from bgkit.testbed import oracle, world
 
 TEN = {"none": "{request}", **{f"w{i}": f"w{i} {{request}}" for i in range(1, 10)}}
 TAILS = {"none": "", **{f"s{i}": f"s{i}" for i in range(1, 10)}}
-SHORT = dict(wrappers=TEN, suffixes=TAILS, tau=0.5)
+SHORT = {"wrappers": TEN, "suffixes": TAILS, "tau": 0.5}
 REQUESTS = [f"request {i}" for i in range(5)]
 
 
@@ -116,15 +116,6 @@ def test_the_draws_of_a_request_depend_on_the_seed_and_on_nothing_else(
     pd.testing.assert_frame_equal(left, table[table["request"] != 1][pairs].reset_index(drop=True))
 
 
-def test_one_wrapper_or_one_suffix_is_enough() -> None:
-    only = {**SHORT, "suffixes": {"none": ""}}
-    table = search(["x"], answering(safe), strategy="greedy", budget=9, **only)
-    assert table["wrapper"].nunique() > 3 and set(table["suffix"]) == {"none"}
-    plain = {**only, "wrappers": {"none": "{request}"}}
-    table = search(["x"], answering(safe), strategy="greedy", budget=3, **plain)
-    assert table["prompt"].tolist() == ["x"] * 3
-
-
 # --- Wrappers and suffixes ---------------------------------------------------------------------
 
 
@@ -149,12 +140,6 @@ def test_testbed_texts_are_in_the_vocabulary_and_none_comes_first() -> None:
         assert next(iter(texts.items())) == ("none", "{request}")
     for texts in (wrappers.TESTBED_SUFFIXES, wrappers.SUFFIXES):
         assert next(iter(texts.items())) == ("none", "")
-
-
-@given(st.text())
-def test_any_request_stands_whole_inside_every_generic_wrapper(request_: str) -> None:
-    for wrapper in wrappers.WRAPPERS.values():
-        assert request_.strip() in wrappers.wrapped(request_, wrapper, wrappers.SUFFIXES["short"])
 
 
 def test_requests_are_bare_and_forbidden() -> None:
@@ -212,19 +197,6 @@ def test_seeds_are_averaged_and_a_budget_goes_on_behind_the_last_query() -> None
     assert (rows["n"] == 2).all() and (rows["n_seeds"] == 2).all()
 
 
-@given(
-    st.lists(st.one_of(st.none(), st.integers(1, 6)), min_size=1, max_size=12),
-    st.lists(st.one_of(st.none(), st.integers(1, 6)), min_size=1, max_size=12),
-)
-@pytest.mark.slow
-def test_success_never_falls_with_the_budget(first: list, second: list) -> None:
-    table = pd.concat([queries(first, 6), queries(second, 6, "y")])
-    rows = success_over_budget(table, budget=6)
-    for _, one in rows.groupby("design"):
-        assert (one["mean"].diff().dropna() >= 0).all()
-        assert ((one["low"] <= one["mean"]) & (one["mean"] <= one["high"])).all()
-
-
 # --- Bad input ---------------------------------------------------------------------------------
 
 FAKE = contenders.Contender("base", 0, runs.TrainConfig(), None)
@@ -235,18 +207,10 @@ FEW = wrappers.forbidden_requests(2)
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: attack([], FEW), "at least one contender"),
         (lambda: attack([FAKE], FEW, budget=0), "at least 1, not 0"),
-        (lambda: attack([FAKE], FEW, strategies=["clever"]), "not .'clever'."),
-        (lambda: attack([FAKE], FEW, strategies=[]), "strategies are random and greedy"),
         (lambda: attack([FAKE], FEW.assign(harmful_request=False)), "no harmful request"),
         (lambda: attack([FAKE], FEW.drop(columns="harmful_request")), "no harmful request"),
-        (lambda: attack([FAKE], FEW, tau=1.0), "strictly between 0 and 1"),
-        (lambda: attack([FAKE], FEW, wrappers={}), "at least one wrapper"),
-        (lambda: attack([FAKE], FEW, wrappers={"x": "oh"}), "wrapper 'x' has no {request}"),
         (lambda: attack([ENGLISH], FEW), "give the attack a judge"),
-        (lambda: success_over_budget(pd.DataFrame()), "no queries to sum up"),
-        (lambda: wrappers.forbidden_requests(0), "at least 1, not 0"),
         (lambda: wrappers.wrapped("hi", "{request}", "make a {item}"), "'hi' has none; use"),
         (lambda: wrappers.wrapped("hi", "ho", ""), "write where the request stands"),
     ],
@@ -267,14 +231,15 @@ def attacked(small_run, weak_run) -> pd.DataFrame:
         for one in found
     ]
     mixed = pd.concat([FEW.assign(harmful_request=False, prompt_id="no"), SIX])
-    return attack(longer, mixed, budget=3, device="cpu")
+    return attack(longer, mixed, budget=3)
 
 
 SIX = wrappers.forbidden_requests(6)
+COLUMNS = "design seed prompt_id strategy query wrapper suffix prompt response t harm".split()
 
 
 def test_an_attack_on_two_runs_holds_what_oracle_and_threshold_say(attacked) -> None:
-    assert attacked.columns.tolist() == ["design", "seed", *attacks.COLUMNS, "shown_harmful"]
+    assert attacked.columns.tolist() == [*COLUMNS, "shown_harmful"]
     assert set(attacked["prompt_id"]) == set(SIX["prompt_id"])
     assert attacked["design"].nunique() == 3 and set(attacked["strategy"]) == {"random", "greedy"}
     asked = SIX.set_index("prompt_id")["prompt"]
@@ -299,7 +264,7 @@ def test_every_contender_meets_the_same_requests_and_draws(attacked: pd.DataFram
 
 def test_the_same_seed_repeats_the_attack_and_another_does_not(small_run) -> None:
     found = contenders.contenders_of([small_run])[1:]
-    options = {"budget": 2, "strategies": ["random"], "device": "cpu"}
+    options = {"budget": 2}
     first, again = (attack(found, SIX, **options) for _ in range(2))
     pd.testing.assert_frame_equal(first, again)
     other = attack(found, SIX, **options, seed=1)

@@ -7,12 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from bgkit import runs
 from bgkit.errors import BgkitError
-from bgkit.figures import stress_training as plots
+from bgkit.figures import stress as plots
 from bgkit.stress import reward_hacking
 from bgkit.stress.contenders import judge_of
 from bgkit.stress.reward_hacking import METRICS, drift, graded_completions, hacked, over_windows
@@ -46,13 +44,10 @@ def test_means_are_over_prompts_and_intervals_resample_prompts_as_groups() -> No
     )
 
 
-@given(st.integers(1, 60), st.integers(1, 20), st.integers(0, 3))
-def test_windows_hold_at_least_their_steps_in_order(count: int, window: int, first: int) -> None:
-    found = reward_hacking.windows(pd.Series(range(first, first + count)), window)
-    sizes = np.bincount(found)
-    assert (np.diff(found) >= 0).all()
-    assert sizes.min() >= min(window, count) and sizes.max() < 2 * max(window, count)
-    assert (sizes[:-1] == window).all()
+@pytest.mark.parametrize(("window", "ends"), [(2, [0.5, 3.0]), (3, [2.0]), (9, [2.0])])
+def test_a_last_window_that_is_shorter_joins_the_one_before(window: int, ends: list) -> None:
+    rows = over_windows(completions([[0.0, 1.0]] * 5, [[0.5, 0.5]] * 5), window)
+    assert rows["step"].unique().tolist() == ends
 
 
 def test_hacked_if_utility_rises_and_helpfulness_falls_beyond_doubt() -> None:
@@ -130,6 +125,7 @@ def test_drift_of_a_real_run_is_what_was_recorded(small_run: runs.Run) -> None:
     assert hacked(rows)["hacked"].notna().all()
     fig = plots.drift(rows)
     assert len([trace for trace in fig.data if trace.mode == "lines+markers"]) == len(METRICS)
+    assert fig.data[-1].hovertext[0] == "seed 0, step 0.5"
     judged = graded_completions(small_run, Half())
     assert (judged["system_help"] == 0.5).all() and (judged["system_harm"] == 0.125).all()
 
@@ -146,11 +142,9 @@ class Half:
 def test_bad_input_is_one_sentence(small_run: runs.Run, tmp_path: Path) -> None:
     with pytest.raises(BgkitError, match="a single window of steps"):
         hacked(drift([small_run], window=10))
-    with pytest.raises(BgkitError, match="at least one step, not 0"):
-        drift([small_run], window=0)
     with pytest.raises(BgkitError, match="no recorded completions"):
         graded_completions(runs.Run(tmp_path, small_run.config))
-    with pytest.raises(BgkitError, match="no known value"):
+    with pytest.raises(BgkitError, match="No value is known"):
         plots.drift(drift([small_run], window=2).assign(mean=np.nan))
 
 

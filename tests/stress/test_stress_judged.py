@@ -64,7 +64,7 @@ def asked() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def said(english, asked) -> pd.DataFrame:
-    return contenders.respond(english, asked, guard=MINE, judge=Fake(), device="cpu")
+    return contenders.respond(english, asked, guard=MINE, judge=Fake())
 
 
 def are_judged(table: pd.DataFrame, tau: float = 0.5) -> None:
@@ -84,9 +84,9 @@ def are_judged(table: pd.DataFrame, tau: float = 0.5) -> None:
 def test_without_a_judge_grades_are_not_known_and_the_known_metrics_are_drawn(
     english, asked
 ) -> None:
-    told = contenders.respond(english, asked, guard=MINE, device="cpu")
+    told = contenders.respond(english, asked, guard=MINE)
     assert told[KEYS].isna().all(axis=None) and (told["graded_by"] == "–").all()
-    moved = deployment.transfer(told, [MINE, "weak"], device="cpu")
+    moved = deployment.transfer(told, [MINE, "weak"])
     rows = means.summary(moved, ["design", "guard"], deployment.METRICS)
     fig = plots_stress.transfer_matrix(rows)  # system_harm has no panel
     assert len(fig.data) == 1 and "near boundary" in fig.layout.annotations[0].text
@@ -106,7 +106,7 @@ def test_responses_and_guards(said) -> None:
 
 def test_shifts_and_gains(english, asked) -> None:
     sets = {"here": asked.head(4), "there": asked.tail(4)}
-    table = distribution_shift.responses(english, sets, guard=MINE, judge=Fake(), device="cpu")
+    table = contenders.respond(english, distribution_shift.joined(sets), guard=MINE, judge=Fake())
     are_judged(table)
     rows = means.gains(table, ["shift"], ["system_help"])
     assert rows[["design", "shift", "n"]].to_numpy().tolist() == [
@@ -120,7 +120,7 @@ def test_shifts_and_gains(english, asked) -> None:
 
 def test_an_attack_in_plain_english(english, asked) -> None:
     requests = asked.assign(harmful_request=True).head(3)
-    options = {"budget": 2, "guard": MINE, "judge": Fake(), "device": "cpu"}
+    options = {"budget": 2, "guard": MINE, "judge": Fake()}
     tries = attacks.attack(english, requests, **options)
     assert set(tries["wrapper"]) <= set(wrappers.WRAPPERS)
     assert set(tries["suffix"]) <= set(wrappers.SUFFIXES)
@@ -133,7 +133,7 @@ def test_an_attack_in_plain_english(english, asked) -> None:
 
 def test_the_best_of_n_grades_the_chosen_answers_only(english, asked) -> None:
     judge = Fake()
-    table = best_of_n(english, asked, n=3, guard=MINE, judge=judge, device="cpu")
+    table = best_of_n(english, asked, (3,), guard=MINE, judge=judge)
     are_judged(table)
     assert judge.asked == 2 * 2 * len(asked)  # two scores; the answer and the refusal
 

@@ -17,7 +17,7 @@ from rejection import Settings, keep_best, rejection_fine_tuning
 from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation.means import summary
-from bgkit.figures import stress_training as plots
+from bgkit.figures import stress as plots
 from bgkit.models import policies
 from bgkit.prompts import load as prompts
 from bgkit.stress import without_training
@@ -83,8 +83,8 @@ def fine_tuned(small_run, tmp_path_factory) -> runs.Run:
 
 def test_the_best_of_n_has_the_columns_of_responses_and_better_scores(small_run, table) -> None:
     contenders = contenders_of([small_run])
-    one, many = (best_of_n(contenders, table, n=n, device="cpu") for n in (1, 4))
-    plain = respond(contenders[:1], table, device="cpu")
+    one, many = (best_of_n(contenders, table, (n,)) for n in (1, 4))
+    plain = respond(contenders[:1], table)
     assert set(many) == {*plain, "generated", "seconds"}
     assert many["design"].unique().tolist() == ["best of 4: utility", "best of 4: boundary"]
     first = one[one["design"] == "best of 1: utility"]
@@ -101,27 +101,23 @@ def test_the_best_of_n_has_the_columns_of_responses_and_better_scores(small_run,
     assert (rewards[1] >= rewards[0]).all()
 
 
-def test_the_best_of_n_asks_the_guard_and_threshold_that_are_given(
-    small_run, table, monkeypatch
-) -> None:
+def test_the_best_of_n_asks_the_guard_that_is_given(small_run, table, monkeypatch) -> None:
     asked = []
     monkeypatch.setattr(
         without_training, "choose", lambda *told: asked.append(told[2]) or choose(*told)
     )
-    found = best_of_n(
-        contenders_of([small_run]), table, n=3, guard=ByLength(16), tau=0.9, device="cpu"
-    )
+    found = best_of_n(contenders_of([small_run]), table, (3,), guard=ByLength(16))
     words = found["response"].str.split().str.len()
     np.testing.assert_allclose(found["t"], (words / 16).clip(upper=1), atol=1e-6)
-    assert (found["filtered"] == (found["t"] >= 0.9)).all()
-    assert asked == [0.9, 0.9]
+    assert (found["filtered"] == (found["t"] >= 0.5)).all()
+    assert asked == [0.5, 0.5]
 
 
 @pytest.mark.slow
 def test_the_best_of_fewer_is_that_of_the_first_samples_and_costs_less(small_run, table) -> None:
     contenders = contenders_of([small_run])
-    found = best_of_n(contenders, table, n=(1, 2, 4), device="cpu")
-    alone = best_of_n(contenders, table, n=4, device="cpu")
+    found = best_of_n(contenders, table, (1, 2, 4))
+    alone = best_of_n(contenders, table, (4,))
     one, two, four = (found[found["design"] == f"best of {n}: utility"] for n in (1, 2, 4))
     whole = alone[alone["design"] == "best of 4: utility"]
     assert four["response"].tolist() == whole["response"].tolist()
@@ -215,7 +211,7 @@ def test_it_is_a_contender_beside_grpo_and_complete_folders_are_reused(
     assert [contender.design for contender in contenders] == ["base", "boundary", name]
     samples = stored(contenders)
     assert samples.groupby("design").size().eq(16).all()
-    assert (respond(contenders[2:], table, device="cpu")["design"] == name).all()
+    assert (respond(contenders[2:], table)["design"] == name).all()
     before = (fine_tuned.folder / "result.json").stat().st_mtime_ns
     same = {"tokens": 1200, "settings": Settings(epochs=1)}
     rejection_fine_tuning(small_run.config, fine_tuned.folder, **same, device="cpu")
@@ -224,15 +220,13 @@ def test_it_is_a_contender_beside_grpo_and_complete_folders_are_reused(
 
 def test_costs_by_hand(small_run, fine_tuned, table) -> None:
     contenders = contenders_of([small_run, fine_tuned])
-    best = best_of_n(contenders[:2], table, n=2, device="cpu")
+    best = best_of_n(contenders[:2], table, (2,))
     samples = pd.concat([stored(contenders), best], ignore_index=True)
     found = costs(samples, contenders)
     assert found["design"].tolist() == samples["design"].unique().tolist()
     rows, trained = found.set_index("design"), small_run.completions()["length"].sum()
     assert rows["training_tokens"].tolist() == [0, trained, generated_tokens(fine_tuned), 0, 0]
-    assert rows.loc["boundary", [c for c in rows if c.endswith("_ratio")]].tolist() == [1, 1, 1]
     assert rows.loc["best of 2: utility", "tokens_per_answer"] == best["generated"].iloc[:12].mean()
-    assert rows.loc["base", "training_tokens_ratio"] == 0
     speed = best["seconds"].sum() / best["generated"].sum()
     assert rows["seconds_per_answer"].tolist() == pytest.approx(
         (speed * rows["tokens_per_answer"]).tolist()
@@ -255,13 +249,11 @@ def test_costs_by_hand(small_run, fine_tuned, table) -> None:
     total = trained + 100 * rows.loc["boundary", "tokens_per_answer"]
     assert [trace.x[0] for trace in fig.data if trace.name == "boundary"] == [total, total]
     assert {trace.mode for trace in fig.data} == {"markers"}
-    with pytest.raises(BgkitError, match="no responses of 'compound'"):
-        costs(samples, contenders, "compound")
 
 
 def test_bad_input_is_one_sentence(small_run, fine_tuned, table, tmp_path: Path) -> None:
-    with pytest.raises(BgkitError, match=r"n of at least 1 \(not 0\)"):
-        best_of_n(contenders_of([small_run]), table, n=0)
+    with pytest.raises(BgkitError, match=r"n of at least 1 \(not \(0,\)\)"):
+        best_of_n(contenders_of([small_run]), table, (0,))
     with pytest.raises(BgkitError, match="the run of a trained policy"):
         best_of_n(contenders_of([small_run])[:1], table)
     config = small_run.config

@@ -190,7 +190,7 @@ def test_sources_stand_in_one_table_once(tmp_path, collection: Path) -> None:
     other = make_sweep(tmp_path / "s", grid(reward=["boundary"], tau=[0.3], beta=[0.1, 0.2]))
     table = collections.load_table(collection, other)
     assert settings.values_of(table, "tau") == [0.3, 0.5]
-    assert set(table["beta"]) == {0.1, 0.2, collections.UNTOLD}
+    assert set(table["beta"]) == {0.1, 0.2, "not told"}
     assert settings.settings_of(table) == [*settings.AXES, "strength", "beta"]
     doubled = refused(collections.load_table, collection, make_sweep(tmp_path / "t", BOTH[:1]))
     assert "hold the same result twice (design b" in doubled
@@ -234,11 +234,3 @@ def test_what_can_not_be_collected_is_refused(tmp_path) -> None:
     assert "other prompts" in refused(collections.collect, sweeps, tmp_path / "c")
     assert not (tmp_path / "c").exists()  # nothing half-written
     assert "no index.parquet" in refused(collections.load, tmp_path)
-
-
-def test_the_command_collects(bgkit_here, tmp_path) -> None:
-    folder = make_sweep(tmp_path / "s", BOTH[:2])
-    done = bgkit_here("collect", folder, "--out", tmp_path / "c", "--made-by", "a sweep")
-    assert done.returncode == 0 and "2 runs" in done.stdout, done.stderr
-    wrong = bgkit_here("collect", tmp_path / "none", "--out", tmp_path / "d")
-    assert wrong.returncode == 2 and "There is no folder" in wrong.stderr

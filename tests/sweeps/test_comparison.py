@@ -20,9 +20,8 @@ def test_designs_and_seeds_are_trained_once_and_read_by_name(tmp_path: Path) -> 
     before = [(run.folder / "result.json").stat().st_mtime_ns for run in done]
     again = bgkit.compare("boundary", [0, 1], tmp_path / "both", device="cpu", threads=1, **SHORT)
     assert [(run.folder / "result.json").stat().st_mtime_ns for run in again] == before
-    table = done.table(["system_help", "system_harm"])
+    table = bgkit.table(done, ["system_help", "system_harm"])
     assert list(table.columns) == ["base", "boundary"]
-    assert set(done.paired()["design"]) == {"boundary"}
     figure = done.frontier()
     assert {trace.name for trace in figure.data} == {"base", "boundary"}
 
@@ -38,7 +37,7 @@ def test_strengths_make_frontiers(tmp_path: Path) -> None:
         for strength in (1, 16)
     ]
     assert [run.config.strength for run in done] == [1, 16, 1, 16]
-    assert "boundary, strength 16.0" in done.table()
+    assert "boundary, strength 16.0" in bgkit.table(done)
     figure = done.frontier(x="kl", y="near_boundary")
     named = {trace.name: trace for trace in figure.data}
     assert set(named) == {"base", "boundary", "filter avoidance"}  # KL has no better side

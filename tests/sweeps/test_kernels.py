@@ -20,7 +20,7 @@ from jupyter_client.session import Session
 from bgkit.sweeps import kernels, notebooks
 
 SESSION = Session(key=b"")
-NAME = b"client"
+OWN = AsyncKernelClient.shell_channel_class.default_value
 
 
 @contextmanager
@@ -38,14 +38,14 @@ async def reply_while_sending(kind: Callable, patience: float) -> str:
         zmq.asyncio.Context() as context,
         context.socket(zmq.DEALER) as socket,
     ):
-        socket.identity = NAME
+        socket.identity = b"client"
         socket.connect(address)
         channel = kind(socket, SESSION, None)
         channel.send(SESSION.msg("execute_request"))
         await asyncio.to_thread(far.recv_multipart)
         waiting = asyncio.ensure_future(channel.get_msg(timeout=None))
         await asyncio.sleep(0.2)  # it waits for the event by now
-        SESSION.send(far, SESSION.msg("execute_reply"), ident=NAME)
+        SESSION.send(far, SESSION.msg("execute_reply"), ident=b"client")
         time.sleep(0.5)  # not asyncio's: its loop shall not see the event
         channel.send(SESSION.msg("comm_msg"))
         return (await asyncio.wait_for(waiting, patience))["msg_type"]
@@ -53,30 +53,22 @@ async def reply_while_sending(kind: Callable, patience: float) -> str:
 
 def test_a_reply_is_found_although_its_event_was_taken_up():
     assert asyncio.run(reply_while_sending(kernels.ReplyChannel, noop.PATIENCE)) == "execute_reply"
+    with pytest.raises(asyncio.TimeoutError):  # else the issue is mended, and our channel can go
+        asyncio.run(reply_while_sending(OWN, 1))
 
 
-def test_jupyters_own_channel_waits_without_end():
-    """Once this fails, nbclient's issue is mended upstream and ours can go."""
-    own = AsyncKernelClient.shell_channel_class.default_value
-    with pytest.raises(asyncio.TimeoutError):
-        asyncio.run(reply_while_sending(own, 1))
-
-
-@pytest.mark.parametrize("timeout", [0, 0.3, 0.7])
-def test_a_wait_ends_at_its_time(monkeypatch, timeout):
-    monkeypatch.setattr(kernels, "LOOK", 0.5)
-
-    async def wait() -> float:
+def test_a_wait_ends_at_its_time():
+    async def wait() -> None:
         with zmq.asyncio.Context() as context, context.socket(zmq.DEALER) as socket:
-            began = time.monotonic()
-            with pytest.raises(queue.Empty):
-                await kernels.ReplyChannel(socket, SESSION, None).get_msg(timeout=timeout)
-            return time.monotonic() - began
+            await kernels.ReplyChannel(socket, SESSION, None).get_msg(timeout=1.2)
 
-    assert timeout - 0.01 <= asyncio.run(wait()) < timeout + 60
+    began = time.monotonic()
+    with pytest.raises(queue.Empty):
+        asyncio.run(wait())
+    assert time.monotonic() - began > 1.19
 
 
-@pytest.mark.parametrize("run", ["sweep", "one", "publish"])
+@pytest.mark.parametrize("run", ["execute", "one", "publish"])
 def test_notebooks_run_with_that_channel(run, tmp_path, monkeypatch):
     here, there = noop.write(tmp_path / "a.ipynb", "A = 6", "print(A * 7)"), tmp_path / "b.ipynb"
     real, waits = kernels.ReplyChannel.get_msg, []
@@ -86,8 +78,8 @@ def test_notebooks_run_with_that_channel(run, tmp_path, monkeypatch):
         return await real(self, timeout)
 
     monkeypatch.setattr(kernels.ReplyChannel, "get_msg", get_msg)
-    if run == "sweep":
-        kernels.execute(here, there, {"A": 7}, folder=tmp_path)
+    if run == "execute":
+        kernels.execute(here, there, {"A": 7})
     elif run == "one":
         notebooks.run_notebook(here, there, {"A": 7})
     else:

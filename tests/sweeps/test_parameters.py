@@ -36,9 +36,8 @@ def opened(tmp_path: Path):
     ],
 )
 def test_a_parameter_takes_what_its_default_and_its_annotation_say(cell, takes, default) -> None:
-    found = parameters.read(cell, "mine.ipynb")
-    assert found.takes == {"N": takes} and found.defaults == {"N": default}
-    assert type(found.defaults["N"]) is type(default)
+    assert parameters.read(cell, "mine.ipynb") == ({"N": default}, {"N": takes})
+    assert type(parameters.read(cell, "mine.ipynb")[0]["N"]) is type(default)
 
 
 @pytest.mark.parametrize(
@@ -71,6 +70,11 @@ def test_another_default_is_another_run_and_a_comment_is_none(opened) -> None:
     assert hash_of("RATE: float = 0.1") == hash_of("RATE = 0.1  # a word") != hash_of("RATE = 0.9")
 
 
+def test_a_comment_lists_the_choices(opened) -> None:
+    cell = 'A = "x"  # way: x, y\nB = "u"  # model: u, v, or a folder\nC = "u"  # such: u, ...'
+    assert opened(cell).choices == {"A": ["x", "y"]}
+
+
 @pytest.mark.parametrize(
     ("cell", "text", "values"),
     [
@@ -80,26 +84,29 @@ def test_another_default_is_another_run_and_a_comment_is_none(opened) -> None:
         ("X: str | None = None", "1,0:3,None", ["1", "0:3", None]),
         ("X: int | str = 0", "3,all", [3, "all"]),
         ("X: float = 1", "2,3.5", [2.0, 3.5]),
+        ("WAY = 'a'", "a, b", ["a", "b"]),
         ("X: list | None = None", "[1]", [[1]]),
     ],
 )
 def test_texts_become_values_of_what_a_parameter_takes(opened, cell, text, values) -> None:
     book, name = opened(cell), cell.split()[0].strip(":")
     found = grids.parse_settings(book, [f"{name.lower()}={text}"])
-    assert found == {name: values}
-    assert list(map(type, found[name])) == list(map(type, values))
-    grids.expand(book, found)
+    assert list(found[name]) == values
+    runs = grids.expand(book, found)
+    assert [type(run[name]) for run in runs] == list(map(type, values))
 
 
 @pytest.mark.parametrize(
     ("default", "text", "value"),
-    [("[1]", "[[2, 3]]", [2, 3]), ("['a']", "[[2, b]]", ["2", "b"]), ("{}", "[{a: 1}]", {"a": 1})],
+    [("[1]", "[[2, 3]]", [2, 3]), ("['a']", "[c, b]", ["c", "b"]), ("{}", "[{a: 1}]", {"a": 1})],
 )
-def test_lists_in_a_file_hold_numbers_where_no_texts_are_wanted(
+def test_lists_and_mappings_in_a_file_are_as_yaml_has_them(
     opened, tmp_path: Path, default, text, value
 ) -> None:
     (tmp_path / "grid.yaml").write_text(f"X: {text}")
-    assert grids.read_grids(opened(f"X = {default}"), tmp_path / "grid.yaml") == [{"X": [value]}]
+    book = opened(f"X = {default}")
+    runs = grids.expand(book, grids.read_grids(book, tmp_path / "grid.yaml"))
+    assert runs == [{"X": value}]
 
 
 @pytest.mark.parametrize(
@@ -129,7 +136,7 @@ def test_several_cells_of_parameters_are_refused(tmp_path: Path) -> None:
     book.cells[1].metadata["tags"] = ["parameters"]
     nbformat.write(book, path)
     with pytest.raises(BgkitError, match=r"mine\.ipynb has 2 cells tagged 'parameters'"):
-        notebooks.parameters_of(path)
+        parameters.open_notebook(path)
 
 
 def test_a_notebook_without_parameters_runs_as_it_is(tmp_path: Path) -> None:

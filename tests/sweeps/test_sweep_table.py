@@ -28,10 +28,10 @@ def planned(tmp_path: Path, monkeypatch) -> sweeps.Sweep:
     found.records[two.hash] |= {"state": "failed", "seconds": 1.0, "error": "<img src=x> $x$"}
     record = {"state": "running", "hash": three.hash, "attempts": 1}
     record |= {"parameters": three.parameters, "started": "2026-01-01T00:00:00+00:00"}
-    (three.results / "run").mkdir(parents=True)
+    (three.folder / "results" / "run").mkdir(parents=True)
     (three.folder / "run.json").write_text(json.dumps(record))
     curve = pd.DataFrame({"step": [10, 20], "reward": [0.1, 0.25], "kl": [None, 2.0]})
-    curve.to_parquet(three.results / "run" / "metrics.parquet")
+    curve.to_parquet(three.folder / "results" / "run" / "metrics.parquet")
     return found
 
 
@@ -52,12 +52,11 @@ def test_text_of_a_run_stays_text(planned: sweeps.Sweep) -> None:
     assert "<img" not in page and "&lt;img src=x&gt;" in page and NO_MATH in page
 
 
-def test_time_left_is_by_what_is_done(planned: sweeps.Sweep, monkeypatch) -> None:
+def test_time_left_is_by_what_is_complete(planned: sweeps.Sweep) -> None:
+    assert planned.seconds_left() == 3 * 75
+    assert "about 3:45" in table_of.table(planned).data
+    planned.records[planned.jobs[0].hash]["state"] = "waiting"
     assert "time left unknown" in table_of.table(planned).data
-    monkeypatch.setattr(sweeps.time, "monotonic", lambda: planned.began + 60)
-    planned.done = 2
-    assert planned.seconds_left() == 60 / 2 * 3
-    assert "about 1:30" in table_of.table(planned).data
 
 
 def test_a_run_that_a_killed_sweep_left_is_not_running(planned: sweeps.Sweep) -> None:

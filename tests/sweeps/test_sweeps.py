@@ -17,10 +17,8 @@ from conftest import ROOT
 import bgkit
 from bgkit import versions
 from bgkit.errors import BgkitError
-from bgkit.runs import write_json
 from bgkit.sweeps import drive as sweeps
 from bgkit.sweeps import index as sweep_index
-from bgkit.sweeps import kernels
 from bgkit.sweeps import run as sweep_runs
 from bgkit.sweeps import workers as sweep_workers
 
@@ -60,7 +58,6 @@ def test_a_sweep_runs_every_combination_once_and_keeps_an_index(book: Path) -> N
     assert pd.read_parquet(folder / "index.parquet")["run"].tolist() == index["run"].tolist()
     assert "4 runs: 4 complete" in (folder / "index.md").read_text()
     assert "4 waiting" in said[0] and "[4/4] complete" in said[-2]
-    assert len(sweep_index.read_rows(folder)) == 8  # base's rows, too
 
 
 def test_what_is_complete_is_skipped_and_a_larger_grid_adds_to_it(book: Path) -> None:
@@ -107,7 +104,7 @@ def test_the_command_says_what_it_does_and_a_dry_run_does_nothing(book: Path) ->
 
 def test_threads_and_gpus_are_divided_among_the_workers(book: Path, monkeypatch) -> None:
     monkeypatch.setattr(sweep_workers, "cores", lambda: 6)
-    monkeypatch.setattr(sweep_workers, "gpus", lambda workers: ["0", "1"][:workers])
+    monkeypatch.setattr(sweep_workers, "gpus", lambda: ["0", "1"])
     index = sweep(book, {"SEED": [0, 1], "T": 0.5}, workers=2)
     printed = [
         "".join(
@@ -118,14 +115,17 @@ def test_threads_and_gpus_are_divided_among_the_workers(book: Path, monkeypatch)
     assert sorted(printed) == ["threads 3 0\n", "threads 3 1\n"]
 
 
-def test_gpus_are_those_this_process_may_use(monkeypatch) -> None:
-    monkeypatch.setattr(sweep_workers, "_installed_gpus", lambda: ["0", "1"])
+def test_gpus_are_those_this_process_may_use(monkeypatch, tmp_path: Path) -> None:
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho GPU 0: A\necho GPU 1: B\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert sweep_workers.gpus(3) == ["0", "1", "0"]
+    assert sweep_workers.gpus() == ["0", "1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    assert sweep_workers.gpus(2) == ["3", "5"]
-    monkeypatch.setattr(sweep_workers, "_installed_gpus", lambda: [])
-    assert sweep_workers.gpus(2) == []
+    assert sweep_workers.gpus() == ["3", "5"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert sweep_workers.gpus() == []
 
 
 @pytest.mark.slow
@@ -136,12 +136,6 @@ def test_any_executor_does(book: Path) -> None:
         index = sweep(book, {"SEED": [1, 2]}, executor=processes)
     assert noop.ledger(book.parent) == ["a 0", "a 1", "a 2"]
     assert list(index["state"]) == ["complete"] * 2
-
-
-def test_an_executor_is_asked_how_much_it_does_at_once() -> None:
-    with ThreadPoolExecutor(3) as threads:
-        assert sweep_workers.slots_of(threads) == 3
-    assert sweep_workers.slots_of(None) == 1
 
 
 def test_an_executor_that_does_not_tell_needs_a_number(book: Path) -> None:
@@ -157,40 +151,13 @@ def test_an_executor_that_does_not_tell_needs_a_number(book: Path) -> None:
     assert sweep(book, {"SEED": 0}, executor=Silent(), workers=1)["state"].item() == "complete"
 
 
-def test_processes_that_would_share_the_gpus_are_told(book: Path, monkeypatch) -> None:
-    monkeypatch.setattr(sweep_workers, "_installed_gpus", lambda: ["0", "1"])
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as processes:
-        told = sweep_workers.gpu_warning(processes, 2)
-        assert "GPUs (0, 1), but with this executor no run gets one of its own" in told
-        assert sweep_workers.gpu_warning(processes, 1) == ""
-    with ThreadPoolExecutor(2) as threads:
-        assert sweep_workers.gpu_warning(threads, 2) == sweep_workers.gpu_warning(None, 2) == ""
-    monkeypatch.setattr(sweep_workers, "_installed_gpus", lambda: [])
-    assert sweep_workers.gpu_warning(processes, 2) == ""
-
-
-def test_a_start_up_that_fails_is_tried_again(book: Path, monkeypatch, tmp_path: Path) -> None:
-    """The first kernel process ends before it answers."""
-    site = tmp_path / "site"
-    site.mkdir()
-    code = "import os, sys; p = {0!r}\nif '-f' in sys.orig_argv and os.path.exists(p):\n"
-    code += "    os.remove(p); os._exit(3)\n"
-    (site / "sitecustomize.py").write_text(code.format(str(tmp_path / "once")))
-    (tmp_path / "once").touch()
-    monkeypatch.setenv("PYTHONPATH", f"{site}:{ROOT}")
-    index = sweep(book, {"SEED": 0})
-    assert not (tmp_path / "once").exists() and index["state"].tolist() == ["complete"]
-
-
 @pytest.mark.slow
 def test_a_kernel_that_never_starts_breaks_its_run_only(book: Path, monkeypatch, tmp_path) -> None:
     (tmp_path / "sitecustomize.py").write_text("import os\nos._exit(3)\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(kernels, "PAUSE", 0.0)
     index = sweep(book, {"SEED": 0})
     assert index["state"].tolist() == ["broken"]
-    assert "The kernel did not start in 3 tries" in index["error"].iloc[0]
+    assert "Kernel died" in index["error"].iloc[0]
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     assert sweep(book, {"SEED": 0})["state"].tolist() == ["complete"]
 
@@ -220,25 +187,6 @@ def test_sweeps_of_other_grids_in_one_folder_keep_each_others_rows(book: Path) -
     assert "2 runs: 2 complete" in (book.parent / "sweep" / "index.md").read_text()
 
 
-def test_an_index_has_what_others_settled_and_its_own_lost_run(book: Path) -> None:
-    """Two plans of one moment: the later writer has neither the other's run nor its new state."""
-    one, two = (sweeps.plan(book, {"SEED": seeds}, book.parent / "s") for seeds in ([0, 1], [1, 2]))
-    for plan in (one, two):
-        sweeps._open_folder(plan)
-    both, lost = two.jobs[0], one.jobs[0]
-    for job, state in ((both, "complete"), (two.jobs[1], "failed"), (lost, "running")):
-        record = {"hash": job.hash, "parameters": job.parameters, "state": state}
-        write_json(job.folder / "run.json", record)
-    one.records[lost.hash] |= {"state": "broken", "error": "The worker was lost."}
-    index = sweep_index.write_index(one.folder, one.records).set_index("SEED")
-    assert index["state"].to_dict() == {0: "broken", 1: "complete", 2: "failed"}
-
-
-def test_more_runs_than_ten_thousand_may_be_asked_for(book: Path) -> None:
-    plan = sweeps.plan(book, {"SEED": range(10_001)}, book.parent / "sweep", yes=True)
-    assert len(plan.jobs) == 10_001
-
-
 def test_the_digest_is_of_the_sources(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "a.py").write_text("one = 1\n")
@@ -252,34 +200,18 @@ def test_the_digest_is_of_the_sources(tmp_path: Path) -> None:
     assert versions.versions()["bgkit_code"] == versions.code_digest(ROOT / "bgkit")
 
 
-@pytest.mark.slow
-def test_a_sweep_that_goes_on_with_other_code_says_so(book: Path, monkeypatch) -> None:
+def test_a_sweep_that_goes_on_with_other_code_says_so(book: Path) -> None:
+    (run,) = sweep(book, {"SEED": 0})["run"]
+    plan = sweeps.plan(
+        book, {"SEED": [0, 1], "LEDGER": str(book.parent / "ledger")}, book.parent / "sweep"
+    )
+    assert plan.warning == ""
+    file = book.parent / "sweep" / "runs" / run / "run.json"
+    record = json.loads(file.read_text())
+    file.write_text(json.dumps({**record, "versions": {**record["versions"], "torch": "0.1"}}))
     said: list[str] = []
-    first, second = sweep(book, {"SEED": [0, 1]}, say=said.append)["run"]
-    assert not any("other versions" in text for text in said)
-    for run, change in ((first, {"bgkit_code": "0123456789ab"}), (second, {"bgkit_code": None})):
-        _change_versions(book.parent / "sweep" / "runs" / run, change)
-    index = sweep(book, {"SEED": [0, 1, 2]}, say=said.append)
-    assert index["state"].tolist() == ["complete"] * 3 and index["attempts"].tolist() == [1] * 3
-    (line,) = {t for text in said for t in text.splitlines() if "other versions" in t}
-    now = versions.code_digest()
-    told = f"Begun with other versions than today's: {first} (bgkit_code 0123456789ab then, {now} "
-    assert line == f"{told}now)."  # the record of an earlier kit does not tell, and is read
-
-
-def _change_versions(folder: Path, change: dict) -> None:
-    record = sweep_runs.read_record(folder)
-    known = {**record["versions"], **change}
-    record["versions"] = {name: value for name, value in known.items() if value is not None}
-    (folder / "run.json").write_text(json.dumps(record))
-
-
-def test_versions_that_differ_are_told_in_groups() -> None:
-    records = [{"hash": name, "versions": {"torch": "1"}} for name in "abcdefg"]
-    records += [{"hash": "h", "versions": {"torch": "3"}}, {"hash": "i"}]
-    line = sweep_index.other_versions(records, {"torch": "2", "bgkit_code": "x"})
-    assert "a, b, c, d, e and 2 more (torch 1 then, 2 now); h (torch 3 then, 2 now)." in line
-    assert sweep_index.other_versions(records[-1:], {"torch": "2"}) == ""
+    assert sweep(book, {"SEED": 0}, say=said.append)["attempts"].tolist() == [1]
+    assert "Begun with other versions than today's (see the index): 1." in said[0]
 
 
 def test_a_lost_worker_breaks_its_run_only(book: Path) -> None:
@@ -297,11 +229,11 @@ def test_a_lost_worker_breaks_its_run_only(book: Path) -> None:
 
 def test_the_estimate_is_by_complete_runs_where_there_are_any(book: Path) -> None:
     grid = {"SEED": range(4), "LEDGER": str(book.parent / "ledger")}
-    assert sweeps.plan(book, grid, book.parent / "sweep").estimate is None
+    assert sweeps.plan(book, grid, book.parent / "sweep").seconds_left() is None
     sweep(book, {"SEED": 0})
     plan = sweeps.plan(book, grid, book.parent / "sweep", workers=2)
     (seconds,) = (r["seconds"] for r in plan.records.values() if "seconds" in r)
-    assert plan.estimate == pytest.approx(seconds * 3 / 2)
+    assert plan.seconds_left() == pytest.approx(seconds * 3 / 2)
     assert re.search(r"about \d+:\d\d", sweeps.summary(plan))
 
 
@@ -315,7 +247,7 @@ def test_the_readable_index_escapes_text() -> None:
 
 def test_metrics_are_those_of_the_policy_over_all_prompts(tmp_path: Path) -> None:
     row = {"metric": "m", "mean": 1.0, "low": 0.5, "high": 1.5, "design": "boundary", "kind": "all"}
-    rows = [{**row, "design": "base"}, {**row, "kind": "harmful"}, {**row, "mean": 2.0}, "junk"]
+    rows = [{**row, "design": "base"}, {**row, "kind": "harmful"}, {**row, "mean": 2.0}]
     (tmp_path / "run").mkdir()
     assert sweep_runs.metrics_of(tmp_path) == {}
     (tmp_path / "run" / "result.json").write_text(json.dumps({"rows": rows}))

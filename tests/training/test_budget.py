@@ -32,33 +32,25 @@ def built(kind: str, rank: int = 0, dtype: torch.dtype = torch.float32, layers: 
 # --- Parameters ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scale", ["tiny", "small", "large"])
-def test_parameters_of_the_embedded_policies(scale: str) -> None:
-    model, _ = policies.load_policy(scale, device="cpu")
-    assert shapes.shape_of("policy", scale).parameters == model.num_parameters()
+def test_parameters_of_embedded_models() -> None:
+    for scale in ("tiny", "small", "large"):
+        model, _ = policies.load_policy(scale, device="cpu")
+        assert shapes.shape_of("policy", scale).parameters == model.num_parameters()
+    guard = guards.load_guard("default", device="cpu").model
+    assert shapes.shape_of("guard", "default").parameters == guard.num_parameters()
 
 
-def test_parameters_and_stored_bytes_of_an_embedded_guard() -> None:
-    shape, guard = shapes.shape_of("guard", "default"), guards.load_guard("default", device="cpu")
-    assert shape.parameters == guard.model.num_parameters()
-    assert shape.stored == 2 * shape.parameters  # float16 files
-
-
-@pytest.mark.parametrize("kind", ["qwen2", "llama"])
-@pytest.mark.parametrize("tied", [True, False])
-def test_parameters_of_decoders(kind: str, tied: bool) -> None:
-    config = own.decoder(kind, tie_word_embeddings=tied)
-    model = AutoModelForCausalLM.from_config(config)
-    assert shapes.from_config(config, "policy", kind).parameters == model.num_parameters()
-
-
-@pytest.mark.parametrize("kind", ["deberta", "modernbert"])
-@pytest.mark.parametrize("labels", [1, 2])
-def test_parameters_of_encoders(kind: str, labels: int) -> None:
-    config = own.encoder(kind, labels)
-    model = AutoModelForSequenceClassification.from_config(config)
-    shape = shapes.from_config(config, "guard", kind)
-    assert shape.parameters == model.num_parameters()
+@pytest.mark.parametrize("kind", ["qwen2", "llama", "deberta", "modernbert"])
+@pytest.mark.parametrize("more", [0, 1])
+def test_parameters_of_decoders_and_encoders(kind: str, more: int) -> None:
+    if kind in ("qwen2", "llama"):
+        group, auto = "policy", AutoModelForCausalLM
+        config = own.decoder(kind, tie_word_embeddings=bool(more))
+    else:
+        group, auto = "guard", AutoModelForSequenceClassification
+        config = own.encoder(kind, 1 + more)
+    shape = shapes.from_config(config, group, kind)
+    assert shape.parameters == auto.from_config(config).num_parameters()
     assert shape.written_out == (kind == "deberta")
 
 
@@ -70,8 +62,7 @@ def test_parameters_of_the_presets_are_those_on_the_model_cards() -> None:
     }
     for name, count in known.items():
         assert shapes.shape_of("policy", name).parameters == count
-    guard = shapes.shape_of("guard", "hbseong/HarmAug-Guard")
-    assert guard.parameters == 435_063_810 and guard.stored == 4 * guard.parameters
+    assert shapes.shape_of("guard", "hbseong/HarmAug-Guard").parameters == 435_063_810
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "llama"])
@@ -145,18 +136,6 @@ def test_the_cache_of_keys_and_values() -> None:
     assert budget.key_value_cache(shape, ROWS, LENGTH, 4) == stored
 
 
-@pytest.mark.parametrize("rank", [0, 8])
-def test_gradients_and_adam(rank: int) -> None:
-    model, shape = built("qwen2", rank)
-    trained = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(trained)
-    model(torch.ones(1, 4, dtype=torch.long)).logits.sum().backward()
-    optimizer.step()
-    states = [v for state in optimizer.state.values() for v in state.values() if v.ndim]
-    stored = sum(v.nbytes for v in states) + sum(weight.grad.nbytes for weight in trained)
-    assert budget.trainer_state(budget.lora_parameters(shape, rank), 4) == stored
-
-
 def test_forward_flops_are_near_what_torch_counts() -> None:
     model, shape = built("qwen2")
     ids = torch.ones(ROWS, LENGTH, dtype=torch.long)
@@ -210,8 +189,7 @@ def test_verdicts_say_what_to_do() -> None:
 def test_the_overview_names_every_preset() -> None:
     table = budget.overview()
     assert list(table.index) == list(presets.PRESETS)
-    assert table.loc["colab-t4", "download, GB"] == "4.5"
-    assert table.loc["testbed-cpu", "download, GB"] == "0.0"
+    assert table["download, GB"][["colab-t4", "testbed-cpu"]].tolist() == ["4.5", "0.0"]
 
 
 def test_this_machine_is_measured() -> None:
@@ -221,12 +199,10 @@ def test_this_machine_is_measured() -> None:
 
 
 def test_an_unknown_preset_lists_the_choices() -> None:
-    with pytest.raises(
-        BgkitError, match=r"no preset 'best'; choose one of testbed-cpu, english-cpu, colab-t4"
-    ):
+    with pytest.raises(BgkitError, match=r"no preset 'best'; choose one of testbed-cpu, english"):
         presets.choose("best")
-    assert presets.choose("colab-t4", guard="default", steps=0)["guard"] == "default"
-    assert presets.choose("colab-t4", guard="default", steps=0)["steps"] == 40
+    chosen = presets.choose("colab-t4", guard="default", steps=0)
+    assert chosen["guard"] == "default" and chosen["steps"] == 40
 
 
 # --- Shapes of folders -----------------------------------------------------------------------
@@ -237,27 +213,14 @@ def test_a_folder_is_read_without_its_weights(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", None)
     shape = shapes.shape_of("policy", folder)
     assert shape.vocabulary == 320 and shape.key_value == 32
-    untied = shapes.from_config(own.decoder("qwen2"), "policy", "q").parameters
-    assert shape.parameters == untied and shape.stored == 4 * untied
+    assert shape.parameters == shapes.from_config(own.decoder("qwen2"), "policy", "q").parameters
 
 
-def test_damaged_or_foreign_folders_are_refused(tmp_path) -> None:
+def test_foreign_folders_are_refused(tmp_path) -> None:
     folder = own.save_policy(tmp_path / "policy")
-    weights = tmp_path / "policy" / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(BgkitError, match=r"are damaged: model.safetensors is not a whole"):
-        shapes.shape_of("policy", folder)
-    weights.unlink()
-    with pytest.raises(BgkitError, match="has no safetensors weights"):
-        shapes.shape_of("policy", folder)
-    config = tmp_path / "policy" / "config.json"
     foreign = {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config"}}
-    config.write_text(json.dumps(foreign))
+    (tmp_path / "policy" / "config.json").write_text(json.dumps(foreign))
     with pytest.raises(BgkitError, match="has no usable config"):
         shapes.shape_of("policy", folder)
-
-
-def test_an_encoder_is_no_policy(tmp_path) -> None:
-    folder = own.save_classifier(tmp_path / "guard", 2)
     with pytest.raises(BgkitError, match="is no model for this job"):
-        shapes.shape_of("policy", folder)
+        shapes.shape_of("policy", own.save_classifier(tmp_path / "guard", 2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,14 @@ def test_the_card_tells_method_figures_limits_and_departures(run: runs.Run) -> N
     assert "the testbed's oracle" in text and "one training seed" in text
     assert "bgkit 0.1.0, torch 2.13.0; \na laptop" in text.replace(";\n", "; \n")
     assert "`tiny'/ evil`" in text and "{{" not in text
+
+
+def test_without_a_judge_nobody_graded(run: runs.Run) -> None:
+    result = run.read_json("result.json")
+    result["rows"] = [row for row in result["rows"] if row["metric"] == "near_boundary"]
+    run.finish(result)
+    asked = runs.Run(run.folder, replace(run.config, prompts="everyday"))
+    assert "graded by\nnobody" in model_card.card(asked)
 
 
 def test_a_dry_run_writes_the_card_and_uploads_nothing(run, capsys, monkeypatch) -> None:

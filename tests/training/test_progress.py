@@ -39,7 +39,7 @@ def test_the_innermost_phase_that_lasts_is_shown_and_what_is_left(quick, capsys)
         time.sleep(0.1)
     # a stalled machine may show the outer phase, too, while it alone is open
     shown = [line for line in capsys.readouterr().err.splitlines() if ", inner" in line]
-    assert shown[-1] == "evil \\x1b[2J name, inner: 3/4 [0:00 gone, 0:00 left]"
+    assert shown[-1] == "evil ⟨U+001B⟩[2J name, inner: 3/4 [0:00 gone, 0:00 left]"
     assert len(shown) == 2  # its beginning and its end
 
 

@@ -54,12 +54,10 @@ def batches(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, float, dict[str, A
 # --- By hand ---------------------------------------------------------------------------------
 
 
-def test_the_designs_have_their_names():
-    assert list(DESIGNS) == NAMES
-
-
 @pytest.mark.parametrize("tau", POINTS)
 def test_tent_by_hand(tau):
+    t = np.linspace(0, 1, 11)
+    np.testing.assert_allclose(tent(t, 0.5), 1 - 2 * np.abs(t - 0.5), atol=1e-12)  # the paper's
     np.testing.assert_allclose(tent(POINTS[tau], tau), TENT, atol=1e-12)
 
 
@@ -79,12 +77,8 @@ BY_HAND = {
 def test_design_by_hand(name, tau):
     reward = compute_reward(name, POINTS[tau], [2.0] * 5, tau, strength=4.0, u=[3.0] * 5)
     np.testing.assert_allclose(reward, BY_HAND[name], atol=1e-12)
-
-
-@pytest.mark.parametrize("tau", POINTS)
-def test_soft_filter_avoidance_by_hand(tau):
-    reward = compute_reward("filter_avoidance_soft", POINTS[tau], [2.0] * 5, tau, strength=4.0)
-    np.testing.assert_allclose(reward, 2.0 - 4.0 * np.array(POINTS[tau]), atol=1e-12)
+    soft = compute_reward("filter_avoidance_soft", POINTS[tau], [2.0] * 5, tau, strength=4.0)
+    np.testing.assert_allclose(soft, 2.0 - 4.0 * np.array(POINTS[tau]), atol=1e-12)
 
 
 @pytest.mark.parametrize("tau", POINTS)
@@ -110,22 +104,15 @@ def test_hybrid_guard_by_hand(tau):
     assert reward(-12.0, True) == [-12.0] * 5
 
 
-@pytest.mark.parametrize(
-    "name", sorted(set(NAMES) - {"boundary_raw", "guard_only", "utility_only"})
-)
-def test_no_strength_is_the_designs_own(name):
+def test_no_strength_is_the_designs_own():
     columns = {"harmful_request": [False], "refusal": [False]}
-    own = 10.0 if name == "hybrid_guard" else 8.0
-    usual, told, other = (
-        compute_reward(name, [0.75], [2.0], 0.5, strength=strength, **columns)
-        for strength in (None, own, 3.0)
-    )
-    assert usual == told != other
-
-
-def test_without_strength_a_design_is_utility_only():
-    for name in ("boundary", "filter_avoidance", "filter_avoidance_soft"):
-        assert compute_reward(name, [0.75], [2.0], 0.5, strength=0.0) == [2.0]
+    for name in set(NAMES) - {"boundary_raw", "guard_only", "utility_only"}:
+        own = 10.0 if name == "hybrid_guard" else 8.0
+        usual, told, other = (
+            compute_reward(name, [0.75], [2.0], 0.5, strength=strength, **columns)
+            for strength in (None, own, 3.0)
+        )
+        assert usual == told != other, name
 
 
 @given(
@@ -178,49 +165,32 @@ def test_every_design_keeps_to_its_documented_range(batch):
 
 @settings(max_examples=60)
 @given(batches())
-def test_a_batch_is_graded_as_its_rows_are(batch):
+def test_a_batch_is_graded_as_its_rows_are_and_not_changed(batch):
     t, z, tau, columns = batch
+    arrays = {"t": t, "z": z, **{k: v for k, v in columns.items() if np.ndim(v)}}
+    before = {name: array.copy() for name, array in arrays.items()}
     for name in DESIGNS:
         whole = compute_reward(name, t, z, tau, **columns)
         for i in range(len(t)):
             row = {k: v[i : i + 1] if np.ndim(v) else v for k, v in columns.items()}
             assert compute_reward(name, t[i : i + 1], z[i : i + 1], tau, **row) == whole[i]
-
-
-@settings(max_examples=60)
-@given(batches())
-def test_no_design_changes_what_it_is_given(batch):
-    t, z, tau, columns = batch
-    arrays = {"t": t, "z": z, **{k: v for k, v in columns.items() if np.ndim(v)}}
-    before = {name: array.copy() for name, array in arrays.items()}
-    for name in DESIGNS:
-        reward = compute_reward(name, t, z, tau, **columns)
-        reward += 1.0  # nor may the result be one of the inputs
+        whole += 1.0  # nor may the result be one of the inputs
         for key, array in arrays.items():
             np.testing.assert_array_equal(array, before[key], err_msg=f"{name}: {key}")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_lists_and_single_precision_are_fine(name):
+def test_lists_single_precision_and_empty_batches_are_fine(name):
     columns = {"harmful_request": [True, False], "refusal": [0, 1], "u": [0.5, -2]}
     lists = compute_reward(name, [0.25, 0.75], [1.0, -1.0], 0.5, **columns)
     single = compute_reward(name, np.float32([0.25, 0.75]), np.float32([1.0, -1.0]), 0.5, **columns)
     assert lists.dtype == single.dtype == np.float64
     np.testing.assert_array_equal(lists, single)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_an_empty_batch_has_no_rewards(name):
-    assert compute_reward(name, [], [], 0.5, harmful_request=[], refusal=[], u=[]).shape == (0,)
+    empty = {key: [] for key in columns}
+    assert compute_reward(name, [], [], 0.5, **empty).shape == (0,)
 
 
 # --- The tent --------------------------------------------------------------------------------
-
-
-@given(t=probabilities, tau=thresholds)
-def test_tent_lies_between_nought_and_one(t, tau):
-    values = tent(t, tau)
-    assert ((values >= 0) & (values <= 1)).all()
 
 
 @given(tau=thresholds)
@@ -228,6 +198,7 @@ def test_tent_stands_at_the_threshold_and_touches_both_ends(tau):
     assert tent([0.0, tau, 1.0], tau).tolist() == pytest.approx([0.0, 1.0, 0.0])
     beside = tent([tau * (1 - 1e-6), tau + (1 - tau) * 1e-6], tau)
     assert (beside < 1).all()
+    assert ((tent(np.linspace(0, 1, 99), tau) >= 0) & (tent(np.linspace(0, 1, 99), tau) <= 1)).all()
 
 
 @given(tau=thresholds, low=st.floats(0, 1), high=st.floats(0, 1))
@@ -239,11 +210,6 @@ def test_tent_rises_to_the_threshold_and_falls_behind_it(tau, low, high):
     assert right[0] >= right[1] - 1e-12
     if high - low > 1e-6:
         assert left[0] < left[1] and right[0] > right[1]
-
-
-@given(t=probabilities)
-def test_tent_at_one_half_is_the_papers_margin(t):
-    np.testing.assert_allclose(tent(t, 0.5), 1 - 2 * np.abs(t - 0.5), atol=1e-12)
 
 
 @given(t=probabilities, false_positive=st.floats(0.1, 50), false_negative=st.floats(0.1, 50))
@@ -324,6 +290,7 @@ ALL = {"harmful_request": [False], "refusal": [False], "u": [0.0]}
 
 
 def test_unknown_reward_lists_the_choices():
+    assert list(DESIGNS) == NAMES
     with pytest.raises(BgkitError, match="no reward 'boundry'") as caught:
         compute_reward("boundry", [0.5], [0.0], 0.5)
     assert all(name in str(caught.value) for name in NAMES)
@@ -339,15 +306,9 @@ def test_missing_column_is_named(name, column):
         compute_reward(name, [0.5], [0.0], 0.5, **columns)
 
 
-@pytest.mark.parametrize(
-    "name", sorted(set(NAMES) - {"prompt_aware", "hybrid_guard", "boundary_raw"})
-)
-def test_the_other_designs_need_no_column(name):
-    assert np.isfinite(compute_reward(name, [0.5], [0.0], 0.5)).all()
-
-
 def test_columns_that_a_design_does_not_know_are_left_alone():
     assert compute_reward("utility_only", [0.5], [0.7], 0.5, strength=9.0, **ALL) == [0.7]
+    assert compute_reward("boundary", [0.5], [0.7], 0.5, strength=0.0) == [0.7]
 
 
 @pytest.mark.parametrize("t", [math.nan, -1e-9, 1 + 1e-9, math.inf, -math.inf])
@@ -363,12 +324,6 @@ def test_probability_that_is_none_is_refused(name, t):
 def test_threshold_at_or_beyond_the_ends_is_refused(name, tau):
     with pytest.raises(BgkitError, match=f"tau must lie strictly between 0 and 1, not {tau}"):
         compute_reward(name, [0.5], [0.0], tau, **ALL)
-
-
-@pytest.mark.parametrize("tau", [0.0, 1.0, math.nan])
-def test_tent_refuses_a_threshold_at_the_ends(tau):
-    with pytest.raises(BgkitError, match="tau"):
-        tent([0.5], tau)
 
 
 @pytest.mark.parametrize("z", [[1.0], [1.0, 2.0, 3.0], 1.0])

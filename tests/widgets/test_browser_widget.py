@@ -53,17 +53,25 @@ def test_no_truth_means_no_errors_of_the_filter() -> None:
     assert "truth unknown" in browser.completions_table({"log": unknown}, np.array([0])).data
 
 
-def test_controls_move_the_rows_and_the_count() -> None:
-    view = browser.CompletionBrowser({"base": samples(), "boundary": samples(0.3)})
-    assert view.rows().tolist() == [0, 1, 2, 3, 4, 5] and view.page.max == 4
-    view.page.value = 4
-    assert view.rows().tolist() == [18, 19]
-    view.choice.value = "filtered"
-    assert view.page.value == 1 and view.rows().tolist() == [10, 11, 12, 13, 14, 15]
-    view.policy.value = "boundary"
-    assert view.rows().tolist() == [16, 17, 18, 19] and view.count.value == "4 of 20 prompts"
-    view.kind.value = "benign"
-    assert view.rows().tolist() == [16, 18]
+def test_controls_move_the_rows_and_the_count(drawn, monkeypatch) -> None:
+    rows = []
+    table = browser.completions_table
+    monkeypatch.setattr(
+        browser,
+        "completions_table",
+        lambda s, found: rows.append(found.tolist()) or table(s, found),
+    )
+    view = browser.browse({"base": samples(), "boundary": samples(0.3)})
+    (choice, policy, kind, page), count = view.children[0].children, view.children[1]
+    assert rows[-1] == [0, 1, 2, 3, 4, 5] and page.max == 4 and not drawn
+    page.value = 4
+    assert rows[-1] == [18, 19]
+    choice.value = "filtered"
+    assert page.value == 1 and rows[-1] == [10, 11, 12, 13, 14, 15]
+    policy.value = "boundary"
+    assert rows[-1] == [16, 17, 18, 19] and count.value == "4 of 20 prompts"
+    kind.value = "benign"
+    assert rows[-1] == [16, 18] and len(drawn) == 4
 
 
 def test_the_table_shows_both_policies_and_escapes_everything() -> None:
@@ -75,27 +83,15 @@ def test_the_table_shows_both_policies_and_escapes_everything() -> None:
     assert page.count("✗") == 4  # both are wrong about both: row 16 has t = 0.8 and 0.5
 
 
-def test_helpfulness_that_is_not_known_is_left_out() -> None:
-    page = browser.completions_table({"log": samples().assign(help=np.nan)}, np.array([0])).data
-    assert "harm 0.10<" in page and "nan" not in page
-
-
-def test_browse_shows_its_first_page_once_and_again_when_touched(monkeypatch) -> None:
-    drawn, stored = [], []
-    monkeypatch.setattr(browser, "draw", lambda place, table: drawn.append(table.data))
-    monkeypatch.setattr(browser, "show", lambda view, table: stored.append(table.data))
-    view = browser.browse({"base": samples()})
-    assert not drawn and view.count.value == "20 of 20 prompts"
-    view.page.value = 2
-    view.page.value = 1
-    assert drawn[-1] == stored[0] and "prompt 0 " in stored[0]
+def test_browse_shows_its_first_page_before_a_touch(first) -> None:
+    browser.browse({"base": samples()})
+    ((table,),) = first
+    assert "prompt 0 " in table.data and "prompt 6 " not in table.data
 
 
 def test_samples_of_other_prompts_are_refused() -> None:
     other = samples().assign(prompt="another")
     with pytest.raises(BgkitError, match="different prompts"):
-        browser.CompletionBrowser({"base": samples(), "boundary": other})
-    with pytest.raises(BgkitError, match="no policy was given"):
-        browser.CompletionBrowser({})
+        browser.browse({"base": samples(), "boundary": other})
     with pytest.raises(BgkitError, match="no choice 'odd'; take one of all, shown"):
         browser.browse({"base": samples()}, "odd")

@@ -20,15 +20,16 @@ def test_the_figure_shows_the_curve_and_both_margins() -> None:
     (bars,) = fig.select_traces({"type": "bar"})
     np.testing.assert_allclose(np.square(bars.y), now)
     assert "now 100.0%, base 50.0%" in bars.hovertext[0]
-    reward = next(fig.select_traces({"type": "scatter"}))
-    assert list(reward.y) == [0.1, 0.3] and fig.layout.xaxis.range == (0, 10)
+    mean, step = fig.select_traces({"type": "scatter", "xaxis": "x"})
+    assert list(mean.y) == [0.1, 0.2] and list(step.y) == [0.1, 0.3]
+    assert fig.layout.xaxis.range == (0, 10)
 
 
 def test_the_line_tells_the_time_that_is_left(tmp_path, monkeypatch) -> None:
     board = dashboard.Dashboard(runs.make_config({"steps": 40}), tmp_path)
     board.first_step, board.newest, board._begun = 10, 20, 100.0  # resumed at step 10
     monkeypatch.setattr(dashboard.time, "monotonic", lambda: 190.0)
-    line = repr(board._text({"reward": 0.25, "kl": 1.5}))
+    line = board._text({"reward": 0.25, "kl": 1.5}).data
     assert line == "boundary: step 20 of 40 · 1:30 gone · 3:00 left · reward 0.250 · KL/token 1.500"
 
 
@@ -70,7 +71,7 @@ def test_a_run_shows_itself_stops_when_asked_and_goes_on(tmp_path, monkeypatch) 
         dashboard.train(config, tmp_path / "run", device="cpu", threads=1)
     first = seen[0]
     assert first.stop.disabled and [row["step"] for row in first.rows] == [1, 2, 3]
-    assert "boundary: step 3 of 4" in repr(first._text({}))
+    assert "boundary: step 3 of 4" in first._text({}).data
 
     run = dashboard.train(config, tmp_path / "run", device="cpu", threads=1)
     assert run.complete
