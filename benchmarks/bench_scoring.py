@@ -113,7 +113,8 @@ def random_decoder(
     model = tf.AutoModelForSequenceClassification.from_config(
         config, dtype=devices.pick_dtype(place)
     )
-    return RewardDecoder(model.to(place).eval(), tokenizer, DecoderReward(8192), "decoder")
+    asked = DecoderReward(max_length=8192)
+    return RewardDecoder(model.to(place).eval(), tokenizer, asked, "decoder")
 
 
 def random_encoder(place: torch.device) -> EncoderScorer:

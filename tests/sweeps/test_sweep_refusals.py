@@ -48,7 +48,7 @@ def test_the_folder_of_another_notebook_is_refused_and_stays(book: Path) -> None
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ("PROMPTS=few.csv", "None of the 1 prompts of few.csv belongs to the split"),
+        ("PROMPTS=few.csv", "None of the prompts of few.csv belongs to the split"),
         ("JUDGE=api:m", "The judge api:m needs a key"),
         ("GUARD=./empty", "The guard ./empty in empty has no usable config"),
     ],
