@@ -115,6 +115,17 @@ def test_05_what_paths_do() -> None:
         assert raw[metric].mean() == pytest.approx(weakest[metric], abs=0.03)
 
 
+def test_05_avoiding_the_filter_does_not_walk_the_line() -> None:
+    found = json.loads((data_folder() / "reference" / "walking.json").read_text())
+    tried = [told["differences"] for told in found["try"].values()]
+    assert len(tried) >= 10
+    assert all(one["false_negative"][1] <= 0 for one in tried)  # none beyond chance
+    worth = pd.DataFrame(found["pay"]).set_index("t")
+    near, further = worth.loc["0.2 to 0.5"], worth.loc["0.05 to 0.2"]
+    assert near["blind, best tenth"] - further["blind, best tenth"] == pytest.approx(0.1, abs=0.01)
+    assert near["mild, best tenth"] == pytest.approx(further["mild, best tenth"], abs=0.05)
+
+
 def test_06_what_the_judge_sees_in_the_shipped_run() -> None:
     (table,) = tables("06_your_own_models", "bgkit.table([run], shown)")
     assert table.loc["system_help", "boundary"].endswith("*")
