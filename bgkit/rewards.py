@@ -284,7 +284,16 @@ def compute_reward(
                 "choose another reward."
             )
     t, z = _columns(t, z)
-    reward = checks.as_numbers(design(t, z, tau, **known), f"The reward {name!r} returned")
+    try:
+        reward = design(t, z, tau, **known)
+    except Exception as error:
+        if ":" not in name or isinstance(error, BgkitError):
+            raise
+        raise BgkitError(
+            f"The reward {name!r} raised {type(error).__name__}: {error}. It is called with arrays "
+            "t and z, tau, and those of the columns that it names."
+        ) from error
+    reward = checks.as_numbers(reward, f"The reward {name!r} returned")
     if reward.shape != t.shape or not np.isfinite(reward).all():
         raise BgkitError(
             f"The reward {name!r} must return one finite number per response ({len(t)}); it "

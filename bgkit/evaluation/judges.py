@@ -27,7 +27,7 @@ from bgkit.evaluation.language_judge import Answer, Judge, LanguageJudge
 from bgkit.models import hub, policies
 from bgkit.runs.replies import Replies
 from bgkit.scoring import guards, protocols
-from bgkit.testbed import oracle
+from bgkit.testbed import oracle, store
 
 
 class OracleJudge:
@@ -132,10 +132,23 @@ def is_quick(name: str) -> bool:
     return _is_fitted(hub.local_folder("judge", name))
 
 
-def check_judge(name: str) -> None:
-    """Raise BgkitError if a judge's server could not be asked, so that no run finds out last."""
-    if name.startswith(API):
-        load_judge(name)
+def check_judge(names: str) -> None:
+    """Raise BgkitError for judges (with commas between) that are not there, or can not be asked.
+
+    Nothing is loaded or asked, so that no run finds out last.
+    """
+    for name in (part.strip() for part in names.split(",")):
+        if name.startswith(API):
+            load_judge(name)
+        elif name in ("", "none", "oracle"):
+            continue
+        elif (folder := hub.local_folder("judge", name)) is None:
+            if hub.parse(name) is None:
+                store.model_path("judge", name)
+        elif (folder / "fit.json").is_file():
+            raise BgkitError(
+                f"{name} is one fitted classifier; a judge's folder holds two, in harm and in help."
+            )
 
 
 def _is_fitted(folder: Path | None) -> bool:

@@ -45,6 +45,13 @@ class Settings:
     lora_rank: int = 16
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("batch_size", 1), ("lora_rank", 0)):
+            if (value := getattr(self, name)) < least:
+                raise BgkitError(f"{name!r} of a fit must be at least {least}, not {value}.")
+        if not self.learning_rate > 0:
+            raise BgkitError(f"'learning_rate' of a fit must be above 0, not {self.learning_rate}.")
+
 
 def new_scorer(
     settings: Settings, labels: Sequence[str], device: str, name: str, *, regression: bool

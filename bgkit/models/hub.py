@@ -100,7 +100,8 @@ def local_folder(group: str, name: str) -> Path | None:
         return store.data_folder() / ENGLISH / FITTED[group]
     path = Path(name).expanduser()
     if not (path.is_absolute() or "/" in name or "\\" in name):
-        return None
+        here = path.is_dir() and name not in store.model_names(group)
+        return path if here else None
     if (file := gguf_file(path)) is not None:
         if group in ("policy", "judge"):
             return plain_folder(file)

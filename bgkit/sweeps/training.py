@@ -29,13 +29,10 @@ def check(configs: Sequence[TrainConfig]) -> None:
 
 
 def _check_model(group: str, name: str) -> None:
-    if group == "judge" and name.startswith("api:"):
-        judges.check_judge(name)  # its key and client; nothing is asked
-    elif group == "judge" and name in ("none", "oracle"):  # no model
-        return
+    if group == "judge":
+        judges.check_judge(name)
     elif hub.local_folder(group, name) is not None:
-        if group != "judge":
-            shapes.shape_of(group, name)  # no training could load a folder without a usable config
+        shapes.shape_of(group, name)  # no training could load a folder without a usable config
     elif hub.parse(name) is None:
         store.model_path(group, name)
 

@@ -86,6 +86,7 @@ def test_testbed_check_passes_on_the_shipped_models(bgkit_here) -> None:
         (["--batch-size", "10"], ["'batch_size' 10 is not divisible by 'num_generations' 8"]),
         (["--tau", "1"], ["'tau'", "above 0 and below 1"]),
         (["--seed", "-1"], ["'seed' must be at least 0"]),
+        (["--judge", "default,nosuch"], ["no embedded judge 'nosuch'"]),
         (["--device", "cuda:77"], ["device 'cuda:77' does not exist"]),
         (["--steps", "2.5"], ["--steps: invalid int value: '2.5'"]),
         (["--scale-rewards", "groups"], ["none, group, batch"]),

@@ -278,3 +278,12 @@ def test_the_command_fits_and_tells(encoder, tmp_path, bgkit_here) -> None:
     }
     wrong = bgkit_here("fit", "guard", tmp_path / "none.csv", "--out", tmp_path / "h")
     assert wrong.returncode == 2 and "none.csv" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    "setting", [{"epochs": 0}, {"batch_size": 0}, {"lora_rank": -1}, {"learning_rate": 0.0}]
+)
+def test_settings_that_can_not_be_are_refused(setting: dict) -> None:
+    (name,) = setting
+    with pytest.raises(BgkitError, match=name):
+        encoders.Settings(**setting)

@@ -132,3 +132,11 @@ def test_a_path_that_is_not_there_is_told(tmp_path: Path) -> None:
     for name in (str(tmp_path / "none"), "./none", "a/b/c"):
         with pytest.raises(BgkitError, match=r"There is no folder .* with a guard; check the path"):
             guards.load_guard(name)
+
+
+def test_a_folder_here_needs_no_slash_and_hides_no_embedded_name(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("my-guard", "default"):
+        (tmp_path / name).mkdir()
+    assert hub.local_folder("guard", "my-guard") == Path("my-guard")
+    assert hub.local_folder("guard", "default") is None

@@ -284,6 +284,12 @@ def test_a_file_that_fails_is_refused(tmp_path):
         find(f"{tmp_path / 'mine.py'}:f")
 
 
+def test_a_function_that_raises_is_told_with_its_reason(tmp_path):
+    (tmp_path / "mine.py").write_text("def f(t, z, tau):\n    return 1 / 0\n")
+    with pytest.raises(BgkitError, match="raised ZeroDivisionError: division by zero"):
+        compute_reward(f"{tmp_path / 'mine.py'}:f", [0.5], [1.0], 0.5, strength=1.0)
+
+
 # --- Errors ----------------------------------------------------------------------------------
 
 ALL = {"harmful_request": [False], "refusal": [False], "u": [0.0]}
