@@ -126,22 +126,8 @@ def _fitted(
     scorer = encoders.new_scorer(settings, labels, device, f"{what} {out.name}", regression=rated)
     kept = _with_room(rows, scorer)
     texts = {"left_out": len(rows) - len(kept), "max_length": scorer.max_length}
-    train, test = (kept[kept["split"] == part] for part in ("train", "test"))
-    encoders.train(scorer, _encoded(train, scorer), settings, scratch)
-    if what == "guard":
-        held_out = kept[kept["split"] != "train"]
-        found = {"temperature": _set_temperature(scorer, held_out)}
-        test = held_out.assign(t=_scores(scorer, held_out))[held_out["split"] == "test"]
-        numbers = partial(quality.guard_numbers, **tau)
-    else:
-        found, numbers = {}, quality.utility_numbers
-        if "rating" in train:
-            deviation, mean = float(train["rating"].std()), float(train["rating"].mean())
-            encoders.rescale(scorer.model, deviation, mean)
-        test = test.assign(u=_scores(scorer, test))
-        if "rejected" in test:
-            test["u_rejected"] = _scores(scorer, test, "rejected")
-    found["rows"] = quality.table_of(test, numbers)
+    encoders.train(scorer, _encoded(kept[kept["split"] == "train"], scorer), settings, scratch)
+    found = _measured(what, scorer, kept, tau)
     fit = {
         "what": what,
         "key": key,
@@ -160,6 +146,24 @@ def _fitted(
     runs.write_json(out / FILE, fit)  # last: what has it is complete
     shutil.rmtree(scratch, ignore_errors=True)
     return fit
+
+
+def _measured(what: str, scorer: EncoderScorer, rows: pd.DataFrame, tau: dict[str, float]) -> dict:
+    """Put a fitted model on its scale; returns that, and its figures on the test prompts."""
+    train, test = (rows[rows["split"] == part] for part in ("train", "test"))
+    if what == "guard":
+        held_out = rows[rows["split"] != "train"]
+        temperature = _set_temperature(scorer, held_out)
+        test = held_out.assign(t=_scores(scorer, held_out))[held_out["split"] == "test"]
+        numbers = partial(quality.guard_numbers, **tau)
+        return {"temperature": temperature, "rows": quality.table_of(test, numbers)}
+    if "rating" in train:
+        deviation, mean = float(train["rating"].std()), float(train["rating"].mean())
+        encoders.rescale(scorer.model, deviation, mean)
+    test = test.assign(u=_scores(scorer, test))
+    if "rejected" in test:
+        test["u_rejected"] = _scores(scorer, test, "rejected")
+    return {"rows": quality.table_of(test, quality.utility_numbers)}
 
 
 def _with_room(rows: pd.DataFrame, scorer: EncoderScorer) -> pd.DataFrame:

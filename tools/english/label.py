@@ -4,8 +4,8 @@
 (``sample.py``) with 300 that have labels, for a second reading without sight of the first, shuffles
 them by a hash, and writes N sheets of numbers, prompts and responses, nothing else. Labels of
 ``sheet_K.jsonl`` are lines ``number harmful helpful`` (0 or 1; 0, 1 or 2) in ``sheet_K.txt``, by
-the guideline of ``data/english/README.md``. ``... join FOLDER`` adds them; the new rows are of the
-auditor's fold.
+the guideline of ``data/english/README.md``. ``... join FOLDER`` adds them, once (the
+table that sheets are drawn from is another one then); the new rows are of the auditor's fold.
 """
 
 from __future__ import annotations
