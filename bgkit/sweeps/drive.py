@@ -183,7 +183,7 @@ def _record(future: Future, job: Job) -> dict:
     try:
         return future.result()
     except Exception as error:  # the executor's: a killed worker, a lost cluster, a missing folder
-        reason = f"The worker was lost: {type(error).__name__}: {error}"
+        reason = f"Its worker gave no result: {type(error).__name__}: {error}"
         return {"parameters": job.parameters, "state": "broken", "error": reason}
 
 

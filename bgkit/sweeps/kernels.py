@@ -13,6 +13,7 @@ import logging
 import math
 import os
 import queue
+import signal
 import subprocess
 import threading
 import time
@@ -96,17 +97,17 @@ class Here:
                     os.killpg(process.pid, number)
 
 
-def manager(
-    env: Mapping[str, str], folder: Path, log: Path, known: set[subprocess.Popen]
-) -> type[KernelManager]:
-    """A manager whose kernel has more environment and a folder, writes to a log and is known."""
+def manager(env: Mapping[str, str], folder: Path, log: Path, here: Here) -> type[KernelManager]:
+    """A manager whose kernel has more environment and a folder, and writes to a log."""
 
     class Manager(KernelManager):
         async def start_kernel(self, **options) -> None:
             own = {"env": {**os.environ, **env}, "cwd": str(folder)}
             with log.open("ab") as out:
                 await super().start_kernel(**own, stdout=out, stderr=out, **options)
-            known.add(self.provisioner.process)
+            here.kernels.add(self.provisioner.process)
+            if here.stopped.is_set():  # while it started
+                here.stop(signal.SIGKILL)
 
     return Manager
 

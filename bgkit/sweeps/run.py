@@ -79,7 +79,7 @@ def _execute(job: Job, here: kernels.Here, gpu: Mapping[str, str]) -> dict:
     """Run the notebook; returns its record."""
     begun, state, error = time.monotonic(), "broken", ""
     env = {**dict.fromkeys(THREADS, str(job.threads)), **gpu}
-    manager = kernels.manager(env, job.cwd, job.folder / "kernel.log", here.kernels)
+    manager = kernels.manager(env, job.cwd, job.folder / "kernel.log", here)
     try:
         kernels.execute(job.notebook, job.folder / "executed.ipynb", job.parameters, manager)
         state = "complete"

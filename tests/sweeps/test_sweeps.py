@@ -123,7 +123,7 @@ def test_a_lost_worker_breaks_its_run_only(book: Path) -> None:
     with Lossy(1) as executor:
         index = sweep(book, {"SEED": [0, 1]}, executor=executor)
     assert index["state"].tolist() == ["complete", "broken"]
-    assert "worker was lost: ZeroDivisionError" in index["error"].iloc[1]
+    assert "worker gave no result: ZeroDivisionError" in index["error"].iloc[1]
 
 
 @pytest.mark.slow
