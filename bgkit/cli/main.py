@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import NoReturn
 
 INTERRUPTED = "bgkit: Interrupted; run the same command again to go on."
-NAMES = "demo train fit evaluate judge prompts plan bench push testbed sweep collect".split()
+NAMES = "demo train fit evaluate judge prompts plan push testbed sweep collect".split()
 try:
     from bgkit import environment, progress
     from bgkit.cli import options

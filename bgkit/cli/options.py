@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bgkit.errors import BgkitError
 from bgkit.progress import phase, say
 from bgkit.runs.config import TrainConfig, explain, make_config, read_config
 
@@ -96,13 +93,3 @@ def print_table(rows: list[dict], more: Sequence[str] = ()) -> None:
     from bgkit.evaluation.results import table
 
     say(table(rows, (*SHOWN, *more)).to_string())
-
-
-def run_program(file: str, *arguments: object) -> int:
-    """Run a program of the source checkout, which a wheel leaves out; returns its exit status."""
-    from bgkit.testbed import store
-
-    path = store.data_folder().parent / file
-    if not path.is_file():
-        raise BgkitError(f"This needs {file} of a source checkout; run it in one.")
-    return subprocess.call([sys.executable, path, *map(str, arguments)])

@@ -70,7 +70,6 @@ def compare(
     workers: int = 1,
     guard: str | Scorer | Callable | None = None,
     utility: str | Scorer | None = None,
-    say: Callable[[str], None] = say,
     **settings: object,
 ) -> Comparison:
     """Train each design from the same base, at each strength with each seed, and evaluate all.
@@ -109,7 +108,7 @@ def compare(
                 say(f"base + guard on {config.test_prompts} test prompts (seed {one.seed})")
                 base[one.seed] = sample_base(one, **options)
         if workers > 1 and len(jobs) > 1:
-            _side_by_side(jobs, base, options, min(workers, len(jobs)), say)
+            _side_by_side(jobs, base, options, min(workers, len(jobs)))
         for number, (one, where, what) in enumerate(jobs, start=1):
             if workers == 1:
                 say(f"[{number}/{len(jobs)}] {what}: {one.steps} steps of GRPO, then evaluation")
@@ -146,7 +145,6 @@ def _side_by_side(
     base: Mapping[int, pd.DataFrame],
     options: dict,
     workers: int,
-    say: Callable[[str], None],
 ) -> None:
     """Train runs in processes of one thread each; one line tells how far each of them is."""
     steps = sum(one.steps for one, _, _ in jobs)

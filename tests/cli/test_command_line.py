@@ -107,7 +107,6 @@ def test_bad_arguments_of_a_training(bgkit_here, tmp_path: Path, arguments, word
         (["train", "--resume", "nowhere"], "no run in nowhere"),
         (["train", "--resume", "run", "--beta", "0.1"], "leave out --beta"),
         (["demo", "--guard-bits", "7"], "16, 8, 4"),
-        (["bench", "speed"], "choose from"),
         (["fit", "guard", "t.csv", "--out", "o", "--leave-out", "a"], "takes COLUMN=VALUE"),
         (["trian"], "choose from"),
         ([], "COMMAND"),
