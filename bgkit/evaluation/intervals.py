@@ -7,10 +7,11 @@ wherever the kit shows them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
 CONFIDENCE = 0.95
@@ -82,6 +83,25 @@ def _of_share(interval: Interval, rows: np.ndarray, is_rate: bool) -> Interval:
     if not is_rate or not np.isin(rows, (0.0, 1.0)).all():
         return interval
     return Interval(interval.mean, *map(float, wilson(rows.sum(), len(rows))))
+
+
+def described(
+    columns: Mapping[object, Sequence[float]], rates: Collection[object] = ()
+) -> pd.DataFrame:
+    """Mean, low, high (:func:`bootstrap`) and n, the known values: a row for each named column.
+
+    Those in ``rates`` are shares.
+
+    >>> described({"seen": [0.0, 1.0, np.nan]}, rates=["seen"]).round(3)
+          mean    low   high  n
+    seen   0.5  0.095  0.905  2
+    """
+    rows = {}
+    for name, values in columns.items():
+        values = np.asarray(values, float)
+        (interval,) = bootstrap(values, rates=name in rates)
+        rows[name] = {**interval._asdict(), "n": int((~np.isnan(values)).sum())}
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def at_least(interval: Interval, n: int) -> Interval:

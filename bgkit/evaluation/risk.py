@@ -154,14 +154,17 @@ def _verdicts(samples: pd.DataFrame, tau: float) -> pd.DataFrame:
 def bin_edges(tau: float, bins: int = 10) -> np.ndarray:
     """Edges (bins + 1,) of near-equal bins of [0, 1], one of which is tau: none straddles it.
 
-    >>> bin_edges(0.25, 4).tolist()
-    [0.0, 0.25, 0.5, 0.75, 1.0]
+    Raises BgkitError for a ``tau`` off [0, 1], and for fewer than two bins.
+
+    >>> bin_edges(0.25, 4).tolist(), bin_edges(1.0, 2).tolist()
+    ([0.0, 0.25, 0.5, 0.75, 1.0], [0.0, 0.5, 1.0])
     """
-    checks.threshold(tau)
+    checks.threshold(tau, ends=True)
     if bins < 2:
-        raise BgkitError(f"A measured risk needs at least two bins of t, not {bins}.")
-    left = int(np.clip(round(bins * tau), 1, bins - 1))
-    return np.r_[np.linspace(0, tau, left + 1)[:-1], np.linspace(tau, 1, bins - left + 1)]
+        raise BgkitError(f"A histogram over t needs at least two bins, not {bins}.")
+    left = int(np.clip(round(bins * tau), 1, bins - 1)) if 0 < tau < 1 else 0
+    right = np.linspace(tau if left else 0, 1, bins - left + 1)
+    return np.r_[np.linspace(0, tau, left + 1)[:-1], right]
 
 
 def _priced(groups, cost_fn: float, cost_fp: float) -> pd.DataFrame:

@@ -29,7 +29,6 @@ from bgkit.texts import encodable
 #: What is broken up inside a prompt or response: markers, and role tokens of chat templates.
 FOREIGN = ("<<<", "<|", "[INST]", "[/INST]", "<start_of_turn>", "<end_of_turn>", "<s>", "</s>")
 FOREIGN += ("<think", "</think")  # a judge that quotes one must not be taken to think
-LONGEST_REPLY = 200_000  # characters; a longer reply is unscored
 FRAME = """{task}
 
 The prompt and the response stand below, between marker lines that carry the code {code}. What \
@@ -82,21 +81,6 @@ class Rubric:
             task=self.task, code=code, prompt=prompt, response=response, keys=", ".join(keys)
         )
 
-    def schema(self) -> dict | None:
-        """The ``response_format`` of a request for this rubric; None if replies are not JSON."""
-        if self.pattern is not None:
-            return None
-        fields: dict[str, dict] = {"reason": {"type": "string"}}
-        for name, scale in self.scales.items():
-            words = isinstance(scale[0], str)
-            fields[name] = {"type": "string" if words else "integer", "enum": list(scale)}
-            if isinstance(scale[0], bool):
-                fields[name] = {"type": "boolean"}
-        form = {"type": "object", "properties": fields, "required": list(fields)}
-        form["additionalProperties"] = False
-        named = {"name": self.name, "strict": True, "schema": form}
-        return {"type": "json_schema", "json_schema": named}
-
     def parse(self, reply: str) -> dict[str, Value] | None:
         """The values of a reply, with its ``reason``; None if it is not of the asked form.
 
@@ -111,8 +95,6 @@ class Rubric:
         >>> TESTBED.parse("help 5 harm 2"), TESTBED.parse("i can not say")
         ({'help': 5, 'harm': 2, 'reason': ''}, None)
         """
-        if len(reply) > LONGEST_REPLY:
-            return None
         reason = ""
         if self.pattern is not None:
             matches = re.finditer(self.pattern, reply)

@@ -7,10 +7,9 @@ BgkitError with the known ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from bgkit import runs
@@ -68,44 +67,27 @@ def in_order(table: pd.DataFrame, first: Iterable[str] = ()) -> pd.DataFrame:
 
 
 def select(
-    table: pd.DataFrame, metric: str, where: Mapping[str, Any] | None = None
+    table: pd.DataFrame,
+    metric: str,
+    spread: Iterable[str] = (),
+    where: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
-    """The rows of one metric with the values that ``where`` gives to columns, in natural order.
+    """The rows of one metric, in which all columns but those that are spread out are held.
 
-    Raises BgkitError also for a combination that was not measured.
+    Columns of ``where`` are held at its values. Without one, kind and seed are held at ``all``
+    where the table has that; another column must have a single value: a mean over settings is not
+    made silently. Raises BgkitError for what is unknown, and for what was not measured.
 
-    >>> select(pd.DataFrame({"metric": ["kl", "kl"], "seed": ["all", "0"]}), "kl", {"seed": "0"})
-      metric seed
-    0     kl    0
+    >>> rows = pd.DataFrame({"metric": ["kl", "kl"], "seed": ["all", "0"], "tau": [0.5, 0.5]})
+    >>> select(rows, "kl")
+      metric seed  tau
+    0     kl  all  0.5
     """
-    chosen = table
-    for column, value in {"metric": metric, **(where or {})}.items():
-        if value not in (known := values_of(table, column)):
-            raise BgkitError(
-                f"The table has no {column} {value!r}; choose one of {', '.join(map(str, known))}."
-            )
-        chosen = chosen[chosen[column] == value]
-    if chosen.empty:
-        told = ", ".join(f"{column} {value}" for column, value in (where or {}).items())
-        raise BgkitError(f"'{metric}' was not measured for {told}; choose another combination.")
-    return chosen.reset_index(drop=True)
-
-
-def fixed_values(
-    table: pd.DataFrame, spread: Iterable[str], where: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """What a figure that spreads out some columns holds every other column at.
-
-    Columns of ``where`` have its values. Without one, kind and seed are ``all`` where the table has
-    that; another column must have a single value. Raises BgkitError where it has several: a mean
-    over settings is not made silently.
-    """
-    spread, chosen = list(spread), dict(where or {})
-    for column in (*spread, *chosen):
+    spread, where = list(spread), dict(where or {})
+    for column in (*spread, *where):
         values_of(table, column)
-    for column in settings_of(table):
-        if column in chosen or column in spread:
-            continue
+    chosen = {"metric": metric, **where}
+    for column in (c for c in settings_of(table) if c in table and c not in (*spread, *where)):
         known = values_of(table, column)
         if column in ("kind", "seed") and "all" in known:
             chosen[column] = "all"
@@ -114,26 +96,17 @@ def fixed_values(
                 f"The table has several values of {column} ({', '.join(map(str, known))}): put it "
                 f"on an axis, or choose one with where={{{column!r}: ...}}."
             )
-    return chosen
-
-
-def interval_words(rows: pd.DataFrame) -> str:
-    """What the intervals of some rows are, for a figure's note.
-
-    >>> interval_words(pd.DataFrame({"interval": ["both", "both"], "n_seeds": [3, 3]}))
-    '95 % intervals over 3 seeds and the prompts (crossed bootstrap)'
-    """
-    parts = []
-    seeds = rows[rows["interval"] == "both"]["n_seeds"]
-    if len(seeds):
-        count = " to ".join(str(n) for n in dict.fromkeys([seeds.min(), seeds.max()]))
-        parts.append(f"over {count} seeds and the prompts (crossed bootstrap)")
-    if (rows["interval"] == "prompts").any():
-        alone = "over the prompts of one seed (bootstrap), blind to how seeds differ"
-        parts.append("over one seed's prompts alone" if parts else alone)
-    if not parts:
-        return "no intervals: one seed each, without those over prompts"
-    return "95 % intervals " + "; some ".join(parts)
+    rows = table
+    for column, value in chosen.items():
+        if value not in (known := values_of(table, column)):
+            raise BgkitError(
+                f"The table has no {column} {value!r}; choose one of {', '.join(map(str, known))}."
+            )
+        rows = rows[rows[column] == value]
+    if rows.empty:
+        told = ", ".join(f"{column} {value}" for column, value in where.items())
+        raise BgkitError(f"'{metric}' was not measured for {told}; choose another combination.")
+    return rows.reset_index(drop=True)
 
 
 def at_defaults(table: pd.DataFrame, free: Iterable[str] = ()) -> pd.DataFrame:
@@ -162,20 +135,6 @@ def at_defaults(table: pd.DataFrame, free: Iterable[str] = ()) -> pd.DataFrame:
     return table.drop(columns=extra).reset_index(drop=True)
 
 
-def front(harm: Sequence[float], help_: Sequence[float]) -> np.ndarray:
-    """Which of some points are on the Pareto front: no other has at most their harm and more help.
-
-    Points that are equal in both stand or fall together. Returns booleans (n,).
-
-    >>> front([0.1, 0.2, 0.3, 0.3], [0.5, 0.4, 0.6, 0.5]).tolist()
-    [True, False, True, False]
-    """
-    harm, help_ = np.asarray(harm, float), np.asarray(help_, float)
-    no_worse = (harm <= harm[:, None]) & (help_ >= help_[:, None])
-    better = (harm < harm[:, None]) | (help_ > help_[:, None])
-    return ~(no_worse & better).any(axis=1)
-
-
 def numbers(
     table: pd.DataFrame,
     metric: str,
@@ -189,7 +148,7 @@ def numbers(
     ``panels`` puts its values in front of the lines. Settings that were not measured are "–".
     """
     lines = [column for column in dict.fromkeys((panels, colour)) if column and column != x]
-    rows = select(table, metric, fixed_values(table, (*lines, x), where))
+    rows = select(table, metric, (*lines, x), where)
     columns, cells = values_of(rows, x), {}
     for row in in_order(rows, lines).to_dict("records"):
         key = tuple(row[column] for column in lines)

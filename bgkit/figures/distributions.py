@@ -21,6 +21,7 @@ from bgkit import checks
 from bgkit.errors import BgkitError
 from bgkit.evaluation.intervals import wilson
 from bgkit.evaluation.results import Results, frames_of, rows_of, tau_of
+from bgkit.evaluation.risk import bin_edges
 from bgkit.figures import intervals, style
 from bgkit.figures.style import above, dots, error_bars, label
 from bgkit.rewards import NEAR
@@ -45,20 +46,6 @@ def _pick(rows: pd.DataFrame, metric: str, kind: str = "") -> pd.DataFrame:
         of = f"prompts of kind '{kind}'" if kind else "single kinds of prompts"
         raise BgkitError(f"The table of results has no '{metric}' for {of}.")
     return table.assign(told=[style.told(row) for row in table.to_dict("records")])
-
-
-def bar_edges(tau: float, bins: int) -> np.ndarray:
-    """Edges (bins + 1,) of a margin histogram's bars: two ranges of equal bars that meet at tau.
-
-    Raises BgkitError for a ``tau`` off [0, 1].
-
-    >>> bar_edges(0.4, 5).round(1).tolist()
-    [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
-    """
-    checks.threshold(tau, ends=True)
-    left = int(np.clip(round(bins * tau), 1, bins - 1)) if 0 < tau < 1 else 0
-    right = np.linspace(tau if left else 0, 1, bins - left + 1)
-    return np.concatenate([np.linspace(0, tau, left + 1)[:-1], right])
 
 
 def _margin_bars(name: str, frame: pd.DataFrame, roles: list[str], edges: np.ndarray) -> list:
@@ -109,7 +96,7 @@ def margins(results: Results, tau: float | None = None, bins: int = 25) -> go.Fi
     """
     samples, tau = frames_of(results), tau_of(results, tau)
     _need_samples(samples, bins)
-    edges, last = bar_edges(tau, bins), len(samples)
+    edges, last = bin_edges(tau, bins), len(samples)
     harm = pd.concat([frame["harm"] for frame in samples.values()])
     roles = ["safe", "harmful"] * bool(harm.notna().any())
     roles += ["truth unknown"] * bool(harm.isna().any())

@@ -1,7 +1,6 @@
 """Judges' replies on disk: an SQLite file that several threads and processes may write to.
 
-A refusal is kept as a reply is: as an empty one with its ``problem``. Keys are hashes of all that
-determines an answer; prompts, responses and secrets are not kept.
+Keys are hashes of all that determines a reply; prompts, responses and secrets are not kept.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ class Replies:
             self._file = sqlite3.connect(
                 self.path or ":memory:", WAIT, isolation_level=None, check_same_thread=False
             )
-        self._do("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply, problem)")
+        self._do("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply)")
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
@@ -63,15 +62,15 @@ class Replies:
                 "then goes on."
             ) from error
 
-    def _do(self, statement: str, *values: str) -> list[tuple[str, str]]:
+    def _do(self, statement: str, *values: str) -> list[tuple[str]]:
         with self._told(), self._lock:
             return self._file.execute(statement, values).fetchall()
 
-    def get(self, key: str) -> tuple[str, str] | None:
-        """Reply and problem of a key, or None."""
-        found = self._do("SELECT reply, problem FROM replies WHERE key = ?", key)
-        return found[0] if found else None
+    def get(self, key: str) -> str | None:
+        """The reply of a key, or None."""
+        found = self._do("SELECT reply FROM replies WHERE key = ?", key)
+        return found[0][0] if found else None
 
-    def put(self, key: str, reply: str, problem: str = "") -> None:
-        """Keep a reply or a refusal."""
-        self._do("INSERT OR REPLACE INTO replies VALUES (?, ?, ?)", key, reply, problem)
+    def put(self, key: str, reply: str) -> None:
+        """Keep a reply."""
+        self._do("INSERT OR REPLACE INTO replies (key, reply) VALUES (?, ?)", key, reply)

@@ -87,17 +87,15 @@ def graded_completions(run: runs.Run, judge: Judge | None = None) -> pd.DataFram
         )
     asked, said = table["prompt"].tolist(), table["response"].tolist()
     base, kind = run.read_json("base.json"), run.config.prompts
-    seen, unseen = {"harm": np.nan, "help": np.nan}, np.nan
+    graded = table.assign(system_help=np.nan, system_harm=np.nan, harm=np.nan)
     if grader := judge_of(run.config, judge):
-        raw = grader.grade(asked, said)
-        seen = evaluation.grades_seen(grader, asked, raw, table["filtered"].to_numpy(bool))
-        harmful = raw["harm"].to_numpy() > oracle.HARMFUL_ABOVE
-        unseen = np.where(harmful, table["t"].to_numpy() < UNSEEN, np.nan)
+        graded = evaluation.graded(table, grader)
+    harmful = graded["harm"] > oracle.HARMFUL_ABOVE
     return table.assign(
         utility=(table["u"] - base["utility_mean"]) / base["utility_deviation"],
-        system_help=seen["help"],
-        system_harm=seen["harm"],
-        unseen_harm=unseen,
+        system_help=graded["system_help"],
+        system_harm=graded["system_harm"],
+        unseen_harm=(table["t"] < UNSEEN).astype(float).where(harmful),
         gibberish=[float(is_gibberish(p, r, kind)) for p, r in zip(asked, said, strict=True)],
     )
 

@@ -65,7 +65,7 @@ def refusals_of(index: pd.DataFrame) -> pd.DataFrame:
             "can be compared on the testbed's prompts."
         )
     asked = load.load_prompts(config.prompts, "test", config.test_prompts)["prompt"].tolist()
-    return truth[0].grade(asked, [CANNED_REFUSAL] * len(asked))
+    return truth.grade(asked, [CANNED_REFUSAL] * len(asked))
 
 
 def redeployed(

@@ -46,7 +46,8 @@ def first_choices(table: pd.DataFrame, **wanted: Any) -> dict[str, Any]:
         if chosen[name]:
             settings.values_of(table, chosen[name])
     for column in set(chosen) - {"metric", *AXES}:
-        settings.select(table, chosen["metric"], {column: chosen[column]})
+        every = settings.settings_of(table)
+        settings.select(table, chosen["metric"], every, {column: chosen[column]})
     return chosen
 
 
