@@ -69,7 +69,7 @@ class ApiJudge(LanguageJudge):
         values = {"temperature": 0.0, "max_tokens": rubric.max_tokens, **changes}
         self.sampling = {name: value for name, value in values.items() if value is not None}
         fixed = {"model": model, "url": self.url, "sampling": self.sampling}
-        super().__init__(API + model, rubric, Replies(default_folder()), fixed)
+        super().__init__(API + model, rubric, Replies(default_folder() / "judge-replies"), fixed)
         self.concurrency, self._lock = concurrency, threading.Lock()
         self._ended = False  # after an error or Ctrl-C: no request begins, and none is repeated
         self._openai = openai
@@ -117,7 +117,7 @@ class ApiJudge(LanguageJudge):
             pool.shutdown(cancel_futures=True)
         done = sum(self.replies.get(key) is not None for key in questions)
         raise StoppedError(
-            f"{problem} {done} of {len(questions)} are graded and kept in {self.replies.path}; "
+            f"{problem} {done} of {len(questions)} are graded and kept in {self.replies.folder}; "
             "the same call goes on from there."
         )
 

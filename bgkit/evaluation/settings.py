@@ -18,10 +18,12 @@ from bgkit.evaluation.intervals import interval_text
 
 NUMBERS = ("mean", "low", "high")
 #: key of a config -> column of a table
-LABELLED = {"reward": "design", "policy": "scale", "utility": "utility", "guard": "guard"}
+LABELLED = {"reward": "design", "utility": "utility", "policy": "scale", "guard": "guard"}
 LABELLED |= {"tau": "tau", "seed": "seed"}
+#: column -> the default of a training
+DEFAULTS = {LABELLED.get(key, key): value for key, value in vars(runs.TrainConfig()).items()}
 #: What a figure can spread out, beside what else runs differ in.
-AXES = ("design", "utility", "scale", "guard", "tau", "seed", "kind")
+AXES = (*LABELLED.values(), "kind")
 #: Natural orders; other values follow in the order of the alphabet, numbers in theirs.
 ORDERS = {
     "design": ("base", "filter_avoidance", "boundary", "compound"),
@@ -125,11 +127,10 @@ def at_defaults(table: pd.DataFrame, free: Iterable[str] = ()) -> pd.DataFrame:
     free = list(free)
     for column in free:
         values_of(table, column)
-    defaults = {LABELLED.get(key, key): value for key, value in vars(runs.TrainConfig()).items()}
-    held = [c for c in table if c in defaults and c not in (*free, "design", "seed")]
+    held = [c for c in table if c in DEFAULTS and c not in (*free, "design", "seed")]
     for column in held:
         known = table[column]
-        value = defaults[column] if (known == defaults[column]).any() else known.mode().iloc[0]
+        value = DEFAULTS[column] if (known == DEFAULTS[column]).any() else known.mode().iloc[0]
         table = table[known == value]
     extra = [column for column in held if column not in AXES]
     return table.drop(columns=extra).reset_index(drop=True)

@@ -1,4 +1,4 @@
-"""Judges' replies on disk: an SQLite file that several threads and processes may write to.
+"""Judges' replies on disk: one small file each, so that threads and processes may share a folder.
 
 Keys are hashes of all that determines a reply; prompts, responses and secrets are not kept.
 """
@@ -9,20 +9,14 @@ import contextlib
 import hashlib
 import json
 import os
-import sqlite3
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
-from bgkit.errors import BgkitError
-
-FILE = "judge-replies.sqlite"
-WAIT = 60.0  # seconds for another process to end its writing
+from bgkit.runs.folders import write_json
 
 
 def default_folder() -> Path:
     """Where replies are kept: ``BGKIT_CACHE``, or ``.cache/bgkit`` in the home folder."""
-    return Path(os.environ.get("BGKIT_CACHE") or Path.home() / ".cache" / "bgkit")
+    return Path(os.environ.get("BGKIT_CACHE") or Path.home() / ".cache" / "bgkit").expanduser()
 
 
 def key_of(**parts: object) -> str:
@@ -35,42 +29,22 @@ def key_of(**parts: object) -> str:
 
 
 class Replies:
-    """Replies by key, in a folder's file or, for None, only in memory.
-
-    Raises BgkitError, here and later, for a file that can not be read or written.
-    """
+    """Replies by key, of this process and, with a folder, of all that came before it."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.path = None if folder is None else Path(folder).expanduser() / FILE
-        self._lock = threading.Lock()
-        with self._told():
-            if self.path is not None:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = sqlite3.connect(
-                self.path or ":memory:", WAIT, isolation_level=None, check_same_thread=False
-            )
-        self._do("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply)")
-
-    @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, sqlite3.Error) as error:
-            raise BgkitError(
-                f"The replies in {self.path} can not be read or written ({error}); free some "
-                "space, remove the file, or set BGKIT_CACHE to another folder. The same command "
-                "then goes on."
-            ) from error
-
-    def _do(self, statement: str, *values: str) -> list[tuple[str]]:
-        with self._told(), self._lock:
-            return self._file.execute(statement, values).fetchall()
+        self.folder = folder
+        self._known: dict[str, str] = {}
 
     def get(self, key: str) -> str | None:
         """The reply of a key, or None."""
-        found = self._do("SELECT reply FROM replies WHERE key = ?", key)
-        return found[0][0] if found else None
+        if key not in self._known and self.folder is not None:
+            with contextlib.suppress(OSError, ValueError):  # not there, or not to be read
+                text = (self.folder / f"{key}.json").read_text(encoding="utf-8")
+                self._known[key] = json.loads(text)
+        return self._known.get(key)
 
     def put(self, key: str, reply: str) -> None:
-        """Keep a reply."""
-        self._do("INSERT OR REPLACE INTO replies (key, reply) VALUES (?, ?)", key, reply)
+        """Keep a reply; raises BgkitError where its file can not be written."""
+        self._known[key] = reply
+        if self.folder is not None:
+            write_json(self.folder / f"{key}.json", reply)

@@ -14,15 +14,7 @@ from bgkit.figures import style
 from bgkit.widgets import controls
 
 #: Where a table has several values of a column that no axis shows, these are taken first.
-USUAL = {
-    "design": "boundary",
-    "utility": "mild",
-    "scale": "small",
-    "guard": "default",
-    "tau": 0.5,
-    "seed": "all",
-    "kind": "all",
-}
+USUAL = settings.DEFAULTS | {"seed": "all", "kind": "all"}
 AXES = ("x", "colour", "panels")
 
 
