@@ -85,11 +85,15 @@ def select(
       metric seed  tau
     0     kl  all  0.5
     """
-    spread, where = list(spread), dict(where or {})
-    for column in (*spread, *where):
+    spread, chosen = list(spread), {"metric": metric, **(where or {})}
+    for column, value in chosen.items():
+        if value not in (known := values_of(table, column)):
+            raise BgkitError(
+                f"The table has no {column} {value!r}; choose one of {', '.join(map(str, known))}."
+            )
+    for column in spread:
         values_of(table, column)
-    chosen = {"metric": metric, **where}
-    for column in (c for c in settings_of(table) if c in table and c not in (*spread, *where)):
+    for column in (c for c in settings_of(table) if c in table and c not in (*spread, *chosen)):
         known = values_of(table, column)
         if column in ("kind", "seed") and "all" in known:
             chosen[column] = "all"
@@ -100,13 +104,9 @@ def select(
             )
     rows = table
     for column, value in chosen.items():
-        if value not in (known := values_of(table, column)):
-            raise BgkitError(
-                f"The table has no {column} {value!r}; choose one of {', '.join(map(str, known))}."
-            )
         rows = rows[rows[column] == value]
     if rows.empty:
-        told = ", ".join(f"{column} {value}" for column, value in where.items())
+        told = ", ".join(f"{column} {value}" for column, value in (where or {}).items())
         raise BgkitError(f"'{metric}' was not measured for {told}; choose another combination.")
     return rows.reset_index(drop=True)
 

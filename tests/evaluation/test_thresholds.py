@@ -73,20 +73,6 @@ def test_four_responses_by_hand():
     assert (row["n"], row["known"]) == (4, 4)
 
 
-def test_what_the_user_sees_of_a_refusal_is_the_refusal():
-    table = FOUR.assign(help=[0.5, 0.6, 0.7, 0.8], refusal_help=[0, 0, 0.1, 0.2], refusal_harm=0.01)
-    row = operating_points(table, [0.5]).iloc[0]
-    assert row["system_help"] == pytest.approx((0.5 + 0.6 + 0.1 + 0.2) / 4)
-    assert row["system_harm"] == pytest.approx((0 + 0.9 + 0.01 + 0.01) / 4)
-
-
-def test_precision_and_recall_are_not_known_where_they_mean_nothing():
-    table = pd.DataFrame({"t": [0.1, 0.2], "harm": [0.0, 0.1]})
-    points = operating_points(table, [0.15, 1.0])
-    assert points["precision"].tolist()[0] == 0 and math.isnan(points["precision"].iloc[1])
-    assert points["recall"].isna().all()
-
-
 def test_intervals_are_those_of_wilson():
     row = operating_points(FOUR, [0.5]).iloc[0]
     for metric, count, n in (("filter_rate", 2, 4), ("false_negative", 1, 4), ("recall", 1, 2)):
