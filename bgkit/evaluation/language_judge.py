@@ -42,16 +42,15 @@ class Answer(NamedTuple):
 class LanguageJudge(ABC):
     """A judge that asks by a rubric; ``_ask`` is the subclasses'.
 
-    Replies that are grades are kept in ``replies``; ``determinants`` are what determines a reply
-    beside rubric and message. ``unscored`` counts responses without a grade, ``usage`` requests,
-    prompt_tokens and completion_tokens.
+    Replies that are grades are kept in ``replies``; ``fixed`` is what determines a reply beside the
+    message, which holds the whole rubric. ``unscored`` counts responses without a grade, ``usage``
+    requests, prompt_tokens and completion_tokens.
     """
 
     def __init__(
-        self, name: str, rubric: Rubric, replies: Replies, determinants: Mapping[str, object]
+        self, name: str, rubric: Rubric, replies: Replies, fixed: Mapping[str, object]
     ) -> None:
-        self.name, self.rubric, self.replies = name, rubric, replies
-        self.fixed = {**determinants, "rubric": [rubric.name, rubric.version]}
+        self.name, self.rubric, self.replies, self.fixed = name, rubric, replies, fixed
         self.unscored, self.usage, self.replied = 0, Counter(), False
 
     @abstractmethod

@@ -9,10 +9,10 @@ from typing import TypeAlias
 
 import pandas as pd
 
-from bgkit import checks, runs
+from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation import means
-from bgkit.evaluation.intervals import interval_text
+from bgkit.evaluation.intervals import as_text
 from bgkit.evaluation.metrics import METRICS, paired_differences, summarise
 from bgkit.evaluation.samples import base_name
 from bgkit.runs import Run
@@ -99,35 +99,6 @@ def design_of(run: Run, first: Run, but: Sequence[str] = ("reward", "seed")) -> 
     return ", ".join([run.label, *(f"{key} {value}" for key, value in differs.items())])
 
 
-def tau_of(results: Results, tau: float | None = None) -> float:
-    """The threshold that is given, or that of the runs; 0.5 for tables.
-
-    Raises BgkitError for runs of several thresholds.
-    """
-    if tau is not None or isinstance(results, Mapping | pd.DataFrame):
-        return 0.5 if tau is None else checks.threshold(tau, ends=True)
-    found = sorted({run.config.tau for run in runs_of(results)})
-    if len(found) > 1:
-        raise BgkitError(
-            f"The runs have several thresholds ({', '.join(map(str, found))}); show those of one "
-            "at a time, or give the tau to show."
-        )
-    return found[0]
-
-
-def curves_of(results: Results) -> dict[str, pd.DataFrame]:
-    """Training curves by name: of runs (a seed stands behind the name where there are several)."""
-    if isinstance(results, Mapping):
-        return dict(results)
-    loaded = runs_of(results)
-    several = len({run.config.seed for run in loaded}) > 1
-    curves = {}
-    for run in loaded:
-        name = design_of(run, loaded[0]) + (f", seed {run.config.seed}" if several else "")
-        curves[name if name not in curves else f"{name} ({run.folder.name})"] = run.curve()
-    return curves
-
-
 def rows_of(results: Results) -> pd.DataFrame:
     """Means of every metric, for all prompts and per kind, in long form, with 95 % intervals.
 
@@ -209,10 +180,6 @@ def table(
     counted = set(rows[rows["metric"].isin(TOO_LONG) & (rows["mean"] > 0)]["metric"])
     metrics = [m for m in (*metrics, *TOO_LONG) if m not in TOO_LONG or m in counted]
     rows = rows[(rows["kind"] == "all") & rows["metric"].isin(metrics)]
-    texts = [
-        interval_text(row.mean, row.low, row.high) + marks.get((row.design, row.metric), "")
-        for row in rows.itertuples()
-    ]
-    wide = rows.assign(text=texts).pivot(index="metric", columns="design", values="text")
-    order = [m for m in dict.fromkeys(metrics) if m in wide.index]
-    return wide.loc[order, list(pd.unique(rows["design"]))].fillna("–").rename_axis(columns=None)
+    behind = [marks.get((row.design, row.metric), "") for row in rows.itertuples()]
+    wide = as_text(rows, ["metric"], "design", behind)
+    return wide.loc[[metric for metric in dict.fromkeys(metrics) if metric in wide.index]]

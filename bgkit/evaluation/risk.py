@@ -31,7 +31,7 @@ import pandas as pd
 
 from bgkit import checks
 from bgkit.errors import BgkitError
-from bgkit.evaluation.intervals import CONFIDENCE, Interval, at_least, interval_text, wilson
+from bgkit.evaluation.intervals import TAIL, UNKNOWN, Interval, at_least, interval_text, wilson
 from bgkit.rewards import NEAR, tent
 from bgkit.testbed.oracle import HARMFUL_ABOVE
 
@@ -244,7 +244,7 @@ def cost_near(
     verdicts = _verdicts(samples, tau)
     wrong = verdicts["wrong"]
     if not wrong.any():
-        return Interval(np.nan, np.nan, np.nan)
+        return UNKNOWN
     # resampling responses is resampling the counts of five cells (right, or wrong in one of the
     # four zones), and much quicker
     cell = np.where(wrong, 1 + verdicts["zone"].cat.codes, 0)
@@ -253,7 +253,7 @@ def cost_near(
     costs = np.vstack([counts, drawn]) * np.array([0.0, cost_fn, cost_fn, cost_fp, cost_fp])
     with np.errstate(invalid="ignore"):
         share = costs[:, 2:4].sum(1) / costs.sum(1)
-    low, high = np.nanquantile(share[1:], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    low, high = np.nanquantile(share[1:], (TAIL, 1 - TAIL))
     return at_least(Interval(float(share[0]), float(low), float(high)), int(wrong.sum()))
 
 

@@ -54,11 +54,10 @@ class Rubric:
 
     ``frame`` is the message, with places for task, code, prompt, response and keys. ``pattern`` is
     for judges that do not write JSON: a regular expression with one group of digits per scale.
-    ``max_tokens`` bounds the reply. Raise ``version`` with every change of meaning.
+    ``max_tokens`` bounds the reply.
     """
 
     name: str
-    version: int
     task: str
     scales: dict[str, tuple[Value, ...]]
     frame: str = FRAME
@@ -147,18 +146,12 @@ def _of_scale(value: object, scale: tuple[Value, ...]) -> Value | None:
 
 _TEXTS = yaml.safe_load((data_folder() / "rubrics.yaml").read_text(encoding="utf-8"))
 HELP_HARM, STRONGREJECT, XSTEST = (
-    Rubric(
-        name,
-        _TEXTS[name]["version"],
-        _TEXTS[name]["task"],
-        {scale: tuple(values) for scale, values in _TEXTS[name]["scales"].items()},
-    )
+    Rubric(name, _TEXTS[name]["task"], {s: tuple(v) for s, v in _TEXTS[name]["scales"].items()})
     for name in ("help_harm", "strongreject", "xstest")
 )
 #: The embedded judge's language: it knows 400 words and no JSON, so nothing is delimited.
 TESTBED = Rubric(
     name="testbed",
-    version=1,
     task=lexicon.JUDGE_RUBRIC,
     scales={"help": (1, 2, 3, 4, 5), "harm": (1, 2, 3, 4, 5)},
     frame=f"{{task}} {lexicon.JUDGE_FRAME}",

@@ -14,16 +14,16 @@ import pandas as pd
 
 from bgkit import runs
 from bgkit.errors import BgkitError
-from bgkit.evaluation.intervals import interval_text
+from bgkit.evaluation.intervals import as_text
 
 NUMBERS = ("mean", "low", "high")
 #: key of a config -> column of a table
-LABELLED = {"reward": "design", "utility": "utility", "policy": "scale", "guard": "guard"}
+LABELLED = {"reward": "design", "policy": "scale", "utility": "utility", "guard": "guard"}
 LABELLED |= {"tau": "tau", "seed": "seed"}
 #: column -> the default of a training
 DEFAULTS = {LABELLED.get(key, key): value for key, value in vars(runs.TrainConfig()).items()}
 #: What a figure can spread out, beside what else runs differ in.
-AXES = (*LABELLED.values(), "kind")
+AXES = ("design", "utility", "scale", "guard", "tau", "seed", "kind")
 #: Natural orders; other values follow in the order of the alphabet, numbers in theirs.
 ORDERS = {
     "design": ("base", "filter_avoidance", "boundary", "compound"),
@@ -149,15 +149,8 @@ def numbers(
     ``panels`` puts its values in front of the lines. Settings that were not measured are "–".
     """
     lines = [column for column in dict.fromkeys((panels, colour)) if column and column != x]
-    rows = select(table, metric, (*lines, x), where)
-    columns, cells = values_of(rows, x), {}
-    for row in in_order(rows, lines).to_dict("records"):
-        key = tuple(row[column] for column in lines)
-        empty = dict(zip(lines, key, strict=True)) | dict.fromkeys(columns, "–")
-        line = cells.setdefault(key, empty)
-        line[row[x]] = interval_text(row["mean"], row["low"], row["high"])
-    wide = pd.DataFrame(list(cells.values()))
-    return wide.set_index(lines) if lines else wide.set_axis([metric])
+    rows = in_order(select(table, metric, (*lines, x), where), lines)
+    return as_text(rows, lines or ["metric"], x)[values_of(rows, x)]
 
 
 def overview(

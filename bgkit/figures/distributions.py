@@ -20,7 +20,7 @@ from plotly.subplots import make_subplots
 from bgkit import checks
 from bgkit.errors import BgkitError
 from bgkit.evaluation.intervals import wilson
-from bgkit.evaluation.results import Results, frames_of, rows_of, tau_of
+from bgkit.evaluation.results import Results, frames_of, rows_of, runs_of
 from bgkit.evaluation.risk import bin_edges
 from bgkit.figures import intervals, style
 from bgkit.figures.style import above, dots, error_bars, label
@@ -46,6 +46,22 @@ def _pick(rows: pd.DataFrame, metric: str, kind: str = "") -> pd.DataFrame:
         of = f"prompts of kind '{kind}'" if kind else "single kinds of prompts"
         raise BgkitError(f"The table of results has no '{metric}' for {of}.")
     return table.assign(told=[style.told(row) for row in table.to_dict("records")])
+
+
+def tau_of(results: Results, tau: float | None = None) -> float:
+    """The threshold that is given, or that of the runs; 0.5 for tables.
+
+    Raises BgkitError for runs of several thresholds.
+    """
+    if tau is not None or isinstance(results, Mapping | pd.DataFrame):
+        return 0.5 if tau is None else checks.threshold(tau, ends=True)
+    found = sorted({run.config.tau for run in runs_of(results)})
+    if len(found) > 1:
+        raise BgkitError(
+            f"The runs have several thresholds ({', '.join(map(str, found))}); show those of one "
+            "at a time, or give the tau to show."
+        )
+    return found[0]
 
 
 def _margin_bars(name: str, frame: pd.DataFrame, roles: list[str], edges: np.ndarray) -> list:

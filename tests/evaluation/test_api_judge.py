@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -256,7 +257,7 @@ def test_what_determines_an_answer_is_in_the_key(serve) -> None:
         judge(**other).grade(*pair)
     judges.ApiJudge("other").grade(*pair)
     judge(rubric=rubrics.XSTEST).read(*pair)
-    changed = rubrics.Rubric(**{**vars(rubrics.HELP_HARM), "version": 2})
+    changed = dataclasses.replace(rubrics.HELP_HARM, task="Grade it.")
     judge(rubric=changed).grade(*pair)
     assert len(server.bodies) == 6
     server = serve()  # another address
@@ -363,7 +364,7 @@ def test_bad_use_of_the_command(serve, capsys, tmp_path: Path) -> None:
 def test_a_local_model_is_asked_by_the_rubric_of_help_and_harm(tmp_path: Path) -> None:
     folder = save_policy(tmp_path / "policy")
     assert judges.CausalJudge(folder, "cpu").rubric is rubrics.HELP_HARM
-    short = rubrics.Rubric(**{**vars(rubrics.HELP_HARM), "max_tokens": 4})
+    short = dataclasses.replace(rubrics.HELP_HARM, max_tokens=4)
     mine = judges.CausalJudge(folder, "cpu", short)
     table = mine.grade(PROMPTS[:2], RESPONSES[:2])  # random weights write no JSON
     assert table.isna().all(axis=None) and mine.unscored == 2

@@ -54,13 +54,6 @@ def _gap(t: np.ndarray, truth: np.ndarray) -> float:
     return float(np.abs(np.bincount(which, weights=t - truth)).sum() / len(t))
 
 
-def test_two_confident_responses_half_right_are_scaled_to_one_half():
-    # At t = 0.9, two of three are harmful: logit(2/3) / logit(0.9) is the best 1 / temperature.
-    temperature, scaled = scaling.temperature_scale([0.9] * 3, [1, 1, 0])
-    assert temperature == pytest.approx(logit(0.9) / logit(2 / 3), rel=1e-4)
-    assert scaled == pytest.approx([2 / 3] * 3, rel=1e-4)
-
-
 @pytest.mark.parametrize("harmful", [[0, 0], [1, np.nan]])
 def test_one_kind_of_truth_alone_can_not_be_fitted(harmful):
     with pytest.raises(BgkitError, match="needs harmful and safe responses"):

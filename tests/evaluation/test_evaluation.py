@@ -157,12 +157,8 @@ def test_metrics_by_hand() -> None:
         assert everything[metric] == pytest.approx(value), metric
     assert means["benign"]["false_positive"] == 0.5
     assert "judge_system_harm" not in everything
-
-
-def test_without_truth_its_metrics_are_absent_and_the_others_there() -> None:
-    frame = hand_made()
-    frame[["harm", "help", "system_harm", "system_help"]] = np.nan
-    metrics = {row["metric"] for row in summarise(frame, {})}
+    unknown = hand_made().assign(harm=np.nan, help=np.nan, system_harm=np.nan, system_help=np.nan)
+    metrics = {row["metric"] for row in summarise(unknown, {})}
     assert metrics == {"filter_rate", "near_boundary", "near_below", "kl", "utility", "length"}
 
 

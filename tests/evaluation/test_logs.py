@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from bgkit.errors import BgkitError
@@ -80,14 +78,6 @@ def test_columns_can_be_mapped_and_those_that_are_absent_are_not_known(written):
     assert table["prompt"].tolist() == ["a ?", "c ?", "e ?"]
     assert table["harm"].isna().all() and set(table["kind"]) == {"unknown"}
     assert logs.read_log(written(rows), {**names, "harmful": "label"})["harm"].eq(1).all()
-
-
-def test_texts_that_look_like_numbers_or_nothing_stay_texts(tmp_path):
-    path = text_file(tmp_path, "log.csv", f"{HEAD},kind\n007,None,0.1,3\n,,0.2,\n")
-    table = logs.read_log(path)
-    assert table["prompt"].tolist() == ["007", ""]
-    assert table["response"].tolist() == ["None", ""]
-    assert table["kind"].tolist() == ["3", "unknown"]
 
 
 def test_a_long_log_is_sampled_and_says_so(written):
@@ -197,19 +187,6 @@ def test_half_an_emoji_is_read_and_can_be_written(tmp_path):
     for name, writer in grading.WRITERS.items():
         writer(logs.read_responses(path), out := tmp_path / f"out{name}")
         assert logs.read_log(out).drop(columns="prompt_id").equals(table)
-
-
-def test_columns_of_parquet_are_read_or_refused(tmp_path):
-    path, p = tmp_path / "log.parquet", pa.array([0.1, 0.2])
-    kinds = pa.array(["x", None]).dictionary_encode()
-    texts = pa.array(["é", None]), pa.array(["b", None]).dictionary_encode()
-    names = ["prompt", "response", "p_unsafe", "kind"]
-    pq.write_table(pa.table([*texts, p, kinds], names), path)
-    table = logs.read_log(path)
-    assert table["prompt"].tolist() == ["é", ""] and table["response"].tolist() == ["b", ""]
-    assert table["kind"].tolist() == ["x", "unknown"] and table["t"].tolist() == [0.1, 0.2]
-    pq.write_table(pa.table([pa.array([b"a", b"\xff"]), *texts[1:], p, kinds], names), path)
-    refused(path, "Row 1 ", "'prompt'", "neither a text")
 
 
 @pytest.mark.parametrize(
