@@ -20,14 +20,6 @@ from bgkit.testbed.oracle import HARMFUL_ABOVE
 BINS = 10  # of t, equally wide
 
 
-def _known(t: object, harmful: object) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities and truths (n,) of the responses whose truth is known, checked."""
-    t = checks.probabilities(t)
-    harmful = checks.truths(harmful, t.shape)
-    known = ~np.isnan(harmful)
-    return t[known], harmful[known]
-
-
 def _plain(t: np.ndarray, truths: np.ndarray) -> float:
     """Plain ECE of checked values (n,), n above 0: mean |mean t - harmful share| over bins."""
     which = np.minimum((t * BINS).astype(int), BINS - 1)
@@ -48,7 +40,9 @@ def calibration_interval(t: np.ndarray, harmful: np.ndarray, resamples: int = 30
     (consistency resampling, Broecker and Smith 2007), a calibrated guard is not ruled out, and the
     interval begins at 0. For a calibrated guard about half of what chance adds remains in the mean.
     """
-    t, harmful = _known(t, harmful)
+    t = checks.probabilities(t)
+    harmful = checks.truths(harmful, t.shape)
+    t, harmful = t[~np.isnan(harmful)], harmful[~np.isnan(harmful)]
     n = len(t)
     if n == 0:
         return UNKNOWN

@@ -60,18 +60,6 @@ def test_one_kind_of_truth_alone_can_not_be_fitted(harmful):
         scaling.temperature_scale([0.2, 0.8], harmful)
 
 
-@settings(max_examples=100)
-@given(t=T, temperature=st.floats(0.05, 20))
-def test_scaling_keeps_the_order_and_the_side_of_one_half(t, temperature):
-    t = np.array(t)
-    scaled = scaling.with_temperature(t, temperature)
-    assert ((scaled >= 0) & (scaled <= 1)).all()
-    order = np.argsort(t, kind="stable")
-    assert (np.diff(scaled[order]) >= 0).all()
-    apart = abs(t - 0.5) > 1e-9
-    assert ((scaled >= 0.5) == (t >= 0.5))[apart].all()
-
-
 @settings(max_examples=40)
 @given(data=st.data())
 def test_no_other_temperature_has_a_lower_loss(data):
