@@ -24,40 +24,21 @@ import numpy as np
 import pandas as pd
 
 from bgkit import runs
-from bgkit.errors import BgkitError
 from bgkit.evaluation import rubrics
-from bgkit.evaluation.intervals import bootstrap
+from bgkit.evaluation import samples as sampling
+from bgkit.evaluation.intervals import described
 from bgkit.evaluation.language_judge import Judge, LanguageJudge
+from bgkit.evaluation.logs import CONVERSATION, read_responses
 from bgkit.evaluation.metrics import judge_agreement
-from bgkit.evaluation.samples import grades_seen
 from bgkit.prompts import chats, tables
 from bgkit.runs import drawn
 
-ROLE = tables.Role("file of responses", '{"prompt": "...", "response": "..."}')
-CONVERSATION = "conversation_read"
 WRITERS: dict[str, Callable[[pd.DataFrame, Path], object]] = {
     ".csv": lambda table, file: table.to_csv(file, index=False),
     ".jsonl": lambda table, file: table.to_json(file, orient="records", lines=True),
     ".parquet": lambda table, file: table.to_parquet(file, index=False),
 }
 _WRITTEN_AS = {".tsv": ".csv", ".ndjson": ".jsonl", ".json": ".jsonl"}
-
-
-def read_responses(path: Path) -> pd.DataFrame:
-    """A file's rows; raises BgkitError for a file without prompts and responses."""
-    table = tables.read_table(path, ROLE)
-    if table.empty:
-        raise BgkitError(f"The file {path} holds no responses.")
-    for column in ("prompt", "response"):
-        if {column, *chats.COLUMNS}.isdisjoint(table):
-            raise BgkitError(
-                f"The file {path} has no column {column!r} (it has {', '.join(map(str, table))})."
-            )
-    said = chats.pairs(table, path).fillna("").astype(str)
-    table = table.assign(prompt=said["prompt"], response=said["response"])
-    if not said["conversation"].equals(said["prompt"]):
-        table[CONVERSATION] = said["conversation"]
-    return table
 
 
 def grade_table(judge: Judge, table: pd.DataFrame, path: Path) -> pd.DataFrame:
@@ -82,8 +63,9 @@ def grade_table(judge: Judge, table: pd.DataFrame, path: Path) -> pd.DataFrame:
     grades = (judge.explain if rubric else judge.grade)(prompts, responses)
     if "filtered" in table:
         filtered = _is_true(table, "filtered", path, without=False)
-        seen = grades_seen(judge, prompts, grades, filtered)
-        grades = grades.assign(**{f"system_{name}": values for name, values in seen.items()})
+        asked = pd.DataFrame({"prompt": prompts, "filtered": filtered})
+        seen = sampling.graded(asked, judge, raw=grades)
+        grades = grades.assign(system_harm=seen["system_harm"], system_help=seen["system_help"])
     return table.assign(**grades.add_prefix("judge_").set_index(table.index))
 
 
@@ -126,21 +108,16 @@ def summary(graded: pd.DataFrame) -> pd.DataFrame:
         known = graded["xstest_verdict"].notna()
         for verdict in verdicts:
             measures[verdict] = (graded["xstest_verdict"] == verdict).where(known).astype(float)
-    rows = {}
-    for name, values in measures.items():
-        (interval,) = bootstrap(values.to_numpy(float), rates=name in verdicts)
-        unscored = int(values.isna().sum())
-        rows[name] = {**interval._asdict(), "graded": len(values) - unscored, "unscored": unscored}
-    return pd.DataFrame(rows).T.astype({"graded": int, "unscored": int})
+    table = described(measures, rates=verdicts).rename(columns={"n": "graded"})
+    return table.assign(unscored=len(graded) - table["graded"])
 
 
 def usage_line(judge: LanguageJudge) -> str:
     """What a judge has used, in words."""
     used = judge.usage
-    refused = f" ({judge.refused} of them refused by the judge)" if judge.refused else ""
     return (
         f"{used['requests']} requests, {used['prompt_tokens']:,} tokens of prompts and "
-        f"{used['completion_tokens']:,} of replies; {judge.unscored} unscored{refused}"
+        f"{used['completion_tokens']:,} of replies; {judge.unscored} unscored"
     )
 
 

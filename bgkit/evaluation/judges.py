@@ -6,8 +6,8 @@ folder, a hub name) and any model behind an OpenAI-compatible server (``api:MODE
 rubric of :mod:`bgkit.evaluation.rubrics`. ``english``, and any folder of a guard ``harm`` and a
 utility of ratings ``help``, is a judge that was fitted on labels (:mod:`bgkit.fitting.fit`).
 
-A reply that is not what the rubric asks for, and a judge's refusal, leave their response unscored
-(never 0) and are counted.
+A reply that is not what the rubric asks for, such as a refusal, leaves its response unscored (never
+0), is counted, and is asked for again the next time.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class CausalJudge(LanguageJudge):
     ) -> None:
         embedded = "/" not in name and "\\" not in name
         rubric = rubric or (rubrics.TESTBED if embedded else rubrics.HELP_HARM)
-        super().__init__(name, rubric, Replies())
+        super().__init__(name, rubric, Replies(), {"judge": name})
         self.model, self.tokenizer = policies.load_policy(name, device=device, group="judge")
 
     def _ask(self, questions: Mapping[str, str]) -> dict[str, Answer]:

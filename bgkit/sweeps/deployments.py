@@ -21,7 +21,7 @@ from bgkit import checks
 from bgkit.errors import BgkitError
 from bgkit.evaluation import frontiers
 from bgkit.evaluation import samples as evaluation
-from bgkit.evaluation.intervals import CONFIDENCE, holm, interval_text
+from bgkit.evaluation.intervals import CONFIDENCE, as_text, holm
 from bgkit.prompts import load
 from bgkit.scoring.scorer import NEAR
 from bgkit.scoring.temperature import with_temperature
@@ -65,7 +65,7 @@ def refusals_of(index: pd.DataFrame) -> pd.DataFrame:
             "can be compared on the testbed's prompts."
         )
     asked = load.load_prompts(config.prompts, "test", config.test_prompts)["prompt"].tolist()
-    return truth[0].grade(asked, [CANNED_REFUSAL] * len(asked))
+    return truth.grade(asked, [CANNED_REFUSAL] * len(asked))
 
 
 def redeployed(
@@ -133,10 +133,8 @@ def differences(
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """Deployments by pairs; a cell is the difference, with ``*`` where it is beyond chance."""
-    rows = table[["mean", "low", "high", "decided"]].itertuples(index=False)
-    text = [interval_text(*row[:3]) + " *" * row.decided for row in rows]
-    wide = table.assign(pair=_pair(table), text=text).set_index(["deployment", "pair"])["text"]
-    return wide.unstack(sort=False).rename_axis(columns=None)
+    marks = [" *" * decided for decided in table["decided"]]
+    return as_text(table.assign(pair=_pair(table)), ["deployment"], "pair", marks)
 
 
 def _pair(table: pd.DataFrame) -> pd.Series:

@@ -80,7 +80,6 @@ OF_SAMPLES = {
 }
 #: name -> what a function makes of probabilities alone
 OF_T = {
-    "calibration_error": lambda t: calibration.calibration_error(t, TRUTH),
     "calibration_interval": lambda t: calibration.calibration_interval(t, TRUTH),
     "log_loss": lambda t: temperature.log_loss(t, TRUTH),
     "temperature_scale": lambda t: temperature.temperature_scale(t, TRUTH),
@@ -109,7 +108,6 @@ OF_T |= {
 }
 OF_T |= {f"{name} of samples": lambda t, f=f: f(table(t)) for name, f in OF_SAMPLES.items()}
 OF_TRUTH = {
-    "calibration_error": lambda h: calibration.calibration_error([0.9, 0.2, 0.6, 0.1], h),
     "calibration_interval": lambda h: calibration.calibration_interval([0.9, 0.2, 0.6, 0.1], h),
     "log_loss": lambda h: temperature.log_loss([0.9, 0.2, 0.6, 0.1], h),
     "temperature_scale": lambda h: temperature.temperature_scale([0.9, 0.2, 0.6, 0.1], h),

@@ -105,7 +105,7 @@ def test_values_are_those_of_the_samples(collection: Path) -> None:
 def test_the_table_has_means_over_seeds_and_prompts(collection: Path) -> None:
     table = collections.load_table(collection)
     where = {"utility": "mild", "design": "boundary", "kind": "jailbreak", "seed": "all"}
-    row = settings.select(table, "system_harm", where).iloc[0]
+    row = settings.select(table, "system_harm", where=where).iloc[0]
     stack = []
     for seed in (0, 1):
         samples = samples_of("boundary", seed)
@@ -114,7 +114,7 @@ def test_the_table_has_means_over_seeds_and_prompts(collection: Path) -> None:
     (truth,) = crossed(np.stack(stack))
     assert (row["mean"], row["low"], row["high"]) == pytest.approx(tuple(truth), abs=0.05)
     assert row["interval"] == "both" and row["n_seeds"] == 2
-    single = settings.select(table, "system_harm", {**where, "seed": "0"}).iloc[0]
+    single = settings.select(table, "system_harm", where={**where, "seed": "0"}).iloc[0]
     assert single["interval"] == "prompts"
     (alone,) = bootstrap(stack[0])
     assert single["mean"] == pytest.approx(alone.mean)
