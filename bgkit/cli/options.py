@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bgkit.errors import BgkitError
@@ -21,9 +23,21 @@ SHOWN = ("filter_rate", "near_boundary", "false_positive", "false_negative")
 SHOWN += ("system_harm", "system_help", "kl", "cut_off", "seen_in_part")
 
 
-def loading() -> object:
-    """The phase in which a command imports what is slow."""
-    return phase("loading PyTorch and its libraries")
+@contextlib.contextmanager
+def loading() -> Iterator[None]:
+    """The phase in which a command imports what is slow.
+
+    Ctrl-C ends the process at once: some libraries swallow the exception while they are imported.
+    """
+    heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # a background job ignores
+    if heard:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        with phase("loading PyTorch and its libraries"):
+            yield
+    finally:
+        if heard:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def add(command: argparse.ArgumentParser, options: Mapping[str, tuple]) -> None:

@@ -131,7 +131,7 @@ class ApiJudge(LanguageJudge):
         yield one(first)
         pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="judge")
         try:
-            with phase("", len(others)) as shown:
+            with phase("questions", len(others)) as shown:
                 waiting = {pool.submit(one, key) for key in others}
                 while waiting:  # a Ctrl-C that another thread got is seen when this one wakes
                     done, waiting = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)

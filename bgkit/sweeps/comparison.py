@@ -163,7 +163,7 @@ def _side_by_side(
                     say(f"{waiting.pop(future)}: done")
                 far = [_steps_done(place, one.steps) for one, place, _ in jobs]
                 told = [f"{w} {n}/{one.steps}" for (one, _, w), n in zip(jobs, far, strict=True)]
-                shown.done, shown.more = sum(far), f": {', '.join(told)}"
+                shown.done, shown.more = sum(far), ", ".join(told)
         finally:
             for future in waiting:
                 future.cancel()
