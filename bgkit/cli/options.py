@@ -29,7 +29,8 @@ def loading() -> Iterator[None]:
 
     Ctrl-C ends the process at once: some libraries swallow the exception while they are imported.
     """
-    heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # a background job ignores
+    # a background job ignores it, and so it shall
+    heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if heard:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:

@@ -20,7 +20,7 @@ from bgkit.evaluation.samples import labels_of
 from bgkit.figures import frontier, report, trade_off
 from bgkit.models import devices
 from bgkit.progress import phase, say
-from bgkit.runs import Run, TrainConfig, config_hash, drawn
+from bgkit.runs import Run, TrainConfig, config_hash
 from bgkit.scoring import identity
 from bgkit.scoring.scorer import Scorer
 from bgkit.sweeps import claims, collection
@@ -103,18 +103,17 @@ def compare(
     options = {"device": device, "guard": guard, "utility": utility}
     base: dict[int, pd.DataFrame] = {}
     done = []
-    with drawn.keeping(folder / "drawn"):  # base is sampled once, however often stopped
-        for one, _, _ in jobs:
-            if one.seed not in base:
-                say(f"base + guard on {config.test_prompts} test prompts (seed {one.seed})")
-                base[one.seed] = sample_base(one, **options)
-        if workers > 1 and len(jobs) > 1:
-            _side_by_side(jobs, base, options, min(workers, len(jobs)), say)
-        for number, (one, where, what) in enumerate(jobs, start=1):
-            if workers == 1:
-                say(f"[{number}/{len(jobs)}] {what}: {one.steps} steps of GRPO, then evaluation")
-            given = {**options, "threads": threads, "base_samples": base[one.seed]}
-            done.append(trainer.train(one, where, **given))
+    for one, _, _ in jobs:
+        if one.seed not in base:
+            say(f"base + guard on {config.test_prompts} test prompts (seed {one.seed})")
+            base[one.seed] = sample_base(one, **options)
+    if workers > 1 and len(jobs) > 1:
+        _side_by_side(jobs, base, options, min(workers, len(jobs)), say)
+    for number, (one, where, what) in enumerate(jobs, start=1):
+        if workers == 1:
+            say(f"[{number}/{len(jobs)}] {what}: {one.steps} steps of GRPO, then evaluation")
+        given = {**options, "threads": threads, "base_samples": base[one.seed]}
+        done.append(trainer.train(one, where, **given))
     return Comparison(folder, done)
 
 

@@ -40,7 +40,6 @@ from bgkit.models import devices, hub, merging, policies
 from bgkit.progress import Progress, phase
 from bgkit.prompts import load as prompts
 from bgkit.rewards import own_digest
-from bgkit.runs import drawn
 from bgkit.scoring import guards, identity, utilities
 from bgkit.scoring.scorer import RewardFunction, Scorer, reward_of, shares_of_t
 from bgkit.training import grpo
@@ -221,7 +220,7 @@ def measure_base(run: runs.Run, model, tokenizer, guard: Scorer, utility: Scorer
         return run.read_json("base.json")
     config = run.config
     table = prompts.load_prompts(config.prompts, "train", BASE_SAMPLES, config.seed)
-    with phase("base's utility"), drawn.keeping(run.folder / "records" / "base"):
+    with phase("base's utility"):
         samples = evaluation.sample_policy(
             model,
             tokenizer,
