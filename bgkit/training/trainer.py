@@ -287,9 +287,6 @@ def _run_trainer(trainer: GRPOTrainer, run: runs.Run, callback: RunCallback) -> 
     try:
         with callback.progress, signals_stop(callback):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except KeyboardInterrupt:
-        if not callback.between_steps:  # Ctrl-C came twice
-            raise
     except (OSError, SafetensorError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
             raise
@@ -297,7 +294,7 @@ def _run_trainer(trainer: GRPOTrainer, run: runs.Run, callback: RunCallback) -> 
             f"Could not write a checkpoint in {run.checkpoints} ({error}). Free some space; the "
             "same command then goes on from the last checkpoint."
         ) from error
-    if callback.stopped or (callback.signalled and devices.launched()[1] == 1):
+    if callback.stopped:
         raise StoppedError(
             f"Stopped after step {trainer.state.global_step} of {run.config.steps}; nothing is "
             f"lost: run the same command again to go on from {run.folder}."
