@@ -109,10 +109,8 @@ class Here:
         finally:
             self._gpus.put(taken)
 
-    def manager(
-        self, env: Mapping[str, str], folder: Path, log: Path, files: tuple[int, ...]
-    ) -> type[KernelManager]:
-        """Managers of kernels with more environment, in a folder, that inherit open files."""
+    def manager(self, env: Mapping[str, str], folder: Path, log: Path) -> type[KernelManager]:
+        """Managers of kernels with more environment, in a folder."""
         here = self
 
         class Manager(KernelManager):
@@ -123,7 +121,7 @@ class Here:
                         env={**os.environ, **env},
                         cwd=str(folder),
                         extra_arguments=[*extra_arguments, END_WITH_DRIVER.format(end)],
-                        pass_fds=(end, *files),
+                        pass_fds=(end,),
                         stdout=out,
                         stderr=out,
                         **options,
