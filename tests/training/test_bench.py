@@ -67,12 +67,6 @@ def test_needed_tokens_count_each_prefix_once() -> None:
     assert bench.needed_tokens(scorer, work) == len(prefixes)
 
 
-def test_plan_tells_memory_and_time_without_a_download(capsys) -> None:
-    assert command_line.main(["plan", "--machine", "T4", "--steps", "10"]) == 0
-    shown = capsys.readouterr().out
-    assert "T4" in shown and "GB" in shown
-
-
 def test_plan_for_a_guard_that_is_named_with_its_protocol(tmp_path: Path, capsys) -> None:
     import tiny_models
 

@@ -16,6 +16,7 @@ import pytest
 from jupyter_client import AsyncKernelManager
 
 from bgkit import environment, progress
+from bgkit.cli import options
 from bgkit.models import devices
 from bgkit.progress import phase
 from bgkit.sweeps import kernels
@@ -62,14 +63,26 @@ def test_short_and_hidden_phases_and_workers_show_nothing(quick, capsys, monkeyp
         pass
     with phase("hidden", hidden=True), phase("inner"):
         time.sleep(0.05)
-    monkeypatch.setattr(multiprocessing, "parent_process", lambda: object())
-    with phase("worker"):
-        time.sleep(0.05)
-    monkeypatch.undo()
+    with monkeypatch.context() as worker:
+        worker.setattr(multiprocessing, "parent_process", lambda: object())
+        with phase("worker"):
+            time.sleep(0.05)
     monkeypatch.setenv("BGKIT_PROGRESS", "none")
     with phase("unwanted"):
         time.sleep(0.05)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("usual", [signal.default_int_handler, signal.SIG_IGN])
+def test_ctrl_c_while_libraries_load_can_not_be_swallowed(usual) -> None:
+    before = signal.signal(signal.SIGINT, usual)
+    try:
+        with options.loading():
+            inside = signal.getsignal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) == usual
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
+    assert inside == (signal.SIG_IGN if usual == signal.SIG_IGN else signal.SIG_DFL)
 
 
 def test_ctrl_c_ends_workers_and_what_has_not_begun() -> None:
