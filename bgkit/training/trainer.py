@@ -102,11 +102,6 @@ def train(
     if found is not None and found.complete:
         identity.check_complete(found, guard, utility)
         return found
-    if isinstance(base_samples, str | Path) and (guard is not None or utility is not None):
-        raise BgkitError(
-            "A folder of base's samples is for scorers that the config names; leave "
-            "base_samples out with a guard or utility of your own."
-        )
     sharing = SharedPrompts(shared_prompts)
     devices.pin_threads(threads)
     place = devices.pick_device(device)

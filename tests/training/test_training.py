@@ -68,22 +68,6 @@ def test_the_reward_is_the_design_applied_to_the_recorded_scores(small_run: runs
     np.testing.assert_allclose(table["reward"], expected / base["reward_deviation"], atol=1e-5)
 
 
-def test_result_rows_and_paired_differences(small_run: runs.Run) -> None:
-    result = small_run.read_json("result.json")
-    rows = pd.DataFrame(result["rows"])
-    assert set(rows["design"]) == {"base", "boundary"}
-    assert set(rows["kind"]) == {"all", "benign", "ambiguous", "jailbreak", "long_context"}
-    assert (rows["low"] <= rows["mean"] + 1e-9).all() and (
-        rows["mean"] <= rows["high"] + 1e-9
-    ).all()
-    means = rows[rows["kind"] == "all"].set_index(["design", "metric"])["mean"]
-    for row in result["paired"]:
-        if row["kind"] == "all":
-            expected = means["boundary", row["metric"]] - means["base", row["metric"]]
-            assert row["difference"] == pytest.approx(expected, abs=1e-9)
-    assert means["base", "kl"] == 0.0
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("lost", [False, True], ids=["stopped", "killed"])
 def test_what_goes_on_ends_in_the_same_bits(small_run: runs.Run, tmp_path: Path, lost) -> None:
@@ -217,6 +201,7 @@ def test_runs_with_one_base_sample_it_once_and_score_it_with_their_own_utility(t
     )
     assert (found["mild"]["response"] == found["blind"]["response"]).all()
     assert not np.allclose(found["mild"]["u"], found["blind"]["u"])
-    with pytest.raises(BgkitError, match="is for scorers that the config names"):
-        other = guards.load_guard("weak", "cpu")
-        training.train(config, tmp_path / "own", base_samples=shared, guard=other, **options)
+    weak = guards.load_guard("weak", "cpu")
+    other = training.train(config, tmp_path / "own", base_samples=shared, guard=weak, **options)
+    assert not np.allclose(other.samples("base")["t"], found["blind"]["t"])
+    assert (other.samples("base")["response"] == found["blind"]["response"]).all()
