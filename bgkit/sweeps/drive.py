@@ -7,7 +7,7 @@ resumes its own run folder), failed ones only with ``retry_failed``.
 
 Runs in threads of this process get one GPU each where there are any. With other executors
 (processes, machines) a run sees all GPUs that its worker sees: give each worker its own
-CUDA_VISIBLE_DEVICES. Many machines need locks that reach across them (:mod:`bgkit.sweeps.run`).
+CUDA_VISIBLE_DEVICES. Many machines need locks that reach across them (:mod:`bgkit.runs.locks`).
 """
 
 from __future__ import annotations

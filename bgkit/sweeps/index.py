@@ -9,10 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
-from filelock import FileLock
 
 from bgkit.evaluation.intervals import interval_text
-from bgkit.runs import write_atomically, write_parquet
+from bgkit.runs import locks, write_atomically, write_parquet
 from bgkit.sweeps import grids
 from bgkit.sweeps import run as sweep_runs
 from bgkit.texts import visible
@@ -84,7 +83,7 @@ def write_index(folder: Path, records: Mapping[str, Mapping]) -> pd.DataFrame:
     ``records`` (by hash) are what a sweep knows; what others have done in its folder meanwhile is
     in the index, too. Sweeps in one folder write one after the other.
     """
-    with FileLock(folder / "index.lock"):
+    with locks.held(folder / "index.lock"):
         whole = list(merged(records, read_records(folder)).values())
         index, text = make_index(whole), readable(whole)
         write_parquet(folder / "index.parquet", index)

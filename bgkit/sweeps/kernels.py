@@ -109,8 +109,10 @@ class Here:
         finally:
             self._gpus.put(taken)
 
-    def manager(self, env: Mapping[str, str], folder: Path, log: Path) -> type[KernelManager]:
-        """Managers of kernels with more environment, in a folder."""
+    def manager(
+        self, env: Mapping[str, str], folder: Path, log: Path, files: tuple[int, ...]
+    ) -> type[KernelManager]:
+        """Managers of kernels with more environment, in a folder, that inherit open files."""
         here = self
 
         class Manager(KernelManager):
@@ -121,7 +123,7 @@ class Here:
                         env={**os.environ, **env},
                         cwd=str(folder),
                         extra_arguments=[*extra_arguments, END_WITH_DRIVER.format(end)],
-                        pass_fds=(end,),
+                        pass_fds=(end, *files),
                         stdout=out,
                         stderr=out,
                         **options,

@@ -9,9 +9,8 @@ gets as its parameter FOLDER. The state is
 - ``failed``: a cell raised an error; run again only when asked for;
 - ``broken``: stopped, or its kernel died or did not start; the next sweep runs it again.
 
-A lock makes sure that a run is never executed twice at the same time. Where machines share a
-folder, its file system must take ``flock`` across machines: NFS 4 does (unless mounted with
-``nolock`` or ``local_lock``), CephFS does, Lustre does if mounted with ``flock``.
+A lock (also held by the kernel, which inherits it) makes sure that a run is never executed twice at
+the same time. What it asks of a file system that machines share: :mod:`bgkit.runs.locks`.
 """
 
 from __future__ import annotations
@@ -26,12 +25,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from filelock import FileLock, Timeout
 from nbclient.exceptions import DeadKernelError
 from papermill import PapermillExecutionError
 
 from bgkit.errors import BgkitError
-from bgkit.runs import git_revision, write_json
+from bgkit.runs import git_revision, locks, write_json
 from bgkit.sweeps import kernels
 from bgkit.versions import versions
 
@@ -79,7 +77,9 @@ def run_job(job: Job, here: kernels.Here | None = None) -> dict:
         check_worker(job)
     here = here or kernels.Here()
     job.folder.mkdir(exist_ok=True)
-    with _locked(job, here):
+    with locks.held(job.folder / "lock", here.stopped.is_set) as lock:
+        if lock is None:
+            raise CancelledError("The sweep was stopped.")
         record = read_record(job.folder)
         attempts, state = record.get("attempts", 0), record.get("state")
         if state == "complete" or (state == "failed" and attempts != job.attempts):
@@ -96,25 +96,16 @@ def run_job(job: Job, here: kernels.Here | None = None) -> dict:
         }
         write_json(job.folder / "run.json", record)  # a killed run leaves it
         with here.gpu() as gpu:
-            record |= _execute(job, here, gpu)
+            record |= _execute(job, here, gpu, lock)
         write_json(job.folder / "run.json", record)
         return record
 
 
-def _locked(job: Job, here: kernels.Here) -> contextlib.AbstractContextManager:
-    """The lock of a run's folder, held; waits for another worker that executes the run."""
-    lock = FileLock(job.folder / "lock")
-    while not here.stopped.is_set():
-        with contextlib.suppress(Timeout):
-            return lock.acquire(timeout=1)
-    raise CancelledError("The sweep was stopped.")
-
-
-def _execute(job: Job, here: kernels.Here, gpu: dict[str, str]) -> dict:
+def _execute(job: Job, here: kernels.Here, gpu: dict[str, str], lock: int) -> dict:
     """Run the notebook; returns what the record says about how it went."""
     begun, state, error = time.monotonic(), "broken", ""
     env = {**dict.fromkeys(THREADS, str(job.threads)), **gpu}
-    manager = here.manager(env, job.cwd, job.folder / "kernel.log")
+    manager = here.manager(env, job.cwd, job.folder / "kernel.log", (lock,))
     try:
         kernels.execute(
             job.notebook,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -12,6 +13,7 @@ from conftest import ROOT
 
 import bgkit
 from bgkit.errors import BgkitError
+from bgkit.runs import locks
 from bgkit.sweeps import drive as sweeps
 from bgkit.sweeps import run as sweep_runs
 
@@ -108,3 +110,13 @@ def test_a_spawned_worker_with_another_version_ends_the_sweep(
     assert noop.ledger(book.parent) == [] and noop.states(book.parent) == []
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     assert sweep(book, {"SEED": [0, 1]})["state"].tolist() == ["complete"] * 2
+
+
+def test_a_file_system_without_locks_is_one_sentence(book: Path, monkeypatch) -> None:
+    def refuse(*given) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(locks.fcntl, "flock", refuse)
+    with pytest.raises(BgkitError, match=r"has no locks \(No locks available\).*runs\.locks"):
+        sweep(book, {"SEED": 0})
+    assert noop.ledger(book.parent) == []

@@ -40,7 +40,7 @@ def test_it_shows_state_time_metric_and_a_link(planned: sweeps.Sweep) -> None:
     assert "5 runs: 1 running" not in page  # counted in the grid's order
     assert "1 complete, 1 failed, 1 running, 2 waiting" in page
     assert "step 20, reward 0.250, KL/token 2.000" in page and "1.000 [0.000, 2.000]" in page
-    assert "<td>01:15</td>" in page and "gone</td>" in page
+    assert "<td>1:15</td>" in page and "gone</td>" in page
     hash_ = planned.jobs[0].hash
     assert f'href="sweep%20a/runs/{hash_}/executed.ipynb"' in page
     assert page.index("<td>running</td>") < page.index("<td>failed</td>")
@@ -54,7 +54,7 @@ def test_text_of_a_run_stays_text(planned: sweeps.Sweep) -> None:
 
 def test_time_left_is_by_what_is_complete(planned: sweeps.Sweep) -> None:
     assert planned.seconds_left() == 3 * 75
-    assert "about 03:45" in table_of.table(planned).data
+    assert "about 3:45" in table_of.table(planned).data
     planned.records[planned.jobs[0].hash]["state"] = "waiting"
     assert "time left unknown" in table_of.table(planned).data
 
