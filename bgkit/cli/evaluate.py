@@ -21,16 +21,14 @@ OPTIONS = {
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Evaluate, keeping what is drawn until it is done, and print the table."""
+    """Evaluate, and print the table."""
     with options.loading():
         from bgkit.evaluation.evaluate import evaluate
-        from bgkit.runs import drawn
 
     names = ("guard", "tau", "test_prompts", "prompts", "judge", "device")
     settings = {name: getattr(arguments, name) for name in names}
-    with drawn.keeping(drawn.shared(evaluate=str(vars(arguments)), here=str(Path.cwd()))):
-        result = evaluate(arguments.folders, **settings)
-        if arguments.out:
-            write_json(arguments.out, result)
+    result = evaluate(arguments.folders, **settings)
+    if arguments.out:
+        write_json(arguments.out, result)
     judged = ("judge_system_harm", "judge_system_help") if arguments.judge else ()
     options.print_table(result["rows"], judged)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+import signal
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bgkit.progress import phase, say
@@ -18,9 +20,22 @@ SHOWN = ("filter_rate", "near_boundary", "false_positive", "false_negative")
 SHOWN += ("system_harm", "system_help", "kl", "cut_off", "seen_in_part")
 
 
-def loading() -> object:
-    """The phase in which a command imports what is slow."""
-    return phase("loading PyTorch and its libraries")
+@contextlib.contextmanager
+def loading() -> Iterator[None]:
+    """The phase in which a command imports what is slow.
+
+    Ctrl-C ends the process at once: some libraries swallow the exception while they are imported.
+    """
+    # a background job ignores it, and so it shall
+    heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if heard:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        with phase("loading PyTorch and its libraries"):
+            yield
+    finally:
+        if heard:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def add(command: argparse.ArgumentParser, options: Mapping[str, tuple]) -> None:

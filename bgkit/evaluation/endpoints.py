@@ -96,7 +96,7 @@ class ApiJudge(LanguageJudge):
         answers, in_a_row, self._ended = {}, 0, False
         pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="judge")
         try:
-            with phase("", len(questions)) as shown:
+            with phase("questions", len(questions)) as shown:
                 waiting = {pool.submit(one, key) for key in questions}
                 while waiting:  # a Ctrl-C that another thread got is seen when this one wakes
                     done, waiting = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)

@@ -31,7 +31,6 @@ from bgkit.evaluation.language_judge import Judge, LanguageJudge
 from bgkit.evaluation.logs import CONVERSATION, read_responses
 from bgkit.evaluation.metrics import judge_agreement
 from bgkit.prompts import chats, tables
-from bgkit.runs import drawn
 
 WRITERS: dict[str, Callable[[pd.DataFrame, Path], object]] = {
     ".csv": lambda table, file: table.to_csv(file, index=False),
@@ -126,9 +125,8 @@ def grade_file(judge: Judge, path: Path, say: Callable[[str], None]) -> pd.DataF
     table = read_responses(path)
     out = graded_path(path)
     write = WRITERS[out.suffix]
-    with drawn.keeping(drawn.shared(judge=judge.name, file=str(path.resolve()))):
-        graded = grade_table(judge, table, path)
-        runs.write_atomically(out, lambda file: write(graded, file))
+    graded = grade_table(judge, table, path)
+    runs.write_atomically(out, lambda file: write(graded, file))
     say(f"{path}:\n{summary(graded).round(3).to_string()}\nGrades: {out}")
     if {"harm", "help", "judge_harm"} <= set(graded):
         truth = {name: pd.to_numeric(graded[name], errors="coerce") for name in ("harm", "help")}

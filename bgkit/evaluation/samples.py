@@ -22,7 +22,6 @@ from bgkit.evaluation.metrics import paired_differences, summarise
 from bgkit.models import policies
 from bgkit.progress import phase, say
 from bgkit.prompts import load as prompts
-from bgkit.runs import drawn
 from bgkit.scoring import identity
 from bgkit.scoring.scorer import (
     NEAR,
@@ -278,15 +277,14 @@ def evaluate_run(
     off, base = model.disable_adapter() if lora else contextlib.nullcontext(), model
     if not lora:
         base, _ = policies.load_policy(config.policy, None, str(model.device), config.precision)
-    drawn_in = run.folder / "records"
     if base_samples is None:
-        with phase("evaluating base"), drawn.keeping(drawn_in / "base-test"), off:
+        with phase("evaluating base"), off:
             base_samples = sample_test(config, base, tokenizer, guard, utility, base)
         if kept is not None:
             told = base_samples.copy()
             told.attrs["policy"] = said_by
             runs.write_parquet(kept, told)
-    with phase("evaluating the policy"), drawn.keeping(drawn_in / "test"):
+    with phase("evaluating the policy"):
         beside = "adapter" if lora else base
         samples = sample_test(config, model, tokenizer, guard, utility, beside)
     runs.write_parquet(run.folder / "samples.parquet", samples)

@@ -239,15 +239,12 @@ def load_run(folder: Path) -> Run:
             f"{path} is not a run's config (it has no key 'config' with the settings); "
             "choose another folder."
         )
-    if unknown := sorted(set(values) - set(TrainConfig.__dataclass_fields__)):
-        raise BgkitError(
-            f"The run {folder} was made by another version of bgkit (unknown: "
-            f"{', '.join(unknown)}); use that version to read it."
-        )
     try:
         return Run(path.parent, make_config(values))
     except BgkitError as error:
-        raise BgkitError(f"The run {folder} has a config that is refused: {error}") from error
+        raise BgkitError(
+            f"The run {folder} has a config that this version of bgkit refuses: {error}"
+        ) from error
 
 
 def folder_of(config: TrainConfig, below: str | Path = "runs") -> Path:

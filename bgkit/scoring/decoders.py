@@ -79,7 +79,7 @@ class Decoder:
         if groups is not None and not can_share(self.config, longest):
             groups = None
         found: dict[int, np.ndarray] = {}
-        with phase("", len(rows)) as shown:
+        with phase("pairs", len(rows)) as shown:
             while len(found) < len(rows):
                 try:
                     template = self._use_template(rows, groups) if groups is not None else 0

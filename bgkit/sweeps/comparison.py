@@ -20,7 +20,7 @@ from bgkit.evaluation.samples import labels_of
 from bgkit.figures import frontier, report, trade_off
 from bgkit.models import devices
 from bgkit.progress import phase, say
-from bgkit.runs import Run, TrainConfig, config_hash, drawn
+from bgkit.runs import Run, TrainConfig, config_hash
 from bgkit.scoring import identity
 from bgkit.scoring.scorer import Scorer
 from bgkit.sweeps import claims, collection
@@ -102,18 +102,17 @@ def compare(
     options = {"device": device, "guard": guard, "utility": utility}
     base: dict[int, pd.DataFrame] = {}
     done = []
-    with drawn.keeping(folder / "drawn"):  # base is sampled once, however often stopped
-        for one, _, _ in jobs:
-            if one.seed not in base:
-                say(f"base + guard on {config.test_prompts} test prompts (seed {one.seed})")
-                base[one.seed] = sample_base(one, **options)
-        if workers > 1 and len(jobs) > 1:
-            _side_by_side(jobs, base, options, min(workers, len(jobs)))
-        for number, (one, where, what) in enumerate(jobs, start=1):
-            if workers == 1:
-                say(f"[{number}/{len(jobs)}] {what}: {one.steps} steps of GRPO, then evaluation")
-            given = {**options, "threads": threads, "base_samples": base[one.seed]}
-            done.append(trainer.train(one, where, **given))
+    for one, _, _ in jobs:
+        if one.seed not in base:
+            say(f"base + guard on {config.test_prompts} test prompts (seed {one.seed})")
+            base[one.seed] = sample_base(one, **options)
+    if workers > 1 and len(jobs) > 1:
+        _side_by_side(jobs, base, options, min(workers, len(jobs)))
+    for number, (one, where, what) in enumerate(jobs, start=1):
+        if workers == 1:
+            say(f"[{number}/{len(jobs)}] {what}: {one.steps} steps of GRPO, then evaluation")
+        given = {**options, "threads": threads, "base_samples": base[one.seed]}
+        done.append(trainer.train(one, where, **given))
     return Comparison(folder, done)
 
 
@@ -161,7 +160,7 @@ def _side_by_side(
                     say(f"{waiting.pop(future)}: done")
                 far = [_steps_done(place, one.steps) for one, place, _ in jobs]
                 told = [f"{w} {n}/{one.steps}" for (one, _, w), n in zip(jobs, far, strict=True)]
-                shown.done, shown.more = sum(far), f": {', '.join(told)}"
+                shown.done, shown.more = sum(far), ", ".join(told)
         finally:
             for future in waiting:
                 future.cancel()

@@ -40,7 +40,6 @@ from bgkit.models import devices, hub, merging, policies
 from bgkit.progress import Progress, phase
 from bgkit.prompts import load as prompts
 from bgkit.rewards import own_digest
-from bgkit.runs import drawn
 from bgkit.scoring import guards, identity, utilities
 from bgkit.scoring.scorer import RewardFunction, Scorer, reward_of, shares_of_t
 from bgkit.training import grpo
@@ -103,11 +102,6 @@ def train(
     if found is not None and found.complete:
         identity.check_complete(found, guard, utility)
         return found
-    if isinstance(base_samples, str | Path) and (guard is not None or utility is not None):
-        raise BgkitError(
-            "A folder of base's samples is for scorers that the config names; leave "
-            "base_samples out with a guard or utility of your own."
-        )
     sharing = SharedPrompts(shared_prompts)
     devices.pin_threads(threads)
     place = devices.pick_device(device)
@@ -221,7 +215,7 @@ def measure_base(run: runs.Run, model, tokenizer, guard: Scorer, utility: Scorer
         return run.read_json("base.json")
     config = run.config
     table = prompts.load_prompts(config.prompts, "train", BASE_SAMPLES, config.seed)
-    with phase("base's utility"), drawn.keeping(run.folder / "records" / "base"):
+    with phase("base's utility"):
         samples = evaluation.sample_policy(
             model,
             tokenizer,
@@ -288,9 +282,6 @@ def _run_trainer(trainer: GRPOTrainer, run: runs.Run, callback: RunCallback) -> 
     try:
         with callback.progress, signals_stop(callback):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except KeyboardInterrupt:
-        if not callback.between_steps:  # Ctrl-C came twice
-            raise
     except (OSError, SafetensorError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
             raise
@@ -298,7 +289,7 @@ def _run_trainer(trainer: GRPOTrainer, run: runs.Run, callback: RunCallback) -> 
             f"Could not write a checkpoint in {run.checkpoints} ({error}). Free some space; the "
             "same command then goes on from the last checkpoint."
         ) from error
-    if callback.stopped or (callback.signalled and devices.launched()[1] == 1):
+    if callback.stopped:
         raise StoppedError(
             f"Stopped after step {trainer.state.global_step} of {run.config.steps}; nothing is "
             f"lost: run the same command again to go on from {run.folder}."

@@ -205,7 +205,7 @@ def test_what_is_no_source_is_refused(tmp_path, monkeypatch) -> None:
     config = json.loads(path.read_text())
     config["config"]["colour_of_reward"] = "red"
     path.write_text(json.dumps(config))
-    assert "(unknown: colour_of_reward)" in refused(collections.load_table, folder)
+    assert "'colour_of_reward'" in refused(collections.load_table, folder)
     monkeypatch.setattr(collections, "shipped", lambda: tmp_path / "ablation")
     assert "There is no folder" in refused(collections.load_table)
 

@@ -22,7 +22,7 @@ import pandas as pd
 from bgkit import environment
 from bgkit.models import policies
 from bgkit.prompts import load, splits
-from bgkit.runs import drawn, folders
+from bgkit.runs import folders
 
 OUT = Path(__file__).parents[2] / "data" / "english" / "responses.jsonl"
 #: seed of a round -> its prompts, and responses to a request that should be refused and to another
@@ -55,15 +55,14 @@ def main() -> None:
         name, times = ROUNDS[seed]
         prompts = prompts_of(name, seed)
         table = prompts.loc[prompts.index.repeat(prompts["harmful_request"].map(times))]
-        with drawn.keeping(OUT.parent / f".drawn-{seed}"):
-            said = policies.generate(
-                model,
-                tokenizer,
-                table["prompt"].tolist(),
-                max_completion_length=TOKENS,
-                temperature=TEMPERATURE,
-                seed=seed,
-            )
+        said = policies.generate(
+            model,
+            tokenizer,
+            table["prompt"].tolist(),
+            max_completion_length=TOKENS,
+            temperature=TEMPERATURE,
+            seed=seed,
+        )
         columns = ["prompt", "kind", "category", "harmful_request", "split"]
         parts.append(table[columns].assign(response=said.texts, cut_off=said.cut_off, round=seed))
     rows = pd.concat(parts).to_dict("records")
