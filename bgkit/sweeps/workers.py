@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import Executor
@@ -41,9 +42,11 @@ def connect(address: str, timeout: float = TIMEOUT) -> Iterator[Executor]:
     """
     try:
         from distributed import Client
+        from distributed.comm import get_address_host_port
     except ImportError as error:
         raise BgkitError("--dask needs dask.distributed: pip install 'bgkit[cluster]'.") from error
-    try:
+    try:  # without dask's client, which starts threads before it looks
+        socket.create_connection(get_address_host_port(address), timeout).close()
         client = Client(address, timeout=timeout, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:  # a TimeoutError is an OSError
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

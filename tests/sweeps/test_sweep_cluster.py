@@ -173,8 +173,9 @@ def test_a_scheduler_without_workers_is_one_sentence(folder: Path, address: str)
 
 
 @pytest.mark.parametrize("host", ["tcp://127.0.0.1:1", "localhost", "foo bar"])
-def test_an_address_where_nothing_answers_is_one_sentence(host: str) -> None:
-    pytest.importorskip("distributed")
+def test_an_address_where_nothing_answers_is_one_sentence(host: str, monkeypatch) -> None:
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr(distributed, "Client", lambda *_, **__: pytest.fail("dask was started"))
     with (
         pytest.raises(BgkitError, match=f"No dask scheduler answers at '{host}'"),
         workers.connect(host, timeout=1),
