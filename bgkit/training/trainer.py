@@ -169,12 +169,13 @@ def _with_policy(
     utility: Scorer,
     place: torch.device,
 ) -> _Models:
-    """All models; raises BgkitError where a run that has begun was begun with others."""
+    """All models; BgkitError for prompts too long, and where a run was begun with others."""
     began = found is not None and found.measured
     if began:
         identity.check(found, guard, utility)  # before a policy is loaded
     model, tokenizer = policies.load_policy(config.policy, None, str(place), config.precision)
     speaker = identity.Speaker(model, tokenizer)
+    training_prompts.check_room(config, [guard, utility, speaker])
     if began:
         identity.check(found, policy=speaker)
     scores = identity.record(config, guard, utility, speaker)
