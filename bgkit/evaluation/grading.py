@@ -8,7 +8,7 @@ and response as texts and the judge's columns added:
 - rubric ``help_harm`` (or the testbed's): ``judge_harm`` and ``judge_help`` in [0, 1], and, where
   there is a column ``filtered``, ``judge_system_harm`` and ``judge_system_help`` of what the user
   sees; ``strongreject``: ``strongreject_score`` and its parts; ``xstest``: ``xstest_verdict``;
-- the judge's reason, and the problem that left a response without a grade;
+- :data:`JUDGE`, the judge's reason, and the problem that left a response without a grade;
 - :data:`CONVERSATION`, where prompts have earlier turns: what was shown to the judge as the prompt
   (the oracle and the embedded judge are shown the last question only, and that is said).
 
@@ -35,6 +35,7 @@ from bgkit.runs import drawn
 
 ROLE = tables.Role("file of responses", '{"prompt": "...", "response": "..."}')
 CONVERSATION = "conversation_read"
+JUDGE = "judge_name"  # column of a graded copy: whose grades it holds
 WRITERS: dict[str, Callable[[pd.DataFrame, Path], object]] = {
     ".csv": lambda table, file: table.to_csv(file, index=False),
     ".jsonl": lambda table, file: table.to_json(file, orient="records", lines=True),
@@ -116,6 +117,18 @@ def graded_path(path: Path) -> Path:
     return path.with_name(f"{stem}.judged{_WRITTEN_AS.get(ending, ending)}")
 
 
+def check_copy(path: Path, judge: str) -> None:
+    """Raise BgkitError where a file's graded copy holds the grades of another than this judge."""
+    if not (copy := graded_path(path)).is_file():
+        return
+    by = tables.read_table(copy, ROLE).get(JUDGE, pd.Series(["a judge that it does not name"]))
+    if by.tolist()[:1] != [judge]:
+        raise BgkitError(
+            f"{copy} holds the grades of {by.iloc[0]}, which those of {judge} would replace; move, "
+            "rename or delete it, and grade again."
+        )
+
+
 def summary(graded: pd.DataFrame) -> pd.DataFrame:
     """Means of the judge's grades with 95% intervals over the rows, and how many have none."""
     verdicts = rubrics.XSTEST.scales["verdict"]
@@ -145,12 +158,16 @@ def usage_line(judge: LanguageJudge) -> str:
 
 
 def grade_file(judge: Judge, path: Path, say: Callable[[str], None]) -> pd.DataFrame:
-    """Grade a file, write the graded copy beside it, and say what it took; returns the copy."""
+    """Grade a file, write the graded copy beside it, and say what it took; returns the copy.
+
+    Raises BgkitError for a copy with another judge's grades.
+    """
+    check_copy(path, judge.name)
     table = read_responses(path)
     out = graded_path(path)
     write = WRITERS[out.suffix]
     with drawn.keeping(drawn.shared(judge=judge.name, file=str(path.resolve()))):
-        graded = grade_table(judge, table, path)
+        graded = grade_table(judge, table, path).assign(**{JUDGE: judge.name})
         runs.write_atomically(out, lambda file: write(graded, file))
     say(f"{path}:\n{summary(graded).round(3).to_string()}\nGrades: {out}")
     if {"harm", "help", "judge_harm"} <= set(graded):
