@@ -122,6 +122,11 @@ def load_judge(
         return ApiJudge(name.removeprefix(API), rubric=chosen or rubrics.HELP_HARM, **options)
     if chosen is not None and is_quick(name):
         raise BgkitError(f"The judge {name} computes its grades; it takes no rubric.")
+    if rubric not in (None, rubrics.TESTBED.name) and guards.is_embedded("judge", name):
+        raise BgkitError(
+            f"The judge {name} knows the testbed's rubric only, by which it grades without "
+            f"--rubric; name a judge that can follow {rubric} (api:MODEL, a folder, a hub name)."
+        )
     return OracleJudge() if name == "oracle" else _local_judge(name, device, rubric)
 
 

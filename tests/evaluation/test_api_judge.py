@@ -478,6 +478,7 @@ def test_bad_use_of_the_command(serve, capsys, tmp_path: Path) -> None:
         (["good.csv", "--rubric", "best"], "no rubric 'best'"),
         (["good.csv", "--judge", "best"], "no embedded judge 'best'"),
         (["good.csv", "--judge", "oracle", "--rubric", "xstest"], "takes no rubric"),
+        (["good.csv", "--rubric", "xstest"], "default knows the testbed's rubric only"),
     ]
     for (file, *options), words in cases:
         assert main(["judge", str(tmp_path / file), "--device", "cpu", *options]) == 2
