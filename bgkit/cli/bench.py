@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from bgkit.cli import options
 
@@ -13,7 +12,7 @@ OPTIONS = {
     "--repeats": (2, "the best of so many"),
     "--threads": (0, "CPU threads (all, at most 4)"),
     **options.DEVICE,
-    "--out": (Path, "write the rows to this JSON file"),
+    "--out": (options.file_to_write, "write the rows to this JSON file"),
 }
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
+from bgkit.cli import options
 from bgkit.progress import say
 
 OPTIONS = {
@@ -13,7 +13,7 @@ OPTIONS = {
     "--split": (str, "one split: train, validation or test (all)"),
     "--n": (int, "number of prompts (all; a benchmark's own)"),
     "--seed": (0, "seed of the sample of --n prompts"),
-    "--out": (Path, "write the prompts to this JSONL file"),
+    "--out": (options.file_to_write, "write the prompts to this JSONL file"),
 }
 
 

@@ -109,6 +109,8 @@ def test_bad_arguments_of_a_training(bgkit_here, tmp_path: Path, arguments, word
         (["demo", "--guard-bits", "7"], "16, 8, 4"),
         (["bench", "speed"], "choose from"),
         (["fit", "guard", "t.csv", "--out", "o", "--leave-out", "a"], "takes COLUMN=VALUE"),
+        (["evaluate", "nowhere", "--out", "."], "'.' is a folder; name the file"),
+        (["prompts", "everyday", "--out", "."], "'.' is a folder; name the file"),
         (["trian"], "choose from"),
         ([], "COMMAND"),
     ],
