@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bgkit import runs
+from bgkit import checks, runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation import rubrics
 from bgkit.evaluation.endpoints import API, ApiJudge
@@ -116,6 +116,7 @@ def load_judge(
     server (:class:`bgkit.evaluation.endpoints.ApiJudge`). Raises BgkitError for an unknown name, a
     damaged file, and a server without a key.
     """
+    checks.kind("a name", judge=name)
     chosen = None if rubric is None else rubrics.rubric_of(rubric)
     if name.startswith(API):
         options = {"concurrency": concurrency, "sampling": sampling}

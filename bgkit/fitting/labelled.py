@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from bgkit import checks
 from bgkit.errors import BgkitError
 from bgkit.prompts import chats, splits, tables
 
@@ -40,8 +41,10 @@ def read_labelled(
     rejected), the target as float, kind and split. Raises BgkitError for a missing column or text,
     for a row without a label or with one that is none, and for splits that share a prompt.
     """
-    path = Path("the given table") if isinstance(table, pd.DataFrame) else Path(table)
-    raw = table if isinstance(table, pd.DataFrame) else tables.read_table(path, ROLE)
+    raw, path = table, Path("the given table")
+    if not isinstance(table, pd.DataFrame):
+        checks.kind("a name or a path", table=table)
+        raw, path = tables.read_table(Path(table), ROLE), Path(table)
     for column, value in (leave_out or {}).items():
         _require(raw, column, path)
         raw = raw[raw[column].astype(str) != str(value)]

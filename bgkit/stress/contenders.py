@@ -54,7 +54,7 @@ def contenders_of(
     known. The runs keep theirs. Raises BgkitError without runs, for an incomplete one, for runs of
     different base policies, and for two runs of one config.
     """
-    found = [each if isinstance(each, runs.Run) else runs.load_run(Path(each)) for each in folders]
+    found = [each if isinstance(each, runs.Run) else runs.load_run(each) for each in folders]
     if not found:
         raise BgkitError("There is nothing to test: give at least one run folder.")
     for run in found:

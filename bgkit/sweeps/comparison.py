@@ -6,12 +6,13 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from pathlib import Path
 
 import pandas as pd
 import plotly.graph_objects as go
 
-from bgkit import runs
+from bgkit import checks, runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation import results
 from bgkit.evaluation.evaluate import sample_base
@@ -88,12 +89,15 @@ def compare(
     one more than cores; guards and utilities that are objects stay in this process.
     """
     config, guard, utility = identity.settle(config, settings, guard, utility)
-    seeds = range(config.seed, config.seed + seeds) if isinstance(seeds, int) else seeds
-    strengths = [strengths] if isinstance(strengths, int | float) else list(strengths)
+    checks.kind("a whole number", workers=workers)
+    checks.kind("a name or a path", folder=folder or below)
+    if isinstance(seeds, Integral):
+        seeds = range(config.seed, config.seed + seeds)
+    seeds, designs = checks.listed("seeds", seeds, str), checks.listed("designs", designs, str)
+    strengths = checks.listed("strengths", strengths, Real)
     if len(set(strengths)) == 1:  # is part of the settings that name the folder
         config = replace(config, strength=strengths[0])
     folder = Path(folder or Path(below, f"compare-{config_hash(config)}"))
-    designs = [designs] if isinstance(designs, str) else designs
     jobs = _jobs(config, designs, seeds, strengths or [config.strength], folder)
     pins, place = devices.pin_threads(threads), devices.pick_device(device)
     if workers == 0:
@@ -129,12 +133,12 @@ def _jobs(
     jobs = []
     seeds, designs, strengths = (list(dict.fromkeys(v)) for v in (seeds, designs, strengths))
     for seed, design, strength in itertools.product(seeds, designs, strengths):
+        one = replace(config, seed=seed, reward=design, strength=strength)
         name, what = runs.file_name(design), design
         if len(strengths) > 1:
             name, what = f"{name}-{strength:g}", f"{what} at strength {strength:g}"
         if len(seeds) > 1:
             name, what = f"{name}-{seed}", f"{what}, seed {seed}"
-        one = replace(config, seed=seed, reward=design, strength=strength)
         jobs.append((one, folder / name, what))
     if not jobs:
         raise BgkitError("There is nothing to compare: give at least one design and one seed.")

@@ -32,7 +32,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from trl import GRPOTrainer
 
-from bgkit import runs
+from bgkit import checks, runs
 from bgkit.errors import BgkitError, StoppedError
 from bgkit.evaluation import judges
 from bgkit.evaluation import samples as evaluation
@@ -98,6 +98,7 @@ def train(
     goes on).
     """
     config, guard, utility = identity.settle(config, settings, guard, utility)
+    checks.kind("a name or a path", folder=folder or below)
     folder = Path(runs.folder_of(config, below) if folder is None else folder)
     found = _found(folder, config, trainer)
     if found is not None and found.complete:
