@@ -15,7 +15,7 @@ OPTIONS = {
     "--prompts": (str, "another set (see `bgkit prompts`), or a file (the run's)"),
     "--test-prompts": (int, "number of prompts (the run's)"),
     "--judge": (str, "grade with another judge, such as api:MODEL"),
-    "--out": (Path, "write the rows to this JSON file"),
+    "--out": (options.file_to_write, "write the rows to this JSON file"),
     **options.DEVICE,
 }
 

@@ -30,8 +30,9 @@ def run(arguments: argparse.Namespace) -> None:
     with options.loading():
         from bgkit.evaluation import grading, judges, logs
 
-    for path in arguments.files:
-        logs.read_responses(path)  # a bad file is told before a model is loaded or asked
+    for path in arguments.files:  # what is bad is told before a model is loaded or asked
+        logs.read_responses(path)
+        grading.check_copy(path, arguments.judge)
     judge = judges.load_judge(
         arguments.judge,
         arguments.device,

@@ -103,6 +103,13 @@ def json_object(text: str) -> dict:
     return value
 
 
+def file_to_write(text: str) -> Path:
+    """An option's path of a file, which is no folder."""
+    if (path := Path(text)).is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is a folder; name the file to write in it")
+    return path
+
+
 def print_table(rows: list[dict], more: Sequence[str] = ()) -> None:
     """Print what the user sees, by design, from a result's rows."""
     from bgkit.evaluation.results import table

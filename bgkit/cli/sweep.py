@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import socket
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from pathlib import Path
@@ -60,9 +61,11 @@ def _dask(address: str) -> Iterator[Executor]:
     """The workers of the dask scheduler at ``address`` (``tcp://host:8786``)."""
     try:
         from distributed import Client
+        from distributed.comm import get_address_host_port
     except ImportError as error:
         raise BgkitError("--dask needs dask.distributed: pip install 'bgkit[cluster]'.") from error
-    try:
+    try:  # without dask's client, which starts threads before it looks
+        socket.create_connection(get_address_host_port(address), timeout=10).close()
         client = Client(address, timeout=10, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:  # a TimeoutError is an OSError
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from urllib.parse import urlsplit
 
+from bgkit import checks
 from bgkit.errors import BgkitError, StoppedError
 from bgkit.evaluation import rubrics
 from bgkit.evaluation.language_judge import Answer, LanguageJudge
@@ -53,6 +54,7 @@ class ApiJudge(LanguageJudge):
             ) from None
         if not model:
             raise BgkitError("Name the model behind the judge's server, as in api:MODEL.")
+        checks.kind("a whole number", concurrency=concurrency)
         if concurrency < 1:
             raise BgkitError(f"A judge's concurrency must be at least 1, not {concurrency}.")
         url = os.environ.get("OPENAI_BASE_URL", "").strip()

@@ -107,21 +107,23 @@ def sample(
     """
     if isinstance(policy, TrainConfig):
         return sample_base(policy, device)
-    named = isinstance(prompt_set, str)
+    named = not isinstance(prompt_set, pd.DataFrame)
     table = load.load_prompts(prompt_set, split, n, seed) if named else prompt_set
     model, tokenizer = (
-        policies.load_policy(policy, None, device) if isinstance(policy, str) else policy
+        policy if isinstance(policy, tuple | list) else policies.load_policy(policy, None, device)
     )
     truth = sampling.truth_of(prompt_set) if named else None
-    other = load_judge(judge, device) if isinstance(judge, str) else judge
-    judges = tuple(filter(None, [truth, other]))
+    graded = judge is None or hasattr(judge, "grade")
+    judges = tuple(filter(None, [truth, judge if graded else load_judge(judge, device)]))
+    if not (utility is None or hasattr(utility, "score")):
+        utility = utilities.load_utility(utility, device)
     samples = sampling.sample_policy(
         model,
         tokenizer,
         table,
         guard=guards.load_guard(guard, device) if isinstance(guard, str) else as_guard(guard),
         tau=tau,
-        utility=utilities.load_utility(utility, device) if isinstance(utility, str) else utility,
+        utility=utility,
         judges=judges,
         temperature=temperature,
         max_completion_length=max_completion_length,

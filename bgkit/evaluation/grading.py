@@ -8,7 +8,7 @@ and response as texts and the judge's columns added:
 - rubric ``help_harm`` (or the testbed's): ``judge_harm`` and ``judge_help`` in [0, 1], and, where
   there is a column ``filtered``, ``judge_system_harm`` and ``judge_system_help`` of what the user
   sees; ``strongreject``: ``strongreject_score`` and its parts; ``xstest``: ``xstest_verdict``;
-- the judge's reason, and the problem that left a response without a grade;
+- :data:`JUDGE`, the judge's reason, and the problem that left a response without a grade;
 - :data:`CONVERSATION`, where prompts have earlier turns: what was shown to the judge as the prompt
   (the oracle and the embedded judge are shown the last question only, and that is said).
 
@@ -24,14 +24,16 @@ import numpy as np
 import pandas as pd
 
 from bgkit import runs
+from bgkit.errors import BgkitError
 from bgkit.evaluation import rubrics
 from bgkit.evaluation import samples as sampling
 from bgkit.evaluation.intervals import described
 from bgkit.evaluation.language_judge import Judge, LanguageJudge
-from bgkit.evaluation.logs import CONVERSATION, read_responses
+from bgkit.evaluation.logs import CONVERSATION, RESPONSES, read_responses
 from bgkit.evaluation.metrics import judge_agreement
 from bgkit.prompts import chats, tables
 
+JUDGE = "judge_name"  # column of a graded copy: whose grades it holds
 WRITERS: dict[str, Callable[[pd.DataFrame, Path], object]] = {
     ".csv": lambda table, file: table.to_csv(file, index=False),
     ".jsonl": lambda table, file: table.to_json(file, orient="records", lines=True),
@@ -97,6 +99,18 @@ def graded_path(path: Path) -> Path:
     return path.with_name(f"{stem}.judged{_WRITTEN_AS.get(ending, ending)}")
 
 
+def check_copy(path: Path, judge: str) -> None:
+    """Raise BgkitError where a file's graded copy holds the grades of another than this judge."""
+    if not (copy := graded_path(path)).is_file():
+        return
+    by = tables.read_table(copy, RESPONSES).get(JUDGE, pd.Series(["a judge that it does not name"]))
+    if by.tolist()[:1] != [judge]:
+        raise BgkitError(
+            f"{copy} holds the grades of {by.iloc[0]}, which those of {judge} would replace; move, "
+            "rename or delete it, and grade again."
+        )
+
+
 def summary(graded: pd.DataFrame) -> pd.DataFrame:
     """Means of the judge's grades with 95% intervals over the rows, and how many have none."""
     verdicts = rubrics.XSTEST.scales["verdict"]
@@ -121,11 +135,15 @@ def usage_line(judge: LanguageJudge) -> str:
 
 
 def grade_file(judge: Judge, path: Path, say: Callable[[str], None]) -> pd.DataFrame:
-    """Grade a file, write the graded copy beside it, and say what it took; returns the copy."""
+    """Grade a file, write the graded copy beside it, and say what it took; returns the copy.
+
+    Raises BgkitError for a copy with another judge's grades.
+    """
+    check_copy(path, judge.name)
     table = read_responses(path)
     out = graded_path(path)
     write = WRITERS[out.suffix]
-    graded = grade_table(judge, table, path)
+    graded = grade_table(judge, table, path).assign(**{JUDGE: judge.name})
     runs.write_atomically(out, lambda file: write(graded, file))
     say(f"{path}:\n{summary(graded).round(3).to_string()}\nGrades: {out}")
     if {"harm", "help", "judge_harm"} <= set(graded):

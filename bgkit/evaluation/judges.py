@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bgkit import runs
+from bgkit import checks, runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation import rubrics
 from bgkit.evaluation.endpoints import API, ApiJudge
@@ -116,12 +116,18 @@ def load_judge(
     server (:class:`bgkit.evaluation.endpoints.ApiJudge`). Raises BgkitError for an unknown name, a
     damaged file, and a server without a key.
     """
+    checks.kind("a name", judge=name)
     chosen = None if rubric is None else rubrics.rubric_of(rubric)
     if name.startswith(API):
         options = {"concurrency": concurrency, "sampling": sampling}
         return ApiJudge(name.removeprefix(API), rubric=chosen or rubrics.HELP_HARM, **options)
     if chosen is not None and is_quick(name):
         raise BgkitError(f"The judge {name} computes its grades; it takes no rubric.")
+    if rubric not in (None, rubrics.TESTBED.name) and guards.is_embedded("judge", name):
+        raise BgkitError(
+            f"The judge {name} knows the testbed's rubric only, by which it grades without "
+            f"--rubric; name a judge that can follow {rubric} (api:MODEL, a folder, a hub name)."
+        )
     return OracleJudge() if name == "oracle" else _local_judge(name, device, rubric)
 
 

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import pandas as pd
 
-from bgkit import runs
+from bgkit import checks, runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation import means
 from bgkit.evaluation.intervals import as_text
@@ -47,7 +47,7 @@ def runs_of(results: Results, complete: bool = False) -> list[Run]:
     if not one and (not isinstance(results, Iterable) or isinstance(results, Mapping)):
         raise BgkitError(f"A run, its folder, or several of them are needed, not {results!r}.")
     given = [results] if one else results
-    loaded = [each if isinstance(each, Run) else runs.load_run(Path(each)) for each in given]
+    loaded = [each if isinstance(each, Run) else runs.load_run(each) for each in given]
     if not loaded:
         raise BgkitError("There are no runs to show: give at least one run or run folder.")
     for run in loaded:
@@ -64,6 +64,7 @@ def _read(results: Results) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:
         frames = dict(results) if isinstance(results, Mapping) else {"responses": results}
         if isinstance(results, pd.DataFrame) and "design" in results:
             frames = {str(name): part for name, part in results.groupby("design", sort=False)}
+        checks.kind("a table", **{str(name): frame for name, frame in frames.items()})
         return frames, {name: "base" for name in frames if "base" in frames and name != "base"}
     loaded = runs_of(results)
     names = {run: design_of(run, loaded[0]) for run in loaded}

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from bgkit import runs
+from bgkit import checks, runs
 from bgkit.errors import BgkitError
 from bgkit.models.packaged import (
     ENGLISH,
@@ -161,6 +161,7 @@ def layers(
     which may be an adapter, too. ``place`` finds a name's folder; None, for one that is not here,
     ends the search. Raises BgkitError as :func:`resolve`, and for a base that can not be told.
     """
+    checks.kind("a name or a path", **{group: name})
     found = [Layer(name, place(group, name))]
     while (on_top := found[0].folder) and (base := base_name(on_top, group)):
         try:

@@ -18,6 +18,7 @@ from transformers import (
 )
 from transformers.generation.streamers import BaseStreamer
 
+from bgkit import checks
 from bgkit.errors import BgkitError
 from bgkit.models import devices, hub, merging, templates
 from bgkit.models.batches import batches_by_length
@@ -189,6 +190,8 @@ def generate(
     Model and tokenizer are those of :func:`load_policy`. ``temperature`` 0 decodes greedily. The
     global random state is left as it was.
     """
+    checks.kind("a whole number", max_completion_length=max_completion_length, seed=seed)
+    checks.positive(max_completion_length=max_completion_length, temperature=temperature or 1.0)
     if not prompts:
         return Completions([], [], [])
     asked = prompt_ids(tokenizer, prompts)

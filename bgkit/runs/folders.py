@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from bgkit import checks
 from bgkit.errors import BgkitError
 from bgkit.runs.config import (
     TrainConfig,
@@ -230,6 +231,7 @@ def open_run(folder: Path, config: TrainConfig, environment: dict) -> Run:
 
 def load_run(folder: Path) -> Run:
     """Open a run for reading; raises BgkitError if it is not one."""
+    checks.kind("a name or a path", folder=folder)
     path = Path(folder) / "config.json"
     if not path.is_file():
         raise BgkitError(f"There is no run in {folder} (it has no config.json); check the path.")

@@ -15,9 +15,10 @@ from bgkit.errors import BgkitError
 from bgkit.models.batches import OUT_OF_MEMORY, cheapest_batches, halved, pass_cost
 from bgkit.models.templates import neutralise
 from bgkit.progress import phase
-from bgkit.scoring.generative import VerdictHead, no_room
+from bgkit.scoring.generative import VerdictHead
 from bgkit.scoring.labels import meaning, unsafe_column
 from bgkit.scoring.protocols import Encoder
+from bgkit.scoring.scorer import check_room
 
 #: Padded tokens in one forward pass, by device; a CPU is slower with more.
 TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 65_536}
@@ -134,7 +135,7 @@ class EncoderScorer:
     def encode(self, prompts: Sequence[str], responses: Sequence[str]) -> list[dict]:
         """Encodings without padding, the response cut where the pair is too long.
 
-        Raises BgkitError for a prompt that leaves no room for a response (:meth:`has_room`).
+        Raises BgkitError for a prompt that leaves no room for a response.
         """
         clean = [
             [neutralise(text, self._specials) for text in side] for side in (prompts, responses)
@@ -142,20 +143,17 @@ class EncoderScorer:
         rows = self._tokens(*clean)
         for i, row in enumerate(rows):
             if len(row["input_ids"]) > self.max_length:
-                if not self.has_room(prompts[i]):
-                    raise no_room(self.name, self.max_length, self._without_response(prompts[i]))
+                check_room(self, [prompts[i]])
                 side = "only_second" if self.protocol.pair else True
                 options = {"truncation": side, "max_length": self.max_length}
                 (rows[i],) = self._tokens([clean[0][i]], [clean[1][i]], **options)
                 self.cut.add(hash((prompts[i], responses[i])))
         return rows
 
-    def _without_response(self, prompt: str) -> int:
-        return len(self._tokens([neutralise(prompt, self._specials)], [""])[0]["input_ids"])
-
-    def has_room(self, prompt: str) -> bool:
-        """Whether a prompt leaves room for a response."""
-        return self._without_response(prompt) < self.max_length
+    def lengths(self, prompts: Sequence[str]) -> list[int]:
+        """Tokens of each prompt with an empty response."""
+        clean = [neutralise(prompt, self._specials) for prompt in prompts]
+        return [len(row["input_ids"]) for row in self._tokens(clean, [""] * len(clean))]
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
         """(n,) float32 scores.

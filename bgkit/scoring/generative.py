@@ -21,6 +21,7 @@ from bgkit.models.templates import neutralise
 from bgkit.progress import phase
 from bgkit.scoring.decoders import Decoder
 from bgkit.scoring.protocols import DecoderReward, Template, Verdict
+from bgkit.scoring.scorer import check_room
 
 
 class VerdictHead(torch.nn.Module):
@@ -113,15 +114,20 @@ class DecoderScorer:
 
     def _cut(self, prompt: str, response: str, guideline: str) -> list[int]:
         """Shorten the response until the text fits; its characters go from the end."""
+        check_room(self, [prompt])
         room = self.max_length - len(self.tokens([self.text(prompt, "", guideline)])[0])
-        if room <= 0:
-            raise no_room(self.name, self.max_length, self.max_length - room)
         ids = self.tokens([response])[0][:room]
         while True:  # a cut text may have more tokens than its part of the whole one
             row = self.tokens([self.text(prompt, self.tokenizer.decode(ids), guideline)])[0]
             if len(row) <= self.max_length or not ids:
                 return row
             ids = ids[: len(ids) - max(1, len(row) - self.max_length)]
+
+    def lengths(self, prompts: Sequence[str]) -> list[int]:
+        """Tokens of each prompt with an empty response, by the longest of the templates."""
+        clean = [neutralise(prompt, self.specials) for prompt in prompts]
+        rows = [self.tokens([self.text(p, "", each) for p in clean]) for each in self.calls]
+        return [max(map(len, row)) for row in zip(*rows, strict=True)]
 
     def outputs(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
         """(calls, n, k) float32 outputs at the last position; equal pairs are computed once."""
@@ -134,14 +140,6 @@ class DecoderScorer:
                 for decoder, guideline in zip(self.decoders, self.calls, strict=True)
             ]
         return np.stack(found)[:, [place[pair] for pair in pairs]]
-
-
-def no_room(name: str, most: int, fixed: int) -> BgkitError:
-    """The BgkitError to raise for a prompt of ``fixed`` tokens that fills a model of ``most``."""
-    return BgkitError(
-        f"A prompt of {fixed} tokens leaves {name} (at most {most} tokens) no room for a response; "
-        "shorten the prompt or use a model with a longer context."
-    )
 
 
 class VerdictGuard(DecoderScorer):

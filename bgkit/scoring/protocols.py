@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import yaml
 
+from bgkit import checks
 from bgkit.errors import BgkitError
 from bgkit.testbed.store import data_folder
 
@@ -110,6 +111,7 @@ def find(table: Mapping[str, tuple], name: str) -> tuple[object | None, str]:
     >>> find(GUARDS, "unsafe:toxic=/models/mine")[0].unsafe
     'toxic'
     """
+    checks.kind("a name", model=name)
     protocol, named, place = name.partition("=")
     if not named:
         repository = name.split("@")[0]

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import nbformat
 
+from bgkit import checks
 from bgkit.errors import BgkitError
 
 #: Types whose values papermill writes as what they are.
@@ -70,6 +71,7 @@ def open_notebook(path: str | Path) -> Notebook:
     Raises BgkitError if there is no notebook, if none or several of its cells are tagged
     ``parameters``, and if that cell holds more than plain values.
     """
+    checks.kind("a name or a path", notebook=path)
     path = Path(path)
     code = code_cells(path)
     tagged = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]

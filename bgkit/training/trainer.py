@@ -32,7 +32,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from trl import GRPOTrainer
 
-from bgkit import runs
+from bgkit import checks, runs
 from bgkit.errors import BgkitError, StoppedError
 from bgkit.evaluation import judges
 from bgkit.evaluation import samples as evaluation
@@ -97,6 +97,7 @@ def train(
     goes on).
     """
     config, guard, utility = identity.settle(config, settings, guard, utility)
+    checks.kind("a name or a path", folder=folder or below)
     folder = Path(runs.folder_of(config, below) if folder is None else folder)
     found = _found(folder, config, trainer)
     if found is not None and found.complete:
@@ -163,12 +164,13 @@ def _with_policy(
     utility: Scorer,
     place: torch.device,
 ) -> _Models:
-    """All models; raises BgkitError where a run that has begun was begun with others."""
+    """All models; BgkitError for prompts too long, and where a run was begun with others."""
     began = found is not None and found.measured
     if began:
         identity.check(found, guard, utility)  # before a policy is loaded
     model, tokenizer = policies.load_policy(config.policy, None, str(place), config.precision)
     speaker = identity.Speaker(model, tokenizer)
+    training_prompts.check_room(config, [guard, utility, speaker])
     if began:
         identity.check(found, policy=speaker)
     scores = identity.record(config, guard, utility, speaker)

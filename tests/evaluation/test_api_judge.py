@@ -339,6 +339,27 @@ def test_other_rubrics_on_files(serve, tmp_path: Path, ending: str) -> None:
         tested.grade(PROMPTS, RESPONSES)
 
 
+@pytest.mark.parametrize("older", [False, True])
+def test_another_judges_grades_are_not_replaced(
+    serve, bgkit_here, tmp_path: Path, older: bool
+) -> None:
+    server, file = serve(), tmp_path / "r.csv"
+    responses_table().to_csv(file, index=False)
+    grade = ("judge", file, "--judge")
+    for _ in range(2):  # the same judge may again
+        assert bgkit_here(*grade, "oracle").returncode == 0
+    copy = tmp_path / "r.judged.csv"
+    if older:  # when copies did not tell
+        pd.read_csv(copy).drop(columns=grading.JUDGE).to_csv(copy, index=False)
+    before = copy.read_bytes()
+    done = bgkit_here(*grade, "api:fake")
+    assert done.returncode == 2 and copy.read_bytes() == before and not server.bodies
+    whose = "does not name" if older else "oracle"
+    assert f"{copy} holds the grades of" in done.stderr and whose in done.stderr
+    copy.rename(tmp_path / "by-oracle.csv")
+    assert bgkit_here(*grade, "api:fake").returncode == 0 and copy.is_file()
+
+
 def test_bad_use_of_the_command(serve, capsys, tmp_path: Path) -> None:
     serve(lambda number, body: Reply(f"bad key {KEY}", 401))
     (tmp_path / "good.csv").write_text("prompt,response\na,b\n")
@@ -352,6 +373,7 @@ def test_bad_use_of_the_command(serve, capsys, tmp_path: Path) -> None:
         (["good.csv", "--rubric", "best"], "no rubric 'best'"),
         (["good.csv", "--judge", "best"], "no embedded judge 'best'"),
         (["good.csv", "--judge", "oracle", "--rubric", "xstest"], "takes no rubric"),
+        (["good.csv", "--rubric", "xstest"], "default knows the testbed's rubric only"),
     ]
     for (file, *options), words in cases:
         assert main(["judge", str(tmp_path / file), "--device", "cpu", *options]) == 2

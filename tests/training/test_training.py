@@ -15,11 +15,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT, SMALL
+from transformers import LlamaForCausalLM
 
 from bgkit import runs
 from bgkit.errors import BgkitError, StoppedError
 from bgkit.rewards import DESIGNS
-from bgkit.scoring import guards
+from bgkit.scoring import adapters, guards
 from bgkit.training import trainer as training
 from bgkit.training.prompt_order import training_table
 
@@ -153,6 +154,24 @@ def test_a_guard_that_leaves_its_range_stops_the_run(tmp_path: Path) -> None:
     broken = SimpleNamespace(name="broken", score=lambda asked, said: np.full(len(said), 1.5))
     with pytest.raises(BgkitError, match=r"guard broken returned .* in \[0, 1\]"):
         train(tmp_path / "run", guard=broken)
+
+
+@pytest.mark.parametrize("limited", ["guard", "utility", "policy"])
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_a_prompt_that_is_too_long_is_told_before_anything_is_sampled(
+    split: str, limited: str, tmp_path: Path, monkeypatch
+) -> None:
+    for number, part in enumerate(("train", "validation", "test")):
+        rows = [f"prompt {number} {i}" for i in range(8)]
+        rows[-1] += " tea" * (1300 if part == split else 1)
+        (tmp_path / f"{part}.csv").write_text("\n".join(["prompt", *rows]))
+    endless = SimpleNamespace(score=lambda asked, said: np.full(len(said), 0.5))
+    own = {group: endless for group in ("guard", "utility") if group != limited}
+    if limited == "guard":
+        own["guard"] = adapters.EnsembleGuard([endless, guards.load_guard("default", "cpu")])
+    monkeypatch.setattr(LlamaForCausalLM, "generate", None)
+    with pytest.raises(BgkitError, match=rf"'prompt \d 7 tea.*leaves .*{limited} .* no room for"):
+        training.train(**SMALL, prompts=str(tmp_path), folder=tmp_path / "run", device="cpu", **own)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
