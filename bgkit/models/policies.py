@@ -16,7 +16,6 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.generation.streamers import BaseStreamer
 
 from bgkit.errors import BgkitError
 from bgkit.models import devices, hub, merging, templates
@@ -24,7 +23,7 @@ from bgkit.models.batches import batches_by_length
 from bgkit.models.loading import load_model
 from bgkit.models.sampling import sampling
 from bgkit.models.templates import neutralise, special_strings
-from bgkit.progress import Phase, phase
+from bgkit.progress import phase
 from bgkit.runs import drawn
 
 PROMPT_TOKENS_PER_BATCH = 24_000  # padded prompt and completion tokens sampled at once
@@ -52,8 +51,8 @@ def load_policy(
     place, title = devices.pick_device(device), f"the {group} {name}"
     is_lora = adapter is not None and (Path(adapter) / "adapter_config.json").is_file()
     whole = adapter is not None and not is_lora
-    layers = [hub.Layer(name, Path(adapter))] if whole else hub.layers(group, name)
-    folders = [layer.folder for layer in layers]
+    layers = {name: Path(adapter)} if whole else hub.layers(group, name)
+    folders = list(layers.values())
     model, tokenizer = load_model(
         AutoModelForCausalLM,
         folders[0],
@@ -65,7 +64,7 @@ def load_policy(
     )
     for folder in folders[1:]:
         model = merging.merged(model, folder)
-    model.made_of = [layer.name for layer in layers] if len(layers) > 1 else []
+    model.made_of = list(layers) if len(layers) > 1 else []
     _check_template(tokenizer, title)
     settle(model, tokenizer, title)
     return (merging.with_adapter(model, Path(adapter)) if is_lora else model), tokenizer
@@ -213,7 +212,6 @@ def generate(
                 **options,
                 pad_token_id=tokenizer.pad_token_id,
                 use_cache=True,
-                streamer=_Watch(shown, len(rows) / max_completion_length),
             )
         return tokens[:, inputs["input_ids"].shape[1] :].tolist()
 
@@ -229,20 +227,6 @@ def generate(
     model.train(was_training)
     cut_off = [not row or row[-1] not in ends for row in ids]
     return Completions(texts_of(tokenizer, ends, ids), asked, ids, cut_off)
-
-
-class _Watch(BaseStreamer):
-    """Advances a phase by so much for every token of a batch; what comes first is the prompt."""
-
-    def __init__(self, shown: Phase, step: float) -> None:
-        self.shown, self.step, self.begun = shown, step, False
-
-    def put(self, value: torch.Tensor) -> None:
-        self.shown.advance(self.step * self.begun)
-        self.begun = True
-
-    def end(self) -> None:
-        pass
 
 
 def texts_of(

@@ -8,7 +8,6 @@ prompt (:mod:`bgkit.prompts.splits`).
 from __future__ import annotations
 
 import contextlib
-import difflib
 import itertools
 import json
 import random
@@ -57,7 +56,8 @@ def load_with_manifest(
         split = split or "train"
         _check_split(name, split, world.SPLITS)
         table, sources = _from_testbed(split, n or 256, seed), [{"name": TESTBED}]
-    elif (parts := several(name)) is not None:
+    elif "," in name and not Path(name).expanduser().exists():
+        parts = [part.strip() for part in name.split(",")]
         table, sources = _together(parts, name, split, n, seed)
     elif name in benchmarks.BENCHMARKS:
         _check_split(name, split, splits.SHARES)
@@ -81,16 +81,6 @@ def _check_split(name: str, split: str | None, known: Collection[str]) -> None:
         raise BgkitError(
             f"The prompt set {name} has no split {split!r}; choose one of {', '.join(known)}."
         )
-
-
-def several(name: str) -> list[str] | None:
-    """The sets that one name with commas stands for; None for a single set, or a file so called.
-
-    >>> several("everyday,xstest"), several("everyday")
-    (['everyday', 'xstest'], None)
-    """
-    parts = [part.strip() for part in name.split(",")]
-    return None if len(parts) == 1 or Path(name).expanduser().exists() else parts
 
 
 def _together(
@@ -160,10 +150,8 @@ def _whole(name: str, split: str | None) -> tuple[pd.DataFrame, dict]:
         table, origin = _complete(hub.read_table(on_hub), Path(on_hub.repository)), "hub"
     else:
         names = [TESTBED, *sets.OWN, *benchmarks.BENCHMARKS, *sets.SETS]
-        near = difflib.get_close_matches(name, names, 3)
-        maybe = f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
         raise BgkitError(
-            f"There is no prompt set {name!r}{maybe}: use {', '.join(map(repr, names))}, a hub "
+            f"There is no prompt set {name!r}: use {', '.join(map(repr, names))}, a hub "
             "name (owner/name), or the path of a .csv, .jsonl or .parquet file with a column "
             "'prompt'."
         )

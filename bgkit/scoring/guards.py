@@ -121,7 +121,7 @@ def load_scorer(
             f"(to deploy with another guard: --guard NAME)."
         )
     title, where = f"{group} {name}", devices.pick_device(device)
-    folders = [layer.folder for layer in layers(group, place)]
+    folders = list(layers(group, place).values())
     config_folder = last_with(folders, "config.json")
     verdict = isinstance(protocol, protocols.Verdict)
     kinds = runs.read_config(config_folder / "config.json").get("architectures") or []

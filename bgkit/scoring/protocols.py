@@ -7,7 +7,6 @@ be confirmed without the weights is what the self-test at load
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -117,9 +116,7 @@ def find(table: Mapping[str, tuple], name: str) -> tuple[object | None, str]:
     if table is GUARDS and protocol.startswith("unsafe:"):
         return Encoder(unsafe=protocol.removeprefix("unsafe:")), place
     if protocol not in table:
-        near = difflib.get_close_matches(protocol, table, n=3, cutoff=0.3)
         raise BgkitError(
-            f"There is no protocol {protocol!r} (in {name!r}); "
-            f"{'nearest' if near else 'known'}: {', '.join(near or table)}."
+            f"There is no protocol {protocol!r} (in {name!r}); known: {', '.join(table)}."
         )
     return table[protocol][0], place

@@ -59,7 +59,8 @@ def shape_of(group: str, name: str) -> Shape:
     if group in ("guard", "utility"):  # a protocol may stand in front
         tables = {"guard": protocols.GUARDS, "utility": protocols.UTILITIES}
         _, name = protocols.find(tables[group], name)
-    below, folder = hub.layers(group, name, _here)[0]  # merged adapters leave a model's shape
+    layers = hub.layers(group, name, _here)  # adapters that are merged leave a model's shape
+    below, folder = next(iter(layers.items()))
     if folder is None and below in SHAPES:
         known = {key: v for key, v in SHAPES[below].items() if key != "bytes_per_weight"}
         return from_config(AutoConfig.for_model(**known), group, name)
@@ -83,8 +84,7 @@ def _here(group: str, name: str) -> Path | None:
         return None
     if (folder := hub.local_folder(group, name)) is not None:
         return folder
-    on_hub = hub.parse(name)
-    return hub.resolve(group, name) if on_hub is None else hub.cached(on_hub)
+    return hub.resolve(group, name) if hub.parse(name) is None else None
 
 
 def _fetched(name: hub.HubName, group: str) -> Path:

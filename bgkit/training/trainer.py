@@ -36,7 +36,7 @@ from bgkit import runs
 from bgkit.errors import BgkitError, StoppedError
 from bgkit.evaluation import judges
 from bgkit.evaluation import samples as evaluation
-from bgkit.models import devices, hub, merging, policies
+from bgkit.models import devices, merging, policies
 from bgkit.progress import Progress, phase
 from bgkit.prompts import load as prompts
 from bgkit.rewards import own_digest
@@ -187,7 +187,6 @@ def _environment(config: runs.TrainConfig, models: _Models, trainer: dict | None
     more = {
         "trainer": trainer,
         "policy_made_of": models.policy.made_of,
-        "policy_from": hub.came_from(config.policy),
         OWN_REWARD: own_digest(config.reward),
     }
     return {key: value for key, value in more.items() if value} | {
