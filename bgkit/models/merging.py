@@ -31,6 +31,8 @@ def with_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
         )
     try:
         config = PeftConfig.from_pretrained(folder)
+        if config.is_prompt_learning:
+            raise ValueError(f"{config.peft_type.value} has no weights that could be merged")
         config.inference_mode, config.base_model_name_or_path = True, None
         made = get_peft_model(model, config)
         loaded = made.load_adapter(folder, "default", torch_device=str(model.device))

@@ -2,7 +2,7 @@
 
 Messages are a list of ``{"role": "user", "content": "..."}`` (or ShareGPT's ``from`` and
 ``value``); a content is a text or a list of parts such as ``{"type": "text", "text": "..."}``. They
-may stand in a file as they are or as JSON; as Python prints them they are refused.
+may stand in a file as they are or as JSON (or as Python prints them, which a CSV file often has).
 
 The user's last turn is the prompt, the assistant's last one after it the response. For whatever
 reads conversations there is, moreover, one text of all turns before the response, each behind its
@@ -11,6 +11,7 @@ role: "user: hello", an empty line, "assistant: hi", an empty line, "user: how a
 
 from __future__ import annotations
 
+import ast
 import functools
 import json
 import re
@@ -169,15 +170,16 @@ def _cell(cell: object) -> Cell:
         return None
     if not isinstance(cell, str):
         return _turns(cell)
-    if _PRINTED.match(cell):
-        raise BgkitError(
-            "messages as Python prints them, which are not read; write them by json.dumps, or "
-            "write just the text that they say."
-        )
+    printed = _PRINTED.match(cell)
     try:
-        value = json.loads(cell, strict=False)
-    except (ValueError, RecursionError):
-        return cell
+        value = ast.literal_eval(cell.strip()) if printed else json.loads(cell, strict=False)
+    except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
+        if not printed:
+            return cell
+        raise BgkitError(
+            "messages as Python prints them, which can not be read back; write them by "
+            "json.dumps, or write just the text that they say."
+        ) from error
     return _turns(value) if _is_chat(value) else cell
 
 

@@ -92,8 +92,8 @@ class EncoderScorer(PairScorer):
         known = tokenizer.model_max_length
         if known > UNKNOWN:
             known = LONGEST_DECODER if decodes else protocol.max_length
-        places = getattr(config, "max_position_embeddings", None)
-        self.max_length = min(known, places or getattr(config, "max_seq_len", None) or known)
+        places = [getattr(config, k, 0) or 0 for k in ("max_position_embeddings", "max_seq_len")]
+        self.max_length = min([known, *(most for most in places if most > 0)])
         self._cost = pass_cost(model)
         taken = inspect.signature((model.base_model if decodes else model).forward).parameters
         unused = {"token_type_ids"} if getattr(config, "type_vocab_size", 2) < 2 else set()
