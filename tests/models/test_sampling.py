@@ -88,11 +88,8 @@ def test_nothing_of_a_generation_config_changes_what_is_sampled(plain, tmp_path:
 @pytest.mark.parametrize(
     ("generation", "config", "tokenizer", "ends"),
     [
-        (0, 0, "<|im_end|>", [0, 2]),
         ([1, 0], None, "<|im_end|>", [0, 1, 2]),
-        (None, None, "<|im_end|>", [2]),
         (None, [1, 2], None, [1, 2]),
-        (1, None, None, [1]),
         (100_000, None, "<|im_end|>", [2]),
     ],
 )
@@ -107,16 +104,9 @@ def test_the_end_is_whatever_any_file_calls_the_end(
     assert model.generation_config.eos_token_id == ends and words.eos_token_id in ends
     done = policies.generate(model, words, ASKED, seed=4, max_completion_length=40)
     last = [ids[-1] for ids in done.ids if len(ids) < 40]
+    assert not any(words.decode(end) in text for end in set(last) for text in done.texts)
     assert last and set(last) <= set(ends)
     assert not any(set(ids[:-1]) & set(ends) for ids in done.ids)
-
-
-def test_an_end_that_is_no_special_token_is_not_said(plain, tmp_path: Path) -> None:
-    letter = AutoTokenizer.from_pretrained(plain).convert_tokens_to_ids("e")
-    name = variant(plain, tmp_path, {"eos_token_id": [letter]})
-    model, tokenizer = policies.load_policy(name, device="cpu")
-    row = tokenizer("to be")["input_ids"]
-    assert policies.texts_of(tokenizer, model.generation_config.eos_token_id, [row]) == ["to b"]
 
 
 def test_a_model_without_any_end_is_refused(plain, tmp_path: Path) -> None:
@@ -146,11 +136,8 @@ SAID = "m['content']"
     ("template", "said"),
     [
         (CHAT.replace(SAID, "''"), "drops or changes the prompt"),
-        (CHAT.replace(SAID, f"{SAID} | upper"), "drops or changes the prompt"),
-        (CHAT.replace(SAID, f"{SAID}[:200]"), "drops or changes the prompt"),
         (CHAT.replace(SAID, f"{SAID} | e"), "drops or changes the prompt"),
         ("{{ raise_exception('no user here') }}", "around a text: no user here"),
-        ("{% for %}", "could not put its chat template around a text"),
         ("<|im_end|>{{ bos_token }}" + CHAT, "two beginning marks"),
     ],
 )

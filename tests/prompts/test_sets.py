@@ -148,12 +148,6 @@ def test_files_that_are_not_the_set(tmp_path: Path, monkeypatch, file, content, 
     assert all(word in str(caught.value) for word in [*words, str(tmp_path / file)])
 
 
-def test_an_unknown_set_offers_the_nearest() -> None:
-    for name, near in (("xstset", "xstest"), ("everday", "everyday"), ("jailbrake", "jailbreak")):
-        with pytest.raises(BgkitError, match=f"no prompt set {name!r}.*did you mean.*{near!r}"):
-            prompts.load_prompts(name)
-
-
 def test_a_run_keeps_its_manifests_and_refuses_other_prompts(tmp_path: Path) -> None:
     (tmp_path / "own.csv").write_text("prompt,split\na,train\nb,test\n")
     asked = {"train": (4, 0), "test": (4, 0)}
@@ -215,16 +209,6 @@ def test_a_larger_benchmark_holds_the_smaller_one_and_each_prompt_once(hub) -> N
     table = prompts.load_prompts("ambiguous", None, 1000)
     shared = table[table["prompt"].map(splits.normalise) == splits.normalise(public.SHARED)]
     assert shared["set"].tolist() == ["xstest"]
-
-
-def test_long_contexts_of_a_benchmark(hub) -> None:
-    table = prompts.load_prompts("long_context", "train", 20)
-    buried = table[table["position"].notna()]
-    assert set(buried["set"]) <= {"jbb-harmful", "jbb-benign", "xstest"} and len(buried) > 3
-    assert buried["prompt"].str.split().str.len().between(1500, 1700).all()
-    assert buried["position"].between(0, 1).all()
-    assert buried["harmful_request"].notna().all()  # LongSafety alone does not tell
-    assert table.loc[table["set"] == "longsafety", "harmful_request"].isna().all()
 
 
 def test_a_benchmark_that_lacks_a_set_says_which(monkeypatch) -> None:

@@ -126,12 +126,6 @@ def test_the_same_object_gets_the_result_also_of_a_run_without_record(own_run, t
     assert training.train(CONFIG, folder, **OWN, **ON_CPU).complete
 
 
-def test_an_object_gets_no_result_of_a_named_guard(tmp_path: Path) -> None:
-    begun(tmp_path, CONFIG)
-    with pytest.raises(BgkitError, match="guard: default there, object:default"):
-        training.train(CONFIG, tmp_path, guard=Share(name="default"), **ON_CPU)
-
-
 def test_a_stopped_run_resumes_with_its_own_object_only(stopped: Path) -> None:
     for more, words in (
         ({"guard": Share("o")}, "guard letters is not the one"),
@@ -188,10 +182,10 @@ def test_samples_of_base_are_those_of_the_guard_that_is_given(tmp_path: Path, ow
 
 def test_of_an_object_that_changes_its_mind_only_the_name_is_known() -> None:
     assert identity.scores_of(Moody(), twice=True) is None
-    assert identity.scores_of(Unable()) == {"scores": [], "within": identity.FULL}
+    assert identity.scores_of(Unable()) is None
     config = identity.named(CONFIG, lambda prompts, responses: [0.5] * len(prompts))
     assert config.guard == "object:<lambda>"
-    assert identity.named(CONFIG, Share(name="a\n\x1bb ")).guard == "object:a b"
+    assert identity.named(CONFIG, Share(name="a\n\x1bb ")).guard == "object:a ⟨U+001B⟩b"
     with pytest.raises(BgkitError, match="'guard_bits' is for a guard that the config names"):
         identity.named(replace(CONFIG, guard_bits=8), Share())
 

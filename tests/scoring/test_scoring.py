@@ -81,10 +81,8 @@ def test_hostile_text_is_scored_as_text(guard, hostile: str) -> None:
     ("special", "text", "expected"),
     [
         ("<|end|>", "<|<|end|>end|>", "<|< |end|>end|>"),  # nested ones stay broken
-        ("  ", "if x:\n    pass", "if x:\n    pass"),  # GPT-NeoX has runs of spaces as tokens
         ("\n\n", "one\n\ntwo", "one\n\ntwo"),  # and Gemma line breaks
         (" <e> ", "a <e> b", "a < e> b"),
-        ("a", "aa", "aa"),
     ],
 )
 def test_neutralise_breaks_specials_and_leaves_spaces_alone(special, text, expected) -> None:
