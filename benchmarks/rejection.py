@@ -21,7 +21,7 @@ from trl import SFTConfig, SFTTrainer
 from bgkit import checks, rewards, runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation import samples as evaluation
-from bgkit.models import devices, merging, policies
+from bgkit.models import devices, hub, policies
 from bgkit.progress import phase
 from bgkit.prompts import load as prompts
 from bgkit.rewards import NEAR
@@ -260,5 +260,5 @@ def _fine_tune(run: runs.Run, model, tokenizer, rows: list[TokenIds], settings: 
     with phase("fine-tuning"):
         trainer.train()
     trainer.save_model(str(run.adapter))
-    merging.name_base(run.adapter, config.policy)
+    hub.name_base(run.adapter, config.policy)
     return trainer.accelerator.unwrap_model(trainer.model)

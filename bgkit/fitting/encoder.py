@@ -27,7 +27,7 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 
 from bgkit.errors import BgkitError
-from bgkit.models import devices, hub, merging
+from bgkit.models import devices, hub
 from bgkit.models.loading import LOADING_ERRORS, NO_CODE, not_loaded, silent
 from bgkit.progress import Phase, phase
 from bgkit.scoring.encoders import EncoderScorer
@@ -197,4 +197,4 @@ def save(scorer: EncoderScorer, folder: Path, encoder: str) -> None:
     if isinstance(model, PeftModel):
         model.get_base_model().config.save_pretrained(folder)
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's; a fit has a card of its own
-        merging.name_base(folder, encoder, "encoder")
+        hub.name_base(folder, encoder, "encoder")

@@ -156,6 +156,24 @@ def base_name(folder: Path, group: str) -> str | None:
     return f"{name}@{revision}" if revision and "@" not in name else name
 
 
+def name_base(folder: Path, base: str, group: str = "policy") -> None:
+    """Let an adapter that was just saved name the model that it is for, as a run's config does.
+
+    PEFT writes the folder that the model's weights were read from, which is this machine's, and
+    does not hold what was merged into them.
+    """
+    path = folder / "adapter_config.json"
+    if not path.is_file():  # after full fine-tuning
+        return
+    here = None if base in PACKAGED else local_folder(group, base)
+    on_hub = parse(base)
+    name, revision = (on_hub.repository, on_hub.revision) if on_hub else (base, None)
+    if here is not None:
+        name, revision = str(here.resolve()), None
+    told = {"base_model_name_or_path": name, "revision": revision}
+    runs.write_json(path, {**runs.read_config(path), **told})
+
+
 def download(name: HubName, group: str) -> Path:
     """Fetch a model's configuration, tokenizer and safetensors weights; returns their folder."""
     from huggingface_hub import snapshot_download

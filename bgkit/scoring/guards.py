@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from bgkit import runs
 from bgkit.errors import BgkitError
-from bgkit.models import devices, merging, templates
+from bgkit.models import devices, templates
 from bgkit.models.hub import last_with, layers
 from bgkit.models.loading import load_model
 from bgkit.progress import phase, say
@@ -133,17 +133,12 @@ def load_scorer(
         )
     model, tokenizer = load_model(
         AutoModelForCausalLM if verdict else AutoModelForSequenceClassification,
-        folders[0],
+        folders,
         title,
         device=where,
         dtype=devices.pick_dtype(where, precision),
         bits=bits,
-        config_folder=config_folder,
-        tokenizer_folder=last_with(folders, "tokenizer.json", "tokenizer_config.json"),
-        whole=len(folders) == 1,
     )
-    for folder in folders[1:]:
-        model = merging.merged(model, folder).requires_grad_(False)
     if verdict:
         return VerdictGuard(model, tokenizer, protocol, title, strict)
     scorer = RewardDecoder if isinstance(protocol, protocols.DecoderReward) else EncoderScorer

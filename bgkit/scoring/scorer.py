@@ -101,11 +101,6 @@ def is_refusal(response: str) -> bool:
     return any(mark in response.lower() for mark in REFUSAL_MARKS)
 
 
-def text_of(completion: str | list[dict]) -> str:
-    """The text of a completion as TRL passes it (plain, or a list of chat messages)."""
-    return completion if isinstance(completion, str) else completion[0]["content"]
-
-
 def reward_of(
     samples: pd.DataFrame, design: str, *, tau: float, strength: float, base: Mapping[str, float]
 ) -> np.ndarray:
@@ -137,7 +132,7 @@ class RewardFunction:
 
     ``record(step, frame)`` receives one row per completion: step, prompt_id, kind, prompt,
     response, t, u, z, reward, filtered, length. ``base`` is what :func:`reward_of` reads.
-    ``decode`` makes the responses of the token ids; without it they are what TRL passes.
+    ``decode`` makes the responses of the token ids.
     """
 
     design: str
@@ -148,31 +143,27 @@ class RewardFunction:
     strength: float
     base: Mapping[str, float]
     record: Callable[[int, pd.DataFrame], None]
-    decode: Callable[[list[list[int]]], list[str]] | None = None
+    decode: Callable[[list[list[int]]], list[str]]
 
     __name__ = "reward"
 
     def __call__(
-        self, prompts, completions, completion_ids, trainer_state=None, log_metric=None, **columns
+        self, completion_ids, question, trainer_state, log_metric, **columns
     ) -> list[float]:
-        questions = columns.get("question") or list(map(text_of, prompts))
-        responses = self.decode(completion_ids) if self.decode else list(map(text_of, completions))
-        t = guard_scores(self.guard, questions, responses)
-        u = utility_scores(self.utility, questions, responses)
-        step = trainer_state.global_step if trainer_state is not None else 0
+        responses, step = self.decode(completion_ids), trainer_state.global_step
+        t = guard_scores(self.guard, question, responses)
+        u = utility_scores(self.utility, question, responses)
         known = {"step": step, **{key: columns.get(key) for key in ("prompt_id", "kind")}}
-        frame = pd.DataFrame({**known, "prompt": questions, "response": responses, "t": t, "u": u})
+        frame = pd.DataFrame({**known, "prompt": question, "response": responses, "t": t, "u": u})
         frame["z"] = (u - self.base["utility_mean"]) / self.base["utility_deviation"]
         frame["filtered"], frame["length"] = t >= self.tau, list(map(len, completion_ids))
         asked = frame.assign(harmful_request=columns.get("harmful_request"))
         reward = reward_of(asked, self.design, tau=self.tau, strength=self.strength, base=self.base)
         frame.insert(8, "reward", reward)
         self.record(step, frame)
-        if log_metric is not None:
-            in_part = seen_in_part(self.guard, questions, responses).mean()
-            told = batch_metrics(t, u, self.tau) | {"seen_in_part": float(in_part)}
-            for name, value in told.items():
-                log_metric(name, value)
+        in_part = float(seen_in_part(self.guard, question, responses).mean())
+        for name, value in {**batch_metrics(t, u, self.tau), "seen_in_part": in_part}.items():
+            log_metric(name, value)
         return reward.tolist()
 
 

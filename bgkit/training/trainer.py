@@ -36,7 +36,7 @@ from bgkit import runs
 from bgkit.errors import BgkitError, StoppedError
 from bgkit.evaluation import judges
 from bgkit.evaluation import samples as evaluation
-from bgkit.models import devices, merging, policies
+from bgkit.models import devices, hub, policies
 from bgkit.progress import Progress, phase
 from bgkit.prompts import load as prompts
 from bgkit.rewards import own_digest
@@ -305,7 +305,7 @@ def _run_trainer(trainer: GRPOTrainer, run: runs.Run, callback: RunCallback) -> 
     seconds = round(time.time() - started, 1)
     trainer.save_model(str(run.adapter))
     if trainer.is_world_process_zero():
-        merging.name_base(run.adapter, run.config.policy)
+        hub.name_base(run.adapter, run.config.policy)
     return seconds
 
 

@@ -78,10 +78,10 @@ def loaded(tmp_path_factory):
     root = tmp_path_factory.mktemp("labels")
     found = {}
     for n in (1, 2, 3):
-        place = own.save_classifier(root / str(n), n, scale=0.05)
+        own.save_classifier(root / str(n), n, scale=0.05)
         options = {"device": torch.device("cpu"), "dtype": torch.float32}
         found[n] = guards.load_model(
-            tf.AutoModelForSequenceClassification, place, "guard g", **options
+            tf.AutoModelForSequenceClassification, [root / str(n)], "guard g", **options
         )
     return found
 
