@@ -8,6 +8,7 @@ prompt (:mod:`bgkit.prompts.splits`).
 from __future__ import annotations
 
 import contextlib
+import difflib
 import itertools
 import json
 import random
@@ -150,8 +151,10 @@ def _whole(name: str, split: str | None) -> tuple[pd.DataFrame, dict]:
         table, origin = _complete(hub.read_table(on_hub), Path(on_hub.repository)), "hub"
     else:
         names = [TESTBED, *sets.OWN, *benchmarks.BENCHMARKS, *sets.SETS]
+        near = difflib.get_close_matches(name, names, 3)
+        maybe = f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
         raise BgkitError(
-            f"There is no prompt set {name!r}: use {', '.join(map(repr, names))}, a hub "
+            f"There is no prompt set {name!r}{maybe}: use {', '.join(map(repr, names))}, a hub "
             "name (owner/name), or the path of a .csv, .jsonl or .parquet file with a column "
             "'prompt'."
         )

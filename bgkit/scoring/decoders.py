@@ -1,4 +1,4 @@
-"""What a decoder says after each of many token rows, with every shared prefix computed once.
+"""Decoders as scorers: read behind each text, with every shared prefix computed once.
 
 GRPO scores groups of completions that answer the same prompt: a guard's template, the prompt, and
 a long context are the same tokens over and over. The *template*, the prefix of all rows, is
@@ -14,18 +14,20 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache
 
+from bgkit.models import templates
 from bgkit.models.batches import OUT_OF_MEMORY, cheapest_batches, halved, pass_cost
 from bgkit.models.prefixes import Row, can_share, shared_length, tree_mask
 from bgkit.progress import phase
+from bgkit.scoring.pairs import PairScorer
+from bgkit.scoring.protocols import Template
 
 #: Rows times positions (cached ones count) in one pass, by device; a CPU is slower with more.
 SLOTS = {"cpu": 4096, "cuda": 131_072}
@@ -45,55 +47,106 @@ class Group(NamedTuple):
         return len(self.stem) + sum(len(tail) for _, tail in self.tails)
 
 
-@dataclass
-class Decoder:
-    """A causal model that is read at each row's last position.
+class DecoderScorer(PairScorer):
+    """A causal model that is asked in text and read at each text's last token.
 
-    ``read`` gives float32 outputs (rows, positions, k) of the model's keyword arguments. ``slots``
-    bounds rows times positions of a pass (cached ones count); it is halved when memory runs out,
-    and stays so. ``computed`` counts the tokens that went through the model, padding included.
+    ``slots`` bounds rows times positions of a pass (cached ones count); it is halved when memory
+    runs out, and stays so.
     """
 
-    model: PreTrainedModel
-    read: Callable[..., torch.Tensor]
-    name: str
-    slots: int = 0
-    computed: int = 0
-    _template: tuple[list[int], DynamicCache | None] = field(default=([], None), repr=False)
-
-    def __post_init__(self) -> None:
-        device = self.model.device.type
-        self.cost = pass_cost(self.model)
-        self.slots = self.slots or SLOTS.get(device, SLOTS["cpu"])
+    def __init__(self, model, tokenizer, protocol: Template, name: str) -> None:
+        added = [token for token in tokenizer.get_added_vocab() if len(token) > 1]
+        super().__init__(model, tokenizer, name, [*added, *protocol.marks])
+        self.protocol, self.calls = protocol, protocol.guidelines
+        positions = getattr(model.config.get_text_config(), "max_position_embeddings", 1 << 30)
+        self.max_length = min(protocol.max_length, positions, tokenizer.model_max_length)
+        device = model.device.type
+        self.cost, self.computed = pass_cost(model), 0
+        self.slots = SLOTS.get(device, SLOTS["cpu"])
         self.packed = PACKED.get(device, PACKED["cpu"])
+        #: guideline of a call -> tokens of the template that was kept, and their cache
+        self._templates: dict[str, tuple[list[int], DynamicCache]] = {}
 
-    def last(self, rows: Sequence[Row], groups: Sequence[Hashable] | None = None) -> np.ndarray:
+    def read(self, **inputs) -> torch.Tensor:
+        """Outputs (rows, positions, k) in float32 at every position."""
+        return self.model(**inputs).logits
+
+    def text(self, prompt: str, response: str, guideline: str = "") -> str:
+        """The text that the model reads, up to the position of its answer."""
+        asked = self.protocol
+        if asked.text:
+            return asked.text.format(prompt=prompt, response=response) + asked.prefill
+        said = [("user", prompt), ("assistant", response), ("user", asked.final_user)]
+        messages = [
+            {"role": role, "content": [{"type": "text", "text": text}] if asked.parts else text}
+            for role, text in said[: 3 if asked.final_user else 2]
+        ]
+        options = {**asked.chat, **({"guideline": guideline} if guideline else {})}
+        return templates.render(self.tokenizer, messages, self.name, **options) + asked.prefill
+
+    def rows(
+        self, prompts: Sequence[str], responses: Sequence[str], guideline: str = ""
+    ) -> list[list[int]]:
+        """Token ids of each pair's text, the response cut where the text is too long."""
+        clean = self._clean(prompts), self._clean(responses)
+        rows = self.tokens([self.text(p, r, guideline) for p, r in zip(*clean, strict=True)])
+        for i, row in enumerate(rows):
+            if len(row) > self.max_length:
+                rows[i] = self._cut(clean[0][i], clean[1][i], guideline)
+                self.cut.add(hash((prompts[i], responses[i])))
+        return rows
+
+    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of templated texts. The template holds the beginning mark: none is added."""
+        return self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+
+    def _cut(self, prompt: str, response: str, guideline: str) -> list[int]:
+        """Shorten the response until the text fits; its characters go from the end."""
+        room = self.max_length - len(self.tokens([self.text(prompt, "", guideline)])[0])
+        if room <= 0:
+            raise self._no_room(self.max_length - room)
+        ids = self.tokens([response])[0][:room]
+        while True:  # a cut text may have more tokens than its part of the whole one
+            row = self.tokens([self.text(prompt, self.tokenizer.decode(ids), guideline)])[0]
+            if len(row) <= self.max_length or not ids:
+                return row
+            ids = ids[: len(ids) - max(1, len(row) - self.max_length)]
+
+    def outputs(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
+        """(calls, n, k) float32 outputs at the last position."""
+        found = [
+            self.last(self.rows(prompts, responses, guideline), prompts, guideline)
+            for guideline in self.calls
+        ]
+        return np.stack(found)
+
+    def last(self, rows: Sequence[Row], groups: Sequence[Hashable], call: str = "") -> np.ndarray:
         """Outputs (n, k) float32 at the last position of n rows of token ids.
 
-        ``groups`` names rows that are likely to share a prefix (such as their prompt); None: none
-        do. Raises BgkitError if memory does not hold a single row.
+        ``groups`` names rows that are likely to share a prefix (such as their prompt), ``call``
+        those that have one template. Raises BgkitError if memory does not hold a single row.
         """
         longest = max(map(len, rows))
-        if groups is not None and not can_share(self.model.config, longest):
-            groups = None
+        shares = can_share(self.model.config, longest)
+        groups = groups if shares else range(len(rows))
         found: dict[int, np.ndarray] = {}
         with phase(f"scoring by {self.name}", len(rows)) as shown:
             while len(found) < len(rows):
                 try:
-                    past = self._use_template(rows, groups) if groups is not None else 0
+                    past = self._use_template(rows, groups, call) if shares else 0
                     left = [i for i in range(len(rows)) if i not in found]
                     for alike in self._groups(rows, left, groups, past):
                         widths = [group.width for group in alike]
                         for batch in cheapest_batches(widths, self.slots, self.cost, past):
-                            found |= self._outputs([alike[i] for i in batch], past)
+                            found |= self._outputs([alike[i] for i in batch], call, past)
                             shown.done = len(found)
                 except OUT_OF_MEMORY:
                     self.slots = halved(self.slots, self.name, longest, self.model.device)
         return np.stack([found[i] for i in range(len(rows))]).astype(np.float32)
 
-    def _use_template(self, rows: Sequence[Row], groups: Sequence[Hashable]) -> int:
+    def _use_template(self, rows: Sequence[Row], groups: Sequence[Hashable], call: str) -> int:
         """Length of the kept template; finds and computes it where the kept one does not fit."""
-        kept, _ = self._template
+        kept, _ = self._templates.get(call, ([], None))
         short = min(map(len, rows))
         if kept and short > len(kept) and all(list(row[: len(kept)]) == kept for row in rows):
             return len(kept)
@@ -102,20 +155,20 @@ class Decoder:
             return 0
         tokens, cache = list(rows[0][:length]), DynamicCache(config=self.model.config)
         self._pass([tokens], [torch.arange(length)], None, cache)
-        self._template = (tokens, cache)
+        self._templates[call] = (tokens, cache)
         return length
 
     def _groups(
         self,
         rows: Sequence[Row],
         left: Sequence[int],
-        groups: Sequence[Hashable] | None,
+        groups: Sequence[Hashable],
         past: int,
     ) -> tuple[list[Group], list[Group]]:
         """The rows that are left behind the template: groups whose stem pays, and single rows."""
         members: dict[Hashable, list[int]] = {}
         for i in left:
-            members.setdefault(i if groups is None else groups[i], []).append(i)
+            members.setdefault(groups[i], []).append(i)
         shared, single = [], []
         for numbers in members.values():
             tails = [rows[i][past:] for i in numbers]
@@ -132,7 +185,7 @@ class Decoder:
             shared.append(group)
         return shared, single
 
-    def _outputs(self, batch: list[Group], past: int) -> dict[int, np.ndarray]:
+    def _outputs(self, batch: list[Group], call: str, past: int) -> dict[int, np.ndarray]:
         """row -> (k,) outputs at its end; a group is one sequence behind the template."""
         stems = [len(group.stem) for group in batch]
         lengths = [[len(tail) for _, tail in group.tails] for group in batch]
@@ -149,7 +202,7 @@ class Decoder:
             ones = [torch.ones(len(row), dtype=torch.long) for row in rows]
             mask = torch.cat([there, pad_sequence(ones, batch_first=True)], dim=1)
             mask = None if bool(mask.all()) else mask
-        cache = copy.deepcopy(self._template[1]) if past else None
+        cache = copy.deepcopy(self._templates[call][1]) if past else None
         if cache is not None:
             cache.batch_repeat_interleave(len(batch))
         outputs = self._pass(rows, starts, mask, cache)

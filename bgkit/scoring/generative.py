@@ -1,4 +1,4 @@
-"""Decoders as scorers: generative guards read at their verdict, reward models at their last token.
+"""Generative guards read at their verdict, and reward models that are decoders.
 
 Nothing is generated. A guard's t is one forward pass: with the logits at the verdict position,
 ``t = sigmoid(logsumexp(unsafe words) - logsumexp(safe words))``. Only those words' rows of the
@@ -13,81 +13,9 @@ import numpy as np
 import torch
 
 from bgkit.errors import BgkitError
-from bgkit.models import templates
-from bgkit.scoring.decoders import Decoder
-from bgkit.scoring.pairs import Head, PairScorer
-from bgkit.scoring.protocols import DecoderReward, Template, Verdict
-
-
-class DecoderScorer(PairScorer):
-    """What guards and reward models that are decoders share: text in, last outputs out."""
-
-    def __init__(self, model, tokenizer, protocol: Template, name: str) -> None:
-        added = [token for token in tokenizer.get_added_vocab() if len(token) > 1]
-        super().__init__(model, tokenizer, name, [*added, *protocol.marks])
-        self.protocol, self.calls = protocol, protocol.guidelines
-        positions = getattr(model.config.get_text_config(), "max_position_embeddings", 1 << 30)
-        self.max_length = min(protocol.max_length, positions, tokenizer.model_max_length)
-        # one per call of the template, for each keeps its own template's cache
-        self.decoders = [Decoder(model, self._read, name) for _ in self.calls]
-
-    @property
-    def computed(self) -> int:
-        """Tokens that went through the model so far, padding included."""
-        return sum(decoder.computed for decoder in self.decoders)
-
-    def _read(self, **inputs) -> torch.Tensor:
-        """Outputs (rows, positions, k) in float32 at every position."""
-        return self.model(**inputs).logits
-
-    def text(self, prompt: str, response: str, guideline: str = "") -> str:
-        """The text that the model reads, up to the position of its answer."""
-        asked = self.protocol
-        if asked.text:
-            return asked.text.format(prompt=prompt, response=response) + asked.prefill
-        said = [("user", prompt), ("assistant", response), ("user", asked.final_user)]
-        messages = [
-            {"role": role, "content": [{"type": "text", "text": text}] if asked.parts else text}
-            for role, text in said[: 3 if asked.final_user else 2]
-        ]
-        options = {**asked.chat, **({"guideline": guideline} if guideline else {})}
-        return templates.render(self.tokenizer, messages, self.name, **options) + asked.prefill
-
-    def rows(
-        self, prompts: Sequence[str], responses: Sequence[str], guideline: str = ""
-    ) -> list[list[int]]:
-        """Token ids of each pair's text, the response cut where the text is too long."""
-        clean = self._clean(prompts), self._clean(responses)
-        rows = self.tokens([self.text(p, r, guideline) for p, r in zip(*clean, strict=True)])
-        for i, row in enumerate(rows):
-            if len(row) > self.max_length:
-                rows[i] = self._cut(clean[0][i], clean[1][i], guideline)
-                self.cut.add(hash((prompts[i], responses[i])))
-        return rows
-
-    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of templated texts. The template holds the beginning mark: none is added."""
-        return self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-
-    def _cut(self, prompt: str, response: str, guideline: str) -> list[int]:
-        """Shorten the response until the text fits; its characters go from the end."""
-        room = self.max_length - len(self.tokens([self.text(prompt, "", guideline)])[0])
-        if room <= 0:
-            raise self._no_room(self.max_length - room)
-        ids = self.tokens([response])[0][:room]
-        while True:  # a cut text may have more tokens than its part of the whole one
-            row = self.tokens([self.text(prompt, self.tokenizer.decode(ids), guideline)])[0]
-            if len(row) <= self.max_length or not ids:
-                return row
-            ids = ids[: len(ids) - max(1, len(row) - self.max_length)]
-
-    def outputs(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
-        """(calls, n, k) float32 outputs at the last position."""
-        found = [
-            decoder.last(self.rows(prompts, responses, guideline), prompts)
-            for decoder, guideline in zip(self.decoders, self.calls, strict=True)
-        ]
-        return np.stack(found)
+from bgkit.scoring.decoders import DecoderScorer
+from bgkit.scoring.pairs import Head
+from bgkit.scoring.protocols import DecoderReward, Verdict
 
 
 class VerdictGuard(DecoderScorer):
@@ -160,7 +88,8 @@ class RewardDecoder(DecoderScorer):
         rows, mark = super().tokens(texts), self.tokenizer.bos_token_id
         return [row[1:] if row and row[0] == mark else row for row in rows]
 
-    def _read(self, **inputs) -> torch.Tensor:
+    def read(self, **inputs) -> torch.Tensor:
+        """The score at every position."""
         return self.head(self.model.base_model(**inputs).last_hidden_state)
 
     def _scores(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:

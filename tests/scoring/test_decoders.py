@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import types
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,8 @@ from hypothesis import strategies as st
 
 from bgkit.errors import BgkitError
 from bgkit.models.prefixes import can_share, shared_length
-from bgkit.scoring.decoders import Decoder
+from bgkit.scoring.decoders import DecoderScorer
+from bgkit.scoring.protocols import Template
 
 SIZE = {
     "vocab_size": 60,
@@ -28,20 +31,21 @@ CONFIGS = {
 }
 
 
-def decoder(config: tf.PretrainedConfig) -> Decoder:
+def decoder(config: tf.PretrainedConfig) -> DecoderScorer:
     torch.manual_seed(0)
     model = tf.AutoModelForCausalLM.from_config(config).eval()
-    return Decoder(model, lambda **inputs: model(**inputs).logits[..., :3], "the test model")
+    words = types.SimpleNamespace(get_added_vocab=dict, model_max_length=4096)
+    return DecoderScorer(model, words, Template(), "the guard")
 
 
 @pytest.fixture(scope="module")
-def llama() -> Decoder:
+def llama() -> DecoderScorer:
     return decoder(CONFIGS["llama"])
 
 
-def one_by_one(engine: Decoder, rows: list[list[int]]) -> np.ndarray:
+def one_by_one(engine: DecoderScorer, rows: list[list[int]]) -> np.ndarray:
     with torch.inference_mode():
-        return np.stack([engine.model(torch.tensor([r])).logits[0, -1, :3].numpy() for r in rows])
+        return np.stack([engine.model(torch.tensor([r])).logits[0, -1].numpy() for r in rows])
 
 
 def grouped() -> tuple[list[list[int]], list[int]]:
@@ -65,7 +69,7 @@ def grouped() -> tuple[list[list[int]], list[int]]:
 def test_scores_are_those_of_one_row_at_a_time(name: str, slots: int) -> None:
     engine, (rows, groups) = decoder(CONFIGS[name]), grouped()
     engine.slots = slots or engine.slots
-    for given_groups in (groups, None, groups):  # the third with the template that was kept
+    for given_groups in (groups, range(len(rows)), groups):  # with the template that was kept
         found = engine.last(rows, given_groups)
         np.testing.assert_allclose(found, one_by_one(engine, rows), atol=1e-5)
 
@@ -81,13 +85,13 @@ def test_scores_are_those_of_one_row_at_a_time(name: str, slots: int) -> None:
 )
 def test_any_rows_in_any_groups(llama, pairs, slots) -> None:
     """Few different tokens: rows that are equal, or prefixes of each other, are among them."""
-    llama.slots, llama.cost, llama._template = slots, 0, ([], None)
+    llama.slots, llama.cost, llama._templates = slots, 0, {}
     groups, rows = [g for g, _ in pairs], [[5] * 17 + row for _, row in pairs]
     np.testing.assert_allclose(llama.last(rows, groups), one_by_one(llama, rows), atol=1e-5)
 
 
 def test_prefixes_are_computed_once(llama) -> None:
-    llama.slots, llama._template = 100_000, ([], None)
+    llama.slots, llama._templates = 100_000, {}
     rng = np.random.default_rng(1)
     start = rng.integers(0, 60, 100).tolist()
     rows, groups = [], []
@@ -108,22 +112,26 @@ def test_rows_share_what_the_cache_holds_and_leave_every_row_a_token() -> None:
     assert shared_length([[1, 2, 9], [1, 2, 3, 4], [1, 2, 3, 5]]) == 2
 
 
-def test_memory_that_runs_out_halves_the_batches_for_good_or_is_one_sentence(llama) -> None:
-    (rows, groups), tried = grouped(), []
+def test_memory_that_runs_out_halves_the_batches_for_good_or_is_one_sentence(
+    llama, monkeypatch
+) -> None:
+    engine, (rows, groups), tried = decoder(CONFIGS["llama"]), grouped(), []
+    expected, plain, engine.slots = one_by_one(engine, rows), engine.read, 100_000
 
     def small(past_key_values, input_ids, **inputs):
         past = past_key_values.get_seq_length() if past_key_values is not None else 0
         tried.append(input_ids.shape[0] * (past + input_ids.shape[1]))
         if tried[-1] > most:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return llama.read(input_ids=input_ids, past_key_values=past_key_values, **inputs)
+        return plain(input_ids=input_ids, past_key_values=past_key_values, **inputs)
 
-    most, limited = 220, Decoder(llama.model, small, "the guard", slots=100_000)
-    np.testing.assert_allclose(limited.last(rows, groups), one_by_one(llama, rows), atol=1e-5)
-    assert limited.slots < 100_000
+    monkeypatch.setattr(engine, "read", small)
+    most = 220
+    np.testing.assert_allclose(engine.last(rows, groups), expected, atol=1e-5)
+    assert engine.slots < 100_000
     tried.clear()
-    limited.last(rows, groups)
+    engine.last(rows, groups)
     assert max(tried) <= 220  # it is remembered
     most = 0
     with pytest.raises(BgkitError, match="the guard has no memory for one text of 3 tokens on cpu"):
-        limited.last([[1, 2, 3]])
+        engine.last([[1, 2, 3]], [0])
