@@ -57,8 +57,7 @@ def shape_of(group: str, name: str) -> Shape:
     transformers does not have (code in a repository is never run).
     """
     if group in ("guard", "utility"):  # a protocol may stand in front
-        tables = {"guard": protocols.GUARDS, "utility": protocols.UTILITIES}
-        _, name = protocols.find(tables[group], name)
+        _, name = protocols.find(group, name)
     layers = hub.layers(group, name, _here)  # adapters that are merged leave a model's shape
     below, folder = next(iter(layers.items()))
     if folder is None and below in SHAPES:

@@ -58,12 +58,12 @@ def test_every_protocol_loads_passes_its_self_test_and_scores(protocol, folder_o
 
 
 def test_every_listed_model_is_found_by_its_hub_name() -> None:
-    for table in (protocols.GUARDS, protocols.UTILITIES):
+    for group, table in (("guard", protocols.GUARDS), ("utility", protocols.UTILITIES)):
         for protocol, models in table.values():
             assert models
             for model in models:
-                assert protocols.find(table, model) == (protocol, model)
-                assert protocols.find(table, f"{model}@abc123")[0] == protocol
+                assert protocols.find(group, model) == (protocol, model)
+                assert protocols.find(group, f"{model}@abc123")[0] == protocol
 
 
 def test_grey_verdicts_count_as_unsafe_only_when_strict(folder_of) -> None:
