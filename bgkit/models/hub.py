@@ -42,7 +42,6 @@ _REASONS = {
     "RepositoryNotFoundError": "is neither a local folder nor on the hub (or it is private: log in "
     "with `hf auth login`); check the name",
     "RemoteEntryNotFoundError": "has no config.json, so it is no model of the transformers library",
-    "NotASafetensorsRepoError": NO_WEIGHTS,
     "OfflineModeIsEnabled": _OFFLINE,
     "LocalEntryNotFoundError": _OFFLINE,
     "ConnectionError": _OFFLINE,
@@ -118,10 +117,10 @@ def layers(
 
     Most names stand for one folder. That of a PEFT adapter (its adapter_config.json) names a base,
     which may be an adapter, too. ``place`` finds a name's folder; None, for one that is not here,
-    ends the search. Raises BgkitError as :func:`resolve`, and for a base that can not be told.
+    ends the search. Raises BgkitError as :func:`resolve`.
     """
     folder = place(group, name)
-    if folder is None or (base := base_name(folder, group)) is None:
+    if folder is None or (base := base_name(folder)) is None:
         return {name: folder}
     try:
         return {**layers(group, base, place), name: folder}
@@ -134,25 +133,13 @@ def last_with(folders: Sequence[Path], *files: str) -> Path:
     return [folders[0], *(f for f in folders if any((f / file).is_file() for file in files))][-1]
 
 
-def base_name(folder: Path, group: str) -> str | None:
-    """What the adapter in a folder is for: a path, an embedded model's name or a hub name.
-
-    None for a folder without adapter_config.json. Raises BgkitError if the base can not be told.
-    """
+def base_name(folder: Path) -> str | None:
+    """What the adapter in a folder is for; None for a folder without adapter_config.json."""
     path = folder / "adapter_config.json"
     if not path.is_file():
         return None
     config = runs.read_config(path)
     name, revision = str(config.get("base_model_name_or_path") or ""), config.get("revision")
-    if name in PACKAGED or name in store.model_names(group):
-        return name
-    if name and Path(name).expanduser().is_dir():
-        return str(Path(name).expanduser().resolve())
-    if parse(name) is None:
-        raise BgkitError(
-            f"The adapter in {folder} is for the base {name!r}, which is not on this machine; put "
-            f"it there, or write its folder or hub name as base_model_name_or_path into {path}."
-        )
     return f"{name}@{revision}" if revision and "@" not in name else name
 
 

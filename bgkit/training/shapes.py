@@ -65,7 +65,7 @@ def shape_of(group: str, name: str) -> Shape:
         return from_config(AutoConfig.for_model(**known), group, name)
     if folder is None:
         folder = _fetched(hub.parse(below), group)
-        if (base := hub.base_name(folder, group)) is not None:
+        if (base := hub.base_name(folder)) is not None:
             return replace(shape_of(group, base), name=name)
     try:
         config = AutoConfig.from_pretrained(folder, **NO_CODE)

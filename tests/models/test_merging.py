@@ -104,17 +104,13 @@ def changed(folder: Path, place: Path, **changes) -> Path:
     return place
 
 
-def test_where_a_base_may_be(folder, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.chdir(folder)
+def test_where_a_base_may_be(folder, tmp_path: Path) -> None:
     told = {"base_model_name_or_path": "some/model", "revision": "abc"}
     place = changed(folder, tmp_path / "hub", **told)
-    assert hub.base_name(place, "policy") == "some/model@abc"
+    assert hub.base_name(place) == "some/model@abc"
     with pytest.raises(BgkitError, match=r"base of the adapter in .*hub: .*some/model is not in"):
         policies.load_policy(str(place), device="cpu")
-    for name, base in {"tiny": "tiny", "base": str(folder / "base")}.items():
-        place = changed(folder, tmp_path / name, base_model_name_or_path=name)
-        assert hub.base_name(place, "policy") == base
-    assert hub.base_name(folder / "base", "policy") is None
+    assert hub.base_name(folder / "base") is None
 
 
 def pickled(place: Path) -> None:
@@ -124,12 +120,7 @@ def pickled(place: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "spoil", "said"),
     [
-        ({"base_model_name_or_path": None}, None, "is for the base '', which is not on this"),
-        (
-            {"base_model_name_or_path": "/not/here"},
-            None,
-            "/not/here', which is not on this machine",
-        ),
+        ({"base_model_name_or_path": "/not/here"}, None, "base of .* There is no folder /not/here"),
         ({"base_model_name_or_path": "tiny"}, None, "size mismatch"),
         ({"target_modules": ["q_proj"]}, None, "does not fit its base"),
         ({}, pickled, r"pickles \(.bin\) are not loaded"),
