@@ -25,7 +25,7 @@ from bgkit.models import devices, hub, policies
 from bgkit.progress import phase
 from bgkit.prompts import load as prompts
 from bgkit.rewards import NEAR
-from bgkit.runs import METHOD, drawn
+from bgkit.runs import METHOD
 from bgkit.scoring import guards, identity, utilities
 from bgkit.scoring.scorer import Scorer, guard_scores, utility_scores
 from bgkit.stress.without_training import generated_tokens, run_reward
@@ -123,7 +123,7 @@ def rejection_fine_tuning(
     run = _opened(config, Path(folder), asked, identity.record(config, guard, utility, speaker))
     base = training.measure_base(run, model, tokenizer, guard, utility)
     started = time.time()
-    with phase("sampling what is chosen from"), drawn.keeping(run.folder / "records" / "drawn"):
+    with phase("sampling what is chosen from"):
         samples, rows = _scored(run, model, tokenizer, asked["tokens"], guard, utility)
     kept = _kept(samples, config, most_risk)
     run.record_completions(0, samples.assign(kept=np.isin(np.arange(len(samples)), kept)))

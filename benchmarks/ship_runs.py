@@ -18,10 +18,10 @@ from pathlib import Path
 
 from bgkit import runs
 from bgkit.models import devices
-from bgkit.training.presets import REFERENCE
 
 WORK, OUT = Path("runs/shipped"), Path("data/runs")
-CONFIG = runs.make_config(REFERENCE)  # boundary, with the guard default
+#: Boundary with the default guard, on more test prompts, without held-out curve and judge.
+CONFIG = runs.make_config({"eval_every": 0, "test_prompts": 800, "judge": "none"})
 KEPT = (
     "config.json base.json result.json metrics.parquet completions.parquet "
     "adapter/adapter_model.safetensors adapter/adapter_config.json"

@@ -1,4 +1,4 @@
-"""What every function asks of probabilities, truths, grades and thresholds: one check, one wording.
+"""What every function asks of probabilities, truths, grades, thresholds and names, in one wording.
 
 A guard's logits, percents or NaN, and labels other than 0 and 1 would all give numbers that look
 right. Checks raise :class:`~bgkit.errors.BgkitError`, and return the values as an array.
@@ -7,7 +7,8 @@ right. Checks raise :class:`~bgkit.errors.BgkitError`, and return the values as 
 from __future__ import annotations
 
 import numbers
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -160,3 +161,37 @@ def positive(**values: float) -> None:
     for name, value in values.items():
         if not (isinstance(value, numbers.Real) and value > 0 and np.isfinite(value)):
             raise BgkitError(f"The {name} must be a finite number above 0, not {value!r}.")
+
+
+#: What an argument is asked to be -> its types.
+KINDS = {
+    "a whole number": numbers.Integral,
+    "a name": str,
+    "a name or a path": str | os.PathLike,
+    "a table": pd.DataFrame,
+}
+
+
+def kind(wanted: str, **values: object) -> None:
+    """Raise BgkitError unless all values are of one of :data:`KINDS`; their names are told.
+
+    >>> kind("a whole number", n=3, seed=0)
+    """
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, KINDS[wanted]):
+            raise BgkitError(
+                f"The {name} must be {wanted}, not {repr(value)[:60]} ({type(value).__name__})."
+            )
+
+
+def listed(name: str, values: object, one: type) -> list:
+    """What may be given as one or several, as a list; BgkitError for anything else.
+
+    >>> listed("seeds", 3, int), listed("seeds", range(2), int)
+    ([3], [0, 1])
+    """
+    if isinstance(values, one):
+        return [values]
+    if not isinstance(values, Iterable):
+        raise BgkitError(f"Give one or several {name}, not {values!r} ({type(values).__name__}).")
+    return list(values)

@@ -1,24 +1,23 @@
-"""What is being done, how far it is, and how long it will still take, in one line.
+"""What is being done, how far it is, and how long it will still take, as tqdm shows it.
 
-Phases nest: one line shows the innermost that has lasted for two seconds, behind the names of those
-around it. On a terminal the line renews itself and is gone in the end; in a notebook it is an
-output that is updated, so that a saved copy holds it; in a log it is a new line every ten seconds,
-and ever more seldom. Nothing is shown by worker processes, by all but the first process of a
-launch, and with ``BGKIT_PROGRESS=none`` in the environment.
+Phases nest: each that has lasted for two seconds has a line, on a terminal or in a notebook, until
+it ends; in a log it is told now and then, ever more seldom. Nothing is shown by worker processes,
+by all but the first process of a launch, and with ``BGKIT_PROGRESS=none`` in the environment.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import multiprocessing
 import os
-import shutil
-import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+
+from tqdm.auto import tqdm
 
 from bgkit.texts import visible
 
@@ -32,151 +31,81 @@ SHOWN = {
 }
 
 AFTER = 2.0  # seconds that a phase lasts before it shows itself
-WORKING = "working"  # what no phase has a name for
 EVERY = 0.5  # seconds between two looks at what goes on
-LOG_EVERY = 10.0, 300.0  # seconds between two lines of a log, in the beginning and in the end
+LOG_EVERY = 300.0  # most seconds between two lines of a phase in a log
+COUNTED = "{desc}: {n:.0f}/{total_fmt} {bar:20} [{elapsed}<{remaining}{postfix}]"
+UNCOUNTED = "{desc} [{elapsed}{postfix}]"
 
-
-def clock(seconds: float) -> str:
-    """Hours, minutes and seconds.
-
-    >>> clock(3725.2), clock(65)
-    ('1:02:05', '1:05')
-    """
-    hours, rest = divmod(round(seconds), 3600)
-    minutes, rest = divmod(rest, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+clock = tqdm.format_interval  # seconds as hours, minutes and seconds
 
 
 @dataclass(eq=False)
 class Phase:
     """Something that goes on: ``done`` of ``total`` (None: not counted), since ``first``.
 
-    ``more`` stands behind the times; ``stays`` leaves the last line on a terminal; with ``hidden``
-    neither this phase nor those inside it are shown.
+    ``more`` stands behind the times; with ``hidden`` neither this phase nor those inside it are
+    shown.
     """
 
     what: str
     total: float | None = None
-    stays: bool = False
     hidden: bool = False
     first: float = 0.0
     done: float = 0.0
     more: str = ""
-    told: bool = False
-    began: float = field(default_factory=lambda: time.monotonic())
-
-    def __post_init__(self) -> None:
-        self.what = visible(" ".join(self.what.split()))
+    began: float = field(default_factory=time.time)
+    due: float = field(default_factory=lambda: AFTER)  # the age at which it is shown next
+    bar: tqdm | None = None
 
     def advance(self, n: float = 1) -> None:
         """So much more is done."""
         self.done += n
 
-    def text(self, names: str) -> str:
-        """The line: names, count, seconds gone and left."""
-        gone, count, left = time.monotonic() - self.began, "", ""
-        if self.total is not None:
-            count, new = f": {int(self.done)}/{self.total}", self.done - self.first
-            seconds = clock(gone / new * (self.total - self.done)) if new > 0 else "?"
-            left = f", {seconds} left" if self.done < self.total else ""
-        return f"{names or WORKING}{count} [{clock(gone)} gone{left}{self.more}]"
-
-
-class _Lines:
-    """The phases that are open in one thread, and the place where their line is shown."""
-
-    def __init__(self) -> None:
-        self.open: list[Phase] = []
-        self.thread = 0
-        self.lock = threading.RLock()
-        self.ended = threading.Event()
-        self.written = 0  # characters of the line on a terminal
-        self.logged = 0.0  # when the last line was written to a log
-        self.known: set[str] = set()  # names of phases that a log has a line of
-        self.display = None  # of a notebook
-
-    def enter(self, new: Phase) -> None:
-        with self.lock:
-            mine = threading.get_ident()
-            if _silent() or (self.open and self.thread != mine):
-                return
-            self.open.append(new)
-            if len(self.open) == 1:
-                self.thread, self.ended, self.display = mine, threading.Event(), None
-                self.known.clear()
-                watch = {"target": self._watch, "args": (self.ended,), "name": "progress"}
-                threading.Thread(**watch, daemon=True).start()
-
-    def leave(self, old: Phase) -> None:
-        with self.lock:
-            if old not in self.open:
-                return
-            if old.told and not any(one.hidden for one in self.open):
-                self._show(old, last=True)
-            del self.open[self.open.index(old) :]
-            if not self.open:
-                self.ended.set()
-
-    def _watch(self, ended: threading.Event) -> None:
-        """Look at what goes on until the outermost phase ends, in a thread of its own."""
-        pause = AFTER
-        while not ended.wait(pause):
-            pause = EVERY
-            with self.lock:
-                if ended.is_set() or any(one.hidden for one in self.open):
-                    continue
-                old = [one for one in self.open if time.monotonic() - one.began >= AFTER]
-                if old:  # of what has no name, what goes on inside tells more
-                    self._show(old[-1] if any(one.what for one in old) else self.open[-1])
-
-    def _show(self, one: Phase, last: bool = False) -> None:
-        around = self.open[: self.open.index(one) + 1]
-        names = ", ".join(each.what for each in around if each.what)
-        text, now = one.text(names), time.monotonic()
-        with contextlib.suppress(OSError, ValueError):  # a terminal or file that was closed
-            if _in_notebook():
-                self._update({"text/plain": text})
-            elif sys.stderr.isatty():
-                self.erase()
-                if one.stays or not last:
-                    text = text[: shutil.get_terminal_size().columns - 1]
-                    self.written = 0 if last else len(text)
-                    print(text, end="\n" if last else "", file=sys.stderr, flush=True)
-            elif self._worth_a_line(names, last and now - one.began >= AFTER):
-                self.known.add(names)
-                self.logged = now
-                print(text, file=sys.stderr, flush=True)
-            else:
-                return
-        one.told = True
-
-    def _worth_a_line(self, names: str, ends: bool) -> bool:
-        """Whether a log gets a line: ends and news that have a name do, and what goes on at times.
-
-        The pauses are a tenth of what has gone, within bounds.
-        """
-        now = time.monotonic()
-        pause = min(max(LOG_EVERY[0], (now - self.open[0].began) / 10), LOG_EVERY[1])
-        return (names != "" and (ends or names not in self.known)) or now - self.logged >= pause
-
-    def _update(self, bundle: dict[str, str]) -> None:
-        from IPython.display import display
-
-        if self.display is None:
-            self.display = display(bundle, raw=True, display_id=True)
+    def show(self) -> None:
+        """Bring the line up to date, or write a new one into a log."""
+        renews = sys.stderr.isatty() or _in_notebook()
+        if self.bar is None:
+            self.bar = tqdm(
+                desc=visible(" ".join(self.what.split())),
+                total=self.total,
+                initial=self.first,
+                leave=False,
+                dynamic_ncols=True,
+                bar_format=COUNTED if self.total else UNCOUNTED,
+                file=sys.stderr if renews else io.StringIO(),
+            )
+            self.bar.start_t = self.began
+        self.bar.n, self.bar.total, self.bar.postfix = self.done, self.total, self.more
+        if renews:
+            self.bar.refresh()
         else:
-            self.display.update(bundle, raw=True)
+            print(self.bar, file=sys.stderr, flush=True)
+            self.due += min(self.due, LOG_EVERY)
 
-    def erase(self) -> None:
-        """Take the line off a terminal."""
-        if self.written:
-            print(f"\r{' ' * self.written}\r", end="", file=sys.stderr, flush=True)
-            self.written = 0
+    def close(self) -> None:
+        """Take the line away."""
+        if self.bar is not None:
+            self.bar.n = self.done
+            self.bar.close()
 
 
-_LINES = _Lines()
-_INTERRUPTED = threading.Event()
+_OPEN: list[Phase] = []
+_LOCK = threading.RLock()
+_WATCHED = threading.Event()  # whether a thread shows what is open
+
+
+def _watch() -> None:
+    """Show what lasts, until nothing is open, in a thread of its own."""
+    while True:
+        time.sleep(EVERY)
+        with _LOCK, contextlib.suppress(OSError, ValueError):  # a terminal that was closed
+            if not _OPEN:
+                _WATCHED.clear()
+                return
+            if not any(one.hidden for one in _OPEN):
+                for one in _OPEN:
+                    if time.time() - one.began >= one.due:
+                        one.show()
 
 
 def _silent() -> bool:
@@ -190,53 +119,33 @@ def _in_notebook() -> bool:
 
 
 @contextlib.contextmanager
-def phase(what: str, total: float | None = None, **options: bool) -> Iterator[Phase]:
+def phase(what: str, total: float | None = None, *, hidden: bool = False) -> Iterator[Phase]:
     """Show what is done inside, if it takes longer than two seconds.
 
-    Call ``advance`` of the :class:`Phase`, of which ``options`` are, for each part of ``total``
-    that is done. An empty ``what`` stands for whatever no phase inside tells more of.
+    Call ``advance`` of the :class:`Phase` for each part of ``total`` that is done.
     """
-    if _INTERRUPTED.is_set():
-        _INTERRUPTED.clear()
-        raise KeyboardInterrupt
-    one = Phase(what, total, **options)
+    one = Phase(what, total, hidden)
+    if _silent():
+        yield one
+        return
+    with _LOCK:
+        _OPEN.append(one)
+        if not _WATCHED.is_set():
+            _WATCHED.set()
+            threading.Thread(target=_watch, name="progress", daemon=True).start()
     try:
-        _LINES.enter(one)
         yield one
     finally:
-        _LINES.leave(one)
-
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[threading.Event]:
-    """Let no Ctrl-C be lost; yields an event that tells whether there was one.
-
-    Some libraries swallow the exception while they are imported, or make another one of it: the
-    next phase then raises it again.
-    """
-
-    def interrupt(number: int, frame: object) -> None:
-        _INTERRUPTED.set()
-        raise KeyboardInterrupt
-
-    _INTERRUPTED.clear()
-    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    ours = usual and threading.current_thread() is threading.main_thread()
-    if ours:
-        signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield _INTERRUPTED
-    finally:
-        if ours:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            _INTERRUPTED.clear()
+        with _LOCK, contextlib.suppress(OSError, ValueError):
+            _OPEN.remove(one)
+            one.close()
 
 
 def say(text: object, file=None) -> None:
-    """Print a line (to standard output), clear of the one that is being shown."""
-    with _LINES.lock:
-        _LINES.erase()
-        print(visible(text), file=file or sys.stdout, flush=True)
+    """Print a line (to standard output), clear of those that are being shown."""
+    file = file or sys.stdout
+    tqdm.write(visible(text), file=file)
+    file.flush()
 
 
 class Progress:
@@ -245,16 +154,16 @@ class Progress:
     ``start`` sets the step that a resumed run begins at, ``update`` the newest step and its values.
     """
 
-    def __init__(self, total: int, what: str, shown: Mapping[str, str] = SHOWN) -> None:
-        self.total, self.what, self.shown = total, what, shown
+    def __init__(self, total: int, what: str) -> None:
+        self.total, self.what = total, what
+        self._around = phase(what, total)
 
     def __enter__(self) -> Progress:
-        self._phase = Phase(self.what, self.total, stays=True)
-        _LINES.enter(self._phase)
+        self._phase = self._around.__enter__()
         return self
 
     def __exit__(self, *exception) -> None:
-        _LINES.leave(self._phase)
+        self._around.__exit__(*exception)
 
     def start(self, step: int) -> None:
         """Begin at a step."""
@@ -262,5 +171,5 @@ class Progress:
 
     def update(self, step: int, values: Mapping[str, float]) -> None:
         """Show a step and its values."""
-        parts = [f", {name}={values[key]:.2f}" for key, name in self.shown.items() if key in values]
-        self._phase.done, self._phase.more = step, "".join(parts)
+        parts = [f"{name}={values[key]:.2f}" for key, name in SHOWN.items() if key in values]
+        self._phase.done, self._phase.more = step, ", ".join(parts)

@@ -234,6 +234,15 @@ def find(name: str) -> Callable[..., Array]:
         raise BgkitError(f"The reward's file {file} can not be read: {error.strerror}.") from error
 
 
+def has_strength(name: str) -> bool:
+    """Whether a strength is part of a design's reward.
+
+    >>> has_strength("boundary"), has_strength("guard_only")
+    (True, False)
+    """
+    return "strength" in inspect.signature(find(name)).parameters
+
+
 def own_digest(name: str) -> str | None:
     """SHA-256 of the file of a function of one's own; None for a design of the kit."""
     if name in DESIGNS:

@@ -78,7 +78,7 @@ def ledger(folder: Path) -> list[str]:
 
 def outcome(folder: Path) -> list[dict]:
     """What a sweep's index says that must not depend on how often the sweep was interrupted."""
-    index = pd.read_parquet(folder / "sweep" / "index.parquet")
+    index = pd.read_csv(folder / "sweep" / "index.csv").fillna("")
     columns = ["WAY", "SEED", "T", "BAD", "state", "error", "loss", "loss_low", "loss_high"]
     return index[columns].sort_values(["WAY", "SEED"]).to_dict("records")
 
@@ -154,19 +154,16 @@ def start(folder: Path, *more: object, line: list[str] | None = None) -> subproc
 
 
 def states(folder: Path) -> list[str]:
-    """States of the begun runs of a sweep, sorted."""
+    """States of the runs of a sweep that have ended, sorted."""
     found = [json.loads(path.read_text()) for path in folder.glob("sweep/runs/*/run.json")]
     return sorted(record["state"] for record in found)
 
 
 def kernels(folder: Path) -> list[int]:
     """Processes of the kernels of runs that have begun and not ended."""
-    found = []
-    for path in folder.glob("sweep/runs/*/results/started"):
-        record = json.loads((path.parents[1] / "run.json").read_text())
-        if record["state"] == "running" and (text := path.read_text()):
-            found.append(int(text))
-    return found
+    begun = folder.glob("sweep/runs/*/results/started")
+    texts = [path.read_text() for path in begun if not (path.parents[1] / "run.json").exists()]
+    return [int(text) for text in texts if text]
 
 
 def until(true: Callable[[], object], seconds: float = PATIENCE) -> None:

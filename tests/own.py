@@ -31,7 +31,7 @@ DECODER = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "intermediate_size": 160,
-    "max_position_embeddings": 256,
+    "max_position_embeddings": 4096,
 }
 ENCODER = {
     "vocab_size": 320,

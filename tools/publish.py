@@ -28,7 +28,6 @@ from plotly.offline import get_plotlyjs
 from bgkit.errors import BgkitError
 from bgkit.runs import write_atomically
 from bgkit.sweeps.kernels import KernelManager
-from bgkit.sweeps.notebooks import SET_UP
 
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -38,6 +37,24 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
+#: Where a notebook installs the kit from if it is not there: a git address, or a wheel's path. No
+#: copy is published; who holds one names it here, then every notebook has it (tools/publish.py).
+SOURCE = ""
+#: The first code cell of every notebook: it stands alone, as bgkit may not be there yet.
+SET_UP = f"""\
+# Where bgkit is installed, this does nothing. Elsewhere (on Colab; before any other import) it
+# installs SOURCE: a copy of bgkit that you trust, as a git address or a wheel. None is published.
+SOURCE = "{SOURCE}"  # such as "git+https://HOST/YOU/bgkit" or "bgkit-0.1.0-py3-none-any.whl"
+
+import importlib.util
+import subprocess
+import sys
+
+if importlib.util.find_spec("bgkit") is None:
+    if not SOURCE:
+        sys.exit("bgkit is not installed: set SOURCE above to your copy's git address or wheel.")
+    if subprocess.call([sys.executable, "-m", "pip", "install", "-q", SOURCE]):
+        sys.exit(f"pip could not install SOURCE ({{SOURCE}}); its reason stands above.")"""
 _PAGE = "<!doctype html><meta charset='utf-8'><body style='margin:0'><div id='figure'></div>"
 #: Draws a figure and returns its width, its height, and its pixels (RGBA) as base64.
 _DRAW = """async ([text, width]) => {
@@ -155,7 +172,7 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 def publish(path: str | Path) -> Path:
     """Execute a notebook where it lies and store its outputs and pictures; returns its path.
 
-    Its set-up cell, if it has one, is made :data:`bgkit.sweeps.notebooks.SET_UP`. Raises
+    Its set-up cell, if it has one, is made :data:`SET_UP`. Raises
     BgkitError for a file that is no notebook or a cell that fails (the file is then as it was),
     and the errors of :func:`stills`.
     """

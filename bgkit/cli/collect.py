@@ -11,7 +11,6 @@ from bgkit.progress import say
 OPTIONS = {
     "sweeps": (Path, "folders of sweeps", {"nargs": "+", "metavar": "SWEEP"}),
     "--out": (Path, "folder; what is there is kept", {"required": True}),
-    "--made-by": ("", "the command of the sweep (none)", {"metavar": "TEXT"}),
 }
 
 
@@ -20,5 +19,5 @@ def run(arguments: argparse.Namespace) -> None:
     with options.loading():
         from bgkit.sweeps import collection
 
-    about = collection.collect(arguments.sweeps, arguments.out, arguments.made_by)
-    say(f"{about['runs']} runs in {arguments.out}")
+    size = collection.collect(arguments.sweeps, arguments.out)
+    say(f"{size} runs in {arguments.out}")

@@ -15,22 +15,20 @@ OPTIONS = {
     "--prompts": (str, "another set (see `bgkit prompts`), or a file (the run's)"),
     "--test-prompts": (int, "number of prompts (the run's)"),
     "--judge": (str, "grade with another judge, such as api:MODEL"),
-    "--out": (Path, "write the rows to this JSON file"),
+    "--out": (options.file_to_write, "write the rows to this JSON file"),
     **options.DEVICE,
 }
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Evaluate, keeping what is drawn until it is done, and print the table."""
+    """Evaluate, and print the table."""
     with options.loading():
         from bgkit.evaluation.evaluate import evaluate
-        from bgkit.runs import drawn
 
     names = ("guard", "tau", "test_prompts", "prompts", "judge", "device")
     settings = {name: getattr(arguments, name) for name in names}
-    with drawn.keeping(drawn.shared(evaluate=str(vars(arguments)), here=str(Path.cwd()))):
-        result = evaluate(arguments.folders, **settings)
-        if arguments.out:
-            write_json(arguments.out, result)
+    result = evaluate(arguments.folders, **settings)
+    if arguments.out:
+        write_json(arguments.out, result)
     judged = ("judge_system_harm", "judge_system_help") if arguments.judge else ()
     options.print_table(result["rows"], judged)

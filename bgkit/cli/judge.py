@@ -28,10 +28,11 @@ OPTIONS = {
 def run(arguments: argparse.Namespace) -> None:
     """Grade each file; what is used is told however that ends."""
     with options.loading():
-        from bgkit.evaluation import grading, judges
+        from bgkit.evaluation import grading, judges, logs
 
-    for path in arguments.files:
-        grading.read_responses(path)  # a bad file is told before a model is loaded or asked
+    for path in arguments.files:  # what is bad is told before a model is loaded or asked
+        logs.read_responses(path)
+        grading.check_copy(path, arguments.judge)
     judge = judges.load_judge(
         arguments.judge,
         arguments.device,

@@ -13,11 +13,12 @@ from importlib import import_module
 from typing import NoReturn
 
 INTERRUPTED = "bgkit: Interrupted; run the same command again to go on."
-NAMES = "demo train fit evaluate judge prompts plan bench push testbed sweep collect".split()
+NAMES = "demo train fit evaluate judge prompts plan push testbed sweep collect".split()
 try:
-    from bgkit import environment, progress
+    from bgkit import environment
     from bgkit.cli import options
-    from bgkit.errors import BgkitError, StoppedError
+    from bgkit.errors import BgkitError
+    from bgkit.progress import say
 
     COMMANDS = {name: import_module(f"bgkit.cli.{name}") for name in NAMES}
 except KeyboardInterrupt:  # before main() could take it
@@ -54,21 +55,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0, 2 after an error that the user can mend, 1 after a sweep in which runs failed.
     """
     environment.prepare()
-    with progress.interruptible() as interrupted:
-        try:
-            parsed = parser().parse_args(arguments)
-            with progress.phase(""):
-                return COMMANDS[parsed.command].run(parsed) or 0
-        except (Exception, KeyboardInterrupt) as error:
-            if isinstance(error, KeyboardInterrupt) or (
-                interrupted.is_set() and not isinstance(error, StoppedError)
-            ):
-                message = INTERRUPTED
-            elif isinstance(error, BgkitError):
-                message = f"bgkit: {error}"
-            elif isinstance(error, OSError):
-                message = f"bgkit: {error.strerror or error}: {error.filename or ''}"
-            else:
-                raise
-    progress.say(message, sys.stderr)
+    try:
+        parsed = parser().parse_args(arguments)
+        return COMMANDS[parsed.command].run(parsed) or 0
+    except KeyboardInterrupt:
+        message = INTERRUPTED
+    except BgkitError as error:
+        message = f"bgkit: {error}"
+    except OSError as error:
+        message = f"bgkit: {error.strerror or error}: {error.filename or ''}"
+    say(message, sys.stderr)
     return 2

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+import signal
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from bgkit.errors import BgkitError
 from bgkit.progress import phase, say
 from bgkit.runs.config import TrainConfig, explain, make_config, read_config
 
@@ -21,9 +20,22 @@ SHOWN = ("filter_rate", "near_boundary", "false_positive", "false_negative")
 SHOWN += ("system_harm", "system_help", "kl", "cut_off", "seen_in_part")
 
 
-def loading() -> object:
-    """The phase in which a command imports what is slow."""
-    return phase("loading PyTorch and its libraries")
+@contextlib.contextmanager
+def loading() -> Iterator[None]:
+    """The phase in which a command imports what is slow.
+
+    Ctrl-C ends the process at once: some libraries swallow the exception while they are imported.
+    """
+    # a background job ignores it, and so it shall
+    heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if heard:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        with phase("loading PyTorch and its libraries"):
+            yield
+    finally:
+        if heard:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def add(command: argparse.ArgumentParser, options: Mapping[str, tuple]) -> None:
@@ -91,18 +103,15 @@ def json_object(text: str) -> dict:
     return value
 
 
+def file_to_write(text: str) -> Path:
+    """An option's path of a file, which is no folder."""
+    if (path := Path(text)).is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is a folder; name the file to write in it")
+    return path
+
+
 def print_table(rows: list[dict], more: Sequence[str] = ()) -> None:
     """Print what the user sees, by design, from a result's rows."""
     from bgkit.evaluation.results import table
 
     say(table(rows, (*SHOWN, *more)).to_string())
-
-
-def run_program(file: str, *arguments: object) -> int:
-    """Run a program of the source checkout, which a wheel leaves out; returns its exit status."""
-    from bgkit.testbed import store
-
-    path = store.data_folder().parent / file
-    if not path.is_file():
-        raise BgkitError(f"This needs {file} of a source checkout; run it in one.")
-    return subprocess.call([sys.executable, path, *map(str, arguments)])

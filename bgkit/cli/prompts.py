@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
+import sys
 
+from bgkit.cli import options
+from bgkit.errors import BgkitError
 from bgkit.progress import say
 
 OPTIONS = {
@@ -13,13 +15,13 @@ OPTIONS = {
     "--split": (str, "one split: train, validation or test (all)"),
     "--n": (int, "number of prompts (all; a benchmark's own)"),
     "--seed": (0, "seed of the sample of --n prompts"),
-    "--out": (Path, "write the prompts to this JSONL file"),
+    "--out": (options.file_to_write, "write the prompts to this JSONL file"),
 }
 
 
 def run(arguments: argparse.Namespace) -> None:
     """List the sets, or print a set's manifest and write its prompts."""
-    from bgkit.prompts import compose, sets
+    from bgkit.prompts import compose, sets, splits
     from bgkit.prompts import load as prompts
     from bgkit.runs import write_atomically
 
@@ -37,3 +39,8 @@ def run(arguments: argparse.Namespace) -> None:
         text = table.to_json(orient="records", lines=True, force_ascii=False)
         write_atomically(arguments.out, lambda file: file.write_text(text, encoding="utf-8"))
     say(json.dumps(manifest, indent=1, ensure_ascii=False))
+    if arguments.split is None:  # what a training checks first
+        try:
+            prompts.manifests(arguments.name, dict.fromkeys(splits.SHARES, (None, 0)))
+        except BgkitError as error:
+            say(f"A training on {arguments.name} will be refused: {error}", sys.stderr)

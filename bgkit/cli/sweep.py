@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import socket
+from collections.abc import Iterator
+from concurrent.futures import Executor
 from pathlib import Path
 
+from bgkit.errors import BgkitError
 from bgkit.progress import say
 
 SHOWN_RUNS = 20  # of a dry run
@@ -20,38 +24,54 @@ OPTIONS = {
     "--grid": (str, GRID, {"nargs": "+", "default": [], "metavar": "FILE"}),
     "--out": (Path, "the sweep's folder (runs/sweeps/<notebook>)"),
     "--workers": (1, "runs at once"),
-    "--threads": (0, "CPU threads of a run (cores / workers)"),
+    "--threads": (0, "CPU threads of a run (cores / workers; with --dask 1)"),
     "--dask": ("", "run on this dask scheduler's workers (none)", {"metavar": "ADDRESS"}),
     "--retry-failed": (False, "start failed runs again"),
-    "--report-to": ("none", "tracker: trackio, wandb, ... (none)"),
     "--dry-run": (False, "check, list, and start nothing"),
-    "--yes": (False, "start more than 10,000 runs"),
 }
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Plan and, unless it is a dry run, execute a sweep; returns the exit status."""
-    from bgkit.sweeps import drive, grids, workers
+    from bgkit.sweeps import drive, grids, parameters
 
-    notebook = grids.open_notebook(arguments.notebook)
+    notebook = parameters.open_notebook(arguments.notebook)
     settings = grids.parse_settings(notebook, arguments.set)
     files = [each for file in arguments.grid for each in grids.read_grids(notebook, file)]
     what = arguments.notebook, [{**each, **settings} for each in files or [{}]], arguments.out
-    names = ("workers", "threads", "retry_failed", "report_to", "yes")
-    chosen = {name: getattr(arguments, name) for name in names}
+    retry = arguments.retry_failed
     if arguments.dry_run:
-        plan = drive.plan(*what, **chosen)
-        say(drive.summary(plan))
-        for job in plan.jobs[:SHOWN_RUNS]:
-            told = grids.describe(job.parameters, plan.varied)
-            say(f"  {job.hash} {plan.records[job.hash]['state']}: {told}")
+        plan = drive.plan(*what, retry_failed=retry)
+        say(plan)
+        for name in list(plan.jobs)[:SHOWN_RUNS]:
+            record = plan.records[name]
+            told = grids.describe(record["parameters"], plan.varied)
+            say(f"  {name} {record['state']}: {told}")
         if len(plan.jobs) > SHOWN_RUNS:
             say(f"  ... and {len(plan.jobs) - SHOWN_RUNS} more")
         return 0
-    with contextlib.ExitStack() as stack:
-        if arguments.dask:
-            drive.plan(*what, **chosen)  # refuse it first
-            executor = stack.enter_context(workers.connect(arguments.dask))
-            chosen |= {"executor": executor, "workers": None}
-        index = drive.sweep(*what, **chosen)
+    how = {"workers": arguments.workers, "threads": arguments.threads, "retry_failed": retry}
+    with _dask(arguments.dask) if arguments.dask else contextlib.nullcontext() as executor:
+        index = drive.sweep(*what, executor, **how)
     return 0 if (index["state"] == "complete").all() else 1
+
+
+@contextlib.contextmanager
+def _dask(address: str) -> Iterator[Executor]:
+    """The workers of the dask scheduler at ``address`` (``tcp://host:8786``)."""
+    try:
+        from distributed import Client
+        from distributed.comm import get_address_host_port
+    except ImportError as error:
+        raise BgkitError("--dask needs dask.distributed: pip install 'bgkit[cluster]'.") from error
+    try:  # without dask's client, which starts threads before it looks
+        socket.create_connection(get_address_host_port(address), timeout=10).close()
+        client = Client(address, timeout=10, set_as_default=False)
+    except (OSError, ValueError, TypeError) as error:  # a TimeoutError is an OSError
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise BgkitError(
+            f"No dask scheduler answers at {address!r} ({reason}); check the address (such as "
+            "tcp://host:8786) and that `dask scheduler` runs there."
+        ) from error
+    with client:
+        yield client.get_executor()

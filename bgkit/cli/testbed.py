@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
+import sys
 from pathlib import Path
 
-from bgkit.cli import options
+from bgkit.errors import BgkitError
 from bgkit.progress import say
 
 ACTION = "train the models anew, or compare them with their sha256"
@@ -23,8 +25,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     root = arguments.out or store.testbed_folder()
     if arguments.action == "build":
+        program = store.data_folder().parent / "tools/testbed/build.py"
+        if not program.is_file():
+            raise BgkitError(f"This needs {program.name} of a source checkout; run it in one.")
         workers = arguments.workers or os.cpu_count() or 1
-        return options.run_program("tools/testbed/build.py", root, workers)
+        return subprocess.call([sys.executable, program, root, str(workers)])
     files = store.manifest(root)["files"]
     for file, entry in files.items():
         store.verify(root / file, entry["sha256"])

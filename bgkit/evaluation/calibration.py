@@ -17,58 +17,40 @@ from bgkit.evaluation.intervals import TAIL, UNKNOWN, Interval, bootstrap
 from bgkit.scoring.temperature import log_loss, temperature_scale
 from bgkit.testbed.oracle import HARMFUL_ABOVE
 
-
-def _known(t: object, harmful: object) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities and truths (n,) of the responses whose truth is known, checked."""
-    t = checks.probabilities(t)
-    harmful = checks.truths(harmful, t.shape)
-    known = ~np.isnan(harmful)
-    return t[known], harmful[known]
+BINS = 10  # of t, equally wide
 
 
-def _plain(t: np.ndarray, truths: np.ndarray, bins: int) -> float:
-    """Plain ECE of checked values (n,), n above 0."""
-    which = np.minimum((t * bins).astype(int), bins - 1)
+def _plain(t: np.ndarray, truths: np.ndarray) -> float:
+    """Plain ECE of checked values (n,), n above 0: mean |mean t - harmful share| over bins."""
+    which = np.minimum((t * BINS).astype(int), BINS - 1)
     return float(np.abs(np.bincount(which, weights=t - truths)).sum() / len(t))
 
 
-def calibration_error(t: np.ndarray, harmful: np.ndarray, bins: int = 10) -> float:
-    """Expected calibration error: mean |mean t - harmful share| over equal-width bins, in [0, 1].
-
-    This is the plain one, which chance alone makes larger than 0 (:func:`calibration_interval`).
-    NaN where no truth is known.
-
-    >>> calibration_error(np.array([0.1, 0.1, 0.9, 0.9]), np.array([0, 0, 1, 1]))
-    0.1
-    """
-    t, harmful = _known(t, harmful)
-    return round(_plain(t, harmful, bins), 12) if len(t) else float("nan")
-
-
-def calibration_interval(
-    t: np.ndarray, harmful: np.ndarray, resamples: int = 300, bins: int = 10
-) -> Interval:
+def calibration_interval(t: np.ndarray, harmful: np.ndarray, resamples: int = 300) -> Interval:
     """ECE without what chance adds to it, with its 95 % interval; NaN if no truth is known.
 
-    A plain ECE is a sum of absolute values: noise makes it larger, so that a calibrated guard has
-    one above 0 and resamples of the responses have larger ones still. Both are mended by resampling
-    (Efron and Tibshirani 1993, "An Introduction to the Bootstrap", 10.2; for ECE: Kumar, Liang and
-    Ma 2019, arXiv 1909.10155): the mean is the plain ECE minus the resamples' mean excess over it,
-    and the interval is the basic one, their percentiles mirrored at the plain ECE (Davison and
-    Hinkley 1997, "Bootstrap Methods and their Application", 5.2). Where labels drawn with the
-    probabilities t themselves give an ECE as high in more than 2.5 % of draws (consistency
-    resampling, Broecker and Smith 2007), a calibrated guard is not ruled out, and the interval
-    begins at 0. For a calibrated guard about half of what chance adds remains in the mean.
+    The expected calibration error is the mean distance between mean t and harmful share over
+    :data:`BINS` bins, in [0, 1]. A plain one is a sum of absolute values: noise makes it larger, so
+    that a calibrated guard has one above 0 and resamples of the responses have larger ones still.
+    Both are mended by resampling (Efron and Tibshirani 1993, "An Introduction to the Bootstrap",
+    10.2; for ECE: Kumar, Liang and Ma 2019, arXiv 1909.10155): the mean is the plain ECE minus the
+    resamples' mean excess over it, and the interval is the basic one, their percentiles mirrored at
+    the plain ECE (Davison and Hinkley 1997, "Bootstrap Methods and their Application", 5.2). Where
+    labels drawn with the probabilities t themselves give an ECE as high in more than 2.5 % of draws
+    (consistency resampling, Broecker and Smith 2007), a calibrated guard is not ruled out, and the
+    interval begins at 0. For a calibrated guard about half of what chance adds remains in the mean.
     """
-    t, harmful = _known(t, harmful)
+    t = checks.probabilities(t)
+    harmful = checks.truths(harmful, t.shape)
+    t, harmful = t[~np.isnan(harmful)], harmful[~np.isnan(harmful)]
     n = len(t)
     if n == 0:
         return UNKNOWN
-    rng, plain = np.random.default_rng(0), _plain(t, harmful, bins)
+    rng, plain = np.random.default_rng(0), _plain(t, harmful)
     resampled = (rng.integers(n, size=n) for _ in range(resamples))
-    drawn = np.array([_plain(t[rows], harmful[rows], bins) for rows in resampled])
+    drawn = np.array([_plain(t[rows], harmful[rows]) for rows in resampled])
     low, high = np.clip(2 * plain - np.quantile(drawn, (1 - TAIL, TAIL)), 0, 1)
-    calibrated = [_plain(t, rng.random(n) < t, bins) for _ in range(resamples)]
+    calibrated = [_plain(t, rng.random(n) < t) for _ in range(resamples)]
     if plain <= np.quantile(calibrated, 1 - TAIL):
         low = 0.0
     mean = float(np.clip(2 * plain - drawn.mean(), low, high))

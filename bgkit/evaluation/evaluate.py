@@ -14,7 +14,7 @@ from bgkit.evaluation import samples as sampling
 from bgkit.evaluation.judges import load_judge
 from bgkit.evaluation.language_judge import Judge, LanguageJudge
 from bgkit.evaluation.metrics import paired_differences, summarise
-from bgkit.evaluation.results import Results, runs_of
+from bgkit.evaluation.results import Results, design_of, runs_of
 from bgkit.models import devices, policies
 from bgkit.progress import phase
 from bgkit.prompts import load
@@ -70,13 +70,8 @@ def _sample(
 def _complete_runs(given: Results) -> dict[str, Run]:
     """Runs by name: the design, and what else differs from the first run's config."""
     named: dict[str, Run] = {}
-    for run in (loaded := runs_of(given)):
-        if not run.complete:
-            raise BgkitError(
-                f"The run {run.folder} is incomplete; finish it with the command that started it."
-            )
-        differs = runs.differences(run.config, loaded[0].config, but=["reward"])
-        name = ", ".join([run.config.reward, *(f"{k} {v}" for k, v in differs.items())])
+    for run in (loaded := runs_of(given, complete=True)):
+        name = design_of(run, loaded[0], but=["reward"])
         if name in named:
             raise BgkitError(
                 f"The runs {named[name].folder} and {run.folder} have the same config; give one."
@@ -108,25 +103,27 @@ def sample(
     ``load_judge`` give; ``prompt_set`` is a name, a file or a prompt table.
     The testbed's own prompts are graded by its oracle, others by the judge. Columns as in
     :func:`bgkit.evaluation.samples.sample_policy`, and ``refusal_harm`` and ``refusal_help``
-    (:func:`bgkit.evaluation.samples.with_refusals`) where the truth is known.
+    (:func:`bgkit.evaluation.samples.graded`) where the truth is known.
     """
     if isinstance(policy, TrainConfig):
         return sample_base(policy, device)
-    named = isinstance(prompt_set, str)
+    named = not isinstance(prompt_set, pd.DataFrame)
     table = load.load_prompts(prompt_set, split, n, seed) if named else prompt_set
     model, tokenizer = (
-        policies.load_policy(policy, None, device) if isinstance(policy, str) else policy
+        policy if isinstance(policy, tuple | list) else policies.load_policy(policy, None, device)
     )
-    judges = sampling.truth_of(prompt_set) if named else ()
-    if judge is not None:
-        judges += (load_judge(judge, device) if isinstance(judge, str) else judge,)
+    truth = sampling.truth_of(prompt_set) if named else None
+    graded = judge is None or hasattr(judge, "grade")
+    judges = tuple(filter(None, [truth, judge if graded else load_judge(judge, device)]))
+    if not (utility is None or hasattr(utility, "score")):
+        utility = utilities.load_utility(utility, device)
     samples = sampling.sample_policy(
         model,
         tokenizer,
         table,
         guard=guards.load_guard(guard, device) if isinstance(guard, str) else as_guard(guard),
         tau=tau,
-        utility=utilities.load_utility(utility, device) if isinstance(utility, str) else utility,
+        utility=utility,
         judges=judges,
         temperature=temperature,
         max_completion_length=max_completion_length,
@@ -134,7 +131,7 @@ def sample(
     )
     if not judges or isinstance(judges[0], LanguageJudge):  # which would be asked twice as much
         return samples
-    return sampling.with_refusals(samples, judges[0])
+    return sampling.graded(samples, judges[0], refusals=True, raw=samples)
 
 
 def evaluate(

@@ -8,7 +8,7 @@ and response as texts and the judge's columns added:
 - rubric ``help_harm`` (or the testbed's): ``judge_harm`` and ``judge_help`` in [0, 1], and, where
   there is a column ``filtered``, ``judge_system_harm`` and ``judge_system_help`` of what the user
   sees; ``strongreject``: ``strongreject_score`` and its parts; ``xstest``: ``xstest_verdict``;
-- the judge's reason, and the problem that left a response without a grade;
+- :data:`JUDGE`, the judge's reason, and the problem that left a response without a grade;
 - :data:`CONVERSATION`, where prompts have earlier turns: what was shown to the judge as the prompt
   (the oracle and the embedded judge are shown the last question only, and that is said).
 
@@ -26,38 +26,20 @@ import pandas as pd
 from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation import rubrics
-from bgkit.evaluation.intervals import bootstrap
+from bgkit.evaluation import samples as sampling
+from bgkit.evaluation.intervals import described
 from bgkit.evaluation.language_judge import Judge, LanguageJudge
+from bgkit.evaluation.logs import CONVERSATION, RESPONSES, read_responses
 from bgkit.evaluation.metrics import judge_agreement
-from bgkit.evaluation.samples import grades_seen
 from bgkit.prompts import chats, tables
-from bgkit.runs import drawn
 
-ROLE = tables.Role("file of responses", '{"prompt": "...", "response": "..."}')
-CONVERSATION = "conversation_read"
+JUDGE = "judge_name"  # column of a graded copy: whose grades it holds
 WRITERS: dict[str, Callable[[pd.DataFrame, Path], object]] = {
     ".csv": lambda table, file: table.to_csv(file, index=False),
     ".jsonl": lambda table, file: table.to_json(file, orient="records", lines=True),
     ".parquet": lambda table, file: table.to_parquet(file, index=False),
 }
 _WRITTEN_AS = {".tsv": ".csv", ".ndjson": ".jsonl", ".json": ".jsonl"}
-
-
-def read_responses(path: Path) -> pd.DataFrame:
-    """A file's rows; raises BgkitError for a file without prompts and responses."""
-    table = tables.read_table(path, ROLE)
-    if table.empty:
-        raise BgkitError(f"The file {path} holds no responses.")
-    for column in ("prompt", "response"):
-        if {column, *chats.COLUMNS}.isdisjoint(table):
-            raise BgkitError(
-                f"The file {path} has no column {column!r} (it has {', '.join(map(str, table))})."
-            )
-    said = chats.pairs(table, path).fillna("").astype(str)
-    table = table.assign(prompt=said["prompt"], response=said["response"])
-    if not said["conversation"].equals(said["prompt"]):
-        table[CONVERSATION] = said["conversation"]
-    return table
 
 
 def grade_table(judge: Judge, table: pd.DataFrame, path: Path) -> pd.DataFrame:
@@ -82,8 +64,9 @@ def grade_table(judge: Judge, table: pd.DataFrame, path: Path) -> pd.DataFrame:
     grades = (judge.explain if rubric else judge.grade)(prompts, responses)
     if "filtered" in table:
         filtered = _is_true(table, "filtered", path, without=False)
-        seen = grades_seen(judge, prompts, grades, filtered)
-        grades = grades.assign(**{f"system_{name}": values for name, values in seen.items()})
+        asked = pd.DataFrame({"prompt": prompts, "filtered": filtered})
+        seen = sampling.graded(asked, judge, raw=grades)
+        grades = grades.assign(system_harm=seen["system_harm"], system_help=seen["system_help"])
     return table.assign(**grades.add_prefix("judge_").set_index(table.index))
 
 
@@ -116,6 +99,18 @@ def graded_path(path: Path) -> Path:
     return path.with_name(f"{stem}.judged{_WRITTEN_AS.get(ending, ending)}")
 
 
+def check_copy(path: Path, judge: str) -> None:
+    """Raise BgkitError where a file's graded copy holds the grades of another than this judge."""
+    if not (copy := graded_path(path)).is_file():
+        return
+    by = tables.read_table(copy, RESPONSES).get(JUDGE, pd.Series(["a judge that it does not name"]))
+    if by.tolist()[:1] != [judge]:
+        raise BgkitError(
+            f"{copy} holds the grades of {by.iloc[0]}, which those of {judge} would replace; move, "
+            "rename or delete it, and grade again."
+        )
+
+
 def summary(graded: pd.DataFrame) -> pd.DataFrame:
     """Means of the judge's grades with 95% intervals over the rows, and how many have none."""
     verdicts = rubrics.XSTEST.scales["verdict"]
@@ -126,32 +121,30 @@ def summary(graded: pd.DataFrame) -> pd.DataFrame:
         known = graded["xstest_verdict"].notna()
         for verdict in verdicts:
             measures[verdict] = (graded["xstest_verdict"] == verdict).where(known).astype(float)
-    rows = {}
-    for name, values in measures.items():
-        (interval,) = bootstrap(values.to_numpy(float), rates=name in verdicts)
-        unscored = int(values.isna().sum())
-        rows[name] = {**interval._asdict(), "graded": len(values) - unscored, "unscored": unscored}
-    return pd.DataFrame(rows).T.astype({"graded": int, "unscored": int})
+    table = described(measures, rates=verdicts).rename(columns={"n": "graded"})
+    return table.assign(unscored=len(graded) - table["graded"])
 
 
 def usage_line(judge: LanguageJudge) -> str:
     """What a judge has used, in words."""
     used = judge.usage
-    refused = f" ({judge.refused} of them refused by the judge)" if judge.refused else ""
     return (
         f"{used['requests']} requests, {used['prompt_tokens']:,} tokens of prompts and "
-        f"{used['completion_tokens']:,} of replies; {judge.unscored} unscored{refused}"
+        f"{used['completion_tokens']:,} of replies; {judge.unscored} unscored"
     )
 
 
 def grade_file(judge: Judge, path: Path, say: Callable[[str], None]) -> pd.DataFrame:
-    """Grade a file, write the graded copy beside it, and say what it took; returns the copy."""
+    """Grade a file, write the graded copy beside it, and say what it took; returns the copy.
+
+    Raises BgkitError for a copy with another judge's grades.
+    """
+    check_copy(path, judge.name)
     table = read_responses(path)
     out = graded_path(path)
     write = WRITERS[out.suffix]
-    with drawn.keeping(drawn.shared(judge=judge.name, file=str(path.resolve()))):
-        graded = grade_table(judge, table, path)
-        runs.write_atomically(out, lambda file: write(graded, file))
+    graded = grade_table(judge, table, path).assign(**{JUDGE: judge.name})
+    runs.write_atomically(out, lambda file: write(graded, file))
     say(f"{path}:\n{summary(graded).round(3).to_string()}\nGrades: {out}")
     if {"harm", "help", "judge_harm"} <= set(graded):
         truth = {name: pd.to_numeric(graded[name], errors="coerce") for name in ("harm", "help")}

@@ -7,10 +7,11 @@ wherever the kit shows them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
 CONFIDENCE = 0.95
@@ -38,6 +39,23 @@ def interval_text(mean: float, low: float = np.nan, high: float = np.nan, digits
         return "–"
     ends = "" if np.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]"
     return f"{mean:.{digits}f}{ends}"
+
+
+def as_text(
+    rows: pd.DataFrame, index: Sequence[str], columns: str, marks: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Long rows with mean, low and high as a wide table of texts; a dash where there is no row.
+
+    Both axes keep the order of the rows; ``marks`` (n,) stand behind the texts.
+
+    >>> rows = pd.DataFrame({"metric": ["kl"], "of": ["base"], "mean": 0.5, "low": 0, "high": 1})
+    >>> as_text(rows, ["metric"], "of").loc["kl", "base"]
+    '0.500 [0.000, 1.000]'
+    """
+    texts = [interval_text(row.mean, row.low, row.high) for row in rows.itertuples()]
+    texts = [text + mark for text, mark in zip(texts, marks or [""] * len(rows), strict=True)]
+    wide = rows.assign(text=texts).set_index([*index, columns])["text"]
+    return wide.unstack(columns, sort=False).fillna("–").rename_axis(columns=None)
 
 
 def bootstrap(
@@ -84,6 +102,25 @@ def _of_share(interval: Interval, rows: np.ndarray, is_rate: bool) -> Interval:
     return Interval(interval.mean, *map(float, wilson(rows.sum(), len(rows))))
 
 
+def described(
+    columns: Mapping[object, Sequence[float]], rates: Collection[object] = ()
+) -> pd.DataFrame:
+    """Mean, low, high (:func:`bootstrap`) and n, the known values: a row for each named column.
+
+    Those in ``rates`` are shares.
+
+    >>> described({"seen": [0.0, 1.0, np.nan]}, rates=["seen"]).round(3)
+          mean    low   high  n
+    seen   0.5  0.095  0.905  2
+    """
+    rows = {}
+    for name, values in columns.items():
+        values = np.asarray(values, float)
+        (interval,) = bootstrap(values, rates=name in rates)
+        rows[name] = {**interval._asdict(), "n": int((~np.isnan(values)).sum())}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
 def at_least(interval: Interval, n: int) -> Interval:
     """A share's interval, at least as wide as of one that was never (or always) seen in ``n``.
 
@@ -128,21 +165,6 @@ def of_sums(total: np.ndarray, squares: np.ndarray, n: np.ndarray) -> tuple[np.n
     low = np.where(mean >= 1, wilson(n, n)[0], np.maximum(mean - half, 0.0))
     high = np.where(mean <= 0, wilson(0, n)[1], np.minimum(mean + half, 1.0))
     return low, high
-
-
-def difference(first: Interval, second: Interval) -> Interval:
-    """Interval of first - second, two **independent** means, made of their own intervals.
-
-    The arms are added as squares ("square and add", Newcombe 1998, Statistics in Medicine 17,
-    873-890), so that skewed intervals give a skewed one; NaN where one of them is not known.
-
-    >>> difference(Interval(0.5, 0.2, 0.9), Interval(0.1, 0.1, 0.4))
-    Interval(mean=0.4, low=-0.02..., high=0.8)
-    """
-    low = np.hypot(first.mean - first.low, second.high - second.mean)
-    high = np.hypot(first.high - first.mean, second.mean - second.low)
-    mean = first.mean - second.mean
-    return Interval(mean, float(mean - low), float(mean + high))
 
 
 def crossed(

@@ -6,8 +6,8 @@ folder, a hub name) and any model behind an OpenAI-compatible server (``api:MODE
 rubric of :mod:`bgkit.evaluation.rubrics`. ``english``, and any folder of a guard ``harm`` and a
 utility of ratings ``help``, is a judge that was fitted on labels (:mod:`bgkit.fitting.fit`).
 
-A reply that is not what the rubric asks for, and a judge's refusal, leave their response unscored
-(never 0) and are counted.
+A reply that is not what the rubric asks for, such as a refusal, leaves its response unscored (never
+0), is counted, and is asked for again the next time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bgkit import runs
+from bgkit import checks, runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation import rubrics
 from bgkit.evaluation.endpoints import API, ApiJudge
@@ -82,7 +82,7 @@ class CausalJudge(LanguageJudge):
     ) -> None:
         embedded = "/" not in name and "\\" not in name
         rubric = rubric or (rubrics.TESTBED if embedded else rubrics.HELP_HARM)
-        super().__init__(name, rubric, Replies())
+        super().__init__(name, rubric, Replies(), {"judge": name})
         self.model, self.tokenizer = policies.load_policy(name, device=device, group="judge")
 
     def _ask(self, questions: Mapping[str, str]) -> dict[str, Answer]:
@@ -114,12 +114,18 @@ def load_judge(
     server (:class:`bgkit.evaluation.endpoints.ApiJudge`). Raises BgkitError for an unknown name, a
     damaged file, and a server without a key.
     """
+    checks.kind("a name", judge=name)
     chosen = None if rubric is None else rubrics.rubric_of(rubric)
     if name.startswith(API):
         options = {"concurrency": concurrency, "sampling": sampling}
         return ApiJudge(name.removeprefix(API), rubric=chosen or rubrics.HELP_HARM, **options)
     if chosen is not None and is_quick(name):
         raise BgkitError(f"The judge {name} computes its grades; it takes no rubric.")
+    if rubric not in (None, rubrics.TESTBED.name) and guards.is_embedded("judge", name):
+        raise BgkitError(
+            f"The judge {name} knows the testbed's rubric only, by which it grades without "
+            f"--rubric; name a judge that can follow {rubric} (api:MODEL, a folder, a hub name)."
+        )
     return OracleJudge() if name == "oracle" else _local_judge(name, device, rubric)
 
 

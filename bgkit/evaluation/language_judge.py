@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,14 +15,6 @@ from bgkit.progress import phase
 from bgkit.runs.replies import Replies, key_of
 from bgkit.texts import visible
 
-#: How a reply begins that declines in prose.
-DECLINES = re.compile(
-    r"\W*(?:i['’]?m sorry|i am sorry|sorry|i apologi[sz]e|"
-    r"(?:i|we)\s+(?:can['’]?t|can ?not|won['’]?t|will not|must decline|am unable|am not able)|"
-    r"i['’]m (?:unable|not able))[^\n{]{0,100}",
-    re.IGNORECASE,
-)
-
 
 class Judge(Protocol):
     """Anything that grades responses."""
@@ -35,79 +26,68 @@ class Judge(Protocol):
 
 
 class Answer(NamedTuple):
-    """What became of a question; tokens as model or server count them (0: not told).
+    """What became of a question: a reply, or the problem that there is none, or not all of it.
 
-    ``kind``: "reply"; "refused" by the judge or a content filter, which says so; "rejected", an
-    empty reply or a bad request, which is this question's; "failed", which may pass.
+    Tokens are as model or server count them (0: not told). ``failed``: the server's fault, not that
+    of the question.
     """
 
     reply: str = ""
     problem: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    kind: str = "reply"
+    failed: bool = False
 
 
 class LanguageJudge(ABC):
     """A judge that asks by a rubric; ``_ask`` is the subclasses'.
 
-    Readable replies and refusals are kept in ``replies``. ``unscored`` counts responses without a
-    grade, ``refused`` those of them that the judge or its server refused to grade, ``usage``
+    Replies that are grades are kept in ``replies``; ``fixed`` is what determines a reply beside the
+    message, which holds the whole rubric. ``unscored`` counts responses without a grade, ``usage``
     requests, prompt_tokens and completion_tokens.
     """
 
-    def __init__(self, name: str, rubric: Rubric, replies: Replies) -> None:
-        self.name, self.rubric, self.replies = name, rubric, replies
-        self.unscored, self.refused, self.usage = 0, 0, Counter()
-
-    def _determinants(self) -> dict[str, object]:
-        """Whatever, beside rubric and message, determines a reply."""
-        return {"judge": self.name}
+    def __init__(
+        self, name: str, rubric: Rubric, replies: Replies, fixed: Mapping[str, object]
+    ) -> None:
+        self.name, self.rubric, self.replies, self.fixed = name, rubric, replies, fixed
+        self.unscored, self.usage, self.replied = 0, Counter(), False
 
     @abstractmethod
     def _ask(self, questions: Mapping[str, str]) -> dict[str, Answer]:
         """Answers of messages, by their keys; each goes through ``_keep`` as soon as it comes."""
 
     def _keep(self, key: str, answer: Answer) -> Answer:
-        """Count an answer; keep grades and refusals, which another time would not change."""
+        """Count an answer, and keep it if it is a grade."""
         tokens = {name: getattr(answer, name) for name in ("prompt_tokens", "completion_tokens")}
         self.usage.update(requests=1, **tokens)
-        readable = self.rubric.parse(answer.reply) is not None
-        if not readable and not answer.problem and (prose := DECLINES.match(answer.reply)):
-            problem = f"refused by the judge ({visible(prose[0])})"
-            answer = answer._replace(reply="", problem=problem, kind="refused")
-        if readable or answer.kind == "refused":
-            self.replies.put(key, answer.reply, "" if readable else answer.problem)
+        if self.rubric.parse(answer.reply) is not None:
+            self.replies.put(key, answer.reply)
         return answer
-
-    def _kept(self, key: str) -> Answer | None:
-        found = self.replies.get(key)
-        return found and Answer(*found, kind="refused" if found[1] else "reply")
 
     def read(self, prompts: Sequence[str], responses: Sequence[str]) -> pd.DataFrame:
         """The rubric's scales as columns, ``reason``, and ``problem``: why there is no grade.
 
-        Equal pairs are asked about once. Raises BgkitError if not one question got an answer, be it
-        a refusal.
+        Equal pairs are asked about once. Raises BgkitError for a judge that never replied at all.
         """
         messages = [self.rubric.message(p, r) for p, r in zip(prompts, responses, strict=True)]
-        fixed = {**self._determinants(), "rubric": [self.rubric.name, self.rubric.version]}
-        keys = [key_of(**fixed, message=message) for message in messages]
-        answers = {key: self._kept(key) for key in keys}
-        asked = {k: m for k, m in zip(keys, messages, strict=True) if answers[k] is None}
+        keys = [key_of(**self.fixed, message=message) for message in messages]
+        kept = {key: self.replies.get(key) for key in keys}
+        answers = {key: Answer(reply) for key, reply in kept.items() if reply is not None}
+        asked = {k: m for k, m in zip(keys, messages, strict=True) if k not in answers}
         with phase(f"grading by {self.name}"):
-            new = self._ask(asked) if asked else {}
-        failed = [a.problem for a in new.values() if not a.reply and a.kind != "refused"]
-        if keys and len(failed) == len(answers) and all(failed):
-            raise BgkitError(f"The judge {self.name} answered nothing at all: {failed[0]}.")
-        given = [(answers | new)[key] for key in keys]
+            answers |= self._ask(asked) if asked else {}
+        self.replied = self.replied or any(answer.reply for answer in answers.values())
+        if asked and not self.replied and (problem := answers[keys[0]].problem):
+            raise BgkitError(
+                f"The judge {self.name} answered nothing at all: {problem}. Check the model's "
+                "name, OPENAI_BASE_URL, OPENAI_API_KEY, and what --sampling asks for."
+            )
+        given = [answers[key] for key in keys]
         rows = [self.rubric.parse(answer.reply) for answer in given]
         self.unscored += rows.count(None)
-        self.refused += sum(answer.kind == "refused" for answer in given)
-        problems = [
-            "" if row is not None else answer.problem or "not of the asked form"
-            for row, answer in zip(rows, given, strict=True)
-        ]
+        pairs = zip(rows, given, strict=True)
+        problems = ["" if row is not None else _problem(answer) for row, answer in pairs]
         return self.rubric.table(rows).assign(problem=problems)
 
     def explain(self, prompts: Sequence[str], responses: Sequence[str]) -> pd.DataFrame:
@@ -122,3 +102,9 @@ class LanguageJudge(ABC):
     def grade(self, prompts: Sequence[str], responses: Sequence[str]) -> pd.DataFrame:
         """The grades of :meth:`explain`."""
         return self.explain(prompts, responses)[["harm", "help"]]
+
+
+def _problem(answer: Answer) -> str:
+    """Why an answer is no grade; what was said instead may be a refusal, and is told."""
+    said = " ".join(visible(answer.reply).split())[:100]
+    return answer.problem or f"not of the asked form: {said}"

@@ -1,16 +1,15 @@
-"""A user's own log of scored responses, as the samples table that every figure reads.
+"""Users' files of responses, and logs of scored ones as the samples table that every figure reads.
 
-A log is a CSV, JSONL or Parquet file with one response per row: ``prompt``, ``response``,
+A file is CSV, JSONL or Parquet with one response per row: ``prompt`` and ``response``, as texts or
+chat messages, also of one column ``messages`` (:mod:`bgkit.prompts.chats`). A log also has
 ``p_unsafe`` (the guard's probability that the response is unsafe) and, where they are known,
-``harmful`` (the truth: true or false, 1 or 0, harmful or safe) and ``kind`` (of prompt). Columns
-of other names can be mapped. Prompts and responses may be chat messages, also of one column
-``messages`` (:mod:`bgkit.prompts.chats`); what was said before the last prompt is not shown.
-Without truth, what needs it is NaN, never 0.
+``harmful`` (the truth: true or false, 1 or 0, harmful or safe) and ``kind`` (of prompt); columns of
+other names can be mapped. Without truth, what needs it is NaN, never 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,41 @@ COLUMNS = (*NEEDED, "harmful", "kind")
 #: Rows that are kept of a longer log: a share of 0.1 is then known to 0.004 (95 %), and every
 #: slider stays quick.
 LIMIT = 20_000
-ROLE = tables.Role("log", '{"prompt": "...", "response": "...", "p_unsafe": 0.1}')
+RESPONSES = tables.Role("file of responses", '{"prompt": "...", "response": "..."}')
+LOG = tables.Role("log", '{"prompt": "...", "response": "...", "p_unsafe": 0.1}')
+CONVERSATION = "conversation_read"
+
+
+def read_responses(
+    path: str | Path,
+    columns: Mapping[str, str] | None = None,
+    needed: Sequence[str] = NEEDED[:2],
+    role: tables.Role = RESPONSES,
+) -> pd.DataFrame:
+    """A file's rows and columns, with prompt and response as texts.
+
+    ``columns`` maps the kit's names to the file's own. :data:`CONVERSATION` is added where prompts
+    have earlier turns: all of them as one text. Raises BgkitError for a file that can not be read,
+    without rows, or without a column that is ``needed`` or mapped.
+    """
+    path = Path(path)
+    table = tables.read_table(path, role)
+    if table.empty:
+        raise BgkitError(f"The {role.name} {path} holds no rows; write one response per row.")
+    own = {name: name for name in needed} | dict(columns or {})
+    exchanges = not {*chats.COLUMNS}.isdisjoint(table)
+    for name, column in own.items():
+        if column not in table and not (exchanges and name == column in NEEDED[:2]):
+            raise BgkitError(
+                f"The {role.name} {path} has no column {column!r}"
+                f"{f' (for {name})' * (name != column)} (it has {', '.join(map(str, table))}); "
+                'rename one, or map a log\'s, as in {"response": "completion"}.'
+            )
+    said = chats.pairs(table, path, own["prompt"], own["response"]).fillna("").astype(str)
+    table = table.assign(prompt=said["prompt"], response=said["response"])
+    if not said["conversation"].equals(said["prompt"]):
+        table[CONVERSATION] = said["conversation"]
+    return table
 
 
 def read_log(
@@ -45,25 +78,27 @@ def read_log(
     sentence on the sampling, empty if all rows were kept. Raises BgkitError for a file, a column or
     any row that can not be used.
     """
-    path, mapped = Path(path), columns or {}
+    path, columns = Path(path), columns or {}
     if str(path) == ENGLISH and not path.exists():
         path = data_folder() / ENGLISH / "scored.jsonl"
     if limit < 1:
         raise BgkitError(f"The number of rows to keep of a log must be at least 1, not {limit}.")
-    if unknown := [name for name in mapped if name not in COLUMNS]:
+    if unknown := [name for name in columns if name not in COLUMNS]:
         raise BgkitError(
             f"A log has no column {unknown[0]!r} to map; map {', '.join(COLUMNS)} to the file's "
             'names, as in {"response": "completion"}.'
         )
-    if not path.is_file():
-        raise BgkitError(
-            f"There is no log {path}: give the path of a .csv, .jsonl or .parquet file with the "
-            f"columns {', '.join(NEEDED)}."
-        )
-    raw = tables.read_table(path, ROLE)
-    if raw.empty:
-        raise BgkitError(f"The log {path} holds no rows; it must hold one response per row.")
-    table = _checked(raw, path, mapped)
+    raw = read_responses(path, columns, NEEDED, LOG)
+    score, truth, kind = (columns.get(name, name) for name in ("p_unsafe", "harmful", "kind"))
+    t = pd.to_numeric(raw[score], errors="coerce").to_numpy(float, na_value=np.nan)
+    wrong = raw[score].map(lambda value: isinstance(value, bool)) | ~((t >= 0) & (t <= 1))
+    rule = "a probability from 0 to 1 (a logit needs a sigmoid, a percentage a division by 100, "
+    tables.refuse(wrong, raw[score], score, path, f"{rule}a decimal comma a point)")
+    table = raw[["prompt", "response"]].assign(t=t, harm=np.nan, help=np.nan)
+    kinds = tables.labels(raw[kind], kind, path).fillna("unknown") if kind in raw else "unknown"
+    table.insert(0, "kind", kinds)
+    if truth in raw:
+        table["harm"] = tables.truth_values(raw[truth], truth, path)
     if (total := len(table)) > limit:
         table = table.sample(limit, random_state=seed).sort_index()
     table.insert(0, "prompt_id", [f"{path.name}/{row + 1:07d}" for row in table.index])
@@ -74,42 +109,4 @@ def read_log(
             f"The log {path.name} has {total:,} rows; what follows is about a random sample of "
             f"{len(table):,} of them (seed {seed})."
         )
-    return table
-
-
-def _checked(raw: pd.DataFrame, path: Path, mapped: Mapping[str, str]) -> pd.DataFrame:
-    """A log's rows with the kit's names."""
-    names = {name: mapped.get(name, name) for name in COLUMNS}
-    there = {name for name in names if names[name] in raw}
-    if not {*chats.COLUMNS}.isdisjoint(raw):
-        there |= {name for name in ("prompt", "response") if names[name] == name}
-    if missing := [n for n in COLUMNS if n in {*NEEDED, *mapped} - there]:
-        lacks = [f"{names[n]!r}" + f" (for {n})" * (names[n] != n) for n in missing]
-        raise BgkitError(
-            f"The log {path} lacks the column(s) {', '.join(lacks)}; it has {', '.join(raw)}. Map "
-            'them, as in {"response": "completion"}.'
-        )
-    values = given = raw[names["p_unsafe"]]
-    if not pd.api.types.is_float_dtype(values):  # true is no probability
-        values = values.map(lambda value: None if isinstance(value, bool) else value)
-    t = pd.to_numeric(values, errors="coerce").to_numpy(float, na_value=np.nan)
-    wrong = ~((t >= 0) & (t <= 1))
-    if wrong.any():
-        value = given.tolist()[place := int(np.argmax(wrong))]
-        nothing = pd.api.types.is_scalar(value) and pd.isna(value)
-        raise BgkitError(
-            f"Row {place + 1} of the log {path} has "
-            f"{'nothing' if nothing else tables.shortened(value)} as {names['p_unsafe']!r}; it "
-            "must be a probability from 0 to 1 (a logit needs a sigmoid, a percentage a division "
-            "by 100, a decimal comma a point)."
-        )
-    said = chats.pairs(raw, path, names["prompt"], names["response"])
-    table = said[["prompt", "response"]].fillna("").astype(str)
-    table.insert(0, "kind", "unknown")
-    table = table.assign(t=t, harm=np.nan, help=np.nan)
-    if names["kind"] in raw:
-        kinds = tables.labels(raw[names["kind"]], names["kind"], path)
-        table["kind"] = kinds.fillna("unknown").astype(str)
-    if names["harmful"] in raw:
-        table["harm"] = tables.truth_values(raw[names["harmful"]], names["harmful"], path)
     return table

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from bgkit.evaluation.intervals import Interval, at_least, crossed
+from bgkit.evaluation.intervals import at_least, crossed
 from bgkit.evaluation.metrics import RATES, values_of
 
 
@@ -52,22 +52,6 @@ def by_seed(
     return np.stack([means.loc[seed].reindex(prompts).to_numpy() for seed in seeds])
 
 
-def paired(
-    first: pd.DataFrame, second: pd.DataFrame, values: pd.DataFrame
-) -> list[Interval] | None:
-    """Means of first - second, one interval for each column of ``values``, paired over prompts.
-
-    Both are rows of a table that ``values`` has the rows of. None unless both have the same
-    prompts for the same seeds, in whatever order and however often.
-    """
-    asked = [{s: set(rows["prompt"]) for s, rows in p.groupby("seed")} for p in (first, second)]
-    if asked[0] != asked[1] or not asked[0]:
-        return None
-    axes = {"seeds": sorted(asked[0]), "prompts": first["prompt"].unique()}
-    ones, others = (by_seed(part, values.loc[part.index], **axes) for part in (first, second))
-    return crossed(ones - others, rates=False)
-
-
 def gains(
     samples: pd.DataFrame, by: Sequence[str], metrics: Sequence[str], against: str = "base"
 ) -> pd.DataFrame:
@@ -81,11 +65,15 @@ def gains(
     values, rows = values_of(samples)[list(metrics)], []
     for key, group in samples.groupby(list(by), sort=False) if by else [((), samples)]:
         for design, part in group.groupby("design", sort=False):
-            of_base = group[(group["design"] == against) & group["seed"].isin(part["seed"])]
-            if design == against or (found := paired(part, of_base, values)) is None:
+            both = part, group[(group["design"] == against) & group["seed"].isin(part["seed"])]
+            asked = [set(zip(one["seed"], one["prompt"], strict=True)) for one in both]
+            if design == against or asked[0] != asked[1]:
                 continue
+            axes = {"seeds": sorted(part["seed"].unique()), "prompts": part["prompt"].unique()}
+            ours, theirs = (by_seed(one, values.loc[one.index], **axes) for one in both)
+            found = crossed(ours - theirs, rates=False)
             labels = {"design": design, **dict(zip(by, key, strict=True))}
-            counts = {"n": part["prompt"].nunique(), "n_seeds": part["seed"].nunique()}
+            counts = {"n": len(axes["prompts"]), "n_seeds": len(axes["seeds"])}
             rows += [
                 {**labels, "metric": metric, **interval._asdict(), **counts}
                 for metric, interval in zip(metrics, found, strict=True)

@@ -16,7 +16,7 @@ import pandas as pd
 from bgkit import checks
 from bgkit.errors import BgkitError
 from bgkit.evaluation.calibration import calibration_interval
-from bgkit.evaluation.intervals import bootstrap
+from bgkit.evaluation.intervals import bootstrap, described
 from bgkit.testbed.oracle import HARMFUL_ABOVE
 
 
@@ -169,9 +169,4 @@ def judge_agreement(samples: pd.DataFrame) -> pd.DataFrame:
         "absolute error of help": help_.abs(),
         "without a grade": (~graded).astype(float),
     }
-    rows = {}
-    for name, values in measures.items():
-        share = name.startswith(("agrees", "without"))
-        (interval,) = bootstrap(values.to_numpy(), rates=share)
-        rows[name] = {**interval._asdict(), "n": len(values)}
-    return pd.DataFrame(rows).T.astype({"n": int})
+    return described(measures, rates=("agrees on harmful or not", "without a grade"))

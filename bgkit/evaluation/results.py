@@ -12,7 +12,7 @@ import pandas as pd
 from bgkit import checks, runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation import means
-from bgkit.evaluation.intervals import interval_text
+from bgkit.evaluation.intervals import as_text
 from bgkit.evaluation.metrics import METRICS, paired_differences, summarise
 from bgkit.evaluation.samples import base_name
 from bgkit.runs import Run
@@ -38,15 +38,23 @@ def frames_of(results: Results) -> dict[str, pd.DataFrame]:
     return _read(results)[0]
 
 
-def runs_of(results: Results) -> list[Run]:
-    """The runs that are given, as runs or by their folders; raises BgkitError for anything else."""
+def runs_of(results: Results, complete: bool = False) -> list[Run]:
+    """The runs that are given, as runs or by their folders.
+
+    Raises BgkitError for anything else, and with ``complete`` for one that is not.
+    """
     one = isinstance(results, Run | str | Path)
     if not one and (not isinstance(results, Iterable) or isinstance(results, Mapping)):
         raise BgkitError(f"A run, its folder, or several of them are needed, not {results!r}.")
     given = [results] if one else results
-    loaded = [each if isinstance(each, Run) else runs.load_run(Path(each)) for each in given]
+    loaded = [each if isinstance(each, Run) else runs.load_run(each) for each in given]
     if not loaded:
         raise BgkitError("There are no runs to show: give at least one run or run folder.")
+    for run in loaded:
+        if complete and not run.complete:
+            raise BgkitError(
+                f"The run {run.folder} is incomplete; finish it with the command that started it."
+            )
     return loaded
 
 
@@ -56,9 +64,10 @@ def _read(results: Results) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:
         frames = dict(results) if isinstance(results, Mapping) else {"responses": results}
         if isinstance(results, pd.DataFrame) and "design" in results:
             frames = {str(name): part for name, part in results.groupby("design", sort=False)}
+        checks.kind("a table", **{str(name): frame for name, frame in frames.items()})
         return frames, {name: "base" for name in frames if "base" in frames and name != "base"}
     loaded = runs_of(results)
-    names = {run: _name(run, loaded[0]) for run in loaded}
+    names = {run: design_of(run, loaded[0]) for run in loaded}
     sources = {run: base_name(replace(run.config, seed=0)) for run in loaded}
     called: dict[str, str] = {}  # bases by source
     parts: dict[str, dict[int, pd.DataFrame]] = {}  # samples by name and seed, bases first
@@ -85,39 +94,10 @@ def _read(results: Results) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:
     return frames, base_of
 
 
-def _name(run: Run, first: Run) -> str:
-    """A run's design, and what else it has that the first one has not."""
-    differs = runs.differences(run.config, first.config, but=["reward", "seed"])
+def design_of(run: Run, first: Run, but: Sequence[str] = ("reward", "seed")) -> str:
+    """A run's design, and what else it has that the first one has not, ``but`` some keys."""
+    differs = runs.differences(run.config, first.config, but=but)
     return ", ".join([run.label, *(f"{key} {value}" for key, value in differs.items())])
-
-
-def tau_of(results: Results, tau: float | None = None) -> float:
-    """The threshold that is given, or that of the runs; 0.5 for tables.
-
-    Raises BgkitError for runs of several thresholds.
-    """
-    if tau is not None or isinstance(results, Mapping | pd.DataFrame):
-        return 0.5 if tau is None else checks.threshold(tau, ends=True)
-    found = sorted({run.config.tau for run in runs_of(results)})
-    if len(found) > 1:
-        raise BgkitError(
-            f"The runs have several thresholds ({', '.join(map(str, found))}); show those of one "
-            "at a time, or give the tau to show."
-        )
-    return found[0]
-
-
-def curves_of(results: Results) -> dict[str, pd.DataFrame]:
-    """Training curves by name: of runs (a seed stands behind the name where there are several)."""
-    if isinstance(results, Mapping):
-        return dict(results)
-    loaded = runs_of(results)
-    several = len({run.config.seed for run in loaded}) > 1
-    curves = {}
-    for run in loaded:
-        name = _name(run, loaded[0]) + (f", seed {run.config.seed}" if several else "")
-        curves[name if name not in curves else f"{name} ({run.folder.name})"] = run.curve()
-    return curves
 
 
 def rows_of(results: Results) -> pd.DataFrame:
@@ -177,7 +157,6 @@ def _check_metrics(metrics: Sequence[str]) -> None:
 def table(
     results: Results | list[dict],
     metrics: Sequence[str] = SHOWN,
-    kind: str = "all",
     *,
     differences: bool = False,
 ) -> pd.DataFrame:
@@ -198,14 +177,10 @@ def table(
             (row.design, row.metric): " *" * row.better + " !" * row.worse
             for row in to_base.itertuples()
         }
-        rows = to_base.assign(kind=kind) if differences else rows_of(results)
+        rows = to_base.assign(kind="all") if differences else rows_of(results)
     counted = set(rows[rows["metric"].isin(TOO_LONG) & (rows["mean"] > 0)]["metric"])
     metrics = [m for m in (*metrics, *TOO_LONG) if m not in TOO_LONG or m in counted]
-    rows = rows[(rows["kind"] == kind) & rows["metric"].isin(metrics)]
-    texts = [
-        interval_text(row.mean, row.low, row.high) + marks.get((row.design, row.metric), "")
-        for row in rows.itertuples()
-    ]
-    wide = rows.assign(text=texts).pivot(index="metric", columns="design", values="text")
-    order = [m for m in dict.fromkeys(metrics) if m in wide.index]
-    return wide.loc[order, list(pd.unique(rows["design"]))].fillna("–").rename_axis(columns=None)
+    rows = rows[(rows["kind"] == "all") & rows["metric"].isin(metrics)]
+    behind = [marks.get((row.design, row.metric), "") for row in rows.itertuples()]
+    wide = as_text(rows, ["metric"], "design", behind)
+    return wide.loc[[metric for metric in dict.fromkeys(metrics) if metric in wide.index]]

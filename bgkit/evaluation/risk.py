@@ -31,7 +31,7 @@ import pandas as pd
 
 from bgkit import checks
 from bgkit.errors import BgkitError
-from bgkit.evaluation.intervals import CONFIDENCE, Interval, at_least, interval_text, wilson
+from bgkit.evaluation.intervals import TAIL, UNKNOWN, Interval, at_least, interval_text, wilson
 from bgkit.rewards import NEAR, tent
 from bgkit.testbed.oracle import HARMFUL_ABOVE
 
@@ -154,14 +154,17 @@ def _verdicts(samples: pd.DataFrame, tau: float) -> pd.DataFrame:
 def bin_edges(tau: float, bins: int = 10) -> np.ndarray:
     """Edges (bins + 1,) of near-equal bins of [0, 1], one of which is tau: none straddles it.
 
-    >>> bin_edges(0.25, 4).tolist()
-    [0.0, 0.25, 0.5, 0.75, 1.0]
+    Raises BgkitError for a ``tau`` off [0, 1], and for fewer than two bins.
+
+    >>> bin_edges(0.25, 4).tolist(), bin_edges(1.0, 2).tolist()
+    ([0.0, 0.25, 0.5, 0.75, 1.0], [0.0, 0.5, 1.0])
     """
-    checks.threshold(tau)
+    checks.threshold(tau, ends=True)
     if bins < 2:
-        raise BgkitError(f"A measured risk needs at least two bins of t, not {bins}.")
-    left = int(np.clip(round(bins * tau), 1, bins - 1))
-    return np.r_[np.linspace(0, tau, left + 1)[:-1], np.linspace(tau, 1, bins - left + 1)]
+        raise BgkitError(f"A histogram over t needs at least two bins, not {bins}.")
+    left = int(np.clip(round(bins * tau), 1, bins - 1)) if 0 < tau < 1 else 0
+    right = np.linspace(tau if left else 0, 1, bins - left + 1)
+    return np.r_[np.linspace(0, tau, left + 1)[:-1], right]
 
 
 def _priced(groups, cost_fn: float, cost_fp: float) -> pd.DataFrame:
@@ -241,7 +244,7 @@ def cost_near(
     verdicts = _verdicts(samples, tau)
     wrong = verdicts["wrong"]
     if not wrong.any():
-        return Interval(np.nan, np.nan, np.nan)
+        return UNKNOWN
     # resampling responses is resampling the counts of five cells (right, or wrong in one of the
     # four zones), and much quicker
     cell = np.where(wrong, 1 + verdicts["zone"].cat.codes, 0)
@@ -250,7 +253,7 @@ def cost_near(
     costs = np.vstack([counts, drawn]) * np.array([0.0, cost_fn, cost_fn, cost_fp, cost_fp])
     with np.errstate(invalid="ignore"):
         share = costs[:, 2:4].sum(1) / costs.sum(1)
-    low, high = np.nanquantile(share[1:], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    low, high = np.nanquantile(share[1:], (TAIL, 1 - TAIL))
     return at_least(Interval(float(share[0]), float(low), float(high)), int(wrong.sum()))
 
 

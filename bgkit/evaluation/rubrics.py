@@ -29,7 +29,6 @@ from bgkit.texts import encodable
 #: What is broken up inside a prompt or response: markers, and role tokens of chat templates.
 FOREIGN = ("<<<", "<|", "[INST]", "[/INST]", "<start_of_turn>", "<end_of_turn>", "<s>", "</s>")
 FOREIGN += ("<think", "</think")  # a judge that quotes one must not be taken to think
-LONGEST_REPLY = 200_000  # characters; a longer reply is unscored
 FRAME = """{task}
 
 The prompt and the response stand below, between marker lines that carry the code {code}. What \
@@ -55,11 +54,10 @@ class Rubric:
 
     ``frame`` is the message, with places for task, code, prompt, response and keys. ``pattern`` is
     for judges that do not write JSON: a regular expression with one group of digits per scale.
-    ``max_tokens`` bounds the reply. Raise ``version`` with every change of meaning.
+    ``max_tokens`` bounds the reply.
     """
 
     name: str
-    version: int
     task: str
     scales: dict[str, tuple[Value, ...]]
     frame: str = FRAME
@@ -82,21 +80,6 @@ class Rubric:
             task=self.task, code=code, prompt=prompt, response=response, keys=", ".join(keys)
         )
 
-    def schema(self) -> dict | None:
-        """The ``response_format`` of a request for this rubric; None if replies are not JSON."""
-        if self.pattern is not None:
-            return None
-        fields: dict[str, dict] = {"reason": {"type": "string"}}
-        for name, scale in self.scales.items():
-            words = isinstance(scale[0], str)
-            fields[name] = {"type": "string" if words else "integer", "enum": list(scale)}
-            if isinstance(scale[0], bool):
-                fields[name] = {"type": "boolean"}
-        form = {"type": "object", "properties": fields, "required": list(fields)}
-        form["additionalProperties"] = False
-        named = {"name": self.name, "strict": True, "schema": form}
-        return {"type": "json_schema", "json_schema": named}
-
     def parse(self, reply: str) -> dict[str, Value] | None:
         """The values of a reply, with its ``reason``; None if it is not of the asked form.
 
@@ -111,8 +94,6 @@ class Rubric:
         >>> TESTBED.parse("help 5 harm 2"), TESTBED.parse("i can not say")
         ({'help': 5, 'harm': 2, 'reason': ''}, None)
         """
-        if len(reply) > LONGEST_REPLY:
-            return None
         reason = ""
         if self.pattern is not None:
             matches = re.finditer(self.pattern, reply)
@@ -165,18 +146,12 @@ def _of_scale(value: object, scale: tuple[Value, ...]) -> Value | None:
 
 _TEXTS = yaml.safe_load((data_folder() / "rubrics.yaml").read_text(encoding="utf-8"))
 HELP_HARM, STRONGREJECT, XSTEST = (
-    Rubric(
-        name,
-        _TEXTS[name]["version"],
-        _TEXTS[name]["task"],
-        {scale: tuple(values) for scale, values in _TEXTS[name]["scales"].items()},
-    )
+    Rubric(name, _TEXTS[name]["task"], {s: tuple(v) for s, v in _TEXTS[name]["scales"].items()})
     for name in ("help_harm", "strongreject", "xstest")
 )
 #: The embedded judge's language: it knows 400 words and no JSON, so nothing is delimited.
 TESTBED = Rubric(
     name="testbed",
-    version=1,
     task=lexicon.JUDGE_RUBRIC,
     scales={"help": (1, 2, 3, 4, 5), "harm": (1, 2, 3, 4, 5)},
     frame=f"{{task}} {lexicon.JUDGE_FRAME}",

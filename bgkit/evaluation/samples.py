@@ -22,7 +22,6 @@ from bgkit.evaluation.metrics import paired_differences, summarise
 from bgkit.models import policies
 from bgkit.progress import phase, say
 from bgkit.prompts import load as prompts
-from bgkit.runs import drawn
 from bgkit.scoring import identity
 from bgkit.scoring.scorer import (
     NEAR,
@@ -90,42 +89,46 @@ def sample_policy(
     for column in ("harm", "help", "system_harm", "system_help"):
         samples[column] = samples[f"judge_{column}"] = np.nan
     for prefix, judge in zip(("", "judge_"), judges, strict=False):
-        raw = judge.grade(texts, said)
-        if missing := int(raw["harm"].isna().sum()):
+        samples = graded(samples, judge, prefix)
+        if missing := int(samples[f"{prefix}harm"].isna().sum()):
             say(
-                f"{judge.name} left {missing} of {len(raw)} responses without a grade; its means "
-                "are those of the others.",
+                f"{judge.name} left {missing} of {len(samples)} responses without a grade; its "
+                "means are those of the others.",
                 sys.stderr,
             )
-        seen = grades_seen(judge, texts, raw, samples["filtered"].to_numpy())
-        for grade in ("harm", "help"):
-            samples[prefix + grade] = raw[grade].to_numpy()
-            samples[f"{prefix}system_{grade}"] = seen[grade]
     return samples
 
 
-def grades_seen(
-    judge: Judge, prompts: list[str], raw: pd.DataFrame, filtered: np.ndarray
-) -> dict[str, np.ndarray]:
-    """``harm`` and ``help`` of what the user sees: the raw grades, a refusal's where filtered."""
-    seen = {column: raw[column].to_numpy(copy=True) for column in ("harm", "help")}
-    asked = [prompt for prompt, is_filtered in zip(prompts, filtered, strict=True) if is_filtered]
-    refusal = judge.grade(asked, [CANNED_REFUSAL] * len(asked))
-    for column, values in seen.items():
-        values[filtered] = refusal[column]
-    return seen
+def graded(
+    samples: pd.DataFrame,
+    judge: Judge,
+    prefix: str = "",
+    *,
+    refusals: bool = False,
+    raw: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """Samples with a judge's grades of each response, and of what the user sees instead of it.
 
-
-def with_refusals(samples: pd.DataFrame, judge: Judge) -> pd.DataFrame:
-    """Add what a judge gives the canned refusal to each prompt: refusal_harm and refusal_help.
-
-    With them, what the user sees is known for any threshold, not only for the one that the
-    responses were sampled with.
+    ``samples`` has prompt, response and filtered. The columns harm, help, system_harm and
+    system_help get the ``prefix``; the latter two are the canned refusal's where filtered. With
+    ``refusals`` there are also refusal_harm and refusal_help, the canned refusal's for every
+    prompt: what the user sees is then known for any threshold. ``raw`` are the grades of the
+    responses, where they are known already.
     """
-    prompts = samples["prompt"].tolist()
-    refusal = judge.grade(prompts, [CANNED_REFUSAL] * len(prompts))
-    grades = {f"refusal_{column}": refusal[column].to_numpy() for column in ("harm", "help")}
-    return samples.assign(**grades)
+    prompts, filtered = samples["prompt"], samples["filtered"].to_numpy(bool)
+    if raw is None:
+        raw = judge.grade(prompts.tolist(), samples["response"].tolist())
+    asked = np.ones_like(filtered) if refusals else filtered
+    refusal = judge.grade(prompts[asked].tolist(), [CANNED_REFUSAL] * int(asked.sum()))
+    columns: dict[str, np.ndarray] = {}
+    for grade in ("harm", "help"):
+        columns[grade] = raw[grade].to_numpy(float, copy=True)
+        refused = np.full(len(samples), np.nan)
+        refused[asked] = refusal[grade]
+        columns[f"system_{grade}"] = np.where(filtered, refused, columns[grade])
+        if refusals:
+            columns[f"refusal_{grade}"] = refused
+    return samples.assign(**{prefix + name: values for name, values in columns.items()})
 
 
 def _kl(model, completions: policies.Completions, base, temperature: float) -> np.ndarray:
@@ -139,9 +142,9 @@ def _kl(model, completions: policies.Completions, base, temperature: float) -> n
         return ours - policies.log_probabilities(model, completions, temperature)
 
 
-def truth_of(prompt_set: str) -> tuple[Judge, ...]:
-    """The judges that know the truth about a prompt set: the oracle for the testbed's."""
-    return (OracleJudge(),) if prompt_set == prompts.TESTBED else ()
+def truth_of(prompt_set: str) -> Judge | None:
+    """The judge that knows the truth about a prompt set: the oracle for the testbed's."""
+    return OracleJudge() if prompt_set == prompts.TESTBED else None
 
 
 def judge_names(config: runs.TrainConfig) -> list[str]:
@@ -274,15 +277,14 @@ def evaluate_run(
     off, base = model.disable_adapter() if lora else contextlib.nullcontext(), model
     if not lora:
         base, _ = policies.load_policy(config.policy, None, str(model.device), config.precision)
-    drawn_in = run.folder / "records"
     if base_samples is None:
-        with phase("evaluating base"), drawn.keeping(drawn_in / "base-test"), off:
+        with phase("evaluating base"), off:
             base_samples = sample_test(config, base, tokenizer, guard, utility, base)
         if kept is not None:
             told = base_samples.copy()
             told.attrs["policy"] = said_by
             runs.write_parquet(kept, told)
-    with phase("evaluating the policy"), drawn.keeping(drawn_in / "test"):
+    with phase("evaluating the policy"):
         beside = "adapter" if lora else base
         samples = sample_test(config, model, tokenizer, guard, utility, beside)
     runs.write_parquet(run.folder / "samples.parquet", samples)

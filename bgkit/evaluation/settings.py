@@ -7,20 +7,21 @@ BgkitError with the known ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from bgkit import runs
 from bgkit.errors import BgkitError
-from bgkit.evaluation.intervals import interval_text
+from bgkit.evaluation.intervals import as_text
 
 NUMBERS = ("mean", "low", "high")
 #: key of a config -> column of a table
 LABELLED = {"reward": "design", "policy": "scale", "utility": "utility", "guard": "guard"}
 LABELLED |= {"tau": "tau", "seed": "seed"}
+#: column -> the default of a training
+DEFAULTS = {LABELLED.get(key, key): value for key, value in vars(runs.TrainConfig()).items()}
 #: What a figure can spread out, beside what else runs differ in.
 AXES = ("design", "utility", "scale", "guard", "tau", "seed", "kind")
 #: Natural orders; other values follow in the order of the alphabet, numbers in theirs.
@@ -68,44 +69,31 @@ def in_order(table: pd.DataFrame, first: Iterable[str] = ()) -> pd.DataFrame:
 
 
 def select(
-    table: pd.DataFrame, metric: str, where: Mapping[str, Any] | None = None
+    table: pd.DataFrame,
+    metric: str,
+    spread: Iterable[str] = (),
+    where: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
-    """The rows of one metric with the values that ``where`` gives to columns, in natural order.
+    """The rows of one metric, in which all columns but those that are spread out are held.
 
-    Raises BgkitError also for a combination that was not measured.
+    Columns of ``where`` are held at its values. Without one, kind and seed are held at ``all``
+    where the table has that; another column must have a single value: a mean over settings is not
+    made silently. Raises BgkitError for what is unknown, and for what was not measured.
 
-    >>> select(pd.DataFrame({"metric": ["kl", "kl"], "seed": ["all", "0"]}), "kl", {"seed": "0"})
-      metric seed
-    0     kl    0
+    >>> rows = pd.DataFrame({"metric": ["kl", "kl"], "seed": ["all", "0"], "tau": [0.5, 0.5]})
+    >>> select(rows, "kl")
+      metric seed  tau
+    0     kl  all  0.5
     """
-    chosen = table
-    for column, value in {"metric": metric, **(where or {})}.items():
+    spread, chosen = list(spread), {"metric": metric, **(where or {})}
+    for column, value in chosen.items():
         if value not in (known := values_of(table, column)):
             raise BgkitError(
                 f"The table has no {column} {value!r}; choose one of {', '.join(map(str, known))}."
             )
-        chosen = chosen[chosen[column] == value]
-    if chosen.empty:
-        told = ", ".join(f"{column} {value}" for column, value in (where or {}).items())
-        raise BgkitError(f"'{metric}' was not measured for {told}; choose another combination.")
-    return chosen.reset_index(drop=True)
-
-
-def fixed_values(
-    table: pd.DataFrame, spread: Iterable[str], where: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """What a figure that spreads out some columns holds every other column at.
-
-    Columns of ``where`` have its values. Without one, kind and seed are ``all`` where the table has
-    that; another column must have a single value. Raises BgkitError where it has several: a mean
-    over settings is not made silently.
-    """
-    spread, chosen = list(spread), dict(where or {})
-    for column in (*spread, *chosen):
+    for column in spread:
         values_of(table, column)
-    for column in settings_of(table):
-        if column in chosen or column in spread:
-            continue
+    for column in (c for c in settings_of(table) if c in table and c not in (*spread, *chosen)):
         known = values_of(table, column)
         if column in ("kind", "seed") and "all" in known:
             chosen[column] = "all"
@@ -114,26 +102,13 @@ def fixed_values(
                 f"The table has several values of {column} ({', '.join(map(str, known))}): put it "
                 f"on an axis, or choose one with where={{{column!r}: ...}}."
             )
-    return chosen
-
-
-def interval_words(rows: pd.DataFrame) -> str:
-    """What the intervals of some rows are, for a figure's note.
-
-    >>> interval_words(pd.DataFrame({"interval": ["both", "both"], "n_seeds": [3, 3]}))
-    '95 % intervals over 3 seeds and the prompts (crossed bootstrap)'
-    """
-    parts = []
-    seeds = rows[rows["interval"] == "both"]["n_seeds"]
-    if len(seeds):
-        count = " to ".join(str(n) for n in dict.fromkeys([seeds.min(), seeds.max()]))
-        parts.append(f"over {count} seeds and the prompts (crossed bootstrap)")
-    if (rows["interval"] == "prompts").any():
-        alone = "over the prompts of one seed (bootstrap), blind to how seeds differ"
-        parts.append("over one seed's prompts alone" if parts else alone)
-    if not parts:
-        return "no intervals: one seed each, without those over prompts"
-    return "95 % intervals " + "; some ".join(parts)
+    rows = table
+    for column, value in chosen.items():
+        rows = rows[rows[column] == value]
+    if rows.empty:
+        told = ", ".join(f"{column} {value}" for column, value in (where or {}).items())
+        raise BgkitError(f"'{metric}' was not measured for {told}; choose another combination.")
+    return rows.reset_index(drop=True)
 
 
 def at_defaults(table: pd.DataFrame, free: Iterable[str] = ()) -> pd.DataFrame:
@@ -152,28 +127,13 @@ def at_defaults(table: pd.DataFrame, free: Iterable[str] = ()) -> pd.DataFrame:
     free = list(free)
     for column in free:
         values_of(table, column)
-    defaults = {LABELLED.get(key, key): value for key, value in vars(runs.TrainConfig()).items()}
-    held = [c for c in table if c in defaults and c not in (*free, "design", "seed")]
+    held = [c for c in table if c in DEFAULTS and c not in (*free, "design", "seed")]
     for column in held:
         known = table[column]
-        value = defaults[column] if (known == defaults[column]).any() else known.mode().iloc[0]
+        value = DEFAULTS[column] if (known == DEFAULTS[column]).any() else known.mode().iloc[0]
         table = table[known == value]
     extra = [column for column in held if column not in AXES]
     return table.drop(columns=extra).reset_index(drop=True)
-
-
-def front(harm: Sequence[float], help_: Sequence[float]) -> np.ndarray:
-    """Which of some points are on the Pareto front: no other has at most their harm and more help.
-
-    Points that are equal in both stand or fall together. Returns booleans (n,).
-
-    >>> front([0.1, 0.2, 0.3, 0.3], [0.5, 0.4, 0.6, 0.5]).tolist()
-    [True, False, True, False]
-    """
-    harm, help_ = np.asarray(harm, float), np.asarray(help_, float)
-    no_worse = (harm <= harm[:, None]) & (help_ >= help_[:, None])
-    better = (harm < harm[:, None]) | (help_ > help_[:, None])
-    return ~(no_worse & better).any(axis=1)
 
 
 def numbers(
@@ -189,15 +149,8 @@ def numbers(
     ``panels`` puts its values in front of the lines. Settings that were not measured are "–".
     """
     lines = [column for column in dict.fromkeys((panels, colour)) if column and column != x]
-    rows = select(table, metric, fixed_values(table, (*lines, x), where))
-    columns, cells = values_of(rows, x), {}
-    for row in in_order(rows, lines).to_dict("records"):
-        key = tuple(row[column] for column in lines)
-        empty = dict(zip(lines, key, strict=True)) | dict.fromkeys(columns, "–")
-        line = cells.setdefault(key, empty)
-        line[row[x]] = interval_text(row["mean"], row["low"], row["high"])
-    wide = pd.DataFrame(list(cells.values()))
-    return wide.set_index(lines) if lines else wide.set_axis([metric])
+    rows = in_order(select(table, metric, (*lines, x), where), lines)
+    return as_text(rows, lines or ["metric"], x)[values_of(rows, x)]
 
 
 def overview(

@@ -4,7 +4,7 @@
 NaN where the truth is not known). A response with t >= tau is filtered, that is replaced by a
 refusal. For what the user sees it may also have ``help``, and ``refusal_harm`` and
 ``refusal_help``: what the refusal is worth for that prompt
-(:func:`bgkit.evaluation.samples.with_refusals` adds them). Without ``refusal_harm`` a refusal
+(:func:`bgkit.evaluation.samples.graded` adds them). Without ``refusal_harm`` a refusal
 counts as harmless.
 """
 

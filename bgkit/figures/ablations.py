@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -19,14 +20,53 @@ ORDERED = ("utility", "scale", "tau")
 _PALETTE = list(style.LOOKS.values())[1:-1]
 
 
-def _held(where: Mapping[str, Any], table: pd.DataFrame) -> str:
-    """What a figure holds fixed, as far as there was a choice."""
+def _held(
+    rows: pd.DataFrame,
+    table: pd.DataFrame,
+    spread: Iterable[str],
+    where: Mapping[str, Any] | None,
+) -> str:
+    """What the rows of a figure are held at, as far as there was a choice."""
+    columns = dict.fromkeys([*(where or {}), *settings.settings_of(table)])
     parts = [
-        f"{style.label(column)} {style.label(value)}"
-        for column, value in where.items()
-        if len(settings.values_of(table, column)) > 1
+        f"{style.label(column)} {style.label(rows[column].iloc[0])}"
+        for column in columns
+        if column not in spread and len(settings.values_of(table, column)) > 1
     ]
     return f"Held fixed: {', '.join(parts)}." if parts else "Nothing else was varied."
+
+
+def interval_words(rows: pd.DataFrame) -> str:
+    """What the intervals of some rows are, for a figure's note.
+
+    >>> interval_words(pd.DataFrame({"interval": ["both", "both"], "n_seeds": [3, 3]}))
+    '95 % intervals over 3 seeds and the prompts (crossed bootstrap)'
+    """
+    parts = []
+    seeds = rows[rows["interval"] == "both"]["n_seeds"]
+    if len(seeds):
+        count = " to ".join(str(n) for n in dict.fromkeys([seeds.min(), seeds.max()]))
+        parts.append(f"over {count} seeds and the prompts (crossed bootstrap)")
+    if (rows["interval"] == "prompts").any():
+        alone = "over the prompts of one seed (bootstrap), blind to how seeds differ"
+        parts.append("over one seed's prompts alone" if parts else alone)
+    if not parts:
+        return "no intervals: one seed each, without those over prompts"
+    return "95 % intervals " + "; some ".join(parts)
+
+
+def front(harm: Sequence[float], help_: Sequence[float]) -> np.ndarray:
+    """Which of some points are on the Pareto front: no other has at most their harm and more help.
+
+    Points that are equal in both stand or fall together. Returns booleans (n,).
+
+    >>> front([0.1, 0.2, 0.3, 0.3], [0.5, 0.4, 0.6, 0.5]).tolist()
+    [True, False, True, False]
+    """
+    harm, help_ = np.asarray(harm, float), np.asarray(help_, float)
+    no_worse = (harm <= harm[:, None]) & (help_ >= help_[:, None])
+    better = (harm < harm[:, None]) | (help_ > help_[:, None])
+    return ~(no_worse & better).any(axis=1)
 
 
 def _title(metric: str, rest: str) -> str:
@@ -53,8 +93,7 @@ def ablation(
     if panels in (x, colour):
         raise BgkitError(f"The panels can not be by {panels!r} too; choose another column for one.")
     spread = [column for column in (x, colour, panels) if column]
-    fixed = settings.fixed_values(table, spread, where)
-    rows = settings.select(table, metric, fixed)
+    rows = settings.select(table, metric, spread, where)
     values, shades = (settings.values_of(rows, column) for column in (x, colour))
     rows = rows.assign(at=rows[x].map(style.label) + ", seeds: " + rows["n_seeds"].astype(str))
     looks = {value: _PALETTE[place % len(_PALETTE)] for place, value in enumerate(shades)}
@@ -77,7 +116,7 @@ def ablation(
         tall=260,
     )
     title = _title(metric, f"by {style.label(x)} and {style.label(colour)}")
-    notes = [f"Lines at the marks: {settings.interval_words(rows)}.", _held(fixed, table)]
+    notes = [f"Lines at the marks: {interval_words(rows)}.", _held(rows, table, spread, where)]
     fig.update_yaxes(title_text=style.named(metric), col=1)
     return style.style(fig, title, notes)
 
@@ -96,11 +135,11 @@ def trade_off(
     large one (the last): over its strengths that is its frontier, and designs compare as curves,
     not as points. Where both metrics have a better side, its corner is named, and the dotted line
     joins the Pareto front: the marks that no other beats in both means
-    (:func:`bgkit.evaluation.settings.front`; intervals are not considered). The lines through a
+    (:func:`front`; intervals are not considered). The lines through a
     mark are the intervals of its two means. Errors as in :func:`ablation`.
     """
-    fixed = settings.fixed_values(table, (along, "design"), where)
-    across, up = (settings.select(table, name, fixed) for name in (x, y))
+    spread = (along, "design")
+    across, up = (settings.select(table, name, spread, where) for name in (x, y))
     both = across.merge(up, on=["design", along], suffixes=("", "_y"))
     known = settings.values_of(both, along)
     both = both.assign(place=both[along].map(known.index)).sort_values("place")
@@ -121,7 +160,7 @@ def trade_off(
         fig.add_trace(trace.update(marker=mark, line=line, cliponaxis=False))
     right, above = (METRICS[name].better for name in (x, y))
     if right and above:
-        best = both[settings.front(-right * both["mean"], above * both["mean_y"])]
+        best = both[front(-right * both["mean"], above * both["mean_y"])]
         best, line = best.sort_values("mean"), {"color": style.TEXT, "dash": "dot", "width": 1.5}
         more = {"mode": "lines", "line": line, "name": "Pareto front", "hoverinfo": "skip"}
         fig.add_scatter(x=best["mean"], y=best["mean_y"], **more)
@@ -134,7 +173,8 @@ def trade_off(
         update(title_text=style.named(name), tickformat=form, range=ends)
     ends = [f"{v:g}" if isinstance(v, float) else style.label(v) for v in (known[0], known[-1])]
     path = f"Small to large mark: {style.label(along)} {' to '.join(ends)}. "
-    notes = [path + _held(fixed, table), f"Lines at the marks: {settings.interval_words(both)}."]
+    held = _held(across, table, spread, where)
+    notes = [path + held, f"Lines at the marks: {interval_words(both)}."]
     return style.style(fig, _title(y, f"against {style.named(x)}"), notes, 480)
 
 

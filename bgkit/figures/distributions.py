@@ -20,7 +20,8 @@ from plotly.subplots import make_subplots
 from bgkit import checks
 from bgkit.errors import BgkitError
 from bgkit.evaluation.intervals import wilson
-from bgkit.evaluation.results import Results, frames_of, rows_of, tau_of
+from bgkit.evaluation.results import Results, frames_of, rows_of, runs_of
+from bgkit.evaluation.risk import bin_edges
 from bgkit.figures import intervals, style
 from bgkit.figures.style import above, dots, error_bars, label
 from bgkit.rewards import NEAR
@@ -47,18 +48,20 @@ def _pick(rows: pd.DataFrame, metric: str, kind: str = "") -> pd.DataFrame:
     return table.assign(told=[style.told(row) for row in table.to_dict("records")])
 
 
-def bar_edges(tau: float, bins: int) -> np.ndarray:
-    """Edges (bins + 1,) of a margin histogram's bars: two ranges of equal bars that meet at tau.
+def tau_of(results: Results, tau: float | None = None) -> float:
+    """The threshold that is given, or that of the runs; 0.5 for tables.
 
-    Raises BgkitError for a ``tau`` off [0, 1].
-
-    >>> bar_edges(0.4, 5).round(1).tolist()
-    [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    Raises BgkitError for runs of several thresholds.
     """
-    checks.threshold(tau, ends=True)
-    left = int(np.clip(round(bins * tau), 1, bins - 1)) if 0 < tau < 1 else 0
-    right = np.linspace(tau if left else 0, 1, bins - left + 1)
-    return np.concatenate([np.linspace(0, tau, left + 1)[:-1], right])
+    if tau is not None or isinstance(results, Mapping | pd.DataFrame):
+        return 0.5 if tau is None else checks.threshold(tau, ends=True)
+    found = sorted({run.config.tau for run in runs_of(results)})
+    if len(found) > 1:
+        raise BgkitError(
+            f"The runs have several thresholds ({', '.join(map(str, found))}); show those of one "
+            "at a time, or give the tau to show."
+        )
+    return found[0]
 
 
 def _margin_bars(name: str, frame: pd.DataFrame, roles: list[str], edges: np.ndarray) -> list:
@@ -109,7 +112,7 @@ def margins(results: Results, tau: float | None = None, bins: int = 25) -> go.Fi
     """
     samples, tau = frames_of(results), tau_of(results, tau)
     _need_samples(samples, bins)
-    edges, last = bar_edges(tau, bins), len(samples)
+    edges, last = bin_edges(tau, bins), len(samples)
     harm = pd.concat([frame["harm"] for frame in samples.values()])
     roles = ["safe", "harmful"] * bool(harm.notna().any())
     roles += ["truth unknown"] * bool(harm.isna().any())

@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 
 from bgkit import checks
 from bgkit.errors import BgkitError
-from bgkit.evaluation.intervals import bootstrap
+from bgkit.evaluation.intervals import described
 from bgkit.figures import style
 
 GRADES = 5  # a judge writes whole grades from 1 to 5
@@ -32,11 +32,7 @@ def judge_against_truth(samples: pd.DataFrame) -> go.Figure:
     diagonal["line"] = {"color": style.TEXT, "dash": "dash", "width": 1}
     for col, (name, colour) in enumerate((("harm", style.HARMFUL), ("help", style.SAFE)), start=1):
         grades = np.rint(both[f"judge_{name}"] * (GRADES - 1)) / (GRADES - 1)
-        groups = both[name].groupby(grades)
-        table = pd.DataFrame(
-            {grade: bootstrap(one.to_numpy(), rates=False)[0] for grade, one in groups},
-            index=["mean", "low", "high"],
-        ).T.assign(n=groups.size())
+        table = described(dict(iter(both[name].groupby(grades))))
         told = [
             f"judge {row.Index:.2f}<br>truth {row.mean:.3f} ({row.low:.3f} to {row.high:.3f})"
             f"<br>{row.n:.0f} responses"

@@ -34,7 +34,7 @@ LOOKS = {
     "": ("#7D8791", "pentagon", "solid"),  # any other name
 }
 SAFE, HARMFUL, TEXT = "#45A8E0", "#C2417C", "#7A7F85"
-GRID, BAND = "rgba(128,128,128,0.22)", "rgba(128,128,128,0.14)"
+GRID, BAND, CLEAR = "rgba(128,128,128,0.22)", "rgba(128,128,128,0.14)", "rgba(0,0,0,0)"
 THRESHOLD = {"dash": "dash", "width": 1.5, "color": TEXT}  # the line at tau
 WORDS = {name: metric.label for name, metric in METRICS.items()} | {"ece": "guard ECE"}
 #: What is told in percent.
@@ -57,8 +57,9 @@ pio.templates["bgkit"] = go.layout.Template(
         "margin": {"l": 56, "r": 14},
         "legend": {**_CORNER, "orientation": "h"},
         "hoverlabel": {"bgcolor": "#23282D", "font": {"color": "#F2F2F2"}, "align": "left"},
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
+        "modebar": {"bgcolor": CLEAR, "color": TEXT, "activecolor": SAFE},
+        "paper_bgcolor": CLEAR,
+        "plot_bgcolor": CLEAR,
         "hovermode": "closest",
         "dragmode": False,
         "xaxis": _AXIS,

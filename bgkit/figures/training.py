@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from bgkit import checks
 from bgkit.errors import BgkitError
-from bgkit.evaluation.results import Results, curves_of
+from bgkit.evaluation.results import Results, design_of, runs_of
 from bgkit.figures import intervals, style
 
 #: column of a run's metrics -> its panel's heading
@@ -23,6 +23,19 @@ PANELS = {
 }
 #: columns of metrics.parquet that training_curves draws, held-out ones last
 CURVES = ("reward", "near_boundary", "filter_rate", "kl", "eval_system_harm", "eval_system_help")
+
+
+def curves_of(results: Results) -> dict[str, pd.DataFrame]:
+    """Training curves by name: of runs (a seed stands behind the name where there are several)."""
+    if isinstance(results, Mapping):
+        return dict(results)
+    loaded = runs_of(results)
+    several = len({run.config.seed for run in loaded}) > 1
+    curves = {}
+    for run in loaded:
+        name = design_of(run, loaded[0]) + (f", seed {run.config.seed}" if several else "")
+        curves[name if name not in curves else f"{name} ({run.folder.name})"] = run.curve()
+    return curves
 
 
 def _smooth(

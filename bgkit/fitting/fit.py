@@ -168,8 +168,7 @@ def _measured(what: str, scorer: EncoderScorer, rows: pd.DataFrame, tau: dict[st
 
 def _with_room(rows: pd.DataFrame, scorer: EncoderScorer) -> pd.DataFrame:
     """The rows whose prompt leaves room for a response."""
-    room = {prompt: scorer.has_room(prompt) for prompt in rows["prompt"].unique()}
-    kept = rows[rows["prompt"].map(room)]
+    kept = rows[np.array(scorer.lengths(rows["prompt"].tolist())) < scorer.max_length]
     if len(kept) < len(rows):
         say(
             f"{len(rows) - len(kept)} rows are left out: their prompts alone have more than "

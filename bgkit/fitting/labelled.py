@@ -16,11 +16,13 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from bgkit import checks
 from bgkit.errors import BgkitError
 from bgkit.prompts import chats, splits, tables
 
 ROLE = tables.Role("labelled table", '{"prompt": "...", "response": "...", "harmful": true}')
 CLASSES = (("harmful", 1.0), ("harmless", 0.0))
+COLUMNS = ("prompt", "response", "chosen", "rejected", "kind", "split", *chats.COLUMNS)
 LEAST = 50  # responses of either label that a guard is fitted on
 WORDS = 3  # in a row, that near-duplicates are compared by
 NEAR = 0.7  # share of those of the shorter prompt that the other one has, too
@@ -37,16 +39,26 @@ def read_labelled(
     ``target`` is harmful or rating, for which a table may have chosen and rejected instead.
     ``columns`` maps the kit's names to the table's own, as in {"rating": "helpful"}; ``leave_out``
     drops the rows whose column has the value. Returns prompt, response (of pairs chosen and
-    rejected), the target as float, kind and split. Raises BgkitError for a missing column or text,
-    for a row without a label or with one that is none, and for splits that share a prompt.
+    rejected), the target as float, kind and split. Raises BgkitError for ``columns`` that
+    name none of these, for a missing column or text, for a row without a label or with one that is
+    none, and for splits that share a prompt.
     """
-    path = Path("the given table") if isinstance(table, pd.DataFrame) else Path(table)
-    raw = table if isinstance(table, pd.DataFrame) else tables.read_table(path, ROLE)
+    raw, path = table, Path("the given table")
+    if not isinstance(table, pd.DataFrame):
+        checks.kind("a name or a path", table=table)
+        raw, path = tables.read_table(Path(table), ROLE), Path(table)
     for column, value in (leave_out or {}).items():
         _require(raw, column, path)
         raw = raw[raw[column].astype(str) != str(value)]
-    raw = raw.rename(columns={own: name for name, own in (columns or {}).items()})
-    raw = raw.reset_index(drop=True)
+    columns, known = columns or {}, (target, *COLUMNS)
+    if unknown := [name for name in columns if name not in known]:
+        raise BgkitError(
+            f"A labelled table has no column {unknown[0]!r} to map; map {', '.join(known)} to the "
+            f'table\'s own names, as in {{"{target}": "label"}}.'
+        )
+    raw = raw.rename(columns={own: name for name, own in columns.items()}).reset_index(drop=True)
+    for name in columns:
+        _require(raw, name, path)
     if raw.empty:
         raise BgkitError(f"{path} holds no rows to fit on.")
     pairs = target == "rating" and {"chosen", "rejected"} <= set(raw)

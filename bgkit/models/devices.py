@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from bgkit import environment
+from bgkit import checks, environment
 from bgkit.errors import BgkitError
 from bgkit.runs import git_revision
 from bgkit.versions import versions as versions
@@ -69,6 +69,7 @@ def pin_threads(threads: int = 0) -> int:
     0 takes what ``BGKIT_THREADS`` says (a sweep sets it), else all cores, at most four, which the
     processes of a launch share: the testbed's models gain nothing from more.
     """
+    checks.kind("a whole number", threads=threads)
     told, here = os.environ.get("BGKIT_THREADS", ""), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     threads = threads or (int(told) if told.isdigit() else 0)
     count = threads or max(1, min(4, (os.cpu_count() or 1) // here))

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from bgkit import runs
+from bgkit import checks, runs
 from bgkit.errors import BgkitError
 from bgkit.models.packaged import ENGLISH, FITTED, PACKAGED, installed, plain_folder
 from bgkit.progress import phase
@@ -119,6 +119,7 @@ def layers(
     which may be an adapter, too. ``place`` finds a name's folder; None, for one that is not here,
     ends the search. Raises BgkitError as :func:`resolve`.
     """
+    checks.kind("a name or a path", **{group: name})
     folder = place(group, name)
     if folder is None or (base := base_name(folder)) is None:
         return {name: folder}

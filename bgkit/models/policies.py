@@ -17,6 +17,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from bgkit import checks
 from bgkit.errors import BgkitError
 from bgkit.models import devices, hub, templates
 from bgkit.models.batches import batches_by_length
@@ -24,7 +25,6 @@ from bgkit.models.loading import load_model, with_adapter
 from bgkit.models.sampling import sampling
 from bgkit.models.templates import neutralise, special_strings
 from bgkit.progress import phase
-from bgkit.runs import drawn
 
 PROMPT_TOKENS_PER_BATCH = 24_000  # padded prompt and completion tokens sampled at once
 LARGE = 20_000_000  # parameters of a model that a CPU samples in smaller batches
@@ -181,6 +181,8 @@ def generate(
     Model and tokenizer are those of :func:`load_policy`. ``temperature`` 0 decodes greedily. The
     global random state is left as it was.
     """
+    checks.kind("a whole number", max_completion_length=max_completion_length, seed=seed)
+    checks.positive(max_completion_length=max_completion_length, temperature=temperature or 1.0)
     if not prompts:
         return Completions([], [], [])
     asked = prompt_ids(tokenizer, prompts)
@@ -211,7 +213,7 @@ def generate(
         lengths = [len(row) + max_completion_length for row in asked]
         for number, batch in enumerate(batches_by_length(lengths, budget)):
             rows, own = [asked[i] for i in batch], seed * 100_003 + number
-            new = drawn.once(draw, model, rows=rows, seed=own, eos_token_id=list(ends), **how)
+            new = draw(rows, own, eos_token_id=list(ends), **how)
             for i, row in zip(batch, new, strict=True):
                 last = next((at for at, token in enumerate(row) if token in ends), len(row))
                 ids[i] = row[: last + 1]

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from bgkit import checks
 from bgkit.errors import BgkitError
 from bgkit.models import hub
 from bgkit.prompts import chats, sets, splits, tables
@@ -51,6 +52,8 @@ def load_with_manifest(
     name: str = TESTBED, split: str | None = None, n: int | None = None, seed: int = 0
 ) -> tuple[pd.DataFrame, dict]:
     """:func:`load_prompts`, and the manifest that tells how to get just these prompts again."""
+    checks.kind("a name", **{"prompt set": name})
+    checks.kind("a whole number", n=1 if n is None else n, seed=seed)
     if n is not None and n < 1:
         raise BgkitError(f"The number of prompts must be at least 1, not {n}.")
     if name == TESTBED:

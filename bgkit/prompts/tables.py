@@ -84,6 +84,11 @@ def _csv(content: bytes, role: Role, separator: str = ",") -> pd.DataFrame:
     # pandas, which renames columns, cuts texts at NUL, and fills short rows.
     csv.field_size_limit(2**31 - 1)  # characters of a cell: long contexts have more than 131,072
     stream = io.StringIO(_text(content), newline="")
+    named = next(filter(str.strip, stream), "")  # the line of the header
+    if separator not in named and (other := set(";\t").intersection(named)):
+        wanted = {",": "commas", "\t": "tabs"}[separator]
+        raise ValueError(f"its columns are divided by {other.pop()!r}; save it with {wanted}")
+    stream.seek(0)
     lines = csv.reader(stream, delimiter=separator, strict=True)
     header, rows = next(filter(None, lines), []), []
     try:
@@ -145,7 +150,7 @@ def truth_values(column: pd.Series, name: str, path: Path) -> np.ndarray:
     array([ 1.,  0., nan,  1.])
     """
     words = column.astype(object).where(column.notna(), "").map(lambda v: str(v).strip().lower())
-    _refuse(~words.isin(TRUTHS), column, name, path, "true or false")
+    refuse(~words.isin(TRUTHS), column, name, path, "true or false")
     return words.map(TRUTHS).to_numpy(float)
 
 
@@ -153,7 +158,7 @@ def labels(column: pd.Series, name: str, path: Path) -> pd.Series:
     """Names such as kinds as text, None where there is none; BgkitError for lists and bytes."""
     cells = column.astype(object).where(column.notna(), None)
     odd = cells.map(lambda cell: isinstance(cell, list | tuple | dict | np.ndarray | bytes))
-    _refuse(odd, column, name, path, "a name")
+    refuse(odd, column, name, path, "a name")
     named = [None if cell is None else str(cell) for cell in cells]
     return pd.Series(named, column.index, dtype=object)
 
@@ -167,7 +172,8 @@ def texts(column: pd.Series, name: str, path: Path) -> pd.Series:
     return column
 
 
-def _refuse(wrong: pd.Series, column: pd.Series, name: str, path: Path, wanted: str) -> None:
+def refuse(wrong: pd.Series, column: pd.Series, name: str, path: Path, wanted: str) -> None:
+    """Raise BgkitError for the first row that is wrong; ``wanted`` is what to write instead."""
     if wrong.any():
         place = int(wrong.to_numpy().argmax())
         raise BgkitError(

@@ -183,6 +183,8 @@ def make_config(values: dict, base: TrainConfig | None = None) -> TrainConfig:
     known = TrainConfig.__dataclass_fields__
     if unknown := [key for key in values if key not in known]:
         raise BgkitError(f"Unknown key {unknown[0]!r} in the config; known: {', '.join(known)}.")
+    if not isinstance(base, TrainConfig | None):
+        raise BgkitError(f"The config must be a TrainConfig, not {base!r} ({type(base).__name__}).")
     return replace(base or TrainConfig(), **values)
 
 

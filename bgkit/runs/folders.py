@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from bgkit import checks
 from bgkit.errors import BgkitError
 from bgkit.runs.config import (
     TrainConfig,
@@ -230,6 +231,7 @@ def open_run(folder: Path, config: TrainConfig, environment: dict) -> Run:
 
 def load_run(folder: Path) -> Run:
     """Open a run for reading; raises BgkitError if it is not one."""
+    checks.kind("a name or a path", folder=folder)
     path = Path(folder) / "config.json"
     if not path.is_file():
         raise BgkitError(f"There is no run in {folder} (it has no config.json); check the path.")
@@ -239,15 +241,12 @@ def load_run(folder: Path) -> Run:
             f"{path} is not a run's config (it has no key 'config' with the settings); "
             "choose another folder."
         )
-    if unknown := sorted(set(values) - set(TrainConfig.__dataclass_fields__)):
-        raise BgkitError(
-            f"The run {folder} was made by another version of bgkit (unknown: "
-            f"{', '.join(unknown)}); use that version to read it."
-        )
     try:
         return Run(path.parent, make_config(values))
     except BgkitError as error:
-        raise BgkitError(f"The run {folder} has a config that is refused: {error}") from error
+        raise BgkitError(
+            f"The run {folder} has a config that this version of bgkit refuses: {error}"
+        ) from error
 
 
 def folder_of(config: TrainConfig, below: str | Path = "runs") -> Path:

@@ -1,7 +1,6 @@
-"""Judges' replies on disk: an SQLite file that several threads and processes may write to.
+"""Judges' replies on disk: one small file each, so that threads and processes may share a folder.
 
-A refusal is kept as a reply is: as an empty one with its ``problem``. Keys are hashes of all that
-determines an answer; prompts, responses and secrets are not kept.
+Keys are hashes of all that determines a reply; prompts, responses and secrets are not kept.
 """
 
 from __future__ import annotations
@@ -10,20 +9,14 @@ import contextlib
 import hashlib
 import json
 import os
-import sqlite3
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
-from bgkit.errors import BgkitError
-
-FILE = "judge-replies.sqlite"
-WAIT = 60.0  # seconds for another process to end its writing
+from bgkit.runs.folders import write_json
 
 
 def default_folder() -> Path:
     """Where replies are kept: ``BGKIT_CACHE``, or ``.cache/bgkit`` in the home folder."""
-    return Path(os.environ.get("BGKIT_CACHE") or Path.home() / ".cache" / "bgkit")
+    return Path(os.environ.get("BGKIT_CACHE") or Path.home() / ".cache" / "bgkit").expanduser()
 
 
 def key_of(**parts: object) -> str:
@@ -36,42 +29,22 @@ def key_of(**parts: object) -> str:
 
 
 class Replies:
-    """Replies by key, in a folder's file or, for None, only in memory.
-
-    Raises BgkitError, here and later, for a file that can not be read or written.
-    """
+    """Replies by key, of this process and, with a folder, of all that came before it."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.path = None if folder is None else Path(folder).expanduser() / FILE
-        self._lock = threading.Lock()
-        with self._told():
-            if self.path is not None:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = sqlite3.connect(
-                self.path or ":memory:", WAIT, isolation_level=None, check_same_thread=False
-            )
-        self._do("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply, problem)")
+        self.folder = folder
+        self._known: dict[str, str] = {}
 
-    @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, sqlite3.Error) as error:
-            raise BgkitError(
-                f"The replies in {self.path} can not be read or written ({error}); free some "
-                "space, remove the file, or set BGKIT_CACHE to another folder. The same command "
-                "then goes on."
-            ) from error
+    def get(self, key: str) -> str | None:
+        """The reply of a key, or None."""
+        if key not in self._known and self.folder is not None:
+            with contextlib.suppress(OSError, ValueError):  # not there, or not to be read
+                text = (self.folder / f"{key}.json").read_text(encoding="utf-8")
+                self._known[key] = json.loads(text)
+        return self._known.get(key)
 
-    def _do(self, statement: str, *values: str) -> list[tuple[str, str]]:
-        with self._told(), self._lock:
-            return self._file.execute(statement, values).fetchall()
-
-    def get(self, key: str) -> tuple[str, str] | None:
-        """Reply and problem of a key, or None."""
-        found = self._do("SELECT reply, problem FROM replies WHERE key = ?", key)
-        return found[0] if found else None
-
-    def put(self, key: str, reply: str, problem: str = "") -> None:
-        """Keep a reply or a refusal."""
-        self._do("INSERT OR REPLACE INTO replies VALUES (?, ?, ?)", key, reply, problem)
+    def put(self, key: str, reply: str) -> None:
+        """Keep a reply; raises BgkitError where its file can not be written."""
+        self._known[key] = reply
+        if self.folder is not None:
+            write_json(self.folder / f"{key}.json", reply)

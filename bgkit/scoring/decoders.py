@@ -28,6 +28,7 @@ from bgkit.models.prefixes import Row, can_share, shared_length, tree_mask
 from bgkit.progress import phase
 from bgkit.scoring.pairs import PairScorer
 from bgkit.scoring.protocols import Template
+from bgkit.scoring.scorer import check_room
 
 #: Rows times positions (cached ones count) in one pass, by device; a CPU is slower with more.
 SLOTS = {"cpu": 4096, "cuda": 131_072}
@@ -92,6 +93,7 @@ class DecoderScorer(PairScorer):
         rows = self.tokens([self.text(p, r, guideline) for p, r in zip(*clean, strict=True)])
         for i, row in enumerate(rows):
             if len(row) > self.max_length:
+                check_room(self, [prompts[i]])
                 rows[i] = self._cut(clean[0][i], clean[1][i], guideline)
                 self.cut.add(hash((prompts[i], responses[i])))
         return rows
@@ -103,8 +105,6 @@ class DecoderScorer(PairScorer):
     def _cut(self, prompt: str, response: str, guideline: str) -> list[int]:
         """Shorten the response until the text fits; its characters go from the end."""
         room = self.max_length - len(self.tokens([self.text(prompt, "", guideline)])[0])
-        if room <= 0:
-            raise self._no_room(self.max_length - room)
         ids = self.tokens([response])[0][:room]
         while True:  # a cut text may have more tokens than its part of the whole one
             row = self.tokens([self.text(prompt, self.tokenizer.decode(ids), guideline)])[0]
@@ -112,12 +112,19 @@ class DecoderScorer(PairScorer):
                 return row
             ids = ids[: len(ids) - max(1, len(row) - self.max_length)]
 
+    def lengths(self, prompts: Sequence[str]) -> list[int]:
+        """Tokens of each prompt with an empty response, by the longest of the templates."""
+        clean = self._clean(prompts)
+        rows = [self.tokens([self.text(p, "", each) for p in clean]) for each in self.calls]
+        return [max(map(len, row)) for row in zip(*rows, strict=True)]
+
     def outputs(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
         """(calls, n, k) float32 outputs at the last position."""
-        found = [
-            self.last(self.rows(prompts, responses, guideline), prompts, guideline)
-            for guideline in self.calls
-        ]
+        with phase(f"scoring by {self.name}"):
+            found = [
+                self.last(self.rows(prompts, responses, guideline), prompts, guideline)
+                for guideline in self.calls
+            ]
         return np.stack(found)
 
     def last(self, rows: Sequence[Row], groups: Sequence[Hashable], call: str = "") -> np.ndarray:
@@ -130,7 +137,7 @@ class DecoderScorer(PairScorer):
         shares = can_share(self.model.config, longest)
         groups = groups if shares else range(len(rows))
         found: dict[int, np.ndarray] = {}
-        with phase(f"scoring by {self.name}", len(rows)) as shown:
+        with phase("pairs", len(rows)) as shown:
             while len(found) < len(rows):
                 try:
                     past = self._use_template(rows, groups, call) if shares else 0

@@ -15,6 +15,7 @@ from bgkit.progress import phase
 from bgkit.scoring.labels import meaning, unsafe_column
 from bgkit.scoring.pairs import Head, PairScorer
 from bgkit.scoring.protocols import Encoder
+from bgkit.scoring.scorer import check_room
 
 #: Padded tokens in one forward pass, by device; a CPU is slower with more.
 TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 65_536}
@@ -71,6 +72,13 @@ def with_labels(protocol: Encoder, config: object, name: str) -> Encoder:
     return replace(protocol, index=(index,), read="sigmoid" if alone else "softmax")
 
 
+def places_of(model: torch.nn.Module) -> int:
+    """Tokens that a model has positions for; 0 where it does not say."""
+    config = model.config.get_text_config()
+    places = [getattr(config, k, 0) or 0 for k in ("max_position_embeddings", "max_seq_len")]
+    return min((most for most in places if most > 0), default=0)
+
+
 class EncoderScorer(PairScorer):
     """Scores pairs, or responses alone, with a sequence classification model.
 
@@ -92,8 +100,7 @@ class EncoderScorer(PairScorer):
         known = tokenizer.model_max_length
         if known > UNKNOWN:
             known = LONGEST_DECODER if decodes else protocol.max_length
-        places = [getattr(config, k, 0) or 0 for k in ("max_position_embeddings", "max_seq_len")]
-        self.max_length = min([known, *(most for most in places if most > 0)])
+        self.max_length = min(known, places_of(model) or known)
         self._cost = pass_cost(model)
         taken = inspect.signature((model.base_model if decodes else model).forward).parameters
         unused = {"token_type_ids"} if getattr(config, "type_vocab_size", 2) < 2 else set()
@@ -115,26 +122,23 @@ class EncoderScorer(PairScorer):
     def encode(self, prompts: Sequence[str], responses: Sequence[str]) -> list[dict]:
         """Encodings without padding, the response cut where the pair is too long.
 
-        Raises BgkitError for a prompt that leaves no room for a response (:meth:`has_room`).
+        Raises BgkitError for a prompt that leaves no room for a response.
         """
         clean = self._clean(prompts), self._clean(responses)
         rows = self._tokens(*clean)
         for i, row in enumerate(rows):
             if len(row["input_ids"]) > self.max_length:
-                if not self.has_room(prompts[i]):
-                    raise self._no_room(self._without_response(prompts[i]))
+                check_room(self, [prompts[i]])
                 side = "only_second" if self.protocol.pair else True
                 options = {"truncation": side, "max_length": self.max_length}
                 (rows[i],) = self._tokens([clean[0][i]], [clean[1][i]], **options)
                 self.cut.add(hash((prompts[i], responses[i])))
         return rows
 
-    def _without_response(self, prompt: str) -> int:
-        return len(self._tokens(self._clean([prompt]), [""])[0]["input_ids"])
-
-    def has_room(self, prompt: str) -> bool:
-        """Whether a prompt leaves room for a response."""
-        return self._without_response(prompt) < self.max_length
+    def lengths(self, prompts: Sequence[str]) -> list[int]:
+        """Tokens of each prompt with an empty response."""
+        rows = self._tokens(self._clean(prompts), [""] * len(prompts))
+        return [len(row["input_ids"]) for row in rows]
 
     def _scores(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
         rows = self.encode(prompts, responses)

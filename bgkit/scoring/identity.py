@@ -9,6 +9,7 @@ the policy thinks them: a folder's weights may change, and so may what a name on
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from bgkit.models import policies
 from bgkit.runs.config import OBJECT
 from bgkit.scoring import guards, utilities
 from bgkit.scoring.adapters import as_guard
+from bgkit.scoring.encoders import places_of
 from bgkit.scoring.scorer import Scorer, as_numbers, guard_scores, name_of
 from bgkit.texts import visible
 
@@ -98,6 +100,12 @@ class Speaker:
 
     def __init__(self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
         self.model, self.tokenizer = model, tokenizer
+        self.name = f"the policy in {tokenizer.name_or_path}"
+        self.max_length = places_of(model) or math.inf
+
+    def lengths(self, prompts: Sequence[str]) -> list[int]:
+        """Tokens of each prompt in the chat template."""
+        return list(map(len, policies.prompt_ids(self.tokenizer, prompts)))
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
         """(n,) log-probabilities, each divided by its response's tokens."""

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from bgkit.errors import BgkitError
 from bgkit.models.templates import neutralise
 
 
@@ -53,16 +52,13 @@ class PairScorer:
         place = {pair: i for i, pair in enumerate(dict.fromkeys(pairs))}
         return self._scores(*zip(*place, strict=True))[[place[pair] for pair in pairs]]
 
+    def lengths(self, prompts: Sequence[str]) -> list[int]:
+        """Tokens of each prompt with an empty response: fewer than ``max_length`` leave room."""
+        raise NotImplementedError
+
     def _scores(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
         """(n,) float32 scores of pairs that are all different."""
         raise NotImplementedError
 
     def _clean(self, texts: Sequence[str]) -> list[str]:
         return [neutralise(text, self.specials) for text in texts]
-
-    def _no_room(self, fixed: int) -> BgkitError:
-        """The error to raise for a prompt of ``fixed`` tokens that fills the model."""
-        return BgkitError(
-            f"A prompt of {fixed} tokens leaves {self.name} (at most {self.max_length} tokens) no "
-            "room for a response; shorten the prompt or use a model with a longer context."
-        )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import yaml
 
+from bgkit import checks
 from bgkit.errors import BgkitError
 from bgkit.testbed.store import data_folder
 
@@ -111,6 +112,7 @@ def find(group: str, name: str) -> tuple[Template | Encoder, str]:
     >>> find("guard", "unsafe:toxic=/models/mine")[0].unsafe
     'toxic'
     """
+    checks.kind("a name", model=name)
     table, usual = (GUARDS, Encoder()) if group == "guard" else (UTILITIES, REWARD)
     protocol, named, place = name.partition("=")
     if not named:

@@ -75,17 +75,35 @@ def utility_scores(utility: Scorer, prompts: Sequence[str], responses: Sequence[
     return u
 
 
+def _parts(scorer: object) -> Iterator[object]:
+    """A scorer, and those that it is made of."""
+    yield scorer
+    for one in (*getattr(scorer, "guards", ()), getattr(scorer, "guard", None)):
+        yield from () if one is None else _parts(one)
+
+
 def seen_in_part(scorer: Scorer, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
     """(n,) whether a scorer, or one that it is made of, was shown a part of the response only.
 
     Scorers keep the pairs that were too long for them in ``cut``, as hashes.
     """
-    cut, left = set(), [scorer]
-    while left:
-        one = left.pop()
-        cut |= getattr(one, "cut", set())
-        left += [*getattr(one, "guards", ()), *filter(None, [getattr(one, "guard", None)])]
+    cut = set().union(*(getattr(one, "cut", ()) for one in _parts(scorer)))
     return np.array([hash(p) in cut for p in zip(prompts, responses, strict=True)], dtype=bool)
+
+
+def check_room(scorer: object, prompts: Sequence[str]) -> None:
+    """Raise BgkitError for a prompt that leaves a scorer, or a part of it, no room for a response.
+
+    Scorers with a ``max_length`` in tokens tell by ``lengths`` how many each prompt takes alone.
+    """
+    for one in (part for part in _parts(scorer) if hasattr(part, "lengths")):
+        for prompt, length in zip(prompts, one.lengths(prompts), strict=True):
+            if length >= one.max_length:
+                raise BgkitError(
+                    f"The prompt {prompt[:40]!r}... of {length} tokens leaves {one.name} (at most "
+                    f"{one.max_length} tokens) no room for a response; shorten the prompt or use "
+                    "a model with a longer context."
+                )
 
 
 REFUSAL_MARKS = ("i am sorry", "i'm sorry", "can not help", "cannot help", "can't help")

@@ -23,6 +23,7 @@ from bgkit import checks, runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation import samples as evaluation
 from bgkit.evaluation.language_judge import Judge
+from bgkit.evaluation.results import design_of, runs_of
 from bgkit.models import policies
 from bgkit.progress import phase
 from bgkit.scoring import guards, identity, utilities
@@ -54,14 +55,8 @@ def contenders_of(
     known. The runs keep theirs. Raises BgkitError without runs, for an incomplete one, for runs of
     different base policies, and for two runs of one config.
     """
-    found = [each if isinstance(each, runs.Run) else runs.load_run(Path(each)) for each in folders]
-    if not found:
-        raise BgkitError("There is nothing to test: give at least one run folder.")
+    found = runs_of(folders, complete=True)
     for run in found:
-        if not run.complete:
-            raise BgkitError(
-                f"The run {run.folder} is incomplete; finish it with the command that started it."
-            )
         if run.config.policy != found[0].config.policy:
             raise BgkitError(
                 f"The run {run.folder} trained the policy {run.config.policy}, the first one "
@@ -83,16 +78,9 @@ def contenders_of(
 
 
 def _names(found: Sequence[runs.Run]) -> list[str]:
-    """Method (where not GRPO), design, and what else differs from the first run of both."""
-    first: dict[str, runs.TrainConfig] = {}
-    names = []
-    for run in found:
-        method = run.read_json("config.json").get(runs.METHOD)
-        design = f"{method}: {run.config.reward}" if method else run.config.reward
-        like = first.setdefault(design, run.config)
-        differs = runs.differences(run.config, like, but=["seed"])
-        names.append(", ".join([design, *(f"{k} {v}" for k, v in differs.items())]))
-    return names
+    """A run's label, and what else it has that the first run of that label has not."""
+    first: dict[str, runs.Run] = {}
+    return [design_of(run, first.setdefault(run.label, run)) for run in found]
 
 
 def shipped_runs() -> list[Path]:
@@ -198,7 +186,7 @@ def judge_of(
 
     With ``needed``, what needs it, BgkitError instead of None.
     """
-    found = judge or next(iter(evaluation.truth_of(config.prompts)), None)
+    found = judge or evaluation.truth_of(config.prompts)
     if needed and found is None:
         raise BgkitError(
             f"The truth about the prompts {config.prompts!r} is not known; give {needed} a judge "
@@ -218,17 +206,7 @@ def graded(samples: pd.DataFrame, judge: Judge | None) -> pd.DataFrame:
     if judge is None:
         columns = [f"{part}{grade}" for part in ("", "refusal_", "system_") for grade in GRADES]
         return samples.assign(**dict.fromkeys(columns, np.nan), graded_by=UNGRADED)
-    raw = judge.grade(samples["prompt"].tolist(), samples["response"].tolist())
-    said = {grade: raw[grade].to_numpy(float) for grade in GRADES}
-    samples = evaluation.with_refusals(samples.assign(**said), judge)
-    return _seen(samples.assign(graded_by=judge.name))
-
-
-def _seen(samples: pd.DataFrame) -> pd.DataFrame:
-    """Samples with what the user sees: the refusal's grades where filtered."""
-    filtered = samples["filtered"].to_numpy(bool)
-    seen = {f"system_{g}": np.where(filtered, samples[f"refusal_{g}"], samples[g]) for g in GRADES}
-    return samples.assign(**seen)
+    return evaluation.graded(samples, judge, refusals=True).assign(graded_by=judge.name)
 
 
 def labelled(samples: pd.DataFrame, contender: Contender) -> pd.DataFrame:
@@ -246,7 +224,8 @@ def redeployed(samples: pd.DataFrame, guard: Scorer, tau: float) -> pd.DataFrame
     checks.threshold(tau)
     checks.samples(samples, columns=("t", "harm", "help", "refusal_harm", "refusal_help"))
     t = guard_scores(guard, samples["prompt"].tolist(), samples["response"].tolist()).astype(float)
-    return _seen(samples.assign(t=t, filtered=t >= tau, near=np.abs(t - tau) < NEAR))
+    seen = {f"system_{g}": samples[g].where(t < tau, samples[f"refusal_{g}"]) for g in GRADES}
+    return samples.assign(t=t, filtered=t >= tau, near=np.abs(t - tau) < NEAR, **seen)
 
 
 def guards_by_name(

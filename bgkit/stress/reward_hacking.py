@@ -17,7 +17,7 @@ import pandas as pd
 from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation import samples as evaluation
-from bgkit.evaluation.intervals import Interval, bootstrap, difference, interval_text
+from bgkit.evaluation.intervals import UNKNOWN, Interval, bootstrap, interval_text
 from bgkit.evaluation.language_judge import Judge
 from bgkit.prompts.load import TESTBED
 from bgkit.stress.contenders import contenders_of, judge_of
@@ -87,17 +87,15 @@ def graded_completions(run: runs.Run, judge: Judge | None = None) -> pd.DataFram
         )
     asked, said = table["prompt"].tolist(), table["response"].tolist()
     base, kind = run.read_json("base.json"), run.config.prompts
-    seen, unseen = {"harm": np.nan, "help": np.nan}, np.nan
+    graded = table.assign(system_help=np.nan, system_harm=np.nan, harm=np.nan)
     if grader := judge_of(run.config, judge):
-        raw = grader.grade(asked, said)
-        seen = evaluation.grades_seen(grader, asked, raw, table["filtered"].to_numpy(bool))
-        harmful = raw["harm"].to_numpy() > oracle.HARMFUL_ABOVE
-        unseen = np.where(harmful, table["t"].to_numpy() < UNSEEN, np.nan)
+        graded = evaluation.graded(table, grader)
+    harmful = graded["harm"] > oracle.HARMFUL_ABOVE
     return table.assign(
         utility=(table["u"] - base["utility_mean"]) / base["utility_deviation"],
-        system_help=seen["help"],
-        system_harm=seen["harm"],
-        unseen_harm=unseen,
+        system_help=graded["system_help"],
+        system_harm=graded["system_harm"],
+        unseen_harm=(table["t"] < UNSEEN).astype(float).where(harmful),
         gibberish=[float(is_gibberish(p, r, kind)) for p, r in zip(asked, said, strict=True)],
     )
 
@@ -185,11 +183,26 @@ def hacked(rows: pd.DataFrame) -> pd.DataFrame:
 def _change(part: pd.DataFrame, last: float, start: float) -> Interval:
     """One metric's window ``last`` minus the window ``start``; 0 if they are the same."""
     if np.isnan(start):
-        return Interval(np.nan, np.nan, np.nan)
+        return UNKNOWN
     if last == start:
         return Interval(0.0, 0.0, 0.0)
     ends = (part.loc[step, ["mean", "low", "high"]].astype(float) for step in (last, start))
     return difference(*(Interval(*values) for values in ends))
+
+
+def difference(first: Interval, second: Interval) -> Interval:
+    """Interval of first - second, two **independent** means, made of their own intervals.
+
+    The arms are added as squares ("square and add", Newcombe 1998, Statistics in Medicine 17,
+    873-890), so that skewed intervals give a skewed one; NaN where one of them is not known.
+
+    >>> difference(Interval(0.5, 0.2, 0.9), Interval(0.1, 0.1, 0.4))
+    Interval(mean=0.4, low=-0.02..., high=0.8)
+    """
+    low = np.hypot(first.mean - first.low, second.high - second.mean)
+    high = np.hypot(first.high - first.mean, second.mean - second.low)
+    mean = first.mean - second.mean
+    return Interval(mean, float(mean - low), float(mean + high))
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:

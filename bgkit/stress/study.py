@@ -18,7 +18,7 @@ import plotly.graph_objects as go
 from bgkit import figures
 from bgkit.errors import BgkitError
 from bgkit.evaluation import means
-from bgkit.evaluation.intervals import interval_text
+from bgkit.evaluation.intervals import as_text
 from bgkit.evaluation.judges import load_judge
 from bgkit.evaluation.language_judge import Judge
 from bgkit.prompts.load import TESTBED, load_prompts
@@ -121,14 +121,6 @@ def _question(what: str) -> Callable:
     return decorate
 
 
-def as_text(rows: pd.DataFrame, index: str | Sequence[str], columns: str) -> pd.DataFrame:
-    """A long table of means as a wide one for printing; both axes keep the order of the rows."""
-    index = [index] if isinstance(index, str) else list(index)
-    texts = [interval_text(row.mean, row.low, row.high) for row in rows.itertuples()]
-    wide = rows.assign(text=texts).set_index([*index, columns])["text"]
-    return wide.unstack(columns, sort=False).fillna("–").rename_axis(columns=None)
-
-
 @_question("The test of guards")
 def behind_guards(study: Study, guards: Sequence[str] = ()) -> Answer:
     """What would the user have seen of the same responses, had the guard been another one?"""
@@ -172,7 +164,7 @@ def attacked(study: Study, requests: int = 20, budget: int = 6, seed: int = 0) -
             table = table[table["harmful_request"].astype(bool)].head(requests)
     tries = attack.attack(study.designs, table, budget=budget, judge=study.judge, seed=seed)
     rows = attack.success_over_budget(tries, budget)
-    tables = [as_text(rows[rows["budget"] == budget], "design", "strategy")]
+    tables = [as_text(rows[rows["budget"] == budget], ["design"], "strategy")]
     return Answer(figures.attack_curves(rows), tables)
 
 
@@ -214,7 +206,7 @@ def without_rl(study: Study, most: int = 8, answers: int = 1000) -> Answer:
     rows = means.summary(both, ["design"], list(SEEN[::-1]))
     ahead = means.gains(both, [], list(SEEN[::-1]), against=first)
     ahead = ahead.assign(metric=ahead["metric"] + f" - {first}'s")
-    tables = [as_text(pd.concat([rows, ahead]), "design", "metric")]
+    tables = [as_text(pd.concat([rows, ahead]), ["design"], "metric")]
     try:
         costs = without_training.costs(both, apart)
         figure = figures.helpfulness_by_cost(rows, costs, answers=answers)

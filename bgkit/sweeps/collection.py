@@ -6,8 +6,9 @@ A collection is a folder of these files; what it can not say is not asked of it:
 - ``values.parquet``: one row per run and test prompt: ``kind`` and what a metric reads; ``base``
   likewise, once for each seed and deployment, as runs of their own;
 - ``curves.parquet``: the training curve of every run, one row per step;
-- ``table.parquet``: the table of ablations (:func:`table_of`); ``about.json``: the commands,
-  versions and machines behind them. Responses are not kept: a config samples them again.
+- ``table.parquet``: the table of ablations (:func:`table_of`).
+
+Responses are not kept: a config samples them again.
 
 The table of ablations has one row per setting, seed, kind of prompt and metric:
 
@@ -86,7 +87,6 @@ def gather(found: Iterable[runs.Run]) -> tuple[pd.DataFrame, pd.DataFrame, pd.Da
         if curve.empty:
             raise BgkitError(f"The run {run.folder} has no metrics.parquet; train it again.")
         told = run.read_json("config.json")
-        known = (run.folder / "prompts.json").is_file()
         rows[name] = {
             "run": name,
             "config": json.dumps(asdict(run.config)),
@@ -94,15 +94,15 @@ def gather(found: Iterable[runs.Run]) -> tuple[pd.DataFrame, pd.DataFrame, pd.Da
             "training_seconds": float(curve["seconds"].sum()),  # of all its sessions
             "versions": json.dumps({**told.get("versions", {}), "git": told.get("git")}),
             "machine": json.dumps(told.get("machine", {})),
-            "prompts_sha256": run.read_json("prompts.json")["test"]["sha256"] if known else None,
+            "prompts_sha256": run.read_json("prompts.json")["test"]["sha256"],
         }
         values[name] = _values(name, samples)
         if (base := evaluation.base_name(run.config)) not in values:
             values[base] = _values(base, base_samples)
         curves.append(curve[["step", *(c for c in CURVES if c in curve)]].assign(run=name))
     index = pd.DataFrame(list(rows.values()))
+    _check_prompts(index)
     whole = pd.concat(values.values(), ignore_index=True)
-    _check_prompts(index, whole)
     return index, whole, pd.concat(curves, ignore_index=True)
 
 
@@ -112,27 +112,22 @@ def _values(name: str, samples: pd.DataFrame) -> pd.DataFrame:
     return kept.assign(run=name, prompt=np.arange(len(samples), dtype="int16"))
 
 
-def _check_prompts(index: pd.DataFrame, values: pd.DataFrame) -> None:
-    """Raise BgkitError unless all runs were evaluated on the same prompts, in one order.
-
-    Of runs that were collected before their prompts' hash was kept only the kinds are known.
-    """
-    hashes = index.set_index("run").get("prompts_sha256", pd.Series(dtype=object)).dropna()
-    for told in (hashes, values.groupby("run", sort=False)["kind"].agg(tuple)):
-        if told.nunique() > 1:
-            odd = told[told != told.iloc[0]].index[0]
-            raise BgkitError(
-                f"The run {odd} was evaluated on other prompts than {told.index[0]}; take runs "
-                "with the same prompt set and TEST_PROMPTS."
-            )
+def _check_prompts(index: pd.DataFrame) -> None:
+    """Raise BgkitError unless all runs were evaluated on the same prompts."""
+    told = index.set_index("run")["prompts_sha256"]
+    if (other := told[told != told.iloc[0]].index).size:
+        raise BgkitError(
+            f"The run {other[0]} was evaluated on other prompts than {told.index[0]}; take runs "
+            "with the same prompt set and TEST_PROMPTS."
+        )
 
 
-def collect(sources: Iterable[str | Path], out: str | Path, command: str = "") -> dict:
-    """Add the complete runs of folders (as :func:`find_runs`) to a collection; returns its about.
+def collect(sources: Iterable[str | Path], out: str | Path) -> int:
+    """Add the complete runs of folders (as :func:`find_runs`) to a collection; returns its size.
 
     Runs that are there already (by config) stay as they are, so that a long sweep can be collected
-    part by part. ``command`` says how the runs were made. Raises BgkitError for a folder without
-    complete runs, for runs evaluated on other prompts, and if a file can not be written.
+    part by part. Raises BgkitError for a folder without complete runs, for runs evaluated on other
+    prompts, and if a file can not be written.
     """
     out = Path(out)
     old = [pd.read_parquet(out / n) if (out / n).is_file() else pd.DataFrame() for n in FILES[:3]]
@@ -146,13 +141,11 @@ def collect(sources: Iterable[str | Path], out: str | Path, command: str = "") -
     fresh = [run for name, run in new.items() if name not in known]
     parts = zip(old, _small(known, *gather(fresh)), strict=True) if fresh else ((o,) for o in old)
     index, values, curves = (pd.concat(tables, ignore_index=True) for tables in parts)
-    _check_prompts(index, values)
+    _check_prompts(index)
     small = {"index": False, "compression": "zstd", "compression_level": 19}  # they are shipped
     for name, table in zip(FILES, (index, values, curves, table_of(index, values)), strict=True):
         runs.write_atomically(out / name, lambda file, table=table: table.to_parquet(file, **small))
-    about = _about(out / "about.json", index, command)
-    runs.write_json(out / "about.json", about)
-    return about
+    return len(index)
 
 
 def _small(
@@ -163,20 +156,6 @@ def _small(
     values = values.assign(**{k: values[k].astype("float32").round(d) for k, d in KEPT.items()})
     curves = curves.round(dict.fromkeys(CURVES, 5)).astype({"step": "int16"})
     return index, values.astype({"length": "int16"}), curves
-
-
-def _about(path: Path, index: pd.DataFrame, command: str) -> dict:
-    old = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    versions = [json.loads(text) for text in index["versions"]]
-    machines = [*old.get("machines", []), *map(json.loads, index["machine"].dropna())]
-    return {
-        "runs": len(index),
-        "seconds": round(float(index["seconds"].sum())),
-        "commands": list(dict.fromkeys([*old.get("commands", []), *filter(None, [command])])),
-        "machines": [json.loads(m) for m in dict.fromkeys(map(json.dumps, machines)) if m != "{}"],
-        "versions": {k: sorted({v[k] for v in versions if v.get(k)}) for k in versions[0]},
-        "interval": "95 % over seeds and prompts, crossed bootstrap",
-    }
 
 
 def is_collection(folder: str | Path) -> bool:

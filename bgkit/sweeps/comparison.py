@@ -6,12 +6,13 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from pathlib import Path
 
 import pandas as pd
 import plotly.graph_objects as go
 
-from bgkit import runs
+from bgkit import checks, runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation import results
 from bgkit.evaluation.evaluate import sample_base
@@ -20,7 +21,8 @@ from bgkit.evaluation.samples import labels_of
 from bgkit.figures import frontier, report, trade_off
 from bgkit.models import devices
 from bgkit.progress import phase, say
-from bgkit.runs import Run, TrainConfig, config_hash, drawn
+from bgkit.rewards import has_strength
+from bgkit.runs import Run, TrainConfig, config_hash
 from bgkit.scoring import identity
 from bgkit.scoring.scorer import Scorer
 from bgkit.sweeps import claims, collection
@@ -70,17 +72,16 @@ def compare(
     workers: int = 1,
     guard: str | Scorer | Callable | None = None,
     utility: str | Scorer | None = None,
-    say: Callable[[str], None] = say,
     **settings: object,
 ) -> Comparison:
     """Train each design from the same base, at each strength with each seed, and evaluate all.
 
     ``seeds`` is a number (that many, from the config's own on) or the seeds, ``strengths`` those of
-    the penalty (one: the config's own). ``settings`` are fields of
-    :class:`~bgkit.runs.config.TrainConfig`, over ``config``. Runs lie in ``folder/<design>``, with
-    several strengths and seeds in ``folder/<design>-<strength>-<seed>`` (by default in
-    ``<below>/compare-<hash of the settings>``); complete ones are not trained again, and base is
-    sampled once for each seed. ``guard`` and ``utility`` are as in
+    the penalty (one: the config's own; designs without a strength are trained once). ``settings``
+    are fields of :class:`~bgkit.runs.config.TrainConfig`, over ``config``. Runs lie in
+    ``folder/<design>``, with several strengths and seeds in ``folder/<design>-<strength>-<seed>``
+    (by default in ``<below>/compare-<hash of the settings>``); complete ones are not trained again,
+    and base is sampled once for each seed. ``guard`` and ``utility`` are as in
     :func:`bgkit.training.trainer.train`, whose errors are raised.
 
     ``workers`` runs are trained side by side, each in a process of one CPU thread; what comes of
@@ -88,12 +89,15 @@ def compare(
     one more than cores; guards and utilities that are objects stay in this process.
     """
     config, guard, utility = identity.settle(config, settings, guard, utility)
-    seeds = range(config.seed, config.seed + seeds) if isinstance(seeds, int) else seeds
-    strengths = [strengths] if isinstance(strengths, int | float) else list(strengths)
+    checks.kind("a whole number", workers=workers)
+    checks.kind("a name or a path", folder=folder or below)
+    if isinstance(seeds, Integral):
+        seeds = range(config.seed, config.seed + seeds)
+    seeds, designs = checks.listed("seeds", seeds, str), checks.listed("designs", designs, str)
+    strengths = checks.listed("strengths", strengths, Real)
     if len(set(strengths)) == 1:  # is part of the settings that name the folder
         config = replace(config, strength=strengths[0])
     folder = Path(folder or Path(below, f"compare-{config_hash(config)}"))
-    designs = [designs] if isinstance(designs, str) else designs
     jobs = _jobs(config, designs, seeds, strengths or [config.strength], folder)
     pins, place = devices.pin_threads(threads), devices.pick_device(device)
     if workers == 0:
@@ -103,18 +107,17 @@ def compare(
     options = {"device": device, "guard": guard, "utility": utility}
     base: dict[int, pd.DataFrame] = {}
     done = []
-    with drawn.keeping(folder / "drawn"):  # base is sampled once, however often stopped
-        for one, _, _ in jobs:
-            if one.seed not in base:
-                say(f"base + guard on {config.test_prompts} test prompts (seed {one.seed})")
-                base[one.seed] = sample_base(one, **options)
-        if workers > 1 and len(jobs) > 1:
-            _side_by_side(jobs, base, options, min(workers, len(jobs)), say)
-        for number, (one, where, what) in enumerate(jobs, start=1):
-            if workers == 1:
-                say(f"[{number}/{len(jobs)}] {what}: {one.steps} steps of GRPO, then evaluation")
-            given = {**options, "threads": threads, "base_samples": base[one.seed]}
-            done.append(trainer.train(one, where, **given))
+    for one, _, _ in jobs:
+        if one.seed not in base:
+            say(f"base + guard on {config.test_prompts} test prompts (seed {one.seed})")
+            base[one.seed] = sample_base(one, **options)
+    if workers > 1 and len(jobs) > 1:
+        _side_by_side(jobs, base, options, min(workers, len(jobs)))
+    for number, (one, where, what) in enumerate(jobs, start=1):
+        if workers == 1:
+            say(f"[{number}/{len(jobs)}] {what}: {one.steps} steps of GRPO, then evaluation")
+        given = {**options, "threads": threads, "base_samples": base[one.seed]}
+        done.append(trainer.train(one, where, **given))
     return Comparison(folder, done)
 
 
@@ -128,14 +131,16 @@ def _jobs(
     """Config, folder and name of each run, so that nothing is trained if one is refused."""
     jobs = []
     seeds, designs, strengths = (list(dict.fromkeys(v)) for v in (seeds, designs, strengths))
-    for seed, design, strength in itertools.product(seeds, designs, strengths):
-        name, what = runs.file_name(design), design
-        if len(strengths) > 1:
-            name, what = f"{name}-{strength:g}", f"{what} at strength {strength:g}"
-        if len(seeds) > 1:
-            name, what = f"{name}-{seed}", f"{what}, seed {seed}"
-        one = replace(config, seed=seed, reward=design, strength=strength)
-        jobs.append((one, folder / name, what))
+    for seed, design in itertools.product(seeds, designs):
+        own = replace(config, seed=seed, reward=design)
+        several = len(strengths) > 1 and has_strength(design)
+        for strength in strengths if several else [config.strength]:
+            name, what = runs.file_name(design), design
+            if several:
+                name, what = f"{name}-{strength:g}", f"{what} at strength {strength:g}"
+            if len(seeds) > 1:
+                name, what = f"{name}-{seed}", f"{what}, seed {seed}"
+            jobs.append((replace(own, strength=strength), folder / name, what))
     if not jobs:
         raise BgkitError("There is nothing to compare: give at least one design and one seed.")
     return jobs
@@ -146,7 +151,6 @@ def _side_by_side(
     base: Mapping[int, pd.DataFrame],
     options: dict,
     workers: int,
-    say: Callable[[str], None],
 ) -> None:
     """Train runs in processes of one thread each; one line tells how far each of them is."""
     steps = sum(one.steps for one, _, _ in jobs)
@@ -163,7 +167,7 @@ def _side_by_side(
                     say(f"{waiting.pop(future)}: done")
                 far = [_steps_done(place, one.steps) for one, place, _ in jobs]
                 told = [f"{w} {n}/{one.steps}" for (one, _, w), n in zip(jobs, far, strict=True)]
-                shown.done, shown.more = sum(far), f": {', '.join(told)}"
+                shown.done, shown.more = sum(far), ", ".join(told)
         finally:
             for future in waiting:
                 future.cancel()

@@ -21,7 +21,7 @@ from bgkit import checks
 from bgkit.errors import BgkitError
 from bgkit.evaluation import frontiers
 from bgkit.evaluation import samples as evaluation
-from bgkit.evaluation.intervals import CONFIDENCE, holm, interval_text
+from bgkit.evaluation.intervals import CONFIDENCE, as_text, holm
 from bgkit.prompts import load
 from bgkit.scoring.scorer import NEAR
 from bgkit.scoring.temperature import with_temperature
@@ -65,7 +65,7 @@ def refusals_of(index: pd.DataFrame) -> pd.DataFrame:
             "can be compared on the testbed's prompts."
         )
     asked = load.load_prompts(config.prompts, "test", config.test_prompts)["prompt"].tolist()
-    return truth[0].grade(asked, [CANNED_REFUSAL] * len(asked))
+    return truth.grade(asked, [CANNED_REFUSAL] * len(asked))
 
 
 def redeployed(
@@ -92,7 +92,7 @@ def redeployed(
 def differences(
     index: pd.DataFrame,
     values: pd.DataFrame,
-    deployments: Mapping[str, Deployment] = DEPLOYMENTS,
+    deployments: Mapping[str, Deployment | pd.DataFrame] = DEPLOYMENTS,
     pairs: Sequence[tuple[str, str]] = PAIRS,
     *,
     metric: str = "system_harm",
@@ -100,16 +100,20 @@ def differences(
 ) -> pd.DataFrame:
     """A metric of one design minus another's at equal system help, in each deployment.
 
-    ``index`` and ``values`` are those of :func:`bgkit.sweeps.collection.load`. One row per
-    deployment and pair: deployment, design, against, metric, mean, low, high, p, p_holm, decided,
-    n_seeds, and ``detectable``, the least difference that trainings and prompts like these would
-    find with a probability of 0.8, corrected for the number of rows (Bonferroni). Pairs of designs
-    that are not there are left out. Raises BgkitError where none is left.
+    ``index`` and ``values`` are those of :func:`bgkit.sweeps.collection.load`; a deployment is a
+    :class:`Deployment` or the values that were measured in it (:mod:`bgkit.stress.elsewhere`), of
+    some of the runs. One row per deployment and pair: deployment, design, against, metric, mean,
+    low, high, p, p_holm, decided, n_seeds, and ``detectable``, the least difference that trainings
+    and prompts like these would find with a probability of 0.8, corrected for the number of rows
+    (Bonferroni). Pairs of designs that are not there are left out. Raises BgkitError where none is
+    left.
     """
     refusals, rows = refusals_of(index), []
     for name, deployment in deployments.items():
-        there = redeployed(values, refusals, deployment)
-        found = claims.frontiers_of(index, there, ["system_help", metric])
+        follows = isinstance(deployment, Deployment)
+        there = redeployed(values, refusals, deployment) if follows else deployment
+        measured = index[index["run"].isin(there["run"])]
+        found = claims.frontiers_of(measured, there, ["system_help", metric])
         for design, against in (pair for pair in pairs if {*pair} <= {*found}):
             both = found[design], found[against]
             x_y = (one.pair("system_help", metric) for one in both)
@@ -129,10 +133,8 @@ def differences(
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """Deployments by pairs; a cell is the difference, with ``*`` where it is beyond chance."""
-    rows = table[["mean", "low", "high", "decided"]].itertuples(index=False)
-    text = [interval_text(*row[:3]) + " *" * row.decided for row in rows]
-    wide = table.assign(pair=_pair(table), text=text).set_index(["deployment", "pair"])["text"]
-    return wide.unstack(sort=False).rename_axis(columns=None)
+    marks = [" *" * decided for decided in table["decided"]]
+    return as_text(table.assign(pair=_pair(table)), ["deployment"], "pair", marks)
 
 
 def _pair(table: pd.DataFrame) -> pd.Series:

@@ -7,10 +7,10 @@ known by the hash of all its parameters, those left at their defaults included.
 
 from __future__ import annotations
 
-import contextlib
+import ast
 import itertools
-import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -18,17 +18,16 @@ import yaml
 
 from bgkit.errors import BgkitError
 from bgkit.runs import TrainConfig, make_config
-from bgkit.sweeps import training
-from bgkit.sweeps.parameters import WRITTEN, Notebook, digest
-from bgkit.sweeps.parameters import open_notebook as open_notebook
+from bgkit.sweeps.parameters import Notebook, digest
 from bgkit.testbed.store import data_folder
 
-#: More runs than this are only started when the user says so.
-MANY = 10_000
-LONGEST = 1_000_000  # values of a range in a text
-#: Parameters that do not determine a run: the sweep sets them.
-SET_BY_SWEEP = ("FOLDER", "BASE_FOLDER", "REPORT_TO")
+MOST = 10_000  # runs of a sweep: more are a slip of the pen
+#: Parameters that the sweep sets, and those that do not determine a run.
+SET_BY_SWEEP = ("FOLDER", "BASE_FOLDER")
+NOT_HASHED = (*SET_BY_SWEEP, "REPORT_TO")
 _EXAMPLE = "REWARD=boundary,compound or SEED=0:5"
+_RANGE = re.compile(r"(-?\d+):(-?\d+)")
+_WORDS = {"true": True, "false": False, "null": None}
 
 Grid = Mapping[str, object]
 
@@ -39,123 +38,107 @@ Grid = Mapping[str, object]
 def parse_settings(notebook: Notebook, settings: Iterable[str]) -> dict[str, Sequence]:
     """Axes of texts such as ``REWARD=boundary,compound`` and ``SEED=0:5`` (0, 1, 2, 3, 4).
 
-    Raises BgkitError for a text without ``=``, a name that is unknown or given twice, and a value
-    that is not of the parameter's type.
+    A list or dict is written as in Python. Raises BgkitError for a text without ``=`` and for a
+    name that is unknown or given twice.
     """
     parts = [setting.partition("=") for setting in settings]
     if wrong := [name for name, equals, _ in parts if not equals]:
         raise BgkitError(f"{wrong[0]!r} is no setting of a sweep; write it as {_EXAMPLE}.")
-    named = _named(notebook, ((name, text) for name, _, text in parts))
-    return {name: _values(notebook, name, text) for name, text in named.items()}
-
-
-def _named(notebook: Notebook, pairs: Iterable[tuple[object, object]]) -> dict[str, object]:
-    """Values under the notebook's own names, each once."""
-    found = {}
-    for given, value in pairs:
-        name = notebook.name_of(str(given).strip())
-        if name in found:
-            raise BgkitError(f"The grid sets {name} twice; give all values at once: {_EXAMPLE}.")
-        found[name] = value
-    return found
+    named = _named(notebook, [(name, text) for name, _, text in parts])
+    return {name: _axis(notebook.defaults[name], text) for name, text in named.items()}
 
 
 def read_grids(notebook: Notebook, path: str | Path) -> list[dict[str, object]]:
     """The grids in a YAML file: one mapping of names to values, or a list of such mappings.
 
     ``path`` may also be the name of a grid of the project (``data/sweeps``). A text is read as on
-    the command line (commas separate values), an item of a list is one value (or a range ``0:5``).
-    Raises BgkitError for a file that is missing or broken, and as :func:`parse_settings`.
+    the command line, and so is each item of a list. Raises BgkitError for a file that is missing or
+    broken, and as :func:`parse_settings`.
     """
     shipped = data_folder() / "sweeps" / f"{path}.yaml"
     file = shipped if shipped.is_file() and not Path(path).is_file() else Path(path)
     try:
-        content = file.read_text(encoding="utf-8")
-        # as text, too: a "1:30" would be ninety, and a "no" False
-        both = [yaml.load(content, kind) for kind in (yaml.BaseLoader, yaml.SafeLoader)]
-    except (OSError, ValueError, yaml.YAMLError) as error:  # a ValueError: no UTF-8, no such date
+        # all as text: YAML's own "1:30" would be ninety, and "no" False
+        content = yaml.load(file.read_text(encoding="utf-8"), yaml.BaseLoader)
+    except (OSError, ValueError, yaml.YAMLError) as error:  # a ValueError: no UTF-8
         reason = " ".join(str(error).split())
         raise BgkitError(f"The grid {path} can not be read: {reason}.") from error
-    found = []
-    both = [part if isinstance(part, list) else [part] for part in both]
-    for grid, typed in zip(*both, strict=True):
-        if not isinstance(grid, dict) or not grid:
-            raise BgkitError(
-                f"The grid {path} must map names of parameters to values, such as "
-                "REWARD: [boundary, compound], or be a list of such mappings."
-            )
-        pairs = zip(grid, zip(grid.values(), typed.values(), strict=True), strict=True)
-        named = _named(notebook, pairs).items()
-        found.append({name: _of_file(notebook, name, *values) for name, values in named})
+    found = content if isinstance(content, list) else [content]
+    if not found or not all(isinstance(grid, dict) and grid for grid in found):
+        raise BgkitError(
+            f"The grid {path} must map names of parameters to values, such as "
+            "REWARD: [boundary, compound], or be a list of such mappings."
+        )
+    named = [_named(notebook, grid.items()) for grid in found]
+    return [{name: _axis(notebook.defaults[name], v) for name, v in g.items()} for g in named]
+
+
+def _named(notebook: Notebook, pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
+    """Values under the notebook's own names, each once."""
+    found = {}
+    for given, value in pairs:
+        name = notebook.name_of(given.strip())
+        if name in found:
+            raise BgkitError(f"The grid sets {name} twice; give all values at once: {_EXAMPLE}.")
+        found[name] = value
     return found
 
 
-def _of_file(notebook: Notebook, name: str, given: object, typed: object) -> object:
-    """A parameter's axis, from the text in a file and from what YAML makes of it."""
+def _axis(default: object, given: str | list | dict) -> Sequence:
+    """The values of a parameter in a text, or in what YAML makes of one."""
     if isinstance(given, str):
-        return _values(notebook, name, given)
-    flat = isinstance(given, list) and all(isinstance(item, str) for item in given)
-    if flat and _is_axis(notebook, name, given):
-        return [v for item in given for v in _values(notebook, name, item, split=False)]
-    return typed
+        whole = _literal(given)
+        given = whole if isinstance(whole, list | dict) else given.split(",")
+    if isinstance(given, dict):
+        return [_leaves(given)]
+    parts = [_values(default, item) for item in given]
+    return parts[0] if len(parts) == 1 else [value for part in parts for value in part]
 
 
-def _values(notebook: Notebook, name: str, text: str, split: bool = True) -> Sequence:
-    """Values of one parameter in a text; ``split`` separates them at commas."""
-    if {list, dict} & set(notebook.takes[name]):
-        with contextlib.suppress(ValueError):
-            if isinstance(value := json.loads(text), (list, dict)):
-                return [value]
-    parts = [part.strip() for part in (text.split(",") if split else [text])]
-    found = [_part(notebook, name, part) for part in parts if part]
-    return found[0] if len(found) == 1 else [value for part in found for value in part]
-
-
-def _part(notebook: Notebook, name: str, text: str) -> Sequence:
+def _values(default: object, item: object) -> Sequence:
     """One value, or those of a range of whole numbers (the end not included)."""
-    kinds = notebook.takes[name]
-    if bool in kinds and text.lower() in ("true", "false"):
-        return [text.lower() == "true"]
-    if type(None) in kinds and text in ("None", "null"):
-        return [None]
-    if int in kinds and ":" in text:
-        with contextlib.suppress(ValueError):
-            whole = range(*map(int, text.split(":", 1)))
-            if whole[LONGEST:]:
-                raise BgkitError(
-                    f"The axis {name} has more than {LONGEST:,} values; give it fewer."
-                )
-            return whole
-    for kind in (int, float, str):
-        if kind in kinds:
-            with contextlib.suppress(ValueError):
-                return [kind(text)]
-    raise notebook.wrong(name, text)
+    if not isinstance(item, str):
+        return [_leaves(item)]
+    item = item.strip()
+    if type(default) is int and (ends := _RANGE.fullmatch(item)):
+        return range(int(ends[1]), int(ends[2]))
+    return [item if isinstance(default, str) else _literal(item)]
+
+
+def _leaves(value: object) -> object:
+    """What stands in lists and mappings of a file."""
+    if isinstance(value, dict):
+        return {key: _leaves(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return list(map(_leaves, value))
+    return _literal(value) if isinstance(value, str) else value
+
+
+def _literal(text: str) -> object:
+    """A value as Python (or YAML) writes it, else the text itself."""
+    try:
+        return _WORDS[text] if text in _WORDS else ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 # --- Expanding and checking ------------------------------------------------------------------
 
 
-def expand(
-    notebook: Notebook, grids: Grid | Sequence[Grid], many: int | None = MANY
-) -> list[dict[str, object]]:
-    """Parameters of every run of the grids, defaults included, in the order of the axes.
+def expand(notebook: Notebook, grids: Grid | Sequence[Grid]) -> dict[str, dict[str, object]]:
+    """Hash -> parameters, defaults included, of every run of the grids, in the order of the axes.
 
     A value that is a list (tuple, range) is an axis. Raises BgkitError for an unknown name, a value
-    of another type or none of a parameter's choices, an empty axis, a parameter that the sweep sets
-    itself, settings that no training accepts, two runs with the same parameters, and for more than
-    ``many`` runs (None: any number).
+    of another type, an empty axis, a parameter that the sweep sets itself, settings or models that
+    no training accepts, two runs with the same parameters, and for more than 10,000 runs.
     """
     grids = [grids] if isinstance(grids, Mapping) else list(grids)
     axes = [_axes(notebook, grid) for grid in grids]
     total = sum(math.prod(map(len, each.values())) for each in axes)  # before any is written out
     if not total:
         raise BgkitError("There is nothing to run: give a grid, and each axis a value.")
-    if many is not None and total > many:
-        raise BgkitError(
-            f"The grid has {total:,} runs; say --yes (in Python: yes=True) to start more than "
-            f"{many:,}."
-        )
+    if total > MOST:
+        raise BgkitError(f"The grid has {total:,} runs; a sweep takes at most {MOST:,}.")
     found: dict[str, dict[str, object]] = {}
     for each in axes:
         each = {n: [notebook.check(n, value) for value in values] for n, values in each.items()}
@@ -168,10 +151,9 @@ def expand(
                     "remove the repeated value, or what two grids have in common."
                 )
             found[key] = parameters
-    configs = [config_of(notebook, parameters) for parameters in found.values()]
-    if None not in configs:
-        training.check(configs)
-    return list(found.values())
+    if {"REWARD", "GUARD", "UTILITY"} <= set(notebook.defaults):  # a notebook that trains
+        _check_models([config_of(parameters) for parameters in found.values()])
+    return found
 
 
 def _axes(notebook: Notebook, grid: Grid) -> dict[str, Sequence]:
@@ -179,31 +161,32 @@ def _axes(notebook: Notebook, grid: Grid) -> dict[str, Sequence]:
     axes = _named(notebook, grid.items())
     if own := [name for name in axes if name in SET_BY_SWEEP]:
         raise BgkitError(f"{own[0]} is set by the sweep, for each run; leave it out of the grid.")
-    return {n: values if _is_axis(notebook, n, values) else [values] for n, values in axes.items()}
+    return {n: v if isinstance(v, list | tuple | range) else [v] for n, v in axes.items()}
 
 
-def _is_axis(notebook: Notebook, name: str, values: object) -> bool:
-    """Whether values are several: of a parameter that is a list itself, a list of lists."""
-    if not isinstance(values, (list, tuple, range)):
-        return False
-    of_lists = list in notebook.takes[name] and notebook.takes[name] != WRITTEN
-    return not of_lists or all(isinstance(v, (list, tuple)) for v in values)
-
-
-def config_of(notebook: Notebook, parameters: Mapping[str, object]) -> TrainConfig | None:
-    """The training config that parameters stand for; BgkitError for one that no training accepts.
-
-    None if the notebook does not train: then it lacks one of REWARD, GUARD and UTILITY.
-    """
-    if not {"REWARD", "GUARD", "UTILITY"} <= set(notebook.takes):
-        return None
+def config_of(parameters: Mapping[str, object]) -> TrainConfig:
+    """The config of a notebook that trains; raises BgkitError for what no training accepts."""
     keys = TrainConfig.__dataclass_fields__
     return make_config({k.lower(): v for k, v in parameters.items() if k.lower() in keys})
 
 
+def _check_models(configs: Sequence[TrainConfig]) -> None:
+    """Raise BgkitError for a name that no training finds: half of a night's runs would fail."""
+    from bgkit.evaluation import judges  # brings torch, which other notebooks do not need
+    from bgkit.models import hub
+    from bgkit.testbed import store
+
+    for group in ("policy", "guard", "utility"):
+        for name in dict.fromkeys(getattr(config, group) for config in configs):
+            if hub.local_folder(group, name) is None and hub.parse(name) is None:
+                store.model_path(group, name)
+    for name in dict.fromkeys(config.judge for config in configs):
+        judges.check_judge(name)
+
+
 def hash_of(notebook: Notebook, parameters: Mapping[str, object]) -> str:
     """12 hex digits that identify a run: its notebook's code and its parameters."""
-    kept = {name: value for name, value in parameters.items() if name not in SET_BY_SWEEP}
+    kept = {name: value for name, value in parameters.items() if name not in NOT_HASHED}
     return digest([notebook.path.name, notebook.code, kept])
 
 
@@ -213,8 +196,8 @@ def varied(runs: Sequence[Mapping[str, object]]) -> list[str]:
     >>> varied([{"A": 1, "B": 2}, {"A": 1, "B": 3}])
     ['B']
     """
-    names = dict.fromkeys(n for run in runs for n in run if n not in SET_BY_SWEEP)
-    return [n for n in names if len(runs) == 1 or any(run.get(n) != runs[0].get(n) for run in runs)]
+    names = [name for name in runs[0] if name not in NOT_HASHED]
+    return [n for n in names if len(runs) == 1 or any(run[n] != runs[0][n] for run in runs)]
 
 
 def describe(parameters: Mapping[str, object], names: Iterable[str]) -> str:
@@ -223,4 +206,4 @@ def describe(parameters: Mapping[str, object], names: Iterable[str]) -> str:
     >>> describe({"REWARD": "boundary", "SEED": 0}, ["SEED", "REWARD"])
     'SEED=0 REWARD=boundary'
     """
-    return " ".join(f"{name}={parameters[name]}" for name in names if name in parameters)
+    return " ".join(f"{name}={parameters[name]}" for name in names)

@@ -11,25 +11,6 @@ from bgkit.errors import BgkitError
 from bgkit.progress import phase
 from bgkit.texts import visible
 
-#: Where a notebook installs the kit from if it is not there: a git address, or a wheel's path. No
-#: copy is published; who holds one names it here, then every notebook has it (tools/publish.py).
-SOURCE = ""
-#: The first code cell of every notebook: it stands alone, as bgkit may not be there yet.
-SET_UP = f"""\
-# Where bgkit is installed, this does nothing. Elsewhere (on Colab; before any other import) it
-# installs SOURCE: a copy of bgkit that you trust, as a git address or a wheel. None is published.
-SOURCE = "{SOURCE}"  # such as "git+https://HOST/YOU/bgkit" or "bgkit-0.1.0-py3-none-any.whl"
-
-import importlib.util
-import subprocess
-import sys
-
-if importlib.util.find_spec("bgkit") is None:
-    if not SOURCE:
-        sys.exit("bgkit is not installed: set SOURCE above to your copy's git address or wheel.")
-    if subprocess.call([sys.executable, "-m", "pip", "install", "-q", SOURCE]):
-        sys.exit(f"pip could not install SOURCE ({{SOURCE}}); its reason stands above.")"""
-
 
 def start(threads: int = 0) -> None:
     """Set up a notebook: quiet libraries, pinned CPU threads, BgkitErrors as sentences, no stack.

@@ -1,157 +1,103 @@
-"""One run of a sweep: its folder, its state, and the function that an executor's worker calls.
+"""One run of a sweep, as an executor's worker does it, and what is known of all of them.
 
-A run folder ``runs/<hash>`` of a sweep holds ``run.json`` (parameters, state, times, versions and,
-once complete, metrics), ``executed.ipynb``, ``kernel.log``, and ``results``, which the notebook
-gets as its parameter FOLDER. The state is
+A run folder ``runs/<hash>`` of a sweep holds ``executed.ipynb``, ``kernel.log``, ``results``, which
+the notebook gets as its parameter FOLDER, and once the run has ended ``run.json``: parameters,
+seconds, versions, metrics or error, and the state,
 
-- ``running``: begun; if nobody holds the folder's lock, its worker was killed;
 - ``complete``: never run again;
 - ``failed``: a cell raised an error; run again only when asked for;
-- ``broken``: stopped, or its kernel died or did not start; the next sweep runs it again.
+- ``broken``: its kernel died or did not start; the next sweep runs it again, as all that have not
+  ended.
 
-A lock (also held by the kernel, which inherits it) makes sure that a run is never executed twice at
-the same time. What it asks of a file system that machines share: :mod:`bgkit.runs.locks`.
+A lock sees to it that a run is never executed twice at the same time, where the file system of a
+sweep's folder takes ``flock`` across machines.
 """
 
 from __future__ import annotations
 
 import contextlib
-import datetime
 import json
-import platform
 import time
+from collections.abc import Mapping
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
 
+import filelock
 import pandas as pd
 from nbclient.exceptions import DeadKernelError
 from papermill import PapermillExecutionError
 
-from bgkit.errors import BgkitError
-from bgkit.runs import git_revision, locks, write_json
+from bgkit.runs import git_revision, write_atomically, write_json
 from bgkit.sweeps import kernels
+from bgkit.sweeps.grids import SET_BY_SWEEP
 from bgkit.versions import versions
 
-SWEEP_FILE = "sweep.json"
 THREADS = ("BGKIT_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-
-
-class WorkerError(BgkitError):
-    """A worker that can not do any run of this sweep; the sweep is not gone on with."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run to be executed, as it travels to a worker. Paths are absolute.
-
-    ``threads`` is the number of CPU threads, ``attempts`` how often the run had been begun when the
-    sweep was planned, ``versions`` are those of the process that planned it.
-    """
+    """A run to be executed, as it travels to a worker. Paths are absolute."""
 
     notebook: Path
-    hash: str
     parameters: dict[str, object]
     folder: Path
     cwd: Path
     threads: int
-    attempts: int
-    versions: dict[str, str]
-
-
-def read_record(folder: Path) -> dict:
-    """What ``run.json`` of a run folder says; {} if there is none (or it is broken)."""
-    with contextlib.suppress(OSError, ValueError):
-        return json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    return {}
 
 
 def run_job(job: Job, here: kernels.Here | None = None) -> dict:
     """Execute a run and return its record; what goes wrong in the run is told there, not raised.
 
-    A run that another worker has finished meanwhile is not executed again. ``here`` is that of a
-    driver in this process; without it raises WorkerError if this worker has other versions than
-    the driver, or does not see the sweep's folder.
+    A run that another worker is at is waited for, and not executed again. ``here`` is that of a
+    driver in this process. Raises CancelledError once that is stopped.
     """
-    if here is None:
-        check_worker(job)
     here = here or kernels.Here()
     job.folder.mkdir(exist_ok=True)
-    with locks.held(job.folder / "lock", here.stopped.is_set) as lock:
-        if lock is None:
-            raise CancelledError("The sweep was stopped.")
-        record = read_record(job.folder)
-        attempts, state = record.get("attempts", 0), record.get("state")
-        if state == "complete" or (state == "failed" and attempts != job.attempts):
-            return record
-        record = {
-            "hash": job.hash,
-            "notebook": job.notebook.name,
-            "parameters": job.parameters,
-            "state": "running",
-            "attempts": attempts + 1,
-            "started": _now(),
-            "host": platform.node(),
-            "versions": {**versions(), "git": git_revision()},
-        }
-        write_json(job.folder / "run.json", record)  # a killed run leaves it
-        with here.gpu() as gpu:
-            record |= _execute(job, here, gpu, lock)
-        write_json(job.folder / "run.json", record)
+    lock = filelock.FileLock(job.folder / "lock")
+    while not here.stopped.is_set():
+        with contextlib.suppress(filelock.Timeout), lock.acquire(timeout=1):
+            return _once(job, here)
+    raise CancelledError
+
+
+def _once(job: Job, here: kernels.Here) -> dict:
+    if (record := read_record(job.folder)).get("state") == "complete":
         return record
+    (job.folder / "run.json").unlink(missing_ok=True)
+    gpu = here.free.get()
+    record = _execute(job, here, gpu)
+    here.free.put(gpu)
+    if here.stopped.is_set() and record["state"] != "complete":
+        raise CancelledError
+    write_json(job.folder / "run.json", record)
+    return record
 
 
-def _execute(job: Job, here: kernels.Here, gpu: dict[str, str], lock: int) -> dict:
-    """Run the notebook; returns what the record says about how it went."""
+def _execute(job: Job, here: kernels.Here, gpu: Mapping[str, str]) -> dict:
+    """Run the notebook; returns its record."""
     begun, state, error = time.monotonic(), "broken", ""
     env = {**dict.fromkeys(THREADS, str(job.threads)), **gpu}
-    manager = here.manager(env, job.cwd, job.folder / "kernel.log", (lock,))
+    manager = kernels.manager(env, job.cwd, job.folder / "kernel.log", here)
     try:
-        kernels.execute(
-            job.notebook,
-            job.folder / "executed.ipynb",
-            job.parameters,
-            kernel_manager_class=manager,
-            on_cell_start=here.check,
-        )
+        kernels.execute(job.notebook, job.folder / "executed.ipynb", job.parameters, manager)
         state = "complete"
     except PapermillExecutionError as problem:
+        state = "failed"
         error = f"Cell {problem.exec_count} failed: {problem.ename}: {problem.evalue}"
-        state = "broken" if here.stopped.is_set() else "failed"
     except DeadKernelError:
         error = "The kernel died (it was killed, crashed, or ran out of memory)."
     except Exception as problem:  # no start, a full disk, ...: this run's end, not the sweep's
         error = f"{type(problem).__name__}: {problem}"
-    seconds = round(time.monotonic() - begun, 3)
-    found = {"state": state, "finished": _now(), "seconds": seconds}
-    if state == "complete":
-        return {**found, "metrics": metrics_of(job.folder / "results")}
-    return {**found, "error": error}
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def check_worker(job: Job) -> None:
-    """Raise WorkerError unless this process can do the job as the driver's own would."""
-    ours, sweep = versions(), job.folder.parent.parent
-    differ = [
-        f"{name} {ours.get(name)} there, {theirs} here"
-        for name, theirs in job.versions.items()
-        if ours.get(name) != theirs
-    ]
-    if differ:
-        raise WorkerError(
-            f"The worker on {platform.node()} has other versions than this machine "
-            f"({', '.join(differ)}); install the same ones (constraints.txt), as results would not "
-            "be comparable."
-        )
-    if not (sweep / SWEEP_FILE).is_file() or not job.notebook.is_file():
-        raise WorkerError(
-            f"The worker on {platform.node()} does not see {sweep} or {job.notebook}; keep both in "
-            "a folder that all machines share."
-        )
+    return {
+        "parameters": job.parameters,
+        "state": state,
+        "seconds": round(time.monotonic() - begun, 3),
+        "error": error,
+        "versions": {**versions(), "git": git_revision()},
+        "metrics": metrics_of(job.folder / "results") if state == "complete" else {},
+    }
 
 
 def metrics_of(results: Path) -> dict[str, list]:
@@ -171,9 +117,43 @@ def metrics_of(results: Path) -> dict[str, list]:
     return found
 
 
-def progress_of(results: Path) -> dict[str, float]:
-    """The newest row of a going training's curve; {} before its first checkpoint."""
-    for file in results.glob("*/metrics.parquet"):
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            return pd.read_parquet(file).iloc[-1].dropna().to_dict()
+# --- What is known of all runs ---------------------------------------------------------------
+
+
+def read_record(folder: Path) -> dict:
+    """What ``run.json`` of a run folder says; {} if there is none (or it is broken)."""
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads((folder / "run.json").read_text(encoding="utf-8"))
     return {}
+
+
+def write_index(folder: Path, records: Mapping[str, Mapping]) -> pd.DataFrame:
+    """Write ``index.csv`` in a sweep's folder: a row for each run there, and for those in records.
+
+    ``records`` (by hash) are those of the sweep that is going on. The columns are run (its hash),
+    state, parameters, metrics (``m``, ``m_low``, ``m_high``), seconds, error, versions (JSON, as
+    parameters that are lists), and the paths of notebook and results, from the sweep's folder.
+    """
+    places = sorted(path.parent for path in (folder / "runs").glob("*/run.json"))
+    ended = {place.name: found for place in places if (found := read_record(place))}
+    index = pd.DataFrame([_row(name, record) for name, record in {**records, **ended}.items()])
+    write_atomically(folder / "index.csv", lambda file: index.to_csv(file, index=False))
+    return index.set_index("run")
+
+
+def _row(name: str, record: Mapping) -> dict:
+    row = {"run": name, "state": record["state"]}
+    for key, value in record["parameters"].items():
+        if key not in SET_BY_SWEEP:
+            row[key] = json.dumps(value) if isinstance(value, list | dict) else value
+    for metric, (mean, low, high) in record.get("metrics", {}).items():
+        row |= {metric: mean, f"{metric}_low": low, f"{metric}_high": high}
+    place, ended = f"runs/{name}", "versions" in record
+    return {
+        **row,
+        "seconds": record.get("seconds"),
+        "error": record.get("error"),
+        "versions": json.dumps(record["versions"]) if ended else None,
+        "notebook": f"{place}/executed.ipynb" if ended else None,
+        "results": f"{place}/results" if ended else None,
+    }

@@ -16,7 +16,6 @@ from trl.models import unwrap_model_for_generation
 from bgkit import runs
 from bgkit.evaluation import samples as evaluation
 from bgkit.evaluation.metrics import values_of
-from bgkit.models import devices
 from bgkit.progress import Progress, phase, say
 from bgkit.prompts import load as prompts
 from bgkit.scoring.scorer import Scorer
@@ -56,18 +55,14 @@ class RunCallback(TrainerCallback):
     ) -> None:
         self.run, self.guard, self.progress = run, guard, progress
         self.should_stop, self.stopped, self.signalled = should_stop, False, False
-        self.between_steps = devices.launched()[1] == 1  # then Ctrl-C ends at once what goes on
         self.trainer: GRPOTrainer | None = None
         self._held_out: tuple | None = None  # prompts and judges of the evaluations along the way
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
-        """Start the display at the resumed step."""
+        """Start the display at the resumed step; evaluate base."""
         self.progress.start(state.global_step)
-        self._evaluate(state)
-
-    def on_step_begin(self, args, state, control, **kwargs) -> None:
-        """From here on a step is to be lost."""
-        self.between_steps = False
+        if not state.global_step:
+            self._evaluate(state)
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:
         """Show the newest values."""
@@ -76,11 +71,7 @@ class RunCallback(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
         """Evaluate when it is due; stop, with a checkpoint, when asked to."""
-        with contextlib.suppress(KeyboardInterrupt):
-            self.between_steps = devices.launched()[1] == 1
-            self._evaluate(state)
-            self.between_steps = False
-        self.between_steps = False  # the checkpoint is to be lost
+        self._evaluate(state)
         if self._stop_wanted():
             self.stopped = state.global_step < state.max_steps
             control.should_training_stop = control.should_save = True
@@ -107,13 +98,9 @@ class RunCallback(TrainerCallback):
     on_train_end = on_save
 
     def _evaluate(self, state) -> None:
-        """Add held-out metrics to the trainer's (saved) history, where they are due and not there.
-
-        What Ctrl-C ended is made up for when the run goes on from this step.
-        """
+        """Add held-out metrics to the trainer's (saved) history, where they are due."""
         config, trainer, step = self.run.config, self.trainer, state.global_step
-        there = any("eval_filter_rate" in e and e["step"] == step for e in state.log_history)
-        if not config.eval_every or step % config.eval_every or there:
+        if not config.eval_every or step % config.eval_every:
             return
         with phase("held-out evaluation"):
             if self._held_out is None:
@@ -144,14 +131,11 @@ def _row(logs: dict) -> dict[str, float]:
 
 @contextlib.contextmanager
 def signals_stop(callback: RunCallback) -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM into a stop after the current step (a second Ctrl-C is at once).
-
-    Between steps, where nothing is lost, the first is at once, too.
-    """
+    """Turn Ctrl-C and SIGTERM into a stop after the current step (a second Ctrl-C is at once)."""
 
     def stop(number, frame) -> None:
         again, callback.signalled = callback.signalled, True
-        if callback.between_steps or (again and number == signal.SIGINT):
+        if again and number == signal.SIGINT:
             raise KeyboardInterrupt
         if not again:
             say("stopping after this step ...", sys.stderr)

@@ -8,8 +8,6 @@ whatever it is, so that a run may be stopped and resumed with more or fewer.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import difflib
 import functools
 from pathlib import Path
 
@@ -29,35 +27,15 @@ SAME = (
     "num_generations max_completion_length temperature learning_rate warmup_steps beta loss_type "
     "scale_rewards seed"
 ).split()
-#: A setting of a run -> the trainer's arguments that follow from it.
-SETS = {
-    **{name: name for name in SAME},
-    "steps": "max_steps num_train_epochs",
-    "batch_size": "per_device_train_batch_size generation_batch_size auto_find_batch_size",
-    "accumulation": "gradient_accumulation_steps steps_per_generation",
-    "lr_schedule": "lr_scheduler_type lr_scheduler_kwargs",
-    "warmup_steps": "warmup_steps warmup_ratio",
-    "reward": "reward_weights multi_objective_aggregation",
-    "seed": "seed data_seed",
-    "precision": "bf16 fp16 bf16_full_eval fp16_full_eval",
-    "save_every": "save_strategy save_steps",
-    "eval_every": "eval_strategy eval_steps eval_delay eval_on_start do_eval",
-    "eval_prompts": "per_device_eval_batch_size num_generations_eval",
-    "policy": "model_init_kwargs trust_remote_code",
-}
-#: Arguments of the trainer that nobody sets, for bgkit has its own way of what they do: folder,
-#: device, tracker, hub, evaluation, records and order of prompts; or for training would sample or
-#: ask otherwise than the evaluation does, so that they were of two policies (the last two lines).
-ELSEWHERE = """output_dir use_cpu report_to resume_from_checkpoint ignore_data_skip push_to_hub
-hub_model_id hub_token hub_strategy hub_private_repo hub_always_push hub_revision
-log_completions_hub_repo prediction_loss_only eval_do_concat_batches eval_use_gather_object
-eval_accumulation_steps include_for_metrics batch_eval_metrics metric_for_best_model
-greater_is_better label_names label_smoothing_factor length_column_name log_multimodal
-max_tool_calling_iterations shuffle_dataset logging_steps logging_strategy save_total_limit
-save_only_model disable_tqdm pad_to_multiple_of remove_unused_columns train_sampling_strategy
-load_best_model_at_end do_train do_predict
-top_p top_k min_p repetition_penalty generation_kwargs chat_template_kwargs
-vllm_structured_outputs_regex""".split()
+#: Arguments that nobody sets, beside those of :func:`trainer_arguments`: they would undo a run's
+#: settings or records, or sample in training otherwise than in evaluation.
+DECIDED = """num_train_epochs generation_batch_size auto_find_batch_size steps_per_generation
+lr_scheduler_kwargs reward_weights multi_objective_aggregation data_seed fp16 bf16_full_eval
+fp16_full_eval save_strategy save_only_model logging_strategy eval_strategy eval_on_start do_eval
+model_init_kwargs trust_remote_code resume_from_checkpoint ignore_data_skip load_best_model_at_end
+push_to_hub log_completions_hub_repo remove_unused_columns train_sampling_strategy
+max_tool_calling_iterations top_p top_k min_p repetition_penalty generation_kwargs
+chat_template_kwargs vllm_structured_outputs_regex""".split()
 SCHEDULES = {"constant": "constant_with_warmup"}  # TRL's plain one knows no warm-up
 #: Arguments that say how a step is computed, not what comes of it, begin so.
 _MACHINE = tuple(
@@ -166,9 +144,8 @@ def trainer_arguments(
     """The trainer's arguments for a run on a device.
 
     ``more`` are arguments that are TRL's business, such as ``{"use_vllm": True, "vllm_mode":
-    "colocate"}``. Raises BgkitError if it has an argument that TRL does not know or that is decided
-    elsewhere (:data:`SETS`, :data:`ELSEWHERE`), or if a step can not be divided among the processes
-    of the launch.
+    "colocate"}``. Raises BgkitError for those that the run decides on (:data:`DECIDED`), those that
+    TRL refuses, and a step that can not be divided among the processes of the launch.
     """
     micro, (_, processes) = config.batch_size // config.accumulation, devices.launched()
     if micro % processes:
@@ -177,7 +154,6 @@ def trainer_arguments(
             f"among {processes} processes; use a batch_size that is a multiple of "
             f"{processes * config.accumulation}, or another number of processes."
         )
-    _check_more(more or {})
     on_gpu = place.type == "cuda"
     half = on_gpu and devices.pick_dtype(place, config.precision) is torch.bfloat16
     settings = {name: getattr(config, name) for name in SAME} | {
@@ -196,6 +172,11 @@ def trainer_arguments(
         "report_to": report_to,
         "pad_to_multiple_of": None,
     }
+    if taken := [name for name in more or {} if name in settings or name in DECIDED]:
+        raise BgkitError(
+            f"The trainer's {taken[0]!r} follows from the settings of the run, or is decided on by "
+            "bgkit; leave it out (`bgkit train --help` has all settings)."
+        )
     free = {"gradient_checkpointing": half, "dataloader_pin_memory": on_gpu}
     if config.loss_type == "luspo":  # its ratio is that of whole sequences
         free["importance_sampling_level"] = "sequence"
@@ -203,22 +184,6 @@ def trainer_arguments(
         return GRPOConfig(**settings, **(free | (more or {})))
     except (TypeError, ValueError) as error:
         raise BgkitError(f"TRL refuses the arguments of the trainer {more}: {error}") from error
-
-
-def _check_more(more: dict) -> None:
-    known = {field.name for field in dataclasses.fields(GRPOConfig) if field.init}
-    for name in more:
-        if settings := [key for key, names in SETS.items() if name in names.split()]:
-            raise BgkitError(
-                f"The trainer's {name!r} follows from the run's setting {settings[0]!r}; set that "
-                f"instead (in the config, or --{settings[0].replace('_', '-')})."
-            )
-        if name in ELSEWHERE:
-            raise BgkitError(f"The trainer's {name!r} is decided on by bgkit; leave it out.")
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 3)
-            hint = f"did you mean {', '.join(near)}?" if near else "see TRL's GRPOConfig."
-            raise BgkitError(f"TRL's GRPO trainer has no argument {name!r}; {hint}")
 
 
 def of_training(more: dict | None) -> dict:

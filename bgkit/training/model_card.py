@@ -10,8 +10,8 @@ import inspect
 from pathlib import Path
 from types import ModuleType
 
-import jinja2
 import pandas as pd
+from huggingface_hub import HfApi, ModelCard, ModelCardData
 
 from bgkit import rewards, runs
 from bgkit.errors import BgkitError
@@ -42,11 +42,12 @@ def card(run: runs.Run) -> str:
     if design := rewards.DESIGNS.get(config.reward):
         formula = inspect.getdoc(design).splitlines()[0]
     layers = run.read_json("config.json").get("policy_made_of") or [config.policy]
-    template = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
-    return jinja2.Template(template, undefined=jinja2.StrictUndefined).render(
+    tags = ["boundary-guidance", "grpo", "safety"]
+    made = ModelCard.from_template(
+        ModelCardData(base_model=_plain(layers[0]), library_name="peft", tags=tags),
+        template_path=str(Path(__file__).with_suffix(".md")),
         config=settings,
         guard=_plain(runs.label(config.guard)),
-        settings=settings,
         layers=[_plain(name) for name in layers],
         formula=formula,
         n_test=config.test_prompts,
@@ -57,6 +58,7 @@ def card(run: runs.Run) -> str:
         machine=result["machine"],
         git=result["git"],
     )
+    return str(made)
 
 
 def _plain(value: object) -> object:
@@ -86,8 +88,6 @@ def push(run: runs.Run, repository: str, *, dry_run: bool = False, private: bool
     runs.write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"))
     if dry_run:
         return path
-    from huggingface_hub import HfApi
-
     try:
         api = HfApi()
         api.create_repo(repository, private=private, exist_ok=True)

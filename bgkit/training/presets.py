@@ -16,13 +16,8 @@ def _read() -> dict[str, dict[str, dict]]:
 
 
 #: name -> settings of a run (as in TrainConfig), and ``machine``, a key of
-#: bgkit.training.machines.GPUS or cpu; hub name -> shape of a model. See ``data/presets.yaml``.
+#: bgkit.training.plan.GPUS or cpu; hub name -> shape of a model. See ``data/presets.yaml``.
 PRESETS, SHAPES = (_read()[key] for key in ("presets", "shapes"))
-
-#: What the demo, and the reference table, change in the default config: the table has more test
-#: prompts, no held-out curve and no judge, the demo fewer steps at a higher rate.
-DEMO = {"eval_every": 20, "steps": 40, "learning_rate": 6e-3, "test_prompts": 200}
-REFERENCE = {"eval_every": 0, "test_prompts": 800, "judge": "none"}
 
 
 def choose(name: str, **own: object) -> dict:

@@ -5,6 +5,8 @@ The prompts of a step are all short or all long, for a batch is padded to its lo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from datasets import Dataset
 
@@ -12,6 +14,7 @@ from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.models import policies
 from bgkit.prompts import load as prompts
+from bgkit.scoring import scorer as scoring
 
 
 def asked(config: runs.TrainConfig) -> dict[str, tuple[int, int]]:
@@ -19,6 +22,17 @@ def asked(config: runs.TrainConfig) -> dict[str, tuple[int, int]]:
     needed = config.steps * (config.batch_size // config.num_generations)
     asked = {"train": (needed, config.seed), "test": (config.test_prompts, 0)}
     return asked | ({"validation": (config.eval_prompts, 1)} if config.eval_every else {})
+
+
+def check_room(config: runs.TrainConfig, scorers: Sequence[object]) -> None:
+    """Raise BgkitError for a prompt of any split that leaves a scorer no room for a response.
+
+    So that no run finds it out after its training.
+    """
+    for split, (n, seed) in asked(config).items():
+        texts = prompts.load_prompts(config.prompts, split, n, seed)["prompt"].tolist()
+        for scorer in scorers:
+            scoring.check_room(scorer, texts)
 
 
 def training_table(config: runs.TrainConfig, specials: list[str]) -> Dataset:

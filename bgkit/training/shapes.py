@@ -1,4 +1,4 @@
-"""Shapes of models: the numbers that memory and time follow from, without any weights.
+"""Shapes of models: the numbers that memory follows from, without any weights.
 
 Parameters are counted on torch's meta device, which builds a model without memory for it. For a
 model on the hub only its ``config.json`` is read; for the presets' models nothing is, their shapes
@@ -7,7 +7,7 @@ lie in :data:`bgkit.training.presets.SHAPES`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -30,10 +30,9 @@ from bgkit.training.presets import SHAPES
 class Shape:
     """A model as numbers. Widths are values per token; ``linears`` is sum(in + out) over the linear
     layers that LoRA adapts, so that an adapter of rank r has r * linears parameters (Hu et al.
-    2021, arXiv 2106.09685: B A with A (r, in) and B (out, r)). ``products`` are the weights of
-    these layers: each takes part in one multiplication per token. ``written_out`` says that
-    attention scores (heads, length, length) are kept in memory, for the architecture has no fused
-    kernel (DeBERTa).
+    2021, arXiv 2106.09685: B A with A (r, in) and B (out, r)). ``written_out`` says that attention
+    scores (heads, length, length) are kept in memory, for the architecture has no fused kernel
+    (DeBERTa).
     """
 
     name: str
@@ -46,7 +45,6 @@ class Shape:
     intermediate: int
     vocabulary: int
     linears: int
-    products: int
     written_out: bool = False
 
 
@@ -58,15 +56,11 @@ def shape_of(group: str, name: str) -> Shape:
     """
     if group in ("guard", "utility"):  # a protocol may stand in front
         _, name = protocols.find(group, name)
-    layers = hub.layers(group, name, _here)  # adapters that are merged leave a model's shape
+    layers = hub.layers(group, name, _place)  # adapters that are merged leave a model's shape
     below, folder = next(iter(layers.items()))
-    if folder is None and below in SHAPES:
+    if folder is None:
         known = {key: v for key, v in SHAPES[below].items() if key != "bytes_per_weight"}
         return from_config(AutoConfig.for_model(**known), group, name)
-    if folder is None:
-        folder = _fetched(hub.parse(below), group)
-        if (base := hub.base_name(folder)) is not None:
-            return replace(shape_of(group, base), name=name)
     try:
         config = AutoConfig.from_pretrained(folder, **NO_CODE)
     except (OSError, ValueError, KeyError) as error:
@@ -77,28 +71,28 @@ def shape_of(group: str, name: str) -> Shape:
     return from_config(config, group, name)
 
 
-def _here(group: str, name: str) -> Path | None:
-    """Folder of a model, or None where it has to be read from the hub or from a preset."""
+def _place(group: str, name: str) -> Path | None:
+    """Folder with the config of a model or adapter, alone if it has to come from the hub.
+
+    None for a model of a preset.
+    """
     if name in SHAPES:
         return None
     if (folder := hub.local_folder(group, name)) is not None:
         return folder
-    return hub.resolve(group, name) if hub.parse(name) is None else None
+    on_hub = hub.parse(name)
+    return hub.resolve(group, name) if on_hub is None else _fetched(on_hub, group)
 
 
 def _fetched(name: hub.HubName, group: str) -> Path:
-    """The folder of a config that was read from the hub, of a model's or an adapter's."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub import snapshot_download
 
-    where = {"repo_id": name.repository, "revision": name.revision}
+    wanted = ["config.json", "adapter_config.json"]
     try:
-        try:
-            return Path(hf_hub_download(filename="config.json", **where)).parent
-        except EntryNotFoundError:
-            return Path(hf_hub_download(filename="adapter_config.json", **where)).parent
+        found = snapshot_download(name.repository, revision=name.revision, allow_patterns=wanted)
     except Exception as error:  # the hub's client raises its own, httpx's and the system's errors
         raise hub.problem(error, group, name.repository) from error
+    return Path(found)
 
 
 def from_config(config: PretrainedConfig, group: str, name: str) -> Shape:
@@ -129,6 +123,5 @@ def from_config(config: PretrainedConfig, group: str, name: str) -> Shape:
         intermediate=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
         vocabulary=text.vocab_size,
         linears=sum(sum(weight.shape) for weight in linears),
-        products=sum(weight.numel() for weight in linears),
         written_out=model.config._attn_implementation == "eager",
     )

@@ -32,7 +32,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from trl import GRPOTrainer
 
-from bgkit import runs
+from bgkit import checks, runs
 from bgkit.errors import BgkitError, StoppedError
 from bgkit.evaluation import judges
 from bgkit.evaluation import samples as evaluation
@@ -40,7 +40,6 @@ from bgkit.models import devices, hub, policies
 from bgkit.progress import Progress, phase
 from bgkit.prompts import load as prompts
 from bgkit.rewards import own_digest
-from bgkit.runs import drawn
 from bgkit.scoring import guards, identity, utilities
 from bgkit.scoring.scorer import RewardFunction, Scorer, reward_of, shares_of_t
 from bgkit.training import grpo
@@ -98,16 +97,12 @@ def train(
     goes on).
     """
     config, guard, utility = identity.settle(config, settings, guard, utility)
+    checks.kind("a name or a path", folder=folder or below)
     folder = Path(runs.folder_of(config, below) if folder is None else folder)
     found = _found(folder, config, trainer)
     if found is not None and found.complete:
         identity.check_complete(found, guard, utility)
         return found
-    if isinstance(base_samples, str | Path) and (guard is not None or utility is not None):
-        raise BgkitError(
-            "A folder of base's samples is for scorers that the config names; leave "
-            "base_samples out with a guard or utility of your own."
-        )
     sharing = SharedPrompts(shared_prompts)
     devices.pin_threads(threads)
     place = devices.pick_device(device)
@@ -169,12 +164,13 @@ def _with_policy(
     utility: Scorer,
     place: torch.device,
 ) -> _Models:
-    """All models; raises BgkitError where a run that has begun was begun with others."""
+    """All models; BgkitError for prompts too long, and where a run was begun with others."""
     began = found is not None and found.measured
     if began:
         identity.check(found, guard, utility)  # before a policy is loaded
     model, tokenizer = policies.load_policy(config.policy, None, str(place), config.precision)
     speaker = identity.Speaker(model, tokenizer)
+    training_prompts.check_room(config, [guard, utility, speaker])
     if began:
         identity.check(found, policy=speaker)
     scores = identity.record(config, guard, utility, speaker)
@@ -220,7 +216,7 @@ def measure_base(run: runs.Run, model, tokenizer, guard: Scorer, utility: Scorer
         return run.read_json("base.json")
     config = run.config
     table = prompts.load_prompts(config.prompts, "train", BASE_SAMPLES, config.seed)
-    with phase("base's utility"), drawn.keeping(run.folder / "records" / "base"):
+    with phase("base's utility"):
         samples = evaluation.sample_policy(
             model,
             tokenizer,
@@ -287,9 +283,6 @@ def _run_trainer(trainer: GRPOTrainer, run: runs.Run, callback: RunCallback) -> 
     try:
         with callback.progress, signals_stop(callback):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except KeyboardInterrupt:
-        if not callback.between_steps:  # Ctrl-C came twice
-            raise
     except (OSError, SafetensorError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
             raise
@@ -297,7 +290,7 @@ def _run_trainer(trainer: GRPOTrainer, run: runs.Run, callback: RunCallback) -> 
             f"Could not write a checkpoint in {run.checkpoints} ({error}). Free some space; the "
             "same command then goes on from the last checkpoint."
         ) from error
-    if callback.stopped or (callback.signalled and devices.launched()[1] == 1):
+    if callback.stopped:
         raise StoppedError(
             f"Stopped after step {trainer.state.global_step} of {run.config.steps}; nothing is "
             f"lost: run the same command again to go on from {run.folder}."

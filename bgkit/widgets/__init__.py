@@ -10,7 +10,6 @@ static view for readers without a kernel.
 - :func:`browse`: completions of several policies side by side
 - :func:`completions_html`: a few completions as a page's text, escaped
 - :func:`train`: a run with a live dashboard and a Stop button
-- :func:`sweep`: a sweep with a table that renews itself
 """
 
 from bgkit.widgets.ablations import ablation as ablation
@@ -18,6 +17,5 @@ from bgkit.widgets.browser import browse as browse
 from bgkit.widgets.costs import measured_risk as measured_risk
 from bgkit.widgets.costs import risk as risk
 from bgkit.widgets.dashboard import train as train
-from bgkit.widgets.live_table import sweep as sweep
 from bgkit.widgets.thresholds import completions_html as completions_html
 from bgkit.widgets.thresholds import explore as explore

@@ -14,15 +14,7 @@ from bgkit.figures import style
 from bgkit.widgets import controls
 
 #: Where a table has several values of a column that no axis shows, these are taken first.
-USUAL = {
-    "design": "boundary",
-    "utility": "mild",
-    "scale": "small",
-    "guard": "default",
-    "tau": 0.5,
-    "seed": "all",
-    "kind": "all",
-}
+USUAL = settings.DEFAULTS | {"seed": "all", "kind": "all"}
 AXES = ("x", "colour", "panels")
 
 
@@ -46,7 +38,8 @@ def first_choices(table: pd.DataFrame, **wanted: Any) -> dict[str, Any]:
         if chosen[name]:
             settings.values_of(table, chosen[name])
     for column in set(chosen) - {"metric", *AXES}:
-        settings.select(table, chosen["metric"], {column: chosen[column]})
+        every = settings.settings_of(table)
+        settings.select(table, chosen["metric"], every, {column: chosen[column]})
     return chosen
 
 

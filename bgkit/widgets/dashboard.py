@@ -60,7 +60,7 @@ class Dashboard(Progress):
         hear_while_busy(self.stop)
         self._line = display(self._text({}), display_id=True)
         self._begun = time.monotonic()
-        self._shows.enter_context(phase("", hidden=True))  # what goes on inside a step
+        self._shows.enter_context(phase("training", hidden=True))  # what goes on inside a step
         return self
 
     def __exit__(self, *exception) -> None:

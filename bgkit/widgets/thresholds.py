@@ -16,6 +16,7 @@ from IPython.display import HTML
 
 from bgkit import checks
 from bgkit.errors import BgkitError
+from bgkit.evaluation.risk import bin_edges
 from bgkit.evaluation.thresholds import (
     GRID,
     METRICS,
@@ -91,7 +92,7 @@ def threshold_explorer(
 
     def places() -> tuple[np.ndarray, np.ndarray]:
         """Edges of the bars, and the bar in which each response lies, as the histogram counts."""
-        edges = plots.bar_edges(at(), bins)
+        edges = bin_edges(at(), bins)
         found = np.searchsorted(edges, part(kind.value)["t"].to_numpy(float), side="right") - 1
         return edges, np.minimum(found, bins - 1)
 
@@ -174,7 +175,7 @@ def _bar_buttons(bins: int) -> tuple[widgets.HBox, list[widgets.Button], Callabl
     row = widgets.HBox(sides, layout={"padding": f"0 14px 0 {LEFT}px", "width": "100%"})
 
     def lay_out(tau: float, counts: np.ndarray) -> None:
-        left = int(np.searchsorted(plots.bar_edges(tau, bins), tau)) if 0 < tau < 1 else 0
+        left = int(np.searchsorted(bin_edges(tau, bins), tau)) if 0 < tau < 1 else 0
         if len(sides[0].children) != left or not sides[1].children:
             sides[0].children, sides[1].children = buttons[:left], buttons[left:]
         for side, width in zip(sides, (tau, 1 - tau) if left else (0, 1), strict=True):

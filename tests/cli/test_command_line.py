@@ -13,6 +13,7 @@ import pytest
 from conftest import ROOT, SMALL
 
 from bgkit.cli import main as command_line
+from bgkit.prompts.load import load_prompts
 
 
 def options(values: dict) -> list[str]:
@@ -107,8 +108,9 @@ def test_bad_arguments_of_a_training(bgkit_here, tmp_path: Path, arguments, word
         (["train", "--resume", "nowhere"], "no run in nowhere"),
         (["train", "--resume", "run", "--beta", "0.1"], "leave out --beta"),
         (["demo", "--guard-bits", "7"], "16, 8, 4"),
-        (["bench", "speed"], "choose from"),
         (["fit", "guard", "t.csv", "--out", "o", "--leave-out", "a"], "takes COLUMN=VALUE"),
+        (["evaluate", "nowhere", "--out", "."], "'.' is a folder; name the file"),
+        (["prompts", "everyday", "--out", "."], "'.' is a folder; name the file"),
         (["trian"], "choose from"),
         ([], "COMMAND"),
     ],
@@ -221,6 +223,26 @@ def test_prompts_shows_and_writes_a_set(bgkit_here, tmp_path: Path) -> None:
     manifest = json.loads(done.stdout)
     again = bgkit_here("prompts", out)  # what was written is a prompt file
     assert json.loads(again.stdout)["sha256"] == manifest["sha256"] and manifest["prompts"] == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("a.csv", ["no split 'validation'; choose one of train, dev, test"]),
+        ("b.csv", ["None of the prompts of b.csv", "'train'"]),
+        ("everyday,c.csv", ["share 1 prompt"]),
+        ("everyday", []),
+    ],
+)
+def test_prompts_tells_what_a_training_will_refuse(bgkit_here, tmp_path, name, words) -> None:
+    (tmp_path / "a.csv").write_text("prompt,split\na,train\nb,dev\nc,test\n")
+    (tmp_path / "b.csv").write_text("prompt\nWhat is a stoat?\n")
+    shared = load_prompts("everyday", "train")["prompt"].iloc[0]
+    (tmp_path / "c.csv").write_text(f'prompt,split\na,train\n"{shared}",test\n')
+    done = bgkit_here("prompts", name, cwd=tmp_path)
+    assert done.returncode == 0 and json.loads(done.stdout)["name"] == name
+    assert ("will be refused" in done.stderr) == bool(words)
+    assert all(word in done.stderr for word in words)
 
 
 @pytest.mark.parametrize("name", ["xstest", "jailbreak", "some/set"])

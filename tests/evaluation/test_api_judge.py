@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import traceback
 from pathlib import Path
@@ -15,17 +14,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
 from judge_server import Reply, Server
 from own import save_policy
 
 from bgkit.cli.main import main
 from bgkit.errors import BgkitError, StoppedError
-from bgkit.evaluation import grading, judges, rubrics
+from bgkit.evaluation import endpoints, grading, judges, logs, rubrics
 from bgkit.evaluation import samples as evaluation
 from bgkit.evaluation.metrics import summarise
 from bgkit.models import policies
-from bgkit.runs import replies
 from bgkit.scoring.adapters import CallableGuard
 
 pytest.importorskip("openai", reason="the extra `judge` is not installed (no openai client)")
@@ -41,9 +38,13 @@ def serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """Start servers, and point the environment at the last one."""
     started = []
 
-    def start(behave=lambda number, body: Reply()) -> Server:
+    def start(
+        behave=lambda number, body: Reply(), timeout: float = 5.0, retries: int = 2
+    ) -> Server:
         started.append(Server(behave))
         monkeypatch.setenv("OPENAI_BASE_URL", started[-1].url)
+        monkeypatch.setattr(endpoints, "TIMEOUT", timeout)
+        monkeypatch.setattr(endpoints, "RETRIES", retries)
         return started[-1]
 
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
@@ -54,7 +55,14 @@ def serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 
 
 def judge(**options) -> judges.ApiJudge:
-    return judges.ApiJudge("fake", **{"retries": 2, "timeout": 5.0, **options})
+    return judges.ApiJudge("fake", **options)
+
+
+def resumed(first: judges.ApiJudge) -> judges.ApiJudge:
+    """A judge of a later process, on the same server, which has another port here."""
+    again = judge()
+    again.fixed = first.fixed
+    return again
 
 
 def test_grades_from_a_good_server(serve) -> None:
@@ -66,80 +74,56 @@ def test_grades_from_a_good_server(serve) -> None:
     assert len(server.bodies) == 12  # an equal pair is asked about once
     body = server.bodies[0]
     assert body["model"] == "fake" and body["temperature"] == 0 and body["max_tokens"] == 300
-    assert body["response_format"] == rubrics.HELP_HARM.schema()
     assert server.keys == [f"Bearer {KEY}"] * 12
     explained = mine.explain(PROMPTS[:1], RESPONSES[:1])
     assert explained.loc[0, "reason"] == "clear" and explained.loc[0, "problem"] == ""
     assert mine.unscored == 0 and len(server.bodies) == 12
 
 
+FILTERED = '{"error": {"message": "x", "code": "content_filter", "innererror": {}}}'
 BAD = {
-    "server error": (Reply("oops", 500, headers=FAST), "error of the server \\(500: oops\\)"),
-    "time-out": (Reply(pause=9), "time-out"),
-    "closed connection": (Reply(status=0), "no connection to"),
-    "broken body": (Reply(body='{"choices": [{"mess'), "unreadable"),
+    "server error": (Reply("oops", 500, headers=FAST), "\\(500: oops\\)"),
+    "time-out": (Reply(pause=9), "timed out"),
+    "closed connection": (Reply(status=0), "http://127.*onnection"),
+    "broken body": (Reply(body='{"choices": [{"mess'), "error of the server"),
     "web page": (Reply(body="<html>", headers={"Content-Type": "text/html"}), "no reply"),
+    "empty": (Reply(" \n"), "no reply"),
+    "too long": (Reply("too long", 413), "413: too long"),
     "cut off": (Reply(text='{"reason": "it is', finish="length"), "cut off"),
     "truncated": (Reply(text='{"reason": "it is", "help": 4, "ha'), "not of the asked form"),
+    "prose": (Reply("I can not\ngrade this."), "form: I can not grade this"),
+    "refusal": (Reply(None, refusal="I can not\ngrade this."), "form: I can not grade this"),
+    "content filter": (Reply(body=FILTERED, status=400), "400: x"),
+    "moderation": (Reply("flagged by moderation", 403), "403: flagged by moderation"),
+    "filter at the end": (Reply(None, finish="content_filter"), "no reply \\(content_filter\\)"),
 }
 
 
-def patience(name: str) -> float:
-    """Seconds of a time-out: short only where it is waited for, as good answers must be in time."""
-    return 0.5 if name == "time-out" else 30.0
-
-
 @pytest.mark.parametrize("name", BAD)
-def test_one_bad_answer_is_unscored_and_the_others_are_graded(serve, name: str) -> None:
+def test_one_bad_answer_is_unscored_and_only_it_is_asked_again(serve, name: str) -> None:
     bad, problem = BAD[name]
-    server = serve(lambda number, body: bad if "herb 3 is" in str(body) else Reply())
-    mine = judge(timeout=patience(name), retries=1)
+    timeout = 0.5 if name == "time-out" else 30.0  # short only where it is waited for
+    answer = lambda number, body: bad if "herb 3 is" in str(body) else Reply()  # noqa: E731
+    server = serve(answer, timeout=timeout, retries=1)
+    mine = judge()
     table = mine.explain(PROMPTS, RESPONSES)
     assert np.flatnonzero(table["harm"].isna()).tolist() == [3] and mine.unscored == 1
     assert table["help"].isna().tolist() == table["harm"].isna().tolist()
     assert re.search(problem, table.loc[3, "problem"]) and (table["problem"] != "").sum() == 1
-    before = len(server.bodies)
-    mine.grade(PROMPTS, RESPONSES)
-    new = server.messages()[before:]
-    assert new and all("herb 3 is" in message for message in new)  # only it is asked again
+    server = serve(answer, timeout=timeout, retries=1)
+    again = resumed(mine)
+    assert again.grade(PROMPTS, RESPONSES).equals(table[["harm", "help"]])
+    assert all("herb 3 is" in message for message in server.messages()) and server.bodies
 
 
-FILTERED = '{"error": {"message": "x", "code": "content_filter", "innererror": {}}}'
-REFUSALS = {
-    "refusal": (Reply(None, refusal="I can not\ngrade this."), "by the judge \\(I can not\\)"),
-    "end": (Reply(finish="content_filter"), "by the judge \\(content_filter\\)"),
-    "prose": (
-        Reply("I'm sorry, but I can't grade\nthis."),
-        "judge \\(I'm sorry, but I can't grade\\)",
-    ),
-    "filter": (Reply(body=FILTERED, status=400), "by the server \\(400: x\\)"),
-    "filter as a ban": (Reply("flagged by moderation", 403), "403: flagged by moderation"),
-    "filter as success": (Reply(body=FILTERED), "refused by the server"),
-}
-
-
-@pytest.mark.parametrize(("name", "n"), [*((name, 7) for name in REFUSALS), ("refusal", 12)])
-def test_refusals_are_unscored_counted_and_kept(serve, name: str, n: int) -> None:
-    """The first ones of twelve are refused, or all of them; a limit comes between."""
-    bad, problem = REFUSALS[name]
-    bad_ones = [f"herb {i} is" for i in range(n)]
-
-    def behave(number: int, body: dict) -> Reply:
-        if number == 3:
-            return Reply("slow down", 429, headers=FAST)
-        return bad if any(one in str(body) for one in bad_ones) else Reply()
-
-    server = serve(behave)
-    first = judge()
-    table = first.explain(PROMPTS, RESPONSES)
-    assert table["harm"].isna().tolist() == [True] * n + [False] * (12 - n)
-    assert table["problem"][:n].str.contains(problem).all() and first.refused == n
-    assert f"{n} unscored ({n} of them refused by the judge)" in grading.usage_line(first)
-    asked = len(server.bodies)
-    assert asked <= 12 + 1 + 1  # a limit, and one without the schema
-    again = judge()
-    pd.testing.assert_frame_equal(again.explain(PROMPTS, RESPONSES), table)
-    assert len(server.bodies) == asked and (again.refused, again.unscored) == (n, n)
+def test_many_refusals_are_gaps_but_a_judge_that_never_replied_is_an_error(serve) -> None:
+    refused = Reply("temperature is not supported", 400)
+    serve(lambda number, body: refused if "herb 1" in str(body) else Reply())
+    mine = judge()
+    assert mine.grade(PROMPTS, RESPONSES)["harm"].isna().sum() == 3 == mine.unscored
+    assert mine.grade(PROMPTS[10:], RESPONSES[10:])["harm"].isna().all()
+    with pytest.raises(BgkitError, match=r"answered nothing.*temperature is not.*--sampling"):
+        judge().grade(PROMPTS[10:], RESPONSES[10:])
 
 
 def test_an_evaluation_tells_how_many_a_mean_is_of(serve, tmp_path: Path, capsys) -> None:
@@ -159,41 +143,15 @@ def test_an_evaluation_tells_how_many_a_mean_is_of(serve, tmp_path: Path, capsys
     assert (counts["system_harm"], counts["filter_rate"]) == (9, 12)
 
 
-@pytest.mark.parametrize("bad", [Reply(" \n"), Reply(None), Reply("too long", 413)])
-def test_what_is_rejected_is_unscored_and_asked_again(serve, bad: Reply) -> None:
-    serve(lambda n, body: bad if re.search("herb [1-7] is", str(body)) else Reply())
-    mine = judge()
-    assert mine.grade(PROMPTS, RESPONSES)["harm"].isna().sum() == 7 == mine.unscored
-    server = serve()
-    again = judge()
-    again.url = mine.url  # the same server, on another port here
-    assert again.grade(PROMPTS, RESPONSES)["harm"].notna().all() and len(server.bodies) == 7
-
-
-@pytest.mark.parametrize("name", ["server error", "time-out", "closed connection"])
+@pytest.mark.parametrize("name", ["server error", "closed connection"])
 def test_a_server_that_is_out_of_order_stops_and_goes_on_later(serve, name: str) -> None:
-    broken = threading.Event()
-    done = []
-
-    def behave(number: int, body: dict) -> Reply:
-        if broken.is_set():
-            return BAD[name][0]
-        done.append(number)
-        if len(done) == 4:
-            broken.set()
-        return Reply()
-
-    server = serve(behave)
-    mine = judge(timeout=patience(name), retries=0, concurrency=1)
-    with pytest.raises(
-        StoppedError, match=r"failed 5 times in a row.* 4 of 36 are graded and kept"
-    ):
+    server = serve(lambda number, body: Reply() if number < 4 else BAD[name][0], retries=0)
+    mine = judge(concurrency=1)
+    with pytest.raises(StoppedError, match=r"failed 5 times in a row.* 4 of 36 are graded and"):
         mine.grade(PROMPTS * 3, [*RESPONSES, *"abcdefghijklmnopqrstuvwx"])
     assert len(server.bodies) < 36
     server = serve()
-    again = judge()
-    again.url = mine.url  # the same server, on another port here
-    assert again.grade(PROMPTS, RESPONSES)["harm"].notna().all()
+    assert resumed(mine).grade(PROMPTS, RESPONSES)["harm"].notna().all()
     assert len(server.bodies) == 8
 
 
@@ -206,7 +164,7 @@ def test_ctrl_c_does_not_wait_for_a_busy_server(serve) -> None:
             os.kill(os.getpid(), signal.SIGINT)
         return Reply() if number == 0 or free.is_set() else busy
 
-    server, mine = serve(behave), judge(retries=60)
+    server, mine = serve(behave, retries=60), judge()
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -218,51 +176,38 @@ def test_ctrl_c_does_not_wait_for_a_busy_server(serve) -> None:
     assert mine.grade(PROMPTS, RESPONSES)["harm"].notna().all()
 
 
-def test_a_server_error_is_repeated(serve) -> None:
-    server = serve(lambda number, body: Reply("oops", 500, headers=FAST) if number < 2 else Reply())
-    assert judge().grade(PROMPTS[:1], RESPONSES[:1])["help"].tolist() == [0.75]
-    assert len(server.bodies) == 3
-
-
-def test_a_rate_limit_that_never_ends_stops_resumably(serve) -> None:
+def test_a_rate_limit_is_waited_for_and_one_that_never_ends_stops_resumably(serve) -> None:
     def behave(number: int, body: dict) -> Reply:
-        return Reply("quota used up", 429, headers=FAST) if number > 5 else Reply()
+        busy = number < 2 or number > 7
+        return Reply("quota used up", 429, headers=FAST) if busy else Reply()
 
     serve(behave)
-    mine = judge(concurrency=2)
+    mine = judge(concurrency=1)
     with pytest.raises(StoppedError) as stop:
         mine.grade(PROMPTS, RESPONSES)
     text = str(stop.value)
     assert "did not end within 3 tries (quota used up)" in text and "6 of 12 are graded" in text
-    assert str(mine.replies.path) in text and stop.value.__context__ is None
+    assert str(mine.replies.folder) in text and stop.value.__context__ is None
 
 
-def test_a_server_that_answers_nothing_is_an_error_not_a_table_of_gaps(serve) -> None:
-    serve(lambda number, body: Reply("temperature is not supported", 400))
-    with pytest.raises(BgkitError, match=r"answered nothing.*temperature is not supported"):
-        judge().grade(PROMPTS[:3], RESPONSES[:3])
-
-
-@pytest.mark.parametrize(
-    ("status", "words"),
-    [(401, "key for the judge fake at http"), (404, "no such model or address")],
-)
-def test_a_wrong_key_or_model_is_found_at_once_and_told_in_one_sentence(
-    serve, status: int, words
+@pytest.mark.parametrize("status", [401, 402, 404])
+def test_a_wrong_key_model_or_account_is_found_at_once_and_told_in_one_sentence(
+    serve, status: int
 ) -> None:
     server = serve(lambda number, body: Reply(f"Incorrect API key: {KEY}", status))
-    with pytest.raises(BgkitError, match=words) as error:
-        judge().grade(PROMPTS, RESPONSES)
-    assert len(server.bodies) == 2 and "\n" not in str(error.value)  # with the schema and without
+    with pytest.raises(BgkitError, match=r"the judge fake at http.*OPENAI_API_KEY") as error:
+        judge(concurrency=2).grade(PROMPTS, RESPONSES)
+    assert len(server.bodies) <= 4 and "\n" not in str(error.value)
 
 
 def test_no_server_at_all(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(endpoints, "RETRIES", 0)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("BGKIT_CACHE", str(tmp_path))
     for url in ("http://127.0.0.1:9/v1", "localhost:9", "http://[::1", "ftp://x", "http://h:x"):
         monkeypatch.setenv("OPENAI_BASE_URL", url)
         with pytest.raises(BgkitError) as error:
-            judge(retries=0).grade(PROMPTS[:2], RESPONSES[:2])
+            judge().grade(PROMPTS[:2], RESPONSES[:2])
         assert "OPENAI_BASE_URL" in str(error.value)
 
 
@@ -279,16 +224,16 @@ def test_without_key_or_server_or_model(monkeypatch) -> None:
         judges.ApiJudge("gpt", concurrency=0)
 
 
-@pytest.mark.parametrize("key", [KEY, f"{KEY}\n", "sk-sécret-é0123"])
-@pytest.mark.parametrize("status", [200, 400, 401, 404, 429, 500])
+@pytest.mark.parametrize("key", [f"{KEY}\n", "sk-sécret-é0123"])
+@pytest.mark.parametrize("status", [200, 401, 429, 500])
 def test_the_key_is_never_told(serve, tmp_path, monkeypatch, capfd, status: int, key: str) -> None:
     """A server that repeats the key in all that it says, and an error's whole traceback."""
     monkeypatch.setenv("OPENAI_API_KEY", key)
     text = f'{{"reason": "your key is {key.strip()}", "help": 4, "harm": 2}}'
-    server = serve(lambda number, body: Reply(text, status, headers=FAST))
+    server = serve(lambda number, body: Reply(text, status, headers=FAST), retries=1)
     monkeypatch.setenv("OPENAI_BASE_URL", server.url.replace("//", f"//u:{KEY}@") + f"?k={KEY}")
     monkeypatch.setenv("BGKIT_CACHE", str(tmp_path / "kept"))
-    mine = judge(retries=1)
+    mine = judge()
     told = [repr(mine), str(mine.usage)]
     try:
         told.append(mine.explain(PROMPTS[:3], RESPONSES[:3]).to_json())
@@ -302,23 +247,6 @@ def test_the_key_is_never_told(serve, tmp_path, monkeypatch, capfd, status: int,
         assert not any(secret in part for part in told), [p for p in told if secret in p]
 
 
-@pytest.mark.parametrize("status", [200, 400, 403, 404, 415, 422])
-def test_a_server_without_structured_output_is_asked_in_plain_text(serve, status: int) -> None:
-    def behave(number: int, body: dict) -> Reply:
-        return Reply("", status) if "response_format" in body else Reply()
-
-    server = serve(behave)
-    assert judge().grade(PROMPTS, RESPONSES)["harm"].notna().all()
-    assert ["response_format" in body for body in server.bodies] == [True] + [False] * 12
-    assert server.messages()[0] == server.messages()[1]
-
-
-def test_a_server_that_knows_the_schema_is_not_asked_twice_for_a_refused_pair(serve) -> None:
-    server = serve(lambda n, body: Reply("no", 400) if "herb 3 is" in str(body) else Reply())
-    judge().grade(PROMPTS, RESPONSES)
-    assert len(server.bodies) == 12 and all("response_format" in b for b in server.bodies)
-
-
 def test_what_determines_an_answer_is_in_the_key(serve) -> None:
     server = serve()
     pair = (PROMPTS[:1], RESPONSES[:1])
@@ -329,7 +257,7 @@ def test_what_determines_an_answer_is_in_the_key(serve) -> None:
         judge(**other).grade(*pair)
     judges.ApiJudge("other").grade(*pair)
     judge(rubric=rubrics.XSTEST).read(*pair)
-    changed = rubrics.Rubric(**{**vars(rubrics.HELP_HARM), "version": 2})
+    changed = dataclasses.replace(rubrics.HELP_HARM, task="Grade it.")
     judge(rubric=changed).grade(*pair)
     assert len(server.bodies) == 6
     server = serve()  # another address
@@ -353,55 +281,15 @@ def test_no_more_requests_at_once_than_allowed(serve, limit: int) -> None:
     assert server.most_at_once <= limit and (limit == 1 or server.most_at_once > 1)
 
 
-# --- Replies on disk ---------------------------------------------------------------------------
-
-
-PUT_MANY = """
-import sys, pathlib
-from bgkit.runs.replies import Replies
-kept = Replies(pathlib.Path(sys.argv[1]))
-for i in range(100):
-    kept.put(f"{sys.argv[2]}{i}", "long " * 500)
-"""
-
-
-def test_two_processes_write_one_file(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", PUT_MANY, str(tmp_path)]
-    run = {"cwd": ROOT, "env": {**os.environ, "PYTHONPATH": str(ROOT)}}
-    workers = [subprocess.Popen([*command, name], **run) for name in "ab"]
-    assert [worker.wait() for worker in workers] == [0, 0]
-    kept = replies.Replies(tmp_path)
-    assert all(kept.get(f"{name}{i}") == ("long " * 500, "") for name in "ab" for i in range(100))
-
-
-def test_a_file_that_can_not_be_used(serve, monkeypatch, tmp_path: Path) -> None:
+def test_a_folder_for_replies_that_can_not_be_written_is_told(serve, monkeypatch, tmp_path) -> None:
     serve()
     (tmp_path / "file").write_text("")
-    (tmp_path / replies.FILE).write_text("no database" * 100)
-    for folder in (tmp_path, tmp_path / "file" / "x"):
-        monkeypatch.setenv("BGKIT_CACHE", str(folder))
-        with pytest.raises(BgkitError, match=r"can not be read or written.*BGKIT_CACHE"):
-            judge()
+    monkeypatch.setenv("BGKIT_CACHE", str(tmp_path / "file"))
+    with pytest.raises(BgkitError, match=r"Could not write .*file/judge-replies"):
+        judge().grade(PROMPTS, RESPONSES)
 
 
 # --- Graders, and where judges are used ----------------------------------------------------------
-
-
-def test_strongreject_and_xstest(serve) -> None:
-    def behave(number: int, body: dict) -> Reply:
-        if body["response_format"]["json_schema"]["name"] == "xstest":
-            return Reply('{"reason": "r", "verdict": "partial_refusal"}')
-        refused = "true" if "herb 0 is" in str(body) else "false"
-        return Reply(f'{{"reason": "r", "refused": {refused}, "convincing": 5, "specific": 2}}')
-
-    serve(behave)
-    read = judge(rubric=rubrics.STRONGREJECT).read(PROMPTS[:2], RESPONSES[:2])
-    assert grading.strongreject_score(read).tolist() == [0.0, 0.625]
-    assert read["refused"].tolist() == [1, 0]
-    verdicts = judge(rubric=rubrics.XSTEST).read(PROMPTS[:2], RESPONSES[:2])["verdict"]
-    assert verdicts.eq("partial_refusal").all()
-    with pytest.raises(BgkitError, match="no grades of harm and help"):
-        judge(rubric=rubrics.XSTEST).grade(PROMPTS, RESPONSES)
 
 
 def responses_table() -> pd.DataFrame:
@@ -423,25 +311,53 @@ def test_the_command_grades_a_file_and_says_what_it_took(
     graded = pd.read_parquet(tmp_path / "samples.judged.parquet")
     np.testing.assert_equal(graded["judge_harm"].to_numpy(), [0.25, 0.25, np.nan, 0.25])
     assert graded["judge_system_help"].notna().tolist() == [True, True, False, True]
-    assert graded["judge_problem"].tolist() == ["", "", "not of the asked form", ""]
+    assert graded["judge_problem"].tolist() == ["", "", "not of the asked form: {}", ""]
     assert "600 tokens of prompts and 120 of replies; 1 unscored" in done.stdout
     assert "Beside the truth" in done.stdout and KEY not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
 def test_other_rubrics_on_files(serve, tmp_path: Path, ending: str) -> None:
-    good = {"strongreject": {"refused": False, "convincing": 5, "specific": 5}}
-    good["xstest"] = {"verdict": "full_refusal"}
-    serve(lambda n, b: Reply(json.dumps(good[b["response_format"]["json_schema"]["name"]])))
+    def behave(number: int, body: dict) -> Reply:
+        if "full_refusal" in str(body):
+            return Reply('{"reason": "r", "verdict": "full_refusal"}')
+        refused = "true" if "herb 0 is" in str(body) else "false"
+        return Reply(f'{{"reason": "r", "refused": {refused}, "convincing": 5, "specific": 2}}')
+
+    serve(behave)
     file = tmp_path / f"r.{ending}"
     grading.WRITERS[f".{ending}"](responses_table(), file)
     said: list[str] = []
     strict = judges.load_judge("api:fake", rubric="strongreject")
     graded = grading.grade_file(strict, file, said.append)
-    np.testing.assert_equal(graded["strongreject_score"].to_numpy(), [1, np.nan, np.nan, 1])
-    graded = grading.grade_file(judges.load_judge("api:fake", rubric="xstest"), file, said.append)
+    np.testing.assert_equal(graded["strongreject_score"].to_numpy(), [0, np.nan, np.nan, 0.625])
+    tested = judges.load_judge("api:fake", rubric="xstest")
+    graded = grading.grade_file(tested, file, said.append)
     assert (graded["xstest_verdict"] == "full_refusal").all() and "full_refusal" in said[1]
-    assert len(grading.read_responses(tmp_path / f"r.judged.{ending}")) == 4
+    assert len(logs.read_responses(tmp_path / f"r.judged.{ending}")) == 4
+    with pytest.raises(BgkitError, match="no grades of harm and help"):
+        tested.grade(PROMPTS, RESPONSES)
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_another_judges_grades_are_not_replaced(
+    serve, bgkit_here, tmp_path: Path, older: bool
+) -> None:
+    server, file = serve(), tmp_path / "r.csv"
+    responses_table().to_csv(file, index=False)
+    grade = ("judge", file, "--judge")
+    for _ in range(2):  # the same judge may again
+        assert bgkit_here(*grade, "oracle").returncode == 0
+    copy = tmp_path / "r.judged.csv"
+    if older:  # when copies did not tell
+        pd.read_csv(copy).drop(columns=grading.JUDGE).to_csv(copy, index=False)
+    before = copy.read_bytes()
+    done = bgkit_here(*grade, "api:fake")
+    assert done.returncode == 2 and copy.read_bytes() == before and not server.bodies
+    whose = "does not name" if older else "oracle"
+    assert f"{copy} holds the grades of" in done.stderr and whose in done.stderr
+    copy.rename(tmp_path / "by-oracle.csv")
+    assert bgkit_here(*grade, "api:fake").returncode == 0 and copy.is_file()
 
 
 def test_bad_use_of_the_command(serve, capsys, tmp_path: Path) -> None:
@@ -450,13 +366,14 @@ def test_bad_use_of_the_command(serve, capsys, tmp_path: Path) -> None:
     (tmp_path / "bad.csv").write_text("prompt,answer\na,b\n")
     (tmp_path / "empty.csv").write_text("")
     cases = [
-        (["good.csv", "--judge", "api:fake"], "is wrong (bad key ***)"),
+        (["good.csv", "--judge", "api:fake"], "said 401 (bad key ***)"),
         (["bad.csv"], "no column 'response' (it has prompt, answer)"),
-        (["empty.csv"], "holds no responses"),
+        (["empty.csv"], "holds no rows"),
         (["nowhere.csv"], "nowhere.csv"),
         (["good.csv", "--rubric", "best"], "no rubric 'best'"),
         (["good.csv", "--judge", "best"], "no embedded judge 'best'"),
         (["good.csv", "--judge", "oracle", "--rubric", "xstest"], "takes no rubric"),
+        (["good.csv", "--rubric", "xstest"], "default knows the testbed's rubric only"),
     ]
     for (file, *options), words in cases:
         assert main(["judge", str(tmp_path / file), "--device", "cpu", *options]) == 2
@@ -469,7 +386,7 @@ def test_bad_use_of_the_command(serve, capsys, tmp_path: Path) -> None:
 def test_a_local_model_is_asked_by_the_rubric_of_help_and_harm(tmp_path: Path) -> None:
     folder = save_policy(tmp_path / "policy")
     assert judges.CausalJudge(folder, "cpu").rubric is rubrics.HELP_HARM
-    short = rubrics.Rubric(**{**vars(rubrics.HELP_HARM), "max_tokens": 4})
+    short = dataclasses.replace(rubrics.HELP_HARM, max_tokens=4)
     mine = judges.CausalJudge(folder, "cpu", short)
     table = mine.grade(PROMPTS[:2], RESPONSES[:2])  # random weights write no JSON
     assert table.isna().all(axis=None) and mine.unscored == 2

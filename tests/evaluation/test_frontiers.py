@@ -78,19 +78,13 @@ def test_a_frontier_differs_from_itself_by_what_is_added(values, shift):
     assert found.low <= found.mean <= found.high and 0 <= found.p <= 1
 
 
-def test_one_seed_has_an_interval_over_prompts_alone():
+def test_one_seed_has_an_interval_over_prompts_alone_and_gaps_are_left_out():
     rng = np.random.default_rng(0)
     prompts = rng.normal(0, 0.5, 100)
-    found = frontiers.difference(*(made(rng, s, 1, prompts) for s in (0.5, 0.0)))
+    first, second = (made(rng, s, 1, prompts) for s in (0.5, 0.0))
+    first[0, 0, :10, 1] = np.nan
+    found = frontiers.difference(first, second)
     assert found.by_seeds == 0 and found.low < found.mean < found.high and found.p < 0.01
-
-
-def test_ungraded_responses_are_left_out():
-    rng = np.random.default_rng(0)
-    prompts = rng.normal(0, 0.5, 200)
-    first, second = (made(rng, s, 2, prompts) for s in (0.5, 0.0))
-    first[0, 0, :20, 1] = np.nan
-    assert frontiers.difference(first, second).mean == pytest.approx(0.5, abs=0.1)
 
 
 @pytest.mark.parametrize(
@@ -113,15 +107,6 @@ def test_seeds_needed_fall_with_the_size_and_may_not_suffice():
     assert frontiers.seeds_needed(large, 3) < frontiers.seeds_needed(small, 3)
     by_prompts = small._replace(by_seeds=0.0)
     assert frontiers.seeds_needed(by_prompts, 3) is None
-
-
-@given(hnp.arrays(np.float64, st.integers(1, 8), elements=st.floats(0, 1)))
-def test_holm_is_between_the_plain_p_and_bonferronis(p):
-    adjusted = holm(p)
-    assert (adjusted >= p).all() and (adjusted <= np.minimum(1, p * len(p)) + 1e-12).all()
-    assert (
-        np.argsort(adjusted[np.argsort(p, kind="stable")], kind="stable") == range(len(p))
-    ).all()
 
 
 def test_holm_does_not_count_what_is_not_known():

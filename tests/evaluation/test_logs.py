@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from bgkit.errors import BgkitError
@@ -82,28 +80,6 @@ def test_columns_can_be_mapped_and_those_that_are_absent_are_not_known(written):
     assert logs.read_log(written(rows), {**names, "harmful": "label"})["harm"].eq(1).all()
 
 
-@pytest.mark.parametrize(
-    ("value", "harm"), [("TRUE", 1), ("harmful", 1), ("no", 0), ("0.0", 0), ("", None)]
-)
-def test_truth_may_be_written_in_words(tmp_path, value, harm):
-    path = text_file(tmp_path, "log.csv", f"{HEAD},harmful\na,b,0.1,{value}\n")
-    np.testing.assert_array_equal(logs.read_log(path)["harm"], np.array([harm], float))
-
-
-def test_texts_that_look_like_numbers_or_nothing_stay_texts(tmp_path):
-    path = text_file(tmp_path, "log.csv", f"{HEAD},kind\n007,None,0.1,3\n,,0.2,\n")
-    table = logs.read_log(path)
-    assert table["prompt"].tolist() == ["007", ""]
-    assert table["response"].tolist() == ["None", ""]
-    assert table["kind"].tolist() == ["3", "unknown"]
-
-
-def test_texts_keep_lines_quotes_and_hostile_markup(written):
-    text = 'one, "two"\nthree \u2028 <script>alert(1)</script> \x1b[31m 🔥'
-    table = logs.read_log(written([{"prompt": text, "response": text, "p_unsafe": 0.1}]))
-    assert table["prompt"][0] == table["response"][0] == text
-
-
 def test_a_long_log_is_sampled_and_says_so(written):
     rows = [{"prompt": f"{i:03d}", "response": "r", "p_unsafe": i / 100} for i in range(100)]
     path = written(rows)
@@ -119,22 +95,13 @@ def test_a_long_log_is_sampled_and_says_so(written):
     refused(written(rows), "Row 38 ", "3.5", limit=5)
 
 
-def test_a_log_of_two_million_rows_is_sampled_in_seconds(tmp_path):
-    t = np.random.default_rng(0).random(2_000_000).round(3)
-    table = pd.DataFrame({"prompt": "a ?", "response": "b", "p_unsafe": t})
-    table.to_parquet(tmp_path / "log.parquet", index=False)
-    found = logs.read_log(tmp_path / "log.parquet")
-    assert len(found) == logs.LIMIT == 20_000
-    assert found["t"].mean() == pytest.approx(0.5, abs=0.01)
-
-
 # --- Logs that can not be used -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("missing", logs.NEEDED)
 def test_a_missing_column_is_named_with_those_that_are_there(written, missing):
     rows = [{k: v for k, v in row.items() if k != missing} for row in ROWS]
-    refused(written(rows), f"'{missing}'", "it has ", "kind", "Map them")
+    refused(written(rows), f"'{missing}'", "it has ", "kind", "map a log's")
 
 
 def test_mappings_and_limits_that_can_not_be_are_refused(written):
@@ -150,7 +117,7 @@ def test_mappings_and_limits_that_can_not_be_are_refused(written):
     [
         ({"p_unsafe": -0.01}, ["-0.01", "0 to 1"]),
         ({"p_unsafe": 87}, ["87", "0 to 1"]),
-        ({"p_unsafe": None}, ["nothing as 'p_unsafe'"]),
+        ({"p_unsafe": None}, ["nan as 'p_unsafe'"]),
         ({"p_unsafe": True}, ["True", "0 to 1"]),
         ({"p_unsafe": "high"}, ["'high'"]),
         ({"p_unsafe": [0.5]}, ["[0.5]"]),
@@ -191,7 +158,7 @@ def test_what_a_file_says_wrongly_or_in_another_way_is_refused(tmp_path, name, c
 
 
 def test_a_missing_file_and_one_of_windows_are_refused_with_the_remedy(tmp_path):
-    refused(tmp_path / "none.csv", "There is no log", "p_unsafe")
+    refused(tmp_path / "none.csv", "can not be read", "No such file")
     path = tmp_path / "log.csv"
     path.write_bytes(f"{HEAD}\na,b,0.1\ncafé,b,0.1\n".encode("cp1252"))
     refused(path, "byte 0xe9", "save it as UTF-8")
@@ -218,21 +185,8 @@ def test_half_an_emoji_is_read_and_can_be_written(tmp_path):
     table = logs.read_log(path).drop(columns="prompt_id")
     assert table["prompt"].tolist() == ["half ?, whole 🔥"] * 2
     for name, writer in grading.WRITERS.items():
-        writer(grading.read_responses(path), out := tmp_path / f"out{name}")
+        writer(logs.read_responses(path), out := tmp_path / f"out{name}")
         assert logs.read_log(out).drop(columns="prompt_id").equals(table)
-
-
-def test_columns_of_parquet_are_read_or_refused(tmp_path):
-    path, p = tmp_path / "log.parquet", pa.array([0.1, 0.2])
-    kinds = pa.array(["x", None]).dictionary_encode()
-    texts = pa.array(["é", None]), pa.array(["b", None]).dictionary_encode()
-    names = ["prompt", "response", "p_unsafe", "kind"]
-    pq.write_table(pa.table([*texts, p, kinds], names), path)
-    table = logs.read_log(path)
-    assert table["prompt"].tolist() == ["é", ""] and table["response"].tolist() == ["b", ""]
-    assert table["kind"].tolist() == ["x", "unknown"] and table["t"].tolist() == [0.1, 0.2]
-    pq.write_table(pa.table([pa.array([b"a", b"\xff"]), *texts[1:], p, kinds], names), path)
-    refused(path, "Row 1 ", "'prompt'", "neither a text")
 
 
 @pytest.mark.parametrize(

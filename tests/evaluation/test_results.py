@@ -14,6 +14,7 @@ import pytest
 import bgkit
 from bgkit.errors import BgkitError
 from bgkit.evaluation import results
+from bgkit.figures import distributions, training
 from bgkit.runs import Run, load_run
 
 
@@ -45,8 +46,8 @@ def test_a_run_gives_base_and_itself_and_so_does_its_folder(small_run) -> None:
         frames = results.frames_of(given)
         assert list(frames) == ["base", "boundary"]
         assert frames["boundary"]["response"].tolist() == small_run.samples()["response"].tolist()
-    assert results.tau_of(small_run) == 0.5 and results.tau_of(FRAMES, 0.3) == 0.3
-    assert list(results.curves_of(small_run)) == ["boundary"]
+    assert distributions.tau_of(small_run) == 0.5 and distributions.tau_of(FRAMES, 0.3) == 0.3
+    assert list(training.curves_of(small_run)) == ["boundary"]
 
 
 def test_runs_that_differ_in_the_seed_are_one_design_and_others_are_named(
@@ -59,7 +60,7 @@ def test_runs_that_differ_in_the_seed_are_one_design_and_others_are_named(
     table = bgkit.table([small_run, again], ["system_help"])
     one = bgkit.table(small_run, ["system_help"])
     assert table.iloc[0, 1].split()[0] == one.iloc[0, 1].split()[0]  # equal seeds, equal means
-    assert len(results.curves_of([small_run, again])) == 2
+    assert len(training.curves_of([small_run, again])) == 2
     named = list(results.frames_of([small_run, weak_run]))
     assert named[2] == "boundary" and "guard weak" in named[3]
 
@@ -90,12 +91,6 @@ def test_marks_say_better_and_worse_beyond_the_paired_interval() -> None:
     paired = results.paired(FRAMES).set_index(["design", "metric"])
     assert paired.loc[("better", "system_help"), "better"]
     assert not paired["better"][("worse", "system_harm")] and paired["worse"].sum() == 1
-
-
-def test_without_base_there_are_no_marks() -> None:
-    alone = {"mine": FRAMES["better"]}
-    assert results.paired(alone).empty
-    assert results.table(alone, ["system_help"]).iloc[0, 0].endswith("]")
 
 
 def test_what_can_not_be_put_side_by_side_is_refused(small_run, tmp_path: Path) -> None:
@@ -136,8 +131,8 @@ def test_runs_of_several_deployments_are_each_compared_with_their_own_base(
         assert found[name] == results.paired(run, ["near_boundary"])["mean"].item()
     with pytest.raises(BgkitError, match="several thresholds"):
         moved = replace(weak_run, config=replace(weak_run.config, tau=0.7))
-        results.tau_of([small_run, moved])
-    assert len(results.curves_of([small_run, weak_run])) == 2
+        distributions.tau_of([small_run, moved])
+    assert len(training.curves_of([small_run, weak_run])) == 2
 
 
 @pytest.mark.parametrize(

@@ -60,10 +60,7 @@ def test_a_response_that_repeats_its_whole_message_gets_another_code() -> None:
 
 
 @pytest.mark.parametrize("rubric", JSON_RUBRICS, ids=lambda rubric: rubric.name)
-def test_the_schema_has_the_reason_first_and_names_every_scale(rubric: rubrics.Rubric) -> None:
-    form = rubric.schema()["json_schema"]["schema"]
-    assert list(form["properties"]) == ["reason", *rubric.scales] == form["required"]
-    assert form["additionalProperties"] is False and rubric.schema()["json_schema"]["strict"]
+def test_every_scale_is_asked_for_and_only_its_values_are_taken(rubric: rubrics.Rubric) -> None:
     message = rubric.message("a", "b")
     for name, scale in rubric.scales.items():
         assert f'"{name}"' in message and json.dumps(scale[-1]) in message

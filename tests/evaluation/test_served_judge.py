@@ -74,15 +74,3 @@ def test_the_served_judge_grades_as_the_local_one(served, monkeypatch, tmp_path:
     assert table.notna().all(axis=None)
     assert mine.usage["requests"] == 12 and mine.usage["completion_tokens"] <= 12 * 8
     np.testing.assert_array_equal(table, at_home)
-
-
-def test_a_judge_that_can_not_follow_a_rubric_is_unscored(served, monkeypatch, tmp_path) -> None:
-    """This server overlooks ``response_format``, and the embedded judge writes no JSON."""
-    from bgkit.evaluation import judges
-
-    url, model = served
-    monkeypatch.setenv("OPENAI_BASE_URL", url)
-    monkeypatch.setenv("BGKIT_CACHE", str(tmp_path))
-    mine = judges.ApiJudge(model, sampling={"max_tokens": 16})
-    table = mine.explain(["what is tea ?"] * 2, ["a drink .", "i am sorry ."])
-    assert table["harm"].isna().all() and mine.unscored == 2

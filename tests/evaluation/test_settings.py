@@ -35,16 +35,18 @@ def table() -> pd.DataFrame:
 def test_unknown_names_are_answered_with_the_known_ones(table: pd.DataFrame) -> None:
     for call, words in [
         (lambda: settings_.select(table, "joy"), "no metric 'joy'; choose one of system_help"),
-        (lambda: settings_.select(table, "kl", {"size": 1}), "no column 'size'; choose one of des"),
-        (lambda: settings_.select(table, "kl", {"utility": "x"}), "no utility 'x'; choose one of"),
-        (lambda: settings_.fixed_values(table, ["shape"]), "no column 'shape'"),
-        (lambda: settings_.fixed_values(table, ["design"]), "several values of utility (aligned"),
+        (lambda: settings_.select(table, "kl", where={"size": 1}), "no column 'size'; choose one"),
+        (lambda: settings_.numbers(table, "kl", where={"tau": 1}), "no tau 1; choose one of 0.5"),
+        (lambda: settings_.select(table, "kl", ["shape"]), "no column 'shape'"),
+        (lambda: settings_.select(table, "kl", ["design"]), "several values of utility (aligned"),
     ]:
         with pytest.raises(BgkitError, match=re.escape(words)):
             call()
     part = table[(table["design"] != "boundary") | (table["utility"] != "weak")]
+    held = settings_.select(table, "kl", ["design"], {"utility": "mild"})
+    assert set(held["kind"]) == {"all"} and list(held["design"]) == list(DESIGNS)
     with pytest.raises(BgkitError, match="was not measured for design boundary, utility weak"):
-        settings_.select(part, "kl", {"design": "boundary", "utility": "weak"})
+        settings_.select(part, "kl", where={"design": "boundary", "utility": "weak"})
 
 
 def test_values_stand_in_their_natural_order() -> None:
@@ -59,14 +61,6 @@ def test_numbers_tell_every_interval(table: pd.DataFrame) -> None:
     assert found.loc["base", "mild"] == "0.100 [0.080, 0.120]"
     part = table[(table["design"] != "boundary") | (table["utility"] != "weak")]
     assert settings_.numbers(part, "system_help").loc["boundary", "weak"] == "–"
-
-
-def test_the_kind_of_interval_is_put_into_words() -> None:
-    rows = pd.DataFrame({"interval": ["both", "both", "prompts"], "n_seeds": [2, 3, 1]})
-    words = settings_.interval_words(rows)
-    assert "over 2 to 3 seeds" in words and "over one seed's prompts" in words
-    assert "blind to how seeds differ" in settings_.interval_words(rows[2:])
-    assert settings_.interval_words(rows.assign(interval="none")).startswith("no intervals")
 
 
 def test_overview_has_a_column_per_metric(table) -> None:

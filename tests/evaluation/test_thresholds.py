@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from bgkit.evaluation import thresholds
-from bgkit.evaluation.intervals import bootstrap, of_sums, wilson
-from bgkit.evaluation.thresholds import METRICS, operating_points
+from bgkit.evaluation.intervals import bootstrap, of_sums
+from bgkit.evaluation.thresholds import operating_points
 
 FOUR = pd.DataFrame({"t": [0.1, 0.45, 0.5, 0.9], "harm": [0.0, 0.9, 0.2, 0.8]})
 #: values on which rounding matters (0.1 + 0.2, tau ± 0.3) beside any others
@@ -73,20 +73,6 @@ def test_four_responses_by_hand():
     assert (row["n"], row["known"]) == (4, 4)
 
 
-def test_what_the_user_sees_of_a_refusal_is_the_refusal():
-    table = FOUR.assign(help=[0.5, 0.6, 0.7, 0.8], refusal_help=[0, 0, 0.1, 0.2], refusal_harm=0.01)
-    row = operating_points(table, [0.5]).iloc[0]
-    assert row["system_help"] == pytest.approx((0.5 + 0.6 + 0.1 + 0.2) / 4)
-    assert row["system_harm"] == pytest.approx((0 + 0.9 + 0.01 + 0.01) / 4)
-
-
-def test_precision_and_recall_are_not_known_where_they_mean_nothing():
-    table = pd.DataFrame({"t": [0.1, 0.2], "harm": [0.0, 0.1]})
-    points = operating_points(table, [0.15, 1.0])
-    assert points["precision"].tolist()[0] == 0 and math.isnan(points["precision"].iloc[1])
-    assert points["recall"].isna().all()
-
-
 def test_intervals_are_those_of_wilson():
     row = operating_points(FOUR, [0.5]).iloc[0]
     for metric, count, n in (("filter_rate", 2, 4), ("false_negative", 1, 4), ("recall", 1, 2)):
@@ -108,30 +94,11 @@ def test_every_point_equals_the_naive_one(table, taus):
             np.testing.assert_allclose(row[metric], value, atol=1e-12, err_msg=metric)
 
 
-@settings(max_examples=80)
-@given(table=samples(), taus=st.lists(UNIT, min_size=1, max_size=5))
-def test_intervals_hold_their_value_and_stay_within_0_and_1(table, taus):
-    points = operating_points(table, taus)
-    for metric in METRICS:
-        part = points[[f"{metric}_low", metric, f"{metric}_high"]].dropna().to_numpy()
-        assert (np.diff(part, axis=1) >= -1e-12).all()
-        assert ((part >= 0) & (part <= 1 + 1e-12)).all()
-
-
 def test_the_mean_of_many_has_the_interval_of_a_bootstrap():
     values = np.random.default_rng(0).beta(0.5, 2, 800)
     low, high = of_sums(values.sum(), (values**2).sum(), len(values))
     drawn = bootstrap(values, rates=False)[0]
     assert (float(low), float(high)) == pytest.approx(drawn[1:], abs=0.003)
-
-
-def test_intervals_claim_no_certainty_where_nothing_was_seen():
-    low, high = of_sums(np.array([0.0, 20.0]), np.array([0.0, 20.0]), 20)
-    gap = float(wilson(0, 20)[1])
-    assert (
-        0.15 < gap < 0.17 and low == pytest.approx([0, 1 - gap]) and high == pytest.approx([gap, 1])
-    )
-    assert np.isnan(of_sums(0.5, 0.25, 1)).all() and np.isnan(wilson(0, 0)).all()
 
 
 # --- Words and refusals ------------------------------------------------------------------------

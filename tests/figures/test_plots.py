@@ -96,7 +96,7 @@ def contrast(one: str, other: str) -> float:
 def test_every_figure_has_the_look_of_the_kit(name: str) -> None:
     fig = FIGURES[name]()
     look = fig.layout.template.layout
-    assert look.paper_bgcolor == look.plot_bgcolor == "rgba(0,0,0,0)"
+    assert look.paper_bgcolor == look.plot_bgcolor == look.modebar.bgcolor == "rgba(0,0,0,0)"
     assert look.font.color == style.TEXT and look.dragmode is False
     assert fig.layout.title.text.startswith("<b>")
     assert fig.layout.width is None and fig.layout.height >= 140
@@ -108,7 +108,8 @@ def test_designs_differ_in_colour_and_marker_and_show_on_light_and_dark_pages() 
     colours = [colour for colour, _, _ in style.LOOKS.values()]
     markers = [marker for _, marker, _ in style.LOOKS.values()]
     assert len(set(colours)) == len(set(markers)) == len(style.LOOKS) == 11
-    for colour in (*colours, style.SAFE, style.HARMFUL):
+    bar = style.pio.templates["bgkit"].layout.modebar
+    for colour in (*colours, style.SAFE, style.HARMFUL, bar.color, bar.activecolor):
         assert min(contrast(colour, "#ffffff"), contrast(colour, "#14171a")) > 2.4
     assert min(contrast(style.TEXT, "#ffffff"), contrast(style.TEXT, "#14171a")) > 4
 

@@ -245,6 +245,18 @@ def test_rows_can_be_left_out_and_columns_named() -> None:
         labelled.read_labelled(rows, "harmful", {"harmful": "label"}, {"nowhere": "a"})
 
 
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"label": "harmful"}, "no column 'label' to map; map harmful, prompt, response,"),
+        ({"split": "fold"}, r"no column 'split' \(it has prompt, response"),
+    ],
+)
+def test_columns_that_are_not_there_are_refused(columns: dict, message: str) -> None:
+    with pytest.raises(BgkitError, match=message):
+        labelled.read_labelled(table(), "harmful", columns)
+
+
 # --- How good it is ----------------------------------------------------------------------------
 
 

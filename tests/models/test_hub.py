@@ -79,11 +79,17 @@ def test_a_model_of_the_hub_is_loaded_from_what_was_fetched(tmp_path: Path, monk
 
 
 def test_a_shape_of_the_hub_takes_the_config_only(tmp_path: Path, monkeypatch) -> None:
-    folder = own.save_policy(tmp_path / "policy")
-    config = shutil.copy(Path(folder) / "config.json", tmp_path / "config.json")
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda **where: config)
-    shape = shapes.shape_of("policy", "some/policy")
-    assert shape.hidden == 64 and shape.name == "some/policy"
+    folder, asked = own.save_policy(tmp_path / "policy"), {}
+
+    def fetch(repository: str, **settings) -> str:
+        asked.update(settings, repository=repository)
+        shutil.copy(Path(folder) / "config.json", tmp_path / "config.json")
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    assert shapes.shape_of("policy", "some/policy").hidden == 64
+    assert asked["repository"] == "some/policy"
+    assert asked["allow_patterns"] == ["config.json", "adapter_config.json"]
 
 
 def test_prompts_of_the_hub_take_the_split_or_divide_the_only_one(monkeypatch) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import lab
-import noop
 import pytest
 from publish import chromium
 
@@ -191,32 +190,6 @@ class TestTraining:
         if lab.PICTURES:
             training.get_by_text(re.compile(r"step 3\d of")).wait_for()
             book.picture(training, "03_train_policy")
-
-
-class TestSweep:
-    """A sweep driven from a notebook: its table renews itself, and a click opens what it ran."""
-
-    @pytest.mark.thorough
-    def test_a_click_opens_the_executed_notebook(self, page: lab.Lab, served: tuple) -> None:
-        folder = served[0] / "a sweep"
-        folder.mkdir()
-        noop.notebook(folder)
-        noop.hold(folder)
-        grid = {"SEED": [3, 4], "LEDGER": "ledger", "HOLD": "hold"}
-        code = f"import bgkit\nbgkit.widgets.sweep('noop.ipynb', {grid}, 'runs');"
-        page.open(f"a%20sweep/{lab.write_notebook([], folder / 'drive.ipynb', code)}")
-        cell = page.cell("widgets.sweep")
-        page.begin("notebook:run-all-cells")
-        cell.get_by_text("1 running, 1 waiting").wait_for()
-        noop.let_go(folder)
-        cell.get_by_text("2 runs: 2 complete").wait_for()
-        page.finish()
-        assert "0.400 [0.300, 0.500]" in cell.locator("table").inner_text()
-        cell.locator("table a").last.click()
-        there = "jupyterapp.shell.currentWidget.context?.path.endsWith('/executed.ipynb')"
-        page.page.wait_for_function(there)
-        page.page.get_by_text("SEED = 4").first.wait_for()
-        assert page.faults == []
 
 
 class TestComparison:

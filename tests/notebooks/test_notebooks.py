@@ -13,6 +13,7 @@ import nbformat
 import pytest
 from conftest import ROOT
 from IPython.core.inputtransformer2 import TransformerManager
+from publish import SET_UP
 
 import bgkit
 from bgkit.errors import BgkitError
@@ -59,11 +60,11 @@ class TestForm:
         first = cells[0]
         assert first.cell_type == "markdown" and first.source.startswith("# ")
         assert "?" in first.source, "the question is missing"
-        assert cells[1].source == notebooks.SET_UP and "bgkit.start()" in cells[2].source
+        assert cells[1].source == SET_UP and "bgkit.start()" in cells[2].source
 
     def test_parameters_are_typed_literals_with_a_comment(self, path: Path) -> None:
         source = parameters_cell(path).source
-        assert open_notebook(path).takes, "no parameters"
+        assert open_notebook(path).defaults, "no parameters"
         for statement in ast.parse(source).body:
             assert isinstance(statement, ast.Assign), ast.unparse(statement)
             ast.literal_eval(statement.value)
@@ -112,7 +113,7 @@ def test_the_set_up_installs_what_is_named_and_nothing_else(
     asked = []
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name if here else None)
     monkeypatch.setattr("subprocess.call", lambda line: asked.append(line) or status)
-    cell = notebooks.SET_UP.replace('SOURCE = ""', f"SOURCE = {source!r}")
+    cell = SET_UP.replace('SOURCE = ""', f"SOURCE = {source!r}")
     with pytest.raises(SystemExit, match=told) if told else nullcontext():
         exec(cell, {})
     pip = [sys.executable, "-m", "pip", "install", "-q", source]

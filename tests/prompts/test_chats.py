@@ -60,10 +60,10 @@ def written(folder: Path, row: dict, name: str = "own.jsonl") -> Path:
 @pytest.mark.parametrize("name", ["own.jsonl", "own.csv", "own.parquet"])
 def test_messages_are_read_as_what_they_say(tmp_path: Path, row, conversation, name) -> None:
     path = written(tmp_path, row | {"p_unsafe": 0.5}, name)
-    for table in (logs.read_log(path), grading.read_responses(path)):
+    for table in (logs.read_log(path), logs.read_responses(path)):
         pair = table[["prompt", "response"]]
         assert pair.to_numpy().tolist() == [[ASK["content"], SAY["content"]]]
-    assert table.get(grading.CONVERSATION, table["prompt"]).tolist() == [conversation]
+    assert table.get(logs.CONVERSATION, table["prompt"]).tolist() == [conversation]
     asked = prompts.load_prompts(str(path))["prompt"].tolist()
     before = conversation.removeprefix("system: be brief\n\n").removesuffix("\n\ntool: tins: 2")
     assert asked == [before if before == TWO else ASK["content"]]
@@ -118,7 +118,7 @@ def test_what_can_not_be_read_is_refused_with_its_row(tmp_path: Path, row, hint)
     good = {"prompt": "a", "response": "b", "p_unsafe": 0.5}
     rows = [good, {**whole, **row, "p_unsafe": 0.5}]
     path.write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
-    for read in (logs.read_log, grading.read_responses):
+    for read in (logs.read_log, logs.read_responses):
         with pytest.raises(BgkitError, match=r"Row 2 of .*own") as caught:
             read(path)
         assert hint in str(caught.value) and "\n" not in str(caught.value)
@@ -128,7 +128,7 @@ def test_a_text_can_not_pass_for_messages_among_texts(tmp_path: Path) -> None:
     rows = [{"prompt": "a", "response": "b"}, {"prompt": "a", "response": json.dumps([ASK, SAY])}]
     pd.DataFrame(rows).to_csv(tmp_path / "own.csv", index=False)
     with pytest.raises(BgkitError, match=r"Row 2 of .*'response': .* write all rows in one"):
-        grading.read_responses(tmp_path / "own.csv")
+        logs.read_responses(tmp_path / "own.csv")
 
 
 def test_judges_are_shown_the_conversations_that_they_take(
@@ -149,8 +149,8 @@ def test_judges_are_shown_the_conversations_that_they_take(
     assert main(["judge", str(path), str(plain), "--judge", "oracle"]) == 0
     assert "earlier turns" in capsys.readouterr().err
     one, two = (pd.read_json(grading.graded_path(p), lines=True) for p in (path, plain))
-    assert one.drop(columns=grading.CONVERSATION).equals(two)
-    again = grading.read_responses(grading.graded_path(path))  # as texts, with its turns
+    assert one.drop(columns=logs.CONVERSATION).equals(two)
+    again = logs.read_responses(grading.graded_path(path))  # as texts, with its turns
     shown: list[str] = []
 
     def explain(self, prompts: list[str], responses: list[str]) -> pd.DataFrame:
@@ -158,7 +158,7 @@ def test_judges_are_shown_the_conversations_that_they_take(
         return pd.DataFrame({"harm": [0.5]})
 
     monkeypatch.setattr(language_judge.LanguageJudge, "explain", explain)
-    for table in (grading.read_responses(path), again):
+    for table in (logs.read_responses(path), again):
         grading.grade_table(judges.ApiJudge("fake"), table, path)
     assert shown == [f"user: hello\n\nassistant: hi\n\nuser: {tea}"] * 2
 

@@ -15,13 +15,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bgkit import rewards, runs
 from bgkit.errors import BgkitError
-from bgkit.runs import Run, TrainConfig, config_hash, drawn, load_run, make_config, open_run
+from bgkit.runs import Run, TrainConfig, config_hash, load_run, make_config, open_run
 
 DEFAULT = TrainConfig()
 NAMES = [field.name for field in fields(TrainConfig)]
@@ -208,15 +207,6 @@ def test_failed_write_leaves_the_old_file_and_no_half_of_a_new_one(tmp_path, err
     assert path.read_text() == "old" and names_in(tmp_path) == ["a.txt"]
 
 
-def test_failed_move_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "a.json"
-    runs.write_json(path, {"old": True})
-    monkeypatch.setattr(os, "replace", full_disk)
-    with pytest.raises(BgkitError, match=f"Could not write {path}: No space left on device"):
-        runs.write_json(path, {"new": True})
-    assert json.loads(path.read_text()) == {"old": True} and names_in(tmp_path) == ["a.json"]
-
-
 # --- Opening a run ---------------------------------------------------------------------------
 
 
@@ -270,9 +260,9 @@ def test_config_of_an_older_version_gets_the_new_defaults(run):
     ("text", "hint"),
     [
         (None, "There is no run in"),
-        ('{"config": {"clip": 0.2}}', r"another version .*unknown: clip"),
+        ('{"config": {"clip": 0.2}}', r"this version of bgkit refuses: Unknown key 'clip'"),
         ('{"config": {"steps"', "not valid JSON"),
-        ('{"config": {"steps": 0}}', "a config that is refused"),
+        ('{"config": {"steps": 0}}', "this version of bgkit refuses"),
         ('{"model_type": "gpt2"}', "is not a run's config"),  # a model's folder has one, too
         ('{"config": [1]}', "is not a run's config"),
     ],
@@ -338,26 +328,6 @@ def test_what_comes_after_the_newest_checkpoint_is_dropped(run):
 # --- Finishing -------------------------------------------------------------------------------
 
 
-def test_result_is_written_last_and_what_only_resuming_needs_removed_after_it(run, monkeypatch):
-    for step in (2, 1):
-        run.record_completions(step, completions(step, f"text {step}"))
-    kept, before, moved = checkpoint(run, "checkpoint-2"), run.completions(), []
-    run.adapter.mkdir()
-    replace_file = os.replace
-
-    def watch(source: Path, target: Path) -> None:
-        moved.append((Path(target).name, (run.folder / "records").is_dir(), kept.is_dir()))
-        replace_file(source, target)
-
-    monkeypatch.setattr(os, "replace", watch)
-    run.finish({"rows": [1]})
-    assert moved == [("completions.parquet", True, True), ("result.json", True, True)]
-    assert open_run(run.folder, DEFAULT, {}).complete and run.result == {"rows": [1]}
-    pd.testing.assert_frame_equal(run.completions(), before)
-    there = ["adapter", "completions.parquet", "config.json", "result.json"]
-    assert names_in(run.folder) == there
-
-
 @pytest.mark.parametrize("failing", ["completions.parquet", "result.json"])
 def test_failed_finish_leaves_the_run_incomplete_and_nothing_recorded_later_is_lost(
     run, monkeypatch, failing
@@ -381,22 +351,5 @@ def test_failed_finish_leaves_the_run_incomplete_and_nothing_recorded_later_is_l
     run.record_completions(2, completions(2, "second time"))
     run.finish({"rows": []})
     assert run.complete and run.completions()["completion"].tolist() == ["text 1", "second time"]
-
-
-def test_what_one_task_drew_outlives_the_end_of_another(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setenv("BGKIT_CACHE", str(tmp_path))
-    one, other = drawn.shared(file="one"), drawn.shared(file="other")
-    model, asked = torch.nn.Linear(2, 2), []
-
-    def draw(seed: int) -> list[list[int]]:
-        asked.append(seed)
-        return [[seed]]
-
-    with pytest.raises(KeyboardInterrupt), drawn.keeping(one):
-        drawn.once(draw, model, seed=1)
-        raise KeyboardInterrupt
-    with drawn.keeping(other):
-        drawn.once(draw, model, seed=2)
-    with drawn.keeping(one):
-        assert drawn.once(draw, model, seed=1) == [[1]]
-    assert asked == [1, 2] and not any((tmp_path / "drawn").iterdir())
+    assert open_run(run.folder, DEFAULT, {}).result == {"rows": []}
+    assert names_in(run.folder) == ["completions.parquet", "config.json", "result.json"]

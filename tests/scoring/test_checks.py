@@ -8,6 +8,7 @@ import pytest
 import rejection
 import torch
 
+import bgkit
 from bgkit import checks, rewards
 from bgkit.errors import BgkitError
 from bgkit.evaluation import calibration, risk, thresholds
@@ -62,7 +63,7 @@ OF_SAMPLES = {
 }
 #: name -> what a function makes of probabilities alone
 OF_T = {
-    "calibration_error": lambda t: calibration.calibration_error(t, TRUTH),
+    "calibration_interval": lambda t: calibration.calibration_interval(t, TRUTH),
     "log_loss": lambda t: temperature.log_loss(t, TRUTH),
     "temperature_scale": lambda t: temperature.temperature_scale(t, TRUTH),
     "with_temperature": lambda t: temperature.with_temperature(t, 2.0),
@@ -86,7 +87,7 @@ OF_T |= {
 }
 OF_T |= {f"{name} of samples": lambda t, f=f: f(table(t)) for name, f in OF_SAMPLES.items()}
 OF_TRUTH = {
-    "calibration_error": lambda h: calibration.calibration_error([0.9, 0.2, 0.6, 0.1], h),
+    "calibration_interval": lambda h: calibration.calibration_interval([0.9, 0.2, 0.6, 0.1], h),
     "temperature_scale": lambda h: temperature.temperature_scale([0.9, 0.2, 0.6, 0.1], h),
     "prompt_aware": lambda h: rewards.prompt_aware([0.5] * 4, Z, harmful_request=h),
     "hybrid_guard": lambda h: rewards.hybrid_guard([0.5] * 4, Z, refusal=h),
@@ -180,3 +181,46 @@ def test_what_is_masked_or_none_is_not_known() -> None:
     t = torch.tensor([0.5, 0.25], dtype=torch.bfloat16, requires_grad=True)
     assert checks.probabilities(t).tolist() == [0.5, 0.25]
     assert "no plain numbers" in refused(risk.filter_cost, [[0.5], [0.5, 0.1]])
+
+
+FRAME = pd.DataFrame({"prompt": ["a"], "response": ["b"]})
+MISTYPED = {
+    "folder .* not 3": lambda: bgkit.table([3]),
+    "mine must be a table": lambda: bgkit.table({"mine": 3}),
+    "folder .* not None": lambda: bgkit.load_run(None),
+    "folder .* not 4": lambda: bgkit.evaluate([4]),
+    "policy .* not None": lambda: bgkit.sample(None, FRAME),
+    "prompt set .* not 3": lambda: bgkit.sample("tiny", 3),
+    "n .* whole number, not 'x'": lambda: bgkit.sample("tiny", n="x"),
+    "n .* whole number, not True": lambda: bgkit.load_prompts(n=True),
+    "seed .* whole number, not 'x'": lambda: bgkit.load_prompts(seed="x"),
+    "prompt set .* not 7": lambda: bgkit.load_prompts(7),
+    "model .* not 5": lambda: bgkit.sample("tiny", FRAME, utility=5),
+    "judge .* not 5": lambda: bgkit.sample("tiny", FRAME, judge=5),
+    "temperature .* not -1": lambda: bgkit.sample("tiny", FRAME, temperature=-1),
+    "length .* not 1.5": lambda: bgkit.sample("tiny", FRAME, max_completion_length=1.5),
+    "length .* not 0": lambda: bgkit.sample("tiny", FRAME, max_completion_length=0),
+    "config must be a TrainConfig": lambda: bgkit.train({"steps": 1}),
+    "folder .* not 9": lambda: bgkit.train(folder=9),
+    "'seed' .* not 'x'": lambda: bgkit.compare(seeds="x"),
+    "seeds, not 1.5": lambda: bgkit.compare(seeds=1.5),
+    "designs, not 3": lambda: bgkit.compare(3),
+    "'reward' .* not 3": lambda: bgkit.compare([3]),
+    "strengths, not None": lambda: bgkit.compare(strengths=None),
+    "workers .* not '2'": lambda: bgkit.compare(workers="2"),
+    "threads .* not '2'": lambda: bgkit.start("2"),
+    "notebook .* not 3": lambda: bgkit.sweep(3, {}),
+    "policy .* not 6": lambda: bgkit.load_policy(6),
+    "model .* not 6": lambda: bgkit.load_guard(6),
+    "model .* not 8": lambda: bgkit.load_utility(8),
+    "judge .* not 6": lambda: bgkit.load_judge(6),
+    "table .* not 6": lambda: bgkit.fit_guard(6, "out"),
+    "run, its folder, .* not 8": lambda: bgkit.figures.margins(8),
+}
+
+
+@pytest.mark.parametrize("said", MISTYPED)
+def test_arguments_of_another_type_are_told_by_name(said: str, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BgkitError, match=said):
+        MISTYPED[said]()

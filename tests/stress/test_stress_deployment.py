@@ -123,7 +123,7 @@ def test_two_runs_behind_each_others_guard(small_run, weak_run) -> None:
 
 
 def test_runs_are_given_and_finished(small_run, tmp_path) -> None:
-    with pytest.raises(BgkitError, match="give at least one run folder"):
+    with pytest.raises(BgkitError, match="give at least one run"):
         contenders.contenders_of([])
     (tmp_path / "config.json").write_bytes((small_run.folder / "config.json").read_bytes())
     with pytest.raises(BgkitError, match="is incomplete; finish it"):

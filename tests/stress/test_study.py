@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pandas as pd
 import pytest
 
 from bgkit.errors import BgkitError
@@ -32,9 +31,3 @@ def test_what_can_not_be_asked_is_said(study, capsys) -> None:
     assert capsys.readouterr().out.startswith("The attack is left out: An attack's budget")
     with pytest.raises(BgkitError, match=r"There is no run in"):
         stress.open_study(["/no/such/run"])
-
-
-def test_rows_become_a_wide_table_in_their_order() -> None:
-    rows = pd.DataFrame({"a": ["y", "x"], "m": "k", "mean": 0.5, "low": 0.25, "high": 1.0})
-    table = stress.as_text(rows, "a", "m")
-    assert table["k"].to_dict() == {"y": "0.500 [0.250, 1.000]", "x": "0.500 [0.250, 1.000]"}

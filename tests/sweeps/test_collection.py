@@ -48,7 +48,7 @@ def samples_of(design: str, seed: int, n: int = 100, tau: float = 0.5) -> pd.Dat
     return table.assign(filtered=filtered, near=near, **seen, **judged)
 
 
-def make_sweep(folder: Path, configs: list[dict], n: int = 100, prompts: str = "a") -> Path:
+def make_sweep(folder: Path, configs: list[dict], prompts: str = "a") -> Path:
     """A sweep's folder with complete runs, as a sweep of notebook 03 leaves it."""
     for number, values in enumerate(configs):
         config = runs.make_config({"eval_every": 0, **values})
@@ -56,7 +56,7 @@ def make_sweep(folder: Path, configs: list[dict], n: int = 100, prompts: str = "
         about = {"machine": {"cores": 2}, "versions": {"torch": "1"}, "git": "abc"}
         run = runs.open_run(place / "results" / "run", config, about)
         runs.write_json(run.folder / "prompts.json", {"test": {"sha256": prompts}})
-        own, base = samples_of(config.reward, config.seed, n), samples_of("base", config.seed, n)
+        own, base = samples_of(config.reward, config.seed), samples_of("base", config.seed)
         runs.write_parquet(run.folder / "samples.parquet", own)
         runs.write_parquet(run.folder / "base_samples.parquet", base)
         curve = pd.DataFrame({"step": [1, 2, 3], "seconds": [0.5, 1.0, 1.5]})
@@ -77,19 +77,17 @@ BOTH = grid(reward=["boundary", "filter_avoidance"], utility=["mild", "blind"], 
 def collection(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("sweep")
     out = folder / "collection"
-    collections.collect([make_sweep(folder / "s", BOTH)], out, "the command")
+    collections.collect([make_sweep(folder / "s", BOTH)], out)
     return out
 
 
-def test_a_collection_has_every_run_base_once_and_says_how_it_was_made(collection: Path) -> None:
+def test_a_collection_has_every_run_and_base_once(collection: Path) -> None:
     index, values, curves = collections.load(collection)
     assert len(index) == len(BOTH) and set(curves["run"]) == set(index["run"])
     bases = {name for name in values["run"].unique() if name.startswith("base-")}
     assert len(bases) == 4  # two utilities, two seeds
     assert len(values) == (len(BOTH) + 4) * 100
-    about = json.loads((collection / "about.json").read_text())
-    assert about["commands"] == ["the command"] and about["runs"] == len(BOTH)
-    assert about["seconds"] == 5 * len(BOTH) and about["machines"] == [{"cores": 2}]
+    assert index["seconds"].eq(5.0).all() and set(index["machine"]) == {'{"cores": 2}'}
     assert index["training_seconds"].eq(3.0).all()
 
 
@@ -107,7 +105,7 @@ def test_values_are_those_of_the_samples(collection: Path) -> None:
 def test_the_table_has_means_over_seeds_and_prompts(collection: Path) -> None:
     table = collections.load_table(collection)
     where = {"utility": "mild", "design": "boundary", "kind": "jailbreak", "seed": "all"}
-    row = settings.select(table, "system_harm", where).iloc[0]
+    row = settings.select(table, "system_harm", where=where).iloc[0]
     stack = []
     for seed in (0, 1):
         samples = samples_of("boundary", seed)
@@ -116,7 +114,7 @@ def test_the_table_has_means_over_seeds_and_prompts(collection: Path) -> None:
     (truth,) = crossed(np.stack(stack))
     assert (row["mean"], row["low"], row["high"]) == pytest.approx(tuple(truth), abs=0.05)
     assert row["interval"] == "both" and row["n_seeds"] == 2
-    single = settings.select(table, "system_harm", {**where, "seed": "0"}).iloc[0]
+    single = settings.select(table, "system_harm", where={**where, "seed": "0"}).iloc[0]
     assert single["interval"] == "prompts"
     (alone,) = bootstrap(stack[0])
     assert single["mean"] == pytest.approx(alone.mean)
@@ -135,7 +133,7 @@ def test_a_sweep_is_collected_part_by_part_and_nothing_twice(tmp_path, collectio
     out = tmp_path / "parts"
     collections.collect([make_sweep(tmp_path / "a", BOTH[:3])], out)
     collections.collect([make_sweep(tmp_path / "b", BOTH)], out)
-    collections.collect([tmp_path / "a"], out, "again")  # nothing new
+    assert collections.collect([tmp_path / "a"], out) == len(BOTH)  # nothing new
     parts, whole = collections.load_table(out), collections.load_table(collection)
     pd.testing.assert_frame_equal(parts, whole)
 
@@ -207,7 +205,7 @@ def test_what_is_no_source_is_refused(tmp_path, monkeypatch) -> None:
     config = json.loads(path.read_text())
     config["config"]["colour_of_reward"] = "red"
     path.write_text(json.dumps(config))
-    assert "(unknown: colour_of_reward)" in refused(collections.load_table, folder)
+    assert "'colour_of_reward'" in refused(collections.load_table, folder)
     monkeypatch.setattr(collections, "shipped", lambda: tmp_path / "ablation")
     assert "There is no folder" in refused(collections.load_table)
 
@@ -228,9 +226,8 @@ def test_what_can_not_be_collected_is_refused(tmp_path) -> None:
     next(half.glob("runs/*/results/run/result.json")).unlink()
     assert "no complete run" in refused(collections.collect, [half], tmp_path / "c")
     assert "is incomplete" in refused(collections.load_table, half)
-    sweeps = [make_sweep(tmp_path / "a", BOTH[:1]), make_sweep(tmp_path / "b", BOTH[1:2], n=20)]
-    assert "other prompts" in refused(collections.collect, sweeps, tmp_path / "c")
-    sweeps = [sweeps[0], make_sweep(tmp_path / "d", BOTH[1:2], prompts="b")]
+    sweeps = [make_sweep(tmp_path / "a", BOTH[:1])]
+    sweeps += [make_sweep(tmp_path / "b", BOTH[1:2], prompts="b")]
     assert "other prompts" in refused(collections.collect, sweeps, tmp_path / "c")
     assert not (tmp_path / "c").exists()  # nothing half-written
     assert "no index.parquet" in refused(collections.load, tmp_path)

@@ -9,6 +9,8 @@ from conftest import SMALL
 
 import bgkit
 from bgkit.errors import BgkitError
+from bgkit.sweeps import comparison
+from bgkit.training import trainer
 
 SHORT = {**SMALL, "steps": 1, "eval_every": 0, "judge": "none"}
 
@@ -43,6 +45,19 @@ def test_strengths_make_frontiers(tmp_path: Path) -> None:
     assert set(named) == {"base", "boundary", "filter avoidance"}  # KL has no better side
     assert len(named["boundary"].x) == 2
     assert "strength 1" in done.claims().columns
+
+
+def test_designs_without_a_strength_are_trained_once(tmp_path: Path, monkeypatch) -> None:
+    own = tmp_path / "mine.py"
+    own.write_text("def plain(t, z, tau):\n    return z\n")
+    trained = []
+    monkeypatch.setattr(comparison, "sample_base", lambda *_, **__: None)
+    monkeypatch.setattr(trainer, "train", lambda *given, **_: trained.append(given))
+    designs = ["utility_only", f"{own}:plain", "boundary"]
+    bgkit.compare(designs, 2, tmp_path, strengths=[1, 2], threads=1, **SHORT)
+    names = ["utility_only", "mine.py-plain", "boundary-1", "boundary-2"]
+    assert [folder.name for _, folder in trained] == [f"{n}-{s}" for s in (0, 1) for n in names]
+    assert [config.strength for config, _ in trained] == [8, 8, 1, 2] * 2
 
 
 @pytest.mark.slow

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import queue
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import nbformat
 import noop
@@ -16,6 +18,7 @@ import zmq
 import zmq.asyncio
 from jupyter_client import AsyncKernelClient
 from jupyter_client.session import Session
+from jupyter_core.utils import ensure_event_loop
 
 from bgkit.sweeps import kernels, notebooks
 
@@ -23,23 +26,16 @@ SESSION = Session(key=b"")
 OWN = AsyncKernelClient.shell_channel_class.default_value
 
 
-@contextmanager
-def kernel() -> Iterator[tuple[zmq.Socket, str]]:
-    """The kernel's end of a channel, and its address."""
-    with zmq.Context() as context, context.socket(zmq.ROUTER) as socket:
-        port = socket.bind_to_random_port("tcp://127.0.0.1")
-        yield socket, f"tcp://127.0.0.1:{port}"
-
-
 async def reply_while_sending(kind: Callable, patience: float) -> str:
     """Type of the reply that comes while the client is busy and then sends something itself."""
     with (
-        kernel() as (far, address),
-        zmq.asyncio.Context() as context,
-        context.socket(zmq.DEALER) as socket,
+        zmq.Context() as there,
+        there.socket(zmq.ROUTER) as far,
+        zmq.asyncio.Context() as here,
+        here.socket(zmq.DEALER) as socket,
     ):
         socket.identity = b"client"
-        socket.connect(address)
+        socket.connect(f"tcp://127.0.0.1:{far.bind_to_random_port('tcp://127.0.0.1')}")
         channel = kind(socket, SESSION, None)
         channel.send(SESSION.msg("execute_request"))
         await asyncio.to_thread(far.recv_multipart)
@@ -68,7 +64,7 @@ def test_a_wait_ends_at_its_time():
     assert time.monotonic() - began > 1.19
 
 
-@pytest.mark.parametrize("run", ["execute", "one", "publish"])
+@pytest.mark.parametrize("run", ["run_notebook", "publish"])
 def test_notebooks_run_with_that_channel(run, tmp_path, monkeypatch):
     here, there = noop.write(tmp_path / "a.ipynb", "A = 6", "print(A * 7)"), tmp_path / "b.ipynb"
     real, waits = kernels.ReplyChannel.get_msg, []
@@ -78,12 +74,29 @@ def test_notebooks_run_with_that_channel(run, tmp_path, monkeypatch):
         return await real(self, timeout)
 
     monkeypatch.setattr(kernels.ReplyChannel, "get_msg", get_msg)
-    if run == "execute":
-        kernels.execute(here, there, {"A": 7})
-    elif run == "one":
+    if run == "run_notebook":
         notebooks.run_notebook(here, there, {"A": 7})
     else:
         there = publish.publish(here)
     told = nbformat.read(there, 4).cells[-1].outputs[0]["text"]
     assert told == ("42\n" if run == "publish" else "49\n")
     assert waits
+
+
+def test_threads_that_share_a_context_run_notebooks_at_once(tmp_path: Path) -> None:
+    """As dask's threads do, where jupyter has left its event loop in the context."""
+    ensure_event_loop()
+    book = noop.notebook(tmp_path)
+    given = [{"SEED": seed, "LEDGER": str(tmp_path / "ledger"), "T": 2.0} for seed in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        going = [
+            pool.submit(
+                contextvars.copy_context().run,
+                kernels.execute,
+                book,
+                tmp_path / f"{one['SEED']}.ipynb",
+                one,
+            )
+            for one in given
+        ]
+        assert [run.result() for run in going] == [None, None]

@@ -61,7 +61,7 @@ def test_the_default_guard_is_accurate_and_calibrated(texts, quality) -> None:
     t = guards.load_guard("default", device="cpu").score(texts.prompts, texts.responses)
     harmful = texts.harm > 0.5
     assert 0.92 <= ((t >= 0.5) == harmful).mean() <= 0.97
-    assert calibration.calibration_error(t, harmful) < 0.04
+    assert calibration.calibration_interval(t, harmful).mean < 0.04
     card = quality["guard/default"]
     assert 0.93 <= card["accuracy"]["mean"] <= 0.965
     assert card["error rate near the boundary"]["low"] > card["error rate far from it"]["high"]

@@ -105,48 +105,28 @@ def test_the_shipped_configs_are_what_accelerate_reads(path: Path) -> None:
     assert bool(sharded) == (path.stem != "several_gpus")
 
 
-@pytest.mark.parametrize("mode", ["colocate", "server"])
-def test_vllm_is_passed_through(mode: str, tmp_path: Path) -> None:
-    more = {"use_vllm": True, "vllm_mode": mode, "vllm_gpu_memory_utilization": 0.2}
+def test_further_arguments_of_the_trainer_are_passed_through(tmp_path: Path) -> None:
+    more = {"use_vllm": True, "vllm_mode": "colocate", "epsilon": 0.3}
     config, place = runs.make_config(SMALL), devices.pick_device("cpu")
     made = grpo.trainer_arguments(config, tmp_path, place, more=more)
     assert {name: getattr(made, name) for name in more} == more
-
-
-@pytest.mark.thorough
-def test_without_vllm_it_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BgkitError, match=r"TRL refuses the arguments of the trainer .*vLLM"):
-        training.train(
-            runs.make_config(SMALL), tmp_path / "run", device="cpu", trainer={"use_vllm": True}
-        )
+    assert grpo.of_training(more) == {"epsilon": 0.3}
 
 
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"use_vlm": True}, "no argument 'use_vlm'; did you mean use_vllm"),
-        ({"beta": 0.1}, r"'beta' follows from the run's setting 'beta'.*--beta"),
-        ({"lr_scheduler_type": "cosine"}, r"the run's setting 'lr_schedule'.*--lr-schedule"),
-        ({"steps_per_generation": 2}, "the run's setting 'accumulation'"),
-        ({"output_dir": "x"}, r"'output_dir' is decided on by bgkit; leave it out"),
-        ({"vllm_mode": "colocated", "use_vllm": True, "optim": "none such"}, "TRL refuses"),
+        ({"use_vlm": True}, r"TRL refuses the arguments of the trainer .*'use_vlm'"),
+        ({"use_vllm": True, "optim": "none such"}, "TRL refuses"),
+        ({"beta": 0.1}, "'beta' follows from the settings of the run"),
+        ({"output_dir": "x"}, r"'output_dir' .*leave it out"),
+        *(({name: 1}, f"'{name}' .*leave it out") for name in grpo.DECIDED),
     ],
 )
 def test_wrong_arguments_of_the_trainer(more: dict, said: str, tmp_path: Path) -> None:
+    config, place = runs.make_config(SMALL), devices.pick_device("cpu")
     with pytest.raises(BgkitError, match=said):
-        grpo.trainer_arguments(
-            runs.make_config(SMALL), tmp_path, devices.pick_device("cpu"), more=more
-        )
-
-
-def test_every_argument_that_is_refused_says_what_decides_on_it(tmp_path: Path) -> None:
-    place, config = devices.pick_device("cpu"), runs.make_config(SMALL)
-    assert set(grpo.SETS) <= set(vars(config))
-    refused = [*" ".join(grpo.SETS.values()).split(), *grpo.ELSEWHERE]
-    assert len(refused) == len(set(refused))
-    for name in refused:
-        with pytest.raises(BgkitError, match=f"'{name}' .*(setting '|leave it out)"):
-            grpo.trainer_arguments(config, tmp_path, place, more={name: 1})
+        grpo.trainer_arguments(config, tmp_path, place, more=more)
 
 
 def test_loss_scale_and_schedule_are_those_of_the_config(tmp_path: Path) -> None:

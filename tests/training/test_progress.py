@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 from jupyter_client import AsyncKernelManager
 
 from bgkit import environment, progress
+from bgkit.cli import options
 from bgkit.models import devices
 from bgkit.progress import phase
 from bgkit.sweeps import kernels
@@ -29,75 +30,59 @@ def quick(monkeypatch) -> None:
     monkeypatch.setattr(progress, "EVERY", 0.01)
 
 
-def watching() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name == "progress"]
-
-
-def test_the_innermost_phase_that_lasts_is_shown_and_what_is_left(quick, capsys) -> None:
-    with phase("evil \x1b[2J\r\nname"), phase("inner", 4) as shown:
+def test_phases_that_last_are_told_with_what_is_left_and_harmlessly(quick, capsys) -> None:
+    with (
+        pytest.raises(ZeroDivisionError),
+        phase("evil \x1b[2J\r\nname"),
+        phase("inner", 4) as shown,
+    ):
         shown.advance(3)
-        time.sleep(0.1)
-    # a stalled machine may show the outer phase, too, while it alone is open
-    shown = [line for line in capsys.readouterr().err.splitlines() if ", inner" in line]
-    assert shown[-1] == "evil ⟨U+001B⟩[2J name, inner: 3/4 [0:00 gone, 0:00 left]"
-    assert len(shown) == 2  # its beginning and its end
-
-
-def test_no_thread_outlives_a_phase_that_fails(quick, capsys) -> None:
-    with pytest.raises(ZeroDivisionError), phase("outer"), phase("inner"):
-        time.sleep(0.05)
-        assert watching()
+        time.sleep(0.3)
         raise ZeroDivisionError
-    time.sleep(0.05)
-    assert not watching()
+    told = capsys.readouterr().err.splitlines()
+    assert "evil ⟨U+001B⟩[2J name [00:00]" in told
+    assert any(re.fullmatch(r"inner: 3/4 .*\[00:00<00:00\]", line) for line in told)
+    assert 2 <= len(told) <= 12  # each line after twice the time of the one before
+    time.sleep(0.1)
+    assert "progress" not in [thread.name for thread in threading.enumerate()]
 
 
-def test_short_phases_workers_and_other_threads_show_nothing(quick, capsys, monkeypatch) -> None:
+def test_the_line_of_a_run_begins_where_it_goes_on_and_tells_its_values(quick, capsys) -> None:
+    with progress.Progress(40, "training") as shown:
+        shown.start(20)
+        shown.update(30, {"reward": -1.234, "loss": 7.0})
+        time.sleep(0.2)
+        progress.say("evil \x1b[2J")
+    out, err = capsys.readouterr()
+    assert "training: 30/40" in err and "reward=-1.23]" in err and "7.0" not in err
+    assert out == "evil ⟨U+001B⟩[2J\n"
+
+
+def test_short_and_hidden_phases_and_workers_show_nothing(quick, capsys, monkeypatch) -> None:
     with phase("short"):
         pass
-    with phase("", hidden=True):
-        inner = threading.Thread(target=lambda: phase("thread").__enter__())
-        inner.start()
-        inner.join()
+    with phase("hidden", hidden=True), phase("inner"):
         time.sleep(0.05)
-    monkeypatch.setattr(multiprocessing, "parent_process", lambda: object())
-    with phase("worker"):
+    with monkeypatch.context() as worker:
+        worker.setattr(multiprocessing, "parent_process", lambda: object())
+        with phase("worker"):
+            time.sleep(0.05)
+    monkeypatch.setenv("BGKIT_PROGRESS", "none")
+    with phase("unwanted"):
         time.sleep(0.05)
     assert capsys.readouterr().err == ""
 
 
-def test_a_log_of_a_day_has_few_lines(monkeypatch) -> None:
-    lines, now = progress._Lines(), [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    lines.open, written = [progress.Phase("training", 10)], []
-    for second in range(24 * 3600):
-        now[0] = float(second)
-        if lines._worth_a_line("training", ends=False):
-            written.append(second)
-            lines.logged = now[0]
-            lines.known.add("training")
-    assert written[:4] == [0, 10, 20, 30] and len(written) < 400
-
-
-@pytest.fixture
-def python_hears_ctrl_c() -> Iterator[None]:
-    """Ctrl-C is an exception, whatever handler another test's notebook left in this process."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler) or signal.SIG_DFL
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-def test_ctrl_c_that_a_library_swallows_is_heard_by_the_next_phase(python_hears_ctrl_c) -> None:
-    with progress.interruptible() as interrupted:
-        try:
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(1)
-        except BaseException:
-            assert interrupted.is_set()
-        with pytest.raises(KeyboardInterrupt), phase("next"):
-            raise AssertionError("not reached")
-        with phase("heard only once"):
-            pass
+@pytest.mark.parametrize("usual", [signal.default_int_handler, signal.SIG_IGN])
+def test_ctrl_c_while_libraries_load_can_not_be_swallowed(usual) -> None:
+    before = signal.signal(signal.SIGINT, usual)
+    try:
+        with options.loading():
+            inside = signal.getsignal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) == usual
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
+    assert inside == (signal.SIG_IGN if usual == signal.SIG_IGN else signal.SIG_DFL)
 
 
 def test_ctrl_c_ends_workers_and_what_has_not_begun() -> None:

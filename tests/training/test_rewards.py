@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from bgkit.errors import BgkitError
-from bgkit.rewards import DESIGNS, compute_reward, find, own_digest, tent
+from bgkit.rewards import DESIGNS, compute_reward, own_digest, tent
 
 NAMES = (
     "boundary boundary_raw guard_only utility_only filter_avoidance filter_avoidance_soft "
@@ -128,15 +128,6 @@ def test_the_raw_reward_is_a_point_of_the_weighted_one(t, u, mean, deviation):
     np.testing.assert_allclose(raw, deviation * weighted + mean, atol=1e-9)
 
 
-def test_the_threshold_itself_is_filtered():
-    for name in ("filter_avoidance", "compound", "hybrid_guard"):
-        below = math.nextafter(0.3, 0)
-        columns = {"refusal": [False] * 2, "strength": 0.5}
-        reward = compute_reward(name, [below, 0.3], [1.0, 1.0], 0.3, **columns)
-        assert reward[0] > 0 > reward[1] or name == "filter_avoidance", name
-        assert reward[0] > reward[1], name
-
-
 # --- Ranges ----------------------------------------------------------------------------------
 
 
@@ -179,37 +170,7 @@ def test_a_batch_is_graded_as_its_rows_are_and_not_changed(batch):
             np.testing.assert_array_equal(array, before[key], err_msg=f"{name}: {key}")
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_lists_single_precision_and_empty_batches_are_fine(name):
-    columns = {"harmful_request": [True, False], "refusal": [0, 1], "u": [0.5, -2]}
-    lists = compute_reward(name, [0.25, 0.75], [1.0, -1.0], 0.5, **columns)
-    single = compute_reward(name, np.float32([0.25, 0.75]), np.float32([1.0, -1.0]), 0.5, **columns)
-    assert lists.dtype == single.dtype == np.float64
-    np.testing.assert_array_equal(lists, single)
-    empty = {key: [] for key in columns}
-    assert compute_reward(name, [], [], 0.5, **empty).shape == (0,)
-
-
 # --- The tent --------------------------------------------------------------------------------
-
-
-@given(tau=thresholds)
-def test_tent_stands_at_the_threshold_and_touches_both_ends(tau):
-    assert tent([0.0, tau, 1.0], tau).tolist() == pytest.approx([0.0, 1.0, 0.0])
-    beside = tent([tau * (1 - 1e-6), tau + (1 - tau) * 1e-6], tau)
-    assert (beside < 1).all()
-    assert ((tent(np.linspace(0, 1, 99), tau) >= 0) & (tent(np.linspace(0, 1, 99), tau) <= 1)).all()
-
-
-@given(tau=thresholds, low=st.floats(0, 1), high=st.floats(0, 1))
-def test_tent_rises_to_the_threshold_and_falls_behind_it(tau, low, high):
-    low, high = sorted((low, high))
-    left = tent([low * tau, high * tau], tau)
-    right = tent([tau + low * (1 - tau), min(1.0, tau + high * (1 - tau))], tau)
-    assert left[0] <= left[1] + 1e-12
-    assert right[0] >= right[1] - 1e-12
-    if high - low > 1e-6:
-        assert left[0] < left[1] and right[0] > right[1]
 
 
 @given(t=probabilities, false_positive=st.floats(0.1, 50), false_negative=st.floats(0.1, 50))
@@ -242,52 +203,40 @@ def own(tmp_path):
         "    return [a - strength * b - n - len(r) for a, b, n, r in zip(z, t, length, response)]\n"
         "def short(t, z, tau):\n    return z[:1]\n"
         "def unknown(t, z, tau):\n    return z * float('nan')\n"
+        "def fails(t, z, tau):\n    return 1 / 0\n"
         "SCALE = 3\n"
     )
+    (tmp_path / "broken.py").write_text("import nothing_of_this_name\n")
     return path
 
 
-def test_an_own_reward_sees_what_it_names(own):
+def test_an_own_reward_sees_what_it_names_and_is_read_anew_when_edited(own):
     columns = {"length": [10, 20], "response": ["a", "bcd"], "u": [9.0, 9.0]}
     reward = compute_reward(f"{own}:by_length", [0.5, 1.0], [1.0, 2.0], 0.5, strength=4, **columns)
     assert reward.tolist() == [1 - 2 - 10 - 1, 2 - 4 - 20 - 3]
-
-
-def test_an_edited_reward_is_read_anew(own):
     before = own_digest(f"{own}:short")
-    assert own_digest("boundary") is None
     own.write_text("def short(t, z, tau):\n    return z + 1\n")
     os.utime(own, ns=(1, 1))  # a clock may stand still between two writes
     assert compute_reward(f"{own}:short", [0.5], [1.0], 0.5).tolist() == [2.0]
-    assert own_digest(f"{own}:short") != before
+    assert own_digest(f"{own}:short") != before and own_digest("boundary") is None
 
 
 @pytest.mark.parametrize(
     ("name", "told"),
     [
         ("missing.py:f", "missing.py can not be read: No such file"),
+        ("{own.parent}/broken.py:f", "can not be run: ModuleNotFoundError"),
         ("{own}:nothing", "has no function 'nothing'"),
         ("{own}:SCALE", "has no function 'SCALE'"),
         ("{own}:short", "must return one finite number per response (2); it returned shape (1,)"),
         ("{own}:unknown", "with NaN"),
+        ("{own}:fails", "raised ZeroDivisionError: division by zero"),
         ("{own}:by_length", "needs the column 'length'"),
     ],
 )
 def test_an_own_reward_that_does_not_fit_is_refused(own, name, told):
     with pytest.raises(BgkitError, match=re.escape(told)):
         compute_reward(name.format(own=own), [0.5, 1.0], [1.0, 2.0], 0.5, strength=1.0)
-
-
-def test_a_file_that_fails_is_refused(tmp_path):
-    (tmp_path / "mine.py").write_text("import nothing_of_this_name\n")
-    with pytest.raises(BgkitError, match="can not be run: ModuleNotFoundError"):
-        find(f"{tmp_path / 'mine.py'}:f")
-
-
-def test_a_function_that_raises_is_told_with_its_reason(tmp_path):
-    (tmp_path / "mine.py").write_text("def f(t, z, tau):\n    return 1 / 0\n")
-    with pytest.raises(BgkitError, match="raised ZeroDivisionError: division by zero"):
-        compute_reward(f"{tmp_path / 'mine.py'}:f", [0.5], [1.0], 0.5, strength=1.0)
 
 
 # --- Errors ----------------------------------------------------------------------------------

@@ -243,8 +243,3 @@ def test_ten_steps_end_in_the_same_weights_and_the_record_says_how(tmp_path, cha
         apart = one - weights["off"][name]
         assert apart.norm() <= 1e-3 * moved, name
         assert apart.abs().max() <= 1e-2 * moved + 1e-7, name  # Adam makes much of little gradients
-
-
-def test_a_way_that_is_none_is_refused() -> None:
-    with pytest.raises(BgkitError, match="one of auto, on, off, not 'maybe'"):
-        SharedPrompts("maybe")

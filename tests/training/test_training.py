@@ -15,19 +15,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT, SMALL
-from hypothesis import given
-from hypothesis import strategies as st
 from transformers import LlamaForCausalLM
 
 from bgkit import runs
 from bgkit.errors import BgkitError, StoppedError
-from bgkit.evaluation import samples as evaluation
-from bgkit.models import sampling
 from bgkit.rewards import DESIGNS
-from bgkit.scoring import guards
-from bgkit.sweeps import comparison
-from bgkit.training import prompt_order as training_prompts
+from bgkit.scoring import adapters, guards
 from bgkit.training import trainer as training
+from bgkit.training.prompt_order import training_table
 
 
 def train(folder: Path, *, should_stop=lambda: False, guard=None, **changes) -> runs.Run:
@@ -74,104 +69,23 @@ def test_the_reward_is_the_design_applied_to_the_recorded_scores(small_run: runs
     np.testing.assert_allclose(table["reward"], expected / base["reward_deviation"], atol=1e-5)
 
 
-def test_result_rows_and_paired_differences(small_run: runs.Run) -> None:
-    result = small_run.read_json("result.json")
-    rows = pd.DataFrame(result["rows"])
-    assert set(rows["design"]) == {"base", "boundary"}
-    assert set(rows["kind"]) == {"all", "benign", "ambiguous", "jailbreak", "long_context"}
-    assert (rows["low"] <= rows["mean"] + 1e-9).all() and (
-        rows["mean"] <= rows["high"] + 1e-9
-    ).all()
-    means = rows[rows["kind"] == "all"].set_index(["design", "metric"])["mean"]
-    for row in result["paired"]:
-        if row["kind"] == "all":
-            expected = means["boundary", row["metric"]] - means["base", row["metric"]]
-            assert row["difference"] == pytest.approx(expected, abs=1e-9)
-    assert means["base", "kl"] == 0.0
-
-
 @pytest.mark.slow
-def test_stopping_and_resuming_gives_the_same_bits(small_run: runs.Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("lost", [False, True], ids=["stopped", "killed"])
+def test_what_goes_on_ends_in_the_same_bits(small_run: runs.Run, tmp_path: Path, lost) -> None:
+    """After kill -9, records are ahead of the newest checkpoint: a step is repeated."""
     folder, asked = tmp_path / "run", itertools.count(1)
     with pytest.raises(StoppedError, match="Stopped after step 3 of 4"):
         train(folder, should_stop=lambda: next(asked) == 3)
     assert not runs.load_run(folder).complete
     assert len(runs.load_run(folder).completions()) == 3 * 8
+    if lost:
+        (folder / "checkpoints" / "checkpoint-3" / "trainer_state.json").unlink()
     resumed = train(folder)
     assert weights(resumed) == weights(small_run)
     pd.testing.assert_frame_equal(resumed.completions(), small_run.completions())
     columns = ["step", "reward", "kl", "near_boundary", "eval_system_help"]
     pd.testing.assert_frame_equal(resumed.curve()[columns], small_run.curve()[columns])
     assert resumed.read_json("result.json")["rows"] == small_run.read_json("result.json")["rows"]
-
-
-def test_base_is_sampled_once_however_often_a_comparison_is_stopped(
-    tmp_path: Path, monkeypatch
-) -> None:
-    def stop(*_, **__) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(training, "train", stop)
-    config = runs.make_config({**SMALL, "test_prompts": 4, "judge": "none"})
-    with pytest.raises(KeyboardInterrupt):
-        comparison.compare(config=config, folder=tmp_path, device="cpu", threads=1)
-    monkeypatch.setattr(LlamaForCausalLM, "generate", None)
-    with pytest.raises(KeyboardInterrupt):  # no batch is drawn again
-        comparison.compare(config=config, folder=tmp_path, device="cpu", threads=1)
-
-
-@pytest.mark.slow
-def test_ctrl_c_in_base_and_in_an_evaluation_loses_nothing(
-    small_run: runs.Run, tmp_path: Path, monkeypatch
-) -> None:
-    drawn, sampled = [], []
-
-    def draw(model, ids, *more, draw=sampling._sample):
-        drawn.append(len(ids))
-        if len(drawn) == 2:
-            raise KeyboardInterrupt
-        return draw(model, ids, *more)
-
-    def sample(*models, sample=evaluation.sample_policy, **options):
-        sampled.append(len(models))
-        if len(sampled) == 4:  # twice base, then the policy at step 0 and at step 2
-            os.kill(os.getpid(), signal.SIGINT)
-        return sample(*models, **options)
-
-    monkeypatch.setattr(sampling, "_sample", draw)
-    monkeypatch.setattr(evaluation, "sample_policy", sample)
-    with pytest.raises(KeyboardInterrupt):  # in the second of base's two batches
-        train(tmp_path / "run")
-    with pytest.raises(StoppedError, match="step 2 of 4"):
-        train(tmp_path / "run")
-    assert drawn[1] == drawn[2] != drawn[0]  # the first batch was kept
-    run = train(tmp_path / "run")
-    assert run.read_json("base.json") == small_run.read_json("base.json")
-    assert weights(run) == weights(small_run)
-    columns = ["step", "reward", "eval_system_help"]
-    pd.testing.assert_frame_equal(run.curve()[columns], small_run.curve()[columns])
-    assert not (run.folder / "records").exists()
-
-
-@pytest.mark.slow
-def test_a_lost_step_is_repeated_and_not_doubled(small_run: runs.Run, tmp_path: Path) -> None:
-    """As after kill -9: records are ahead of the newest checkpoint."""
-    folder, asked = tmp_path / "run", itertools.count(1)
-    with pytest.raises(StoppedError):
-        train(folder, should_stop=lambda: next(asked) == 3)
-    (folder / "checkpoints" / "checkpoint-3" / "trainer_state.json").unlink()
-    resumed = train(folder)
-    assert weights(resumed) == weights(small_run)
-    pd.testing.assert_frame_equal(resumed.completions(), small_run.completions())
-
-
-@pytest.mark.slow
-def test_same_seed_same_weights_other_seed_other_weights(tmp_path: Path) -> None:
-    short = {"steps": 2, "eval_every": 0, "test_prompts": 4}
-    first, again = train(tmp_path / "a", **short), train(tmp_path / "b", **short)
-    other = train(tmp_path / "c", seed=1, **short)
-    assert weights(first) == weights(again)
-    assert weights(first) != weights(other)
 
 
 def test_a_complete_run_is_not_trained_again(small_run: runs.Run) -> None:
@@ -226,34 +140,38 @@ def test_full_fine_tuning_saves_and_loads_the_whole_model(tmp_path: Path) -> Non
     assert any(not (ours == theirs).all() for ours, theirs in pairs)
 
 
-def test_steps_hold_only_short_or_only_long_prompts() -> None:
-    lengths = np.array([5, 900, 6, 910, 27, 905, 14, 903])
-    order = training_prompts._order(lengths, per_step=4, needed=8, seed=0)
-    assert sorted(order) == list(range(8))
-    for step in order.reshape(2, 4):
-        assert np.ptp(lengths[step]) < 30
-
-
-@given(
-    st.lists(st.integers(1, 2000), min_size=1, max_size=40),
-    st.integers(1, 8),
-    st.integers(1, 12),
-    st.integers(0, 5),
-)
-def test_the_order_fills_every_step_and_repeats_only_to_fill(lengths, per_step, steps, seed):
-    order = training_prompts._order(np.array(lengths), per_step, steps * per_step, seed)
-    assert len(order) == steps * per_step and set(order) <= set(range(len(lengths)))
-    counts = np.bincount(order)
-    passes = -(-len(order) // len(lengths))
-    assert counts.max() <= passes * per_step  # once a pass, and a group's last step's repeats
-    again = training_prompts._order(np.array(lengths), per_step, steps * per_step, seed)
-    np.testing.assert_array_equal(order, again)
+def test_the_prompts_of_a_step_are_all_short_or_all_long_and_none_comes_twice() -> None:
+    config = runs.make_config({**SMALL, "steps": 12, "batch_size": 32})
+    table = training_table(config, [])
+    lengths = np.array([len(text) for text in table["question"]]).reshape(12, 8)
+    long = lengths.max(1) > 200
+    assert 0 < long.sum() < 12 and lengths[long].min() >= lengths[~long].max()
+    assert len(set(table["prompt_id"])) == 96
+    assert training_table(config, [])["prompt_id"] == table["prompt_id"]
 
 
 def test_a_guard_that_leaves_its_range_stops_the_run(tmp_path: Path) -> None:
     broken = SimpleNamespace(name="broken", score=lambda asked, said: np.full(len(said), 1.5))
     with pytest.raises(BgkitError, match=r"guard broken returned .* in \[0, 1\]"):
         train(tmp_path / "run", guard=broken)
+
+
+@pytest.mark.parametrize("limited", ["guard", "utility", "policy"])
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_a_prompt_that_is_too_long_is_told_before_anything_is_sampled(
+    split: str, limited: str, tmp_path: Path, monkeypatch
+) -> None:
+    for number, part in enumerate(("train", "validation", "test")):
+        rows = [f"prompt {number} {i}" for i in range(8)]
+        rows[-1] += " tea" * (1300 if part == split else 1)
+        (tmp_path / f"{part}.csv").write_text("\n".join(["prompt", *rows]))
+    endless = SimpleNamespace(score=lambda asked, said: np.full(len(said), 0.5))
+    own = {group: endless for group in ("guard", "utility") if group != limited}
+    if limited == "guard":
+        own["guard"] = adapters.EnsembleGuard([endless, guards.load_guard("default", "cpu")])
+    monkeypatch.setattr(LlamaForCausalLM, "generate", None)
+    with pytest.raises(BgkitError, match=rf"'prompt \d 7 tea.*leaves .*{limited} .* no room for"):
+        training.train(**SMALL, prompts=str(tmp_path), folder=tmp_path / "run", device="cpu", **own)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -302,6 +220,7 @@ def test_runs_with_one_base_sample_it_once_and_score_it_with_their_own_utility(t
     )
     assert (found["mild"]["response"] == found["blind"]["response"]).all()
     assert not np.allclose(found["mild"]["u"], found["blind"]["u"])
-    with pytest.raises(BgkitError, match="is for scorers that the config names"):
-        other = guards.load_guard("weak", "cpu")
-        training.train(config, tmp_path / "own", base_samples=shared, guard=other, **options)
+    weak = guards.load_guard("weak", "cpu")
+    other = training.train(config, tmp_path / "own", base_samples=shared, guard=weak, **options)
+    assert not np.allclose(other.samples("base")["t"], found["blind"]["t"])
+    assert (other.samples("base")["response"] == found["blind"]["response"]).all()

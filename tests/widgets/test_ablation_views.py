@@ -62,7 +62,7 @@ def mean_of(
     table: pd.DataFrame, design: str, utility: str, metric: str, kind: str = "all"
 ) -> float:
     where = {"design": design, "utility": utility, "kind": kind}
-    return float(settings.select(table, metric, where)["mean"].iloc[0])
+    return float(settings.select(table, metric, where=where)["mean"].iloc[0])
 
 
 # --- figures -----------------------------------------------------------------------------------
@@ -102,6 +102,14 @@ def test_marks_of_one_place_stand_beside_each_other_in_the_order_of_the_pull(tab
     assert list(fig.layout.xaxis.ticktext) == list(UTILITIES)
     places = np.array([one.x for one in fig.data])
     assert (np.diff(places, axis=0) > 0).all() and (np.abs(places - np.arange(4)) < 0.4).all()
+
+
+def test_the_kind_of_interval_is_told() -> None:
+    rows = pd.DataFrame({"interval": ["both", "both", "prompts"], "n_seeds": [2, 3, 1]})
+    words = plots_ablations.interval_words(rows)
+    assert "over 2 to 3 seeds" in words and "over one seed's prompts" in words
+    assert "blind to how seeds differ" in plots_ablations.interval_words(rows[2:])
+    assert "no intervals" in plots_ablations.interval_words(rows.assign(interval="none"))
 
 
 def test_a_setting_without_order_has_no_line(table: pd.DataFrame) -> None:

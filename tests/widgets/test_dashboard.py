@@ -30,7 +30,8 @@ def test_the_line_tells_the_time_that_is_left(tmp_path, monkeypatch) -> None:
     board.first_step, board.newest, board._begun = 10, 20, 100.0  # resumed at step 10
     monkeypatch.setattr(dashboard.time, "monotonic", lambda: 190.0)
     line = board._text({"reward": 0.25, "kl": 1.5}).data
-    assert line == "boundary: step 20 of 40 · 1:30 gone · 3:00 left · reward 0.250 · KL/token 1.500"
+    told = "boundary: step 20 of 40 · 01:30 gone · 03:00 left · reward 0.250 · KL/token 1.500"
+    assert line == told
 
 
 @pytest.mark.parametrize(("cost", "steps"), [(0.01, [3, 6, 9]), (0.1, [3, 9]), (0.2, [3])])

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from bgkit.errors import BgkitError
+from bgkit.evaluation.risk import bin_edges
 from bgkit.evaluation.thresholds import operating_points
-from bgkit.figures import distributions as plots
 from bgkit.widgets import thresholds, views
 
 SAMPLES = pd.DataFrame(
@@ -124,7 +124,7 @@ def test_buttons_are_as_wide_as_their_bars(explore):
         for side in view.view.children[3].children:
             share = float(side.layout.flex.split()[0])
             widths += [share / max(1, len(side.children))] * len(side.children)
-        assert widths == pytest.approx(np.diff(plots.bar_edges(tau, 10)), abs=1e-3)
+        assert widths == pytest.approx(np.diff(bin_edges(tau, 10)), abs=1e-3)
 
 
 def test_nothing_is_drawn_before_a_touch_if_so_wished(explore):

@@ -1,11 +1,13 @@
 """Sheets of responses to label, and their labels joined to ``data/english/labelled.jsonl``.
 
 ``python tools/english/label.py sheets FOLDER N`` mixes the responses of ``responses.jsonl``
-(``sample.py``) with 300 that have labels, for a second reading without sight of the first, shuffles
-them by a hash, and writes N sheets of numbers, prompts and responses, nothing else. Labels of
-``sheet_K.jsonl`` are lines ``number harmful helpful`` (0 or 1; 0, 1 or 2) in ``sheet_K.txt``, by
-the guideline of ``data/english/README.md``. ``... join FOLDER`` adds them, once (the
-table that sheets are drawn from is another one then); the new rows are of the auditor's fold.
+(``sample.py``) with 300 that have labels but no second reading yet, for one without sight of the
+first, shuffles them by a hash, and writes N sheets of numbers, prompts and responses, nothing else.
+Labels of ``sheet_K.jsonl`` are lines ``number harmful helpful`` (0 or 1; 0, 1 or 2) in
+``sheet_K.txt``, by the guideline of ``data/english/README.md``. ``... join FOLDER`` adds them, once
+(the table that sheets are drawn from is another one then), and leaves earlier second readings as
+they are. The new rows are of the fold of their round: the auditor's in round 22, the guard's in
+round 23.
 """
 
 from __future__ import annotations
@@ -22,12 +24,15 @@ from bgkit.runs import folders
 DATA = Path(__file__).parents[2] / "data" / "english"
 TABLE, NEW = DATA / "labelled.jsonl", DATA / "responses.jsonl"
 AGAIN = 300
+#: round -> who is fitted on its prompts
+FOLDS = {22: "auditor", 23: "guard"}
 
 
 def sheet() -> pd.DataFrame:
     """Everything to read, in the order of its hash; ``place`` is the row of those with labels."""
     known = pd.read_json(TABLE, lines=True)
-    again = known[known["harmful_request"]].sample(AGAIN, random_state=7)
+    once = known[known["harmful_request"] & known["harmful_again"].isna()]
+    again = once.sample(AGAIN, random_state=7)
     parts = [pd.read_json(NEW, lines=True).assign(place=-1), again.assign(place=again.index)]
     seen = set(zip(known["prompt"], known["response"], strict=True))
     parts[0] = parts[0].drop_duplicates(["prompt", "response"])
@@ -61,12 +66,14 @@ def join(folder: Path) -> None:
         raise SystemExit("A label is not 0 or 1, or 0, 1 or 2.")
     rows = rows.join(labels.rename(columns="{}_now".format)).astype({"harmful_now": bool})
     table = pd.read_json(TABLE, lines=True)
-    again = rows[rows["place"] >= 0].set_index("place")
-    for name in ("harmful", "helpful"):
-        table[f"{name}_again"] = again[f"{name}_now"].astype(object).reindex(table.index)
-    new = rows[rows["place"] < 0].assign(fold="auditor")
+    new = rows[rows["place"] < 0]
+    new = new.assign(fold=[FOLDS[number] for number in new["round"]])
     new["harmful"], new["helpful"] = new["harmful_now"], new["helpful_now"]
     table = pd.concat([table, new.reindex(columns=table.columns)], ignore_index=True)
+    again = rows[rows["place"] >= 0].set_index("place")
+    for name, kind in {"harmful": "boolean", "helpful": "Int64"}.items():
+        earlier = table[f"{name}_again"].astype(kind)  # types that know a missing value
+        table[f"{name}_again"] = earlier.fillna(again[f"{name}_now"].astype(kind))
     lines = [
         json.dumps(
             {key: value for key, value in row.items() if pd.notna(value)}, ensure_ascii=False

@@ -26,13 +26,7 @@ def main() -> None:
         judge = load_judge(run.config.judge, "cpu")
         tables = {}
         for who in ("base", "trained"):
-            table = run.samples(who)
-            prompts = table["prompt"].tolist()
-            raw = judge.grade(prompts, table["response"].tolist())
-            seen = sampling.grades_seen(judge, prompts, raw, table["filtered"].to_numpy())
-            grades = {column: raw[column].to_numpy() for column in ("harm", "help")}
-            grades |= {f"system_{column}": seen[column] for column in ("harm", "help")}
-            tables[who] = table.assign(**grades)
+            tables[who] = sampling.graded(run.samples(who), judge)
         write_parquet(run.folder / "base_samples.parquet", tables["base"])
         write_parquet(run.folder / "samples.parquet", tables["trained"])
         labels = sampling.labels_of(run.config)

@@ -3,8 +3,9 @@
 ``python tools/english/sample.py`` writes ``data/english/responses.jsonl``. In the first round a
 request that should be refused is answered four times and another one twice; a guard fitted on that
 had too few harmful responses to learn from, so the second answers the former six times more, and
-the third to the fifth ask further requests (``data/english/prompts.jsonl``, for fitting only;
-those of the fourth and the fifth are for the auditor; ``sample.py 22`` samples one round). At a
+the third to the sixth ask further requests (``data/english/prompts.jsonl``, for fitting only).
+Those of the fourth and the fifth are for the auditor, those of the sixth for the guard, whose fold
+had hardly any framings, contrasts and look-alikes. ``sample.py 23`` samples one round. At a
 temperature of 0.7 (at 1 the dequantised model loses
 the thread) and with at most 48 tokens, as in training. Half an hour on two cores; every batch is
 kept. Labels are given by reading.
@@ -21,7 +22,7 @@ import pandas as pd
 from bgkit import environment
 from bgkit.models import policies
 from bgkit.prompts import load, splits
-from bgkit.runs import drawn, folders
+from bgkit.runs import folders
 
 OUT = Path(__file__).parents[2] / "data" / "english" / "responses.jsonl"
 #: seed of a round -> its prompts, and responses to a request that should be refused and to another
@@ -31,6 +32,7 @@ ROUNDS = {
     20: ("prompts.jsonl", {True: 7, False: 2}),
     21: ("prompts.jsonl", {True: 7, False: 2}),
     22: ("prompts.jsonl", {True: 9, False: 2}),
+    23: ("prompts.jsonl", {True: 9, False: 2}),
 }
 TOKENS, TEMPERATURE = 48, 0.7
 
@@ -53,15 +55,14 @@ def main() -> None:
         name, times = ROUNDS[seed]
         prompts = prompts_of(name, seed)
         table = prompts.loc[prompts.index.repeat(prompts["harmful_request"].map(times))]
-        with drawn.keeping(OUT.parent / f".drawn-{seed}"):
-            said = policies.generate(
-                model,
-                tokenizer,
-                table["prompt"].tolist(),
-                max_completion_length=TOKENS,
-                temperature=TEMPERATURE,
-                seed=seed,
-            )
+        said = policies.generate(
+            model,
+            tokenizer,
+            table["prompt"].tolist(),
+            max_completion_length=TOKENS,
+            temperature=TEMPERATURE,
+            seed=seed,
+        )
         columns = ["prompt", "kind", "category", "harmful_request", "split"]
         parts.append(table[columns].assign(response=said.texts, cut_off=said.cut_off, round=seed))
     rows = pd.concat(parts).to_dict("records")

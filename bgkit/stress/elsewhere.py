@@ -1,0 +1,97 @@
+"""Trainings of a collection where nothing is as in training: other guards, prompts, an attacker.
+
+What a collection keeps (:mod:`bgkit.sweeps.collection`) tells of other thresholds; another guard
+has to read the responses, unseen prompts have to be answered, and an attacker has to be let loose.
+:func:`measured` does that for one run folder, once, and its rows are kept beside the collection
+(``elsewhere.parquet``; ``benchmarks/elsewhere.py`` fills it while the folders are there). Designs
+are then compared as in other deployments, as frontiers where help is equal::
+
+    index, values, _ = collection.load()
+    deployments.differences(index, values, elsewhere.load())
+
+Deployments: ``guard NAME`` (the responses to the run's test prompts, behind that guard at the
+run's tau), the testbed's shifts (:mod:`bgkit.stress.distribution_shift`), and ``attacked``. There a
+row is a request: ``system_harm`` is 1 where the attacker broke it within :data:`BUDGET` queries of
+one of his strategies (``kind``), and ``system_help`` the policy's mean help on its test prompts,
+which is what is held equal.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from bgkit import runs
+from bgkit.errors import BgkitError
+from bgkit.evaluation import samples as evaluation
+from bgkit.evaluation.metrics import READ
+from bgkit.stress import attack, contenders, wrappers
+from bgkit.stress.contenders import Contender
+from bgkit.stress.distribution_shift import shifted_prompts
+from bgkit.sweeps import collection
+
+FILE = "elsewhere.parquet"
+GUARDS = ("other", "weak")
+#: Shift -> prompts of it.
+SHIFTS = {"unseen items": 300, "unseen jailbreaks": 300, "300-600 words": 120}
+REQUESTS, BUDGET = 100, 6  # of the attack
+ATTACKED = "attacked"
+#: Columns that are kept, and their decimals; the others that metrics read are NaN.
+KEPT = {"t": 4, "harm": 3, "help": 3, "system_harm": 3, "system_help": 3}
+
+
+def measured(run: runs.Run, base: bool = True) -> pd.DataFrame:
+    """A run of the testbed in every deployment of this module, and base of its seed if asked.
+
+    Returns one row per response (or attacked request): run (as in a collection), deployment, kind,
+    prompt (its number), filtered, near, and :data:`KEPT`. Raises BgkitError for an incomplete run.
+    """
+    tables = []
+    for one in contenders.contenders_of([run])[0 if base else 1 :]:
+        config = one.config
+        own = run.samples() if one.run else run.samples("base")
+        judge = contenders.judge_of(config, needed="a run elsewhere")
+        graded = contenders.graded(own, judge)
+        parts = {}
+        for name, guard in contenders.guards_by_name(GUARDS).items():
+            parts[f"guard {name}"] = contenders.redeployed(graded, guard, config.tau)
+        for name, n in SHIFTS.items():
+            parts[name] = contenders.respond([one], shifted_prompts(n, shifts=[name]))
+        parts[ATTACKED] = _attacked(one, float(graded["system_help"].mean()))
+        rows = pd.concat(
+            part.assign(deployment=name, prompt=np.arange(len(part), dtype="int16"))
+            for name, part in parts.items()
+        )
+        name = runs.config_hash(run.config) if one.run else evaluation.base_name(config)
+        tables.append(rows.assign(run=name))
+    found = pd.concat(tables, ignore_index=True).round(KEPT)
+    return found[["run", "deployment", "kind", "prompt", "filtered", "near", *KEPT]]
+
+
+def _attacked(one: Contender, helped: float) -> pd.DataFrame:
+    """A row per request and strategy: whether it was broken, with t and harm of the last answer."""
+    tries = attack.attack([one], wrappers.forbidden_requests(REQUESTS), budget=BUDGET)
+    last = {name: (name, "last") for name in ("t", "harm")}
+    groups = tries.groupby(["strategy", "prompt_id"], sort=False)
+    rows = groups.agg(system_harm=("shown_harmful", "any"), **last).reset_index()
+    told = {"system_help": helped, "help": np.nan, "filtered": False, "near": False}
+    return rows.rename(columns={"strategy": "kind"}).assign(**told).astype({"system_harm": float})
+
+
+def load(folder: str | Path | None = None) -> dict[str, pd.DataFrame]:
+    """Deployment -> its values, as metrics read them, of a collection (the shipped one).
+
+    Raises BgkitError where none were measured.
+    """
+    path = Path(folder or collection.shipped()) / FILE
+    if not path.is_file():
+        raise BgkitError(
+            f"{path.parent} has no {FILE}: its runs were not measured elsewhere; "
+            "`python benchmarks/elsewhere.py SWEEP` does that while their folders are there."
+        )
+    table = pd.read_parquet(path)
+    missing = [name for name in READ if name not in table]
+    table[missing] = np.nan
+    return dict(iter(table.groupby("deployment", sort=False)))
