@@ -36,7 +36,7 @@ from bgkit.prompts.load import load_prompts
 from bgkit.scoring import guards, utilities
 from bgkit.scoring.encoders import READS
 from bgkit.scoring.generative import RewardDecoder
-from bgkit.scoring.scorer import Scorer, text_of
+from bgkit.scoring.scorer import Scorer
 from bgkit.training import grpo
 from bgkit.training import prompt_order as training_prompts
 from bgkit.training import trainer as training
@@ -152,7 +152,7 @@ def plain_training(
     model, tokenizer = policies.load_policy(config.policy, None, str(place), config.precision)
 
     def reward(prompts, completions, question, **columns) -> list[float]:
-        said = [text_of(completion) for completion in completions]
+        said = [completion[0]["content"] for completion in completions]
         t, u = (plain_scores(scorer, question, said) for scorer in (guard, utility))
         z = (u - u.mean()) / max(u.std(), 1e-6)
         found = rewards.compute_reward(

@@ -21,13 +21,13 @@ from trl import SFTConfig, SFTTrainer
 from bgkit import checks, rewards, runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation import samples as evaluation
-from bgkit.models import devices, merging, policies
+from bgkit.models import devices, hub, policies
 from bgkit.progress import phase
 from bgkit.prompts import load as prompts
 from bgkit.rewards import NEAR
 from bgkit.runs import METHOD
 from bgkit.scoring import guards, identity, utilities
-from bgkit.scoring.scorer import Scorer, score_both
+from bgkit.scoring.scorer import Scorer, guard_scores, utility_scores
 from bgkit.stress.without_training import generated_tokens, run_reward
 from bgkit.training import prompt_order as training_prompts
 from bgkit.training import trainer as training
@@ -182,8 +182,8 @@ def _scored(
         )
     samples = pd.concat([frame for frame, _ in parts], ignore_index=True)
     texts = samples["prompt"].tolist(), samples["response"].tolist()
-    t, u = score_both(guard, utility, *texts)
-    samples["t"], samples["u"] = t.astype(float), u.astype(float)
+    samples["t"] = guard_scores(guard, *texts).astype(float)
+    samples["u"] = utility_scores(utility, *texts).astype(float)
     samples["filtered"] = samples["t"] >= run.config.tau
     samples["reward"] = run_reward(run, samples)
     return samples, [row for _, rows in parts for row in rows]
@@ -260,5 +260,5 @@ def _fine_tune(run: runs.Run, model, tokenizer, rows: list[TokenIds], settings: 
     with phase("fine-tuning"):
         trainer.train()
     trainer.save_model(str(run.adapter))
-    merging.name_base(run.adapter, config.policy)
+    hub.name_base(run.adapter, config.policy)
     return trainer.accelerator.unwrap_model(trainer.model)

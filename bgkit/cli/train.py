@@ -41,12 +41,14 @@ def run(arguments: argparse.Namespace) -> None:
         folder = arguments.out or Path("runs") / name
         find_run(folder, config)  # refuse a foreign folder before anything slow is imported
     with options.loading():
-        from bgkit.models.devices import launched, leave_launch
+        from accelerate import PartialState
+
+        from bgkit.models.devices import launched
         from bgkit.training.trainer import train
 
     given = {name: getattr(arguments, name) for name in PASSED}
     done = train(config, folder, check=not arguments.no_self_test, trainer=trainer, **given)
-    leave_launch()
+    PartialState().destroy_process_group()  # its threads may abort a process that just ends
     if not launched()[0]:  # the first process of a launch evaluates and tells
         options.print_table(done.result["rows"])
         say(f"\nRun: {done.folder}")

@@ -26,7 +26,7 @@ from bgkit.evaluation.endpoints import API, ApiJudge
 from bgkit.evaluation.language_judge import Answer, Judge, LanguageJudge
 from bgkit.models import hub, policies
 from bgkit.runs.replies import Replies
-from bgkit.scoring import guards, protocols
+from bgkit.scoring import guards
 from bgkit.testbed import oracle, store
 
 
@@ -59,10 +59,8 @@ class FittedJudge:
                 "have no scale; fit it on ratings."
             )
         self.low, self.high = ends
-        raw = protocols.Encoder(labels=1, index=(0,), read="raw")
-        harm, help_ = (str(folder / part) for part in ("harm", "help"))
-        self.harm = guards.load_scorer("guard", harm, harm, protocols.Encoder(), device=device)
-        self.help = guards.load_scorer("utility", help_, help_, raw, device=device)
+        self.harm = guards.load_scorer("guard", str(folder / "harm"), device=device)
+        self.help = guards.load_scorer("utility", str(folder / "help"), device=device)
 
     def grade(self, prompts: Sequence[str], responses: Sequence[str]) -> pd.DataFrame:
         """Columns ``harm`` and ``help`` in [0, 1]."""

@@ -27,11 +27,11 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 
 from bgkit.errors import BgkitError
-from bgkit.models import devices, hub, merging
+from bgkit.models import devices, hub
 from bgkit.models.loading import LOADING_ERRORS, NO_CODE, not_loaded, silent
 from bgkit.progress import Phase, phase
 from bgkit.scoring.encoders import EncoderScorer
-from bgkit.scoring.protocols import Encoder
+from bgkit.scoring.protocols import REWARD, Encoder
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def new_scorer(
     except LOADING_ERRORS as error:
         raise not_loaded(f"the encoder {settings.encoder}", folder, error) from error
     tokenizer.model_input_names = ["input_ids", "attention_mask"]
-    protocol = Encoder(labels=1, index=(0,), read="raw") if len(labels) == 1 else Encoder()
+    protocol = REWARD if len(labels) == 1 else Encoder()
     return EncoderScorer(model.to(devices.pick_device(device)), tokenizer, protocol, name)
 
 
@@ -197,4 +197,4 @@ def save(scorer: EncoderScorer, folder: Path, encoder: str) -> None:
     if isinstance(model, PeftModel):
         model.get_base_model().config.save_pretrained(folder)
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's; a fit has a card of its own
-        merging.name_base(folder, encoder, "encoder")
+        hub.name_base(folder, encoder, "encoder")

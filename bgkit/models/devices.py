@@ -32,18 +32,6 @@ def launched() -> tuple[int, int]:
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
-def leave_launch() -> None:
-    """End this process's part of a launch of several; does nothing in a process of its own.
-
-    A process that ends with its group's threads still running may be aborted by them, and the
-    launcher then stops the others, whose evaluation would be lost.
-    """
-    from torch import distributed
-
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.destroy_process_group()
-
-
 def pick_device(name: str = "auto") -> torch.device:
     """The device of a name; ``auto`` takes cuda, then mps, then cpu.
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,15 +17,7 @@ import pandas as pd
 
 from bgkit import checks, runs
 from bgkit.errors import BgkitError
-from bgkit.models.packaged import (
-    ENGLISH,
-    FITTED,
-    INSTALL,
-    PACKAGED,
-    gguf_file,
-    installed,
-    plain_folder,
-)
+from bgkit.models.packaged import ENGLISH, FITTED, PACKAGED, installed, plain_folder
 from bgkit.progress import phase
 from bgkit.testbed import store
 
@@ -51,7 +42,6 @@ _REASONS = {
     "RepositoryNotFoundError": "is neither a local folder nor on the hub (or it is private: log in "
     "with `hf auth login`); check the name",
     "RemoteEntryNotFoundError": "has no config.json, so it is no model of the transformers library",
-    "NotASafetensorsRepoError": NO_WEIGHTS,
     "OfflineModeIsEnabled": _OFFLINE,
     "LocalEntryNotFoundError": _OFFLINE,
     "ConnectionError": _OFFLINE,
@@ -80,31 +70,24 @@ def parse(name: str) -> HubName | None:
     return HubName(*found.groups()) if found and not is_file else None
 
 
-class Layer(NamedTuple):
-    """A whole model, or an adapter on top of one: what it is called, and its folder."""
-
-    name: str
-    folder: Path | None
-
-
 def local_folder(group: str, name: str) -> Path | None:
     """The folder that a name stands for, or None for the name of an embedded model or of the hub.
 
-    A GGUF file, or a folder with one, is a policy's or judge's after it was dequantised; a packaged
-    model (:mod:`bgkit.models.packaged`) is that of the hub's cache, of its package, or fetched.
-    Raises BgkitError for a path that is no folder, and for other models in GGUF files.
+    A GGUF file is a policy's or judge's after it was dequantised, a packaged model
+    (:mod:`bgkit.models.packaged`) that of its package. Raises BgkitError for a path that is no
+    folder, for a package that is not installed, and for other models in GGUF files.
     """
     if name in PACKAGED and group in PACKAGED[name].groups:
-        return _packaged(name, group)
+        return installed(name)
     if name == ENGLISH and group in FITTED:
         return store.data_folder() / ENGLISH / FITTED[group]
     path = Path(name).expanduser()
     if not (path.is_absolute() or "/" in name or "\\" in name):
         here = path.is_dir() and name not in store.model_names(group)
         return path if here else None
-    if (file := gguf_file(path)) is not None:
+    if path.suffix.lower() == ".gguf" and path.is_file():
         if group in ("policy", "judge"):
-            return plain_folder(file)
+            return plain_folder(path)
         raise BgkitError(
             f"The {group} {name} is in the GGUF format of llama.cpp, which is read for policies "
             "only; name the model that it was made from (with safetensors weights)."
@@ -112,31 +95,6 @@ def local_folder(group: str, name: str) -> Path | None:
     if path.is_file() or not (path.is_dir() or parse(name)):
         raise BgkitError(f"There is no folder {name} with a {group}; check the path.")
     return path if path.is_dir() else None
-
-
-def _packaged(name: str, group: str) -> Path:
-    model, on_hub = PACKAGED[name], parse(PACKAGED[name].hub)
-    if (folder := cached(on_hub) or installed(name)) is not None:
-        return folder
-    try:
-        return download(on_hub, group)
-    except BgkitError as error:
-        raise BgkitError(
-            f"The model {name} is not on this machine: {INSTALL} (the package {model.package}); "
-            f"from the hub it can not be had ({str(error).rstrip('.')})."
-        ) from error
-
-
-def came_from(name: str) -> str | None:
-    """Where a packaged model is taken from: its hub name, or package and version; None for others.
-
-    >>> came_from("small") is None
-    True
-    """
-    if (model := PACKAGED.get(name)) is None:
-        return None
-    on_hub = cached(parse(model.hub)) is not None
-    return model.hub if on_hub else f"{model.package} {metadata.version(model.package)}"
 
 
 def resolve(group: str, name: str) -> Path:
@@ -154,23 +112,21 @@ def resolve(group: str, name: str) -> Path:
 
 def layers(
     group: str, name: str, place: Callable[[str, str], Path | None] = resolve
-) -> list[Layer]:
-    """The whole model that a name stands for, and the adapters on top of it, in their order.
+) -> dict[str, Path | None]:
+    """The whole model that a name stands for, and the adapters on top of it: name -> folder.
 
     Most names stand for one folder. That of a PEFT adapter (its adapter_config.json) names a base,
     which may be an adapter, too. ``place`` finds a name's folder; None, for one that is not here,
-    ends the search. Raises BgkitError as :func:`resolve`, and for a base that can not be told.
+    ends the search. Raises BgkitError as :func:`resolve`.
     """
     checks.kind("a name or a path", **{group: name})
-    found = [Layer(name, place(group, name))]
-    while (on_top := found[0].folder) and (base := base_name(on_top, group)):
-        try:
-            found.insert(0, Layer(base, place(group, base)))
-        except BgkitError as error:
-            raise BgkitError(f"The base of the adapter in {on_top}: {error}") from error
-        if found[0] in found[1:]:
-            raise BgkitError(f"The adapter in {on_top} is for {base}, an adapter on top of it.")
-    return found
+    folder = place(group, name)
+    if folder is None or (base := base_name(folder)) is None:
+        return {name: folder}
+    try:
+        return {**layers(group, base, place), name: folder}
+    except BgkitError as error:
+        raise BgkitError(f"The base of the adapter in {folder}: {error}") from error
 
 
 def last_with(folders: Sequence[Path], *files: str) -> Path:
@@ -178,31 +134,32 @@ def last_with(folders: Sequence[Path], *files: str) -> Path:
     return [folders[0], *(f for f in folders if any((f / file).is_file() for file in files))][-1]
 
 
-def base_name(folder: Path, group: str) -> str | None:
-    """What the adapter in a folder is for: a path, an embedded model's name or a hub name.
-
-    None for a folder without adapter_config.json. Raises BgkitError if the base can not be told.
-    """
+def base_name(folder: Path) -> str | None:
+    """What the adapter in a folder is for; None for a folder without adapter_config.json."""
     path = folder / "adapter_config.json"
     if not path.is_file():
         return None
-    if (folder / "config.json").is_file() and any(folder.glob("model*.safetensors")):
-        raise BgkitError(
-            f"The folder {folder} holds a whole model and an adapter, so that it can not be told "
-            "whether the one contains the other; move one of them to a folder of its own."
-        )
     config = runs.read_config(path)
     name, revision = str(config.get("base_model_name_or_path") or ""), config.get("revision")
-    if name in PACKAGED or name in store.model_names(group):
-        return name
-    if name and Path(name).expanduser().is_dir():
-        return str(Path(name).expanduser().resolve())
-    if parse(name) is None:
-        raise BgkitError(
-            f"The adapter in {folder} is for the base {name!r}, which is not on this machine; put "
-            f"it there, or write its folder or hub name as base_model_name_or_path into {path}."
-        )
     return f"{name}@{revision}" if revision and "@" not in name else name
+
+
+def name_base(folder: Path, base: str, group: str = "policy") -> None:
+    """Let an adapter that was just saved name the model that it is for, as a run's config does.
+
+    PEFT writes the folder that the model's weights were read from, which is this machine's, and
+    does not hold what was merged into them.
+    """
+    path = folder / "adapter_config.json"
+    if not path.is_file():  # after full fine-tuning
+        return
+    here = None if base in PACKAGED else local_folder(group, base)
+    on_hub = parse(base)
+    name, revision = (on_hub.repository, on_hub.revision) if on_hub else (base, None)
+    if here is not None:
+        name, revision = str(here.resolve()), None
+    told = {"base_model_name_or_path": name, "revision": revision}
+    runs.write_json(path, {**runs.read_config(path), **told})
 
 
 def download(name: HubName, group: str) -> Path:
@@ -217,19 +174,6 @@ def download(name: HubName, group: str) -> Path:
     if not any(folder.glob("*.safetensors")):
         raise BgkitError(f"The {group} {name.repository} {NO_WEIGHTS}.")
     return folder
-
-
-def cached(name: HubName) -> Path | None:
-    """Folder of a model that was fetched before, or None."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    options = {**WANTED, "revision": name.revision, "local_files_only": True}
-    try:
-        folder = Path(snapshot_download(name.repository, **options))
-    except (LocalEntryNotFoundError, ValueError):
-        return None
-    return folder if any(folder.glob("*.safetensors")) else None
 
 
 def read_table(name: HubName) -> pd.DataFrame:

@@ -16,16 +16,15 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.generation.streamers import BaseStreamer
 
 from bgkit import checks
 from bgkit.errors import BgkitError
-from bgkit.models import devices, hub, merging, templates
+from bgkit.models import devices, hub, templates
 from bgkit.models.batches import batches_by_length
-from bgkit.models.loading import load_model
+from bgkit.models.loading import load_model, with_adapter
 from bgkit.models.sampling import sampling
 from bgkit.models.templates import neutralise, special_strings
-from bgkit.progress import Phase, phase
+from bgkit.progress import phase
 
 PROMPT_TOKENS_PER_BATCH = 24_000  # padded prompt and completion tokens sampled at once
 LARGE = 20_000_000  # parameters of a model that a CPU samples in smaller batches
@@ -42,7 +41,7 @@ def load_policy(
 ) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
     """Load a policy (testbed scale tiny, small or large, a folder, a hub name) and its tokenizer.
 
-    A policy that is a PEFT adapter is merged into its base (:mod:`bgkit.models.merging`).
+    A policy that is a PEFT adapter is merged into its base (:mod:`bgkit.models.loading`).
     ``adapter`` is a run's ``adapter/`` folder: a LoRA adapter to put on top, or, after full
     fine-tuning, the complete model. ``group`` "judge" loads a local judge. The model's ``made_of``
     names base and adapters of what was merged. What it samples from is its own distribution
@@ -52,23 +51,20 @@ def load_policy(
     place, title = devices.pick_device(device), f"the {group} {name}"
     is_lora = adapter is not None and (Path(adapter) / "adapter_config.json").is_file()
     whole = adapter is not None and not is_lora
-    layers = [hub.Layer(name, Path(adapter))] if whole else hub.layers(group, name)
-    folders = [layer.folder for layer in layers]
+    layers = {name: Path(adapter)} if whole else hub.layers(group, name)
+    folders = list(layers.values())
     model, tokenizer = load_model(
         AutoModelForCausalLM,
-        folders[0],
+        folders,
         title,
         device=place,
         dtype=devices.pick_dtype(place, precision),
-        tokenizer_folder=hub.last_with(folders, "tokenizer.json", "tokenizer_config.json"),
         padding_side="left",
     )
-    for folder in folders[1:]:
-        model = merging.merged(model, folder)
-    model.made_of = [layer.name for layer in layers] if len(layers) > 1 else []
+    model.made_of = list(layers) if len(layers) > 1 else []
     _check_template(tokenizer, title)
     settle(model, tokenizer, title)
-    return (merging.with_adapter(model, Path(adapter)) if is_lora else model), tokenizer
+    return (with_adapter(model, Path(adapter)) if is_lora else model), tokenizer
 
 
 def _check_template(tokenizer: PreTrainedTokenizerBase, title: str) -> None:
@@ -94,7 +90,7 @@ def settle(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, title: st
     Any token that generation config, config or tokenizer name as their end ends a completion, here
     and in TRL. Nothing else of a generation config is kept: with its penalties and cuts another
     distribution would be sampled than the one that is trained and measured. Raises BgkitError
-    without an end token, and for a tokenizer with more tokens than the model.
+    without an end token.
     """
     rows = model.get_input_embeddings().weight.shape[0]
     named = (model.generation_config, model.config.get_text_config(), tokenizer)
@@ -104,11 +100,6 @@ def settle(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, title: st
         raise BgkitError(
             f"Neither the tokenizer nor the generation_config.json of {title} names an end token "
             "(eos_token), so that no completion would end; add it there."
-        )
-    if max(prompt_ids(tokenizer, ["hello"])[0]) >= rows:
-        raise BgkitError(
-            f"The tokenizer of {title} has tokens that the model (with {rows}) does not know; it "
-            "is the tokenizer of another model."
         )
     if tokenizer.eos_token_id not in ends:
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(ends[0])
@@ -215,7 +206,6 @@ def generate(
                 **options,
                 pad_token_id=tokenizer.pad_token_id,
                 use_cache=True,
-                streamer=_Watch(shown, len(rows) / max_completion_length),
             )
         return tokens[:, inputs["input_ids"].shape[1] :].tolist()
 
@@ -231,20 +221,6 @@ def generate(
     model.train(was_training)
     cut_off = [not row or row[-1] not in ends for row in ids]
     return Completions(texts_of(tokenizer, ends, ids), asked, ids, cut_off)
-
-
-class _Watch(BaseStreamer):
-    """Advances a phase by so much for every token of a batch; what comes first is the prompt."""
-
-    def __init__(self, shown: Phase, step: float) -> None:
-        self.shown, self.step, self.begun = shown, step, False
-
-    def put(self, value: torch.Tensor) -> None:
-        self.shown.advance(self.step * self.begun)
-        self.begun = True
-
-    def end(self) -> None:
-        pass
 
 
 def texts_of(

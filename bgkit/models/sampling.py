@@ -33,7 +33,7 @@ PLAIN = {
     "min_new_tokens": (None, 0),
     "cache_implementation": (None,),
 }
-IGNORED = ("use_cache", "disable_compile", "streamer", "generation_config")
+IGNORED = ("use_cache", "disable_compile", "generation_config")
 LEAVE = 8  # rows leave when an eighth of the batch has ended
 
 
@@ -70,7 +70,7 @@ def _generate(
         given = {} if generation_config is None else {"generation_config": generation_config}
         return plain(input_ids=input_ids, attention_mask=attention_mask, **given, **options)
     ends = torch.tensor(value["eos_token_id"], device=input_ids.device).flatten()
-    new = _sample(model, input_ids, attention_mask, value, ends, options.get("streamer"))
+    new = _sample(model, input_ids, attention_mask, value, ends)
     return torch.cat([input_ids, new], dim=1)
 
 
@@ -81,7 +81,6 @@ def _sample(
     mask: torch.Tensor,
     value: dict,
     ends: torch.Tensor,
-    streamer,
 ) -> torch.Tensor:
     """New tokens (n, steps), padding behind an end token."""
     count, width, most = *ids.shape, value["max_new_tokens"]
@@ -91,14 +90,10 @@ def _sample(
     positions, rows = mask.sum(1), torch.arange(count, device=ids.device)
     new = torch.full((count, most), value["pad_token_id"], device=ids.device)
     ended = torch.zeros(count, dtype=torch.bool, device=ids.device)  # of the rows in the batch
-    if streamer is not None:
-        streamer.put(ids)
     for step in range(most):
         token = _drawn(logits, rows, count, value)
         new[rows[~ended], step] = token[~ended]
         ended |= torch.isin(token, ends)
-        if streamer is not None:
-            streamer.put(token)
         if step + 1 == most or bool(ended.all()):
             break
         if int(ended.sum()) * LEAVE >= len(rows):
@@ -113,8 +108,6 @@ def _sample(
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
-    if streamer is not None:
-        streamer.end()
     return new[:, : step + 1]
 
 

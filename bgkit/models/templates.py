@@ -38,7 +38,7 @@ def faults(
     mark: int | None,
     sides: Sequence[str] = ("prompt",),
 ) -> list[str]:
-    """What is wrong with a template, in words: it must keep every text, and tell texts apart.
+    """What is wrong with a template, in words: it must keep every text.
 
     ``text`` puts one text for each of ``sides`` into the template, ``tokens`` gives a text's ids,
     ``mark`` is the id of the beginning mark.
@@ -50,10 +50,7 @@ def faults(
         for side, probe in zip(sides, probes, strict=True)
         if probe not in rendered
     ]
-    short, other = (tokens(text(*[word] * len(sides))) for word in ("yes", "no, and no again"))
-    if short == other and not found:
-        found.append("its tokenizer gives different texts the same tokens")
-    if mark is not None and short[:2] == [mark, mark]:
+    if mark is not None and tokens(text(*["yes"] * len(sides)))[:2] == [mark, mark]:
         found.append("its text begins with two beginning marks")
     return found
 

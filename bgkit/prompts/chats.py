@@ -17,7 +17,7 @@ import json
 import re
 import sys
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -33,13 +33,9 @@ COLUMNS = ("messages", "conversations", "conversation")
 SYSTEM = ("system", "developer")
 _USER = ("user", "human", "prompter")
 _ASSISTANT = ("assistant", "gpt", "chatgpt", "model", "bot", "ai")
-_TOOLS = ("tool", "function", "function_call", "observation", "ipython")
-_KNOWN = {*SYSTEM, *_USER, *_ASSISTANT, *_TOOLS}
 _ROLES, _CONTENTS = ("role", "from"), ("content", "value", "parts", "refusal")
 _TEXT_PARTS = ("text", "input_text", "output_text")
-#: What is surely messages as Python prints them: brackets around it, and both keys of a message.
-_PRINTED = re.compile(r"\s*(?:(?:array\()?[\[{]|\w*Message\().*[\]})]\s*", re.DOTALL)
-_KEYS = [rf"\b(?:{'|'.join(names)})['\"]?\s*[:=]" for names in (_ROLES, _CONTENTS)]
+_PRINTED = re.compile(r"\s*\[?\{'(role|from|content|value)': ")  # messages, by Python
 
 Turn = tuple[str, str | None]  # role and text of a message; None: it has no text
 Cell = str | list[Turn] | None  # of a column: a text, messages, or nothing
@@ -174,17 +170,16 @@ def _cell(cell: object) -> Cell:
         return None
     if not isinstance(cell, str):
         return _turns(cell)
-    value = None
-    with suppress(ValueError, RecursionError):
-        value = json.loads(cell, strict=False)
-    if value is None and _PRINTED.fullmatch(cell) and all(re.search(key, cell) for key in _KEYS):
-        try:  # NumPy puts no commas between the items of a list
-            value = ast.literal_eval(re.sub(r"\}\n\s*\{", "}, {", cell.strip()))
-        except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
-            raise BgkitError(
-                "messages as Python prints them, which can not be read back; write them by "
-                "json.dumps, or write just the text that they say."
-            ) from error
+    printed = _PRINTED.match(cell)
+    try:
+        value = ast.literal_eval(cell.strip()) if printed else json.loads(cell, strict=False)
+    except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
+        if not printed:
+            return cell
+        raise BgkitError(
+            "messages as Python prints them, which can not be read back; write them by "
+            "json.dumps, or write just the text that they say."
+        ) from error
     return _turns(value) if _is_chat(value) else cell
 
 
@@ -193,7 +188,7 @@ def _is_chat(value: object) -> bool:
     turns = [value] if isinstance(value, dict) else value
     return (isinstance(turns, list) and bool(turns)) and all(
         isinstance(one, dict)
-        and str(_first(one, _ROLES)).strip().lower() in _KNOWN
+        and isinstance(_first(one, _ROLES), str)
         and not one.keys().isdisjoint(_CONTENTS)
         for one in turns
     )

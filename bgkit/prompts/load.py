@@ -60,7 +60,8 @@ def load_with_manifest(
         split = split or "train"
         _check_split(name, split, world.SPLITS)
         table, sources = _from_testbed(split, n or 256, seed), [{"name": TESTBED}]
-    elif (parts := several(name)) is not None:
+    elif "," in name and not Path(name).expanduser().exists():
+        parts = [part.strip() for part in name.split(",")]
         table, sources = _together(parts, name, split, n, seed)
     elif name in benchmarks.BENCHMARKS:
         _check_split(name, split, splits.SHARES)
@@ -84,16 +85,6 @@ def _check_split(name: str, split: str | None, known: Collection[str]) -> None:
         raise BgkitError(
             f"The prompt set {name} has no split {split!r}; choose one of {', '.join(known)}."
         )
-
-
-def several(name: str) -> list[str] | None:
-    """The sets that one name with commas stands for; None for a single set, or a file so called.
-
-    >>> several("everyday,xstest"), several("everyday")
-    (['everyday', 'xstest'], None)
-    """
-    parts = [part.strip() for part in name.split(",")]
-    return None if len(parts) == 1 or Path(name).expanduser().exists() else parts
 
 
 def _together(

@@ -155,13 +155,7 @@ def _of_classifier(model: object, name: str, unsafe: object) -> CallableGuard:
     column = unsafe_column(labels, unsafe, NAME_IT)
 
     def read(_: list[str], texts: list[str]) -> np.ndarray:
-        p = np.asarray(model.predict_proba(texts))
-        if p.shape != (len(texts), len(labels)):
-            raise BgkitError(
-                f"The classifier {name} returned probabilities of shape {p.shape} for {len(texts)} "
-                f"texts and {len(labels)} classes."
-            )
-        return p[:, column]
+        return np.asarray(model.predict_proba(texts))[:, column]
 
     return CallableGuard(read, name, label=str(labels[column]))
 

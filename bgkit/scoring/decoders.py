@@ -1,13 +1,9 @@
-"""What a decoder says after each of many token rows, with every shared prefix computed once.
+"""Decoders as scorers: read behind each text, with every shared prefix computed once.
 
 GRPO scores groups of completions that answer the same prompt: a guard's template, the prompt, and
-a long context are the same tokens over and over. Three stages use that:
-
-1. the *template*, the prefix of all rows, is computed once and kept for later calls;
-2. the *stem* of a group, what its rows share beyond the template, is computed once per group;
-3. each row's *tail* is computed on the key-value cache of its stem. The tails of a group stand one
-   after the other in one sequence, and a mask lets each see its stem and itself only, so that the
-   cache is never copied and nothing is padded within a group.
+a long context are the same tokens over and over. The *template*, the prefix of all rows, is
+computed once and its cache kept for later calls. What the rows of a group share beyond it is their
+*stem*: stem and *tails* stand one after the other in one row (:mod:`bgkit.models.prefixes`).
 
 Batches of groups are those that cost least (:func:`bgkit.models.batches.cheapest_batches`). The
 result is that of scoring each row alone, up to rounding. Models whose cache is not a plain one
@@ -17,8 +13,8 @@ result is that of scoring each row alone, up to rounding. Models whose cache is 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
+import itertools
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,205 +22,221 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
-from bgkit.models.batches import OUT_OF_MEMORY, cheapest_batches, halved
+from bgkit.models import templates
+from bgkit.models.batches import OUT_OF_MEMORY, cheapest_batches, halved, pass_cost
 from bgkit.models.prefixes import Row, can_share, shared_length, tree_mask
 from bgkit.progress import phase
+from bgkit.scoring.pairs import PairScorer
+from bgkit.scoring.protocols import Template
+from bgkit.scoring.scorer import check_room
 
 #: Rows times positions (cached ones count) in one pass, by device; a CPU is slower with more.
 SLOTS = {"cpu": 4096, "cuda": 131_072}
-PACKED = {"cpu": 1024, "cuda": 4096}  # tokens of a group's tails in one pass
+PACKED = {"cpu": 1024, "cuda": 4096}  # tokens of the tails behind one stem
 TEMPLATE_PAYS = 16  # tokens of a template worth keeping
-
-Tail = tuple[int, Row]  # a row's number, and what it has beyond its stem
 
 
 class Group(NamedTuple):
-    """Rows that share a stem, maybe an empty one."""
+    """Rows that share a stem, maybe an empty one: numbers of the rows, and what else they have."""
 
-    stem: list[int]
-    tails: list[Tail]
+    stem: Row
+    tails: list[tuple[int, Row]]
+
+    @property
+    def width(self) -> int:
+        """Tokens of stem and tails."""
+        return len(self.stem) + sum(len(tail) for _, tail in self.tails)
 
 
-@dataclass
-class Decoder:
-    """A causal model that is read at each row's last position.
+class DecoderScorer(PairScorer):
+    """A causal model that is asked in text and read at each text's last token.
 
-    ``forward(input_ids, attention_mask, position_ids, cache)`` returns float32 outputs (rows,
-    positions, k). ``cost`` is what a pass costs beyond its tokens, in tokens. ``slots`` bounds
-    rows times positions of a pass (cached ones count); it is halved when memory runs out, and
-    stays so. ``computed`` counts the tokens that went through the model, padding included.
+    ``slots`` bounds rows times positions of a pass (cached ones count); it is halved when memory
+    runs out, and stays so.
     """
 
-    forward: Callable[..., torch.Tensor]
-    config: object
-    device: torch.device
-    name: str
-    cost: int = 48
-    slots: int = 0
-    computed: int = 0
-    _template: tuple[list[int], DynamicCache | None] = field(default=([], None), repr=False)
+    def __init__(self, model, tokenizer, protocol: Template, name: str) -> None:
+        added = [token for token in tokenizer.get_added_vocab() if len(token) > 1]
+        super().__init__(model, tokenizer, name, [*added, *protocol.marks])
+        self.protocol, self.calls = protocol, protocol.guidelines
+        positions = getattr(model.config.get_text_config(), "max_position_embeddings", 1 << 30)
+        self.max_length = min(protocol.max_length, positions, tokenizer.model_max_length)
+        device = model.device.type
+        self.cost, self.computed = pass_cost(model), 0
+        self.slots = SLOTS.get(device, SLOTS["cpu"])
+        self.packed = PACKED.get(device, PACKED["cpu"])
+        #: guideline of a call -> tokens of the template that was kept, and their cache
+        self._templates: dict[str, tuple[list[int], DynamicCache]] = {}
 
-    def __post_init__(self) -> None:
-        self.slots = self.slots or SLOTS.get(self.device.type, SLOTS["cpu"])
+    def read(self, **inputs) -> torch.Tensor:
+        """Outputs (rows, positions, k) in float32 at every position."""
+        return self.model(**inputs).logits
 
-    def last(self, rows: Sequence[Row], groups: Sequence[Hashable] | None = None) -> np.ndarray:
+    def text(self, prompt: str, response: str, guideline: str = "") -> str:
+        """The text that the model reads, up to the position of its answer."""
+        asked = self.protocol
+        if asked.text:
+            return asked.text.format(prompt=prompt, response=response) + asked.prefill
+        said = [("user", prompt), ("assistant", response), ("user", asked.final_user)]
+        messages = [
+            {"role": role, "content": [{"type": "text", "text": text}] if asked.parts else text}
+            for role, text in said[: 3 if asked.final_user else 2]
+        ]
+        options = {**asked.chat, **({"guideline": guideline} if guideline else {})}
+        return templates.render(self.tokenizer, messages, self.name, **options) + asked.prefill
+
+    def rows(
+        self, prompts: Sequence[str], responses: Sequence[str], guideline: str = ""
+    ) -> list[list[int]]:
+        """Token ids of each pair's text, the response cut where the text is too long."""
+        clean = self._clean(prompts), self._clean(responses)
+        rows = self.tokens([self.text(p, r, guideline) for p, r in zip(*clean, strict=True)])
+        for i, row in enumerate(rows):
+            if len(row) > self.max_length:
+                check_room(self, [prompts[i]])
+                rows[i] = self._cut(clean[0][i], clean[1][i], guideline)
+                self.cut.add(hash((prompts[i], responses[i])))
+        return rows
+
+    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of templated texts. The template holds the beginning mark: none is added."""
+        return self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+
+    def _cut(self, prompt: str, response: str, guideline: str) -> list[int]:
+        """Shorten the response until the text fits; its characters go from the end."""
+        room = self.max_length - len(self.tokens([self.text(prompt, "", guideline)])[0])
+        ids = self.tokens([response])[0][:room]
+        while True:  # a cut text may have more tokens than its part of the whole one
+            row = self.tokens([self.text(prompt, self.tokenizer.decode(ids), guideline)])[0]
+            if len(row) <= self.max_length or not ids:
+                return row
+            ids = ids[: len(ids) - max(1, len(row) - self.max_length)]
+
+    def lengths(self, prompts: Sequence[str]) -> list[int]:
+        """Tokens of each prompt with an empty response, by the longest of the templates."""
+        clean = self._clean(prompts)
+        rows = [self.tokens([self.text(p, "", each) for p in clean]) for each in self.calls]
+        return [max(map(len, row)) for row in zip(*rows, strict=True)]
+
+    def outputs(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
+        """(calls, n, k) float32 outputs at the last position."""
+        with phase(f"scoring by {self.name}"):
+            found = [
+                self.last(self.rows(prompts, responses, guideline), prompts, guideline)
+                for guideline in self.calls
+            ]
+        return np.stack(found)
+
+    def last(self, rows: Sequence[Row], groups: Sequence[Hashable], call: str = "") -> np.ndarray:
         """Outputs (n, k) float32 at the last position of n rows of token ids.
 
-        ``groups`` names rows that are likely to share a prefix (such as their prompt); None: none
-        do. Raises BgkitError if memory does not hold a single row.
+        ``groups`` names rows that are likely to share a prefix (such as their prompt), ``call``
+        those that have one template. Raises BgkitError if memory does not hold a single row.
         """
-        if not rows:
-            return np.zeros((0, 0), dtype=np.float32)
         longest = max(map(len, rows))
-        if groups is not None and not can_share(self.config, longest):
-            groups = None
+        shares = can_share(self.model.config, longest)
+        groups = groups if shares else range(len(rows))
         found: dict[int, np.ndarray] = {}
         with phase("pairs", len(rows)) as shown:
             while len(found) < len(rows):
                 try:
-                    template = self._use_template(rows, groups) if groups is not None else 0
-                    for batch in self._batches(rows, groups, template, set(found)):
-                        for outputs in self._score(batch, template):
-                            found |= outputs
+                    past = self._use_template(rows, groups, call) if shares else 0
+                    left = [i for i in range(len(rows)) if i not in found]
+                    for alike in self._groups(rows, left, groups, past):
+                        widths = [group.width for group in alike]
+                        for batch in cheapest_batches(widths, self.slots, self.cost, past):
+                            found |= self._outputs([alike[i] for i in batch], call, past)
                             shown.done = len(found)
                 except OUT_OF_MEMORY:
-                    self.slots = halved(self.slots, self.name, longest, self.device)
+                    self.slots = halved(self.slots, self.name, longest, self.model.device)
         return np.stack([found[i] for i in range(len(rows))]).astype(np.float32)
 
-    def _use_template(self, rows: Sequence[Row], groups: Sequence[Hashable]) -> int:
+    def _use_template(self, rows: Sequence[Row], groups: Sequence[Hashable], call: str) -> int:
         """Length of the kept template; finds and computes it where the kept one does not fit."""
-        kept, _ = self._template
+        kept, _ = self._templates.get(call, ([], None))
         short = min(map(len, rows))
         if kept and short > len(kept) and all(list(row[: len(kept)]) == kept for row in rows):
             return len(kept)
         length = shared_length(rows) if len(set(groups)) > 1 else 0
         if length < TEMPLATE_PAYS:
             return 0
-        tokens = list(rows[0][:length])
-        empty = DynamicCache(config=self.config)
-        _, cache = self._pass([tokens], empty, [torch.arange(length)], None)
-        self._template = (tokens, cache)
+        tokens, cache = list(rows[0][:length]), DynamicCache(config=self.model.config)
+        self._pass([tokens], [torch.arange(length)], None, cache)
+        self._templates[call] = (tokens, cache)
         return length
 
-    def _batches(
+    def _groups(
         self,
         rows: Sequence[Row],
-        groups: Sequence[Hashable] | None,
-        template: int,
-        done: set[int],
-    ) -> Iterator[list[Group]]:
-        """The cheapest batches: of groups for whose stem a pass pays, then of single rows."""
+        left: Sequence[int],
+        groups: Sequence[Hashable],
+        past: int,
+    ) -> tuple[list[Group], list[Group]]:
+        """The rows that are left behind the template: groups whose stem pays, and single rows."""
         members: dict[Hashable, list[int]] = {}
-        for i in range(len(rows)):
-            if i not in done:
-                members.setdefault(i if groups is None else groups[i], []).append(i)
-        with_stem, single = [], []
+        for i in left:
+            members.setdefault(groups[i], []).append(i)
+        shared, single = [], []
         for numbers in members.values():
-            tails = [rows[i][template:] for i in numbers]
+            tails = [rows[i][past:] for i in numbers]
             stem = shared_length(tails) if len(tails) > 1 else 0
-            if (len(tails) - 1) * stem > self.cost:
-                cut = [(i, tail[stem:]) for i, tail in zip(numbers, tails, strict=True)]
-                cut.sort(key=lambda numbered: -len(numbered[1]))
-                with_stem.append(Group(list(tails[0][:stem]), cut))
-            else:
+            if (len(tails) - 1) * stem <= self.cost:
                 single += [Group([], [pair]) for pair in zip(numbers, tails, strict=True)]
-        for alike in (with_stem, single):
-            widths = [len(g.stem) + sum(len(tail) for _, tail in g.tails) for g in alike]
-            for batch in cheapest_batches(widths, self.slots, self.cost, template):
-                yield [alike[i] for i in batch]
+                continue
+            group, widest = Group(tails[0][:stem], []), stem + min(self.packed, self.slots)
+            for number, tail in zip(numbers, tails, strict=True):
+                if group.tails and group.width + len(tail) - stem > widest:
+                    shared.append(group)
+                    group = Group(group.stem, [])
+                group.tails.append((number, tail[stem:]))
+            shared.append(group)
+        return shared, single
 
-    def _score(self, batch: list[Group], template: int) -> Iterator[dict[int, np.ndarray]]:
-        """Outputs of a batch's rows, the longest tails of each group first."""
-        cache = _rows_of(self._template[1], [0] * len(batch)) if template else None
-        mask = torch.ones(len(batch), template, dtype=torch.long)
-        if batch[0].stem:
-            stems = [group.stem for group in batch]
-            starts = [torch.arange(template, template + len(stem)) for stem in stems]
-            cache = cache or DynamicCache(config=self.config)
-            mask = torch.cat([mask, _mask(stems)], dim=1)
-            _, cache = self._pass(stems, cache, starts, None if bool(mask.all()) else mask)
-        lengths = [template + len(group.stem) for group in batch]
-        past, queues = max(lengths), [list(group.tails) for group in batch]
-        while any(queues):
-            waiting = [g for g, queue in enumerate(queues) if queue]
-            longest = max(len(queues[g][0][1]) for g in waiting)
-            waiting = waiting[: max(1, self.slots // (past + longest))]  # with room for a tail
-            room = self.slots // len(waiting) - past
-            room = min(room, PACKED.get(self.device.type, PACKED["cpu"]))
-            parts = {}
-            for g in waiting:
-                ends = np.cumsum([len(tail) for _, tail in queues[g]])
-                count = max(1, int((ends <= room).sum()))
-                parts[g], queues[g] = queues[g][:count], queues[g][count:]
-            yield self._tails(parts, cache, mask, lengths)
-
-    def _tails(
-        self,
-        parts: dict[int, list[Tail]],
-        cache: DynamicCache | None,
-        past: torch.Tensor,
-        past_lengths: list[int],
-    ) -> dict[int, np.ndarray]:
-        """row -> (k,) outputs at the end of tails; those of a group are one sequence.
-
-        ``past`` (groups, positions) is 1 where a group has something in the cache.
-        """
-        tails = [[tail for _, tail in part] for part in parts.values()]
-        lengths = [list(map(len, part)) for part in tails]
-        rows = [[token for tail in part for token in tail] for part in tails]
-        past = past[list(parts)]
-        if cache is not None:
-            cache = _rows_of(cache, list(parts))
+    def _outputs(self, batch: list[Group], call: str, past: int) -> dict[int, np.ndarray]:
+        """row -> (k,) outputs at its end; a group is one sequence behind the template."""
+        stems = [len(group.stem) for group in batch]
+        lengths = [[len(tail) for _, tail in group.tails] for group in batch]
+        rows = [[*group.stem, *itertools.chain(*(t for _, t in group.tails))] for group in batch]
         starts = [
-            torch.cat([past_lengths[g] + torch.arange(n) for n in group])
-            for g, group in zip(parts, lengths, strict=True)
+            past + torch.cat([torch.arange(stem), *(stem + torch.arange(n) for n in group)])
+            for stem, group in zip(stems, lengths, strict=True)
         ]
-        mask = torch.cat([past, _mask(rows)], dim=1)
-        if max(map(len, tails)) > 1:
-            dtype = cache.layers[0].keys.dtype
-            mask = tree_mask(past, lengths, max(map(len, rows)), dtype)
-        elif bool(mask.all()):
-            mask = None
-        outputs, _ = self._pass(rows, cache, starts, mask)
-        ends = [(g, end - 1) for g, group in enumerate(lengths) for end in np.cumsum(group)]
-        at, places = torch.tensor(ends, device=self.device).T
-        values = outputs[at, places].float().cpu().numpy()
-        numbers = [i for part in parts.values() for i, _ in part]
-        return dict(zip(numbers, values, strict=True))
+        there = torch.ones(len(batch), past, dtype=torch.long)
+        if max(map(len, lengths)) > 1:
+            width = max(map(len, rows))
+            mask = tree_mask(there, lengths, width, self.model.dtype, stems)
+        else:
+            ones = [torch.ones(len(row), dtype=torch.long) for row in rows]
+            mask = torch.cat([there, pad_sequence(ones, batch_first=True)], dim=1)
+            mask = None if bool(mask.all()) else mask
+        cache = copy.deepcopy(self._templates[call][1]) if past else None
+        if cache is not None:
+            cache.batch_repeat_interleave(len(batch))
+        outputs = self._pass(rows, starts, mask, cache)
+        places = [
+            (number, g, stem + end - 1)
+            for g, (group, stem) in enumerate(zip(batch, stems, strict=True))
+            for (number, _), end in zip(group.tails, np.cumsum(lengths[g]).tolist(), strict=True)
+        ]
+        numbers, at, ends = zip(*places, strict=True)
+        return dict(zip(numbers, outputs[list(at), list(ends)].float().cpu().numpy(), strict=True))
 
     @torch.inference_mode()
     def _pass(
         self,
-        rows: list[list[int]],
-        cache: DynamicCache | None,
+        rows: list[Row],
         positions: list[torch.Tensor],
         mask: torch.Tensor | None,
-    ) -> tuple[torch.Tensor, DynamicCache | None]:
-        """Compute rows at their positions on a cache of earlier ones."""
+        cache: DynamicCache | None,
+    ) -> torch.Tensor:
+        """Compute rows at their positions on a cache of earlier ones, which grows."""
         ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
         self.computed += ids.numel()
-        outputs = self.forward(
-            ids.to(self.device),
-            None if mask is None else mask.to(self.device),
-            pad_sequence(positions, batch_first=True).to(self.device),
-            cache,
+        device = self.model.device
+        return self.read(
+            input_ids=ids.to(device),
+            attention_mask=None if mask is None else mask.to(device),
+            position_ids=pad_sequence(positions, batch_first=True).to(device),
+            past_key_values=cache,
+            use_cache=cache is not None,
         )
-        return outputs, cache
-
-
-def _mask(rows: Sequence[Row]) -> torch.Tensor:
-    """(rows, longest) of ones up to each row's length."""
-    return pad_sequence([torch.ones(len(row), dtype=torch.long) for row in rows], batch_first=True)
-
-
-def _rows_of(cache: DynamicCache, rows: list[int]) -> DynamicCache:
-    """A cache of the given rows of another, which stays as it is."""
-    chosen = copy.copy(cache)
-    chosen.layers = [copy.copy(layer) for layer in cache.layers]
-    for layer in chosen.layers:
-        if layer.keys.shape[0] == 1:  # one row for all: no copy
-            layer.keys = layer.keys.expand(len(rows), -1, -1, -1)
-            layer.values = layer.values.expand(len(rows), -1, -1, -1)
-        elif rows != list(range(layer.keys.shape[0])):
-            layer.batch_select_indices(torch.tensor(rows, device=layer.keys.device))
-    return chosen

@@ -1,22 +1,19 @@
-"""Sequence classifiers as scorers: equal pairs once, the rest in batches of like length."""
+"""Sequence classifiers as scorers, in batches of like length."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property
 
 import numpy as np
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 from bgkit.errors import BgkitError
 from bgkit.models.batches import OUT_OF_MEMORY, cheapest_batches, halved, pass_cost
-from bgkit.models.templates import neutralise
 from bgkit.progress import phase
-from bgkit.scoring.generative import VerdictHead
 from bgkit.scoring.labels import meaning, unsafe_column
+from bgkit.scoring.pairs import Head, PairScorer
 from bgkit.scoring.protocols import Encoder
 from bgkit.scoring.scorer import check_room
 
@@ -76,70 +73,58 @@ def with_labels(protocol: Encoder, config: object, name: str) -> Encoder:
 
 
 def places_of(model: torch.nn.Module) -> int:
-    """Tokens that a model has positions for; 0 where it does not say.
-
-    RoBERTa and its kin count positions from behind their padding id: they lose its place, too.
-    """
+    """Tokens that a model has positions for; 0 where it does not say."""
     config = model.config.get_text_config()
-    most = getattr(config, "max_position_embeddings", None) or getattr(config, "max_seq_len", 0)
-    lost = (
-        part.padding_idx + 1
-        for name, part in model.named_modules()
-        if name.endswith("position_embeddings") and getattr(part, "padding_idx", None) is not None
-    )
-    return max(0, most - max(lost, default=0))
+    places = [getattr(config, k, 0) or 0 for k in ("max_position_embeddings", "max_seq_len")]
+    return min((most for most in places if most > 0), default=0)
 
 
-class EncoderScorer:
+class EncoderScorer(PairScorer):
     """Scores pairs, or responses alone, with a sequence classification model.
 
     Decoders are read by their head, in float32, at each row's last token; they need no padding
-    token. Responses (only they) are cut to the model's maximum length; ``cut`` holds their pairs'
-    hashes. ``budget`` bounds the padded tokens of a forward pass; it is halved when memory runs
-    out, and stays so. ``computed`` counts tokens that went through the model, padding included.
-    ``label`` names what is read as unsafe.
+    token. ``budget`` bounds the padded tokens of a forward pass; it is halved when memory runs out,
+    and stays so. ``label`` names what is read as unsafe.
     """
 
     def __init__(self, model, tokenizer, protocol: Encoder, name: str) -> None:
+        super().__init__(
+            model, tokenizer, name, [s for s in tokenizer.all_special_tokens if len(s) > 1]
+        )
         config = model.config.get_text_config()
-        self.model, self.tokenizer, self.name = model, tokenizer, name
         self.protocol = protocol = with_labels(protocol, model.config, name)
         self.label = ", ".join(labels_of(model.config)[i] for i in protocol.index)
         decodes = hasattr(model, "score") and not config.is_encoder_decoder
-        self.head = VerdictHead(model.score) if decodes else None
+        self.head = Head(model.score) if decodes else None
         self.computed = 0
-        self.cut: set[int] = set()
         known = tokenizer.model_max_length
         if known > UNKNOWN:
             known = LONGEST_DECODER if decodes else protocol.max_length
         self.max_length = min(known, places_of(model) or known)
-        self.budget = TOKENS_PER_BATCH.get(model.device.type, TOKENS_PER_BATCH["cpu"])
         self._cost = pass_cost(model)
-        self._specials = [s for s in tokenizer.all_special_tokens if len(s) > 1]
         taken = inspect.signature((model.base_model if decodes else model).forward).parameters
-        unused = {"attention_mask"}
-        unused |= {"token_type_ids"} if getattr(config, "type_vocab_size", 2) < 2 else set()
-        self._inputs = [k for k in tokenizer.model_input_names if k in taken and k not in unused]
-        self._masked = "attention_mask" in taken
-        pads = (config.pad_token_id, tokenizer.pad_token_id, 0)
-        self._pad = next(i for i in pads if i is not None and 0 <= i < config.vocab_size)
+        unused = {"token_type_ids"} if getattr(config, "type_vocab_size", 2) < 2 else set()
+        named = dict.fromkeys(["input_ids", "attention_mask", *tokenizer.model_input_names])
+        tokenizer.model_input_names = [k for k in named if k in taken and k not in unused]
+        if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= config.vocab_size:
+            tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)  # any: it is masked
+        # XLNet and its kin read the last place, FNet mixes all of them: no row may be padded
+        alone = "attention_mask" not in taken or hasattr(model, "sequence_summary")
+        most = TOKENS_PER_BATCH.get(model.device.type, TOKENS_PER_BATCH["cpu"])
+        self.budget = 1 if alone else most
 
-    def _tokens(self, prompts: list[str], responses: list[str], **options) -> list[dict]:
+    def _tokens(self, prompts: Sequence[str], responses: Sequence[str], **options) -> list[dict]:
         """One unpadded encoding per pair (or response)."""
         texts = (prompts, responses) if self.protocol.pair else (responses,)
         encoded = self.tokenizer(*texts, verbose=False, **options)
-        names = [key for key in self._inputs if key in encoded]
-        columns = [encoded[key] for key in names]
-        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+        return [dict(zip(encoded, row, strict=True)) for row in zip(*encoded.values(), strict=True)]
 
     def encode(self, prompts: Sequence[str], responses: Sequence[str]) -> list[dict]:
         """Encodings without padding, the response cut where the pair is too long.
 
         Raises BgkitError for a prompt that leaves no room for a response.
         """
-        clean = [
-            [neutralise(text, self._specials) for text in side] for side in (prompts, responses)
-        ]
+        clean = self._clean(prompts), self._clean(responses)
         rows = self._tokens(*clean)
         for i, row in enumerate(rows):
             if len(row["input_ids"]) > self.max_length:
@@ -152,27 +137,17 @@ class EncoderScorer:
 
     def lengths(self, prompts: Sequence[str]) -> list[int]:
         """Tokens of each prompt with an empty response."""
-        clean = [neutralise(prompt, self._specials) for prompt in prompts]
-        return [len(row["input_ids"]) for row in self._tokens(clean, [""] * len(clean))]
+        rows = self._tokens(self._clean(prompts), [""] * len(prompts))
+        return [len(row["input_ids"]) for row in rows]
 
-    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
-        """(n,) float32 scores.
-
-        Raises BgkitError if a prompt alone exceeds the model's length, memory does not hold a
-        single text, or the model has no place for a token.
-        """
-        pairs = list(zip(prompts, responses, strict=True))
-        if not pairs:
-            return np.zeros(0, dtype=np.float32)
-        place = {pair: i for i, pair in enumerate(dict.fromkeys(pairs))}
-        scores, left = np.empty(len(place), dtype=np.float32), np.arange(len(place))
-        with phase(f"scoring by {self.name}", len(place)) as shown:
-            rows = self.encode(*zip(*place, strict=True))
-            lengths = np.array([max(1, len(row["input_ids"])) for row in rows])  # 0: is scored
+    def _scores(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
+        rows = self.encode(prompts, responses)
+        scores, left = np.empty(len(rows), dtype=np.float32), np.arange(len(rows))
+        lengths = np.array([max(1, len(row["input_ids"])) for row in rows])  # 0: is scored
+        with phase(f"scoring by {self.name}", len(rows)) as shown:
             while left.size:
                 try:
-                    budget = self.budget if len(rows) == 1 or self.pads else 1
-                    for batch in cheapest_batches(lengths[left], budget, self._cost):
+                    for batch in cheapest_batches(lengths[left], self.budget, self._cost):
                         chosen = left[batch]
                         scores[chosen] = self._forward([rows[i] for i in chosen])
                         lengths[chosen] = 0
@@ -187,22 +162,7 @@ class EncoderScorer:
                         "model belong together?"
                     ) from error
                 left = np.flatnonzero(lengths)
-        return scores[[place[pair] for pair in pairs]]
-
-    @cached_property
-    def pads(self) -> bool:
-        """Whether padding leaves the model's outputs as they are; else rows go through it alone.
-
-        XLNet reads the last place, FNet and others mix all of them: found by trying.
-        """
-        rows = self._tokens(["a"] * 2, ["b", "b c d e f g h " * 4])
-        rows = [{key: row[key][: self.max_length] for key in row} for row in rows]
-        try:
-            alone, together = self._logits(rows[:1]), self._logits(rows)[:1]
-        except (ValueError, RuntimeError):  # "Cannot handle batch sizes > 1"
-            return False
-        near = 2e-5 if self.model.dtype == torch.float32 else 0.1  # bfloat16 has three digits
-        return torch.allclose(alone, together, rtol=near, atol=near)
+        return scores
 
     def _forward(self, rows: list[dict]) -> np.ndarray:
         self.computed += len(rows) * max(len(row["input_ids"]) for row in rows)
@@ -211,19 +171,10 @@ class EncoderScorer:
     @torch.inference_mode()
     def _logits(self, rows: list[dict]) -> torch.Tensor:
         """(n, labels) float32 logits of encodings, padded on the right whatever the tokenizer."""
-        lengths = [len(row["input_ids"]) for row in rows]
-        columns = {key: [row[key] for row in rows] for key in rows[0]}
-        if self._masked:
-            columns["attention_mask"] = [[1] * length for length in lengths]
-        pads = {"input_ids": self._pad}
-        inputs = {
-            key: pad_sequence(
-                list(map(torch.tensor, column)), batch_first=True, padding_value=pads.get(key, 0)
-            ).to(self.model.device)
-            for key, column in columns.items()
-        }
+        inputs = self.tokenizer.pad(rows, padding_side="right", return_tensors="pt")
+        inputs = inputs.to(self.model.device)
         if self.head is None:
             return self.model(**inputs).logits.float()
         hidden = self.model.base_model(**inputs).last_hidden_state
-        last = torch.tensor(lengths, device=hidden.device) - 1
-        return self.head(hidden[torch.arange(len(rows), device=hidden.device), last])
+        last = [len(row["input_ids"]) - 1 for row in rows]
+        return self.head(hidden[list(range(len(rows))), last])

@@ -1,145 +1,21 @@
-"""Decoders as scorers: generative guards read at their verdict, reward models at their last token.
+"""Generative guards read at their verdict, and reward models that are decoders.
 
 Nothing is generated. A guard's t is one forward pass: with the logits at the verdict position,
 ``t = sigmoid(logsumexp(unsafe words) - logsumexp(safe words))``. Only those words' rows of the
-output matrix are kept, in float32: the rest of the vocabulary is never computed, and bfloat16
-would round a logit of 20 to steps of 0.125.
+output matrix are kept: the rest of the vocabulary is never computed.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from bgkit.errors import BgkitError
-from bgkit.models import templates
-from bgkit.models.batches import pass_cost
-from bgkit.models.templates import neutralise
-from bgkit.progress import phase
-from bgkit.scoring.decoders import Decoder
-from bgkit.scoring.protocols import DecoderReward, Template, Verdict
-from bgkit.scoring.scorer import check_room
-
-
-class VerdictHead(torch.nn.Module):
-    """The rows of an output layer that belong to k words, in float32."""
-
-    def __init__(self, layer: torch.nn.Module, rows: Sequence[int] | None = None) -> None:
-        super().__init__()
-        chosen = slice(None) if rows is None else torch.tensor(rows, device=layer.weight.device)
-        bias = getattr(layer, "bias", None)
-        self.register_buffer("weight", layer.weight.detach()[chosen].float())
-        self.register_buffer("bias", None if bias is None else bias.detach()[chosen].float())
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Logits of the words."""
-        return torch.nn.functional.linear(hidden.float(), self.weight, self.bias)
-
-
-class DecoderScorer:
-    """What guards and reward models that are decoders have in common: text in, last outputs out.
-
-    Responses (only they) are cut to the model's length; ``cut`` holds their pairs' hashes.
-    """
-
-    def __init__(self, model, tokenizer, protocol: Template, name: str) -> None:
-        self.model, self.tokenizer, self.protocol, self.name = model, tokenizer, protocol, name
-        self.cut: set[int] = set()
-        if "position_ids" not in inspect.signature(model.base_model.forward).parameters:
-            raise BgkitError(
-                f"{name} is of the kind {model.config.model_type}, which takes no positions and "
-                "can not be read with a chat template here; name a model of another kind."
-            )
-        positions = getattr(model.config.get_text_config(), "max_position_embeddings", 1 << 30)
-        self.max_length = min(protocol.max_length, positions, tokenizer.model_max_length)
-        added = [token for token in tokenizer.get_added_vocab() if len(token) > 1]
-        self.specials = [*added, *protocol.marks]
-        self.calls = protocol.guidelines
-        self.decoders = [  # one per call of the template, for each keeps its own template's cache
-            Decoder(self._forward, model.config, model.device, name, pass_cost(model))
-            for _ in self.calls
-        ]
-
-    @property
-    def computed(self) -> int:
-        """Tokens that went through the model so far, padding included."""
-        return sum(decoder.computed for decoder in self.decoders)
-
-    def _forward(self, ids, mask, positions, cache) -> torch.Tensor:
-        return self._read(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=cache is not None,
-        )
-
-    def _read(self, **inputs) -> torch.Tensor:
-        """Outputs (rows, positions, k) in float32 at every position."""
-        return self.model(**inputs).logits
-
-    def text(self, prompt: str, response: str, guideline: str = "") -> str:
-        """The text that the model reads, up to the position of its answer."""
-        asked = self.protocol
-        if asked.text:
-            return asked.text.format(prompt=prompt, response=response) + asked.prefill
-        said = [("user", prompt), ("assistant", response), ("user", asked.final_user)]
-        messages = [
-            {"role": role, "content": [{"type": "text", "text": text}] if asked.parts else text}
-            for role, text in said[: 3 if asked.final_user else 2]
-        ]
-        options = {**asked.chat, **({"guideline": guideline} if guideline else {})}
-        return templates.render(self.tokenizer, messages, self.name, **options) + asked.prefill
-
-    def rows(
-        self, prompts: Sequence[str], responses: Sequence[str], guideline: str = ""
-    ) -> list[list[int]]:
-        """Token ids of each pair's text, the response cut where the text is too long."""
-        clean = [
-            [neutralise(text, self.specials) for text in side] for side in (prompts, responses)
-        ]
-        rows = self.tokens([self.text(p, r, guideline) for p, r in zip(*clean, strict=True)])
-        for i, row in enumerate(rows):
-            if len(row) > self.max_length:
-                rows[i] = self._cut(clean[0][i], clean[1][i], guideline)
-                self.cut.add(hash((prompts[i], responses[i])))
-        return rows
-
-    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of templated texts. The template holds the beginning mark: none is added."""
-        return self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-
-    def _cut(self, prompt: str, response: str, guideline: str) -> list[int]:
-        """Shorten the response until the text fits; its characters go from the end."""
-        check_room(self, [prompt])
-        room = self.max_length - len(self.tokens([self.text(prompt, "", guideline)])[0])
-        ids = self.tokens([response])[0][:room]
-        while True:  # a cut text may have more tokens than its part of the whole one
-            row = self.tokens([self.text(prompt, self.tokenizer.decode(ids), guideline)])[0]
-            if len(row) <= self.max_length or not ids:
-                return row
-            ids = ids[: len(ids) - max(1, len(row) - self.max_length)]
-
-    def lengths(self, prompts: Sequence[str]) -> list[int]:
-        """Tokens of each prompt with an empty response, by the longest of the templates."""
-        clean = [neutralise(prompt, self.specials) for prompt in prompts]
-        rows = [self.tokens([self.text(p, "", each) for p in clean]) for each in self.calls]
-        return [max(map(len, row)) for row in zip(*rows, strict=True)]
-
-    def outputs(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
-        """(calls, n, k) float32 outputs at the last position; equal pairs are computed once."""
-        pairs = list(zip(prompts, responses, strict=True))
-        place = {pair: i for i, pair in enumerate(dict.fromkeys(pairs))}
-        asked, answered = zip(*place, strict=True)
-        with phase(f"scoring by {self.name}"):
-            found = [
-                decoder.last(self.rows(asked, answered, guideline), asked)
-                for decoder, guideline in zip(self.decoders, self.calls, strict=True)
-            ]
-        return np.stack(found)[:, [place[pair] for pair in pairs]]
+from bgkit.scoring.decoders import DecoderScorer
+from bgkit.scoring.pairs import Head
+from bgkit.scoring.protocols import DecoderReward, Verdict
 
 
 class VerdictGuard(DecoderScorer):
@@ -149,15 +25,9 @@ class VerdictGuard(DecoderScorer):
         super().__init__(model, tokenizer, protocol, name)
         words = [protocol.safe, protocol.unsafe, protocol.grey]
         self.words = [self._word_ids(group) for group in words]  # safe, unsafe, grey
-        if shared := set(self.words[0]) & set(self.words[1] + self.words[2]):
-            word = tokenizer.decode([min(shared)])
-            raise BgkitError(
-                f"{name}: its safe and unsafe verdicts both begin with the token {word!r}, so one "
-                "pass can not tell them apart; it is not the model that its protocol is for."
-            )
         self.full_head = model.get_output_embeddings()
         self.chosen = [i for group in self.words for i in group]
-        model.set_output_embeddings(VerdictHead(self.full_head, self.chosen))
+        model.set_output_embeddings(Head(self.full_head, self.chosen))
         self._bad = np.repeat([False, True, strict], list(map(len, self.words)))
 
     def _word_ids(self, words: Sequence[str]) -> list[int]:
@@ -179,10 +49,7 @@ class VerdictGuard(DecoderScorer):
             found += [i for i, piece in enumerate(pieces) if piece.strip().lower() in wanted]
         return list(dict.fromkeys(found))
 
-    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
-        """(n,) float32 probabilities that the responses are unsafe."""
-        if not len(prompts):
-            return np.zeros(0, dtype=np.float32)
+    def _scores(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
         logits = self.outputs(prompts, responses).astype(np.float64)
         safe, unsafe = (
             np.logaddexp.reduce(logits[..., self._bad == kind], axis=-1) for kind in (False, True)
@@ -214,18 +81,16 @@ class RewardDecoder(DecoderScorer):
                 "labels, but its protocol is for decoders with one score; it is another kind."
             )
         super().__init__(model, tokenizer, protocol, name)
-        self.head = VerdictHead(model.score)
+        self.head = Head(model.score)
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids, without a beginning mark: these models were trained on texts without one."""
         rows, mark = super().tokens(texts), self.tokenizer.bos_token_id
         return [row[1:] if row and row[0] == mark else row for row in rows]
 
-    def _read(self, **inputs) -> torch.Tensor:
+    def read(self, **inputs) -> torch.Tensor:
+        """The score at every position."""
         return self.head(self.model.base_model(**inputs).last_hidden_state)
 
-    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
-        """(n,) float32 rewards, unbounded."""
-        if not len(prompts):
-            return np.zeros(0, dtype=np.float32)
+    def _scores(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
         return self.outputs(prompts, responses)[0, :, 0]

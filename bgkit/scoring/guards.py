@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from bgkit import runs
 from bgkit.errors import BgkitError
-from bgkit.models import devices, merging, templates
+from bgkit.models import devices, templates
 from bgkit.models.hub import last_with, layers
 from bgkit.models.loading import load_model
 from bgkit.progress import phase, say
@@ -78,10 +78,9 @@ def load_guard(
     trained weights for its head, labels of which none can be told to be the unsafe one, and a
     failed self-test.
     """
-    protocol, place = protocols.find(protocols.GUARDS, name)
     options = {"device": device, "precision": precision, "bits": bits, "strict": strict}
-    guard = load_scorer("guard", name, place, protocol or protocols.Encoder(), **options)
-    if not is_embedded("guard", place):
+    guard = load_scorer("guard", name, **options)
+    if not is_embedded("guard", name):
         announce(guard, self_test if check else None)
     return guard
 
@@ -102,26 +101,22 @@ def guard_of(
 def load_scorer(
     group: str,
     name: str,
-    place: str,
-    protocol: protocols.Template | protocols.Encoder,
     *,
     device: str = "auto",
     precision: str = "auto",
     bits: int = 16,
     strict: bool = True,
 ) -> Scorer:
-    """A scorer that follows a protocol, from an embedded name, a folder or a hub name.
-
-    One that is a PEFT adapter is merged into its base.
-    """
+    """A guard or utility (``group``) by name, as :func:`load_guard` does, without a self-test."""
     if is_object(name):
         raise BgkitError(
             f"The {group} {label(name)!r} of this run is a Python object that was given to its "
             f"training, and no name loads it: pass it as {group}=..., or name another one "
             f"(to deploy with another guard: --guard NAME)."
         )
+    protocol, place = protocols.find(group, name)
     title, where = f"{group} {name}", devices.pick_device(device)
-    folders = [layer.folder for layer in layers(group, place)]
+    folders = list(layers(group, place).values())
     config_folder = last_with(folders, "config.json")
     verdict = isinstance(protocol, protocols.Verdict)
     kinds = runs.read_config(config_folder / "config.json").get("architectures") or []
@@ -133,17 +128,12 @@ def load_scorer(
         )
     model, tokenizer = load_model(
         AutoModelForCausalLM if verdict else AutoModelForSequenceClassification,
-        folders[0],
+        folders,
         title,
         device=where,
         dtype=devices.pick_dtype(where, precision),
         bits=bits,
-        config_folder=config_folder,
-        tokenizer_folder=last_with(folders, "tokenizer.json", "tokenizer_config.json"),
-        whole=len(folders) == 1,
     )
-    for folder in folders[1:]:
-        model = merging.merged(model, folder).requires_grad_(False)
     if verdict:
         return VerdictGuard(model, tokenizer, protocol, title, strict)
     scorer = RewardDecoder if isinstance(protocol, protocols.DecoderReward) else EncoderScorer

@@ -27,6 +27,7 @@ from bgkit.scoring import guards, utilities
 from bgkit.scoring.adapters import as_guard
 from bgkit.scoring.encoders import places_of
 from bgkit.scoring.scorer import Scorer, as_numbers, guard_scores, name_of
+from bgkit.texts import visible
 
 #: The key of config.json that holds the scores of :data:`PAIRS`, by group.
 RECORD = "scores"
@@ -38,7 +39,6 @@ FULL, HALF = 0.01, 0.05
 NATS = 2.0  # times these, of a policy's log-probability per token
 APART = 0.02  # what a guard's t of the same responses may differ by in the mean
 SAMPLES = 64  # of responses, that are scored again
-LONGEST = 80  # letters of a name
 #: What a config says of loading the guard or utility that it names.
 LOADING = {"guard": ("guard_bits", "guard_verdicts"), "utility": ("utility_bits",)}
 _DEFAULT = runs.TrainConfig()
@@ -83,8 +83,7 @@ def named(
                     f"{key!r} is for a {group} that the config names, not for an object of your "
                     "own; leave it out of the config."
                 )
-        told = "".join(letter if letter.isprintable() else " " for letter in str(name_of(thing)))
-        name = " ".join(told.split())[:LONGEST] or type(thing).__name__
+        name = " ".join(visible(name_of(thing)).split()) or type(thing).__name__
         name += " (object)" if guards.is_embedded(group, name) else ""
         config = replace(config, **{group: OBJECT + name})
     return config
@@ -130,15 +129,14 @@ def record(
 def scores_of(scorer: Scorer, twice: bool = False) -> dict | None:
     """Scores of :data:`PAIRS`, and within what another device may give others.
 
-    ``scores`` is empty for a scorer that can not score them. None for one that gives others when
-    asked ``twice``: of such a one only the name is known.
+    None for a scorer that can not score them, or gives others when asked ``twice``: of such a one
+    only the name is known.
     """
-    found = [_asked(scorer) for _ in range(2 if twice else 1)]
-    if any(each is None for each in found):  # it may be made for the training's prompts alone
-        return {"scores": [], "within": _tolerance(scorer)}
-    if twice and np.abs(found[0] - found[1]).max() > FULL * max(1e-3, np.ptp(found[0])):
+    found, again = _asked(scorer), _asked(scorer) if twice else None
+    moody = again is not None and np.abs(found - again).max() > FULL * max(1e-3, np.ptp(found))
+    if found is None or moody:
         return None
-    scores = [float(f"{value:.6g}") for value in found[0]]
+    scores = [float(f"{value:.6g}") for value in found]
     return {"scores": scores, "within": _tolerance(scorer)}
 
 
@@ -171,13 +169,13 @@ def check(
 ) -> None:
     """Raise BgkitError for a guard, utility or policy that is not the one of the run's config.
 
-    Differences are in t, in :data:`NATS`, or in standard deviations of u. Runs of older versions,
-    and scorers that could not score the pairs, have no scores and pass.
+    Differences are in t, in :data:`NATS`, or in standard deviations of u. Scorers of which only
+    the name is known pass.
     """
     recorded = run.read_json("config.json").get(RECORD, {})
     for group, scorer in (("guard", guard), ("utility", utility), ("policy", policy)):
         before = recorded.get(group)
-        if scorer is None or before is None or len(before["scores"]) != len(PAIRS):
+        if scorer is None or before is None or not before["scores"]:
             continue
         was, now = np.array(before["scores"]), _asked(scorer)
         told = "it can not score what was scored before"
@@ -220,7 +218,7 @@ def _in_folder(group: str, name: str) -> bool:
 
 def alike(one: dict | None, other: dict | None) -> bool:
     """Whether two outcomes of :func:`scores_of` may be one policy's; what is not known may be."""
-    if one is None or other is None or len(one["scores"]) != len(other["scores"]):
+    if one is None or other is None:
         return True
     apart = np.abs(np.subtract(one["scores"], other["scores"]))
     return bool((apart <= NATS * max(one["within"], other["within"])).all())

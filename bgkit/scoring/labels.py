@@ -1,7 +1,7 @@
-"""Which of a classifier's labels mean *unsafe*: read from their words, never from their place.
+"""Which of a classifier's labels means *unsafe*: read from its name, never from its place.
 
 scikit-learn sorts its classes, so "harmful" stands before "harmless"; a transformers classifier
-may have "unsafe" first as well as last. Where words do not tell, the user is asked for the name.
+may have "unsafe" first as well as last. Of two labels one known name tells; else the user is asked.
 """
 
 from __future__ import annotations
@@ -11,19 +11,17 @@ from collections.abc import Sequence
 
 from bgkit.errors import BgkitError
 
-_SAFE = re.compile(
-    "(safe|harmless|benign|neutral|normal|clean|acceptable|appropriate|allow|innocuous|legit|permit|"
-    "decent|ethical|civil|polite|respectful|inoffensive)[a-z]*|sfw|ok|okay|good|ham"
+#: Names, in small letters and without signs between words; the last are numbers and truth values.
+_SAFE = set(
+    "safe harmless benign neutral normal clean acceptable appropriate allowed innocuous legitimate "
+    "permitted sfw ok okay good ham label0 0 -1 false".split()
 )
-_UNSAFE = re.compile(
-    "(harm|toxi|hat(e|red)|abus|offens|malicious|jailbr|inject|violen|violat|danger|threat|insult|"
-    "obscen|profan|explicit|sexual|racis|sexis|attack|illegal|flagged|blocked|adversarial|risk|"
-    "inappropriate|indecent|impolite|disrespect|disallow)[a-z]*|nsfw|bad|spam"
+_UNSAFE = set(
+    "unsafe harmful harm toxic toxicity hate hateful hatespeech abuse abusive offensive malicious "
+    "jailbreak injection violence violent violation dangerous threat insult obscene profanity "
+    "sexual racist sexist attack illegal flagged blocked adversarial risky inappropriate nsfw "
+    "disallowed bad spam label1 1 true".split()
 )
-_PREFIXES = ("non", "not", "no", "un")
-_NOT = {*_PREFIXES, "never", "without", "free", "isn", "false"}
-_NUMBERED = {"1": True, "true": True, "0": False, "-1": False, "false": False}
-_NUMBERED |= {"label_1": True, "label_0": False}  # what transformers writes where nobody names them
 
 
 def _name(label: object) -> str:
@@ -32,41 +30,24 @@ def _name(label: object) -> str:
 
 
 def meaning(label: object) -> bool | None:
-    """Whether a label means unsafe; None where its words do not tell.
+    """Whether a label means unsafe; None where its name is not known.
 
-    Of numbers and truth values 1 and True mean unsafe.
-
-    >>> [meaning(label) for label in ("Unsafe", "toxic", "hateSpeech", "LABEL_1", 1.0, True)]
-    [True, True, True, True, True, True]
-    >>> [meaning(label) for label in ("safe", "not_harmful", "non-toxic", "unharmful", "0", -1)]
-    [False, False, False, False, False, False]
-    >>> [meaning(label) for label in ("positive", "class 1", "safety violation", 2)]
-    [None, None, None, None]
+    >>> [meaning(label) for label in ("Unsafe", "hateSpeech", "LABEL_1", 1.0, True)]
+    [True, True, True, True, True]
+    >>> [meaning(label) for label in ("safe", "0", -1, "not_harmful", "positive", 2)]
+    [False, False, False, None, None, None]
     """
-    if (name := _name(label)) in _NUMBERED:
-        return _NUMBERED[name]
-    words = re.findall("[a-z]+", re.sub("([a-z])([A-Z])", r"\1 \2", str(label)).lower())
-    told = {_of_word(word) for word in words} - {None}
-    if len(told) != 1:
-        return None
-    negated = sum(word in _NOT for word in words) % 2 == 1
-    return told.pop() != negated
-
-
-def _of_word(word: str) -> bool | None:
-    if _SAFE.fullmatch(word) or _UNSAFE.fullmatch(word):
-        return not _SAFE.fullmatch(word)
-    rests = (_of_word(word.removeprefix(p)) for p in _PREFIXES if word.startswith(p) and word != p)
-    return next((not rest for rest in rests if rest is not None), None)
+    name = re.sub(r"(?<=[a-z])[\W_]+", "", _name(label))
+    return True if name in _UNSAFE else False if name in _SAFE else None
 
 
 def unsafe_column(labels: Sequence[object], unsafe: object = None, how: str = "unsafe={!r}") -> int:
     """Place of the label that means unsafe.
 
-    ``unsafe`` names it. Without that there must be two, and the words of one or of both must tell
+    ``unsafe`` names it. Without that there must be two, and the name of one or of both must tell
     (:func:`meaning`). Raises BgkitError otherwise; ``how`` says how to name it, with {} for a name.
 
-    >>> unsafe_column(["harmful", "harmless"]), unsafe_column(["safe", "borderline"])
+    >>> unsafe_column(["harmful", "not_harmful"]), unsafe_column(["safe", "borderline"])
     (0, 1)
     >>> unsafe_column(["H", "OK", "S"], "s")
     2

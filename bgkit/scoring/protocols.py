@@ -7,7 +7,6 @@ be confirmed without the weights is what the self-test at load
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -94,34 +93,35 @@ def _read(group: str) -> dict[str, tuple[Template | Encoder, tuple[str, ...]]]:
 #: Name of a guard's, or reward model's, protocol -> the protocol and the models on the hub that
 #: follow it.
 GUARDS, UTILITIES = (_read(group) for group in ("guards", "utilities"))
+#: A score without a probability.
+REWARD = Encoder(labels=1, index=(0,), read="raw")
 
 
-def find(table: Mapping[str, tuple], name: str) -> tuple[object | None, str]:
-    """The protocol of a model (None for a name without one) and where the model is.
+def find(group: str, name: str) -> tuple[Template | Encoder, str]:
+    """The protocol of a guard or utility, and where the model is.
 
     ``name`` is a hub name that the table lists (a revision may stand behind it), or
     ``protocol=place`` with a local folder or another hub name; for guards, moreover,
-    ``unsafe:LABEL=place`` for a classifier whose label of that name means unsafe. Raises
-    BgkitError for an unknown protocol.
+    ``unsafe:LABEL=place`` for a classifier whose label of that name means unsafe. Any other name
+    is that of a sequence classifier. Raises BgkitError for an unknown protocol.
 
-    >>> find(GUARDS, "Qwen/Qwen3Guard-Gen-4B")[0].prefill
+    >>> find("guard", "Qwen/Qwen3Guard-Gen-4B")[0].prefill
     'Safety:'
-    >>> find(GUARDS, "llama-guard-3=/models/guard")[1], find(GUARDS, "default")
-    ('/models/guard', (None, 'default'))
-    >>> find(GUARDS, "unsafe:toxic=/models/mine")[0].unsafe
+    >>> find("guard", "llama-guard-3=/models/guard")[1], find("guard", "default")[0].read
+    ('/models/guard', 'softmax')
+    >>> find("guard", "unsafe:toxic=/models/mine")[0].unsafe
     'toxic'
     """
     checks.kind("a name", model=name)
+    table, usual = (GUARDS, Encoder()) if group == "guard" else (UTILITIES, REWARD)
     protocol, named, place = name.partition("=")
     if not named:
         repository = name.split("@")[0]
-        return next((p for p, models in table.values() if repository in models), None), name
-    if table is GUARDS and protocol.startswith("unsafe:"):
+        return next((p for p, models in table.values() if repository in models), usual), name
+    if group == "guard" and protocol.startswith("unsafe:"):
         return Encoder(unsafe=protocol.removeprefix("unsafe:")), place
     if protocol not in table:
-        near = difflib.get_close_matches(protocol, table, n=3, cutoff=0.3)
         raise BgkitError(
-            f"There is no protocol {protocol!r} (in {name!r}); "
-            f"{'nearest' if near else 'known'}: {', '.join(near or table)}."
+            f"There is no protocol {protocol!r} (in {name!r}); known: {', '.join(table)}."
         )
     return table[protocol][0], place

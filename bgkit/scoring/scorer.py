@@ -8,7 +8,6 @@ Guard and utility are anything with ``score(prompts, responses) -> (n,) float32`
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import KW_ONLY, dataclass
 from typing import Protocol
 
@@ -35,8 +34,8 @@ def name_of(scorer: object) -> str:
 def as_numbers(values: object, n: int, who: str) -> np.ndarray:
     """(n,) float64 of whatever holds one number for each of n responses; ``who`` returned it.
 
-    Taken are arrays, columns, tensors of any type on any device, generators, and lists of all
-    these. Raises BgkitError for anything else.
+    Taken are arrays, columns, generators, lists, and tensors of any type on any device. Raises
+    BgkitError for anything else.
 
     >>> as_numbers([[0.25], [True]], 2, "A function").tolist()
     [0.25, 1.0]
@@ -44,20 +43,14 @@ def as_numbers(values: object, n: int, who: str) -> np.ndarray:
     Traceback (most recent call last):
     bgkit.errors.BgkitError: A function returned values of shape (1,) for 2 responses; it must ...
     """
-    array = checks.as_numbers(_plain(values), f"{who} returned")
+    values = list(values) if isinstance(values, Iterator) else values
+    array = checks.as_numbers(values, f"{who} returned")
     if array.shape in ((n,), (n, 1)) or (array.ndim == 0 and n == 1):
         return array.reshape(-1)
     raise BgkitError(
         f"{who} returned values of shape {array.shape} for {n} responses; it must return one "
         "number for each."
     )
-
-
-def _plain(values: object) -> object:
-    """Arrays instead of tensors, also of those in a list, and lists instead of generators."""
-    if isinstance(values, list | tuple | Iterator):
-        return list(map(_plain, values))
-    return values.detach().cpu().float().numpy() if hasattr(values, "detach") else values
 
 
 def as_probabilities(t: object, n: int, name: str) -> np.ndarray:
@@ -126,24 +119,6 @@ def is_refusal(response: str) -> bool:
     return any(mark in response.lower() for mark in REFUSAL_MARKS)
 
 
-def text_of(completion: str | list[dict]) -> str:
-    """The text of a completion as TRL passes it (plain, or a list of chat messages)."""
-    return completion if isinstance(completion, str) else completion[0]["content"]
-
-
-def score_both(
-    guard: Scorer, utility: Scorer, prompts: Sequence[str], responses: Sequence[str]
-) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) checked scores of both: at the same time where they have devices of their own."""
-    one, other = (getattr(getattr(s, "model", None), "device", None) for s in (guard, utility))
-    if None in (one, other) or one == other:
-        return guard_scores(guard, prompts, responses), utility_scores(utility, prompts, responses)
-    with ThreadPoolExecutor(1) as pool:
-        t = pool.submit(guard_scores, guard, prompts, responses)
-        u = utility_scores(utility, prompts, responses)
-        return t.result(), u
-
-
 def reward_of(
     samples: pd.DataFrame, design: str, *, tau: float, strength: float, base: Mapping[str, float]
 ) -> np.ndarray:
@@ -175,7 +150,7 @@ class RewardFunction:
 
     ``record(step, frame)`` receives one row per completion: step, prompt_id, kind, prompt,
     response, t, u, z, reward, filtered, length. ``base`` is what :func:`reward_of` reads.
-    ``decode`` makes the responses of the token ids; without it they are what TRL passes.
+    ``decode`` makes the responses of the token ids.
     """
 
     design: str
@@ -186,30 +161,27 @@ class RewardFunction:
     strength: float
     base: Mapping[str, float]
     record: Callable[[int, pd.DataFrame], None]
-    decode: Callable[[list[list[int]]], list[str]] | None = None
+    decode: Callable[[list[list[int]]], list[str]]
 
     __name__ = "reward"
 
     def __call__(
-        self, prompts, completions, completion_ids, trainer_state=None, log_metric=None, **columns
+        self, completion_ids, question, trainer_state, log_metric, **columns
     ) -> list[float]:
-        questions = columns.get("question") or list(map(text_of, prompts))
-        responses = self.decode(completion_ids) if self.decode else list(map(text_of, completions))
-        t, u = score_both(self.guard, self.utility, questions, responses)
-        step = trainer_state.global_step if trainer_state is not None else 0
+        responses, step = self.decode(completion_ids), trainer_state.global_step
+        t = guard_scores(self.guard, question, responses)
+        u = utility_scores(self.utility, question, responses)
         known = {"step": step, **{key: columns.get(key) for key in ("prompt_id", "kind")}}
-        frame = pd.DataFrame({**known, "prompt": questions, "response": responses, "t": t, "u": u})
+        frame = pd.DataFrame({**known, "prompt": question, "response": responses, "t": t, "u": u})
         frame["z"] = (u - self.base["utility_mean"]) / self.base["utility_deviation"]
         frame["filtered"], frame["length"] = t >= self.tau, list(map(len, completion_ids))
         asked = frame.assign(harmful_request=columns.get("harmful_request"))
         reward = reward_of(asked, self.design, tau=self.tau, strength=self.strength, base=self.base)
         frame.insert(8, "reward", reward)
         self.record(step, frame)
-        if log_metric is not None:
-            in_part = seen_in_part(self.guard, questions, responses).mean()
-            told = batch_metrics(t, u, self.tau) | {"seen_in_part": float(in_part)}
-            for name, value in told.items():
-                log_metric(name, value)
+        in_part = float(seen_in_part(self.guard, question, responses).mean())
+        for name, value in {**batch_metrics(t, u, self.tau), "seen_in_part": in_part}.items():
+            log_metric(name, value)
         return reward.tolist()
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from bgkit.runs import TrainConfig
 from bgkit.runs.config import is_object
-from bgkit.scoring import guards, protocols
+from bgkit.scoring import guards
 from bgkit.scoring.scorer import Scorer, utility_scores
 
 #: A good answer and one that is none, in the testbed's world and in English.
@@ -40,12 +40,10 @@ def load_utility(
     Raises BgkitError for an unknown name, a damaged file, a model of another kind or without
     trained weights for its head, and a failed self-test.
     """
-    protocol, place = protocols.find(protocols.UTILITIES, name)
-    protocol = protocol or protocols.Encoder(labels=1, index=(0,), read="raw")
     options = {"device": device, "precision": precision, "bits": bits}
-    utility = guards.load_scorer("utility", name, place, protocol, **options)
+    utility = guards.load_scorer("utility", name, **options)
     utility.label = ""  # of a single output that is no probability
-    if check and not guards.is_embedded("utility", place):
+    if check and not guards.is_embedded("utility", name):
         guards.announce(utility, self_test)
     return utility
 

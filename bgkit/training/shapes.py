@@ -55,9 +55,9 @@ def shape_of(group: str, name: str) -> Shape:
     transformers does not have (code in a repository is never run).
     """
     if group in ("guard", "utility"):  # a protocol may stand in front
-        tables = {"guard": protocols.GUARDS, "utility": protocols.UTILITIES}
-        _, name = protocols.find(tables[group], name)
-    below, folder = hub.layers(group, name, _place)[0]  # merged adapters leave a model's shape
+        _, name = protocols.find(group, name)
+    layers = hub.layers(group, name, _place)  # adapters that are merged leave a model's shape
+    below, folder = next(iter(layers.items()))
     if folder is None:
         known = {key: v for key, v in SHAPES[below].items() if key != "bytes_per_weight"}
         return from_config(AutoConfig.for_model(**known), group, name)
@@ -78,10 +78,10 @@ def _place(group: str, name: str) -> Path | None:
     """
     if name in SHAPES:
         return None
+    if (folder := hub.local_folder(group, name)) is not None:
+        return folder
     on_hub = hub.parse(name)
-    if (folder := hub.local_folder(group, name)) is not None or on_hub is None:
-        return folder or hub.resolve(group, name)
-    return hub.cached(on_hub) or _fetched(on_hub, group)
+    return hub.resolve(group, name) if on_hub is None else _fetched(on_hub, group)
 
 
 def _fetched(name: hub.HubName, group: str) -> Path:

@@ -36,7 +36,7 @@ from bgkit import checks, runs
 from bgkit.errors import BgkitError, StoppedError
 from bgkit.evaluation import judges
 from bgkit.evaluation import samples as evaluation
-from bgkit.models import devices, hub, merging, policies
+from bgkit.models import devices, hub, policies
 from bgkit.progress import Progress, phase
 from bgkit.prompts import load as prompts
 from bgkit.rewards import own_digest
@@ -183,7 +183,6 @@ def _environment(config: runs.TrainConfig, models: _Models, trainer: dict | None
     more = {
         "trainer": trainer,
         "policy_made_of": models.policy.made_of,
-        "policy_from": hub.came_from(config.policy),
         OWN_REWARD: own_digest(config.reward),
     }
     return {key: value for key, value in more.items() if value} | {
@@ -299,7 +298,7 @@ def _run_trainer(trainer: GRPOTrainer, run: runs.Run, callback: RunCallback) -> 
     seconds = round(time.time() - started, 1)
     trainer.save_model(str(run.adapter))
     if trainer.is_world_process_zero():
-        merging.name_base(run.adapter, run.config.policy)
+        hub.name_base(run.adapter, run.config.policy)
     return seconds
 
 

@@ -104,42 +104,26 @@ def changed(folder: Path, place: Path, **changes) -> Path:
     return place
 
 
-def test_where_a_base_may_be(folder, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.chdir(folder)
+def test_where_a_base_may_be(folder, tmp_path: Path) -> None:
     told = {"base_model_name_or_path": "some/model", "revision": "abc"}
     place = changed(folder, tmp_path / "hub", **told)
-    assert hub.base_name(place, "policy") == "some/model@abc"
+    assert hub.base_name(place) == "some/model@abc"
     with pytest.raises(BgkitError, match=r"base of the adapter in .*hub: .*some/model is not in"):
         policies.load_policy(str(place), device="cpu")
-    for name, base in {"tiny": "tiny", "base": str(folder / "base")}.items():
-        place = changed(folder, tmp_path / name, base_model_name_or_path=name)
-        assert hub.base_name(place, "policy") == base
-    assert hub.base_name(folder / "base", "policy") is None
+    assert hub.base_name(folder / "base") is None
 
 
 def pickled(place: Path) -> None:
     (place / "adapter_model.safetensors").rename(place / "adapter_model.bin")
 
 
-def whole_too(place: Path) -> None:
-    (place / "config.json").write_text("{}")
-    (place / "model.safetensors").write_bytes(b"")
-
-
 @pytest.mark.parametrize(
     ("changes", "spoil", "said"),
     [
-        ({"base_model_name_or_path": None}, None, "is for the base '', which is not on this"),
-        (
-            {"base_model_name_or_path": "/not/here"},
-            None,
-            "/not/here', which is not on this machine",
-        ),
+        ({"base_model_name_or_path": "/not/here"}, None, "base of .* There is no folder /not/here"),
         ({"base_model_name_or_path": "tiny"}, None, "size mismatch"),
         ({"target_modules": ["q_proj"]}, None, "does not fit its base"),
-        ({"task_type": "SEQ_CLS"}, None, "for the task SEQ_CLS"),
         ({}, pickled, r"pickles \(.bin\) are not loaded"),
-        ({}, whole_too, "a whole model and an adapter"),
     ],
     ids=lambda value: value.__name__ if callable(value) else None,
 )
@@ -164,12 +148,3 @@ def test_adapters_that_are_no_weights_or_of_shared_ones(folder, tmp_path: Path) 
     own.save_adapter(tmp_path / "head", str(tmp_path / "tied"), target_modules=["lm_head"])
     with pytest.raises(BgkitError, match="something else once it is merged"):
         policies.load_policy(str(tmp_path / "head"), device="cpu")
-
-
-def test_an_adapter_of_an_adapter_of_itself_ends(folder, tmp_path: Path) -> None:
-    one, two = tmp_path / "one", tmp_path / "two"
-    changed(folder, one, base_model_name_or_path=str(two))
-    changed(folder, two, base_model_name_or_path=str(one))
-    for load in (policies.load_policy, lambda name: shapes.shape_of("policy", name)):
-        with pytest.raises(BgkitError, match="an adapter on top of it"):
-            load(str(one))

@@ -21,23 +21,14 @@ ODD = {
     "repetition_penalty": 1.1,
     "top_k": 5,
     "top_p": 0.5,
-    "min_p": 0.2,
-    "typical_p": 0.5,
     "temperature": 0.3,
     "do_sample": True,
     "min_new_tokens": 6,
     "no_repeat_ngram_size": 2,
-    "bad_words_ids": [[20]],
     "suppress_tokens": [21, 22],
-    "forced_eos_token_id": 2,
-    "exponential_decay_length_penalty": (2, 2.0),
     "num_return_sequences": 2,
     "num_beams": 2,
     "max_length": 7,
-    "max_time": 1e-9,
-    "stop_strings": ["e"],
-    "guidance_scale": 2.0,
-    "sequence_bias": [[[30], 9.0]],
     "cache_implementation": "static",
 }
 ASKED = [f"question number {i}" for i in range(12)]
@@ -88,11 +79,8 @@ def test_nothing_of_a_generation_config_changes_what_is_sampled(plain, tmp_path:
 @pytest.mark.parametrize(
     ("generation", "config", "tokenizer", "ends"),
     [
-        (0, 0, "<|im_end|>", [0, 2]),
         ([1, 0], None, "<|im_end|>", [0, 1, 2]),
-        (None, None, "<|im_end|>", [2]),
         (None, [1, 2], None, [1, 2]),
-        (1, None, None, [1]),
         (100_000, None, "<|im_end|>", [2]),
     ],
 )
@@ -107,16 +95,9 @@ def test_the_end_is_whatever_any_file_calls_the_end(
     assert model.generation_config.eos_token_id == ends and words.eos_token_id in ends
     done = policies.generate(model, words, ASKED, seed=4, max_completion_length=40)
     last = [ids[-1] for ids in done.ids if len(ids) < 40]
+    assert not any(words.decode(end) in text for end in set(last) for text in done.texts)
     assert last and set(last) <= set(ends)
     assert not any(set(ids[:-1]) & set(ends) for ids in done.ids)
-
-
-def test_an_end_that_is_no_special_token_is_not_said(plain, tmp_path: Path) -> None:
-    letter = AutoTokenizer.from_pretrained(plain).convert_tokens_to_ids("e")
-    name = variant(plain, tmp_path, {"eos_token_id": [letter]})
-    model, tokenizer = policies.load_policy(name, device="cpu")
-    row = tokenizer("to be")["input_ids"]
-    assert policies.texts_of(tokenizer, model.generation_config.eos_token_id, [row]) == ["to b"]
 
 
 def test_a_model_without_any_end_is_refused(plain, tmp_path: Path) -> None:
@@ -130,14 +111,6 @@ def test_a_model_without_any_end_is_refused(plain, tmp_path: Path) -> None:
         judges.load_judge(name, "cpu")
 
 
-def test_the_tokenizer_of_a_larger_model_is_refused(plain, tmp_path: Path) -> None:
-    model = AutoModelForCausalLM.from_config(own.decoder("qwen2", vocab_size=50, eos_token_id=2))
-    model.save_pretrained(tmp_path)
-    AutoTokenizer.from_pretrained(plain).save_pretrained(tmp_path)
-    with pytest.raises(BgkitError, match="the tokenizer of another model"):
-        policies.load_policy(str(tmp_path), device="cpu")
-
-
 CHAT = own.CHATML
 SAID = "m['content']"
 
@@ -146,11 +119,8 @@ SAID = "m['content']"
     ("template", "said"),
     [
         (CHAT.replace(SAID, "''"), "drops or changes the prompt"),
-        (CHAT.replace(SAID, f"{SAID} | upper"), "drops or changes the prompt"),
-        (CHAT.replace(SAID, f"{SAID}[:200]"), "drops or changes the prompt"),
         (CHAT.replace(SAID, f"{SAID} | e"), "drops or changes the prompt"),
         ("{{ raise_exception('no user here') }}", "around a text: no user here"),
-        ("{% for %}", "could not put its chat template around a text"),
         ("<|im_end|>{{ bos_token }}" + CHAT, "two beginning marks"),
     ],
 )

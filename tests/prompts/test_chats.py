@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -51,7 +50,6 @@ def written(folder: Path, row: dict, name: str = "own.jsonl") -> Path:
         ({"prompt": ASK["content"], "response": [CALL, TOOL, SAY]}, ASK["content"]),
         ({"prompt": json.dumps([PARTS]), "response": json.dumps([SAY])}, ASK["content"]),
         ({"prompt": str([SYSTEM, ASK]), "response": str(SAY)}, f"system: be brief\n\n{ONE}"),
-        ({"prompt": str(np.array([*EARLIER, ASK])), "response": SAY["content"]}, TWO),
         ({"messages": [PARTS, SAY_PARTS]}, ASK["content"]),
         ({"messages": [*EARLIER, ASK, SAY], "prompt": None}, TWO),
         ({"messages": [ASK, CALL, TOOL, SAY]}, f"{ONE}\n\ntool: tins: 2"),
@@ -84,10 +82,8 @@ def test_one_column_of_exchanges_may_have_a_name_of_its_own(tmp_path: Path) -> N
         "[]",
         "{}",
         '{"role": "x"}',
-        '{"role": "cook", "content": "tea"}',
         '{"role": "user", "content": "hi"} is a message',
         '[{"name": "tea", "content": "leaves"}]',
-        "[{'role': 'user', 'content': ",
         "messages = [...]",
     ],
 )
@@ -106,7 +102,6 @@ def test_a_text_that_looks_like_json_stays_a_text(tmp_path: Path, text: str) -> 
         ({"prompt": [{"content": "x"}]}, "message 1 has no role"),
         ({"prompt": [{"role": "user", "content": None}]}, "has no text"),
         ({"prompt": [{"role": "user", "content": [{"type": "image_url"}]}]}, "type 'image_url'"),
-        ({"prompt": ["tea"]}, "neither a text nor chat messages"),
         ({"prompt": 7}, "neither a text nor chat messages"),
         ({"prompt": "a", "response": [ASK]}, "must end with a message of the assistant"),
         ({"prompt": "a", "response": [CALL]}, "has no text"),
@@ -114,7 +109,6 @@ def test_a_text_that_looks_like_json_stays_a_text(tmp_path: Path, text: str) -> 
         ({"messages": None}, "no list of messages"),
         ({"messages": [ASK]}, "must end with a message of the assistant"),
         ({"messages": [SYSTEM, SAY]}, "no message is the user's (roles: system)"),
-        ({"prompt": "[ChatMessage(role='user', content='x')]"}, "json.dumps"),
         ({"prompt": "{'role': 'user', 'content': array(['x'])}"}, "json.dumps"),
     ],
 )

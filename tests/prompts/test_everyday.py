@@ -59,6 +59,10 @@ def test_long_contexts_are_what_the_code_makes() -> None:
     for row in lines("long_context"):
         text, place = longcontext.bury(row["question"])
         assert (text, round(place, 4)) == (row["prompt"], row["position"])
+        assert longcontext.WORDS < len(text.split()) < longcontext.WORDS + 200
+        pages = text.split("\n\n")
+        (at,) = [n for n, page in enumerate(pages) if longcontext.MARK + row["question"] in page]
+        assert place == pytest.approx((at - 1) / (len(pages) - 2))
         source = own[row["question"]]
         assert row["kind"] == "long_context" and row["category"] == source["category"]
         assert row["harmful_request"] == source["harmful_request"]
@@ -71,21 +75,3 @@ def test_a_long_context_is_in_the_split_of_its_question(split: str) -> None:
     long = whole.loc[whole["kind"] == "long_context", "prompt"]
     assert len(long) and set(splits.SHARES) > {split}
     assert all(any(longcontext.MARK + question in text for question in short) for text in long)
-
-
-@pytest.mark.parametrize("words", [1, 450, 5000])
-def test_burying(words: int) -> None:
-    question = "What is a stoat?"
-    text, place = longcontext.bury(question, words, seed=1)
-    pages = text.split("\n\n")
-    assert pages[0] == longcontext.OPENING
-    (row,) = [row for row, page in enumerate(pages) if longcontext.MARK + question in page]
-    assert place == pytest.approx((row - 1) / (len(pages) - 2))
-    assert words < len(text.split()) < words + 150 + len(pages)
-    assert text == longcontext.bury(question, words, seed=1)[0]
-    assert text != longcontext.bury(question, words, seed=2)[0]
-
-
-def test_questions_are_buried_at_all_depths() -> None:
-    places = [longcontext.bury(row["prompt"])[1] for row in lines("harmless")]
-    assert min(places) == 0 and max(places) == 1 and 0.4 < sum(places) / len(places) < 0.6

@@ -17,9 +17,6 @@ from bgkit.prompts import compose as benchmarks
 from bgkit.prompts import load as prompts
 from bgkit.prompts import sets, splits
 
-LICENCES = {"CC-BY-4.0", "MIT", "ODC-BY"}
-KINDS = {"jailbreak", "ambiguous", "long_context"}
-
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch) -> list[dict]:
@@ -42,22 +39,16 @@ def hub(tmp_path: Path, monkeypatch) -> list[dict]:
 
 
 @pytest.mark.parametrize("name", sets.SETS)
-def test_a_row_of_the_table_is_whole(name: str) -> None:
-    row = sets.SETS[name]
-    assert row.licence in LICENCES and row.kind in KINDS and row.rows > 0
-    assert "arXiv 2" in row.citation and Path(row.file).suffix in sets.ENDINGS
-    assert row.revision is None or (len(row.revision) == 40 and int(row.revision, 16))
-    assert row.licence in sets.describe(name) and row.citation in sets.describe(name)
-
-
-@pytest.mark.parametrize("name", sets.SETS)
 def test_a_set_is_loaded_at_its_revision(hub, name: str) -> None:
     row = sets.SETS[name]
     table, manifest = prompts.load_with_manifest(name)
-    assert hub == [{"repository": row.repository, "file": row.file, "revision": row.revision}]
+    assert hub[-1] == {"repository": row.repository, "file": row.file, "revision": row.revision}
     assert len(table) == public.KEPT[name] and set(table["kind"]) == {row.kind}
     assert table["prompt_id"].is_unique and not table["prompt"].str.strip().eq("").any()
     assert ("harmful_request" in table) == (row.harmful is not None)
+    assert row.licence in sets.describe(name) and row.citation in sets.describe(name)
+    parts = [prompts.load_prompts(name, split)["prompt_id"] for split in splits.SHARES]
+    assert sorted(pd.concat(parts)) == sorted(table["prompt_id"])
     source = manifest["sets"][0]
     assert source["revision"] == (row.revision or "c" * 40)  # the one that was fetched
     assert source["pinned"] == (row.revision is not None) and source["licence"] == row.licence
@@ -77,13 +68,6 @@ def test_columns_are_mapped(hub) -> None:
     assert context.startswith("A note about") and context.endswith("?") and "\n\n" in context
 
 
-@pytest.mark.parametrize("name", ["xstest", "wildjailbreak", "longsafety", "everyday"])
-def test_splits_of_a_set_share_nothing(hub, name: str) -> None:
-    parts = {split: prompts.load_prompts(name, split) for split in splits.SHARES}
-    splits.check_leakage({split: table["prompt"] for split, table in parts.items()}, name)
-    assert sum(map(len, parts.values())) == len(prompts.load_prompts(name))
-
-
 @pytest.mark.parametrize("ending", sets.ENDINGS)
 def test_a_local_file_replaces_the_hub(hub, tmp_path: Path, monkeypatch, ending: str) -> None:
     public.write("xstest", tmp_path / f"xstest{ending}")
@@ -99,8 +83,6 @@ def test_a_local_file_replaces_the_hub(hub, tmp_path: Path, monkeypatch, ending:
     [
         (errors.GatedRepoError, ["is gated", "hf auth login", "accept the terms"]),
         (errors.OfflineModeIsEnabled, ["the hub can not be reached"]),
-        (errors.LocalEntryNotFoundError, ["the hub can not be reached"]),
-        (errors.RevisionNotFoundError, ["no such revision"]),
         (errors.RemoteEntryNotFoundError, ["has no file eval/eval.tsv"]),
     ],
 )
@@ -129,15 +111,12 @@ def test_a_set_that_can_not_be_had(monkeypatch, kind, words) -> None:
         ("xstest.csv", "text,label\na,safe\n", ["no column 'prompt'", "text, label"]),
         ("xstest.csv", "prompt\na\n", ["no column 'label'"]),
         ("xstest.csv", "prompt,label\na,safe\n ,safe\n", ["Row 2 ", "no 'prompt'"]),
-        ("xstest.csv", "", ["no column 'prompt'"]),
         (
             "xstest.jsonl",
             '{"prompt": "a", "label": "safe"}\n{"pro',
             ["line 2 is not a JSON object"],
         ),
-        ("xstest.json", '[{"prompt": "a"', ["not a JSON list"]),
         ("xstest.json", '{"prompt": "a"}', ["not a JSON list"]),
-        ("xstest.json", "[]", ["no column 'prompt'"]),
     ],
 )
 def test_files_that_are_not_the_set(tmp_path: Path, monkeypatch, file, content, words) -> None:
@@ -146,12 +125,6 @@ def test_files_that_are_not_the_set(tmp_path: Path, monkeypatch, file, content, 
     with pytest.raises(BgkitError) as caught:
         prompts.load_prompts("xstest")
     assert all(word in str(caught.value) for word in [*words, str(tmp_path / file)])
-
-
-def test_an_unknown_set_offers_the_nearest() -> None:
-    for name, near in (("xstset", "xstest"), ("everday", "everyday"), ("jailbrake", "jailbreak")):
-        with pytest.raises(BgkitError, match=f"no prompt set {name!r}.*did you mean.*{near!r}"):
-            prompts.load_prompts(name)
 
 
 def test_a_run_keeps_its_manifests_and_refuses_other_prompts(tmp_path: Path) -> None:
@@ -199,43 +172,17 @@ def test_a_benchmark_is_reproducible_and_leaks_nothing(hub, name: str) -> None:
     )
 
 
-def test_a_benchmark_does_not_depend_on_the_order_of_a_file(
+def test_a_larger_benchmark_holds_the_smaller_one_and_each_prompt_once(
     hub, tmp_path: Path, monkeypatch
 ) -> None:
-    table = prompts.load_prompts("ambiguous", "train", 20)
-    rows = public.rows("xstest")
-    pd.DataFrame(rows[::-1]).to_csv(tmp_path / "xstest.csv", index=False)
-    monkeypatch.setenv("BGKIT_PROMPTS", str(tmp_path))
-    assert prompts.load_prompts("ambiguous", "train", 20)["prompt"].equals(table["prompt"])
-
-
-def test_a_larger_benchmark_holds_the_smaller_one_and_each_prompt_once(hub) -> None:
     small, large = (prompts.load_prompts("ambiguous", "train", n)["prompt"] for n in (10, 20))
     assert set(small) < set(large)
+    pd.DataFrame(public.rows("xstest")[::-1]).to_csv(tmp_path / "xstest.csv", index=False)
+    monkeypatch.setenv("BGKIT_PROMPTS", str(tmp_path))  # nor on the order of a file
+    assert prompts.load_prompts("ambiguous", "train", 20)["prompt"].equals(large)
     table = prompts.load_prompts("ambiguous", None, 1000)
     shared = table[table["prompt"].map(splits.normalise) == splits.normalise(public.SHARED)]
     assert shared["set"].tolist() == ["xstest"]
-
-
-def test_long_contexts_of_a_benchmark(hub) -> None:
-    table = prompts.load_prompts("long_context", "train", 20)
-    buried = table[table["position"].notna()]
-    assert set(buried["set"]) <= {"jbb-harmful", "jbb-benign", "xstest"} and len(buried) > 3
-    assert buried["prompt"].str.split().str.len().between(1500, 1700).all()
-    assert buried["position"].between(0, 1).all()
-    assert buried["harmful_request"].notna().all()  # LongSafety alone does not tell
-    assert table.loc[table["set"] == "longsafety", "harmful_request"].isna().all()
-
-
-def test_a_benchmark_that_lacks_a_set_says_which(monkeypatch) -> None:
-    def fetch(*args, **settings):
-        raise errors.OfflineModeIsEnabled("told")
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
-    with pytest.raises(BgkitError, match=r"allenai/wildjailbreak .* can not be reached"):
-        prompts.load_prompts("jailbreak", "test")
-    with pytest.raises(BgkitError, match="no split 'shift'; choose one of train"):
-        prompts.load_prompts("jailbreak", "shift")
 
 
 # --- Several sets ------------------------------------------------------------------------------

@@ -41,11 +41,6 @@ def test_normalising_twice_changes_nothing(text: str) -> None:
     assert splits.split_of(text) == splits.split_of(once)
 
 
-@given(st.text(st.characters(codec="utf-8"), min_size=1))
-def test_case_and_outer_space_do_not_matter(text: str) -> None:
-    assert splits.split_of(f"  {text.casefold()} \n") == splits.split_of(text)
-
-
 def test_shares_of_the_splits() -> None:
     found = pd.Series([splits.split_of(f"prompt {i}") for i in range(5000)])
     for name, share in splits.SHARES.items():
@@ -57,18 +52,6 @@ def test_splits_of_a_prompt_do_not_change() -> None:
     texts = ["What is a stoat?", "How do I bind a book?", "Why is the sky red?", "Name a river."]
     assert [splits.split_of(text) for text in texts] == ["test", "test", "train", "train"]
     assert splits.split_of("\ud800") in splits.SHARES
-
-
-def test_a_file_is_divided_without_a_shared_prompt(tmp_path) -> None:
-    rows = [f"{text} {i % 50}" for i, text in enumerate(SAME * 50)]
-    pd.DataFrame({"prompt": rows}).to_csv(tmp_path / "own.csv", index=False)
-    turned = [text.upper() + " " for text in reversed(rows)]  # the same prompts in another file
-    pd.DataFrame({"prompt": turned}).to_csv(tmp_path / "two.csv", index=False)
-    parts = {s: prompts.load_prompts(str(tmp_path / "own.csv"), s)["prompt"] for s in splits.SHARES}
-    assert sum(map(len, parts.values())) == len(rows)
-    splits.check_leakage(parts, "own.csv")
-    test = prompts.load_prompts(str(tmp_path / "two.csv"), "test")["prompt"]
-    splits.check_leakage({"train": parts["train"], "test": test}, "both")
 
 
 def test_a_column_split_is_kept(tmp_path) -> None:
@@ -89,8 +72,12 @@ def test_a_leak_names_the_first_shared_prompt(tmp_path, split) -> None:
         prompts.load_prompts(str(tmp_path / "own.csv"), split)
 
 
-def test_a_leak_between_the_files_of_a_folder(tmp_path) -> None:
+def test_a_folder_has_a_file_for_each_split_and_no_leak(tmp_path) -> None:
     (tmp_path / "train.csv").write_text("prompt\nStir it.\n")
+    (tmp_path / "test.jsonl").write_text('{"prompt": "Heat it."}\n')
+    assert prompts.load_prompts(str(tmp_path), "test")["prompt"].tolist() == ["Heat it."]
+    with pytest.raises(BgkitError, match=r"one file for each split .*'validation'"):
+        prompts.load_prompts(str(tmp_path), "validation")
     (tmp_path / "test.jsonl").write_text('{"prompt": "stir  it!"}\n')
     with pytest.raises(BgkitError, match="share 1 prompt"):
         prompts.load_prompts(str(tmp_path), "train")

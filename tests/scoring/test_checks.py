@@ -12,18 +12,13 @@ import bgkit
 from bgkit import checks, rewards
 from bgkit.errors import BgkitError
 from bgkit.evaluation import calibration, risk, thresholds
-from bgkit.evaluation import samples as evaluation
-from bgkit.evaluation.metrics import judge_agreement, paired_differences, summarise, values_of
+from bgkit.evaluation.metrics import judge_agreement, paired_differences, summarise
 from bgkit.figures import distributions as plots
-from bgkit.figures import judges as plots_judges
 from bgkit.figures import risk as plots_risk
-from bgkit.figures import thresholds as plots_thresholds
-from bgkit.figures import training as plots_training
-from bgkit.scoring import guards, temperature
 from bgkit.scoring import scorer as scoring
+from bgkit.scoring import temperature
 from bgkit.scoring.adapters import CalibratedGuard, CallableGuard, EnsembleGuard
 from bgkit.stress import contenders, without_training
-from bgkit.widgets import costs as risk_widgets
 from bgkit.widgets import thresholds as explorer
 
 TRUTH = [1.0, 1.0, 0.0, 0.0]
@@ -46,36 +41,23 @@ class Fixed:
 def table(t: object = (0.9, 0.2, 0.6, 0.1), harm: object = TRUTH) -> pd.DataFrame:
     """Samples with every column that some function needs."""
     made = {"prompt_id": [*"wxyz"], "prompt": TEXTS[0], "response": TEXTS[1], "kind": "benign"}
-    made |= {"design": "base", "seed": 0, "reward": Z, "u": Z, "help": 0.5, "kl": 0.0, "length": 3}
-    for column in ("system_harm", "system_help", "refusal_harm", "refusal_help"):
-        made[column] = 0.5
-    made |= {f"judge_{c}": 0.5 for c in ("harm", "help", "system_harm", "system_help")}
+    made |= {"design": "base", "seed": 0, "reward": Z, "u": Z, "kl": 0.0, "length": 3}
+    made |= dict.fromkeys(checks.GRADES, 0.5)
     return pd.DataFrame(made).assign(filtered=False, near=False, t=list(t), harm=list(harm))
 
 
 #: name -> what a function makes of a table of samples
 OF_SAMPLES = {
     "calibration_table": lambda s: calibration.calibration_table({"a": s}),
-    "unfit": calibration.unfit,
     "fit_on_half": calibration.fit_on_half,
     "verdicts": lambda s: thresholds.verdicts(s, 0.5),
     "operating_points": lambda s: thresholds.operating_points(s, [0.5]),
-    "table_by_kind": lambda s: thresholds.table_by_kind(s, 0.5),
     "not_known": thresholds.not_known,
     "measured_risk": risk.measured_risk,
-    "risk_by_zone": risk.risk_by_zone,
-    "cost_near": risk.cost_near,
-    "zone_table": risk.zone_table,
     "near_table": lambda s: risk.near_table({"a": s}),
-    "values_of": values_of,
     "summarise": lambda s: summarise(s, {}),
     "paired_differences": lambda s: paired_differences(s, table(), {}),
     "margins": lambda s: plots.margins({"a": s}, 0.5),
-    "reliability": lambda s: plots.reliability({"a": s}),
-    "margins_by_kind": lambda s: plots_thresholds.margins_by_kind(s, 0.5),
-    "reliability_scaled": lambda s: plots_thresholds.reliability_scaled(s, 2.0),
-    "plots_risk.measured_risk": plots_risk.measured_risk,
-    "measured_view": risk_widgets.measured_view,
     "explore": explorer.explore,
     "static_view": lambda s: explorer.static_view(s, 0.5),
 }
@@ -85,19 +67,15 @@ OF_T = {
     "log_loss": lambda t: temperature.log_loss(t, TRUTH),
     "temperature_scale": lambda t: temperature.temperature_scale(t, TRUTH),
     "with_temperature": lambda t: temperature.with_temperature(t, 2.0),
-    "harmful_share": risk.harmful_share,
     "bayes_risk": risk.bayes_risk,
     "expected_cost": lambda t: risk.expected_cost(t, 0.5),
-    "filter_cost": risk.filter_cost,
     "risk_curve": plots_risk.risk_curve,
-    "risk_view": risk_widgets.risk_view,
     "tent": rewards.tent,
     "choose": lambda t: without_training.choose([t], [Z], 0.5),
     "CalibratedGuard": lambda t: CalibratedGuard(Fixed(t), 2.0).score(*TEXTS),
     "EnsembleGuard": lambda t: EnsembleGuard([Fixed([0.5] * 4), Fixed(t)]).score(*TEXTS),
     "CallableGuard": lambda t: CallableGuard(lambda p, r: t, "f").score(*TEXTS),
     "guard_scores": lambda t: scoring.guard_scores(Fixed(t), *TEXTS),
-    "try_guard": lambda t: guards.try_guard(Fixed(t), [("p", "r", True)] * 4),
     "redeployed behind another": lambda t: contenders.redeployed(table(), Fixed(t), 0.5),
     "keep_best": lambda t: rejection.keep_best(table(t), 0.5),
 }
@@ -110,43 +88,25 @@ OF_T |= {
 OF_T |= {f"{name} of samples": lambda t, f=f: f(table(t)) for name, f in OF_SAMPLES.items()}
 OF_TRUTH = {
     "calibration_interval": lambda h: calibration.calibration_interval([0.9, 0.2, 0.6, 0.1], h),
-    "log_loss": lambda h: temperature.log_loss([0.9, 0.2, 0.6, 0.1], h),
     "temperature_scale": lambda h: temperature.temperature_scale([0.9, 0.2, 0.6, 0.1], h),
     "prompt_aware": lambda h: rewards.prompt_aware([0.5] * 4, Z, harmful_request=h),
     "hybrid_guard": lambda h: rewards.hybrid_guard([0.5] * 4, Z, refusal=h),
 }
 OF_HARM = {name: lambda h, f=f: f(table(harm=h)) for name, f in OF_SAMPLES.items()}
 OF_HARM |= {
-    f"{name}: {column}": lambda h, f=f, column=column: f(table().assign(**{column: h}))
-    for name, f in {
-        "judge_agreement": judge_agreement,
-        "judge_against_truth": plots_judges.judge_against_truth,
-    }.items()
+    f"judge_agreement: {column}": lambda h, c=column: judge_agreement(table().assign(**{c: h}))
     for column in ("judge_harm", "harm", "judge_help", "help")
 }
 OF_TAU = {
     "verdicts": lambda tau: thresholds.verdicts(table(), tau),
     "operating_points": lambda tau: thresholds.operating_points(table(), [tau]),
     "measured_risk": lambda tau: risk.measured_risk(table(), tau),
-    "cost_near": lambda tau: risk.cost_near(table(), tau),
-    "bin_edges": risk.bin_edges,
     "expected_cost": lambda tau: risk.expected_cost([0.5], tau),
     "margins": lambda tau: plots.margins({"a": table()}, "" if tau is None else tau),
-    "sparkline": lambda tau: plots_thresholds.sparkline(
-        thresholds.operating_points(table(), [0.5]), "filter_rate", tau
-    ),
     "static_view": lambda tau: explorer.static_view(table(), tau),
-    "live": lambda tau: plots_training.live(pd.DataFrame(), [1.0], [1.0], tau, "boundary", 1),
-    "choose": lambda tau: without_training.choose([[0.5]], [[0.0]], tau),
     "redeployed": lambda tau: contenders.redeployed(table(), Fixed([0.5] * 4), tau),
     "keep_best": lambda tau: rejection.keep_best(table(), tau),
-    "sample_policy": lambda tau: evaluation.sample_policy(None, None, table(), guard=None, tau=tau),
-}
-OF_TAU |= {
-    name: lambda tau, name=name: rewards.compute_reward(
-        name, [0.5] * 4, Z, tau, harmful_request=TRUTH, refusal=TRUTH, u=Z
-    )
-    for name in rewards.DESIGNS
+    "boundary": lambda tau: rewards.compute_reward("boundary", [0.5] * 4, Z, tau),
 }
 OFF_SCALE = {
     "logits": [2.1, -1.3, 0.4, -3.0],
@@ -169,33 +129,21 @@ def test_what_is_no_probability_is_refused(call) -> None:
     for kind, t in OFF_SCALE.items():
         words = "number" if kind == "text" else "in [0, 1]"
         assert words in refused(call, t), kind
+    call([0.9, 0.2, 0.6, 0.1])
 
 
 @pytest.mark.parametrize("call", OF_TRUTH.values(), ids=OF_TRUTH)
 def test_what_is_no_truth_is_refused(call) -> None:
     for truth in ([0, 5, 2, 3], [-1, 1, -1, 1], [0.2, 1, 0, 1], [*"1010"], [1, 0, 1], 1.0):
         assert "truth" in refused(call, truth)
+    call(TRUTH)
 
 
 @pytest.mark.parametrize("call", OF_HARM.values(), ids=OF_HARM)
 def test_what_is_no_grade_is_refused(call) -> None:
     for harm in ([1, 5, 2, 3], [-1, 1, -1, 1], [*"1010"]):
         refused(call, harm)
-
-
-@pytest.mark.parametrize("column", ["help", "refusal_harm", "judge_help", "judge_system_harm"])
-@pytest.mark.parametrize("name", ["operating_points", "verdicts"])
-def test_other_grades_off_the_scale_are_refused(name: str, column: str) -> None:
-    said = refused(OF_SAMPLES[name], table().assign(**{column: [1.0, 5.0, np.nan, 3.0]}))
-    assert f"the {column} 5.0" in said
-
-
-@pytest.mark.parametrize("name", "verdicts reliability near_table operating_points".split())
-def test_columns_that_are_there_twice_or_hold_categories_are_refused(name: str) -> None:
-    good = table()
-    for column in ("t", "harm"):
-        assert "twice" in refused(OF_SAMPLES[name], pd.concat([good, good[[column]]], axis=1))
-        assert "categories" in refused(OF_SAMPLES[name], good.astype({column: "category"}))
+    call(TRUTH)
 
 
 @pytest.mark.parametrize("call", OF_TAU.values(), ids=OF_TAU)
@@ -204,45 +152,35 @@ def test_what_is_no_threshold_is_refused(call) -> None:
         assert "threshold tau" in refused(call, tau)
 
 
-@pytest.mark.parametrize(
-    "name",
-    "EnsembleGuard CalibratedGuard guard_scores choose log_loss".split() + list(rewards.DESIGNS),
-)
+@pytest.mark.parametrize("name", ["EnsembleGuard", "guard_scores", "log_loss", *rewards.DESIGNS])
 def test_another_number_of_probabilities_is_refused(name: str) -> None:
     refused(OF_T[name], [0.9, 0.2, 0.6])
     refused(OF_T[name], [[0.9, 0.2], [0.6, 0.1]])
 
 
-def test_what_is_masked_is_not_known() -> None:
+def test_tables_that_lack_a_column_or_have_one_twice_or_as_categories_are_refused() -> None:
+    good, verdicts = table(), OF_SAMPLES["verdicts"]
+    assert "the help 5.0" in refused(verdicts, good.assign(help=[1.0, 5.0, np.nan, 3.0]))
+    for column in ("t", "harm"):
+        assert "twice" in refused(verdicts, pd.concat([good, good[[column]]], axis=1))
+        assert "categories" in refused(verdicts, good.astype({column: "category"}))
+    for call in (judge_agreement, OF_SAMPLES["summarise"], lambda s: rejection.keep_best(s, 0.5)):
+        assert "lacks the column(s)" in refused(call, pd.DataFrame({"harm": [0.0]}))
+
+
+def test_what_is_masked_or_none_is_not_known() -> None:
     masked = np.ma.masked_array([0.9, 0.2, 0.6], [False, True, False])
     assert "nan for response 1 of 3" in refused(checks.probabilities, masked)
     truths = np.ma.masked_array([1, 1, 0], [False, True, False])
     np.testing.assert_array_equal(checks.truths(truths, (3,)), [1, np.nan, 0])
-
-
-@pytest.mark.parametrize("name", ["judge_agreement", "keep_best", "paired_differences"])
-def test_a_table_that_lacks_a_column_is_refused(name: str) -> None:
-    call = {
-        "judge_agreement": judge_agreement,
-        "keep_best": lambda s: rejection.keep_best(s, 0.5),
-        "paired_differences": lambda s: paired_differences(s, s, {}),
-    }[name]
-    assert "lacks the column(s)" in refused(call, pd.DataFrame({"t": [0.1], "harm": [0.0]}))
-
-
-def test_what_is_right_is_taken() -> None:
     truth = [True, False, None, 0]
     assert checks.truths(truth, (4,))[[0, 1, 3]].tolist() == [1.0, 0.0, 0.0]
     assert temperature.temperature_scale([0.9, 0.2, 1.0, 0.1], truth)[0] == pytest.approx(
         temperature.temperature_scale([0.9, 0.2, 0.1], [1, 0, 0])[0]
     )
-    for call in OF_T.values():
-        call([0.9, 0.2, 0.6, 0.1])
     t = torch.tensor([0.5, 0.25], dtype=torch.bfloat16, requires_grad=True)
     assert checks.probabilities(t).tolist() == [0.5, 0.25]
     assert "no plain numbers" in refused(risk.filter_cost, [[0.5], [0.5, 0.1]])
-    for call in (*OF_TRUTH.values(), *OF_HARM.values()):
-        call(TRUTH)
 
 
 FRAME = pd.DataFrame({"prompt": ["a"], "response": ["b"]})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import types
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,8 @@ from hypothesis import strategies as st
 
 from bgkit.errors import BgkitError
 from bgkit.models.prefixes import can_share, shared_length
-from bgkit.scoring.decoders import Decoder
+from bgkit.scoring.decoders import DecoderScorer
+from bgkit.scoring.protocols import Template
 
 SIZE = {
     "vocab_size": 60,
@@ -23,50 +26,38 @@ SIZE = {
 }
 CONFIGS = {
     "llama": tf.LlamaConfig(**SIZE),
-    "qwen3": tf.Qwen3Config(**SIZE, head_dim=8),
-    "granite": tf.GraniteConfig(**SIZE),
     "gemma2": tf.Gemma2Config(**SIZE, head_dim=8),
-    "gemma2, short window": tf.Gemma2Config(**SIZE, head_dim=8, sliding_window=8),
     "mistral, short window": tf.MistralConfig(**SIZE, sliding_window=8),
 }
 
 
-def decoder(config: tf.PretrainedConfig) -> tuple[torch.nn.Module, Decoder]:
+def decoder(config: tf.PretrainedConfig) -> DecoderScorer:
     torch.manual_seed(0)
     model = tf.AutoModelForCausalLM.from_config(config).eval()
-
-    def forward(ids, mask, positions, cache):
-        return model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=cache is not None,
-        ).logits[..., :3]
-
-    return model, Decoder(forward, config, torch.device("cpu"), "the test model")
+    words = types.SimpleNamespace(get_added_vocab=dict, model_max_length=4096)
+    return DecoderScorer(model, words, Template(), "the guard")
 
 
 @pytest.fixture(scope="module")
-def llama() -> tuple[torch.nn.Module, Decoder]:
+def llama() -> DecoderScorer:
     return decoder(CONFIGS["llama"])
 
 
-def one_by_one(model: torch.nn.Module, rows: list[list[int]]) -> np.ndarray:
+def one_by_one(engine: DecoderScorer, rows: list[list[int]]) -> np.ndarray:
     with torch.inference_mode():
-        return np.stack([model(torch.tensor([row])).logits[0, -1, :3].numpy() for row in rows])
+        return np.stack([engine.model(torch.tensor([r])).logits[0, -1].numpy() for r in rows])
 
 
-def grouped(seed: int = 0, template: int = 20, stem: int = 30) -> tuple[list[list[int]], list[int]]:
+def grouped() -> tuple[list[list[int]], list[int]]:
     """Rows of five groups: a common template, a stem per group, tails of their own."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
 
     def tokens(n: int) -> list[int]:
         return rng.integers(0, 60, n).tolist()
 
-    start, rows, groups = tokens(template), [], []
+    start, rows, groups = tokens(20), [], []
     for group in range(5):
-        own = tokens(int(rng.integers(1, stem + 1)))
+        own = tokens(int(rng.integers(20, 31)))
         for _ in range(int(rng.integers(1, 6))):
             rows.append(start + own + tokens(int(rng.integers(1, 12))))
             groups.append(group)
@@ -76,12 +67,11 @@ def grouped(seed: int = 0, template: int = 20, stem: int = 30) -> tuple[list[lis
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("slots", [0, 150], ids=["one batch", "many batches"])
 def test_scores_are_those_of_one_row_at_a_time(name: str, slots: int) -> None:
-    model, engine = decoder(CONFIGS[name])
-    rows, groups = grouped()
-    expected = one_by_one(model, rows)
+    engine, (rows, groups) = decoder(CONFIGS[name]), grouped()
     engine.slots = slots or engine.slots
-    for given_groups in (groups, None, groups):  # the third with the template that was kept
-        np.testing.assert_allclose(engine.last(rows, given_groups), expected, atol=1e-5)
+    for given_groups in (groups, range(len(rows)), groups):  # with the template that was kept
+        found = engine.last(rows, given_groups)
+        np.testing.assert_allclose(found, one_by_one(engine, rows), atol=1e-5)
 
 
 @settings(max_examples=40)
@@ -95,15 +85,13 @@ def test_scores_are_those_of_one_row_at_a_time(name: str, slots: int) -> None:
 )
 def test_any_rows_in_any_groups(llama, pairs, slots) -> None:
     """Few different tokens: rows that are equal, or prefixes of each other, are among them."""
-    model, engine = llama
-    engine.slots, engine._template = slots, ([], None)
+    llama.slots, llama.cost, llama._templates = slots, 0, {}
     groups, rows = [g for g, _ in pairs], [[5] * 17 + row for _, row in pairs]
-    np.testing.assert_allclose(engine.last(rows, groups), one_by_one(model, rows), atol=1e-5)
+    np.testing.assert_allclose(llama.last(rows, groups), one_by_one(llama, rows), atol=1e-5)
 
 
 def test_prefixes_are_computed_once(llama) -> None:
-    _, engine = llama
-    engine.slots, engine._template = 100_000, ([], None)
+    llama.slots, llama._templates = 100_000, {}
     rng = np.random.default_rng(1)
     start = rng.integers(0, 60, 100).tolist()
     rows, groups = [], []
@@ -111,12 +99,10 @@ def test_prefixes_are_computed_once(llama) -> None:
         stem = rng.integers(0, 60, 200).tolist()
         rows += [start + stem + rng.integers(0, 60, 10).tolist() for _ in range(8)]
         groups += [group] * 8
-    before = engine.computed
-    engine.last(rows, groups)
-    assert engine.computed - before <= 100 + 3 * 202 + 24 * 10  # two tails may share a token
-    before = engine.computed
-    engine.last(rows, groups)
-    assert engine.computed - before <= 3 * 202 + 24 * 10  # the template was kept
+    for computed in (100 + 3 * 202 + 24 * 10, 3 * 202 + 24 * 10):  # the template was kept
+        before = llama.computed
+        llama.last(rows, groups)
+        assert llama.computed - before <= computed  # two tails may share a token
 
 
 def test_rows_share_what_the_cache_holds_and_leave_every_row_a_token() -> None:
@@ -126,31 +112,26 @@ def test_rows_share_what_the_cache_holds_and_leave_every_row_a_token() -> None:
     assert shared_length([[1, 2, 9], [1, 2, 3, 4], [1, 2, 3, 5]]) == 2
 
 
-def test_memory_that_runs_out_halves_the_batches_for_good(llama) -> None:
-    model, engine = llama
-    rows, groups = grouped(seed=3)
-    plain, tried = engine.forward, []
+def test_memory_that_runs_out_halves_the_batches_for_good_or_is_one_sentence(
+    llama, monkeypatch
+) -> None:
+    engine, (rows, groups), tried = decoder(CONFIGS["llama"]), grouped(), []
+    expected, plain, engine.slots = one_by_one(engine, rows), engine.read, 100_000
 
-    def small(ids, mask, positions, cache):
-        past = cache.get_seq_length() if cache is not None else 0
-        tried.append(ids.shape[0] * (past + ids.shape[1]))
-        if tried[-1] > 220:
+    def small(past_key_values, input_ids, **inputs):
+        past = past_key_values.get_seq_length() if past_key_values is not None else 0
+        tried.append(input_ids.shape[0] * (past + input_ids.shape[1]))
+        if tried[-1] > most:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return plain(ids, mask, positions, cache)
+        return plain(input_ids=input_ids, past_key_values=past_key_values, **inputs)
 
-    limited = Decoder(small, engine.config, engine.device, "small", slots=100_000)
-    np.testing.assert_allclose(limited.last(rows, groups), one_by_one(model, rows), atol=1e-5)
-    assert limited.slots < 100_000
+    monkeypatch.setattr(engine, "read", small)
+    most = 220
+    np.testing.assert_allclose(engine.last(rows, groups), expected, atol=1e-5)
+    assert engine.slots < 100_000
     tried.clear()
-    limited.last(rows, groups)
+    engine.last(rows, groups)
     assert max(tried) <= 220  # it is remembered
-
-
-def test_no_memory_for_one_row_is_one_sentence(llama) -> None:
-    def never(*_):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    limited = Decoder(never, llama[1].config, llama[1].device, "the guard")
+    most = 0
     with pytest.raises(BgkitError, match="the guard has no memory for one text of 3 tokens on cpu"):
-        limited.last([[1, 2, 3]])
-    assert llama[1].last([]).shape == (0, 0)
+        engine.last([[1, 2, 3]], [0])

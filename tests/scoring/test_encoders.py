@@ -24,15 +24,12 @@ TYPES = {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"]}
 
 #: kind of a model: its configuration, and how its tokenizer differs
 KINDS = {
-    "roberta": (tf.RobertaConfig(**BERT), {"padding_side": "left", **TYPES}),
-    "xlm-roberta": (tf.XLMRobertaConfig(**BERT), {"model_max_length": 66}),
-    "mpnet": (tf.MPNetConfig(**BERT), TYPES),
+    "roberta": (
+        tf.RobertaConfig(**BERT),
+        {"padding_side": "left", "model_max_length": 64, **TYPES},
+    ),
     "gpt2": (tf.GPT2Config(**GPT2), {"pad_token": None}),
     "qwen2": (tf.Qwen2Config(**LLAMA | {"pad_token_id": 2}), {"pad_token": "[SEP]"}),
-    "gpt-neox": (
-        tf.GPTNeoXConfig(**{k: v for k, v in LLAMA.items() if k != "num_key_value_heads"}),
-        {"padding_side": "left"},
-    ),
     "xlnet": (tf.XLNetConfig(vocab_size=320, d_model=64, n_layer=2, n_head=2, d_inner=64), {}),
 }
 
@@ -81,10 +78,10 @@ def loaded(tmp_path_factory):
     root = tmp_path_factory.mktemp("labels")
     found = {}
     for n in (1, 2, 3):
-        place = own.save_classifier(root / str(n), n, scale=0.05)
+        own.save_classifier(root / str(n), n, scale=0.05)
         options = {"device": torch.device("cpu"), "dtype": torch.float32}
         found[n] = guards.load_model(
-            tf.AutoModelForSequenceClassification, place, "guard g", **options
+            tf.AutoModelForSequenceClassification, [root / str(n)], "guard g", **options
         )
     return found
 
@@ -116,9 +113,7 @@ SEVERAL = "multi_label_classification"
         (["harmful", "harmless"], "", None, lambda x: softmax(x, 0), "harmful"),
         (["LABEL_0", "LABEL_1"], "", None, lambda x: softmax(x, 1), "LABEL_1"),
         (["nothing", "insult"], "", SEVERAL, lambda x: sigmoid(x[1]), "insult"),
-        (["odd", "even"], "odd", None, lambda x: softmax(x, 0), "odd"),
         (["S", "OK", "V"], "v", None, lambda x: softmax(x, 2), "V"),
-        (["a", "b", "c"], "c", SEVERAL, lambda x: sigmoid(x[2]), "c"),
         (["toxicity"], "", None, lambda x: sigmoid(x[0]), "toxicity"),
         (["LABEL_0"], "LABEL_0", None, lambda x: sigmoid(x[0]), "LABEL_0"),
     ],
@@ -135,9 +130,7 @@ def test_the_label_is_read_by_its_words(loaded, labels, unsafe, problem, expecte
         (["OFF", "NOT"], "", None, r"labels OFF, NOT .* as in unsafe:NOT=mine"),
         (["safe", "grey", "unsafe"], "", None, "unsafe:unsafe=mine"),
         (["safe", "unsafe"], "toxic", None, "is not 'toxic'"),
-        (["toxicity"], "toxic", None, "is not 'toxic'"),
         (["LABEL_0"], "", None, r"1 labels whose outputs are not known .* unsafe:LABEL_0=mine"),
-        (["safe"], "", SEVERAL, "outputs are not known"),
         (["safe", "unsafe"], "", "regression", "outputs are not known"),
     ],
 )
@@ -187,7 +180,7 @@ def test_the_tokenizer_of_a_larger_model_is_one_sentence(tmp_path) -> None:
 class Told:
     """A guard of given t: for harmless and harmful responses, plain ones and after the prompt."""
 
-    name, label, model = "guard told", "", None
+    name, label, model = "guard told", "mine", None
 
     def __init__(self, harmless: float, harmful: float, reads: bool = True) -> None:
         self.t, self.reads = (harmless, harmful), reads
@@ -200,17 +193,10 @@ class Told:
 @pytest.mark.parametrize(
     ("guard", "message"),
     [
-        (Told(0.9, 0.2), "a harmful response t = 0.2, a harmless 0.9, .*swapped"),
+        (Told(0.9, 0.2), r"t = 0.2, a harmless 0.9, .*swapped \('mine' is read as.*unsafe:LABEL"),
         (Told(0.1, 0.9, reads=False), "does not depend on the response"),
     ],
 )
 def test_the_self_test_names_the_cause(guard, message) -> None:
     with pytest.raises(BgkitError, match=message):
-        guards.self_test(guard)
-
-
-def test_swapped_labels_name_the_one_that_is_read(loaded, monkeypatch) -> None:
-    guard, _ = read(loaded, ["harmful", "harmless"])
-    monkeypatch.setattr(guard, "score", Told(0.9, 0.2).score)
-    with pytest.raises(BgkitError, match=r"'harmful' is read as unsafe.*unsafe:LABEL=FOLDER"):
         guards.self_test(guard)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -59,12 +58,12 @@ def test_every_protocol_loads_passes_its_self_test_and_scores(protocol, folder_o
 
 
 def test_every_listed_model_is_found_by_its_hub_name() -> None:
-    for table in (protocols.GUARDS, protocols.UTILITIES):
+    for group, table in (("guard", protocols.GUARDS), ("utility", protocols.UTILITIES)):
         for protocol, models in table.values():
             assert models
             for model in models:
-                assert protocols.find(table, model) == (protocol, model)
-                assert protocols.find(table, f"{model}@abc123")[0] == protocol
+                assert protocols.find(group, model) == (protocol, model)
+                assert protocols.find(group, f"{model}@abc123")[0] == protocol
 
 
 def test_grey_verdicts_count_as_unsafe_only_when_strict(folder_of) -> None:
@@ -138,27 +137,12 @@ def test_a_reward_model_that_prefers_a_broken_answer_fails() -> None:
 
 
 def test_names_that_do_not_say_how_to_ask(folder_of) -> None:
-    with pytest.raises(BgkitError, match=r"no protocol 'lama-guard'.*nearest: llama-guard-3"):
+    with pytest.raises(BgkitError, match=r"no protocol 'lama-guard'.*known: .*llama-guard-3"):
         guards.load_guard("lama-guard=/models/x")
     with pytest.raises(BgkitError, match="is a generative model, and how it is asked is not known"):
         guards.load_guard(str(folder_of("qwen3guard")), device="cpu")
-
-
-def test_verdicts_that_begin_alike_are_refused(tmp_path) -> None:
-    place = tiny_models.save_guard(tmp_path / "guard", "llama-guard-3", fitted=False)
-    guard = guards.load_guard(f"llama-guard-3={place}", "cpu", check=False)
-    alike = protocols.Verdict(safe=("No",), unsafe=("No way",))
-    with pytest.raises(BgkitError, match="both begin with the token"):
-        VerdictGuard(guard.model, guard.tokenizer, alike, "g")
-
-
-def test_bits_need_bitsandbytes_and_are_4_8_or_16(folder_of) -> None:
-    place = f"llama-guard-3={folder_of('llama-guard-3')}"
     with pytest.raises(BgkitError, match="in 4, 8 or 16 bits, not 5"):
-        guards.load_guard(place, device="cpu", bits=5)
-    if find_spec("bitsandbytes") is None:
-        with pytest.raises(BgkitError, match="bitsandbytes"):
-            guards.load_guard(place, device="cpu", bits=8)
+        guards.load_guard(f"qwen3guard={folder_of('qwen3guard')}", device="cpu", bits=5)
 
 
 # --- Hostile text ------------------------------------------------------------------------------

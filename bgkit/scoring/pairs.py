@@ -1,0 +1,64 @@
+"""What all models that score pairs of prompt and response have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from bgkit.models.templates import neutralise
+
+
+class Head(torch.nn.Module):
+    """An output layer in float32, or the rows of it that belong to some words.
+
+    bfloat16 would round a logit of 20 to steps of 0.125.
+    """
+
+    def __init__(self, layer: torch.nn.Module, rows: Sequence[int] | None = None) -> None:
+        super().__init__()
+        chosen = slice(None) if rows is None else torch.tensor(rows, device=layer.weight.device)
+        bias = getattr(layer, "bias", None)
+        self.register_buffer("weight", layer.weight.detach()[chosen].float())
+        self.register_buffer("bias", None if bias is None else bias.detach()[chosen].float())
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits of the words."""
+        return torch.nn.functional.linear(hidden.float(), self.weight, self.bias)
+
+
+class PairScorer:
+    """A transformers model as a scorer: each different pair is computed once.
+
+    Responses (only they) are cut to ``max_length`` tokens; ``cut`` holds the hashes of their pairs.
+    ``specials`` are strings that are broken up inside a text. ``computed`` counts the tokens that
+    went through the model, padding included.
+    """
+
+    def __init__(self, model, tokenizer, name: str, specials: Sequence[str]) -> None:
+        self.model, self.tokenizer, self.name, self.specials = model, tokenizer, name, specials
+        self.cut: set[int] = set()
+
+    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
+        """(n,) float32 scores.
+
+        Raises BgkitError for a prompt that leaves no room for a response, and where memory does
+        not hold a single text.
+        """
+        pairs = list(zip(prompts, responses, strict=True))
+        if not pairs:
+            return np.zeros(0, dtype=np.float32)
+        place = {pair: i for i, pair in enumerate(dict.fromkeys(pairs))}
+        return self._scores(*zip(*place, strict=True))[[place[pair] for pair in pairs]]
+
+    def lengths(self, prompts: Sequence[str]) -> list[int]:
+        """Tokens of each prompt with an empty response: fewer than ``max_length`` leave room."""
+        raise NotImplementedError
+
+    def _scores(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
+        """(n,) float32 scores of pairs that are all different."""
+        raise NotImplementedError
+
+    def _clean(self, texts: Sequence[str]) -> list[str]:
+        return [neutralise(text, self.specials) for text in texts]
