@@ -146,7 +146,7 @@ def test_a_value_that_is_none_is_named_by_its_row(tmp_path, change, hints):
         ("log.parquet", "PAR1 none PAR1", ["can not be read"]),
         ("log.csv", "prompt,response, prompt \na,b,c\n", ["'prompt' stands 2 times"]),
         ("log.jsonl", '{"prompt": "a", "prompt ": "b"}', ["'prompt' stands 2 times"]),
-        ("log.csv", "prompt;response;p_unsafe\na;b;0.5\n", ["save it with commas"]),
+        ("log.csv", "prompt;response;p_unsafe\na;b;0.5\n", ["';'", "save it with commas"]),
         ("log.tsv", "prompt\tresponse\tp_unsafe\na\tb\t0,5\n", ["'0,5'", "decimal comma"]),
         ("log.csv", f"{HEAD}\na,b\n", ["line 2", "2 cells, where the header has 3"]),
         ("log.csv", f'{HEAD}\na,"b\n', ["line 2 is no CSV", "quotes"]),
