@@ -52,6 +52,14 @@ CONDITIONS: dict[str, dict] = {
     "cautious policy": LONG | {"policy": str(CAUTIOUS / "adapter")},
     "cautious policy, blind": LONG | {"policy": str(CAUTIOUS / "adapter"), "utility": "blind"},
 }
+CAREFUL = CONDITIONS["cautious policy"]
+#: what other designs do from the same policy, for `confirm` only
+BESIDE: dict[str, dict] = {
+    "cautious policy, boundary 8": CAREFUL | {"reward": "boundary", "strength": 8.0},
+    "cautious policy, boundary 2": CAREFUL | {"reward": "boundary"},
+    "cautious policy, compound 2": CAREFUL | {"reward": "compound"},
+    "cautious policy, avoidance 8": CAREFUL | {"strength": 8.0},
+}
 
 
 def train(name: str, seed: int) -> Run:
@@ -60,7 +68,7 @@ def train(name: str, seed: int) -> Run:
         bgkit.train(folder=CAUTIOUS, reward="guard_only", eval_every=0, seed=5, threads=1)
     folder = RUNS / f"{name.replace(', ', '-').replace(' ', '_')}-{seed}"
     more = {"seed": seed, "judge": "none", "test_prompts": 8}
-    return bgkit.train(folder=folder, threads=1, **CONDITIONS[name], **more)
+    return bgkit.train(folder=folder, threads=1, **{**CONDITIONS, **BESIDE}[name], **more)
 
 
 def differences(run: Run, split: str) -> np.ndarray:
@@ -123,7 +131,11 @@ def main() -> None:
             continue
         seeds, split = ([11], "validation") if what == "try" else ([21, 22, 23], "test")
         found = told([differences(train(name, seed), split) for seed in seeds])
-        kept[what][name] = {"settings": CONDITIONS[name], "seeds": seeds, "differences": found}
+        kept[what][name] = {
+            "settings": {**CONDITIONS, **BESIDE}[name],
+            "seeds": seeds,
+            "differences": found,
+        }
         write_json(OUT, kept)
         print(name, {key: found[key] for key in METRICS[:2]}, flush=True)
 
