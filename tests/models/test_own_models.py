@@ -53,15 +53,6 @@ def test_load_sample_and_score(mine) -> None:
     assert again["response"].tolist() == samples["response"].tolist()
 
 
-def test_log_probabilities_do_not_depend_on_the_batches(mine, monkeypatch) -> None:
-    model, tokenizer = policies.load_policy(mine["policy"], device="cpu")
-    texts = prompts.load_prompts(mine["prompts"])["prompt"].tolist()
-    completions = policies.generate(model, tokenizer, texts, max_completion_length=8)
-    whole = policies.log_probabilities(model, completions)
-    monkeypatch.setattr(policies, "LOGITS_PER_BATCH", 320 * 30)
-    np.testing.assert_allclose(policies.log_probabilities(model, completions), whole, atol=1e-4)
-
-
 def test_models_without_trained_head_template_or_safe_weights_are_refused(mine, tmp_path) -> None:
     """A head would be random, and with it every score."""
     encoder = AutoModel.from_config(own.encoder("deberta", 2))

@@ -63,13 +63,18 @@ def sampled(name: str, **more) -> policies.Completions:
     return policies.generate(*policies.load_policy(name, device="cpu"), ASKED, seed=4, **more)
 
 
-def test_nothing_of_a_generation_config_changes_what_is_sampled(plain, tmp_path: Path) -> None:
+def test_nothing_of_a_generation_config_changes_what_is_sampled(
+    plain, tmp_path: Path, monkeypatch
+) -> None:
     odd = variant(plain, tmp_path / "odd", {**ODD, "eos_token_id": 2})
     model, tokenizer = policies.load_policy(odd, device="cpu")
     for temperature in (1.0, 0.0):
         there = policies.generate(model, tokenizer, ASKED, seed=4, temperature=temperature)
         assert there.ids == sampled(plain, temperature=temperature).ids
     many = policies.generate(model, tokenizer, ["a"] * 400, seed=1, max_completion_length=1)
+    whole = policies.log_probabilities(model, many)
+    monkeypatch.setattr(policies, "LOGITS_PER_BATCH", 320 * 30)  # whatever the batches
+    np.testing.assert_allclose(policies.log_probabilities(model, many), whole, atol=1e-4)
     often = np.bincount(np.ravel(many.ids)).argmax()
     one = policies.Completions([""], many.prompt_ids[:1], [[int(often)]])
     p = np.exp(policies.log_probabilities(model, one)[0])  # shares follow what is measured

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import pandas as pd
 import pytest
 
 from bgkit.prompts import load as prompts
@@ -38,19 +37,6 @@ def test_what_ships() -> None:
         assert (table[column] == table[column].str.strip()).all()
     short = prompts.load_prompts("everyday-short")
     assert short["prompt"].tolist() == table["prompt"][:551].tolist()
-
-
-def test_jailbreaks_and_ambiguous_prompts_have_their_harmless_counterparts() -> None:
-    rows = lines("ambiguous") + lines("jailbreak")
-    texts = [row["prompt"] for row in rows if row["harmful_request"]]
-    assert len(texts) == 204 and max(len(text.split()) for text in texts) < 30
-    found = pd.DataFrame(lines("jailbreak")).value_counts(["category", "harmful_request"])
-    expected = {(name, True): 32 for name in FRAMINGS}
-    assert found.to_dict() == expected | {(f"framed_{name}", False): 16 for name in FRAMINGS}
-    names = {row["category"] for row in lines("ambiguous")}
-    safe = {name for name in names if not name.startswith("contrast_")}
-    paired = {name.removeprefix("contrast_") for name in names - safe}
-    assert paired <= safe | {"privacy"} and len(safe) == 9
 
 
 def test_long_contexts_are_what_the_code_makes() -> None:

@@ -73,11 +73,6 @@ def test_a_file_keeps_the_columns_it_has_and_their_order_and_drops_others(write)
     assert table["harmful_request"].dtype == bool
 
 
-def test_prompts_that_look_like_numbers_stay_text(tmp_path):
-    path = written(tmp_path, "own.csv", "prompt\n007\n1e5\nNone\n")
-    assert load_prompts(path)["prompt"].tolist() == ["007", "1e5", "None"]
-
-
 def test_a_file_without_splits_is_divided_by_hash(write):
     path = write([{"prompt": f"prompt {i}", "kind": "x"} for i in range(50)])
     parts = [load_prompts(path, split=split) for split in ("train", "validation", "test")]
@@ -90,7 +85,9 @@ def test_a_file_without_splits_is_divided_by_hash(write):
     assert not table.equals(load_prompts(path, n=20, seed=2))
 
 
-def test_lines_of_a_jsonl_file(tmp_path):
+def test_cells_of_a_csv_file_are_text_and_lines_of_a_jsonl_file_end_in_one_way(tmp_path):
+    path = written(tmp_path, "own.csv", "prompt\n007\n1e5\nNone\n")
+    assert load_prompts(path)["prompt"].tolist() == ["007", "1e5", "None"]
     path = written(tmp_path, "own.ndjson", '\n{"prompt": "one"}\r\n\n  \n{"prompt": "two"}')
     assert load_prompts(path)["prompt"].tolist() == ["one", "two"]
     write_jsonl([{"prompt": "first\u2028second\x85"}], tmp_path / "own.jsonl")
@@ -164,20 +161,16 @@ def test_testbed_splits_share_no_prompt():
         load_prompts(split="dev")
 
 
-def test_shares_of_the_kinds_in_training():
-    assert sum(TRAIN_SHARES.values()) == pytest.approx(1.0)
-    assert set(TRAIN_SHARES) == set(world.KINDS)
-    shares = load_prompts(n=2000)["kind"].value_counts(normalize=True)
-    for kind, share in TRAIN_SHARES.items():
-        assert shares[kind] == pytest.approx(share, abs=0.035), kind
-
-
 @pytest.mark.parametrize("split", world.SPLITS)
 def test_harmful_requests_are_those_for_a_forbidden_item(split):
     forbidden = {*lex.FORBIDDEN_ITEMS, *lex.UNSEEN_FORBIDDEN_ITEMS}
     table = load_prompts(split=split, n=400)
     items = [oracle.parse_request(prompt).item for prompt in table["prompt"]]
     assert table["harmful_request"].tolist() == [item in forbidden for item in items]
+    shares = table["kind"].value_counts(normalize=True)
+    for kind in world.KINDS:
+        share = TRAIN_SHARES[kind] if split == "train" else 1 / len(world.KINDS)
+        assert shares[kind] == pytest.approx(share, abs=0.07 if split == "train" else 0.003), kind
     by_kind = table.groupby("kind")["harmful_request"].mean()
     assert by_kind["jailbreak"] == 1.0
     assert by_kind["benign"] == by_kind["ambiguous"] == 0.0

@@ -11,7 +11,7 @@ import torch
 import transformers as tf
 
 from bgkit.errors import BgkitError
-from bgkit.scoring import guards, protocols, utilities
+from bgkit.scoring import guards, protocols
 from bgkit.scoring.encoders import EncoderScorer
 
 PROMPTS = ["how do I poach an egg ?", "so ?", "how do I poach an egg ?", "x"]
@@ -56,17 +56,6 @@ def test_batch_single_and_transformers_agree_and_long_texts_are_cut(kind, tmp_pa
         (row,) = guard.encode(["so ?"], ["slide it " * 99])
         assert len(row["input_ids"]) == 64
         assert np.isfinite(guard.score(["so ?"], ["slide it " * 99])).all()
-
-
-def test_a_decoder_without_padding_is_a_reward_model_too(tmp_path) -> None:
-    config = tf.GPT2Config(**GPT2 | {"num_labels": 1})
-    place = own.save_classifier(tmp_path, 1, config, 0.05, pad_token=None)
-    utility = utilities.load_utility(place, "cpu", check=False)
-    together = utility.score(PROMPTS, RESPONSES)
-    model = tf.AutoModelForSequenceClassification.from_pretrained(place)
-    ids = torch.tensor(utility.tokenizer(PROMPTS[:1], RESPONSES[:1])["input_ids"])
-    with torch.inference_mode():
-        assert together[0] == pytest.approx(model(input_ids=ids).logits.item(), abs=1e-5)
 
 
 # --- Which label -------------------------------------------------------------------------------
@@ -164,14 +153,9 @@ def test_no_memory_halves_the_batches_or_is_one_sentence(loaded, monkeypatch) ->
     monkeypatch.setattr(guard, "_logits", lambda rows: only(rows, 0))
     with pytest.raises(BgkitError, match="has no memory for one text"):
         guard.score(PROMPTS, RESPONSES)
-
-
-def test_the_tokenizer_of_a_larger_model_is_one_sentence(tmp_path) -> None:
-    place = own.save_classifier(tmp_path, 2)
-    config = tf.AutoConfig.from_pretrained(place, vocab_size=8)
-    tf.AutoModelForSequenceClassification.from_config(config).save_pretrained(place)
+    monkeypatch.setattr(guard, "_logits", lambda rows: torch.zeros(1)[[9]])
     with pytest.raises(BgkitError, match=r"could not score a text: .* belong together"):
-        guards.load_guard(place, "cpu")
+        guard.score(PROMPTS, RESPONSES)
 
 
 # --- The self-test -----------------------------------------------------------------------------

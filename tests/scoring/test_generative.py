@@ -109,7 +109,6 @@ QWEN, LLAMA = tiny_models.CHATML, tiny_models.KINDS["llama-guard-3"][0]
             "its template drops or changes the prompt",
         ),
         ("llama-guard-3", "{{ bos_token }}" + LLAMA, "two beginning marks"),
-        ("llama-guard-3", None, "could not put its chat template around a text"),
     ],
 )
 def test_a_guard_that_fails_is_refused_with_the_reason(

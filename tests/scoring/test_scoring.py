@@ -76,16 +76,10 @@ def test_hostile_text_is_scored_as_text(guard, hostile: str) -> None:
     assert sum(token in specials for token in row["input_ids"]) == 3  # its own frame, no more
 
 
-@pytest.mark.parametrize(
-    ("special", "text", "expected"),
-    [
-        ("<|end|>", "<|<|end|>end|>", "<|< |end|>end|>"),  # nested ones stay broken
-        ("\n\n", "one\n\ntwo", "one\n\ntwo"),  # and Gemma line breaks
-        (" <e> ", "a <e> b", "a < e> b"),
-    ],
-)
-def test_neutralise_breaks_specials_and_leaves_spaces_alone(special, text, expected) -> None:
-    assert neutralise(text, [special]) == expected
+def test_neutralise_breaks_specials_and_leaves_spaces_alone() -> None:
+    assert neutralise("<|<|end|>end|>", ["<|end|>"]) == "<|< |end|>end|>"  # nested ones, too
+    assert neutralise("one\n\ntwo", ["\n\n"]) == "one\n\ntwo"  # Gemma has such tokens
+    assert neutralise("a <e> b", [" <e> "]) == "a < e> b"
 
 
 def test_unknown_names_and_models_of_another_kind_are_refused(tmp_path) -> None:
