@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,15 @@ import pandas as pd
 
 from bgkit import checks, runs
 from bgkit.errors import BgkitError
-from bgkit.models.packaged import ENGLISH, FITTED, PACKAGED, installed, plain_folder
+from bgkit.models.packaged import (
+    ENGLISH,
+    FITTED,
+    INSTALL,
+    PACKAGED,
+    gguf_file,
+    installed,
+    plain_folder,
+)
 from bgkit.progress import phase
 from bgkit.testbed import store
 
@@ -73,21 +82,22 @@ def parse(name: str) -> HubName | None:
 def local_folder(group: str, name: str) -> Path | None:
     """The folder that a name stands for, or None for the name of an embedded model or of the hub.
 
-    A GGUF file is a policy's or judge's after it was dequantised, a packaged model
-    (:mod:`bgkit.models.packaged`) that of its package. Raises BgkitError for a path that is no
-    folder, for a package that is not installed, and for other models in GGUF files.
+    A GGUF file, or a folder with one, is a policy's or judge's after it was dequantised, a packaged
+    model (:mod:`bgkit.models.packaged`) that of the hub's cache, of its package, or fetched. Raises
+    BgkitError for a path that is no folder, for a packaged model that is nowhere to be had, and for
+    other models in GGUF files.
     """
     if name in PACKAGED and group in PACKAGED[name].groups:
-        return installed(name)
+        return _packaged(name, group)
     if name == ENGLISH and group in FITTED:
         return store.data_folder() / ENGLISH / FITTED[group]
     path = Path(name).expanduser()
     if not (path.is_absolute() or "/" in name or "\\" in name):
         here = path.is_dir() and name not in store.model_names(group)
         return path if here else None
-    if path.suffix.lower() == ".gguf" and path.is_file():
+    if (file := gguf_file(path)) is not None:
         if group in ("policy", "judge"):
-            return plain_folder(path)
+            return plain_folder(file)
         raise BgkitError(
             f"The {group} {name} is in the GGUF format of llama.cpp, which is read for policies "
             "only; name the model that it was made from (with safetensors weights)."
@@ -95,6 +105,31 @@ def local_folder(group: str, name: str) -> Path | None:
     if path.is_file() or not (path.is_dir() or parse(name)):
         raise BgkitError(f"There is no folder {name} with a {group}; check the path.")
     return path if path.is_dir() else None
+
+
+def _packaged(name: str, group: str) -> Path:
+    model, on_hub = PACKAGED[name], parse(PACKAGED[name].hub)
+    if (folder := cached(on_hub) or installed(name)) is not None:
+        return folder
+    try:
+        return download(on_hub, group)
+    except BgkitError as error:
+        raise BgkitError(
+            f"The model {name} is not on this machine: {INSTALL} (the package {model.package}); "
+            f"from the hub it can not be had ({str(error).rstrip('.')})."
+        ) from error
+
+
+def came_from(name: str) -> str | None:
+    """Where a packaged model is taken from: its hub name, or package and version; None for others.
+
+    >>> came_from("small") is None
+    True
+    """
+    if (model := PACKAGED.get(name)) is None:
+        return None
+    on_hub = cached(parse(model.hub)) is not None
+    return model.hub if on_hub else f"{model.package} {metadata.version(model.package)}"
 
 
 def resolve(group: str, name: str) -> Path:
@@ -174,6 +209,19 @@ def download(name: HubName, group: str) -> Path:
     if not any(folder.glob("*.safetensors")):
         raise BgkitError(f"The {group} {name.repository} {NO_WEIGHTS}.")
     return folder
+
+
+def cached(name: HubName) -> Path | None:
+    """Folder of a model that was fetched before, or None."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    options = {**WANTED, "revision": name.revision, "local_files_only": True}
+    try:
+        folder = Path(snapshot_download(name.repository, **options))
+    except (LocalEntryNotFoundError, ValueError):
+        return None
+    return folder if any(folder.glob("*.safetensors")) else None
 
 
 def read_table(name: HubName) -> pd.DataFrame:

