@@ -176,15 +176,20 @@ def english_blind() -> pd.DataFrame:
     return table[table["seed"] == 1].drop(columns="seed")
 
 
-def walking() -> pd.DataFrame:
+def walking(stage: str = "try") -> pd.DataFrame:
     """Conditions for walking the line, one seed each: differences to base on validation prompts."""
-    found = json.loads(WALKING.read_text("utf-8"))["try"]
+    found = json.loads(WALKING.read_text("utf-8"))[stage]
     shown = "near_below false_negative near_boundary system_harm system_help".split()
     rows = [
         [name, *(interval_text(*told["differences"][metric], digits=3) for metric in shown)]
         for name, told in found.items()
     ]
     return pd.DataFrame(rows, columns=["condition", *(METRICS[name].label for name in shown)])
+
+
+def walking_confirmed() -> pd.DataFrame:
+    """What counted, and what is set beside it: new seeds, differences to base on test prompts."""
+    return walking("confirm")
 
 
 def walking_pay() -> pd.DataFrame:
@@ -197,7 +202,15 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     made.__name__: made
     for made in (
         *(by_strength, at_equal_help, at_equal_help_and_kl, at_a_bound, power),
-        *(english, english_labels, english_readers, english_blind, walking, walking_pay),
+        *(
+            english,
+            english_labels,
+            english_readers,
+            english_blind,
+            walking,
+            walking_confirmed,
+            walking_pay,
+        ),
     )
 }
 
