@@ -1,4 +1,4 @@
-"""The bench of scoring on tiny models, and the commands plan and bench."""
+"""The benches on tiny models, and the command that builds the testbed."""
 
 from __future__ import annotations
 
@@ -45,17 +45,12 @@ def test_all_ways_agree_and_the_engine_computes_the_fewest_tokens(tiny, tmp_path
     assert (ways["bgkit"] <= ways["one padded batch"]).all()
 
 
-def test_the_commands_are_doors_to_programs_of_the_checkout(monkeypatch, tmp_path) -> None:
+def test_a_testbed_is_built_by_the_program_of_the_checkout(monkeypatch, tmp_path) -> None:
     called: list[list] = []
     monkeypatch.setattr(subprocess, "call", lambda words: called.append(words) or 3)
-    assert command_line.main(["bench", "step", "--size", "2", "--out", "rows.json"]) == 3
     assert command_line.main(["testbed", "build", "--out", str(tmp_path), "--workers", "1"]) == 3
-    for words in called:
-        assert Path(words[1]).is_file()
-    assert called[0][-1] == str(Path("rows.json").resolve()) and called[1][2:] == [
-        str(tmp_path),
-        "1",
-    ]
+    ((_, program, *given),) = called
+    assert Path(program).is_file() and given == [tmp_path, "1"]
 
 
 def test_needed_tokens_count_each_prefix_once() -> None:
