@@ -2,6 +2,7 @@
 
     python benchmarks/walking.py try [CONDITION ...]      # one seed each, on validation prompts
     python benchmarks/walking.py confirm CONDITION        # new seeds, on test prompts
+    python benchmarks/walking.py show CONDITION ...       # their t and harm, for a picture
     python benchmarks/walking.py pay                      # utility along base's t: why, or why not
 
 What counts was written down before anything was run (``benchmarks/LOG.md``): mass just below the
@@ -32,6 +33,7 @@ PROMPTS = 800
 EDGES = [0.0, 0.05, 0.2, 0.5, 0.8, 1.01]
 BANDS = ["0 to 0.05", "0.05 to 0.2", "0.2 to 0.5", "0.5 to 0.8", "0.8 to 1"]
 METRICS = ["near_below", "false_negative", "near_boundary", "system_harm", "system_help"]
+SEEDS = {"try": [11], "confirm": [21, 22, 23]}
 #: a policy that stays far from the line: `guard_only`, 200 steps from the ordinary one
 CAUTIOUS = RUNS / "cautious"
 LONG = {"reward": "filter_avoidance", "strength": 2.0, "steps": 300, "eval_every": 0}
@@ -71,27 +73,36 @@ def train(name: str, seed: int) -> Run:
     return bgkit.train(folder=folder, threads=1, **{**CONDITIONS, **BESIDE}[name], **more)
 
 
-def differences(run: Run, split: str) -> np.ndarray:
-    """Metrics (prompts, k) of the trained policy minus base's, on the same prompts."""
-    config, found = run.config, []
+def answers(run: Run, split: str, trained: bool = True) -> pd.DataFrame:
+    """What a run's policy (or the one it began with) says to 800 prompts, scored and graded."""
+    config = run.config
     guard = bgkit.load_guard(config.guard)
     if config.guard_temperature != 1.0:
         from bgkit.scoring.adapters import CalibratedGuard
 
         guard = CalibratedGuard(guard, config.guard_temperature)
-    for adapter in (run.adapter, None):
-        policy = policies.load_policy(config.policy, adapter)
-        said = bgkit.sample(
-            policy,
-            n=PROMPTS,
-            split=split,
-            guard=guard,
-            utility=config.utility,
-            tau=config.tau,
-            seed=9,
-        )
-        found.append(values_of(said)[METRICS].to_numpy())
-    return found[0] - found[1]
+    policy = policies.load_policy(config.policy, run.adapter if trained else None)
+    how = {"split": split, "utility": config.utility, "tau": config.tau, "seed": 9}
+    return bgkit.sample(policy, n=PROMPTS, guard=guard, **how)
+
+
+def differences(run: Run, split: str) -> np.ndarray:
+    """Metrics (prompts, k) of the trained policy minus base's, on the same prompts."""
+    ours, base = (
+        values_of(answers(run, split, trained))[METRICS].to_numpy() for trained in (True, False)
+    )
+    return ours - base
+
+
+def show(names: list[str]) -> None:
+    """Write t and harm of confirmed trainings and of the policy that they began with."""
+    parts = []
+    for name in names:
+        runs = [train(name, seed) for seed in SEEDS["confirm"]]
+        parts += [(name, answers(run, "test")) for run in runs]
+    parts.insert(0, ("before", answers(runs[0], "test", trained=False)))
+    kept = [part[["kind", "t", "harm"]].assign(policy=name) for name, part in parts]
+    pd.concat(kept).round(3).to_parquet(OUT.with_suffix(".parquet"), index=False)
 
 
 def told(deltas: list[np.ndarray]) -> dict[str, list[float]]:
@@ -126,10 +137,13 @@ def main() -> None:
     if what == "pay":
         write_json(OUT, kept | {"pay": pay()})
         return
+    if what == "show":
+        show(names)
+        return
     for name in names or CONDITIONS:
         if name in kept[what]:
             continue
-        seeds, split = ([11], "validation") if what == "try" else ([21, 22, 23], "test")
+        seeds, split = SEEDS[what], "validation" if what == "try" else "test"
         found = told([differences(train(name, seed), split) for seed in seeds])
         kept[what][name] = {
             "settings": {**CONDITIONS, **BESIDE}[name],
