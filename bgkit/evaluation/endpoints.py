@@ -25,6 +25,7 @@ from bgkit.texts import visible
 API = "api:"  # what the name of a judge behind a server begins with
 OPENAI = "https://api.openai.com/v1"
 TIMEOUT, RETRIES = 60.0, 6  # seconds, and repetitions of one request
+UNANSWERED = 20  # questions without any reply, after which something is wrong with all of them
 FAILURES_IN_A_ROW = 5  # after so many, a server is taken to be out of order
 SHORTEST_SECRET = 8  # a shorter key is a placeholder such as "EMPTY", and a word in many texts
 HOPELESS = (401, 402, 404)  # of the key, the account or the address, whatever is asked
@@ -95,7 +96,7 @@ class ApiJudge(LanguageJudge):
             with self._lock:
                 return key, self._keep(key, answer)
 
-        answers, in_a_row, self._ended = {}, 0, False
+        answers, in_a_row, replied, self._ended = {}, 0, self.replied, False
         pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="judge")
         try:
             with phase("questions", len(questions)) as shown:
@@ -104,7 +105,13 @@ class ApiJudge(LanguageJudge):
                     done, waiting = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
                     for key, answer in (answered.result() for answered in done):
                         answers[key] = answer
+                        replied = replied or bool(answer.reply)
                         in_a_row = in_a_row + 1 if answer.failed else 0
+                        if len(answers) >= UNANSWERED and not replied:
+                            raise StoppedError(
+                                f"The judge {self.name} answered none of {len(answers)} questions, "
+                                f"the last time with: {answer.problem}."
+                            )
                         if in_a_row >= FAILURES_IN_A_ROW:
                             raise StoppedError(
                                 f"The judge {self.name} failed {in_a_row} times in a row, the last "

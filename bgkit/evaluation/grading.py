@@ -32,6 +32,7 @@ from bgkit.evaluation.language_judge import Judge, LanguageJudge
 from bgkit.evaluation.logs import CONVERSATION, RESPONSES, read_responses
 from bgkit.evaluation.metrics import judge_agreement
 from bgkit.prompts import chats, tables
+from bgkit.texts import visible
 
 JUDGE = "judge_name"  # column of a graded copy: whose grades it holds
 WRITERS: dict[str, Callable[[pd.DataFrame, Path], object]] = {
@@ -99,15 +100,24 @@ def graded_path(path: Path) -> Path:
     return path.with_name(f"{stem}.judged{_WRITTEN_AS.get(ending, ending)}")
 
 
+def graded_by(judge: Judge) -> str:
+    """A judge's name in graded copies: with its rubric, where it has one."""
+    rubric = getattr(judge, "rubric", None)
+    return f"{judge.name} ({rubric.name})" if rubric else judge.name
+
+
 def check_copy(path: Path, judge: str) -> None:
-    """Raise BgkitError where a file's graded copy holds the grades of another than this judge."""
+    """Raise BgkitError where a file's graded copy holds the grades of another than this judge.
+
+    ``judge`` is the beginning of a name as :func:`graded_by` gives it.
+    """
     if not (copy := graded_path(path)).is_file():
         return
-    by = tables.read_table(copy, RESPONSES).get(JUDGE, pd.Series(["a judge that it does not name"]))
-    if by.tolist()[:1] != [judge]:
+    names = tables.read_table(copy, RESPONSES).get(JUDGE, ["a judge that it does not name"])
+    if other := [name for name in [*names][:1] if not str(name).startswith(judge)]:
         raise BgkitError(
-            f"{copy} holds the grades of {by.iloc[0]}, which those of {judge} would replace; move, "
-            "rename or delete it, and grade again."
+            f"{copy} holds the grades of {visible(str(other[0]))}, which those of {judge} would "
+            "replace; move, rename or delete it, and grade again."
         )
 
 
@@ -139,11 +149,11 @@ def grade_file(judge: Judge, path: Path, say: Callable[[str], None]) -> pd.DataF
 
     Raises BgkitError for a copy with another judge's grades.
     """
-    check_copy(path, judge.name)
+    check_copy(path, graded_by(judge))
     table = read_responses(path)
     out = graded_path(path)
     write = WRITERS[out.suffix]
-    graded = grade_table(judge, table, path).assign(**{JUDGE: judge.name})
+    graded = grade_table(judge, table, path).assign(**{JUDGE: graded_by(judge)})
     runs.write_atomically(out, lambda file: write(graded, file))
     say(f"{path}:\n{summary(graded).round(3).to_string()}\nGrades: {out}")
     if {"harm", "help", "judge_harm"} <= set(graded):

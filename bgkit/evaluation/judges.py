@@ -80,7 +80,7 @@ class CausalJudge(LanguageJudge):
     def __init__(
         self, name: str = "default", device: str = "auto", rubric: rubrics.Rubric | None = None
     ) -> None:
-        embedded = "/" not in name and "\\" not in name
+        embedded = name in store.model_names("judge")
         rubric = rubric or (rubrics.TESTBED if embedded else rubrics.HELP_HARM)
         super().__init__(name, rubric, Replies(), {"judge": name})
         self.model, self.tokenizer = policies.load_policy(name, device=device, group="judge")

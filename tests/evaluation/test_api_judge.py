@@ -143,6 +143,14 @@ def test_an_evaluation_tells_how_many_a_mean_is_of(serve, tmp_path: Path, capsys
     assert (counts["system_harm"], counts["filter_rate"]) == (9, 12)
 
 
+def test_what_no_question_is_answered_to_is_told_before_all_are_asked(serve) -> None:
+    server = serve(lambda number, body: Reply("top_p is not known", 400))
+    mine = judge(concurrency=1)
+    with pytest.raises(BgkitError, match=r"answered none of 20 questions.*top_p is not known"):
+        mine.grade([f"herb {i}" for i in range(60)], ["no"] * 60)
+    assert len(server.bodies) < 30
+
+
 @pytest.mark.parametrize("name", ["server error", "closed connection"])
 def test_a_server_that_is_out_of_order_stops_and_goes_on_later(serve, name: str) -> None:
     server = serve(lambda number, body: Reply() if number < 4 else BAD[name][0], retries=0)
@@ -332,6 +340,9 @@ def test_other_rubrics_on_files(serve, tmp_path: Path, ending: str) -> None:
     graded = grading.grade_file(strict, file, said.append)
     np.testing.assert_equal(graded["strongreject_score"].to_numpy(), [0, np.nan, np.nan, 0.625])
     tested = judges.load_judge("api:fake", rubric="xstest")
+    with pytest.raises(BgkitError, match=r"holds the grades of api:fake \(strongreject\)"):
+        grading.grade_file(tested, file, said.append)  # grades by another rubric are others
+    (tmp_path / f"r.judged.{ending}").unlink()
     graded = grading.grade_file(tested, file, said.append)
     assert (graded["xstest_verdict"] == "full_refusal").all() and "full_refusal" in said[1]
     assert len(logs.read_responses(tmp_path / f"r.judged.{ending}")) == 4
