@@ -136,6 +136,11 @@ def train(scorer: EncoderScorer, rows: list[dict], settings: Settings, scratch: 
 
 
 def _trainer(model, tokenizer, rows: list[dict], arguments: dict, callbacks: list) -> Trainer:
+    if tokenizer.pad_token is None:
+        raise BgkitError(
+            "The encoder's tokenizer has no padding token, which a fit needs; name one as "
+            "pad_token in its tokenizer_config.json."
+        )
     if "chosen_ids" not in rows[0]:
         by_length = {"train_sampling_strategy": "group_by_length", "remove_unused_columns": False}
         return Trainer(
@@ -148,8 +153,6 @@ def _trainer(model, tokenizer, rows: list[dict], arguments: dict, callbacks: lis
     from datasets import Dataset
     from trl import RewardConfig, RewardTrainer
 
-    if tokenizer.pad_token is None:
-        raise BgkitError("The encoder's tokenizer has no padding token, which pairs need.")
     return RewardTrainer(
         model,
         RewardConfig(**arguments, max_length=None, gradient_checkpointing=False),

@@ -8,6 +8,7 @@ downloaded. Whatever goes wrong is told in one :class:`~bgkit.errors.BgkitError`
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
@@ -146,22 +147,26 @@ def resolve(group: str, name: str) -> Path:
 
 
 def layers(
-    group: str, name: str, place: Callable[[str, str], Path | None] = resolve
+    group: str, name: str | os.PathLike, place: Callable[[str, str], Path | None] = resolve
 ) -> dict[str, Path | None]:
     """The whole model that a name stands for, and the adapters on top of it: name -> folder.
 
     Most names stand for one folder. That of a PEFT adapter (its adapter_config.json) names a base,
     which may be an adapter, too. ``place`` finds a name's folder; None, for one that is not here,
-    ends the search. Raises BgkitError as :func:`resolve`.
+    ends the search. Raises BgkitError as :func:`resolve`, and for a base that can not be told.
     """
     checks.kind("a name or a path", **{group: name})
-    folder = place(group, name)
-    if folder is None or (base := base_name(folder)) is None:
-        return {name: folder}
-    try:
-        return {**layers(group, base, place), name: folder}
-    except BgkitError as error:
-        raise BgkitError(f"The base of the adapter in {folder}: {error}") from error
+    name = os.fspath(name)
+    found = {name: place(group, name)}
+    while (on_top := next(iter(found.values()))) and (base := base_name(on_top)):
+        try:
+            folder = place(group, base)
+        except BgkitError as error:
+            raise BgkitError(f"The base of the adapter in {on_top}: {error}") from error
+        if folder in found.values():
+            raise BgkitError(f"The adapter in {on_top} is for {base}, an adapter on top of it.")
+        found = {base: folder, **found}
+    return found
 
 
 def last_with(folders: Sequence[Path], *files: str) -> Path:
@@ -170,13 +175,27 @@ def last_with(folders: Sequence[Path], *files: str) -> Path:
 
 
 def base_name(folder: Path) -> str | None:
-    """What the adapter in a folder is for; None for a folder without adapter_config.json."""
+    """What the adapter in a folder is for; None for a folder without adapter_config.json.
+
+    Raises BgkitError for an adapter that names no base, and for one beside a whole model.
+    """
     path = folder / "adapter_config.json"
     if not path.is_file():
         return None
+    if (folder / "config.json").is_file() and any(folder.glob("model*.safetensors")):
+        raise BgkitError(
+            f"The folder {folder} holds a whole model and an adapter, so that it can not be told "
+            "whether the one contains the other; move one of them to a folder of its own."
+        )
     config = runs.read_config(path)
-    name, revision = str(config.get("base_model_name_or_path") or ""), config.get("revision")
-    return f"{name}@{revision}" if revision and "@" not in name else name
+    name, revision = config.get("base_model_name_or_path"), config.get("revision")
+    if not name:
+        raise BgkitError(
+            f"The adapter in {folder} names no base; write its folder or hub name as "
+            f"base_model_name_or_path into {path}."
+        )
+    on_hub = parse(name) is not None and not Path(name).is_dir()
+    return f"{name}@{revision}" if on_hub and revision and "@" not in name else name
 
 
 def name_base(folder: Path, base: str, group: str = "policy") -> None:

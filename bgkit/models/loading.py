@@ -14,6 +14,7 @@ import torch
 from peft import PeftConfig, PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from transformers import (
     AutoConfig,
     AutoTokenizer,
@@ -56,9 +57,9 @@ def load_model(
     missing, or bitsandbytes is.
     """
     folder, *adapters = folders
-    whole = not adapters  # else they may bring weights that are missing, such as a head
     options = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True, **NO_CODE}
-    options |= {} if whole else {"ignore_mismatched_sizes": True}
+    # adapters may bring weights that are missing or of another size, such as a head
+    options |= {"ignore_mismatched_sizes": True} if adapters else {}
     try:
         options |= _quantisation(bits, dtype, device)
         with phase(f"loading {name}"), silent():
@@ -75,15 +76,23 @@ def load_model(
         ) from error
     except LOADING_ERRORS as error:
         raise not_loaded(name, folder, error) from error
-    if whole and loading["missing_keys"]:
-        raise BgkitError(
-            f"{name} has no weights for {min(loading['missing_keys'])}: it is not a model of this "
-            "kind that was trained, and what is missing would be random; choose another one."
-        )
     model = (model if bits < 16 else model.to(device)).eval()
+    missing = {*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])}
     for adapter in adapters:
         model = _merged(model, adapter)
+        missing -= _weights_in(adapter)
+    if missing:
+        raise BgkitError(
+            f"{name} has no weights for {min(missing)}: it is not a model of this kind that was "
+            "trained, and what is missing would be random; choose another one."
+        )
     return model, tokenizer
+
+
+def _weights_in(adapter: Path) -> set[str]:
+    """Names that whole weights in an adapter's file, such as a head's, have in the model."""
+    weights = load_file(adapter / "adapter_model.safetensors")
+    return {name.removeprefix("base_model.model.") for name in weights}
 
 
 def with_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:

@@ -33,7 +33,7 @@ LOGITS_PER_BATCH = 2**28  # values of (tokens, vocabulary) in one batch; 1 GB fo
 
 
 def load_policy(
-    name: str = "small",
+    name: str | Path = "small",
     adapter: Path | None = None,
     device: str = "auto",
     precision: str = "auto",
@@ -90,7 +90,7 @@ def settle(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, title: st
     Any token that generation config, config or tokenizer name as their end ends a completion, here
     and in TRL. Nothing else of a generation config is kept: with its penalties and cuts another
     distribution would be sampled than the one that is trained and measured. Raises BgkitError
-    without an end token.
+    without an end token, and for a tokenizer with more tokens than the model.
     """
     rows = model.get_input_embeddings().weight.shape[0]
     named = (model.generation_config, model.config.get_text_config(), tokenizer)
@@ -100,6 +100,11 @@ def settle(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, title: st
         raise BgkitError(
             f"Neither the tokenizer nor the generation_config.json of {title} names an end token "
             "(eos_token), so that no completion would end; add it there."
+        )
+    if max(prompt_ids(tokenizer, ["hello"])[0]) >= rows:
+        raise BgkitError(
+            f"The tokenizer of {title} has tokens that the model (with {rows}) does not know; it "
+            "is the tokenizer of another model."
         )
     if tokenizer.eos_token_id not in ends:
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(ends[0])

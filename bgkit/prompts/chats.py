@@ -33,9 +33,13 @@ COLUMNS = ("messages", "conversations", "conversation")
 SYSTEM = ("system", "developer")
 _USER = ("user", "human", "prompter")
 _ASSISTANT = ("assistant", "gpt", "chatgpt", "model", "bot", "ai")
+_TOOLS = ("tool", "function", "function_call", "observation", "ipython")
+_KNOWN = {*SYSTEM, *_USER, *_ASSISTANT, *_TOOLS}
 _ROLES, _CONTENTS = ("role", "from"), ("content", "value", "parts", "refusal")
 _TEXT_PARTS = ("text", "input_text", "output_text")
-_PRINTED = re.compile(r"\s*\[?\{'(role|from|content|value)': ")  # messages, by Python
+#: What is surely messages as Python prints them: brackets around it, and both keys of a message.
+_PRINTED = re.compile(r"\s*\[?\{'.*\}\]?\s*", re.DOTALL)
+_KEYS = [rf"'(?:{'|'.join(names)})': " for names in (_ROLES, _CONTENTS)]
 
 Turn = tuple[str, str | None]  # role and text of a message; None: it has no text
 Cell = str | list[Turn] | None  # of a column: a text, messages, or nothing
@@ -170,7 +174,7 @@ def _cell(cell: object) -> Cell:
         return None
     if not isinstance(cell, str):
         return _turns(cell)
-    printed = _PRINTED.match(cell)
+    printed = _PRINTED.fullmatch(cell) and all(re.search(key, cell) for key in _KEYS)
     try:
         value = ast.literal_eval(cell.strip()) if printed else json.loads(cell, strict=False)
     except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
@@ -188,7 +192,7 @@ def _is_chat(value: object) -> bool:
     turns = [value] if isinstance(value, dict) else value
     return (isinstance(turns, list) and bool(turns)) and all(
         isinstance(one, dict)
-        and isinstance(_first(one, _ROLES), str)
+        and str(_first(one, _ROLES)).strip().lower() in _KNOWN
         and not one.keys().isdisjoint(_CONTENTS)
         for one in turns
     )

@@ -85,6 +85,7 @@ def _csv(content: bytes, role: Role, separator: str = ",") -> pd.DataFrame:
     csv.field_size_limit(2**31 - 1)  # characters of a cell: long contexts have more than 131,072
     stream = io.StringIO(_text(content), newline="")
     named = next(filter(str.strip, stream), "")  # the line of the header
+    named = re.sub('"[^"]*"?', "", named)  # what stands outside quotes
     if separator not in named and (other := set(";\t").intersection(named)):
         wanted = {",": "commas", "\t": "tabs"}[separator]
         raise ValueError(f"its columns are divided by {other.pop()!r}; save it with {wanted}")

@@ -13,6 +13,7 @@ result is that of scoring each row alone, up to rounding. Models whose cache is 
 from __future__ import annotations
 
 import copy
+import inspect
 import itertools
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
@@ -22,6 +23,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
+from bgkit.errors import BgkitError
 from bgkit.models import templates
 from bgkit.models.batches import OUT_OF_MEMORY, cheapest_batches, halved, pass_cost
 from bgkit.models.prefixes import Row, can_share, shared_length, tree_mask
@@ -58,11 +60,16 @@ class DecoderScorer(PairScorer):
     def __init__(self, model, tokenizer, protocol: Template, name: str) -> None:
         added = [token for token in tokenizer.get_added_vocab() if len(token) > 1]
         super().__init__(model, tokenizer, name, [*added, *protocol.marks])
+        if "position_ids" not in inspect.signature(model.base_model.forward).parameters:
+            raise BgkitError(
+                f"{name} is of the kind {model.config.model_type}, which takes no positions and "
+                "can not be read with a chat template here; name a model of another kind."
+            )
         self.protocol, self.calls = protocol, protocol.guidelines
         positions = getattr(model.config.get_text_config(), "max_position_embeddings", 1 << 30)
         self.max_length = min(protocol.max_length, positions, tokenizer.model_max_length)
         device = model.device.type
-        self.cost, self.computed = pass_cost(model), 0
+        self.cost = pass_cost(model)
         self.slots = SLOTS.get(device, SLOTS["cpu"])
         self.packed = PACKED.get(device, PACKED["cpu"])
         #: guideline of a call -> tokens of the template that was kept, and their cache

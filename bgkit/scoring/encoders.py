@@ -5,16 +5,18 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from bgkit.errors import BgkitError
 from bgkit.models.batches import OUT_OF_MEMORY, cheapest_batches, halved, pass_cost
 from bgkit.progress import phase
 from bgkit.scoring.labels import meaning, unsafe_column
 from bgkit.scoring.pairs import Head, PairScorer
-from bgkit.scoring.protocols import Encoder
+from bgkit.scoring.protocols import Encoder, find
 from bgkit.scoring.scorer import check_room
 
 #: Padded tokens in one forward pass, by device; a CPU is slower with more.
@@ -51,7 +53,8 @@ def with_labels(protocol: Encoder, config: object, name: str) -> Encoder:
     labels than the protocol's, and where it can not be told which one means unsafe.
     """
     labels, problem = labels_of(config), getattr(config, "problem_type", None)
-    place, several = name.split(" ", 1)[-1].split("=")[-1], len(labels) > 1
+    _, place = find("guard", name.split(" ", 1)[-1])
+    several = len(labels) > 1
     if protocol.labels not in (0, len(labels)):
         raise BgkitError(
             f"{name} has {len(labels)} labels, but {protocol.labels} are needed; it is another "
@@ -96,7 +99,6 @@ class EncoderScorer(PairScorer):
         self.label = ", ".join(labels_of(model.config)[i] for i in protocol.index)
         decodes = hasattr(model, "score") and not config.is_encoder_decoder
         self.head = Head(model.score) if decodes else None
-        self.computed = 0
         known = tokenizer.model_max_length
         if known > UNKNOWN:
             known = LONGEST_DECODER if decodes else protocol.max_length
@@ -105,19 +107,18 @@ class EncoderScorer(PairScorer):
         taken = inspect.signature((model.base_model if decodes else model).forward).parameters
         unused = {"token_type_ids"} if getattr(config, "type_vocab_size", 2) < 2 else set()
         named = dict.fromkeys(["input_ids", "attention_mask", *tokenizer.model_input_names])
-        tokenizer.model_input_names = [k for k in named if k in taken and k not in unused]
-        if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= config.vocab_size:
-            tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)  # any: it is masked
-        # XLNet and its kin read the last place, FNet mixes all of them: no row may be padded
-        alone = "attention_mask" not in taken or hasattr(model, "sequence_summary")
-        most = TOKENS_PER_BATCH.get(model.device.type, TOKENS_PER_BATCH["cpu"])
-        self.budget = 1 if alone else most
+        self._inputs = [k for k in named if k in taken and k not in unused]
+        pad = tokenizer.pad_token_id
+        self._pad = 0 if pad is None or pad >= config.vocab_size else pad  # any: it is masked
+        self.budget = TOKENS_PER_BATCH.get(model.device.type, TOKENS_PER_BATCH["cpu"])
 
     def _tokens(self, prompts: Sequence[str], responses: Sequence[str], **options) -> list[dict]:
         """One unpadded encoding per pair (or response)."""
         texts = (prompts, responses) if self.protocol.pair else (responses,)
-        encoded = self.tokenizer(*texts, verbose=False, **options)
-        return [dict(zip(encoded, row, strict=True)) for row in zip(*encoded.values(), strict=True)]
+        encoded = self.tokenizer(*texts, verbose=False, return_attention_mask=True, **options)
+        names = [name for name in self._inputs if name in encoded]
+        columns = [encoded[name] for name in names]
+        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
     def encode(self, prompts: Sequence[str], responses: Sequence[str]) -> list[dict]:
         """Encodings without padding, the response cut where the pair is too long.
@@ -147,7 +148,8 @@ class EncoderScorer(PairScorer):
         with phase(f"scoring by {self.name}", len(rows)) as shown:
             while left.size:
                 try:
-                    for batch in cheapest_batches(lengths[left], self.budget, self._cost):
+                    budget = self.budget if len(rows) == 1 or self.pads else 1
+                    for batch in cheapest_batches(lengths[left], budget, self._cost):
                         chosen = left[batch]
                         scores[chosen] = self._forward([rows[i] for i in chosen])
                         lengths[chosen] = 0
@@ -164,6 +166,21 @@ class EncoderScorer(PairScorer):
                 left = np.flatnonzero(lengths)
         return scores
 
+    @cached_property
+    def pads(self) -> bool:
+        """Whether padding leaves the model's outputs as they are; else rows go through it alone.
+
+        XLNet reads the last place, ConvBERT and FNet mix places, padding or not: found by trying.
+        """
+        rows = self._tokens(["a"] * 2, ["b", "b c d e f g h " * 4])
+        rows = [{key: row[key][: self.max_length] for key in row} for row in rows]
+        try:
+            alone, together = self._logits(rows[:1]), self._logits(rows)[:1]
+        except (ValueError, RuntimeError):  # "Cannot handle batch sizes > 1"
+            return False
+        near = 2e-5 if self.model.dtype == torch.float32 else 0.1  # bfloat16 has three digits
+        return torch.allclose(alone, together, rtol=near, atol=near)
+
     def _forward(self, rows: list[dict]) -> np.ndarray:
         self.computed += len(rows) * max(len(row["input_ids"]) for row in rows)
         return READS[self.protocol.read](self._logits(rows), self.protocol.index).cpu().numpy()
@@ -171,8 +188,14 @@ class EncoderScorer(PairScorer):
     @torch.inference_mode()
     def _logits(self, rows: list[dict]) -> torch.Tensor:
         """(n, labels) float32 logits of encodings, padded on the right whatever the tokenizer."""
-        inputs = self.tokenizer.pad(rows, padding_side="right", return_tensors="pt")
-        inputs = inputs.to(self.model.device)
+        inputs = {
+            name: pad_sequence(
+                [torch.tensor(row[name], dtype=torch.long) for row in rows],
+                batch_first=True,
+                padding_value=self._pad if name == "input_ids" else 0,
+            ).to(self.model.device)
+            for name in rows[0]
+        }
         if self.head is None:
             return self.model(**inputs).logits.float()
         hidden = self.model.base_model(**inputs).last_hidden_state

@@ -25,6 +25,12 @@ class VerdictGuard(DecoderScorer):
         super().__init__(model, tokenizer, protocol, name)
         words = [protocol.safe, protocol.unsafe, protocol.grey]
         self.words = [self._word_ids(group) for group in words]  # safe, unsafe, grey
+        if shared := set(self.words[0]) & set(self.words[1] + self.words[2]):
+            word = tokenizer.decode([min(shared)])
+            raise BgkitError(
+                f"{name}: its safe and unsafe verdicts both begin with the token {word!r}, so one "
+                "pass can not tell them apart; it is not the model that its protocol is for."
+            )
         self.full_head = model.get_output_embeddings()
         self.chosen = [i for group in self.words for i in group]
         model.set_output_embeddings(Head(self.full_head, self.chosen))

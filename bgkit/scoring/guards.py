@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -62,7 +63,7 @@ LEAST_MASS = 0.5  # of the verdict words in the whole vocabulary, in the self-te
 
 
 def load_guard(
-    name: str = "default",
+    name: str | Path = "default",
     device: str = "auto",
     precision: str = "auto",
     *,
@@ -100,7 +101,7 @@ def guard_of(
 
 def load_scorer(
     group: str,
-    name: str,
+    name: str | Path,
     *,
     device: str = "auto",
     precision: str = "auto",

@@ -23,7 +23,7 @@ from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.models import policies
 from bgkit.runs.config import OBJECT
-from bgkit.scoring import guards, utilities
+from bgkit.scoring import guards, protocols, utilities
 from bgkit.scoring.adapters import as_guard
 from bgkit.scoring.encoders import places_of
 from bgkit.scoring.scorer import Scorer, as_numbers, guard_scores, name_of
@@ -132,9 +132,11 @@ def scores_of(scorer: Scorer, twice: bool = False) -> dict | None:
     None for a scorer that can not score them, or gives others when asked ``twice``: of such a one
     only the name is known.
     """
-    found, again = _asked(scorer), _asked(scorer) if twice else None
-    moody = again is not None and np.abs(found - again).max() > FULL * max(1e-3, np.ptp(found))
-    if found is None or moody:
+    found = _asked(scorer)
+    again = _asked(scorer) if twice else found
+    if found is None or again is None:
+        return None
+    if np.abs(found - again).max() > FULL * max(1e-3, np.ptp(found)):
         return None
     scores = [float(f"{value:.6g}") for value in found]
     return {"scores": scores, "within": _tolerance(scorer)}
@@ -212,8 +214,9 @@ def check_complete(run: runs.Run, guard: object | None, utility: Scorer | None) 
 
 
 def _in_folder(group: str, name: str) -> bool:
-    place = name.rpartition("=")[2]  # behind a protocol's name
-    return not guards.is_embedded(group, place) and Path(place).is_dir()
+    if group != "policy" and not runs.is_object(name):  # a protocol may stand in front
+        _, name = protocols.find(group, name)
+    return not guards.is_embedded(group, name) and Path(name).is_dir()
 
 
 def alike(one: dict | None, other: dict | None) -> bool:

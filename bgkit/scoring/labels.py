@@ -30,15 +30,18 @@ def _name(label: object) -> str:
 
 
 def meaning(label: object) -> bool | None:
-    """Whether a label means unsafe; None where its name is not known.
+    """Whether a label means unsafe; None where its name, and what it negates, is not known.
 
     >>> [meaning(label) for label in ("Unsafe", "hateSpeech", "LABEL_1", 1.0, True)]
     [True, True, True, True, True]
     >>> [meaning(label) for label in ("safe", "0", -1, "not_harmful", "positive", 2)]
-    [False, False, False, None, None, None]
+    [False, False, False, False, None, None]
     """
     name = re.sub(r"(?<=[a-z])[\W_]+", "", _name(label))
-    return True if name in _UNSAFE else False if name in _SAFE else None
+    if name in _UNSAFE:
+        return True
+    negated = re.fullmatch("(?:not|non|no|un)(.+)", name)
+    return False if name in _SAFE or (negated and negated[1] in _UNSAFE) else None
 
 
 def unsafe_column(labels: Sequence[object], unsafe: object = None, how: str = "unsafe={!r}") -> int:
@@ -60,7 +63,7 @@ def unsafe_column(labels: Sequence[object], unsafe: object = None, how: str = "u
     )
     if unsafe is None and len(told) == 2 and told[0] != told[1] and not number:
         return told.index(True) if True in told else told.index(None)
-    fault = "can not be told from their words" if unsafe is None else f"is not {unsafe!r}"
+    fault = "can not be told from their names" if unsafe is None else f"is not {unsafe!r}"
     raise BgkitError(
         f"Which of the labels {', '.join(map(str, labels))} means unsafe {fault}; name it, as in "
         f"{how.format(str(labels[-1]))}."

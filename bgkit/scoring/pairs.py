@@ -39,6 +39,7 @@ class PairScorer:
     def __init__(self, model, tokenizer, name: str, specials: Sequence[str]) -> None:
         self.model, self.tokenizer, self.name, self.specials = model, tokenizer, name, specials
         self.cut: set[int] = set()
+        self.computed = 0
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
         """(n,) float32 scores.

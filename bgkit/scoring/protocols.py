@@ -7,6 +7,7 @@ be confirmed without the weights is what the self-test at load
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -97,13 +98,14 @@ GUARDS, UTILITIES = (_read(group) for group in ("guards", "utilities"))
 REWARD = Encoder(labels=1, index=(0,), read="raw")
 
 
-def find(group: str, name: str) -> tuple[Template | Encoder, str]:
+def find(group: str, name: str | os.PathLike) -> tuple[Template | Encoder, str]:
     """The protocol of a guard or utility, and where the model is.
 
     ``name`` is a hub name that the table lists (a revision may stand behind it), or
     ``protocol=place`` with a local folder or another hub name; for guards, moreover,
     ``unsafe:LABEL=place`` for a classifier whose label of that name means unsafe. Any other name
-    is that of a sequence classifier. Raises BgkitError for an unknown protocol.
+    is that of a sequence classifier, and so is a path, which begins with ``/``, ``.`` or ``~``.
+    Raises BgkitError for an unknown protocol.
 
     >>> find("guard", "Qwen/Qwen3Guard-Gen-4B")[0].prefill
     'Safety:'
@@ -112,10 +114,11 @@ def find(group: str, name: str) -> tuple[Template | Encoder, str]:
     >>> find("guard", "unsafe:toxic=/models/mine")[0].unsafe
     'toxic'
     """
-    checks.kind("a name", model=name)
+    checks.kind("a name or a path", model=name)
+    name = os.fspath(name)
     table, usual = (GUARDS, Encoder()) if group == "guard" else (UTILITIES, REWARD)
     protocol, named, place = name.partition("=")
-    if not named:
+    if not named or name.startswith(("/", ".", "~")):
         repository = name.split("@")[0]
         return next((p for p, models in table.values() if repository in models), usual), name
     if group == "guard" and protocol.startswith("unsafe:"):

@@ -10,6 +10,8 @@ response)``.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from bgkit.runs import TrainConfig
 from bgkit.runs.config import is_object
 from bgkit.scoring import guards
@@ -27,7 +29,7 @@ EVERYDAY = (
 
 
 def load_utility(
-    name: str = "mild",
+    name: str | Path = "mild",
     device: str = "auto",
     precision: str = "auto",
     *,

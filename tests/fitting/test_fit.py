@@ -149,6 +149,18 @@ def test_a_utility_is_fitted_on_pairs_too(encoder, tmp_path) -> None:
     assert good > bad
 
 
+@pytest.mark.parametrize("what", ["labels", "pairs"])
+def test_an_encoder_without_padding_token_is_refused(what, tmp_path) -> None:
+    bare = own.save_classifier(tmp_path / "bare", 2, pad_token=None)
+    pairs = table().assign(chosen="slide it into simmering water", rejected="burn it")
+    with pytest.raises(BgkitError, match="no padding token"):
+        if what == "labels":
+            bgkit.fit_guard(table(), tmp_path / "g", encoder=bare, **TINY)
+        else:
+            columns = ["prompt", "chosen", "rejected"]
+            bgkit.fit_utility(pairs[columns], tmp_path / "u", encoder=bare, **TINY)
+
+
 def test_a_judge_is_two_fits(fitted, rated, tmp_path) -> None:
     for part, (_, out) in (("harm", fitted), ("help", rated)):
         (tmp_path / "judge").mkdir(exist_ok=True)

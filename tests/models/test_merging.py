@@ -11,13 +11,19 @@ import own
 import pandas as pd
 import pytest
 import torch
-from peft import PromptTuningConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from peft import LoraConfig, PromptTuningConfig, get_peft_model
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 
 from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation.evaluate import sample_base
 from bgkit.models import hub, policies
+from bgkit.scoring import guards
 from bgkit.training import model_card, shapes
 from bgkit.training import trainer as training
 
@@ -107,6 +113,9 @@ def changed(folder: Path, place: Path, **changes) -> Path:
 def test_where_a_base_may_be(folder, tmp_path: Path) -> None:
     told = {"base_model_name_or_path": "some/model", "revision": "abc"}
     place = changed(folder, tmp_path / "hub", **told)
+    here = changed(folder, tmp_path / "here", revision="main")
+    assert hub.base_name(here) == str(folder / "base")
+    assert list(hub.layers("policy", here)) == [str(folder / "base"), str(here)]
     assert hub.base_name(place) == "some/model@abc"
     with pytest.raises(BgkitError, match=r"base of the adapter in .*hub: .*some/model is not in"):
         policies.load_policy(str(place), device="cpu")
@@ -117,13 +126,20 @@ def pickled(place: Path) -> None:
     (place / "adapter_model.safetensors").rename(place / "adapter_model.bin")
 
 
+def whole_too(place: Path) -> None:
+    (place / "config.json").write_text("{}")
+    (place / "model.safetensors").write_bytes(b"")
+
+
 @pytest.mark.parametrize(
     ("changes", "spoil", "said"),
     [
+        ({"base_model_name_or_path": None}, None, "names no base; .* as base_model_name_or_path"),
         ({"base_model_name_or_path": "/not/here"}, None, "base of .* There is no folder /not/here"),
         ({"base_model_name_or_path": "tiny"}, None, "size mismatch"),
         ({"target_modules": ["q_proj"]}, None, "does not fit its base"),
         ({}, pickled, r"pickles \(.bin\) are not loaded"),
+        ({}, whole_too, "a whole model and an adapter"),
     ],
     ids=lambda value: value.__name__ if callable(value) else None,
 )
@@ -148,3 +164,31 @@ def test_adapters_that_are_no_weights_or_of_shared_ones(folder, tmp_path: Path) 
     own.save_adapter(tmp_path / "head", str(tmp_path / "tied"), target_modules=["lm_head"])
     with pytest.raises(BgkitError, match="something else once it is merged"):
         policies.load_policy(str(tmp_path / "head"), device="cpu")
+
+
+def test_an_adapter_of_an_adapter_of_itself_ends(folder, tmp_path: Path) -> None:
+    one, two, self = tmp_path / "one", tmp_path / "two", tmp_path / "self"
+    changed(folder, one, base_model_name_or_path=str(two))
+    changed(folder, two, base_model_name_or_path=str(one))
+    changed(folder, self, base_model_name_or_path=str(self))
+    for load in (policies.load_policy, lambda name: shapes.shape_of("policy", name)):
+        for name in (one, self):
+            with pytest.raises(BgkitError, match="an adapter on top of it"):
+                load(name)
+
+
+def test_an_adapter_without_a_head_gives_a_bare_encoder_none(tmp_path: Path) -> None:
+    """Its guard would answer at random; an adapter with a head of its own is a guard."""
+    base = AutoModel.from_config(own.encoder("modernbert", 2))
+    base.save_pretrained(tmp_path / "base")
+    for task, modules in ((None, None), ("SEQ_CLS", ["head", "classifier"])):
+        model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base")
+        config = LoraConfig(task_type=task, r=2, target_modules=["Wqkv"], modules_to_save=modules)
+        made = get_peft_model(model, config)
+        made.save_pretrained(tmp_path / str(task))
+        model.config.save_pretrained(tmp_path / str(task))
+        guards.load_guard("default", "cpu").tokenizer.save_pretrained(tmp_path / str(task))
+    with pytest.raises(BgkitError, match=r"has no weights for classifier\.bias"):
+        guards.load_guard(tmp_path / "None", "cpu", check=False)
+    guard = guards.load_guard(tmp_path / "SEQ_CLS", "cpu", check=False)
+    torch.testing.assert_close(guard.model.classifier.weight, model.classifier.weight)

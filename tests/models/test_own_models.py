@@ -67,6 +67,11 @@ def test_models_without_trained_head_template_or_safe_weights_are_refused(mine, 
     tokenizer.save_pretrained(tmp_path / "body")
     with pytest.raises(BgkitError, match=r"has no weights for lm_head.weight"):
         policies.load_policy(str(tmp_path / "body"), device="cpu")
+    model = AutoModelForCausalLM.from_config(own.decoder("llama", vocab_size=200))
+    model.save_pretrained(tmp_path / "small")
+    tokenizer.save_pretrained(tmp_path / "small")
+    with pytest.raises(BgkitError, match=r"tokens that the model \(with 200\) does not know"):
+        policies.load_policy(str(tmp_path / "small"), device="cpu")
     model.save_pretrained(tmp_path / "plain")
     tokenizer.chat_template = None
     tokenizer.save_pretrained(tmp_path / "plain")

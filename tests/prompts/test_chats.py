@@ -85,6 +85,9 @@ def test_one_column_of_exchanges_may_have_a_name_of_its_own(tmp_path: Path) -> N
         '{"role": "user", "content": "hi"} is a message',
         '[{"name": "tea", "content": "leaves"}]',
         "messages = [...]",
+        '{"role": "wizard", "content": "casts a spell"}',
+        "{'role': 'user', 'content': array(['x'])} is how Python prints it",
+        "{'content': an undefined name}",
     ],
 )
 def test_a_text_that_looks_like_json_stays_a_text(tmp_path: Path, text: str) -> None:

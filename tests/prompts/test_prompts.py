@@ -106,6 +106,7 @@ def test_cells_of_a_csv_file_are_text_and_lines_of_a_jsonl_file_end_in_one_way(t
         ("own.csv", "prompt\none\ntwo,three\n", ["can not be read: ", "line 3", "double quotes"]),
         ("own.csv", "\nprompt;kind\none, two;x\n", ["';'", "save it with commas"]),
         ("own.csv", '"prompt"\t"kind"\none\tx\n', ["'\\t'", "save it with commas"]),
+        ("own.csv", '"a;b"\none\n', ["no column 'prompt'", "a;b"]),
         ("own.tsv", "prompt;kind\none;x\n", ["';'", "save it with tabs"]),
         ("own.jsonl", '{"prompt": "one"}\n{"prompt": 2}', ["Row 2 "]),
         ("own.jsonl", '{"prompt": "one"}\n\n{"prompt": "two"\n', ["line 3", '{"prompt": "..."}']),

@@ -64,6 +64,11 @@ def grouped() -> tuple[list[list[int]], list[int]]:
     return rows, groups
 
 
+def test_models_that_take_no_positions_are_refused() -> None:
+    with pytest.raises(BgkitError, match="of the kind bloom, which takes no positions"):
+        decoder(tf.BloomConfig(vocab_size=60, hidden_size=32, n_layer=1, n_head=2))
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("slots", [0, 150], ids=["one batch", "many batches"])
 def test_scores_are_those_of_one_row_at_a_time(name: str, slots: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import numpy as np
@@ -30,13 +31,15 @@ KINDS = {
     ),
     "gpt2": (tf.GPT2Config(**GPT2), {"pad_token": None}),
     "qwen2": (tf.Qwen2Config(**LLAMA | {"pad_token_id": 2}), {"pad_token": "[SEP]"}),
+    "convbert": (tf.ConvBertConfig(**BERT, embedding_size=64), {"model_max_length": 64}),
     "xlnet": (tf.XLNetConfig(vocab_size=320, d_model=64, n_layer=2, n_head=2, d_inner=64), {}),
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_batch_single_and_transformers_agree_and_long_texts_are_cut(kind, tmp_path) -> None:
-    """Left padding, none at all, an end token that pads, lost positions: no score depends on it."""
+    """Left padding, none at all, an end token that pads, lost positions, padding that is read:
+    no score depends on it."""
     config, changes = KINDS[kind]
     place = own.save_classifier(tmp_path, 2, config, 0.05, **changes)
     guard = guards.load_guard(place, "cpu", check=False)
@@ -113,9 +116,22 @@ def test_the_label_is_read_by_its_words(loaded, labels, unsafe, problem, expecte
     assert guard.label == label
 
 
+def test_the_given_tokenizer_stays_as_it_is(loaded) -> None:
+    model, tokenizer = loaded[2]
+    bare = copy.deepcopy(tokenizer)
+    bare.pad_token, names = None, list(bare.model_input_names)
+    model.config.id2label, model.config.problem_type = {0: "harmful", 1: "harmless"}, None
+    guard = EncoderScorer(model, bare, protocols.Encoder(), "guard mine")
+    expected = EncoderScorer(model, tokenizer, protocols.Encoder(), "guard mine")
+    scores = guard.score(PROMPTS, RESPONSES)
+    np.testing.assert_allclose(scores, expected.score(PROMPTS, RESPONSES), atol=1e-6)
+    assert bare.pad_token is None and list(bare.model_input_names) == names
+
+
 @pytest.mark.parametrize(
     ("labels", "unsafe", "problem", "message"),
     [
+        (["harmless", "not_harmful"], "", None, "can not be told .* unsafe:not_harmful=mine"),
         (["OFF", "NOT"], "", None, r"labels OFF, NOT .* as in unsafe:NOT=mine"),
         (["safe", "grey", "unsafe"], "", None, "unsafe:unsafe=mine"),
         (["safe", "unsafe"], "toxic", None, "is not 'toxic'"),
@@ -129,11 +145,13 @@ def test_labels_that_do_not_tell_are_asked_for(loaded, labels, unsafe, problem, 
 
 
 def test_the_label_is_named_in_front_of_a_folder_and_told(tmp_path, capsys) -> None:
-    place = own.save_classifier(tmp_path, 2)
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | {"id2label": {"0": "x", "1": "y"}}))
-    with pytest.raises(BgkitError, match=f"as in unsafe:y={place}"):
-        guards.load_guard(place, "cpu")
+    folder = tmp_path / "seed=1"  # a sign that stands behind a protocol's name, too
+    place = own.save_classifier(folder, 2)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"id2label": {"0": "x", "1": "y"}}))
+    for given in (place, folder):
+        with pytest.raises(BgkitError, match=f"as in unsafe:y={place}"):
+            guards.load_guard(given, "cpu")
     guard = guards.load_guard(f"unsafe:x={place}", "cpu", check=False)
     assert guard.protocol.index == (0,) and "unsafe label x" in capsys.readouterr().err
     assert guard.checked["unsafe_label"] == "x" and guard.checked["tested"] is False

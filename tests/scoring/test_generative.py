@@ -144,6 +144,20 @@ def test_names_that_do_not_say_how_to_ask(folder_of) -> None:
         guards.load_guard(f"qwen3guard={folder_of('qwen3guard')}", device="cpu", bits=5)
 
 
+def test_verdicts_that_begin_alike_are_refused(tmp_path) -> None:
+    place = tiny_models.save_guard(tmp_path / "guard", "llama-guard-3", fitted=False)
+    guard = guards.load_guard(f"llama-guard-3={place}", "cpu", check=False)
+    alike = protocols.Verdict(safe=("No",), unsafe=("No way",))
+    with pytest.raises(BgkitError, match="both begin with the token"):
+        VerdictGuard(guard.model, guard.tokenizer, alike, "g")
+
+
+@pytest.mark.parametrize("place", ["/runs/seed=1/guard", "./seed=1", "~/seed=1", "../a=b"])
+def test_a_path_may_have_the_sign_behind_a_protocols_name(place) -> None:
+    assert protocols.find("guard", place) == (protocols.Encoder(), place)
+    assert protocols.find("guard", f"unsafe:x={place}") == (protocols.Encoder(unsafe="x"), place)
+
+
 # --- Hostile text ------------------------------------------------------------------------------
 
 

@@ -53,6 +53,19 @@ class Unable(Share):
         raise KeyError(responses[0])
 
 
+class Once(Share):
+    """Scores one call, counted from 0, and can not score any other."""
+
+    def __init__(self, able: int) -> None:
+        super().__init__()
+        self.calls = iter(range(9)), able
+
+    def score(self, prompts, responses) -> np.ndarray:
+        if next(self.calls[0]) != self.calls[1]:
+            raise KeyError(responses[0])
+        return super().score(prompts, responses)
+
+
 def one_letter(prompts, responses) -> list[float]:
     return [r.count("e") / max(1, len(r)) for r in responses]
 
@@ -172,6 +185,8 @@ def test_samples_of_base_are_those_of_the_guard_that_is_given(tmp_path: Path, ow
 def test_of_an_object_that_changes_its_mind_only_the_name_is_known() -> None:
     assert identity.scores_of(Moody(), twice=True) is None
     assert identity.scores_of(Unable()) is None
+    for able in (0, 1):
+        assert identity.scores_of(Once(able), twice=True) is None
     config = identity.named(CONFIG, lambda prompts, responses: [0.5] * len(prompts))
     assert config.guard == "object:<lambda>"
     assert identity.named(CONFIG, Share(name="a\n\x1bb ")).guard == "object:a ⟨U+001B⟩b"
