@@ -141,8 +141,8 @@ def sweep(
 
     Raises BgkitError before anything starts for a wrong grid (see
     :func:`bgkit.sweeps.grids.expand`) and a folder of another notebook or of other things;
-    StoppedError after Ctrl-C (the same call then goes on). SIGTERM ends this process and its kernels
-    at once, without a save.
+    StoppedError after Ctrl-C (the same call then goes on). SIGTERM ends this process and its
+    kernels at once, without a save.
     """
     if executor is not None:
         threads = threads or 1

@@ -39,9 +39,9 @@ Grid = Mapping[str, object]
 def parse_settings(notebook: Notebook, settings: Iterable[str]) -> dict[str, Sequence]:
     """Axes of texts such as ``REWARD=boundary,compound`` and ``SEED=0:5`` (0, 1, 2, 3, 4).
 
-    A list or dict is written as in Python or JSON; as a list is an axis, one value of a parameter that
-    is a list is a list in a list: ``GUARDS=[["weak"]]``. Raises BgkitError for a text without ``=`` and for a
-    name that is unknown or given twice.
+    A list or dict is written as in Python or JSON. A list is an axis, so one value of a parameter
+    that takes lists is a list in a list: ``GUARDS=[["weak"]]``. Raises BgkitError for a text
+    without ``=`` and for a name that is unknown or given twice.
     """
     parts = [setting.partition("=") for setting in settings]
     if wrong := [name for name, equals, _ in parts if not equals]:
@@ -134,8 +134,9 @@ def expand(notebook: Notebook, grids: Grid | Sequence[Grid]) -> dict[str, dict[s
     """Hash -> parameters, defaults included, of every run of the grids, in the order of the axes.
 
     A value that is a list (tuple, range) is an axis. Raises BgkitError for what is no mapping, an
-    unknown name, a value of another type, an empty axis, a parameter that the sweep sets itself, settings or models that
-    no training accepts, two runs with the same parameters, and for more than 10,000 runs.
+    unknown name, a value of another type, an empty axis, a parameter that the sweep sets itself,
+    settings or models that no training accepts, two runs with the same parameters, and for more
+    than 10,000 runs.
     """
     grids = list(grids) if isinstance(grids, Sequence) else [grids]
     if wrong := [grid for grid in grids if not isinstance(grid, Mapping)]:

@@ -55,8 +55,8 @@ class Job:
 def run_job(job: Job, here: kernels.Here | None = None) -> dict:
     """Execute a run and return its record; what goes wrong in the run is told there, not raised.
 
-    A run that another worker is at is waited for, and not executed again if it completes or fails. ``here`` is that of a
-    driver in this process. Raises CancelledError once that is stopped.
+    A run that another worker is at is waited for, and not executed again if it completes or fails.
+    ``here`` is that of a driver in this process. Raises CancelledError once that is stopped.
     """
     here = here or kernels.Here()
     job.folder.mkdir(exist_ok=True)
