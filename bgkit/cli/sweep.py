@@ -39,9 +39,9 @@ def run(arguments: argparse.Namespace) -> int:
     settings = grids.parse_settings(notebook, arguments.set)
     files = [each for file in arguments.grid for each in grids.read_grids(notebook, file)]
     what = arguments.notebook, [{**each, **settings} for each in files or [{}]], arguments.out
-    retry = arguments.retry_failed
+    how = {name: getattr(arguments, name) for name in ("workers", "threads", "retry_failed")}
     if arguments.dry_run:
-        plan = drive.plan(*what, retry_failed=retry)
+        plan = drive.plan(*what, **how)
         say(plan)
         for name in list(plan.jobs)[:SHOWN_RUNS]:
             record = plan.records[name]
@@ -50,7 +50,6 @@ def run(arguments: argparse.Namespace) -> int:
         if len(plan.jobs) > SHOWN_RUNS:
             say(f"  ... and {len(plan.jobs) - SHOWN_RUNS} more")
         return 0
-    how = {"workers": arguments.workers, "threads": arguments.threads, "retry_failed": retry}
     with _dask(arguments.dask) if arguments.dask else contextlib.nullcontext() as executor:
         index = drive.sweep(*what, executor, **how)
     return 0 if (index["state"] == "complete").all() else 1

@@ -113,7 +113,10 @@ def differences(
         follows = isinstance(deployment, Deployment)
         there = redeployed(values, refusals, deployment) if follows else deployment
         measured = index[index["run"].isin(there["run"])]
-        found = claims.frontiers_of(measured, there, ["system_help", metric])
+        try:
+            found = claims.frontiers_of(measured, there, ["system_help", metric])
+        except BgkitError as error:  # values that were measured of too few runs
+            raise BgkitError(f"In the deployment {name!r}: {error}") from error
         for design, against in (pair for pair in pairs if {*pair} <= {*found}):
             both = found[design], found[against]
             x_y = (one.pair("system_help", metric) for one in both)

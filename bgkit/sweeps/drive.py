@@ -9,8 +9,10 @@ run folder), what failed only with ``retry_failed``.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed, wait
@@ -29,6 +31,7 @@ from bgkit.sweeps.run import Job, read_record, run_job, write_index
 from bgkit.versions import versions
 
 GRACE = 25.0  # seconds that a stopped notebook has to save its work
+INDEXED = 10.0  # seconds from one index to the next while runs end
 
 
 @dataclass(frozen=True)
@@ -61,29 +64,38 @@ def plan(
     grid: grids.Grid | Sequence[grids.Grid],
     folder: str | Path | None = None,
     *,
-    threads: int = 1,
+    workers: int = 1,
+    threads: int = 0,
     retry_failed: bool = False,
 ) -> Plan:
     """Check everything that can be checked before a sweep starts; writes nothing.
 
     Arguments and errors are those of :func:`sweep`.
     """
+    if workers < 1 or threads < 0:
+        raise BgkitError("A sweep needs at least 1 worker, and threads of 0 (divided) or more.")
+    threads = threads or max(1, _cores() // workers)
     opened = open_notebook(notebook)
     folder = Path(folder or Path("runs/sweeps") / opened.path.stem).resolve()
     found = grids.expand(opened, grid)
     about = folder / "sweep.json"
+    other = folder.is_file() or any(folder.glob("[!.]*"))  # .*: what another sweep begins to write
     if about.is_file() and (known := read_config(about)) != _about(opened):
         raise BgkitError(
             f"The folder {folder} holds a sweep of {known.get('notebook')}, or of other code "
             "in it; choose another folder, or bring the notebook back to what it was."
+        )
+    if other and not about.is_file():
+        raise BgkitError(
+            f"{folder} is a file, or is not empty and is no sweep's folder; choose another folder."
         )
     jobs, records = {}, {}
     for name, parameters in found.items():
         place = folder / "runs" / name
         own = {"FOLDER": str(place / "results"), "BASE_FOLDER": str(folder / "base")}
         parameters = {**parameters, **{k: own[k] for k in own if k in parameters}}
-        jobs[name] = Job(opened.path, parameters, place, Path.cwd(), threads)
         old = read_record(place)
+        jobs[name] = Job(opened.path, parameters, place, Path.cwd(), threads, before=old)
         kept = old.get("state") == "complete" or (old.get("state") == "failed" and not retry_failed)
         records[name] = old if kept else {"parameters": parameters, "state": "waiting"}
     varied = grids.varied(list(found.values()))
@@ -128,17 +140,18 @@ def sweep(
     end the sweep: look at ``state``.
 
     Raises BgkitError before anything starts for a wrong grid (see
-    :func:`bgkit.sweeps.grids.expand`) and a folder of another notebook; StoppedError after Ctrl-C
-    (the same call then goes on).
+    :func:`bgkit.sweeps.grids.expand`) and a folder of another notebook or of other things;
+    StoppedError after Ctrl-C (the same call then goes on). SIGTERM ends this process and its
+    kernels at once, without a save.
     """
-    if workers < 1 or threads < 0:
-        raise BgkitError("A sweep needs at least 1 worker, and threads of 0 (divided) or more.")
-    threads = threads or (1 if executor else max(1, _cores() // workers))
+    if executor is not None:
+        threads = threads or 1
+    how = {"workers": workers, "threads": threads, "retry_failed": retry_failed}
     with phase("checking the sweep"):
-        planned = plan(notebook, grid, folder, threads=threads, retry_failed=retry_failed)
+        planned = plan(notebook, grid, folder, **how)
     say(planned)
-    (planned.folder / "runs").mkdir(parents=True, exist_ok=True)
     write_json(planned.folder / "sweep.json", _about(planned.notebook))
+    (planned.folder / "runs").mkdir(exist_ok=True)
     if executor is not None:
         _run(planned, executor, None)
     else:
@@ -151,6 +164,7 @@ def sweep(
 def _run(planned: Plan, pool: Executor, here: kernels.Here | None) -> None:
     """Submit what is to be done, and take in the records as they come."""
     futures: dict[Future, str] = {}
+    indexed = -math.inf
     try:
         for name, job in planned.jobs.items():
             if planned.records[name]["state"] == "waiting":
@@ -160,7 +174,9 @@ def _run(planned: Plan, pool: Executor, here: kernels.Here | None) -> None:
                 name = futures[future]
                 record = planned.records[name] = _record(future, planned.jobs[name])
                 shown.advance()
-                write_index(planned.folder, planned.records)
+                if time.monotonic() - indexed > INDEXED:  # it reads the records of all runs
+                    write_index(planned.folder, planned.records)
+                    indexed = time.monotonic()
                 took = f" ({record['seconds']:.1f} s)" if "seconds" in record else ""
                 what = grids.describe(record["parameters"], planned.varied)
                 why = f": {shortened(record['error'], 200)}" if record.get("error") else ""
@@ -174,8 +190,12 @@ def _run(planned: Plan, pool: Executor, here: kernels.Here | None) -> None:
             with contextlib.suppress(KeyboardInterrupt):
                 wait(futures, GRACE)
             here.stop(signal.SIGKILL)
-        states = counts(record["state"] for record in planned.records.values())
+        index = write_index(planned.folder, planned.records)
+        states = counts(index.loc[list(planned.jobs), "state"])
         raise StoppedError(f"Stopped with {states}; run the same sweep again to go on.") from None
+    finally:
+        for future in futures:  # after any other error, too, such as a full disk
+            future.cancel()
 
 
 def _record(future: Future, job: Job) -> dict:
@@ -197,4 +217,6 @@ def _gpus() -> list[str]:
     import torch  # slow, and grids are checked without it
 
     told = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return told.split(",") if told else [str(n) for n in range(torch.cuda.device_count())]
+    if told:
+        return [name.strip() for name in told.split(",")]
+    return [str(n) for n in range(torch.cuda.device_count())]

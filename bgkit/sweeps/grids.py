@@ -8,7 +8,9 @@ known by the hash of all its parameters, those left at their defaults included.
 from __future__ import annotations
 
 import ast
+import contextlib
 import itertools
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,7 +29,6 @@ SET_BY_SWEEP = ("FOLDER", "BASE_FOLDER")
 NOT_HASHED = (*SET_BY_SWEEP, "REPORT_TO")
 _EXAMPLE = "REWARD=boundary,compound or SEED=0:5"
 _RANGE = re.compile(r"(-?\d+):(-?\d+)")
-_WORDS = {"true": True, "false": False, "null": None}
 
 Grid = Mapping[str, object]
 
@@ -38,8 +39,9 @@ Grid = Mapping[str, object]
 def parse_settings(notebook: Notebook, settings: Iterable[str]) -> dict[str, Sequence]:
     """Axes of texts such as ``REWARD=boundary,compound`` and ``SEED=0:5`` (0, 1, 2, 3, 4).
 
-    A list or dict is written as in Python. Raises BgkitError for a text without ``=`` and for a
-    name that is unknown or given twice.
+    A list or dict is written as in Python or JSON. A list is an axis, so one value of a parameter
+    that takes lists is a list in a list: ``GUARDS=[["weak"]]``. Raises BgkitError for a text
+    without ``=`` and for a name that is unknown or given twice.
     """
     parts = [setting.partition("=") for setting in settings]
     if wrong := [name for name, equals, _ in parts if not equals]:
@@ -77,7 +79,7 @@ def _named(notebook: Notebook, pairs: Iterable[tuple[str, object]]) -> dict[str,
     """Values under the notebook's own names, each once."""
     found = {}
     for given, value in pairs:
-        name = notebook.name_of(given.strip())
+        name = notebook.name_of(str(given).strip())
         if name in found:
             raise BgkitError(f"The grid sets {name} twice; give all values at once: {_EXAMPLE}.")
         found[name] = value
@@ -88,7 +90,9 @@ def _axis(default: object, given: str | list | dict) -> Sequence:
     """The values of a parameter in a text, or in what YAML makes of one."""
     if isinstance(given, str):
         whole = _literal(given)
-        given = whole if isinstance(whole, list | dict) else given.split(",")
+        given = (
+            whole if isinstance(whole, list | dict) else given.strip().removesuffix(",").split(",")
+        )
     if isinstance(given, dict):
         return [_leaves(given)]
     parts = [_values(default, item) for item in given]
@@ -100,7 +104,7 @@ def _values(default: object, item: object) -> Sequence:
     if not isinstance(item, str):
         return [_leaves(item)]
     item = item.strip()
-    if type(default) is int and (ends := _RANGE.fullmatch(item)):
+    if (default is None or type(default) is int) and (ends := _RANGE.fullmatch(item)):
         return range(int(ends[1]), int(ends[2]))
     return [item if isinstance(default, str) else _literal(item)]
 
@@ -115,11 +119,12 @@ def _leaves(value: object) -> object:
 
 
 def _literal(text: str) -> object:
-    """A value as Python (or YAML) writes it, else the text itself."""
-    try:
-        return _WORDS[text] if text in _WORDS else ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+    """A value as JSON or Python writes it, else the text itself."""
+    with contextlib.suppress(ValueError):
+        return json.loads(text, parse_constant=int)  # which refuses NaN: it stays a text
+    with contextlib.suppress(ValueError, SyntaxError, TypeError):
+        return ast.literal_eval(text)
+    return text
 
 
 # --- Expanding and checking ------------------------------------------------------------------
@@ -128,11 +133,17 @@ def _literal(text: str) -> object:
 def expand(notebook: Notebook, grids: Grid | Sequence[Grid]) -> dict[str, dict[str, object]]:
     """Hash -> parameters, defaults included, of every run of the grids, in the order of the axes.
 
-    A value that is a list (tuple, range) is an axis. Raises BgkitError for an unknown name, a value
-    of another type, an empty axis, a parameter that the sweep sets itself, settings or models that
-    no training accepts, two runs with the same parameters, and for more than 10,000 runs.
+    A value that is a list (tuple, range) is an axis. Raises BgkitError for what is no mapping, an
+    unknown name, a value of another type, an empty axis, a parameter that the sweep sets itself,
+    settings or models that no training accepts, two runs with the same parameters, and for more
+    than 10,000 runs.
     """
-    grids = [grids] if isinstance(grids, Mapping) else list(grids)
+    grids = list(grids) if isinstance(grids, Sequence) else [grids]
+    if wrong := [grid for grid in grids if not isinstance(grid, Mapping)]:
+        raise BgkitError(
+            f"A grid maps names of parameters to values, such as {{'SEED': [0, 1]}}; {wrong[0]!r} "
+            "is none."
+        )
     axes = [_axes(notebook, grid) for grid in grids]
     total = sum(math.prod(map(len, each.values())) for each in axes)  # before any is written out
     if not total:

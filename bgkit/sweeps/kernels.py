@@ -2,7 +2,8 @@
 
 papermill does the work; here is what it lacks to run many notebooks at once: for each kernel an
 environment, a folder and a log of its own. A kernel whose driver is gone ends by itself, within a
-second (ipykernel looks for its parent).
+second (ipykernel looks for its parent; before ipykernel 7 only where process 1 adopts the kernel:
+elsewhere end it by hand before the same sweep goes on).
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ def manager(env: Mapping[str, str], folder: Path, log: Path, here: Here) -> type
                 await super().start_kernel(**own, stdout=out, stderr=out, **options)
             here.kernels.add(self.provisioner.process)
             if here.stopped.is_set():  # while it started
-                here.stop(signal.SIGKILL)
+                await self.signal_kernel(signal.SIGKILL)  # this one: others save their work
 
     return Manager
 

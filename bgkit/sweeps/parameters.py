@@ -3,7 +3,8 @@
 papermill writes the values that it is given into a cell of their own, right behind the cell tagged
 ``parameters``: what that cell computes from its own values would not follow. So the cell may hold
 only plain values, ``NAME = value  # comment``; a parameter takes values of its default's type, and
-anything where that is None.
+anything where that is None. Annotations are not read: ``RATE: float = 1`` takes whole numbers only,
+``RATE = 1.0`` any.
 """
 
 from __future__ import annotations
@@ -91,8 +92,8 @@ def digest(value: object) -> str:
 def read(source: str, book: str) -> dict[str, object]:
     """Defaults in the code of a parameters cell; BgkitError for more than plain values.
 
-    >>> read("N = 10  # rows\\nRATE: float = 0.5", "book.ipynb")
-    {'N': 10, 'RATE': 0.5}
+    >>> read("N = 10  # rows\\nRATE: float = 1", "book.ipynb")
+    {'N': 10, 'RATE': 1}
     """
     try:
         statements = ast.parse(source).body

@@ -10,7 +10,8 @@ seconds, versions, metrics or error, and the state,
   ended.
 
 A lock sees to it that a run is never executed twice at the same time, where the file system of a
-sweep's folder takes ``flock`` across machines.
+sweep's folder takes ``flock`` across machines. Its driver holds it: what a kernel that outlives its
+driver may do, see :mod:`bgkit.sweeps.kernels`.
 """
 
 from __future__ import annotations
@@ -38,20 +39,24 @@ THREADS = ("BGKIT_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_
 
 @dataclass(frozen=True)
 class Job:
-    """A run to be executed, as it travels to a worker. Paths are absolute."""
+    """A run to be executed, as it travels to a worker. Paths are absolute.
+
+    ``before`` is its record when the sweep was planned ({}: it had not ended).
+    """
 
     notebook: Path
     parameters: dict[str, object]
     folder: Path
     cwd: Path
     threads: int
+    before: dict
 
 
 def run_job(job: Job, here: kernels.Here | None = None) -> dict:
     """Execute a run and return its record; what goes wrong in the run is told there, not raised.
 
-    A run that another worker is at is waited for, and not executed again. ``here`` is that of a
-    driver in this process. Raises CancelledError once that is stopped.
+    A run that another worker is at is waited for, and not executed again if it completes or fails.
+    ``here`` is that of a driver in this process. Raises CancelledError once that is stopped.
     """
     here = here or kernels.Here()
     job.folder.mkdir(exist_ok=True)
@@ -63,12 +68,16 @@ def run_job(job: Job, here: kernels.Here | None = None) -> dict:
 
 
 def _once(job: Job, here: kernels.Here) -> dict:
-    if (record := read_record(job.folder)).get("state") == "complete":
+    record = read_record(job.folder)
+    state = record.get("state")
+    if state == "complete" or (state == "failed" and record != job.before):
         return record
     (job.folder / "run.json").unlink(missing_ok=True)
     gpu = here.free.get()
-    record = _execute(job, here, gpu)
-    here.free.put(gpu)
+    try:
+        record = _execute(job, here, gpu)
+    finally:
+        here.free.put(gpu)
     if here.stopped.is_set() and record["state"] != "complete":
         raise CancelledError
     write_json(job.folder / "run.json", record)

@@ -82,6 +82,9 @@ def test_differences_of_the_shipped_collection(shipped) -> None:
     assert text.columns.tolist() == ["compound - boundary"] and text.index.tolist() == list(few)
     with pytest.raises(BgkitError, match="none of the pairs"):
         deployments.differences(index, kept, few, [("a", "b")])
+    one = kept[kept["run"] == index["run"].iloc[-1]]
+    with pytest.raises(BgkitError, match=r"deployment 'measured'.*two strengths"):
+        deployments.differences(index, kept, {"measured": one}, pairs)
     english = index.assign(config=index["config"].str.replace('"testbed"', '"everyday"'))
     with pytest.raises(BgkitError, match="'everyday' is not known"):
         deployments.refusals_of(english)

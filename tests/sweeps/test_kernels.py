@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import queue
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -62,6 +65,23 @@ def test_a_wait_ends_at_its_time():
     with pytest.raises(queue.Empty):
         asyncio.run(wait())
     assert time.monotonic() - began > 1.19
+
+
+def test_a_kernel_that_starts_after_the_stop_is_ended_and_no_other(tmp_path: Path) -> None:
+    here = kernels.Here()
+    sleeps = [sys.executable, "-c", "import time; time.sleep(600)"]
+    with subprocess.Popen(sleeps, start_new_session=True) as other:  # saves its work, so to say
+        try:
+            here.kernels.add(other)
+            here.stopped.set()
+            manager = kernels.manager(os.environ, tmp_path, tmp_path / "kernel.log", here)
+            with pytest.raises(RuntimeError):
+                kernels.execute(noop.notebook(tmp_path), tmp_path / "done.ipynb", {}, manager)
+            assert other.poll() is None
+            (started,) = here.kernels - {other}
+            assert started.wait(noop.PATIENCE) is not None
+        finally:
+            other.kill()
 
 
 @pytest.mark.parametrize("run", ["run_notebook", "publish"])

@@ -52,12 +52,16 @@ def test_another_default_or_code_is_another_run_and_a_comment_is_none(tmp_path: 
     ("cell", "text", "values"),
     [
         ("X = 0", "7,1:3", [7, 1, 2]),
+        ("X = None", "0:2,5", [0, 1, 5]),
+        ("X = 0", "0,1,", [0, 1]),
         ("X = 1.0", "2, 3.5,1e-3", [2.0, 3.5, 0.001]),
         ("X = True", "true,False", [True, False]),
         ("X = 'a'", "a, 1,None", ["a", "1", "None"]),
         ("X = None", "0.5,True,None,word", [0.5, True, None, "word"]),
         ("X = []", '[["a", "b"], []]', [["a", "b"], []]),
         ("X = {}", '{"a": [1, 2]}', [{"a": [1, 2]}]),
+        ("X = {}", '{"a": true}', [{"a": True}]),
+        ("X = {}", "{'a': True}", [{"a": True}]),
     ],
 )
 def test_texts_become_values_of_a_parameters_type(opened, cell, text, values) -> None:
@@ -75,6 +79,8 @@ def test_texts_become_values_of_a_parameters_type(opened, cell, text, values) ->
         ("N = 3", "N", "1:2:3", "takes N as int"),
         ("N = True", "N", "1", "takes N as bool"),
         ("N = []", "N", "a", "takes N as list"),
+        ("N = {}", "N", "{[1]: 2}", "takes N as dict"),
+        ("N = 1.0", "N", "NaN", "takes N as float"),
         ("N = 1", "M", "1", "no parameter 'M'; it has N"),
         ("N = = 1", "N", "1", r"parameters cell of mine\.ipynb is no Python"),
     ],

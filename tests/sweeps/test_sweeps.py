@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -92,7 +94,7 @@ def test_a_dry_run_lists_what_would_be_done_and_does_nothing(book: Path, bgkit_h
 
 def test_threads_and_gpus_are_divided_among_the_workers(book: Path, monkeypatch) -> None:
     monkeypatch.setattr(drive, "_cores", lambda: 6)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, 5")
     index = sweep(book, {"SEED": [0, 1], "T": 0.5}, workers=2)
     printed = [
         "".join(
@@ -124,6 +126,29 @@ def test_a_lost_worker_breaks_its_run_only(book: Path) -> None:
         index = sweep(book, {"SEED": [0, 1]}, executor=executor)
     assert index["state"].tolist() == ["complete", "broken"]
     assert "worker gave no result: ZeroDivisionError" in index["error"].iloc[1]
+
+
+def test_a_full_disk_ends_the_sweep_and_starts_no_more(book: Path, monkeypatch) -> None:
+    def full(*_) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(drive, "write_index", full)
+    with pytest.raises(OSError, match="No space"):
+        sweep(book, {"SEED": range(4)})
+    assert len(noop.ledger(book.parent)) < 3  # the first, and what was running then
+
+
+def test_a_run_that_failed_meanwhile_is_executed_again_only_when_asked_for(book: Path) -> None:
+    (job,) = drive.plan(book, {"SEED": 0, "BAD": 0}, book.parent / "sweep").jobs.values()
+    job.folder.mkdir(parents=True)
+    failed = sweep_runs.run_job(job)
+    assert failed["state"] == "failed" and sweep_runs.read_record(job.folder) == failed
+    executed = (job.folder / "executed.ipynb").stat()
+    assert sweep_runs.run_job(job) == failed
+    assert (job.folder / "executed.ipynb").stat() == executed
+    again = replace(job, before=failed)  # as a sweep with retry_failed plans it
+    assert sweep_runs.run_job(again)["state"] == "failed"
+    assert (job.folder / "executed.ipynb").stat() != executed
 
 
 @pytest.mark.slow
@@ -174,6 +199,12 @@ def test_the_folder_of_another_notebook_is_refused_and_stays(book: Path) -> None
     assert noop.content(book.parent / "sweep") == before
 
 
+def test_a_folder_of_other_things_and_a_file_are_refused(book: Path) -> None:
+    for folder in (book.parent, book):
+        with pytest.raises(BgkitError, match="no sweep's folder; choose another"):
+            bgkit.sweep(book, {"SEED": 0}, folder)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -182,6 +213,7 @@ def test_the_folder_of_another_notebook_is_refused_and_stays(book: Path) -> None
         (["--set", "SEED=0:10001"], "10,001 runs; a sweep takes at most 10,000"),
         (["--grid", "none.yaml"], "The grid none.yaml can not be read"),
         (["--workers", "0"], "at least 1 worker"),
+        (["--workers", "0", "--dry-run"], "at least 1 worker"),
         (["--dask", "foo bar"], "No dask scheduler answers at 'foo bar'"),
     ],
 )
