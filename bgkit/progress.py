@@ -33,7 +33,7 @@ SHOWN = {
 AFTER = 2.0  # seconds that a phase lasts before it shows itself
 EVERY = 0.5  # seconds between two looks at what goes on
 LOG_EVERY = 300.0  # most seconds between two lines of a phase in a log
-COUNTED = "{desc}: {n:.0f}/{total_fmt} {bar:20} [{elapsed}<{remaining}{postfix}]"
+COUNTED = "{desc}: {n:.0f}/{total_fmt} {bar} [{elapsed}<{remaining}{postfix}]"
 UNCOUNTED = "{desc} [{elapsed}{postfix}]"
 
 clock = tqdm.format_interval  # seconds as hours, minutes and seconds
@@ -63,19 +63,23 @@ class Phase:
 
     def show(self) -> None:
         """Bring the line up to date, or write a new one into a log."""
-        renews = sys.stderr.isatty() or _in_notebook()
+        notebook = _in_notebook()
+        renews = notebook or sys.stderr.isatty()
         if self.bar is None:
+            # a notebook's bar is a widget in the place of {bar}; a written one is not a whole line
+            counted = COUNTED if notebook else COUNTED.replace("{bar}", "{bar:20}")
             self.bar = tqdm(
                 desc=visible(" ".join(self.what.split())),
                 total=self.total,
-                initial=self.first,
                 leave=False,
                 dynamic_ncols=True,
-                bar_format=COUNTED if self.total else UNCOUNTED,
+                bar_format=counted if self.total else UNCOUNTED,
                 file=sys.stderr if renews else io.StringIO(),
             )
             self.bar.start_t = self.began
-        self.bar.n, self.bar.total, self.bar.postfix = self.done, self.total, self.more
+        # a run may be resumed only after its line was shown; the time left is of what came since
+        self.bar.initial, self.bar.n, self.bar.total = self.first, self.done, self.total
+        self.bar.postfix = self.more
         if renews:
             self.bar.refresh()
         else:
@@ -85,7 +89,7 @@ class Phase:
     def close(self) -> None:
         """Take the line away."""
         if self.bar is not None:
-            self.bar.n = self.done
+            self.bar.n = self.bar.total = self.done  # one that is not full would stay in a notebook
             self.bar.close()
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import NoReturn
 
-INTERRUPTED = "bgkit: Interrupted; run the same command again to go on."
+INTERRUPTED = "bgkit: Interrupted; the same command goes on from what had ended."
 NAMES = "demo train fit evaluate judge prompts plan push testbed sweep collect".split()
 try:
     from bgkit import environment

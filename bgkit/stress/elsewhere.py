@@ -3,8 +3,9 @@
 What a collection keeps (:mod:`bgkit.sweeps.collection`) tells of other thresholds; another guard
 has to read the responses, unseen prompts have to be answered, and an attacker has to be let loose.
 :func:`measured` does that for one run folder, once, and its rows are kept beside the collection
-(``elsewhere.parquet``; ``benchmarks/elsewhere.py`` fills it while the folders are there). Designs
-are then compared as in other deployments, as frontiers where help is equal::
+(``elsewhere.parquet``). The shipped collection has no such file yet; ``python
+benchmarks/elsewhere.py SWEEP`` makes one, while the sweep's run folders are there. Designs are then
+compared as in other deployments, as frontiers where help is equal::
 
     index, values, _ = collection.load()
     deployments.differences(index, values, elsewhere.load())
@@ -13,7 +14,8 @@ Deployments: ``guard NAME`` (the responses to the run's test prompts, behind tha
 run's tau), the testbed's shifts (:mod:`bgkit.stress.distribution_shift`), and ``attacked``. There a
 row is a request: ``system_harm`` is 1 where the attacker broke it within :data:`BUDGET` queries of
 one of his strategies (``kind``), and ``system_help`` the policy's mean help on its test prompts,
-which is what is held equal.
+which is what is held equal. Only these two are known there: ``filtered`` and ``near`` are False
+in every row, so that no rate of them, nor of the filter's errors, is to be read.
 """
 
 from __future__ import annotations

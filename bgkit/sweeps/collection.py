@@ -87,6 +87,8 @@ def gather(found: Iterable[runs.Run]) -> tuple[pd.DataFrame, pd.DataFrame, pd.Da
         if curve.empty:
             raise BgkitError(f"The run {run.folder} has no metrics.parquet; train it again.")
         told = run.read_json("config.json")
+        # a run that ships with the kit is without its prompts' manifest
+        known = (run.folder / "prompts.json").is_file()
         rows[name] = {
             "run": name,
             "config": json.dumps(asdict(run.config)),
@@ -94,7 +96,7 @@ def gather(found: Iterable[runs.Run]) -> tuple[pd.DataFrame, pd.DataFrame, pd.Da
             "training_seconds": float(curve["seconds"].sum()),  # of all its sessions
             "versions": json.dumps({**told.get("versions", {}), "git": told.get("git")}),
             "machine": json.dumps(told.get("machine", {})),
-            "prompts_sha256": run.read_json("prompts.json")["test"]["sha256"],
+            "prompts_sha256": run.read_json("prompts.json")["test"]["sha256"] if known else None,
         }
         values[name] = _values(name, samples)
         if (base := evaluation.base_name(run.config)) not in values:
@@ -113,8 +115,10 @@ def _values(name: str, samples: pd.DataFrame) -> pd.DataFrame:
 
 
 def _check_prompts(index: pd.DataFrame) -> None:
-    """Raise BgkitError unless all runs were evaluated on the same prompts."""
-    told = index.set_index("run")["prompts_sha256"]
+    """Raise BgkitError unless all runs of which it is known were evaluated on the same prompts."""
+    told = index.set_index("run")["prompts_sha256"].dropna()
+    if told.empty:
+        return
     if (other := told[told != told.iloc[0]].index).size:
         raise BgkitError(
             f"The run {other[0]} was evaluated on other prompts than {told.index[0]}; take runs "

@@ -24,6 +24,7 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 
+from bgkit.errors import StoppedError
 from bgkit.models import devices
 from bgkit.models.policies import LOGITS_PER_BATCH, PROMPT_TOKENS_PER_BATCH
 from bgkit.runs import TrainConfig, make_config
@@ -210,11 +211,15 @@ def verdict(table: pd.DataFrame, machine: Machine) -> str:
 def step_time(config: TrainConfig, device: str = "auto", steps: int = 3) -> float:
     """Seconds of a step on this machine: the median of a short run's but for its first.
 
-    The run is thrown away; its models are fetched where they are not here.
+    The run is thrown away; its models are fetched where they are not here. Raises BgkitError as
+    :func:`bgkit.training.trainer.train` does, StoppedError if it was stopped.
     """
     short = {"steps": steps, "warmup_steps": 0, "eval_every": 0, "test_prompts": 1, "judge": "none"}
     with tempfile.TemporaryDirectory() as folder:
-        run = trainer.train(replace(config, **short), Path(folder) / "run", device=device)
+        try:
+            run = trainer.train(replace(config, **short), Path(folder) / "run", device=device)
+        except StoppedError:  # its advice is to go on from a folder that is gone then
+            raise StoppedError("Stopped; the time of a step is not known.") from None
         return float(run.curve()["seconds"].iloc[1:].median())
 
 

@@ -18,6 +18,7 @@ from bgkit.evaluation.metrics import summarise, values_of
 from bgkit.figures import ablations as plots_ablations
 from bgkit.stress import contenders
 from bgkit.sweeps import collection as collections
+from bgkit.testbed import store
 
 KINDS = ("benign", "jailbreak")
 #: design -> (mean of t, share harmful): what the made-up runs are like
@@ -194,6 +195,16 @@ def test_sources_stand_in_one_table_once(tmp_path, collection: Path) -> None:
     assert "hold the same result twice (design b" in doubled
     place = other / "runs"
     assert "is there twice" in refused(collections.gather, 2 * collections.find_runs(place.parent))
+
+
+def test_a_shipped_run_is_a_source_though_its_prompts_are_not_told(tmp_path) -> None:
+    english = store.data_folder() / "runs" / "english"
+    table = collections.load_table(english / "boundary-0")
+    row = settings.select(table, "length", where={"design": "boundary", "kind": "all"})
+    samples = runs.load_run(english / "boundary-0").samples()
+    assert row["mean"].unique() == pytest.approx([samples["length"].mean()])
+    assert collections.collect([english / "boundary-0"], tmp_path / "c") == 1
+    assert collections.collect([english / "boundary-1"], tmp_path / "c") == 2
 
 
 def test_what_is_no_source_is_refused(tmp_path, monkeypatch) -> None:

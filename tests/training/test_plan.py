@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 import own
@@ -11,9 +12,9 @@ from peft import get_peft_model
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, DynamicCache
 
 from bgkit import runs
-from bgkit.errors import BgkitError
+from bgkit.errors import BgkitError, StoppedError
 from bgkit.models import policies
-from bgkit.training import plan, presets, shapes
+from bgkit.training import plan, presets, shapes, trainer
 
 ROWS, LENGTH = 3, 40
 
@@ -173,6 +174,15 @@ def test_an_unknown_preset_lists_the_choices() -> None:
         presets.choose("best")
     chosen = presets.choose("colab-t4", guard="default", steps=0)
     assert chosen["guard"] == "default" and chosen["steps"] == 40
+
+
+def test_a_stopped_measurement_does_not_advise_to_go_on(monkeypatch) -> None:
+    stopped = functools.partial(trainer.train, should_stop=lambda: True)
+    monkeypatch.setattr(trainer, "train", stopped)
+    config = runs.make_config({"policy": "tiny", "batch_size": 8, "max_completion_length": 4})
+    with pytest.raises(StoppedError, match="time of a step is not known") as stop:
+        plan.step_time(config, "cpu")
+    assert "go on" not in str(stop.value)
 
 
 # --- Shapes of folders -----------------------------------------------------------------------

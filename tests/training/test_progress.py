@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
 import os
 import re
@@ -12,13 +13,15 @@ import sys
 import threading
 import time
 
+import IPython
 import pytest
+import tqdm.notebook
 from jupyter_client import AsyncKernelManager
 
 from bgkit import environment, progress
 from bgkit.cli import options
 from bgkit.models import devices
-from bgkit.progress import phase
+from bgkit.progress import Phase, phase
 from bgkit.sweeps import kernels
 
 
@@ -56,6 +59,32 @@ def test_the_line_of_a_run_begins_where_it_goes_on_and_tells_its_values(quick, c
     out, err = capsys.readouterr()
     assert "training: 30/40" in err and "reward=-1.23]" in err and "7.0" not in err
     assert out == "evil ⟨U+001B⟩[2J\n"
+
+
+def test_a_line_shown_before_the_run_is_resumed_tells_the_time_left(monkeypatch, capsys) -> None:
+    """Ten steps took 100 s, ten are left; the 20 of an earlier session count for nothing."""
+    line = Phase("training", 40, began=time.time() - 100)
+    monkeypatch.setattr(progress, "phase", lambda *_: contextlib.nullcontext(line))
+    with progress.Progress(40, "training") as shown:
+        line.show()
+        shown.start(20)
+        shown.update(30, {})
+        line.show()
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert re.fullmatch(r"training: 30/40 .{20} \[01:4\d<01:4\d\]", last)
+
+
+def test_a_notebook_shows_one_bar_that_goes_at_the_end_even_if_not_full(monkeypatch) -> None:
+    kernel = type("Shell", (), {"kernel": "any"})()
+    monkeypatch.setattr(IPython, "get_ipython", lambda: kernel)
+    monkeypatch.setattr(progress, "tqdm", tqdm.notebook.tqdm)
+    line = Phase("grading", 4, done=1)
+    line.show()
+    left, bar, right = line.bar.container.children
+    assert (left.value, bar.value, bar.max) == ("grading:\u20071/4\u2007", 1, 4)
+    assert re.fullmatch(r"\u2007\[00:00&lt;00:00\]", right.value)
+    line.close()
+    assert bar.bar_style != "danger" and line.bar.container.layout.visibility == "hidden"
 
 
 def test_short_and_hidden_phases_and_workers_show_nothing(quick, capsys, monkeypatch) -> None:
