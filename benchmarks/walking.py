@@ -99,9 +99,10 @@ def show(names: list[str]) -> None:
     parts = []
     for name in names:
         runs = [train(name, seed) for seed in SEEDS["confirm"]]
-        parts += [(name, answers(run, "test")) for run in runs]
-    parts.insert(0, ("before", answers(runs[0], "test", trained=False)))
-    kept = [part[["kind", "t", "harm"]].assign(policy=name) for name, part in parts]
+        design = f"{runs[0].config.reward} {runs[0].config.strength:g}"
+        parts += [(design, answers(run, "test")) for run in runs]
+    parts.insert(0, ("before training", answers(runs[0], "test", trained=False)))
+    kept = [part[["kind", "t", "harm"]].assign(design=name) for name, part in parts]
     pd.concat(kept).round(3).to_parquet(OUT.with_suffix(".parquet"), index=False)
 
 
