@@ -119,9 +119,9 @@ def difference(
     of_prompts, of_seeds = parts[0][0], sum(variance for variance, _ in parts[1:])
     total = max(of_prompts + of_seeds - noise, of_prompts, of_seeds)
     reach = (low, high) if at is None else (at, at)
-    if not total > 0:
-        return Difference(mean, mean, mean, float(mean == 0), *reach, 0.0)
     squares = parts[0][0] ** 2 / parts[0][1] + sum(v**2 / f for v, f in parts[1:])
+    if not squares > 0:  # no variance, or one whose square is too small for a float
+        return Difference(mean, mean, mean, float(mean == 0), *reach, 0.0)
     degrees = max(total**2 / squares, min(f for _, f in parts))
     half = float(stats.t.ppf(1 - TAIL, degrees) * total**0.5)
     p = float(2 * stats.t.sf(abs(mean) / total**0.5, degrees))

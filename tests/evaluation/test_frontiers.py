@@ -78,6 +78,12 @@ def test_a_frontier_differs_from_itself_by_what_is_added(values, shift):
     assert found.low <= found.mean <= found.high and 0 <= found.p <= 1
 
 
+def test_a_variance_too_small_to_be_squared_is_none():
+    values = np.zeros((2, 2, 5, 2))
+    values[0, 0, 0, 0], values[0, 1, 0, 1] = 1.0, 1e-148
+    assert frontiers.difference(values, values, resamples=50)[:4] == (0, 0, 0, 1)
+
+
 def test_one_seed_has_an_interval_over_prompts_alone_and_gaps_are_left_out():
     rng = np.random.default_rng(0)
     prompts = rng.normal(0, 0.5, 100)

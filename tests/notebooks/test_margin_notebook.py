@@ -75,7 +75,7 @@ def test_it_runs_on_one_row_without_truth_and_says_what_it_can_not_show(tmp_path
 def test_a_wrong_log_stops_it_with_one_sentence(tmp_path):
     log = write_log(tmp_path / "log.csv", p_unsafe=1.5)
     parameters = {"SCORED_LOG": str(log), "LOG_COLUMNS": {"response": "answer"}}
-    with pytest.raises(BgkitError, match=r"Row 1 of the log .*log\.csv has '1\.5' as 'p_unsafe'"):
+    with pytest.raises(BgkitError, match=r"Row 1 of .*log\.csv has '1\.5' as 'p_unsafe'"):
         notebooks.run_notebook(PATH, tmp_path / "done.ipynb", parameters)
     shown = (tmp_path / "done.ipynb").read_text(encoding="utf-8")
     assert "_checked" not in shown  # no stack of the library's internals
