@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -28,7 +29,7 @@ class Head(torch.nn.Module):
         return torch.nn.functional.linear(hidden.float(), self.weight, self.bias)
 
 
-class PairScorer:
+class PairScorer(ABC):
     """A transformers model as a scorer: each different pair is computed once.
 
     Responses (only they) are cut to ``max_length`` tokens; ``cut`` holds the hashes of their pairs.
@@ -53,13 +54,13 @@ class PairScorer:
         place = {pair: i for i, pair in enumerate(dict.fromkeys(pairs))}
         return self._scores(*zip(*place, strict=True))[[place[pair] for pair in pairs]]
 
+    @abstractmethod
     def lengths(self, prompts: Sequence[str]) -> list[int]:
         """Tokens of each prompt with an empty response: fewer than ``max_length`` leave room."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _scores(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
         """(n,) float32 scores of pairs that are all different."""
-        raise NotImplementedError
 
     def _clean(self, texts: Sequence[str]) -> list[str]:
         return [neutralise(text, self.specials) for text in texts]
