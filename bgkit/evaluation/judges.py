@@ -146,10 +146,7 @@ def check_judge(names: str) -> None:
             load_judge(name)
         elif name in ("", "none", "oracle"):
             continue
-        elif (folder := hub.local_folder("judge", name)) is None:
-            if hub.parse(name) is None:
-                store.model_path("judge", name)
-        elif (folder / "fit.json").is_file():
+        elif (folder := hub.check("judge", name)) and (folder / "fit.json").is_file():
             raise BgkitError(
                 f"{name} is one fitted classifier; a judge's folder holds two, in harm and in help."
             )

@@ -150,11 +150,11 @@ def _fitted(
 
 def _measured(what: str, scorer: EncoderScorer, rows: pd.DataFrame, tau: dict[str, float]) -> dict:
     """Put a fitted model on its scale; returns that, and its figures on the test prompts."""
-    train, test = (rows[rows["split"] == part] for part in ("train", "test"))
+    parts = ("train", "validation", "test")
+    train, validation, test = (rows[rows["split"] == part] for part in parts)
     if what == "guard":
-        held_out = rows[rows["split"] != "train"]
-        temperature = _set_temperature(scorer, held_out)
-        test = held_out.assign(t=_scores(scorer, held_out))[held_out["split"] == "test"]
+        temperature = _set_temperature(scorer, validation)
+        test = test.assign(t=_scores(scorer, test))
         numbers = partial(quality.guard_numbers, **tau)
         return {"temperature": temperature, "rows": quality.table_of(test, numbers)}
     if "rating" in train:
@@ -202,13 +202,12 @@ def _encoded(rows: pd.DataFrame, scorer: EncoderScorer) -> list[dict]:
     return [{**row, "labels": label} for row, label in zip(inputs, labels.tolist(), strict=True)]
 
 
-def _set_temperature(scorer: EncoderScorer, held_out: pd.DataFrame) -> float | None:
+def _set_temperature(scorer: EncoderScorer, validation: pd.DataFrame) -> float | None:
     """Put the temperature of the validation rows into a guard's head; None where it has none."""
-    scored = held_out.assign(t=_scores(scorer, held_out))
-    validation = scored[scored["split"] == "validation"]
+    t = _scores(scorer, validation)  # first: it counts what is cut
     if validation["harmful"].nunique() < 2:
         return None
-    temperature, _ = temperature_scale(validation["t"], validation["harmful"])
+    temperature, _ = temperature_scale(t, validation["harmful"])
     encoders.rescale(scorer.model, 1 / temperature)
     return temperature
 

@@ -133,6 +133,17 @@ def came_from(name: str) -> str | None:
     return model.hub if on_hub else f"{model.package} {metadata.version(model.package)}"
 
 
+def check(group: str, name: str) -> Path | None:
+    """The local folder of a name, if it has one; the hub is not asked.
+
+    Raises BgkitError for a name that stands for no model.
+    """
+    folder = local_folder(group, name)
+    if folder is None and parse(name) is None:
+        store.model_path(group, name)
+    return folder
+
+
 def resolve(group: str, name: str) -> Path:
     """Folder of a model of a group (policy, guard, utility, judge).
 

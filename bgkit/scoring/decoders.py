@@ -28,7 +28,7 @@ from bgkit.models import templates
 from bgkit.models.batches import OUT_OF_MEMORY, cheapest_batches, halved, pass_cost
 from bgkit.models.prefixes import Row, can_share, shared_length, tree_mask
 from bgkit.progress import phase
-from bgkit.scoring.pairs import PairScorer
+from bgkit.scoring.pairs import PairScorer, places_of
 from bgkit.scoring.protocols import Template
 from bgkit.scoring.scorer import check_room
 
@@ -66,8 +66,8 @@ class DecoderScorer(PairScorer):
                 "can not be read with a chat template here; name a model of another kind."
             )
         self.protocol, self.calls = protocol, protocol.guidelines
-        positions = getattr(model.config.get_text_config(), "max_position_embeddings", 1 << 30)
-        self.max_length = min(protocol.max_length, positions, tokenizer.model_max_length)
+        most = min(protocol.max_length, tokenizer.model_max_length)
+        self.max_length = min(most, places_of(model) or most)
         device = model.device.type
         self.cost = pass_cost(model)
         self.slots = SLOTS.get(device, SLOTS["cpu"])

@@ -15,8 +15,8 @@ from bgkit.errors import BgkitError
 from bgkit.models.batches import OUT_OF_MEMORY, cheapest_batches, halved, pass_cost
 from bgkit.progress import phase
 from bgkit.scoring.labels import meaning, unsafe_column
-from bgkit.scoring.pairs import Head, PairScorer
-from bgkit.scoring.protocols import Encoder, find
+from bgkit.scoring.pairs import Head, PairScorer, places_of
+from bgkit.scoring.protocols import Encoder
 from bgkit.scoring.scorer import check_room
 
 #: Padded tokens in one forward pass, by device; a CPU is slower with more.
@@ -53,7 +53,7 @@ def with_labels(protocol: Encoder, config: object, name: str) -> Encoder:
     labels than the protocol's, and where it can not be told which one means unsafe.
     """
     labels, problem = labels_of(config), getattr(config, "problem_type", None)
-    _, place = find("guard", name.split(" ", 1)[-1])
+    place = name.split(" ", 1)[-1].removeprefix(f"unsafe:{protocol.unsafe}=")
     several = len(labels) > 1
     if protocol.labels not in (0, len(labels)):
         raise BgkitError(
@@ -73,13 +73,6 @@ def with_labels(protocol: Encoder, config: object, name: str) -> Encoder:
         index = unsafe_column(labels, protocol.unsafe or None, f"unsafe:{{}}={place}")
     alone = problem == "multi_label_classification" or not several
     return replace(protocol, index=(index,), read="sigmoid" if alone else "softmax")
-
-
-def places_of(model: torch.nn.Module) -> int:
-    """Tokens that a model has positions for; 0 where it does not say."""
-    config = model.config.get_text_config()
-    places = [getattr(config, k, 0) or 0 for k in ("max_position_embeddings", "max_seq_len")]
-    return min((most for most in places if most > 0), default=0)
 
 
 class EncoderScorer(PairScorer):

@@ -25,7 +25,7 @@ from bgkit.models import policies
 from bgkit.runs.config import OBJECT
 from bgkit.scoring import guards, protocols, utilities
 from bgkit.scoring.adapters import as_guard
-from bgkit.scoring.encoders import places_of
+from bgkit.scoring.pairs import places_of
 from bgkit.scoring.scorer import Scorer, as_numbers, guard_scores, name_of
 from bgkit.texts import visible
 

@@ -29,6 +29,13 @@ class Head(torch.nn.Module):
         return torch.nn.functional.linear(hidden.float(), self.weight, self.bias)
 
 
+def places_of(model: torch.nn.Module) -> int:
+    """Tokens that a model has positions for; 0 where it does not say."""
+    config = model.config.get_text_config()
+    places = [getattr(config, k, 0) or 0 for k in ("max_position_embeddings", "max_seq_len")]
+    return min((most for most in places if most > 0), default=0)
+
+
 class PairScorer(ABC):
     """A transformers model as a scorer: each different pair is computed once.
 

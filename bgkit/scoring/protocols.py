@@ -81,8 +81,7 @@ class Encoder:
 _KINDS = {"verdict": Verdict, "encoder": Encoder, "decoder": DecoderReward}
 
 
-def _read(group: str) -> dict[str, tuple[Template | Encoder, tuple[str, ...]]]:
-    table = yaml.safe_load((data_folder() / "protocols.yaml").read_text(encoding="utf-8"))[group]
+def _read(table: dict) -> dict[str, tuple[Template | Encoder, tuple[str, ...]]]:
     found = {}
     for name, entry in table.items():
         kind, models = _KINDS[entry.pop("kind")], tuple(entry.pop("models"))
@@ -91,9 +90,10 @@ def _read(group: str) -> dict[str, tuple[Template | Encoder, tuple[str, ...]]]:
     return found
 
 
+_TABLES = yaml.safe_load((data_folder() / "protocols.yaml").read_text(encoding="utf-8"))
 #: Name of a guard's, or reward model's, protocol -> the protocol and the models on the hub that
 #: follow it.
-GUARDS, UTILITIES = (_read(group) for group in ("guards", "utilities"))
+GUARDS, UTILITIES = (_read(_TABLES[group]) for group in ("guards", "utilities"))
 #: A score without a probability.
 REWARD = Encoder(labels=1, index=(0,), read="raw")
 

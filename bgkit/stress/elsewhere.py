@@ -51,16 +51,18 @@ def measured(run: runs.Run, base: bool = True) -> pd.DataFrame:
     prompt (its number), filtered, near, and :data:`KEPT`. Raises BgkitError for an incomplete run.
     """
     tables = []
+    others = contenders.guards_by_name(GUARDS)
+    asked = pd.concat([shifted_prompts(n, shifts=[name]) for name, n in SHIFTS.items()])
     for one in contenders.contenders_of([run])[0 if base else 1 :]:
         config = one.config
         own = run.samples() if one.run else run.samples("base")
         judge = contenders.judge_of(config, needed="a run elsewhere")
         graded = contenders.graded(own, judge)
         parts = {}
-        for name, guard in contenders.guards_by_name(GUARDS).items():
+        for name, guard in others.items():
             parts[f"guard {name}"] = contenders.redeployed(graded, guard, config.tau)
-        for name, n in SHIFTS.items():
-            parts[name] = contenders.respond([one], shifted_prompts(n, shifts=[name]))
+        answered = contenders.respond([one], asked.reset_index(drop=True))
+        parts |= dict(iter(answered.groupby("shift", sort=False)))
         parts[ATTACKED] = _attacked(one, float(graded["system_help"].mean()))
         rows = pd.concat(
             part.assign(deployment=name, prompt=np.arange(len(part), dtype="int16"))

@@ -185,12 +185,11 @@ def _check_models(configs: Sequence[TrainConfig]) -> None:
     """Raise BgkitError for a name that no training finds: half of a night's runs would fail."""
     from bgkit.evaluation import judges  # brings torch, which other notebooks do not need
     from bgkit.models import hub
-    from bgkit.testbed import store
+    from bgkit.scoring import protocols
 
     for group in ("policy", "guard", "utility"):
         for name in dict.fromkeys(getattr(config, group) for config in configs):
-            if hub.local_folder(group, name) is None and hub.parse(name) is None:
-                store.model_path(group, name)
+            hub.check(group, name if group == "policy" else protocols.find(group, name)[1])
     for name in dict.fromkeys(config.judge for config in configs):
         judges.check_judge(name)
 

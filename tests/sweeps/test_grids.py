@@ -119,6 +119,8 @@ def test_models_of_ones_own_are_left_to_the_training(training) -> None:
     given = {"GUARD": own, "POLICY": "owner/name", "JUDGE": "owner/judge", "PROMPTS": "owner/set"}
     (found,) = grids.expand(training, given).values()
     assert found["GUARD"] == own
+    named = {"GUARD": [f"unsafe:unsafe={own}", "llama-guard-3=owner/copy"]}
+    assert len(grids.expand(training, named)) == 2  # docs/guards.md
     assert len(grids.expand(training, {"JUDGE": ["none", "oracle", "default"]})) == 3
 
 
