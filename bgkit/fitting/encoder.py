@@ -55,10 +55,12 @@ class Settings:
 
 def new_scorer(
     settings: Settings, labels: Sequence[str], device: str, name: str, *, regression: bool
-) -> EncoderScorer:
+) -> tuple[EncoderScorer, list[str]]:
     """An encoder with an untrained head for these labels, as what encodes and scores with it.
 
-    Raises BgkitError for an encoder that is not here or is none.
+    With it come the names of the modules whose weights are new: the head, and with many encoders
+    (DeBERTa, ModernBERT) a pooler or a norm before it. Raises BgkitError for an encoder that is not
+    here or is none.
     """
     folder = hub.resolve("encoder", settings.encoder)
     torch.manual_seed(settings.seed)  # of the head
@@ -69,11 +71,12 @@ def new_scorer(
         config.label2id = {label: place for place, label in enumerate(labels)}
         config.problem_type = "regression" if regression else "single_label_classification"
         with silent():
-            model = AutoModelForSequenceClassification.from_pretrained(
+            model, loading = AutoModelForSequenceClassification.from_pretrained(
                 folder,
                 config=config,
                 dtype=torch.float32,
                 use_safetensors=True,
+                output_loading_info=True,
                 ignore_mismatched_sizes=True,  # of a classifier with other labels
                 **NO_CODE,
             )
@@ -81,7 +84,9 @@ def new_scorer(
         raise not_loaded(f"the encoder {settings.encoder}", folder, error) from error
     tokenizer.model_input_names = ["input_ids", "attention_mask"]
     protocol = REWARD if len(labels) == 1 else Encoder()
-    return EncoderScorer(model.to(devices.pick_device(device)), tokenizer, protocol, name)
+    new = [*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])]
+    scorer = EncoderScorer(model.to(devices.pick_device(device)), tokenizer, protocol, name)
+    return scorer, sorted({key.rpartition(".")[0] for key in new})
 
 
 class _Shown(TrainerCallback):
@@ -98,14 +103,17 @@ class _Shown(TrainerCallback):
         self.shown.advance()
 
 
-def train(scorer: EncoderScorer, rows: list[dict], settings: Settings, scratch: Path) -> None:
+def train(
+    scorer: EncoderScorer, new: list[str], rows: list[dict], settings: Settings, scratch: Path
+) -> None:
     """Train a scorer's model on encoded rows; with a rank it becomes one with a LoRA adapter.
 
-    Rows hold input_ids and labels, or chosen_ids and rejected_ids. Checkpoints lie in ``scratch``.
+    The ``new`` modules are trained and written whole. Rows hold input_ids and labels, or chosen_ids
+    and rejected_ids. Checkpoints lie in ``scratch``.
     """
     model, tokenizer, rank = scorer.model, scorer.tokenizer, settings.lora_rank
     if rank:
-        lora = {"task_type": "SEQ_CLS", "target_modules": "all-linear"}
+        lora = {"task_type": "SEQ_CLS", "target_modules": "all-linear", "modules_to_save": new}
         model = get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, **lora))
     arguments = {
         "output_dir": str(scratch),

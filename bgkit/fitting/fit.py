@@ -123,10 +123,12 @@ def _fitted(
     if shared["responses"]:
         say(f"{shared['responses']} held-out responses stand in the training rows word for word.")
     labels, rated = (["safe", "unsafe"], False) if what == "guard" else (["utility"], True)
-    scorer = encoders.new_scorer(settings, labels, device, f"{what} {out.name}", regression=rated)
+    name = f"{what} {out.name}"
+    scorer, new = encoders.new_scorer(settings, labels, device, name, regression=rated)
     kept = _with_room(rows, scorer)
     texts = {"left_out": len(rows) - len(kept), "max_length": scorer.max_length}
-    encoders.train(scorer, _encoded(kept[kept["split"] == "train"], scorer), settings, scratch)
+    train = _encoded(kept[kept["split"] == "train"], scorer)
+    encoders.train(scorer, new, train, settings, scratch)
     found = _measured(what, scorer, kept, tau)
     fit = {
         "what": what,

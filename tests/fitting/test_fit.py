@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from transformers import AutoModel
 
 import bgkit
 from bgkit.errors import BgkitError
@@ -89,6 +90,20 @@ def test_all_weights_and_the_temperature_of_validation_rows_are_written(encoder,
     again, _ = fit.temperature_scale(t, part["harmful"])
     assert found["temperature"] != 1 and again == pytest.approx(1, abs=0.02)
     assert (tmp_path / "g" / "model.safetensors").is_file() and guard.label == "unsafe"
+
+
+@pytest.mark.parametrize("kind", ["deberta", "modernbert"])
+def test_what_an_encoder_lacks_before_its_head_is_trained_and_written(kind, tmp_path) -> None:
+    folder = own.save_classifier(tmp_path / "body", 2, own.encoder(kind, 2))
+    AutoModel.from_config(own.encoder(kind, 2)).save_pretrained(folder)  # as published: no pooler
+    out = tmp_path / "guard"
+    found = bgkit.fit_guard(table(), out, encoder=folder, **TINY)
+    held_out = table()[[splits.split_of(p) == "test" for p in table()["prompt"]]]
+    guard = bgkit.load_guard(str(out), device="cpu", check=False)
+    t = guard.score(held_out["prompt"].tolist(), held_out["response"].tolist())
+    assert quality.auc(t, held_out["harmful"]) == fit.results(found)["mean"]["auc"] > 0.9
+    brier = ((t - held_out["harmful"].astype(float)) ** 2).mean()
+    assert brier == pytest.approx(fit.results(found)["mean"]["brier"], abs=1e-5)
 
 
 def test_the_same_call_returns_what_is_there_and_another_one_is_refused(fitted, encoder) -> None:
