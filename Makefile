@@ -27,6 +27,8 @@ RUN := "$(BIN)/python" -m
 export OMP_WAIT_POLICY ?= PASSIVE
 # offline, without progress; a module or a notebook stays in one process, which has one thread
 TEST := BGKIT_PROGRESS=none HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false BGKIT_THREADS=1 $(RUN) pytest
+# long modules first, as tests/conftest.py orders them
+SIDE_BY_SIDE := -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 PIP_INSTALL := $(RUN) pip install -qq --disable-pip-version-check -c $(CONSTRAINTS)
 
 # Tried in turn when the default python3 is too old; a PYTHON you name is the
@@ -58,10 +60,10 @@ demo: $(VENV)/.bgkit-base ## Run the demo on the built-in testbed and write its 
 	$(RUN) bgkit demo $(ARGS)
 
 test: lint ## Lint, doctests and tests, offline
-	$(TEST) -n $(WORKERS) --dist loadscope -m "not thorough and not english" $(ARGS)
+	$(TEST) $(SIDE_BY_SIDE) -m "not thorough and not english" $(ARGS)
 
 test-all: lint ## All of it: kills, clusters, browsers, notebooks as they are stored
-	$(TEST) -n $(WORKERS) --dist loadscope $(ARGS)
+	$(TEST) $(SIDE_BY_SIDE) $(ARGS)
 
 test-browser: $(VENV)/.bgkit-dev ## Only the tests in Chromium: notebooks in JupyterLab, the report
 	@$(NEED_CHROMIUM)
@@ -79,7 +81,7 @@ test-english: english ## Only the tests of the real models that come with packag
 
 test-colab: ## The tests with the older versions that Colab has (its own .venv-colab)
 	$(MAKE) VENV=.venv-colab EXTRAS=judge,test CONSTRAINTS=constraints-colab.txt .venv-colab/.bgkit-dev
-	$(subst $(VENV),.venv-colab,$(TEST)) -n $(WORKERS) --dist loadscope -m "not browser" \
+	$(subst $(VENV),.venv-colab,$(TEST)) $(SIDE_BY_SIDE) -m "not browser" \
 	  --nbval-sanitize-with tests/nbval_colab.cfg $(ARGS)
 
 lint: $(VENV)/.bgkit-dev ## Check style and formatting

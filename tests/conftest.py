@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 from bgkit import environment
@@ -51,22 +53,26 @@ def one_thread() -> None:
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory):
     """A finished run of the boundary design."""
-    from bgkit import runs
-    from bgkit.training import trainer as training
-
-    folder = tmp_path_factory.mktemp("runs") / "boundary"
-    return training.train(runs.make_config(SMALL), folder, device="cpu", threads=1)
+    return _trained_once(tmp_path_factory, "boundary", SMALL)
 
 
 @pytest.fixture(scope="session")
 def weak_run(tmp_path_factory):
     """A finished run like ``small_run``, trained with another guard and for two steps."""
+    short = {"steps": 2, "guard": "weak", "eval_every": 0}
+    return _trained_once(tmp_path_factory, "weak", {**SMALL, **short})
+
+
+def _trained_once(factory: pytest.TempPathFactory, name: str, config: dict):
+    """A run in a folder that all workers of a session share: the first of them trains it."""
     from bgkit import runs
     from bgkit.training import trainer as training
 
-    folder = tmp_path_factory.mktemp("runs") / "weak"
-    short = {"steps": 2, "guard": "weak", "eval_every": 0}
-    return training.train(runs.make_config({**SMALL, **short}), folder, device="cpu", threads=1)
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "runs" / name
+    folder.parent.mkdir(exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        return training.train(runs.make_config(config), folder, device="cpu", threads=1)
 
 
 #: Notebooks whose defaults are real models.
@@ -82,7 +88,10 @@ def _installed(package: str) -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Cells of the notebooks run at their default parameters: `make test-all` only."""
+    """Cells of the notebooks run at their default parameters in `make test-all` only.
+
+    Modules with slow tests come first, so that no worker is left with one of them at the end.
+    """
     missing = [model.package for model in PACKAGED.values() if not _installed(model.package)]
     for item in items:
         if item.path.suffix == ".ipynb":
@@ -92,6 +101,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skipif(bool(missing), reason=reason))
         if item.get_closest_marker("thorough"):
             item.add_marker(pytest.mark.slow)
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture

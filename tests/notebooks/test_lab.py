@@ -18,7 +18,7 @@ from publish import chromium
 from bgkit.errors import BgkitError
 from bgkit.texts import visible
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.thorough]
 
 SMALL = {
     "02": {"PROMPTS": 60, "POLICY": "tiny"},
@@ -151,7 +151,6 @@ class TestThresholds:
         view.locator("select").select_option(index=0)
         view.get_by_text(re.compile(r"all kinds n=\d+")).wait_for()
 
-    @pytest.mark.thorough
     def test_the_dark_theme_is_legible(self, book: lab.Lab, view: Any) -> None:
         book.run("apputils:change-theme", theme="JupyterLab Dark")
         book.page.wait_for_function("document.body.dataset.jpThemeLight === 'false'")
@@ -164,7 +163,6 @@ class TestThresholds:
 class TestTraining:
     """Notebook 03: a run is stopped, goes on when its cell is run again, and shows its result."""
 
-    @pytest.mark.thorough
     def test_stop_and_resume(self, opened: Callable[..., lab.Lab]) -> None:
         book = opened("03", **({"STEPS": 40} if lab.PICTURES else {}))
         training = book.cell("widgets.train")
@@ -195,7 +193,6 @@ class TestTraining:
 class TestComparison:
     """Notebook 04: filters of the browser of completions."""
 
-    @pytest.mark.thorough
     def test_filters(self, opened: Callable[..., lab.Lab], small_run: Any) -> None:
         book = opened("04", RUNS=[] if lab.PICTURES else [str(small_run.folder)])
         book.run("notebook:run-all-cells")
@@ -238,7 +235,6 @@ bgkit.widgets.browse({"base": rated, samples["prompt"][1]: rated});"""
         for text in HOSTILE:
             assert visible(text) in shown, text
 
-    @pytest.mark.thorough
     def test_in_the_explorer(self, book: lab.Lab) -> None:
         view = book.cell("widgets.explore")
         view.get_by_title("completions of bar 1 of 25").click()

@@ -71,7 +71,7 @@ def test_it_runs_on_one_row_without_truth_and_says_what_it_can_not_show(tmp_path
     assert figures_of(notebook) == 4
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_wrong_log_stops_it_with_one_sentence(tmp_path):
     log = write_log(tmp_path / "log.csv", p_unsafe=1.5)
     parameters = {"SCORED_LOG": str(log), "LOG_COLUMNS": {"response": "answer"}}

@@ -126,7 +126,7 @@ def run_nbval(path: Path) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=path.parent, capture_output=True, text=True)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_nbval_fails_a_wrong_notebook_and_passes_a_right_one(notebook) -> None:
     """The check of the series can fail: a marked cell with another output, and an error."""
     right = run_nbval(notebook("x = 1", f"# {MARK}\nprint(x + 1)", output="2\n"))
@@ -204,7 +204,7 @@ def test_03_and_04_run_with_other_parameters(tmp_path: Path) -> None:
     assert "compound" in compared.read_text(encoding="utf-8")
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_wrong_config_or_run_folder_is_one_sentence(tmp_path: Path) -> None:
     for name, parameters, message in (
         ("03_train_policy", {"REWARD": "bondary"}, "BgkitError: There is no reward 'bondary'"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import own
 import pytest
-import tiny_models
 import torch
 
 from bgkit.errors import BgkitError
@@ -25,7 +25,7 @@ def folder_of(tmp_path_factory):
 
     def folder(protocol: str) -> Path:
         place = root / protocol
-        return place if place.is_dir() else tiny_models.save_guard(place, protocol)
+        return place if place.is_dir() else own.save_guard(place, protocol)
 
     return folder
 
@@ -77,7 +77,7 @@ def test_grey_verdicts_count_as_unsafe_only_when_strict(folder_of) -> None:
 
 
 def test_a_reward_decoder_is_read_at_its_last_token(tmp_path) -> None:
-    place = tiny_models.save_reward(tmp_path / "reward")
+    place = own.save_reward(tmp_path / "reward")
     utility = utilities.load_utility(f"skywork-reward-v2={place}", "cpu", check=False)
     rows = utility.rows(PROMPTS, RESPONSES)
     assert all(row[0] != utility.tokenizer.bos_token_id for row in rows)
@@ -90,7 +90,7 @@ def test_a_reward_decoder_is_read_at_its_last_token(tmp_path) -> None:
 
 # --- What the self-test finds ------------------------------------------------------------------
 
-QWEN, LLAMA = tiny_models.CHATML, tiny_models.KINDS["llama-guard-3"][0]
+QWEN, LLAMA = own.THINKING, own.KINDS["llama-guard-3"][0]
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ QWEN, LLAMA = tiny_models.CHATML, tiny_models.KINDS["llama-guard-3"][0]
         # the trap of Llama-Guard-3-1B: it renders plain strings to an empty conversation
         (
             "llama-guard-3",
-            tiny_models.KINDS["llama-guard-3-1b"][0],
+            own.KINDS["llama-guard-3-1b"][0],
             "its template drops or changes the prompt",
         ),
         ("llama-guard-3", "{{ bos_token }}" + LLAMA, "two beginning marks"),
@@ -114,7 +114,7 @@ QWEN, LLAMA = tiny_models.CHATML, tiny_models.KINDS["llama-guard-3"][0]
 def test_a_guard_that_fails_is_refused_with_the_reason(
     tmp_path, protocol, template, message
 ) -> None:
-    place = tiny_models.save_guard(tmp_path, protocol, fitted=False, template=template)
+    place = own.save_guard(tmp_path, protocol, fitted=False, template=template)
     with pytest.raises(BgkitError, match=message):
         guards.load_guard(f"{protocol}={place}", device="cpu")
     if template == LLAMA:
@@ -145,7 +145,7 @@ def test_names_that_do_not_say_how_to_ask(folder_of) -> None:
 
 
 def test_verdicts_that_begin_alike_are_refused(tmp_path) -> None:
-    place = tiny_models.save_guard(tmp_path / "guard", "llama-guard-3", fitted=False)
+    place = own.save_guard(tmp_path / "guard", "llama-guard-3", fitted=False)
     guard = guards.load_guard(f"llama-guard-3={place}", "cpu", check=False)
     alike = protocols.Verdict(safe=("No",), unsafe=("No way",))
     with pytest.raises(BgkitError, match="both begin with the token"):

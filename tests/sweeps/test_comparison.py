@@ -8,6 +8,7 @@ import pytest
 from conftest import SMALL
 
 import bgkit
+from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.sweeps import comparison
 from bgkit.training import trainer
@@ -47,12 +48,18 @@ def test_strengths_make_frontiers(tmp_path: Path) -> None:
     assert "strength 1" in done.claims().columns
 
 
-def test_designs_without_a_strength_are_trained_once(tmp_path: Path, monkeypatch) -> None:
+@pytest.fixture
+def trained(monkeypatch) -> list[tuple]:
+    """Config and folder of every training, of which there is none."""
+    asked: list[tuple] = []
+    monkeypatch.setattr(comparison, "sample_base", lambda *_, **__: None)
+    monkeypatch.setattr(trainer, "train", lambda *given, **_: asked.append(given))
+    return asked
+
+
+def test_designs_without_a_strength_are_trained_once(tmp_path: Path, trained) -> None:
     own = tmp_path / "mine.py"
     own.write_text("def plain(t, z, tau):\n    return z\n")
-    trained = []
-    monkeypatch.setattr(comparison, "sample_base", lambda *_, **__: None)
-    monkeypatch.setattr(trainer, "train", lambda *given, **_: trained.append(given))
     designs = ["utility_only", f"{own}:plain", "boundary"]
     bgkit.compare(designs, 2, tmp_path, strengths=[1, 2], threads=1, **SHORT)
     names = ["utility_only", "mine.py-plain", "boundary-1", "boundary-2"]
@@ -60,26 +67,28 @@ def test_designs_without_a_strength_are_trained_once(tmp_path: Path, monkeypatch
     assert [config.strength for config, _ in trained] == [8, 8, 1, 2] * 2
 
 
-@pytest.mark.slow
-def test_one_strength_is_a_setting_like_others(tmp_path: Path) -> None:
-    folders = [
-        bgkit.compare("boundary", below=tmp_path, threads=1, **how, **SHORT).folder
-        for how in ({"strengths": 4}, {"strength": 4.0}, {})
-    ]
+def test_one_strength_is_a_setting_like_others(tmp_path: Path, trained) -> None:
+    for how in ({"strengths": 4}, {"strength": 4.0}, {}):
+        bgkit.compare("boundary", below=tmp_path, threads=1, **how, **SHORT)
+    folders = [folder for _, folder in trained]
     assert folders[0] == folders[1] != folders[2]
 
 
 def test_without_a_folder_another_setting_is_another_run(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    runs = [
-        bgkit.train(below="mine", device="cpu", threads=1, utility=name, **SHORT)
-        for name in ("mild", "blind", "mild")
-    ]
-    names = [run.folder.name for run in runs]
+    asked = []
+
+    def find(folder: Path, config) -> None:
+        asked.append(folder)
+        raise BgkitError("looked for")
+
+    monkeypatch.setattr(runs, "find_run", find)
+    for name in ("mild", "blind", "mild"):
+        with pytest.raises(BgkitError, match="looked for"):
+            bgkit.train(below=tmp_path, utility=name, **SHORT)
+    names = [folder.name for folder in asked]
     assert names[0] == names[2] != names[1] and names[0].startswith("boundary-mild-0-")
-    assert len(list((tmp_path / "mine").iterdir())) == 2
     with pytest.raises(BgkitError, match="Unknown key 'stepz'"):
-        bgkit.train(below="mine", stepz=3)
+        bgkit.train(below=tmp_path, stepz=3)
 
 
 def test_what_can_not_be_compared_is_refused_before_anything_is_trained(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "BATCH_SIZES", (4,))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_all_ways_agree_and_the_engine_computes_the_fewest_tokens(tiny, tmp_path, capsys) -> None:
     out = tmp_path / "bench.json"
     arguments = ["--size", "0.1", "--repeats", "1", "--device", "cpu", "--threads", "1"]
@@ -63,9 +63,9 @@ def test_needed_tokens_count_each_prefix_once() -> None:
 
 
 def test_plan_for_a_guard_that_is_named_with_its_protocol(tmp_path: Path, capsys) -> None:
-    import tiny_models
+    import own
 
-    place = tiny_models.save_guard(tmp_path / "guard", "granite-guardian-3.1", fitted=False)
+    place = own.save_guard(tmp_path / "guard", "granite-guardian-3.1", fitted=False)
     arguments = ["plan", "--machine", "T4", "--guard", f"granite-guardian-3.1={place}"]
     assert command_line.main(arguments) == 0
     assert "guard" in capsys.readouterr().out
@@ -76,7 +76,7 @@ def test_an_unknown_machine_is_one_sentence(capsys) -> None:
     assert "no machine 'T5'; known: T4" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_step_is_split_in_both_ways(capsys) -> None:
     small = {"policy": "tiny", "batch_size": 16, "max_completion_length": 8}
     rows = bench_step.steps("cpu", 2, names=["short prompts"], **small)

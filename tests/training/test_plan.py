@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Iterator
 
 import own
 import pytest
@@ -17,6 +18,13 @@ from bgkit.models import policies
 from bgkit.training import plan, presets, shapes, trainer
 
 ROWS, LENGTH = 3, 40
+
+
+@pytest.fixture(scope="module", autouse=True)
+def presets_shapes_are_counted_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "shape_of", functools.lru_cache(shapes.shape_of))
+        yield
 
 
 def built(kind: str, rank: int = 0, dtype: torch.dtype = torch.float32, layers: int = 2):

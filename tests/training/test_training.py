@@ -19,8 +19,10 @@ from transformers import LlamaForCausalLM
 
 from bgkit import runs
 from bgkit.errors import BgkitError, StoppedError
+from bgkit.models import policies
 from bgkit.rewards import DESIGNS
-from bgkit.scoring import adapters, guards
+from bgkit.scoring import adapters, guards, utilities
+from bgkit.scoring.scorer import reward_of
 from bgkit.training import trainer as training
 from bgkit.training.prompt_order import training_table
 
@@ -70,16 +72,14 @@ def test_the_reward_is_the_design_applied_to_the_recorded_scores(small_run: runs
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lost", [False, True], ids=["stopped", "killed"])
-def test_what_goes_on_ends_in_the_same_bits(small_run: runs.Run, tmp_path: Path, lost) -> None:
+def test_what_goes_on_ends_in_the_same_bits(small_run: runs.Run, tmp_path: Path) -> None:
     """After kill -9, records are ahead of the newest checkpoint: a step is repeated."""
     folder, asked = tmp_path / "run", itertools.count(1)
     with pytest.raises(StoppedError, match="Stopped after step 3 of 4"):
         train(folder, should_stop=lambda: next(asked) == 3)
     assert not runs.load_run(folder).complete
     assert len(runs.load_run(folder).completions()) == 3 * 8
-    if lost:
-        (folder / "checkpoints" / "checkpoint-3" / "trainer_state.json").unlink()
+    (folder / "checkpoints" / "checkpoint-3" / "trainer_state.json").unlink()
     resumed = train(folder)
     assert weights(resumed) == weights(small_run)
     pd.testing.assert_frame_equal(resumed.completions(), small_run.completions())
@@ -95,10 +95,17 @@ def test_a_complete_run_is_not_trained_again(small_run: runs.Run) -> None:
     assert (small_run.folder / "result.json").stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("reward", sorted(set(DESIGNS) - {"boundary"}))
+def test_every_design_rewards_what_a_policy_says(small_run: runs.Run) -> None:
+    samples = small_run.completions().assign(harmful_request=False)
+    base = small_run.read_json("base.json")
+    for design in DESIGNS:
+        reward = reward_of(samples, design, tau=0.5, strength=8.0, base=base)
+        assert reward.shape == (32,) and np.isfinite(reward).all(), design
+
+
 @pytest.mark.slow
-def test_every_design_trains(reward: str, tmp_path: Path) -> None:
-    run = train(tmp_path / "run", reward=reward, steps=1, eval_every=0, test_prompts=4)
+def test_a_design_that_reads_the_prompts_kind_trains(tmp_path: Path) -> None:
+    run = train(tmp_path / "run", reward="prompt_aware", steps=1, eval_every=0, test_prompts=4)
     assert np.isfinite(run.completions()["reward"]).all()
 
 
@@ -119,10 +126,12 @@ def test_a_run_keeps_to_a_reward_of_ones_own(tmp_path: Path) -> None:
 
 
 def test_base_gives_every_reward_a_deviation_of_one(tmp_path: Path) -> None:
-    short = {"steps": 1, "eval_every": 0, "test_prompts": 4}
+    policy = policies.load_policy("tiny", device="cpu")
+    guard, utility = guards.load_guard("default", "cpu"), utilities.load_utility("mild", "cpu")
     spread = {}
     for name in ("utility_only", "boundary", "boundary_raw"):
-        base = train(tmp_path / name, reward=name, **short).read_json("base.json")
+        run = runs.open_run(tmp_path / name, runs.make_config({**SMALL, "reward": name}), {})
+        base = training.measure_base(run, *policy, guard, utility)
         spread[name] = base["reward_deviation"]
     assert spread["utility_only"] == pytest.approx(1.0) and spread["boundary"] > 1.5
     # u - B is z - B / deviation, times the deviation
@@ -130,8 +139,6 @@ def test_base_gives_every_reward_a_deviation_of_one(tmp_path: Path) -> None:
 
 
 def test_full_fine_tuning_saves_and_loads_the_whole_model(tmp_path: Path) -> None:
-    from bgkit.models import policies
-
     short = {"steps": 1, "eval_every": 0, "test_prompts": 4, "learning_rate": 1e-4}
     run = train(tmp_path / "run", lora_rank=0, **short)
     model, _ = policies.load_policy("tiny", run.adapter, device="cpu")
@@ -174,7 +181,9 @@ def test_a_prompt_that_is_too_long_is_told_before_anything_is_sampled(
         training.train(**SMALL, prompts=str(tmp_path), folder=tmp_path / "run", device="cpu", **own)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.thorough)]
+)
 @pytest.mark.slow
 def test_a_signal_stops_a_real_process_and_the_same_command_resumes(number, tmp_path: Path) -> None:
     folder = tmp_path / "run"
@@ -214,10 +223,6 @@ def test_runs_with_one_base_sample_it_once_and_score_it_with_their_own_utility(t
         run = training.train(config, tmp_path / utility, base_samples=shared, **options)
         found[utility] = pd.read_parquet(run.folder / "base_samples.parquet")
     assert len(list(shared.iterdir())) == 1
-    alone = training.train(config, tmp_path / "alone", **options)
-    pd.testing.assert_frame_equal(
-        found["blind"], pd.read_parquet(alone.folder / "base_samples.parquet"), check_dtype=False
-    )
     assert (found["mild"]["response"] == found["blind"]["response"]).all()
     assert not np.allclose(found["mild"]["u"], found["blind"]["u"])
     weak = guards.load_guard("weak", "cpu")
