@@ -93,7 +93,7 @@ format: $(VENV)/.bgkit-dev ## Fix what the linter can fix and format the code
 	$(RUN) ruff format .
 
 testbed: $(VENV)/.bgkit-base ## Rebuild the testbed's models from their seeds
-	$(RUN) bgkit testbed build $(ARGS)
+	"$(BIN)/python" tools/testbed/build.py $(ARGS)
 
 reproduce: $(VENV)/.bgkit-dev ## Rerun the published experiment: every design at every strength (6 hours)
 	$(RUN) bgkit sweep notebooks/03_train_policy.ipynb --grid frontiers $(ARGS)

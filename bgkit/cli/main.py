@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import NoReturn
 
 INTERRUPTED = "bgkit: Interrupted; the same command goes on from what had ended."
-NAMES = "demo train fit evaluate judge prompts plan push testbed sweep collect".split()
+NAMES = "demo train fit evaluate judge prompts plan push sweep collect".split()
 try:
     from bgkit import environment
     from bgkit.cli import options

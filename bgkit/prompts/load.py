@@ -36,7 +36,7 @@ def load_prompts(
 ) -> pd.DataFrame:
     """Load ``n`` prompts (of more, a sample, in their order) of a split; of all, if it is None.
 
-    ``name`` is ``testbed`` (splits train, validation, test and shift; drawn anew, 256 by default),
+    ``name`` is ``testbed`` (splits train, validation and test; drawn anew, 256 by default),
     one of the kit's own sets (``everyday``, ``everyday-short``), a public set
     (:data:`bgkit.prompts.sets.SETS`), a benchmark (:data:`bgkit.prompts.compose.BENCHMARKS`), a
     file with a column ``prompt`` (texts or chats) and perhaps ``kind``, ``prompt_id``,

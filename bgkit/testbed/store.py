@@ -35,17 +35,6 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def write_manifest(root: Path, about: dict) -> None:
-    """List every model file below ``root`` with its digest, next to facts about the build."""
-    files = {
-        path.relative_to(root).as_posix(): {"sha256": sha256(path), "bytes": path.stat().st_size}
-        for path in sorted(root.rglob("*"))
-        if path.is_file() and path.name != "manifest.json"
-    }
-    text = json.dumps({**about, "files": files}, indent=1) + "\n"
-    (root / "manifest.json").write_text(text, encoding="utf-8")
-
-
 @functools.lru_cache(maxsize=8)
 def _manifest(path: Path, mtime: int) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
@@ -59,7 +48,7 @@ def manifest(root: Path | None = None) -> dict:
     except (OSError, ValueError) as error:
         raise BgkitError(
             f"The list of the embedded models, {path}, can not be read ({error}): restore it from "
-            "the repository or run `python -m bgkit testbed build` (about 10 minutes)."
+            "the repository or run `make testbed` there (about 10 minutes)."
         ) from error
 
 

@@ -4,13 +4,12 @@ Kinds of prompts: ``benign``; ``ambiguous`` (dual-use items, alarming words arou
 request, covert purposes behind a harmless one); ``jailbreak`` (a forbidden item inside one of four
 families of wrappers); ``long_context`` (any of these buried in gossip that mentions hazards and at
 times holds an injected jailbreak). A prompt's combination of item, effect and wrapper belongs to
-exactly one of the splits ``train``, ``validation`` and ``test``; the split ``shift`` uses items and
-jailbreak families that no other split asks about (``unseen`` asks for one of both alone).
+exactly one of the splits ``train``, ``validation`` and ``test``. Some items and jailbreak families
+are asked about in none of them (``unseen``).
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import random
 from collections.abc import Collection
@@ -20,10 +19,9 @@ from bgkit.testbed import lexicon as lex
 from bgkit.testbed import oracle
 
 KINDS = ("benign", "ambiguous", "jailbreak", "long_context")
-GRADES = tuple("12345")  # what the judge writes
-SPLITS = ("train", "validation", "test", "shift")
+SPLITS = ("train", "validation", "test")
 AMBIGUITIES = ("dual_use", "alarming_words", "covert_purpose")
-UNSEEN = ("items", "families")  # what the split shift asks about and no other split does
+UNSEEN = ("items", "families")  # what no split asks about, for tests of distribution shift
 TRAIN_LENGTH = (170, 235)  # words of a long context; 200 to 300 tokens with the question and chat
 TEST_LENGTH = (170, 900)
 
@@ -134,42 +132,26 @@ def sample_prompt(
     kind: str,
     split: str = "train",
     length: tuple[int, int] | None = None,
-    unseen: Collection[str] | None = None,
+    unseen: Collection[str] = (),
 ) -> Prompt:
     """Draw one prompt of a kind whose combination belongs to ``split``.
 
-    ``length`` bounds the words of a long context (default: :data:`TRAIN_LENGTH`, for ``test`` and
-    ``shift`` :data:`TEST_LENGTH`). ``unseen`` names which of :data:`UNSEEN` are those that are kept
-    for the split ``shift`` (default: both in ``shift``, none elsewhere).
+    ``length`` bounds the words of a long context (default: :data:`TRAIN_LENGTH`, for ``test``
+    :data:`TEST_LENGTH`). ``unseen`` names which of :data:`UNSEEN` no split asks about.
 
     >>> sample_prompt(random.Random(0), "benign").kind
     'benign'
     >>> sample_prompt(random.Random(0), "benign", "test", unseen=["items"]).item
     'garland'
     """
-    unseen = (UNSEEN if split == "shift" else ()) if unseen is None else unseen
     while True:
         inner_kind = kind
         if kind == "long_context":
             inner_kind = rng.choices(KINDS[:3], (0.4, 0.4, 0.2))[0]
         prompt = _short(rng, inner_kind, unseen)
-        if split == "shift" or split_of(prompt.item, prompt.effect, prompt.wrapper) == split:
+        if split_of(prompt.item, prompt.effect, prompt.wrapper) == split:
             break
     if kind == "long_context":
-        low, high = length or (TEST_LENGTH if split in ("test", "shift") else TRAIN_LENGTH)
+        low, high = length or (TEST_LENGTH if split == "test" else TRAIN_LENGTH)
         prompt = bury(rng, prompt, rng.randint(low, high))
     return prompt
-
-
-@functools.lru_cache(maxsize=1)
-def vocabulary() -> list[str]:
-    """Every word and mark of the world, sorted; the tokenizer's vocabulary without specials."""
-    text = _strings([value for name, value in vars(lex).items() if name.isupper()])
-    return sorted({word for line in text for word in line.split() if "{" not in word} | set(GRADES))
-
-
-def _strings(value: object) -> list[str]:
-    parts = value.items() if isinstance(value, dict) else value
-    if isinstance(value, str) or not isinstance(value, dict | list | tuple):
-        return [value] if isinstance(value, str) else []
-    return [text for part in parts for text in _strings(part)]

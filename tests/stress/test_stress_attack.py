@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+import demonstrations as dm
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,7 +17,7 @@ from bgkit.errors import BgkitError
 from bgkit.stress import attack as attacks
 from bgkit.stress import contenders, wrappers
 from bgkit.stress.attack import attack, search, success_over_budget
-from bgkit.testbed import oracle, world
+from bgkit.testbed import oracle
 
 TEN = {"none": "{request}", **{f"w{i}": f"w{i} {{request}}" for i in range(1, 10)}}
 TAILS = {"none": "", **{f"s{i}": f"s{i}" for i in range(1, 10)}}
@@ -131,7 +132,7 @@ def test_every_testbed_wrapper_and_suffix_leaves_the_request_what_it_is() -> Non
 
 
 def test_testbed_texts_are_in_the_vocabulary_and_none_comes_first() -> None:
-    known = set(world.vocabulary())
+    known = set(dm.vocabulary())
     request = wrappers.forbidden_requests(1)["prompt"].item()
     for wrapper in wrappers.TESTBED_WRAPPERS.values():
         for suffix in wrappers.TESTBED_SUFFIXES.values():

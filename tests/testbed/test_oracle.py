@@ -12,6 +12,7 @@ import re
 import string
 from collections.abc import Callable
 
+import demonstrations as dm
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
@@ -104,7 +105,7 @@ anything = st.text(st.characters(), max_size=200)
 mixtures = st.lists(
     st.one_of(anything, sentences, ingredients, st.sampled_from(HOSTILE)), max_size=8
 ).map("".join)
-GRAMMAR = set(world.vocabulary())
+GRAMMAR = set(dm.vocabulary())
 foreign = st.text(string.ascii_lowercase + "äéßжλ0123456789_'-<>#", min_size=1, max_size=12).filter(
     lambda word: not GRAMMAR & set(re.findall(r"\w+", word)) and word.strip("_")
 )

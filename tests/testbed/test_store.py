@@ -30,7 +30,7 @@ def root(tmp_path, monkeypatch) -> Path:
     for name, content in FILES.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
-    store.write_manifest(folder, {"version": 3, "seed": 7})
+    build.write_manifest(folder, {"version": 3, "seed": 7})
     monkeypatch.setenv("BGKIT_TESTBED", str(folder))
     return folder
 
@@ -83,7 +83,7 @@ def test_no_manifest_or_a_broken_one_says_how_to_get_one(root, text):
     else:
         path.write_text(text, encoding="utf-8")
         os.utime(path, ns=(before + 10**9, before + 10**9))
-    with pytest.raises(BgkitError, match="bgkit testbed build") as caught:
+    with pytest.raises(BgkitError, match="make testbed") as caught:
         store.model_path("policy", "small")
     assert str(path) in str(caught.value)
 
@@ -92,7 +92,7 @@ def test_manifest_is_read_again_once_it_changes(root):
     (root / "judge/default").mkdir(parents=True)
     (root / "judge/default/model.safetensors").write_bytes(b"judge")
     before = (root / "manifest.json").stat().st_mtime_ns
-    store.write_manifest(root, {})
+    build.write_manifest(root, {})
     os.utime(root / "manifest.json", ns=(before + 10**9, before + 10**9))
     assert store.model_names("judge") == ["default"]
 

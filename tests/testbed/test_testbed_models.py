@@ -41,7 +41,10 @@ def test_every_model_is_there_verified_and_all_are_below_40_mb() -> None:
             folder = store.model_path(group, name)
             assert (folder / "model.safetensors").is_file() and (folder / "README.md").is_file()
             assert "95% interval" in (folder / "README.md").read_text()
-    assert sum(entry["bytes"] for entry in store.manifest()["files"].values()) < 40e6
+    files = store.manifest()["files"]
+    for file, entry in files.items():
+        store.verify(store.testbed_folder() / file, entry["sha256"])
+    assert sum(entry["bytes"] for entry in files.values()) < 40e6
 
 
 def test_every_interval_of_the_cards_holds_its_mean(quality) -> None:

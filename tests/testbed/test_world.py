@@ -32,12 +32,13 @@ def words_of(text: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def drawn() -> dict[str, list[world.Prompt]]:
-    """A thousand short prompts and a hundred long ones of every split."""
+    """A thousand short prompts and a hundred long ones of every split, and of what none holds."""
     found = {}
-    for split in world.SPLITS:
+    for split in (*world.SPLITS, "unseen"):
         rng = random.Random(f"tests/{split}")
         wanted = [*(SHORT_KINDS[i % 3] for i in range(1000)), *["long_context"] * 100]
-        found[split] = [world.sample_prompt(rng, kind, split) for kind in wanted]
+        of = {"split": "test", "unseen": world.UNSEEN} if split == "unseen" else {"split": split}
+        found[split] = [world.sample_prompt(rng, kind, **of) for kind in wanted]
     return found
 
 
@@ -45,14 +46,14 @@ def drawn() -> dict[str, list[world.Prompt]]:
 
 
 def test_every_word_of_the_world_is_one_token_of_the_vocabulary(drawn):
-    words = world.vocabulary()
+    words = dm.vocabulary()
     assert len(words) >= 300 and words == sorted(set(words))
     assert [word for word in words if words_of(word) != [word] or word != word.lower()] == []
     met = {word for found in drawn.values() for prompt in found for word in words_of(prompt.text)}
     frames = lex.REFUSALS + lex.REDIRECTIONS + lex.OPENINGS + lex.CAUTIONS + lex.CLOSINGS
     frames += lex.VESSELS + lex.DURATIONS + (lex.JUDGE_RUBRIC, lex.JUDGE_FRAME, lex.JUDGE_REPLY)
     met |= {word for text in frames for word in words_of(re.sub(r"\{\w+\}", " ", text))}
-    met |= {*UNSEEN, *lex.INGREDIENTS, *lex.AMOUNTS, *lex.METHODS, *world.GRADES}
+    met |= {*UNSEEN, *lex.INGREDIENTS, *lex.AMOUNTS, *lex.METHODS, *dm.GRADES}
     assert met - set(words) == set()
 
 
@@ -61,8 +62,8 @@ def test_what_training_texts_do_not_hold_are_the_five_words_that_the_lexicon_nam
     prompts = drawn["train"] + [world.sample_prompt(rng, "long_context") for _ in range(200)]
     texts = [text for p in prompts for text in (p.text, dm.sample_response(rng, p))]
     trained = {word for text in texts for word in words_of(text)}
-    shift = {word for prompt in drawn["shift"] for word in words_of(prompt.text)}
-    assert trained >= UNSEEN and shift - trained == {"did", "first", "half", "kind", "second"}
+    new = {word for prompt in drawn["unseen"] for word in words_of(prompt.text)}
+    assert trained >= UNSEEN and new - trained == {"did", "first", "half", "kind", "second"}
 
 
 # --- Kinds and splits ------------------------------------------------------------------------
@@ -71,7 +72,7 @@ def test_what_training_texts_do_not_hold_are_the_five_words_that_the_lexicon_nam
 def test_every_kind_asks_for_what_it_says(drawn):
     severities = {"plain": 0.8, "dual_use": 1.0, "alarming_words": 0.8, "covert_purpose": 1.3}
     for split, found in drawn.items():
-        families = lex.UNSEEN_JAILBREAK_FAMILIES if split == "shift" else lex.JAILBREAK_FAMILIES
+        families = lex.UNSEEN_JAILBREAK_FAMILIES if split == "unseen" else lex.JAILBREAK_FAMILIES
         names = collections.defaultdict(set)
         for prompt in found:
             request, name = oracle.parse_request(prompt.text), prompt.wrapper.split("/")[0]
@@ -89,8 +90,8 @@ def test_splits_share_no_combination_and_no_text(drawn):
         for prompt in found:
             key = (prompt.item, prompt.effect, prompt.wrapper)
             assert homes.setdefault(key, split) == homes.setdefault(prompt.text, split) == split
-            assert split in (world.split_of(*key), "shift")
-        assert {prompt.item for prompt in found} <= (UNSEEN if split == "shift" else SEEN)
+            assert world.split_of(*key) == ("test" if split == "unseen" else split)
+        assert {prompt.item for prompt in found} <= (UNSEEN if split == "unseen" else SEEN)
     assert not SEEN & UNSEEN
     assert not set(lex.JAILBREAK_FAMILIES) & set(lex.UNSEEN_JAILBREAK_FAMILIES)
 
@@ -130,7 +131,7 @@ MORE = (
 
 def test_long_contexts_bury_the_question_anywhere_and_are_as_long_as_their_split_says(drawn):
     texts = []
-    for split, high in {"train": 235, "validation": 235, "test": 900, "shift": 900}.items():
+    for split, high in {"train": 235, "validation": 235, "test": 900}.items():
         found = [p.text for p in drawn[split] if p.kind == "long_context"]
         lengths = [len(text.split()) for text in found]
         assert 170 <= min(lengths) <= max(lengths) < high + MORE
@@ -177,7 +178,7 @@ def test_corrupting_demonstrations_never_raises_and_stays_in_the_world(seed, kin
     first, second = dm.sample_response(rng, prompt, style), dm.sample_response(rng, prompt)
     broken = dm.corrupt(random.Random(seed), first, second)
     assert broken == dm.corrupt(random.Random(seed), first, second)
-    assert len(broken.split()) <= 60 and set(words_of(broken)) <= set(world.vocabulary())
+    assert len(broken.split()) <= 60 and set(words_of(broken)) <= set(dm.vocabulary())
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,8 @@
-"""The benches on tiny models, and the command that builds the testbed."""
+"""The benches on tiny models."""
 
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 
 import bench_scoring as bench
@@ -43,14 +42,6 @@ def test_all_ways_agree_and_the_engine_computes_the_fewest_tokens(tiny, tmp_path
     for workload, saved in (("guard template", 2.5), ("long context", 5)):
         assert decoder.loc[workload, "bgkit"] * saved < decoder.loc[workload, "one at a time"]
     assert (ways["bgkit"] <= ways["one padded batch"]).all()
-
-
-def test_a_testbed_is_built_by_the_program_of_the_checkout(monkeypatch, tmp_path) -> None:
-    called: list[list] = []
-    monkeypatch.setattr(subprocess, "call", lambda words: called.append(words) or 3)
-    assert command_line.main(["testbed", "build", "--out", str(tmp_path), "--workers", "1"]) == 3
-    ((_, program, *given),) = called
-    assert Path(program).is_file() and given == [tmp_path, "1"]
 
 
 def test_needed_tokens_count_each_prefix_once() -> None:

@@ -1,4 +1,4 @@
-"""``python -m bgkit testbed build``: train every embedded model from nothing, reproducibly.
+"""``make testbed``: train every embedded model from nothing, reproducibly.
 
 Each model is trained by one single-threaded process, so that the result does not depend on the
 number of cores, and independent models are trained side by side. All scorers but the guards
@@ -8,6 +8,7 @@ is not shipped), as published guards and reward models start from a common langu
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
@@ -61,10 +62,10 @@ def build(root: Path, workers: int | None = None, say: Callable[[str], None] = s
         with phase("measuring the models"):
             cards.write_cards(work, PULLS, pool)
     shutil.rmtree(work / "scratch")
-    store.write_manifest(
+    write_manifest(
         work,
         {
-            "command": "python -m bgkit testbed build",
+            "command": "make testbed",
             "seconds": round(time.time() - started),
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",
             "versions": {"torch": torch.__version__, "python": platform.python_version()},
@@ -74,6 +75,20 @@ def build(root: Path, workers: int | None = None, say: Callable[[str], None] = s
     for stopped in root.parent.glob(f".{root.name}-*"):
         shutil.rmtree(stopped, ignore_errors=True)
     say(f"built {root} in {time.time() - started:.0f} s")
+
+
+def write_manifest(root: Path, about: dict) -> None:
+    """List every model file below ``root`` with its digest, next to facts about the build."""
+    files = {
+        path.relative_to(root).as_posix(): {
+            "sha256": store.sha256(path),
+            "bytes": path.stat().st_size,
+        }
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and path.name != "manifest.json"
+    }
+    text = json.dumps({**about, "files": files}, indent=1) + "\n"
+    (root / "manifest.json").write_text(text, encoding="utf-8")
 
 
 def _put_in_place(work: Path, root: Path) -> None:
@@ -387,10 +402,11 @@ def judge_prompt(prompt: str, response: str) -> str:
     return f"{lex.JUDGE_RUBRIC} " + lex.JUDGE_FRAME.format(prompt=prompt, response=response)
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # perhaps with another folder, and a number of processes
     environment.prepare()
+    folder, workers = [*sys.argv[1:], *[""] * 2][:2]
     try:
-        build(Path(sys.argv[1]), int(sys.argv[2]))
+        build(Path(folder) if folder else store.testbed_folder(), int(workers or 0))
     except (BgkitError, KeyboardInterrupt) as error:
         print(f"bgkit: {error or 'Interrupted; the same command goes on.'}", file=sys.stderr)
         sys.exit(2)

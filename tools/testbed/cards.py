@@ -73,7 +73,7 @@ def _card(group: str, name: str, about: str, measured: list[dict]) -> str:
         f"---\nlicense: mit\nlibrary_name: transformers\n---\n\n# {group}: {name}\n\n{about} All "
         "texts come from bgkit's embedded testbed, a world about a fictional apothecary; the model "
         "knows nothing else and is of no use outside it.\n\n"
-        "Trained by `python -m bgkit testbed build`; weights are stored in half precision and "
+        "Trained by `make testbed`; weights are stored in half precision and "
         "loaded in single.\n\n## Quality on held-out texts\n\n"
         f"| measure | value | 95% interval | texts |\n|---|---|---|---|\n{rows}\n"
         + ("\nThe calibration error is debiased.\n" if "calibration error" in rows else "")

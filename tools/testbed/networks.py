@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import demonstrations as dm
 import numpy as np
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -22,8 +23,6 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
-
-from bgkit.testbed import world
 
 PAD, END, UNKNOWN, USER, ASSISTANT = (
     "<|pad|>",
@@ -59,7 +58,7 @@ def build_tokenizer(pairs: bool = False) -> PreTrainedTokenizerFast:
     and leaves the framing to the chat template.
     """
     specials = [PAD, END, UNKNOWN, USER, ASSISTANT]
-    vocabulary = {word: i for i, word in enumerate(specials + world.vocabulary())}
+    vocabulary = {word: i for i, word in enumerate(specials + dm.vocabulary())}
     core = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     core.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     core.pre_tokenizer = pre_tokenizers.Sequence(
