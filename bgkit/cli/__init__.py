@@ -1,6 +1,5 @@
-"""The command line: :mod:`bgkit.cli.main`, and one module for each command.
+"""The command line: :func:`bgkit.cli.main.commands` lists the commands.
 
-A command's module has its help as the first line of its docstring, ``OPTIONS`` (see
-:func:`bgkit.cli.options.add`), ``CONFIG`` if it takes a run's settings, and ``run(arguments)``,
+Each has its options (see :func:`bgkit.cli.options.add`) and a function of the parsed arguments,
 which returns an exit status (None: 0) and imports what is slow, so that ``--help`` is quick.
 """

@@ -6,18 +6,17 @@ import argparse
 import contextlib
 import json
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from bgkit.progress import phase, say
+from bgkit.progress import phase
 from bgkit.runs.config import TrainConfig, explain, make_config, read_config
 
 DEVICE = {"--device": ("auto", "where to compute: auto, cpu, cuda, cuda:1, mps")}
 THREADS = {"--threads": (0, "CPU threads (all cores, at most 4)")}
 METAVARS = {str: "NAME", int: "N", float: "X"}
+CONFIG = "JSON object of the keys below, or a run's config.json"
 PREFIX = "config_"  # of the settings of a run among parsed arguments
-SHOWN = ("filter_rate", "near_boundary", "false_positive", "false_negative")
-SHOWN += ("system_harm", "system_help", "kl", "cut_off", "seen_in_part")
 
 
 @contextlib.contextmanager
@@ -62,7 +61,7 @@ def add_config(command: argparse.ArgumentParser, defaults: Mapping[str, object])
     group = command.add_argument_group(
         "config", "what determines a run, with its default; options beat --config"
     )
-    group.add_argument("--config", type=Path, metavar="FILE", help="JSON object of the keys below")
+    group.add_argument("--config", type=Path, metavar="FILE", help=CONFIG)
     for name, usual in {**vars(TrainConfig()), **defaults}.items():
         kind = type(usual)
         group.add_argument(
@@ -80,16 +79,13 @@ def config_of(arguments: argparse.Namespace, **defaults) -> TrainConfig:
     ``defaults`` of the command give way to both. Raises BgkitError for what no training accepts.
     """
     values = read_config(arguments.config) if arguments.config else {}
-    return make_config({**defaults, **values, **given(arguments)})
-
-
-def given(arguments: argparse.Namespace) -> dict[str, object]:
-    """The settings of a run that the options of a command set."""
-    return {
+    values = values.get("config", values)  # of a run
+    given = {
         key.removeprefix(PREFIX): value
         for key, value in vars(arguments).items()
         if key.startswith(PREFIX) and value is not None
     }
+    return make_config({**defaults, **values, **given})
 
 
 def json_object(text: str) -> dict:
@@ -108,10 +104,3 @@ def file_to_write(text: str) -> Path:
     if (path := Path(text)).is_dir():
         raise argparse.ArgumentTypeError(f"{text!r} is a folder; name the file to write in it")
     return path
-
-
-def print_table(rows: list[dict], more: Sequence[str] = ()) -> None:
-    """Print what the user sees, by design, from a result's rows."""
-    from bgkit.evaluation.results import table
-
-    say(table(rows, (*SHOWN, *more)).to_string())

@@ -1,7 +1,4 @@
-"""One notebook with many parameters, by papermill.
-
-Exit status: 0 all runs are complete, 1 some failed or broke, 2 refused or stopped.
-"""
+"""Commands about sweeps: run one notebook with many parameters, and collect what was found."""
 
 from __future__ import annotations
 
@@ -12,13 +9,14 @@ from collections.abc import Iterator
 from concurrent.futures import Executor
 from pathlib import Path
 
+from bgkit.cli import options
 from bgkit.errors import BgkitError
 from bgkit.progress import say
 
 SHOWN_RUNS = 20  # of a dry run
 SET = "REWARD=boundary,compound or SEED=0:5 (0 to 4); in every grid, instead of its values"
 GRID = "YAML, or a grid of the project (data/sweeps); several are joined"
-OPTIONS = {
+SWEEP = {
     "notebook": (Path, "a notebook with a cell of parameters", {"metavar": "NOTEBOOK"}),
     "--set": (str, SET, {"action": "append", "default": [], "metavar": "NAME=VALUES"}),
     "--grid": (str, GRID, {"nargs": "+", "default": [], "metavar": "FILE"}),
@@ -29,9 +27,14 @@ OPTIONS = {
     "--retry-failed": (False, "start failed runs again"),
     "--dry-run": (False, "check, list, and start nothing"),
 }
+STATUS = "Exit status: 0 all runs are complete, 1 some failed or broke, 2 refused or stopped."
+COLLECT = {
+    "sweeps": (Path, "folders of sweeps", {"nargs": "+", "metavar": "SWEEP"}),
+    "--out": (Path, "folder; what is there is kept", {"required": True}),
+}
 
 
-def run(arguments: argparse.Namespace) -> int:
+def sweep(arguments: argparse.Namespace) -> int:
     """Plan and, unless it is a dry run, execute a sweep; returns the exit status."""
     from bgkit.sweeps import drive, grids, parameters
 
@@ -53,6 +56,15 @@ def run(arguments: argparse.Namespace) -> int:
     with _dask(arguments.dask) if arguments.dask else contextlib.nullcontext() as executor:
         index = drive.sweep(*what, executor, **how)
     return 0 if (index["state"] == "complete").all() else 1
+
+
+def collect(arguments: argparse.Namespace) -> None:
+    """Add the complete runs to the collection."""
+    with options.loading():
+        from bgkit.sweeps import collection
+
+    size = collection.collect(arguments.sweeps, arguments.out)
+    say(f"{size} runs in {arguments.out}")
 
 
 @contextlib.contextmanager

@@ -87,7 +87,6 @@ def test_runs_of_one_design_stand_beside_each_other(bgkit_here, small_run, weak_
         (["--steps", "2.5"], ["--steps: invalid int value: '2.5'"]),
         (["--scale-rewards", "groups"], ["none, group, batch"]),
         (["--trainer", '{"loss_type": "dapo"'], ["--trainer", "not valid JSON"]),
-        (["--resume", "nowhere"], ["leave out --out"]),
         (["--config", "broken.json"], ["Unknown key 'stepz'", "steps"]),
     ],
 )
@@ -100,8 +99,6 @@ def test_bad_arguments_of_a_training(bgkit_here, tmp_path: Path, arguments, word
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["train", "--resume", "nowhere"], "no run in nowhere"),
-        (["train", "--resume", "run", "--beta", "0.1"], "leave out --beta"),
         (["demo", "--guard-bits", "7"], "16, 8, 4"),
         (["fit", "guard", "t.csv", "--out", "o", "--leave-out", "a"], "takes COLUMN=VALUE"),
         (["evaluate", "nowhere", "--out", "."], "'.' is a folder; name the file"),
@@ -152,6 +149,14 @@ def test_a_run_folder_of_another_config(bgkit_here, small_run) -> None:
     done = bgkit_here("train", "--out", small_run.folder, "--seed", "5")
     refused(done, "belongs to another config", "seed: 0 there, 5 here")
     assert sorted(path.name for path in small_run.folder.iterdir()) == before
+
+
+def test_the_config_of_a_run_is_a_config(bgkit_here, small_run) -> None:
+    config = small_run.folder / "config.json"
+    done = bgkit_here("train", "--config", config, "--out", small_run.folder)
+    assert done.returncode == 0 and f"Run: {small_run.folder}" in done.stdout
+    other = bgkit_here("train", "--config", config, "--out", small_run.folder, "--steps", "3")
+    refused(other, "steps: 4 there, 3 here")
 
 
 def test_a_tampered_model(bgkit_here, tmp_path: Path) -> None:
