@@ -14,21 +14,12 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from tqdm.auto import tqdm
 
 from bgkit.texts import visible
-
-#: column of the metrics -> how it is called on the line
-SHOWN = {
-    "reward": "reward",
-    "filter_rate": "filtered",
-    "near_boundary": "near",
-    "kl": "KL/token",  # the trainer's is a mean over tokens; an evaluation's is over responses
-    "no_spread": "no spread",
-}
 
 AFTER = 2.0  # seconds that a phase lasts before it shows itself
 EVERY = 0.5  # seconds between two looks at what goes on
@@ -150,30 +141,3 @@ def say(text: object, file=None) -> None:
     file = file or sys.stdout
     tqdm.write(visible(text), file=file)
     file.flush()
-
-
-class Progress:
-    """The line over the steps of a run, a context manager around the work.
-
-    ``start`` sets the step that a resumed run begins at, ``update`` the newest step and its values.
-    """
-
-    def __init__(self, total: int, what: str) -> None:
-        self.total, self.what = total, what
-        self._around = phase(what, total)
-
-    def __enter__(self) -> Progress:
-        self._phase = self._around.__enter__()
-        return self
-
-    def __exit__(self, *exception) -> None:
-        self._around.__exit__(*exception)
-
-    def start(self, step: int) -> None:
-        """Begin at a step."""
-        self._phase.first = self._phase.done = step
-
-    def update(self, step: int, values: Mapping[str, float]) -> None:
-        """Show a step and its values."""
-        parts = [f"{name}={values[key]:.2f}" for key, name in SHOWN.items() if key in values]
-        self._phase.done, self._phase.more = step, ", ".join(parts)

@@ -99,6 +99,15 @@ def sample_policy(
     return samples
 
 
+def sample_as(
+    config: runs.TrainConfig, model, tokenizer, table: pd.DataFrame, **more
+) -> pd.DataFrame:
+    """:func:`sample_policy` with a config's threshold, sampling and seed; ``more`` goes over it."""
+    names = ("tau", "temperature", "max_completion_length", "seed")
+    given = {**{name: getattr(config, name) for name in names}, **more}
+    return sample_policy(model, tokenizer, table, **given)
+
+
 def graded(
     samples: pd.DataFrame,
     judge: Judge,
@@ -178,19 +187,9 @@ def sample_test(
     The same config draws the same prompts with the same random numbers for every policy, so that
     differences between policies can be paired.
     """
-    return sample_policy(
-        model,
-        tokenizer,
-        _test_prompts(config),
-        guard=guard,
-        tau=config.tau,
-        utility=utility,
-        judges=tuple(load_judge(name, str(model.device)) for name in judge_names(config)),
-        base=base,
-        temperature=config.temperature,
-        max_completion_length=config.max_completion_length,
-        seed=config.seed,
-    )
+    judges = tuple(load_judge(name, str(model.device)) for name in judge_names(config))
+    scorers = {"guard": guard, "utility": utility, "judges": judges, "base": base}
+    return sample_as(config, model, tokenizer, _test_prompts(config), **scorers)
 
 
 def _test_prompts(config: runs.TrainConfig) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from trl.models import unwrap_model_for_generation
 from bgkit import runs
 from bgkit.evaluation import samples as evaluation
 from bgkit.evaluation.metrics import values_of
-from bgkit.progress import Progress, phase, say
+from bgkit.progress import Phase, phase, say
 from bgkit.prompts import load as prompts
 from bgkit.scoring.scorer import Scorer
 
@@ -40,6 +40,14 @@ LOGGED = {
     "grad_norm": "gradient_norm",
     "step_time": "seconds",
 }
+#: column of the metrics -> how it is called on the line
+SHOWN = {
+    "reward": "reward",
+    "filter_rate": "filtered",
+    "near_boundary": "near",
+    "kl": "KL/token",  # the trainer's is a mean over tokens; an evaluation's is over responses
+    "no_spread": "no spread",
+}
 HELD_OUT = ("filter_rate", "near_boundary", "system_harm", "system_help")  # along the way
 
 
@@ -51,23 +59,25 @@ class RunCallback(TrainerCallback):
         run: runs.Run,
         guard: Scorer,
         should_stop: Callable[[], bool],
-        progress: Progress,
     ) -> None:
-        self.run, self.guard, self.progress = run, guard, progress
+        self.run, self.guard = run, guard
         self.should_stop, self.stopped, self.signalled = should_stop, False, False
         self.trainer: GRPOTrainer | None = None
+        self.line: Phase | None = None  # over the steps
         self._held_out: tuple | None = None  # prompts and judges of the evaluations along the way
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
-        """Start the display at the resumed step; evaluate base."""
-        self.progress.start(state.global_step)
+        """Start the line at the resumed step; evaluate base."""
+        self.line.first = self.line.done = state.global_step
         if not state.global_step:
             self._evaluate(state)
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:
         """Show the newest values."""
         if logs and "reward" in logs:
-            self.progress.update(state.global_step, _row(logs))
+            row = row_of(logs)
+            parts = [f"{name}={row[key]:.2f}" for key, name in SHOWN.items() if key in row]
+            self.line.done, self.line.more = state.global_step, ", ".join(parts)
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
         """Evaluate when it is due; stop, with a checkpoint, when asked to."""
@@ -89,7 +99,7 @@ class RunCallback(TrainerCallback):
             return
         rows: dict[int, dict] = {}
         for entry in state.log_history:  # TRL logs a step; the held-out values follow it
-            row = _row(entry) if "reward" in entry else {"step": entry["step"]}
+            row = row_of(entry) if "reward" in entry else {"step": entry["step"]}
             row |= {key: value for key, value in entry.items() if key.startswith("eval_")}
             rows.setdefault(entry["step"], {}).update(row)
         if kept := [row for row in rows.values() if len(row) > 1]:
@@ -110,22 +120,16 @@ class RunCallback(TrainerCallback):
                 self._held_out = table, judges
             table, judges = self._held_out
             with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as policy:
-                samples = evaluation.sample_policy(
-                    policy,
-                    trainer.processing_class,
-                    table,
-                    guard=self.guard,
-                    tau=config.tau,
-                    judges=judges,
-                    temperature=config.temperature,
-                    max_completion_length=config.max_completion_length,
-                    seed=1,
+                asked = policy, trainer.processing_class, table
+                samples = evaluation.sample_as(
+                    config, *asked, guard=self.guard, judges=judges, seed=1
                 )
         means = values_of(samples).mean()[list(HELD_OUT)].dropna().astype(float)
         state.log_history.append({"step": step, **means.add_prefix("eval_").to_dict()})
 
 
-def _row(logs: dict) -> dict[str, float]:
+def row_of(logs: dict) -> dict[str, float]:
+    """A step's logged values by their columns."""
     return {column: logs[name] for name, column in LOGGED.items() if name in logs}
 
 

@@ -27,20 +27,14 @@ SAME = (
     "num_generations max_completion_length temperature learning_rate warmup_steps beta loss_type "
     "scale_rewards seed"
 ).split()
-#: Arguments that nobody sets, beside those of :func:`trainer_arguments`: they would undo a run's
-#: settings or records, or sample in training otherwise than in evaluation.
-DECIDED = """num_train_epochs generation_batch_size auto_find_batch_size steps_per_generation
-lr_scheduler_kwargs reward_weights multi_objective_aggregation data_seed fp16 bf16_full_eval
-fp16_full_eval save_strategy save_only_model logging_strategy eval_strategy eval_on_start do_eval
-model_init_kwargs trust_remote_code resume_from_checkpoint ignore_data_skip load_best_model_at_end
-push_to_hub log_completions_hub_repo remove_unused_columns train_sampling_strategy
-max_tool_calling_iterations top_p top_k min_p repetition_penalty generation_kwargs
-chat_template_kwargs vllm_structured_outputs_regex""".split()
+#: Arguments that nobody sets, beside those of :func:`trainer_arguments`: they would silently undo
+#: a run's settings or records, or sample in training otherwise than in evaluation.
+DECIDED = """generation_batch_size auto_find_batch_size steps_per_generation train_sampling_strategy
+save_strategy save_only_model logging_strategy ignore_data_skip top_p top_k min_p repetition_penalty
+generation_kwargs chat_template_kwargs vllm_structured_outputs_regex""".split()
 SCHEDULES = {"constant": "constant_with_warmup"}  # TRL's plain one knows no warm-up
 #: Arguments that say how a step is computed, not what comes of it, begin so.
-_MACHINE = tuple(
-    "use_vllm vllm_ gradient_checkpointing dataloader_ torch_compile fsdp deepspeed ddp_".split()
-)
+_MACHINE = tuple("use_vllm vllm_ gradient_checkpointing dataloader_ torch_compile ddp_".split())
 
 
 class QuietTrainer(GRPOTrainer):
@@ -48,7 +42,8 @@ class QuietTrainer(GRPOTrainer):
 
     vLLM ends completions where the model does, and the reference of full fine-tuning is the model
     as it was given, not as it lies on disk (where what was merged into it is missing). Prompts are
-    computed once for all of their completions (:mod:`bgkit.training.shared_prompts`).
+    computed once for all of their completions (:mod:`bgkit.training.shared_prompts`). Raises
+    BgkitError where a launch would divide the policy into shards.
     """
 
     def __init__(
@@ -58,23 +53,20 @@ class QuietTrainer(GRPOTrainer):
         if args.use_vllm:
             args.generation_kwargs = {"stop_token_ids": model.generation_config.eos_token_id}
         super().__init__(model=model, args=args, **more)
-        if self.ref_model is None:
-            return
-        if not self._sharded:
-            self.accelerator.unwrap_model(self.ref_model).load_state_dict(model.state_dict())
-        elif getattr(model, "made_of", None):
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise BgkitError(
-                f"The policy is an adapter ({model.made_of[-1]}), and full fine-tuning in shards "
-                "reads its reference from a whole model; merge it first, train with LoRA, or set "
-                "beta to 0."
+                "The launch asks for FSDP or DeepSpeed, and bgkit trains a policy that is whole on "
+                "each GPU: use data/accelerate/several_gpus.yaml, or a smaller policy."
             )
+        if self.ref_model is not None:
+            self.accelerator.unwrap_model(self.ref_model).load_state_dict(model.state_dict())
 
     def create_model_card(self, *args, **kwargs) -> None:
         """Write nothing."""
 
     def _generate_single_turn(self, *arguments, **more):
         """TRL's method with our sampling, unless the run asks for TRL's way."""
-        shares = self.sharing.way != "off" and not (self.use_vllm or self._sharded)
+        shares = self.sharing.way != "off" and not self.use_vllm
         inner = plain_model(self.accelerator.unwrap_model(self.model))
         with sampling(inner) if shares else contextlib.nullcontext():
             return super()._generate_single_turn(*arguments, **more)
@@ -90,24 +82,20 @@ class QuietTrainer(GRPOTrainer):
         self._buffered_inputs = regrouped(drawn)
         return self._buffered_inputs[self._step % parts]
 
-    @property
-    def _sharded(self) -> bool:
-        return self.is_fsdp_enabled or self.is_deepspeed_enabled
-
     def _get_per_token_logps_and_entropies(
         self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, **more
     ):
         """TRL's method, each prompt once where the model takes it, and else TRL's way."""
         local = self.accelerator.unwrap_model(model)
         inner, trls = plain_model(local), super()._get_per_token_logps_and_entropies
-        if not (torch.is_grad_enabled() or self._sharded):
+        if not torch.is_grad_enabled():
             model = local  # a wrapped one waits for the other processes, which may take other ways
         plain = functools.partial(
             trls, model, input_ids, attention_mask, logits_to_keep, batch_size
         )
         given = {name: value for name, value in more.items() if value not in (None, False)}
         rows = self.sharing.rows_of(inner, input_ids, attention_mask, logits_to_keep)
-        if not rows or self._sharded or set(given) - {"compute_entropy"}:  # such as pictures
+        if not rows or set(given) - {"compute_entropy"}:  # such as pictures
             return plain(**more)
         compute = functools.partial(
             self.sharing.log_probabilities,

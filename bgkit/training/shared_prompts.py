@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -27,7 +27,7 @@ from bgkit.models.batches import cheapest_batches, pass_cost
 from bgkit.models.prefixes import can_share, tree_mask
 from bgkit.progress import say
 
-WAYS = ("auto", "on", "off")
+WAYS = ("auto", "off")
 #: Largest difference of a log-probability (nats) that rounding explains, in float32 and in halves.
 CLOSE, CLOSE_IN_HALVES = 1e-3, 0.3
 #: Padded positions of one pass, by device; a step of more recomputes passes in its backward one.
@@ -144,7 +144,7 @@ def _reading(backbone: torch.nn.Module, places: torch.Tensor) -> Iterator[None]:
 
 @dataclass
 class SharedPrompts:
-    """How a run computes its log-probabilities: ``way`` is auto, on or off; ``why`` not, if not.
+    """How a run computes its log-probabilities: ``way`` is auto or off; ``why`` not, if not.
 
     ``checked`` is the longest row that was compared with the plain pass.
     """
@@ -152,8 +152,6 @@ class SharedPrompts:
     way: str = "auto"
     why: str = ""
     checked: int = 0
-    slots: int = 0
-    passes: int = field(default=0, repr=False)
 
     def __post_init__(self) -> None:
         if self.way not in WAYS:
@@ -169,8 +167,7 @@ class SharedPrompts:
         """The rows to compute; [] where the model, or this batch, goes the plain way."""
         if self.why:
             return []
-        slots = self.slots or SLOTS.get(ids.device.type, SLOTS["cpu"])
-        rows = grouped(ids, mask, keep, max(slots, 1))
+        rows = grouped(ids, mask, keep, _slots(ids))
         if max((len(row.tails) for row in rows), default=0) < 2:
             return []
         longest = int(mask.sum(1).max())
@@ -180,9 +177,7 @@ class SharedPrompts:
         return rows
 
     def give_up(self, why: str) -> None:
-        """Go TRL's way from now on; with ``way`` on that is an error."""
-        if self.way == "on":
-            raise BgkitError(f"shared_prompts is on, but {why}; use auto or off.")
+        """Go TRL's way from now on."""
         self.why = why
         say(f"Each prompt is computed once per completion: {why}.")
 
@@ -201,9 +196,8 @@ class SharedPrompts:
         ``at_once`` makes it one pass, where processes count them.
         """
         weight = backbone.get_input_embeddings().weight
-        slots = self.slots or SLOTS.get(weight.device.type, SLOTS["cpu"])
         widths = [row.width for row in rows]
-        batches = cheapest_batches(widths, slots, pass_cost(backbone))
+        batches = cheapest_batches(widths, _slots(weight), pass_cost(backbone))
         batches = [range(len(rows))] if at_once else batches
         learns = torch.is_grad_enabled() and len(batches) > 1
         logps = torch.zeros(shape, dtype=torch.float32, device=weight.device)
@@ -221,7 +215,6 @@ class SharedPrompts:
 
             # activations of one pass at a time: others are computed again in the backward pass
             one, other = checkpoint(compute, use_reentrant=False) if learns else compute()
-            self.passes += 1
             logps = logps.index_put(packed.at, one.float())
             if other.dim():
                 entropies = entropies.index_put(packed.at, other.float())
@@ -253,6 +246,10 @@ class SharedPrompts:
             return False
         self.checked = longest
         return True
+
+
+def _slots(tensor: torch.Tensor) -> int:
+    return SLOTS.get(tensor.device.type, SLOTS["cpu"])
 
 
 def computed_in(weight: torch.Tensor, autocast) -> torch.dtype:

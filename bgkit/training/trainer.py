@@ -23,7 +23,6 @@ import functools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -37,7 +36,7 @@ from bgkit.errors import BgkitError, StoppedError
 from bgkit.evaluation import judges
 from bgkit.evaluation import samples as evaluation
 from bgkit.models import devices, hub, policies
-from bgkit.progress import Progress, phase
+from bgkit.progress import phase
 from bgkit.prompts import load as prompts
 from bgkit.rewards import own_digest
 from bgkit.scoring import guards, identity, utilities
@@ -49,16 +48,6 @@ from bgkit.training.shared_prompts import SharedPrompts
 
 OWN_REWARD = "reward_sha256"  # of the file of a reward of one's own, in a run's config.json
 BASE_SAMPLES = 256  # completions of the base policy that standardise the utility
-
-
-class _Models(NamedTuple):
-    """What a run works with, and what all three models score of fixed texts."""
-
-    guard: Scorer
-    utility: Scorer
-    policy: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    scores: dict
 
 
 def train(
@@ -78,7 +67,6 @@ def train(
     utility: str | Scorer | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     base_samples: pd.DataFrame | Path | None = None,
-    progress: Progress | None = None,
     callbacks: Sequence[TrainerCallback] = (),
     **settings: object,
 ) -> runs.Run:
@@ -92,7 +80,7 @@ def train(
     same test prompts (:func:`~bgkit.evaluation.evaluate.sample_base`), or a folder that keeps them
     for all runs with the same base. ``trainer`` are further arguments of TRL's trainer, and
     ``callbacks`` are added to its own; ``should_stop`` is asked after every step;
-    ``shared_prompts`` (auto, on, off) is explained in :mod:`bgkit.training.shared_prompts`. Raises
+    ``shared_prompts`` (auto, off) is explained in :mod:`bgkit.training.shared_prompts`. Raises
     BgkitError for anything the user can mend, StoppedError if the run was stopped (the same call
     goes on).
     """
@@ -111,25 +99,29 @@ def train(
     judges.check_judge(config.judge)
     guard = guards.guard_of(config, guard_device or str(place), check, guard)
     utility = utilities.utility_of(config, utility_device or str(place), check, utility)
-    models = _with_policy(config, found, guard, utility, place)
+    policy, tokenizer, scores = _with_policy(config, found, guard, utility, place)
     if isinstance(base_samples, pd.DataFrame):
-        known = guard if models.scores["guard"] is not None else None
+        known = guard if scores["guard"] is not None else None
         evaluation.check_base(config, base_samples, known)
-    table = training_prompts.training_table(config, policies.special_strings(models.tokenizer))
-    about, state = _environment(config, models, trainer), arguments.distributed_state
+    table = training_prompts.training_table(config, policies.special_strings(tokenizer))
+    about = _environment(config, policy, (guard, utility), trainer)
+    state = arguments.distributed_state
     with state.main_process_first():  # the others find what it wrote
-        run, base = _begin(folder, config, models, about, chosen, state.is_main_process)
-    shown = progress or Progress(config.steps, f"training {config.reward}")
-    callback = RunCallback(run, guard, should_stop, shown)
-    more = {"sharing": sharing, "args": arguments, "train_dataset": table}
-    made = _make_trainer(run, models, base, trainer, callbacks=[callback, *callbacks], **more)
-    callback.trainer = made
+        run = runs.open_run(folder, config, {identity.RECORD: scores, **about})
+        if state.is_main_process:
+            run.drop_repeated()
+        prompts.keep_manifests(run.folder / "prompts.json", chosen)
+        base = measure_base(run, policy, tokenizer, guard, utility)
+    callback = RunCallback(run, guard, should_stop)
+    more = {"model": policy, "processing_class": tokenizer, "train_dataset": table}
+    more |= {"args": arguments, "sharing": sharing, "callbacks": [*callbacks, callback]}
+    made = callback.trainer = _make_trainer(run, (guard, utility), base, trainer, **more)
     seconds = _run_trainer(made, run, callback)
     if state.is_main_process:
         told = {"seconds": seconds, "peak_memory": devices.peak_memory(), "base": base}
-        policy = _trained_policy(made, run, place)
+        trained = made.accelerator.unwrap_model(made.model)
         kept = Path(base_samples) if isinstance(base_samples, str) else base_samples
-        result = evaluation.evaluate_run(run, policy, models.tokenizer, guard, utility, kept)
+        result = evaluation.evaluate_run(run, trained, tokenizer, guard, utility, kept)
         run.finish({**told, "shared_prompts": sharing.told, **about, **result})
     return run
 
@@ -163,8 +155,11 @@ def _with_policy(
     guard: Scorer,
     utility: Scorer,
     place: torch.device,
-) -> _Models:
-    """All models; BgkitError for prompts too long, and where a run was begun with others."""
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict]:
+    """Policy, tokenizer, and what all models score of fixed texts.
+
+    Raises BgkitError for prompts that are too long, and where a run was begun with other models.
+    """
     began = found is not None and found.measured
     if began:
         identity.check(found, guard, utility)  # before a policy is loaded
@@ -173,16 +168,20 @@ def _with_policy(
     training_prompts.check_room(config, [guard, utility, speaker])
     if began:
         identity.check(found, policy=speaker)
-    scores = identity.record(config, guard, utility, speaker)
-    return _Models(guard, utility, model, tokenizer, scores)
+    return model, tokenizer, identity.record(config, guard, utility, speaker)
 
 
-def _environment(config: runs.TrainConfig, models: _Models, trainer: dict | None) -> dict:
+def _environment(
+    config: runs.TrainConfig,
+    policy: PreTrainedModel,
+    scorers: tuple[Scorer, Scorer],
+    trainer: dict | None,
+) -> dict:
     """What a run keeps beside its config: versions, machine, and what the self-tests found."""
-    found = [getattr(scorer, "checked", None) for scorer in (models.guard, models.utility)]
+    found = [getattr(scorer, "checked", None) for scorer in scorers]
     more = {
         "trainer": trainer,
-        "policy_made_of": models.policy.made_of,
+        "policy_made_of": policy.made_of,
         "policy_from": hub.came_from(config.policy),
         OWN_REWARD: own_digest(config.reward),
     }
@@ -193,18 +192,6 @@ def _environment(config: runs.TrainConfig, models: _Models, trainer: dict | None
         "git": runs.git_revision(),
         "self_tests": [outcome for outcome in found if outcome],
     }
-
-
-def _begin(
-    folder: Path, config: runs.TrainConfig, models: _Models, about: dict, chosen: dict, first: bool
-) -> tuple[runs.Run, dict]:
-    """The run, which the first process of a launch makes ready, and what scales its reward."""
-    run = runs.open_run(folder, config, {identity.RECORD: models.scores, **about})
-    if first:
-        run.drop_repeated()
-    prompts.keep_manifests(run.folder / "prompts.json", chosen)
-    base = measure_base(run, models.policy, models.tokenizer, models.guard, models.utility)
-    return run, base
 
 
 def measure_base(run: runs.Run, model, tokenizer, guard: Scorer, utility: Scorer) -> dict:
@@ -218,17 +205,8 @@ def measure_base(run: runs.Run, model, tokenizer, guard: Scorer, utility: Scorer
     config = run.config
     table = prompts.load_prompts(config.prompts, "train", BASE_SAMPLES, config.seed)
     with phase("base's utility"):
-        samples = evaluation.sample_policy(
-            model,
-            tokenizer,
-            table,
-            guard=guard,
-            utility=utility,
-            tau=config.tau,
-            temperature=config.temperature,
-            max_completion_length=config.max_completion_length,
-            seed=config.seed,
-        )
+        asked = config, model, tokenizer, table
+        samples = evaluation.sample_as(*asked, guard=guard, utility=utility)
     u = samples["u"].to_numpy(float)
     base = {
         "utility_mean": float(u.mean()),
@@ -246,26 +224,23 @@ def measure_base(run: runs.Run, model, tokenizer, guard: Scorer, utility: Scorer
 
 
 def _make_trainer(
-    run: runs.Run, models: _Models, base: dict, more: dict | None, **arguments
+    run: runs.Run, scorers: tuple[Scorer, Scorer], base: dict, more: dict | None, **arguments
 ) -> grpo.QuietTrainer:
-    config, ends = run.config, models.policy.generation_config.eos_token_id
+    config, ends = run.config, arguments["model"].generation_config.eos_token_id
     reward = RewardFunction(
         config.reward,
-        models.guard,
-        models.utility,
+        *scorers,
         tau=config.tau,
         strength=config.strength,
         base=base,
         record=lambda step, frame: run.record_completions(step, frame, devices.launched()[0]),
-        decode=functools.partial(policies.texts_of, models.tokenizer, ends),
+        decode=functools.partial(policies.texts_of, arguments["processing_class"], ends),
     )
     try:
         with phase("setting up the trainer"):
             return grpo.QuietTrainer(
                 peft_config=policies.lora_config(config.lora_rank, config.lora_alpha),
-                model=models.policy,
                 reward_funcs=reward,
-                processing_class=models.tokenizer,
                 **arguments,
             )
     except (ImportError, TypeError, ValueError, NotImplementedError) as error:
@@ -282,7 +257,8 @@ def _run_trainer(trainer: GRPOTrainer, run: runs.Run, callback: RunCallback) -> 
     trainer.remove_callback(transformers.PrinterCallback)
     started, checkpoint = time.time(), run.last_checkpoint()
     try:
-        with callback.progress, signals_stop(callback):
+        line = phase(f"training {run.config.reward}", run.config.steps)
+        with line as callback.line, signals_stop(callback):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except (OSError, SafetensorError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
@@ -301,12 +277,3 @@ def _run_trainer(trainer: GRPOTrainer, run: runs.Run, callback: RunCallback) -> 
     if trainer.is_world_process_zero():
         hub.name_base(run.adapter, run.config.policy)
     return seconds
-
-
-def _trained_policy(trainer: GRPOTrainer, run: runs.Run, place: torch.device) -> PreTrainedModel:
-    """The trained policy, whole on one device: loaded anew where training had it in shards."""
-    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-        trainer.model = trainer.model_wrapped = None
-        config = run.config
-        return policies.load_policy(config.policy, run.adapter, str(place), config.precision)[0]
-    return trainer.accelerator.unwrap_model(trainer.model)

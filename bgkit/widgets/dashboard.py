@@ -13,13 +13,15 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from IPython.display import Pretty, display
+from transformers import TrainerCallback
 
 from bgkit import runs
 from bgkit.figures import training as plots_training
-from bgkit.progress import SHOWN, Progress, clock, phase
+from bgkit.progress import clock, phase
 from bgkit.scoring import identity
 from bgkit.scoring.scorer import Scorer, shares_of_t
 from bgkit.training import trainer
+from bgkit.training.callback import SHOWN, row_of
 from bgkit.widgets.views import draw, hear_while_busy, show
 
 EVERY = 2.0  # least seconds between two drawings
@@ -29,8 +31,8 @@ HOW_TO_STOP = "Stop after this step (or interrupt the kernel); run the cell agai
 SETTINGS = {field.name for field in fields_of(runs.TrainConfig)}
 
 
-class Dashboard(Progress):
-    """Shows a run in the notebook; given to :func:`bgkit.train` as ``progress``.
+class Dashboard(TrainerCallback):
+    """Shows a run in the notebook; given to :func:`bgkit.train` among its ``callbacks``.
 
     The text line is an ordinary output that is updated, so that papermill's copy of the notebook
     holds it; at the end the controls give way to the last figure. The Stop button needs a front end
@@ -39,7 +41,6 @@ class Dashboard(Progress):
     """
 
     def __init__(self, config: runs.TrainConfig, folder: str | Path) -> None:
-        super().__init__(config.steps, config.reward)
         self.config, self.folder = config, Path(folder)
         self.rows: list[dict] = []
         self.first_step = self.newest = 0
@@ -55,26 +56,39 @@ class Dashboard(Progress):
     def _on_stop(self, _: widgets.Button) -> None:
         self.stop.description, self.stop.disabled = "Stopping ...", True
 
-    def __enter__(self) -> Dashboard:
+    def on_init_end(self, args, state, control, **kwargs) -> None:
+        """Show the controls and the line as soon as there is a trainer."""
         show(self.view, words="Controls of a running training: run this cell to see them.")
         hear_while_busy(self.stop)
         self._line = display(self._text({}), display_id=True)
-        self._begun = time.monotonic()
+        self._shows.callback(self._give_way)
         self._shows.enter_context(phase("training", hidden=True))  # what goes on inside a step
-        return self
 
-    def __exit__(self, *exception) -> None:
-        self._shows.close()
+    def _give_way(self) -> None:
         self.view.close()
         if self.rows:
             display(self.draw())
 
-    def start(self, step: int) -> None:
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
         """Begin at a step; a resumed run's earlier curve is shown, too."""
-        self.first_step = self.newest = step
+        self.first_step = self.newest = step = state.global_step
+        self._begun = time.monotonic()
         earlier = runs.Run(self.folder, self.config).curve()
         if step and len(earlier):
             self.rows = earlier[earlier["step"] <= step].to_dict("records")
+
+    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
+        """Take in the values of a step."""
+        if logs and "reward" in logs:
+            self.update(state.global_step, row_of(logs))
+
+    def on_train_end(self, args, state, control, **kwargs) -> None:
+        """Let the controls give way to the last figure."""
+        self.close()
+
+    def close(self) -> None:
+        """The same, for runs that end in an error, which the trainer tells no callback of."""
+        self._shows.close()
 
     def update(self, step: int, values: Mapping[str, float]) -> None:
         """Take in a step; draw if the last drawing is long enough ago for what it took."""
@@ -90,9 +104,9 @@ class Dashboard(Progress):
 
     def _text(self, values: Mapping[str, float]) -> Pretty:
         gone, done = time.monotonic() - self._begun, self.newest - self.first_step
-        left = clock(gone / done * (self.total - self.newest)) if done else "?"
+        left = clock(gone / done * (self.config.steps - self.newest)) if done else "?"
         parts = [f"{name} {values[key]:.3f}" for key, name in SHOWN.items() if key in values]
-        what = f"{self.what}: step {self.newest} of {self.total}"
+        what = f"{self.config.reward}: step {self.newest} of {self.config.steps}"
         return Pretty(" · ".join([what, f"{clock(gone)} gone", f"{left} left", *parts]))
 
     def draw(self) -> go.Figure:
@@ -122,5 +136,9 @@ def train(
     config, guard, utility = identity.settle(config, fields, guard, utility)
     folder = folder or runs.folder_of(config, below)
     dashboard = Dashboard(config, folder)
-    settings |= {"progress": dashboard, "should_stop": lambda: dashboard.stop.disabled}
-    return trainer.train(config, folder, guard=guard, utility=utility, **settings)
+    settings["callbacks"] = [dashboard, *settings.get("callbacks", ())]
+    settings["should_stop"] = lambda: dashboard.stop.disabled
+    try:
+        return trainer.train(config, folder, guard=guard, utility=utility, **settings)
+    finally:
+        dashboard.close()

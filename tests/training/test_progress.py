@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import multiprocessing
 import os
 import re
@@ -12,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import IPython
 import pytest
@@ -23,6 +23,7 @@ from bgkit.cli import options
 from bgkit.models import devices
 from bgkit.progress import Phase, phase
 from bgkit.sweeps import kernels
+from bgkit.training.callback import RunCallback
 
 
 @pytest.fixture
@@ -50,10 +51,17 @@ def test_phases_that_last_are_told_with_what_is_left_and_harmlessly(quick, capsy
     assert "progress" not in [thread.name for thread in threading.enumerate()]
 
 
+def resumed(line: Phase) -> None:
+    """A run that goes on after step 20 has done 30."""
+    callback = RunCallback(None, None, lambda: False)
+    callback.line = line
+    callback.on_train_begin(None, SimpleNamespace(global_step=20), None)
+    callback.on_log(None, SimpleNamespace(global_step=30), None, {"reward": -1.234, "loss": 7.0})
+
+
 def test_the_line_of_a_run_begins_where_it_goes_on_and_tells_its_values(quick, capsys) -> None:
-    with progress.Progress(40, "training") as shown:
-        shown.start(20)
-        shown.update(30, {"reward": -1.234, "loss": 7.0})
+    with phase("training", 40) as line:
+        resumed(line)
         time.sleep(0.2)
         progress.say("evil \x1b[2J")
     out, err = capsys.readouterr()
@@ -61,17 +69,14 @@ def test_the_line_of_a_run_begins_where_it_goes_on_and_tells_its_values(quick, c
     assert out == "evil ⟨U+001B⟩[2J\n"
 
 
-def test_a_line_shown_before_the_run_is_resumed_tells_the_time_left(monkeypatch, capsys) -> None:
+def test_a_line_shown_before_the_run_is_resumed_tells_the_time_left(capsys) -> None:
     """Ten steps took 100 s, ten are left; the 20 of an earlier session count for nothing."""
     line = Phase("training", 40, began=time.time() - 100)
-    monkeypatch.setattr(progress, "phase", lambda *_: contextlib.nullcontext(line))
-    with progress.Progress(40, "training") as shown:
-        line.show()
-        shown.start(20)
-        shown.update(30, {})
-        line.show()
+    line.show()
+    resumed(line)
+    line.show()
     last = capsys.readouterr().err.splitlines()[-1]
-    assert re.fullmatch(r"training: 30/40 .{20} \[01:4\d<01:4\d\]", last)
+    assert re.fullmatch(r"training: 30/40 .{20} \[01:4\d<01:4\d, reward=-1.23\]", last)
 
 
 def test_a_notebook_shows_one_bar_that_goes_at_the_end_even_if_not_full(monkeypatch) -> None:

@@ -85,5 +85,6 @@ def test_the_stop_button_forgets_the_shell_that_the_cell_keeps_busy(tmp_path) ->
     """ipykernel 7.4 would send its clicks there, and they would wait for the end of the run."""
     board = dashboard.Dashboard(runs.make_config(SMALL), tmp_path)
     board.stop.comm._reply_subshell_id = None
-    with board:
-        assert not hasattr(board.stop.comm, "_reply_subshell_id")
+    board.on_init_end(None, None, None)
+    assert not hasattr(board.stop.comm, "_reply_subshell_id")
+    board.close()
