@@ -7,60 +7,31 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, NoReturn
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn
 
 from bgkit import environment
 from bgkit.errors import BgkitError
 
-
-class Command(NamedTuple):
-    """A command; ``config`` are its own defaults, if it takes the settings of a run."""
-
-    help: str
-    run: Callable[[argparse.Namespace], int | None]
-    options: Mapping[str, tuple]
-    config: Mapping[str, object] | None = None
-    more: str = ""  # below the options
-
-
-def commands() -> dict[str, Command]:
-    """All commands by name, which are imported here, where :func:`main` hears of Ctrl-C."""
-    from bgkit.cli import files, sweep, train
-
-    return {
-        "demo": Command(
-            "train three designs, compare them with base, report",
-            train.demo,
-            train.DEMO,
-            train.SHORT,
-        ),
-        "train": Command("one GRPO run into a run folder", train.train, train.TRAIN, {}),
-        "fit": Command(
-            "fit a guard or a reward model from labelled responses", files.fit, files.FIT
-        ),
-        "evaluate": Command("runs beside base, on test prompts", train.evaluate, train.EVALUATE),
-        "judge": Command("grade files of prompts and responses", files.judge, files.JUDGE),
-        "prompts": Command(
-            "list the prompt sets, or show what one holds", files.prompts, files.PROMPTS
-        ),
-        "plan": Command(
-            "memory of a run, before anything is fetched; and its time, measured here",
-            train.plan,
-            train.PLAN,
-            {},
-        ),
-        "push": Command("a run's adapter and its model card to the hub", train.push, train.PUSH),
-        "sweep": Command(
-            "one notebook with many parameters, by papermill",
-            sweep.sweep,
-            sweep.SWEEP,
-            more=sweep.STATUS,
-        ),
-        "collect": Command(
-            "what sweeps of trainings found, in small files", sweep.collect, sweep.COLLECT
-        ),
-    }
+#: Command -> the module in which it is a function and, in capitals, its options; its help; and
+#: what stands below the options.
+COMMANDS = {
+    "demo": ("train", "train three designs, compare them with base, report"),
+    "train": ("train", "one GRPO run into a run folder"),
+    "fit": ("files", "fit a guard or a reward model from labelled responses"),
+    "evaluate": ("train", "runs beside base, on test prompts"),
+    "judge": ("files", "grade files of prompts and responses"),
+    "prompts": ("files", "list the prompt sets, or show what one holds"),
+    "plan": ("train", "memory of a run, before anything is fetched; and its time, measured here"),
+    "push": ("train", "a run's adapter and its model card to the hub"),
+    "sweep": (
+        "sweep",
+        "one notebook with many parameters, by papermill",
+        "Exit status: 0 all runs are complete, 1 some failed or broke, 2 refused or stopped.",
+    ),
+    "collect": ("sweep", "what sweeps of trainings found, in small files"),
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -73,17 +44,18 @@ def parser() -> argparse.ArgumentParser:
 
     It raises BgkitError for arguments that it does not take.
     """
-    from bgkit.cli import options
+    from bgkit.cli import options  # where main() hears of Ctrl-C, like the commands
 
     about = "Train a generator for its safety filter, evaluate and compare."
     parser = _Parser(prog="bgkit", description=about)
-    places = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, command in commands().items():
-        place = places.add_parser(name, help=command.help, epilog=command.more)
-        place.set_defaults(run=command.run)
-        options.add(place, command.options)
-        if command.config is not None:
-            options.add_config(place, command.config)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (place, words, *more) in COMMANDS.items():
+        module = import_module(f"bgkit.cli.{place}")
+        command = commands.add_parser(name, help=words, epilog=" ".join(more))
+        command.set_defaults(run=getattr(module, name))
+        options.add(command, getattr(module, name.upper()))
+        if name in options.CONFIGS:
+            options.add_config(command, options.CONFIGS[name])
     return parser
 
 

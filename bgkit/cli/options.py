@@ -16,6 +16,13 @@ DEVICE = {"--device": ("auto", "where to compute: auto, cpu, cuda, cuda:1, mps")
 THREADS = {"--threads": (0, "CPU threads (all cores, at most 4)")}
 METAVARS = {str: "NAME", int: "N", float: "X"}
 CONFIG = "JSON object of the keys below, or a run's config.json"
+#: Commands that take the settings of a run -> their own defaults; the demo has fewer steps than
+#: usual, at a higher rate.
+CONFIGS: dict[str, dict[str, object]] = {
+    "demo": {"eval_every": 20, "steps": 40, "learning_rate": 6e-3, "test_prompts": 200},
+    "train": {},
+    "plan": {},
+}
 PREFIX = "config_"  # of the settings of a run among parsed arguments
 
 
@@ -73,10 +80,10 @@ def add_config(command: argparse.ArgumentParser, defaults: Mapping[str, object])
         )
 
 
-def config_of(arguments: argparse.Namespace, **defaults) -> TrainConfig:
-    """The training config that the options of a command and its --config file make.
+def config_of(arguments: argparse.Namespace) -> TrainConfig:
+    """The training config that a command's options, its --config file and its defaults make.
 
-    ``defaults`` of the command give way to both. Raises BgkitError for what no training accepts.
+    Raises BgkitError for what no training accepts.
     """
     values = read_config(arguments.config) if arguments.config else {}
     values = values.get("config", values)  # of a run
@@ -85,7 +92,7 @@ def config_of(arguments: argparse.Namespace, **defaults) -> TrainConfig:
         for key, value in vars(arguments).items()
         if key.startswith(PREFIX) and value is not None
     }
-    return make_config({**defaults, **values, **given})
+    return make_config({**CONFIGS[arguments.command], **values, **given})
 
 
 def json_object(text: str) -> dict:

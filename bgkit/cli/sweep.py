@@ -27,7 +27,6 @@ SWEEP = {
     "--retry-failed": (False, "start failed runs again"),
     "--dry-run": (False, "check, list, and start nothing"),
 }
-STATUS = "Exit status: 0 all runs are complete, 1 some failed or broke, 2 refused or stopped."
 COLLECT = {
     "sweeps": (Path, "folders of sweeps", {"nargs": "+", "metavar": "SWEEP"}),
     "--out": (Path, "folder; what is there is kept", {"required": True}),

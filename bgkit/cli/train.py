@@ -31,8 +31,6 @@ DEMO = {
     **options.THREADS,
     "--workers": (0, "designs at once (all, where there are cores)"),
 }
-#: The demo's own settings: fewer steps than the default, at a higher rate.
-SHORT = {"eval_every": 20, "steps": 40, "learning_rate": 6e-3, "test_prompts": 200}
 EVALUATE = {
     "folders": (Path, "folders of complete runs", {"nargs": "+", "metavar": "RUN"}),
     "--guard": (str, "deploy with another guard (the run's)"),
@@ -80,7 +78,7 @@ def train(arguments: argparse.Namespace) -> None:
 
 def demo(arguments: argparse.Namespace) -> None:
     """Compare the designs on the testbed, and write the result and a report."""
-    config, out = options.config_of(arguments, **SHORT), arguments.out
+    config, out = options.config_of(arguments), arguments.out
     say(
         "Boundary Guidance on the embedded testbed: three reward designs from one base policy.\n"
         "On two cores this takes 3 to 4 minutes; Ctrl-C stops it, the same command goes on."
