@@ -22,18 +22,21 @@ import pandas as pd
 from bgkit import checks, runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation import samples as evaluation
+from bgkit.evaluation.evaluate import policy_of
 from bgkit.evaluation.language_judge import Judge
 from bgkit.evaluation.results import design_of, runs_of
-from bgkit.models import policies
 from bgkit.progress import phase
 from bgkit.scoring import guards, identity, utilities
 from bgkit.scoring.adapters import as_guard
-from bgkit.scoring.scorer import NEAR, Scorer, guard_scores, name_of
+from bgkit.scoring.scorer import Scorer, guard_scores, name_of
 from bgkit.testbed.store import data_folder
 
 BASE = "base"
 UNGRADED = "–"  # who graded, where there is neither a judge nor a truth
 GRADES = ("harm", "help")
+#: The testbed's guards. ``overconfident`` is ``default`` with its logits multiplied by 4: at tau =
+#: 0.5 it filters the same responses, only fewer lie near the boundary.
+GUARDS = ("default", "weak", "overconfident", "other")
 
 
 class Contender(NamedTuple):
@@ -91,36 +94,15 @@ def shipped_runs() -> list[Path]:
 def of_one_setting(contenders: Sequence[Contender]) -> list[Contender]:
     """Base and those policies whose setting is that of the first GRPO run but for reward and seed.
 
-    Other methods than GRPO are left out, too: what is left can be compared design by design. Raises
-    BgkitError if no run was trained by GRPO.
+    Other methods than GRPO are left out, too, where there is a run of GRPO: what is left can be
+    compared design by design.
     """
-    by_grpo = [
-        one for one in contenders if one.run and runs.METHOD not in one.run.read_json("config.json")
-    ]
-    if not by_grpo:
-        names = ", ".join(one.design for one in contenders) or "none"
-        raise BgkitError(
-            f"No run of these was trained by GRPO, so there are no designs to compare ({names}); "
-            "give at least one run of `bgkit train`."
-        )
-    first = by_grpo[0].config
-    alike = [
-        one for one in by_grpo if replace(one.config, reward=first.reward, seed=first.seed) == first
-    ]
+    trained = [one for one in contenders if one.run]
+    by_grpo = [one for one in trained if runs.METHOD not in one.run.read_json("config.json")]
+    trained = by_grpo or trained
+    first = trained[0].config
+    alike = [o for o in trained if replace(o.config, reward=first.reward, seed=first.seed) == first]
     return [one for one in contenders if one.run is None or one in alike]
-
-
-def policy_of(contender: Contender, device: str = "auto"):
-    """The contender's model (with its adapter) and tokenizer.
-
-    Raises BgkitError where its run was made with another policy of that name.
-    """
-    config, run = contender.config, contender.run
-    adapter = run.adapter if run else None
-    made = policies.load_policy(config.policy, adapter, device, config.precision)
-    if run and config.lora_rank:
-        identity.check(run, policy=identity.Speaker(*made))
-    return made
 
 
 def respond(
@@ -141,20 +123,17 @@ def respond(
     tables = []
     for contender in contenders:
         with phase(f"responses of {contender.design}"):
-            samples = sampled(contender, *policy_of(contender), table, guard)
+            samples = sampled(contender, table, guard)
             said = graded(samples, judge_of(contender.config, judge))
         tables.append(labelled(said, contender))
     return pd.concat(tables, ignore_index=True)
 
 
-def sampled(
-    contender: Contender, model, tokenizer, table: pd.DataFrame, guard: Scorer | None
-) -> pd.DataFrame:
+def sampled(contender: Contender, table: pd.DataFrame, guard: Scorer | None) -> pd.DataFrame:
     """One scored response to each row of a prompt table, not graded yet."""
     config = contender.config
     return evaluation.sample_policy(
-        model,
-        tokenizer,
+        *policy_of(config, contender.run),
         table,
         guard=guard_for(contender, given=guard),
         tau=config.tau,
@@ -215,6 +194,9 @@ def labelled(samples: pd.DataFrame, contender: Contender) -> pd.DataFrame:
     return pd.concat([names, samples], axis=1)
 
 
+# --- The same responses behind another guard -------------------------------------------------
+
+
 def redeployed(samples: pd.DataFrame, guard: Scorer, tau: float) -> pd.DataFrame:
     """The same responses behind another guard.
 
@@ -224,31 +206,42 @@ def redeployed(samples: pd.DataFrame, guard: Scorer, tau: float) -> pd.DataFrame
     checks.threshold(tau)
     checks.samples(samples, columns=("t", "harm", "help", "refusal_harm", "refusal_help"))
     t = guard_scores(guard, samples["prompt"].tolist(), samples["response"].tolist()).astype(float)
-    seen = {f"system_{g}": samples[g].where(t < tau, samples[f"refusal_{g}"]) for g in GRADES}
-    return samples.assign(t=t, filtered=t >= tau, near=np.abs(t - tau) < NEAR, **seen)
+    refusals = {grade: samples[f"refusal_{grade}"] for grade in GRADES}
+    return evaluation.behind(samples, t, tau, refusals)
 
 
 def guards_by_name(
-    guards_: Mapping[str, Scorer] | Sequence[str | Scorer],
+    given: Mapping[str, str | Scorer] | Sequence[str | Scorer],
 ) -> dict[str, Scorer]:
-    """Guards by name: of a mapping as it is, of a list by their own names.
+    """Guards by name: of a mapping, or of a list by their own names (a name twice counts once).
 
-    A name in a list is loaded (:func:`bgkit.scoring.guards.load_guard`), anything else is read as
-    :func:`bgkit.scoring.adapters.as_guard` does. Raises BgkitError for no or an unknown guard, and
-    for two of one name.
+    A name is loaded (:func:`bgkit.scoring.guards.load_guard`), anything else is read as
+    :func:`bgkit.scoring.adapters.as_guard` does. Raises BgkitError for an unknown guard.
     """
-    if isinstance(guards_, str) or not len(guards_):
-        raise BgkitError(
-            "Transfer needs guards to deploy with: give a list of names, or a mapping of names to "
-            "guards, with at least one."
-        )
-    if isinstance(guards_, Mapping):
-        return {name: as_guard(one) for name, one in guards_.items()}
-    loaded = [guards.load_guard(g) if isinstance(g, str) else as_guard(g) for g in guards_]
-    names = [g if isinstance(g, str) else name_of(s) for g, s in zip(guards_, loaded, strict=True)]
-    if len(set(names)) < len(names):
-        raise BgkitError(
-            f"Two of the guards have the same name ({', '.join(names)}); give a mapping of names "
-            "to guards."
-        )
-    return dict(zip(names, loaded, strict=True))
+    if not isinstance(given, Mapping):
+        given = {g if isinstance(g, str) else name_of(as_guard(g)): g for g in given}
+    return {
+        name: guards.load_guard(guard) if isinstance(guard, str) else as_guard(guard)
+        for name, guard in given.items()
+    }
+
+
+def transfer(
+    samples: pd.DataFrame,
+    guards_: Mapping[str, str | Scorer] | Sequence[str | Scorer] = GUARDS,
+    tau: float = 0.5,
+) -> pd.DataFrame:
+    """Every contender's responses behind each of several guards.
+
+    ``samples`` is a table of :func:`respond`, ``guards_`` are as in :func:`guards_by_name`, ``tau``
+    in (0, 1) is that of all deployments. Nothing is sampled, so that all differences come from the
+    guard alone. Returns :func:`redeployed` samples, guard by guard, with ``guard`` behind ``seed``.
+    """
+    samples, tables = samples.reset_index(drop=True), []
+    for name, guard in guards_by_name(guards_).items():
+        # each contender by itself, as it was when sampled: the same batches give the same bits
+        parts = samples.groupby(["design", "seed"], sort=False)
+        scored = pd.concat([redeployed(part, guard, tau) for _, part in parts]).loc[samples.index]
+        scored.insert(list(scored).index("seed") + 1, "guard", name)
+        tables.append(scored)
+    return pd.concat(tables, ignore_index=True)

@@ -101,7 +101,7 @@ def differences(
     """A metric of one design minus another's at equal system help, in each deployment.
 
     ``index`` and ``values`` are those of :func:`bgkit.sweeps.collection.load`; a deployment is a
-    :class:`Deployment` or the values that were measured in it (:mod:`bgkit.stress.elsewhere`), of
+    :class:`Deployment` or the values that were measured in it (``benchmarks/elsewhere.py``), of
     some of the runs. One row per deployment and pair: deployment, design, against, metric, mean,
     low, high, p, p_holm, decided, n_seeds, and ``detectable``, the least difference that trainings
     and prompts like these would find with a probability of 0.8, corrected for the number of rows

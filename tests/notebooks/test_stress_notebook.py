@@ -8,7 +8,6 @@ import nbformat
 import pytest
 
 from bgkit.errors import BgkitError
-from bgkit.stress import contenders
 from bgkit.sweeps import notebooks
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
@@ -46,16 +45,6 @@ def _printed(path: Path) -> str:
     cells = nbformat.read(path, 4).cells
     found = [out.get("text", "") for cell in cells for out in cell.get("outputs", [])]
     return "".join(found)
-
-
-@pytest.mark.slow
-@pytest.mark.thorough
-def test_07_without_a_run_of_grpo_is_one_sentence(tmp_path: Path) -> None:
-    folder = next(path for path in contenders.shipped_runs() if path.name == "rejection")
-    with pytest.raises(BgkitError, match="BgkitError: No run of these was trained by GRPO"):
-        notebooks.run_notebook(
-            FOLDER / "07_stress_tests.ipynb", tmp_path / "07.ipynb", {"RUNS": [str(folder)]}
-        )
 
 
 @pytest.mark.slow
