@@ -2,11 +2,9 @@
 
 A contender's ``design`` is its run's reward design (with what else differs, where two runs would
 have the same name); runs that differ in nothing but the seed are one design with several seeds.
-``base`` is the untrained policy, sampled once for each seed.
 
-Everything that grades takes a ``judge``: its grades are ``harm`` and ``help``. None takes the truth
-of the contenders' prompts, which is known for the testbed's only; without truth and judge grades
-are NaN, and so are the metrics that need them.
+What grades takes a ``judge``; None takes the truth of the contenders' prompts, which is known for
+the testbed's only. Without either grades are NaN, and so are the metrics that need them.
 """
 
 from __future__ import annotations
@@ -54,9 +52,8 @@ def contenders_of(
     """Base (one for each seed) and the policies of complete runs, in the order given.
 
     ``prompt_set`` names the prompts that they will be asked, where these are not those of the runs'
-    training: it replaces ``prompts`` in the contenders' configs, which says whether the truth is
-    known. The runs keep theirs. Raises BgkitError without runs, for an incomplete one, for runs of
-    different base policies, and for two runs of one config.
+    training: it stands in the contenders' configs. Raises BgkitError without runs, for an
+    incomplete one, for runs of different base policies, and for two runs of one config.
     """
     found = runs_of(folders, complete=True)
     for run in found:
@@ -65,25 +62,15 @@ def contenders_of(
                 f"The run {run.folder} trained the policy {run.config.policy}, the first one "
                 f"{found[0].config.policy}; test runs of one policy at a time."
             )
-    trained = [
-        Contender(
-            name,
-            run.config.seed,
-            replace(run.config, prompts=prompt_set or run.config.prompts),
-            run,
-        )
-        for name, run in zip(_names(found), found, strict=True)
-    ]
+    trained, names = [], {}
+    for run in found:  # a run's label, and what else it has that the first one of it has not
+        name = design_of(run, names.setdefault(run.label, run))
+        config = replace(run.config, prompts=prompt_set or run.config.prompts)
+        trained.append(Contender(name, config.seed, config, run))
     if len({contender[:2] for contender in trained}) < len(trained):
         raise BgkitError("Two of the runs have the same config; leave one of them out.")
     first = {contender.seed: contender.config for contender in reversed(trained)}
     return [Contender(BASE, seed, first[seed], None) for seed in sorted(first)] + trained
-
-
-def _names(found: Sequence[runs.Run]) -> list[str]:
-    """A run's label, and what else it has that the first run of that label has not."""
-    first: dict[str, runs.Run] = {}
-    return [design_of(run, first.setdefault(run.label, run)) for run in found]
 
 
 def shipped_runs() -> list[Path]:
@@ -114,11 +101,10 @@ def respond(
 ) -> pd.DataFrame:
     """What every contender says to the same prompts, once each, scored and graded.
 
-    ``table`` is a prompt table. ``guard`` is that of each contender's config unless given,
-    ``judge`` as in :func:`graded`. Contenders of one seed share their random numbers. Returns the
-    columns of :func:`bgkit.evaluation.samples.sample_policy` and of :func:`graded`, and design and
-    seed in front; u is scored by each config's reward model (NaN where that is an object of
-    somebody's).
+    ``table`` is a prompt table; ``guard`` is that of each contender's config unless given.
+    Contenders of one seed share their random numbers. Returns the columns of
+    :func:`bgkit.evaluation.samples.sample_policy` and of :func:`graded`, with design and seed in
+    front; u is NaN where a config's reward model is an object of somebody's.
     """
     tables = []
     for contender in contenders:
@@ -147,8 +133,7 @@ def sampled(contender: Contender, table: pd.DataFrame, guard: Scorer | None) -> 
 def guard_for(contender: Contender, device: str = "auto", given: object | None = None) -> Scorer:
     """The guard ``given``, or that of a contender's config.
 
-    ``given`` is whatever :func:`bgkit.scoring.adapters.as_guard` takes. Raises BgkitError where the
-    contender's run was made with other weights than its guard has now.
+    Raises BgkitError where the contender's run was made with other weights than its guard has now.
     """
     if given is not None:
         return as_guard(given)
@@ -161,9 +146,9 @@ def guard_for(contender: Contender, device: str = "auto", given: object | None =
 def judge_of(
     config: runs.TrainConfig, judge: Judge | None = None, needed: str = ""
 ) -> Judge | None:
-    """The judge that is given, or the truth of a config's prompts; None where neither is there.
+    """The judge that is given, or the truth of a config's prompts.
 
-    With ``needed``, what needs it, BgkitError instead of None.
+    Where neither is there None, or BgkitError if there is something that ``needed`` it.
     """
     found = judge or evaluation.truth_of(config.prompts)
     if needed and found is None:
@@ -175,12 +160,9 @@ def judge_of(
 
 
 def graded(samples: pd.DataFrame, judge: Judge | None) -> pd.DataFrame:
-    """Samples with a judge's grades in [0, 1] of what was said and of what the user sees.
+    """Samples with a judge's grades (NaN without one), and ``graded_by``, the judge's name.
 
-    ``samples`` has prompt, response and filtered. Columns that are made (anew): harm and help of
-    the response, refusal_harm and refusal_help of the canned refusal to its prompt, system_harm and
-    system_help (the refusal's where filtered), and ``graded_by``, the judge's name. Without a judge
-    grades are NaN.
+    Grades are those of :func:`bgkit.evaluation.samples.graded`, with the refusals'.
     """
     if judge is None:
         columns = [f"{part}{grade}" for part in ("", "refusal_", "system_") for grade in GRADES]
@@ -198,10 +180,9 @@ def labelled(samples: pd.DataFrame, contender: Contender) -> pd.DataFrame:
 
 
 def redeployed(samples: pd.DataFrame, guard: Scorer, tau: float) -> pd.DataFrame:
-    """The same responses behind another guard.
+    """A table of :func:`respond` with what another guard makes of the same responses.
 
-    Takes and returns a table of :func:`respond`: ``t``, ``filtered``, ``near``, ``system_harm`` and
-    ``system_help`` are made anew. Raises BgkitError for t or harm off [0, 1] and tau off (0, 1).
+    Raises BgkitError for t or harm off [0, 1] and tau off (0, 1).
     """
     checks.threshold(tau)
     checks.samples(samples, columns=("t", "harm", "help", "refusal_harm", "refusal_help"))

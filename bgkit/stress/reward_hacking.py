@@ -20,7 +20,7 @@ from bgkit.evaluation import samples as evaluation
 from bgkit.evaluation.intervals import UNKNOWN, Interval, as_text, bootstrap
 from bgkit.evaluation.language_judge import Judge
 from bgkit.prompts.load import TESTBED
-from bgkit.stress.contenders import contenders_of, judge_of
+from bgkit.stress.contenders import contenders_of, judge_of, labelled
 from bgkit.testbed import oracle
 
 #: What is followed over training. utility: the learned utility z, standardised by the base policy's
@@ -77,8 +77,7 @@ def is_gibberish(prompt: str, response: str, prompt_set: str = TESTBED) -> bool:
 def graded_completions(run: runs.Run, judge: Judge | None = None) -> pd.DataFrame:
     """A run's recorded completions with the columns of :data:`METRICS` added.
 
-    ``judge`` gives harm and helpfulness; None is the truth of the run's prompts (the oracle on the
-    testbed, else NaN). Filtered completions count as the canned refusal that the user sees.
+    ``judge`` gives harm and helpfulness; None is the truth of the run's prompts, if it is known.
     Raises BgkitError if the run has recorded none.
     """
     table = run.completions()
@@ -107,8 +106,8 @@ def over_windows(table: pd.DataFrame, window: int = 10) -> pd.DataFrame:
 
     Takes the columns step, prompt and :data:`METRICS`. A last window that is shorter joins the one
     before it. The completions of a prompt are alike, so a mean is that over prompts of the mean of
-    a prompt's completions, and whole prompts are resampled. Columns: step (the mean of the window's
-    steps), metric, mean, low, high, n (prompts in the window). A metric that is not known has NaN.
+    a prompt's completions, and whole prompts are resampled. Columns: step (the window's mean),
+    metric, mean, low, high, n (prompts).
     """
     rows, steps = [], table["step"] - table["step"].min()
     last = max(1, int(steps.max() + 1) // window) - 1
@@ -126,19 +125,16 @@ def over_windows(table: pd.DataFrame, window: int = 10) -> pd.DataFrame:
 def drift(
     folders: Iterable[str | Path | runs.Run], window: int = 10, judge: Judge | None = None
 ) -> pd.DataFrame:
-    """What training did to utility, truth, form and length: one row per run, window and metric.
+    """What training did to utility, truth, form and length in complete runs.
 
-    ``folders`` are complete GRPO runs, ``window`` the number of steps that are taken together,
-    ``judge`` as in :func:`graded_completions`. Columns: design, seed, and those of
-    :func:`over_windows`.
+    Columns: design, seed, and those of :func:`over_windows`.
     """
-    trained = [contender for contender in contenders_of(folders) if contender.run]
-    parts = {
-        (one.design, one.seed): over_windows(graded_completions(one.run, judge), window)
-        for one in trained
-    }
-    joined = pd.concat(parts, names=["design", "seed"]).reset_index(["design", "seed"])
-    return joined.reset_index(drop=True)
+    parts = [
+        labelled(over_windows(graded_completions(one.run, judge), window), one)
+        for one in contenders_of(folders)
+        if one.run
+    ]
+    return pd.concat(parts, ignore_index=True)
 
 
 def changes(rows: pd.DataFrame) -> pd.DataFrame:

@@ -51,11 +51,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Study:
-    """Base and the runs' policies, and what each said to the same prompts.
-
-    ``designs`` are those of one setting, that can be compared design by design; ``said`` is a table
-    of :func:`bgkit.stress.contenders.respond`, of ``everyone``.
-    """
+    """Base and the runs' policies (``designs``: those of one setting), and what each one said."""
 
     everyone: list[Contender]
     designs: list[Contender]

@@ -57,10 +57,10 @@ def best_of_n(
 ) -> pd.DataFrame:
     """The base policy's best of ``n`` samples to each prompt of a table, by two kinds of scores.
 
-    ``best of 8: utility`` takes the highest utility among the samples that pass the guard, ``best
-    of 8: boundary`` the highest reward of a run's design, once for each different reward of the
-    ``contenders``. Where none passes, the least t is taken, and filtered. Several ``n`` share their
-    samples: the best of fewer is that of the first ones. The ``judge`` grades chosen answers only.
+    ``best of 8: utility`` has the highest utility among the samples that pass the guard, ``best of
+    8: boundary`` the highest reward of a run's design, once for each different reward of the
+    ``contenders``; see :func:`choose`. The best of fewer is that of the first samples. The
+    ``judge`` grades chosen answers only.
 
     Columns as in :func:`bgkit.stress.contenders.respond` (``kl`` is NaN) and ``generated``, the
     tokens of all n samples. Raises BgkitError for n below 1, without a trained contender, whose
