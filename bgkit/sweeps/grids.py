@@ -94,7 +94,7 @@ def open_notebook(path: str | Path) -> Notebook:
         number = f"{len(tagged)} cells" if tagged else "no cell"
         raise BgkitError(f"The notebook {path} has {number} tagged 'parameters'; tag one.")
     others = [cell.source for cell in code if cell is not tagged[0]]
-    return Notebook(path.resolve(), read(tagged[0].source, path.name), digest(others))
+    return Notebook(path.resolve(), defaults_of(tagged[0].source, path.name), digest(others))
 
 
 def digest(value: object) -> str:
@@ -103,10 +103,10 @@ def digest(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def read(source: str, book: str) -> dict[str, object]:
+def defaults_of(source: str, book: str) -> dict[str, object]:
     """Defaults in the code of a parameters cell; BgkitError for more than plain values.
 
-    >>> read("N = 10  # rows\\nRATE: float = 1", "book.ipynb")
+    >>> defaults_of("N = 10  # rows\\nRATE: float = 1", "book.ipynb")
     {'N': 10, 'RATE': 1}
     """
     try:
@@ -188,15 +188,13 @@ def _named(notebook: Notebook, pairs: Iterable[tuple[str, object]]) -> dict[str,
     return found
 
 
-def _axis(default: object, given: str | list | dict) -> Sequence:
+def _axis(default: object, given: object) -> Sequence:
     """The values of a parameter in a text, or in what YAML makes of one."""
     if isinstance(given, str):
-        whole = _literal(given)
-        given = (
-            whole if isinstance(whole, list | dict) else given.strip().removesuffix(",").split(",")
-        )
+        whole, parts = _plain(given), given.strip().removesuffix(",").split(",")
+        given = whole if isinstance(whole, list | dict) else parts
     if isinstance(given, dict):
-        return [_leaves(given)]
+        return [_plain(given)]
     parts = [_values(default, item) for item in given]
     return parts[0] if len(parts) == 1 else [value for part in parts for value in part]
 
@@ -204,29 +202,25 @@ def _axis(default: object, given: str | list | dict) -> Sequence:
 def _values(default: object, item: object) -> Sequence:
     """One value, or those of a range of whole numbers (the end not included)."""
     if not isinstance(item, str):
-        return [_leaves(item)]
+        return [_plain(item)]
     item = item.strip()
     if (default is None or type(default) is int) and (ends := _RANGE.fullmatch(item)):
         return range(int(ends[1]), int(ends[2]))
-    return [item if isinstance(default, str) else _literal(item)]
+    return [item if isinstance(default, str) else _plain(item)]
 
 
-def _leaves(value: object) -> object:
-    """What stands in lists and mappings of a file."""
+def _plain(value: object) -> object:
+    """A text as what JSON or Python writes so, else as it is; in lists and mappings, too."""
     if isinstance(value, dict):
-        return {key: _leaves(each) for key, each in value.items()}
+        return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, list):
-        return list(map(_leaves, value))
-    return _literal(value) if isinstance(value, str) else value
-
-
-def _literal(text: str) -> object:
-    """A value as JSON or Python writes it, else the text itself."""
-    with contextlib.suppress(ValueError):
-        return json.loads(text, parse_constant=int)  # which refuses NaN: it stays a text
-    with contextlib.suppress(ValueError, SyntaxError, TypeError):
-        return ast.literal_eval(text)
-    return text
+        return list(map(_plain, value))
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return json.loads(value, parse_constant=int)  # which refuses NaN: it stays a text
+        with contextlib.suppress(ValueError, SyntaxError, TypeError):
+            return ast.literal_eval(value)
+    return value
 
 
 # --- Expanding and checking ------------------------------------------------------------------

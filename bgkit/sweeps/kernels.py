@@ -32,6 +32,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import filelock
 import papermill
@@ -76,21 +77,6 @@ class KernelClient(AsyncKernelClient):
     shell_channel_class = Type(ReplyChannel)
 
 
-class KernelManager(AsyncKernelManager):
-    """Jupyter's own manager with our client; nbclient takes it as ``kernel_manager_class``.
-
-    Its kernels get a completed environment (:mod:`bgkit.environment`), and show no progress: nobody
-    watches the notebook, and it would be stored.
-    """
-
-    client_factory = Type(KernelClient, klass=AsyncKernelClient)
-
-    async def start_kernel(self, *, env: Mapping[str, str] | None = None, **options) -> None:
-        """Start the kernel."""
-        env = environment.completed(os.environ if env is None else env)
-        await super().start_kernel(env={"BGKIT_PROGRESS": "none", **env}, **options)
-
-
 class Here:
     """What the kernels of a driver share: its GPUs, and being stopped together.
 
@@ -115,19 +101,27 @@ class Here:
                     os.killpg(process.pid, number)
 
 
-def manager(env: Mapping[str, str], folder: Path, log: Path, here: Here) -> type[KernelManager]:
-    """A manager whose kernel has more environment and a folder, and writes to a log."""
+class KernelManager(AsyncKernelManager):
+    """Jupyter's own manager with our client; nbclient takes it as ``kernel_manager_class``.
 
-    class Manager(KernelManager):
-        async def start_kernel(self, **options) -> None:
-            own = {"env": {**os.environ, **env}, "cwd": str(folder)}
-            with log.open("ab") as out:
-                await super().start_kernel(**own, stdout=out, stderr=out, **options)
-            here.kernels.add(self.provisioner.process)
-            if here.stopped.is_set():  # while it started
+    Its kernels get a completed environment (:mod:`bgkit.environment`), and show no progress: nobody
+    watches the notebook, and it would be stored. A run's class has ``own`` options of the kernel's
+    process, and ``here`` the driver that may stop it.
+    """
+
+    client_factory = Type(KernelClient, klass=AsyncKernelClient)
+    own: Mapping[str, object] = MappingProxyType({})
+    here: Here | None = None
+
+    async def start_kernel(self, *, env: Mapping[str, str] | None = None, **options) -> None:
+        """Start the kernel."""
+        options |= {"env": os.environ if env is None else env, **self.own}
+        env = {"BGKIT_PROGRESS": "none", **environment.completed(options.pop("env"))}
+        await super().start_kernel(env=env, **options)
+        if self.here is not None:
+            self.here.kernels.add(self.provisioner.process)
+            if self.here.stopped.is_set():  # while it started
                 await self.signal_kernel(signal.SIGKILL)  # this one: others save their work
-
-    return Manager
 
 
 def execute(
@@ -208,10 +202,12 @@ def _once(job: Job, here: Here) -> dict:
 def _execute(job: Job, here: Here, gpu: Mapping[str, str]) -> dict:
     """Run the notebook; returns its record."""
     begun, state, error = time.monotonic(), "broken", ""
-    env = {**dict.fromkeys(THREADS, str(job.threads)), **gpu}
-    kind = manager(env, job.cwd, job.folder / "kernel.log", here)
+    env = {**os.environ, **dict.fromkeys(THREADS, str(job.threads)), **gpu}
     try:
-        execute(job.notebook, job.folder / "executed.ipynb", job.parameters, kind)
+        with (job.folder / "kernel.log").open("ab") as log:
+            own = {"env": env, "cwd": str(job.cwd), "stdout": log, "stderr": log}
+            manager = type("Manager", (KernelManager,), {"own": own, "here": here})
+            execute(job.notebook, job.folder / "executed.ipynb", job.parameters, manager)
         state = "complete"
     except papermill.PapermillExecutionError as problem:
         state = "failed"

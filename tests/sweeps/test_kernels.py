@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import os
 import queue
 import subprocess
 import sys
@@ -74,7 +73,7 @@ def test_a_kernel_that_starts_after_the_stop_is_ended_and_no_other(tmp_path: Pat
         try:
             here.kernels.add(other)
             here.stopped.set()
-            manager = kernels.manager(os.environ, tmp_path, tmp_path / "kernel.log", here)
+            manager = type("Manager", (kernels.KernelManager,), {"here": here})
             with pytest.raises(RuntimeError):
                 kernels.execute(noop.notebook(tmp_path), tmp_path / "done.ipynb", {}, manager)
             assert other.poll() is None
