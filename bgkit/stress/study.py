@@ -126,7 +126,8 @@ def behind_guards(study: Study, guards: Sequence[str] = ()) -> Answer:
 def other_prompts(study: Study, shifts: Sequence[str] = (), n: int = 18) -> Answer:
     """What is left of the gains on prompts unlike those of training?"""
     if shifts:
-        tables = [load_prompts(s, "test", n).assign(shift=s) for s in (study.asked, *shifts)]
+        names = dict.fromkeys([study.asked, *shifts])
+        tables = [load_prompts(name, "test", n).assign(shift=name) for name in names]
         asked = pd.concat(tables, ignore_index=True)
     elif study.asked == TESTBED:
         asked = asking.shifted_prompts(n)

@@ -115,13 +115,11 @@ def _values(name: str, samples: pd.DataFrame) -> pd.DataFrame:
 
 def _check_prompts(index: pd.DataFrame) -> None:
     """Raise BgkitError unless all runs of which it is known were evaluated on the same prompts."""
-    told = index.set_index("run")["prompts_sha256"].dropna()
-    if told.empty:
-        return
-    if (other := told[told != told.iloc[0]].index).size:
+    told = index.set_index("run")["prompts_sha256"].dropna().drop_duplicates().index
+    if len(told) > 1:
         raise BgkitError(
-            f"The run {other[0]} was evaluated on other prompts than {told.index[0]}; take runs "
-            "with the same prompt set and TEST_PROMPTS."
+            f"The run {told[1]} was evaluated on other prompts than {told[0]}; take runs with the "
+            "same prompt set and TEST_PROMPTS."
         )
 
 
