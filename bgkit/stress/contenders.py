@@ -194,16 +194,20 @@ def redeployed(samples: pd.DataFrame, guard: Scorer, tau: float) -> pd.DataFrame
 def guards_by_name(
     given: Mapping[str, str | Scorer] | Sequence[str | Scorer],
 ) -> dict[str, Scorer]:
-    """Guards by name: of a mapping, or of a list by their own names (a name twice counts once).
+    """Guards by name: of a mapping as it is, of a list by their own names.
 
     A name is loaded (:func:`bgkit.scoring.guards.load_guard`), anything else is read as
-    :func:`bgkit.scoring.adapters.as_guard` does. Raises BgkitError for an unknown guard.
+    :func:`bgkit.scoring.adapters.as_guard` does. Raises BgkitError for an unknown guard, and for
+    two of one name.
     """
     if not isinstance(given, Mapping):
-        given = {g if isinstance(g, str) else name_of(as_guard(g)): g for g in given}
+        names = [g if isinstance(g, str) else name_of(as_guard(g)) for g in given]
+        if len(set(names)) < len(names):
+            told = ", ".join(names)
+            raise BgkitError(f"Two guards have one name ({told}); map names of yours to them.")
+        given = dict(zip(names, given, strict=True))
     return {
-        name: guards.load_guard(guard) if isinstance(guard, str) else as_guard(guard)
-        for name, guard in given.items()
+        n: guards.load_guard(g) if isinstance(g, str) else as_guard(g) for n, g in given.items()
     }
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from bgkit import runs
+from bgkit.errors import BgkitError
 from bgkit.evaluation import means
 from bgkit.figures import stress as plots_stress
 from bgkit.prompts import load as prompts
@@ -94,6 +95,8 @@ def test_responses_and_guards(said) -> None:
     assert moved["guard"].unique().tolist() == ["mine", "none"]
     are_judged(moved)
     assert (moved.loc[moved["guard"] == "none", "system_help"] == 0.5).all()
+    with pytest.raises(BgkitError, match="Two guards have one name"):
+        contenders.transfer(said, [MINE, MINE])
 
 
 def test_shifts_and_gains(english, asked) -> None:
