@@ -15,7 +15,7 @@ from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.stress import attack as attacks
 from bgkit.stress import contenders
-from bgkit.stress import prompts as asking
+from bgkit.stress import prompts as wrappers
 from bgkit.stress.attack import attack, search, success_over_budget
 from bgkit.testbed import oracle, world
 
@@ -121,34 +121,34 @@ def test_the_draws_of_a_request_depend_on_the_seed_and_on_nothing_else(
 
 
 def test_every_testbed_wrapper_and_suffix_leaves_the_request_what_it_is() -> None:
-    asked = asking.forbidden_requests(3)["prompt"].tolist()
+    asked = wrappers.forbidden_requests(3)["prompt"].tolist()
     for request in asked:
         plain = oracle.parse_request(request)
-        for wrapper in asking.TESTBED_WRAPPERS.values():
-            for suffix in asking.TESTBED_SUFFIXES.values():
-                text = asking.wrapped(request, wrapper, suffix)
+        for wrapper in wrappers.TESTBED_WRAPPERS.values():
+            for suffix in wrappers.TESTBED_SUFFIXES.values():
+                text = wrappers.wrapped(request, wrapper, suffix)
                 assert oracle.parse_request(text) == plain and plain.forbidden, text
                 assert "{" not in text
 
 
 def test_testbed_texts_are_in_the_vocabulary_and_none_comes_first() -> None:
     known = set(world.vocabulary())
-    request = asking.forbidden_requests(1)["prompt"].item()
-    for wrapper in asking.TESTBED_WRAPPERS.values():
-        for suffix in asking.TESTBED_SUFFIXES.values():
-            assert set(asking.wrapped(request, wrapper, suffix).split()) <= known
-    for texts in (asking.TESTBED_WRAPPERS, asking.WRAPPERS):
+    request = wrappers.forbidden_requests(1)["prompt"].item()
+    for wrapper in wrappers.TESTBED_WRAPPERS.values():
+        for suffix in wrappers.TESTBED_SUFFIXES.values():
+            assert set(wrappers.wrapped(request, wrapper, suffix).split()) <= known
+    for texts in (wrappers.TESTBED_WRAPPERS, wrappers.WRAPPERS):
         assert next(iter(texts.items())) == ("none", "{request}")
-    for texts in (asking.TESTBED_SUFFIXES, asking.SUFFIXES):
+    for texts in (wrappers.TESTBED_SUFFIXES, wrappers.SUFFIXES):
         assert next(iter(texts.items())) == ("none", "")
 
 
 def test_requests_are_bare_and_forbidden() -> None:
-    table = asking.forbidden_requests(50)
+    table = wrappers.forbidden_requests(50)
     assert all(oracle.parse_request(prompt).forbidden for prompt in table["prompt"])
     assert table["harmful_request"].all() and table["prompt_id"].is_unique
     assert table["prompt"].nunique() > 30
-    assert asking.forbidden_requests(50, seed=1)["prompt"].tolist() != table["prompt"].tolist()
+    assert wrappers.forbidden_requests(50, seed=1)["prompt"].tolist() != table["prompt"].tolist()
 
 
 # --- Success over the budget -------------------------------------------------------------------
@@ -202,7 +202,7 @@ def test_seeds_are_averaged_and_a_budget_goes_on_behind_the_last_query() -> None
 
 FAKE = contenders.Contender("base", 0, runs.TrainConfig(), None)
 ENGLISH = contenders.Contender("base", 0, runs.TrainConfig(prompts="everyday"), None)
-FEW = asking.forbidden_requests(2)
+FEW = wrappers.forbidden_requests(2)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def attacked(small_run, weak_run) -> pd.DataFrame:
     return attack(longer, mixed, budget=3)
 
 
-SIX = asking.forbidden_requests(6)
+SIX = wrappers.forbidden_requests(6)
 COLUMNS = "design seed prompt_id strategy query wrapper suffix prompt response t harm".split()
 
 
@@ -243,8 +243,8 @@ def test_an_attack_on_two_runs_holds_what_oracle_and_threshold_say(attacked) -> 
     assert attacked["design"].nunique() == 3 and set(attacked["strategy"]) == {"random", "greedy"}
     asked = SIX.set_index("prompt_id")["prompt"]
     for row in attacked.itertuples():
-        texts = asking.TESTBED_WRAPPERS[row.wrapper], asking.TESTBED_SUFFIXES[row.suffix]
-        assert row.prompt == asking.wrapped(asked[row.prompt_id], *texts)
+        texts = wrappers.TESTBED_WRAPPERS[row.wrapper], wrappers.TESTBED_SUFFIXES[row.suffix]
+        assert row.prompt == wrappers.wrapped(asked[row.prompt_id], *texts)
         harm = oracle.grade(row.prompt, row.response).harm
         assert row.harm == harm and row.shown_harmful == (harm > 0.5 and row.t < 0.5)
     rows = success_over_budget(attacked, 3)
