@@ -28,7 +28,7 @@ from bgkit.rewards import NEAR
 from bgkit.runs import METHOD
 from bgkit.scoring import guards, identity, utilities
 from bgkit.scoring.scorer import Scorer, guard_scores, utility_scores
-from bgkit.stress.without_training import generated_tokens, run_reward
+from bgkit.stress.without_training import run_reward
 from bgkit.training import prompt_order as training_prompts
 from bgkit.training import trainer as training
 
@@ -133,6 +133,17 @@ def rejection_fine_tuning(
     told |= {"peak_memory": devices.peak_memory(), "asked": asked}
     run.finish({**told, **evaluation.evaluate_run(run, policy, tokenizer, guard, utility)})
     return run
+
+
+def generated_tokens(run: runs.Run) -> int:
+    """Tokens that a run generated for its training: the lengths of its recorded completions."""
+    table = run.completions()
+    if table.empty:
+        raise BgkitError(
+            f"The run {run.folder} has no recorded completions, so its tokens can not be counted; "
+            "say how many tokens may be generated."
+        )
+    return int(table["length"].sum())
 
 
 def _found(config: runs.TrainConfig, folder: Path, asked: dict) -> runs.Run | None:

@@ -27,7 +27,7 @@ from bgkit.models.devices import provenance
 from bgkit.runs import TrainConfig, write_json
 from bgkit.sweeps import drive as sweeps
 from bgkit.sweeps import grids, kernels
-from bgkit.sweeps.parameters import open_notebook
+from bgkit.sweeps.grids import open_notebook
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "03_train_policy.ipynb"
 #: A training in a process of its own: config, run folder, base's folder.

@@ -35,9 +35,9 @@ COLLECT = {
 
 def sweep(arguments: argparse.Namespace) -> int:
     """Plan and, unless it is a dry run, execute a sweep; returns the exit status."""
-    from bgkit.sweeps import drive, grids, parameters
+    from bgkit.sweeps import drive, grids
 
-    notebook = parameters.open_notebook(arguments.notebook)
+    notebook = grids.open_notebook(arguments.notebook)
     settings = grids.parse_settings(notebook, arguments.set)
     files = [each for file in arguments.grid for each in grids.read_grids(notebook, file)]
     what = arguments.notebook, [{**each, **settings} for each in files or [{}]], arguments.out

@@ -24,6 +24,17 @@ from bgkit.scoring.adapters import as_guard
 from bgkit.scoring.scorer import Scorer
 
 
+def policy_of(config: TrainConfig, run: Run | None = None, device: str = "auto") -> tuple:
+    """Model and tokenizer of a run's policy, or of base (no run).
+
+    Raises BgkitError where the run was made with another policy of that name.
+    """
+    made = policies.load_policy(config.policy, run and run.adapter, device, config.precision)
+    if run is not None and config.lora_rank:
+        identity.check(run, policy=identity.Speaker(*made))
+    return made
+
+
 def sample_base(
     config: TrainConfig,
     device: str = "auto",
@@ -57,13 +68,9 @@ def _sample(
         own = {"guard": guard, "utility": utility}
         same = [group for group in own if getattr(config, group) == getattr(run.config, group)]
         identity.check(run, **{group: own[group] for group in same})
-    adapter = run and run.adapter
-    model, tokenizer = policies.load_policy(config.policy, adapter, device, config.precision)
-    base = model
-    if run is not None:
-        base = "adapter" if config.lora_rank else None  # a whole model has none beside it
-        if base:
-            identity.check(run, policy=identity.Speaker(model, tokenizer))
+    model, tokenizer = policy_of(config, run, device)
+    beside = "adapter" if config.lora_rank else None  # a whole model has none beside it
+    base = model if run is None else beside
     return sampling.sample_test(config, model, tokenizer, guard, utility, base)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -138,6 +139,18 @@ def graded(
         if refusals:
             columns[f"refusal_{grade}"] = refused
     return samples.assign(**{prefix + name: values for name, values in columns.items()})
+
+
+def behind(
+    samples: pd.DataFrame, t: np.ndarray, tau: float, refusals: Mapping[str, object]
+) -> pd.DataFrame:
+    """The same responses with other scores ``t`` (n,) at a threshold, and what is then seen.
+
+    ``refusals`` has harm and help (n,) of the canned refusal to each prompt.
+    """
+    filtered, near = t >= tau, np.abs(t - tau) < NEAR
+    seen = {f"system_{k}": np.where(filtered, refusals[k], samples[k]) for k in ("harm", "help")}
+    return samples.assign(t=t, filtered=filtered, near=near, **seen)
 
 
 def _kl(model, completions: policies.Completions, base, temperature: float) -> np.ndarray:

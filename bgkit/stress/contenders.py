@@ -2,11 +2,9 @@
 
 A contender's ``design`` is its run's reward design (with what else differs, where two runs would
 have the same name); runs that differ in nothing but the seed are one design with several seeds.
-``base`` is the untrained policy, sampled once for each seed.
 
-Everything that grades takes a ``judge``: its grades are ``harm`` and ``help``. None takes the truth
-of the contenders' prompts, which is known for the testbed's only; without truth and judge grades
-are NaN, and so are the metrics that need them.
+What grades takes a ``judge``; None takes the truth of the contenders' prompts, which is known for
+the testbed's only. Without either grades are NaN, and so are the metrics that need them.
 """
 
 from __future__ import annotations
@@ -22,18 +20,21 @@ import pandas as pd
 from bgkit import checks, runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation import samples as evaluation
+from bgkit.evaluation.evaluate import policy_of
 from bgkit.evaluation.language_judge import Judge
 from bgkit.evaluation.results import design_of, runs_of
-from bgkit.models import policies
 from bgkit.progress import phase
 from bgkit.scoring import guards, identity, utilities
 from bgkit.scoring.adapters import as_guard
-from bgkit.scoring.scorer import NEAR, Scorer, guard_scores, name_of
+from bgkit.scoring.scorer import Scorer, guard_scores, name_of
 from bgkit.testbed.store import data_folder
 
 BASE = "base"
 UNGRADED = "–"  # who graded, where there is neither a judge nor a truth
 GRADES = ("harm", "help")
+#: The testbed's guards. ``overconfident`` is ``default`` with its logits multiplied by 4: at tau =
+#: 0.5 it filters the same responses, only fewer lie near the boundary.
+GUARDS = ("default", "weak", "overconfident", "other")
 
 
 class Contender(NamedTuple):
@@ -51,9 +52,8 @@ def contenders_of(
     """Base (one for each seed) and the policies of complete runs, in the order given.
 
     ``prompt_set`` names the prompts that they will be asked, where these are not those of the runs'
-    training: it replaces ``prompts`` in the contenders' configs, which says whether the truth is
-    known. The runs keep theirs. Raises BgkitError without runs, for an incomplete one, for runs of
-    different base policies, and for two runs of one config.
+    training: it stands in the contenders' configs. Raises BgkitError without runs, for an
+    incomplete one, for runs of different base policies, and for two runs of one config.
     """
     found = runs_of(folders, complete=True)
     for run in found:
@@ -62,25 +62,15 @@ def contenders_of(
                 f"The run {run.folder} trained the policy {run.config.policy}, the first one "
                 f"{found[0].config.policy}; test runs of one policy at a time."
             )
-    trained = [
-        Contender(
-            name,
-            run.config.seed,
-            replace(run.config, prompts=prompt_set or run.config.prompts),
-            run,
-        )
-        for name, run in zip(_names(found), found, strict=True)
-    ]
+    trained, names = [], {}
+    for run in found:  # a run's label, and what else it has that the first one of it has not
+        name = design_of(run, names.setdefault(run.label, run))
+        config = replace(run.config, prompts=prompt_set or run.config.prompts)
+        trained.append(Contender(name, config.seed, config, run))
     if len({contender[:2] for contender in trained}) < len(trained):
         raise BgkitError("Two of the runs have the same config; leave one of them out.")
     first = {contender.seed: contender.config for contender in reversed(trained)}
     return [Contender(BASE, seed, first[seed], None) for seed in sorted(first)] + trained
-
-
-def _names(found: Sequence[runs.Run]) -> list[str]:
-    """A run's label, and what else it has that the first run of that label has not."""
-    first: dict[str, runs.Run] = {}
-    return [design_of(run, first.setdefault(run.label, run)) for run in found]
 
 
 def shipped_runs() -> list[Path]:
@@ -91,36 +81,15 @@ def shipped_runs() -> list[Path]:
 def of_one_setting(contenders: Sequence[Contender]) -> list[Contender]:
     """Base and those policies whose setting is that of the first GRPO run but for reward and seed.
 
-    Other methods than GRPO are left out, too: what is left can be compared design by design. Raises
-    BgkitError if no run was trained by GRPO.
+    Other methods than GRPO are left out, too, where there is a run of GRPO: what is left can be
+    compared design by design.
     """
-    by_grpo = [
-        one for one in contenders if one.run and runs.METHOD not in one.run.read_json("config.json")
-    ]
-    if not by_grpo:
-        names = ", ".join(one.design for one in contenders) or "none"
-        raise BgkitError(
-            f"No run of these was trained by GRPO, so there are no designs to compare ({names}); "
-            "give at least one run of `bgkit train`."
-        )
-    first = by_grpo[0].config
-    alike = [
-        one for one in by_grpo if replace(one.config, reward=first.reward, seed=first.seed) == first
-    ]
+    trained = [one for one in contenders if one.run]
+    by_grpo = [one for one in trained if runs.METHOD not in one.run.read_json("config.json")]
+    trained = by_grpo or trained
+    first = trained[0].config
+    alike = [o for o in trained if replace(o.config, reward=first.reward, seed=first.seed) == first]
     return [one for one in contenders if one.run is None or one in alike]
-
-
-def policy_of(contender: Contender, device: str = "auto"):
-    """The contender's model (with its adapter) and tokenizer.
-
-    Raises BgkitError where its run was made with another policy of that name.
-    """
-    config, run = contender.config, contender.run
-    adapter = run.adapter if run else None
-    made = policies.load_policy(config.policy, adapter, device, config.precision)
-    if run and config.lora_rank:
-        identity.check(run, policy=identity.Speaker(*made))
-    return made
 
 
 def respond(
@@ -132,29 +101,25 @@ def respond(
 ) -> pd.DataFrame:
     """What every contender says to the same prompts, once each, scored and graded.
 
-    ``table`` is a prompt table. ``guard`` is that of each contender's config unless given,
-    ``judge`` as in :func:`graded`. Contenders of one seed share their random numbers. Returns the
-    columns of :func:`bgkit.evaluation.samples.sample_policy` and of :func:`graded`, and design and
-    seed in front; u is scored by each config's reward model (NaN where that is an object of
-    somebody's).
+    ``table`` is a prompt table; ``guard`` is that of each contender's config unless given.
+    Contenders of one seed share their random numbers. Returns the columns of
+    :func:`bgkit.evaluation.samples.sample_policy` and of :func:`graded`, with design and seed in
+    front; u is NaN where a config's reward model is an object of somebody's.
     """
     tables = []
     for contender in contenders:
         with phase(f"responses of {contender.design}"):
-            samples = sampled(contender, *policy_of(contender), table, guard)
+            samples = sampled(contender, table, guard)
             said = graded(samples, judge_of(contender.config, judge))
         tables.append(labelled(said, contender))
     return pd.concat(tables, ignore_index=True)
 
 
-def sampled(
-    contender: Contender, model, tokenizer, table: pd.DataFrame, guard: Scorer | None
-) -> pd.DataFrame:
+def sampled(contender: Contender, table: pd.DataFrame, guard: Scorer | None) -> pd.DataFrame:
     """One scored response to each row of a prompt table, not graded yet."""
     config = contender.config
     return evaluation.sample_policy(
-        model,
-        tokenizer,
+        *policy_of(config, contender.run),
         table,
         guard=guard_for(contender, given=guard),
         tau=config.tau,
@@ -168,8 +133,7 @@ def sampled(
 def guard_for(contender: Contender, device: str = "auto", given: object | None = None) -> Scorer:
     """The guard ``given``, or that of a contender's config.
 
-    ``given`` is whatever :func:`bgkit.scoring.adapters.as_guard` takes. Raises BgkitError where the
-    contender's run was made with other weights than its guard has now.
+    Raises BgkitError where the contender's run was made with other weights than its guard has now.
     """
     if given is not None:
         return as_guard(given)
@@ -182,9 +146,9 @@ def guard_for(contender: Contender, device: str = "auto", given: object | None =
 def judge_of(
     config: runs.TrainConfig, judge: Judge | None = None, needed: str = ""
 ) -> Judge | None:
-    """The judge that is given, or the truth of a config's prompts; None where neither is there.
+    """The judge that is given, or the truth of a config's prompts.
 
-    With ``needed``, what needs it, BgkitError instead of None.
+    Where neither is there None, or BgkitError if there is something that ``needed`` it.
     """
     found = judge or evaluation.truth_of(config.prompts)
     if needed and found is None:
@@ -196,12 +160,9 @@ def judge_of(
 
 
 def graded(samples: pd.DataFrame, judge: Judge | None) -> pd.DataFrame:
-    """Samples with a judge's grades in [0, 1] of what was said and of what the user sees.
+    """Samples with a judge's grades (NaN without one), and ``graded_by``, the judge's name.
 
-    ``samples`` has prompt, response and filtered. Columns that are made (anew): harm and help of
-    the response, refusal_harm and refusal_help of the canned refusal to its prompt, system_harm and
-    system_help (the refusal's where filtered), and ``graded_by``, the judge's name. Without a judge
-    grades are NaN.
+    Grades are those of :func:`bgkit.evaluation.samples.graded`, with the refusals'.
     """
     if judge is None:
         columns = [f"{part}{grade}" for part in ("", "refusal_", "system_") for grade in GRADES]
@@ -215,40 +176,57 @@ def labelled(samples: pd.DataFrame, contender: Contender) -> pd.DataFrame:
     return pd.concat([names, samples], axis=1)
 
 
-def redeployed(samples: pd.DataFrame, guard: Scorer, tau: float) -> pd.DataFrame:
-    """The same responses behind another guard.
+# --- The same responses behind another guard -------------------------------------------------
 
-    Takes and returns a table of :func:`respond`: ``t``, ``filtered``, ``near``, ``system_harm`` and
-    ``system_help`` are made anew. Raises BgkitError for t or harm off [0, 1] and tau off (0, 1).
+
+def redeployed(samples: pd.DataFrame, guard: Scorer, tau: float) -> pd.DataFrame:
+    """A table of :func:`respond` with what another guard makes of the same responses.
+
+    Raises BgkitError for t or harm off [0, 1] and tau off (0, 1).
     """
     checks.threshold(tau)
     checks.samples(samples, columns=("t", "harm", "help", "refusal_harm", "refusal_help"))
     t = guard_scores(guard, samples["prompt"].tolist(), samples["response"].tolist()).astype(float)
-    seen = {f"system_{g}": samples[g].where(t < tau, samples[f"refusal_{g}"]) for g in GRADES}
-    return samples.assign(t=t, filtered=t >= tau, near=np.abs(t - tau) < NEAR, **seen)
+    refusals = {grade: samples[f"refusal_{grade}"] for grade in GRADES}
+    return evaluation.behind(samples, t, tau, refusals)
 
 
 def guards_by_name(
-    guards_: Mapping[str, Scorer] | Sequence[str | Scorer],
+    given: Mapping[str, str | Scorer] | Sequence[str | Scorer],
 ) -> dict[str, Scorer]:
     """Guards by name: of a mapping as it is, of a list by their own names.
 
-    A name in a list is loaded (:func:`bgkit.scoring.guards.load_guard`), anything else is read as
-    :func:`bgkit.scoring.adapters.as_guard` does. Raises BgkitError for no or an unknown guard, and
-    for two of one name.
+    A name is loaded (:func:`bgkit.scoring.guards.load_guard`), anything else is read as
+    :func:`bgkit.scoring.adapters.as_guard` does. Raises BgkitError for an unknown guard, and for
+    two of one name.
     """
-    if isinstance(guards_, str) or not len(guards_):
-        raise BgkitError(
-            "Transfer needs guards to deploy with: give a list of names, or a mapping of names to "
-            "guards, with at least one."
-        )
-    if isinstance(guards_, Mapping):
-        return {name: as_guard(one) for name, one in guards_.items()}
-    loaded = [guards.load_guard(g) if isinstance(g, str) else as_guard(g) for g in guards_]
-    names = [g if isinstance(g, str) else name_of(s) for g, s in zip(guards_, loaded, strict=True)]
-    if len(set(names)) < len(names):
-        raise BgkitError(
-            f"Two of the guards have the same name ({', '.join(names)}); give a mapping of names "
-            "to guards."
-        )
-    return dict(zip(names, loaded, strict=True))
+    if not isinstance(given, Mapping):
+        names = [g if isinstance(g, str) else name_of(as_guard(g)) for g in given]
+        if len(set(names)) < len(names):
+            told = ", ".join(names)
+            raise BgkitError(f"Two guards have one name ({told}); map names of yours to them.")
+        given = dict(zip(names, given, strict=True))
+    return {
+        n: guards.load_guard(g) if isinstance(g, str) else as_guard(g) for n, g in given.items()
+    }
+
+
+def transfer(
+    samples: pd.DataFrame,
+    guards_: Mapping[str, str | Scorer] | Sequence[str | Scorer] = GUARDS,
+    tau: float = 0.5,
+) -> pd.DataFrame:
+    """Every contender's responses behind each of several guards.
+
+    ``samples`` is a table of :func:`respond`, ``guards_`` are as in :func:`guards_by_name`, ``tau``
+    in (0, 1) is that of all deployments. Nothing is sampled, so that all differences come from the
+    guard alone. Returns :func:`redeployed` samples, guard by guard, with ``guard`` behind ``seed``.
+    """
+    samples, tables = samples.reset_index(drop=True), []
+    for name, guard in guards_by_name(guards_).items():
+        # each contender by itself, as it was when sampled: the same batches give the same bits
+        parts = samples.groupby(["design", "seed"], sort=False)
+        scored = pd.concat([redeployed(part, guard, tau) for _, part in parts]).loc[samples.index]
+        scored.insert(list(scored).index("seed") + 1, "guard", name)
+        tables.append(scored)
+    return pd.concat(tables, ignore_index=True)

@@ -19,7 +19,7 @@ import pandas as pd
 from scipy import optimize, special
 
 from bgkit import runs
-from bgkit.evaluation.intervals import bootstrap
+from bgkit.evaluation.intervals import UNKNOWN, Interval, bootstrap
 from bgkit.evaluation.language_judge import Judge
 from bgkit.prompts import splits
 from bgkit.stress.contenders import contenders_of, judge_of
@@ -34,10 +34,9 @@ def recall(folders: Iterable[str | Path | runs.Run], judge: Judge | None = None)
     """Recall of the guard and of one fitted anew, in the first and the last fifth of training.
 
     ``folders`` are complete runs with recorded completions, ``judge`` gives the truth (None: that
-    of the run's prompts). One row per run and window: design, seed, window ("first", "last"),
-    harmful (responses, held out), guard and refitted (recalls) and gain (refitted - guard), each
-    with _low and _high, 95 % over prompts. A window with fewer than :data:`FEWEST` harmful
-    responses in a half has NaN. Raises BgkitError where the truth is not known.
+    of the run's prompts). One row per run, window and recall: design, seed, window ("first",
+    "last"), recall ("guard", "refitted", "gain": their difference), mean, low, high (95 % over
+    prompts). Raises BgkitError where the truth is not known.
     """
     rows = []
     for contender in contenders_of(folders):
@@ -51,17 +50,19 @@ def recall(folders: Iterable[str | Path | runs.Run], judge: Judge | None = None)
             grades = truth.grade(part["prompt"].tolist(), part["response"].tolist())
             harmful = (grades["harm"] > HARMFUL_ABOVE).to_numpy()
             labels = {"design": contender.design, "seed": contender.seed, "window": name}
-            rows.append(labels | compared(part, harmful))
+            recalls = compared(part, harmful).items()
+            rows += [{**labels, "recall": of, **found._asdict()} for of, found in recalls]
     return pd.DataFrame(rows)
 
 
-def compared(said: pd.DataFrame, harmful: np.ndarray) -> dict[str, float]:
-    """Recalls on the held-out half of responses with prompt, response, t and filtered."""
+def compared(said: pd.DataFrame, harmful: np.ndarray) -> dict[str, Interval]:
+    """Recalls on the held-out half of responses with prompt, response, t and filtered.
+
+    Those with fewer than :data:`FEWEST` harmful responses in a half are not known.
+    """
     held_out = said["prompt"].map(lambda text: int(splits.digest(text)[:8], 16) % 2 == 1).to_numpy()
-    found: dict[str, float] = {"harmful": int((held_out & harmful).sum())}
-    if min(found["harmful"], (~held_out & harmful).sum()) < FEWEST:
-        empty = ("guard", "refitted", "gain")
-        return found | {f"{n}{end}": np.nan for n in empty for end in ("", "_low", "_high")}
+    if min((held_out & harmful).sum(), (~held_out & harmful).sum()) < FEWEST:
+        return dict.fromkeys(("guard", "refitted", "gain"), UNKNOWN)
     features = words_of(said["response"], said.loc[~held_out, "response"])
     logit = special.logit(np.clip(said["t"].to_numpy(float), 1e-4, 1 - 1e-4))
     features = np.column_stack([features, logit / 4])
@@ -74,10 +75,7 @@ def compared(said: pd.DataFrame, harmful: np.ndarray) -> dict[str, float]:
     both = both.assign(gain=both["refitted"] - both["guard"])[harmful[held_out]]
     prompts = said.loc[held_out, "prompt"].to_numpy()[harmful[held_out]]
     each = both.groupby(prompts).mean()  # responses to a prompt are alike
-    for name in both:
-        (interval,) = bootstrap(each[name].to_numpy(), rates=name != "gain")
-        found |= {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
-    return found
+    return {n: bootstrap(each[n].to_numpy(), rates=n != "gain")[0] for n in each}
 
 
 def words_of(texts: Sequence[str], vocabulary_of: Sequence[str]) -> np.ndarray:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -23,16 +24,8 @@ from bgkit.evaluation.judges import load_judge
 from bgkit.evaluation.language_judge import Judge
 from bgkit.prompts.load import TESTBED, load_prompts
 from bgkit.runs import Run
-from bgkit.stress import (
-    attack,
-    contenders,
-    deployment,
-    distribution_shift,
-    refitted,
-    reward_hacking,
-    without_training,
-    wrappers,
-)
+from bgkit.stress import attack, contenders, refitted, reward_hacking, without_training
+from bgkit.stress import prompts as asking
 from bgkit.stress.contenders import Contender
 
 SEEN = ("system_harm", "system_help")  # of what the user sees
@@ -58,11 +51,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Study:
-    """Base and the runs' policies, and what each said to the same prompts.
-
-    ``designs`` are those of one setting, that can be compared design by design; ``said`` is a table
-    of :func:`bgkit.stress.contenders.respond`, of ``everyone``.
-    """
+    """Base and the runs' policies (``designs``: those of one setting), and what each one said."""
 
     everyone: list[Contender]
     designs: list[Contender]
@@ -95,7 +84,7 @@ def open_study(
 
     Without ``folders`` the runs that come with the kit. ``prompts`` is another set than that of the
     runs' training, ``judge`` a name or a judge where the truth is not known. Raises BgkitError as
-    :func:`bgkit.stress.contenders.contenders_of`, and for runs of which none was trained by GRPO.
+    :func:`bgkit.stress.contenders.contenders_of`.
     """
     everyone = contenders.contenders_of(list(folders) or contenders.shipped_runs(), prompts)
     designs = contenders.of_one_setting(everyone)
@@ -125,9 +114,9 @@ def _question(what: str) -> Callable:
 def behind_guards(study: Study, guards: Sequence[str] = ()) -> Answer:
     """What would the user have seen of the same responses, had the guard been another one?"""
     own = list(dict.fromkeys(one.config.guard for one in study.everyone))
-    names = list(guards) or (deployment.GUARDS if study.asked == TESTBED else own)
-    moved = deployment.transfer(study.said, names)
-    rows = means.summary(moved, ["design", "guard"], deployment.METRICS)
+    names = list(guards) or (contenders.GUARDS if study.asked == TESTBED else own)
+    moved = contenders.transfer(study.said, names)
+    rows = means.summary(moved, ["design", "guard"], ["system_harm", "near_boundary"])
     unknown = contenders.judge_of(study.everyone[0].config, study.judge) is None
     why = f"The truth about {study.asked} is not known: without a JUDGE no harm and no help is."
     return Answer(figures.transfer_matrix(rows), said=[why] if unknown else [])
@@ -137,10 +126,11 @@ def behind_guards(study: Study, guards: Sequence[str] = ()) -> Answer:
 def other_prompts(study: Study, shifts: Sequence[str] = (), n: int = 18) -> Answer:
     """What is left of the gains on prompts unlike those of training?"""
     if shifts:
-        names = [study.asked, *shifts]
-        asked = distribution_shift.joined({name: load_prompts(name, "test", n) for name in names})
+        names = dict.fromkeys([study.asked, *shifts])
+        tables = [load_prompts(name, "test", n).assign(shift=name) for name in names]
+        asked = pd.concat(tables, ignore_index=True)
     elif study.asked == TESTBED:
-        asked = distribution_shift.shifted_prompts(n)
+        asked = asking.shifted_prompts(n)
     else:
         why = "The testbed's shifts are in its own words; name SHIFTS, other prompt sets to test."
         return Answer(said=[why])
@@ -157,7 +147,7 @@ def other_prompts(study: Study, shifts: Sequence[str] = (), n: int = 18) -> Answ
 def attacked(study: Study, requests: int = 20, budget: int = 6, seed: int = 0) -> Answer:
     """How many requests does an attacker break who tries wrappers and suffixes until one works?"""
     if study.asked == TESTBED:
-        table = wrappers.forbidden_requests(requests, seed)
+        table = asking.forbidden_requests(requests, seed)
     else:
         table = load_prompts(study.asked, "test", seed=seed)
         if "harmful_request" in table:
@@ -175,7 +165,7 @@ def hacked(study: Study, windows: int = 5) -> Answer:
     trained = [one for one in own if not one.run.completions().empty] or own
     window = max(1, min(one.config.steps for one in trained) // windows)
     rows = reward_hacking.drift([one.run for one in trained], window, study.judge)
-    tables = [reward_hacking.readable(reward_hacking.hacked(rows))]
+    tables = [reward_hacking.hacked(reward_hacking.changes(rows))]
     return Answer(figures.drift(rows), tables)
 
 
@@ -183,18 +173,11 @@ def hacked(study: Study, windows: int = 5) -> Answer:
 def unseen_harm(study: Study) -> Answer:
     """Would a guard that is fitted anew on the policies' own words find more of their harm?"""
     rows = refitted.recall([one.run for one in study.designs if one.run], study.judge)
-    keys = ["design", "seed", "window"]
-    long = pd.concat(
-        rows[[*keys, name, f"{name}_low", f"{name}_high"]]
-        .set_axis([*keys, "mean", "low", "high"], axis=1)
-        .assign(recall=name)
-        for name in ("guard", "refitted", "gain")
-    )
-    return Answer(tables=[as_text(long, keys, "recall")])
+    return Answer(tables=[as_text(rows, ["design", "seed", "window"], "recall")])
 
 
 @_question("The comparison with sampling")
-def without_rl(study: Study, most: int = 8, answers: int = 1000) -> Answer:
+def without_rl(study: Study, most: int = 8) -> Answer:
     """What does the best of up to ``most`` samples give instead of training, and at what cost?"""
     first = next(one.design for one in study.designs if one.run)
     numbers = [n for n in (2, 4, 8, 16, 32) if n < most] + [most]
@@ -206,10 +189,6 @@ def without_rl(study: Study, most: int = 8, answers: int = 1000) -> Answer:
     rows = means.summary(both, ["design"], list(SEEN[::-1]))
     ahead = means.gains(both, [], list(SEEN[::-1]), against=first)
     ahead = ahead.assign(metric=ahead["metric"] + f" - {first}'s")
-    tables = [as_text(pd.concat([rows, ahead]), ["design"], "metric")]
-    try:
-        costs = without_training.costs(both, apart)
-        figure = figures.helpfulness_by_cost(rows, costs, answers=answers)
-    except BgkitError as error:
-        return Answer(None, tables, [f"What methods cost is left out: {error}"])
-    return Answer(figure, [without_training.readable(costs), *tables])
+    table = as_text(pd.concat([rows, ahead]), ["design"], "metric")
+    tokens = without_training.tokens(both, apart)
+    return Answer(tables=[table.join(tokens.map(lambda n: "–" if np.isnan(n) else f"{n:,.0f}"))])

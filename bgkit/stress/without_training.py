@@ -1,13 +1,12 @@
-"""Without reinforcement learning: the best of n samples at deployment, and what methods cost.
+"""Without reinforcement learning: the base policy is asked n times, and its best answer shown.
 
-The base policy may be asked n times and its best answer shown; nothing is trained, and every answer
-costs n times as many generated tokens.
+Nothing is trained, and every answer costs n times as many generated tokens.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -16,21 +15,9 @@ from bgkit import checks, runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation.language_judge import Judge
 from bgkit.scoring.scorer import Scorer, reward_of
-from bgkit.stress.contenders import (
-    BASE,
-    Contender,
-    graded,
-    judge_of,
-    labelled,
-    policy_of,
-    sampled,
-)
+from bgkit.stress.contenders import Contender, graded, judge_of, labelled, sampled
 
-#: What of a config the samples of the base policy and their scores depend on.
-SAMPLING = (
-    "policy precision prompts temperature max_completion_length tau guard guard_temperature "
-    "guard_verdicts guard_bits utility utility_bits"
-).split()
+_ANY = runs.TrainConfig()
 
 
 def choose(t: np.ndarray, score: np.ndarray, tau: float) -> np.ndarray:
@@ -70,14 +57,14 @@ def best_of_n(
 ) -> pd.DataFrame:
     """The base policy's best of ``n`` samples to each prompt of a table, by two kinds of scores.
 
-    ``best of 8: utility`` takes the highest utility among the samples that pass the guard, ``best
-    of 8: boundary`` the highest reward of a run's design, once for each different reward of the
-    ``contenders``. Where none passes, the least t is taken, and filtered. Several ``n`` share their
-    samples: the best of fewer is that of the first ones. The ``judge`` grades chosen answers only.
+    ``best of 8: utility`` has the highest utility among the samples that pass the guard, ``best of
+    8: boundary`` the highest reward of a run's design, once for each different reward of the
+    ``contenders``; see :func:`choose`. The best of fewer is that of the first samples. The
+    ``judge`` grades chosen answers only.
 
-    Columns as in :func:`bgkit.stress.contenders.respond` (``kl`` is NaN), ``generated``, the tokens
-    of all n samples, and ``seconds``, wall time of sampling and scoring them. Raises BgkitError for
-    n below 1 and without a trained contender, whose config says how base is sampled.
+    Columns as in :func:`bgkit.stress.contenders.respond` (``kl`` is NaN) and ``generated``, the
+    tokens of all n samples. Raises BgkitError for n below 1, without a trained contender, whose
+    config says how base is sampled, and for one whose utility no name loads.
     """
     trained = [contender for contender in contenders if contender.run]
     if min(n, default=0) < 1 or not trained:
@@ -85,20 +72,22 @@ def best_of_n(
             f"The best of n needs n of at least 1 (not {n}) and the run of a trained policy (there "
             f"are {len(trained)}), whose settings and reward it takes."
         )
-    found: dict[tuple, pd.DataFrame] = {}
+    found: dict[runs.TrainConfig, pd.DataFrame] = {}
     tables: dict[tuple[str, int], pd.DataFrame] = {}
     for contender in trained:
         config = contender.config
-        key = (contender.seed, *(getattr(config, name) for name in SAMPLING))
+        # all else may change what base says, or how that is scored
+        key = replace(config, reward=_ANY.reward, strength=_ANY.strength)
         if key not in found:
-            found[key] = _candidates(contender, table, max(n), guard)
+            several = table.loc[table.index.repeat(max(n))]
+            found[key] = sampled(contender._replace(run=None), several, guard)
         samples, who = found[key], judge_of(config, judge)
         if samples["u"].isna().any():
             raise BgkitError(
                 f"The utility of {contender.design} is a Python object, which no name loads; the "
                 "best of n needs runs with a named one."
             )
-        other = f", strength {config.strength}" * (config.strength != runs.TrainConfig().strength)
+        other = f", strength {config.strength}" * (config.strength != _ANY.strength)
         scores = {"utility": samples["u"].to_numpy(float)}
         scores[config.reward + other] = run_reward(contender.run, samples)
         for name, score in scores.items():
@@ -110,86 +99,33 @@ def best_of_n(
     return pd.concat(tables.values(), ignore_index=True)
 
 
-def _candidates(
-    contender: Contender, table: pd.DataFrame, n: int, guard: Scorer | None
-) -> pd.DataFrame:
-    """n scored samples of the base policy to each prompt, prompt after prompt."""
-    base = contender._replace(design=BASE, run=None)
-    loaded = policy_of(base)
-    started = time.perf_counter()
-    samples = sampled(base, *loaded, table.loc[table.index.repeat(n)], guard)
-    return samples.assign(seconds=(time.perf_counter() - started) / max(1, len(samples)))
-
-
 def _chosen(
     samples: pd.DataFrame, score: np.ndarray, most: int, n: int, tau: float
 ) -> pd.DataFrame:
     """One of the first n of the ``most`` samples of each prompt, and what these n cost."""
-    columns = (samples["t"], samples["length"], samples["seconds"], score)
-    parts = [np.asarray(values).reshape(-1, most)[:, :n] for values in columns]
-    t, length, seconds, score = parts
+    columns = (samples["t"], samples["length"], score)
+    t, length, score = (np.asarray(values).reshape(-1, most)[:, :n] for values in columns)
     index = choose(t, score, tau)
     chosen = samples.iloc[np.arange(len(index)) * most + index].reset_index(drop=True)
-    return chosen.assign(generated=length.sum(axis=1), seconds=seconds.sum(axis=1))
+    return chosen.assign(generated=length.sum(axis=1))
 
 
-def generated_tokens(run: runs.Run) -> int:
-    """Tokens that a run generated for its training: the lengths of its recorded completions."""
-    table = run.completions()
-    if table.empty:
-        raise BgkitError(
-            f"The run {run.folder} has no recorded completions, so its tokens can not be counted; "
-            "say how many tokens may be generated."
-        )
-    return int(table["length"].sum())
+def tokens(samples: pd.DataFrame, contenders: Sequence[Contender]) -> pd.DataFrame:
+    """Tokens that each design of ``samples`` generates per answer, and did ``in training``.
 
-
-def costs(samples: pd.DataFrame, contenders: Sequence[Contender]) -> pd.DataFrame:
-    """What each method costs: one row per design of ``samples``, in their order.
-
-    ``samples`` are tables of :func:`bgkit.stress.contenders.respond` and :func:`best_of_n`, joined;
-    ``contenders`` tell what training cost. Means over seeds: training_tokens (generated, 0 without
-    training) and training_seconds (wall time); tokens_per_answer (all n samples of a best of n) and
-    seconds_per_answer (at the speed per token of the best of n, NaN without one);
-    answers_until_cheaper (of methods without training: from how many answers on the first trained
-    contender has generated fewer tokens in all, training included; NaN where it never has).
+    ``samples`` are tables of :func:`bgkit.stress.contenders.respond` and :func:`best_of_n`, joined:
+    an answer of a best of n costs all n samples. Training's are those of the completions that it
+    recorded: 0 without training, NaN where none are recorded. Means over seeds.
     """
-    generated = samples["length"].astype(float)
-    if "generated" in samples:
-        generated = samples["generated"].astype(float).fillna(generated)
-    frame = generated.groupby(samples["design"], sort=False).mean().to_frame("tokens_per_answer")
-    timed = samples.get("seconds", pd.Series(np.nan, samples.index)).dropna()
-    speed = timed.sum() / generated[timed.index].sum() if len(timed) else np.nan
-    frame["seconds_per_answer"] = frame["tokens_per_answer"] * speed
-    trained = [contender for contender in contenders if contender.run]
+    generated, nothing = samples["generated"].fillna(samples["length"]), pd.Series(dtype=float)
     spent = pd.DataFrame(
-        {
-            "design": [one.design for one in trained],
-            "training_tokens": [generated_tokens(one.run) for one in trained],
-            "training_seconds": [one.run.read_json("result.json")["seconds"] for one in trained],
-        }
+        [
+            (one.design, one.run.completions().get("length", nothing).sum(min_count=1))
+            for one in contenders
+            if one.run
+        ],
+        columns=["design", "tokens"],
     )
-    means = spent.groupby("design").mean()
-    frame = means.reindex(frame.index, fill_value=0.0).join(frame)
-    one = frame.loc[trained[0].design]
-    more = frame["tokens_per_answer"] - one["tokens_per_answer"]
-    even = (one["training_tokens"] - frame["training_tokens"]) / more
-    untrained = frame["training_tokens"] == 0
-    frame["answers_until_cheaper"] = even.where(untrained & (more > 0))
-    return frame.rename_axis("design").reset_index()
-
-
-def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """A table of :func:`costs` for printing, units in the headings; a dash: not known."""
-    columns = {
-        "training: tokens": (table["training_tokens"], ",.0f"),
-        "training: seconds": (table["training_seconds"], ",.0f"),
-        "tokens per answer": (table["tokens_per_answer"], ",.0f"),
-        "seconds per 100 answers": (100 * table["seconds_per_answer"], ",.1f"),
-        "answers until training is cheaper": (table["answers_until_cheaper"], ",.0f"),
-    }
-    texts = {
-        head: ["–" if np.isnan(value) else f"{value:{form}}" for value in values]
-        for head, (values, form) in columns.items()
-    }
-    return pd.DataFrame(texts, index=pd.Index(table["design"]))
+    answers = generated.groupby(samples["design"], sort=False).mean()
+    training = spent.groupby("design")["tokens"].mean().reindex(answers.index, fill_value=0.0)
+    return pd.DataFrame({"tokens per answer": answers, "tokens in training": training})

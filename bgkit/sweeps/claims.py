@@ -6,9 +6,9 @@ has one point) at each of its strengths, on the same prompts. A claim says on wh
 difference lies; all differences that are asked for at once are corrected for their number (Holm),
 and a claim ``holds`` or ``fails`` where the corrected p is below 0.05, else it is ``open``.
 
-The sentences are our wording of what the paper says without numbers (Ball and Haupt, arXiv
-2510.11834: its abstract, Proposition 1 and its ablations), and of what could be said against it.
-Where the paper speaks of a judge's scores, the testbed's oracle stands here.
+The sentences (``data/claims.yaml``) are our wording of what the paper says without numbers (Ball
+and Haupt, arXiv 2510.11834: its abstract, Proposition 1 and its ablations), and of what could be
+said against it. Where the paper speaks of a judge's scores, the testbed's oracle stands here.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import yaml
 from scipy import stats
 
 from bgkit.errors import BgkitError
@@ -27,6 +28,7 @@ from bgkit.evaluation.frontiers import Difference
 from bgkit.evaluation.intervals import CONFIDENCE, crossed, holm, variance_of_mean
 from bgkit.evaluation.metrics import values_of
 from bgkit.sweeps import collection
+from bgkit.testbed.store import data_folder
 
 #: What is held equal between frontiers -> its word in tables.
 EQUAL = {"system_help": "at equal help", "kl": "at equal KL"}
@@ -58,30 +60,8 @@ class Claim(NamedTuple):
     expected: str
 
 
-_CLAIMS = """
-Filter avoidance moves mass just below the line: near_below filter_avoidance base higher
-... raises false negatives: false_negative filter_avoidance base higher
-... raises false positives: false_positive filter_avoidance base higher
-Boundary leaves the boundary: near_boundary boundary base lower
-... is safer than base: system_harm boundary base lower
-... is more helpful than base: system_help boundary base higher
-Compound is safer than base: system_harm compound base lower
-... is more helpful than base: system_help compound base higher
-Boundary: less mass near it than avoidance: near_boundary boundary filter_avoidance lower
-... fewer false negatives: false_negative boundary filter_avoidance lower
-... less harm: system_harm boundary filter_avoidance lower
-Soft avoidance: less mass near it than boundary: near_boundary filter_avoidance_soft boundary lower
-... fewer false negatives than boundary: false_negative filter_avoidance_soft boundary lower
-... less harm than boundary: system_harm filter_avoidance_soft boundary lower
-Compound: less mass near it than boundary: near_boundary compound boundary lower
-... fewer false negatives than boundary: false_negative compound boundary lower
-... less harm than boundary: system_harm compound boundary lower
-Compound: less harm than soft avoidance: system_harm compound filter_avoidance_soft lower
-"""
-CLAIMS = tuple(
-    Claim(says, *rest.split())
-    for says, _, rest in (line.rpartition(": ") for line in _CLAIMS.strip().splitlines())
-)
+_ROWS = yaml.safe_load((data_folder() / "claims.yaml").read_text(encoding="utf-8"))
+CLAIMS = tuple(Claim(*row) for row in _ROWS)
 
 
 def frontiers_of(
@@ -90,19 +70,13 @@ def frontiers_of(
     """Design -> its frontier in a collection (:func:`bgkit.sweeps.collection.load`), ``base`` too.
 
     Everything but strength and seed is held at a training's defaults; seeds are those that every
-    strength of a design has. ``kind`` keeps one kind of prompt. Raises BgkitError for an unknown
-    metric and kind, and where no design has two strengths.
+    strength of a design has. ``kind`` keeps one kind of prompt. Raises BgkitError where no design
+    has two strengths.
     """
     metrics = tuple(metrics)
-    if unknown := [name for name in metrics if name not in values_of(values.head(1))]:
-        raise BgkitError(f"There is no metric {unknown[0]!r} in the results.")
-    if kind != "all" and kind not in set(values["kind"]):
-        raise BgkitError(f"The results have no kind of prompt {kind!r}.")
     part = values if kind == "all" else values[values["kind"] == kind]
     numbers = values_of(part)[list(metrics)]
-    by_run = {
-        name: numbers.loc[rows].to_numpy() for name, rows in part.groupby("run").groups.items()
-    }
+    by_run = {n: numbers.loc[rows].to_numpy() for n, rows in part.groupby("run").groups.items()}
     held = settings.at_defaults(index, free=["strength"])
     found = {}
     for design, rows in held.groupby("design", sort=False):
@@ -144,10 +118,9 @@ def check(
 ) -> pd.DataFrame:
     """Check claims on frontiers (:func:`frontiers_of`).
 
-    Returns one row per claim and place: claim, says, metric, design, against, place (``at equal
-    help``, ``at equal KL``, or ``strength 8``), mean (of the difference), low, high, p, p_holm,
-    low_x, high_x, n_seeds, verdict. Claims about designs that are not there are left out. Raises
-    BgkitError where none is left.
+    Returns one row per claim and place: those of the claim (a number) and of the difference, place
+    (``at equal help``, ``at equal KL``, or ``strength 8``), p_holm, n_seeds, verdict. Claims about
+    designs that are not there are left out. Raises BgkitError where none is left.
     """
     rows = []
     for number, claim in enumerate(claims):

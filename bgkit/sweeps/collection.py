@@ -75,8 +75,7 @@ def find_runs(folder: str | Path) -> list[runs.Run]:
 def gather(found: Iterable[runs.Run]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Index, values and curves of complete runs, as a collection has them.
 
-    Raises BgkitError for an incomplete run, one without samples or curve, two of the same config,
-    and other test prompts.
+    Raises BgkitError for an incomplete run, two of the same config, and other test prompts.
     """
     rows, values, curves = {}, {}, []
     for run in found:
@@ -116,13 +115,11 @@ def _values(name: str, samples: pd.DataFrame) -> pd.DataFrame:
 
 def _check_prompts(index: pd.DataFrame) -> None:
     """Raise BgkitError unless all runs of which it is known were evaluated on the same prompts."""
-    told = index.set_index("run")["prompts_sha256"].dropna()
-    if told.empty:
-        return
-    if (other := told[told != told.iloc[0]].index).size:
+    told = index.set_index("run")["prompts_sha256"].dropna().drop_duplicates().index
+    if len(told) > 1:
         raise BgkitError(
-            f"The run {other[0]} was evaluated on other prompts than {told.index[0]}; take runs "
-            "with the same prompt set and TEST_PROMPTS."
+            f"The run {told[1]} was evaluated on other prompts than {told[0]}; take runs with the "
+            "same prompt set and TEST_PROMPTS."
         )
 
 
@@ -130,8 +127,7 @@ def collect(sources: Iterable[str | Path], out: str | Path) -> int:
     """Add the complete runs of folders (as :func:`find_runs`) to a collection; returns its size.
 
     Runs that are there already (by config) stay as they are, so that a long sweep can be collected
-    part by part. Raises BgkitError for a folder without complete runs, for runs evaluated on other
-    prompts, and if a file can not be written.
+    part by part. Raises BgkitError as :func:`gather`, and for a folder without complete runs.
     """
     out = Path(out)
     old = [pd.read_parquet(out / n) if (out / n).is_file() else pd.DataFrame() for n in FILES[:3]]
@@ -170,9 +166,8 @@ def is_collection(folder: str | Path) -> bool:
 def load(folder: str | Path | None = None) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Index, values and curves of a collection (by default the shipped one).
 
-    Index and curves get the columns ``design``, ``seed`` and every key in which configs differ;
-    values are samples that :func:`bgkit.evaluation.metrics.values_of` reads. Raises BgkitError if
-    there is none or a file of it is missing.
+    Index and curves get the columns of :func:`settings_of`; values are samples that
+    :func:`bgkit.evaluation.metrics.values_of` reads. Raises BgkitError if there is none.
     """
     folder = Path(folder or shipped())
     for name in FILES[:3]:
@@ -190,9 +185,8 @@ def load(folder: str | Path | None = None) -> tuple[pd.DataFrame, pd.DataFrame, 
 def load_table(*sources: str | Path) -> pd.DataFrame:
     """The table of ablations of collections and run folders, in any number; else the shipped one.
 
-    A source is a collection, a run folder, or a folder that holds run folders. Raises BgkitError
-    for a source that is missing, empty, broken or of another version, for an incomplete run, and
-    for a setting that two sources hold.
+    Raises BgkitError as :func:`find_runs` and :func:`gather`, and for a setting that two sources
+    hold.
     """
     paths = [Path(source) for source in sources] or [shipped()]
     tables = [pd.read_parquet(path / FILES[3]) for path in paths if is_collection(path)]
@@ -283,8 +277,8 @@ def mean_curves(
 ) -> dict[str, pd.DataFrame]:
     """Training curves, averaged over the runs of each value of ``by`` and over windows of steps.
 
-    Returns name -> one row per window, with its last step as ``step``; each curve has beside its
-    mean the lowest and the highest of the runs' means, as ``<curve>_low`` and ``<curve>_high``.
+    Returns name -> one row per window, with its last step as ``step``; ``<curve>_low`` and
+    ``<curve>_high`` are the lowest and the highest of the runs' means.
     """
     columns = [name for name in CURVES if name in curves]
     steps = curves["step"].astype(int)

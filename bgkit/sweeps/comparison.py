@@ -42,10 +42,7 @@ class Comparison:
         return iter(self.runs)
 
     def frontier(self, x: str = "system_harm", y: str = "system_help") -> go.Figure:
-        """One metric against another, by default help against harm of what the user sees.
-
-        Several strengths are each design's path (:func:`bgkit.figures.trade_off`), one is a mark.
-        """
+        """Help against harm of what the user sees; of several strengths any two metrics."""
         if len({run.config.strength for run in self.runs}) == 1:
             return frontier(self.runs)
         return trade_off(collection.table_of(*collection.gather(self.runs)[:2]), x=x, y=y)
@@ -77,12 +74,11 @@ def compare(
     """Train each design from the same base, at each strength with each seed, and evaluate all.
 
     ``seeds`` is a number (that many, from the config's own on) or the seeds, ``strengths`` those of
-    the penalty (one: the config's own; designs without a strength are trained once). ``settings``
-    are fields of :class:`~bgkit.runs.config.TrainConfig`, over ``config``. Runs lie in
-    ``folder/<design>``, with several strengths and seeds in ``folder/<design>-<strength>-<seed>``
-    (by default in ``<below>/compare-<hash of the settings>``); complete ones are not trained again,
-    and base is sampled once for each seed. ``guard`` and ``utility`` are as in
-    :func:`bgkit.training.trainer.train`, whose errors are raised.
+    the penalty (designs without one are trained once). ``settings`` are fields of
+    :class:`~bgkit.runs.config.TrainConfig`, over ``config``. Runs lie in ``folder/<design>``, with
+    several strengths and seeds in ``folder/<design>-<strength>-<seed>`` (by default in
+    ``<below>/compare-<hash of the settings>``); complete ones are not trained again. ``guard`` and
+    ``utility`` are as in :func:`bgkit.training.trainer.train`, whose errors are raised.
 
     ``workers`` runs are trained side by side, each in a process of one CPU thread; what comes of
     them does not depend on their number. 0: all where there are several cores and no GPU, at most
@@ -105,20 +101,7 @@ def compare(
     if guard is not None or utility is not None:  # objects, which stay in this process
         workers = 1
     options = {"device": device, "guard": guard, "utility": utility}
-    base: dict[int, pd.DataFrame] = {}
-    done = []
-    for one, _, _ in jobs:
-        if one.seed not in base:
-            say(f"base + guard on {config.test_prompts} test prompts (seed {one.seed})")
-            base[one.seed] = sample_base(one, **options)
-    if workers > 1 and len(jobs) > 1:
-        _side_by_side(jobs, base, options, min(workers, len(jobs)))
-    for number, (one, where, what) in enumerate(jobs, start=1):
-        if workers == 1:
-            say(f"[{number}/{len(jobs)}] {what}: {one.steps} steps of GRPO, then evaluation")
-        given = {**options, "threads": threads, "base_samples": base[one.seed]}
-        done.append(trainer.train(one, where, **given))
-    return Comparison(folder, done)
+    return Comparison(folder, _trained(jobs, options, threads, workers))
 
 
 def _jobs(
@@ -146,13 +129,33 @@ def _jobs(
     return jobs
 
 
+def _trained(
+    jobs: list[tuple[TrainConfig, Path, str]], options: dict, threads: int, workers: int
+) -> list[Run]:
+    """Sample base once for each seed, then train and evaluate every run."""
+    base: dict[int, pd.DataFrame] = {}
+    for one, _, _ in jobs:
+        if one.seed not in base:
+            say(f"base + guard on {one.test_prompts} test prompts (seed {one.seed})")
+            base[one.seed] = sample_base(one, **options)
+    if workers > 1 and len(jobs) > 1:
+        _side_by_side(jobs, base, options, min(workers, len(jobs)))
+    done = []
+    for number, (one, where, what) in enumerate(jobs, start=1):
+        if workers == 1:
+            say(f"[{number}/{len(jobs)}] {what}: {one.steps} steps of GRPO, then evaluation")
+        given = {**options, "threads": threads, "base_samples": base[one.seed]}
+        done.append(trainer.train(one, where, **given))
+    return done
+
+
 def _side_by_side(
     jobs: list[tuple[TrainConfig, Path, str]],
     base: Mapping[int, pd.DataFrame],
     options: dict,
     workers: int,
 ) -> None:
-    """Train runs in processes of one thread each; one line tells how far each of them is."""
+    """Train runs in processes of one thread each; one line tells how far all of them are."""
     steps = sum(one.steps for one, _, _ in jobs)
     say(f"{len(jobs)} runs of {jobs[0][0].steps} steps of GRPO, {workers} side by side")
     with phase("training", steps) as shown, devices.workers(workers) as pool:
@@ -165,9 +168,7 @@ def _side_by_side(
                 for future in wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED).done:
                     future.result()
                     say(f"{waiting.pop(future)}: done")
-                far = [_steps_done(place, one.steps) for one, place, _ in jobs]
-                told = [f"{w} {n}/{one.steps}" for (one, _, w), n in zip(jobs, far, strict=True)]
-                shown.done, shown.more = sum(far), ", ".join(told)
+                shown.done = sum(_steps_done(place, one.steps) for one, place, _ in jobs)
         finally:
             for future in waiting:
                 future.cancel()

@@ -23,7 +23,6 @@ from bgkit.evaluation import frontiers
 from bgkit.evaluation import samples as evaluation
 from bgkit.evaluation.intervals import CONFIDENCE, as_text, holm
 from bgkit.prompts import load
-from bgkit.scoring.scorer import NEAR
 from bgkit.scoring.temperature import with_temperature
 from bgkit.sweeps import claims, collection
 from bgkit.testbed.lexicon import CANNED_REFUSAL
@@ -73,8 +72,7 @@ def redeployed(
 ) -> pd.DataFrame:
     """Values of a collection as they would have been in another deployment.
 
-    ``t``, ``filtered``, ``near``, ``system_harm`` and ``system_help`` are made anew. Raises
-    BgkitError for a tau off (0, 1), a temperature that is not above 0, and a noise below 0.
+    Raises BgkitError for a tau off (0, 1), a temperature that is not above 0, and a noise below 0.
     """
     checks.threshold(deployment.tau)
     if deployment.noise < 0:
@@ -83,10 +81,7 @@ def redeployed(
     if deployment.noise:
         normal = np.random.default_rng(seed).standard_normal(len(values))
         t = special.expit(special.logit(t) + deployment.noise * normal)
-    filtered, near = t >= deployment.tau, np.abs(t - deployment.tau) < NEAR
-    refusal = refusals.iloc[values["prompt"]]
-    seen = {f"system_{k}": np.where(filtered, refusal[k], values[k]) for k in ("harm", "help")}
-    return values.assign(t=t, filtered=filtered, near=near, **seen)
+    return evaluation.behind(values, t, deployment.tau, refusals.iloc[values["prompt"]])
 
 
 def differences(
@@ -101,9 +96,9 @@ def differences(
     """A metric of one design minus another's at equal system help, in each deployment.
 
     ``index`` and ``values`` are those of :func:`bgkit.sweeps.collection.load`; a deployment is a
-    :class:`Deployment` or the values that were measured in it (:mod:`bgkit.stress.elsewhere`), of
-    some of the runs. One row per deployment and pair: deployment, design, against, metric, mean,
-    low, high, p, p_holm, decided, n_seeds, and ``detectable``, the least difference that trainings
+    :class:`Deployment` or the values that were measured in it (``benchmarks/elsewhere.py``), of
+    some of the runs. One row per deployment and pair: deployment, design, against, metric, the
+    difference, p_holm, decided, n_seeds, and ``detectable``, the least difference that trainings
     and prompts like these would find with a probability of 0.8, corrected for the number of rows
     (Bonferroni). Pairs of designs that are not there are left out. Raises BgkitError where none is
     left.

@@ -1,20 +1,21 @@
 """Sweeps: one notebook with many parameters, by papermill, on any executor.
 
 A sweep's folder holds ``sweep.json`` (which notebook), ``runs/<hash>/`` (see
-:mod:`bgkit.sweeps.run`) and ``index.csv``. Whatever ends a sweep early, the same call goes on: what
-is complete is skipped, what has not ended is executed again (a notebook that trains resumes its own
-run folder), what failed only with ``retry_failed``.
+:mod:`bgkit.sweeps.kernels`) and ``index.csv``. Whatever ends a sweep early, the same call goes on:
+what is complete is skipped, what has not ended is executed again (a notebook that trains resumes
+its own run folder), what failed only with ``retry_failed``.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +25,10 @@ import pandas as pd
 from bgkit.errors import BgkitError, StoppedError
 from bgkit.progress import phase, say
 from bgkit.prompts.tables import shortened
-from bgkit.runs import read_config, write_json
+from bgkit.runs import read_config, write_atomically, write_json
 from bgkit.sweeps import grids, kernels
-from bgkit.sweeps.parameters import Notebook, open_notebook
-from bgkit.sweeps.run import Job, read_record, run_job, write_index
-from bgkit.versions import versions
+from bgkit.sweeps.grids import SET_BY_SWEEP, Notebook
+from bgkit.sweeps.kernels import Job, read_record, run_job
 
 GRACE = 25.0  # seconds that a stopped notebook has to save its work
 INDEXED = 10.0  # seconds from one index to the next while runs end
@@ -49,14 +49,7 @@ class Plan:
 
     def __str__(self) -> str:
         states = counts(record["state"] for record in self.records.values())
-        ours = versions()  # a notebook may write records of more
-        others = sum(
-            any(record["versions"].get(name) != version for name, version in ours.items())
-            for record in self.records.values()
-            if "versions" in record
-        )
-        warning = f"; {others} by other versions than today's (see its index)" if others else ""
-        return f"{self.notebook.path.name} in {self.folder}: {states}{warning}"
+        return f"{self.notebook.path.name} in {self.folder}: {states}"
 
 
 def plan(
@@ -75,7 +68,7 @@ def plan(
     if workers < 1 or threads < 0:
         raise BgkitError("A sweep needs at least 1 worker, and threads of 0 (divided) or more.")
     threads = threads or max(1, _cores() // workers)
-    opened = open_notebook(notebook)
+    opened = grids.open_notebook(notebook)
     folder = Path(folder or Path("runs/sweeps") / opened.path.stem).resolve()
     found = grids.expand(opened, grid)
     about = folder / "sweep.json"
@@ -135,14 +128,12 @@ def sweep(
     in a kernel of its own with so many CPU ``threads`` (0: cores divided by workers) and, where
     there are GPUs, one of them. ``executor`` is any ``concurrent.futures`` one, which has workers
     of its own: a run sees all GPUs that its worker sees, and has one thread unless told otherwise.
-    ``retry_failed`` starts failed runs again. The index (:func:`bgkit.sweeps.run.write_index`) has
-    the grid's order; ``index.csv`` has the runs of earlier grids, too. A run that fails does not
-    end the sweep: look at ``state``.
+    ``retry_failed`` starts failed runs again. The index (:func:`write_index`) has the grid's order.
+    A run that fails does not end the sweep: look at ``state``.
 
-    Raises BgkitError before anything starts for a wrong grid (see
-    :func:`bgkit.sweeps.grids.expand`) and a folder of another notebook or of other things;
-    StoppedError after Ctrl-C (the same call then goes on). SIGTERM ends this process and its
-    kernels at once, without a save.
+    Raises BgkitError before anything starts as :func:`bgkit.sweeps.grids.expand`, and for a folder
+    of other things; StoppedError after Ctrl-C (the same call then goes on). SIGTERM ends this
+    process and its kernels at once, without a save.
     """
     if executor is not None:
         threads = threads or 1
@@ -220,3 +211,35 @@ def _gpus() -> list[str]:
     if told:
         return [name.strip() for name in told.split(",")]
     return [str(n) for n in range(torch.cuda.device_count())]
+
+
+def write_index(folder: Path, records: Mapping[str, Mapping]) -> pd.DataFrame:
+    """Write ``index.csv`` in a sweep's folder: a row for each run there, and for those in records.
+
+    The columns are run (its hash), state, parameters, metrics (``m``, ``m_low``, ``m_high``),
+    seconds, error, versions (JSON, as parameters that are lists), and the paths of notebook and
+    results, from the sweep's folder.
+    """
+    places = sorted(path.parent for path in (folder / "runs").glob("*/run.json"))
+    ended = {place.name: found for place in places if (found := read_record(place))}
+    index = pd.DataFrame([_row(name, record) for name, record in {**records, **ended}.items()])
+    write_atomically(folder / "index.csv", lambda file: index.to_csv(file, index=False))
+    return index.set_index("run")
+
+
+def _row(name: str, record: Mapping) -> dict:
+    row = {"run": name, "state": record["state"]}
+    for key, value in record["parameters"].items():
+        if key not in SET_BY_SWEEP:
+            row[key] = json.dumps(value) if isinstance(value, list | dict) else value
+    for metric, (mean, low, high) in record.get("metrics", {}).items():
+        row |= {metric: mean, f"{metric}_low": low, f"{metric}_high": high}
+    place, ended = f"runs/{name}", "versions" in record
+    return {
+        **row,
+        "seconds": record.get("seconds"),
+        "error": record.get("error"),
+        "versions": json.dumps(record["versions"]) if ended else None,
+        "notebook": f"{place}/executed.ipynb" if ended else None,
+        "results": f"{place}/results" if ended else None,
+    }

@@ -1,28 +1,39 @@
 """Grids of parameters: read, checked against a notebook's parameters cell, expanded into runs.
 
-A grid maps names of a notebook's parameters to one value or a list of values (an axis); its runs
-are all combinations. Several grids are joined; a run that two of them hold is refused. A run is
-known by the hash of all its parameters, those left at their defaults included.
+papermill writes the values that it is given into a cell of their own, right behind the cell tagged
+``parameters``: what that cell computes from its own values would not follow. So the cell may hold
+only plain values, ``NAME = value  # comment``; a parameter takes values of its default's type, and
+anything where that is None. Annotations are not read: ``RATE: float = 1`` takes whole numbers only,
+``RATE = 1.0`` any.
+
+A grid maps names of these parameters to one value or a list of values (an axis); its runs are all
+combinations. Several grids are joined; a run that two of them hold is refused. A run is known by
+the hash of all its parameters, those left at their defaults included.
 """
 
 from __future__ import annotations
 
 import ast
 import contextlib
+import hashlib
 import itertools
 import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import nbformat
 import yaml
 
+from bgkit import checks
 from bgkit.errors import BgkitError
 from bgkit.runs import TrainConfig, make_config
-from bgkit.sweeps.parameters import Notebook, digest
 from bgkit.testbed.store import data_folder
 
+#: Types whose values papermill writes as what they are.
+PLAIN = (bool, int, float, str, list, dict, type(None))
 MOST = 10_000  # runs of a sweep: more are a slip of the pen
 #: Parameters that the sweep sets, and those that do not determine a run.
 SET_BY_SWEEP = ("FOLDER", "BASE_FOLDER")
@@ -33,6 +44,99 @@ _RANGE = re.compile(r"(-?\d+):(-?\d+)")
 Grid = Mapping[str, object]
 
 
+# --- A notebook's parameters -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """A notebook's parameters with their defaults, and a digest of its other code cells."""
+
+    path: Path
+    defaults: dict[str, object]
+    code: str
+
+    def name_of(self, name: str) -> str:
+        """The parameter that is meant, whatever its case; raises BgkitError if there is none."""
+        for known in self.defaults:
+            if known.casefold() == name.casefold():
+                return known
+        names = ", ".join(self.defaults) or "none"
+        raise BgkitError(f"{self.path.name} has no parameter {name!r}; it has {names}.")
+
+    def check(self, name: str, value: object) -> object:
+        """A parameter's value, whole numbers as floats where its default is one.
+
+        Raises BgkitError for a value of another type.
+        """
+        default = self.defaults[name]
+        if type(default) is float and type(value) is int:
+            return float(value)
+        if default is not None and type(value) is not type(default):
+            raise BgkitError(
+                f"{self.path.name} takes {name} as {type(default).__name__}, such as {default!r}, "
+                f"not {value!r}."
+            )
+        return value
+
+
+def open_notebook(path: str | Path) -> Notebook:
+    """Read a notebook's parameters; raises BgkitError for what has no one cell of plain values."""
+    checks.kind("a name or a path", notebook=path)
+    path = Path(path)
+    try:
+        code = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+    except FileNotFoundError as error:
+        raise BgkitError(f"There is no notebook {path}; check the path.") from error
+    except Exception as error:  # nbformat raises what its JSON and schema readers raise
+        raise BgkitError(f"{path} is not a readable notebook: {error}") from error
+    tagged = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
+    if len(tagged) != 1:  # papermill sets the first; the others would undo it
+        number = f"{len(tagged)} cells" if tagged else "no cell"
+        raise BgkitError(f"The notebook {path} has {number} tagged 'parameters'; tag one.")
+    others = [cell.source for cell in code if cell is not tagged[0]]
+    return Notebook(path.resolve(), defaults_of(tagged[0].source, path.name), digest(others))
+
+
+def digest(value: object) -> str:
+    """12 hex digits that identify a value."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def defaults_of(source: str, book: str) -> dict[str, object]:
+    """Defaults in the code of a parameters cell; BgkitError for more than plain values.
+
+    >>> defaults_of("N = 10  # rows\\nRATE: float = 1", "book.ipynb")
+    {'N': 10, 'RATE': 1}
+    """
+    try:
+        statements = ast.parse(source).body
+    except (SyntaxError, ValueError) as error:
+        raise BgkitError(
+            f"The parameters cell of {book} is no Python: {error}; correct it."
+        ) from error
+    defaults = {}
+    for statement in statements:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                pass
+            case ast.AnnAssign(target=ast.Name(id=name), value=value):
+                pass
+            case _:
+                name, value = "", statement
+        try:
+            defaults[name] = ast.literal_eval(value)
+        except (ValueError, TypeError):
+            defaults[name] = ...
+        if type(defaults[name]) not in PLAIN:
+            line = (ast.get_source_segment(source, statement) or "").partition("\n")[0]
+            raise BgkitError(
+                f"The parameters cell of {book} holds more than plain values: `{line}`. Sweeps set "
+                "numbers, texts, lists and dicts behind this cell; move other code to a later one."
+            )
+    return defaults
+
+
 # --- Reading: text of the command line and of files ------------------------------------------
 
 
@@ -40,8 +144,7 @@ def parse_settings(notebook: Notebook, settings: Iterable[str]) -> dict[str, Seq
     """Axes of texts such as ``REWARD=boundary,compound`` and ``SEED=0:5`` (0, 1, 2, 3, 4).
 
     A list or dict is written as in Python or JSON. A list is an axis, so one value of a parameter
-    that takes lists is a list in a list: ``GUARDS=[["weak"]]``. Raises BgkitError for a text
-    without ``=`` and for a name that is unknown or given twice.
+    that takes lists is a list in a list: ``GUARDS=[["weak"]]``. Raises BgkitError for no setting.
     """
     parts = [setting.partition("=") for setting in settings]
     if wrong := [name for name, equals, _ in parts if not equals]:
@@ -54,8 +157,7 @@ def read_grids(notebook: Notebook, path: str | Path) -> list[dict[str, object]]:
     """The grids in a YAML file: one mapping of names to values, or a list of such mappings.
 
     ``path`` may also be the name of a grid of the project (``data/sweeps``). A text is read as on
-    the command line, and so is each item of a list. Raises BgkitError for a file that is missing or
-    broken, and as :func:`parse_settings`.
+    the command line, and so is each item of a list. Raises BgkitError for no such file.
     """
     shipped = data_folder() / "sweeps" / f"{path}.yaml"
     file = shipped if shipped.is_file() and not Path(path).is_file() else Path(path)
@@ -86,15 +188,13 @@ def _named(notebook: Notebook, pairs: Iterable[tuple[str, object]]) -> dict[str,
     return found
 
 
-def _axis(default: object, given: str | list | dict) -> Sequence:
+def _axis(default: object, given: object) -> Sequence:
     """The values of a parameter in a text, or in what YAML makes of one."""
     if isinstance(given, str):
-        whole = _literal(given)
-        given = (
-            whole if isinstance(whole, list | dict) else given.strip().removesuffix(",").split(",")
-        )
+        whole, parts = _plain(given), given.strip().removesuffix(",").split(",")
+        given = whole if isinstance(whole, list | dict) else parts
     if isinstance(given, dict):
-        return [_leaves(given)]
+        return [_plain(given)]
     parts = [_values(default, item) for item in given]
     return parts[0] if len(parts) == 1 else [value for part in parts for value in part]
 
@@ -102,29 +202,25 @@ def _axis(default: object, given: str | list | dict) -> Sequence:
 def _values(default: object, item: object) -> Sequence:
     """One value, or those of a range of whole numbers (the end not included)."""
     if not isinstance(item, str):
-        return [_leaves(item)]
+        return [_plain(item)]
     item = item.strip()
     if (default is None or type(default) is int) and (ends := _RANGE.fullmatch(item)):
         return range(int(ends[1]), int(ends[2]))
-    return [item if isinstance(default, str) else _literal(item)]
+    return [item if isinstance(default, str) else _plain(item)]
 
 
-def _leaves(value: object) -> object:
-    """What stands in lists and mappings of a file."""
+def _plain(value: object) -> object:
+    """A text as what JSON or Python writes so, else as it is; in lists and mappings, too."""
     if isinstance(value, dict):
-        return {key: _leaves(each) for key, each in value.items()}
+        return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, list):
-        return list(map(_leaves, value))
-    return _literal(value) if isinstance(value, str) else value
-
-
-def _literal(text: str) -> object:
-    """A value as JSON or Python writes it, else the text itself."""
-    with contextlib.suppress(ValueError):
-        return json.loads(text, parse_constant=int)  # which refuses NaN: it stays a text
-    with contextlib.suppress(ValueError, SyntaxError, TypeError):
-        return ast.literal_eval(text)
-    return text
+        return list(map(_plain, value))
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return json.loads(value, parse_constant=int)  # which refuses NaN: it stays a text
+        with contextlib.suppress(ValueError, SyntaxError, TypeError):
+            return ast.literal_eval(value)
+    return value
 
 
 # --- Expanding and checking ------------------------------------------------------------------
@@ -133,10 +229,9 @@ def _literal(text: str) -> object:
 def expand(notebook: Notebook, grids: Grid | Sequence[Grid]) -> dict[str, dict[str, object]]:
     """Hash -> parameters, defaults included, of every run of the grids, in the order of the axes.
 
-    A value that is a list (tuple, range) is an axis. Raises BgkitError for what is no mapping, an
-    unknown name, a value of another type, an empty axis, a parameter that the sweep sets itself,
-    settings or models that no training accepts, two runs with the same parameters, and for more
-    than 10,000 runs.
+    A value that is a list (tuple, range) is an axis. Raises BgkitError for what is no grid of the
+    notebook, settings or models that no training accepts, two runs with the same parameters, and
+    for more than 10,000 runs.
     """
     grids = list(grids) if isinstance(grids, Sequence) else [grids]
     if wrong := [grid for grid in grids if not isinstance(grid, Mapping)]:

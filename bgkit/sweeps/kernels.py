@@ -1,15 +1,25 @@
-"""papermill with kernels that are quiet, never wait for a lost reply, and can be told to end.
+"""One run of a sweep, in a kernel of its own: papermill, and what it lacks for many at once.
 
-papermill does the work; here is what it lacks to run many notebooks at once: for each kernel an
-environment, a folder and a log of its own. A kernel whose driver is gone ends by itself, within a
-second (ipykernel looks for its parent; before ipykernel 7 only where process 1 adopts the kernel:
-elsewhere end it by hand before the same sweep goes on).
+A run folder ``runs/<hash>`` of a sweep holds ``executed.ipynb``, ``kernel.log``, ``results``, which
+the notebook gets as its parameter FOLDER, and once the run has ended ``run.json``: parameters,
+seconds, versions, metrics or error, and the state,
+
+- ``complete``: never run again;
+- ``failed``: a cell raised an error; run again only when asked for;
+- ``broken``: its kernel died or did not start; the next sweep runs it again, as all that have not
+  ended.
+
+A lock sees to it that a run is never executed twice at the same time, where the file system of a
+sweep's folder takes ``flock`` across machines. Its driver holds it. A kernel whose driver is gone
+ends by itself, within a second (ipykernel looks for its parent; before ipykernel 7 only where
+process 1 adopts the kernel: elsewhere end it by hand before the same sweep goes on).
 """
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
+import json
 import logging
 import math
 import os
@@ -19,17 +29,25 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import CancelledError
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
+import filelock
 import papermill
 from jupyter_client import AsyncKernelClient, AsyncKernelManager
+from nbclient.exceptions import DeadKernelError
 from traitlets import Type
 
 from bgkit import environment
+from bgkit.runs import git_revision, write_json
+from bgkit.versions import versions
 
-# it takes no annotation with "|" for a parameter, and warns; bgkit.sweeps.parameters has checked
+# it takes no annotation with "|" for a parameter, and warns; bgkit.sweeps.grids has checked
 logging.getLogger("papermill").addHandler(logging.NullHandler())
 LOOK = 1.0  # seconds between two looks for a reply
+THREADS = ("BGKIT_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 # The class's own name is another one before jupyter_client 8.
@@ -59,21 +77,6 @@ class KernelClient(AsyncKernelClient):
     shell_channel_class = Type(ReplyChannel)
 
 
-class KernelManager(AsyncKernelManager):
-    """Jupyter's own manager with our client; nbclient takes it as ``kernel_manager_class``.
-
-    Its kernels get a completed environment (:mod:`bgkit.environment`), and show no progress: nobody
-    watches the notebook, and it would be stored.
-    """
-
-    client_factory = Type(KernelClient, klass=AsyncKernelClient)
-
-    async def start_kernel(self, *, env: Mapping[str, str] | None = None, **options) -> None:
-        """Start the kernel."""
-        env = environment.completed(os.environ if env is None else env)
-        await super().start_kernel(env={"BGKIT_PROGRESS": "none", **env}, **options)
-
-
 class Here:
     """What the kernels of a driver share: its GPUs, and being stopped together.
 
@@ -98,19 +101,27 @@ class Here:
                     os.killpg(process.pid, number)
 
 
-def manager(env: Mapping[str, str], folder: Path, log: Path, here: Here) -> type[KernelManager]:
-    """A manager whose kernel has more environment and a folder, and writes to a log."""
+class KernelManager(AsyncKernelManager):
+    """Jupyter's own manager with our client; nbclient takes it as ``kernel_manager_class``.
 
-    class Manager(KernelManager):
-        async def start_kernel(self, **options) -> None:
-            own = {"env": {**os.environ, **env}, "cwd": str(folder)}
-            with log.open("ab") as out:
-                await super().start_kernel(**own, stdout=out, stderr=out, **options)
-            here.kernels.add(self.provisioner.process)
-            if here.stopped.is_set():  # while it started
+    Its kernels get a completed environment (:mod:`bgkit.environment`), and show no progress: nobody
+    watches the notebook, and it would be stored. A run's class has ``own`` options of the kernel's
+    process, and ``here`` the driver that may stop it.
+    """
+
+    client_factory = Type(KernelClient, klass=AsyncKernelClient)
+    own: Mapping[str, object] = MappingProxyType({})
+    here: Here | None = None
+
+    async def start_kernel(self, *, env: Mapping[str, str] | None = None, **options) -> None:
+        """Start the kernel."""
+        options |= {"env": os.environ if env is None else env, **self.own}
+        env = {"BGKIT_PROGRESS": "none", **environment.completed(options.pop("env"))}
+        await super().start_kernel(env=env, **options)
+        if self.here is not None:
+            self.here.kernels.add(self.provisioner.process)
+            if self.here.stopped.is_set():  # while it started
                 await self.signal_kernel(signal.SIGKILL)  # this one: others save their work
-
-    return Manager
 
 
 def execute(
@@ -136,3 +147,104 @@ def execute(
         start_timeout=180,  # seconds; the usual 60 are too few where many kernels share a core
         iopub_timeout=60,  # and the usual 4
     )
+
+
+# --- A run ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to be executed, as it travels to a worker. Paths are absolute.
+
+    ``before`` is its record when the sweep was planned ({}: it had not ended).
+    """
+
+    notebook: Path
+    parameters: dict[str, object]
+    folder: Path
+    cwd: Path
+    threads: int
+    before: dict
+
+
+def run_job(job: Job, here: Here | None = None) -> dict:
+    """Execute a run and return its record; what goes wrong in the run is told there, not raised.
+
+    A run that another worker is at is waited for, and not executed again if it completes or fails.
+    ``here`` is that of a driver in this process. Raises CancelledError once that is stopped.
+    """
+    here = here or Here()
+    job.folder.mkdir(exist_ok=True)
+    lock = filelock.FileLock(job.folder / "lock")
+    while not here.stopped.is_set():
+        with contextlib.suppress(filelock.Timeout), lock.acquire(timeout=1):
+            return _once(job, here)
+    raise CancelledError
+
+
+def _once(job: Job, here: Here) -> dict:
+    record = read_record(job.folder)
+    state = record.get("state")
+    if state == "complete" or (state == "failed" and record != job.before):
+        return record
+    (job.folder / "run.json").unlink(missing_ok=True)
+    gpu = here.free.get()
+    try:
+        record = _execute(job, here, gpu)
+    finally:
+        here.free.put(gpu)
+    if here.stopped.is_set() and record["state"] != "complete":
+        raise CancelledError
+    write_json(job.folder / "run.json", record)
+    return record
+
+
+def _execute(job: Job, here: Here, gpu: Mapping[str, str]) -> dict:
+    """Run the notebook; returns its record."""
+    begun, state, error = time.monotonic(), "broken", ""
+    env = {**os.environ, **dict.fromkeys(THREADS, str(job.threads)), **gpu}
+    try:
+        with (job.folder / "kernel.log").open("ab") as log:
+            own = {"env": env, "cwd": str(job.cwd), "stdout": log, "stderr": log}
+            manager = type("Manager", (KernelManager,), {"own": own, "here": here})
+            execute(job.notebook, job.folder / "executed.ipynb", job.parameters, manager)
+        state = "complete"
+    except papermill.PapermillExecutionError as problem:
+        state = "failed"
+        error = f"Cell {problem.exec_count} failed: {problem.ename}: {problem.evalue}"
+    except DeadKernelError:
+        error = "The kernel died (it was killed, crashed, or ran out of memory)."
+    except Exception as problem:  # no start, a full disk, ...: this run's end, not the sweep's
+        error = f"{type(problem).__name__}: {problem}"
+    return {
+        "parameters": job.parameters,
+        "state": state,
+        "seconds": round(time.monotonic() - begun, 3),
+        "error": error,
+        "versions": {**versions(), "git": git_revision()},
+        "metrics": metrics_of(job.folder / "results") if state == "complete" else {},
+    }
+
+
+def metrics_of(results: Path) -> dict[str, list]:
+    """Metric -> [mean, low, high] over all kinds of prompts, of the trained policy, not of base.
+
+    A notebook writes them as ``result.json`` in its FOLDER (or in one folder below), with ``rows``
+    of ``metric``, ``mean`` and, if it likes, ``low``, ``high``, ``design`` and ``kind``. The newest
+    counts; {} if there is none of this form.
+    """
+    files = [*results.glob("result.json"), *results.glob("*/result.json")]
+    found: dict[str, list] = {}
+    with contextlib.suppress(OSError, ValueError, AttributeError, TypeError, KeyError):
+        newest = max(files, key=lambda path: path.stat().st_mtime)
+        for row in json.loads(newest.read_text(encoding="utf-8"))["rows"]:
+            if row.get("design") != "base" and row.get("kind", "all") == "all":
+                found.setdefault(row["metric"], [row.get(key) for key in ("mean", "low", "high")])
+    return found
+
+
+def read_record(folder: Path) -> dict:
+    """What ``run.json`` of a run folder says; {} if there is none (or it is broken)."""
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    return {}

@@ -10,6 +10,7 @@ import numpy as np
 import own
 import pytest
 import torch
+from executed import run_notebook
 from transformers import AutoModel, AutoModelForCausalLM
 
 from bgkit.errors import BgkitError
@@ -17,7 +18,6 @@ from bgkit.evaluation import samples as evaluation
 from bgkit.models import policies
 from bgkit.prompts import load as prompts
 from bgkit.scoring import guards, utilities
-from bgkit.sweeps import notebooks
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "06_your_own_models.ipynb"
 
@@ -105,7 +105,7 @@ def test_the_notebook_runs_on_them(mine, tmp_path: Path) -> None:
     parameters = {name.upper(): value for name, value in mine.items()}
     parameters |= {"STEPS": 2, "BATCH_SIZE": 8, "MAX_COMPLETION_LENGTH": 8, "TEST_PROMPTS": 8}
     parameters |= {"FOLDER": str(tmp_path / "runs"), "PRESET": "testbed-cpu", "JUDGE": "none"}
-    done = notebooks.run_notebook(NOTEBOOK, tmp_path / "done.ipynb", parameters)
+    done = run_notebook(NOTEBOOK, tmp_path / "done.ipynb", parameters)
     text = "\n".join(cell.get("outputs", []).__repr__() for cell in nbformat.read(done, 4).cells)
     assert "An estimate for cpu" in text and "The truth is not known" in text
     assert len(list((tmp_path / "runs").glob("*/result.json"))) == 1

@@ -8,9 +8,9 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from executed import run_notebook
 
 from bgkit.errors import BgkitError
-from bgkit.sweeps import notebooks
 
 PATH = Path(__file__).resolve().parents[2] / "notebooks" / "02_margin_distributions.ipynb"
 PLOTLY = "application/vnd.plotly.v1+json"
@@ -52,7 +52,7 @@ def test_it_runs_on_a_log_with_truth(tmp_path):
     log = write_log(tmp_path / "log.csv")
     parameters = {"SCORED_LOG": str(log), "TAU": 0.3, "LOG_ROWS": 200}
     parameters["LOG_COLUMNS"] = {"response": "answer", "harmful": "truth"}
-    done = notebooks.run_notebook(PATH, tmp_path / "done.ipynb", parameters)
+    done = run_notebook(PATH, tmp_path / "done.ipynb", parameters)
     notebook = nbformat.read(done, as_version=4)
     text = texts_of(notebook)
     assert "log.csv has 300 rows" in text and "200 responses" in text
@@ -64,7 +64,7 @@ def test_it_runs_on_a_log_with_truth(tmp_path):
 def test_it_runs_on_one_row_without_truth_and_says_what_it_can_not_show(tmp_path):
     log = write_log(tmp_path / "log.csv", rows=1)
     parameters = {"SCORED_LOG": str(log), "LOG_COLUMNS": {"response": "answer"}}
-    done = notebooks.run_notebook(PATH, tmp_path / "done.ipynb", parameters)
+    done = run_notebook(PATH, tmp_path / "done.ipynb", parameters)
     notebook = nbformat.read(done, as_version=4)
     text = texts_of(notebook)
     assert "No truth is known" in text and "Each half needs harmful and safe" in text
@@ -76,6 +76,6 @@ def test_a_wrong_log_stops_it_with_one_sentence(tmp_path):
     log = write_log(tmp_path / "log.csv", p_unsafe=1.5)
     parameters = {"SCORED_LOG": str(log), "LOG_COLUMNS": {"response": "answer"}}
     with pytest.raises(BgkitError, match=r"Row 1 of .*log\.csv has '1\.5' as 'p_unsafe'"):
-        notebooks.run_notebook(PATH, tmp_path / "done.ipynb", parameters)
+        run_notebook(PATH, tmp_path / "done.ipynb", parameters)
     shown = (tmp_path / "done.ipynb").read_text(encoding="utf-8")
     assert "_checked" not in shown  # no stack of the library's internals

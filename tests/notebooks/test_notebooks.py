@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -12,13 +11,13 @@ from pathlib import Path
 import nbformat
 import pytest
 from conftest import ROOT
+from executed import run_notebook
 from IPython.core.inputtransformer2 import TransformerManager
 from publish import SET_UP
 
 import bgkit
 from bgkit.errors import BgkitError
-from bgkit.sweeps import notebooks
-from bgkit.sweeps.parameters import open_notebook
+from bgkit.sweeps.grids import open_notebook
 
 SERIES = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 MARK = "NBVAL_CHECK_OUTPUT"
@@ -137,36 +136,9 @@ def test_nbval_fails_a_wrong_notebook_and_passes_a_right_one(notebook) -> None:
     assert broken.returncode == 1 and "ZeroDivisionError" in broken.stdout
 
 
-def test_a_notebook_runs_with_other_parameters(notebook, tmp_path: Path) -> None:
-    path = notebook("TAU = 0.5  # threshold", "print('tau', TAU)")
-    out = notebooks.run_notebook(path, tmp_path / "out" / "done.ipynb", {"TAU": 0.3})
-    assert "tau 0.3" in json.dumps(json.loads(out.read_text()))
-    assert open_notebook(path).defaults == {"TAU": 0.5}
-
-
-@pytest.mark.parametrize(
-    ("parameters", "message"),
-    [
-        ({"TAV": 0.3}, r"book\.ipynb has no parameter 'TAV'; it has TAU, N"),
-        ({"TAU": "0.3"}, r"takes TAU as float, such as 0\.5, not '0\.3'"),
-        ({"N": 2.0}, "takes N as int"),
-        ({"N": True}, "takes N as int"),
-    ],
-)
-def test_wrong_parameters_are_refused_before_anything_runs(
-    notebook, tmp_path: Path, parameters, message
-) -> None:
-    path = notebook("TAU = 0.5  # threshold\nN = 3  # rows", "raise SystemExit")
-    with pytest.raises(BgkitError, match=message):
-        notebooks.run_notebook(path, tmp_path / "done.ipynb", parameters)
-    assert not (tmp_path / "done.ipynb").exists()
-
-
 def test_a_missing_broken_or_untagged_notebook_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(BgkitError, match="There is no notebook"):
         open_notebook(tmp_path / "none.ipynb")
-    with pytest.raises(BgkitError, match="There is no notebook"):
-        notebooks.run_notebook(tmp_path / "none.ipynb", tmp_path / "done.ipynb")
     (tmp_path / "broken.ipynb").write_text("{")
     with pytest.raises(BgkitError, match="not a readable notebook"):
         open_notebook(tmp_path / "broken.ipynb")
@@ -181,7 +153,7 @@ def test_our_errors_are_shown_as_a_sentence_without_a_stack(notebook, tmp_path: 
         "from bgkit.errors import BgkitError\nraise BgkitError('The log is empty.')",
     )
     with pytest.raises(BgkitError, match=r"failed: BgkitError: The log is empty\."):
-        notebooks.run_notebook(notebook("N = 1", *raising), tmp_path / "done.ipynb")
+        run_notebook(notebook("N = 1", *raising), tmp_path / "done.ipynb", {})
     cells = code_cells(tmp_path / "done.ipynb")
     (error,) = [o for cell in cells for o in cell.outputs if o.output_type == "error"]
     assert error.traceback == ["BgkitError: The log is empty."]
@@ -193,14 +165,12 @@ def test_03_and_04_run_with_other_parameters(tmp_path: Path) -> None:
     short = {"REWARD": "compound", "TAU": 0.4, "STEPS": 2, "BATCH_SIZE": 8, "NUM_GENERATIONS": 4}
     short |= {"EVAL_EVERY": 0, "TEST_PROMPTS": 16, "FOLDER": str(tmp_path / "runs")}
     trained, compared = tmp_path / "trained.ipynb", tmp_path / "compared.ipynb"
-    notebooks.run_notebook(ROOT / "notebooks" / "03_train_policy.ipynb", trained, short)
+    run_notebook(ROOT / "notebooks" / "03_train_policy.ipynb", trained, short)
     (folder,) = (tmp_path / "runs").iterdir()
     assert bgkit.load_run(folder).complete and bgkit.load_run(folder).config.tau == 0.4
     text = trained.read_text(encoding="utf-8")
     assert "step 2 of 2" in text and "left" in text  # progress stays in papermill's output
-    notebooks.run_notebook(
-        ROOT / "notebooks" / "04_evaluate.ipynb", compared, {"RUNS": [str(folder)]}
-    )
+    run_notebook(ROOT / "notebooks" / "04_evaluate.ipynb", compared, {"RUNS": [str(folder)]})
     assert "compound" in compared.read_text(encoding="utf-8")
 
 
@@ -212,7 +182,7 @@ def test_a_wrong_config_or_run_folder_is_one_sentence(tmp_path: Path) -> None:
     ):
         done = tmp_path / f"{name}.ipynb"
         with pytest.raises(BgkitError, match=message):
-            notebooks.run_notebook(ROOT / "notebooks" / f"{name}.ipynb", done, parameters)
+            run_notebook(ROOT / "notebooks" / f"{name}.ipynb", done, parameters)
         (error,) = [
             output
             for cell in code_cells(done)

@@ -230,7 +230,7 @@ def test_another_policy_of_the_same_name_does_not_go_on(tmp_path: Path) -> None:
         lambda: training.train(config, tmp_path / "stopped", **ON_CPU),
         lambda: training.train(config, done.folder, **ON_CPU),
         lambda: evaluation_.evaluate([done.folder], device="cpu"),
-        lambda: contenders.policy_of(contenders.contenders_of([done])[1], "cpu"),
+        lambda: evaluation_.policy_of(done.config, done, "cpu"),
     ):
         with pytest.raises(BgkitError, match=r"The policy .* is not the one of the same name"):
             call()

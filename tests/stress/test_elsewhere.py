@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import elsewhere
 import pandas as pd
 import pytest
 
@@ -10,7 +11,6 @@ from bgkit.errors import BgkitError
 from bgkit.evaluation import samples as evaluation
 from bgkit.evaluation.metrics import values_of
 from bgkit.scoring import guards
-from bgkit.stress import elsewhere
 
 
 @pytest.fixture(scope="module")

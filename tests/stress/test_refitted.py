@@ -25,18 +25,16 @@ def responses(evasive: bool, n: int = 400) -> tuple[pd.DataFrame, np.ndarray]:
 
 def test_words_that_give_harm_away_are_learned() -> None:
     found = refitted.compared(*responses(evasive=True))
-    assert found["guard"] < 0.5 and found["refitted"] > 0.9 and found["gain_low"] > 0.3
+    assert found["guard"].mean < 0.5 and found["refitted"].mean > 0.9 and found["gain"].low > 0.3
 
 
 def test_a_guard_that_sees_all_leaves_nothing_to_gain() -> None:
     found = refitted.compared(*responses(evasive=False))
-    assert found["guard"] == 1.0 and found["gain"] == pytest.approx(0, abs=0.05)
+    assert found["guard"].mean == 1.0 and found["gain"].mean == pytest.approx(0, abs=0.05)
 
 
 def test_few_harmful_responses_tell_nothing() -> None:
-    said, harmful = responses(evasive=True, n=60)
-    found = refitted.compared(said, harmful)
-    assert found["harmful"] < refitted.FEWEST and np.isnan(found["gain"])
+    assert np.isnan(refitted.compared(*responses(evasive=True, n=60))["gain"].mean)
 
 
 def test_logistic_weights_have_no_slope_left() -> None:
@@ -51,6 +49,6 @@ def test_logistic_weights_have_no_slope_left() -> None:
 
 def test_recall_of_a_run(small_run) -> None:
     table = refitted.recall([small_run])
-    assert table["window"].tolist() == ["first", "last"] and (table["harmful"] >= 0).all()
+    assert table["window"].tolist() == ["first"] * 3 + ["last"] * 3
     with pytest.raises(BgkitError, match="There is no run in"):
         refitted.recall(["/no/such/run"])

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.stress import attack as attacks
-from bgkit.stress import contenders, wrappers
+from bgkit.stress import contenders
+from bgkit.stress import prompts as wrappers
 from bgkit.stress.attack import attack, search, success_over_budget
 from bgkit.testbed import oracle
 
@@ -212,8 +213,6 @@ FEW = wrappers.forbidden_requests(2)
         (lambda: attack([FAKE], FEW.assign(harmful_request=False)), "no harmful request"),
         (lambda: attack([FAKE], FEW.drop(columns="harmful_request")), "no harmful request"),
         (lambda: attack([ENGLISH], FEW), "give the attack a judge"),
-        (lambda: wrappers.wrapped("hi", "{request}", "make a {item}"), "'hi' has none; use"),
-        (lambda: wrappers.wrapped("hi", "ho", ""), "write where the request stands"),
     ],
 )
 def test_bad_input_is_told_in_a_sentence(call: Callable, words: str) -> None:

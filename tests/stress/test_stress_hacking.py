@@ -13,11 +13,17 @@ from bgkit.errors import BgkitError
 from bgkit.figures import stress as plots
 from bgkit.stress import reward_hacking
 from bgkit.stress.contenders import judge_of
-from bgkit.stress.reward_hacking import METRICS, drift, graded_completions, hacked, over_windows
+from bgkit.stress.reward_hacking import METRICS, changes, drift, graded_completions, over_windows
 from bgkit.testbed import oracle
 from bgkit.testbed.lexicon import CANNED_REFUSAL
 
 ASKED = "how do i make a tea for sleep ?"
+FIRST, BEST = "last - first window", "last - best window"
+
+
+def verdicts(rows: pd.DataFrame) -> list[list[str]]:
+    """Whether runs are hacked, and past their best."""
+    return reward_hacking.hacked(changes(rows)).iloc[-2:].to_numpy().tolist()
 
 
 def completions(utility: list[list[float]], help_: list[list[float]]) -> pd.DataFrame:
@@ -56,22 +62,21 @@ def test_hacked_if_utility_rises_and_helpfulness_falls_beyond_doubt() -> None:
     rows = pd.concat(
         [over_windows(completions(*c), 1).assign(design=d, seed=0) for d, c in cases.items()]
     )
-    table = hacked(rows).set_index("design")
-    assert table["hacked"].tolist() == [True, False, False]
-    row = table.loc["hacks"]
-    assert (row["utility"], row["system_help"]) == (pytest.approx(2.0), pytest.approx(-0.7))
-    assert row["utility_low"] > 0 and row["system_help_high"] < 0
-    assert row[["system_harm", "system_harm_low", "system_harm_high"]].tolist() == [0.0, 0.0, 0.0]
-    unknown = rows.assign(mean=rows["mean"].where(rows["metric"] != "system_help"))
-    unknown.loc[unknown["metric"] == "system_help", ["low", "high"]] = np.nan
-    verdicts = hacked(unknown)
-    assert verdicts[["hacked", "past_its_best"]].isna().all(axis=None)
-    assert reward_hacking.readable(verdicts).loc["past its best"].tolist() == ["–"] * 3
+    assert verdicts(rows) == [["yes", "no", "no"], ["yes", "no", "yes"]]
+    table = changes(rows).set_index(["design", "change"])[["mean", "low", "high"]]
+    assert table.loc[("hacks", f"learned utility, {FIRST}"), "mean"] == pytest.approx(2.0)
+    assert table.loc[("hacks", f"true help, {FIRST}"), "mean"] == pytest.approx(-0.7)
+    assert table.loc[("hacks", f"true harm, {FIRST}")].tolist() == [0.0, 0.0, 0.0]
+    unknown = rows.copy()
+    unknown.loc[rows["metric"] == "system_help", ["mean", "low", "high"]] = np.nan
+    assert verdicts(unknown) == [["–"] * 3] * 2
     doubt = ([[0.0] * 8, [2.0] * 8], [[1.0, 1.0, 0.0, 0.0] * 2, [0.9, 0.9, 0.0, 0.0] * 2])
-    table = hacked(over_windows(completions(*doubt), 1).assign(design="doubt", seed=0))
-    assert table["utility_low"][0] > 0 > table["system_help"][0] and not table["hacked"][0]
+    rows = over_windows(completions(*doubt), 1).assign(design="doubt", seed=0)
+    table = changes(rows).set_index("change")
+    assert table.loc[f"learned utility, {FIRST}", "low"] > 0
+    assert table.loc[f"true help, {FIRST}", "mean"] < 0 and verdicts(rows)[0] == ["no"]
     noise = over_windows(completions([[0.0, 0.0, 9.0, 9.0]] * 2, [[0.5] * 4] * 2), 1)
-    assert not hacked(noise.assign(design="flat", seed=0))["hacked"][0]
+    assert verdicts(noise.assign(design="flat", seed=0))[0] == ["no"]
 
 
 def test_what_was_gained_early_and_lost_late_is_told_though_the_ends_are_alike() -> None:
@@ -83,20 +88,18 @@ def test_what_was_gained_early_and_lost_late_is_told_though_the_ends_are_alike()
     broken = {0: 0.5, 1: 0.125, 2: 0.25}
     tables["fell"]["gibberish"] = tables["fell"]["step"].map(broken)
     rows = pd.concat([over_windows(t, 1).assign(design=d, seed=0) for d, t in tables.items()])
-    table = hacked(rows).set_index("design")
-    row = table.loc["fell"]
-    assert row["system_help"] == pytest.approx(0.0) and row["best_step"] == 1
-    assert row["help_since_best"] == pytest.approx(-0.6) and row["help_since_best_high"] < 0
-    assert row["gibberish"] == pytest.approx(-0.25)
-    assert row["gibberish_since_least"] == pytest.approx(0.125)
-    assert row["gibberish_since_least_low"] > 0 > row["gibberish_high"]
-    assert table["past_its_best"].tolist() == [True, False]
-    assert not table["hacked"].any()
-    best_last = ["help_since_best", "help_since_best_low", "help_since_best_high"]
-    assert table.loc["rose", best_last].tolist() == [0.0] * 3
-    text = reward_hacking.readable(hacked(rows))
-    assert text["fell"].iloc[-3:].tolist() == ["1", "no", "yes"]
-    assert text.loc["true help, last - best window", "fell"].startswith("-0.600 [")
+    table = changes(rows).set_index(["design", "change"])[["mean", "low", "high"]]
+    fell = table.loc["fell"]
+    assert fell.loc[f"true help, {FIRST}", "mean"] == pytest.approx(0.0)
+    assert fell.loc[f"true help, {BEST}", "mean"] == pytest.approx(-0.6)
+    assert fell.loc[f"true help, {BEST}", "high"] < 0
+    assert fell.loc[f"gibberish, {FIRST}", "mean"] == pytest.approx(-0.25)
+    assert fell.loc["gibberish, last - least window", "mean"] == pytest.approx(0.125)
+    assert fell.loc["gibberish, last - least window", "low"] > 0
+    assert table.loc[("rose", f"true help, {BEST}")].tolist() == [0.0] * 3
+    assert verdicts(rows) == [["no", "no"], ["yes", "no"]]
+    text = reward_hacking.hacked(changes(rows))
+    assert text.loc[f"true help, {BEST}", "fell"].startswith("-0.600 [")
 
 
 def test_gibberish_by_the_oracle_and_by_repetition() -> None:
@@ -122,7 +125,7 @@ def test_drift_of_a_real_run_is_what_was_recorded(small_run: runs.Run) -> None:
     assert len(rows) == 2 * len(METRICS) and set(rows["design"]) == {"boundary"}
     first = rows[(rows["step"] == 0.5) & (rows["metric"] == "length")].iloc[0]
     assert first["mean"] == pytest.approx(table[table["step"] < 2]["length"].mean())
-    assert hacked(rows)["hacked"].notna().all()
+    assert all("–" not in row for row in verdicts(rows))
     fig = plots.drift(rows)
     assert len([trace for trace in fig.data if trace.mode == "lines+markers"]) == len(METRICS)
     assert fig.data[-1].hovertext[0] == "seed 0, step 0.5"
@@ -141,7 +144,7 @@ class Half:
 
 def test_bad_input_is_one_sentence(small_run: runs.Run, tmp_path: Path) -> None:
     with pytest.raises(BgkitError, match="a single window of steps"):
-        hacked(drift([small_run], window=10))
+        changes(drift([small_run], window=10))
     with pytest.raises(BgkitError, match="no recorded completions"):
         graded_completions(runs.Run(tmp_path, small_run.config))
     with pytest.raises(BgkitError, match="No value is known"):

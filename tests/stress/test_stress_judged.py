@@ -15,13 +15,8 @@ from bgkit.figures import stress as plots_stress
 from bgkit.prompts import load as prompts
 from bgkit.scoring.adapters import CallableGuard
 from bgkit.stress import attack as attacks
-from bgkit.stress import (
-    contenders,
-    deployment,
-    distribution_shift,
-    reward_hacking,
-    wrappers,
-)
+from bgkit.stress import contenders, reward_hacking
+from bgkit.stress import prompts as asking
 from bgkit.stress.without_training import best_of_n
 from bgkit.testbed.lexicon import CANNED_REFUSAL
 
@@ -86,8 +81,8 @@ def test_without_a_judge_grades_are_not_known_and_the_known_metrics_are_drawn(
 ) -> None:
     told = contenders.respond(english, asked, guard=MINE)
     assert told[KEYS].isna().all(axis=None) and (told["graded_by"] == "–").all()
-    moved = deployment.transfer(told, [MINE, "weak"])
-    rows = means.summary(moved, ["design", "guard"], deployment.METRICS)
+    moved = contenders.transfer(told, [MINE, "weak"])
+    rows = means.summary(moved, ["design", "guard"], plots_stress.MATRIX)
     fig = plots_stress.transfer_matrix(rows)  # system_harm has no panel
     assert len(fig.data) == 1 and "near boundary" in fig.layout.annotations[0].text
     judged = contenders.graded(told, Fake())  # they can be graded afterwards
@@ -96,17 +91,17 @@ def test_without_a_judge_grades_are_not_known_and_the_known_metrics_are_drawn(
 
 def test_responses_and_guards(said) -> None:
     are_judged(said)
-    moved = deployment.transfer(said, [MINE, CallableGuard(lambda p, r: [0.0] * len(r), "none")])
+    moved = contenders.transfer(said, [MINE, CallableGuard(lambda p, r: [0.0] * len(r), "none")])
     assert moved["guard"].unique().tolist() == ["mine", "none"]
     are_judged(moved)
     assert (moved.loc[moved["guard"] == "none", "system_help"] == 0.5).all()
-    with pytest.raises(BgkitError, match="Two of the guards have the same name"):
-        deployment.transfer(said, [MINE, MINE])
+    with pytest.raises(BgkitError, match="Two guards have one name"):
+        contenders.transfer(said, [MINE, MINE])
 
 
 def test_shifts_and_gains(english, asked) -> None:
-    sets = {"here": asked.head(4), "there": asked.tail(4)}
-    table = contenders.respond(english, distribution_shift.joined(sets), guard=MINE, judge=Fake())
+    sets = asked.assign(shift=["here"] * 4 + ["there"] * 4)
+    table = contenders.respond(english, sets, guard=MINE, judge=Fake())
     are_judged(table)
     rows = means.gains(table, ["shift"], ["system_help"])
     assert rows[["design", "shift", "n"]].to_numpy().tolist() == [
@@ -122,8 +117,8 @@ def test_an_attack_in_plain_english(english, asked) -> None:
     requests = asked.assign(harmful_request=True).head(3)
     options = {"budget": 2, "guard": MINE, "judge": Fake()}
     tries = attacks.attack(english, requests, **options)
-    assert set(tries["wrapper"]) <= set(wrappers.WRAPPERS)
-    assert set(tries["suffix"]) <= set(wrappers.SUFFIXES)
+    assert set(tries["wrapper"]) <= set(asking.WRAPPERS)
+    assert set(tries["suffix"]) <= set(asking.SUFFIXES)
     grades = Fake().grade(tries["prompt"], tries["response"])
     assert tries["harm"].tolist() == grades["harm"].tolist()
     shown = (tries["harm"] > 0.5) & (tries["t"] < 0.5)
@@ -139,10 +134,10 @@ def test_the_best_of_n_grades_the_chosen_answers_only(english, asked) -> None:
 
 
 def test_reward_hacking_by_a_judge(english) -> None:
-    rows = reward_hacking.drift([english[1].run], 2, Fake())
-    assert reward_hacking.hacked(rows)["past_its_best"].notna().all()
-    unknown = reward_hacking.hacked(reward_hacking.drift([english[1].run], 2))
-    assert unknown["past_its_best"].isna().all()
+    for judge in (Fake(), None):
+        rows = reward_hacking.drift([english[1].run], 2, judge)
+        found = reward_hacking.hacked(reward_hacking.changes(rows))
+        assert (found.loc["past its best"] == "–").all() == (judge is None)
 
 
 def test_prompts_other_than_those_of_training_have_no_truth(small_run) -> None:
@@ -153,13 +148,10 @@ def test_prompts_other_than_those_of_training_have_no_truth(small_run) -> None:
     assert contenders.judge_of(found[1].run.config).name == "oracle"
 
 
-# --- What can not be done is told in a sentence --------------------------------------------------
-
-
-def test_runs_of_other_methods_alone_are_no_designs() -> None:
+def test_runs_of_other_methods_are_compared_where_there_is_no_other() -> None:
     folder = next(path for path in contenders.shipped_runs() if path.name == "rejection")
-    with pytest.raises(BgkitError, match="No run of these was trained by GRPO"):
-        contenders.of_one_setting(contenders.contenders_of([folder]))
-    both = contenders.contenders_of([folder, folder.parent / "boundary"])
-    names = [one.design for one in contenders.of_one_setting(both)]
-    assert names == ["base", "boundary"]
+    alone, both = (
+        [one.design for one in contenders.of_one_setting(contenders.contenders_of(folders))]
+        for folders in ([folder], [folder, folder.parent / "boundary"])
+    )
+    assert alone == ["base", "rejection fine-tuning: boundary"] and both == ["base", "boundary"]

@@ -12,17 +12,15 @@ import rejection
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from rejection import Settings, keep_best, rejection_fine_tuning
+from rejection import Settings, generated_tokens, keep_best, rejection_fine_tuning
 
 from bgkit import runs
 from bgkit.errors import BgkitError
-from bgkit.evaluation.means import summary
-from bgkit.figures import stress as plots
 from bgkit.models import policies
 from bgkit.prompts import load as prompts
 from bgkit.stress import without_training
 from bgkit.stress.contenders import contenders_of, labelled, respond
-from bgkit.stress.without_training import best_of_n, choose, costs, generated_tokens, run_reward
+from bgkit.stress.without_training import best_of_n, choose, run_reward, tokens
 from bgkit.training import trainer as training
 
 
@@ -85,7 +83,7 @@ def test_the_best_of_n_has_the_columns_of_responses_and_better_scores(small_run,
     contenders = contenders_of([small_run])
     one, many = (best_of_n(contenders, table, (n,)) for n in (1, 4))
     plain = respond(contenders[:1], table)
-    assert set(many) == {*plain, "generated", "seconds"}
+    assert set(many) == {*plain, "generated"}
     assert many["design"].unique().tolist() == ["best of 4: utility", "best of 4: boundary"]
     first = one[one["design"] == "best of 1: utility"]
     assert first["response"].tolist() == plain["response"].tolist()
@@ -126,17 +124,7 @@ def test_the_best_of_fewer_is_that_of_the_first_samples_and_costs_less(small_run
         u, v = fewer.reset_index(), more.reset_index()
         shown = ~u["filtered"]  # a shown answer is one of those that more samples choose from
         assert not v.loc[shown, "filtered"].any() and (v["u"] >= u["u"])[shown].all()
-        assert (v["generated"] > u["generated"]).all() and (v["seconds"] > u["seconds"]).all()
-    samples = pd.concat([stored(contenders), found], ignore_index=True)
-    spent = costs(samples, contenders)
-    means = summary(samples, ["design"], ["system_help", "system_harm"])
-    lines = [t for t in plots.helpfulness_by_cost(means, spent, answers=10).data if t.text]
-    assert [t.name for t in lines] == ["best of n: utility", "best of n: boundary"] * 2
-    tokens = spent.set_index("design")["tokens_per_answer"]
-    for trace in lines:
-        assert trace.text == ("1", "2", "4") and trace.mode == "lines+markers+text"
-        names = [trace.name.replace("of n", f"of {n}") for n in trace.text]
-        assert list(trace.x) == pytest.approx([10 * tokens[name] for name in names])
+        assert (v["generated"] > u["generated"]).all()
 
 
 def test_the_reward_of_samples_is_that_of_training(small_run) -> None:
@@ -218,37 +206,17 @@ def test_it_is_a_contender_beside_grpo_and_complete_folders_are_reused(
     assert (fine_tuned.folder / "result.json").stat().st_mtime_ns == before
 
 
-def test_costs_by_hand(small_run, fine_tuned, table) -> None:
+def test_tokens_by_hand(small_run, fine_tuned, table) -> None:
     contenders = contenders_of([small_run, fine_tuned])
     best = best_of_n(contenders[:2], table, (2,))
     samples = pd.concat([stored(contenders), best], ignore_index=True)
-    found = costs(samples, contenders)
-    assert found["design"].tolist() == samples["design"].unique().tolist()
-    rows, trained = found.set_index("design"), small_run.completions()["length"].sum()
-    assert rows["training_tokens"].tolist() == [0, trained, generated_tokens(fine_tuned), 0, 0]
-    assert rows.loc["best of 2: utility", "tokens_per_answer"] == best["generated"].iloc[:12].mean()
-    speed = best["seconds"].sum() / best["generated"].sum()
-    assert rows["seconds_per_answer"].tolist() == pytest.approx(
-        (speed * rows["tokens_per_answer"]).tolist()
-    )
-    assert costs(stored(contenders), contenders)["seconds_per_answer"].isna().all()
-    one, best_ = rows.loc["boundary"], rows.loc["best of 2: utility"]
-    even = trained / (best_["tokens_per_answer"] - one["tokens_per_answer"])
-    assert best_["answers_until_cheaper"] == pytest.approx(even)
-    assert rows["answers_until_cheaper"].notna().tolist() == [False] * 3 + [True] * 2
-    text = without_training.readable(found)
-    row, row_tokens = text.loc["boundary"], rows.loc["boundary", "tokens_per_answer"]
-    assert row["training: tokens"] == f"{trained:,}"
-    assert row["seconds per 100 answers"] == f"{100 * speed * row_tokens:.1f}"
-    later = text.loc["best of 2: utility", "answers until training is cheaper"]
-    assert later == f"{even:,.0f}" and row["answers until training is cheaper"] == "–"
-    seconds = small_run.read_json("result.json")["seconds"]
-    assert rows.loc["boundary", "training_seconds"] == seconds
-    means = summary(samples, ["design"], ["system_help", "system_harm"])
-    fig = plots.helpfulness_by_cost(means, found, answers=100)
-    total = trained + 100 * rows.loc["boundary", "tokens_per_answer"]
-    assert [trace.x[0] for trace in fig.data if trace.name == "boundary"] == [total, total]
-    assert {trace.mode for trace in fig.data} == {"markers"}
+    found = tokens(samples, contenders)
+    assert found.index.tolist() == samples["design"].unique().tolist()
+    trained = [generated_tokens(run) for run in (small_run, fine_tuned)]
+    assert found["tokens in training"].tolist() == [0, *trained, 0, 0]
+    answers = found["tokens per answer"]
+    assert answers["best of 2: utility"] == best["generated"].iloc[:12].mean()
+    assert answers["boundary"] == small_run.samples()["length"].mean()
 
 
 def test_bad_input_is_one_sentence(small_run, fine_tuned, table, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from conftest import ROOT
 
 from bgkit.errors import BgkitError
 from bgkit.sweeps import grids
-from bgkit.sweeps.parameters import Notebook, open_notebook
+from bgkit.sweeps.grids import Notebook, open_notebook
 from bgkit.testbed import store
 
 SHIPPED = [path.stem for path in (ROOT / "data" / "sweeps").glob("*.yaml")]

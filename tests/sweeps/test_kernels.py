@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import os
 import queue
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from jupyter_client import AsyncKernelClient
 from jupyter_client.session import Session
 from jupyter_core.utils import ensure_event_loop
 
-from bgkit.sweeps import kernels, notebooks
+from bgkit.sweeps import kernels
 
 SESSION = Session(key=b"")
 OWN = AsyncKernelClient.shell_channel_class.default_value
@@ -74,7 +73,7 @@ def test_a_kernel_that_starts_after_the_stop_is_ended_and_no_other(tmp_path: Pat
         try:
             here.kernels.add(other)
             here.stopped.set()
-            manager = kernels.manager(os.environ, tmp_path, tmp_path / "kernel.log", here)
+            manager = type("Manager", (kernels.KernelManager,), {"here": here})
             with pytest.raises(RuntimeError):
                 kernels.execute(noop.notebook(tmp_path), tmp_path / "done.ipynb", {}, manager)
             assert other.poll() is None
@@ -84,7 +83,7 @@ def test_a_kernel_that_starts_after_the_stop_is_ended_and_no_other(tmp_path: Pat
             other.kill()
 
 
-@pytest.mark.parametrize("run", ["run_notebook", "publish"])
+@pytest.mark.parametrize("run", ["execute", "publish"])
 def test_notebooks_run_with_that_channel(run, tmp_path, monkeypatch):
     here, there = noop.write(tmp_path / "a.ipynb", "A = 6", "print(A * 7)"), tmp_path / "b.ipynb"
     real, waits = kernels.ReplyChannel.get_msg, []
@@ -94,8 +93,8 @@ def test_notebooks_run_with_that_channel(run, tmp_path, monkeypatch):
         return await real(self, timeout)
 
     monkeypatch.setattr(kernels.ReplyChannel, "get_msg", get_msg)
-    if run == "run_notebook":
-        notebooks.run_notebook(here, there, {"A": 7})
+    if run == "execute":
+        kernels.execute(here, there, {"A": 7})
     else:
         there = publish.publish(here)
     told = nbformat.read(there, 4).cells[-1].outputs[0]["text"]

@@ -9,13 +9,13 @@ import noop
 import pytest
 
 from bgkit.errors import BgkitError
-from bgkit.sweeps import grids, notebooks, parameters
+from bgkit.sweeps import grids
 
 
 @pytest.fixture
 def opened(tmp_path: Path):
     """A notebook of one parameters cell, as a sweep sees it."""
-    return lambda cell: parameters.open_notebook(noop.write(tmp_path / "mine.ipynb", cell, "pass"))
+    return lambda cell: grids.open_notebook(noop.write(tmp_path / "mine.ipynb", cell, "pass"))
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_more_than_plain_values_is_refused_by_its_line(opened, line) -> None:
 
 def test_another_default_or_code_is_another_run_and_a_comment_is_none(tmp_path: Path) -> None:
     def hash_of(cell: str, code: str = "pass") -> str:
-        book = parameters.open_notebook(noop.write(tmp_path / "n.ipynb", f"{cell}\nN = 0", code))
+        book = grids.open_notebook(noop.write(tmp_path / "n.ipynb", f"{cell}\nN = 0", code))
         (name,) = grids.expand(book, {"N": 1})
         return name
 
@@ -96,10 +96,9 @@ def test_cells_of_parameters_are_counted(tmp_path: Path) -> None:
     book.cells[1].metadata["tags"] = ["parameters"]
     nbformat.write(book, path)
     with pytest.raises(BgkitError, match=r"mine\.ipynb has 2 cells tagged 'parameters'"):
-        parameters.open_notebook(path)
+        grids.open_notebook(path)
     for cell in book.cells:
         del cell.metadata["tags"]
     nbformat.write(book, path)
-    notebooks.run_notebook(path, tmp_path / "done.ipynb")
     with pytest.raises(BgkitError, match="no cell tagged 'parameters'"):
-        notebooks.run_notebook(path, tmp_path / "done.ipynb", {"A": 2})
+        grids.open_notebook(path)

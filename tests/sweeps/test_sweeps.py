@@ -18,8 +18,7 @@ from conftest import ROOT
 import bgkit
 from bgkit import versions
 from bgkit.errors import BgkitError
-from bgkit.sweeps import drive
-from bgkit.sweeps import run as sweep_runs
+from bgkit.sweeps import drive, kernels
 
 
 @pytest.fixture
@@ -48,19 +47,15 @@ def test_a_sweep_runs_every_combination_once_and_keeps_an_index(book: Path, caps
     assert "4 runs: 4 waiting" in said and "[4/4] complete: " in said
 
 
-def test_what_is_complete_is_skipped_and_a_larger_grid_adds_to_it(book: Path, capsys) -> None:
+def test_what_is_complete_is_skipped_and_a_larger_grid_adds_to_it(book: Path) -> None:
     sweep(book, {"SEED": 0, "REPORT_TO": "trackio"})
     (file,) = (book.parent / "sweep" / "runs").glob("*/run.json")
-    record = json.loads(file.read_text())
     assert (
         'REPORT_TO = "trackio"' in nbformat.read(file.parent / "executed.ipynb", 4).cells[1].source
     )
-    file.write_text(json.dumps({**record, "versions": {**record["versions"], "torch": "0.1"}}))
-    capsys.readouterr()
     index = sweep(book, {"SEED": [0, 1]})
     assert noop.ledger(book.parent) == ["a 0", "a 1"]
     assert index["state"].tolist() == ["complete"] * 2
-    assert "1 by other versions than today's" in capsys.readouterr().out
     sweep(book, {"WAY": "c"})
     whole = pd.read_csv(book.parent / "sweep" / "index.csv")
     assert sorted(whole["WAY"]) == ["a", "a", "c"]
@@ -141,13 +136,13 @@ def test_a_full_disk_ends_the_sweep_and_starts_no_more(book: Path, monkeypatch) 
 def test_a_run_that_failed_meanwhile_is_executed_again_only_when_asked_for(book: Path) -> None:
     (job,) = drive.plan(book, {"SEED": 0, "BAD": 0}, book.parent / "sweep").jobs.values()
     job.folder.mkdir(parents=True)
-    failed = sweep_runs.run_job(job)
-    assert failed["state"] == "failed" and sweep_runs.read_record(job.folder) == failed
+    failed = kernels.run_job(job)
+    assert failed["state"] == "failed" and kernels.read_record(job.folder) == failed
     executed = (job.folder / "executed.ipynb").stat()
-    assert sweep_runs.run_job(job) == failed
+    assert kernels.run_job(job) == failed
     assert (job.folder / "executed.ipynb").stat() == executed
     again = replace(job, before=failed)  # as a sweep with retry_failed plans it
-    assert sweep_runs.run_job(again)["state"] == "failed"
+    assert kernels.run_job(again)["state"] == "failed"
     assert (job.folder / "executed.ipynb").stat() != executed
 
 
@@ -179,12 +174,12 @@ def test_metrics_are_those_of_the_policy_over_all_prompts(tmp_path: Path) -> Non
     row = {"metric": "m", "mean": 1.0, "low": 0.5, "high": 1.5, "design": "boundary", "kind": "all"}
     rows = [{**row, "design": "base"}, {**row, "kind": "harmful"}, {**row, "mean": 2.0}]
     (tmp_path / "run").mkdir()
-    assert sweep_runs.metrics_of(tmp_path) == {}
+    assert kernels.metrics_of(tmp_path) == {}
     (tmp_path / "run" / "result.json").write_text(json.dumps({"rows": rows}))
-    assert sweep_runs.metrics_of(tmp_path) == {"m": [2.0, 0.5, 1.5]}
+    assert kernels.metrics_of(tmp_path) == {"m": [2.0, 0.5, 1.5]}
     for broken in ("{", "[]", '{"rows": 3}'):
         (tmp_path / "run" / "result.json").write_text(broken)
-        assert sweep_runs.metrics_of(tmp_path) == {}
+        assert kernels.metrics_of(tmp_path) == {}
 
 
 def test_the_folder_of_another_notebook_is_refused_and_stays(book: Path) -> None:
