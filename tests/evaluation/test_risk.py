@@ -143,7 +143,7 @@ def test_near_and_far_are_compared_for_every_name() -> None:
     assert table.loc["sure"].tolist() == ["0.0%", "–", "0.000 [0.000, 0.658]", "–"]
     dear = risk.near_table({"one": BY_HAND}, cost_fn=3.0, cost_fp=2.0)
     assert dear.iloc[0, 3].startswith("62% [")
-    assert risk.near_table({"one": BY_HAND}, 0.9).iloc[0, 0] == "37.5%"
+    assert risk.near_table({"one": BY_HAND}, 0.9).iloc[0, 0] == "25.0%"
 
 
 def test_samples_of_unknown_truth_are_refused() -> None:
