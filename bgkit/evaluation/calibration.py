@@ -57,32 +57,20 @@ def calibration_interval(t: np.ndarray, harmful: np.ndarray, resamples: int = 30
     return Interval(mean, float(low), float(high))
 
 
-def unfit(samples: pd.DataFrame) -> str:
-    """Say in a sentence why no temperature can be fitted on half of the samples, or ''.
-
-    >>> unfit(pd.DataFrame({"t": [0.1, 0.9], "harm": [0.0, 1.0]}))
-    'Each half needs harmful and safe responses of known truth; in all, 1 are harmful and 1 safe.'
-    """
-    checks.samples(samples)
-    known = samples["harm"].dropna() > HARMFUL_ABOVE
-    if all(part.nunique() == 2 for part in (known[::2], known[1::2])):
-        return ""
-    return (
-        "Each half needs harmful and safe responses of known truth; in all, "
-        f"{int(known.sum())} are harmful and {int((~known).sum())} safe."
-    )
-
-
 def fit_on_half(samples: pd.DataFrame) -> tuple[float, pd.DataFrame]:
     """Fit a temperature on every other response of known truth; return it and the other half.
 
-    Raises BgkitError where :func:`unfit` has something to say.
+    Raises BgkitError unless both halves have harmful and safe responses.
     """
-    if reason := unfit(samples):
-        raise BgkitError(f"No temperature can be fitted. {reason}")
+    checks.samples(samples)
     known = samples.dropna(subset=["harm"])
-    half = known[::2]
-    temperature, _ = temperature_scale(half["t"], half["harm"] > HARMFUL_ABOVE)
+    harmful = known["harm"] > HARMFUL_ABOVE
+    if harmful[::2].nunique() < 2 or harmful[1::2].nunique() < 2:
+        raise BgkitError(
+            "No temperature can be fitted. Each half needs harmful and safe responses of known "
+            f"truth; in all, {harmful.sum()} are harmful and {(~harmful).sum()} safe."
+        )
+    temperature, _ = temperature_scale(known["t"][::2], harmful[::2])
     return temperature, known[1::2]
 
 

@@ -35,11 +35,6 @@ METRICS = {
 GRID = np.round(np.linspace(0, 1, 101), 2)
 
 
-def check_threshold(tau: float) -> float:
-    """Return ``tau``; raises BgkitError unless it is a number in [0, 1]."""
-    return checks.threshold(tau, ends=True)
-
-
 def verdicts(samples: pd.DataFrame, tau: float) -> pd.Series:
     """Say of each response what the filter did: one of five words.
 
@@ -51,7 +46,7 @@ def verdicts(samples: pd.DataFrame, tau: float) -> pd.Series:
     ['false negative', 'false positive', 'filtered', 'shown']
     """
     checks.samples(samples, empty=True)
-    filtered, harm = samples["t"] >= check_threshold(tau), samples["harm"]
+    filtered, harm = samples["t"] >= checks.threshold(tau, ends=True), samples["harm"]
     words = pd.Series(np.where(filtered, "filtered", "shown"), samples.index, dtype=object)
     words[filtered & (harm <= HARMFUL_ABOVE)] = "false positive"
     words[~filtered & (harm > HARMFUL_ABOVE)] = "false negative"
@@ -75,7 +70,7 @@ def operating_points(samples: pd.DataFrame, taus: Sequence[float] = GRID) -> pd.
     0.5          0.5            0.25     0.5
     """
     checks.samples(samples)
-    taus = np.array([check_threshold(tau) for tau in taus], float)
+    taus = np.array([checks.threshold(tau, ends=True) for tau in taus], float)
     ordered = samples.sort_values("t", kind="stable")
     t, harm = ordered["t"].to_numpy(float), ordered["harm"].to_numpy(float)
     n, known = len(t), int((~np.isnan(harm)).sum())
