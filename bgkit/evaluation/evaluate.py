@@ -9,12 +9,11 @@ from pathlib import Path
 import pandas as pd
 
 from bgkit import runs
-from bgkit.errors import BgkitError
 from bgkit.evaluation import samples as sampling
 from bgkit.evaluation.judges import load_judge
 from bgkit.evaluation.language_judge import Judge, LanguageJudge
 from bgkit.evaluation.metrics import paired_differences, summarise
-from bgkit.evaluation.results import Results, design_of, runs_of
+from bgkit.evaluation.results import design_of, runs_of
 from bgkit.models import devices, policies
 from bgkit.progress import phase
 from bgkit.prompts import load
@@ -65,19 +64,6 @@ def _sample(
         if base:
             identity.check(run, policy=identity.Speaker(model, tokenizer))
     return sampling.sample_test(config, model, tokenizer, guard, utility, base)
-
-
-def _complete_runs(given: Results) -> dict[str, Run]:
-    """Runs by name: the design, and what else differs from the first run's config."""
-    named: dict[str, Run] = {}
-    for run in (loaded := runs_of(given, complete=True)):
-        name = design_of(run, loaded[0], but=["reward"])
-        if name in named:
-            raise BgkitError(
-                f"The runs {named[name].folder} and {run.folder} have the same config; give one."
-            )
-        named[name] = run
-    return named
 
 
 def sample(
@@ -159,7 +145,8 @@ def evaluate(
     named_guard, guard = (guard, None) if isinstance(guard, str) else (None, guard)
     wanted = {"tau": tau, "test_prompts": test_prompts, "prompts": prompts, "judge": judge}
     changes = {key: value for key, value in wanted.items() if value is not None}
-    named = _complete_runs(results)
+    found = runs_of(results, complete=True)
+    named = {design_of(run, found[0], but=["reward"]): run for run in found}
     configs = {
         name: _deployed(runs.make_config(changes, run.config), named_guard, guard, utility)
         for name, run in named.items()

@@ -41,7 +41,8 @@ def frames_of(results: Results) -> dict[str, pd.DataFrame]:
 def runs_of(results: Results, complete: bool = False) -> list[Run]:
     """The runs that are given, as runs or by their folders.
 
-    Raises BgkitError for anything else, and with ``complete`` for one that is not.
+    Raises BgkitError for anything else, and with ``complete`` for one that is not, or is there
+    twice.
     """
     one = isinstance(results, Run | str | Path)
     if not one and (not isinstance(results, Iterable) or isinstance(results, Mapping)):
@@ -55,6 +56,9 @@ def runs_of(results: Results, complete: bool = False) -> list[Run]:
             raise BgkitError(
                 f"The run {run.folder} is incomplete; finish it with the command that started it."
             )
+    if complete and len({(r.label, runs.config_hash(r.config)) for r in loaded}) < len(loaded):
+        named = ", ".join(str(run.folder) for run in loaded)
+        raise BgkitError(f"Two of the runs {named} have the same config; give one of them.")
     return loaded
 
 
@@ -66,7 +70,7 @@ def _read(results: Results) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:
             frames = {str(name): part for name, part in results.groupby("design", sort=False)}
         checks.kind("a table", **{str(name): frame for name, frame in frames.items()})
         return frames, {name: "base" for name in frames if "base" in frames and name != "base"}
-    loaded = runs_of(results)
+    loaded = runs_of(results, complete=True)
     names = {run: design_of(run, loaded[0]) for run in loaded}
     sources = {run: base_name(replace(run.config, seed=0)) for run in loaded}
     called: dict[str, str] = {}  # bases by source
@@ -79,8 +83,6 @@ def _read(results: Results) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:
     asked = loaded[0].samples("base")["prompt"].tolist()
     for run, name in names.items():
         mine, seed = parts.setdefault(name, {}), run.config.seed
-        if seed in mine:
-            raise BgkitError(f"Two of the runs of {name} have the same config; give one of them.")
         mine[seed] = run.samples()
         if any(t["prompt"].tolist() != asked for t in (mine[seed], parts[base_of[name]][seed])):
             raise BgkitError(
