@@ -44,7 +44,7 @@ def _sample(
     run: Run | None,
     device: str,
     guard: Scorer | None,
-    utility: Scorer | None,
+    utility: Scorer | None = None,
 ) -> pd.DataFrame:
     """Graded samples of a run's policy, or of base (no run), on a config's test prompts.
 
@@ -124,7 +124,6 @@ def evaluate(
     results: Run | str | Path | Iterable[str | Path | Run],
     *,
     guard: str | Scorer | None = None,
-    utility: Scorer | None = None,
     tau: float | None = None,
     test_prompts: int | None = None,
     prompts: str | None = None,
@@ -135,8 +134,8 @@ def evaluate(
 
     ``results`` are runs or their folders, one or several. ``guard`` is a name, or an object (as in
     :func:`bgkit.training.trainer.train`): a run that was trained with one needs it again, or
-    another guard. ``utility`` is an object; without it the utility of runs that were trained with
-    one is not known. ``prompts`` is another prompt set, ``judge`` another judge.
+    another guard. ``prompts`` is another prompt set, ``judge`` another judge. The utility of runs
+    that were trained with an object is not known.
 
     Returns provenance, ``rows`` (:func:`bgkit.evaluation.metrics.summarise`) and ``paired``
     differences, labelled by design and what else differs; a base that runs do not share stands once
@@ -148,7 +147,7 @@ def evaluate(
     found = runs_of(results, complete=True)
     named = {design_of(run, found[0], but=["reward"]): run for run in found}
     configs = {
-        name: _deployed(runs.make_config(changes, run.config), named_guard, guard, utility)
+        name: _deployed(runs.make_config(changes, run.config), named_guard, guard)
         for name, run in named.items()
     }
     sources = {name: sampling.base_name(config) for name, config in configs.items()}
@@ -156,26 +155,20 @@ def evaluate(
     base_rows, rows, paired = [], [], []
     for name, config in configs.items():
         if sources[name] not in bases:
-            base = bases[sources[name]] = sample_base(config, device, guard=guard, utility=utility)
+            base = bases[sources[name]] = sample_base(config, device, guard=guard)
             label = "base" if len(set(sources.values())) == 1 else f"base of {name}"
             base_rows += summarise(base, sampling.labels_of(config, label))
         with phase(f"evaluating {name}"):
-            samples = _sample(config, named[name], device, guard, utility)
+            samples = _sample(config, named[name], device, guard)
         labels = sampling.labels_of(config, name)
         rows += summarise(samples, labels)
         paired += paired_differences(samples, bases[sources[name]], labels)
     return {**devices.provenance(), "rows": base_rows + rows, "paired": paired}
 
 
-def _deployed(
-    config: TrainConfig, name: str | None, guard: Scorer | None, utility: Scorer | None
-) -> TrainConfig:
-    """A config behind another guard (its own one's settings are undone), or another utility."""
+def _deployed(config: TrainConfig, name: str | None, guard: Scorer | None) -> TrainConfig:
+    """A config behind another guard; its own one's settings are undone."""
     other = replace(config, guard=config.guard if name is None else name)
     if guard is not None:
         other = identity.named(identity.plain(other, "guard"), guard)
-    if other.guard != config.guard:
-        config = identity.plain(other, "guard")
-    if utility is not None:
-        config = identity.named(identity.plain(config, "utility"), None, utility)
-    return config
+    return identity.plain(other, "guard") if other.guard != config.guard else config

@@ -161,7 +161,5 @@ def overview(
 ) -> pd.DataFrame:
     """Several metrics as text, in columns: one line per value of a setting and design."""
     where = {"kind": "all", **(where or {})}
-    kind = str(where.pop("kind"))
-    one = table[table["kind"] == kind]
-    parts = {name: numbers(one, name, "kind", panels=setting, where=where) for name in metrics}
-    return pd.concat({name: part[kind] for name, part in parts.items()}, axis=1)
+    parts = {name: numbers(table, name, "kind", panels=setting, where=where) for name in metrics}
+    return pd.concat({name: part.iloc[:, 0] for name, part in parts.items()}, axis=1)
