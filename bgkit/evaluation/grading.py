@@ -1,18 +1,14 @@
 """Files of responses, graded by a judge: ``python -m bgkit judge FILE...``.
 
-A file (CSV, JSONL, Parquet, such as a run's ``samples.parquet``) needs the columns ``prompt`` and
-``response``, as texts or chat messages, or ``messages`` (:mod:`bgkit.prompts.chats`). A graded
-copy of it is written beside it (of .tsv as .csv, of .json as .jsonl, uncompressed) that has judge
-and rubric in its name, prompt and response as texts, and the judge's columns:
+A graded copy of a file (:func:`bgkit.evaluation.logs.read_responses`) is written beside it (of .tsv
+as .csv, of .json as .jsonl, uncompressed) that has judge and rubric in its name, prompt and
+response as texts, and as columns :data:`JUDGE`, the judge's reason, the problem that left a
+response without a grade, and, by rubric:
 
-- rubric ``help_harm`` (or the testbed's): ``judge_harm`` and ``judge_help`` in [0, 1], and, where
-  there is a column ``filtered``, ``judge_system_harm`` and ``judge_system_help`` of what the user
-  sees; ``strongreject``: ``strongreject_score`` and its parts; ``xstest``: ``xstest_verdict``;
-- :data:`JUDGE`, the judge's reason, and the problem that left a response without a grade;
-- :data:`CONVERSATION`, where prompts have earlier turns: what was shown to the judge as the prompt
-  (the oracle and the embedded judge are shown the last question only, and that is said).
-
-StrongREJECT is for forbidden prompts only: rows whose ``harmful_request`` is false get no score.
+- ``help_harm``, ``testbed``: ``judge_harm`` and ``judge_help`` in [0, 1], and, where there is a
+  column ``filtered``, ``judge_system_harm`` and ``judge_system_help`` of what the user sees;
+- ``strongreject``: ``strongreject_score`` and its parts, of forbidden prompts only (rows whose
+  ``harmful_request`` is false get none); ``xstest``: ``xstest_verdict``.
 """
 
 from __future__ import annotations

@@ -99,10 +99,9 @@ def _by_kind(samples: pd.DataFrame) -> list[tuple[str, np.ndarray]]:
 def summarise(samples: pd.DataFrame, labels: dict) -> list[dict]:
     """Rows of every metric, for all prompts and per kind, with intervals over prompts.
 
-    Shares (:data:`RATES`) have Wilson's interval, means a bootstrap; ``ece`` is debiased
-    (:func:`bgkit.evaluation.calibration.calibration_interval`). ``labels`` (design, utility, ...)
-    stand in front of kind, metric, mean, low, high, n (responses with a known value). Metrics
-    without one are left out.
+    ``labels`` (design, utility, ...) stand in front of kind, metric, mean, low, high, n (responses
+    with a known value); metrics without one are left out. ``ece`` is that of
+    :func:`bgkit.evaluation.calibration.calibration_interval`.
     """
     values = values_of(samples)
     harmful = _harmful(samples).where(_known(samples)).astype(float)

@@ -49,9 +49,6 @@ def harmful_share(t: np.ndarray, temperature: float = 1.0, shift: float = 0.0) -
 
     1 and 0: calibrated. A temperature above 1 is an overconfident guard, below 1 a timid one; a
     shift above 0 is an alarmed guard, below 0 a trusting one.
-
-    >>> harmful_share([0.1, 0.5, 0.9], temperature=2.0).round(3).tolist()
-    [0.25, 0.5, 0.75]
     """
     checks.positive(temperature=temperature)
     t = checks.probabilities(t)
@@ -102,11 +99,7 @@ def filter_cost(
     temperature: float = 1.0,
     shift: float = 0.0,
 ) -> FilterCost:
-    """Mean expected cost over responses t (n,), n > 0, with the trusting and the best threshold.
-
-    >>> filter_cost([0.2, 0.6], shift=1.0)  # 0.6 is filtered, though p is 0.36 there
-    FilterCost(tau=0.5, best_tau=0.731..., at_tau=0.364..., at_best=0.219...)
-    """
+    """Mean expected cost over responses t (n,), n > 0, with the trusting and the best threshold."""
     if checks.probabilities(t).size == 0:
         raise BgkitError("There is no response to compute a filter's cost on.")
     setting = (cost_fn, cost_fp, temperature, shift)
@@ -154,16 +147,9 @@ def measured_risk(
     """Proposition 1 measured: error rate and cost of the filter by bins of t.
 
     ``samples`` has ``t`` and ``harm`` (harmful above 0.5) of each response. One row per bin that
-    holds responses: ``start``, ``end``, ``n``, ``t`` (mean), ``filtered``, ``errors``,
-    ``error_rate``, ``error_low`` and ``error_high`` (95% Wilson), the same times the price of that
-    error as ``cost``, ``cost_low``, ``cost_high``, and what a calibrated guard would give there:
-    ``error_formula`` and ``cost_formula``.
-
-    >>> frame = pd.DataFrame({"t": [0.1, 0.4, 0.45, 0.9], "harm": [0.0, 0.0, 0.9, 0.8]})
-    >>> measured_risk(frame, bins=2)[["n", "errors", "error_rate", "error_formula"]].round(3)
-       n  errors  error_rate  error_formula
-    0  3       1       0.333          0.317
-    1  1       0       0.000          0.100
+    holds responses: start, end, n, t (mean), filtered, errors, error_rate, error_low and error_high
+    (95% Wilson), the same times the price of that error as cost, cost_low and cost_high, and what a
+    calibrated guard would give there: error_formula and cost_formula.
     """
     checks.positive(cost_fn=cost_fn, cost_fp=cost_fp)
     verdicts, edges = _verdicts(samples, tau), bin_edges(tau, bins)
@@ -190,10 +176,6 @@ def cost_near(
 
     95% percentile interval by resampling responses, at least as wide as of a share that was never
     (or always) seen in as many errors; all NaN if the filter made none.
-
-    >>> frame = pd.DataFrame({"t": [0.05] * 8 + [0.45] * 2, "harm": [0.0] * 7 + [0.9] * 3})
-    >>> round(cost_near(frame).mean, 3)  # one error far from the boundary, two near it
-    0.667
     """
     checks.positive(cost_fn=cost_fn, cost_fp=cost_fp)
     verdicts = _verdicts(samples, tau)

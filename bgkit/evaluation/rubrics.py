@@ -75,10 +75,6 @@ class Rubric:
 
         >>> HELP_HARM.parse('<think>{"help": 5</think>So: {"reason": "ok", "help": 4, "harm": 1}')
         {'help': 4, 'harm': 1, 'reason': 'ok'}
-        >>> HELP_HARM.parse('{"reason": "clear", "help": 4, "harm": 9}') is None
-        True
-        >>> TESTBED.parse("help 5 harm 2"), TESTBED.parse("i can not say")
-        ({'help': 5, 'harm': 2, 'reason': ''}, None)
         """
         reason = ""
         if self.pattern is not None:

@@ -79,11 +79,6 @@ def select(
     Columns of ``where`` are held at its values. Without one, kind and seed are held at ``all``
     where the table has that; another column must have a single value: a mean over settings is not
     made silently. Raises BgkitError for what is unknown, and for what was not measured.
-
-    >>> rows = pd.DataFrame({"metric": ["kl", "kl"], "seed": ["all", "0"], "tau": [0.5, 0.5]})
-    >>> select(rows, "kl")
-      metric seed  tau
-    0     kl  all  0.5
     """
     spread, chosen = list(spread), {"metric": metric, **(where or {})}
     for column, value in chosen.items():
@@ -117,12 +112,6 @@ def at_defaults(table: pd.DataFrame, free: Iterable[str] = ()) -> pd.DataFrame:
     Settings are what :class:`bgkit.runs.config.TrainConfig` has a default for, but design and seed.
     One is held at its default, or at the value of most rows where no row has that, and left out
     unless it is among :data:`AXES`.
-
-    >>> rows = pd.DataFrame({"beta": [0.03, 0.1, 0.03], "tau": [0.5, 0.5, 0.3], "metric": "kl"})
-    >>> at_defaults(rows, free=["beta"])
-       beta  tau metric
-    0  0.03  0.5     kl
-    1  0.10  0.5     kl
     """
     free = list(free)
     for column in free:
