@@ -112,6 +112,10 @@ def at_defaults(table: pd.DataFrame, free: Iterable[str] = ()) -> pd.DataFrame:
     Settings are what :class:`bgkit.runs.config.TrainConfig` has a default for, but design and seed.
     One is held at its default, or at the value of most rows where no row has that, and left out
     unless it is among :data:`AXES`.
+
+    >>> rows = pd.DataFrame({"beta": [0.03, 0.1, 0.03], "tau": [0.5, 0.5, 0.3], "metric": "kl"})
+    >>> at_defaults(rows, free=["beta"])["beta"].tolist()
+    [0.03, 0.1]
     """
     free = list(free)
     for column in free:
