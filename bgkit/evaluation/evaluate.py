@@ -86,10 +86,9 @@ def sample(
     A config in place of the policy gives base's samples as its run would have them
     (:func:`sample_base`). ``policy``, ``guard``, ``utility`` and ``judge`` are names, or what
     ``bgkit.load_policy`` (model and tokenizer), ``load_guard``, ``as_guard``, ``load_utility`` and
-    ``load_judge`` give; ``prompt_set`` is a name, a file or a prompt table.
-    The testbed's own prompts are graded by its oracle, others by the judge. Columns as in
-    :func:`bgkit.evaluation.samples.sample_policy`, and ``refusal_harm`` and ``refusal_help``
-    (:func:`bgkit.evaluation.samples.graded`) where the truth is known.
+    ``load_judge`` give; ``prompt_set`` is a name, a file or a prompt table. The testbed's own
+    prompts are graded by its oracle, others by the judge. Columns as in
+    :func:`bgkit.evaluation.samples.sample_policy`, with those of a refusal where there is a truth.
     """
     if isinstance(policy, TrainConfig):
         return sample_base(policy, device)

@@ -2,12 +2,8 @@
 
 ``oracle`` is the testbed's computable truth; ``default`` the embedded judge, a causal language
 model that learned from other annotators than guard and utility. Any other causal language model (a
-folder, a hub name) and any model behind an OpenAI-compatible server (``api:MODEL``) judges by a
-rubric of :mod:`bgkit.evaluation.rubrics`. ``english``, and any folder of a guard ``harm`` and a
-utility of ratings ``help``, is a judge that was fitted on labels (:mod:`bgkit.fitting.fit`).
-
-A reply that is not what the rubric asks for, such as a refusal, leaves its response unscored (never
-0), is counted, and is asked for again the next time.
+folder, a hub name) or model behind a server (``api:MODEL``) judges by a rubric. ``english``, and
+any folder of a guard ``harm`` and a utility of ratings ``help``, was fitted on labels.
 """
 
 from __future__ import annotations

@@ -1,5 +1,8 @@
 """Judges that are language models: questions, kept replies, grades; and one behind a server.
 
+A reply that is not what the rubric asks for, such as a refusal, leaves its response unscored (never
+0), is counted, and is asked for again the next time.
+
 The server is OpenAI-compatible; it and its key come from the environment (``OPENAI_BASE_URL``,
 ``OPENAI_API_KEY``). The ``openai`` client repeats what may pass (429 with its Retry-After, 5xx,
 time-outs). The key stays inside the client: its errors hold the request with its headers, so they

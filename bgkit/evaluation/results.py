@@ -29,11 +29,10 @@ TOO_LONG = ("cut_off", "seen_in_part")
 def frames_of(results: Results) -> dict[str, pd.DataFrame]:
     """Samples tables by name, base first where runs are given.
 
-    Runs give base's samples and one entry per design (and what else differs); those that differ in
-    the seed only are joined, with a column ``seed``. Different bases (another guard, tau, policy or
-    utility) are called ``base of NAME``. A samples table is split by its column ``design``, if it
-    has one; a mapping is taken as it is. Raises BgkitError for no or incomplete runs, and for runs
-    evaluated on different prompts.
+    Runs give base's samples (different ones as ``base of NAME``) and one entry per design and what
+    else differs; those that differ in the seed only are joined, with a column ``seed``. A samples
+    table is split by its column ``design``, if it has one; a mapping is taken as it is. Raises
+    BgkitError for no or incomplete runs, and for runs evaluated on different prompts.
     """
     return _read(results)[0]
 

@@ -3,8 +3,8 @@
 A guard's table has the columns ``prompt``, ``response`` and ``harmful`` (true or false); a
 utility's has ``rating`` (a number, higher is better), or ``chosen`` and ``rejected`` responses.
 ``kind`` (of prompt) and ``split`` are optional; without the latter, rows are divided by a hash of
-their prompt (:mod:`bgkit.prompts.splits`), as everywhere in the kit, so that a policy's test
-prompts are the guard's, too. Prompts and responses may be chat messages.
+their prompt (:mod:`bgkit.prompts.splits`), so that a policy's test prompts are the guard's, too.
+Prompts and responses may be chat messages.
 """
 
 from __future__ import annotations
@@ -36,12 +36,10 @@ def read_labelled(
 ) -> pd.DataFrame:
     """The rows of a labelled table with the kit's names, each with its split.
 
-    ``target`` is harmful or rating, for which a table may have chosen and rejected instead.
-    ``columns`` maps the kit's names to the table's own, as in {"rating": "helpful"}; ``leave_out``
-    drops the rows whose column has the value. Returns prompt, response (of pairs chosen and
-    rejected), the target as float, kind and split. Raises BgkitError for ``columns`` that
-    name none of these, for a missing column or text, for a row without a label or with one that is
-    none, and for splits that share a prompt.
+    ``target`` is harmful or rating. ``columns`` maps the kit's names to the table's own, as in
+    {"rating": "helpful"}; ``leave_out`` drops the rows whose column has the value. Returns prompt,
+    response and the target as float (or chosen and rejected), kind and split. Raises BgkitError for
+    columns that are not there, a row without text or label, and splits that share a prompt.
     """
     raw, path = table, Path("the given table")
     if not isinstance(table, pd.DataFrame):
