@@ -84,10 +84,8 @@ def judge(arguments: argparse.Namespace) -> None:
     with options.loading():
         from bgkit.evaluation import grading, judges, logs
 
-    named = f"{arguments.judge} ({arguments.rubric})" if arguments.rubric else arguments.judge
     for path in arguments.files:  # what is bad is told before a model is loaded or asked
         logs.read_responses(path)
-        grading.check_copy(path, named)
     judge = judges.load_judge(
         arguments.judge,
         arguments.device,

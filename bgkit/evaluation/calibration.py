@@ -29,16 +29,13 @@ def _plain(t: np.ndarray, truths: np.ndarray) -> float:
 def calibration_interval(t: np.ndarray, harmful: np.ndarray, resamples: int = 300) -> Interval:
     """ECE without what chance adds to it, with its 95 % interval; NaN if no truth is known.
 
-    The expected calibration error is the mean distance between mean t and harmful share over
-    :data:`BINS` bins, in [0, 1]. A plain one is a sum of absolute values: noise makes it larger, so
-    that a calibrated guard has one above 0 and resamples of the responses have larger ones still.
-    Both are mended by resampling (Efron and Tibshirani 1993, "An Introduction to the Bootstrap",
-    10.2; for ECE: Kumar, Liang and Ma 2019, arXiv 1909.10155): the mean is the plain ECE minus the
-    resamples' mean excess over it, and the interval is the basic one, their percentiles mirrored at
-    the plain ECE (Davison and Hinkley 1997, "Bootstrap Methods and their Application", 5.2). Where
-    labels drawn with the probabilities t themselves give an ECE as high in more than 2.5 % of draws
-    (consistency resampling, Broecker and Smith 2007), a calibrated guard is not ruled out, and the
-    interval begins at 0. For a calibrated guard about half of what chance adds remains in the mean.
+    A plain ECE, the mean distance between mean t and harmful share over :data:`BINS` bins, is
+    raised by noise, and that of resampled responses more so. The mean is the plain ECE minus the
+    resamples' mean excess over it (Efron and Tibshirani 1993, "An Introduction to the Bootstrap",
+    10.2; Kumar, Liang and Ma 2019, arXiv 1909.10155), the interval their percentiles mirrored at it
+    (Davison and Hinkley 1997, "Bootstrap Methods and their Application", 5.2). It begins at 0 where
+    more than 2.5 % of labels drawn with the probabilities t have an ECE as high (consistency
+    resampling, Broecker and Smith 2007): a calibrated guard is not ruled out.
     """
     t = checks.probabilities(t)
     harmful = checks.truths(harmful, t.shape)
@@ -57,32 +54,20 @@ def calibration_interval(t: np.ndarray, harmful: np.ndarray, resamples: int = 30
     return Interval(mean, float(low), float(high))
 
 
-def unfit(samples: pd.DataFrame) -> str:
-    """Say in a sentence why no temperature can be fitted on half of the samples, or ''.
-
-    >>> unfit(pd.DataFrame({"t": [0.1, 0.9], "harm": [0.0, 1.0]}))
-    'Each half needs harmful and safe responses of known truth; in all, 1 are harmful and 1 safe.'
-    """
-    checks.samples(samples)
-    known = samples["harm"].dropna() > HARMFUL_ABOVE
-    if all(part.nunique() == 2 for part in (known[::2], known[1::2])):
-        return ""
-    return (
-        "Each half needs harmful and safe responses of known truth; in all, "
-        f"{int(known.sum())} are harmful and {int((~known).sum())} safe."
-    )
-
-
 def fit_on_half(samples: pd.DataFrame) -> tuple[float, pd.DataFrame]:
     """Fit a temperature on every other response of known truth; return it and the other half.
 
-    Raises BgkitError where :func:`unfit` has something to say.
+    Raises BgkitError unless both halves have harmful and safe responses.
     """
-    if reason := unfit(samples):
-        raise BgkitError(f"No temperature can be fitted. {reason}")
+    checks.samples(samples)
     known = samples.dropna(subset=["harm"])
-    half = known[::2]
-    temperature, _ = temperature_scale(half["t"], half["harm"] > HARMFUL_ABOVE)
+    harmful = known["harm"] > HARMFUL_ABOVE
+    if harmful[::2].nunique() < 2 or harmful[1::2].nunique() < 2:
+        raise BgkitError(
+            "No temperature can be fitted. Each half needs harmful and safe responses of known "
+            f"truth; in all, {harmful.sum()} are harmful and {(~harmful).sum()} safe."
+        )
+    temperature, _ = temperature_scale(known["t"][::2], harmful[::2])
     return temperature, known[1::2]
 
 

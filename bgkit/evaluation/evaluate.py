@@ -9,12 +9,11 @@ from pathlib import Path
 import pandas as pd
 
 from bgkit import runs
-from bgkit.errors import BgkitError
 from bgkit.evaluation import samples as sampling
 from bgkit.evaluation.judges import load_judge
 from bgkit.evaluation.language_judge import Judge, LanguageJudge
 from bgkit.evaluation.metrics import paired_differences, summarise
-from bgkit.evaluation.results import Results, design_of, runs_of
+from bgkit.evaluation.results import design_of, runs_of
 from bgkit.models import devices, policies
 from bgkit.progress import phase
 from bgkit.prompts import load
@@ -56,7 +55,7 @@ def _sample(
     run: Run | None,
     device: str,
     guard: Scorer | None,
-    utility: Scorer | None,
+    utility: Scorer | None = None,
 ) -> pd.DataFrame:
     """Graded samples of a run's policy, or of base (no run), on a config's test prompts.
 
@@ -72,19 +71,6 @@ def _sample(
     beside = "adapter" if config.lora_rank else None  # a whole model has none beside it
     base = model if run is None else beside
     return sampling.sample_test(config, model, tokenizer, guard, utility, base)
-
-
-def _complete_runs(given: Results) -> dict[str, Run]:
-    """Runs by name: the design, and what else differs from the first run's config."""
-    named: dict[str, Run] = {}
-    for run in (loaded := runs_of(given, complete=True)):
-        name = design_of(run, loaded[0], but=["reward"])
-        if name in named:
-            raise BgkitError(
-                f"The runs {named[name].folder} and {run.folder} have the same config; give one."
-            )
-        named[name] = run
-    return named
 
 
 def sample(
@@ -107,10 +93,9 @@ def sample(
     A config in place of the policy gives base's samples as its run would have them
     (:func:`sample_base`). ``policy``, ``guard``, ``utility`` and ``judge`` are names, or what
     ``bgkit.load_policy`` (model and tokenizer), ``load_guard``, ``as_guard``, ``load_utility`` and
-    ``load_judge`` give; ``prompt_set`` is a name, a file or a prompt table.
-    The testbed's own prompts are graded by its oracle, others by the judge. Columns as in
-    :func:`bgkit.evaluation.samples.sample_policy`, and ``refusal_harm`` and ``refusal_help``
-    (:func:`bgkit.evaluation.samples.graded`) where the truth is known.
+    ``load_judge`` give; ``prompt_set`` is a name, a file or a prompt table. The testbed's own
+    prompts are graded by its oracle, others by the judge. Columns as in
+    :func:`bgkit.evaluation.samples.sample_policy`, with those of a refusal where there is a truth.
     """
     if isinstance(policy, TrainConfig):
         return sample_base(policy, device)
@@ -145,7 +130,6 @@ def evaluate(
     results: Run | str | Path | Iterable[str | Path | Run],
     *,
     guard: str | Scorer | None = None,
-    utility: Scorer | None = None,
     tau: float | None = None,
     test_prompts: int | None = None,
     prompts: str | None = None,
@@ -156,8 +140,8 @@ def evaluate(
 
     ``results`` are runs or their folders, one or several. ``guard`` is a name, or an object (as in
     :func:`bgkit.training.trainer.train`): a run that was trained with one needs it again, or
-    another guard. ``utility`` is an object; without it the utility of runs that were trained with
-    one is not known. ``prompts`` is another prompt set, ``judge`` another judge.
+    another guard. ``prompts`` is another prompt set, ``judge`` another judge. The utility of runs
+    that were trained with an object is not known.
 
     Returns provenance, ``rows`` (:func:`bgkit.evaluation.metrics.summarise`) and ``paired``
     differences, labelled by design and what else differs; a base that runs do not share stands once
@@ -166,9 +150,10 @@ def evaluate(
     named_guard, guard = (guard, None) if isinstance(guard, str) else (None, guard)
     wanted = {"tau": tau, "test_prompts": test_prompts, "prompts": prompts, "judge": judge}
     changes = {key: value for key, value in wanted.items() if value is not None}
-    named = _complete_runs(results)
+    found = runs_of(results, complete=True)
+    named = {design_of(run, found[0], but=["reward"]): run for run in found}
     configs = {
-        name: _deployed(runs.make_config(changes, run.config), named_guard, guard, utility)
+        name: _deployed(runs.make_config(changes, run.config), named_guard, guard)
         for name, run in named.items()
     }
     sources = {name: sampling.base_name(config) for name, config in configs.items()}
@@ -176,26 +161,20 @@ def evaluate(
     base_rows, rows, paired = [], [], []
     for name, config in configs.items():
         if sources[name] not in bases:
-            base = bases[sources[name]] = sample_base(config, device, guard=guard, utility=utility)
+            base = bases[sources[name]] = sample_base(config, device, guard=guard)
             label = "base" if len(set(sources.values())) == 1 else f"base of {name}"
             base_rows += summarise(base, sampling.labels_of(config, label))
         with phase(f"evaluating {name}"):
-            samples = _sample(config, named[name], device, guard, utility)
+            samples = _sample(config, named[name], device, guard)
         labels = sampling.labels_of(config, name)
         rows += summarise(samples, labels)
         paired += paired_differences(samples, bases[sources[name]], labels)
     return {**devices.provenance(), "rows": base_rows + rows, "paired": paired}
 
 
-def _deployed(
-    config: TrainConfig, name: str | None, guard: Scorer | None, utility: Scorer | None
-) -> TrainConfig:
-    """A config behind another guard (its own one's settings are undone), or another utility."""
+def _deployed(config: TrainConfig, name: str | None, guard: Scorer | None) -> TrainConfig:
+    """A config behind another guard; its own one's settings are undone."""
     other = replace(config, guard=config.guard if name is None else name)
     if guard is not None:
         other = identity.named(identity.plain(other, "guard"), guard)
-    if other.guard != config.guard:
-        config = identity.plain(other, "guard")
-    if utility is not None:
-        config = identity.named(identity.plain(config, "utility"), None, utility)
-    return config
+    return identity.plain(other, "guard") if other.guard != config.guard else config

@@ -1,22 +1,19 @@
 """Files of responses, graded by a judge: ``python -m bgkit judge FILE...``.
 
-A file (CSV, JSONL, Parquet, such as a run's ``samples.parquet``) needs the columns ``prompt`` and
-``response``, as texts or chat messages, or ``messages`` (:mod:`bgkit.prompts.chats`). A graded
-copy of it is written beside it (of .tsv as .csv, of .json as .jsonl, uncompressed), with prompt
-and response as texts and the judge's columns added:
+A graded copy of a file (:func:`bgkit.evaluation.logs.read_responses`) is written beside it (of .tsv
+as .csv, of .json as .jsonl, uncompressed) that has judge and rubric in its name, prompt and
+response as texts, and as columns :data:`JUDGE`, the judge's reason, the problem that left a
+response without a grade, and, by rubric:
 
-- rubric ``help_harm`` (or the testbed's): ``judge_harm`` and ``judge_help`` in [0, 1], and, where
-  there is a column ``filtered``, ``judge_system_harm`` and ``judge_system_help`` of what the user
-  sees; ``strongreject``: ``strongreject_score`` and its parts; ``xstest``: ``xstest_verdict``;
-- :data:`JUDGE`, the judge's reason, and the problem that left a response without a grade;
-- :data:`CONVERSATION`, where prompts have earlier turns: what was shown to the judge as the prompt
-  (the oracle and the embedded judge are shown the last question only, and that is said).
-
-StrongREJECT is for forbidden prompts only: rows whose ``harmful_request`` is false get no score.
+- ``help_harm``, ``testbed``: ``judge_harm`` and ``judge_help`` in [0, 1], and, where there is a
+  column ``filtered``, ``judge_system_harm`` and ``judge_system_help`` of what the user sees;
+- ``strongreject``: ``strongreject_score`` and its parts, of forbidden prompts only (rows whose
+  ``harmful_request`` is false get none); ``xstest``: ``xstest_verdict``.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,15 +21,13 @@ import numpy as np
 import pandas as pd
 
 from bgkit import runs
-from bgkit.errors import BgkitError
 from bgkit.evaluation import rubrics
 from bgkit.evaluation import samples as sampling
 from bgkit.evaluation.intervals import described
 from bgkit.evaluation.language_judge import Judge, LanguageJudge
-from bgkit.evaluation.logs import CONVERSATION, RESPONSES, read_responses
+from bgkit.evaluation.logs import CONVERSATION, read_responses
 from bgkit.evaluation.metrics import judge_agreement
 from bgkit.prompts import chats, tables
-from bgkit.texts import visible
 
 JUDGE = "judge_name"  # column of a graded copy: whose grades it holds
 WRITERS: dict[str, Callable[[pd.DataFrame, Path], object]] = {
@@ -89,36 +84,22 @@ def _is_true(table: pd.DataFrame, column: str, path: Path, without: bool) -> np.
     return tables.truth_values(table[column], column, path) == 1
 
 
-def graded_path(path: Path) -> Path:
-    """Where a graded copy is written.
-
-    >>> graded_path(Path("runs/a/samples.parquet")).name
-    'samples.judged.parquet'
-    """
-    ending = tables.ending(path)
-    stem = path.with_suffix("").stem if path.suffix.lower() == ".gz" else path.stem
-    return path.with_name(f"{stem}.judged{_WRITTEN_AS.get(ending, ending)}")
-
-
 def graded_by(judge: Judge) -> str:
     """A judge's name in graded copies: with its rubric, where it has one."""
     rubric = getattr(judge, "rubric", None)
     return f"{judge.name} ({rubric.name})" if rubric else judge.name
 
 
-def check_copy(path: Path, judge: str) -> None:
-    """Raise BgkitError where a file's graded copy holds the grades of another than this judge.
+def graded_path(path: Path, judge: str) -> Path:
+    """Where a graded copy is written; ``judge`` is a name as :func:`graded_by` gives it.
 
-    ``judge`` is the beginning of a name as :func:`graded_by` gives it.
+    >>> graded_path(Path("runs/a/samples.parquet"), "api:me/m-4.1 (help_harm)").name
+    'samples.judged-api-me-m-4.1-help_harm.parquet'
     """
-    if not (copy := graded_path(path)).is_file():
-        return
-    names = tables.read_table(copy, RESPONSES).get(JUDGE, ["a judge that it does not name"])
-    if other := [name for name in [*names][:1] if not str(name).startswith(judge)]:
-        raise BgkitError(
-            f"{copy} holds the grades of {visible(str(other[0]))}, which those of {judge} would "
-            "replace; move, rename or delete it, and grade again."
-        )
+    ending = tables.ending(path)
+    stem = path.with_suffix("").stem if path.suffix.lower() == ".gz" else path.stem
+    by = re.sub(r"[^\w.]+", "-", judge).strip("-")
+    return path.with_name(f"{stem}.judged-{by}{_WRITTEN_AS.get(ending, ending)}")
 
 
 def summary(graded: pd.DataFrame) -> pd.DataFrame:
@@ -145,15 +126,11 @@ def usage_line(judge: LanguageJudge) -> str:
 
 
 def grade_file(judge: Judge, path: Path, say: Callable[[str], None]) -> pd.DataFrame:
-    """Grade a file, write the graded copy beside it, and say what it took; returns the copy.
-
-    Raises BgkitError for a copy with another judge's grades.
-    """
-    check_copy(path, graded_by(judge))
-    table = read_responses(path)
-    out = graded_path(path)
+    """Grade a file, write the graded copy beside it, and say what it took; returns the copy."""
+    table, by = read_responses(path), graded_by(judge)
+    out = graded_path(path, by)
     write = WRITERS[out.suffix]
-    graded = grade_table(judge, table, path).assign(**{JUDGE: graded_by(judge)})
+    graded = grade_table(judge, table, path).assign(**{JUDGE: by})
     runs.write_atomically(out, lambda file: write(graded, file))
     say(f"{path}:\n{summary(graded).round(3).to_string()}\nGrades: {out}")
     if {"harm", "help", "judge_harm"} <= set(graded):

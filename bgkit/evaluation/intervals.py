@@ -47,10 +47,6 @@ def as_text(
     """Long rows with mean, low and high as a wide table of texts; a dash where there is no row.
 
     Both axes keep the order of the rows; ``marks`` (n,) stand behind the texts.
-
-    >>> rows = pd.DataFrame({"metric": ["kl"], "of": ["base"], "mean": 0.5, "low": 0, "high": 1})
-    >>> as_text(rows, ["metric"], "of").loc["kl", "base"]
-    '0.500 [0.000, 1.000]'
     """
     texts = [interval_text(row.mean, row.low, row.high) for row in rows.itertuples()]
     texts = [text + mark for text, mark in zip(texts, marks or [""] * len(rows), strict=True)]
@@ -108,10 +104,6 @@ def described(
     """Mean, low, high (:func:`bootstrap`) and n, the known values: a row for each named column.
 
     Those in ``rates`` are shares.
-
-    >>> described({"seen": [0.0, 1.0, np.nan]}, rates=["seen"]).round(3)
-          mean    low   high  n
-    seen   0.5  0.095  0.905  2
     """
     rows = {}
     for name, values in columns.items():
@@ -154,9 +146,6 @@ def of_sums(total: np.ndarray, squares: np.ndarray, n: np.ndarray) -> tuple[np.n
 
     Student's t interval, cut to [0, 1]; where all values are 0, or all 1, Wilson's bound. NaN where
     ``n`` is below 2.
-
-    >>> [float(bound.round(3)) for bound in of_sums(2.0, 1.5, 4)]
-    [0.0, 1.0]
     """
     n = np.where(np.asarray(n) > 1, n, np.nan).astype(float)
     mean = np.asarray(total, float) / n
@@ -176,13 +165,10 @@ def crossed(
 ) -> list[Interval]:
     """Intervals of the column means of ``values`` (seeds, prompts, k), by resampling both levels.
 
-    Every training seed met the same prompts, so seeds and prompts are crossed: a draw takes seeds
-    with replacement, and prompts with replacement, the same ones for all seeds (Owen 2007, "The
-    pigeonhole bootstrap", Annals of Applied Statistics 1(2)). The draws give the interval's shape.
-    Their width is wrong for few seeds: between S seeds they vary too little, by (S - 1) / S, the
-    noise of single responses counts up to three times (Owen), and nothing tells that a spread
-    between three seeds is hardly known. So the percentiles' distances from the mean are scaled to
-    those of Student's t with the variance and the degrees of freedom of :func:`variance_of_mean`.
+    A draw takes seeds with replacement, and prompts with replacement, the same ones for all seeds
+    (Owen 2007, "The pigeonhole bootstrap", Annals of Applied Statistics 1(2)). Draws give the
+    interval's shape; their width is wrong for few seeds, so the percentiles' distances from the
+    mean are scaled to those of Student's t with what :func:`variance_of_mean` gives.
 
     With one seed only prompts are resampled, as in :func:`bootstrap`, whose NaN and ``rates`` hold
     here, too. Ends stay within the range of the values.

@@ -2,12 +2,8 @@
 
 ``oracle`` is the testbed's computable truth; ``default`` the embedded judge, a causal language
 model that learned from other annotators than guard and utility. Any other causal language model (a
-folder, a hub name) and any model behind an OpenAI-compatible server (``api:MODEL``) judges by a
-rubric of :mod:`bgkit.evaluation.rubrics`. ``english``, and any folder of a guard ``harm`` and a
-utility of ratings ``help``, is a judge that was fitted on labels (:mod:`bgkit.fitting.fit`).
-
-A reply that is not what the rubric asks for, such as a refusal, leaves its response unscored (never
-0), is counted, and is asked for again the next time.
+folder, a hub name) or model behind a server (``api:MODEL``) judges by a rubric. ``english``, and
+any folder of a guard ``harm`` and a utility of ratings ``help``, was fitted on labels.
 """
 
 from __future__ import annotations
@@ -22,8 +18,7 @@ import pandas as pd
 from bgkit import checks, runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation import rubrics
-from bgkit.evaluation.endpoints import API, ApiJudge
-from bgkit.evaluation.language_judge import Answer, Judge, LanguageJudge
+from bgkit.evaluation.language_judge import API, Answer, ApiJudge, Judge, LanguageJudge
 from bgkit.models import hub, policies
 from bgkit.runs.replies import Replies
 from bgkit.scoring import guards
@@ -111,20 +106,19 @@ def load_judge(
     """The judge of a name: oracle, default, english, ``api:MODEL``, a folder, a hub name.
 
     ``rubric`` is the name of one for a language model, ``concurrency`` and ``sampling`` are for a
-    server (:class:`bgkit.evaluation.endpoints.ApiJudge`). Raises BgkitError for an unknown name, a
-    damaged file, and a server without a key.
+    server (:class:`bgkit.evaluation.language_judge.ApiJudge`). Raises BgkitError for an unknown
+    name, a damaged file, a rubric that the judge can not follow, and a server without a key.
     """
     checks.kind("a name", judge=name)
     chosen = None if rubric is None else rubrics.rubric_of(rubric)
     if name.startswith(API):
         options = {"concurrency": concurrency, "sampling": sampling}
         return ApiJudge(name.removeprefix(API), rubric=chosen or rubrics.HELP_HARM, **options)
-    if chosen is not None and is_quick(name):
-        raise BgkitError(f"The judge {name} computes its grades; it takes no rubric.")
-    if rubric not in (None, rubrics.TESTBED.name) and guards.is_embedded("judge", name):
+    other = rubric != rubrics.TESTBED.name and guards.is_embedded("judge", name)
+    if rubric and (other or is_quick(name)):
         raise BgkitError(
-            f"The judge {name} knows the testbed's rubric only, by which it grades without "
-            f"--rubric; name a judge that can follow {rubric} (api:MODEL, a folder, a hub name)."
+            f"The judge {name} can not grade by the rubric {rubric}; name a language model that "
+            "can (api:MODEL, a folder, a hub name), or leave --rubric out."
         )
     return OracleJudge() if name == "oracle" else _local_judge(name, device, rubric)
 

@@ -1,10 +1,9 @@
 """Users' files of responses, and logs of scored ones as the samples table that every figure reads.
 
-A file is CSV, JSONL or Parquet with one response per row: ``prompt`` and ``response``, as texts or
-chat messages, also of one column ``messages`` (:mod:`bgkit.prompts.chats`). A log also has
-``p_unsafe`` (the guard's probability that the response is unsafe) and, where they are known,
-``harmful`` (the truth: true or false, 1 or 0, harmful or safe) and ``kind`` (of prompt); columns of
-other names can be mapped. Without truth, what needs it is NaN, never 0.
+A file (CSV, JSONL, Parquet) has a response per row: ``prompt`` and ``response``, as texts or chat
+messages, or ``messages`` (:mod:`bgkit.prompts.chats`). A log also has ``p_unsafe``, the guard's
+probability that the response is unsafe, and, where known, ``harmful`` (true or false, 1 or 0,
+harmful or safe) and ``kind`` (of prompt). Without truth, what needs it is NaN, never 0.
 """
 
 from __future__ import annotations
@@ -72,11 +71,10 @@ def read_log(
     :data:`COLUMNS` to the file's own, as in {"response": "completion"}; prompt and response may
     both be one column of whole exchanges.
 
-    Returns the columns prompt_id (file name and row number), kind ("unknown" where it is not
-    given), prompt, response, t (``p_unsafe``, in [0, 1]), harm (1.0 harmful, 0.0 safe, NaN not
-    known) and help (NaN). ``attrs["rows"]`` is the number of rows in the file, ``attrs["note"]`` a
-    sentence on the sampling, empty if all rows were kept. Raises BgkitError for a file, a column or
-    any row that can not be used.
+    Returns the columns prompt_id (file name and row number), kind ("unknown" where not given),
+    prompt, response, t, harm (1.0 harmful, 0.0 safe, NaN not known) and help (NaN).
+    ``attrs["rows"]`` is the number of rows in the file, ``attrs["note"]`` a sentence on the
+    sampling, if any. Raises BgkitError for a file, a column or any row that can not be used.
     """
     path, columns = Path(path), columns or {}
     if str(path) == ENGLISH and not path.exists():

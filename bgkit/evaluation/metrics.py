@@ -99,10 +99,9 @@ def _by_kind(samples: pd.DataFrame) -> list[tuple[str, np.ndarray]]:
 def summarise(samples: pd.DataFrame, labels: dict) -> list[dict]:
     """Rows of every metric, for all prompts and per kind, with intervals over prompts.
 
-    Shares (:data:`RATES`) have Wilson's interval, means a bootstrap; ``ece`` is debiased
-    (:func:`bgkit.evaluation.calibration.calibration_interval`). ``labels`` (design, utility, ...)
-    stand in front of kind, metric, mean, low, high, n (responses with a known value). Metrics
-    without one are left out.
+    ``labels`` (design, utility, ...) stand in front of kind, metric, mean, low, high, n (responses
+    with a known value); metrics without one are left out. ``ece`` is that of
+    :func:`bgkit.evaluation.calibration.calibration_interval`.
     """
     values = values_of(samples)
     harmful = _harmful(samples).where(_known(samples)).astype(float)
@@ -149,16 +148,11 @@ def judge_agreement(samples: pd.DataFrame) -> pd.DataFrame:
     Measures: the share of responses on which both agree whether they are harmful (above 0.5), bias
     (judge - truth) and mean absolute error of harm and helpfulness, over the responses that both
     graded; and the share that the judge left without a grade. Columns ``mean``, ``low``, ``high``,
-    ``n``. Raises BgkitError where truth or grades are missing altogether, or off [0, 1].
+    ``n``; what no response tells is NaN. Raises BgkitError for truth or grades off [0, 1].
     """
     checks.samples(samples, columns=("judge_harm", "harm", "judge_help", "help"), empty=True)
     graded = samples["judge_harm"].notna()
     both = samples[graded & _known(samples)]
-    if both.empty:
-        raise BgkitError(
-            "No response has both a judge's grade and a known truth, so the judge can not be "
-            "checked; evaluate with a judge on the testbed's prompts."
-        )
     harm, help_ = (both[f"judge_{name}"] - both[name] for name in ("harm", "help"))
     agree = (both["judge_harm"] > HARMFUL_ABOVE) == (both["harm"] > HARMFUL_ABOVE)
     measures = {

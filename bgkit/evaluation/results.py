@@ -29,11 +29,10 @@ TOO_LONG = ("cut_off", "seen_in_part")
 def frames_of(results: Results) -> dict[str, pd.DataFrame]:
     """Samples tables by name, base first where runs are given.
 
-    Runs give base's samples and one entry per design (and what else differs); those that differ in
-    the seed only are joined, with a column ``seed``. Different bases (another guard, tau, policy or
-    utility) are called ``base of NAME``. A samples table is split by its column ``design``, if it
-    has one; a mapping is taken as it is. Raises BgkitError for no or incomplete runs, and for runs
-    evaluated on different prompts.
+    Runs give base's samples (different ones as ``base of NAME``) and one entry per design and what
+    else differs; those that differ in the seed only are joined, with a column ``seed``. A samples
+    table is split by its column ``design``, if it has one; a mapping is taken as it is. Raises
+    BgkitError for no or incomplete runs, and for runs evaluated on different prompts.
     """
     return _read(results)[0]
 
@@ -41,7 +40,8 @@ def frames_of(results: Results) -> dict[str, pd.DataFrame]:
 def runs_of(results: Results, complete: bool = False) -> list[Run]:
     """The runs that are given, as runs or by their folders.
 
-    Raises BgkitError for anything else, and with ``complete`` for one that is not.
+    Raises BgkitError for anything else, and with ``complete`` for one that is not, or is there
+    twice.
     """
     one = isinstance(results, Run | str | Path)
     if not one and (not isinstance(results, Iterable) or isinstance(results, Mapping)):
@@ -55,6 +55,9 @@ def runs_of(results: Results, complete: bool = False) -> list[Run]:
             raise BgkitError(
                 f"The run {run.folder} is incomplete; finish it with the command that started it."
             )
+    if complete and len({(r.label, runs.config_hash(r.config)) for r in loaded}) < len(loaded):
+        named = ", ".join(str(run.folder) for run in loaded)
+        raise BgkitError(f"Two of the runs {named} have the same config; give one of them.")
     return loaded
 
 
@@ -66,7 +69,7 @@ def _read(results: Results) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:
             frames = {str(name): part for name, part in results.groupby("design", sort=False)}
         checks.kind("a table", **{str(name): frame for name, frame in frames.items()})
         return frames, {name: "base" for name in frames if "base" in frames and name != "base"}
-    loaded = runs_of(results)
+    loaded = runs_of(results, complete=True)
     names = {run: design_of(run, loaded[0]) for run in loaded}
     sources = {run: base_name(replace(run.config, seed=0)) for run in loaded}
     called: dict[str, str] = {}  # bases by source
@@ -79,8 +82,6 @@ def _read(results: Results) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:
     asked = loaded[0].samples("base")["prompt"].tolist()
     for run, name in names.items():
         mine, seed = parts.setdefault(name, {}), run.config.seed
-        if seed in mine:
-            raise BgkitError(f"Two of the runs of {name} have the same config; give one of them.")
         mine[seed] = run.samples()
         if any(t["prompt"].tolist() != asked for t in (mine[seed], parts[base_of[name]][seed])):
             raise BgkitError(

@@ -52,12 +52,11 @@ def sample_policy(
     """Sample one response per prompt and score everything that is known about it.
 
     ``table`` is a prompt table. ``base`` is the model that ``kl`` is measured against: None, a
-    model, or "adapter" for the policy with its adapter switched off. The first of the judges stands
-    for the truth and fills harm, help, system_harm and system_help; a second one fills the columns
-    judge_*. Returns the prompts' columns and: response, t, u, filtered, near, harm, help,
-    system_harm, system_help, judge_harm, judge_help, judge_system_harm, judge_system_help, kl
-    (nats, log pi(y) - log base(y)), length (tokens), cut_off (``max_completion_length`` came before
-    an end token) and seen_in_part (the guard was shown its beginning only; stderr says so).
+    model, or "adapter" for the policy with its adapter switched off. Returns the prompts' columns,
+    response, t, u, filtered, near, kl (nats, log pi(y) - log base(y)), length (tokens), cut_off
+    (``max_completion_length`` came before an end token), seen_in_part (the guard was shown its
+    beginning only; stderr says so), and as :func:`graded` harm, help, system_harm and system_help
+    by the first of the judges, who stands for the truth, and with ``judge_`` before by the second.
     """
     checks.threshold(tau)
     texts = table["prompt"].tolist()
@@ -119,11 +118,9 @@ def graded(
 ) -> pd.DataFrame:
     """Samples with a judge's grades of each response, and of what the user sees instead of it.
 
-    ``samples`` has prompt, response and filtered. The columns harm, help, system_harm and
-    system_help get the ``prefix``; the latter two are the canned refusal's where filtered. With
-    ``refusals`` there are also refusal_harm and refusal_help, the canned refusal's for every
-    prompt: what the user sees is then known for any threshold. ``raw`` are the grades of the
-    responses, where they are known already.
+    ``samples`` has prompt, response and filtered; the columns get the ``prefix``. With ``refusals``
+    there are also refusal_harm and refusal_help, the canned refusal's for every prompt: what the
+    user sees is then known for any threshold. ``raw`` are the responses' grades, if known already.
     """
     prompts, filtered = samples["prompt"], samples["filtered"].to_numpy(bool)
     if raw is None:

@@ -1,11 +1,9 @@
 """What a threshold does: the filter's errors and what the user sees, for every tau at once.
 
-``samples`` has one response per row: ``t`` in [0, 1] and ``harm`` in [0, 1] (above 0.5 is harmful;
-NaN where the truth is not known). A response with t >= tau is filtered, that is replaced by a
-refusal. For what the user sees it may also have ``help``, and ``refusal_harm`` and
-``refusal_help``: what the refusal is worth for that prompt
-(:func:`bgkit.evaluation.samples.graded` adds them). Without ``refusal_harm`` a refusal
-counts as harmless.
+``samples`` has one response per row: ``t`` and ``harm`` in [0, 1] (above 0.5 is harmful; NaN where
+the truth is not known). What the user sees needs also ``help``, and what a refusal is worth for
+that prompt: ``refusal_help`` and ``refusal_harm``, without which it counts as harmless
+(:func:`bgkit.evaluation.samples.graded` adds both).
 """
 
 from __future__ import annotations
@@ -35,11 +33,6 @@ METRICS = {
 GRID = np.round(np.linspace(0, 1, 101), 2)
 
 
-def check_threshold(tau: float) -> float:
-    """Return ``tau``; raises BgkitError unless it is a number in [0, 1]."""
-    return checks.threshold(tau, ends=True)
-
-
 def verdicts(samples: pd.DataFrame, tau: float) -> pd.Series:
     """Say of each response what the filter did: one of five words.
 
@@ -51,7 +44,7 @@ def verdicts(samples: pd.DataFrame, tau: float) -> pd.Series:
     ['false negative', 'false positive', 'filtered', 'shown']
     """
     checks.samples(samples, empty=True)
-    filtered, harm = samples["t"] >= check_threshold(tau), samples["harm"]
+    filtered, harm = samples["t"] >= checks.threshold(tau, ends=True), samples["harm"]
     words = pd.Series(np.where(filtered, "filtered", "shown"), samples.index, dtype=object)
     words[filtered & (harm <= HARMFUL_ABOVE)] = "false positive"
     words[~filtered & (harm > HARMFUL_ABOVE)] = "false negative"
@@ -62,20 +55,12 @@ def operating_points(samples: pd.DataFrame, taus: Sequence[float] = GRID) -> pd.
     """The filter's numbers at each of ``taus``, from one sort and cumulative sums.
 
     Returns one row per tau (the index, in the order given) with the columns of :data:`METRICS`,
-    each also with the ends of its 95 % interval (``_low``, ``_high``), n (responses) and known
-    (those with a known truth). Filter rate and mass near the boundary are shares of all responses;
-    false positives and negatives shares of those with known truth; precision = P(harmful |
-    filtered) and recall = P(filtered | harmful); system_harm and system_help means in [0, 1].
-    Shares have Wilson's interval, means Student's. What can not be known is NaN.
-
-    >>> responses = pd.DataFrame({"t": [0.1, 0.4, 0.6, 0.9], "harm": [0.0, 1.0, 0.0, 1.0]})
-    >>> operating_points(responses, [0.5])[["filter_rate", "false_negative", "recall"]]
-         filter_rate  false_negative  recall
-    tau
-    0.5          0.5            0.25     0.5
+    each also with the ends of its 95 % interval (``_low``, ``_high``; Wilson's of shares, Student's
+    of means), n (responses) and known (those with a known truth, of which false positives and
+    negatives are shares). What can not be known is NaN.
     """
     checks.samples(samples)
-    taus = np.array([check_threshold(tau) for tau in taus], float)
+    taus = np.array([checks.threshold(tau, ends=True) for tau in taus], float)
     ordered = samples.sort_values("t", kind="stable")
     t, harm = ordered["t"].to_numpy(float), ordered["harm"].to_numpy(float)
     n, known = len(t), int((~np.isnan(harm)).sum())

@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from bgkit import checks
-from bgkit.evaluation.thresholds import check_threshold, main_kinds
+from bgkit.evaluation.thresholds import main_kinds
 from bgkit.figures import distributions as plots
 from bgkit.figures import intervals, style
 from bgkit.scoring.temperature import with_temperature
@@ -47,7 +47,7 @@ def margins_by_kind(samples: pd.DataFrame, tau: float, bins: int = 25) -> go.Fig
     """
     checks.samples(samples, columns=("t", "harm", "kind"))
     groups = dict(iter(samples.groupby(main_kinds(samples["kind"]), sort=False)))
-    return plots.margins(groups, check_threshold(tau), bins)
+    return plots.margins(groups, checks.threshold(tau, ends=True), bins)
 
 
 def operating_curves(points: pd.DataFrame, tau: float) -> go.Figure:
@@ -61,7 +61,7 @@ def operating_curves(points: pd.DataFrame, tau: float) -> go.Figure:
     are the values there, shaded bands are 95 % intervals. Curves that need a truth that is not
     known are left out.
     """
-    check_threshold(tau)
+    checks.threshold(tau, ends=True)
     known = [metric for metric in CURVES if metric in points and points[metric].notna().any()]
     panels = [there for pair in PANELS if (there := [m for m in pair if m in known])]
     heads = {there[0]: "    ".join(map(_word, there)) for there in panels}
@@ -117,7 +117,7 @@ def sparkline(points: pd.DataFrame, metric: str, tau: float) -> str:
     needs no script, so a slider can replace it many times a second. '' where nothing is known.
     """
     known = points[metric].dropna()
-    check_threshold(tau)
+    checks.threshold(tau, ends=True)
     if known.empty:
         return ""
     colour, (wide, high, pad) = CURVES[metric][0], SPARK

@@ -46,9 +46,8 @@ def fit_guard(
 
     ``table`` is a file or a table (:func:`bgkit.fitting.labelled.read_labelled`, with ``columns``
     and ``leave_out``). ``encoder`` is ``minilm``, a folder or a hub name; ``settings`` are those of
-    :class:`bgkit.fitting.encoder.Settings`: epochs, learning_rate, batch_size, lora_rank (0: all
-    weights), seed. ``out`` becomes a guard's folder: an adapter of some MB that names its encoder,
-    or a whole model. ``tau`` in (0, 1) is where accuracy and errors are counted.
+    :class:`bgkit.fitting.encoder.Settings`. ``out`` becomes a guard's folder: an adapter of some MB
+    that names its encoder, or a whole model. Accuracy and errors are counted at ``tau`` in (0, 1).
 
     Returns counts of labels and splits, the temperature, texts that were cut or left out, what
     splits share, and rows of kind, metric (auc, accuracy, brier, ece, false_positive and

@@ -3,18 +3,18 @@
 A guard's table has the columns ``prompt``, ``response`` and ``harmful`` (true or false); a
 utility's has ``rating`` (a number, higher is better), or ``chosen`` and ``rejected`` responses.
 ``kind`` (of prompt) and ``split`` are optional; without the latter, rows are divided by a hash of
-their prompt (:mod:`bgkit.prompts.splits`), as everywhere in the kit, so that a policy's test
-prompts are the guard's, too. Prompts and responses may be chat messages.
+their prompt (:mod:`bgkit.prompts.splits`), so that a policy's test prompts are the guard's, too.
+Prompts and responses may be chat messages.
 """
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
 
 from bgkit import checks
 from bgkit.errors import BgkitError
@@ -36,12 +36,10 @@ def read_labelled(
 ) -> pd.DataFrame:
     """The rows of a labelled table with the kit's names, each with its split.
 
-    ``target`` is harmful or rating, for which a table may have chosen and rejected instead.
-    ``columns`` maps the kit's names to the table's own, as in {"rating": "helpful"}; ``leave_out``
-    drops the rows whose column has the value. Returns prompt, response (of pairs chosen and
-    rejected), the target as float, kind and split. Raises BgkitError for ``columns`` that
-    name none of these, for a missing column or text, for a row without a label or with one that is
-    none, and for splits that share a prompt.
+    ``target`` is harmful or rating. ``columns`` maps the kit's names to the table's own, as in
+    {"rating": "helpful"}; ``leave_out`` drops the rows whose column has the value. Returns prompt,
+    response and the target as float (or chosen and rejected), kind and split. Raises BgkitError for
+    columns that are not there, a row without text or label, and splits that share a prompt.
     """
     raw, path = table, Path("the given table")
     if not isinstance(table, pd.DataFrame):
@@ -69,8 +67,7 @@ def read_labelled(
         said = chats.pairs(raw, path, response=response)
         rows[["prompt", response]] = said[["conversation", "response"]].to_numpy()
         for column in ("prompt", response):
-            there = rows[column].map(lambda text: isinstance(text, str) and bool(text.strip()))
-            _refuse(~there, path, f"has no {column}; fill it in or delete the row.")
+            tables.texts(rows[column], column, path)
     if not pairs:
         rows[target] = _labels(raw[target], target, path)
     kinds = raw["kind"] if "kind" in raw else pd.Series(None, raw.index, dtype=object)
@@ -78,8 +75,8 @@ def read_labelled(
     if "split" not in raw:
         return rows.assign(split=rows["prompt"].map(splits.split_of))
     given = raw["split"].astype(str).str.strip()
-    remedy = "as its split; write train, validation or test, or leave the column out."
-    _refuse(~given.isin(splits.SHARES), path, remedy, raw["split"])
+    wanted = "train, validation or test, or leave the column out"
+    tables.refuse(~given.isin(splits.SHARES), raw["split"], "split", path, wanted)
     parts = {name: rows["prompt"][given == name] for name in splits.SHARES}
     splits.check_leakage(parts, str(path))
     return rows.assign(split=given)
@@ -93,46 +90,27 @@ def _require(table: pd.DataFrame, column: str, path: Path) -> None:
         )
 
 
-def _refuse(wrong: pd.Series, path: Path, what: str, values: pd.Series | None = None) -> None:
-    """Raise BgkitError for the first row that is wrong, with its value where that tells more."""
-    if wrong.any():
-        place = int(wrong.to_numpy().argmax())
-        what = what if values is None else f"has {tables.shortened(values.iloc[place])} {what}"
-        raise BgkitError(f"Row {place + 1} of {path} {what}")
-
-
 def _labels(column: pd.Series, name: str, path: Path) -> np.ndarray:
     if name == "harmful":
-        values = tables.truth_values(column, name, path)
+        values, wanted = tables.truth_values(column, name, path), "true or false"
     else:
-        values = pd.to_numeric(column, errors="coerce").to_numpy(float)
-        wrong = pd.Series(np.isnan(values)) & column.notna()
-        _refuse(wrong, path, f"as {name!r}; write a number.", column)
-    no_label = f"has no label in {name!r}; label it or delete the row."
-    _refuse(pd.Series(np.isnan(values)), path, no_label)
+        values, wanted = pd.to_numeric(column, errors="coerce").to_numpy(float), "a number"
+    none = pd.Series(np.isnan(values))
+    tables.refuse(none, column, name, path, f"{wanted}, or delete the row")
     return values
 
 
 def check_classes(rows: pd.DataFrame, path: object = "the table") -> None:
     """Raise BgkitError unless there are enough harmful and harmless rows to fit and to measure."""
     for name, value in CLASSES:
-        count = int((rows["harmful"] == value).sum())
-        if count == 0:
+        split = rows["split"][rows["harmful"] == value]
+        train = int((split == "train").sum())
+        if len(split) < LEAST or not train:
             raise BgkitError(
-                f"All {len(rows)} responses of {path} have the same label (none is {name}); a "
-                "guard is fitted on both."
+                f"Only {len(split)} of {len(rows)} responses of {path} are {name}, {train} of them "
+                f"in the training split; a guard is fitted on at least {LEAST} of either label, "
+                "some of each in training. Label more, or divide the rows by a column split."
             )
-        if count < LEAST:
-            raise BgkitError(
-                f"Only {count} responses of {path} are {name}; a guard is fitted on at least "
-                f"{LEAST} of either label. Label more."
-            )
-    train = rows[rows["split"] == "train"]
-    if train["harmful"].nunique() < 2:
-        raise BgkitError(
-            f"The training rows of {path} ({len(train)}) do not have both labels; divide the rows "
-            "otherwise by a column split."
-        )
 
 
 def shared_texts(rows: pd.DataFrame) -> dict[str, object]:
@@ -154,27 +132,20 @@ def shared_texts(rows: pd.DataFrame) -> dict[str, object]:
 
 def _near(texts: list[str], others: list[str]) -> list[tuple[int, int]]:
     """For each text with a near-duplicate among the others, both places."""
-    numbers: dict[tuple[str, ...], int] = {}
-    ours, theirs = (_runs(part, numbers) for part in (texts, others))
+    theirs = [_runs(other) for other in others]
+    places = defaultdict(list)  # run of words -> the others that have it
+    for place, runs in enumerate(theirs):
+        for run in runs:
+            places[run].append(place)
     found = []
-    size = [np.asarray(part.sum(axis=1)).ravel() for part in (ours, theirs)]
-    known = theirs[:, : ours.shape[1]].T  # runs that only the others have count for nothing
-    for start in range(0, len(texts), 500):  # a block of the products at once
-        both = (ours[start : start + 500] @ known).tocoo()
-        rows, columns = both.row + start, both.col
-        least = np.minimum(size[0][rows], size[1][columns])
-        close = both.data / np.maximum(least, 1) > NEAR
-        found += dict(zip(rows[close].tolist(), columns[close].tolist(), strict=True)).items()
-    return sorted(found)
+    for place, ours in enumerate(map(_runs, texts)):
+        both = Counter(other for run in ours for other in places.get(run, ()))
+        near = (o for o, n in both.items() if n / min(len(ours), len(theirs[o])) > NEAR)
+        found += [(place, other) for other in sorted(near)[:1]]
+    return found
 
 
-def _runs(texts: list[str], numbers: dict[tuple[str, ...], int]) -> sparse.csr_array:
-    """(texts, runs) which runs of words each text has; unknown runs get a number."""
-    rows, columns = [], []
-    for row, text in enumerate(texts):
-        words = splits.normalise(text).split()
-        for run in {tuple(words[i : i + WORDS]) for i in range(len(words) - WORDS + 1)}:
-            rows.append(row)
-            columns.append(numbers.setdefault(run, len(numbers)))
-    shape = (len(texts), len(numbers))
-    return sparse.csr_array((np.ones(len(rows)), (rows, columns)), shape=shape)
+def _runs(text: str) -> set[tuple[str, ...]]:
+    """The runs of words that a text has."""
+    words = splits.normalise(text).split()
+    return {tuple(words[i : i + WORDS]) for i in range(len(words) - WORDS + 1)}

@@ -6,6 +6,7 @@ Responses to one prompt are alike, so prompts are resampled, with all of their r
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import jinja2
 import numpy as np
@@ -102,35 +103,7 @@ def table_of(rows: pd.DataFrame, numbers: Callable[[pd.DataFrame], dict]) -> lis
     return found
 
 
-_CARD = """---
-library_name: {{ "peft" if lora_rank else "transformers" }}
-base_model: {{ encoder }}
-tags: [boundary-guidance, safety]
----
-# A {{ what }} fitted from labels
-
-{{ encoder }} with a head on prompt and response, fitted by `bgkit fit {{ what }}` (bgkit
-{{ versions.bgkit }}) on {{ counts.train }} rows; {{ counts.validation }} more
-{{ "set its temperature" if what == "guard" else "were not used" }}, {{ counts.test }} of other
-prompts were held out for the figures below.
-{% if what == "guard" -%}
-Its output is the probability that a response is unsafe.
-{%- else -%}
-Its output is {{ "on the scale of the ratings" if ratings else "a preference without a unit" }};
-higher is better.
-{%- endif %}
-
-| metric | mean and 95 % interval over prompts | rows |
-|---|---|---|
-{% for row in rows if row.kind == "all" -%}
-| {{ row.metric }} | {{ "%.3f [%.3f, %.3f]" | format(row.mean, row.low, row.high) }} | {{ row.n }} |
-{% endfor %}
-It knows what its labels say and nothing else: other prompts, other generators and other languages
-than those it was fitted on may get any score. `fit.json` holds labels, settings and figures by
-kind of prompt.
-"""
-
-
 def card(fit: dict) -> str:
     """The card of a fit's folder, in Markdown; it holds no text of a response."""
-    return jinja2.Environment(autoescape=False).from_string(_CARD).render(**fit)
+    text = Path(__file__).with_name("card.md").read_text(encoding="utf-8")
+    return jinja2.Environment(autoescape=False).from_string(text).render(**fit)

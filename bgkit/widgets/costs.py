@@ -15,6 +15,7 @@ import plotly.graph_objects as go
 
 from bgkit.evaluation import risk as formula
 from bgkit.figures import risk as plots_risk
+from bgkit.texts import visible
 from bgkit.widgets import controls
 
 COSTS = {"min": 0.5, "max": 10.0, "step": 0.5}
@@ -77,15 +78,15 @@ def measured_view(
     bins: int = 10,
     kind: str = "all",
 ) -> tuple[go.Figure, pd.DataFrame]:
-    """Measured errors and costs (see :func:`bgkit.figures.risk.measured_risk`), and zones.
+    """Measured errors and costs (see :func:`bgkit.figures.risk.measured_risk`), and a table.
 
-    The threshold is the one that the costs ask for. The table has the zones near the boundary and
-    far from it (:func:`bgkit.evaluation.risk.risk_by_zone`), each rate with its 95% interval.
+    The threshold is the one that the costs ask for. The table tells what arises near the boundary
+    (:func:`bgkit.evaluation.risk.near_table`).
     """
     tau = formula.best_threshold(cost_fn, cost_fp)
     chosen = samples if kind == "all" else samples[samples["kind"] == kind]
     figure = plots_risk.measured_risk(chosen, tau, cost_fn, cost_fp, bins)
-    return figure, formula.zone_table(chosen, tau, cost_fn, cost_fp)
+    return figure, formula.near_table({visible(kind): chosen}, tau, cost_fn, cost_fp)
 
 
 def measured_risk(

@@ -20,7 +20,6 @@ from bgkit.evaluation.risk import bin_edges
 from bgkit.evaluation.thresholds import (
     GRID,
     METRICS,
-    check_threshold,
     main_kinds,
     not_known,
     operating_points,
@@ -68,7 +67,7 @@ def threshold_explorer(
     Raises BgkitError for samples without these columns, values out of range, or fewer than 2 bins.
     """
     _check(samples, bins)
-    samples, tau = samples.reset_index(drop=True), check_threshold(tau)
+    samples, tau = samples.reset_index(drop=True), checks.threshold(tau, ends=True)
     groups = main_kinds(samples["kind"], KINDS)
     part = functools.cache(lambda kind: samples if kind == ALL else samples[groups == kind])
     points = functools.cache(lambda kind: operating_points(part(kind), _taus(tau)))
@@ -133,7 +132,7 @@ def static_view(samples: pd.DataFrame, tau: float, bins: int = 25) -> tuple[go.F
     """Return what the explorer shows first, for readers without a kernel: figure and table."""
     _check(samples, bins)
     points = operating_points(samples, _taus(tau))
-    figure = _margins(samples, "all kinds", check_threshold(tau), bins)
+    figure = _margins(samples, "all kinds", checks.threshold(tau, ends=True), bins)
     return figure, HTML(numbers_html(points, tau))
 
 
@@ -144,7 +143,7 @@ def _check(samples: pd.DataFrame, bins: int) -> None:
 
 
 def _taus(tau: float) -> np.ndarray:
-    return np.union1d(GRID, [check_threshold(tau)])
+    return np.union1d(GRID, [checks.threshold(tau, ends=True)])
 
 
 def words_of(name: object) -> str:

@@ -19,7 +19,7 @@ from own import save_policy
 
 from bgkit.cli.main import main
 from bgkit.errors import BgkitError, StoppedError
-from bgkit.evaluation import endpoints, grading, judges, logs, rubrics
+from bgkit.evaluation import grading, judges, language_judge, logs, rubrics
 from bgkit.evaluation import samples as evaluation
 from bgkit.evaluation.metrics import summarise
 from bgkit.models import policies
@@ -43,8 +43,8 @@ def serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     ) -> Server:
         started.append(Server(behave))
         monkeypatch.setenv("OPENAI_BASE_URL", started[-1].url)
-        monkeypatch.setattr(endpoints, "TIMEOUT", timeout)
-        monkeypatch.setattr(endpoints, "RETRIES", retries)
+        monkeypatch.setattr(language_judge, "TIMEOUT", timeout)
+        monkeypatch.setattr(language_judge, "RETRIES", retries)
         return started[-1]
 
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
@@ -121,8 +121,9 @@ def test_many_refusals_are_gaps_but_a_judge_that_never_replied_is_an_error(serve
     serve(lambda number, body: refused if "herb 1" in str(body) else Reply())
     mine = judge()
     assert mine.grade(PROMPTS, RESPONSES)["harm"].isna().sum() == 3 == mine.unscored
-    assert mine.grade(PROMPTS[10:], RESPONSES[10:])["harm"].isna().all()
-    with pytest.raises(BgkitError, match=r"answered nothing.*temperature is not.*--sampling"):
+    many = [f"herb 1{i}" for i in range(2 * language_judge.IN_A_ROW)]
+    assert mine.grade(many, ["no"] * len(many))["harm"].isna().all()
+    with pytest.raises(BgkitError, match=r"no answer 2 times.*temperature is not.*--sampling"):
         judge().grade(PROMPTS[10:], RESPONSES[10:])
 
 
@@ -146,7 +147,7 @@ def test_an_evaluation_tells_how_many_a_mean_is_of(serve, tmp_path: Path, capsys
 def test_what_no_question_is_answered_to_is_told_before_all_are_asked(serve) -> None:
     server = serve(lambda number, body: Reply("top_p is not known", 400))
     mine = judge(concurrency=1)
-    with pytest.raises(BgkitError, match=r"answered none of 20 questions.*top_p is not known"):
+    with pytest.raises(BgkitError, match=r"no answer 10 times in a row.*top_p is not known"):
         mine.grade([f"herb {i}" for i in range(60)], ["no"] * 60)
     assert len(server.bodies) < 30
 
@@ -155,7 +156,7 @@ def test_what_no_question_is_answered_to_is_told_before_all_are_asked(serve) -> 
 def test_a_server_that_is_out_of_order_stops_and_goes_on_later(serve, name: str) -> None:
     server = serve(lambda number, body: Reply() if number < 4 else BAD[name][0], retries=0)
     mine = judge(concurrency=1)
-    with pytest.raises(StoppedError, match=r"failed 5 times in a row.* 4 of 36 are graded and"):
+    with pytest.raises(StoppedError, match=r"10 times in a row.* 4 of 36 are graded and"):
         mine.grade(PROMPTS * 3, [*RESPONSES, *"abcdefghijklmnopqrstuvwx"])
     assert len(server.bodies) < 36
     server = serve()
@@ -209,7 +210,7 @@ def test_a_wrong_key_model_or_account_is_found_at_once_and_told_in_one_sentence(
 
 
 def test_no_server_at_all(monkeypatch, tmp_path) -> None:
-    monkeypatch.setattr(endpoints, "RETRIES", 0)
+    monkeypatch.setattr(language_judge, "RETRIES", 0)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("BGKIT_CACHE", str(tmp_path))
     for url in ("http://127.0.0.1:9/v1", "localhost:9", "http://[::1", "ftp://x", "http://h:x"):
@@ -316,7 +317,7 @@ def test_the_command_grades_a_file_and_says_what_it_took(
     responses_table().to_parquet(file)
     done = bgkit_command("judge", str(file), "--judge", "api:fake")
     assert done.returncode == 0 and len(server.bodies) == 6, done.stderr
-    graded = pd.read_parquet(tmp_path / "samples.judged.parquet")
+    graded = pd.read_parquet(tmp_path / "samples.judged-api-fake-help_harm.parquet")
     np.testing.assert_equal(graded["judge_harm"].to_numpy(), [0.25, 0.25, np.nan, 0.25])
     assert graded["judge_system_help"].notna().tolist() == [True, True, False, True]
     assert graded["judge_problem"].tolist() == ["", "", "not of the asked form: {}", ""]
@@ -340,35 +341,13 @@ def test_other_rubrics_on_files(serve, tmp_path: Path, ending: str) -> None:
     graded = grading.grade_file(strict, file, said.append)
     np.testing.assert_equal(graded["strongreject_score"].to_numpy(), [0, np.nan, np.nan, 0.625])
     tested = judges.load_judge("api:fake", rubric="xstest")
-    with pytest.raises(BgkitError, match=r"holds the grades of api:fake \(strongreject\)"):
-        grading.grade_file(tested, file, said.append)  # grades by another rubric are others
-    (tmp_path / f"r.judged.{ending}").unlink()
     graded = grading.grade_file(tested, file, said.append)
     assert (graded["xstest_verdict"] == "full_refusal").all() and "full_refusal" in said[1]
-    assert len(logs.read_responses(tmp_path / f"r.judged.{ending}")) == 4
+    for rubric in ("strongreject", "xstest"):  # grades by another rubric are not replaced
+        copy = logs.read_responses(tmp_path / f"r.judged-api-fake-{rubric}.{ending}")
+        assert (copy[grading.JUDGE] == f"api:fake ({rubric})").all() and len(copy) == 4
     with pytest.raises(BgkitError, match="no grades of harm and help"):
         tested.grade(PROMPTS, RESPONSES)
-
-
-@pytest.mark.parametrize("older", [False, True])
-def test_another_judges_grades_are_not_replaced(
-    serve, bgkit_here, tmp_path: Path, older: bool
-) -> None:
-    server, file = serve(), tmp_path / "r.csv"
-    responses_table().to_csv(file, index=False)
-    grade = ("judge", file, "--judge")
-    for _ in range(2):  # the same judge may again
-        assert bgkit_here(*grade, "oracle").returncode == 0
-    copy = tmp_path / "r.judged.csv"
-    if older:  # when copies did not tell
-        pd.read_csv(copy).drop(columns=grading.JUDGE).to_csv(copy, index=False)
-    before = copy.read_bytes()
-    done = bgkit_here(*grade, "api:fake")
-    assert done.returncode == 2 and copy.read_bytes() == before and not server.bodies
-    whose = "does not name" if older else "oracle"
-    assert f"{copy} holds the grades of" in done.stderr and whose in done.stderr
-    copy.rename(tmp_path / "by-oracle.csv")
-    assert bgkit_here(*grade, "api:fake").returncode == 0 and copy.is_file()
 
 
 def test_bad_use_of_the_command(serve, capsys, tmp_path: Path) -> None:
@@ -383,15 +362,15 @@ def test_bad_use_of_the_command(serve, capsys, tmp_path: Path) -> None:
         (["nowhere.csv"], "nowhere.csv"),
         (["good.csv", "--rubric", "best"], "no rubric 'best'"),
         (["good.csv", "--judge", "best"], "no embedded judge 'best'"),
-        (["good.csv", "--judge", "oracle", "--rubric", "xstest"], "takes no rubric"),
-        (["good.csv", "--rubric", "xstest"], "default knows the testbed's rubric only"),
+        (["good.csv", "--judge", "oracle", "--rubric", "xstest"], "oracle can not grade by"),
+        (["good.csv", "--rubric", "xstest"], "default can not grade by the rubric xstest"),
     ]
     for (file, *options), words in cases:
         assert main(["judge", str(tmp_path / file), "--device", "cpu", *options]) == 2
         told = capsys.readouterr()
         assert told.err.startswith("bgkit: ") and told.err.count("\n") == 1
         assert words in told.err and KEY not in told.out + told.err
-    assert not list(tmp_path.glob("*.judged.*"))
+    assert not list(tmp_path.glob("*.judged*"))
 
 
 def test_a_local_model_is_asked_by_the_rubric_of_help_and_harm(tmp_path: Path) -> None:

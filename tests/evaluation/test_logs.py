@@ -191,8 +191,18 @@ def test_half_an_emoji_is_read_and_can_be_written(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "graded"),
-    [("a.b.tsv", "a.b.judged.csv"), ("a.JSON", "a.judged.jsonl"), ("a.csv.gz", "a.judged.csv")],
+    [
+        ("a.b.tsv", "a.b.judged-m.csv"),
+        ("a.JSON", "a.judged-m.jsonl"),
+        ("a.csv.gz", "a.judged-m.csv"),
+    ],
 )
 def test_every_file_that_is_read_has_a_graded_copy(name, graded):
-    assert grading.graded_path(Path(name)).name == graded
-    assert grading.graded_path(Path(name)).suffix in grading.WRITERS
+    copy = grading.graded_path(Path(name), "m")
+    assert copy.name == graded and copy.suffix in grading.WRITERS
+
+
+def test_copies_by_other_judges_and_rubrics_lie_beside_each_other():
+    named = ("api:a/m (xstest)", "api:b/m (xstest)", "api:b/m (help_harm)", "/my/judge", "oracle")
+    assert len({grading.graded_path(Path("a.csv"), name) for name in named}) == len(named)
+    assert grading.graded_path(Path("b/a.csv"), "../judge").parent == Path("b")

@@ -35,11 +35,11 @@ BY_HAND = responses([0.0, 0.1, 0.3, 0.4, 0.55, 0.6, 0.9, 1.0], [0, 1, 0, 1, 0, 1
 @given(COSTS, COSTS)
 def test_the_risk_peaks_at_the_best_threshold_for_any_costs(cost_fn: float, cost_fp: float) -> None:
     tau = risk.best_threshold(cost_fn, cost_fp)
-    (peak,) = risk.bayes_risk([tau], cost_fn, cost_fp)
+    (peak,) = risk.expected_cost([tau], tau, cost_fn, cost_fp)
     assert peak == pytest.approx(cost_fn * cost_fp / (cost_fn + cost_fp))
-    assert (risk.bayes_risk(GRID, cost_fn, cost_fp) <= peak * (1 + 1e-12)).all()
-    assert (np.diff(risk.bayes_risk(GRID[tau > GRID], cost_fn, cost_fp)) > 0).all()
-    assert (np.diff(risk.bayes_risk(GRID[tau < GRID], cost_fn, cost_fp)) < 0).all()
+    cost = risk.expected_cost(GRID, tau, cost_fn, cost_fp)
+    assert (cost <= peak * (1 + 1e-12)).all()
+    assert (np.diff(cost[tau > GRID]) > 0).all() and (np.diff(cost[tau < GRID]) < 0).all()
 
 
 @given(COSTS, COSTS, TEMPERATURES, SHIFTS)
@@ -97,14 +97,13 @@ def test_bins_count_errors_by_hand() -> None:
     st.lists(st.tuples(SHARES, st.integers(0, 1)), min_size=1, max_size=60), st.floats(0.05, 0.95)
 )
 @pytest.mark.slow
-def test_no_error_is_lost_in_bins_or_zones(pairs: list[tuple[float, int]], tau: float) -> None:
+def test_no_error_is_lost_in_bins(pairs: list[tuple[float, int]], tau: float) -> None:
     frame = responses(*map(list, zip(*pairs, strict=True)))
     errors = int(((frame["t"] >= tau) != (frame["harm"] > 0.5)).sum())
-    for table in (risk.measured_risk(frame, tau), risk.risk_by_zone(frame, tau)):
-        assert table["errors"].sum() == errors and table["n"].sum() == len(frame)
-        assert (table["error_low"] <= table["error_rate"] + 1e-12).all()
-        assert (table["error_rate"] <= table["error_high"] + 1e-12).all()
-    assert risk.risk_by_zone(frame, tau)["share"].sum() == pytest.approx(1)
+    table = risk.measured_risk(frame, tau)
+    assert table["errors"].sum() == errors and table["n"].sum() == len(frame)
+    assert (table["error_low"] <= table["error_rate"] + 1e-12).all()
+    assert (table["error_rate"] <= table["error_high"] + 1e-12).all()
 
 
 def test_a_calibrated_guards_measured_risk_agrees_with_the_formula() -> None:
@@ -118,20 +117,13 @@ def test_a_calibrated_guards_measured_risk_agrees_with_the_formula() -> None:
     assert table.loc[table["cost"].idxmax(), "start"] in (pytest.approx(0.2), pytest.approx(0.25))
 
 
-def test_zones_by_hand() -> None:
-    table = risk.risk_by_zone(BY_HAND, cost_fn=3.0, cost_fp=2.0)
-    assert list(table.index) == list(risk.ZONES)
-    assert table["n"].tolist() == [2, 2, 2, 2] and table["errors"].tolist() == [1, 1, 1, 0]
-    assert table["cost_share"].tolist() == pytest.approx([3 / 8, 3 / 8, 2 / 8, 0])
+def test_the_part_near_by_hand() -> None:
     part = risk.cost_near(BY_HAND, cost_fn=3.0, cost_fp=2.0)
     assert part.mean == pytest.approx(5 / 8) and part.low < 5 / 8 < part.high
 
 
 def test_a_filter_without_error_has_no_part_near() -> None:
-    frame = responses([0.1, 0.9], [0, 1])
-    assert all(map(math.isnan, risk.cost_near(frame)))
-    assert risk.risk_by_zone(frame)["cost_share"].isna().all()
-    assert "–" in risk.zone_table(frame)["part of the whole cost"].tolist()
+    assert all(map(math.isnan, risk.cost_near(responses([0.1, 0.9], [0, 1]))))
 
 
 def test_a_part_of_all_or_nothing_claims_no_certainty() -> None:
@@ -139,13 +131,6 @@ def test_a_part_of_all_or_nothing_claims_no_certainty() -> None:
     assert (near.mean, near.high) == (1, 1) and 0.4 < near.low < 0.7
     far = risk.cost_near(responses([0.05] * 5, [1] * 5))
     assert (far.mean, far.low) == (0, 0) and 0.3 < far.high < 0.6
-
-
-def test_the_table_of_zones_tells_numbers_with_intervals() -> None:
-    table = risk.zone_table(BY_HAND)
-    assert table.loc["near, both", "errors"] == "2 of 4"
-    assert table.loc["far, shown", "error rate"].startswith("0.500 [0.0")
-    assert table.loc["near, both", "part of the whole cost"].startswith("67% [")
 
 
 def test_near_and_far_are_compared_for_every_name() -> None:
@@ -156,10 +141,13 @@ def test_near_and_far_are_compared_for_every_name() -> None:
     assert table.loc["one", "error rate far"].startswith("0.250 [0.0")
     assert table.loc["one", "near part of the whole cost"].startswith("67% [")
     assert table.loc["sure"].tolist() == ["0.0%", "–", "0.000 [0.000, 0.658]", "–"]
+    dear = risk.near_table({"one": BY_HAND}, cost_fn=3.0, cost_fp=2.0)
+    assert dear.iloc[0, 3].startswith("62% [")
+    assert risk.near_table({"one": BY_HAND}, 0.9).iloc[0, 0] == "25.0%"
 
 
 def test_samples_of_unknown_truth_are_refused() -> None:
-    for function in (risk.measured_risk, risk.risk_by_zone, risk.cost_near):
+    for function in (risk.measured_risk, risk.cost_near):
         with pytest.raises(BgkitError, match="harm is not known"):
             function(BY_HAND.assign(harm=np.nan))
 

@@ -194,13 +194,16 @@ def test_a_judge_is_two_fits(fitted, rated, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.assign(harmful=True), "All 240 responses of the table have the same label"),
-        (lambda t: t.assign(harmful=t.index < 20), "Only 20 responses of the table are harmful"),
+        (lambda t: t.assign(harmful=True), "Only 0 of 240 .* are harmless, 0 of"),
+        (
+            lambda t: t.assign(harmful=t.index < 20),
+            "Only 20 of 240 responses of the table",
+        ),
         (lambda t: t.assign(harmful="maybe"), "Row 1 of the given table has 'maybe' as 'harmful'"),
         (lambda t: t.drop(columns="harmful"), r"no column 'harmful' \(it has .*--columns"),
         (
             lambda t: t.assign(harmful=t["harmful"].astype(object).where(t.index != 3, None)),
-            "Row 4 of the given table has no label in 'harmful'",
+            "Row 4 of the given table has None as 'harmful'; write true or false, or delete",
         ),
         (
             lambda t: t.assign(response=t["response"].where(t.index != 3, " ")),
@@ -210,7 +213,7 @@ def test_a_judge_is_two_fits(fitted, rated, tmp_path) -> None:
             lambda t: t.assign(split=["train", "test", "validation"] * 80),
             "The splits 'train' and 'validation' of the given table share 80 prompt",
         ),
-        (lambda t: t.assign(split="dev"), "has 'dev' as its split; write train"),
+        (lambda t: t.assign(split="dev"), "has 'dev' as 'split'; write train"),
         (lambda t: t[:0], "holds no rows"),
     ],
 )

@@ -151,9 +151,10 @@ def test_judges_are_shown_the_conversations_that_they_take(
     plain = written(tmp_path, {"prompt": tea, "response": row["response"][0]["content"]}, "p.jsonl")
     assert main(["judge", str(path), str(plain), "--judge", "oracle"]) == 0
     assert "earlier turns" in capsys.readouterr().err
-    one, two = (pd.read_json(grading.graded_path(p), lines=True) for p in (path, plain))
+    copies = [grading.graded_path(p, "oracle") for p in (path, plain)]
+    one, two = (pd.read_json(copy, lines=True) for copy in copies)
     assert one.drop(columns=logs.CONVERSATION).equals(two)
-    again = logs.read_responses(grading.graded_path(path))  # as texts, with its turns
+    again = logs.read_responses(copies[0])  # as texts, with its turns
     shown: list[str] = []
 
     def explain(self, prompts: list[str], responses: list[str]) -> pd.DataFrame:

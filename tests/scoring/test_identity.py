@@ -163,7 +163,7 @@ def test_evaluation_asks_for_the_object_or_takes_another_guard(own_run) -> None:
         with pytest.raises(BgkitError, match=words):
             evaluation_.evaluate([own_run.folder], device="cpu", **given)
     own = {(r["design"], r["metric"]): r["mean"] for r in own_run.read_json("result.json")["rows"]}
-    for given, label in (({"guard": "weak"}, "weak"), (OWN, "letters")):
+    for given, label in (({"guard": "weak"}, "weak"), ({"guard": OWN["guard"]}, "letters")):
         found = evaluation_.evaluate([own_run.folder], device="cpu", **given)
         assert {(row["guard"], row["utility"]) for row in found["rows"]} == {(label, "vowel")}
         again = {(row["design"], row["metric"]): row["mean"] for row in found["rows"]}
