@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-import yaml
 
 from bgkit.errors import BgkitError
 from bgkit.models import hub
 from bgkit.prompts import tables
-from bgkit.testbed.store import data_folder, sha256
+from bgkit.testbed.store import data_folder, read_data, sha256
 
 _SHORT = ("harmless.jsonl", "ambiguous.jsonl", "jailbreak.jsonl")
 #: The kit's own sets and their files. Long prompts need a guard that reads about 1,000 tokens.
@@ -59,12 +58,7 @@ class PromptSet(NamedTuple):
         return f"https://huggingface.co/datasets/{self.repository}"
 
 
-def _read_sets() -> dict[str, PromptSet]:
-    rows = yaml.safe_load((data_folder() / "prompts" / "sets.yaml").read_text(encoding="utf-8"))
-    return {name: PromptSet(**row) for name, row in rows.items()}
-
-
-SETS = _read_sets()
+SETS = {name: PromptSet(**row) for name, row in read_data("prompts", "sets.yaml").items()}
 
 
 def load_set(name: str) -> tuple[pd.DataFrame, dict]:

@@ -26,7 +26,7 @@ from bgkit.evaluation.language_judge import Judge
 from bgkit.evaluation.results import design_of, runs_of
 from bgkit.models import policies
 from bgkit.progress import phase
-from bgkit.scoring import guards, identity, utilities
+from bgkit.scoring import guards, identity
 from bgkit.scoring.adapters import as_guard
 from bgkit.scoring.scorer import NEAR, Scorer, guard_scores, name_of
 from bgkit.testbed.store import data_folder
@@ -158,7 +158,7 @@ def sampled(
         table,
         guard=guard_for(contender, given=guard),
         tau=config.tau,
-        utility=utilities.utility_if_known(config, "auto"),
+        utility=guards.utility_if_known(config, "auto"),
         temperature=config.temperature,
         max_completion_length=config.max_completion_length,
         seed=contender.seed,

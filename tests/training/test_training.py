@@ -168,7 +168,7 @@ def test_a_prompt_that_is_too_long_is_told_before_anything_is_sampled(
     endless = SimpleNamespace(score=lambda asked, said: np.full(len(said), 0.5))
     own = {group: endless for group in ("guard", "utility") if group != limited}
     if limited == "guard":
-        own["guard"] = adapters.EnsembleGuard([endless, guards.load_guard("default", "cpu")])
+        own["guard"] = adapters.CalibratedGuard(guards.load_guard("default", "cpu"), 2.0)
     monkeypatch.setattr(LlamaForCausalLM, "generate", None)
     with pytest.raises(BgkitError, match=rf"'prompt \d 7 tea.*leaves .*{limited} .* no room for"):
         training.train(**SMALL, prompts=str(tmp_path), folder=tmp_path / "run", device="cpu", **own)
