@@ -2,8 +2,8 @@
 
 A set is an entry of ``data/prompts/sets.yaml``; adding one is adding an entry. None is shipped: its
 one file is fetched from the hub at a pinned revision (no code of a repository ever runs), or read
-from the folder that the environment variable ``BGKIT_PROMPTS`` names, as ``<set>.csv``, ``.tsv``,
-``.jsonl``, ``.parquet`` or ``.json``. The kit's own sets (:data:`OWN`) are shipped and need no
+from the folder that the environment variable ``BGKIT_PROMPTS`` names, as ``<set>.csv`` or the like
+(:data:`bgkit.prompts.tables.READERS`). The kit's own sets (:data:`OWN`) are shipped and need no
 network.
 """
 
@@ -23,8 +23,7 @@ from bgkit.testbed.store import data_folder, read_data, sha256
 _SHORT = ("harmless.jsonl", "ambiguous.jsonl", "jailbreak.jsonl")
 #: The kit's own sets and their files. Long prompts need a guard that reads about 1,000 tokens.
 OWN = {"everyday": (*_SHORT, "long_context.jsonl"), "everyday-short": _SHORT}
-ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet", ".json")
-ROLE = tables.Role("prompt file", '{"prompt": "..."}')
+ROLE = "prompt file"
 
 
 class PromptSet(NamedTuple):
@@ -125,7 +124,7 @@ def describe(name: str) -> str:
 def _fetch(name: str, row: PromptSet) -> tuple[Path, str, str]:
     """The file of a set, its revision, and whether that is of the hub or of a local file."""
     if folder := os.environ.get("BGKIT_PROMPTS"):
-        for ending in ENDINGS:
+        for ending in tables.READERS:
             path = Path(folder).expanduser() / f"{name}{ending}"
             if path.is_file():
                 return path, f"sha256:{sha256(path)}", "local file"
