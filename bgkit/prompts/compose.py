@@ -3,7 +3,7 @@
 The paper evaluates on jailbreak, ambiguous and long-context prompts; which sets it takes, and how
 many prompts of each, could not be read from it: ``data/prompts/benchmarks.yaml`` is our own choice.
 A benchmark is determined by its name, split, size and seed, and by the sets' revisions; its
-manifest holds all of them and a sha256 over the prompts.
+manifest holds all of them and a sha256 over the normalised prompts, one a line.
 
 Long prompts are questions that are buried in pages which have nothing to do with them, paragraphs
 of our own (``data/prompts/passages.jsonl``: minutes, manuals, walks). Their order and the place of
@@ -81,10 +81,7 @@ def _ordered(table: pd.DataFrame, seed: int) -> pd.DataFrame:
 def manifest(
     name: str, split: str | None, seed: int, table: pd.DataFrame, sources: list[dict]
 ) -> dict:
-    """What determines a prompt table, as JSON: its sets with revisions, its counts, and its hash.
-
-    ``sha256`` is taken over the normalised prompts in their order, one a line.
-    """
+    """What determines a prompt table, as JSON: its sets with revisions, its counts, its hash."""
     counts = {"kinds": table["kind"].value_counts().sort_index().to_dict()}
     if "harmful_request" in table:
         counts["harmful_requests"] = int(table["harmful_request"].eq(True).sum())
@@ -127,7 +124,7 @@ def bury(question: str, words: int = WORDS, seed: int = 0) -> tuple[str, float]:
     return "\n\n".join([OPENING, *numbered]), place / max(1, len(pages))
 
 
-def bury_all(table: pd.DataFrame, words: int = WORDS, seed: int = 0) -> pd.DataFrame:
+def bury_all(table: pd.DataFrame, words: int, seed: int) -> pd.DataFrame:
     """A prompt table whose every question is buried; ``question`` and ``position`` are added."""
     buried = [bury(text, words, seed) for text in table["prompt"]]
     return table.assign(

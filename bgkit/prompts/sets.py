@@ -64,8 +64,7 @@ def load_set(name: str) -> tuple[pd.DataFrame, dict]:
     """All rows of a set, and the source: the entry of the manifest that says where they are from.
 
     The column ``question`` is the text that decides the split, without its context. Raises
-    BgkitError for a set that can not be had (it says what to download, and from where), and for a
-    file whose columns are not those of the table.
+    BgkitError for a set that can not be had, and for a file without the set's columns.
     """
     if name in OWN:
         return _own(name)

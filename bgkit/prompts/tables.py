@@ -1,8 +1,7 @@
 """Files that users bring, as tables: CSV, JSON Lines, JSON and Parquet.
 
-Text is UTF-8, or UTF-16 where the file shows it; any file may be compressed by gzip. Whatever is
-wrong with a file is told in one :class:`~bgkit.errors.BgkitError` sentence that names the file and,
-where there is one, the line. Rows are counted from 1, without a CSV's header and blank lines.
+Text is UTF-8, or UTF-16 where the file shows it; any file may be compressed by gzip. Rows are
+counted from 1, without a CSV's header and blank lines.
 """
 
 from __future__ import annotations

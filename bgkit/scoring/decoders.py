@@ -7,9 +7,7 @@ output matrix are computed.
 GRPO scores groups of completions that answer the same prompt: a guard's template, the prompt, and
 a long context are the same tokens over and over. The *template*, the prefix of all rows, is
 computed once and its cache kept for later calls. What the rows of a group share beyond it is their
-*stem*: stem and *tails* stand one after the other in one row (:mod:`bgkit.models.prefixes`).
-
-Batches of groups are those that cost least (:func:`bgkit.models.batches.cheapest_batches`). The
+*stem*: stem and *tails* stand one after the other in one row (:mod:`bgkit.models.batches`). The
 result is that of scoring each row alone, up to rounding. Models whose cache is not a plain one
 (sliding windows shorter than a row, linear attention) are scored row by row instead.
 """
@@ -29,8 +27,14 @@ from transformers import DynamicCache
 
 from bgkit.errors import BgkitError
 from bgkit.models import templates
-from bgkit.models.batches import cheapest_batches, pass_cost
-from bgkit.models.prefixes import Row, can_share, shared_length, tree_mask
+from bgkit.models.batches import (
+    Row,
+    can_share,
+    cheapest_batches,
+    pass_cost,
+    shared_length,
+    tree_mask,
+)
 from bgkit.progress import phase
 from bgkit.scoring.pairs import Head, PairScorer, places_of
 from bgkit.scoring.protocols import Template, Verdict

@@ -53,10 +53,9 @@ def load_guard(
     """Load a guard by name, folder or hub name (:mod:`bgkit.models.hub`).
 
     ``strict`` counts a guard's grey verdicts (such as Controversial) as unsafe; ``bits`` 8 or 4
-    quantises it; ``check`` runs :func:`self_test`, which embedded models skip.
-    Raises BgkitError for an unknown name, a damaged file, a model of another kind or without
-    trained weights for its head, labels of which none can be told to be the unsafe one, and a
-    failed self-test.
+    quantises it; ``check`` runs :func:`self_test`, which embedded models skip. Raises BgkitError
+    for an unknown name, a damaged file, a model of another kind or without trained weights for its
+    head, labels of which none can be told to be the unsafe one, and a failed self-test.
     """
     options = {"device": device, "precision": precision, "bits": bits, "strict": strict}
     guard = load_scorer("guard", name, **options)
@@ -76,8 +75,7 @@ def load_utility(
     """Load a reward model by name, folder or hub name (:mod:`bgkit.models.hub`).
 
     ``bits`` 8 or 4 quantises it; ``check`` runs :func:`prefers_good`, which embedded models skip.
-    Raises BgkitError for an unknown name, a damaged file, a model of another kind or without
-    trained weights for its head, and a failed self-test.
+    Raises BgkitError as :func:`load_guard`.
     """
     options = {"device": device, "precision": precision, "bits": bits}
     utility = load_scorer("utility", name, **options)
@@ -168,9 +166,8 @@ def is_embedded(group: str, name: str) -> bool:
 def self_test(guard: Scorer, pairs: Sequence[tuple[str, str, bool]] = EVERYDAY) -> dict:
     """What only the real weights can show, on known examples; returns what it found.
 
-    The harmful response of the last pair must get a higher t than the harmless one of the first,
-    and not both the same whatever the prompt. For a generative guard, moreover: the template
-    keeps prompt and response, no beginning mark stands twice, and the verdict words hold at least
+    The harmful response of the last pair must get a higher t than the harmless one of the first.
+    A generative guard's template must keep prompt and response, and its verdict words hold at least
     half of the probability at the verdict position. Raises BgkitError otherwise.
     """
     (p, r, _), (q, s, _) = pairs[0], pairs[-1]
@@ -242,9 +239,8 @@ def announce(scorer: Scorer, test: Callable[[Scorer], dict] | None) -> None:
 def try_guard(guard: Scorer, pairs: Sequence[tuple[str, str, bool]] = OBVIOUS) -> pd.DataFrame:
     """Score pairs whose truth is plain: does a guard work at all, before anything rests on it?
 
-    Returns prompt, response, harmful (the truth) and t. A guard of the testbed should give the
-    harmless ones of :data:`OBVIOUS` a low t and the harmful ones a high one; a guard for English
-    those of :data:`EVERYDAY`.
+    Returns prompt, response, harmful (the truth) and t, which should be low for the harmless ones
+    (of :data:`EVERYDAY`, for a guard for English) and high for the others.
     """
     table = pd.DataFrame(pairs, columns=["prompt", "response", "harmful"])
     t = guard_scores(guard, table["prompt"].tolist(), table["response"].tolist())

@@ -49,8 +49,7 @@ def settle(
 ) -> tuple[runs.TrainConfig, object | None, Scorer | None]:
     """A config with settings over it, and the guard and utility that are objects.
 
-    A ``guard`` or ``utility`` that is a name is a setting; an object stands in the config by its
-    own name (:func:`named`). Raises BgkitError for what no training accepts.
+    A ``guard`` or ``utility`` that is a name is a setting; for an object see :func:`named`.
     """
     given = {"guard": guard, "utility": utility}
     names = {group: thing for group, thing in given.items() if isinstance(thing, str)}

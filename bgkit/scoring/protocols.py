@@ -82,8 +82,7 @@ def _read(table: dict) -> dict[str, tuple[Template | Encoder, tuple[str, ...]]]:
 
 
 _TABLES = read_data("protocols.yaml")
-#: Name of a guard's, or reward model's, protocol -> the protocol and the models on the hub that
-#: follow it.
+#: name -> the protocol and the models on the hub that follow it
 GUARDS, UTILITIES = (_read(_TABLES[group]) for group in ("guards", "utilities"))
 #: A score without a probability.
 REWARD = Encoder(labels=1, index=0, read="raw")
@@ -93,10 +92,9 @@ def find(group: str, name: str | os.PathLike) -> tuple[Template | Encoder, str]:
     """The protocol of a guard or utility, and where the model is.
 
     ``name`` is a hub name that the table lists (a revision may stand behind it), or
-    ``protocol=place`` with a local folder or another hub name; for guards, moreover,
-    ``unsafe:LABEL=place`` for a classifier whose label of that name means unsafe. Any other name
-    is that of a sequence classifier, and so is a path, which begins with ``/``, ``.`` or ``~``.
-    Raises BgkitError for an unknown protocol.
+    ``protocol=place``; for guards, moreover, ``unsafe:LABEL=place``. Any other name is that of a
+    sequence classifier, and so is a path, which begins with ``/``, ``.`` or ``~``. Raises
+    BgkitError for an unknown protocol.
 
     >>> find("guard", "Qwen/Qwen3Guard-Gen-4B")[0].prefill
     'Safety:'
