@@ -126,7 +126,7 @@ def tree_mask(
     lengths: Sequence[Sequence[int]],
     width: int,
     dtype: torch.dtype,
-    stems: Sequence[int] = (),
+    stems: Sequence[int],
 ) -> torch.Tensor:
     """(groups, 1, width, past + width) to add to attention: a tail sees its past and itself.
 
@@ -139,8 +139,7 @@ def tree_mask(
     """
     which = torch.full((len(lengths), width), -1, device=past.device)
     seen_by_all = torch.zeros_like(which, dtype=torch.bool)
-    for g, group in enumerate(lengths):
-        stem = stems[g] if stems else 0
+    for g, (stem, group) in enumerate(zip(stems, lengths, strict=True)):
         whole = torch.tensor([stem, *group], device=past.device)
         which[g, : int(whole.sum())] = torch.repeat_interleave(whole)
         seen_by_all[g, :stem] = True
