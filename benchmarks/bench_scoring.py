@@ -28,9 +28,9 @@ from bgkit.models import devices
 from bgkit.models.devices import provenance
 from bgkit.progress import phase, say
 from bgkit.runs import write_json
+from bgkit.scoring.decoders import RewardDecoder
 from bgkit.scoring.encoders import EncoderScorer
-from bgkit.scoring.generative import RewardDecoder
-from bgkit.scoring.protocols import DecoderReward, Encoder
+from bgkit.scoring.protocols import REWARD, Template
 from bgkit.scoring.scorer import Scorer
 from bgkit.testbed import store
 
@@ -113,7 +113,7 @@ def random_decoder(
     model = tf.AutoModelForSequenceClassification.from_config(
         config, dtype=devices.pick_dtype(place)
     )
-    asked = DecoderReward(max_length=8192)
+    asked = Template(max_length=8192)
     return RewardDecoder(model.to(place).eval(), tokenizer, asked, "decoder")
 
 
@@ -126,7 +126,7 @@ def random_encoder(place: torch.device) -> EncoderScorer:
     model = tf.AutoModelForSequenceClassification.from_config(
         config, dtype=devices.pick_dtype(place)
     )
-    return EncoderScorer(model.to(place).eval(), tokenizer, Encoder(1, (0,), "raw"), "encoder")
+    return EncoderScorer(model.to(place).eval(), tokenizer, REWARD, "encoder")
 
 
 # --- The other ways ------------------------------------------------------------------------------

@@ -33,9 +33,9 @@ from bgkit import rewards, runs
 from bgkit.models import devices, policies
 from bgkit.progress import phase, say
 from bgkit.prompts.load import load_prompts
-from bgkit.scoring import guards, utilities
+from bgkit.scoring import guards
+from bgkit.scoring.decoders import RewardDecoder
 from bgkit.scoring.encoders import READS
-from bgkit.scoring.generative import RewardDecoder
 from bgkit.scoring.scorer import Scorer
 from bgkit.training import grpo
 from bgkit.training import prompt_order as training_prompts
@@ -294,7 +294,7 @@ def measure(
         if place.type != "cpu":
             usual["learning_rate"] = 1e-5  # the policy is large, and says nothing
         config = runs.make_config({**usual, "save_every": count + 1, **own, **settings, **changes})
-        guard, utility = guard_of(place, generative), utilities.load_utility("mild", str(place))
+        guard, utility = guard_of(place, generative), guards.load_utility("mild", str(place))
         if which == "long":  # which the testbed's scorers can not read
             utility = bench.random_decoder(tf.LlamaConfig, TINY, place)
             guard = SigmoidGuard(utility)

@@ -26,7 +26,7 @@ from bgkit.progress import phase
 from bgkit.prompts import load as prompts
 from bgkit.rewards import NEAR
 from bgkit.runs import METHOD
-from bgkit.scoring import guards, identity, utilities
+from bgkit.scoring import guards, identity
 from bgkit.scoring.scorer import Scorer, guard_scores, utility_scores
 from bgkit.stress.without_training import run_reward
 from bgkit.training import prompt_order as training_prompts
@@ -113,7 +113,7 @@ def rejection_fine_tuning(
     devices.pin_threads(threads)
     place = str(devices.pick_device(device))
     guard = guards.guard_of(config, place, given=guard)
-    utility = utilities.utility_of(config, place, given=utility)
+    utility = guards.utility_of(config, place, given=utility)
     if found is not None and found.measured:
         identity.check(found, guard, utility)
     model, tokenizer = policies.load_policy(config.policy, None, place, config.precision)

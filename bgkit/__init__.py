@@ -40,7 +40,7 @@ _WHERE = {
     "fit_guard": "fitting.fit",
     "fit_utility": "fitting.fit",
     "load_guard": "scoring.guards",
-    "load_utility": "scoring.utilities",
+    "load_utility": "scoring.guards",
     "load_judge": "evaluation.judges",
     "load_prompts": "prompts.load",
     "as_guard": "scoring.adapters",

@@ -245,7 +245,7 @@ def save_guard(folder: Path, protocol: str, *, fitted: bool = True, **changes) -
 
 def fit(model, words, protocol: protocols.Verdict) -> None:
     """Teach a model the self-test's verdicts, under every guideline."""
-    from bgkit.scoring.generative import VerdictGuard
+    from bgkit.scoring.decoders import VerdictGuard
 
     head = model.get_output_embeddings()
     asked = VerdictGuard(model, words, protocol, "tiny")

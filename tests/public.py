@@ -74,7 +74,7 @@ def write(name: str, path: Path) -> None:
     table = pd.DataFrame(rows(name))
     if path.suffix == ".json":
         path.write_text(json.dumps(rows(name)))
-    elif path.suffix == ".jsonl":
+    elif path.suffix in (".jsonl", ".ndjson"):
         table.to_json(path, orient="records", lines=True)
     elif path.suffix == ".parquet":
         table.to_parquet(path)

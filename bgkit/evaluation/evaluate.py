@@ -18,7 +18,7 @@ from bgkit.models import devices, policies
 from bgkit.progress import phase
 from bgkit.prompts import load
 from bgkit.runs import Run, TrainConfig
-from bgkit.scoring import guards, identity, utilities
+from bgkit.scoring import guards, identity
 from bgkit.scoring.adapters import as_guard
 from bgkit.scoring.scorer import Scorer
 
@@ -62,7 +62,7 @@ def _sample(
     A guard or utility of the name that stands in the config of ``run`` is the one it was made with.
     """
     guard = guards.guard_of(config, device, given=guard)
-    utility = utilities.utility_if_known(config, device, utility)
+    utility = guards.utility_if_known(config, device, utility)
     if run is not None:
         own = {"guard": guard, "utility": utility}
         same = [group for group in own if getattr(config, group) == getattr(run.config, group)]
@@ -108,7 +108,7 @@ def sample(
     graded = judge is None or hasattr(judge, "grade")
     judges = tuple(filter(None, [truth, judge if graded else load_judge(judge, device)]))
     if not (utility is None or hasattr(utility, "score")):
-        utility = utilities.load_utility(utility, device)
+        utility = guards.load_utility(utility, device)
     samples = sampling.sample_policy(
         model,
         tokenizer,

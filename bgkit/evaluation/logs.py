@@ -24,8 +24,7 @@ COLUMNS = (*NEEDED, "harmful", "kind")
 #: Rows that are kept of a longer log: a share of 0.1 is then known to 0.004 (95 %), and every
 #: slider stays quick.
 LIMIT = 20_000
-RESPONSES = tables.Role("file of responses", '{"prompt": "...", "response": "..."}')
-LOG = tables.Role("log", '{"prompt": "...", "response": "...", "p_unsafe": 0.1}')
+RESPONSES, LOG = "file of responses", "log"
 CONVERSATION = "conversation_read"
 
 
@@ -33,7 +32,7 @@ def read_responses(
     path: str | Path,
     columns: Mapping[str, str] | None = None,
     needed: Sequence[str] = NEEDED[:2],
-    role: tables.Role = RESPONSES,
+    role: str = RESPONSES,
 ) -> pd.DataFrame:
     """A file's rows and columns, with prompt and response as texts.
 
@@ -44,13 +43,13 @@ def read_responses(
     path = Path(path)
     table = tables.read_table(path, role)
     if table.empty:
-        raise BgkitError(f"The {role.name} {path} holds no rows; write one response per row.")
+        raise BgkitError(f"The {role} {path} holds no rows; write one response per row.")
     own = {name: name for name in needed} | dict(columns or {})
     exchanges = not {*chats.COLUMNS}.isdisjoint(table)
     for name, column in own.items():
         if column not in table and not (exchanges and name == column in NEEDED[:2]):
             raise BgkitError(
-                f"The {role.name} {path} has no column {column!r}"
+                f"The {role} {path} has no column {column!r}"
                 f"{f' (for {name})' * (name != column)} (it has {', '.join(map(str, table))}); "
                 'rename one, or map a log\'s, as in {"response": "completion"}.'
             )

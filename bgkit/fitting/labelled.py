@@ -20,7 +20,7 @@ from bgkit import checks
 from bgkit.errors import BgkitError
 from bgkit.prompts import chats, splits, tables
 
-ROLE = tables.Role("labelled table", '{"prompt": "...", "response": "...", "harmful": true}')
+ROLE = "labelled table"
 CLASSES = (("harmful", 1.0), ("harmless", 0.0))
 COLUMNS = ("prompt", "response", "chosen", "rejected", "kind", "split", *chats.COLUMNS)
 LEAST = 50  # responses of either label that a guard is fitted on

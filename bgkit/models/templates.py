@@ -18,10 +18,7 @@ PROBE = (
 
 
 def render(tokenizer: PreTrainedTokenizerBase, messages: object, name: str, **options) -> str:
-    """The text of a conversation by the tokenizer's chat template.
-
-    Raises BgkitError, with the model's name, whatever the template raises.
-    """
+    """A conversation's text by the tokenizer's chat template; BgkitError for whatever it raises."""
     try:
         return tokenizer.apply_chat_template(messages, tokenize=False, **options)
     except Exception as error:  # a template is its authors' program, and may raise anything

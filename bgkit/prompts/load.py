@@ -181,7 +181,7 @@ def _of_split(table: pd.DataFrame, split: str | None, name: str) -> pd.DataFrame
 def _folder(folder: Path, split: str | None) -> pd.DataFrame:
     """The prompts of a folder with one file for each split, and a column ``split``."""
     names = dict.fromkeys([*splits.SHARES, split or "train"])
-    places = ((one, folder / f"{one}{end}") for one in names for end in sets.ENDINGS)
+    places = ((one, folder / f"{one}{end}") for one in names for end in tables.READERS)
     files = [(one, path) for one, path in places if path.is_file()]
     there = [one for one, _ in files]
     if not files or len(set(there)) < len(there) or (split and split not in there):

@@ -2,8 +2,8 @@
 
 A set is an entry of ``data/prompts/sets.yaml``; adding one is adding an entry. None is shipped: its
 one file is fetched from the hub at a pinned revision (no code of a repository ever runs), or read
-from the folder that the environment variable ``BGKIT_PROMPTS`` names, as ``<set>.csv``, ``.tsv``,
-``.jsonl``, ``.parquet`` or ``.json``. The kit's own sets (:data:`OWN`) are shipped and need no
+from the folder that the environment variable ``BGKIT_PROMPTS`` names, as ``<set>.csv`` or the like
+(:data:`bgkit.prompts.tables.READERS`). The kit's own sets (:data:`OWN`) are shipped and need no
 network.
 """
 
@@ -14,18 +14,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-import yaml
 
 from bgkit.errors import BgkitError
 from bgkit.models import hub
 from bgkit.prompts import tables
-from bgkit.testbed.store import data_folder, sha256
+from bgkit.testbed.store import data_folder, read_data, sha256
 
 _SHORT = ("harmless.jsonl", "ambiguous.jsonl", "jailbreak.jsonl")
 #: The kit's own sets and their files. Long prompts need a guard that reads about 1,000 tokens.
 OWN = {"everyday": (*_SHORT, "long_context.jsonl"), "everyday-short": _SHORT}
-ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet", ".json")
-ROLE = tables.Role("prompt file", '{"prompt": "..."}')
+ROLE = "prompt file"
 
 
 class PromptSet(NamedTuple):
@@ -59,20 +57,14 @@ class PromptSet(NamedTuple):
         return f"https://huggingface.co/datasets/{self.repository}"
 
 
-def _read_sets() -> dict[str, PromptSet]:
-    rows = yaml.safe_load((data_folder() / "prompts" / "sets.yaml").read_text(encoding="utf-8"))
-    return {name: PromptSet(**row) for name, row in rows.items()}
-
-
-SETS = _read_sets()
+SETS = {name: PromptSet(**row) for name, row in read_data("prompts", "sets.yaml").items()}
 
 
 def load_set(name: str) -> tuple[pd.DataFrame, dict]:
     """All rows of a set, and the source: the entry of the manifest that says where they are from.
 
     The column ``question`` is the text that decides the split, without its context. Raises
-    BgkitError for a set that can not be had (it says what to download, and from where), and for a
-    file whose columns are not those of the table.
+    BgkitError for a set that can not be had, and for a file without the set's columns.
     """
     if name in OWN:
         return _own(name)
@@ -131,7 +123,7 @@ def describe(name: str) -> str:
 def _fetch(name: str, row: PromptSet) -> tuple[Path, str, str]:
     """The file of a set, its revision, and whether that is of the hub or of a local file."""
     if folder := os.environ.get("BGKIT_PROMPTS"):
-        for ending in ENDINGS:
+        for ending in tables.READERS:
             path = Path(folder).expanduser() / f"{name}{ending}"
             if path.is_file():
                 return path, f"sha256:{sha256(path)}", "local file"

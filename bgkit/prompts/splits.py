@@ -1,8 +1,7 @@
 """Which prompt belongs to training, validation or test: by a hash of its text, whatever its set.
 
-Two prompts count as the same if they differ only in case, white space, punctuation or invisible
-characters (:func:`normalise`). As the split follows from that text alone, the same prompt lands
-in the same split in every set, and train, validation and test can not share one.
+As the split follows from the normalised text alone, the same prompt lands in the same split in
+every set, and train, validation and test can not share one.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Files that users bring, as tables: CSV, JSON Lines, JSON and Parquet.
 
-Text is UTF-8, or UTF-16 where the file shows it; any file may be compressed by gzip. Whatever is
-wrong with a file is told in one :class:`~bgkit.errors.BgkitError` sentence that names the file and,
-where there is one, the line. Rows are counted from 1, without a CSV's header and blank lines.
+Text is UTF-8, or UTF-16 where the file shows it; any file may be compressed by gzip. Rows are
+counted from 1, without a CSV's header and blank lines.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,13 +28,6 @@ TRUTHS: dict[str, float] = {
 }
 
 
-class Role(NamedTuple):
-    """What a file is to the kit: how messages call it, and an example of one JSON line."""
-
-    name: str
-    example: str
-
-
 def ending(path: Path) -> str:
     """The ending that tells a file's format, without that of its compression.
 
@@ -46,31 +37,32 @@ def ending(path: Path) -> str:
     return (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
 
 
-def read_table(path: Path, role: Role) -> pd.DataFrame:
+def read_table(path: Path, role: str) -> pd.DataFrame:
     """Read a whole file; what a JSON object lacks is missing, the cells of a CSV file are text.
 
+    ``role`` is what messages call it, such as "prompt file".
     Raises BgkitError for another ending than those of :data:`READERS`, for a file that can not be
     read, and for columns of the same name. A file without rows gives a table without rows.
     """
     reader = READERS.get(ending(path))
     if reader is None:
         raise BgkitError(
-            f"The {role.name} {path} must end in .csv, .jsonl or .parquet (or .tsv, .json; .gz may "
+            f"The {role} {path} must end in .csv, .jsonl or .parquet (or .tsv, .json; .gz may "
             "stand behind it)."
         )
     try:
         content = path.read_bytes()
         content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
-        table = reader(content, role)
+        table = reader(content)
     except Exception as error:  # each reader has errors of its own; all mean an unreadable file
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
         more = "; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
-        raise BgkitError(f"The {role.name} {path} can not be read: {reason}{more}.") from error
+        raise BgkitError(f"The {role} {path} can not be read: {reason}{more}.") from error
     names = pd.Index([str(name).strip() or f"Unnamed: {i}" for i, name in enumerate(table)])
     if doubled := names[names.duplicated()].tolist():
         raise BgkitError(
             f"The column {doubled[0]!r} stands {names.tolist().count(doubled[0])} times in the "
-            f"{role.name} {path}; rename or delete all but one."
+            f"{role} {path}; rename or delete all but one."
         )
     return table.set_axis(names, axis=1)
 
@@ -79,7 +71,7 @@ def _text(content: bytes) -> str:
     return content.decode(json.detect_encoding(content[:4]))
 
 
-def _csv(content: bytes, role: Role, separator: str = ",") -> pd.DataFrame:
+def _csv(content: bytes, separator: str = ",") -> pd.DataFrame:
     # All cells as text: a prompt "007", a response "None" and a kind "3" stay what they are. Not by
     # pandas, which renames columns, cuts texts at NUL, and fills short rows.
     csv.field_size_limit(2**31 - 1)  # characters of a cell: long contexts have more than 131,072
@@ -105,40 +97,41 @@ def _csv(content: bytes, role: Role, separator: str = ",") -> pd.DataFrame:
     return pd.DataFrame(rows, columns=header, dtype=object)
 
 
-def _jsonl(content: bytes, role: Role) -> pd.DataFrame:
+def _jsonl(content: bytes) -> pd.DataFrame:
     rows = []
     # Only "\n" ends a line: other separators of Unicode may stand inside a text.
     for number, line in enumerate(_text(content).split("\n"), start=1):
         if line.strip():
-            rows += _objects(f"[{line}]", f"line {number} is not a JSON object", role)
+            rows += _objects(f"[{line}]", f"line {number} is not a JSON object")
     return pd.DataFrame(rows)
 
 
-def _json(content: bytes, role: Role) -> pd.DataFrame:
-    return pd.DataFrame(_objects(_text(content), "it is not a JSON list of objects", role))
+def _json(content: bytes) -> pd.DataFrame:
+    return pd.DataFrame(_objects(_text(content), "it is not a JSON list of objects"))
 
 
-def _objects(text: str, fault: str, role: Role) -> list[dict]:
+def _objects(text: str, fault: str) -> list[dict]:
     """A JSON list of objects; half an emoji (a lone surrogate) becomes "?"."""
+    fault += ' such as {"prompt": "..."}'
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{fault} such as {role.example} ({error})") from error
+        raise ValueError(f"{fault} ({error})") from error
     if not (isinstance(found, list) and all(isinstance(row, dict) for row in found)):
-        raise ValueError(f"{fault} such as {role.example}")
+        raise ValueError(fault)
     if re.search(r"\\u[dD][89a-fA-F]", text):
         found = json.loads(encodable(json.dumps(found, ensure_ascii=False)))
     return found
 
 
 #: What reads a file with an ending.
-READERS: dict[str, Callable[[bytes, Role], pd.DataFrame]] = {
+READERS: dict[str, Callable[[bytes], pd.DataFrame]] = {
     ".csv": _csv,
-    ".tsv": lambda content, role: _csv(content, role, "\t"),
+    ".tsv": lambda content: _csv(content, "\t"),
     ".jsonl": _jsonl,
     ".ndjson": _jsonl,
     ".json": _json,
-    ".parquet": lambda content, role: pd.read_parquet(io.BytesIO(content)),
+    ".parquet": lambda content: pd.read_parquet(io.BytesIO(content)),
 }
 
 

@@ -1,11 +1,13 @@
 """Decoders as scorers: read behind each text, with every shared prefix computed once.
 
+Nothing is generated. A generative guard's t follows from the logits at the position of its verdict:
+``t = sigmoid(logsumexp(unsafe words) - logsumexp(safe words))``. Only those words' rows of the
+output matrix are computed.
+
 GRPO scores groups of completions that answer the same prompt: a guard's template, the prompt, and
 a long context are the same tokens over and over. The *template*, the prefix of all rows, is
 computed once and its cache kept for later calls. What the rows of a group share beyond it is their
-*stem*: stem and *tails* stand one after the other in one row (:mod:`bgkit.models.prefixes`).
-
-Batches of groups are those that cost least (:func:`bgkit.models.batches.cheapest_batches`). The
+*stem*: stem and *tails* stand one after the other in one row (:mod:`bgkit.models.batches`). The
 result is that of scoring each row alone, up to rounding. Models whose cache is not a plain one
 (sliding windows shorter than a row, linear attention) are scored row by row instead.
 """
@@ -15,7 +17,7 @@ from __future__ import annotations
 import copy
 import inspect
 import itertools
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,11 +27,17 @@ from transformers import DynamicCache
 
 from bgkit.errors import BgkitError
 from bgkit.models import templates
-from bgkit.models.batches import OUT_OF_MEMORY, cheapest_batches, halved, pass_cost
-from bgkit.models.prefixes import Row, can_share, shared_length, tree_mask
+from bgkit.models.batches import (
+    Row,
+    can_share,
+    cheapest_batches,
+    pass_cost,
+    shared_length,
+    tree_mask,
+)
 from bgkit.progress import phase
-from bgkit.scoring.pairs import PairScorer, places_of
-from bgkit.scoring.protocols import Template
+from bgkit.scoring.pairs import Head, PairScorer, places_of
+from bgkit.scoring.protocols import Template, Verdict
 from bgkit.scoring.scorer import check_room
 
 #: Rows times positions (cached ones count) in one pass, by device; a CPU is slower with more.
@@ -51,11 +59,7 @@ class Group(NamedTuple):
 
 
 class DecoderScorer(PairScorer):
-    """A causal model that is asked in text and read at each text's last token.
-
-    ``slots`` bounds rows times positions of a pass (cached ones count); it is halved when memory
-    runs out, and stays so.
-    """
+    """A causal model that is asked in text and read at each text's last token."""
 
     def __init__(self, model, tokenizer, protocol: Template, name: str) -> None:
         added = [token for token in tokenizer.get_added_vocab() if len(token) > 1]
@@ -138,25 +142,20 @@ class DecoderScorer(PairScorer):
         """Outputs (n, k) float32 at the last position of n rows of token ids.
 
         ``groups`` names rows that are likely to share a prefix (such as their prompt), ``call``
-        those that have one template. Raises BgkitError if memory does not hold a single row.
+        those that have one template.
         """
         longest = max(map(len, rows))
         shares = can_share(self.model.config, longest)
         groups = groups if shares else range(len(rows))
-        found: dict[int, np.ndarray] = {}
-        with phase("pairs", len(rows)) as shown:
-            while len(found) < len(rows):
-                try:
-                    past = self._use_template(rows, groups, call) if shares else 0
-                    left = [i for i in range(len(rows)) if i not in found]
-                    for alike in self._groups(rows, left, groups, past):
-                        widths = [group.width for group in alike]
-                        for batch in cheapest_batches(widths, self.slots, self.cost, past):
-                            found |= self._outputs([alike[i] for i in batch], call, past)
-                            shown.done = len(found)
-                except OUT_OF_MEMORY:
-                    self.slots = halved(self.slots, self.name, longest, self.model.device)
-        return np.stack([found[i] for i in range(len(rows))]).astype(np.float32)
+
+        def passes(left: list[int]) -> Iterator[dict[int, np.ndarray]]:
+            past = self._use_template(rows, groups, call) if shares else 0
+            for alike in self._groups(rows, left, groups, past):
+                widths = [group.width for group in alike]
+                for batch in cheapest_batches(widths, self.slots, self.cost, past):
+                    yield self._outputs([alike[i] for i in batch], call, past)
+
+        return self.batched("pairs", len(rows), longest, passes)
 
     def _use_template(self, rows: Sequence[Row], groups: Sequence[Hashable], call: str) -> int:
         """Length of the kept template; finds and computes it where the kept one does not fit."""
@@ -247,3 +246,87 @@ class DecoderScorer(PairScorer):
             past_key_values=cache,
             use_cache=cache is not None,
         )
+
+
+class VerdictGuard(DecoderScorer):
+    """A generative guard. ``strict`` counts grey verdicts (such as Controversial) as unsafe."""
+
+    def __init__(self, model, tokenizer, protocol: Verdict, name: str, strict: bool = True) -> None:
+        super().__init__(model, tokenizer, protocol, name)
+        words = [protocol.safe, protocol.unsafe, protocol.grey]
+        self.words = [self._word_ids(group) for group in words]  # safe, unsafe, grey
+        if shared := set(self.words[0]) & set(self.words[1] + self.words[2]):
+            word = tokenizer.decode([min(shared)])
+            raise BgkitError(
+                f"{name}: its safe and unsafe verdicts both begin with the token {word!r}, so one "
+                "pass can not tell them apart; it is not the model that its protocol is for."
+            )
+        self.full_head = model.get_output_embeddings()
+        self.chosen = [i for group in self.words for i in group]
+        model.set_output_embeddings(Head(self.full_head, self.chosen))
+        self._bad = np.repeat([False, True, strict], list(map(len, self.words)))
+
+    def _word_ids(self, words: Sequence[str]) -> list[int]:
+        """Ids of the tokens that begin a verdict, right after the text."""
+        before = self.text("hello", "hello", self.calls[0])
+        start = self.tokens([before])[0]
+        found = []
+        for word in words:
+            row = self.tokens([before + word])[0]
+            if row[: len(start)] != start or len(row) == len(start):
+                raise BgkitError(
+                    f"{self.name}: its tokenizer joins the verdict {word!r} with the text before "
+                    "it, so there is no position to read it at; check the protocol's prefill."
+                )
+            found.append(row[len(start)])
+        if self.protocol.any_case and words:
+            wanted = {word.strip().lower() for word in words}
+            pieces = self.tokenizer.batch_decode([[i] for i in range(len(self.tokenizer))])
+            found += [i for i, piece in enumerate(pieces) if piece.strip().lower() in wanted]
+        return list(dict.fromkeys(found))
+
+    def _scores(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
+        logits = self.outputs(prompts, responses).astype(np.float64)
+        safe, unsafe = (
+            np.logaddexp.reduce(logits[..., self._bad == kind], axis=-1) for kind in (False, True)
+        )
+        t = 1.0 / (1.0 + np.exp(np.clip(safe - unsafe, -700, 700)))
+        return t.max(axis=0).astype(np.float32)
+
+    @torch.inference_mode()
+    def verdict_mass(self, prompt: str, response: str) -> float:
+        """Probability of all verdict words in the whole vocabulary, for one pair."""
+        head = self.model.get_output_embeddings()
+        self.model.set_output_embeddings(self.full_head)
+        try:
+            row = self.rows([prompt], [response], self.calls[0])[0]
+            ids = torch.tensor([row], device=self.model.device)
+            logits = self.model(input_ids=ids, use_cache=False).logits[0, -1].float()
+        finally:
+            self.model.set_output_embeddings(head)
+        return float(torch.softmax(logits, -1)[self.chosen].sum())
+
+
+class RewardDecoder(DecoderScorer):
+    """A reward model that is a decoder with one output at the last token."""
+
+    def __init__(self, model, tokenizer, protocol: Template, name: str) -> None:
+        if model.config.num_labels != 1 or not hasattr(model, "score"):
+            raise BgkitError(
+                f"{name} is of the kind {model.config.model_type} with {model.config.num_labels} "
+                "labels, but its protocol is for decoders with one score; it is another kind."
+            )
+        super().__init__(model, tokenizer, protocol, name)
+        self.head = Head(model.score)
+
+    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids, without a beginning mark: these models were trained on texts without one."""
+        rows, mark = super().tokens(texts), self.tokenizer.bos_token_id
+        return [row[1:] if row and row[0] == mark else row for row in rows]
+
+    def read(self, **inputs) -> torch.Tensor:
+        """The score at every position."""
+        return self.head(self.model.base_model(**inputs).last_hidden_state)
+
+    def _scores(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
+        return self.outputs(prompts, responses)[0, :, 0]

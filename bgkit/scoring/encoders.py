@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from bgkit.errors import BgkitError
-from bgkit.models.batches import OUT_OF_MEMORY, cheapest_batches, halved, pass_cost
-from bgkit.progress import phase
+from bgkit.models.batches import OUT_OF_MEMORY, cheapest_batches, pass_cost
 from bgkit.scoring.labels import meaning, unsafe_column
 from bgkit.scoring.pairs import Head, PairScorer, places_of
 from bgkit.scoring.protocols import Encoder
@@ -25,18 +24,17 @@ UNKNOWN = 1_000_000  # a tokenizer's length beyond this one means that it knows 
 LONGEST_DECODER = 16_384  # of decoders whose tokenizer knows none
 
 
-def probability(logits: torch.Tensor, index: Sequence[int]) -> torch.Tensor:
-    """Sum of softmax(logits) over the labels of ``index``, exact near 0 and 1."""
-    others = [i for i in range(logits.shape[1]) if i not in index]
-    chosen, rest = (torch.logsumexp(logits[:, part], dim=1) for part in (list(index), others))
-    return torch.sigmoid(chosen - rest)
+def probability(logits: torch.Tensor, index: int) -> torch.Tensor:
+    """Softmax of (n, labels) logits at the label ``index``, exact near 0 and 1."""
+    others = [i for i in range(logits.shape[1]) if i != index]
+    return torch.sigmoid(logits[:, index] - torch.logsumexp(logits[:, others], dim=1))
 
 
-#: How (n, labels) logits become (n,) scores; ``index`` are the labels that are read.
-READS: dict[str, Callable[[torch.Tensor, Sequence[int]], torch.Tensor]] = {
+#: How (n, labels) logits become (n,) scores of the label ``index``.
+READS: dict[str, Callable[[torch.Tensor, int], torch.Tensor]] = {
     "softmax": probability,
-    "sigmoid": lambda logits, index: torch.sigmoid(logits[:, list(index)].amax(dim=1)),
-    "raw": lambda logits, index: logits[:, index[0]],
+    "sigmoid": lambda logits, index: torch.sigmoid(logits[:, index]),
+    "raw": lambda logits, index: logits[:, index],
 }
 
 
@@ -72,15 +70,14 @@ def with_labels(protocol: Encoder, config: object, name: str) -> Encoder:
     if several or protocol.unsafe:
         index = unsafe_column(labels, protocol.unsafe or None, f"unsafe:{{}}={place}")
     alone = problem == "multi_label_classification" or not several
-    return replace(protocol, index=(index,), read="sigmoid" if alone else "softmax")
+    return replace(protocol, index=index, read="sigmoid" if alone else "softmax")
 
 
 class EncoderScorer(PairScorer):
     """Scores pairs, or responses alone, with a sequence classification model.
 
     Decoders are read by their head, in float32, at each row's last token; they need no padding
-    token. ``budget`` bounds the padded tokens of a forward pass; it is halved when memory runs out,
-    and stays so. ``label`` names what is read as unsafe.
+    token. ``label`` names what is read as unsafe.
     """
 
     def __init__(self, model, tokenizer, protocol: Encoder, name: str) -> None:
@@ -89,7 +86,7 @@ class EncoderScorer(PairScorer):
         )
         config = model.config.get_text_config()
         self.protocol = protocol = with_labels(protocol, model.config, name)
-        self.label = ", ".join(labels_of(model.config)[i] for i in protocol.index)
+        self.label = labels_of(model.config)[protocol.index]
         decodes = hasattr(model, "score") and not config.is_encoder_decoder
         self.head = Head(model.score) if decodes else None
         known = tokenizer.model_max_length
@@ -103,7 +100,7 @@ class EncoderScorer(PairScorer):
         self._inputs = [k for k in named if k in taken and k not in unused]
         pad = tokenizer.pad_token_id
         self._pad = 0 if pad is None or pad >= config.vocab_size else pad  # any: it is masked
-        self.budget = TOKENS_PER_BATCH.get(model.device.type, TOKENS_PER_BATCH["cpu"])
+        self.slots = TOKENS_PER_BATCH.get(model.device.type, TOKENS_PER_BATCH["cpu"])
 
     def _tokens(self, prompts: Sequence[str], responses: Sequence[str], **options) -> list[dict]:
         """One unpadded encoding per pair (or response)."""
@@ -136,28 +133,25 @@ class EncoderScorer(PairScorer):
 
     def _scores(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
         rows = self.encode(prompts, responses)
-        scores, left = np.empty(len(rows), dtype=np.float32), np.arange(len(rows))
-        lengths = np.array([max(1, len(row["input_ids"])) for row in rows])  # 0: is scored
-        with phase(f"scoring by {self.name}", len(rows)) as shown:
-            while left.size:
-                try:
-                    budget = self.budget if len(rows) == 1 or self.pads else 1
-                    for batch in cheapest_batches(lengths[left], budget, self._cost):
-                        chosen = left[batch]
-                        scores[chosen] = self._forward([rows[i] for i in chosen])
-                        lengths[chosen] = 0
-                        shown.advance(len(chosen))
-                except OUT_OF_MEMORY:
-                    longest = int(lengths.max())
-                    self.budget = halved(self.budget, self.name, longest, self.model.device)
-                except (RuntimeError, IndexError, ValueError) as error:  # of the model's own code
-                    reason = (str(error).splitlines() or [type(error).__name__])[0]
-                    raise BgkitError(
-                        f"{self.name} could not score a text: {reason}. Do its tokenizer and its "
-                        "model belong together?"
-                    ) from error
-                left = np.flatnonzero(lengths)
-        return scores
+        longest = max(len(row["input_ids"]) for row in rows)
+        return self.batched(f"scoring by {self.name}", len(rows), longest, partial(self._of, rows))
+
+    def _of(self, rows: list[dict], left: list[int]) -> Iterator[dict[int, np.float32]]:
+        """row -> score, of the rows that are left, batch by batch."""
+        lengths = [max(1, len(rows[i]["input_ids"])) for i in left]
+        try:
+            slots = self.slots if len(rows) == 1 or self.pads else 1
+            for batch in cheapest_batches(lengths, slots, self._cost):
+                chosen = [left[i] for i in batch]
+                yield dict(zip(chosen, self._forward([rows[i] for i in chosen]), strict=True))
+        except OUT_OF_MEMORY:
+            raise
+        except (RuntimeError, IndexError, ValueError) as error:  # of the model's own code
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise BgkitError(
+                f"{self.name} could not score a text: {reason}. Do its tokenizer and its "
+                "model belong together?"
+            ) from error
 
     @cached_property
     def pads(self) -> bool:

@@ -23,7 +23,7 @@ from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.models import policies
 from bgkit.runs.config import OBJECT
-from bgkit.scoring import guards, protocols, utilities
+from bgkit.scoring import guards, protocols
 from bgkit.scoring.adapters import as_guard
 from bgkit.scoring.pairs import places_of
 from bgkit.scoring.scorer import Scorer, as_numbers, guard_scores, name_of
@@ -31,7 +31,7 @@ from bgkit.texts import visible
 
 #: The key of config.json that holds the scores of :data:`PAIRS`, by group.
 RECORD = "scores"
-_TABLES = (guards.OBVIOUS, guards.EVERYDAY, utilities.OBVIOUS, utilities.EVERYDAY)
+_TABLES = (guards.OBVIOUS, guards.EVERYDAY, guards.ANSWERS, guards.EVERYDAY_ANSWERS)
 #: Prompts and responses that every guard and utility is asked.
 PAIRS = list(dict.fromkeys((pair[0], pair[1]) for table in _TABLES for pair in table))
 #: What scores may differ by on another device, in full and in half precision (or fewer bits).
@@ -49,8 +49,7 @@ def settle(
 ) -> tuple[runs.TrainConfig, object | None, Scorer | None]:
     """A config with settings over it, and the guard and utility that are objects.
 
-    A ``guard`` or ``utility`` that is a name is a setting; an object stands in the config by its
-    own name (:func:`named`). Raises BgkitError for what no training accepts.
+    A ``guard`` or ``utility`` that is a name is a setting; for an object see :func:`named`.
     """
     given = {"guard": guard, "utility": utility}
     names = {group: thing for group, thing in given.items() if isinstance(thing, str)}
@@ -153,14 +152,10 @@ def _asked(scorer: Scorer) -> np.ndarray | None:
 
 
 def _tolerance(scorer: Scorer) -> float:
-    """What t may differ by on another device: FULL, or HALF where any of the models is rounded."""
-    models = [getattr(one, "model", None) for one in (scorer, *getattr(scorer, "guards", ()))]
-    rounded = any(
-        getattr(model, "dtype", torch.float32) is not torch.float32
-        or getattr(model, "is_quantized", False)
-        for model in models
-    )
-    return HALF if rounded else FULL
+    """What t may differ by on another device: FULL, or HALF where its model is rounded."""
+    model = getattr(scorer, "model", None)
+    whole = getattr(model, "dtype", torch.float32) is torch.float32
+    return FULL if whole and not getattr(model, "is_quantized", False) else HALF
 
 
 def check(
@@ -206,7 +201,7 @@ def check_complete(run: runs.Run, guard: object | None, utility: Scorer | None) 
     if guard is not None or _in_folder("guard", config.guard):
         guard = guards.guard_of(config, check=False, given=guard)
     if utility is None and _in_folder("utility", config.utility):
-        utility = utilities.utility_of(config, check=False)
+        utility = guards.utility_of(config, check=False)
     policy = None
     if _in_folder("policy", config.policy):
         policy = Speaker(*policies.load_policy(config.policy, precision=config.precision))

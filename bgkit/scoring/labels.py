@@ -10,18 +10,9 @@ import re
 from collections.abc import Sequence
 
 from bgkit.errors import BgkitError
+from bgkit.testbed.store import read_data
 
-#: Names, in small letters and without signs between words; the last are numbers and truth values.
-_SAFE = set(
-    "safe harmless benign neutral normal clean acceptable appropriate allowed innocuous legitimate "
-    "permitted sfw ok okay good ham label0 0 -1 false".split()
-)
-_UNSAFE = set(
-    "unsafe harmful harm toxic toxicity hate hateful hatespeech abuse abusive offensive malicious "
-    "jailbreak injection violence violent violation dangerous threat insult obscene profanity "
-    "sexual racist sexist attack illegal flagged blocked adversarial risky inappropriate nsfw "
-    "disallowed bad spam label1 1 true".split()
-)
+_SAFE, _UNSAFE = (set(words.split()) for words in read_data("words.yaml")["labels"].values())
 
 
 def _name(label: object) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
 
+from bgkit.models.batches import OUT_OF_MEMORY, halved
 from bgkit.models.templates import neutralise
+from bgkit.progress import phase
 
 
 class Head(torch.nn.Module):
@@ -41,8 +43,11 @@ class PairScorer(ABC):
 
     Responses (only they) are cut to ``max_length`` tokens; ``cut`` holds the hashes of their pairs.
     ``specials`` are strings that are broken up inside a text. ``computed`` counts the tokens that
-    went through the model, padding included.
+    went through the model, padding included. ``slots`` bounds those of one pass; it is halved when
+    memory runs out, and stays so.
     """
+
+    slots: int
 
     def __init__(self, model, tokenizer, name: str, specials: Sequence[str]) -> None:
         self.model, self.tokenizer, self.name, self.specials = model, tokenizer, name, specials
@@ -68,6 +73,29 @@ class PairScorer(ABC):
     @abstractmethod
     def _scores(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
         """(n,) float32 scores of pairs that are all different."""
+
+    def batched(
+        self,
+        title: str,
+        count: int,
+        longest: int,
+        passes: Callable[[list[int]], Iterable[dict[int, np.ndarray]]],
+    ) -> np.ndarray:
+        """Float32 outputs of ``count`` rows, the ``longest`` of so many tokens, in their order.
+
+        ``passes`` gives those of the rows that are left, by row; it is asked again where memory ran
+        out. Raises BgkitError if memory does not hold a single row.
+        """
+        found: dict[int, np.ndarray] = {}
+        with phase(title, count) as shown:
+            while len(found) < count:
+                try:
+                    for outputs in passes([i for i in range(count) if i not in found]):
+                        found |= outputs
+                        shown.done = len(found)
+                except OUT_OF_MEMORY:
+                    self.slots = halved(self.slots, self.name, longest, self.model.device)
+        return np.stack([found[i] for i in range(count)]).astype(np.float32)
 
     def _clean(self, texts: Sequence[str]) -> list[str]:
         return [neutralise(text, self.specials) for text in texts]

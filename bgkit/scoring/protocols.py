@@ -11,16 +11,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import yaml
-
 from bgkit import checks
 from bgkit.errors import BgkitError
-from bgkit.testbed.store import data_folder
+from bgkit.testbed.store import read_data
 
 
 @dataclass(frozen=True)
 class Template:
-    """What is asked of a decoder: text to the position where it answers.
+    """What is asked of a decoder: text to the position where it answers, by its reward head.
 
     ``text`` is a raw template with {prompt} and {response}; empty: the tokenizer's chat template
     on [user, assistant], called with ``chat`` as keywords. ``prefill`` is appended. ``parts``
@@ -54,31 +52,24 @@ class Verdict(Template):
 
 
 @dataclass(frozen=True)
-class DecoderReward(Template):
-    """A decoder with a reward head, read at the last token."""
-
-    max_length: int = 16_384
-
-
-@dataclass(frozen=True)
 class Encoder:
     """A sequence classifier read from its logits.
 
-    ``pair`` passes ``tokenizer(prompt, response)``, else the response alone. ``index`` are the
-    places of the labels read: by softmax over all, by sigmoid of their own logits, or raw (reward
+    ``pair`` passes ``tokenizer(prompt, response)``, else the response alone. ``index`` is the place
+    of the label that is read: by softmax over all, by sigmoid of its own logit, or raw (reward
     models). ``labels`` 0 takes any number of them and finds the place by their words or, with
     ``unsafe``, by name (:func:`bgkit.scoring.encoders.with_labels`).
     """
 
     labels: int = 0
-    index: tuple[int, ...] = (1,)
+    index: int = 1
     read: str = "softmax"
     pair: bool = True
     unsafe: str = ""
     max_length: int = 512
 
 
-_KINDS = {"verdict": Verdict, "encoder": Encoder, "decoder": DecoderReward}
+_KINDS = {"verdict": Verdict, "encoder": Encoder, "decoder": Template}
 
 
 def _read(table: dict) -> dict[str, tuple[Template | Encoder, tuple[str, ...]]]:
@@ -90,22 +81,20 @@ def _read(table: dict) -> dict[str, tuple[Template | Encoder, tuple[str, ...]]]:
     return found
 
 
-_TABLES = yaml.safe_load((data_folder() / "protocols.yaml").read_text(encoding="utf-8"))
-#: Name of a guard's, or reward model's, protocol -> the protocol and the models on the hub that
-#: follow it.
+_TABLES = read_data("protocols.yaml")
+#: name -> the protocol and the models on the hub that follow it
 GUARDS, UTILITIES = (_read(_TABLES[group]) for group in ("guards", "utilities"))
 #: A score without a probability.
-REWARD = Encoder(labels=1, index=(0,), read="raw")
+REWARD = Encoder(labels=1, index=0, read="raw")
 
 
 def find(group: str, name: str | os.PathLike) -> tuple[Template | Encoder, str]:
     """The protocol of a guard or utility, and where the model is.
 
     ``name`` is a hub name that the table lists (a revision may stand behind it), or
-    ``protocol=place`` with a local folder or another hub name; for guards, moreover,
-    ``unsafe:LABEL=place`` for a classifier whose label of that name means unsafe. Any other name
-    is that of a sequence classifier, and so is a path, which begins with ``/``, ``.`` or ``~``.
-    Raises BgkitError for an unknown protocol.
+    ``protocol=place``; for guards, moreover, ``unsafe:LABEL=place``. Any other name is that of a
+    sequence classifier, and so is a path, which begins with ``/``, ``.`` or ``~``. Raises
+    BgkitError for an unknown protocol.
 
     >>> find("guard", "Qwen/Qwen3Guard-Gen-4B")[0].prefill
     'Safety:'

@@ -1,9 +1,4 @@
-"""What scorers have in common, and the one reward callable that TRL calls.
-
-Guard and utility are anything with ``score(prompts, responses) -> (n,) float32``:
-:mod:`bgkit.scoring.encoders` and :mod:`bgkit.scoring.generative` are that for transformers models,
-:mod:`bgkit.scoring.adapters` for everything else.
-"""
+"""What scorers have in common, and the one reward callable that TRL calls."""
 
 from __future__ import annotations
 
@@ -17,6 +12,7 @@ import pandas as pd
 from bgkit import checks, rewards
 from bgkit.errors import BgkitError
 from bgkit.rewards import NEAR
+from bgkit.testbed.store import read_data
 
 
 class Scorer(Protocol):
@@ -76,10 +72,10 @@ def utility_scores(utility: Scorer, prompts: Sequence[str], responses: Sequence[
 
 
 def _parts(scorer: object) -> Iterator[object]:
-    """A scorer, and those that it is made of."""
-    yield scorer
-    for one in (*getattr(scorer, "guards", ()), getattr(scorer, "guard", None)):
-        yield from () if one is None else _parts(one)
+    """A scorer, and those that it is made of, one around the other."""
+    while scorer is not None:
+        yield scorer
+        scorer = getattr(scorer, "guard", None)
 
 
 def seen_in_part(scorer: Scorer, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
@@ -106,8 +102,7 @@ def check_room(scorer: object, prompts: Sequence[str]) -> None:
                 )
 
 
-REFUSAL_MARKS = ("i am sorry", "i'm sorry", "can not help", "cannot help", "can't help")
-REFUSAL_MARKS += ("i will not", "i won't", "must decline", "not something i can", "as an ai")
+REFUSAL_MARKS = read_data("words.yaml")["refusals"]
 
 
 def is_refusal(response: str) -> bool:
@@ -179,19 +174,14 @@ class RewardFunction:
         reward = reward_of(asked, self.design, tau=self.tau, strength=self.strength, base=self.base)
         frame.insert(8, "reward", reward)
         self.record(step, frame)
-        in_part = float(seen_in_part(self.guard, question, responses).mean())
-        for name, value in {**batch_metrics(t, u, self.tau), "seen_in_part": in_part}.items():
-            log_metric(name, value)
+        in_part = seen_in_part(self.guard, question, responses)
+        t, u = t.astype(float), u.astype(float)
+        margin = np.abs(t - self.tau)
+        means = {"t": t, "u": u, "margin": margin, "filter_rate": t >= self.tau}
+        means |= {"near_boundary": margin < NEAR, "seen_in_part": in_part}
+        for name, values in means.items():
+            log_metric(name, float(values.mean()))
         return reward.tolist()
-
-
-def batch_metrics(t: np.ndarray, u: np.ndarray, tau: float) -> dict[str, float]:
-    """Means over a batch of t, u, the distance |t - tau|, the filter's and the near rate."""
-    t, u = t.astype(float), u.astype(float)
-    margin = np.abs(t - tau)
-    means = {"t": t, "u": u, "margin": margin, "filter_rate": t >= tau}
-    means["near_boundary"] = margin < NEAR
-    return {name: float(values.mean()) for name, values in means.items()}
 
 
 def shares_of_t(t: np.ndarray, bins: int = 20) -> list[float]:

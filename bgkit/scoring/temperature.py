@@ -31,8 +31,7 @@ def log_loss(t: np.ndarray, harmful: np.ndarray) -> np.ndarray:
 def with_temperature(t: np.ndarray, temperature: float) -> np.ndarray:
     """Scale probabilities (n,): sigmoid(logit(t) / temperature), in [0, 1].
 
-    Above 1 they move towards 0.5, below 1 away from it; order and side of 0.5 stay. Raises
-    BgkitError for t off [0, 1] and a temperature that is not above 0.
+    Above 1 they move towards 0.5, below 1 away from it; order and side of 0.5 stay.
 
     >>> with_temperature([0.5, 0.9], 2.0)
     array([0.5 , 0.75])

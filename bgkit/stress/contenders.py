@@ -24,7 +24,7 @@ from bgkit.evaluation.evaluate import policy_of
 from bgkit.evaluation.language_judge import Judge
 from bgkit.evaluation.results import design_of, runs_of
 from bgkit.progress import phase
-from bgkit.scoring import guards, identity, utilities
+from bgkit.scoring import guards, identity
 from bgkit.scoring.adapters import as_guard
 from bgkit.scoring.scorer import Scorer, guard_scores, name_of
 from bgkit.testbed.store import data_folder
@@ -123,7 +123,7 @@ def sampled(contender: Contender, table: pd.DataFrame, guard: Scorer | None) -> 
         table,
         guard=guard_for(contender, given=guard),
         tau=config.tau,
-        utility=utilities.utility_if_known(config, "auto"),
+        utility=guards.utility_if_known(config, "auto"),
         temperature=config.temperature,
         max_completion_length=config.max_completion_length,
         seed=contender.seed,

@@ -12,6 +12,8 @@ import json
 import os
 from pathlib import Path
 
+import yaml
+
 from bgkit.errors import BgkitError
 
 GROUPS = ("policy", "guard", "utility", "judge")
@@ -22,6 +24,11 @@ def data_folder() -> Path:
     package = Path(__file__).resolve().parents[1]
     checkout = package.parent / "data"
     return checkout if (package.parent / "pyproject.toml").is_file() else package / "_data"
+
+
+def read_data(*path: str) -> dict:
+    """A YAML file of the kit's data, by its path below :func:`data_folder`."""
+    return yaml.safe_load(data_folder().joinpath(*path).read_text(encoding="utf-8"))
 
 
 def testbed_folder() -> Path:

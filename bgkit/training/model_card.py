@@ -18,7 +18,6 @@ from bgkit.errors import BgkitError
 from bgkit.evaluation import results
 from bgkit.evaluation.samples import judge_names
 from bgkit.models import hub
-from bgkit.progress import phase
 from bgkit.training import trainer
 
 SHOWN = (
@@ -88,15 +87,12 @@ def push(run: runs.Run, repository: str, *, dry_run: bool = False, private: bool
     runs.write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"))
     if dry_run:
         return path
-    try:
+    with hub.reaching("repository", repository, "uploading to"):
         api = HfApi()
         api.create_repo(repository, private=private, exist_ok=True)
-        with phase(f"uploading to {repository}"):
-            api.upload_folder(
-                repo_id=repository,
-                folder_path=run.adapter,
-                allow_patterns=["*.safetensors", "*.json", "*.jinja", "README.md"],
-            )
-    except Exception as error:  # the hub's client raises its own, httpx's and the system's errors
-        raise hub.problem(error, "repository", repository) from error
+        api.upload_folder(
+            repo_id=repository,
+            folder_path=run.adapter,
+            allow_patterns=["*.safetensors", "*.json", "*.jinja", "README.md"],
+        )
     return path

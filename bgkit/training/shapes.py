@@ -88,10 +88,8 @@ def _fetched(name: hub.HubName, group: str) -> Path:
     from huggingface_hub import snapshot_download
 
     wanted = ["config.json", "adapter_config.json"]
-    try:
+    with hub.reaching(group, name.repository):
         found = snapshot_download(name.repository, revision=name.revision, allow_patterns=wanted)
-    except Exception as error:  # the hub's client raises its own, httpx's and the system's errors
-        raise hub.problem(error, group, name.repository) from error
     return Path(found)
 
 

@@ -1,7 +1,7 @@
 """Log-probabilities of a step's completions with each prompt computed once, under TRL's loss.
 
 TRL forwards every prompt once for each of its G completions. Here a group is one row, prompt and
-completions one after the other (:mod:`bgkit.models.prefixes`), and the head reads the positions
+completions one after the other (:mod:`bgkit.models.batches`), and the head reads the positions
 that predict a completion's token, and no others. Only TRL's method that returns log-probabilities
 is replaced (:class:`SharedPrompts`), for the training pass, the old policy's and the reference's.
 
@@ -23,8 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from trl.trainer.utils import split_tensor_dict
 
 from bgkit.errors import BgkitError
-from bgkit.models.batches import cheapest_batches, pass_cost
-from bgkit.models.prefixes import can_share, tree_mask
+from bgkit.models.batches import can_share, cheapest_batches, pass_cost, tree_mask
 from bgkit.progress import say
 
 WAYS = ("auto", "off")

@@ -39,7 +39,7 @@ from bgkit.models import devices, hub, policies
 from bgkit.progress import phase
 from bgkit.prompts import load as prompts
 from bgkit.rewards import own_digest
-from bgkit.scoring import guards, identity, utilities
+from bgkit.scoring import guards, identity
 from bgkit.scoring.scorer import RewardFunction, Scorer, reward_of, shares_of_t
 from bgkit.training import grpo
 from bgkit.training import prompt_order as training_prompts
@@ -98,7 +98,7 @@ def train(
     chosen = prompts.manifests(config.prompts, training_prompts.asked(config))
     judges.check_judge(config.judge)
     guard = guards.guard_of(config, guard_device or str(place), check, guard)
-    utility = utilities.utility_of(config, utility_device or str(place), check, utility)
+    utility = guards.utility_of(config, utility_device or str(place), check, utility)
     policy, tokenizer, scores = _with_policy(config, found, guard, utility, place)
     if isinstance(base_samples, pd.DataFrame):
         known = guard if scores["guard"] is not None else None

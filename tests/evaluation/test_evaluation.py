@@ -13,7 +13,7 @@ from bgkit.evaluation.metrics import paired_differences, summarise
 from bgkit.evaluation.thresholds import operating_points
 from bgkit.models import policies
 from bgkit.prompts import load as prompts
-from bgkit.scoring import guards, utilities
+from bgkit.scoring import guards
 from bgkit.scoring.adapters import CalibratedGuard
 from bgkit.testbed import oracle
 from bgkit.testbed.lexicon import CANNED_REFUSAL
@@ -35,7 +35,7 @@ def samples(policy, table) -> pd.DataFrame:
         *policy,
         table,
         guard=guards.load_guard("default", device="cpu"),
-        utility=utilities.load_utility("mild", device="cpu"),
+        utility=guards.load_utility("mild", device="cpu"),
         judges=(judges.load_judge("oracle"), judges.load_judge("default", "cpu")),
         base=policy[0],
         seed=3,

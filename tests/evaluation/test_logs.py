@@ -134,7 +134,7 @@ def test_a_value_that_is_none_is_named_by_its_row(tmp_path, change, hints):
         ("log.csv", "", ["holds no rows"]),
         ("log.jsonl", "\n\n", ["holds no rows"]),
         ("log.csv", f"{HEAD}\n", ["holds no rows"]),
-        ("log.jsonl", f'{json.dumps(ROWS[0])}\n\n{{"prompt": "a\n', ["line 3 is not", "p_unsafe"]),
+        ("log.jsonl", f'{json.dumps(ROWS[0])}\n\n{{"prompt": "a\n', ["line 3 is not", "such as"]),
         ("log.jsonl", f"{json.dumps(ROWS[0])}\n[1, 2]\n", ["line 2 is not a JSON object"]),
         (
             "log.csv",

@@ -11,7 +11,7 @@ import torch
 from conftest import SMALL
 
 from bgkit import runs
-from bgkit.scoring import guards, utilities
+from bgkit.scoring import guards
 from bgkit.training import trainer as training
 
 pytestmark = [
@@ -22,7 +22,7 @@ PROMPTS = [prompt for prompt, _, _ in guards.OBVIOUS]
 RESPONSES = [response for _, response, _ in guards.OBVIOUS]
 
 
-@pytest.mark.parametrize("load", [guards.load_guard, utilities.load_utility])
+@pytest.mark.parametrize("load", [guards.load_guard, guards.load_utility])
 def test_scores_are_those_of_a_cpu(load) -> None:
     name = "default" if load is guards.load_guard else "mild"
     on_cpu, on_gpu = (load(name, device, "float32") for device in ("cpu", "cuda"))

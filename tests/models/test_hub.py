@@ -16,7 +16,7 @@ from huggingface_hub import errors
 from bgkit.errors import BgkitError
 from bgkit.models import hub, policies
 from bgkit.prompts import load as prompts
-from bgkit.scoring import guards, utilities
+from bgkit.scoring import guards
 from bgkit.training import shapes
 
 
@@ -49,7 +49,7 @@ def test_models_shapes_and_prompts_that_can_not_be_had(monkeypatch, kind, messag
     outer = datasets.exceptions.DatasetNotFoundError("told")
     outer.__cause__ = of_the_hub(kind)
     monkeypatch.setattr(datasets, "load_dataset", raising(outer))
-    loads = (policies.load_policy, guards.load_guard, utilities.load_utility, prompts.load_prompts)
+    loads = (policies.load_policy, guards.load_guard, guards.load_utility, prompts.load_prompts)
     for load in loads:
         with pytest.raises(BgkitError, match=message) as caught:
             load("some/model")

@@ -17,7 +17,7 @@ from bgkit.errors import BgkitError
 from bgkit.evaluation import samples as evaluation
 from bgkit.models import policies
 from bgkit.prompts import load as prompts
-from bgkit.scoring import guards, utilities
+from bgkit.scoring import guards
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "06_your_own_models.ipynb"
 
@@ -39,7 +39,7 @@ def mine(tmp_path_factory) -> dict[str, str]:
 def test_load_sample_and_score(mine) -> None:
     model, tokenizer = policies.load_policy(mine["policy"], device="cpu")
     guard = guards.load_guard(mine["guard"], device="cpu")
-    utility = utilities.load_utility(mine["utility"], device="cpu")
+    utility = guards.load_utility(mine["utility"], device="cpu")
     assert guard.max_length == 128  # the tokenizer knows none, the positions do
     table = prompts.load_prompts(mine["prompts"])
     more = {"max_completion_length": 12, "seed": 3}
@@ -96,7 +96,7 @@ def test_no_code_of_a_model_runs_whatever_is_answered(
     (tmp_path / "model.safetensors").touch()
     load = {"policy": policies.load_policy, "guard": guards.load_guard}
     with pytest.raises(BgkitError):
-        load.get(group, utilities.load_utility)(str(tmp_path), device="cpu")
+        load.get(group, guards.load_utility)(str(tmp_path), device="cpu")
     assert not (tmp_path / "ran").exists()
 
 

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from bgkit.prompts import compose, splits
 from bgkit.prompts import load as prompts
-from bgkit.prompts import longcontext, splits
 from bgkit.testbed import store
 
 FRAMINGS = ("role_play", "fiction", "false_authority", "split_request")
@@ -43,11 +43,11 @@ def test_long_contexts_are_what_the_code_makes() -> None:
     short = lines("harmless") + lines("ambiguous") + lines("jailbreak")
     own = {row["prompt"]: row for row in short}
     for row in lines("long_context"):
-        text, place = longcontext.bury(row["question"])
+        text, place = compose.bury(row["question"])
         assert (text, round(place, 4)) == (row["prompt"], row["position"])
-        assert longcontext.WORDS < len(text.split()) < longcontext.WORDS + 200
+        assert compose.WORDS < len(text.split()) < compose.WORDS + 200
         pages = text.split("\n\n")
-        (at,) = [n for n, page in enumerate(pages) if longcontext.MARK + row["question"] in page]
+        (at,) = [n for n, page in enumerate(pages) if compose.MARK + row["question"] in page]
         assert place == pytest.approx((at - 1) / (len(pages) - 2))
         source = own[row["question"]]
         assert row["kind"] == "long_context" and row["category"] == source["category"]
@@ -60,4 +60,4 @@ def test_a_long_context_is_in_the_split_of_its_question(split: str) -> None:
     short = set(prompts.load_prompts("everyday-short", split)["prompt"])
     long = whole.loc[whole["kind"] == "long_context", "prompt"]
     assert len(long) and set(splits.SHARES) > {split}
-    assert all(any(longcontext.MARK + question in text for question in short) for text in long)
+    assert all(any(compose.MARK + question in text for question in short) for text in long)

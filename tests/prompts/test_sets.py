@@ -15,7 +15,7 @@ from huggingface_hub import errors
 from bgkit.errors import BgkitError
 from bgkit.prompts import compose as benchmarks
 from bgkit.prompts import load as prompts
-from bgkit.prompts import sets, splits
+from bgkit.prompts import sets, splits, tables
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_columns_are_mapped(hub) -> None:
     assert context.startswith("A note about") and context.endswith("?") and "\n\n" in context
 
 
-@pytest.mark.parametrize("ending", sets.ENDINGS)
+@pytest.mark.parametrize("ending", tables.READERS)
 def test_a_local_file_replaces_the_hub(hub, tmp_path: Path, monkeypatch, ending: str) -> None:
     public.write("xstest", tmp_path / f"xstest{ending}")
     monkeypatch.setenv("BGKIT_PROMPTS", str(tmp_path))

@@ -1,4 +1,4 @@
-"""Guards made of functions, pipelines, other kits' objects, and of guards."""
+"""Guards made of functions, of classifiers, and of guards."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from bgkit.errors import BgkitError
-from bgkit.scoring import adapters
-from bgkit.scoring.adapters import CalibratedGuard, CallableGuard, EnsembleGuard, as_guard
+from bgkit.scoring.adapters import CalibratedGuard, CallableGuard, as_guard
 
 PROMPTS, RESPONSES = ["a", "b", "c"], ["fine", "bad", "bad bad"]
 
@@ -63,18 +62,14 @@ def test_the_classes_of_a_classifier_tell_the_unsafe_one(classes, unsafe, label,
             SimpleNamespace(fit=print, predict=print, score=print),
             "can not be read as a guard.*predict_proba",
         ),
-        (SimpleNamespace(save_pretrained=print, score=print), "can not be read.*pipe"),
-        (lambda texts: texts, "function of two lists"),
+        (SimpleNamespace(save_pretrained=print, score=print), "can not be read.*load_guard"),
+        (lambda texts: texts, "a function from prompts and responses"),
         ({}, "A dict can not be read as a guard"),
     ],
 )
 def test_what_can_not_be_read_is_refused(thing, message) -> None:
     with pytest.raises(BgkitError, match=message):
         as_guard(thing)
-
-
-def one(label: str, score: float) -> dict:
-    return {"label": label, "score": score}
 
 
 T = torch.tensor([0.0, 0.25, 0.5])
@@ -88,9 +83,8 @@ T = torch.tensor([0.0, 0.25, 0.5])
         list(T),
         pd.Series([0.0, 0.25, 0.5], index=[7, 8, 9]),
         iter([0, 0.25, np.float16(0.5)]),
-        [[one("toxic", p), one("neutral", 1 - p)] for p in T.tolist()],
     ],
-    ids="bfloat16 gradients list series iterator pipeline".split(),
+    ids="bfloat16 gradients list series iterator".split(),
 )
 def test_what_a_function_may_return(output) -> None:
     assert as_guard(lambda p, r: output).score(PROMPTS, RESPONSES).tolist() == [0.0, 0.25, 0.5]
@@ -105,8 +99,7 @@ def test_what_a_function_may_return(output) -> None:
         (["0.1", "0.2", "0.3"], "'0.1'"),
         ({"scores": [0.1, 0.2, 0.3]}, "dict"),
         (T * 8, "returned 2.0 for response 1"),
-        ([one("toxic", 0.9)] * 3, "top_k=None"),
-        ([[one("a", 0.5), one("b", 0.3), one("c", 0.2)]] * 3, r"a, b, c .*unsafe='c'"),
+        ([{"label": "toxic", "score": 0.9}] * 3, r"'label'.* \(dict\).* must be a number"),
     ],
     ids=str,
 )
@@ -115,43 +108,9 @@ def test_what_a_function_must_not_return(output, message) -> None:
         as_guard(lambda p, r: output).score(PROMPTS, RESPONSES)
 
 
-def moderate(conversations):
-    assert [message["role"] for message in conversations[0]] == ["user", "assistant"]
-    return [float(said[1]["content"].startswith("bad")) for said in conversations]
-
-
-def validating(**told) -> SimpleNamespace:
-    return SimpleNamespace(validate=lambda text: SimpleNamespace(valid="bad" not in text, **told))
-
-
-@pytest.mark.parametrize(
-    ("thing", "expected"),
-    [
-        (validating(), [0.0, 1.0, 1.0]),
-        (validating(score=0.25), [0.25, 0.25, 0.25]),
-        (moderate, [0.0, 1.0, 1.0]),
-        (SimpleNamespace(moderate=moderate), [0.0, 1.0, 1.0]),
-    ],
-)
-def test_objects_of_other_kits(thing, expected) -> None:
-    assert as_guard(thing).score(PROMPTS, RESPONSES).tolist() == expected
-    guard = as_guard(thing)
-    assert as_guard(guard) is guard
-
-
 def test_temperature_by_hand() -> None:
     guard = CalibratedGuard(fixed(0.5, 0.9, 0.1), 2.0)
     np.testing.assert_allclose(guard.score(PROMPTS, RESPONSES), [0.5, 0.75, 0.25], atol=1e-6)
-    assert guard.name == "fixed at T = 2"
+    assert guard.name == "fixed at T = 2" and as_guard(guard) is guard
     with pytest.raises(BgkitError, match="above 0, not -1"):
         CalibratedGuard(guard, -1)
-
-
-def test_ensembles_by_hand() -> None:
-    guards = [fixed(0.0, 0.5, 1.0), fixed(0.4, 0.1, 0.0)]
-    mean, most = (EnsembleGuard(guards, how).score(PROMPTS, RESPONSES) for how in adapters.COMBINE)
-    np.testing.assert_allclose(mean, [0.2, 0.3, 0.5], atol=1e-6)
-    np.testing.assert_allclose(most, [0.4, 0.5, 1.0], atol=1e-6)
-    for how, parts in (("median", guards), ("mean", [])):
-        with pytest.raises(BgkitError, match="one guard or more and mean or maximum"):
-            EnsembleGuard(parts, how)

@@ -17,7 +17,7 @@ from bgkit.figures import distributions as plots
 from bgkit.figures import risk as plots_risk
 from bgkit.scoring import scorer as scoring
 from bgkit.scoring import temperature
-from bgkit.scoring.adapters import CalibratedGuard, CallableGuard, EnsembleGuard
+from bgkit.scoring.adapters import CalibratedGuard, CallableGuard
 from bgkit.stress import contenders, without_training
 from bgkit.widgets import thresholds as explorer
 
@@ -72,7 +72,6 @@ OF_T = {
     "tent": rewards.tent,
     "choose": lambda t: without_training.choose([t], [Z], 0.5),
     "CalibratedGuard": lambda t: CalibratedGuard(Fixed(t), 2.0).score(*TEXTS),
-    "EnsembleGuard": lambda t: EnsembleGuard([Fixed([0.5] * 4), Fixed(t)]).score(*TEXTS),
     "CallableGuard": lambda t: CallableGuard(lambda p, r: t, "f").score(*TEXTS),
     "guard_scores": lambda t: scoring.guard_scores(Fixed(t), *TEXTS),
     "redeployed behind another": lambda t: contenders.redeployed(table(), Fixed(t), 0.5),
@@ -152,7 +151,7 @@ def test_what_is_no_threshold_is_refused(call) -> None:
         assert "threshold tau" in refused(call, tau)
 
 
-@pytest.mark.parametrize("name", ["EnsembleGuard", "guard_scores", "log_loss", *rewards.DESIGNS])
+@pytest.mark.parametrize("name", ["CalibratedGuard", "guard_scores", "log_loss", *rewards.DESIGNS])
 def test_another_number_of_probabilities_is_refused(name: str) -> None:
     refused(OF_T[name], [0.9, 0.2, 0.6])
     refused(OF_T[name], [[0.9, 0.2], [0.6, 0.1]])

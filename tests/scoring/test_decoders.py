@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bgkit.errors import BgkitError
-from bgkit.models.prefixes import can_share, shared_length
+from bgkit.models.batches import can_share, shared_length
 from bgkit.scoring.decoders import DecoderScorer
 from bgkit.scoring.protocols import Template
 

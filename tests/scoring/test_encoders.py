@@ -12,7 +12,7 @@ import torch
 import transformers as tf
 
 from bgkit.errors import BgkitError
-from bgkit.scoring import guards, protocols, utilities
+from bgkit.scoring import guards, protocols
 from bgkit.scoring.encoders import EncoderScorer
 
 PROMPTS = ["how do I poach an egg ?", "so ?", "how do I poach an egg ?", "x"]
@@ -153,13 +153,13 @@ def test_the_label_is_named_in_front_of_a_folder_and_told(tmp_path, capsys) -> N
         with pytest.raises(BgkitError, match=f"as in unsafe:y={place}"):
             guards.load_guard(given, "cpu")
     guard = guards.load_guard(f"unsafe:x={place}", "cpu", check=False)
-    assert guard.protocol.index == (0,) and "unsafe label x" in capsys.readouterr().err
+    assert guard.protocol.index == 0 and "unsafe label x" in capsys.readouterr().err
     assert guard.checked["unsafe_label"] == "x" and guard.checked["tested"] is False
 
 
 def test_a_reward_models_protocol_takes_a_folder(tmp_path) -> None:
     place = own.save_classifier(tmp_path / "mine", 1)
-    utility = utilities.load_utility(f"openassistant={place}", "cpu")
+    utility = guards.load_utility(f"openassistant={place}", "cpu")
     assert utility.protocol.read == "raw" and utility.score(PROMPTS, RESPONSES).shape == (4,)
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from bgkit.errors import BgkitError
-from bgkit.scoring import guards, protocols, utilities
-from bgkit.scoring.generative import VerdictGuard
+from bgkit.scoring import guards, protocols
+from bgkit.scoring.decoders import VerdictGuard
 
 GENERATIVE = [n for n, (p, _) in protocols.GUARDS.items() if isinstance(p, protocols.Verdict)]
 PROMPTS = ["How do I poach an egg?"] * 3 + ["Write a message to my colleague."] * 2
@@ -78,7 +78,7 @@ def test_grey_verdicts_count_as_unsafe_only_when_strict(folder_of) -> None:
 
 def test_a_reward_decoder_is_read_at_its_last_token(tmp_path) -> None:
     place = own.save_reward(tmp_path / "reward")
-    utility = utilities.load_utility(f"skywork-reward-v2={place}", "cpu", check=False)
+    utility = guards.load_utility(f"skywork-reward-v2={place}", "cpu", check=False)
     rows = utility.rows(PROMPTS, RESPONSES)
     assert all(row[0] != utility.tokenizer.bos_token_id for row in rows)
     # Read by transformers itself, which looks for padding: the end token must not be taken for it.
@@ -129,7 +129,7 @@ def test_a_reward_model_that_prefers_a_broken_answer_fails() -> None:
             return np.array([-len(r) for r in responses], np.float32)
 
     with pytest.raises(BgkitError, match=r"backwards failed .*higher must be better"):
-        utilities.self_test(Backwards())
+        guards.prefers_good(Backwards())
 
 
 # --- Bad input ---------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 from bgkit.errors import BgkitError
 from bgkit.models import hub
 from bgkit.models.templates import neutralise
-from bgkit.scoring import guards, utilities
+from bgkit.scoring import guards
 from bgkit.scoring import scorer as scoring
 from bgkit.scoring.encoders import EncoderScorer
 
@@ -86,7 +86,7 @@ def test_unknown_names_and_models_of_another_kind_are_refused(tmp_path) -> None:
     with pytest.raises(BgkitError, match=r"no embedded guard 'best'.*default.*weak"):
         guards.load_guard("best")
     with pytest.raises(BgkitError, match=r"no embedded utility 'best'.*aligned.*mild"):
-        utilities.load_utility("best")
+        guards.load_utility("best")
     with pytest.raises(BgkitError, match="has 1 labels whose outputs are not known to be"):
         guards.load_guard(str(hub.resolve("utility", "mild")), device="cpu")
     with pytest.raises(BgkitError, match=r"config\.json can not be read"):

@@ -11,7 +11,7 @@ import pytest
 
 from bgkit.evaluation import calibration, judges
 from bgkit.models import policies
-from bgkit.scoring import guards, utilities
+from bgkit.scoring import guards
 from bgkit.testbed import oracle, store
 
 EXPECTED = {
@@ -92,7 +92,7 @@ def test_utilities_pull_over_the_boundary_in_order(texts, quality) -> None:
     likes = [quality[f"utility/{name}"]["rank correlation with harm"]["mean"] for name in order]
     assert likes == sorted(likes)
     for name in order:
-        u = utilities.load_utility(name, device="cpu").score(texts.prompts, texts.responses)
+        u = guards.load_utility(name, device="cpu").score(texts.prompts, texts.responses)
         value = texts.help - build.PULLS[name] * texts.harm
         assert np.corrcoef(u, value)[0, 1] > 0.6, name
 

@@ -21,7 +21,7 @@ from bgkit import runs
 from bgkit.errors import BgkitError, StoppedError
 from bgkit.models import policies
 from bgkit.rewards import DESIGNS
-from bgkit.scoring import adapters, guards, utilities
+from bgkit.scoring import adapters, guards
 from bgkit.scoring.scorer import reward_of
 from bgkit.training import trainer as training
 from bgkit.training.prompt_order import training_table
@@ -127,7 +127,7 @@ def test_a_run_keeps_to_a_reward_of_ones_own(tmp_path: Path) -> None:
 
 def test_base_gives_every_reward_a_deviation_of_one(tmp_path: Path) -> None:
     policy = policies.load_policy("tiny", device="cpu")
-    guard, utility = guards.load_guard("default", "cpu"), utilities.load_utility("mild", "cpu")
+    guard, utility = guards.load_guard("default", "cpu"), guards.load_utility("mild", "cpu")
     spread = {}
     for name in ("utility_only", "boundary", "boundary_raw"):
         run = runs.open_run(tmp_path / name, runs.make_config({**SMALL, "reward": name}), {})
@@ -175,7 +175,7 @@ def test_a_prompt_that_is_too_long_is_told_before_anything_is_sampled(
     endless = SimpleNamespace(score=lambda asked, said: np.full(len(said), 0.5))
     own = {group: endless for group in ("guard", "utility") if group != limited}
     if limited == "guard":
-        own["guard"] = adapters.EnsembleGuard([endless, guards.load_guard("default", "cpu")])
+        own["guard"] = adapters.CalibratedGuard(guards.load_guard("default", "cpu"), 2.0)
     monkeypatch.setattr(LlamaForCausalLM, "generate", None)
     with pytest.raises(BgkitError, match=rf"'prompt \d 7 tea.*leaves .*{limited} .* no room for"):
         training.train(**SMALL, prompts=str(tmp_path), folder=tmp_path / "run", device="cpu", **own)

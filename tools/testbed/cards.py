@@ -20,7 +20,7 @@ from scipy import stats
 from bgkit.evaluation import calibration, judges, rubrics
 from bgkit.evaluation.intervals import bootstrap
 from bgkit.models import policies
-from bgkit.scoring import guards, utilities
+from bgkit.scoring import guards
 from bgkit.scoring.scorer import NEAR
 from bgkit.testbed import oracle, store
 
@@ -165,7 +165,7 @@ def _ranking(t: np.ndarray, harmful: np.ndarray) -> float:
 
 def measure_utility(folder: Path, texts: dm.Texts, weight: float) -> list[dict]:
     """Agreement with the noiseless preference on random pairs of the same kind of prompt."""
-    utility = utilities.load_utility(str(folder), device="cpu", check=False)
+    utility = guards.load_utility(str(folder), device="cpu", check=False)
     u = utility.score(texts.prompts, texts.responses).astype(float)
     value = texts.help - weight * texts.harm
     partner = np.random.default_rng(0).permutation(len(u))
