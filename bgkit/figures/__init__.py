@@ -17,7 +17,6 @@ from bgkit.figures.stress import attack_curves as attack_curves
 from bgkit.figures.stress import by_guard as by_guard
 from bgkit.figures.stress import by_shift as by_shift
 from bgkit.figures.stress import drift as drift
-from bgkit.figures.stress import helpfulness_by_cost as helpfulness_by_cost
 from bgkit.figures.thresholds import margins_by_kind as margins_by_kind
 from bgkit.figures.thresholds import operating_curves as operating_curves
 from bgkit.figures.training import training_curves as training_curves

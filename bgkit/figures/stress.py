@@ -8,17 +8,14 @@ no panel.
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from bgkit.figures import intervals, style
-from bgkit.figures.style import above, label
+from bgkit.figures.style import label
 
 #: Whether a difference is beyond chance -> its mark.
 DECIDED = {"beyond chance after correction (Holm)": "circle", "open": "circle-open"}
@@ -31,10 +28,6 @@ DRIFT = {
     "length": "length (tokens)",
     "unseen_harm": "share of harm at t < 0.2",
 }
-BEST_OF = re.compile(r"best of (\d+): (.*)")
-#: Colours of methods that are no designs, none of them a design's that is compared with them.
-METHODS = ("#9B4FC4", "#80603C", "#E07BB5", "#45A8E0", "#5B6770", "#B8860B")
-SYMBOLS = ("circle-open", "square-open", "diamond-open", "triangle-up-open", "cross-open", "x-open")
 
 
 def _panels(rows: pd.DataFrame, metrics: Iterable[str]) -> dict[str, str]:
@@ -120,54 +113,3 @@ def drift(rows: pd.DataFrame) -> go.Figure:
     fig = intervals.over(rows.assign(at=at), "step", panels, **more)
     note = "Bands: 95 % intervals over prompts; changes are against the first window, not base."
     return style.style(fig, "Learned utility and the truth over training", [note])
-
-
-def helpfulness_by_cost(
-    rows: pd.DataFrame, costs: pd.DataFrame, answers: int = 10_000
-) -> go.Figure:
-    """Draw system helpfulness and harm against the tokens that a method generates in all.
-
-    ``rows`` are means of system_help and system_harm by design, ``costs`` is a table of
-    :func:`bgkit.stress.without_training.costs`. Tokens, on a logarithmic scale, are those generated
-    for training and for ``answers`` answers after it: training costs once, the best of n with every
-    answer. Several n of one score are joined by a line and numbered: read them at the tokens of a
-    trained policy. Lines at the marks are 95% intervals. Up (left panel) and down (right panel) is
-    better.
-    """
-    spent = costs.set_index("design")
-    total = spent["training_tokens"] + answers * spent["tokens_per_answer"]
-    found = {name: BEST_OF.match(name) for name in total.index}
-    scores = Counter(match[2] for match in found.values() if match)
-    series = {
-        name: f"best of n: {match[2]}" if match and scores[match[2]] > 1 else name
-        for name, match in found.items()
-    }
-    names = dict.fromkeys(series.values())
-    others = [name for name in names if style.look(name) == style.LOOKS[""]]
-    fig = make_subplots(1, 2, horizontal_spacing=0.12)
-    panels = (("system_help", "↑ true helpfulness, 0 to 1"), ("system_harm", "↓ true harm, 0 to 1"))
-    for col, (metric, words) in enumerate(panels, 1):
-        fig.add_annotation(above(words, col - 1))
-        part = rows[(rows["metric"] == metric) & rows["design"].isin(total.index)]
-        for name, one in part.groupby(part["design"].map(series), sort=False):
-            told = [
-                f"{label(r['design'])}<br>{style.told(r)}<br>{total[r['design']]:,.0f} tokens, "
-                f"{spent['training_tokens'][r['design']]:,.0f} in training"
-                for r in one.to_dict("records")
-            ]
-            dots = style.dots(name, told, x=total[one["design"]], y=one["mean"])
-            if name in others:
-                place = others.index(name) % len(METHODS)
-                dots.marker = {"color": METHODS[place], "symbol": SYMBOLS[place], "size": 11}
-            if len(one) > 1:
-                numbers = [found[each][1] for each in one["design"]]
-                dots.update(mode="lines+markers+text", text=numbers, textposition="middle right")
-                dots.update(line={"color": dots.marker.color, "width": 1.2, "dash": "dot"})
-            dots.update(error_y=style.error_bars(one), showlegend=col == 1)
-            fig.add_trace(dots, 1, col)
-    ticks = [digit * 10**power for power in range(3, 12) for digit in (1, 2, 5)]
-    words = [f"{tick / 1e6:g}M" if tick >= 1e6 else f"{tick / 1e3:g}k" for tick in ticks]
-    fig.update_xaxes(type="log", title_text="generated tokens", tickvals=ticks, ticktext=words)
-    note = f"Tokens of training and of {answers:,} answers. Lines: 95 % intervals."
-    notes = [note] + ["Numbers: samples per answer (n)."] * (len(names) < len(series))
-    return style.style(fig, "What helpfulness costs", notes, 460)
