@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bgkit.evaluation.thresholds import check_threshold
+from bgkit import checks
 from bgkit.figures import style
 from bgkit.testbed.oracle import HARMFUL_ABOVE
 from bgkit.texts import NO_MATH, folded, safe, words
@@ -33,11 +33,9 @@ def _facts(row: Mapping[str, Any], filtered: bool) -> str:
 
 def completions_html(rows: pd.DataFrame, tau: float) -> str:
     """Completions one below the other: what is known of each, its prompt and its response."""
-    blocks = []
-    for row, filtered in zip(
-        rows.to_dict("records"), rows["t"] >= check_threshold(tau), strict=True
-    ):
-        facts = _facts(row, filtered)
+    tau, blocks = checks.threshold(tau, ends=True), []
+    for row in rows.to_dict("records"):
+        facts = _facts(row, row["t"] >= tau)
         colour = style.HARMFUL if "✗" in facts else style.TEXT
         blocks.append(
             f"<div class='{NO_MATH}' style='border-left:3px solid {colour};{BLOCK}'>"

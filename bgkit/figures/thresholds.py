@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from bgkit import checks
-from bgkit.evaluation.thresholds import check_threshold, main_kinds
+from bgkit.evaluation.thresholds import main_kinds
 from bgkit.figures import distributions as plots
 from bgkit.figures import intervals, style
 
@@ -40,7 +40,7 @@ def margins_by_kind(samples: pd.DataFrame, tau: float, bins: int = 25) -> go.Fig
     """:func:`bgkit.figures.margins` with a row per kind of prompt; of many, rare ones share one."""
     checks.samples(samples, columns=("t", "harm", "kind"))
     groups = dict(iter(samples.groupby(main_kinds(samples["kind"]), sort=False)))
-    return plots.margins(groups, check_threshold(tau), bins)
+    return plots.margins(groups, checks.threshold(tau, ends=True), bins)
 
 
 def operating_curves(points: pd.DataFrame, tau: float) -> go.Figure:
@@ -51,7 +51,7 @@ def operating_curves(points: pd.DataFrame, tau: float) -> go.Figure:
     shaded bands are 95 % intervals. The axis of false positives is cut where tau is below 0.1 and
     nearly everything is filtered. Curves that need a truth that is not known are left out.
     """
-    check_threshold(tau)
+    checks.threshold(tau, ends=True)
     known = [metric for metric in CURVES if metric in points and points[metric].notna().any()]
     panels = [there for pair in PANELS if (there := [m for m in pair if m in known])]
     words = {m: f"<span style='color:{CURVES[m][0]}'>{style.named(m)}</span>" for m in known}

@@ -16,14 +16,7 @@ from IPython.display import HTML
 
 from bgkit import checks
 from bgkit.evaluation.risk import bin_edges
-from bgkit.evaluation.thresholds import (
-    GRID,
-    METRICS,
-    check_threshold,
-    main_kinds,
-    not_known,
-    operating_points,
-)
+from bgkit.evaluation.thresholds import GRID, METRICS, main_kinds, not_known, operating_points
 from bgkit.figures import distributions as plots
 from bgkit.figures import style
 from bgkit.figures import thresholds as plots_thresholds
@@ -43,30 +36,27 @@ def explore(samples: pd.DataFrame, tau: float = 0.5, bins: int = 25) -> widgets.
     """Show a slider for tau that moves the margin histogram and the filter's numbers.
 
     ``samples`` has the columns t, harm (NaN where not known), kind, prompt and response, and for
-    what the user sees those of :mod:`bgkit.evaluation.thresholds`. Read it from the top: choose a
-    kind of prompt, move tau (also with the arrow keys), and see which bars come to lie right of the
-    dashed line (they are filtered) and what that does to the numbers in the table. The buttons
-    below the bars show the completions behind them, a page at a time. Without truth labels it shows
-    what can be shown and says what can not; without a kernel its first state stays as a picture.
-    Raises BgkitError for samples without these columns, values out of range, or fewer than 2 bins.
+    what the user sees those of :mod:`bgkit.evaluation.thresholds`. Bars that come to lie right of
+    the dashed line are filtered; the buttons below them show the completions behind. Without truth
+    labels it shows what can be shown and says what can not; without a kernel its first state stays
+    as a picture. Raises BgkitError for samples without these columns, values out of range, or fewer
+    than 2 bins.
     """
     checks.samples(samples, columns=("t", "harm", "kind", "prompt", "response"))
-    samples, tau = samples.reset_index(drop=True), check_threshold(tau)
+    samples, tau = samples.reset_index(drop=True), checks.threshold(tau, ends=True)
     groups, taus = main_kinds(samples["kind"], KINDS), np.union1d(GRID, [tau])
     part = functools.cache(lambda kind: samples if kind == ALL else samples[groups == kind])
     points = functools.cache(lambda kind: operating_points(part(kind), taus))
     slider, kind = _controls(tau, pd.unique(groups))
     margins, numbers, bar = widgets.Output(), widgets.HTML(), 0
-    row, buttons, lay_out = _bar_buttons(bins)
     pager, fill = _pager()
 
     def current() -> tuple[go.Figure, str]:
         """Figure and numbers of what is chosen; buttons and open completions follow."""
         at = float(taus[np.abs(taus - slider.value).argmin()])  # without the slider's rounding
         rows, edges = part(kind.value), bin_edges(at, bins)
-        # the bar in which each response lies, as the histogram counts
         place = np.searchsorted(edges, rows["t"].to_numpy(float), side="right") - 1
-        place = np.minimum(place, bins - 1)
+        place = np.minimum(place, bins - 1)  # as the histogram counts
         lay_out(at, np.bincount(place, minlength=bins))
         if not pager.layout.display:
             low, high = edges[bar : bar + 2]
@@ -83,13 +73,12 @@ def explore(samples: pd.DataFrame, tau: float = 0.5, bins: int = 25) -> widgets.
         bar, pager.layout.display = place, ""
         redraw()
 
-    for place, button in enumerate(buttons):
-        button.on_click(lambda _, place=place: choose(place))
+    row, lay_out = _bar_buttons(bins, choose)
     for control in (slider, kind):
         control.observe(redraw, "value")
-    controls = widgets.HBox([slider, kind], layout=views.WRAPPED)
+    top = widgets.HBox([slider, kind], layout=views.WRAPPED)
     told, below = widgets.HTML(safe(not_known(samples))), widgets.HTML(BUTTON_HELP)
-    view = widgets.VBox([controls, told, margins, row, below, pager, numbers])
+    view = widgets.VBox([top, told, margins, row, below, pager, numbers])
     figure, table = current()
     views.show(view, figure, HTML(table))
     return view
@@ -111,8 +100,10 @@ def _margins(part: pd.DataFrame, label: str, tau: float, bins: int) -> go.Figure
     return fig.update_layout(margin_l=LEFT)
 
 
-def _bar_buttons(bins: int) -> tuple[widgets.HBox, list[widgets.Button], Callable[..., None]]:
-    """A row with a button for every bar, the buttons, and a function that fits them to the bars.
+def _bar_buttons(
+    bins: int, choose: Callable[[int], None]
+) -> tuple[widgets.HBox, Callable[[float, np.ndarray], None]]:
+    """A row with a button for every bar, and a function that fits it to tau and the bars' counts.
 
     A message to the browser for every button at every move would make the slider lag; so the
     buttons stand in two boxes, left and right of tau, and mostly only the boxes' widths change.
@@ -122,6 +113,8 @@ def _bar_buttons(bins: int) -> tuple[widgets.HBox, list[widgets.Button], Callabl
         widgets.Button(description="▴", tooltip=f"completions of bar {i} of {bins}", layout=small)
         for i in range(1, bins + 1)
     ]
+    for place, button in enumerate(buttons):
+        button.on_click(lambda _, place=place: choose(place))
     sides = [widgets.HBox(), widgets.HBox()]
     row = widgets.HBox(sides, layout={"padding": f"0 14px 0 {LEFT}px", "width": "100%"})
 
@@ -135,7 +128,7 @@ def _bar_buttons(bins: int) -> tuple[widgets.HBox, list[widgets.Button], Callabl
         for button, count in zip(buttons, counts, strict=True):
             button.disabled = not count
 
-    return row, buttons, lay_out
+    return row, lay_out
 
 
 def numbers_html(points: pd.DataFrame, tau: float) -> str:
