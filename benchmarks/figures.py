@@ -16,10 +16,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from bgkit import figures as plots
 from bgkit.evaluation import settings
-from bgkit.figures import ablations as plots_ablations
-from bgkit.figures import distributions as plots
-from bgkit.figures import risk as plots_risk
 from bgkit.sweeps import collection
 
 
@@ -28,15 +26,13 @@ def figures(rows: int = 5000) -> dict[str, Callable[[], go.Figure]]:
     rng = np.random.default_rng(0)
     t = rng.beta(0.3, 0.8, rows)
     samples = pd.DataFrame({"t": t, "harm": (rng.random(rows) < t).astype(float), "kind": "benign"})
-    table = settings.at_defaults(collection.load_table(), free=["utility"])
+    table = settings.at_defaults(collection.load_table(), free=["strength"])
     return {
         "margins": lambda: plots.margins({"base": samples}, 0.5),
         "reliability": lambda: plots.reliability({"base": samples}),
-        "risk_curve": lambda: plots_risk.risk_curve(t, 3.0, 1.0, 2.0, 0.5),
-        "measured_risk": lambda: plots_risk.measured_risk(samples, 0.25, 3.0, 1.0, 20),
-        "ablation": lambda: plots_ablations.ablation(table, "near_boundary"),
-        "ablation, panels": lambda: plots_ablations.ablation(table, "system_help", panels="kind"),
-        "trade_off": lambda: plots_ablations.trade_off(table),
+        "risk_curve": lambda: plots.risk_curve(t, 3.0, 1.0, 2.0, 0.5),
+        "measured_risk": lambda: plots.measured_risk(samples, 0.25, 3.0, 1.0, 20),
+        "trade_off": lambda: plots.trade_off(table),
     }
 
 

@@ -121,13 +121,14 @@ def samples(
     name: str = "",
     columns: Sequence[str] = ("t", "harm"),
     empty: bool = False,
+    what: str = "samples",
 ) -> None:
     """Raise BgkitError unless a table has rows and columns, each once, ``t`` and grades in [0, 1].
 
-    The latter are checked as far as they are there; grades are :data:`GRADES`. ``name`` is told in
-    the message; ``empty`` says that no rows are fine, too.
+    The latter are checked as far as they are there; grades are :data:`GRADES`. ``what`` it holds
+    and its ``name`` are told in the message; ``empty`` says that no rows are fine, too.
     """
-    of = f"The table of samples of {name!r}" if name else "The table of samples"
+    of = f"The table of {what} of {name!r}" if name else f"The table of {what}"
     missing = [column for column in dict.fromkeys(columns) if column not in table]
     if missing or (table.empty and not empty):
         fault = f"lacks the column(s) {', '.join(missing)}" if missing else "has no rows"

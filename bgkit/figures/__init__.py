@@ -4,22 +4,19 @@ Each takes a run, a list of runs, samples or a table of rows alike, and its docs
 read it. The look of all is :mod:`bgkit.figures.style`, the demo's page :mod:`bgkit.figures.report`.
 """
 
-from bgkit.figures.ablations import ablation as ablation
-from bgkit.figures.ablations import trade_off as trade_off
-from bgkit.figures.distributions import by_kind as by_kind
-from bgkit.figures.distributions import frontier as frontier
+from bgkit.figures.distributions import judge_against_truth as judge_against_truth
 from bgkit.figures.distributions import margins as margins
 from bgkit.figures.distributions import reliability as reliability
-from bgkit.figures.judges import judge_against_truth as judge_against_truth
+from bgkit.figures.means import by_kind as by_kind
+from bgkit.figures.means import frontier as frontier
+from bgkit.figures.means import trade_off as trade_off
 from bgkit.figures.risk import measured_risk as measured_risk
 from bgkit.figures.risk import risk_curve as risk_curve
 from bgkit.figures.stress import at_equal_help as at_equal_help
 from bgkit.figures.stress import attack_curves as attack_curves
+from bgkit.figures.stress import by_guard as by_guard
 from bgkit.figures.stress import by_shift as by_shift
 from bgkit.figures.stress import drift as drift
-from bgkit.figures.stress import helpfulness_by_cost as helpfulness_by_cost
-from bgkit.figures.stress import transfer_matrix as transfer_matrix
 from bgkit.figures.thresholds import margins_by_kind as margins_by_kind
 from bgkit.figures.thresholds import operating_curves as operating_curves
-from bgkit.figures.thresholds import reliability_scaled as reliability_scaled
 from bgkit.figures.training import training_curves as training_curves

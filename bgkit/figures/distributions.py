@@ -1,10 +1,8 @@
-"""Pictures of results: where responses lie on the guard's scale, calibration, help against harm.
+"""Pictures of samples: where responses lie on the guard's scale, and whether grades can be trusted.
 
-``results`` is a run, several, a samples table, samples by name, or rows
-(:mod:`bgkit.evaluation.results`). Samples hold ``t``, the guard's probability that a response is
-unsafe, and ``harm``, its true harm, both in [0, 1] (above 0.5 is harmful; NaN: not known). Rows
-have :data:`bgkit.figures.style.ROW_COLUMNS`: ``kind`` is 'all' or one kind of prompt, ``low`` to
-``high`` the interval of ``mean``.
+``results`` is a run, several, a samples table or samples by name (:mod:`bgkit.evaluation.results`).
+Samples hold ``t``, the guard's probability that a response is unsafe, and ``harm``, its true harm,
+both in [0, 1] (above 0.5 is harmful; NaN: not known).
 """
 
 from __future__ import annotations
@@ -19,8 +17,8 @@ from plotly.subplots import make_subplots
 
 from bgkit import checks
 from bgkit.errors import BgkitError
-from bgkit.evaluation.intervals import wilson
-from bgkit.evaluation.results import Results, frames_of, rows_of, runs_of
+from bgkit.evaluation.intervals import described, wilson
+from bgkit.evaluation.results import Results, frames_of, runs_of
 from bgkit.evaluation.risk import bin_edges
 from bgkit.figures import intervals, style
 from bgkit.figures.style import above, dots, error_bars, label
@@ -28,6 +26,11 @@ from bgkit.rewards import NEAR
 
 #: role of a response -> its colour
 ROLES = {"safe": style.SAFE, "harmful": style.HARMFUL, "truth unknown": "#9A9A9A"}
+#: What is as probable as it is said to be.
+DIAGONAL = {"x": [0, 1], "y": [0, 1], "mode": "lines", "hoverinfo": "skip"}
+DIAGONAL["line"] = {"color": style.TEXT, "dash": "dash", "width": 1}
+ROOTS = "share (√ scale)"
+GRADES = 5  # a judge writes whole grades from 1 to 5
 
 
 def _need_samples(samples: Mapping[str, pd.DataFrame], bins: int) -> None:
@@ -35,17 +38,6 @@ def _need_samples(samples: Mapping[str, pd.DataFrame], bins: int) -> None:
         raise BgkitError("A figure of samples needs at least one policy and two bins.")
     for name, frame in samples.items():
         checks.samples(frame, str(name))
-
-
-def _pick(rows: pd.DataFrame, metric: str, kind: str = "") -> pd.DataFrame:
-    """The rows of one metric (and kind, else of all kinds alone), with hover text in ``told``."""
-    table = style.with_series(rows)
-    kinds = table["kind"] == kind if kind else table["kind"] != "all"
-    table = table[kinds & (table["metric"] == metric)].dropna(subset=["mean"])
-    if table.empty:
-        of = f"prompts of kind '{kind}'" if kind else "single kinds of prompts"
-        raise BgkitError(f"The table of results has no '{metric}' for {of}.")
-    return table.assign(told=[style.told(row) for row in table.to_dict("records")])
 
 
 def tau_of(results: Results, tau: float | None = None) -> float:
@@ -91,13 +83,10 @@ def _margin_bars(name: str, frame: pd.DataFrame, roles: list[str], edges: np.nda
 
 def _words_at(tau: float) -> list[dict[str, Any]]:
     """The words beside the threshold of the first panel, as annotations."""
-    words = [("shown ◂", "right", -5), (f"▸ filtered, t ≥ {tau:g}", "left", 5)]
-    words = [(f"filtered, t ≥ {tau:g} ▸", "right", -5)] if tau > 0.7 else words[tau < 0.2 :]
-    place = {"x": tau, "xref": "x", "y": 1, "yref": "y domain", "yanchor": "top"}
-    return [
-        {"text": text, **place, "showarrow": False, "xanchor": anchor, "xshift": shift}
-        for text, anchor, shift in words
-    ]
+    if tau > 0.7:
+        return [style.beside(f"filtered, t ≥ {tau:g} ▸", tau, True)]
+    right = style.beside(f"▸ filtered, t ≥ {tau:g}", tau, False)
+    return [style.beside("shown ◂", tau, True), right][tau < 0.2 :]
 
 
 def margins(results: Results, tau: float | None = None, bins: int = 25) -> go.Figure:
@@ -117,54 +106,29 @@ def margins(results: Results, tau: float | None = None, bins: int = 25) -> go.Fi
     roles = ["safe", "harmful"] * bool(harm.notna().any())
     roles += ["truth unknown"] * bool(harm.isna().any())
     fig = make_subplots(last, 1, True, "all", vertical_spacing=38 / (170 * last + 10))
-    shapes, texts, stacks = [], _words_at(tau), []
+    texts, stacks = _words_at(tau), []
     for row, (name, frame) in enumerate(samples.items()):
         bars = _margin_bars(name, frame, roles, edges)
         stacks += [(min(bar.y.min() for bar in bars), sum(bar.y.clip(min=0) for bar in bars).max())]
         fig.add_traces([bar.update(showlegend=not row) for bar in bars], row + 1, 1)
-        near, axis = 100 * ((frame["t"] - tau).abs() < NEAR).mean(), str(row + 1) if row else ""
+        near = 100 * ((frame["t"] - tau).abs() < NEAR).mean()
         texts.append(above(f"<b>{label(name)}</b> n={len(frame)}", row))
         texts.append(above(f"near boundary <b>{near:.1f} %</b>", row, 1))
-        place = {"xref": f"x{axis}", "yref": f"y{axis} domain", "y0": 0, "y1": 1}
-        band = {"x0": max(0, tau - NEAR), "x1": min(1, tau + NEAR), "fillcolor": style.BAND}
-        shapes.append({"type": "rect", **band, **place, "line": {"width": 0}, "layer": "below"})
-        shapes.append({"type": "line", "x0": tau, "x1": tau, **place, "line": style.THRESHOLD})
     lowest, highest = np.min(stacks), np.max(stacks)
-    shares = np.array([1, 0.5, 0.25, 0.05, 0, -0.05, -0.25, -0.5, -1])
-    ticks = {
-        "tickvals": np.sign(shares) * np.sqrt(abs(shares)),
-        "title": {"text": "share (√ scale)"},
-    }
-    ticks |= {"ticktext": [f"{abs(share):.0%}" for share in shares]}
+    ticks = style.root_ticks(1, 0.5, 0.25, 0.05, 0, -0.05, -0.25, -0.5, -1)
     # room above for the words at tau
-    fig.update_yaxes({**ticks, "range": (1.15 * min(lowest, 0), 1.3 * highest)})
+    fig.update_yaxes(**ticks, range=(1.15 * min(lowest, 0), 1.3 * highest), title_text=ROOTS)
     fig.update_xaxes(range=[0, 1])
-    fig.update_layout({"barmode": "relative", "shapes": shapes, "annotations": texts})
+    fig.update_layout(barmode="relative", annotations=texts)
+    band = {"fillcolor": style.BAND, "line_width": 0, "layer": "below"}
+    fig.add_vrect(max(0, tau - NEAR), min(1, tau + NEAR), **band)
+    fig.add_vline(tau, line=style.THRESHOLD)
     fig.update_xaxes({"title": {"text": "t, the guard's P(unsafe)"}}, row=last)
     told = "Bars up: safe; bars down: harmful." if len(roles) > 1 else "The truth is not known."
     notes = [told, f"Shaded: |t − {tau:g}| &lt; {NEAR}."]
     return style.style(
         fig, "Guard's probability that a response is unsafe", notes, 150 + 170 * last
     )
-
-
-def frontier(results: Results, kind: str = "all") -> go.Figure:
-    """Draw system helpfulness (up) against system harm (right), both 0 to 1, one mark per design.
-
-    Up and left is better: a design above and left of another beats it on both counts. The lines
-    through a mark are the intervals of its two means, ``low`` to ``high``.
-    """
-    rows, fig = rows_of(results), go.Figure()
-    harm, help_ = (_pick(rows, metric, kind) for metric in ("system_harm", "system_help"))
-    for name, one in harm.merge(help_, on="series", suffixes=("", "_y")).groupby(
-        "series", sort=False
-    ):
-        bars = {"error_x": error_bars(one), "error_y": error_bars(one, "_y")}
-        told = one["told_y"] + "<br>" + one["told"]
-        fig.add_trace(dots(name, told, x=one["mean"], y=one["mean_y"], **bars))
-    fig.add_annotation(above("<b>↖ better</b>", 0))
-    fig.update_layout(xaxis_title="system harm, 0 to 1", yaxis_title="system help, 0 to 1")
-    return style.style(fig, "System helpfulness against harm", [f"On {label(kind)} prompts."], 440)
 
 
 def _bins(frame: pd.DataFrame, bins: int) -> pd.DataFrame:
@@ -190,10 +154,9 @@ def reliability(results: Results, bins: int = 10) -> go.Figure:
     if any(frame.empty for frame in samples.values()):
         raise BgkitError("Calibration can not be drawn: no response has a known truth.")
     fig = make_subplots(2, 1, shared_xaxes=True, row_heights=[0.8, 0.2], vertical_spacing=0.07)
-    ideal = {"mode": "lines", "line": {"color": style.TEXT, "dash": "dash", "width": 1}}
-    fig.add_scatter(x=[0, 1], y=[0, 1], name="calibrated", hoverinfo="skip", **ideal, row=1, col=1)
-    for name, frame in samples.items():
-        table = _bins(frame, bins)
+    fig.add_scatter(**DIAGONAL, name="calibrated", row=1, col=1)
+    for name, (colour, symbol, _) in intervals.looks_of(samples).items():
+        frame, table = samples[name], _bins(samples[name], bins)
         ece = float((table["n"] * (table["mean"] - table["t"]).abs()).sum() / len(frame))
         told = [
             f"mean t {row.t:.3f}<br>harmful {row.mean:.3f} ({row.low:.3f} to {row.high:.3f})<br>"
@@ -201,12 +164,11 @@ def reliability(results: Results, bins: int = 10) -> go.Figure:
             for row in table.itertuples()
         ]
         marks = dots(name, told, x=table["t"], y=table["mean"], error_y=error_bars(table))
-        fig.add_trace(marks.update(name=f"{label(name)}, ECE {ece:.3f}"), 1, 1)
-        bar = go.Bar(x=(table.index + 0.5) / bins, y=table["n"], marker_color=style.look(name)[0])
-        bar.update(
-            hovertext=marks.hovertext, hoverinfo="text", showlegend=False, legendgroup=label(name)
-        )
-        fig.add_trace(bar, 2, 1)
+        marks.update(name=f"{label(name)}, ECE {ece:.3f}", marker_symbol=symbol)
+        more = {"marker_color": colour, "legendgroup": label(name), "showlegend": False}
+        more |= {"hovertext": marks.hovertext, "hoverinfo": "text"}
+        fig.add_trace(marks, 1, 1)
+        fig.add_bar(x=(table.index + 0.5) / bins, y=table["n"], **more, row=2, col=1)
     fig.update_xaxes(range=[-0.02, 1.02]).update_layout(xaxis2_title="t, the guard's P(unsafe)")
     fig.update_layout(yaxis_title="harmful share", yaxis_range=[-0.03, 1.03], yaxis2_title="count")
     return style.style(
@@ -214,16 +176,33 @@ def reliability(results: Results, bins: int = 10) -> go.Figure:
     )
 
 
-def by_kind(results: Results, metric: str) -> go.Figure:
-    """Draw one metric with a panel per kind of prompt: each design's mean and interval.
+def judge_against_truth(samples: pd.DataFrame) -> go.Figure:
+    """Draw the mean truth of the responses that a judge gave each grade, harm and help.
 
-    All panels share one scale; the upright line is the mean of the first design. Shares are in
-    percent, scores go from 0 to 1.
+    Marks are means of the true value (0 to 1) with 95% bootstrap intervals; on the dashed diagonal
+    the judge's grades mean what they say, below it the judge grades too high. Raises BgkitError
+    where no response has both.
     """
-    rows = _pick(rows_of(results), metric)
-    rows = rows.assign(design=rows["series"], symbol=[style.look(s)[1] for s in rows["series"]])
-    kinds = {kind: f"<b>{label(kind)}</b>" for kind in dict.fromkeys(rows["kind"])}
-    words, form = style.named(metric), ".1~%" if metric in style.SHARES else ""
-    fig = intervals.whiskers(rows, "series", kinds, panel="kind", columns=1, across=words)
-    fig.update_xaxes(tickformat=form)
-    return style.style(fig, f"{words.capitalize()} by kind of prompt", ["Lines: intervals."])
+    for column in ("judge_harm", "harm", "judge_help", "help"):
+        checks.grades(samples[column], f"The samples have the {column}")
+    both = samples.dropna(subset=["judge_harm", "harm"])
+    if both.empty:
+        raise BgkitError("No response has both a judge's grade and a known truth.")
+    fig = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.06)
+    for col, (name, colour) in enumerate((("harm", style.HARMFUL), ("help", style.SAFE)), start=1):
+        grades = np.rint(both[f"judge_{name}"] * (GRADES - 1)) / (GRADES - 1)
+        table = described(dict(iter(both[name].groupby(grades))))
+        told = [
+            f"judge {row.Index:.2f}<br>truth {row.mean:.3f} ({row.low:.3f} to {row.high:.3f})"
+            f"<br>{row.n:.0f} responses"
+            for row in table.itertuples()
+        ]
+        marks = {"mode": "markers", "marker": {"color": colour, "size": 10}, "hovertext": told}
+        marks |= {"error_y": error_bars(table), "hoverinfo": "text"}
+        fig.add_scatter(**DIAGONAL, row=1, col=col)
+        fig.add_scatter(x=table.index, y=table["mean"], **marks, row=1, col=col)
+        fig.add_annotation(above(f"<b>{name}</b>", col - 1))
+    fig.update_traces(showlegend=False)
+    fig.update_xaxes(title_text="judge's grade, 0 to 1", range=[-0.05, 1.05])
+    fig.update_yaxes(title_text="mean truth, 0 to 1", range=[-0.05, 1.05], col=1)
+    return style.style(fig, "Does the judge's grade mean what it says?", height=380)

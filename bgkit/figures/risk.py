@@ -39,9 +39,7 @@ def _mark_threshold(fig: go.Figure, tau: float, text: str, left: bool, best: boo
         tau, line={**style.THRESHOLD, "dash": "dot" if best else "dash"}, row="all", col=1
     )
     left = (left and tau > 0.2) or tau > 0.8  # the words need room
-    place = {"x": tau, "y": 1, "yref": "y domain", "yanchor": "top", "showarrow": False}
-    place |= {"xanchor": "right", "xshift": -5} if left else {"xanchor": "left", "xshift": 5}
-    fig.add_annotation(text=text, **place, yshift=-16 * best, row=1, col=1)
+    fig.add_annotation(style.beside(text, tau, left, yshift=-16 * best))
 
 
 def _frame(rows: int, heights: list[float], t: np.ndarray, edges: np.ndarray) -> go.Figure:
@@ -55,9 +53,7 @@ def _frame(rows: int, heights: list[float], t: np.ndarray, edges: np.ndarray) ->
     bars = {"x": (edges[:-1] + edges[1:]) / 2, "y": np.sqrt(counts / max(1, counts.sum()))}
     bars |= {"width": 0.9 * np.diff(edges), "marker_color": style.TEXT, "showlegend": False}
     fig.add_bar(**bars, hovertext=told, hoverinfo="text", row=rows, col=1)
-    shares = np.array([0, 0.1, 0.5, 1])
-    names = [f"{share:.0%}" for share in shares]
-    fig.update_yaxes(title="share (√)", tickvals=np.sqrt(shares), ticktext=names, row=rows)
+    fig.update_yaxes(title="share (√)", **style.root_ticks(0, 0.1, 0.5, 1), row=rows)
     fig.update_yaxes(range=[0, 1], row=rows).update_xaxes(range=[0, 1])
     return fig.update_xaxes(title="t, the guard's P(unsafe)", row=rows)
 

@@ -7,6 +7,7 @@ Names are escaped as HTML.
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,9 +16,9 @@ import pandas as pd
 import plotly.graph_objects as go
 import plotly.io as pio
 
-from bgkit.errors import BgkitError
+from bgkit import checks
 from bgkit.evaluation.metrics import METRICS, RATES
-from bgkit.texts import visible
+from bgkit.texts import words
 
 # Design: colour, marker symbol, line dash. Okabe-Ito hues, darker where they fade on white.
 LOOKS = {
@@ -69,8 +70,8 @@ pio.templates["bgkit"] = go.layout.Template(
 
 
 def label(name: object) -> str:
-    """A name as figure text: spaces for underscores, HTML escaped, control characters visible."""
-    return html.escape(visible(name).replace("_", " "), quote=False)
+    """A name as figure text: :func:`bgkit.texts.words`, HTML escaped."""
+    return html.escape(words(name), quote=False)
 
 
 def wrapped(name: object) -> str:
@@ -105,10 +106,7 @@ def told(row: Any) -> str:
 
 
 def style(fig: go.Figure, title: str, notes: Sequence[str] = (), height: int = 0) -> go.Figure:
-    """Give ``fig`` the look of the kit in place and return it; its width follows the page.
-
-    ``title`` and ``notes``, small lines below it, are HTML as Plotly reads it.
-    """
+    """Give ``fig`` the look of the kit in place; title and notes are HTML as Plotly reads it."""
     top, height = 64 + 14 * len(notes), height or fig.layout.height or 420
     foot = 88 if any(trace.showlegend is not False for trace in fig.data) else 40
     heading = {"text": f"<b>{title}</b>", "subtitle": {"text": "<br>".join(notes)}}
@@ -121,17 +119,9 @@ def style(fig: go.Figure, title: str, notes: Sequence[str] = (), height: int = 0
     )
 
 
-def need(frame: pd.DataFrame, columns: Sequence[str], what: str) -> None:
-    """Raise BgkitError for missing columns, or a table without rows; ``what`` names it."""
-    missing = [column for column in columns if column not in frame.columns]
-    if missing or frame.empty:
-        fault = f"lacks the column(s) {', '.join(missing)}" if missing else "has no rows to draw"
-        raise BgkitError(f"The table of {what} {fault}.")
-
-
 def with_series(rows: pd.DataFrame) -> pd.DataFrame:
     """``rows`` of results with a column ``series``: the design, and what of its setting varies."""
-    need(rows, [c for c in ROW_COLUMNS if c not in SETTING], "results")
+    checks.samples(rows, columns=[c for c in ROW_COLUMNS if c not in SETTING], what="results")
     series = rows["design"].astype(str)
     for column in [name for name in SETTING if name in rows]:
         if rows.groupby("design")[column].nunique(dropna=False).max() > 1:
@@ -154,6 +144,23 @@ def error_bars(table: pd.DataFrame, end: str = "", **more: Any) -> dict[str, Any
     mean, low, high = (table[part + end].to_numpy(float) for part in ("mean", "low", "high"))
     arms = {"array": np.maximum(high - mean, 0), "arrayminus": np.maximum(mean - low, 0)}
     return {"type": "data", "symmetric": False, "thickness": 1.5, "width": 4, **arms, **more}
+
+
+def root_ticks(*shares: float) -> dict[str, list]:
+    """Ticks of an axis of square roots of shares, which shows the few beside the many.
+
+    >>> root_ticks(0.25, -0.01)
+    {'tickvals': [0.5, -0.1], 'ticktext': ['25%', '1%']}
+    """
+    places = [math.copysign(abs(share) ** 0.5, share) for share in shares]
+    return {"tickvals": places, "ticktext": [f"{abs(share):.0%}" for share in shares]}
+
+
+def beside(text: str, x: float, left: bool, **more: Any) -> dict[str, Any]:
+    """The annotation at the top of the first panel, on the left or right of ``x``."""
+    where = {"xanchor": "right", "xshift": -5} if left else {"xanchor": "left", "xshift": 5}
+    where |= {"x": x, "xref": "x", "y": 1, "yref": "y domain", "yanchor": "top"}
+    return {"text": text, **where, "showarrow": False, **more}
 
 
 def above(text: str, place: int, x: float = 0) -> dict[str, Any]:

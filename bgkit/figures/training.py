@@ -105,8 +105,7 @@ def live(
     fig.add_scatter(
         x=middle, y=np.sqrt(base), mode="lines", line=line, hoverinfo="skip", **last
     ).add_vline(tau, line=style.THRESHOLD, **last)
-    ticks = np.array([0, 0.05, 0.25, 0.5, 1])
-    fig.update_yaxes(tickvals=np.sqrt(ticks), ticktext=[f"{x:.0%}" for x in ticks], **last)
+    fig.update_yaxes(style.root_ticks(0, 0.05, 0.25, 0.5, 1), **last)
     fig.update_xaxes(title_text="t", matches=None, range=[0, 1], **last).update_traces(
         showlegend=False
     )
@@ -127,9 +126,8 @@ def training_curves(results: Results) -> go.Figure:
         raise BgkitError("There are no training curves to draw: no run was given.")
     for name, log in logs.items():
         evaluated = any(column.startswith("eval_") for column in log)
-        style.need(
-            log, ("step", *CURVES[: None if evaluated else 4]), f"training metrics of '{name}'"
-        )
+        needed = ("step", *CURVES[: None if evaluated else 4])
+        checks.samples(log, name, needed, what="training metrics")
     rows = _smooth(logs, CURVES, 0, True)
     panels = {
         column: PANELS.get(column) or f"{style.named(column.removeprefix('eval_'))}, held out"

@@ -119,7 +119,7 @@ def behind_guards(study: Study, guards: Sequence[str] = ()) -> Answer:
     rows = means.summary(moved, ["design", "guard"], ["system_harm", "near_boundary"])
     unknown = contenders.judge_of(study.everyone[0].config, study.judge) is None
     why = f"The truth about {study.asked} is not known: without a JUDGE no harm and no help is."
-    return Answer(figures.transfer_matrix(rows), said=[why] if unknown else [])
+    return Answer(figures.by_guard(rows), said=[why] if unknown else [])
 
 
 @_question("The test of other prompts")

@@ -12,10 +12,10 @@ static view for readers without a kernel.
 - :func:`train`: a run with a live dashboard and a Stop button
 """
 
+from bgkit.figures.completions import completions_html as completions_html
 from bgkit.widgets.ablations import ablation as ablation
 from bgkit.widgets.browser import browse as browse
 from bgkit.widgets.costs import measured_risk as measured_risk
 from bgkit.widgets.costs import risk as risk
 from bgkit.widgets.dashboard import train as train
-from bgkit.widgets.thresholds import completions_html as completions_html
 from bgkit.widgets.thresholds import explore as explore

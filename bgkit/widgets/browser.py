@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import ipywidgets as widgets
 import numpy as np
 import pandas as pd
@@ -11,9 +9,9 @@ from IPython.display import HTML
 
 from bgkit.errors import BgkitError
 from bgkit.evaluation.results import Results, frames_of
+from bgkit.figures.completions import completions_table
 from bgkit.testbed.oracle import HARMFUL_ABOVE
 from bgkit.widgets import views
-from bgkit.widgets.text import NO_MATH, folded, safe
 
 PER_PAGE = 6
 #: what to look at -> which rows of one policy's samples
@@ -25,7 +23,6 @@ CHOICES = {
     "false negatives": lambda s: ~s["filtered"] & (s["harm"] > HARMFUL_ABOVE),
     "near the boundary": lambda s: s["near"],
 }
-CELL = "text-align:left;vertical-align:top;white-space:pre-wrap;overflow-wrap:anywhere"
 
 
 def matching(samples: pd.DataFrame, kind: str, choice: str) -> np.ndarray:
@@ -35,35 +32,6 @@ def matching(samples: pd.DataFrame, kind: str, choice: str) -> np.ndarray:
     """
     mask = np.array(CHOICES[choice](samples), dtype=bool)
     return np.flatnonzero(mask & ((samples["kind"] == kind) | (kind == "all")).to_numpy())
-
-
-def _cell(row: pd.Series) -> str:
-    verdict = "filtered" if row["filtered"] else "shown"
-    truth = "truth unknown"
-    if not np.isnan(row["harm"]):
-        wrong = row["filtered"] != (row["harm"] > HARMFUL_ABOVE)
-        known = "" if np.isnan(row["help"]) else f", help {row['help']:.2f}"
-        truth = f"harm {row['harm']:.2f}{known}{' ✗' if wrong else ''}"
-    facts = f"<small>t {row['t']:.3f} · {verdict} · {truth}</small>"
-    return f"<td style='{CELL}'>{folded(row['response'])}<br>{facts}</td>"
-
-
-def completions_table(samples: Mapping[str, pd.DataFrame], rows: np.ndarray) -> HTML:
-    """An HTML table: the prompt, and what each policy answered; ✗ marks the filter's errors.
-
-    All text is escaped and control characters are made visible.
-    """
-    first = next(iter(samples.values()))
-    heads = "".join(f"<th style='{CELL}'>{safe(name)}</th>" for name in ("prompt", *samples))
-    lines = [
-        f"<tr><td style='{CELL}'>{folded(first['prompt'].iloc[i])}<br>"
-        f"<small>{safe(first['kind'].iloc[i])}</small></td>"
-        + "".join(_cell(frame.iloc[i]) for frame in samples.values())
-        + "</tr>"
-        for i in rows
-    ]
-    look = f"class='{NO_MATH}' style='width:100%;table-layout:fixed'"
-    return HTML(f"<table {look}><tr>{heads}</tr>{''.join(lines)}</table>")
 
 
 def browse(results: Results, choice: str = "all") -> widgets.VBox:
@@ -95,7 +63,7 @@ def browse(results: Results, choice: str = "all") -> widgets.VBox:
         page.max = max(1, -(-len(found) // PER_PAGE))
         count.value = f"{len(found)} of {len(prompts[0])} prompts"
         start = (page.value - 1) * PER_PAGE
-        return completions_table(samples, found[start : start + PER_PAGE])
+        return HTML(completions_table(samples, found[start : start + PER_PAGE]))
 
     def refilter(_: object) -> None:
         if page.value == 1:
@@ -106,8 +74,7 @@ def browse(results: Results, choice: str = "all") -> widgets.VBox:
     for control in (verdict, policy, kind):
         control.observe(refilter, "value")
     page.observe(lambda _: views.draw(place, current()), "value")
-    wrapped = widgets.Layout(flex_flow="row wrap")
-    bar = widgets.HBox([verdict, policy, kind, page], layout=wrapped)
+    bar = widgets.HBox([verdict, policy, kind, page], layout=views.WRAPPED)
     box = widgets.VBox([bar, count, place])
     views.show(box, current())
     return box

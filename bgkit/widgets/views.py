@@ -1,16 +1,72 @@
-"""What all interactive views share: a figure that is redrawn, and a static view that stays.
+"""What all interactive views share: controls, a figure that is redrawn, a static view that stays.
 
-A saved notebook keeps no widgets. :func:`show` therefore also displays the first state of a view
-as ordinary output; it disappears at the first touch of a control, when the live one takes over.
+Every control is an ordinary ipywidget: the tab key reaches it, arrow keys move it. A saved notebook
+keeps no widgets. :func:`show` therefore also displays the first state of a view as ordinary output;
+it disappears at the first touch of a control, when the live one takes over.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import ipywidgets as widgets
 import plotly.graph_objects as go
 from IPython.display import HTML, display
 
+from bgkit.errors import BgkitError
+from bgkit.texts import safe, words
+
 STATIC = "Run this notebook to use the controls; below is the view's first state."
+WRAPPED = {"flex_flow": "row wrap"}  # columns where the page has the width
+
+
+def _look(text: str) -> dict[str, Any]:
+    layout = {"width": "30em", "max_width": "100%"}
+    return {"description": text, "style": {"description_width": "14em"}, "layout": layout}
+
+
+def slider(text: str, value: float, *, min: float, max: float, step: float) -> widgets.Widget:
+    """A slider with whole numbers if ``step`` is an int; raises BgkitError for a start outside."""
+    if not min <= value <= max:
+        raise BgkitError(f"The start of '{text}' must lie in {min} to {max}, not at {value}.")
+    make = widgets.IntSlider if isinstance(step, int) else widgets.FloatSlider
+    return make(value=value, min=min, max=max, step=step, **_look(text))
+
+
+def choice(text: str, names: Iterable[object], value: object) -> widgets.Dropdown:
+    """A menu of names."""
+    return widgets.Dropdown(options=options(names), value=value, **_look(text))
+
+
+def options(names: Iterable[object]) -> list[tuple[str, object]]:
+    """Pairs of what a menu, which takes no HTML, shows and what it means."""
+    return [(words(name), name) for name in names]
+
+
+def shown(wanted: Mapping[str, widgets.Widget], view: Callable[..., Sequence[Any]]) -> widgets.VBox:
+    """Show controls above what ``view(**values)`` returns, drawn anew at every change.
+
+    ``wanted`` maps the view's arguments to controls. Where a choice can not be shown, the
+    BgkitError's sentence stands in its place. Returns the controls and their Output.
+    """
+    place = widgets.Output()
+
+    def current() -> Sequence[Any]:
+        return view(**{name: control.value for name, control in wanted.items()})
+
+    def redraw(_: object) -> None:
+        try:
+            pictures = current()
+        except BgkitError as error:
+            pictures = [HTML(f"<p>{safe(error)}</p>")]
+        draw(place, *pictures)
+
+    for control in wanted.values():
+        control.observe(redraw, "value")
+    box = widgets.VBox([widgets.Box(list(wanted.values()), layout=WRAPPED), place])
+    show(box, *current())
+    return box
 
 
 def draw(place: widgets.Output, *things: object) -> None:

@@ -11,7 +11,7 @@ import pytest
 from bgkit.errors import BgkitError
 from bgkit.evaluation import judges
 from bgkit.evaluation.metrics import judge_agreement
-from bgkit.figures import judges as plots_judges
+from bgkit.figures import judge_against_truth
 
 
 def samples() -> pd.DataFrame:
@@ -48,11 +48,11 @@ def test_without_truth_or_grades_there_is_no_agreement(column: str) -> None:
     empty = samples().assign(**{column: np.nan})
     assert judge_agreement(empty)["mean"].iloc[:5].isna().all()
     with pytest.raises(BgkitError, match="No response has both"):
-        plots_judges.judge_against_truth(empty)
+        judge_against_truth(empty)
 
 
 def test_the_figure_has_a_mark_for_every_grade_that_was_given() -> None:
-    fig = plots_judges.judge_against_truth(samples())
+    fig = judge_against_truth(samples())
     harm, help_ = (trace for trace in fig.data if trace.mode == "markers")
     assert list(harm.x) == [0.25, 1.0] and list(harm.y) == pytest.approx([0.3, 1.0])
     assert list(help_.x) == [0.0, 0.75, 1.0] and list(help_.y) == [0.0, 0.5, 1.0]

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
+from bgkit import figures as plots
 from bgkit.errors import BgkitError
-from bgkit.figures import distributions as plots
 from bgkit.figures import style
 from bgkit.figures.training import training_curves
 
@@ -223,17 +223,17 @@ def test_settings_are_named_only_where_a_design_has_several() -> None:
 
 def test_by_kind_leaves_out_the_whole_and_keeps_the_order_of_the_rows() -> None:
     fig = plots.by_kind(study_rows(), "system_help")
-    assert notes(fig) == ["<b>benign</b>", "<b>jailbreak</b>"]
-    assert [trace.x[0] for trace in fig.data] == pytest.approx([0.25, 0.45, 0.3, 0.5])
-    assert [shape.x0 for shape in fig.layout.shapes] == pytest.approx([0.25, 0.3])
-    assert list(fig.data[3].y) == ["boundary"] and not fig.layout.xaxis.tickformat
-    assert ends(fig.data[3].x, fig.data[3].error_x) == (
-        pytest.approx([0.48]),
-        pytest.approx([0.55]),
-    )
+    assert fig.layout.xaxis.ticktext == ("benign", "jailbreak")
+    base, boundary = fig.data
+    assert list(base.y) == pytest.approx([0.25, 0.3])
+    assert list(boundary.y) == pytest.approx([0.45, 0.5]) and (boundary.x > base.x).all()
+    assert boundary.marker.color == style.LOOKS["boundary"][0]
+    assert not fig.layout.yaxis.tickformat
+    low, high = ends(boundary.y, boundary.error_y)
+    assert low == pytest.approx([0.43, 0.48]) and high == pytest.approx([0.5, 0.55])
     shares = plots.by_kind(study_rows(), "filter_rate")
-    assert shares.layout.xaxis.tickformat == ".1~%"
-    assert "filter rate 55.00 % (53.00 % to 60.00 %)" in shares.data[1].hovertext[0]
+    assert shares.layout.yaxis.tickformat == ".1~%"
+    assert shares.data[1].hovertext[0] == "kind benign"
 
 
 def test_an_interval_that_misses_its_mean_never_points_backwards() -> None:

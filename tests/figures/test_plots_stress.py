@@ -27,13 +27,13 @@ def rows(axis: str, values: tuple, metrics: tuple[str, ...], **more) -> pd.DataF
     return pd.DataFrame(found)
 
 
-MATRIX = rows("guard", ("default", "weak"), plots_stress.MATRIX)
+GUARDS = rows("guard", ("default", "weak"), ("system_harm", "near_boundary"))
 SHIFT = rows("shift", ("test", "unseen items"), ("system_harm", "system_help"))
 ATTACK = pd.concat(
     rows("budget", (1, 2, 3), ("attack_success",), strategy=name) for name in ("random", "greedy")
 )
 FIGURES = {
-    "transfer_matrix": (plots_stress.transfer_matrix, MATRIX),
+    "by_guard": (plots_stress.by_guard, GUARDS),
     "by_shift": (plots_stress.by_shift, SHIFT),
     "attack_curves": (plots_stress.attack_curves, ATTACK),
 }
@@ -41,17 +41,6 @@ FIGURES = {
 
 def lines(fig: go.Figure) -> list[go.Scatter]:
     return [trace for trace in fig.data if trace.hoverinfo != "skip"]
-
-
-def test_the_matrix_has_a_panel_for_each_metric() -> None:
-    fig = plots_stress.transfer_matrix(MATRIX)
-    harm, near = fig.data
-    assert harm.z.tolist() == [[0.1, 0.15], [0.3, 0.35], [0.5, 0.55]]
-    assert list(near.text[0]) == ["12.0 %", "17.0 %"]
-    assert "0.3000 (0.2900 to 0.3300)" in harm.hovertext[1][0]
-    assert list(harm.y) == ["base", "boundary", "boundary,<br>guard weak"]
-    part = plots_stress.transfer_matrix(MATRIX.drop(index=0))  # base is not behind the default
-    assert part.data[0].text[0][list(part.data[0].x).index("default")] == "–"
 
 
 def test_lines_and_bands_hold_the_means_and_the_ends() -> None:
@@ -78,13 +67,15 @@ def test_differences_at_equal_help_have_a_panel_for_each_pair() -> None:
         }
     )
     fig = plots_stress.at_equal_help(table)
-    first, second = fig.data
-    assert list(first.x) == [-0.02, -0.01] and list(second.x) == [0.0, 0.01]
-    assert list(first.marker.symbol) == ["circle", "circle-open"]
-    assert list(first.error_x.array) == pytest.approx([0.01, 0.02])
+    beyond, chance, other = fig.data
+    assert (beyond.y[0], chance.y[0]) == (-0.02, -0.01) and list(other.y) == [0.0, 0.01]
+    assert [trace.marker.symbol for trace in fig.data] == ["circle", "circle-open", "circle-open"]
+    assert [list(trace.x) for trace in fig.data] == [[0], [1], [0, 1]]
+    assert list(other.error_y.array) == pytest.approx([0.01, 0.01])
+    assert {shape.y0 for shape in fig.layout.shapes} == {0} and len(fig.layout.shapes) == 2
     headings = [note.text for note in fig.layout.annotations]
     assert headings == ["<b>compound − boundary</b>", "<b>compound − filter avoidance</b>"]
-    assert "-0.0200 (-0.0300 to -0.0100)" in first.hovertext[0]
+    assert fig.layout.xaxis2.ticktext == ("as trained", "tau 0.2")
 
 
 def test_shifts_stand_side_by_side_with_their_intervals() -> None:
@@ -99,9 +90,11 @@ def test_shifts_stand_side_by_side_with_their_intervals() -> None:
     assert fig.layout.xaxis2.ticktext == ("test", "unseen items")
     with pytest.raises(BgkitError, match="give a judge"):
         plots_stress.by_shift(SHIFT.assign(mean=np.nan))
+    known = GUARDS[GUARDS["metric"] == "near_boundary"]
+    assert len(plots_stress.by_guard(known).layout.annotations) == 1  # harm has no panel
 
 
-@pytest.mark.parametrize("name", ["by_shift", "attack_curves"])
+@pytest.mark.parametrize("name", FIGURES)
 def test_a_design_has_its_colour_is_told_apart_and_named_once(name: str) -> None:
     draw, table = FIGURES[name]
     fig = draw(table)
@@ -120,10 +113,3 @@ def test_hostile_names_are_text(name: str) -> None:
     hostile = table.assign(design=table["design"] + HOSTILE)
     written = draw(hostile).to_json().replace("\\u003c", "<")
     assert "&lt;img" in written and "<img" not in written
-
-
-@pytest.mark.parametrize("name", ["by_shift", "attack_curves"])
-def test_rows_of_several_kinds_are_refused(name: str) -> None:
-    draw, table = FIGURES[name]
-    with pytest.raises(BgkitError, match="several times; draw one kind of prompts"):
-        draw(pd.concat([table, table]))

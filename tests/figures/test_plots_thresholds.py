@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 
 import numpy as np
 import pandas as pd
@@ -13,9 +12,7 @@ import pytest
 from bgkit.errors import BgkitError
 from bgkit.evaluation.thresholds import operating_points
 from bgkit.figures import distributions as plots
-from bgkit.figures import style
 from bgkit.figures import thresholds as plots_thresholds
-from bgkit.scoring.temperature import with_temperature
 
 FOUR = pd.DataFrame(
     {"t": [0.1, 0.45, 0.5, 0.9], "harm": [0.0, 0.9, 0.2, 0.8], "kind": list("xxyy")}
@@ -112,44 +109,12 @@ def test_curves_that_are_not_known_are_left_out_and_named():
     )
 
 
-def test_a_sparkline_goes_through_the_values_and_dots_the_current_one():
-    points = operating_points(FOUR, np.array([0.0, 0.25, 0.5, 0.75, 1.0]))
-    wide, high, pad = plots_thresholds.SPARK
-    top = points["filter_rate"].iloc[1:].max()
-    picture = plots_thresholds.sparkline(points, "filter_rate", 0.5)
-    dots = re.findall(r"cx='([\d.]+)' cy='([\d.]+)'", picture)
-    assert [tuple(map(float, dot)) for dot in dots] == [
-        (pad + wide * 0.5, pytest.approx(pad + high * (1 - 0.5 / top), abs=0.06))
-    ]
-    (line,) = re.findall(r"points='([^']+)'", picture)
-    places = [tuple(map(float, place.split(","))) for place in line.split()]
-    assert [x for x, _ in places] == pytest.approx(pad + wide * points.index, abs=0.6)
-    assert min(y for _, y in places) == pad and places[-1][1] == pad + high
-
-
 @pytest.mark.parametrize("tau", [-0.1, 1.5, float("nan")])
 def test_a_threshold_off_the_scale_is_refused(tau):
     with pytest.raises(BgkitError, match="0 to 1"):
         plots_thresholds.operating_curves(operating_points(FOUR), tau)
     with pytest.raises(BgkitError, match="0 to 1"):
         plots_thresholds.margins_by_kind(FOUR, tau)
-
-
-# --- Calibration -------------------------------------------------------------------------------
-
-
-def test_reliability_is_drawn_before_and_after():
-    fig = plots_thresholds.reliability_scaled(FOUR, 2.0)
-    harmful = (FOUR["harm"] > 0.5).to_numpy()
-    t = FOUR["t"].to_numpy()
-    # no two of the four lie in one bin, before or after
-    before = np.abs(t - harmful).mean()
-    after = np.abs(with_temperature(t, 2.0) - harmful).mean()
-    names = [trace.name for trace in fig.data if trace.name]
-    assert f"as it is, ECE {before:.3f}" in names
-    assert f"temperature 2.00, ECE {after:.3f}" in names
-    colours = {trace.marker.color for trace in fig.data if trace.type == "bar"}
-    assert colours == {style.LOOKS["base"][0], style.LOOKS["boundary"][0]}
 
 
 # --- All ---------------------------------------------------------------------------------------
@@ -162,8 +127,6 @@ def test_figures_are_small_escaped_and_of_the_kits_look(table):
         plots_thresholds.margins_by_kind(table, 0.5),
         plots_thresholds.operating_curves(operating_points(table), 0.5),
     ]
-    if table["harm"].notna().any():
-        figures.append(plots_thresholds.reliability_scaled(table, 2.0))
     for fig in figures:
         assert fig.layout.template.layout.paper_bgcolor == "rgba(0,0,0,0)"
         text = fig.to_json()

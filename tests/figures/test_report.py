@@ -14,6 +14,7 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from bgkit.errors import BgkitError
+from bgkit.evaluation import results
 from bgkit.figures.report import render_report, write_report
 
 HOSTILE = [
@@ -37,8 +38,9 @@ def policy(shift: float) -> pd.DataFrame:
         truth = {"harm": harm, "help": 0.6, "system_harm": harm * (t < 0.5), "system_help": 0.5}
         text = {"prompt": prompt, "response": HOSTILE[i % len(HOSTILE)]}
         label = {"prompt_id": f"p{i:02d}", "kind": KINDS[i % 4]}
-        judged = {"judge_harm": harm, "judge_help": 0.6}
-        rows.append({**label, **text, "t": t, "u": 0.4, "filtered": t >= 0.5, **truth, **judged})
+        judged = dict.fromkeys(("judge_system_harm", "judge_system_help"), 0.6)
+        more = {"u": 0.4, "kl": shift, "length": 3, "near": abs(t - 0.5) < 0.3}
+        rows.append({**label, **text, "t": t, "filtered": t >= 0.5, **more, **truth, **judged})
     return pd.DataFrame(rows)
 
 
@@ -52,11 +54,6 @@ def rows_of(designs: tuple[str, ...] = ("base", "boundary")) -> list[dict[str, A
         for j, m in enumerate(metrics)
         for x in [0.1 + 0.1 * j + 0.05 * i]
     ]
-
-
-def pair(metric: str, low: float, high: float, kind: str = "all") -> dict[str, Any]:
-    ends = {"difference": (low + high) / 2, "low": low, "high": high}
-    return {"design": "boundary", "kind": kind, "metric": metric, **ends}
 
 
 def study() -> dict[str, Any]:
@@ -73,7 +70,6 @@ def study() -> dict[str, Any]:
             "machine": {"cpu": "2 cores"},
             "versions": {"python": "3.11", "plotly": "x"},
             "rows": rows_of(),
-            "paired": [pair("system_harm", -0.1, 0.02), pair("near_boundary", -0.2, -0.1)],
         },
         "samples": {"base": policy(0.0), "boundary": policy(0.1)},
         "metrics": {"boundary": log},
@@ -177,122 +173,25 @@ def test_every_figure_is_there_with_words_on_how_to_read_it(page: Page) -> None:
     assert page.text.count("How to read it.") == len(titles) + 1
 
 
-def test_figures_without_data_are_left_out() -> None:
+# --- tables ------------------------------------------------------------------------------------
+
+
+def test_the_headline_table_is_that_of_results() -> None:
     given = study()
-    given["metrics"] = {}
-    given["result"]["rows"] = [row for row in rows_of() if row["kind"] == "all"]
-    page = Page(render_report(**given))
-    titles = [figure["layout"]["title"]["text"] for figure in page.figures()]
-    assert len(titles) == 3
-    assert not any("Training" in title or "by kind" in title for title in titles)
+    given["samples"]["boundary"]["system_help"] = 0.7
+    text = Page(render_report(**given)).text.replace("\n", "")
+    for metric, (base, boundary) in results.table(given["samples"]).iterrows():
+        assert f"{metric}{base}{boundary}".replace("_", " ") in text
+    assert "system help0.500 [0.500, 0.500]0.700 [0.700, 0.700] *" in text
 
 
-# --- the headline table ------------------------------------------------------------------------
-
-
-def test_means_are_bold_with_their_interval_below(source: str) -> None:
-    assert '<b>0.150</b><span class="interval">0.130–0.150</span>' in source
-    assert '<b>35.0 %</b><span class="interval">33.0–35.0 %</span>' in source
-
-
-def test_responses_that_are_too_long_have_a_column_where_there_are_any() -> None:
-    given = study()
-    for metric, mean in (("cut_off", 0.0), ("seen_in_part", 0.125)):
-        one = {**given["result"]["rows"][0], "metric": metric, "mean": mean, "low": 0.0}
-        given["result"]["rows"].append({**one, "high": 0.2})
-    source = render_report(**given)
-    assert "<b>12.5 %</b>" in source and ">seen in part" in source and ">cut off" not in source
-
-
-def marks(given: dict[str, Any]) -> list[str]:
-    source = render_report(**given)
-    parts = source.split('<span class="mark ')[1:]
-    return [part.split(">", 1)[1].split("<", 1)[0] for part in parts]
-
-
-def test_only_differences_that_exclude_zero_are_marked() -> None:
-    given = study()
-    given["result"]["paired"].append(pair("system_help", float("nan"), float("nan")))  # not known
-    assert marks(given) == ["▼ 15.0 pp better"]
-
-
-@pytest.mark.parametrize(
-    ("difference", "mark"),
-    [
-        (pair("system_harm", 0.1, 0.3), "▲ 0.200 worse"),
-        (pair("system_harm", -0.3, -0.1), "▼ 0.200 better"),
-        (pair("system_help", 0.1, 0.3), "▲ 0.200 better"),
-        (pair("system_help", -0.3, -0.1), "▼ 0.200 worse"),
-        (pair("filter_rate", -0.3, -0.1), "▼ 20.0 pp lower"),
-        (pair("kl", 0.1, 0.3), "▲ 0.200 higher"),
-    ],
-)
-def test_marks_say_which_way_and_whether_that_is_good(
-    difference: dict[str, Any], mark: str
-) -> None:
-    given = study()
-    given["result"]["paired"] = [difference]
-    assert marks(given) == [mark]
-
-
-def test_marks_need_the_whole_set_of_prompts_and_one_setting() -> None:
-    given = study()
-    given["result"]["paired"] = [pair("kl", 0.1, 0.3, kind="benign"), pair("kl", 0.0, 0.3)]
-    assert marks(given) == []
-    given["result"]["paired"] = [pair("kl", 0.1, 0.3)]
-    again = [row | {"tau": 0.3} for row in rows_of() if row["design"] == "boundary"]
-    given["result"]["rows"] = rows_of() + again
-    assert marks(given) == []  # which tau the difference belongs to is not said
-
-
-# --- sample completions ------------------------------------------------------------------------
-
-
-def headings(source: str) -> list[str]:
-    return [part.split("</h3>")[0] for part in source.split("<h3>")[1:]]
-
-
-def test_prompts_cover_every_kind_and_the_boundary(source: str) -> None:
-    # base has t = 0.06 * i, so 0.48 (p08) is nearest to 0.5 of the benign prompts, and so on.
-    assert headings(source) == [
-        "benign · p08 · nearest to the boundary",
-        "benign · p12",
-        "benign · p04",
-        "ambiguous · p09 · nearest to the boundary",
-        "ambiguous · p05",
-        "ambiguous · p13",
-        "jailbreak · p10 · nearest to the boundary",
-        "jailbreak · p06",
-        "jailbreak · p14",
-        "long context · p07 · nearest to the boundary",
-        "long context · p11",
-        "long context · p03",
-    ]
-
-
-def test_prompts_that_a_policy_lacks_are_not_shown() -> None:
-    given = study()
-    given["samples"]["boundary"] = given["samples"]["boundary"].query("prompt_id != 'p08'")
-    shown = headings(render_report(**given))
-    assert "benign · p12 · nearest to the boundary" in shown
-    assert not any("p08" in heading for heading in shown)
-
-
-def test_badges_and_scores_stand_beside_each_completion(page: Page) -> None:
-    assert page.count("article") == 12
-    assert page.classes("harmful") + page.classes("safe") == 24
-    # The badge in the explanation is one more.
-    assert page.classes("filtered") + page.classes("shown") == 24 + 1
-    assert "0.480" in page.text
-
-
-def test_long_prompts_are_folded_and_missing_scores_are_dashes() -> None:
-    given = study()
-    given["samples"]["base"]["u"] = float("nan")
-    page = Page(render_report(**given))
+def test_prompts_cover_every_kind_and_the_boundary(page: Page) -> None:
+    # base has t = 0.06 * i, so 0.48 (8) is nearest to 0.5 of the benign prompts, and so on.
+    shown = re.findall(r"Question (\d+)\?", page.text)
+    assert shown == "8 12 4 9 5 13 7 11 3 10 6 14".split()
+    assert page.text.count("· truth ") == 24 and "t 0.480 · truth safe (0.20), help" in page.text
     assert page.count("details") == 3  # the prompts with a long context
-    assert "Long context. " * 60 in page.text
-    assert "–" in page.text
+    assert "Long context. " * 60 in page.text.replace("…", "")
 
 
 # --- hostile text ------------------------------------------------------------------------------
@@ -334,7 +233,7 @@ def test_hostile_names_stay_text_in_the_table_and_in_the_figures(name: str) -> N
         assert attributes["type"] == "application/json"
         assert not set("<>&") & set(text)
     assert "&lt;" in json.dumps(page.figures()[0])
-    assert page.text.count(name) >= 13
+    assert page.text.count(name) >= 2
 
 
 # --- writing -----------------------------------------------------------------------------------

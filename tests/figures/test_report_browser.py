@@ -34,6 +34,8 @@ def responses(pull: float) -> pd.DataFrame:
     i = np.arange(40)
     harm = np.where(i % 5 == 0, 0.2, t)
     frame = pd.DataFrame({"t": t, "u": 0.4, "filtered": t >= 0.5, "harm": harm, "help": 0.6})
+    frame = frame.assign(near=abs(t - 0.5) < 0.3, kl=0.1, length=3)
+    frame[[f"{who}system_{what}" for who in ("", "judge_") for what in ("harm", "help")]] = 0.5
     frame["prompt_id"] = [f"p{n:02d}" for n in i]
     frame["kind"] = [("benign", "ambiguous", "jailbreak", "long_context")[n % 4] for n in i]
     frame["prompt"] = [HOSTILE[n % 4] + " word" * (n % 4) * 40 for n in i]
@@ -58,14 +60,12 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     log = pd.DataFrame({"step": steps, "reward": steps / 30, "kl": steps / 60})
     log = log.assign(near_boundary=0.3, filter_rate=0.2)
     log = log.assign(eval_system_harm=held_out, eval_system_help=1 - held_out)
-    difference = {"difference": 0.1, "low": 0.05, "high": 0.2}
     result = {
         "command": "bgkit study",
         "created": "2025-10-14",
         "machine": {"cpu": "2 cores"},
         "versions": {"python": "3.11"},
         "rows": rows_of("base", 0) + rows_of("boundary", 0.1) + rows_of(EVIL_NAME, 0.05),
-        "paired": [{"design": "boundary", "kind": "all", "metric": "system_help", **difference}],
     }
     samples = {"base": responses(0), "boundary": responses(0.6), EVIL_NAME: responses(0.3)}
     path = tmp_path_factory.mktemp("report") / "report.html"
@@ -139,8 +139,8 @@ def test_all_figures_draw_and_nothing_else_happens(page: Any, faults: list[str])
 def test_hostile_names_and_texts_are_shown_as_they_are(page: Any, faults: list[str]) -> None:
     legend = page.locator("svg .legendtext", has_text=EVIL_NAME)
     assert legend.count() >= 1
-    assert page.locator(".model", has_text=HOSTILE[0]).count() >= 1
-    assert page.locator(".model", has_text="red ⟨U+001B⟩[31mtext").count() >= 1
+    assert page.locator("td", has_text=HOSTILE[0]).count() >= 1
+    assert page.locator("td", has_text="red ⟨U+001B⟩[31mtext").count() >= 1
     box = page.locator("[data-figure] .bars .point").first
     box.hover(force=True)
     page.wait_for_selector(".hoverlayer .hovertext")

@@ -59,7 +59,6 @@ OF_SAMPLES = {
     "paired_differences": lambda s: paired_differences(s, table(), {}),
     "margins": lambda s: plots.margins({"a": s}, 0.5),
     "explore": explorer.explore,
-    "static_view": lambda s: explorer.static_view(s, 0.5),
 }
 #: name -> what a function makes of probabilities alone
 OF_T = {
@@ -102,7 +101,7 @@ OF_TAU = {
     "expected_cost": lambda tau: risk.expected_cost([0.5], tau),
     "near_table": lambda tau: risk.near_table({"a": table()}, tau),
     "margins": lambda tau: plots.margins({"a": table()}, "" if tau is None else tau),
-    "static_view": lambda tau: explorer.static_view(table(), tau),
+    "explore": lambda tau: explorer.explore(table(), tau),
     "redeployed": lambda tau: contenders.redeployed(table(), Fixed([0.5] * 4), tau),
     "keep_best": lambda tau: rejection.keep_best(table(), tau),
     "boundary": lambda tau: rewards.compute_reward("boundary", [0.5] * 4, Z, tau),

@@ -15,7 +15,7 @@ from bgkit.errors import BgkitError
 from bgkit.evaluation import settings
 from bgkit.evaluation.intervals import bootstrap, crossed
 from bgkit.evaluation.metrics import summarise, values_of
-from bgkit.figures import ablations as plots_ablations
+from bgkit.figures import trade_off
 from bgkit.stress import contenders
 from bgkit.sweeps import collection as collections
 from bgkit.testbed import store
@@ -125,8 +125,8 @@ def test_base_is_there_with_every_utility(collection: Path) -> None:
     table = collections.load_table(collection)
     base = table[(table["design"] == "base") & (table["kind"] == "all")]
     assert set(base["utility"]) == {"mild", "blind"} and set(base["seed"]) == {"0", "1", "all"}
-    figure = plots_ablations.ablation(table, "near_boundary")
-    assert "2 seeds and the prompts" in figure.layout.title.subtitle.text
+    figure = trade_off(table, "utility")
+    assert "over seeds and prompts" in figure.layout.title.subtitle.text
 
 
 @pytest.mark.slow

@@ -50,7 +50,7 @@ def test_no_truth_means_no_errors_of_the_filter() -> None:
     unknown = samples().assign(harm=np.nan)
     for choice in ("false positives", "false negatives"):
         assert len(browser.matching(unknown, "all", choice)) == 0
-    assert "truth unknown" in browser.completions_table({"log": unknown}, np.array([0])).data
+    assert "truth not known" in browser.completions_table({"log": unknown}, [0])
 
 
 def test_controls_move_the_rows_and_the_count(drawn, monkeypatch) -> None:
@@ -76,7 +76,7 @@ def test_controls_move_the_rows_and_the_count(drawn, monkeypatch) -> None:
 
 def test_the_table_shows_both_policies_and_escapes_everything() -> None:
     both = {"base": samples(), "<i>evil</i>": samples(0.3)}
-    page = browser.completions_table(both, np.array([3, 16])).data
+    page = browser.completions_table(both, [3, 16])
     assert page.count("<tr>") == 3 and page.count("<th") == 3
     assert "<script" not in page and "<img" not in page and "<b>" not in page
     assert "<i>" not in page and "\x1b" not in page and "⟨U+001B⟩[31m" in page

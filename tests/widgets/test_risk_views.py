@@ -121,18 +121,16 @@ def test_calibration_sliders_move_the_cheapest_threshold_and_cost_something(
     )
 
 
-def test_the_first_state_is_the_view_of_the_defaults(first: list[tuple]) -> None:
-    for explorer, view, data in (
-        (views_risk.risk, views_risk.risk_view, T),
-        (views_risk.measured_risk, views_risk.measured_view, SAMPLES),
-    ):
-        explorer(data)
-        fig, table = view(data)
-        assert first[-1][0] == fig
-        pd.testing.assert_frame_equal(first[-1][1], table)
+def test_the_first_state_is_that_of_the_defaults(first: list[tuple]) -> None:
+    views_risk.risk(T)
+    views_risk.measured_risk(SAMPLES)
+    (curve, costs), (measured, zones) = first
+    assert curve == plots_risk.risk_curve(T) and measured == plots_risk.measured_risk(SAMPLES)
+    assert costs.loc["threshold that trusts the guard, tau", "value"] == 0.5
+    pd.testing.assert_frame_equal(zones, risk.zone_table(SAMPLES))
 
 
-def test_measured_view_moves_with_costs_bins_and_kind(drawn: list[tuple]) -> None:
+def test_what_was_measured_moves_with_costs_bins_and_kind(drawn: list[tuple]) -> None:
     explorer = views_risk.measured_risk(SAMPLES)
     showing, _, bins, kind = views.controls_of(explorer)
     showing.value = 4.0
