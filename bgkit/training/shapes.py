@@ -35,7 +35,6 @@ class Shape:
     (DeBERTa).
     """
 
-    name: str
     parameters: int
     hidden: int
     layers: int
@@ -111,7 +110,6 @@ def from_config(config: PretrainedConfig, group: str, name: str) -> Shape:
     kinds = (torch.nn.Linear, Conv1D)
     linears = [m.weight for m in model.modules() if isinstance(m, kinds) and m is not last]
     return Shape(
-        name=name,
         parameters=sum(weight.numel() for weight in model.parameters()),
         hidden=text.hidden_size,
         layers=text.num_hidden_layers,
