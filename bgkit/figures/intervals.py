@@ -60,33 +60,30 @@ def over(
     if rows.empty:
         raise BgkitError("No value is known to draw; give a judge where the truth is not known.")
     looks = looks or looks_of(dict.fromkeys(rows[colour]))
-    spots = {value: place for place, value in enumerate(values)}
+    spots, ticks = {value: place for place, value in enumerate(values)}, {}
     rows = rows.assign(spot=rows[x].map(spots) if spots else rows[x]).sort_values("spot")
     if spots:
         rows = rows.assign(at=[f"{x} {label(value)}" for value in rows[x]])
+        ticks = {"tickvals": list(spots.values()), "ticktext": [style.wrapped(v) for v in spots]}
+        ticks |= {"showgrid": False, "range": [-0.5, len(spots) - 0.5]}
     beside = bool(spots) and rows.duplicated([panel, "spot"]).any()
     fig, columns = _grid(len(panels), min(columns, len(panels)), tall, shared)
-    traces: list[dict[str, Any]] = []
-    layout: dict[str, Any] = {"annotations": []}
     names, seen, spread = list(looks), set(), rows[["mean", "low", "high"]]
     ends = [1.05 * min(0, spread.min(axis=None)), 1.05 * (spread.max(axis=None) or 1.0)]
-    for place, (value, words) in enumerate(panels.items()):
+    traces: list[dict[str, Any]] = []
+    layout: dict[str, Any] = {"annotations": [above(w, i) for i, w in enumerate(panels.values())]}
+    for place, value in enumerate(panels):
         part, axis = rows[rows[panel] == value], str(place + 1) if place else ""
-        axes = {"xaxis": f"x{axis}", "yaxis": f"y{axis}"}
         groups = part.groupby([colour, line] if line else colour, sort=False)
         for one in sorted((g for _, g in groups), key=lambda g: names.index(g[colour].iloc[0])):
             name = one[colour].iloc[0]
             aside = (names.index(name) - (len(names) - 1) / 2) * min(0.12, 0.7 / len(names))
             found = _traces(one, x, name, aside * beside, looks[name], not spots)
             found[-1] |= {"mode": mode, "showlegend": name not in seen}
-            traces += [{**trace, **axes} for trace in found]
+            traces += [{**trace, "xaxis": f"x{axis}", "yaxis": f"y{axis}"} for trace in found]
             seen.add(name)
-        layout["annotations"].append(above(words, place))
-        ticks = {"tickvals": list(spots.values()), "ticktext": [style.wrapped(v) for v in spots]}
-        ticks |= {"showgrid": False, "range": [-0.5, len(spots) - 0.5]}
-        below = {"text": across if place + columns >= len(panels) else ""}
-        layout[f"xaxis{axis}"] = {"title": below, **(ticks if spots else {})}
-        layout[f"xaxis{axis}"] |= {"matches": "x"} if place else {}
+        lowest = place + columns >= len(panels)
+        layout[f"xaxis{axis}"] = {**ticks, "title": {"text": across * lowest}}
         shares = set(part["metric"]) <= set(style.SHARES)
         share = {"tickformat": ".1~%", "rangemode": "tozero"} if shares else {}
         share |= {"range": ends, "showticklabels": not place % columns} if shared else {}
@@ -101,7 +98,7 @@ def _grid(panels: int, columns: int, tall: int, shared: bool) -> tuple[go.Figure
     specs = [cells[place : place + columns] for place in range(0, len(cells), columns)]
     gaps = {"horizontal_spacing": 0.03 if shared else 0.1, "vertical_spacing": GAP / tall / lines}
     fig = make_subplots(lines, columns, specs=specs, **gaps)
-    return fig.update_layout(height=130 + tall * lines), columns
+    return fig.update_xaxes(matches="x").update_layout(height=130 + tall * lines), columns
 
 
 def _traces(
