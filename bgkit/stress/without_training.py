@@ -63,8 +63,8 @@ def best_of_n(
     ``judge`` grades chosen answers only.
 
     Columns as in :func:`bgkit.stress.contenders.respond` (``kl`` is NaN) and ``generated``, the
-    tokens of all n samples. Raises BgkitError for n below 1, without a trained contender, whose
-    config says how base is sampled, and for one whose utility no name loads.
+    tokens of all n samples. Raises BgkitError for n below 1, without a trained contender, and for
+    one whose utility no name loads.
     """
     trained = [contender for contender in contenders if contender.run]
     if min(n, default=0) < 1 or not trained:
@@ -75,8 +75,7 @@ def best_of_n(
     found: dict[runs.TrainConfig, pd.DataFrame] = {}
     tables: dict[tuple[str, int], pd.DataFrame] = {}
     for contender in trained:
-        config = contender.config
-        # all else may change what base says, or how that is scored
+        config = contender.config  # all but these two may change what base says and its scores
         key = replace(config, reward=_ANY.reward, strength=_ANY.strength)
         if key not in found:
             several = table.loc[table.index.repeat(max(n))]

@@ -124,10 +124,10 @@ def test_calibration_sliders_move_the_cheapest_threshold_and_cost_something(
 def test_the_first_state_is_that_of_the_defaults(first: list[tuple]) -> None:
     views_risk.risk(T)
     views_risk.measured_risk(SAMPLES)
-    (curve, costs), (measured, zones) = first
+    (curve, costs), (measured, near) = first
     assert curve == plots_risk.risk_curve(T) and measured == plots_risk.measured_risk(SAMPLES)
     assert costs.loc["threshold that trusts the guard, tau", "value"] == 0.5
-    pd.testing.assert_frame_equal(zones, risk.zone_table(SAMPLES))
+    pd.testing.assert_frame_equal(near, risk.near_table({"all": SAMPLES}))
 
 
 def test_what_was_measured_moves_with_costs_bins_and_kind(drawn: list[tuple]) -> None:
