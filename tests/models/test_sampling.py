@@ -167,7 +167,8 @@ def test_training_asks_with_the_tokens_of_the_evaluation(plain, tmp_path, templa
 
 
 def test_vllm_ends_where_the_model_does(monkeypatch) -> None:
-    monkeypatch.setattr(GRPOTrainer, "__init__", lambda self, **_: setattr(self, "ref_model", None))
+    alone = {"ref_model": None, "is_fsdp_enabled": False, "is_deepspeed_enabled": False}
+    monkeypatch.setattr(GRPOTrainer, "__init__", lambda self, **_: vars(self).update(alone))
     model = types.SimpleNamespace(generation_config=GenerationConfig(eos_token_id=[1, 2]))
     arguments = types.SimpleNamespace(use_vllm=True, generation_kwargs=None)
     grpo.QuietTrainer(model=model, args=arguments)
