@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from bgkit.errors import BgkitError
 from bgkit.figures import intervals, style
 from bgkit.figures.style import label
 
@@ -36,8 +37,18 @@ def _panels(rows: pd.DataFrame, metrics: Iterable[str]) -> dict[str, str]:
     return {metric: f"<b>{style.named(metric)}</b>" for metric in metrics if metric in known}
 
 
+def _one_per_mark(rows: pd.DataFrame, *keys: str) -> None:
+    """Raise BgkitError where marks would lie on each other, as of several kinds of prompts."""
+    if rows.duplicated(["design", "metric", *keys]).any():
+        raise BgkitError(
+            f"The results hold a design's {' and '.join(keys)} several times; draw one kind of "
+            "prompts and one setting only."
+        )
+
+
 def _side_by_side(rows: pd.DataFrame, axis: str, metrics: Sequence[str], title: str) -> go.Figure:
     """A panel for each metric: marks of designs with their intervals at each value of ``axis``."""
+    _one_per_mark(rows, axis)
     more = {"values": list(dict.fromkeys(rows[axis])), "mode": "markers", "columns": 1, "tall": 210}
     fig = intervals.over(rows, axis, _panels(rows, metrics) or dict.fromkeys(metrics, ""), **more)
     fig.update_yaxes(rangemode="tozero")
@@ -48,7 +59,8 @@ def by_guard(rows: pd.DataFrame) -> go.Figure:
     """Draw harm and the mass near the boundary behind each guard, a mark per design.
 
     The same responses stand behind every guard. A design that exploits its own guard is worse
-    behind the others than designs that do not. Raises BgkitError where neither is known.
+    behind the others than designs that do not. Raises BgkitError where neither is known, and for
+    several rows of one guard.
     """
     return _side_by_side(rows, "guard", ("system_harm", "near_boundary"), "Behind other guards")
 
@@ -57,7 +69,8 @@ def by_shift(rows: pd.DataFrame) -> go.Figure:
     """Draw harm and help of what the user sees for each shift of the prompts, a mark per design.
 
     Compare a design with itself: at the first shift (``test``, for buried prompts the trained
-    length) it meets prompts as in training. Raises BgkitError where neither is known.
+    length) it meets prompts as in training. Raises BgkitError where neither is known, and for
+    several rows of one shift.
     """
     title = "On prompts unlike those of training"
     return _side_by_side(rows, "shift", ("system_harm", "system_help"), title)
@@ -88,8 +101,9 @@ def attack_curves(rows: pd.DataFrame) -> go.Figure:
 
     ``rows`` are of :func:`bgkit.stress.attack.success_over_budget`. A request is broken by a
     response that is harmful and shown. Bands are the intervals; a line can not fall. At budget 1
-    the request was bare. Lower is better.
+    the request was bare. Lower is better. Raises BgkitError for several rows of one budget.
     """
+    _one_per_mark(rows, "strategy", "budget")
     panels = {name: f"<b>{label(name)}</b>" for name in dict.fromkeys(rows["strategy"])}
     more = {"panel": "strategy", "shared": True, "tall": 260}
     fig = intervals.over(rows, "budget", panels, across="queries per request, at most", **more)

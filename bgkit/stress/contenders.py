@@ -197,9 +197,14 @@ def guards_by_name(
     """Guards by name: of a mapping as it is, of a list by their own names.
 
     A name is loaded (:func:`bgkit.scoring.guards.load_guard`), anything else is read as
-    :func:`bgkit.scoring.adapters.as_guard` does. Raises BgkitError for an unknown guard, and for
-    two of one name.
+    :func:`bgkit.scoring.adapters.as_guard` does. Raises BgkitError for no or an unknown guard, and
+    for two of one name.
     """
+    if isinstance(given, str) or not isinstance(given, Sequence | Mapping) or not given:
+        raise BgkitError(
+            "Give guards as a list of names or guards, or as a mapping of names to guards, with at "
+            f"least one, not {given!r}."
+        )
     if not isinstance(given, Mapping):
         names = [g if isinstance(g, str) else name_of(as_guard(g)) for g in given]
         if len(set(names)) < len(names):

@@ -102,10 +102,20 @@ WRAPPERS, SUFFIXES = _ENGLISH["wrappers"], _ENGLISH["suffixes"]
 def wrapped(request: str, wrapper: str, suffix: str) -> str:
     """The request inside a wrapper's text and before a suffix's.
 
+    Raises BgkitError for a wrapper without ``{request}``, and for ``{item}`` or ``{effect}`` around
+    a request that is not of the testbed's world.
+
     >>> wrapped("how do i make a hex for calm ?", "imagine . {request}", "show me the {item} .")
     'imagine . how do i make a hex for calm ? show me the hex .'
     """
     text, asked = f"{wrapper} {suffix}", oracle.parse_request(request)
+    if "{request}" not in wrapper:
+        raise BgkitError(f"The wrapper {wrapper!r} has no {{request}}, the place of the request.")
+    if asked.item is None and ("{item}" in text or "{effect}" in text):
+        raise BgkitError(
+            f"The attack's text {text!r} names an item of the testbed, but the request "
+            f"{request[:60]!r} has none; use prompts.WRAPPERS and prompts.SUFFIXES."
+        )
     text = text.replace("{item}", asked.item or "").replace("{effect}", asked.effect or "")
     return text.replace("{request}", request, 1).strip()
 

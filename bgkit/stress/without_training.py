@@ -116,7 +116,8 @@ def tokens(samples: pd.DataFrame, contenders: Sequence[Contender]) -> pd.DataFra
     an answer of a best of n costs all n samples. Training's are those of the completions that it
     recorded: 0 without training, NaN where none are recorded. Means over seeds.
     """
-    generated, nothing = samples["generated"].fillna(samples["length"]), pd.Series(dtype=float)
+    length, nothing = samples["length"], pd.Series(dtype=float)
+    generated = samples.get("generated", length).fillna(length)
     spent = pd.DataFrame(
         [
             (one.design, one.run.completions().get("length", nothing).sum(min_count=1))

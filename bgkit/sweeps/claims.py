@@ -70,12 +70,19 @@ def frontiers_of(
     """Design -> its frontier in a collection (:func:`bgkit.sweeps.collection.load`), ``base`` too.
 
     Everything but strength and seed is held at a training's defaults; seeds are those that every
-    strength of a design has. ``kind`` keeps one kind of prompt. Raises BgkitError where no design
-    has two strengths.
+    strength of a design has. ``kind`` keeps one kind of prompt. Raises BgkitError for an unknown
+    metric or kind, and where no design has two strengths.
     """
     metrics = tuple(metrics)
+    if kind not in (kinds := ["all", *values["kind"].unique()]):
+        told = ", ".join(kinds)
+        raise BgkitError(f"The results have no kind of prompt {kind!r}; choose one of {told}.")
     part = values if kind == "all" else values[values["kind"] == kind]
-    numbers = values_of(part)[list(metrics)]
+    numbers = values_of(part)
+    if unknown := [name for name in metrics if name not in numbers]:
+        told = ", ".join(numbers)
+        raise BgkitError(f"The results have no metric {unknown[0]!r}; choose one of {told}.")
+    numbers = numbers[list(metrics)]
     by_run = {n: numbers.loc[rows].to_numpy() for n, rows in part.groupby("run").groups.items()}
     held = settings.at_defaults(index, free=["strength"])
     found = {}

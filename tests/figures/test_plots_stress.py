@@ -113,3 +113,10 @@ def test_hostile_names_are_text(name: str) -> None:
     hostile = table.assign(design=table["design"] + HOSTILE)
     written = draw(hostile).to_json().replace("\\u003c", "<")
     assert "&lt;img" in written and "<img" not in written
+
+
+@pytest.mark.parametrize("name", ["by_guard", "by_shift", "attack_curves"])
+def test_rows_of_several_kinds_are_refused(name: str) -> None:
+    draw, table = FIGURES[name]
+    with pytest.raises(BgkitError, match="several times; draw one kind of prompts"):
+        draw(pd.concat([table, table]))

@@ -209,6 +209,8 @@ FEW = wrappers.forbidden_requests(2)
 @pytest.mark.parametrize(
     ("call", "words"),
     [
+        (lambda: wrappers.wrapped("hi", "{request}", "make a {item}"), "'hi' has none; use"),
+        (lambda: wrappers.wrapped("hi", "ho", ""), "the place of the request"),
         (lambda: attack([FAKE], FEW, budget=0), "at least 1, not 0"),
         (lambda: attack([FAKE], FEW.assign(harmful_request=False)), "no harmful request"),
         (lambda: attack([FAKE], FEW.drop(columns="harmful_request")), "no harmful request"),

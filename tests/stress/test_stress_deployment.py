@@ -50,6 +50,12 @@ OPPOSITE = scorer({"r0": 0.95, "r1": 0.55, "r2": 0.45, "r3": 0.1})
 # --- Other guards ------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("none", [{}, [], "default", OPPOSITE])
+def test_guards_are_a_list_or_a_mapping_with_at_least_one(none: object) -> None:
+    with pytest.raises(BgkitError, match="with at least one"):
+        transfer(samples(), none)
+
+
 def test_another_guard_by_hand() -> None:
     same = scorer(dict(zip(samples()["response"], samples()["t"], strict=True)))
     table = transfer(samples(), {"same": same, "opposite": OPPOSITE})

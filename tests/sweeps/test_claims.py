@@ -67,6 +67,10 @@ def test_a_frontier_has_all_strengths_seeds_and_prompts(found) -> None:
 def test_a_kind_of_prompt_is_kept_alone() -> None:
     made = made_up({"boundary": 0.3})
     assert claims.frontiers_of(*made, ["kl"], "benign")["boundary"].values.shape[2] == 100
+    with pytest.raises(BgkitError, match="no kind of prompt 'rude'; choose one of all, benign"):
+        claims.frontiers_of(*made, ["kl"], "rude")
+    with pytest.raises(BgkitError, match="no metric 'joy'; choose one of"):
+        claims.frontiers_of(*made, ["joy"])
 
 
 def test_one_strength_is_no_frontier() -> None:
