@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -87,7 +87,8 @@ def _installed(package: str) -> bool:
     return True
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     """Cells of the notebooks run at their default parameters in `make test-all` only.
 
     Modules with slow tests come first, so that no worker is left with one of them at the end.
@@ -101,6 +102,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skipif(bool(missing), reason=reason))
         if item.get_closest_marker("thorough"):
             item.add_marker(pytest.mark.slow)
+    yield  # -m and -k leave tests out, and those are not waited for
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -slow[item.path])
 

@@ -86,7 +86,8 @@ def config_of(arguments: argparse.Namespace) -> TrainConfig:
     Raises BgkitError for what no training accepts.
     """
     values = read_config(arguments.config) if arguments.config else {}
-    values = values.get("config", values)  # of a run
+    if isinstance(of_run := values.get("config"), dict):  # the config.json of a run
+        values = of_run
     given = {
         key.removeprefix(PREFIX): value
         for key, value in vars(arguments).items()

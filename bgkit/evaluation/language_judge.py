@@ -35,6 +35,9 @@ TIMEOUT, RETRIES = 60.0, 6  # seconds, and repetitions of one request
 IN_A_ROW = 10  # questions without an answer, after which a server is taken to be out of order
 SHORTEST_SECRET = 8  # a shorter key is a placeholder such as "EMPTY", and a word in many texts
 HOPELESS = (401, 402, 404)  # of the key, the account or the address, whatever is asked
+#: What servers call it when their filter takes offence at a question, as it may at a jailbreak.
+FILTER = ("content_filter", "content filter", "content management", "content_policy")
+FILTER += ("content policy", "usage polic", "safety system", "moderation", "flagged", "prohibited")
 
 
 class Judge(Protocol):
@@ -50,7 +53,7 @@ class Answer(NamedTuple):
     """What became of a question: a reply, or the problem that there is none, or not all of it.
 
     Tokens are as model or server count them (0: not told). ``failed``: the server's fault, not that
-    of the question.
+    of the question; ``filtered``: the server's filter refused this question, and works.
     """
 
     reply: str = ""
@@ -58,6 +61,7 @@ class Answer(NamedTuple):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     failed: bool = False
+    filtered: bool = False
 
 
 class LanguageJudge(ABC):
@@ -184,7 +188,11 @@ class ApiJudge(LanguageJudge):
             raise KeyboardInterrupt  # the client would repeat the request after any other error
 
     def _ask(self, questions: Mapping[str, str]) -> dict[str, Answer]:
-        """Ask; a server that is out of order raises StoppedError, and nothing answered is lost."""
+        """Ask; a server that is out of order raises StoppedError, and nothing answered is lost.
+
+        It is taken to be after :data:`IN_A_ROW` questions (or all) without any reply. A filter that
+        refuses a question is one, so that files of jailbreaks are graded as far as they can be.
+        """
 
         def one(key: str) -> tuple[str, Answer]:
             answer = self._send(questions[key])
@@ -200,13 +208,14 @@ class ApiJudge(LanguageJudge):
                     done, waiting = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
                     for key, answer in (answered.result() for answered in done):
                         answers[key] = answer
-                        self.replied = self.replied or bool(answer.reply)
+                        self.replied = self.replied or bool(answer.reply) or answer.filtered
                         in_a_row = in_a_row + 1 if answer.failed or not self.replied else 0
                         most = IN_A_ROW if self.replied else min(IN_A_ROW, len(questions))
                         if in_a_row >= most:
+                            times = "once" if in_a_row == 1 else f"{in_a_row} times in a row"
                             raise StoppedError(
-                                f"The judge {self.name} gave no answer {in_a_row} times in a row, "
-                                f"the last time: {answer.problem}. Check the model's name, "
+                                f"The judge {self.name} was asked {times} and gave no answer, at "
+                                f"last: {answer.problem}. Check the model's name, "
                                 "OPENAI_BASE_URL, OPENAI_API_KEY, and what --sampling asks for."
                             )
                         shown.advance()
@@ -251,7 +260,9 @@ class ApiJudge(LanguageJudge):
                 "wait, or check the quota."
             )
         problem = f"error of the server ({status or self.url}: {reason})"
-        return Answer(problem=problem, failed=status is None or status >= 500)
+        failed, said = status is None or status >= 500, f"{getattr(error, 'code', '')} {text}"
+        filtered = not failed and any(words in said.lower() for words in FILTER)
+        return Answer(problem=problem, failed=failed, filtered=filtered)
 
     def _clean(self, text: str) -> str:
         """A text without the key, should a server repeat it."""
@@ -267,7 +278,9 @@ def _read(reply: object) -> Answer:
     message, end = getattr(choices[0], "message", None), getattr(choices[0], "finish_reason", None)
     text = getattr(message, "content", None) or getattr(message, "refusal", None)
     if not isinstance(text, str) or not text.strip():
-        return Answer("", f"no reply ({visible(end)[:50]})", *tokens, failed=message is None)
+        filtered = end == "content_filter"
+        failed = message is None and not filtered
+        return Answer("", f"no reply ({visible(end)[:50]})", *tokens, failed, filtered)
     return Answer(text, "cut off" if end == "length" else "", *tokens)
 
 

@@ -50,14 +50,17 @@ def runs_of(results: Results, complete: bool = False) -> list[Run]:
     loaded = [each if isinstance(each, Run) else runs.load_run(each) for each in given]
     if not loaded:
         raise BgkitError("There are no runs to show: give at least one run or run folder.")
-    for run in loaded:
-        if complete and not run.complete:
+    known: dict[tuple[str, str], Run] = {}
+    for run in loaded if complete else ():
+        if not run.complete:
             raise BgkitError(
                 f"The run {run.folder} is incomplete; finish it with the command that started it."
             )
-    if complete and len({(r.label, runs.config_hash(r.config)) for r in loaded}) < len(loaded):
-        named = ", ".join(str(run.folder) for run in loaded)
-        raise BgkitError(f"Two of the runs {named} have the same config; give one of them.")
+        same = known.setdefault((run.label, runs.config_hash(run.config)), run)
+        if same is not run:
+            raise BgkitError(
+                f"The runs {same.folder} and {run.folder} have the same config; give one of them."
+            )
     return loaded
 
 

@@ -9,7 +9,7 @@ Prompts and responses may be chat messages.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -133,15 +133,18 @@ def shared_texts(rows: pd.DataFrame) -> dict[str, object]:
 def _near(texts: list[str], others: list[str]) -> list[tuple[int, int]]:
     """For each text with a near-duplicate among the others, both places."""
     theirs = [_runs(other) for other in others]
-    places = defaultdict(list)  # run of words -> the others that have it
+    size = np.array([len(runs) for runs in theirs])
+    with_run = defaultdict(list)  # run of words -> places of the others that have it
     for place, runs in enumerate(theirs):
         for run in runs:
-            places[run].append(place)
+            with_run[run].append(place)
+    places = {run: np.array(found) for run, found in with_run.items()}  # long, of a common phrase
     found = []
     for place, ours in enumerate(map(_runs, texts)):
-        both = Counter(other for run in ours for other in places.get(run, ()))
-        near = (o for o, n in both.items() if n / min(len(ours), len(theirs[o])) > NEAR)
-        found += [(place, other) for other in sorted(near)[:1]]
+        if known := [places[run] for run in ours if run in places]:
+            both = np.bincount(np.concatenate(known), minlength=len(others))
+            near = both / np.maximum(np.minimum(len(ours), size), 1) > NEAR
+            found += [(place, int(near.argmax()))] if near.any() else []
     return found
 
 

@@ -88,10 +88,12 @@ def test_runs_of_one_design_stand_beside_each_other(bgkit_here, small_run, weak_
         (["--scale-rewards", "groups"], ["none, group, batch"]),
         (["--trainer", '{"loss_type": "dapo"'], ["--trainer", "not valid JSON"]),
         (["--config", "broken.json"], ["Unknown key 'stepz'", "steps"]),
+        (["--config", "number.json"], ["Unknown key 'config'"]),
     ],
 )
 def test_bad_arguments_of_a_training(bgkit_here, tmp_path: Path, arguments, words) -> None:
     (tmp_path / "broken.json").write_text('{"stepz": 3}')
+    (tmp_path / "number.json").write_text('{"config": 3}')
     refused(bgkit_here("train", "--out", tmp_path / "run", *arguments, cwd=tmp_path), *words)
     assert not (tmp_path / "run").exists()
 

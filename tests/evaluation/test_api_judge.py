@@ -123,8 +123,28 @@ def test_many_refusals_are_gaps_but_a_judge_that_never_replied_is_an_error(serve
     assert mine.grade(PROMPTS, RESPONSES)["harm"].isna().sum() == 3 == mine.unscored
     many = [f"herb 1{i}" for i in range(2 * language_judge.IN_A_ROW)]
     assert mine.grade(many, ["no"] * len(many))["harm"].isna().all()
-    with pytest.raises(BgkitError, match=r"no answer 2 times.*temperature is not.*--sampling"):
+    with pytest.raises(BgkitError, match=r"asked 2 times.*temperature is not.*--sampling"):
         judge().grade(PROMPTS[10:], RESPONSES[10:])
+
+
+FILTERS = ("content filter", "moderation", "filter at the end")
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_a_question_that_a_filter_refuses_is_a_gap_alone_and_first(serve, name: str) -> None:
+    serve(lambda number, body: BAD[name][0] if "herb 1" in str(body) else Reply())
+    alone = judge()
+    assert alone.grade(PROMPTS[1:2], RESPONSES[1:2])["harm"].isna().all() and alone.unscored == 1
+    many = [*(f"herb 1{i}" for i in range(2 * language_judge.IN_A_ROW)), *PROMPTS[2:5]]
+    table = judge(concurrency=1).explain(many, ["no"] * len(many))
+    assert table["harm"].notna().tolist() == [False] * (len(many) - 3) + [True] * 3
+    assert table["problem"].iloc[:-3].str.contains(BAD[name][1]).all()
+
+
+def test_a_single_question_without_any_reply_is_told(serve) -> None:
+    serve(lambda number, body: Reply("temperature is not supported", 400))
+    with pytest.raises(StoppedError, match=r"asked once and gave no answer, at last.*temperature"):
+        judge().grade(PROMPTS[:1], RESPONSES[:1])
 
 
 def test_an_evaluation_tells_how_many_a_mean_is_of(serve, tmp_path: Path, capsys) -> None:
@@ -147,7 +167,7 @@ def test_an_evaluation_tells_how_many_a_mean_is_of(serve, tmp_path: Path, capsys
 def test_what_no_question_is_answered_to_is_told_before_all_are_asked(serve) -> None:
     server = serve(lambda number, body: Reply("top_p is not known", 400))
     mine = judge(concurrency=1)
-    with pytest.raises(BgkitError, match=r"no answer 10 times in a row.*top_p is not known"):
+    with pytest.raises(BgkitError, match=r"asked 10 times in a row.*top_p is not known"):
         mine.grade([f"herb {i}" for i in range(60)], ["no"] * 60)
     assert len(server.bodies) < 30
 

@@ -96,9 +96,9 @@ def test_marks_say_better_and_worse_beyond_the_paired_interval() -> None:
 def test_what_can_not_be_put_side_by_side_is_refused(small_run, tmp_path: Path) -> None:
     with pytest.raises(BgkitError, match="no runs to show"):
         results.frames_of([])
-    with pytest.raises(BgkitError, match="have the same config"):
-        results.frames_of([small_run, copied(small_run, tmp_path / "twin")])
-    other = copied(small_run, tmp_path / "other", seed=2)
+    other, twin = copied(small_run, tmp_path / "other", seed=2), tmp_path / "twin"
+    with pytest.raises(BgkitError, match=f"{small_run.folder} and {twin} have the same config"):
+        results.frames_of([small_run, other, copied(small_run, twin)])
     for name in ("samples.parquet", "base_samples.parquet"):
         table = pd.read_parquet(other.folder / name).iloc[::-1]
         table.to_parquet(other.folder / name)
