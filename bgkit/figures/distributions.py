@@ -167,6 +167,7 @@ def reliability(results: Results, bins: int = 10) -> go.Figure:
         marks.update(name=f"{label(name)}, ECE {ece:.3f}", marker_symbol=symbol)
         more = {"marker_color": colour, "legendgroup": label(name), "showlegend": False}
         more |= {"hovertext": marks.hovertext, "hoverinfo": "text"}
+        more["marker_opacity"] = 0.5 if symbol.endswith("-open") else 1  # twins share a colour
         fig.add_trace(marks, 1, 1)
         fig.add_bar(x=(table.index + 0.5) / bins, y=table["n"], **more, row=2, col=1)
     fig.update_xaxes(range=[-0.02, 1.02]).update_layout(xaxis2_title="t, the guard's P(unsafe)")

@@ -332,6 +332,14 @@ def test_reliability_bins_ece_and_intervals_are_the_hand_computed_ones() -> None
     assert high == pytest.approx([w.high for w in wilson], abs=1e-6)
 
 
+def test_reliability_of_names_that_share_a_colour_can_be_told_apart() -> None:
+    frame = responses([0.1, 0.9], [0.1, 0.9])
+    first, bars, second, others = plots.reliability({"as it is": frame, "T = 2": frame}).data[1:]
+    assert first.marker.color == second.marker.color
+    assert first.marker.symbol != second.marker.symbol
+    assert bars.marker.opacity != others.marker.opacity
+
+
 # --- errors, escaping, purity ------------------------------------------------------------------
 
 
