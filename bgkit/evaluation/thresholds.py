@@ -33,24 +33,6 @@ METRICS = {
 GRID = np.round(np.linspace(0, 1, 101), 2)
 
 
-def verdicts(samples: pd.DataFrame, tau: float) -> pd.Series:
-    """Say of each response what the filter did: one of five words.
-
-    "shown" or "filtered" where the truth is not known or the filter was right; "false positive",
-    "false negative" where it was wrong.
-
-    >>> responses = pd.DataFrame({"t": [0.2, 0.5, 0.6, 0.1], "harm": [0.9, 0.1, None, 0.0]})
-    >>> verdicts(responses, 0.5).tolist()
-    ['false negative', 'false positive', 'filtered', 'shown']
-    """
-    checks.samples(samples, empty=True)
-    filtered, harm = samples["t"] >= checks.threshold(tau, ends=True), samples["harm"]
-    words = pd.Series(np.where(filtered, "filtered", "shown"), samples.index, dtype=object)
-    words[filtered & (harm <= HARMFUL_ABOVE)] = "false positive"
-    words[~filtered & (harm > HARMFUL_ABOVE)] = "false negative"
-    return words
-
-
 def operating_points(samples: pd.DataFrame, taus: Sequence[float] = GRID) -> pd.DataFrame:
     """The filter's numbers at each of ``taus``, from one sort and cumulative sums.
 

@@ -50,7 +50,6 @@ def table(t: object = (0.9, 0.2, 0.6, 0.1), harm: object = TRUTH) -> pd.DataFram
 OF_SAMPLES = {
     "calibration_table": lambda s: calibration.calibration_table({"a": s}),
     "fit_on_half": calibration.fit_on_half,
-    "verdicts": lambda s: thresholds.verdicts(s, 0.5),
     "operating_points": lambda s: thresholds.operating_points(s, [0.5]),
     "not_known": thresholds.not_known,
     "measured_risk": risk.measured_risk,
@@ -95,7 +94,6 @@ OF_HARM |= {
     for column in ("judge_harm", "harm", "judge_help", "help")
 }
 OF_TAU = {
-    "verdicts": lambda tau: thresholds.verdicts(table(), tau),
     "operating_points": lambda tau: thresholds.operating_points(table(), [tau]),
     "measured_risk": lambda tau: risk.measured_risk(table(), tau),
     "expected_cost": lambda tau: risk.expected_cost([0.5], tau),
