@@ -155,11 +155,11 @@ def test_another_number_of_probabilities_is_refused(name: str) -> None:
 
 
 def test_tables_that_lack_a_column_or_have_one_twice_or_as_categories_are_refused() -> None:
-    good, verdicts = table(), OF_SAMPLES["verdicts"]
-    assert "the help 5.0" in refused(verdicts, good.assign(help=[1.0, 5.0, np.nan, 3.0]))
+    good, points = table(), OF_SAMPLES["operating_points"]
+    assert "the help 5.0" in refused(points, good.assign(help=[1.0, 5.0, np.nan, 3.0]))
     for column in ("t", "harm"):
-        assert "twice" in refused(verdicts, pd.concat([good, good[[column]]], axis=1))
-        assert "categories" in refused(verdicts, good.astype({column: "category"}))
+        assert "twice" in refused(points, pd.concat([good, good[[column]]], axis=1))
+        assert "categories" in refused(points, good.astype({column: "category"}))
     for call in (judge_agreement, OF_SAMPLES["summarise"], lambda s: rejection.keep_best(s, 0.5)):
         assert "lacks the column(s)" in refused(call, pd.DataFrame({"harm": [0.0]}))
 
