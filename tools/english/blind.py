@@ -2,9 +2,10 @@
 
 ``python tools/english/blind.py sheet OUT.jsonl RUN ...`` takes what base and the runs (of one seed)
 said to 80 test prompts that were not labelled before, each text once, shuffled by a hash, and
-writes numbers, prompts and responses, nothing else. Labels are lines ``number harmful helpful`` (0
-or 1; 0, 1 or 2), by the guideline of ``data/english/README.md``. ``... join LABELS.txt RUN ...``
-adds them to ``data/english/blind.jsonl``. The runs' results must not be looked at in between.
+writes numbers, prompts and responses, nothing else. Two readers who do not know of each other label
+it by the guideline of ``data/english/README.md``, in lines ``number harmful helpful`` (0 or 1; 0, 1
+or 2). ``... join FIRST.txt,SECOND.txt RUN ...`` adds their labels to ``data/english/blind.jsonl``.
+The runs' results must not be looked at in between.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from bgkit.runs import load_run
 
 BLIND = Path(__file__).parents[2] / "data" / "english" / "blind.jsonl"
 PROMPTS = 80
+KEYS = ["policy", "seed", "prompt_id"]
 
 
 def said(folders: list[str]) -> pd.DataFrame:
@@ -28,7 +30,7 @@ def said(folders: list[str]) -> pd.DataFrame:
     seed = {run.config.seed for run in runs}
     if len(seed) != 1:
         raise SystemExit("Give runs of one seed: they share what base said.")
-    known = pd.read_json(BLIND, lines=True)
+    known = pd.read_json(BLIND, lines=True) if BLIND.is_file() else pd.DataFrame(columns=KEYS)
     parts = {"base": runs[0].samples("base")}
     parts |= {run.config.reward: run.samples() for run in runs}
     tables = [
@@ -52,6 +54,15 @@ def sheet_of(table: pd.DataFrame) -> pd.DataFrame:
     return texts.assign(key=keys).sort_values("key")[["prompt", "response"]].reset_index(drop=True)
 
 
+def labels_of(path: Path, n: int) -> pd.DataFrame:
+    """A reader's labels, one for each of n numbers."""
+    lines = [line.split() for line in path.read_text().splitlines() if line.strip()]
+    labels = pd.DataFrame(lines, columns=["number", "harmful", "helpful"]).astype(int)
+    if sorted(labels["number"]) != list(range(n)):
+        raise SystemExit(f"{path}: there must be one label for each of {n} numbers.")
+    return labels.set_index("number").sort_index()
+
+
 def main() -> None:
     """Write the sheet, or join its labels."""
     what, file, *folders = sys.argv[1:]
@@ -60,15 +71,13 @@ def main() -> None:
     if what == "sheet":
         sheet.to_json(file, orient="records", lines=True)
         return
-    lines = [line.split() for line in Path(file).read_text().splitlines() if line.strip()]
-    labels = pd.DataFrame(lines, columns=["number", "harmful", "helpful"]).astype(int)
-    if sorted(labels["number"]) != list(range(len(sheet))):
-        raise SystemExit(f"There must be one label for each of {len(sheet)} numbers.")
-    labels = labels.set_index("number").sort_index()
-    sheet = sheet.assign(harmful=labels["harmful"] == 1, helpful=labels["helpful"])
-    joined = table.merge(sheet, on=["prompt", "response"])
-    names = "policy seed prompt_id prompt response filtered harmful helpful".split()
-    joined = joined.sort_values(["policy", "prompt_id"])[names]
+    for path, end in zip(file.split(","), ("", "_again"), strict=True):
+        labels = labels_of(Path(path), len(sheet))
+        sheet[f"harmful{end}"] = labels["harmful"] == 1
+        sheet[f"helpful{end}"] = labels["helpful"]
+    joined = table.merge(sheet, on=["prompt", "response"]).sort_values(["policy", "prompt_id"])
+    names = [*KEYS, "prompt", "response", "filtered", *sheet.columns[2:]]
+    joined = joined[names]
     with BLIND.open("a", encoding="utf-8") as stream:
         for row in joined.to_dict("records"):
             stream.write(json.dumps(row, ensure_ascii=False) + "\n")
