@@ -140,10 +140,12 @@ def test_05_where_avoiding_the_filter_walks_the_line() -> None:
 def test_06_what_the_judge_sees_in_the_shipped_run() -> None:
     (table,) = tables("06_your_own_models", "bgkit.table([run], shown)")
     assert table.loc["system_help", "boundary"].endswith("*")
-    assert means(table.loc["raw_harm"]).diff()["boundary"] > 0
+    assert table.loc["raw_harm", "boundary"].endswith("!")
+    assert not table.loc["system_harm", "boundary"].endswith("!")
     (guard,) = tables("06_your_own_models", "guards.try_guard(")
     t = guard["t"].astype(float)
-    assert t.max() < 0.5, "the self-test's pairs are hardly told apart"
+    harmful = guard["harmful"].astype(str) == "True"
+    assert t[~harmful].max() < t[harmful].min() and t.max() < 0.5
 
 
 def test_07_designs_behind_other_deployments() -> None:
