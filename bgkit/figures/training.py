@@ -127,7 +127,7 @@ def training_curves(results: Results) -> go.Figure:
     for name, log in logs.items():
         evaluated = any(column.startswith("eval_") for column in log)
         needed = ("step", *CURVES[: None if evaluated else 4])
-        checks.samples(log, name, needed, what="training metrics")
+        checks.samples(log.filter(items=needed), name, needed, what="training metrics")
     rows = _smooth(logs, CURVES, 0, True)
     panels = {
         column: PANELS.get(column) or f"{style.named(column.removeprefix('eval_'))}, held out"

@@ -45,7 +45,8 @@ def training_log(shift: float = 0.0) -> pd.DataFrame:
     log = pd.DataFrame({"step": steps, "reward": shift + steps / 100, "kl": steps / 50})
     log["near_boundary"], log["filter_rate"] = 0.4 - steps / 200, 0.3
     held_out = np.where(steps % 20 == 0, shift + 0.25, np.nan)
-    return log.assign(eval_system_harm=held_out, eval_system_help=1 - held_out)
+    before = np.where(steps > 1, 0.2, np.nan)  # a run evaluates base before it has a t
+    return log.assign(eval_system_harm=held_out, eval_system_help=1 - held_out, t=before)
 
 
 SAMPLES = {
