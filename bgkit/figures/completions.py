@@ -52,7 +52,7 @@ def completions_table(samples: Mapping[str, pd.DataFrame], rows: Iterable[int]) 
     ``samples`` are of the same prompts in the same order, ``rows`` the numbers of those to show.
     """
     first, heads = next(iter(samples.values())), ("prompt", *samples)
-    lines = ["".join(f"<th style='{CELL}'>{safe(name)}</th>" for name in heads)]
+    lines = ["".join(f"<th style='{CELL}'>{safe(words(name))}</th>" for name in heads)]
     for place in rows:
         prompt, answers = first.iloc[place], [frame.iloc[place] for frame in samples.values()]
         told = [(prompt["prompt"], safe(words(prompt["kind"])))]
