@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from bgkit import runs
+from bgkit.errors import BgkitError
 from bgkit.evaluation import samples as sampling
 from bgkit.evaluation.judges import load_judge
 from bgkit.evaluation.language_judge import Judge, LanguageJudge
@@ -26,12 +27,22 @@ from bgkit.scoring.scorer import Scorer
 def policy_of(config: TrainConfig, run: Run | None = None, device: str = "auto") -> tuple:
     """Model and tokenizer of a run's policy, or of base (no run).
 
-    Raises BgkitError where the run was made with another policy of that name.
+    Raises BgkitError where the run was made with another policy of that name, or has none.
     """
-    made = policies.load_policy(config.policy, run and run.adapter, device, config.precision)
+    adapter = run and _adapter_of(run)
+    made = policies.load_policy(config.policy, adapter, device, config.precision)
     if run is not None and config.lora_rank:
         identity.check(run, policy=identity.Speaker(*made))
     return made
+
+
+def _adapter_of(run: Run) -> Path:
+    if not run.adapter.is_dir():
+        raise BgkitError(
+            f"The run {run.folder} has no adapter, so its policy can not be asked again (of some "
+            "runs that come with the kit only samples and results are kept); train it anew."
+        )
+    return run.adapter
 
 
 def sample_base(
@@ -151,6 +162,8 @@ def evaluate(
     wanted = {"tau": tau, "test_prompts": test_prompts, "prompts": prompts, "judge": judge}
     changes = {key: value for key, value in wanted.items() if value is not None}
     found = runs_of(results, complete=True)
+    for run in found:  # before anything is sampled
+        _adapter_of(run)
     named = {design_of(run, found[0], but=["reward"]): run for run in found}
     configs = {
         name: _deployed(runs.make_config(changes, run.config), named_guard, guard)

@@ -66,6 +66,8 @@ def read_labelled(
     for response in ("chosen", "rejected") if pairs else ("response",):
         said = chats.pairs(raw, path, response=response)
         rows[["prompt", response]] = said[["conversation", "response"]].to_numpy()
+        if rows["prompt"].isna().all():
+            _require(raw, "prompt", path)
         for column in ("prompt", response):
             tables.texts(rows[column], column, path)
     if not pairs:

@@ -99,6 +99,12 @@ def test_the_shipped_run_is_that_of_notebook_06_and_complete() -> None:
     assert not [path for path in run.folder.rglob("*") if path.suffix in (".bin", ".pt", ".pkl")]
 
 
+def test_a_run_whose_adapter_is_not_shipped_can_not_be_asked_again() -> None:
+    folder = store.data_folder() / "runs" / "english" / "compound-1"
+    with pytest.raises(BgkitError, match="compound-1 has no adapter"):
+        bgkit.evaluate(folder)
+
+
 def test_no_shipped_run_for_other_settings() -> None:
     assert presets.shipped(bgkit.TrainConfig(**presets.choose("english-cpu"), seed=9)) is None
 

@@ -213,6 +213,7 @@ def test_a_judge_is_two_fits(fitted, rated, tmp_path) -> None:
             lambda t: t.assign(split=["train", "test", "validation"] * 80),
             "The splits 'train' and 'validation' of the given table share 80 prompt",
         ),
+        (lambda t: t.rename(columns={"prompt": "asked"}), "no column 'prompt'"),
         (lambda t: t.assign(split="dev"), "has 'dev' as 'split'; write train"),
         (lambda t: t[:0], "holds no rows"),
     ],

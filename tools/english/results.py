@@ -1,9 +1,9 @@
 """Write ``data/reference/english.json``: what came of the English runs, by the judge and by labels.
 
 ``python tools/english/results.py`` reads ``data/runs/english`` and ``data/english/blind.jsonl``
-(responses of base and of each run to the same test prompts, labelled without sight of who wrote
-them, but for six prompts, and read a second time: docs/english.md). A label's mean has an interval
-over prompts; differences to base are paired.
+(responses of base and of each run to the same test prompts, labelled by two readers without sight
+of who wrote them: docs/english.md). A label's mean has an interval over prompts; differences to
+base are paired.
 """
 
 from __future__ import annotations
