@@ -117,17 +117,10 @@ def respond(
 
 def sampled(contender: Contender, table: pd.DataFrame, guard: Scorer | None) -> pd.DataFrame:
     """One scored response to each row of a prompt table, not graded yet."""
-    config = contender.config
-    return evaluation.sample_policy(
-        *policy_of(config, contender.run),
-        table,
-        guard=guard_for(contender, given=guard),
-        tau=config.tau,
-        utility=guards.utility_if_known(config, "auto"),
-        temperature=config.temperature,
-        max_completion_length=config.max_completion_length,
-        seed=contender.seed,
-    )
+    policy = policy_of(contender.config, contender.run)
+    guard = guard_for(contender, given=guard)
+    utility = guards.utility_if_known(contender.config, "auto")
+    return evaluation.sample_as(contender.config, *policy, table, guard=guard, utility=utility)
 
 
 def guard_for(contender: Contender, device: str = "auto", given: object | None = None) -> Scorer:
