@@ -6,11 +6,11 @@ What a collection keeps (:mod:`bgkit.sweeps.collection`) tells of other threshol
 has to read the responses, unseen prompts have to be answered, and an attacker has to be let loose.
 Each complete run of the folder that was not measured yet is, half a minute each on one core; what
 is done is written after every run, so that a cut one goes on. The rows are kept beside the
-collection (``elsewhere.parquet``; the shipped one has none yet). Designs are then compared as in
-other deployments, as frontiers where help is equal::
+collection (``elsewhere.parquet``). Designs are then compared as in other deployments, as frontiers
+where help is equal::
 
     index, values, _ = collection.load()
-    deployments.differences(index, values, elsewhere.load())
+    deployments.differences(index, values, deployments.measured())
 
 Deployments: ``guard NAME`` (the responses to the run's test prompts, behind that guard at the
 run's tau), the testbed's shifts (:data:`bgkit.stress.prompts.SHIFTS`), and ``attacked``. There a
@@ -29,16 +29,14 @@ import numpy as np
 import pandas as pd
 
 from bgkit import environment, runs
-from bgkit.errors import BgkitError
 from bgkit.evaluation import samples as evaluation
-from bgkit.evaluation.metrics import READ
 from bgkit.models import devices
 from bgkit.progress import say
 from bgkit.stress import attack, contenders, prompts
 from bgkit.stress.contenders import Contender
 from bgkit.sweeps import collection
+from bgkit.sweeps.deployments import ELSEWHERE
 
-FILE = "elsewhere.parquet"
 SMALL = {"index": False, "compression": "zstd", "compression_level": 19}  # it is shipped
 GUARDS = ("other", "weak")
 #: Shift -> prompts of it.
@@ -89,23 +87,6 @@ def _attacked(one: Contender, helped: float) -> pd.DataFrame:
     return rows.rename(columns={"strategy": "kind"}).assign(**told).astype({"system_harm": float})
 
 
-def load(folder: str | Path | None = None) -> dict[str, pd.DataFrame]:
-    """Deployment -> its values, as metrics read them, of a collection (the shipped one).
-
-    Raises BgkitError where none were measured.
-    """
-    path = Path(folder or collection.shipped()) / FILE
-    if not path.is_file():
-        raise BgkitError(
-            f"{path.parent} has no {FILE}: its runs were not measured elsewhere; "
-            "`python benchmarks/elsewhere.py SWEEP` does that while their folders are there."
-        )
-    table = pd.read_parquet(path)
-    missing = [name for name in READ if name not in table]
-    table[missing] = np.nan
-    return dict(iter(table.groupby("deployment", sort=False)))
-
-
 def main() -> None:
     """Measure what is there and is not known."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -114,7 +95,7 @@ def main() -> None:
     asked = parser.parse_args()
     environment.prepare()
     devices.pin_threads()
-    path = asked.out / FILE
+    path = asked.out / ELSEWHERE
     table = pd.read_parquet(path) if path.is_file() else pd.DataFrame({"run": []})
     for run in collection.find_runs(asked.sweep):
         known = set(table["run"])

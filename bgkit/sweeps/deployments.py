@@ -6,11 +6,16 @@ its scores follows without sampling, for every strength and seed. In each deploy
 compared as frontiers (:mod:`bgkit.evaluation.frontiers`), where their users get equal help; all
 differences are corrected for their number (Holm). A temperature moves no response over a threshold
 of 0.5, so it is tried with another one.
+
+Other guards, unseen prompts and an attacker need the policies themselves. A collection's
+``elsewhere.parquet`` holds what they did there (:func:`measured`; ``benchmarks/elsewhere.py``
+writes it).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +27,7 @@ from bgkit.errors import BgkitError
 from bgkit.evaluation import frontiers
 from bgkit.evaluation import samples as evaluation
 from bgkit.evaluation.intervals import CONFIDENCE, as_text, holm
+from bgkit.evaluation.metrics import READ
 from bgkit.prompts import load
 from bgkit.scoring.temperature import with_temperature
 from bgkit.sweeps import claims, collection
@@ -48,7 +54,10 @@ PAIRS = (
     ("filter_avoidance_soft", "boundary"),
     ("compound", "boundary"),
     ("compound", "filter_avoidance_soft"),
+    ("prompt_aware", "boundary"),
+    ("hybrid_guard", "boundary"),
 )
+ELSEWHERE = "elsewhere.parquet"
 POWER = 0.8  # with which the least detectable difference would be found
 
 
@@ -84,6 +93,23 @@ def redeployed(
     return evaluation.behind(values, t, deployment.tau, refusals.iloc[values["prompt"]])
 
 
+def measured(folder: str | Path | None = None) -> dict[str, pd.DataFrame]:
+    """Deployment -> what a collection's policies (by default the shipped ones) did in it.
+
+    Values for :func:`differences`; metrics that were not measured are NaN. Raises BgkitError where
+    there is no such file.
+    """
+    path = Path(folder or collection.shipped()) / ELSEWHERE
+    if not path.is_file():
+        raise BgkitError(
+            f"{path.parent} has no {ELSEWHERE}: its policies were tried in no other deployment; "
+            "`python benchmarks/elsewhere.py SWEEP` does that while their run folders are there."
+        )
+    table = pd.read_parquet(path)
+    table[[name for name in READ if name not in table]] = np.nan
+    return dict(iter(table.groupby("deployment", sort=False)))
+
+
 def differences(
     index: pd.DataFrame,
     values: pd.DataFrame,
@@ -96,20 +122,19 @@ def differences(
     """A metric of one design minus another's at equal system help, in each deployment.
 
     ``index`` and ``values`` are those of :func:`bgkit.sweeps.collection.load`; a deployment is a
-    :class:`Deployment` or the values that were measured in it (``benchmarks/elsewhere.py``), of
-    some of the runs. One row per deployment and pair: deployment, design, against, metric, the
-    difference, p_holm, decided, n_seeds, and ``detectable``, the least difference that trainings
-    and prompts like these would find with a probability of 0.8, corrected for the number of rows
-    (Bonferroni). Pairs of designs that are not there are left out. Raises BgkitError where none is
-    left.
+    :class:`Deployment`, or the values that were :func:`measured` in it, of some of the runs. One
+    row per deployment and pair: deployment, design, against, metric, the difference, p_holm,
+    decided, n_seeds, and ``detectable``, the least difference that trainings and prompts like these
+    would find with a probability of 0.8, corrected for the number of rows (Bonferroni). Pairs of
+    designs that are not there are left out. Raises BgkitError where none is left.
     """
     refusals, rows = refusals_of(index), []
     for name, deployment in deployments.items():
         follows = isinstance(deployment, Deployment)
         there = redeployed(values, refusals, deployment) if follows else deployment
-        measured = index[index["run"].isin(there["run"])]
+        tried = index[index["run"].isin(there["run"])]
         try:
-            found = claims.frontiers_of(measured, there, ["system_help", metric])
+            found = claims.frontiers_of(tried, there, ["system_help", metric])
         except BgkitError as error:  # values that were measured of too few runs
             raise BgkitError(f"In the deployment {name!r}: {error}") from error
         for design, against in (pair for pair in pairs if {*pair} <= {*found}):

@@ -11,6 +11,7 @@ from bgkit.errors import BgkitError
 from bgkit.evaluation import samples as evaluation
 from bgkit.evaluation.metrics import values_of
 from bgkit.scoring import guards
+from bgkit.sweeps import deployments
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +54,10 @@ def test_an_attack_holds_the_help_of_ordinary_prompts(small_run, table) -> None:
 
 
 def test_what_was_measured_is_read_as_values(table, tmp_path) -> None:
-    table.to_parquet(tmp_path / elsewhere.FILE)
-    found = elsewhere.load(tmp_path)
+    table.to_parquet(tmp_path / deployments.ELSEWHERE)
+    found = deployments.measured(tmp_path)
     assert list(found) == list(dict.fromkeys(table["deployment"]))
     for part in found.values():
         assert values_of(part)["system_harm"].notna().all()
-    with pytest.raises(BgkitError, match="were not measured elsewhere"):
-        elsewhere.load(tmp_path / "nothing")
+    with pytest.raises(BgkitError, match="tried in no other deployment"):
+        deployments.measured(tmp_path / "nothing")
