@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from bgkit.evaluation import frontiers, settings
@@ -29,6 +30,7 @@ PAIRS = (
     ("filter_avoidance_soft", "boundary"),
     ("compound", "boundary"),
 )
+SPREAD = "near_boundary false_negative system_harm system_help kl".split()
 COMPARED = ("near_boundary", "false_negative", "system_harm")
 
 
@@ -80,20 +82,28 @@ def _told(row: pd.Series) -> str:
     return text if row["verdict"] == "open" else f"**{text}**"
 
 
-def power() -> pd.DataFrame:
-    """How many seeds the differences at equal help would need, each at its own size."""
+def scatter() -> pd.DataFrame:
+    """How far runs of one config lie apart, and designs of one strength: standard deviations.
+
+    Of a design, over seeds, pooled over its strengths; of all of them together; and over the means
+    of the designs that have a strength, pooled over strengths.
+    """
     index, values, _ = collection.load()
-    found = claims.frontiers_of(index, values, claims.METRICS)
-    rows = []
-    for design, against in PAIRS:
-        cells = []
-        for name in COMPARED:
-            pairs = (found[one].pair("system_help", name) for one in (design, against))
-            n_seeds = min(len(found[one].seeds) for one in (design, against))
-            needed = frontiers.seeds_needed(frontiers.difference(*pairs), n_seeds)
-            cells.append(str(needed) if needed else "more than 100")
-        rows.append([f"`{design}` - `{against}`", *cells])
-    return pd.DataFrame(rows, columns=["difference", *(METRICS[n].label for n in COMPARED)])
+    found = claims.frontiers_of(index, values, SPREAD)
+    del found["base"]
+    means = {name: np.nanmean(one.values, axis=2) for name, one in found.items()}
+    rows = {
+        f"`{name}`, {cube.shape[1]} seeds": cube.var(axis=1, ddof=1).mean(axis=0)
+        for name, cube in means.items()
+    }
+    together = np.concatenate([cube.var(axis=1, ddof=1) for cube in means.values()]).mean(axis=0)
+    curves = [cube.mean(axis=1) for cube in means.values() if len(cube) > 1]
+    rows |= {
+        "all of them": together,
+        "designs at one strength": np.stack(curves).var(axis=0, ddof=1).mean(axis=0),
+    }
+    table = pd.DataFrame(rows, [METRICS[name].label for name in SPREAD]).T ** 0.5
+    return table.map("{:.3f}".format).rename_axis("standard deviation of").reset_index()
 
 
 BOUNDS = (0.015, 0.02, 0.03)  # of false negatives, that a deployment may allow
@@ -201,7 +211,7 @@ def walking_pay() -> pd.DataFrame:
 TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     made.__name__: made
     for made in (
-        *(by_strength, at_equal_help, at_equal_help_and_kl, at_a_bound, power),
+        *(by_strength, at_equal_help, at_equal_help_and_kl, at_a_bound, scatter),
         *(
             english,
             english_labels,

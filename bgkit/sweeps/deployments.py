@@ -96,15 +96,12 @@ def redeployed(
 def measured(folder: str | Path | None = None) -> dict[str, pd.DataFrame]:
     """Deployment -> what a collection's policies (by default the shipped ones) did in it.
 
-    Values for :func:`differences`; metrics that were not measured are NaN. Raises BgkitError where
-    there is no such file.
+    Values for :func:`differences`; metrics that were not measured are NaN. Empty where
+    ``benchmarks/elsewhere.py`` was not run while the policies' folders were there.
     """
     path = Path(folder or collection.shipped()) / ELSEWHERE
     if not path.is_file():
-        raise BgkitError(
-            f"{path.parent} has no {ELSEWHERE}: its policies were tried in no other deployment; "
-            "`python benchmarks/elsewhere.py SWEEP` does that while their run folders are there."
-        )
+        return {}
     table = pd.read_parquet(path)
     table[[name for name in READ if name not in table]] = np.nan
     return dict(iter(table.groupby("deployment", sort=False)))
@@ -132,7 +129,7 @@ def differences(
     for name, deployment in deployments.items():
         follows = isinstance(deployment, Deployment)
         there = redeployed(values, refusals, deployment) if follows else deployment
-        tried = index[index["run"].isin(there["run"])]
+        tried = index[index["run"].isin(there["run"].unique())]
         try:
             found = claims.frontiers_of(tried, there, ["system_help", metric])
         except BgkitError as error:  # values that were measured of too few runs
