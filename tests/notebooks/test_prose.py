@@ -121,7 +121,7 @@ def test_05_where_avoiding_the_filter_walks_the_line() -> None:
         name: all(told["differences"][metric][1] > 0 for metric in ("near_below", "false_negative"))
         for name, told in found["try"].items()
     }
-    assert len(counts) >= 13
+    assert len(counts) == 14
     careful = {"cautious policy", "cautious policy, blind"}
     assert {name for name, walks in counts.items() if walks} == careful
     confirmed = found["confirm"]["cautious policy"]
