@@ -184,8 +184,7 @@ def judge_against_truth(samples: pd.DataFrame) -> go.Figure:
     the judge's grades mean what they say, below it the judge grades too high. Raises BgkitError
     where no response has both.
     """
-    for column in ("judge_harm", "harm", "judge_help", "help"):
-        checks.grades(samples[column], f"The samples have the {column}")
+    checks.samples(samples, columns=("judge_harm", "harm", "judge_help", "help"))
     both = samples.dropna(subset=["judge_harm", "harm"])
     if both.empty:
         raise BgkitError("No response has both a judge's grade and a known truth.")
