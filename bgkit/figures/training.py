@@ -82,10 +82,9 @@ def live(
     """Draw a run so far: five curves over its steps, and its margins beside the base policy's.
 
     ``curve`` has a row per ``step`` and columns of :data:`PANELS`; ``base`` and ``now`` are
-    :func:`bgkit.scoring.scorer.shares_of_t` of the base policy and of the newest responses. In the
-    last panel the bars are the newest responses and the line is base, on a square-root scale;
-    right of the dashed line (t >= ``tau``) a response is filtered. Training away from the boundary
-    empties the middle.
+    :func:`bgkit.scoring.scorer.shares_of_t` of the base policy and of the newest responses, drawn
+    as line and bars on a square-root scale. Right of the dashed line (t >= ``tau``) a response is
+    filtered; training away from the boundary empties the middle.
     """
     checks.threshold(tau, ends=True)
     rows, look = _smooth({design: curve}, tuple(PANELS), 5, False), {"columns": 3, "tall": 150}

@@ -3,8 +3,7 @@
 Two designs that have a strength are compared as frontiers (:mod:`bgkit.evaluation.frontiers`): at
 equal help of what the user sees, and at equal KL from base. A design is compared with base (which
 has one point) at each of its strengths, on the same prompts. A claim says on which side a
-difference lies; all differences that are asked for at once are corrected for their number (Holm),
-and a claim ``holds`` or ``fails`` where the corrected p is below 0.05, else it is ``open``.
+difference lies; all that are asked for at once are corrected for their number (Holm).
 
 The sentences (``data/claims.yaml``) are our wording of what the paper says without numbers (Ball
 and Haupt, arXiv 2510.11834: its abstract, Proposition 1 and its ablations), and of what could be
@@ -152,10 +151,7 @@ def check(
 def _at_equal(
     ours: Frontier, theirs: Frontier, metric: str, resamples: int
 ) -> list[tuple[str, Difference]]:
-    """Differences where help is equal, and where KL is.
-
-    Those left out have no range in common, or one strength.
-    """
+    """Differences where help is equal, and where KL is, as far as both frontiers reach there."""
     found = []
     for x, place in EQUAL.items():
         try:

@@ -75,14 +75,14 @@ def compare(
 
     ``seeds`` is a number (that many, from the config's own on) or the seeds, ``strengths`` those of
     the penalty (designs without one are trained once). ``settings`` are fields of
-    :class:`~bgkit.runs.config.TrainConfig`, over ``config``. Runs lie in ``folder/<design>``, with
-    several strengths and seeds in ``folder/<design>-<strength>-<seed>`` (by default in
-    ``<below>/compare-<hash of the settings>``); complete ones are not trained again. ``guard`` and
-    ``utility`` are as in :func:`bgkit.training.trainer.train`, whose errors are raised.
+    :class:`~bgkit.runs.config.TrainConfig`, over ``config``; ``guard`` and ``utility`` are as in
+    :func:`bgkit.training.trainer.train`, whose errors are raised. Runs lie in ``folder`` (by
+    default ``<below>/compare-<hash of the settings>``) under ``<design>``, with several strengths
+    and seeds ``<design>-<strength>-<seed>``; complete ones are not trained again.
 
-    ``workers`` runs are trained side by side, each in a process of one CPU thread; what comes of
-    them does not depend on their number. 0: all where there are several cores and no GPU, at most
-    one more than cores; guards and utilities that are objects stay in this process.
+    ``workers`` runs are trained side by side, each in a process of one CPU thread, with the same
+    bits. 0: all where there are several cores and no GPU, at most one more than cores; guards and
+    utilities that are objects stay in this process.
     """
     config, guard, utility = identity.settle(config, settings, guard, utility)
     checks.kind("a whole number", workers=workers)
