@@ -91,12 +91,9 @@ def config_of(command: str, given: dict) -> TrainConfig:
 def json_object(text: str) -> dict:
     """An option's JSON object."""
     try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not valid JSON") from error
-    if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"{text!r} is no JSON object")
-    return value
+        return {**json.loads(text)}
+    except (ValueError, TypeError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no valid JSON object") from error
 
 
 def file_to_write(text: str) -> Path:

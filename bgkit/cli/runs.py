@@ -53,7 +53,6 @@ PUSH = {
     "--dry-run": (False, "only write the card, beside the adapter"),
     "--public": (False, "a public repository (private)"),
 }
-SHOWN_RUNS = 20  # of a dry run
 SET = "REWARD=boundary,compound or SEED=0:5 (0 to 4); in every grid, instead of its values"
 REPEATED = {"action": "append", "default": [], "metavar": "NAME=VALUES", "dest": "settings"}
 GRID = "YAML, or a grid of the project (data/sweeps); several are joined"
@@ -176,11 +175,9 @@ def sweep(
     if dry_run:
         plan = drive.plan(*what, **how)
         say(plan)
-        for name, record in list(plan.records.items())[:SHOWN_RUNS]:
+        for name, record in plan.records.items():
             told = grids.describe(record["parameters"], plan.varied)
             say(f"  {name} {record['state']}: {told}")
-        if len(plan.jobs) > SHOWN_RUNS:
-            say(f"  ... and {len(plan.jobs) - SHOWN_RUNS} more")
         return 0
     with _dask(dask) if dask else contextlib.nullcontext() as executor:
         index = drive.sweep(*what, executor, **how)

@@ -37,8 +37,8 @@ def policy(shift: float) -> pd.DataFrame:
     frame = pd.DataFrame({"t": t, "u": 0.4, "filtered": t >= 0.5, "near": abs(t - 0.5) < 0.3})
     frame = frame.assign(kl=shift, length=3, harm=harm, help=0.6, system_harm=harm * (t < 0.5))
     frame[["system_help", "judge_system_harm", "judge_system_help"]] = 0.5
-    frame["kind"] = [KINDS[n % 4] for n in i]
-    frame["prompt"] = [f"Question {n}? " + longer * (n % 4 == 3) for n in i]
+    frame = frame.assign(prompt_id=i, kind=[KINDS[n % 4] for n in i])
+    frame["prompt"] = [f"Question {n}? {longer if n % 4 == 3 else ''}" for n in i]
     return frame.assign(response=[HOSTILE[n % len(HOSTILE)] for n in i])
 
 

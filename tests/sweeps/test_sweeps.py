@@ -83,7 +83,7 @@ def test_a_dry_run_lists_what_would_be_done_and_does_nothing(book: Path, bgkit_h
     done = bgkit_here(*noop.command(book.parent, "--set", "seed=0:30", "--dry-run")[3:])
     assert done.returncode == 0, done.stderr
     assert "30 runs: 30 waiting" in done.stdout
-    assert "SEED=19" in done.stdout and "... and 10 more" in done.stdout
+    assert done.stdout.count(" waiting: SEED=") == 30
     assert not (book.parent / "sweep").exists()
 
 
