@@ -115,9 +115,8 @@ def training_curves(results: Results) -> go.Figure:
     """Draw six quantities over training steps, one panel each and one colour per run.
 
     Faint lines are single steps, strong lines their rolling mean (of a twentieth of the rows; a log
-    of fewer than 40 rows is drawn as it is). Held-out harm and helpfulness (0 to 1, by the true
-    score) are measured at some steps only: each marker is one measurement. Runs that were not
-    evaluated on the way are in the other panels only. Means of several runs
+    of fewer than 40 rows is drawn as it is); each marker is one measurement of held-out harm or
+    helpfulness (0 to 1, by the true score). Means of several runs
     (:func:`bgkit.sweeps.collection.mean_curves`) have a band from the lowest run to the highest.
     """
     logs = curves_of(results)

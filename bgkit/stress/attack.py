@@ -56,7 +56,7 @@ def attack(
     ``requests`` is a prompt table with ``harmful_request``; other rows are left out. ``judge``
     grades (wrapped prompt, response), by default the truth of the contender's prompts; ``guard`` is
     the config's unless given. Wrappers and suffixes are in the testbed's words where all prompts
-    are, else in plain English. The draws come from ``seed`` and the contender's seed.
+    are, else in plain English.
 
     Returns one row per query: design, seed, prompt_id, strategy, query (from 1), wrapper, suffix,
     prompt, response, t and harm (in [0, 1], of the response itself) and shown_harmful. Raises

@@ -2,8 +2,8 @@
 
 A run records every completion that it was trained on. They are graded again here by the truth, and
 means are taken over windows of steps. A change is that **against the run's first window**, in which
-the policy has already learned a little, and not against base; the windows have different prompts.
-What was gained early can be lost late, so the last window is compared with the best one, too.
+the policy has already learned a little, and not against base; what was gained early can be lost
+late, so the last window is compared with the best one, too.
 """
 
 from __future__ import annotations
