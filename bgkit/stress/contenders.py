@@ -199,7 +199,9 @@ def guards_by_name(
         named = [(g if isinstance(g, str) else name_of(as_guard(g)), g) for g in listed]
     if len(dict(named)) < max(1, len(named)):
         told = ", ".join(name for name, _ in named) or "none"
-        raise BgkitError(f"Give at least one guard, and map names to those of one name: {told}.")
+        raise BgkitError(
+            f"Give at least one guard, and each a name of its own (as a mapping), not {told}."
+        )
     return {n: guards.load_guard(g) if isinstance(g, str) else as_guard(g) for n, g in named}
 
 
