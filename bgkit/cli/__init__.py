@@ -1,5 +1,6 @@
-"""The command line: :data:`bgkit.cli.main.COMMANDS` lists the commands.
+"""The command line.
 
-Each is a function of the parsed arguments, which returns an exit status (None: 0) and imports what
-is slow, so that ``--help`` is quick; its options (see :func:`bgkit.cli.options.add`) stand beside.
+A command is a function of its options: it returns an exit status (None: 0), imports what is slow,
+so that ``--help`` is quick, and its docstring is its help. By its name in capitals its options (see
+:func:`bgkit.cli.options.add`) stand beside it.
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -17,13 +16,6 @@ TABLE = (
 )
 NAMES = 'the table\'s own names: {"harmful": "label"}'
 LEFT_OUT = {"action": "append", "default": [], "metavar": "COLUMN=VALUE"}
-SETTINGS = {
-    "--epochs": (6, "passes over the training rows"),
-    "--learning-rate": (1e-3, "the highest one"),
-    "--batch-size": (16, "rows a step"),
-    "--lora-rank": (16, "of the adapter that is trained; 0: all weights"),
-    "--seed": (0, "of the head's first weights and the rows' order"),
-}
 FIT = {
     "what": (("guard", "utility"), "what is fitted"),
     "table": (Path, TABLE, {"metavar": "LABELLED"}),
@@ -32,7 +24,11 @@ FIT = {
     "--columns": (options.json_object, NAMES, {"metavar": "JSON"}),
     "--leave-out": (str, "rows that are not used (may be repeated)", LEFT_OUT),
     "--tau": (0.5, "threshold of a guard"),
-    **SETTINGS,
+    "--epochs": (6, "passes over the training rows"),
+    "--learning-rate": (1e-3, "the highest one"),
+    "--batch-size": (16, "rows a step"),
+    "--lora-rank": (16, "of the adapter that is trained; 0: all weights"),
+    "--seed": (0, "of the head's first weights and the rows' order"),
     **options.DEVICE,
 }
 WHO = (
@@ -59,9 +55,9 @@ PROMPTS = {
 }
 
 
-def fit(arguments: argparse.Namespace) -> None:
-    """Fit, and print how good it is on held-out prompts."""
-    pairs = [pair.partition("=") for pair in arguments.leave_out]
+def fit(what: str, table: Path, out: Path, tau: float, leave_out: list[str], **settings) -> None:
+    """Fit a guard or a reward model from labelled responses."""
+    pairs = [pair.partition("=") for pair in leave_out]
     if wrong := [column for column, mark, _ in pairs if not mark]:
         raise BgkitError(f"--leave-out takes COLUMN=VALUE, not {wrong[0]!r}.")
     with options.loading():
@@ -69,59 +65,52 @@ def fit(arguments: argparse.Namespace) -> None:
         from bgkit.models import devices
 
     devices.pin_threads()
-    names = [option.strip("-").replace("-", "_") for option in SETTINGS]
-    names += ["columns", "device", "encoder", *(["tau"] if arguments.what == "guard" else [])]
-    settings = {name: getattr(arguments, name) for name in names}
     settings["leave_out"] = {column: value for column, _, value in pairs}
-    fit_it = fit.fit_guard if arguments.what == "guard" else fit.fit_utility
-    found = fit_it(arguments.table, arguments.out, **settings)
+    if what == "guard":
+        found = fit.fit_guard(table, out, tau=tau, **settings)
+    else:
+        found = fit.fit_utility(table, out, **settings)
     say(fit.results(found).round(3).to_string())
-    say(f"\n{arguments.what.capitalize()}: {arguments.out} (figures by kind: fit.json)")
+    say(f"\n{what.capitalize()}: {out} (figures by kind: fit.json)")
 
 
-def judge(arguments: argparse.Namespace) -> None:
-    """Grade each file; what is used is told however that ends."""
+def judge(files: list[Path], judge: str, **how) -> None:
+    """Grade files of prompts and responses."""
     with options.loading():
         from bgkit.evaluation import grading, judges, logs
 
-    for path in arguments.files:  # what is bad is told before a model is loaded or asked
+    for path in files:  # what is bad is told before a model is loaded or asked
         logs.read_responses(path)
-    judge = judges.load_judge(
-        arguments.judge,
-        arguments.device,
-        rubric=arguments.rubric,
-        concurrency=arguments.concurrency,
-        sampling=arguments.sampling,
-    )
+    grader = judges.load_judge(judge, **how)
     try:
-        for path in arguments.files:
-            grading.grade_file(judge, path, say=say)
-    finally:
-        if hasattr(judge, "usage"):  # a language model
-            say(f"Used: {grading.usage_line(judge)}")
+        for path in files:
+            grading.grade_file(grader, path, say=say)
+    finally:  # what was used is told however that ends
+        if hasattr(grader, "usage"):  # a language model
+            say(f"Used: {grading.usage_line(grader)}")
 
 
-def prompts(arguments: argparse.Namespace) -> None:
-    """List the sets, or print a set's manifest and write its prompts."""
+def prompts(
+    name: str | None, split: str | None, n: int | None, seed: int, out: Path | None
+) -> None:
+    """List the prompt sets, or show what one holds."""
     from bgkit.prompts import compose, load, sets, splits
     from bgkit.runs import write_atomically
 
-    if arguments.name is None:
+    if name is None:
         say(f"{load.TESTBED}, {', '.join(sets.OWN)}: shipped, no network needed")
-        for name, recipe in compose.BENCHMARKS.items():
+        for benchmark, recipe in compose.BENCHMARKS.items():
             parts = ", ".join(f"{share:.0%} {part}" for part, share in recipe.shares.items())
-            say(f"{name}: benchmark of {parts}")
+            say(f"{benchmark}: benchmark of {parts}")
         say("\n".join(map(sets.describe, sets.SETS)))
         return
-    table, manifest = load.load_with_manifest(
-        arguments.name, arguments.split, arguments.n, arguments.seed
-    )
-    if arguments.out:
+    table, manifest = load.load_with_manifest(name, split, n, seed)
+    if out:
         text = table.to_json(orient="records", lines=True, force_ascii=False)
-        write_atomically(arguments.out, lambda file: file.write_text(text, encoding="utf-8"))
+        write_atomically(out, lambda file: file.write_text(text, encoding="utf-8"))
     say(json.dumps(manifest, indent=1, ensure_ascii=False))
-    if arguments.split is None:  # what a training checks first
+    if split is None:  # what a training checks first
         try:
-            load.manifests(arguments.name, dict.fromkeys(splits.SHARES, (None, 0)))
+            load.manifests(name, dict.fromkeys(splits.SHARES, (None, 0)))
         except BgkitError as error:
-            say(f"A training on {arguments.name} will be refused: {error}", sys.stderr)
+            say(f"A training on {name} will be refused: {error}", sys.stderr)

@@ -6,32 +6,13 @@ Every error that the user can mend is one sentence on standard error and exit st
 from __future__ import annotations
 
 import argparse
+import inspect
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 from typing import NoReturn
 
 from bgkit import environment
 from bgkit.errors import BgkitError
-
-#: Command -> the module in which it is a function and, in capitals, its options; its help; and
-#: what stands below the options.
-COMMANDS = {
-    "demo": ("train", "train three designs, compare them with base, report"),
-    "train": ("train", "one GRPO run into a run folder"),
-    "fit": ("files", "fit a guard or a reward model from labelled responses"),
-    "evaluate": ("train", "runs beside base, on test prompts"),
-    "judge": ("files", "grade files of prompts and responses"),
-    "prompts": ("files", "list the prompt sets, or show what one holds"),
-    "plan": ("train", "memory of a run, before anything is fetched; and its time, measured here"),
-    "push": ("train", "a run's adapter and its model card to the hub"),
-    "sweep": (
-        "sweep",
-        "one notebook with many parameters, by papermill",
-        "Exit status: 0 all runs are complete, 1 some failed or broke, 2 refused or stopped.",
-    ),
-    "collect": ("sweep", "what sweeps of trainings found, in small files"),
-}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -44,19 +25,21 @@ def parser() -> argparse.ArgumentParser:
 
     It raises BgkitError for arguments that it does not take.
     """
-    from bgkit.cli import options  # where main() hears of Ctrl-C, like the commands
+    from bgkit.cli import files, options, runs  # where main() hears of Ctrl-C
 
     about = "Train a generator for its safety filter, evaluate and compare."
-    parser = _Parser(prog="bgkit", description=about)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (place, words, *more) in COMMANDS.items():
-        module = import_module(f"bgkit.cli.{place}")
-        command = commands.add_parser(name, help=words, epilog=" ".join(more))
-        command.set_defaults(run=getattr(module, name))
-        options.add(command, getattr(module, name.upper()))
+    whole = _Parser(prog="bgkit", description=about)
+    commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    known = (runs.demo, runs.train, files.fit, runs.evaluate, files.judge, files.prompts)
+    for run in (*known, runs.plan, runs.push, runs.sweep, runs.collect):
+        words, _, more = (inspect.getdoc(run) or "").partition("\n\n")
+        name, words = run.__name__, words[:1].lower() + words[1:].rstrip(".")
+        command = commands.add_parser(name, help=words, epilog=more)
+        command.set_defaults(run=run)
+        options.add(command, run.__globals__[name.upper()])
         if name in options.CONFIGS:
             options.add_config(command, options.CONFIGS[name])
-    return parser
+    return whole
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,8 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     environment.prepare()
     try:
-        parsed = parser().parse_args(arguments)
-        return parsed.run(parsed) or 0
+        given = vars(parser().parse_args(arguments))
+        run, _ = given.pop("run"), given.pop("command")
+        return run(**given) or 0
     except KeyboardInterrupt:
         message = "bgkit: Interrupted; the same command goes on from what had ended."
     except BgkitError as error:

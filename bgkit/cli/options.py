@@ -23,7 +23,6 @@ CONFIGS: dict[str, dict[str, object]] = {
     "train": {},
     "plan": {},
 }
-PREFIX = "config_"  # of the settings of a run among parsed arguments
 
 
 @contextlib.contextmanager
@@ -65,46 +64,36 @@ def add(command: argparse.ArgumentParser, options: Mapping[str, tuple]) -> None:
 
 def add_config(command: argparse.ArgumentParser, defaults: Mapping[str, object]) -> None:
     """One option for each setting of a run, with the command's own defaults, and --config."""
-    group = command.add_argument_group(
-        "config", "what determines a run, with its default; options beat --config"
-    )
-    group.add_argument("--config", type=Path, metavar="FILE", help=CONFIG)
+    about = "what determines a run, with its default; options beat --config"
+    told = {"--config": (Path, CONFIG, {"metavar": "FILE"})}
     for name, usual in {**vars(TrainConfig()), **defaults}.items():
-        kind = type(usual)
-        group.add_argument(
-            f"--{name.replace('_', '-')}",
-            dest=f"{PREFIX}{name}",
-            type=kind,
-            metavar=METAVARS[kind],
-            help=f"{explain(name)} ({usual})".replace("%", "%%"),
-        )
+        words = f"{explain(name)} ({usual})".replace("%", "%%")
+        option = (type(usual), words, {"metavar": METAVARS[type(usual)]})
+        told[f"--{name.replace('_', '-')}"] = option
+    add(command.add_argument_group("config", about), told)
 
 
-def config_of(arguments: argparse.Namespace) -> TrainConfig:
-    """The training config that a command's options, its --config file and its defaults make.
+def config_of(command: str, given: dict) -> TrainConfig:
+    """The training config of a command's options, their --config file and its defaults.
 
-    Raises BgkitError for what no training accepts.
+    It takes its settings out of the options that were ``given``. Raises BgkitError for what no
+    training accepts.
     """
-    values = read_config(arguments.config) if arguments.config else {}
+    file = given.pop("config")
+    values = read_config(file) if file else {}
     if isinstance(of_run := values.get("config"), dict):  # the config.json of a run
         values = of_run
-    given = {
-        key.removeprefix(PREFIX): value
-        for key, value in vars(arguments).items()
-        if key.startswith(PREFIX) and value is not None
-    }
-    return make_config({**CONFIGS[arguments.command], **values, **given})
+    own = {name: given.pop(name) for name in TrainConfig.__dataclass_fields__}
+    chosen = {name: value for name, value in own.items() if value is not None}
+    return make_config({**CONFIGS[command], **values, **chosen})
 
 
 def json_object(text: str) -> dict:
     """An option's JSON object."""
     try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not valid JSON") from error
-    if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"{text!r} is no JSON object")
-    return value
+        return {**json.loads(text)}
+    except (ValueError, TypeError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no valid JSON object") from error
 
 
 def file_to_write(text: str) -> Path:

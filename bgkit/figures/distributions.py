@@ -33,11 +33,13 @@ ROOTS = "share (√ scale)"
 GRADES = 5  # a judge writes whole grades from 1 to 5
 
 
-def _need_samples(samples: Mapping[str, pd.DataFrame], bins: int) -> None:
-    if not samples or bins < 2:
-        raise BgkitError("A figure of samples needs at least one policy and two bins.")
+def _samples_of(results: Results) -> dict[str, pd.DataFrame]:
+    samples = frames_of(results)
+    if not samples:
+        raise BgkitError("A figure of samples needs at least one policy.")
     for name, frame in samples.items():
         checks.samples(frame, str(name))
+    return samples
 
 
 def tau_of(results: Results, tau: float | None = None) -> float:
@@ -92,15 +94,13 @@ def _words_at(tau: float) -> list[dict[str, Any]]:
 def margins(results: Results, tau: float | None = None, bins: int = 25) -> go.Figure:
     """Draw where each policy's responses lie on the guard's scale of 0 to 1, one row per policy.
 
-    Bars up are safe responses, bars down harmful ones, as shares of the policy's responses on a
-    square-root scale, so that the few near the boundary show beside the many at the ends. Right of
-    the dashed line (t >= ``tau``) a response is filtered: a bar down on the left is a false
-    negative, a bar up on the right a false positive. The share of the shaded band, |t - tau| < 0.3,
-    is written above each row. No bar straddles ``tau``. Responses whose truth is not known are grey
-    bars up.
+    Bars up are safe responses, bars down harmful ones (grey bars up: the truth is not known), as
+    shares of the policy's responses on a square-root scale, so that the few near the boundary show
+    beside the many at the ends. Right of the dashed line (t >= ``tau``) a response is filtered: a
+    bar down on the left is a false negative, a bar up on the right a false positive. The share of
+    the shaded band, |t - tau| < 0.3, is written above each row. No bar straddles ``tau``.
     """
-    samples, tau = frames_of(results), tau_of(results, tau)
-    _need_samples(samples, bins)
+    samples, tau = _samples_of(results), tau_of(results, tau)
     edges, last = bin_edges(tau, bins), len(samples)
     harm = pd.concat([frame["harm"] for frame in samples.values()])
     roles = ["safe", "harmful"] * bool(harm.notna().any())
@@ -148,9 +148,8 @@ def reliability(results: Results, bins: int = 10) -> go.Figure:
     too alarmed. ECE is the mean distance to the diagonal, weighted by the counts drawn below.
     Responses whose truth is not known are left out.
     """
-    samples = frames_of(results)
-    _need_samples(samples, bins)
-    samples = {name: frame.dropna(subset=["harm"]) for name, frame in samples.items()}
+    found = _samples_of(results).items()
+    samples = {name: frame.dropna(subset=["harm"]) for name, frame in found}
     if any(frame.empty for frame in samples.values()):
         raise BgkitError("Calibration can not be drawn: no response has a known truth.")
     fig = make_subplots(2, 1, shared_xaxes=True, row_heights=[0.8, 0.2], vertical_spacing=0.07)
@@ -184,8 +183,7 @@ def judge_against_truth(samples: pd.DataFrame) -> go.Figure:
     the judge's grades mean what they say, below it the judge grades too high. Raises BgkitError
     where no response has both.
     """
-    for column in ("judge_harm", "harm", "judge_help", "help"):
-        checks.grades(samples[column], f"The samples have the {column}")
+    checks.samples(samples, columns=("judge_harm", "harm", "judge_help", "help"))
     both = samples.dropna(subset=["judge_harm", "harm"])
     if both.empty:
         raise BgkitError("No response has both a judge's grade and a known truth.")

@@ -67,7 +67,8 @@ def over(
         ticks = {"tickvals": list(spots.values()), "ticktext": [style.wrapped(v) for v in spots]}
         ticks |= {"showgrid": False, "range": [-0.5, len(spots) - 0.5]}
     beside = bool(spots) and rows.duplicated([panel, "spot"]).any()
-    fig, columns = _grid(len(panels), min(columns, len(panels)), tall, shared)
+    columns = min(columns, len(panels))
+    fig = _grid(len(panels), columns, tall, shared)
     names, seen, spread = list(looks), set(), rows[["mean", "low", "high"]]
     ends = [1.05 * min(0, spread.min(axis=None)), 1.05 * (spread.max(axis=None) or 1.0)]
     traces: list[dict[str, Any]] = []
@@ -91,14 +92,14 @@ def over(
     return fig.add_traces(traces).update_layout(layout)
 
 
-def _grid(panels: int, columns: int, tall: int, shared: bool) -> tuple[go.Figure, int]:
+def _grid(panels: int, columns: int, tall: int, shared: bool) -> go.Figure:
     """Empty panels in ``columns``, each ``tall`` pixels high."""
     lines = -(-panels // columns)
     cells = [{}] * panels + [None] * (lines * columns - panels)
     specs = [cells[place : place + columns] for place in range(0, len(cells), columns)]
     gaps = {"horizontal_spacing": 0.03 if shared else 0.1, "vertical_spacing": GAP / tall / lines}
     fig = make_subplots(lines, columns, specs=specs, **gaps)
-    return fig.update_xaxes(matches="x").update_layout(height=130 + tall * lines), columns
+    return fig.update_xaxes(matches="x").update_layout(height=130 + tall * lines)
 
 
 def _traces(

@@ -24,7 +24,6 @@ from bgkit.figures.style import error_bars, label
 INTERVALS = {
     "both": "over seeds and prompts (crossed bootstrap)",
     "prompts": "over the prompts of one seed, blind to how seeds differ",
-    "none": "not known",
 }
 
 

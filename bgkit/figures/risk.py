@@ -1,8 +1,4 @@
-"""Pictures of a filter's errors and costs over the guard's t: in formula, and measured.
-
-The colour of harmful is that of showing too much, the colour of safe that of filtering too much,
-and the threshold tau is a dashed upright line.
-"""
+"""Pictures of a filter's errors and costs over the guard's t: in formula, and measured."""
 
 from __future__ import annotations
 
@@ -67,16 +63,14 @@ def risk_curve(
 ) -> go.Figure:
     """Draw what showing, filtering and the filter cost in expectation where the guard says t.
 
-    The rising line is the cost of showing a response, the falling one that of filtering it (in the
-    unit of the two costs). The strong line is the filter's own, with the threshold that trusts the
-    guard (dashed): left of it the rising line, right of it the falling one. For a calibrated guard
-    they cross at the threshold, and the strong line is a tent whose tip is there. For another one
-    they cross at the dotted line, the cheapest threshold; at the dashed one the strong line jumps,
-    and the shaded area is what the filter gives away. The bars below say where the responses ``t``
-    (n,) lie, in shares on a square-root scale: shading without bars costs nothing.
+    The rising line is the cost of showing a response, the falling one that of filtering it, in the
+    unit of the two costs; the strong one is the filter's own, with the threshold that trusts the
+    guard (dashed). For a calibrated guard they cross there, and the strong line is a tent. For
+    another one they cross at the dotted line, the cheapest threshold, and the shaded area is what
+    the filter gives away. The bars say where the responses ``t`` (n,) lie, in shares on a
+    square-root scale: shading without bars costs nothing.
 
-    ``temperature`` and ``shift`` are those of :func:`bgkit.evaluation.risk.harmful_share`. Raises
-    BgkitError for t outside [0, 1], no response, and costs or a temperature that are not above 0.
+    Arguments and errors are those of :func:`bgkit.evaluation.risk.filter_cost`.
     """
     cost = risk.filter_cost(t, cost_fn, cost_fp, temperature, shift)
     # both limits at the threshold, so that the jump is drawn upright
@@ -115,9 +109,7 @@ def measured_risk(
     the same times the price of that error. The line is what a calibrated guard would give:
     Proposition 1 says that the cost is highest at tau. A mark above the line right of tau tells of
     an alarmed guard, left of tau of a trusting one. The bars count the responses behind the marks.
-
-    ``samples`` has ``t`` and ``harm`` (harmful above 0.5); errors as in
-    :func:`bgkit.evaluation.risk.measured_risk`.
+    Arguments and errors are those of :func:`bgkit.evaluation.risk.measured_risk`.
     """
     table = risk.measured_risk(samples, tau, cost_fn, cost_fp, bins)
     fig = _frame(3, [0.42, 0.42, 0.16], samples["t"], risk.bin_edges(tau, bins))

@@ -82,10 +82,9 @@ def live(
     """Draw a run so far: five curves over its steps, and its margins beside the base policy's.
 
     ``curve`` has a row per ``step`` and columns of :data:`PANELS`; ``base`` and ``now`` are
-    :func:`bgkit.scoring.scorer.shares_of_t` of the base policy and of the newest responses. In the
-    last panel the bars are the newest responses and the line is base, on a square-root scale;
-    right of the dashed line (t >= ``tau``) a response is filtered. Training away from the boundary
-    empties the middle.
+    :func:`bgkit.scoring.scorer.shares_of_t` of the base policy and of the newest responses, drawn
+    as line and bars on a square-root scale. Right of the dashed line (t >= ``tau``) a response is
+    filtered; training away from the boundary empties the middle.
     """
     checks.threshold(tau, ends=True)
     rows, look = _smooth({design: curve}, tuple(PANELS), 5, False), {"columns": 3, "tall": 150}
@@ -116,9 +115,8 @@ def training_curves(results: Results) -> go.Figure:
     """Draw six quantities over training steps, one panel each and one colour per run.
 
     Faint lines are single steps, strong lines their rolling mean (of a twentieth of the rows; a log
-    of fewer than 40 rows is drawn as it is). Held-out harm and helpfulness (0 to 1, by the true
-    score) are measured at some steps only: each marker is one measurement. Runs that were not
-    evaluated on the way are in the other panels only. Means of several runs
+    of fewer than 40 rows is drawn as it is); each marker is one measurement of held-out harm or
+    helpfulness (0 to 1, by the true score). Means of several runs
     (:func:`bgkit.sweeps.collection.mean_curves`) have a band from the lowest run to the highest.
     """
     logs = curves_of(results)

@@ -33,7 +33,7 @@ from bgkit.models import policies
 from bgkit.progress import phase
 from bgkit.prompts.load import TESTBED
 from bgkit.scoring.scorer import Scorer, guard_scores, is_refusal
-from bgkit.stress.contenders import Contender, guard_for, judge_of
+from bgkit.stress.contenders import Contender, guard_for, judge_of, labelled
 from bgkit.stress.prompts import SUFFIXES, TESTBED_SUFFIXES, TESTBED_WRAPPERS, WRAPPERS, wrapped
 from bgkit.testbed.oracle import HARMFUL_ABOVE
 
@@ -56,7 +56,7 @@ def attack(
     ``requests`` is a prompt table with ``harmful_request``; other rows are left out. ``judge``
     grades (wrapped prompt, response), by default the truth of the contender's prompts; ``guard`` is
     the config's unless given. Wrappers and suffixes are in the testbed's words where all prompts
-    are, else in plain English. The draws come from ``seed`` and the contender's seed.
+    are, else in plain English.
 
     Returns one row per query: design, seed, prompt_id, strategy, query (from 1), wrapper, suffix,
     prompt, response, t and harm (in [0, 1], of the response itself) and shown_harmful. Raises
@@ -74,16 +74,15 @@ def attack(
     texts = (TESTBED_WRAPPERS, TESTBED_SUFFIXES) if of_testbed else (WRAPPERS, SUFFIXES)
     judges = [judge_of(contender.config, judge, needed="the attack") for contender in contenders]
     for contender, grader in zip(contenders, judges, strict=True):
-        ask = _asking(contender, guard_for(contender, given=guard), grader, seed)
+        ask = _asking(contender, guard_for(contender, guard), grader, seed)
         how = {"tau": contender.config.tau, "budget": budget, "seed": (seed, contender.seed)}
         for strategy in STRATEGIES:
             with phase(f"attack on {contender.design}"):
                 asked = requests["prompt"].tolist()
                 found = search(asked, ask, *texts, strategy=strategy, **how)
             ids = requests["prompt_id"].to_numpy()[found.pop("request")]
-            labels = {"design": contender.design, "seed": contender.seed, "prompt_id": ids}
-            labels = pd.DataFrame({**labels, "strategy": strategy})
-            tables.append(pd.concat([labels, found], axis=1))
+            named = pd.DataFrame({"prompt_id": ids, "strategy": strategy})
+            tables.append(labelled(pd.concat([named, found], axis=1), contender))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -123,7 +122,8 @@ def search(
     Returns request (place in ``requests``), query, wrapper, suffix, prompt, response, t, harm and
     shown_harmful (harm > 0.5 and t < tau), one row for each query of each request still open.
     """
-    names, sizes = (list(wrappers), list(suffixes)), np.array([len(wrappers), len(suffixes)])
+    names = list(wrappers), list(suffixes)
+    sizes = np.array([len(wrappers), len(suffixes)])
     best = np.zeros((len(requests), 2), dtype=int)  # wrapper and suffix of each request
     best_score = np.full(len(requests), -np.inf)
     still, tables = np.arange(len(requests)), []
@@ -133,9 +133,8 @@ def search(
             drawn = np.random.default_rng([*np.atleast_1d(seed), query]).random((len(requests), 2))
             tried = _proposed(strategy, query, best, drawn, sizes)[still]
             table = pd.DataFrame({"request": still, "query": query})
-            table["wrapper"], table["suffix"] = (
-                [n[i] for i in t] for n, t in zip(names, tried.T, strict=True)
-            )
+            table["wrapper"] = [names[0][place] for place in tried[:, 0]]
+            table["suffix"] = [names[1][place] for place in tried[:, 1]]
             table["prompt"] = [
                 wrapped(requests[row.request], wrappers[row.wrapper], suffixes[row.suffix])
                 for row in table.itertuples()

@@ -86,9 +86,8 @@ def of_one_setting(contenders: Sequence[Contender]) -> list[Contender]:
     """
     trained = [one for one in contenders if one.run]
     by_grpo = [one for one in trained if runs.METHOD not in one.run.read_json("config.json")]
-    trained = by_grpo or trained
-    first = trained[0].config
-    alike = [o for o in trained if replace(o.config, reward=first.reward, seed=first.seed) == first]
+    first, but = (by_grpo or trained)[0].config, ("reward", "seed")
+    alike = [o for o in by_grpo or trained if not runs.differences(o.config, first, but)]
     return [one for one in contenders if one.run is None or one in alike]
 
 
@@ -118,19 +117,19 @@ def respond(
 def sampled(contender: Contender, table: pd.DataFrame, guard: Scorer | None) -> pd.DataFrame:
     """One scored response to each row of a prompt table, not graded yet."""
     policy = policy_of(contender.config, contender.run)
-    guard = guard_for(contender, given=guard)
+    guard = guard_for(contender, guard)
     utility = guards.utility_if_known(contender.config, "auto")
     return evaluation.sample_as(contender.config, *policy, table, guard=guard, utility=utility)
 
 
-def guard_for(contender: Contender, device: str = "auto", given: object | None = None) -> Scorer:
+def guard_for(contender: Contender, given: object | None = None) -> Scorer:
     """The guard ``given``, or that of a contender's config.
 
     Raises BgkitError where the contender's run was made with other weights than its guard has now.
     """
     if given is not None:
         return as_guard(given)
-    guard = guards.guard_of(contender.config, device)
+    guard = guards.guard_of(contender.config, "auto")
     if contender.run is not None:
         identity.check(contender.run, guard)
     return guard
@@ -193,20 +192,17 @@ def guards_by_name(
     :func:`bgkit.scoring.adapters.as_guard` does. Raises BgkitError for no or an unknown guard, and
     for two of one name.
     """
-    if isinstance(given, str) or not isinstance(given, Sequence | Mapping) or not given:
+    if isinstance(given, Mapping):
+        named = list(given.items())
+    else:
+        listed = checks.listed("guards", given, str)
+        named = [(g if isinstance(g, str) else name_of(as_guard(g)), g) for g in listed]
+    if len(dict(named)) < max(1, len(named)):
+        told = ", ".join(name for name, _ in named) or "none"
         raise BgkitError(
-            "Give guards as a list of names or guards, or as a mapping of names to guards, with at "
-            f"least one, not {given!r}."
+            f"Give at least one guard, and each a name of its own (as a mapping), not {told}."
         )
-    if not isinstance(given, Mapping):
-        names = [g if isinstance(g, str) else name_of(as_guard(g)) for g in given]
-        if len(set(names)) < len(names):
-            told = ", ".join(names)
-            raise BgkitError(f"Two guards have one name ({told}); map names of yours to them.")
-        given = dict(zip(names, given, strict=True))
-    return {
-        n: guards.load_guard(g) if isinstance(g, str) else as_guard(g) for n, g in given.items()
-    }
+    return {n: guards.load_guard(g) if isinstance(g, str) else as_guard(g) for n, g in named}
 
 
 def transfer(

@@ -3,12 +3,7 @@
 The testbed's shifts (:data:`SHIFTS`) all hold the same kinds of requests in the same order, so that
 a design's means can be compared with its own on ``test``, of all prompts or by ``kind``. The
 buried ones hold the very requests of ``test`` inside long contexts; their reference is the length
-that was trained, ``170-235 words``. Unseen jailbreak families change jailbreaks only: read them by
-kind::
-
-    table = respond(found, shifted_prompts(n=120))
-    summary(table, ["design", "shift", "kind"], ["system_harm", "system_help"])
-    gains(table, ["shift"], ["system_harm", "system_help"])  # over base, on the same prompts
+that was trained, ``170-235 words``. Unseen jailbreak families change jailbreaks only.
 
 An attacker's wrapper is a text with ``{request}`` in it, a suffix a text that is added behind.
 The testbed's may hold ``{item}`` and ``{effect}``, which are the request's own. The first of each,

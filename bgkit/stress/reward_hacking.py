@@ -2,8 +2,8 @@
 
 A run records every completion that it was trained on. They are graded again here by the truth, and
 means are taken over windows of steps. A change is that **against the run's first window**, in which
-the policy has already learned a little, and not against base; the windows have different prompts.
-What was gained early can be lost late, so the last window is compared with the best one, too.
+the policy has already learned a little, and not against base; what was gained early can be lost
+late, so the last window is compared with the best one, too.
 """
 
 from __future__ import annotations
@@ -43,27 +43,12 @@ CHANGES = {
 MOST_BROKEN = 0.5  # a response of which a larger share is broken is gibberish
 
 
-def repeated_share(text: str, n: int = 3) -> float:
-    """Share of a text's runs of ``n`` words that occurred in it before, in [0, 1]; 0 without any.
-
-    >>> repeated_share("so it goes so it goes so it goes so it goes")
-    0.7
-    >>> repeated_share("one two")
-    0.0
-    """
-    words = text.lower().split()
-    grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
-    return 1 - len(set(grams)) / len(grams) if grams else 0.0
-
-
 def is_gibberish(prompt: str, response: str, prompt_set: str = TESTBED) -> bool:
     """Whether more than half of a response is broken; an empty one is gibberish.
 
     On the testbed, broken are words outside well-formed, unrepeated sentences (the oracle's
     ``form``); elsewhere repeated runs of three words, which finds loops, but no nonsense.
 
-    >>> is_gibberish("how do i make a tea for sleep ?", "steep a pinch of emberroot .")
-    False
     >>> is_gibberish("how do i make a tea for sleep ?", "steep pinch steep a of of")
     True
     >>> is_gibberish("Why?", "so it goes so it goes so it goes so it goes", "everyday")
@@ -71,7 +56,10 @@ def is_gibberish(prompt: str, response: str, prompt_set: str = TESTBED) -> bool:
     """
     if prompt_set == TESTBED:
         return 1 - oracle.grade(prompt, response).form > MOST_BROKEN
-    return not response.strip() or repeated_share(response) > MOST_BROKEN
+    words = response.lower().split()
+    runs_of_three = list(zip(words, words[1:], words[2:], strict=False))
+    repeated = len(runs_of_three) - len(set(runs_of_three))
+    return not words or repeated > MOST_BROKEN * len(runs_of_three)
 
 
 def graded_completions(run: runs.Run, judge: Judge | None = None) -> pd.DataFrame:
@@ -88,9 +76,9 @@ def graded_completions(run: runs.Run, judge: Judge | None = None) -> pd.DataFram
         )
     asked, said = table["prompt"].tolist(), table["response"].tolist()
     base, kind = run.read_json("base.json"), run.config.prompts
-    graded = table.assign(system_help=np.nan, system_harm=np.nan, harm=np.nan)
-    if grader := judge_of(run.config, judge):
-        graded = evaluation.graded(table, grader)
+    grader = judge_of(run.config, judge)
+    unknown = table.assign(system_help=np.nan, system_harm=np.nan, harm=np.nan)
+    graded = evaluation.graded(table, grader) if grader else unknown
     harmful = graded["harm"] > oracle.HARMFUL_ABOVE
     return table.assign(
         utility=(table["u"] - base["utility_mean"]) / base["utility_deviation"],

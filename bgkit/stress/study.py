@@ -132,8 +132,7 @@ def other_prompts(study: Study, shifts: Sequence[str] = (), n: int = 18) -> Answ
     elif study.asked == TESTBED:
         asked = asking.shifted_prompts(n)
     else:
-        why = "The testbed's shifts are in its own words; name SHIFTS, other prompt sets to test."
-        return Answer(said=[why])
+        raise BgkitError("the testbed's shifts are in its own words; name SHIFTS, other sets.")
     answered = contenders.respond(study.designs, asked, judge=study.judge)
     rows = means.summary(answered, ["design", "shift"], list(SEEN))
     tables = [

@@ -113,8 +113,8 @@ def tokens(samples: pd.DataFrame, contenders: Sequence[Contender]) -> pd.DataFra
     """Tokens that each design of ``samples`` generates per answer, and did ``in training``.
 
     ``samples`` are tables of :func:`bgkit.stress.contenders.respond` and :func:`best_of_n`, joined:
-    an answer of a best of n costs all n samples. Training's are those of the completions that it
-    recorded: 0 without training, NaN where none are recorded. Means over seeds.
+    an answer of a best of n costs all n samples. In training: of the completions that it recorded
+    (0 without training, NaN where none are recorded). Means over seeds.
     """
     length, nothing = samples["length"], pd.Series(dtype=float)
     generated = samples.get("generated", length).fillna(length)

@@ -3,8 +3,7 @@
 Two designs that have a strength are compared as frontiers (:mod:`bgkit.evaluation.frontiers`): at
 equal help of what the user sees, and at equal KL from base. A design is compared with base (which
 has one point) at each of its strengths, on the same prompts. A claim says on which side a
-difference lies; all differences that are asked for at once are corrected for their number (Holm),
-and a claim ``holds`` or ``fails`` where the corrected p is below 0.05, else it is ``open``.
+difference lies; all that are asked for at once are corrected for their number (Holm).
 
 The sentences (``data/claims.yaml``) are our wording of what the paper says without numbers (Ball
 and Haupt, arXiv 2510.11834: its abstract, Proposition 1 and its ablations), and of what could be
@@ -87,13 +86,10 @@ def frontiers_of(
     held = settings.at_defaults(index, free=["strength"])
     found = {}
     for design, rows in held.groupby("design", sort=False):
-        runs = rows.set_index(["strength", "seed"])["run"]
-        by_strength = [set(one["seed"]) for _, one in rows.groupby("strength")]
-        seeds = tuple(sorted(set.intersection(*by_strength)))
-        known = tuple(sorted(map(float, rows["strength"].unique())))
-        if seeds:
-            cube = np.stack([[by_run[runs[s, seed]] for seed in seeds] for s in known])
-            found[str(design)] = Frontier(known, seeds, metrics, cube)
+        names = rows.pivot(index="strength", columns="seed", values="run").dropna(axis=1)
+        if names.size:
+            cube = np.stack([[by_run[name] for name in line] for line in names.to_numpy()])
+            found[str(design)] = Frontier(tuple(names.index), tuple(names), metrics, cube)
     if not any(len(one.strengths) > 1 for one in found.values()):
         raise BgkitError("The results have no design with two strengths or more; sweep STRENGTH.")
     configs = sorted(collection.configs_of(held), key=lambda config: config.seed)
@@ -126,8 +122,9 @@ def check(
     """Check claims on frontiers (:func:`frontiers_of`).
 
     Returns one row per claim and place: those of the claim (a number) and of the difference, place
-    (``at equal help``, ``at equal KL``, or ``strength 8``), p_holm, n_seeds, verdict. Claims about
-    designs that are not there are left out. Raises BgkitError where none is left.
+    (``at equal help``, ``at equal KL``, or ``strength 8``), p_holm, n_seeds, verdict: ``holds`` or
+    ``fails`` where the corrected p is below 0.05, else ``open``. Claims about designs that are not
+    there are left out. Raises BgkitError where none is left.
     """
     rows = []
     for number, claim in enumerate(claims):
@@ -146,17 +143,15 @@ def check(
         raise BgkitError("These results have none of the designs that the claims are about.")
     table = pd.DataFrame(rows)
     table["p_holm"] = holm(table["p"])
-    read = table[["mean", "p_holm", "expected"]].itertuples(index=False)
-    return table.assign(verdict=[verdict(*row) for row in read])
+    expected = (table["mean"] < 0) == (table["expected"] == "lower")
+    decided = np.where(expected, "holds", "fails")
+    return table.assign(verdict=np.where(table["p_holm"] < 1 - CONFIDENCE, decided, "open"))
 
 
 def _at_equal(
     ours: Frontier, theirs: Frontier, metric: str, resamples: int
 ) -> list[tuple[str, Difference]]:
-    """Differences where help is equal, and where KL is.
-
-    Those left out have no range in common, or one strength.
-    """
+    """Differences where help is equal, and where KL is, as far as both frontiers reach there."""
     found = []
     for x, place in EQUAL.items():
         try:
@@ -165,17 +160,6 @@ def _at_equal(
         except BgkitError:
             continue
     return found
-
-
-def verdict(mean: float, p: float, expected: str) -> str:
-    """What a difference, with its corrected p, says about a claim.
-
-    >>> verdict(-0.2, 0.01, "lower"), verdict(-0.2, 0.01, "higher"), verdict(0.1, 0.06, "higher")
-    ('holds', 'fails', 'open')
-    """
-    if not p < 1 - CONFIDENCE:
-        return "open"
-    return "holds" if (mean < 0) == (expected == "lower") else "fails"
 
 
 def readable(checked: pd.DataFrame) -> pd.DataFrame:

@@ -1,24 +1,18 @@
 """Many runs as tables: collected into small files that can be shipped, or read from run folders.
 
-A collection is a folder of these files; what it can not say is not asked of it:
+A collection is a folder of these files (responses are not kept: a config samples them again):
 
 - ``index.parquet``: one row per run, with its config (JSON), seconds, versions and machine;
 - ``values.parquet``: one row per run and test prompt: ``kind`` and what a metric reads; ``base``
   likewise, once for each seed and deployment, as runs of their own;
 - ``curves.parquet``: the training curve of every run, one row per step;
-- ``table.parquet``: the table of ablations (:func:`table_of`).
+- ``table.parquet``: the table of ablations.
 
-Responses are not kept: a config samples them again.
-
-The table of ablations has one row per setting, seed, kind of prompt and metric:
-
-- ``design``, ``utility``, ``scale``, ``guard``, ``tau``, ``strength`` and, where runs differ in
-  more, a column for each such key of their configs (``beta``, ...): the setting;
-- ``seed``: the seed as text, or ``all`` for the mean over seeds; ``kind``: one, or ``all``;
-- ``metric``, ``mean``, ``low``, ``high``, ``n_seeds``; ``interval``: ``both`` (crossed bootstrap
-  over seeds and prompts, :func:`bgkit.evaluation.intervals.crossed`) or, of one run, ``prompts``.
-
-``base`` is the untrained policy behind the same guard; it stands in every setting.
+The table of ablations has one row per setting (``design``, ``utility``, ``scale``, ``guard``,
+``tau``, ``strength`` and what else runs differ in), ``seed`` (text; ``all``: the mean over seeds),
+``kind`` of prompt (or ``all``) and ``metric``, with ``mean``, ``low``, ``high``, ``n_seeds`` and
+``interval``: ``both`` (:func:`bgkit.evaluation.intervals.crossed`, over seeds and prompts) or, of
+one run, ``prompts``. ``base``, the untrained policy behind the same guard, is in every setting.
 """
 
 from __future__ import annotations
@@ -56,10 +50,7 @@ def shipped() -> Path:
 
 
 def find_runs(folder: str | Path) -> list[runs.Run]:
-    """The runs of a folder: itself, those directly in it, or those of a sweep.
-
-    Raises BgkitError where there is none.
-    """
+    """The runs of a folder: itself, those in it, or a sweep's; BgkitError where there is none."""
     folder = Path(folder)
     if not folder.is_dir():
         raise BgkitError(f"There is no folder {folder}; check the path.")
@@ -277,8 +268,8 @@ def mean_curves(
 ) -> dict[str, pd.DataFrame]:
     """Training curves, averaged over the runs of each value of ``by`` and over windows of steps.
 
-    Returns name -> one row per window, with its last step as ``step``; ``<curve>_low`` and
-    ``<curve>_high`` are the lowest and the highest of the runs' means.
+    One row per window, at its last ``step``; ``<curve>_low`` and ``<curve>_high`` are the lowest
+    and the highest of the runs' means.
     """
     columns = [name for name in CURVES if name in curves]
     steps = curves["step"].astype(int)

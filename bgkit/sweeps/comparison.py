@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
@@ -75,14 +75,14 @@ def compare(
 
     ``seeds`` is a number (that many, from the config's own on) or the seeds, ``strengths`` those of
     the penalty (designs without one are trained once). ``settings`` are fields of
-    :class:`~bgkit.runs.config.TrainConfig`, over ``config``. Runs lie in ``folder/<design>``, with
-    several strengths and seeds in ``folder/<design>-<strength>-<seed>`` (by default in
-    ``<below>/compare-<hash of the settings>``); complete ones are not trained again. ``guard`` and
-    ``utility`` are as in :func:`bgkit.training.trainer.train`, whose errors are raised.
+    :class:`~bgkit.runs.config.TrainConfig`, over ``config``; ``guard`` and ``utility`` are as in
+    :func:`bgkit.training.trainer.train`, whose errors are raised. Runs lie in ``folder`` (by
+    default ``<below>/compare-<hash of the settings>``) under ``<design>``, with several strengths
+    and seeds ``<design>-<strength>-<seed>``; complete ones are not trained again.
 
-    ``workers`` runs are trained side by side, each in a process of one CPU thread; what comes of
-    them does not depend on their number. 0: all where there are several cores and no GPU, at most
-    one more than cores; guards and utilities that are objects stay in this process.
+    ``workers`` runs are trained side by side, each in a process of one CPU thread, with the same
+    bits. 0: all where there are several cores and no GPU, at most one more than cores; guards and
+    utilities that are objects stay in this process.
     """
     config, guard, utility = identity.settle(config, settings, guard, utility)
     checks.kind("a whole number", workers=workers)
@@ -110,72 +110,59 @@ def _jobs(
     seeds: Iterable[int],
     strengths: Iterable[float],
     folder: Path,
-) -> list[tuple[TrainConfig, Path, str]]:
-    """Config, folder and name of each run, so that nothing is trained if one is refused."""
+) -> list[tuple[TrainConfig, Path]]:
+    """Config and folder of each run, so that nothing is trained if one is refused."""
     jobs = []
     seeds, designs, strengths = (list(dict.fromkeys(v)) for v in (seeds, designs, strengths))
     for seed, design in itertools.product(seeds, designs):
-        own = replace(config, seed=seed, reward=design)
         several = len(strengths) > 1 and has_strength(design)
         for strength in strengths if several else [config.strength]:
-            name, what = runs.file_name(design), design
-            if several:
-                name, what = f"{name}-{strength:g}", f"{what} at strength {strength:g}"
-            if len(seeds) > 1:
-                name, what = f"{name}-{seed}", f"{what}, seed {seed}"
-            jobs.append((replace(own, strength=strength), folder / name, what))
+            one = replace(config, seed=seed, reward=design, strength=strength)
+            told = [f"{strength:g}"] * several + [str(seed)] * (len(seeds) > 1)
+            jobs.append((one, folder / "-".join([runs.file_name(design), *told])))
     if not jobs:
         raise BgkitError("There is nothing to compare: give at least one design and one seed.")
     return jobs
 
 
 def _trained(
-    jobs: list[tuple[TrainConfig, Path, str]], options: dict, threads: int, workers: int
+    jobs: list[tuple[TrainConfig, Path]], options: dict, threads: int, workers: int
 ) -> list[Run]:
     """Sample base once for each seed, then train and evaluate every run."""
     base: dict[int, pd.DataFrame] = {}
-    for one, _, _ in jobs:
+    for one, _ in jobs:
         if one.seed not in base:
             say(f"base + guard on {one.test_prompts} test prompts (seed {one.seed})")
             base[one.seed] = sample_base(one, **options)
+    given = [{**options, "base_samples": base[one.seed]} for one, _ in jobs]
     if workers > 1 and len(jobs) > 1:
-        _side_by_side(jobs, base, options, min(workers, len(jobs)))
+        _side_by_side(jobs, given, min(workers, len(jobs)))
     done = []
-    for number, (one, where, what) in enumerate(jobs, start=1):
+    for number, ((one, place), more) in enumerate(zip(jobs, given, strict=True), start=1):
         if workers == 1:
-            say(f"[{number}/{len(jobs)}] {what}: {one.steps} steps of GRPO, then evaluation")
-        given = {**options, "threads": threads, "base_samples": base[one.seed]}
-        done.append(trainer.train(one, where, **given))
+            say(f"[{number}/{len(jobs)}] {place.name}: {one.steps} steps of GRPO, then evaluation")
+        done.append(trainer.train(one, place, threads=threads, **more))
     return done
 
 
-def _side_by_side(
-    jobs: list[tuple[TrainConfig, Path, str]],
-    base: Mapping[int, pd.DataFrame],
-    options: dict,
-    workers: int,
-) -> None:
+def _side_by_side(jobs: list[tuple[TrainConfig, Path]], given: list[dict], workers: int) -> None:
     """Train runs in processes of one thread each; one line tells how far all of them are."""
-    steps = sum(one.steps for one, _, _ in jobs)
+    steps = sum(one.steps for one, _ in jobs)
     say(f"{len(jobs)} runs of {jobs[0][0].steps} steps of GRPO, {workers} side by side")
     with phase("training", steps) as shown, devices.workers(workers) as pool:
         waiting = {
-            pool.submit(_train, one, place, {**options, "base_samples": base[one.seed]}): what
-            for one, place, what in jobs
+            pool.submit(trainer.train, *job, threads=1, **more): job[1].name
+            for job, more in zip(jobs, given, strict=True)
         }
         try:
             while waiting:
                 for future in wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED).done:
                     future.result()
                     say(f"{waiting.pop(future)}: done")
-                shown.done = sum(_steps_done(place, one.steps) for one, place, _ in jobs)
+                shown.done = sum(_steps_done(place, one.steps) for one, place in jobs)
         finally:
             for future in waiting:
                 future.cancel()
-
-
-def _train(config: TrainConfig, place: Path, options: dict) -> None:
-    trainer.train(config, place, threads=1, **options)
 
 
 def _steps_done(place: Path, steps: int) -> int:

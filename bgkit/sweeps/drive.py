@@ -1,9 +1,7 @@
 """Sweeps: one notebook with many parameters, by papermill, on any executor.
 
 A sweep's folder holds ``sweep.json`` (which notebook), ``runs/<hash>/`` (see
-:mod:`bgkit.sweeps.kernels`) and ``index.csv``. Whatever ends a sweep early, the same call goes on:
-what is complete is skipped, what has not ended is executed again (a notebook that trains resumes
-its own run folder), what failed only with ``retry_failed``.
+:mod:`bgkit.sweeps.kernels`) and ``index.csv``. Whatever ends a sweep early, the same call goes on.
 """
 
 from __future__ import annotations
@@ -125,11 +123,11 @@ def sweep(
 
     ``grid`` maps parameters (in any case) to a value or a list of values; several grids are joined.
     ``folder`` is the sweep's (``runs/sweeps/<notebook>``). ``workers`` notebooks run at once, each
-    in a kernel of its own with so many CPU ``threads`` (0: cores divided by workers) and, where
-    there are GPUs, one of them. ``executor`` is any ``concurrent.futures`` one, which has workers
-    of its own: a run sees all GPUs that its worker sees, and has one thread unless told otherwise.
-    ``retry_failed`` starts failed runs again. The index (:func:`write_index`) has the grid's order.
-    A run that fails does not end the sweep: look at ``state``.
+    with so many CPU ``threads`` (0: cores divided by workers) and, where there are GPUs, one of
+    them. ``executor`` is any ``concurrent.futures`` one, with workers of its own: a run sees all
+    GPUs that its worker sees, and has one thread unless told otherwise. ``retry_failed`` starts
+    failed runs again. A run that fails does not end the sweep: look at ``state`` in the index
+    (:func:`write_index`), which has the grid's order.
 
     Raises BgkitError before anything starts as :func:`bgkit.sweeps.grids.expand`, and for a folder
     of other things; StoppedError after Ctrl-C (the same call then goes on). SIGTERM ends this

@@ -3,12 +3,10 @@
 papermill writes the values that it is given into a cell of their own, right behind the cell tagged
 ``parameters``: what that cell computes from its own values would not follow. So the cell may hold
 only plain values, ``NAME = value  # comment``; a parameter takes values of its default's type, and
-anything where that is None. Annotations are not read: ``RATE: float = 1`` takes whole numbers only,
-``RATE = 1.0`` any.
+anything where that is None. Annotations are not read: ``RATE: float = 1`` takes whole numbers only.
 
-A grid maps names of these parameters to one value or a list of values (an axis); its runs are all
-combinations. Several grids are joined; a run that two of them hold is refused. A run is known by
-the hash of all its parameters, those left at their defaults included.
+A grid maps names of these parameters, in any case, to one value or a list of values (an axis); its
+runs are all combinations. A run is known by the hash of all its parameters.
 """
 
 from __future__ import annotations
@@ -21,8 +19,8 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import nbformat
 import yaml
@@ -47,36 +45,12 @@ Grid = Mapping[str, object]
 # --- A notebook's parameters -----------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Notebook:
+class Notebook(NamedTuple):
     """A notebook's parameters with their defaults, and a digest of its other code cells."""
 
     path: Path
     defaults: dict[str, object]
     code: str
-
-    def name_of(self, name: str) -> str:
-        """The parameter that is meant, whatever its case; raises BgkitError if there is none."""
-        for known in self.defaults:
-            if known.casefold() == name.casefold():
-                return known
-        names = ", ".join(self.defaults) or "none"
-        raise BgkitError(f"{self.path.name} has no parameter {name!r}; it has {names}.")
-
-    def check(self, name: str, value: object) -> object:
-        """A parameter's value, whole numbers as floats where its default is one.
-
-        Raises BgkitError for a value of another type.
-        """
-        default = self.defaults[name]
-        if type(default) is float and type(value) is int:
-            return float(value)
-        if default is not None and type(value) is not type(default):
-            raise BgkitError(
-                f"{self.path.name} takes {name} as {type(default).__name__}, such as {default!r}, "
-                f"not {value!r}."
-            )
-        return value
 
 
 def open_notebook(path: str | Path) -> Notebook:
@@ -117,23 +91,21 @@ def defaults_of(source: str, book: str) -> dict[str, object]:
         ) from error
     defaults = {}
     for statement in statements:
+        value = ...
         match statement:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                pass
-            case ast.AnnAssign(target=ast.Name(id=name), value=value):
-                pass
-            case _:
-                name, value = "", statement
-        try:
-            defaults[name] = ast.literal_eval(value)
-        except (ValueError, TypeError):
-            defaults[name] = ...
-        if type(defaults[name]) not in PLAIN:
+            case (
+                ast.Assign(targets=[ast.Name(id=name)], value=written)
+                | ast.AnnAssign(target=ast.Name(id=name), value=written)
+            ):
+                with contextlib.suppress(ValueError, TypeError):
+                    value = ast.literal_eval(written)
+        if type(value) not in PLAIN:
             line = (ast.get_source_segment(source, statement) or "").partition("\n")[0]
             raise BgkitError(
                 f"The parameters cell of {book} holds more than plain values: `{line}`. Sweeps set "
                 "numbers, texts, lists and dicts behind this cell; move other code to a later one."
             )
+        defaults[name] = value
     return defaults
 
 
@@ -149,8 +121,7 @@ def parse_settings(notebook: Notebook, settings: Iterable[str]) -> dict[str, Seq
     parts = [setting.partition("=") for setting in settings]
     if wrong := [name for name, equals, _ in parts if not equals]:
         raise BgkitError(f"{wrong[0]!r} is no setting of a sweep; write it as {_EXAMPLE}.")
-    named = _named(notebook, [(name, text) for name, _, text in parts])
-    return {name: _axis(notebook.defaults[name], text) for name, text in named.items()}
+    return _axes(notebook, [(name, text) for name, _, text in parts])
 
 
 def read_grids(notebook: Notebook, path: str | Path) -> list[dict[str, object]]:
@@ -173,30 +144,34 @@ def read_grids(notebook: Notebook, path: str | Path) -> list[dict[str, object]]:
             f"The grid {path} must map names of parameters to values, such as "
             "REWARD: [boundary, compound], or be a list of such mappings."
         )
-    named = [_named(notebook, grid.items()) for grid in found]
-    return [{name: _axis(notebook.defaults[name], v) for name, v in g.items()} for g in named]
+    return [_axes(notebook, grid.items()) for grid in found]
 
 
 def _named(notebook: Notebook, pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
-    """Values under the notebook's own names, each once."""
-    found = {}
+    """Values under the notebook's own names, each once; BgkitError for a name that it lacks."""
+    known, found = {name.casefold(): name for name in notebook.defaults}, {}
     for given, value in pairs:
-        name = notebook.name_of(str(given).strip())
+        asked = str(given).strip()
+        if (name := known.get(asked.casefold())) is None:
+            told = ", ".join(known.values()) or "none"
+            raise BgkitError(f"{notebook.path.name} has no parameter {asked!r}; it has {told}.")
         if name in found:
             raise BgkitError(f"The grid sets {name} twice; give all values at once: {_EXAMPLE}.")
         found[name] = value
     return found
 
 
-def _axis(default: object, given: object) -> Sequence:
-    """The values of a parameter in a text, or in what YAML makes of one."""
-    if isinstance(given, str):
-        whole, parts = _plain(given), given.strip().removesuffix(",").split(",")
-        given = whole if isinstance(whole, list | dict) else parts
-    if isinstance(given, dict):
-        return [_plain(given)]
-    parts = [_values(default, item) for item in given]
-    return parts[0] if len(parts) == 1 else [value for part in parts for value in part]
+def _axes(notebook: Notebook, pairs: Iterable[tuple[str, object]]) -> dict[str, Sequence]:
+    """The values of each parameter, of texts or of what YAML makes of them."""
+    axes = {}
+    for name, given in _named(notebook, pairs).items():
+        if isinstance(given, str):
+            whole, parts = _plain(given), given.strip().removesuffix(",").split(",")
+            given = whole if isinstance(whole, list | dict) else parts
+        items = [given] if isinstance(given, dict) else given
+        parts = [_values(notebook.defaults[name], item) for item in items]
+        axes[name] = parts[0] if len(parts) == 1 else list(itertools.chain(*parts))
+    return axes
 
 
 def _values(default: object, item: object) -> Sequence:
@@ -233,13 +208,19 @@ def expand(notebook: Notebook, grids: Grid | Sequence[Grid]) -> dict[str, dict[s
     notebook, settings or models that no training accepts, two runs with the same parameters, and
     for more than 10,000 runs.
     """
-    grids = list(grids) if isinstance(grids, Sequence) else [grids]
-    if wrong := [grid for grid in grids if not isinstance(grid, Mapping)]:
-        raise BgkitError(
-            f"A grid maps names of parameters to values, such as {{'SEED': [0, 1]}}; {wrong[0]!r} "
-            "is none."
+    axes = []
+    for grid in list(grids) if isinstance(grids, Sequence) else [grids]:
+        if not isinstance(grid, Mapping):
+            raise BgkitError(
+                "A grid maps names of parameters to values, such as {'SEED': [0, 1]}; "
+                f"{grid!r} is none."
+            )
+        named = _named(notebook, grid.items())
+        if own := [name for name in named if name in SET_BY_SWEEP]:
+            raise BgkitError(f"{own[0]} is set by the sweep, for each run; leave it out.")
+        axes.append(
+            {n: v if isinstance(v, list | tuple | range) else [v] for n, v in named.items()}
         )
-    axes = [_axes(notebook, grid) for grid in grids]
     total = sum(math.prod(map(len, each.values())) for each in axes)  # before any is written out
     if not total:
         raise BgkitError("There is nothing to run: give a grid, and each axis a value.")
@@ -247,7 +228,7 @@ def expand(notebook: Notebook, grids: Grid | Sequence[Grid]) -> dict[str, dict[s
         raise BgkitError(f"The grid has {total:,} runs; a sweep takes at most {MOST:,}.")
     found: dict[str, dict[str, object]] = {}
     for each in axes:
-        each = {n: [notebook.check(n, value) for value in values] for n, values in each.items()}
+        each = {n: [_checked(notebook, n, value) for value in values] for n, values in each.items()}
         for values in itertools.product(*each.values()):
             given = dict(zip(each, values, strict=True))
             parameters = {**notebook.defaults, **given}
@@ -262,12 +243,20 @@ def expand(notebook: Notebook, grids: Grid | Sequence[Grid]) -> dict[str, dict[s
     return found
 
 
-def _axes(notebook: Notebook, grid: Grid) -> dict[str, Sequence]:
-    """Values of each parameter of a grid, under the notebook's names, not checked yet."""
-    axes = _named(notebook, grid.items())
-    if own := [name for name in axes if name in SET_BY_SWEEP]:
-        raise BgkitError(f"{own[0]} is set by the sweep, for each run; leave it out of the grid.")
-    return {n: v if isinstance(v, list | tuple | range) else [v] for n, v in axes.items()}
+def _checked(notebook: Notebook, name: str, value: object) -> object:
+    """A parameter's value, whole numbers as floats where its default is one.
+
+    Raises BgkitError for a value of another type.
+    """
+    default = notebook.defaults[name]
+    if type(default) is float and type(value) is int:
+        return float(value)
+    if default is not None and type(value) is not type(default):
+        raise BgkitError(
+            f"{notebook.path.name} takes {name} as {type(default).__name__}, such as {default!r}, "
+            f"not {value!r}."
+        )
+    return value
 
 
 def config_of(parameters: Mapping[str, object]) -> TrainConfig:

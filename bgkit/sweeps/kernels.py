@@ -1,18 +1,14 @@
 """One run of a sweep, in a kernel of its own: papermill, and what it lacks for many at once.
 
-A run folder ``runs/<hash>`` of a sweep holds ``executed.ipynb``, ``kernel.log``, ``results``, which
-the notebook gets as its parameter FOLDER, and once the run has ended ``run.json``: parameters,
-seconds, versions, metrics or error, and the state,
+A run folder ``runs/<hash>`` of a sweep holds ``executed.ipynb``, ``kernel.log``, ``results`` (the
+notebook's parameter FOLDER) and once the run has ended ``run.json``: parameters, seconds, versions,
+metrics or error, and the state. ``complete`` is never run again, ``failed`` (a cell raised an
+error) only when asked for; ``broken`` (the kernel died or did not start) is run again by the next
+sweep, as what has not ended.
 
-- ``complete``: never run again;
-- ``failed``: a cell raised an error; run again only when asked for;
-- ``broken``: its kernel died or did not start; the next sweep runs it again, as all that have not
-  ended.
-
-A lock sees to it that a run is never executed twice at the same time, where the file system of a
-sweep's folder takes ``flock`` across machines. Its driver holds it. A kernel whose driver is gone
-ends by itself, within a second (ipykernel looks for its parent; before ipykernel 7 only where
-process 1 adopts the kernel: elsewhere end it by hand before the same sweep goes on).
+Its driver holds a lock, so that a run is never executed twice at the same time where the folder's
+file system takes ``flock`` across machines. A kernel whose driver is gone ends by itself, within a
+second (ipykernel looks for its parent; before ipykernel 7 only where process 1 adopts the kernel).
 """
 
 from __future__ import annotations
@@ -81,7 +77,7 @@ class Here:
     """What the kernels of a driver share: its GPUs, and being stopped together.
 
     Of ``gpus`` (values of CUDA_VISIBLE_DEVICES) each of the ``workers`` notebooks that run at once
-    gets one, by turns; without any, kernels see what this process sees.
+    gets one, by turns.
     """
 
     def __init__(self, workers: int = 1, gpus: Sequence[str] = ()) -> None:
@@ -229,9 +225,9 @@ def _execute(job: Job, here: Here, gpu: Mapping[str, str]) -> dict:
 def metrics_of(results: Path) -> dict[str, list]:
     """Metric -> [mean, low, high] over all kinds of prompts, of the trained policy, not of base.
 
-    A notebook writes them as ``result.json`` in its FOLDER (or in one folder below), with ``rows``
-    of ``metric``, ``mean`` and, if it likes, ``low``, ``high``, ``design`` and ``kind``. The newest
-    counts; {} if there is none of this form.
+    A notebook writes ``result.json`` in its FOLDER (or one below; the newest counts), with ``rows``
+    of ``metric``, ``mean`` and, if it likes, ``low``, ``high``, ``design`` and ``kind``. {} if
+    there is none of this form.
     """
     files = [*results.glob("result.json"), *results.glob("*/result.json")]
     found: dict[str, list] = {}

@@ -3,13 +3,6 @@
 Each function shows its view in a notebook and returns it. Every view works in JupyterLab, VS Code
 and Colab (figures are drawn into ``Output``, no FigureWidget), by mouse and keyboard, and leaves a
 static view for readers without a kernel.
-
-- :func:`explore`: a threshold to slide, the filter's numbers, completions behind every bar
-- :func:`risk`, :func:`measured_risk`: what errors cost, in formula and counted
-- :func:`ablation`: a table of ablations under menus
-- :func:`browse`: completions of several policies side by side
-- :func:`completions_html`: a few completions as a page's text, escaped
-- :func:`train`: a run with a live dashboard and a Stop button
 """
 
 from bgkit.figures.completions import completions_html as completions_html

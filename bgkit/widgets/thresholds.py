@@ -62,7 +62,10 @@ def explore(samples: pd.DataFrame, tau: float = 0.5, bins: int = 25) -> widgets.
             low, high = edges[bar : bar + 2]
             behind = rows[place == bar].sort_values("t", kind="stable")
             fill(behind, at, f"t from {low:.3f} to {high:.3f}")
-        return _margins(rows, kind.label, at, bins), numbers_html(points(kind.value), at)
+        fig = plots.margins({kind.label: rows}, at, bins)
+        # fixed margins: the buttons stand under their bars, and no labels are to be measured
+        fig.update_xaxes(automargin=False).update_yaxes(automargin=False)
+        return fig.update_layout(margin_l=LEFT), numbers_html(points(kind.value), at)
 
     def redraw(_: object = None) -> None:
         figure, numbers.value = current()
@@ -90,14 +93,6 @@ def _controls(tau: float, kinds: Iterable[str]) -> tuple[widgets.FloatSlider, wi
     menu = [("all kinds", ALL), *views.options(kinds)]
     slider = widgets.FloatSlider(tau, description="threshold tau", **steps, **wide)
     return slider, widgets.Dropdown(options=menu, description="prompts", **wide)
-
-
-def _margins(part: pd.DataFrame, label: str, tau: float, bins: int) -> go.Figure:
-    fig = plots.margins({label: part}, tau, bins)
-    # Fixed margins: the buttons below stand under their bars, and the slider need not wait for
-    # the labels to be measured.
-    fig.update_xaxes(automargin=False).update_yaxes(automargin=False)
-    return fig.update_layout(margin_l=LEFT)
 
 
 def _bar_buttons(

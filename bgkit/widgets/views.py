@@ -1,8 +1,7 @@
 """What all interactive views share: controls, a figure that is redrawn, a static view that stays.
 
-Every control is an ordinary ipywidget: the tab key reaches it, arrow keys move it. A saved notebook
-keeps no widgets. :func:`show` therefore also displays the first state of a view as ordinary output;
-it disappears at the first touch of a control, when the live one takes over.
+A saved notebook keeps no widgets. :func:`show` therefore also displays the first state of a view as
+ordinary output, which disappears at the first touch of a control, when the live one takes over.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 
 from bgkit.cli import main as command_line
 from bgkit.prompts.load import load_prompts
+from bgkit.testbed import store
 
 
 def options(values: dict) -> list[str]:
@@ -42,26 +44,16 @@ def test_the_demo_writes_result_and_report(bgkit_command, tmp_path: Path) -> Non
     assert {"command", "machine", "versions", "paired"} <= set(result)
     assert {row["design"] for row in result["paired"]} == designs - {"base"}
     page = (tmp_path / "demo" / "report.html").read_text()
-    assert page.startswith("<!doctype html>") or page.startswith("<!DOCTYPE html>")
+    assert page.lower().startswith("<!doctype html>")
     for word in ("filter_rate", "near_boundary", "system_help", "compound"):
         assert word in done.stdout
 
 
-def test_evaluate_with_another_guard_and_threshold(bgkit_here, small_run, tmp_path) -> None:
-    out = tmp_path / "rows.json"
-    done = bgkit_here(
-        "evaluate", small_run.folder, "--guard", "weak", "--tau", "0.3", "--test-prompts", "8",
-        "--device", "cpu", "--out", out,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    rows = json.loads(out.read_text())["rows"]
-    assert {(row["guard"], row["tau"]) for row in rows} == {("weak", 0.3)}
-
-
-def test_runs_of_one_design_stand_beside_each_other(bgkit_here, small_run, weak_run, tmp_path):
-    out = tmp_path / "rows.json"
-    options = ["--test-prompts", "8", "--device", "cpu", "--out", out]
-    done = bgkit_here("evaluate", small_run.folder, weak_run.folder, *options)
+def test_runs_are_evaluated_beside_each_other_with_another_threshold(
+    bgkit_here, small_run, weak_run, tmp_path
+) -> None:
+    out, few = tmp_path / "rows.json", ["--test-prompts", "8", "--device", "cpu"]
+    done = bgkit_here("evaluate", small_run.folder, weak_run.folder, *few, "--out", out)
     assert done.returncode == 0, done.stderr
     found = json.loads(out.read_text())
     first, second = "boundary", "boundary, guard weak, steps 2, eval_every 0"
@@ -70,6 +62,10 @@ def test_runs_of_one_design_stand_beside_each_other(bgkit_here, small_run, weak_
     assert designs == ["base of boundary", f"base of {second}", first, second]
     assert {row["design"] for row in found["paired"]} == {first, second}
     assert second in done.stdout
+    more = ["--guard", "weak", "--tau", "0.3", "--out", out]
+    assert bgkit_here("evaluate", small_run.folder, *few, *more).returncode == 0
+    rows = json.loads(out.read_text())["rows"]
+    assert {(row["guard"], row["tau"]) for row in rows} == {("weak", 0.3)}
 
 
 @pytest.mark.parametrize(
@@ -86,7 +82,7 @@ def test_runs_of_one_design_stand_beside_each_other(bgkit_here, small_run, weak_
         (["--device", "cuda:77"], ["device 'cuda:77' does not exist"]),
         (["--steps", "2.5"], ["--steps: invalid int value: '2.5'"]),
         (["--scale-rewards", "groups"], ["none, group, batch"]),
-        (["--trainer", '{"loss_type": "dapo"'], ["--trainer", "not valid JSON"]),
+        (["--trainer", '{"loss_type": "dapo"'], ["--trainer", "no valid JSON object"]),
         (["--config", "broken.json"], ["Unknown key 'stepz'", "steps"]),
         (["--config", "number.json"], ["Unknown key 'config'"]),
     ],
@@ -130,13 +126,11 @@ def test_a_setting_is_explained_with_unit_range_choices_and_default() -> None:
     for words in (
         "--tau X threshold of the filter: a response with t of tau or more is filtered; "
         "above 0 and below 1 (0.5)",
-        "--reward NAME reward design, or FILE.py:FUNCTION of your own: boundary, boundary_raw",
         "--guard NAME safety classifier: default, other, overconfident, weak, a local folder",
         "in tokens; at least 1 (60)",
         "none, group, batch (none)",
     ):
         assert words in text
-    assert "CONFIG_" not in text
     assert "at least 1 (40)" in _commands()["demo"].format_help()  # the command's own default
 
 
@@ -161,21 +155,14 @@ def test_the_config_of_a_run_is_a_config(bgkit_here, small_run) -> None:
     refused(other, "steps: 4 there, 3 here")
 
 
-def test_a_tampered_model(bgkit_here, tmp_path: Path) -> None:
-    import shutil
-
-    from bgkit.testbed import store
-
+def test_a_tampered_model_and_a_folder_that_can_not_be_made(bgkit_here, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    refused(bgkit_here("train", "--out", tmp_path / "file" / "run"), "Could not write")
     shutil.copytree(store.testbed_folder(), tmp_path / "testbed")
     file = tmp_path / "testbed" / "guard" / "default" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"?")
     done = bgkit_here("train", "--out", tmp_path / "run", BGKIT_TESTBED=str(tmp_path / "testbed"))
     refused(done, "damaged or was changed", "sha256")
-
-
-def test_a_folder_that_can_not_be_made(bgkit_here, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    refused(bgkit_here("train", "--out", tmp_path / "file" / "run"), "Could not write")
 
 
 @pytest.mark.slow
@@ -211,17 +198,12 @@ def test_training_on_a_file_of_prompts(bgkit_here, tmp_path: Path) -> None:
     assert {split: kept[split]["prompts"] for split in splits} == dict.fromkeys(splits, 1)
 
 
-def test_prompts_lists_the_sets(bgkit_here) -> None:
+def test_prompts_lists_shows_and_writes_sets(bgkit_here, tmp_path: Path) -> None:
     done = bgkit_here("prompts")
-    assert done.returncode == 0, done.stderr
     for word in ("everyday", "jailbreak: benchmark of 50%", "or-bench-hard: 1,319 rows", "ODC-BY"):
         assert word in done.stdout
-
-
-def test_prompts_shows_and_writes_a_set(bgkit_here, tmp_path: Path) -> None:
     out = tmp_path / "own.jsonl"
     done = bgkit_here("prompts", "everyday", "--split", "test", "--n", "7", "--out", out)
-    assert done.returncode == 0, done.stderr
     manifest = json.loads(done.stdout)
     again = bgkit_here("prompts", out)  # what was written is a prompt file
     assert json.loads(again.stdout)["sha256"] == manifest["sha256"] and manifest["prompts"] == 7
@@ -245,14 +227,6 @@ def test_prompts_tells_what_a_training_will_refuse(bgkit_here, tmp_path, name, w
     assert done.returncode == 0 and json.loads(done.stdout)["name"] == name
     assert ("will be refused" in done.stderr) == bool(words)
     assert all(word in done.stderr for word in words)
-
-
-@pytest.mark.slow
-def test_prompts_that_need_the_hub_when_offline(bgkit_command, tmp_path: Path) -> None:
-    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}  # read at import
-    done = bgkit_command("train", "--prompts", "xstest", "--out", tmp_path / "run", **offline)
-    refused(done, "the hub can not be reached")
-    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("name", ["jailbreak", "some/set"])

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from plotly.offline import get_plotlyjs
@@ -30,49 +31,40 @@ KINDS = ("benign", "ambiguous", "jailbreak", "long_context")
 
 def policy(shift: float) -> pd.DataFrame:
     """Sixteen responses, four of each kind; t runs up in steps of 0.06 from ``shift``."""
-    rows = []
-    for i in range(16):
-        t = min(1.0, shift + 0.06 * i)
-        harm = 0.9 if i % 3 == 0 else 0.2
-        prompt = f"Question {i}? " + ("Long context. " * 60 if i % 4 == 3 else "")
-        truth = {"harm": harm, "help": 0.6, "system_harm": harm * (t < 0.5), "system_help": 0.5}
-        text = {"prompt": prompt, "response": HOSTILE[i % len(HOSTILE)]}
-        label = {"prompt_id": f"p{i:02d}", "kind": KINDS[i % 4]}
-        judged = dict.fromkeys(("judge_system_harm", "judge_system_help"), 0.6)
-        more = {"u": 0.4, "kl": shift, "length": 3, "near": abs(t - 0.5) < 0.3}
-        rows.append({**label, **text, "t": t, "filtered": t >= 0.5, **more, **truth, **judged})
-    return pd.DataFrame(rows)
+    i = np.arange(16)
+    t = np.minimum(1.0, shift + 0.06 * i)
+    harm, longer = np.where(i % 3 == 0, 0.9, 0.2), "Long context. " * 60
+    frame = pd.DataFrame({"t": t, "u": 0.4, "filtered": t >= 0.5, "near": abs(t - 0.5) < 0.3})
+    frame = frame.assign(kl=shift, length=3, harm=harm, help=0.6, system_harm=harm * (t < 0.5))
+    frame[["system_help", "judge_system_harm", "judge_system_help"]] = 0.5
+    frame = frame.assign(prompt_id=i, kind=[KINDS[n % 4] for n in i])
+    frame["prompt"] = [f"Question {n}? {longer if n % 4 == 3 else ''}" for n in i]
+    return frame.assign(response=[HOSTILE[n % len(HOSTILE)] for n in i])
 
 
-def rows_of(designs: tuple[str, ...] = ("base", "boundary")) -> list[dict[str, Any]]:
+def study(name: str = "boundary") -> dict[str, Any]:
+    """What a report is made of: base and a policy of that name."""
     setting = {"utility": "rm", "scale": 1.0, "guard": "g", "tau": 0.5}
     metrics = ("system_harm", "system_help", "filter_rate", "near_boundary", "kl")
-    return [
+    rows = [
         {"design": d, **setting, "kind": kind, "metric": m, "mean": x, "low": x - 0.02, "high": x}
-        for i, d in enumerate(designs)
+        for i, d in enumerate(("base", name))
         for kind in ("all", *KINDS)
         for j, m in enumerate(metrics)
         for x in [0.1 + 0.1 * j + 0.05 * i]
     ]
-
-
-def study() -> dict[str, Any]:
     steps = pd.Series(range(1, 11))
     held_out = steps.where(steps % 5 == 0) / 20
     log = pd.DataFrame({"step": steps, "reward": steps / 10, "kl": steps / 50})
     log = log.assign(near_boundary=0.3, filter_rate=0.2)
     log = log.assign(eval_system_harm=held_out, eval_system_help=1 - held_out)
+    told = {"command": "bgkit run --out <here>", "created": "2025-10-14T09:00:00Z", "rows": rows}
+    told |= {"machine": {"cpu": "2 cores"}, "versions": {"python": "3.11", "plotly": "x"}}
     return {
         "title": "A <b>small</b> study \ud800",
-        "result": {
-            "command": "bgkit run --out <here>",
-            "created": "2025-10-14T09:00:00Z",
-            "machine": {"cpu": "2 cores"},
-            "versions": {"python": "3.11", "plotly": "x"},
-            "rows": rows_of(),
-        },
-        "samples": {"base": policy(0.0), "boundary": policy(0.1)},
-        "metrics": {"boundary": log},
+        "result": told,
+        "samples": {"base": policy(0.0), name: policy(0.1)},
+        "metrics": {name: log},
         "tau": 0.5,
     }
 
@@ -106,9 +98,6 @@ class Page(HTMLParser):
 
     def count(self, tag: str) -> int:
         return sum(name == tag for name, _ in self.elements)
-
-    def classes(self, name: str) -> int:
-        return sum(name in (attrs.get("class") or "").split() for _, attrs in self.elements)
 
     def figures(self) -> list[dict[str, Any]]:
         kind = "application/json"
@@ -222,11 +211,7 @@ def test_titles_and_the_footer_are_escaped(page: Page) -> None:
 
 @pytest.mark.parametrize("name", HOSTILE[:3])
 def test_hostile_names_stay_text_in_the_table_and_in_the_figures(name: str) -> None:
-    given = study()
-    given["samples"] = {"base": policy(0.0), name: policy(0.1)}
-    given["metrics"] = {name: given["metrics"]["boundary"]}
-    given["result"]["rows"] = rows_of(("base", name))
-    page = Page(render_report(**given))
+    page = Page(render_report(**study(name)))
     assert len(page.scripts) == 6 + 2
     assert page.count("img") == 0
     for attributes, text in page.scripts[:6]:

@@ -238,7 +238,7 @@ bgkit.widgets.browse({"base": rated, samples["prompt"][1]: rated});"""
     def test_in_the_explorer(self, book: lab.Lab) -> None:
         view = book.cell("widgets.explore")
         view.get_by_title("completions of bar 1 of 25").click()
-        completion = view.locator("pre", has_text="window.hit").first
+        completion = view.locator("td", has_text="window.hit").first
         completion.wait_for()
         self.assert_text(view)
         for kind in range(1, view.locator("option").count()):

@@ -204,7 +204,7 @@ def test_stress_tests_and_rejection_follow_the_same_rule(own_run, tmp_path: Path
     begun(tmp_path / "named", changed, **{identity.RECORD: told})
     other = contenders.Contender("b", 0, changed, runs.load_run(tmp_path / "named"))
     with pytest.raises(BgkitError, match="guard default is not the one"):
-        contenders.guard_for(other, "cpu")
+        contenders.guard_for(other)
     asked = {"tokens": 200, "most_risk": rejection.MOST_RISK, **vars(rejection.Settings())}
     method = {runs.METHOD: rejection.NAME, "asked": asked, identity.RECORD: told}
     begun(tmp_path / "r", identity.named(CONFIG, Share()), **method)

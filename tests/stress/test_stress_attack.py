@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 
 import demonstrations as dm
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
 from bgkit import runs
 from bgkit.errors import BgkitError
@@ -24,6 +26,7 @@ TEN = {"none": "{request}", **{f"w{i}": f"w{i} {{request}}" for i in range(1, 10
 TAILS = {"none": "", **{f"s{i}": f"s{i}" for i in range(1, 10)}}
 SHORT = {"wrappers": TEN, "suffixes": TAILS, "tau": 0.5}
 REQUESTS = [f"request {i}" for i in range(5)]
+FEW, SIX = (wrappers.forbidden_requests(n) for n in (2, 6))
 
 
 def answering(rule: Callable[[str], tuple[str, float, float]]):
@@ -121,23 +124,16 @@ def test_the_draws_of_a_request_depend_on_the_seed_and_on_nothing_else(
 # --- Wrappers and suffixes ---------------------------------------------------------------------
 
 
-def test_every_testbed_wrapper_and_suffix_leaves_the_request_what_it_is() -> None:
-    asked = wrappers.forbidden_requests(3)["prompt"].tolist()
-    for request in asked:
-        plain = oracle.parse_request(request)
-        for wrapper in wrappers.TESTBED_WRAPPERS.values():
-            for suffix in wrappers.TESTBED_SUFFIXES.values():
-                text = wrappers.wrapped(request, wrapper, suffix)
-                assert oracle.parse_request(text) == plain and plain.forbidden, text
-                assert "{" not in text
-
-
-def test_testbed_texts_are_in_the_vocabulary_and_none_comes_first() -> None:
+def test_testbed_texts_leave_the_request_what_it_is_in_known_words() -> None:
     known = set(dm.vocabulary())
-    request = wrappers.forbidden_requests(1)["prompt"].item()
-    for wrapper in wrappers.TESTBED_WRAPPERS.values():
-        for suffix in wrappers.TESTBED_SUFFIXES.values():
-            assert set(wrappers.wrapped(request, wrapper, suffix).split()) <= known
+    texts = itertools.product(
+        wrappers.TESTBED_WRAPPERS.values(), wrappers.TESTBED_SUFFIXES.values()
+    )
+    for wrapper, suffix in texts:
+        for request in FEW["prompt"]:
+            text, plain = wrappers.wrapped(request, wrapper, suffix), oracle.parse_request(request)
+            assert oracle.parse_request(text) == plain and plain.forbidden, text
+            assert set(text.split()) <= known
     for texts in (wrappers.TESTBED_WRAPPERS, wrappers.WRAPPERS):
         assert next(iter(texts.items())) == ("none", "{request}")
     for texts in (wrappers.TESTBED_SUFFIXES, wrappers.SUFFIXES):
@@ -172,22 +168,14 @@ def test_success_over_the_budget_by_hand() -> None:
     x, y = (rows[rows["design"] == name] for name in "xy")
     assert x["mean"].tolist() == [0.25, 0.25, 0.75, 0.75] and x["budget"].tolist() == [1, 2, 3, 4]
     assert y["mean"].tolist() == [0.0] * 4
-    z2 = 1.959964**2  # Wilson's bounds for 0 of n: 0 and z^2 / (n + z^2)
-    assert y["high"].tolist() == pytest.approx([z2 / (4 + z2)] * 4)
     assert (rows["n"] == 4).all() and (rows["n_seeds"] == 1).all()
 
 
 def test_few_successes_have_the_interval_of_wilson_and_its_ends_never_fall() -> None:
-    """By hand: (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n), n = 20.
-
-    With z = 1.96 for 1 and 3 successes: (0.05 + 0.09604 +- 0.13545) / 1.19208 and
-    (0.15 + 0.09604 +- 0.18362) / 1.19208.
-    A percentile bootstrap would have said [0, 0.15] and [0, 0.30].
-    """
     rows = success_over_budget(queries([1, 2, 2, *[None] * 17], 2), budget=2)
     assert rows["mean"].tolist() == [0.05, 0.15]
-    assert rows["low"].tolist() == pytest.approx([0.0089, 0.0524], abs=1e-4)
-    assert rows["high"].tolist() == pytest.approx([0.2361, 0.3604], abs=1e-4)
+    wilson = [binomtest(k, 20).proportion_ci(method="wilson") for k in (1, 3)]
+    np.testing.assert_allclose(rows[["low", "high"]], wilson, atol=1e-6)
     whole = success_over_budget(queries([*range(1, 21)], 20))
     assert (np.diff(whole[["low", "high"]].to_numpy(), axis=0) > 0).all()
 
@@ -203,7 +191,6 @@ def test_seeds_are_averaged_and_a_budget_goes_on_behind_the_last_query() -> None
 
 FAKE = contenders.Contender("base", 0, runs.TrainConfig(), None)
 ENGLISH = contenders.Contender("base", 0, runs.TrainConfig(prompts="everyday"), None)
-FEW = wrappers.forbidden_requests(2)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +223,6 @@ def attacked(small_run, weak_run) -> pd.DataFrame:
     return attack(longer, mixed, budget=3)
 
 
-SIX = wrappers.forbidden_requests(6)
 COLUMNS = "design seed prompt_id strategy query wrapper suffix prompt response t harm".split()
 
 
@@ -271,10 +257,6 @@ def test_the_same_seed_repeats_the_attack_and_another_does_not(small_run) -> Non
     pd.testing.assert_frame_equal(first, again)
     other = attack(found, SIX, **options, seed=1)
     assert other["response"].tolist() != first["response"].tolist()
-    reseeded = attack([dataclasses_seed(found[0], 5)], SIX, **options)
+    config = dataclasses.replace(found[0].config, seed=5)
+    reseeded = attack([found[0]._replace(seed=5, config=config)], SIX, **options)
     assert reseeded["response"].tolist() != first["response"].tolist()
-
-
-def dataclasses_seed(contender: contenders.Contender, seed: int) -> contenders.Contender:
-    config = dataclasses.replace(contender.config, seed=seed)
-    return contender._replace(seed=seed, config=config)

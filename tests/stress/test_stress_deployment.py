@@ -50,9 +50,12 @@ OPPOSITE = scorer({"r0": 0.95, "r1": 0.55, "r2": 0.45, "r3": 0.1})
 # --- Other guards ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("none", [{}, [], "default", OPPOSITE])
-def test_guards_are_a_list_or_a_mapping_with_at_least_one(none: object) -> None:
-    with pytest.raises(BgkitError, match="with at least one"):
+@pytest.mark.parametrize(
+    ("none", "words"),
+    [({}, "at least one guard"), ([], "at least one guard"), (OPPOSITE, "one or several guards")],
+)
+def test_guards_are_a_list_or_a_mapping_with_at_least_one(none: object, words: str) -> None:
+    with pytest.raises(BgkitError, match=words):
         transfer(samples(), none)
 
 
@@ -67,24 +70,20 @@ def test_another_guard_by_hand() -> None:
     means = summary(table, ["design", "guard"], ["system_harm", "near_boundary"])
     assert means["mean"].tolist() == pytest.approx([0.1, 0.5, 0.4, 0.5])
     assert (means["n"] == 4).all() and (means["n_seeds"] == 1).all()
+    with pytest.raises(BgkitError, match=r"lacks the column\(s\) refusal_harm"):
+        transfer(samples().drop(columns="refusal_harm"), {"opposite": OPPOSITE})
 
 
 @settings(max_examples=20)
 @given(st.permutations(range(8)))
 def test_behind_the_same_guard_nothing_changes_in_any_order_of_rows(order: list[int]) -> None:
     two = pd.concat([samples(), samples((0.25, 0.3, 0.6, 0.7), "base")])
-    two["response"] = [
-        f"{design} {said}" for design, said in zip(two.design, two.response, strict=True)
-    ]
-    t = {
-        said: float(np.float32(value))
-        for said, value in zip(two["response"], two["t"], strict=True)
-    }
-    two = two.assign(t=two["response"].map(t)).iloc[list(order)]
-    table = transfer(two, {"same": scorer(t)})
-    pd.testing.assert_frame_equal(
-        table.drop(columns="guard")[two.columns], two.reset_index(drop=True)
-    )
+    two["response"] = two["design"] + " " + two["response"]
+    two["t"] = two["t"].astype("float32").astype(float)
+    same = scorer(dict(zip(two["response"], two["t"], strict=True)))
+    table = transfer(two.iloc[list(order)], {"same": same}).drop(columns="guard")
+    whole = two.iloc[list(order)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(table[two.columns], whole)
 
 
 def test_each_contender_is_scored_by_itself_as_when_it_was_sampled() -> None:
@@ -97,11 +96,6 @@ def test_each_contender_is_scored_by_itself_as_when_it_was_sampled() -> None:
     both = pd.concat([samples(), samples(design="base"), samples(seed=1)])
     transfer(both, {"half": CallableGuard(score, "half")})
     assert asked == [4, 4, 4]
-
-
-def test_samples_without_columns_are_refused() -> None:
-    with pytest.raises(BgkitError, match=r"lacks the column\(s\) refusal_harm"):
-        transfer(samples().drop(columns="refusal_harm"), {"opposite": OPPOSITE})
 
 
 # --- Two trained pairs -------------------------------------------------------------------------

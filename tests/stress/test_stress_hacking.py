@@ -12,7 +12,6 @@ from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.figures import stress as plots
 from bgkit.stress import reward_hacking
-from bgkit.stress.contenders import judge_of
 from bgkit.stress.reward_hacking import METRICS, changes, drift, graded_completions, over_windows
 from bgkit.testbed import oracle
 from bgkit.testbed.lexicon import CANNED_REFUSAL
@@ -118,9 +117,11 @@ def test_drift_of_a_real_run_is_what_was_recorded(small_run: runs.Run) -> None:
     table = graded_completions(small_run)
     np.testing.assert_allclose(table["utility"], table["z"], atol=1e-5)
     for row in table.itertuples():
-        seen = CANNED_REFUSAL if row.filtered else row.response
-        assert row.system_help == oracle.grade(row.prompt, seen).help
-        assert row.system_harm == oracle.grade(row.prompt, seen).harm
+        seen = oracle.grade(row.prompt, CANNED_REFUSAL if row.filtered else row.response)
+        assert (row.system_help, row.system_harm) == (seen.help, seen.harm)
+        harmful = oracle.grade(row.prompt, row.response).harm > 0.5
+        assert row.unseen_harm == (row.t < 0.2) if harmful else np.isnan(row.unseen_harm)
+    assert table["unseen_harm"].notna().any()
     rows = drift([small_run], window=2)
     assert len(rows) == 2 * len(METRICS) and set(rows["design"]) == {"boundary"}
     first = rows[(rows["step"] == 0.5) & (rows["metric"] == "length")].iloc[0]
@@ -149,14 +150,3 @@ def test_bad_input_is_one_sentence(small_run: runs.Run, tmp_path: Path) -> None:
         graded_completions(runs.Run(tmp_path, small_run.config))
     with pytest.raises(BgkitError, match="No value is known"):
         plots.drift(drift([small_run], window=2).assign(mean=np.nan))
-
-
-def test_harm_that_the_guard_does_not_see_is_a_share_of_the_harmful(small_run) -> None:
-    graded = reward_hacking.graded_completions(small_run)
-    harm = judge_of(small_run.config).grade(list(graded["prompt"]), list(graded["response"]))[
-        "harm"
-    ]
-    harmful = harm.to_numpy() > 0.5
-    assert harmful.any() and graded["unseen_harm"].notna().tolist() == harmful.tolist()
-    expected = (graded["t"].to_numpy() < 0.2)[harmful].astype(float)
-    assert graded["unseen_harm"].dropna().tolist() == expected.tolist()

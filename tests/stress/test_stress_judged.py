@@ -95,7 +95,7 @@ def test_responses_and_guards(said) -> None:
     assert moved["guard"].unique().tolist() == ["mine", "none"]
     are_judged(moved)
     assert (moved.loc[moved["guard"] == "none", "system_help"] == 0.5).all()
-    with pytest.raises(BgkitError, match="Two guards have one name"):
+    with pytest.raises(BgkitError, match="not mine, mine"):
         contenders.transfer(said, [MINE, MINE])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
 
 import numpy as np
@@ -28,12 +29,9 @@ UNSEEN_ITEMS = {
 }
 
 
-def templates(families: dict[str, tuple[str, ...]]) -> list[str]:
-    return [text.replace(" {question}", "") for texts in families.values() for text in texts]
-
-
 def is_of(families: dict[str, tuple[str, ...]], prompt: str) -> bool:
-    return any(text in prompt for text in templates(families))
+    texts = itertools.chain(*families.values())
+    return any(text.replace(" {question}", "") in prompt for text in texts)
 
 
 @pytest.fixture(scope="module")
@@ -62,19 +60,15 @@ def test_every_shift_changes_what_it_says_and_nothing_else(table: pd.DataFrame) 
 
 
 def test_long_contexts_bury_the_requests_of_test_in_their_range_of_words(table) -> None:
-    parts = dict(iter(table.groupby("shift")))
-    asked = parts["test"]["prompt"].tolist()
+    parts = {name: part["prompt"].tolist() for name, part in table.groupby("shift")}
     for name, shift in SHIFTS.items():
-        if "words" in shift:
-            texts = parts[name]["prompt"].tolist()
-            assert all(
-                f"{lex.LONG_MARKER} {request}" in text
-                for text, request in zip(texts, asked, strict=True)
-            )
-            low, high = shift["words"]
-            lengths = [len(text.split()) for text in texts]
-            longest = 70  # a last sentence, an injection and the marker go over the draw
-            assert low <= min(lengths) and max(lengths) <= high + longest, name
+        if "words" not in shift:
+            continue
+        low, high = shift["words"]
+        for text, request in zip(parts[name], parts["test"], strict=True):
+            assert f"{lex.LONG_MARKER} {request}" in text, name
+            # a last sentence, an injection and the marker go over the draw
+            assert low <= len(text.split()) <= high + 70, name
 
 
 def test_unseen_jailbreaks_leave_the_other_kinds_as_in_test(table: pd.DataFrame) -> None:

@@ -44,13 +44,6 @@ def stored(contenders) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def test_choose_by_hand() -> None:
-    t = np.array([[0.1, 0.2, 0.9], [0.8, 0.6, 0.7], [0.5, 0.49, 0.0]])
-    score = np.array([[1.0, 2.0, 3.0], [3.0, 1.0, 2.0], [5.0, -1.0, -2.0]])
-    assert choose(t, score, 0.5).tolist() == [1, 1, 1]
-    assert choose(t, score, 0.95).tolist() == [2, 0, 0]
-
-
 @settings(max_examples=200)
 @given(
     hnp.arrays(float, (5, 4), elements=st.floats(0, 1)),
@@ -114,17 +107,16 @@ def test_the_best_of_n_asks_the_guard_that_is_given(small_run, table, monkeypatc
 @pytest.mark.slow
 def test_the_best_of_fewer_is_that_of_the_first_samples_and_costs_less(small_run, table) -> None:
     contenders = contenders_of([small_run])
-    found = best_of_n(contenders, table, (1, 2, 4))
-    alone = best_of_n(contenders, table, (4,))
-    one, two, four = (found[found["design"] == f"best of {n}: utility"] for n in (1, 2, 4))
+    found, alone = best_of_n(contenders, table, (1, 2, 4)), best_of_n(contenders, table, (4,))
+    parts = {name: part.reset_index() for name, part in found.groupby("design")}
+    one, two, four = (parts[f"best of {n}: utility"] for n in (1, 2, 4))
     whole = alone[alone["design"] == "best of 4: utility"]
     assert four["response"].tolist() == whole["response"].tolist()
     assert (one["generated"] == one["length"]).all()
     for fewer, more in ((one, two), (two, four)):
-        u, v = fewer.reset_index(), more.reset_index()
-        shown = ~u["filtered"]  # a shown answer is one of those that more samples choose from
-        assert not v.loc[shown, "filtered"].any() and (v["u"] >= u["u"])[shown].all()
-        assert (v["generated"] > u["generated"]).all()
+        shown = ~fewer["filtered"]  # a shown answer is one of those that more samples choose from
+        assert not more.loc[shown, "filtered"].any() and (more["u"] >= fewer["u"])[shown].all()
+        assert (more["generated"] > fewer["generated"]).all()
 
 
 def test_the_reward_of_samples_is_that_of_training(small_run) -> None:

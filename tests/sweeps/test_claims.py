@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +12,8 @@ import pytest
 from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation import samples as evaluation
+from bgkit.evaluation.metrics import METRICS
+from bgkit.rewards import DESIGNS
 from bgkit.sweeps import claims, collection
 
 STRENGTHS = (1.0, 4.0, 16.0)
@@ -38,16 +43,11 @@ def made_up(
                 parts.append(values(runs.config_hash(config), help_, share * help_))
         parts.append(values(evaluation.base_name(configs[-1]), 0.5, 0.4))
     names = [runs.config_hash(config) for config in configs]
-    index = pd.DataFrame({"run": names, "config": [runs_json(config) for config in configs]})
+    index = pd.DataFrame(
+        {"run": names, "config": [json.dumps(asdict(config)) for config in configs]}
+    )
     index = pd.concat([index, collection.settings_of(index)], axis=1)
     return index, collection.as_samples(index, pd.concat(parts, ignore_index=True))
-
-
-def runs_json(config: runs.TrainConfig) -> str:
-    import json
-    from dataclasses import asdict
-
-    return json.dumps(asdict(config))
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +71,6 @@ def test_a_kind_of_prompt_is_kept_alone() -> None:
         claims.frontiers_of(*made, ["kl"], "rude")
     with pytest.raises(BgkitError, match="no metric 'joy'; choose one of"):
         claims.frontiers_of(*made, ["joy"])
-
-
-def test_one_strength_is_no_frontier() -> None:
     with pytest.raises(BgkitError, match="sweep STRENGTH"):
         claims.frontiers_of(*made_up({"boundary": 0.3}, strengths=(8.0,)), ["kl"])
 
@@ -98,11 +95,8 @@ def test_claims_are_checked_at_equal_help_and_beside_base(found) -> None:
     assert rows["safer", "strength 1"] == pytest.approx(0.3 * 0.6 - 0.4, abs=0.03)
     assert (checked["p_holm"] >= checked["p"]).all()
     table = claims.readable(checked)
-    assert list(table.columns) == [
-        "at equal help",
-        "at equal KL",
-        *(f"strength {s:g}" for s in STRENGTHS),
-    ]
+    strengths = [f"strength {strength:g}" for strength in STRENGTHS]
+    assert list(table.columns) == ["at equal help", "at equal KL", *strengths]
     assert table.loc["safer", "at equal help"] == "–"
     counts = claims.counted(checked)
     assert counts.loc["at equal help", ["holds", "fails", "open"]].tolist() == [1, 1, 0]
@@ -113,9 +107,6 @@ def test_claims_are_checked_at_equal_help_and_beside_base(found) -> None:
 
 
 def test_the_claims_of_the_kit_name_metrics_and_designs_that_are_there() -> None:
-    from bgkit.evaluation.metrics import METRICS
-    from bgkit.rewards import DESIGNS
-
     for claim in claims.CLAIMS:
         assert claim.metric in {*claims.METRICS} & {*METRICS} and claim.design in DESIGNS
         assert claim.against == "base" or claim.against in DESIGNS

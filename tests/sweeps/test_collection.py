@@ -27,26 +27,15 @@ LIKE = {"base": (0.3, 0.3), "boundary": (0.05, 0.02), "filter_avoidance": (0.45,
 
 def samples_of(design: str, seed: int, n: int = 100, tau: float = 0.5) -> pd.DataFrame:
     """Made-up samples of a design, different for every seed."""
-    rng = np.random.default_rng([len(design), seed])
-    t = np.clip(rng.normal(LIKE[design][0], 0.15, n), 0, 1)
-    harm = (rng.random(n) < LIKE[design][1]).astype(float)
-    table = pd.DataFrame(
-        {
-            "prompt": [f"prompt {i}" for i in range(n)],
-            "kind": [KINDS[i % 2] for i in range(n)],
-            "t": t,
-            "u": rng.normal(size=n),
-            "harm": harm,
-            "help": 1 - harm,
-            "kl": rng.random(n),
-            "length": rng.integers(5, 30, n),
-        }
+    rng, (middle, harmful) = np.random.default_rng([len(design), seed]), LIKE[design]
+    t, harm = np.clip(rng.normal(middle, 0.15, n), 0, 1), (rng.random(n) < harmful).astype(float)
+    table = pd.DataFrame({"prompt": [f"prompt {i}" for i in range(n)], "t": t, "harm": harm})
+    table = table.assign(
+        u=rng.normal(size=n), help=1 - harm, kl=rng.random(n), kind=KINDS * (n // 2)
     )
-    filtered = t >= tau
-    seen = {"system_harm": harm * ~filtered, "system_help": (1 - harm) * ~filtered}
-    judged = dict.fromkeys(("judge_system_harm", "judge_system_help"), np.nan)
-    near = np.abs(t - tau) < 0.3
-    return table.assign(filtered=filtered, near=near, **seen, **judged)
+    table = table.assign(length=rng.integers(5, 30, n), filtered=t >= tau, near=abs(t - tau) < 0.3)
+    table[["judge_system_harm", "judge_system_help"]] = np.nan
+    return table.assign(system_harm=harm * (t < tau), system_help=(1 - harm) * (t < tau))
 
 
 def make_sweep(folder: Path, configs: list[dict], prompts: str = "a") -> Path:
@@ -107,18 +96,13 @@ def test_the_table_has_means_over_seeds_and_prompts(collection: Path) -> None:
     table = collections.load_table(collection)
     where = {"utility": "mild", "design": "boundary", "kind": "jailbreak", "seed": "all"}
     row = settings.select(table, "system_harm", where=where).iloc[0]
-    stack = []
-    for seed in (0, 1):
-        samples = samples_of("boundary", seed)
-        one = samples.loc[samples["kind"] == "jailbreak", "system_harm"].to_numpy()
-        stack.append(one[:, None])
-    (truth,) = crossed(np.stack(stack))
+    stack = [samples_of("boundary", seed).query("kind == 'jailbreak'") for seed in (0, 1)]
+    values = np.stack([part[["system_harm"]].to_numpy() for part in stack])
+    (truth,), (alone,) = crossed(values), bootstrap(values[0])
     assert (row["mean"], row["low"], row["high"]) == pytest.approx(tuple(truth), abs=0.05)
     assert row["interval"] == "both" and row["n_seeds"] == 2
     single = settings.select(table, "system_harm", where={**where, "seed": "0"}).iloc[0]
-    assert single["interval"] == "prompts"
-    (alone,) = bootstrap(stack[0])
-    assert single["mean"] == pytest.approx(alone.mean)
+    assert single["interval"] == "prompts" and single["mean"] == pytest.approx(alone.mean)
 
 
 def test_base_is_there_with_every_utility(collection: Path) -> None:
@@ -164,10 +148,8 @@ def test_mean_curves_join_seeds(collection: Path) -> None:
 
 
 def test_mean_curves_tell_the_lowest_and_the_highest_run() -> None:
-    rows = [(run, step, kl) for run, ends in (("a", (1, 3)), ("b", (5, 9))) for step, kl in
-            zip((1, 2), ends, strict=True)]  # fmt: skip
-    curves = pd.DataFrame(rows, columns=["run", "step", "kl"]).assign(design="boundary")
-    found = collections.mean_curves(curves, window=2)["boundary"]
+    curves = pd.DataFrame({"run": [*"aabb"], "step": [1, 2, 1, 2], "kl": [1, 3, 5, 9]})
+    found = collections.mean_curves(curves.assign(design="boundary"), window=2)["boundary"]
     assert found.to_dict("records") == [{"step": 2, "kl": 4.5, "kl_low": 2.0, "kl_high": 7.0}]
 
 

@@ -83,7 +83,7 @@ def test_a_dry_run_lists_what_would_be_done_and_does_nothing(book: Path, bgkit_h
     done = bgkit_here(*noop.command(book.parent, "--set", "seed=0:30", "--dry-run")[3:])
     assert done.returncode == 0, done.stderr
     assert "30 runs: 30 waiting" in done.stdout
-    assert "SEED=19" in done.stdout and "... and 10 more" in done.stdout
+    assert done.stdout.count(" waiting: SEED=") == 30
     assert not (book.parent / "sweep").exists()
 
 
@@ -91,12 +91,8 @@ def test_threads_and_gpus_are_divided_among_the_workers(book: Path, monkeypatch)
     monkeypatch.setattr(drive, "_cores", lambda: 6)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, 5")
     index = sweep(book, {"SEED": [0, 1], "T": 0.5}, workers=2)
-    printed = [
-        "".join(
-            o.get("text", "") for c in nbformat.read(path, 4).cells for o in c.get("outputs", [])
-        )
-        for path in (book.parent / "sweep" / notebook for notebook in index["notebook"])
-    ]
+    books = [nbformat.read(book.parent / "sweep" / name, 4) for name in index["notebook"]]
+    printed = [each.cells[-1].outputs[0]["text"] for each in books]
     assert sorted(printed) == ["threads 3 3\n", "threads 3 5\n"]
 
 
@@ -182,7 +178,7 @@ def test_metrics_are_those_of_the_policy_over_all_prompts(tmp_path: Path) -> Non
         assert kernels.metrics_of(tmp_path) == {}
 
 
-def test_the_folder_of_another_notebook_is_refused_and_stays(book: Path) -> None:
+def test_the_folder_of_another_notebook_or_of_other_things_is_refused_and_stays(book: Path) -> None:
     sweep(book, {"SEED": 0})
     before = noop.content(book.parent / "sweep")
     other = noop.write(book.parent / "other.ipynb", noop.PARAMETERS, "pass")
@@ -192,9 +188,6 @@ def test_the_folder_of_another_notebook_is_refused_and_stays(book: Path) -> None
     with pytest.raises(BgkitError, match=r"of other code in it; choose another folder"):
         sweep(book, {"SEED": 0})
     assert noop.content(book.parent / "sweep") == before
-
-
-def test_a_folder_of_other_things_and_a_file_are_refused(book: Path) -> None:
     for folder in (book.parent, book):
         with pytest.raises(BgkitError, match="no sweep's folder; choose another"):
             bgkit.sweep(book, {"SEED": 0}, folder)
@@ -203,11 +196,9 @@ def test_a_folder_of_other_things_and_a_file_are_refused(book: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--set", "SEDE=1"], "has no parameter 'SEDE'; it has WAY, SEED"),
         (["--set", "SEDE"], "'SEDE' is no setting of a sweep; write it as"),
         (["--set", "SEED=0:10001"], "10,001 runs; a sweep takes at most 10,000"),
         (["--grid", "none.yaml"], "The grid none.yaml can not be read"),
-        (["--workers", "0"], "at least 1 worker"),
         (["--workers", "0", "--dry-run"], "at least 1 worker"),
         (["--dask", "foo bar"], "No dask scheduler answers at 'foo bar'"),
     ],

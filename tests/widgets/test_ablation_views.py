@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import itertools
 
 import numpy as np
 import pandas as pd
@@ -22,26 +22,20 @@ METRICS = (
     "filter_rate near_boundary false_positive false_negative raw_harm raw_help system_harm "
     "system_help kl"
 ).split()
-HOSTILE = "<img src=x onerror=alert(1)>"
-
-
-def make_table(folder: Path, designs: tuple[str, ...] = DESIGNS, **more: object) -> pd.DataFrame:
-    """A table as large as the reference results; means differ in every setting."""
-    rows = []
-    for place, (design, utility, kind, metric) in enumerate(
-        (d, u, k, m) for d in designs for u in UTILITIES for k in KINDS for m in METRICS
-    ):
-        mean = 0.05 + 0.9 * (place * 37 % 720) / 720
-        setting = {"design": design, "utility": utility, "scale": "small", "guard": "default"}
-        ends = {"mean": mean, "low": mean - 0.02, "high": mean + 0.03, "n_seeds": 3}
-        told = {"tau": 0.5, "seed": "all", "kind": kind, "metric": metric, "interval": "both"}
-        rows.append({**setting, **told, **ends, **more})
-    return settings.in_order(pd.DataFrame(rows))
 
 
 @pytest.fixture(scope="module")
-def table(tmp_path_factory) -> pd.DataFrame:
-    return make_table(tmp_path_factory.mktemp("results"))
+def table() -> pd.DataFrame:
+    """A table as large as the reference results; means differ in every setting."""
+    rows = []
+    for place, (design, utility, kind, metric) in enumerate(
+        itertools.product(DESIGNS, UTILITIES, KINDS, METRICS)
+    ):
+        mean = 0.05 + 0.9 * (place * 37 % 720) / 720
+        setting = {"design": design, "utility": utility, "kind": kind, "metric": metric}
+        rows.append({**setting, "mean": mean, "low": mean - 0.02, "high": mean + 0.03})
+    told = {"scale": "small", "guard": "default", "tau": 0.5, "seed": "all"}
+    return settings.in_order(pd.DataFrame(rows).assign(**told, n_seeds=3, interval="both"))
 
 
 def trace(fig: go.Figure, name: str) -> go.Scatter:
@@ -75,18 +69,10 @@ def test_trade_off_leads_each_design_from_aligned_to_blind(table: pd.DataFrame) 
 
 
 def test_the_kind_of_interval_is_told(table: pd.DataFrame) -> None:
-    for interval, words in (("prompts", "blind to how seeds differ"), ("none", "not known")):
-        fig = trade_off(table.assign(interval=interval), "utility", {"kind": "benign"}, x="kl")
-        assert words in fig.layout.title.subtitle.text
-        assert "Held fixed: kind benign." in fig.layout.title.subtitle.text
-        assert not fig.layout.annotations  # KL has no better side
-
-
-def test_hostile_names_stay_text(tmp_path) -> None:
-    table = make_table(tmp_path, (HOSTILE, "boundary")).replace("blind", HOSTILE)
-    fig = trade_off(table.replace("jailbreak", HOSTILE), "utility", {"kind": HOSTILE})
-    shown = fig.to_json().replace("\\u003c", "<").lower()
-    assert "&lt;img" in shown and "<img" not in shown
+    fig = trade_off(table.assign(interval="prompts"), "utility", {"kind": "benign"}, x="kl")
+    assert "blind to how seeds differ" in fig.layout.title.subtitle.text
+    assert "Held fixed: kind benign." in fig.layout.title.subtitle.text
+    assert not fig.layout.annotations  # KL has no better side
 
 
 def test_questions_a_figure_cannot_answer_are_refused(table: pd.DataFrame) -> None:

@@ -38,28 +38,16 @@ def explore(monkeypatch):
     """Make an explorer; what it shows first and draws is kept instead of displayed."""
 
     def make(samples: pd.DataFrame = SAMPLES, **options: object) -> SimpleNamespace:
-        first: list = []
-        drawn: list = []
-        monkeypatch.setattr(views, "show", lambda view, *static: first.extend(static))
-        monkeypatch.setattr(views, "draw", lambda place, *figures: drawn.append(figures[0]))
-        view = thresholds.explore(samples, **{"bins": 10, **options})
-        parts = list(below(view))
-        _, told, _, row, _, pager, numbers = view.children
-        return SimpleNamespace(
-            first=first,
-            view=view,
-            drawn=drawn,
-            slider=next(w for w in parts if isinstance(w, widgets.FloatSlider)),
-            kind=next(w for w in parts if isinstance(w, widgets.Dropdown)),
-            bars=[w for w in below(row) if isinstance(w, widgets.Button)],
-            page=pager.children[0].children[0],
-            close=pager.children[0].children[1],
-            where=pager.children[0].children[2],
-            told=told,
-            pager=pager,
-            text=pager.children[1],
-            numbers=numbers,
-        )
+        shown = SimpleNamespace(first=[], drawn=[])
+        monkeypatch.setattr(views, "show", lambda view, *static: shown.first.extend(static))
+        monkeypatch.setattr(views, "draw", lambda place, figure: shown.drawn.append(figure))
+        shown.view = thresholds.explore(samples, **{"bins": 10, **options})
+        top, shown.told, _, row, _, shown.pager, shown.numbers = shown.view.children
+        shown.slider, shown.kind = top.children
+        heading, shown.text = shown.pager.children
+        shown.page, shown.close, shown.where = heading.children
+        shown.bars = [w for w in below(row) if isinstance(w, widgets.Button)]
+        return shown
 
     return make
 

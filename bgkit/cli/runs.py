@@ -1,0 +1,220 @@
+"""Commands about runs: plan, train, evaluate and share one, compare several, sweep and collect."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+
+from bgkit.cli import options
+from bgkit.errors import BgkitError
+from bgkit.progress import clock, say
+from bgkit.runs import find_run, folder_of, load_run, write_json
+
+MORE = 'more arguments of TRL\'s trainer: {"use_vllm": true, "vllm_mode": "colocate"}'
+SHARED = "compute each prompt once for all of its completions (%(default)s)"
+TRAIN = {
+    "--out": (Path, "run folder (runs/<reward>-<utility>-<seed>-<hash of the config>)"),
+    "--guard-device": ("", "the guard's own device, as cuda:1 (--device)"),
+    "--utility-device": ("", "the reward model's own device (--device)"),
+    "--no-self-test": (False, "load models that fail their self-test"),
+    "--report-to": ("none", "tracker: trackio, wandb, ..."),
+    "--trainer": (options.json_object, MORE, {"metavar": "JSON"}),
+    "--shared-prompts": (("auto", "off"), SHARED, {"default": "auto"}),
+    **options.DEVICE,
+    **options.THREADS,
+}
+DEMO = {
+    "--out": (Path("runs/demo"), "folder of its runs and report"),
+    **options.DEVICE,
+    **options.THREADS,
+    "--workers": (0, "designs at once (all, where there are cores)"),
+}
+EVALUATE = {
+    "folders": (Path, "folders of complete runs", {"nargs": "+", "metavar": "RUN"}),
+    "--guard": (str, "deploy with another guard (the run's)"),
+    "--tau": (float, "deploy with another threshold, above 0 and below 1 (the run's)"),
+    "--prompts": (str, "another set (see `bgkit prompts`), or a file (the run's)"),
+    "--test-prompts": (int, "number of prompts (the run's)"),
+    "--judge": (str, "grade with another judge, such as api:MODEL"),
+    "--out": (options.file_to_write, "write the rows to this JSON file"),
+    **options.DEVICE,
+}
+PLAN = {
+    "--machine": (str, "a GPU of the table, such as T4 or H100 (this machine)"),
+    "--time": (False, "time a few steps on this machine, too, which fetches the models"),
+    **options.DEVICE,
+}
+PUSH = {
+    "folder": (Path, "folder of a complete run", {"metavar": "RUN"}),
+    "--to": ("", "the repository (none)", {"metavar": "OWNER/NAME"}),
+    "--dry-run": (False, "only write the card, beside the adapter"),
+    "--public": (False, "a public repository (private)"),
+}
+SET = "REWARD=boundary,compound or SEED=0:5 (0 to 4); in every grid, instead of its values"
+REPEATED = {"action": "append", "default": [], "metavar": "NAME=VALUES", "dest": "settings"}
+GRID = "YAML, or a grid of the project (data/sweeps); several are joined"
+SWEEP = {
+    "notebook": (Path, "a notebook with a cell of parameters", {"metavar": "NOTEBOOK"}),
+    "--set": (str, SET, REPEATED),
+    "--grid": (str, GRID, {"nargs": "+", "default": [], "metavar": "FILE"}),
+    "--out": (Path, "the sweep's folder (runs/sweeps/<notebook>)"),
+    "--workers": (1, "runs at once"),
+    "--threads": (0, "CPU threads of a run (cores / workers; with --dask 1)"),
+    "--dask": ("", "run on this dask scheduler's workers (none)", {"metavar": "ADDRESS"}),
+    "--retry-failed": (False, "start failed runs again"),
+    "--dry-run": (False, "check, list, and start nothing"),
+}
+COLLECT = {
+    "sweeps": (Path, "folders of sweeps", {"nargs": "+", "metavar": "SWEEP"}),
+    "--out": (Path, "folder; what is there is kept", {"required": True}),
+}
+
+
+def train(out: Path | None, no_self_test: bool, **given) -> None:
+    """One GRPO run into a run folder."""
+    config = options.config_of("train", given)
+    folder = out or folder_of(config)
+    find_run(folder, config)  # refuse a foreign folder before anything slow is imported
+    with options.loading():
+        from accelerate import PartialState
+
+        from bgkit.models.devices import launched
+        from bgkit.training import trainer
+
+    done = trainer.train(config, folder, check=not no_self_test, **given)
+    PartialState().destroy_process_group()  # its threads may abort a process that just ends
+    if not launched()[0]:  # the first process of a launch evaluates and tells
+        _print_table(done.result["rows"])
+        say(f"\nRun: {done.folder}")
+
+
+def demo(out: Path, **given) -> None:
+    """Train three designs, compare them with base, report."""
+    config = options.config_of("demo", given)
+    say(
+        "Boundary Guidance on the embedded testbed: three reward designs from one base policy.\n"
+        "On two cores this takes 3 to 4 minutes; Ctrl-C stops it, the same command goes on."
+    )
+    with options.loading():
+        from bgkit.sweeps.comparison import compare, write_result
+
+    comparison = compare(folder=out, config=config, **given)
+    result = write_result(comparison, "Boundary Guidance on the embedded testbed")
+    say("\nWhat the user sees, on held-out prompts (mean and 95% interval over prompts):\n")
+    _print_table(result["rows"])
+    say(
+        "\nOne seed, and one strength of each penalty: another of either may turn the order.\n"
+        "Notebook 05 compares the designs at every strength, where their users get the same help."
+    )
+    say(f"\nResult: {out / 'result.json'}\nReport: {out / 'report.html'}")
+
+
+def evaluate(folders: list[Path], out: Path | None, judge: str | None, **settings) -> None:
+    """Runs beside base, on test prompts."""
+    with options.loading():
+        from bgkit.evaluation.evaluate import evaluate
+
+    result = evaluate(folders, judge=judge, **settings)
+    if out:
+        write_json(out, result)
+    _print_table(result["rows"], ("judge_system_harm", "judge_system_help") if judge else ())
+
+
+def plan(machine: str | None, time: bool, device: str, **given) -> None:
+    """Memory of a run, before anything is fetched; and its time, measured here."""
+    config = options.config_of("plan", given)
+    with options.loading():
+        from bgkit.prompts import load as prompts
+        from bgkit.training import plan
+
+    if machine and machine not in plan.GPUS:
+        raise BgkitError(f"There is no machine {machine!r}; known: {', '.join(plan.GPUS)}.")
+    here = plan.GPUS[machine] if machine else plan.this_machine(device, config.precision)
+    texts = prompts.load_prompts(config.prompts, "train", None, config.seed)["prompt"]
+    table = plan.memory(config, here, plan.tokens_of(texts))
+    say(f"{table.round(3).to_string()}\n\n{plan.verdict(table, here)}")
+    if time:
+        seconds = plan.step_time(config, device)
+        whole = clock(seconds * config.steps)
+        say(f"A step takes {seconds:.2f} s on this machine: {config.steps} steps about {whole}.")
+
+
+def push(folder: Path, to: str, dry_run: bool, public: bool) -> None:
+    """A run's adapter and its model card to the hub."""
+    with options.loading():
+        from bgkit.training import model_card
+
+    if not to and not dry_run:
+        raise BgkitError("Where to? Give --to OWNER/NAME, or --dry-run to see the card first.")
+    path = model_card.push(load_run(folder), to, dry_run=dry_run, private=not public)
+    say(path if dry_run else f"https://huggingface.co/{to}")
+
+
+def sweep(
+    notebook: Path,
+    settings: list[str],
+    grid: list[str],
+    out: Path | None,
+    dask: str,
+    dry_run: bool,
+    **how,
+) -> int:
+    """One notebook with many parameters, by papermill.
+
+    Exit status: 0 all runs are complete, 1 some failed or broke, 2 refused or stopped.
+    """
+    from bgkit.sweeps import drive, grids
+
+    opened = grids.open_notebook(notebook)
+    chosen = grids.parse_settings(opened, settings)
+    files = [each for file in grid for each in grids.read_grids(opened, file)]
+    what = notebook, [{**each, **chosen} for each in files or [{}]], out
+    if dry_run:
+        plan = drive.plan(*what, **how)
+        say(plan)
+        for name, record in plan.records.items():
+            told = grids.describe(record["parameters"], plan.varied)
+            say(f"  {name} {record['state']}: {told}")
+        return 0
+    with _dask(dask) if dask else contextlib.nullcontext() as executor:
+        index = drive.sweep(*what, executor, **how)
+    return 0 if (index["state"] == "complete").all() else 1
+
+
+def collect(sweeps: list[Path], out: Path) -> None:
+    """What sweeps of trainings found, in small files."""
+    with options.loading():
+        from bgkit.sweeps import collection
+
+    say(f"{collection.collect(sweeps, out)} runs in {out}")
+
+
+def _print_table(rows: list[dict], more: Sequence[str] = ()) -> None:
+    """Print what the user sees, by design, from a result's rows."""
+    from bgkit.evaluation.results import SHOWN, table
+
+    say(table(rows, (*SHOWN, *more)).to_string())
+
+
+@contextlib.contextmanager
+def _dask(address: str) -> Iterator[Executor]:
+    """The workers of the dask scheduler at ``address`` (``tcp://host:8786``)."""
+    try:
+        from distributed import Client
+        from distributed.comm import get_address_host_port
+    except ImportError as error:
+        raise BgkitError("--dask needs dask.distributed: pip install 'bgkit[cluster]'.") from error
+    try:  # without dask's client, which starts threads before it looks
+        socket.create_connection(get_address_host_port(address), timeout=10).close()
+        client = Client(address, timeout=10, set_as_default=False)
+    except (OSError, ValueError, TypeError) as error:  # a TimeoutError is an OSError
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise BgkitError(
+            f"No dask scheduler answers at {address!r} ({reason}); check the address (such as "
+            "tcp://host:8786) and that `dask scheduler` runs there."
+        ) from error
+    with client:
+        yield client.get_executor()
