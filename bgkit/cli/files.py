@@ -122,6 +122,7 @@ def prompts(arguments: argparse.Namespace) -> None:
     say(json.dumps(manifest, indent=1, ensure_ascii=False))
     if arguments.split is None:  # what a training checks first
         try:
-            load.manifests(arguments.name, dict.fromkeys(splits.SHARES, (None, 0)))
+            for split in splits.SHARES:
+                load.load_prompts(arguments.name, split)
         except BgkitError as error:
             say(f"A training on {arguments.name} will be refused: {error}", sys.stderr)

@@ -15,9 +15,9 @@ from trl.models import unwrap_model_for_generation
 
 from bgkit import runs
 from bgkit.evaluation import samples as evaluation
+from bgkit.evaluation.language_judge import Judge
 from bgkit.evaluation.metrics import values_of
 from bgkit.progress import Phase, phase, say
-from bgkit.prompts import load as prompts
 from bgkit.scoring.scorer import Scorer
 
 #: TRL's or the reward's name of a logged value -> its column in metrics.parquet
@@ -54,17 +54,19 @@ HELD_OUT = ("filter_rate", "near_boundary", "system_harm", "system_help")  # alo
 class RunCallback(TrainerCallback):
     """Keeps the training curve, evaluates on held-out prompts, shows progress, stops politely."""
 
+    trainer: GRPOTrainer
+    line: Phase  # over the steps
+    judges: tuple[Judge, ...] | None = None  # of the evaluations along the way
+    stopped = signalled = False
+
     def __init__(
         self,
         run: runs.Run,
         guard: Scorer,
+        held_out: pd.DataFrame | None,
         should_stop: Callable[[], bool],
     ) -> None:
-        self.run, self.guard = run, guard
-        self.should_stop, self.stopped, self.signalled = should_stop, False, False
-        self.trainer: GRPOTrainer | None = None
-        self.line: Phase | None = None  # over the steps
-        self._held_out: tuple | None = None  # prompts and judges of the evaluations along the way
+        self.run, self.guard, self.held_out, self.should_stop = run, guard, held_out, should_stop
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         """Start the line at the resumed step; evaluate base."""
@@ -113,17 +115,12 @@ class RunCallback(TrainerCallback):
         if not config.eval_every or step % config.eval_every:
             return
         with phase("held-out evaluation"):
-            if self._held_out is None:
-                split = ("validation", config.eval_prompts)
-                table = prompts.load_prompts(config.prompts, *split, seed=1)
-                judges = evaluation.quick_truth(config, str(trainer.model.device))
-                self._held_out = table, judges
-            table, judges = self._held_out
+            if self.judges is None:
+                self.judges = evaluation.quick_truth(config, str(trainer.model.device))
+            how = {"guard": self.guard, "judges": self.judges, "seed": 1}
             with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as policy:
-                asked = policy, trainer.processing_class, table
-                samples = evaluation.sample_as(
-                    config, *asked, guard=self.guard, judges=judges, seed=1
-                )
+                asked = policy, trainer.processing_class, self.held_out
+                samples = evaluation.sample_as(config, *asked, **how)
         means = values_of(samples).mean()[list(HELD_OUT)].dropna().astype(float)
         state.log_history.append({"step": step, **means.add_prefix("eval_").to_dict()})
 
@@ -147,8 +144,7 @@ def signals_stop(callback: RunCallback) -> Iterator[None]:
     try:
         before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     except ValueError:  # not the main thread: a notebook's or sweep's own handling applies
-        yield
-        return
+        before = {}
     try:
         yield
     finally:

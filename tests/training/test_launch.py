@@ -21,7 +21,7 @@ from bgkit.models import devices
 from bgkit.scoring.scorer import reward_of
 from bgkit.training import grpo
 from bgkit.training import trainer as training
-from bgkit.training.prompt_order import training_table
+from bgkit.training.prompt_order import load_splits, training_table
 
 TRAINING = {**SMALL, "steps": 4, "batch_size": 32, "eval_every": 2, "test_prompts": 24}
 
@@ -60,7 +60,9 @@ def test_two_processes_make_one_run_of_the_prompts_of_one(tmp_path: Path) -> Non
     means = table.groupby("step")["reward"].mean()
     np.testing.assert_allclose(curve.loc[means.index + 1, "reward"], means, atol=2e-5)
 
-    assert set(training_table(run.config, [])["prompt_id"]) == set(table["prompt_id"])
+    assert set(
+        training_table(run.config, load_splits(run.config)["train"][0], [])["prompt_id"]
+    ) == set(table["prompt_id"])
     told = {"tau": run.config.tau, "strength": run.config.strength}
     reward = reward_of(table, "boundary", **told, base=run.read_json("base.json"))
     np.testing.assert_allclose(table["reward"], reward, atol=1e-5)

@@ -24,7 +24,7 @@ from bgkit.rewards import DESIGNS
 from bgkit.scoring import adapters, guards
 from bgkit.scoring.scorer import reward_of
 from bgkit.training import trainer as training
-from bgkit.training.prompt_order import training_table
+from bgkit.training.prompt_order import load_splits, training_table
 
 
 def train(folder: Path, *, should_stop=lambda: False, guard=None, **changes) -> runs.Run:
@@ -149,12 +149,15 @@ def test_full_fine_tuning_saves_and_loads_the_whole_model(tmp_path: Path) -> Non
 
 def test_the_prompts_of_a_step_are_all_short_or_all_long_and_none_comes_twice() -> None:
     config = runs.make_config({**SMALL, "steps": 12, "batch_size": 32})
-    table = training_table(config, [])
+    table = training_table(config, load_splits(config)["train"][0], [])
     lengths = np.array([len(text) for text in table["question"]]).reshape(12, 8)
     long = lengths.max(1) > 200
     assert 0 < long.sum() < 12 and lengths[long].min() >= lengths[~long].max()
     assert len(set(table["prompt_id"])) == 96
-    assert training_table(config, [])["prompt_id"] == table["prompt_id"]
+    assert (
+        training_table(config, load_splits(config)["train"][0], [])["prompt_id"]
+        == table["prompt_id"]
+    )
 
 
 def test_a_guard_that_leaves_its_range_stops_the_run(tmp_path: Path) -> None:
