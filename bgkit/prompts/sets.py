@@ -80,9 +80,9 @@ def load_set(name: str) -> tuple[pd.DataFrame, dict]:
         )
     if row.only:
         raw = raw[raw[row.only[0]].isin(row.only[1])]
-    questions = tables.texts(raw[row.prompt], repr(row.prompt), path)
-    table = pd.DataFrame({"prompt_id": [f"{name}/{number:05d}" for number in raw.index]}, raw.index)
-    table = table.assign(kind=row.kind, prompt=questions)
+    questions = tables.texts(raw[row.prompt], row.prompt, path)
+    ids = [f"{name}/{number:05d}" for number in raw.index]
+    table = pd.DataFrame({"prompt_id": ids, "kind": row.kind, "prompt": questions})
     if row.context:
         table["prompt"] = tables.texts(raw[row.context], row.context, path) + "\n\n" + questions
     if isinstance(row.harmful, list):
