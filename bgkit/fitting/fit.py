@@ -121,14 +121,14 @@ def _fitted(
         )
     if shared["responses"]:
         say(f"{shared['responses']} held-out responses stand in the training rows word for word.")
-    labels, rated = (["safe", "unsafe"], False) if what == "guard" else (["utility"], True)
-    name = f"{what} {out.name}"
-    scorer, new = encoders.new_scorer(settings, labels, device, name, regression=rated)
+    labels = ["safe", "unsafe"] if what == "guard" else ["utility"]
+    scorer, new = encoders.new_scorer(settings, labels, device, f"{what} {out.name}")
     kept = _with_room(rows, scorer)
     texts = {"left_out": len(rows) - len(kept), "max_length": scorer.max_length}
     train = _encoded(kept[kept["split"] == "train"], scorer)
     encoders.train(scorer, new, train, settings, scratch)
-    found = _measured(what, scorer, kept, tau)
+    found, provenance = _measured(what, scorer, kept, tau), devices.provenance()
+    del provenance["command"]
     fit = {
         "what": what,
         "key": key,
@@ -138,7 +138,7 @@ def _fitted(
         "shared": shared,
         **found,
         **tau,
-        **{key: value for key, value in devices.provenance().items() if key != "command"},
+        **provenance,
     }
     encoders.save(scorer, out, settings.encoder)
     fit["sha256"] = {path.name: sha256(path) for path in sorted(out.glob("*.safetensors"))}
@@ -154,7 +154,10 @@ def _measured(what: str, scorer: EncoderScorer, rows: pd.DataFrame, tau: dict[st
     parts = ("train", "validation", "test")
     train, validation, test = (rows[rows["split"] == part] for part in parts)
     if what == "guard":
-        temperature = _set_temperature(scorer, validation)
+        t, temperature = _scores(scorer, validation), None  # scored in any case: what is cut counts
+        if validation["harmful"].nunique() == 2:
+            temperature, _ = temperature_scale(t, validation["harmful"])
+            encoders.rescale(scorer.model, 1 / temperature)
         test = test.assign(t=_scores(scorer, test))
         numbers = partial(quality.guard_numbers, **tau)
         return {"temperature": temperature, "rows": quality.table_of(test, numbers)}
@@ -203,18 +206,8 @@ def _encoded(rows: pd.DataFrame, scorer: EncoderScorer) -> list[dict]:
     return [{**row, "labels": label} for row, label in zip(inputs, labels.tolist(), strict=True)]
 
 
-def _set_temperature(scorer: EncoderScorer, validation: pd.DataFrame) -> float | None:
-    """Put the temperature of the validation rows into a guard's head; None where it has none."""
-    t = _scores(scorer, validation)  # first: it counts what is cut
-    if validation["harmful"].nunique() < 2:
-        return None
-    temperature, _ = temperature_scale(t, validation["harmful"])
-    encoders.rescale(scorer.model, 1 / temperature)
-    return temperature
-
-
-def results(fit: dict, kind: str = "all") -> pd.DataFrame:
+def results(fit: dict) -> pd.DataFrame:
     """The metrics of a fit as a table: mean, low, high and n by metric."""
     rows = pd.DataFrame(fit["rows"])
-    table = rows[rows["kind"] == kind].set_index("metric")[["mean", "low", "high", "n"]]
+    table = rows[rows["kind"] == "all"].set_index("metric")[["mean", "low", "high", "n"]]
     return table.replace({None: np.nan})
