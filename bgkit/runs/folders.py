@@ -39,14 +39,12 @@ METHOD = "method"
 
 def git_revision() -> str:
     """The commit of the source checkout this code runs from, with ``+`` if it has changes."""
-    run = {"cwd": Path(__file__).parent, "capture_output": True, "text": True}
-    run |= {"timeout": 10, "check": True}
+    command = ["git", "describe", "--always", "--exclude=*", "--abbrev=12", "--dirty=+"]
+    how = {"capture_output": True, "text": True, "timeout": 10, "check": True}
     try:
-        commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], **run).stdout.strip()
-        dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], **run).stdout.strip()
+        return subprocess.run(command, cwd=Path(__file__).parent, **how).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-    return commit + ("+" if dirty else "")
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

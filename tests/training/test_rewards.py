@@ -227,5 +227,5 @@ def test_columns_that_a_design_does_not_know_are_left_alone():
 
 @pytest.mark.parametrize("z", [[1.0], [1.0, 2.0, 3.0], 1.0, [0.0, math.nan], [0.0, math.inf]])
 def test_utilities_that_are_no_numbers_or_not_as_many_are_refused(z):
-    with pytest.raises(BgkitError, match=r"one value per response|is NaN or infinity"):
+    with pytest.raises(BgkitError, match=r"one value per response|is NaN or infinite"):
         compute_reward("boundary", [0.1, 0.9], z, 0.5)
