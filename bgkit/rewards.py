@@ -264,7 +264,7 @@ def compute_reward(
             f"choose another reward (there are t, z, tau, {', '.join(columns)})."
         ) from error
     z = _column("z", z, t)
-    known |= {key: _column(key, known[key], t) for key in known.keys() & {"u", *FLAGS}}
+    known |= {key: _column(key, known[key], t) for key in ("u", *FLAGS) if key in known}
     try:
         reward = design(t, z, tau, **known)
     except Exception as error:

@@ -113,14 +113,13 @@ def _fitted(
     if not splits["train"] or not splits["test"]:
         raise BgkitError(f"There are no rows to fit on, or none to measure with ({splits}).")
     shared = labelled.shared_texts(rows)
-    if shared["near_prompts"]:
-        one, other = map(shortened, shared["examples"][0])
+    if shared["near_prompts"] or shared["responses"]:
+        pair = "".join(f" ({shortened(a)}, {shortened(b)})" for a, b in shared["examples"][:1])
         say(
-            f"{shared['near_prompts']} held-out prompts have a near-duplicate among the training "
-            f"ones, which flatters the figures: {one} and {other}."
+            f"{shared['near_prompts']} held-out prompts have a near-duplicate{pair} and "
+            f"{shared['responses']} held-out responses a copy among the training rows, which "
+            "flatters the figures."
         )
-    if shared["responses"]:
-        say(f"{shared['responses']} held-out responses stand in the training rows word for word.")
     labels = ["safe", "unsafe"] if what == "guard" else ["utility"]
     scorer, new = encoders.new_scorer(settings, labels, device, f"{what} {out.name}")
     kept = _with_room(rows, scorer)

@@ -212,7 +212,7 @@ def _complete(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     said = chats.pairs(table, path, response=None, leave_out=chats.SYSTEM)["conversation"]
     ids = pd.Series([f"{path.name}/{i:05d}" for i in table.index])
     found = {"prompt_id": ids, "kind": pd.Series("unknown", table.index)}
-    for name in found.keys() & set(table):
+    for name in [name for name in found if name in table]:
         found[name] = tables.labels(table[name], name, path).fillna(found[name]).astype(str)
     found["prompt"] = tables.texts(said, "prompt", path)
     if "harmful_request" in table:  # a request that is not marked is harmless

@@ -82,18 +82,13 @@ class RunCallback(TrainerCallback):
             self.line.done, self.line.more = state.global_step, ", ".join(parts)
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
-        """Evaluate when it is due; stop, with a checkpoint, when asked to."""
+        """Evaluate when it is due; stop, with a checkpoint, when any process was asked to."""
         self._evaluate(state)
-        if self._stop_wanted():
+        wanted, accelerator = self.signalled or self.should_stop(), self.trainer.accelerator
+        # the processes of a launch must all stop after the same step
+        if accelerator.gather(torch.tensor([float(wanted)], device=accelerator.device)).any():
             self.stopped = state.global_step < state.max_steps
             control.should_training_stop = control.should_save = True
-
-    def _stop_wanted(self) -> bool:
-        """Whether any process of the launch was asked to stop: all must stop after one step."""
-        wanted = self.signalled or self.should_stop()
-        accelerator = self.trainer.accelerator
-        flag = torch.tensor([float(wanted)], device=accelerator.device)
-        return bool(accelerator.gather(flag).max())
 
     def on_save(self, args, state, control, **kwargs) -> None:
         """Keep the curve up to each checkpoint, and in the end the whole."""

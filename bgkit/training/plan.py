@@ -177,15 +177,15 @@ def _parts(c: TrainConfig, machine: Machine, prompt_tokens: int) -> dict[tuple[s
     }
 
 
-def tokens_of(prompts: pd.Series, template: int = 20) -> int:
+def tokens_of(prompts: pd.Series) -> int:
     """About how many tokens a long prompt has, at the 95th percentile.
 
-    A token is taken as four characters, as in English text; ``template`` tokens frame a prompt.
+    A token is taken as four characters, as in English text; a template's 20 frame a prompt.
 
     >>> tokens_of(pd.Series(["a" * 40] * 80 + ["a" * 400] * 20))
     120
     """
-    return template + round((prompts.str.len() / 4).quantile(0.95))
+    return 20 + round((prompts.str.len() / 4).quantile(0.95))
 
 
 def verdict(table: pd.DataFrame, machine: Machine) -> str:
