@@ -110,8 +110,6 @@ def _fitted(
     if out.is_dir() and any(path.name != scratch.name for path in out.iterdir()):
         raise BgkitError(f"The folder {out} holds something else than this fit; name another one.")
     splits = {name: int((rows["split"] == name).sum()) for name in ("train", "validation", "test")}
-    if not splits["train"] or not splits["test"]:
-        raise BgkitError(f"There are no rows to fit on, or none to measure with ({splits}).")
     shared = labelled.shared_texts(rows)
     if shared["near_prompts"] or shared["responses"]:
         pair = "".join(f" ({shortened(a)}, {shortened(b)})" for a, b in shared["examples"][:1])
@@ -178,7 +176,10 @@ def _with_room(rows: pd.DataFrame, scorer: EncoderScorer) -> pd.DataFrame:
             f"{scorer.max_length} tokens, which is all that the encoder reads."
         )
     if not {"train", "test"} <= set(kept["split"]):
-        raise BgkitError("The encoder can read none of the prompts; take one with more tokens.")
+        raise BgkitError(
+            "No rows are left to fit on, or none to measure with; label more prompts, give them a "
+            "column 'split', or take an encoder that reads more tokens."
+        )
     return kept
 
 
