@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 from conftest import ROOT, SMALL
+from trl import GRPOConfig
 
 from bgkit import runs
 from bgkit.errors import BgkitError
@@ -83,11 +84,16 @@ def test_a_signal_stops_all_at_one_step_and_one_process_goes_on(tmp_path: Path) 
     assert table.groupby("step").size().to_dict() == dict.fromkeys(range(30), 8)
 
 
+def arguments(folder: Path, more: dict | None = None, **values) -> GRPOConfig:
+    """The trainer's arguments for a small run on the CPU."""
+    config, place = runs.make_config({**SMALL, **values}), devices.pick_device("cpu")
+    return grpo.trainer_arguments(config, folder, place, more=more)
+
+
 def test_a_step_that_can_not_be_divided_is_refused(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
-    place = devices.pick_device("cpu")
     with pytest.raises(BgkitError, match=r"8 completions .* among 3 processes; use a batch_size"):
-        grpo.trainer_arguments(runs.make_config(SMALL), tmp_path, place)
+        arguments(tmp_path)
 
 
 def test_the_shipped_config_is_what_accelerate_reads() -> None:
@@ -99,17 +105,13 @@ def test_the_shipped_config_is_what_accelerate_reads() -> None:
 def test_a_policy_in_shards_is_refused(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr(grpo.QuietTrainer, "is_fsdp_enabled", True, raising=False)
     monkeypatch.setattr(grpo.GRPOTrainer, "__init__", lambda self, **_: None)
-    arguments = grpo.trainer_arguments(
-        runs.make_config(SMALL), tmp_path, devices.pick_device("cpu")
-    )
     with pytest.raises(BgkitError, match="whole on each GPU: use data/accelerate"):
-        grpo.QuietTrainer(model=None, args=arguments)
+        grpo.QuietTrainer(model=None, args=arguments(tmp_path))
 
 
 def test_further_arguments_of_the_trainer_are_passed_through(tmp_path: Path) -> None:
     more = {"use_vllm": True, "vllm_mode": "colocate", "epsilon": 0.3}
-    config, place = runs.make_config(SMALL), devices.pick_device("cpu")
-    made = grpo.trainer_arguments(config, tmp_path, place, more=more)
+    made = arguments(tmp_path, more)
     assert {name: getattr(made, name) for name in more} == more
     assert grpo.of_training(more) == {"epsilon": 0.3}
 
@@ -125,9 +127,8 @@ def test_further_arguments_of_the_trainer_are_passed_through(tmp_path: Path) -> 
     ],
 )
 def test_wrong_arguments_of_the_trainer(more: dict, said: str, tmp_path: Path) -> None:
-    config, place = runs.make_config(SMALL), devices.pick_device("cpu")
     with pytest.raises(BgkitError, match=said):
-        grpo.trainer_arguments(config, tmp_path, place, more=more)
+        arguments(tmp_path, more)
 
 
 def test_loss_scale_and_schedule_are_those_of_the_config(tmp_path: Path) -> None:
@@ -138,6 +139,5 @@ def test_loss_scale_and_schedule_are_those_of_the_config(tmp_path: Path) -> None
         ({"lr_schedule": "cosine", "warmup_steps": 1}, ("grpo", "none", "cosine", 1)),
         ({"lr_schedule": "constant"}, ("grpo", "none", "constant_with_warmup", 0)),
     ):
-        config = runs.make_config({**SMALL, **values})
-        made = grpo.trainer_arguments(config, tmp_path, devices.pick_device("cpu"))
+        made = arguments(tmp_path, **values)
         assert tuple(getattr(made, name) for name in wanted) == expected
