@@ -20,23 +20,13 @@ from bgkit.evaluation.metrics import values_of
 from bgkit.progress import Phase, phase, say
 from bgkit.scoring.scorer import Scorer
 
-#: TRL's or the reward's name of a logged value -> its column in metrics.parquet
-LOGGED = {
-    "step": "step",
-    "reward": "reward",
+KEPT = "step reward t u margin filter_rate near_boundary kl seen_in_part entropy loss".split()
+#: name of a logged value, TRL's or the reward's -> its column in metrics.parquet
+LOGGED = {name: name for name in KEPT} | {
     "reward_std": "reward_deviation",
-    "t": "t",
-    "u": "u",
-    "margin": "margin",
-    "filter_rate": "filter_rate",
-    "near_boundary": "near_boundary",
-    "kl": "kl",
     "frac_reward_zero_std": "no_spread",
     "completions/mean_length": "completion_length",
     "completions/clipped_ratio": "cut_off",
-    "seen_in_part": "seen_in_part",
-    "entropy": "entropy",
-    "loss": "loss",
     "grad_norm": "gradient_norm",
     "step_time": "seconds",
 }
