@@ -203,13 +203,11 @@ def _turns(value: object) -> list[Turn]:
     """Role and text of each message."""
     value = value.tolist() if isinstance(value, np.ndarray) else value
     value = [value] if isinstance(value, dict) else value
-    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+    if not (value and isinstance(value, list) and all(isinstance(one, dict) for one in value)):
         raise BgkitError(
             f"{shortened(value)} is neither a text nor chat messages; write a text in quotes, or "
             'a list of messages such as {"role": "user", "content": "..."}.'
         )
-    if not value:
-        raise BgkitError("there are no messages in its list; fill it in or delete the row.")
     turns = [(_first(one, _ROLES), _first(one, _CONTENTS)) for one in value]
     for number, (role, _) in enumerate(turns, start=1):
         if not isinstance(role, str):

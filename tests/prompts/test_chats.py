@@ -94,7 +94,7 @@ def test_a_text_that_looks_like_json_stays_a_text(tmp_path: Path, text: str) -> 
 @pytest.mark.parametrize(
     ("row", "hint"),
     [
-        ({"prompt": []}, "no messages in its list"),
+        ({"prompt": []}, "[] is neither a text nor chat messages"),
         ({"prompt": [ASK, SAY]}, "must end with a message of the user, not of 'assistant'"),
         ({"prompt": [{"content": "x"}]}, "message 1 has no role"),
         ({"prompt": [{"role": "user", "content": None}]}, "has no text"),

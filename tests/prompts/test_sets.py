@@ -111,11 +111,6 @@ def test_a_set_that_can_not_be_had(monkeypatch, kind, words) -> None:
         ("xstest.csv", "text,label\na,safe\n", ["no column 'prompt'", "text, label"]),
         ("xstest.csv", "prompt\na\n", ["no column 'label'"]),
         ("xstest.csv", "prompt,label\na,safe\n ,safe\n", ["Row 2 ", "as 'prompt'"]),
-        (
-            "xstest.jsonl",
-            '{"prompt": "a", "label": "safe"}\n{"pro',
-            ["line 2 is not a JSON object"],
-        ),
         ("xstest.json", '{"prompt": "a"}', ["not a JSON list"]),
     ],
 )
