@@ -168,7 +168,9 @@ def plain_training(
             reward_funcs=reward,
             args=arguments,
             train_dataset=training_prompts.training_table(
-                config, policies.special_strings(tokenizer)
+                config,
+                training_prompts.load_splits(config)["train"][0],
+                policies.special_strings(tokenizer),
             ),
             processing_class=tokenizer,
             peft_config=policies.lora_config(config.lora_rank, config.lora_alpha),

@@ -160,12 +160,13 @@ def _found(config: runs.TrainConfig, folder: Path, asked: dict) -> runs.Run | No
 
 def _opened(config: runs.TrainConfig, folder: Path, asked: dict, scores: dict) -> runs.Run:
     """The folder with config, method and what was asked, and the manifests of its prompts."""
-    chosen = prompts.manifests(config.prompts, training_prompts.asked(config))
+    chosen = training_prompts.load_splits(config)
     environment = {identity.RECORD: scores}
     environment |= {"versions": devices.versions(), "machine": devices.machine()}
     environment |= {METHOD: NAME, "asked": asked, "git": runs.git_revision()}
     run = runs.open_run(folder, config, environment)
-    prompts.keep_manifests(run.folder / "prompts.json", chosen)
+    manifests = {split: manifest for split, (_, manifest) in chosen.items()}
+    prompts.keep_manifests(run.folder / "prompts.json", manifests)
     return run
 
 
@@ -184,7 +185,9 @@ def _scored(
     run: runs.Run, model, tokenizer, budget: int, guard: Scorer, utility: Scorer
 ) -> tuple[pd.DataFrame, list[TokenIds]]:
     """Samples within the budget as a run records completions, and their token ids."""
-    table = training_prompts.training_table(run.config, policies.special_strings(tokenizer))
+    table, _ = training_prompts.load_splits(run.config)["train"]
+    specials = policies.special_strings(tokenizer)
+    table = training_prompts.training_table(run.config, table, specials)
     parts = list(_within(run.config, model, tokenizer, table.to_pandas(), budget))
     if not parts:
         raise BgkitError(

@@ -34,8 +34,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.util
 import inspect
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,41 +47,16 @@ from bgkit.errors import BgkitError
 NEAR = 0.3  # a response with |t - tau| below this counts as near the boundary
 
 Array = np.ndarray
+#: Columns of true and false.
+FLAGS = ("harmful_request", "refusal")
 #: name -> design
 DESIGNS: dict[str, Callable[..., Array]] = {}
 
 
-def _columns(t: Array, *others: Array) -> tuple[Array, ...]:
-    t, said = checks.probabilities(t), "The utility z has"
-    columns = (t, *(checks.as_numbers(other, said) for other in others))
-    if any(column.shape != t.shape for column in columns):
-        shapes = " and ".join(str(column.shape) for column in columns)
-        raise BgkitError(f"t and z must have one value per response each, not shapes {shapes}.")
-    if not all(np.isfinite(column).all() for column in columns):
-        raise BgkitError("The utility z holds NaN or infinity; check the reward model's scores.")
-    return columns
-
-
 def _design(function: Callable[..., Array]) -> Callable[..., Array]:
-    """A design that is registered, and given checked arrays of equal length and a checked tau."""
-
-    @functools.wraps(function)
-    def checked(t, z, tau: float = 0.5, **more):
-        if "u" in more:
-            t, z, more["u"] = _columns(t, z, more["u"])
-        else:
-            t, z = _columns(t, z)
-        for name in more.keys() & {"harmful_request", "refusal"}:
-            flags = checks.truths(more[name], t.shape, name)
-            if np.isnan(flags).any():
-                raise BgkitError(
-                    f"The column {name!r} is not known for every response; choose another reward."
-                )
-            more[name] = flags == 1
-        return function(t, z, checks.threshold(tau), **more)
-
-    DESIGNS[function.__name__] = checked
-    return checked
+    """Enter a design in :data:`DESIGNS`."""
+    DESIGNS[function.__name__] = function
+    return function
 
 
 def tent(t: Array, tau: float = 0.5) -> Array:
@@ -96,7 +71,7 @@ def tent(t: Array, tau: float = 0.5) -> Array:
     >>> tent(np.array([0.1, 0.2, 0.6]), tau=0.2).tolist()
     [0.5, 1.0, 0.5]
     """
-    (t,), tau = _columns(t), checks.threshold(tau)
+    t, tau = checks.probabilities(t), checks.threshold(tau)
     return np.minimum(t / tau, (1.0 - t) / (1.0 - tau))
 
 
@@ -107,7 +82,7 @@ def boundary(t: Array, z: Array, tau: float = 0.5, *, strength: float = 8.0) -> 
     Unbounded through z; the margin term lies in [-s, 0]. Utility counts on filtered responses
     too, as in the paper, whose own point is s = 1 / deviation of u (``boundary_raw``).
 
-    >>> boundary([0.0, 0.5, 1.0], [1.0, 1.0, 1.0]).tolist()
+    >>> boundary(np.array([0.0, 0.5, 1.0]), np.ones(3)).tolist()
     [1.0, -7.0, 1.0]
     """
     return z - strength * tent(t, tau)
@@ -117,7 +92,7 @@ def boundary(t: Array, z: Array, tau: float = 0.5, *, strength: float = 8.0) -> 
 def boundary_raw(t: Array, z: Array, tau: float = 0.5, *, u: Array) -> Array:
     """``u - B(t)``: the paper's Eq. 3 as it stands, with the utility in its own unit; no strength.
 
-    >>> boundary_raw([0.0, 0.5, 1.0], [9.0, 9.0, 9.0], u=[0.5, 0.5, 0.5]).tolist()
+    >>> boundary_raw(np.array([0.0, 0.5, 1.0]), np.ones(3), u=np.full(3, 0.5)).tolist()
     [0.5, -0.5, 0.5]
     """
     return u - tent(t, tau)
@@ -127,7 +102,7 @@ def boundary_raw(t: Array, z: Array, tau: float = 0.5, *, u: Array) -> Array:
 def guard_only(t: Array, z: Array, tau: float = 0.5) -> Array:
     """``-B(t)``, in [-1, 0]: the paper's ablation without a utility, ``boundary`` as s grows.
 
-    >>> guard_only([0.0, 0.5, 1.0], [9.0, 9.0, 9.0]).tolist()
+    >>> guard_only(np.array([0.0, 0.5, 1.0]), np.ones(3)).tolist()
     [-0.0, -1.0, -0.0]
     """
     return -tent(t, tau)
@@ -137,7 +112,7 @@ def guard_only(t: Array, z: Array, tau: float = 0.5) -> Array:
 def utility_only(t: Array, z: Array, tau: float = 0.5) -> Array:
     """``z``, unbounded: what the reward model alone teaches, every design at s = 0.
 
-    >>> utility_only([0.9], [1.5]).tolist()
+    >>> utility_only(np.array([0.9]), np.array([1.5])).tolist()
     [1.5]
     """
     return z.copy()
@@ -147,7 +122,7 @@ def utility_only(t: Array, z: Array, tau: float = 0.5) -> Array:
 def filter_avoidance(t: Array, z: Array, tau: float = 0.5, *, strength: float = 8.0) -> Array:
     """``z - s 1[t >= tau]``: the common strategy that the paper argues against.
 
-    >>> filter_avoidance([0.49, 0.5], [1.0, 1.0]).tolist()
+    >>> filter_avoidance(np.array([0.49, 0.5]), np.ones(2)).tolist()
     [1.0, -7.0]
     """
     return z - strength * (t >= tau)
@@ -157,7 +132,7 @@ def filter_avoidance(t: Array, z: Array, tau: float = 0.5, *, strength: float = 
 def filter_avoidance_soft(t: Array, z: Array, tau: float = 0.5, *, strength: float = 8.0) -> Array:
     """``z - s t``: filter avoidance with the probability instead of the verdict.
 
-    >>> filter_avoidance_soft([0.0, 0.5], [1.0, 1.0]).tolist()
+    >>> filter_avoidance_soft(np.array([0.0, 0.5]), np.ones(2)).tolist()
     [1.0, -3.0]
     """
     return z - strength * t
@@ -172,7 +147,7 @@ def prompt_aware(
     The paper's ablation that it calls risky (on a harmful prompt the far side pays as much as the
     near side); this form is ours. ``harmful_request`` (n,) is boolean.
 
-    >>> prompt_aware([1.0, 1.0], [0.0, 0.0], harmful_request=[False, True]).tolist()
+    >>> prompt_aware(np.ones(2), np.zeros(2), harmful_request=np.array([False, True])).tolist()
     [-8.0, 0.0]
     """
     risk = np.where(harmful_request, tent(t, tau), t)
@@ -188,7 +163,7 @@ def compound(
     Ours: a filtered response has the value r of the canned refusal, whatever the reward model
     thinks of the text that nobody sees.
 
-    >>> compound([0.0, 0.5, 1.0], [1.0, 1.0, 1.0]).tolist()
+    >>> compound(np.array([0.0, 0.5, 1.0]), np.ones(3)).tolist()
     [1.0, -10.0, -2.0]
     """
     return np.where(t < tau, z, filtered_reward) - strength * tent(t, tau)
@@ -204,7 +179,8 @@ def hybrid_guard(
     s = 10, there on the raw scale of its reward model, here on the standardised one. ``refusal``
     (n,) is boolean.
 
-    >>> hybrid_guard([0.9, 0.1, 0.1], [1.0, 1.0, 1.0], refusal=[False, True, False]).tolist()
+    >>> refusal = np.array([False, True, False])
+    >>> hybrid_guard(np.array([0.9, 0.1, 0.1]), np.ones(3), refusal=refusal).tolist()
     [-10.0, -5.0, 1.0]
     """
     cap = np.where(refusal, -strength / 2, np.inf)
@@ -229,9 +205,24 @@ def find(name: str) -> Callable[..., Array]:
         )
     path = Path(file).expanduser()
     try:
-        return _own(str(path.resolve()), function, path.stat().st_mtime_ns)
+        found = _run(str(path.resolve()), path.stat().st_mtime_ns).get(function)
     except OSError as error:
         raise BgkitError(f"The reward's file {file} can not be read: {error.strerror}.") from error
+    if not callable(found):
+        raise BgkitError(f"The reward's file {file} has no function {function!r}.")
+    return found
+
+
+@functools.lru_cache(maxsize=32)
+def _run(file: str, changed: int) -> dict[str, object]:
+    """What a file defines when it is run; ``changed`` has an edited file run anew."""
+    try:
+        return runpy.run_path(file)
+    except OSError:
+        raise
+    except Exception as error:  # whatever a file of the user's raises
+        told = f"{type(error).__name__}: {error}"
+        raise BgkitError(f"The reward's file {file} can not be run: {told}.") from error
 
 
 def has_strength(name: str) -> bool:
@@ -247,26 +238,7 @@ def own_digest(name: str) -> str | None:
     """SHA-256 of the file of a function of one's own; None for a design of the kit."""
     if name in DESIGNS:
         return None
-    find(name)
     return hashlib.sha256(Path(name.rpartition(":")[0]).expanduser().read_bytes()).hexdigest()
-
-
-@functools.lru_cache(maxsize=32)
-def _own(file: str, function: str, changed: int) -> Callable[..., Array]:
-    """A function of a file, which is executed; ``changed`` has an edited file read anew."""
-    spec = importlib.util.spec_from_file_location(f"bgkit_own_{Path(file).stem}", file)
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except OSError:
-        raise
-    except Exception as error:  # whatever a file of the user's raises
-        told = f"{type(error).__name__}: {error}"
-        raise BgkitError(f"The reward's file {file} can not be run: {told}.") from error
-    found = getattr(module, function, None)
-    if not callable(found):
-        raise BgkitError(f"The reward's file {file} has no function {function!r}.")
-    return found
 
 
 def compute_reward(
@@ -275,33 +247,30 @@ def compute_reward(
     """Reward (n,) of a design by name; it takes from ``columns`` the arguments that it knows.
 
     A ``strength`` of None is the design's own default. Raises BgkitError for an unknown name, t
-    outside [0, 1], tau outside (0, 1), z that is not finite, columns of other lengths, a missing
-    column, and a design of one's own that does not return one finite number per response.
+    outside [0, 1], tau outside (0, 1), z or u that is not finite, columns of other lengths, a
+    missing column, and a design of one's own that does not return one finite number per response.
 
     >>> compute_reward("utility_only", [0.2], [0.7], 0.5, strength=3.0).tolist()
     [0.7]
     """
-    design, tau = find(name), checks.threshold(tau)
-    parameters = inspect.signature(design).parameters
-    given = {**columns, "strength": strength}
-    known = {k: value for k, value in given.items() if k in parameters and value is not None}
-    for key, parameter in list(parameters.items())[3:]:
-        named = parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-        if named and parameter.default is parameter.empty and key not in known:
-            raise BgkitError(
-                f"The reward {name!r} needs the column {key!r}; give it with every prompt or "
-                "choose another reward."
-            )
-    t, z = _columns(t, z)
+    design, tau, t = find(name), checks.threshold(tau), checks.probabilities(t)
+    signature, given = inspect.signature(design), {**columns, "strength": strength}
+    known = {k: v for k, v in given.items() if k in signature.parameters and v is not None}
+    try:
+        signature.bind(t, z, tau, **known)
+    except TypeError as error:
+        raise BgkitError(
+            f"The reward {name!r} can not be computed: {error}. Give that with every prompt, or "
+            f"choose another reward (there are t, z, tau, {', '.join(columns)})."
+        ) from error
+    z = _column("z", z, t)
+    known |= {key: _column(key, known[key], t) for key in ("u", *FLAGS) if key in known}
     try:
         reward = design(t, z, tau, **known)
     except Exception as error:
-        if ":" not in name or isinstance(error, BgkitError):
+        if name in DESIGNS:
             raise
-        raise BgkitError(
-            f"The reward {name!r} raised {type(error).__name__}: {error}. It is called with arrays "
-            "t and z, tau, and those of the columns that it names."
-        ) from error
+        raise BgkitError(f"The reward {name!r} raised {type(error).__name__}: {error}.") from error
     reward = checks.as_numbers(reward, f"The reward {name!r} returned")
     if reward.shape != t.shape or not np.isfinite(reward).all():
         raise BgkitError(
@@ -309,3 +278,22 @@ def compute_reward(
             f"returned shape {reward.shape}{'' if np.isfinite(reward).all() else ' with NaN'}."
         )
     return reward
+
+
+def _column(name: str, values: Array, t: Array) -> Array:
+    """A column as finite float64 or boolean values, one for each t; else BgkitError."""
+    if name in FLAGS:
+        column = checks.truths(values, t.shape, name)
+    else:
+        column = checks.as_numbers(values, f"The utility {name} has")
+    if column.shape != t.shape:
+        shapes = f"{t.shape} and {column.shape}"
+        raise BgkitError(
+            f"t and {name} must have one value per response each, not shapes {shapes}."
+        )
+    if not np.isfinite(column).all():
+        raise BgkitError(
+            f"The column {name!r} is NaN or infinite for some responses; check the reward model's "
+            "scores, or choose another reward."
+        )
+    return column == 1 if name in FLAGS else column

@@ -70,13 +70,19 @@ def _wild(text: str, kind: str) -> dict:
 
 def write(name: str, path: Path) -> None:
     """Write a set's rows in the format of the path's ending."""
+    write_rows(rows(name), path)
+
+
+def write_rows(rows: list[dict], path: Path) -> str:
+    """Write rows in the format of the path's ending; returns the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    table = pd.DataFrame(rows(name))
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     if path.suffix == ".json":
-        path.write_text(json.dumps(rows(name)))
+        path.write_text(f"[{','.join(lines)}]", encoding="utf-8")
     elif path.suffix in (".jsonl", ".ndjson"):
-        table.to_json(path, orient="records", lines=True)
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     elif path.suffix == ".parquet":
-        table.to_parquet(path)
+        pd.DataFrame(rows).to_parquet(path)
     else:
-        table.to_csv(path, index=False, sep="\t" if path.suffix == ".tsv" else ",")
+        pd.DataFrame(rows).to_csv(path, index=False, sep="\t" if path.suffix == ".tsv" else ",")
+    return str(path)

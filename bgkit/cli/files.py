@@ -111,6 +111,7 @@ def prompts(
     say(json.dumps(manifest, indent=1, ensure_ascii=False))
     if split is None:  # what a training checks first
         try:
-            load.manifests(name, dict.fromkeys(splits.SHARES, (None, 0)))
+            for part in splits.SHARES:
+                load.load_prompts(name, part)
         except BgkitError as error:
             say(f"A training on {name} will be refused: {error}", sys.stderr)

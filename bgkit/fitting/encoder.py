@@ -54,14 +54,15 @@ class Settings:
 
 
 def new_scorer(
-    settings: Settings, labels: Sequence[str], device: str, name: str, *, regression: bool
+    settings: Settings, labels: Sequence[str], device: str, name: str
 ) -> tuple[EncoderScorer, list[str]]:
-    """An encoder with an untrained head for these labels, as what encodes and scores with it.
+    """A scorer whose head is untrained, for these labels (of one, by regression).
 
     With it come the names of the modules whose weights are new: the head, and with many encoders
     (DeBERTa, ModernBERT) a pooler or a norm before it. Raises BgkitError for an encoder that is not
     here or is none.
     """
+    regression = len(labels) == 1
     folder = hub.resolve("encoder", settings.encoder)
     torch.manual_seed(settings.seed)  # of the head
     try:
@@ -83,7 +84,7 @@ def new_scorer(
     except LOADING_ERRORS as error:
         raise not_loaded(f"the encoder {settings.encoder}", folder, error) from error
     tokenizer.model_input_names = ["input_ids", "attention_mask"]
-    protocol = REWARD if len(labels) == 1 else Encoder()
+    protocol = REWARD if regression else Encoder()
     new = [*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])]
     scorer = EncoderScorer(model.to(devices.pick_device(device)), tokenizer, protocol, name)
     return scorer, sorted({key.rpartition(".")[0] for key in new})
@@ -176,17 +177,11 @@ def rescale(model: PreTrainedModel | PeftModel, factor: float, shift: float = 0.
     Raises BgkitError for a head whose last layer is not linear.
     """
     outputs = model.config.num_labels
-    heads = [
-        layer
-        for name, layer in model.named_modules()
-        if isinstance(layer, torch.nn.Linear)
-        and layer.out_features == outputs
-        and "lora_" not in name
-        and "original_module" not in name
-    ]
-    if not heads:
+    linear = [(n, m) for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)]
+    ours = [m for name, m in linear if "lora_" not in name and "original_module" not in name]
+    head = next((layer for layer in ours[::-1] if layer.out_features == outputs), None)
+    if head is None:
         raise BgkitError(f"The head of {type(model).__name__} has no linear last layer to scale.")
-    head = heads[-1]
     with torch.no_grad():
         head.weight *= factor
         if head.bias is None and shift:

@@ -110,25 +110,22 @@ def _fitted(
     if out.is_dir() and any(path.name != scratch.name for path in out.iterdir()):
         raise BgkitError(f"The folder {out} holds something else than this fit; name another one.")
     splits = {name: int((rows["split"] == name).sum()) for name in ("train", "validation", "test")}
-    if not splits["train"] or not splits["test"]:
-        raise BgkitError(f"There are no rows to fit on, or none to measure with ({splits}).")
     shared = labelled.shared_texts(rows)
-    if shared["near_prompts"]:
-        one, other = map(shortened, shared["examples"][0])
+    if shared["near_prompts"] or shared["responses"]:
+        pair = "".join(f" ({shortened(a)}, {shortened(b)})" for a, b in shared["examples"][:1])
         say(
-            f"{shared['near_prompts']} held-out prompts have a near-duplicate among the training "
-            f"ones, which flatters the figures: {one} and {other}."
+            f"{shared['near_prompts']} held-out prompts have a near-duplicate{pair} and "
+            f"{shared['responses']} held-out responses a copy among the training rows, which "
+            "flatters the figures."
         )
-    if shared["responses"]:
-        say(f"{shared['responses']} held-out responses stand in the training rows word for word.")
-    labels, rated = (["safe", "unsafe"], False) if what == "guard" else (["utility"], True)
-    name = f"{what} {out.name}"
-    scorer, new = encoders.new_scorer(settings, labels, device, name, regression=rated)
+    labels = ["safe", "unsafe"] if what == "guard" else ["utility"]
+    scorer, new = encoders.new_scorer(settings, labels, device, f"{what} {out.name}")
     kept = _with_room(rows, scorer)
     texts = {"left_out": len(rows) - len(kept), "max_length": scorer.max_length}
     train = _encoded(kept[kept["split"] == "train"], scorer)
     encoders.train(scorer, new, train, settings, scratch)
-    found = _measured(what, scorer, kept, tau)
+    found, provenance = _measured(what, scorer, kept, tau), devices.provenance()
+    del provenance["command"]
     fit = {
         "what": what,
         "key": key,
@@ -138,7 +135,7 @@ def _fitted(
         "shared": shared,
         **found,
         **tau,
-        **{key: value for key, value in devices.provenance().items() if key != "command"},
+        **provenance,
     }
     encoders.save(scorer, out, settings.encoder)
     fit["sha256"] = {path.name: sha256(path) for path in sorted(out.glob("*.safetensors"))}
@@ -154,7 +151,10 @@ def _measured(what: str, scorer: EncoderScorer, rows: pd.DataFrame, tau: dict[st
     parts = ("train", "validation", "test")
     train, validation, test = (rows[rows["split"] == part] for part in parts)
     if what == "guard":
-        temperature = _set_temperature(scorer, validation)
+        t, temperature = _scores(scorer, validation), None  # scored in any case: what is cut counts
+        if validation["harmful"].nunique() == 2:
+            temperature, _ = temperature_scale(t, validation["harmful"])
+            encoders.rescale(scorer.model, 1 / temperature)
         test = test.assign(t=_scores(scorer, test))
         numbers = partial(quality.guard_numbers, **tau)
         return {"temperature": temperature, "rows": quality.table_of(test, numbers)}
@@ -176,7 +176,10 @@ def _with_room(rows: pd.DataFrame, scorer: EncoderScorer) -> pd.DataFrame:
             f"{scorer.max_length} tokens, which is all that the encoder reads."
         )
     if not {"train", "test"} <= set(kept["split"]):
-        raise BgkitError("The encoder can read none of the prompts; take one with more tokens.")
+        raise BgkitError(
+            "No rows are left to fit on, or none to measure with; label more prompts, give them a "
+            "column 'split', or take an encoder that reads more tokens."
+        )
     return kept
 
 
@@ -203,18 +206,8 @@ def _encoded(rows: pd.DataFrame, scorer: EncoderScorer) -> list[dict]:
     return [{**row, "labels": label} for row, label in zip(inputs, labels.tolist(), strict=True)]
 
 
-def _set_temperature(scorer: EncoderScorer, validation: pd.DataFrame) -> float | None:
-    """Put the temperature of the validation rows into a guard's head; None where it has none."""
-    t = _scores(scorer, validation)  # first: it counts what is cut
-    if validation["harmful"].nunique() < 2:
-        return None
-    temperature, _ = temperature_scale(t, validation["harmful"])
-    encoders.rescale(scorer.model, 1 / temperature)
-    return temperature
-
-
-def results(fit: dict, kind: str = "all") -> pd.DataFrame:
+def results(fit: dict) -> pd.DataFrame:
     """The metrics of a fit as a table: mean, low, high and n by metric."""
     rows = pd.DataFrame(fit["rows"])
-    table = rows[rows["kind"] == kind].set_index("metric")[["mean", "low", "high", "n"]]
+    table = rows[rows["kind"] == "all"].set_index("metric")[["mean", "low", "high", "n"]]
     return table.replace({None: np.nan})

@@ -71,9 +71,14 @@ def read_labelled(
         for column in ("prompt", response):
             tables.texts(rows[column], column, path)
     if not pairs:
-        rows[target] = _labels(raw[target], target, path)
-    kinds = raw["kind"] if "kind" in raw else pd.Series(None, raw.index, dtype=object)
-    rows["kind"] = tables.labels(kinds, "kind", path).fillna("unknown").to_numpy()
+        wanted, values = "a number", pd.to_numeric(raw[target], errors="coerce")
+        if target == "harmful":
+            wanted, values = "true or false", tables.truth_values(raw[target], target, path)
+        rows[target], wanted = np.asarray(values, float), f"{wanted}, or delete the row"
+        tables.refuse(rows[target].isna(), raw[target], target, path, wanted)
+    rows["kind"] = "unknown"
+    if "kind" in raw:
+        rows["kind"] = tables.labels(raw["kind"], "kind", path).fillna("unknown").to_numpy()
     if "split" not in raw:
         return rows.assign(split=rows["prompt"].map(splits.split_of))
     given = raw["split"].astype(str).str.strip()
@@ -90,16 +95,6 @@ def _require(table: pd.DataFrame, column: str, path: Path) -> None:
             f"{path} has no column {column!r} (it has {', '.join(map(str, table))}); name its own "
             f'one by columns={{"{column}": "..."}}, on the command line --columns.'
         )
-
-
-def _labels(column: pd.Series, name: str, path: Path) -> np.ndarray:
-    if name == "harmful":
-        values, wanted = tables.truth_values(column, name, path), "true or false"
-    else:
-        values, wanted = pd.to_numeric(column, errors="coerce").to_numpy(float), "a number"
-    none = pd.Series(np.isnan(values))
-    tables.refuse(none, column, name, path, f"{wanted}, or delete the row")
-    return values
 
 
 def check_classes(rows: pd.DataFrame, path: object = "the table") -> None:

@@ -2,11 +2,10 @@
 
 Messages are a list of ``{"role": "user", "content": "..."}`` (or ShareGPT's ``from`` and
 ``value``); a content is a text or a list of parts such as ``{"type": "text", "text": "..."}``. They
-may stand in a file as they are or as JSON (or as Python prints them, which a CSV file often has).
+stand in a file as they are, as JSON, or as Python prints them, which a CSV file often has.
 
-The user's last turn is the prompt, the assistant's last one after it the response. For whatever
-reads conversations there is, moreover, one text of all turns before the response, each behind its
-role: "user: hello", an empty line, "assistant: hi", an empty line, "user: how are you?".
+The user's last turn is the prompt, the assistant's last one after it the response. All turns before
+the response make one text, the conversation: "user: hello", an empty line, "assistant: hi", ...
 """
 
 from __future__ import annotations
@@ -79,7 +78,7 @@ def pairs(
         with _told(f"Row {place + 1} of {path}"):
             found = (_cell(column[place]) for column in wholes if None in cells)
             whole = next(filter(None, found), None)
-            if isinstance(whole, str) or (wholes and whole is None and cells == (None, None)):
+            if isinstance(whole, str) or (wholes and cells == (None, None) and not whole):
                 raise BgkitError(
                     f"{shortened(whole)} is no list of messages, and there is no prompt or "
                     "response beside it; write messages, or each text in its column."
@@ -103,10 +102,10 @@ def _pair(
     asked: Cell, given: Cell, whole: list[Turn] | None, leave_out: Collection[str]
 ) -> tuple[str | None, str | None, str | None]:
     """Prompt, response and conversation of a row; ``whole`` is for what is None."""
-    before = None
+    before = None  # what tools said between prompt and response belongs to the conversation, too
     if given is None and whole:
-        given, before = _last(whole, _ASSISTANT, "response"), whole[:-1]
-    elif isinstance(given, list):
+        given, before = whole, whole[:-1]
+    if isinstance(given, list):
         given = _last(given, _ASSISTANT, "response")
     if asked is None and whole:
         turns = whole if before is None else before
@@ -120,10 +119,8 @@ def _pair(
     if not isinstance(asked, list):
         return asked, given, asked
     prompt = _last(asked, _USER, "prompt")
-    # What tools said between prompt and response belongs to the conversation, too.
-    turns = [(role, text) for role, text in before or asked if text and role not in leave_out]
-    words = "\n\n".join(f"{role}: {text}" for role, text in turns)
-    return prompt, given, words if len(turns) > 1 else prompt
+    turns = [f"{role}: {text}" for role, text in before or asked if text and role not in leave_out]
+    return prompt, given, "\n\n".join(turns) if len(turns) > 1 else prompt
 
 
 def _last(turns: list[Turn], who: Collection[str], what: str) -> str:
@@ -190,7 +187,7 @@ def _cell(cell: object) -> Cell:
 def _is_chat(value: object) -> bool:
     """Whether it is unmistakable that messages are meant."""
     turns = [value] if isinstance(value, dict) else value
-    return (isinstance(turns, list) and bool(turns)) and all(
+    return bool(turns and isinstance(turns, list)) and all(
         isinstance(one, dict)
         and str(_first(one, _ROLES)).strip().lower() in _KNOWN
         and not one.keys().isdisjoint(_CONTENTS)
@@ -206,13 +203,11 @@ def _turns(value: object) -> list[Turn]:
     """Role and text of each message."""
     value = value.tolist() if isinstance(value, np.ndarray) else value
     value = [value] if isinstance(value, dict) else value
-    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+    if not (value and isinstance(value, list) and all(isinstance(one, dict) for one in value)):
         raise BgkitError(
             f"{shortened(value)} is neither a text nor chat messages; write a text in quotes, or "
             'a list of messages such as {"role": "user", "content": "..."}.'
         )
-    if not value:
-        raise BgkitError("there are no messages in its list; fill it in or delete the row.")
     turns = [(_first(one, _ROLES), _first(one, _CONTENTS)) for one in value]
     for number, (role, _) in enumerate(turns, start=1):
         if not isinstance(role, str):

@@ -12,7 +12,7 @@ import difflib
 import itertools
 import json
 import random
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
@@ -36,14 +36,13 @@ def load_prompts(
 ) -> pd.DataFrame:
     """Load ``n`` prompts (of more, a sample, in their order) of a split; of all, if it is None.
 
-    ``name`` is ``testbed`` (splits train, validation and test; drawn anew, 256 by default),
-    one of the kit's own sets (``everyday``, ``everyday-short``), a public set
-    (:data:`bgkit.prompts.sets.SETS`), a benchmark (:data:`bgkit.prompts.compose.BENCHMARKS`), a
-    file with a column ``prompt`` (texts or chats) and perhaps ``kind``, ``prompt_id``,
-    ``harmful_request``, ``category`` and ``split``, a folder with one file for each split, a data
-    set on the hub, or several of these with commas. What has no splits is divided by a hash of its
-    texts. Raises BgkitError for an unknown name or split, ``n`` below 1, a set without usable
-    prompts, and splits that share one.
+    ``name`` is ``testbed`` (drawn anew, 256 by default), one of the kit's own sets (``everyday``,
+    ``everyday-short``), a public set (:data:`bgkit.prompts.sets.SETS`), a benchmark
+    (:data:`bgkit.prompts.compose.BENCHMARKS`), a file with a column ``prompt`` (texts or chats) and
+    perhaps those below, a folder with one file for each split, a data set on the hub, or several
+    of these with commas. What has no splits is divided by a hash of its texts. Raises BgkitError
+    for an unknown name or split, ``n`` below 1, a set without usable prompts, and splits that
+    share one.
     """
     return load_with_manifest(name, split, n, seed)[0]
 
@@ -61,8 +60,7 @@ def load_with_manifest(
         _check_split(name, split, world.SPLITS)
         table, sources = _from_testbed(split, n or 256, seed), [{"name": TESTBED}]
     elif "," in name and not Path(name).expanduser().exists():
-        parts = [part.strip() for part in name.split(",")]
-        table, sources = _together(parts, name, split, n, seed)
+        table, sources = _together(name, split, n, seed)
     elif name in benchmarks.BENCHMARKS:
         _check_split(name, split, splits.SHARES)
         table, sources = benchmarks.compose(benchmarks.BENCHMARKS[name], split, n, seed)
@@ -88,12 +86,13 @@ def _check_split(name: str, split: str | None, known: Collection[str]) -> None:
 
 
 def _together(
-    parts: list[str], name: str, split: str | None, n: int | None, seed: int
+    name: str, split: str | None, n: int | None, seed: int
 ) -> tuple[pd.DataFrame, list[dict]]:
     """The prompts of several sets, of each its share of ``n``; the first has what two of them have.
 
     Raises BgkitError, also where one set has a prompt in another split than the other.
     """
+    parts = [part.strip() for part in name.split(",")]
     if TESTBED in parts or len(set(parts)) < len(parts):
         raise BgkitError(
             f"The prompt sets {name} can not be mixed: {TESTBED} has a truth and a language of its "
@@ -117,14 +116,6 @@ def _together(
                     found[one] += load_prompts(part, one, None, seed)["prompt"].tolist()
         splits.check_leakage(found, name)
     return whole, sources
-
-
-def manifests(name: str, asked: Mapping[str, tuple[int, int]]) -> dict[str, dict]:
-    """The manifests of several splits; ``asked`` maps each to its number of prompts and seed.
-
-    A run takes them before anything slow, so that a set that lacks a split is refused at once.
-    """
-    return {split: load_with_manifest(name, split, *asked[split])[1] for split in asked}
 
 
 def keep_manifests(path: Path, found: dict[str, dict]) -> None:
@@ -181,8 +172,8 @@ def _of_split(table: pd.DataFrame, split: str | None, name: str) -> pd.DataFrame
 def _folder(folder: Path, split: str | None) -> pd.DataFrame:
     """The prompts of a folder with one file for each split, and a column ``split``."""
     names = dict.fromkeys([*splits.SHARES, split or "train"])
-    places = ((one, folder / f"{one}{end}") for one in names for end in tables.READERS)
-    files = [(one, path) for one, path in places if path.is_file()]
+    files = [(one, folder / f"{one}{end}") for one in names for end in tables.READERS]
+    files = [(one, path) for one, path in files if path.is_file()]
     there = [one for one, _ in files]
     if not files or len(set(there)) < len(there) or (split and split not in there):
         raise BgkitError(
@@ -195,10 +186,9 @@ def _folder(folder: Path, split: str | None) -> pd.DataFrame:
 
 def _from_testbed(split: str, n: int, seed: int) -> pd.DataFrame:
     rng = random.Random(f"prompts/{split}/{seed}")
+    kinds = [world.KINDS[i % len(world.KINDS)] for i in range(n)]
     if split == "train":
         kinds = rng.choices(list(TRAIN_SHARES), list(TRAIN_SHARES.values()), k=n)
-    else:
-        kinds = [world.KINDS[i % len(world.KINDS)] for i in range(n)]
     drawn = [world.sample_prompt(rng, kind, split) for kind in kinds]
     return pd.DataFrame(
         {
@@ -220,12 +210,10 @@ def _complete(table: pd.DataFrame, path: Path) -> pd.DataFrame:
         )
     table = table.reset_index(drop=True)
     said = chats.pairs(table, path, response=None, leave_out=chats.SYSTEM)["conversation"]
-    nothing = pd.Series(None, table.index, dtype=object)
     ids = pd.Series([f"{path.name}/{i:05d}" for i in table.index])
-    found = {
-        name: tables.labels(table.get(name, nothing), name, path).fillna(usual).astype(str)
-        for name, usual in (("prompt_id", ids), ("kind", "unknown"))
-    }
+    found = {"prompt_id": ids, "kind": pd.Series("unknown", table.index)}
+    for name in [name for name in found if name in table]:
+        found[name] = tables.labels(table[name], name, path).fillna(found[name]).astype(str)
     found["prompt"] = tables.texts(said, "prompt", path)
     if "harmful_request" in table:  # a request that is not marked is harmless
         truths = tables.truth_values(table["harmful_request"], "harmful_request", path)

@@ -80,9 +80,9 @@ def load_set(name: str) -> tuple[pd.DataFrame, dict]:
         )
     if row.only:
         raw = raw[raw[row.only[0]].isin(row.only[1])]
-    questions = tables.texts(raw[row.prompt], repr(row.prompt), path)
-    table = pd.DataFrame({"prompt_id": [f"{name}/{number:05d}" for number in raw.index]}, raw.index)
-    table = table.assign(kind=row.kind, prompt=questions)
+    questions = tables.texts(raw[row.prompt], row.prompt, path)
+    ids = [f"{name}/{number:05d}" for number in raw.index]
+    table = pd.DataFrame({"prompt_id": ids, "kind": row.kind, "prompt": questions})
     if row.context:
         table["prompt"] = tables.texts(raw[row.context], row.context, path) + "\n\n" + questions
     if isinstance(row.harmful, list):
@@ -142,8 +142,7 @@ def _fetch(name: str, row: PromptSet) -> tuple[Path, str, str]:
 def _own(name: str) -> tuple[pd.DataFrame, dict]:
     paths = [data_folder() / "prompts" / file for file in OWN[name]]
     table = pd.concat([tables.read_table(path, ROLE) for path in paths], ignore_index=True)
-    asked = table["question"] if "question" in table else table["prompt"]
-    table["question"] = asked.fillna(table["prompt"])
+    table["question"] = table.get("question", table["prompt"]).fillna(table["prompt"])
     table["prompt_id"] = [f"{name}/{number:05d}" for number in table.index]
     columns = ["prompt_id", "kind", "prompt", "harmful_request", "category", "position", "question"]
     hashes = ",".join(sha256(path)[:12] for path in paths)

@@ -6,6 +6,7 @@ every set, and train, validation and test can not share one.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import unicodedata
 from bisect import bisect_right
@@ -20,18 +21,13 @@ from bgkit.prompts.tables import shortened
 SHARES = {"train": 0.6, "validation": 0.1, "test": 0.3}
 
 
-class _Collapse(dict):
-    """Code point -> what it counts as: nothing, a blank, or itself; filled as it is asked."""
-
-    def __missing__(self, code: int) -> int | str | None:
-        category = unicodedata.category(chr(code))
-        blank = category[0] in "PZ" or category == "Cc"
-        # Cf: zero-width characters, marks of direction, soft hyphens
-        self[code] = None if category == "Cf" else " " if blank else code
-        return self[code]
-
-
-_COLLAPSE = _Collapse()
+@functools.cache
+def _counted(character: str) -> str:
+    """What a character counts as: nothing, a blank, or itself."""
+    category = unicodedata.category(character)
+    if category == "Cf":  # zero-width characters, marks of direction, soft hyphens
+        return ""
+    return " " if category[0] in "PZ" or category == "Cc" else character
 
 
 def normalise(text: str) -> str:
@@ -46,7 +42,7 @@ def normalise(text: str) -> str:
     '?!'
     """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return " ".join(folded.translate(_COLLAPSE).split()) or text.strip()
+    return " ".join("".join(map(_counted, folded)).split()) or text.strip()
 
 
 def digest(text: str, salt: str = "") -> str:

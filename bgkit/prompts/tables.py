@@ -150,19 +150,16 @@ def truth_values(column: pd.Series, name: str, path: Path) -> np.ndarray:
 
 def labels(column: pd.Series, name: str, path: Path) -> pd.Series:
     """Names such as kinds as text, None where there is none; BgkitError for lists and bytes."""
-    cells = column.astype(object).where(column.notna(), None)
-    odd = cells.map(lambda cell: isinstance(cell, list | tuple | dict | np.ndarray | bytes))
+    odd = column.map(lambda cell: isinstance(cell, list | tuple | dict | np.ndarray | bytes))
     refuse(odd, column, name, path, "a name")
-    named = [None if cell is None else str(cell) for cell in cells]
-    return pd.Series(named, column.index, dtype=object)
+    named = column.map(str, na_action="ignore").astype(object)
+    return named.where(column.notna(), None)
 
 
 def texts(column: pd.Series, name: str, path: Path) -> pd.Series:
     """A column of texts; raises BgkitError, with its row, for a cell without one."""
-    blank = ~column.map(lambda text: isinstance(text, str) and bool(text.strip()))
-    if blank.any():
-        row = column.index[blank][0] + 1
-        raise BgkitError(f"Row {row} of {path} has no {name}; fill it in or delete the row.")
+    blank = column.map(lambda text: not isinstance(text, str) or not text.strip())
+    refuse(blank, column, name, path, "a text, or delete the row")
     return column
 
 
@@ -171,8 +168,8 @@ def refuse(wrong: pd.Series, column: pd.Series, name: str, path: Path, wanted: s
     if wrong.any():
         place = int(wrong.to_numpy().argmax())
         raise BgkitError(
-            f"Row {place + 1} of {path} has {shortened(column.iloc[place])} as {name!r}; write "
-            f"{wanted}."
+            f"Row {column.index[place] + 1} of {path} has {shortened(column.iloc[place])} as "
+            f"{name!r}; write {wanted}."
         )
 
 

@@ -38,16 +38,15 @@ def _setting(
     words: str,
     *,
     choices: Collection = (),
-    embedded: str = "",
     later: bool = False,
     **bounds: float,
 ):
-    """A setting: what it is, in words with the unit; closed choices, or a group of embedded models.
+    """A setting: what it is, in words with the unit; closed choices, and :data:`_BOUNDS`.
 
-    ``bounds`` are those of :data:`_BOUNDS`. ``later`` marks what configs of older runs lack.
+    ``later`` marks what configs of older runs lack.
     """
-    told = {"words": words, "choices": tuple(choices), "embedded": embedded, "later": later}
-    return dataclasses.field(default=default, metadata={**told, "bounds": bounds})
+    told = {"words": words, "choices": tuple(choices), "later": later, "bounds": bounds}
+    return dataclasses.field(default=default, metadata=told)
 
 
 _BITS = (16, 8, 4)
@@ -63,8 +62,8 @@ class TrainConfig:
     ``utility`` that begins with ``object:`` names a Python object (:mod:`bgkit.scoring.identity`).
     """
 
-    policy: str = _setting("small", "generator to train", embedded="policy")
-    guard: str = _setting("default", "safety classifier", embedded="guard")
+    policy: str = _setting("small", "generator to train")
+    guard: str = _setting("default", "safety classifier")
     guard_temperature: float = _setting(
         1.0, "the guard's logits are divided by this; more than 1 makes it less sure", above=0
     )
@@ -74,7 +73,7 @@ class TrainConfig:
         choices=("strict", "loose"),
     )
     guard_bits: int = _setting(16, "bits per weight of the guard", choices=_BITS)
-    utility: str = _setting("mild", "reward model", embedded="utility")
+    utility: str = _setting("mild", "reward model")
     utility_bits: int = _setting(16, "bits per weight of the reward model", choices=_BITS)
     reward: str = _setting(
         "boundary", "reward design, or FILE.py:FUNCTION of your own", choices=DESIGNS
@@ -146,7 +145,6 @@ class TrainConfig:
         "default",
         "who grades the final evaluation beside the truth, or stands for it (also none, oracle, "
         "english, api:MODEL; of two names with a comma the second is compared with the first)",
-        embedded="judge",
     )
     save_every: int = _setting(20, "steps between checkpoints", least=1)
     seed: int = _setting(0, "seed of prompts, sampling and adapter", least=0, most=2**32 - 1)
@@ -227,17 +225,19 @@ def explain(name: str) -> str:
     ('none, group, batch', 'at least 1')
     """
     told = TrainConfig.__dataclass_fields__[name].metadata
-    known = ", ".join(map(str, told["choices"] or _embedded(told["embedded"])))
+    known = ", ".join(map(str, told["choices"] or _models(name)))
     words = told["words"] + (f": {known}" if known else "")
     return words + (f"; {_range(told['bounds'])}" if told["bounds"] else "")
 
 
-def _embedded(group: str) -> list[str]:
-    """Names of the embedded models of a group, and where else a model may come from."""
+def _models(setting: str) -> list[str]:
+    """Embedded models that a setting may name, and where else one may come from; else nothing."""
     from bgkit.testbed import store
 
+    if setting not in store.GROUPS:
+        return []
     with contextlib.suppress(BgkitError):  # a checkout without them, which is to build them
-        return [*store.model_names(group), *_ELSEWHERE] if group else []
+        return [*store.model_names(setting), *_ELSEWHERE]
     return [*_ELSEWHERE]
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -39,14 +40,12 @@ METHOD = "method"
 
 def git_revision() -> str:
     """The commit of the source checkout this code runs from, with ``+`` if it has changes."""
-    run = {"cwd": Path(__file__).parent, "capture_output": True, "text": True}
-    run |= {"timeout": 10, "check": True}
+    command = ["git", "describe", "--always", "--exclude=*", "--abbrev=12", "--dirty=+"]
+    how = {"capture_output": True, "text": True, "timeout": 10, "check": True}
     try:
-        commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], **run).stdout.strip()
-        dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], **run).stdout.strip()
+        return subprocess.run(command, cwd=Path(__file__).parent, **how).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-    return commit + ("+" if dirty else "")
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -115,9 +114,8 @@ class Run:
 
     def last_checkpoint(self) -> Path | None:
         """The newest finished checkpoint, or None."""
-        written = self.checkpoints.glob("checkpoint-*/trainer_state.json")  # is written last
-        found = {path.parent.name.split("-")[1]: path.parent for path in written}
-        return found[max(steps, key=int)] if (steps := [n for n in found if n.isdigit()]) else None
+        written = self.checkpoints.glob("checkpoint-[0-9]*/trainer_state.json")  # is written last
+        return max((path.parent for path in written), key=_step_of, default=None)
 
     def read_json(self, name: str) -> dict:
         """One of the run's JSON files; raises BgkitError if it is missing or broken."""
@@ -138,8 +136,7 @@ class Run:
 
         Without it, a launch of fewer processes than before would leave those of the others.
         """
-        checkpoint = self.last_checkpoint()
-        first = int(checkpoint.name.split("-")[1]) if checkpoint else 0
+        first = _step_of(self.last_checkpoint() or Path("0"))
         for path in (self.folder / "records").glob("*.parquet"):
             if _step_of(path) >= first:
                 path.unlink()
@@ -190,8 +187,9 @@ class Run:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _step_of(record: Path) -> int:
-    return int(record.name[:6])
+def _step_of(path: Path) -> int:
+    """The step of a checkpoint's folder, or of a record's file."""
+    return int(re.search(r"\d+", path.name)[0])
 
 
 def find_run(folder: Path, config: TrainConfig) -> Run | None:

@@ -15,28 +15,18 @@ from trl.models import unwrap_model_for_generation
 
 from bgkit import runs
 from bgkit.evaluation import samples as evaluation
+from bgkit.evaluation.language_judge import Judge
 from bgkit.evaluation.metrics import values_of
 from bgkit.progress import Phase, phase, say
-from bgkit.prompts import load as prompts
 from bgkit.scoring.scorer import Scorer
 
-#: TRL's or the reward's name of a logged value -> its column in metrics.parquet
-LOGGED = {
-    "step": "step",
-    "reward": "reward",
+KEPT = "step reward t u margin filter_rate near_boundary kl seen_in_part entropy loss".split()
+#: name of a logged value, TRL's or the reward's -> its column in metrics.parquet
+LOGGED = {name: name for name in KEPT} | {
     "reward_std": "reward_deviation",
-    "t": "t",
-    "u": "u",
-    "margin": "margin",
-    "filter_rate": "filter_rate",
-    "near_boundary": "near_boundary",
-    "kl": "kl",
     "frac_reward_zero_std": "no_spread",
     "completions/mean_length": "completion_length",
     "completions/clipped_ratio": "cut_off",
-    "seen_in_part": "seen_in_part",
-    "entropy": "entropy",
-    "loss": "loss",
     "grad_norm": "gradient_norm",
     "step_time": "seconds",
 }
@@ -54,17 +44,19 @@ HELD_OUT = ("filter_rate", "near_boundary", "system_harm", "system_help")  # alo
 class RunCallback(TrainerCallback):
     """Keeps the training curve, evaluates on held-out prompts, shows progress, stops politely."""
 
+    trainer: GRPOTrainer
+    line: Phase  # over the steps
+    judges: tuple[Judge, ...] | None = None  # of the evaluations along the way
+    stopped = signalled = False
+
     def __init__(
         self,
         run: runs.Run,
         guard: Scorer,
+        held_out: pd.DataFrame | None,
         should_stop: Callable[[], bool],
     ) -> None:
-        self.run, self.guard = run, guard
-        self.should_stop, self.stopped, self.signalled = should_stop, False, False
-        self.trainer: GRPOTrainer | None = None
-        self.line: Phase | None = None  # over the steps
-        self._held_out: tuple | None = None  # prompts and judges of the evaluations along the way
+        self.run, self.guard, self.held_out, self.should_stop = run, guard, held_out, should_stop
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         """Start the line at the resumed step; evaluate base."""
@@ -80,18 +72,13 @@ class RunCallback(TrainerCallback):
             self.line.done, self.line.more = state.global_step, ", ".join(parts)
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
-        """Evaluate when it is due; stop, with a checkpoint, when asked to."""
+        """Evaluate when it is due; stop, with a checkpoint, when any process was asked to."""
         self._evaluate(state)
-        if self._stop_wanted():
+        wanted, accelerator = self.signalled or self.should_stop(), self.trainer.accelerator
+        # the processes of a launch must all stop after the same step
+        if accelerator.gather(torch.tensor([float(wanted)], device=accelerator.device)).any():
             self.stopped = state.global_step < state.max_steps
             control.should_training_stop = control.should_save = True
-
-    def _stop_wanted(self) -> bool:
-        """Whether any process of the launch was asked to stop: all must stop after one step."""
-        wanted = self.signalled or self.should_stop()
-        accelerator = self.trainer.accelerator
-        flag = torch.tensor([float(wanted)], device=accelerator.device)
-        return bool(accelerator.gather(flag).max())
 
     def on_save(self, args, state, control, **kwargs) -> None:
         """Keep the curve up to each checkpoint, and in the end the whole."""
@@ -113,17 +100,12 @@ class RunCallback(TrainerCallback):
         if not config.eval_every or step % config.eval_every:
             return
         with phase("held-out evaluation"):
-            if self._held_out is None:
-                split = ("validation", config.eval_prompts)
-                table = prompts.load_prompts(config.prompts, *split, seed=1)
-                judges = evaluation.quick_truth(config, str(trainer.model.device))
-                self._held_out = table, judges
-            table, judges = self._held_out
+            if self.judges is None:
+                self.judges = evaluation.quick_truth(config, str(trainer.model.device))
+            how = {"guard": self.guard, "judges": self.judges, "seed": 1}
             with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as policy:
-                asked = policy, trainer.processing_class, table
-                samples = evaluation.sample_as(
-                    config, *asked, guard=self.guard, judges=judges, seed=1
-                )
+                asked = policy, trainer.processing_class, self.held_out
+                samples = evaluation.sample_as(config, *asked, **how)
         means = values_of(samples).mean()[list(HELD_OUT)].dropna().astype(float)
         state.log_history.append({"step": step, **means.add_prefix("eval_").to_dict()})
 
@@ -147,8 +129,7 @@ def signals_stop(callback: RunCallback) -> Iterator[None]:
     try:
         before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     except ValueError:  # not the main thread: a notebook's or sweep's own handling applies
-        yield
-        return
+        before = {}
     try:
         yield
     finally:

@@ -8,7 +8,6 @@ whatever it is, so that a run may be stopped and resumed with more or fewer.
 from __future__ import annotations
 
 import contextlib
-import functools
 from pathlib import Path
 
 import torch
@@ -20,7 +19,7 @@ from bgkit.errors import BgkitError
 from bgkit.models import devices
 from bgkit.models.policies import plain_model
 from bgkit.models.sampling import sampling
-from bgkit.training.shared_prompts import SharedPrompts, computed_in, regrouped
+from bgkit.training.shared_prompts import SharedPrompts, regrouped
 
 #: Settings of a run that the trainer calls the same.
 SAME = (
@@ -86,39 +85,17 @@ class QuietTrainer(GRPOTrainer):
         self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, **more
     ):
         """TRL's method, each prompt once where the model takes it, and else TRL's way."""
+        trls = super()._get_per_token_logps_and_entropies
         local = self.accelerator.unwrap_model(model)
-        inner, trls = plain_model(local), super()._get_per_token_logps_and_entropies
         if not torch.is_grad_enabled():
             model = local  # a wrapped one waits for the other processes, which may take other ways
-        plain = functools.partial(
-            trls, model, input_ids, attention_mask, logits_to_keep, batch_size
-        )
-        given = {name: value for name, value in more.items() if value not in (None, False)}
-        rows = self.sharing.rows_of(inner, input_ids, attention_mask, logits_to_keep)
-        if not rows or set(given) - {"compute_entropy"}:  # such as pictures
-            return plain(**more)
-        compute = functools.partial(
-            self.sharing.log_probabilities,
-            backbone=inner.base_model,
-            shape=(len(input_ids), logits_to_keep),
-            autocast=self.accelerator.autocast,
-        )
-        widest = max(rows, key=lambda row: row.width)
-        if widest.width > self.sharing.checked:
-            numbers = [number for number, _ in widest.tails]
-            there = attention_mask[numbers]
-            with torch.no_grad():
-                known = trls(local, input_ids[numbers], there, logits_to_keep)[0]
-                same = self.sharing.agrees(
-                    lambda: compute(local, rows=[widest])[0][numbers],
-                    known,
-                    there[:, -logits_to_keep:],
-                    widest.width,
-                    computed_in(inner.get_input_embeddings().weight, self.accelerator.autocast),
-                )
-            if not same:
-                return plain(**more)
-        logps, entropies = compute(model, rows=rows, at_once=model is not local)
+        batch, found = (input_ids, attention_mask, logits_to_keep), None
+        given = {name for name, value in more.items() if value not in (None, False)}
+        if given <= {"compute_entropy"}:  # nothing such as pictures
+            found = self.sharing.compute(model, local, *batch, trls, self.accelerator.autocast)
+        if found is None:
+            return trls(model, *batch, batch_size, **more)
+        logps, entropies = found
         return logps, entropies if given else None, None
 
 

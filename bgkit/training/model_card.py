@@ -51,7 +51,7 @@ def card(run: runs.Run) -> str:
         formula=formula,
         n_test=config.test_prompts,
         grader=grader if known else "nobody",
-        table=_markdown(results.table(result["rows"], SHOWN.split())),
+        table=results.table(result["rows"], SHOWN.split()),
         departures="\n".join(map(_departures, (rewards, trainer))),
         versions=result["versions"],
         machine=result["machine"],
@@ -65,11 +65,6 @@ def _plain(value: object) -> object:
     if isinstance(value, str):
         return " ".join(value.replace("|", "/").replace("`", "'").split())
     return value
-
-
-def _markdown(table: pd.DataFrame) -> str:
-    rows = [("metric", *table.columns), ("---",) * (1 + table.shape[1]), *table.itertuples()]
-    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
 
 
 def _departures(module: ModuleType) -> str:

@@ -1,16 +1,14 @@
 """What memory a run will take, from shapes alone, before anything is downloaded; and its time.
 
-Memory is told at the high end: the longest completions, long prompts, :data:`SPARE` for what an
-allocator can not reuse, and a GPU's own context. It is in bytes, in tables in GB of 10^9 bytes. The
-formulas are exact for Llama-like decoders (gated feed-forward, RMSNorm, fused attention: Llama,
-Qwen2, Mistral, ...) and near enough for others.
+Memory is told at the high end: the longest completions, long prompts, what an allocator can not
+reuse, and a GPU's own context. It is in bytes, in tables in GB of 10^9 bytes. The formulas are
+exact for Llama-like decoders (gated feed-forward, RMSNorm, fused attention: Llama, Qwen2, Mistral,
+...) and near enough for others.
 
 A step has phases, each of which gives its memory back: *sampling* (the cache of keys and values),
 *scoring* (forward passes of guard and reward model), *update* (activations, gradients). The peak is
-what is there always plus the largest phase. The logits of the whole batch are not in it: TRL since
-1.16 computes log-probabilities in tiles (:data:`TILE`).
-
-Time is not computed but measured (:func:`step_time`), on the machine that will train.
+what is there always plus the largest phase. Logits are there for a tile of the batch only, as TRL
+since 1.16 computes them. Time is measured (:func:`step_time`), on the machine that will train.
 """
 
 from __future__ import annotations
@@ -46,24 +44,20 @@ class Machine(NamedTuple):
     name: str
     memory: float
     width: int
-
-    @property
-    def on_gpu(self) -> bool:
-        """Whether it is a CUDA device."""
-        return self.name not in ("cpu", "mps")
+    on_gpu: bool = True  # a CUDA device
 
 
 #: Memory from makers' data sheets. A T4 has no bfloat16, so that weights have four bytes there.
 GPUS = {
-    machine.name: machine
-    for machine in (
-        Machine("T4", 15.8e9, 4),
-        Machine("L4", 24e9, 2),
-        Machine("RTX 3090", 25e9, 2),
-        Machine("RTX 4090", 25e9, 2),
-        Machine("A100", 85e9, 2),
-        Machine("H100", 85e9, 2),
-        Machine("H200", 141e9, 2),
+    name: Machine(name, memory, width)
+    for name, memory, width in (
+        ("T4", 15.8e9, 4),
+        ("L4", 24e9, 2),
+        ("RTX 3090", 25e9, 2),
+        ("RTX 4090", 25e9, 2),
+        ("A100", 85e9, 2),
+        ("H100", 85e9, 2),
+        ("H200", 141e9, 2),
     )
 }
 
@@ -77,7 +71,7 @@ def this_machine(device: str = "auto", precision: str = "auto") -> Machine:
         return Machine(found.name, float(found.total_memory), width)
     known = "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if known else 0
-    return Machine(place.type, float(memory), width)
+    return Machine(place.type, float(memory), width, on_gpu=False)
 
 
 def lora_parameters(shape: Shape, rank: int) -> int:
@@ -183,15 +177,15 @@ def _parts(c: TrainConfig, machine: Machine, prompt_tokens: int) -> dict[tuple[s
     }
 
 
-def tokens_of(prompts: pd.Series, template: int = 20) -> int:
+def tokens_of(prompts: pd.Series) -> int:
     """About how many tokens a long prompt has, at the 95th percentile.
 
-    A token is taken as four characters, as in English text; ``template`` tokens frame a prompt.
+    A token is taken as four characters, as in English text; a template's 20 frame a prompt.
 
     >>> tokens_of(pd.Series(["a" * 40] * 80 + ["a" * 400] * 20))
     120
     """
-    return template + round((prompts.str.len() / 4).quantile(0.95))
+    return 20 + round((prompts.str.len() / 4).quantile(0.95))
 
 
 def verdict(table: pd.DataFrame, machine: Machine) -> str:
@@ -208,13 +202,13 @@ def verdict(table: pd.DataFrame, machine: Machine) -> str:
     )
 
 
-def step_time(config: TrainConfig, device: str = "auto", steps: int = 3) -> float:
+def step_time(config: TrainConfig, device: str = "auto") -> float:
     """Seconds of a step on this machine: the median of a short run's but for its first.
 
     The run is thrown away; its models are fetched where they are not here. Raises BgkitError as
     :func:`bgkit.training.trainer.train` does, StoppedError if it was stopped.
     """
-    short = {"steps": steps, "warmup_steps": 0, "eval_every": 0, "test_prompts": 1, "judge": "none"}
+    short = {"steps": 3, "warmup_steps": 0, "eval_every": 0, "test_prompts": 1, "judge": "none"}
     with tempfile.TemporaryDirectory() as folder:
         try:
             run = trainer.train(replace(config, **short), Path(folder) / "run", device=device)
@@ -223,23 +217,22 @@ def step_time(config: TrainConfig, device: str = "auto", steps: int = 3) -> floa
         return float(run.curve()["seconds"].iloc[1:].median())
 
 
-def overview(prompt_tokens: int = PROMPT) -> pd.DataFrame:
+def overview() -> pd.DataFrame:
     """Every preset on the machine it names: models, download and peak memory."""
     rows = {}
     for name, preset in PRESETS.items():
-        machine = GPUS.get(preset["machine"]) or Machine("cpu", 0, 4)
+        machine = GPUS.get(preset["machine"]) or Machine("cpu", 0, 4, on_gpu=False)
         config = make_config(choose(name))
-        fetched = [(g, getattr(config, g)) for g in ("policy", "guard", "utility")]
         stored = sum(
             SHAPES[model]["bytes_per_weight"] * shape_of(group, model).parameters
-            for group, model in fetched
-            if "/" in model  # others come with the kit or a package
+            for group in ("policy", "guard", "utility")
+            if "/" in (model := getattr(config, group))  # others come with the kit or a package
         )
         rows[name] = {
             "policy": config.policy,
             "guard": config.guard,
             "machine": machine.name,
             "download, GB": f"{stored / 1e9:.1f}",
-            "memory, GB": f"{memory(config, machine, prompt_tokens)['GB'].iloc[-1]:.1f}",
+            "memory, GB": f"{memory(config, machine)['GB'].iloc[-1]:.1f}",
         }
     return pd.DataFrame(rows).T

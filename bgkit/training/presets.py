@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import yaml
-
 from bgkit.errors import BgkitError
 from bgkit.runs import Run, TrainConfig, load_run
-from bgkit.testbed.store import data_folder
+from bgkit.testbed.store import data_folder, read_data
 
-
-def _read() -> dict[str, dict[str, dict]]:
-    return yaml.safe_load((data_folder() / "presets.yaml").read_text(encoding="utf-8"))
-
-
+_DATA = read_data("presets.yaml")
 #: name -> settings of a run (as in TrainConfig), and ``machine``, a key of
 #: bgkit.training.plan.GPUS or cpu; hub name -> shape of a model. See ``data/presets.yaml``.
-PRESETS, SHAPES = (_read()[key] for key in ("presets", "shapes"))
+PRESETS, SHAPES = _DATA["presets"], _DATA["shapes"]
 
 
 def choose(name: str, **own: object) -> dict:

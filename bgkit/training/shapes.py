@@ -50,24 +50,21 @@ class Shape:
 def shape_of(group: str, name: str) -> Shape:
     """Shape of a policy, guard or utility: embedded, in a local folder, or on the hub.
 
-    Raises BgkitError for an unknown name, without network, and for a model whose architecture
-    transformers does not have (code in a repository is never run).
+    Raises BgkitError for an unknown name, without network, and for a model that is none for this
+    job or whose architecture transformers does not have (a repository's code is never run).
     """
     if group in ("guard", "utility"):  # a protocol may stand in front
         _, name = protocols.find(group, name)
     layers = hub.layers(group, name, _place)  # adapters that are merged leave a model's shape
     below, folder = next(iter(layers.items()))
-    if folder is None:
-        known = {key: v for key, v in SHAPES[below].items() if key != "bytes_per_weight"}
-        return from_config(AutoConfig.for_model(**known), group, name)
     try:
-        config = AutoConfig.from_pretrained(folder, **NO_CODE)
-    except (OSError, ValueError, KeyError) as error:
+        if folder is None:
+            known = {key: v for key, v in SHAPES[below].items() if key != "bytes_per_weight"}
+            return from_config(AutoConfig.for_model(**known), group)
+        return from_config(AutoConfig.from_pretrained(folder, **NO_CODE), group)
+    except (OSError, ValueError, KeyError, ImportError, AttributeError, TypeError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BgkitError(
-            f"The {group} {below} in {folder} has no usable config: {first}"
-        ) from error
-    return from_config(config, group, name)
+        raise BgkitError(f"The config of {below} is no {group}'s: {first}") from error
 
 
 def _place(group: str, name: str) -> Path | None:
@@ -77,32 +74,25 @@ def _place(group: str, name: str) -> Path | None:
     """
     if name in SHAPES:
         return None
-    if (folder := hub.local_folder(group, name)) is not None:
-        return folder
     on_hub = hub.parse(name)
-    return hub.resolve(group, name) if on_hub is None else _fetched(on_hub, group)
-
-
-def _fetched(name: hub.HubName, group: str) -> Path:
+    if on_hub is None or hub.local_folder(group, name):
+        return hub.resolve(group, name)
     from huggingface_hub import snapshot_download
 
     wanted = ["config.json", "adapter_config.json"]
-    with hub.reaching(group, name.repository):
-        found = snapshot_download(name.repository, revision=name.revision, allow_patterns=wanted)
-    return Path(found)
+    with hub.reaching(group, on_hub.repository):
+        return Path(
+            snapshot_download(on_hub.repository, revision=on_hub.revision, allow_patterns=wanted)
+        )
 
 
-def from_config(config: PretrainedConfig, group: str, name: str) -> Shape:
+def from_config(config: PretrainedConfig, group: str) -> Shape:
     """Shape of a model of this configuration: generative guards and policies, else classifiers."""
     generates = any("ForCausalLM" in kind for kind in config.architectures or [])
     causal = group == "policy" or (group == "guard" and generates)
     auto = AutoModelForCausalLM if causal else AutoModelForSequenceClassification
-    try:
-        with torch.device("meta"):
-            model = auto.from_config(config)
-    except (ValueError, KeyError, ImportError, AttributeError, TypeError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BgkitError(f"The {group} {name} is no model for this job: {first}") from error
+    with torch.device("meta"):
+        model = auto.from_config(config)
     text, last = config.get_text_config(), model.get_output_embeddings()
     heads = text.num_attention_heads
     size = getattr(text, "head_dim", None) or text.hidden_size // heads

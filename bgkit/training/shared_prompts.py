@@ -13,17 +13,21 @@ record.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import functools
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
+import numpy as np
+import pandas as pd
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 from trl.trainer.utils import split_tensor_dict
 
 from bgkit.errors import BgkitError
 from bgkit.models.batches import can_share, cheapest_batches, pass_cost, tree_mask
+from bgkit.models.policies import plain_model
 from bgkit.progress import say
 
 WAYS = ("auto", "off")
@@ -55,38 +59,30 @@ def grouped(ids: torch.Tensor, mask: torch.Tensor, keep: int, widest: int) -> li
     >>> [row.tails for row in grouped(ids, mask, 2, 99)]
     [[(0, [7]), (1, [8])]]
     """
-    groups: dict[tuple[int, ...], list[tuple[int, list[int]]]] = {}
+    groups: dict[tuple[int, ...], list[Row]] = {}
     for number, (row, there) in enumerate(zip(ids.cpu(), mask.bool().cpu(), strict=True)):
         prompt, tail = row[:-keep][there[:-keep]].tolist(), row[-keep:][there[-keep:]].tolist()
         if tail:
-            groups.setdefault(tuple(prompt), []).append((number, tail))
-    rows = []
-    for prompt, tails in groups.items():
-        row = Row(list(prompt), [])
-        for tail in tails:
-            if row.tails and row.width + len(tail[1]) > widest:
-                rows.append(row)
-                row = Row(list(prompt), [])
-            row.tails.append(tail)
-        rows.append(row)
-    return rows
+            rows = groups.setdefault(tuple(prompt), [])
+            if not rows or rows[-1].width + len(tail) > widest:
+                rows.append(Row(prompt, []))
+            rows[-1].tails.append((number, tail))
+    return list(itertools.chain.from_iterable(groups.values()))
 
 
-def regrouped(batches: Sequence[dict], prompts: str = "prompt_ids") -> list[dict]:
+def regrouped(batches: Sequence[dict]) -> list[dict]:
     """Micro-batches of one step with the completions of a prompt beside each other.
 
     The trainer shuffles a step's completions, and few of a micro-batch would share a prompt. Values
     with a row for each completion are moved, others left. Where a loss is a mean over micro-batches
     of their means over completions, or over all tokens of the step, it stays the same.
     """
-    asked = torch.cat([batch[prompts] for batch in batches]).tolist()
-    first: dict[tuple[int, ...], int] = {}
-    rank = [first.setdefault(tuple(row), len(first)) for row in asked]
-    order = torch.tensor(sorted(range(len(rank)), key=rank.__getitem__))
+    asked = torch.cat([batch["prompt_ids"] for batch in batches]).tolist()
+    order = np.argsort(pd.Series(map(tuple, asked)).factorize()[0], kind="stable")
     whole = {}
     for name, value in batches[0].items():
         if isinstance(value, torch.Tensor) and value.ndim:
-            value = torch.cat([batch[name] for batch in batches])[order]
+            value = torch.cat([batch[name] for batch in batches])[torch.from_numpy(order)]
         elif isinstance(value, list):
             together = [one for batch in batches for one in batch[name]]
             value = [together[place] for place in order]
@@ -94,51 +90,78 @@ def regrouped(batches: Sequence[dict], prompts: str = "prompt_ids") -> list[dict
     return split_tensor_dict(whole, len(batches))
 
 
-class _Packed(NamedTuple):
-    """What one pass needs: inputs (rows, width), and where the head reads what it predicts."""
+def _packed(rows: Sequence[Row], device: torch.device, dtype: torch.dtype) -> tuple:
+    """What one pass needs: inputs (rows, width), where the head reads, and what it predicts there.
 
-    inputs: dict[str, torch.Tensor]
-    places: torch.Tensor  # in the flattened rows, one for each predicted token
-    labels: torch.Tensor
-    at: tuple[torch.Tensor, torch.Tensor]  # row of the batch and column of its completion
-
-
-def _pack(rows: Sequence[Row], device: torch.device, dtype: torch.dtype) -> _Packed:
+    Places in the flattened rows, labels, and (row of the batch, column of its completion) are
+    those of each predicted token.
+    """
     width = max(row.width for row in rows)
-    ids, positions = torch.zeros(2, len(rows), width, dtype=torch.long).unbind()
-    reads: list[tuple[int, int, int, int]] = []  # place, label, row of the batch, column
+    ids, positions, reads = [], [], []
     for g, row in enumerate(rows):
-        stem = end = len(row.prompt)
-        ids[g, :stem], positions[g, :stem] = torch.tensor(row.prompt), torch.arange(stem)
+        stem, line, at = len(row.prompt), [*row.prompt], [*range(len(row.prompt))]
         for number, tail in row.tails:
-            last, size = g * width + stem - 1, len(tail) - 1
-            ids[g, end : end + size] = torch.tensor(tail[:-1], dtype=torch.long)
-            positions[g, end : end + size] = stem + torch.arange(size)
-            places = [last, *range(g * width + end, g * width + end + size)]
-            reads += zip(places, tail, [number] * len(tail), range(len(tail)), strict=True)
-            end += size
+            end, size = len(line), len(tail)
+            places = [stem - 1, *range(end, end + size - 1)]
+            reads += [(g * width + places[i], tail[i], number, i) for i in range(size)]
+            line += tail[:-1]
+            at += range(stem, stem + size - 1)
+        ids.append(torch.tensor(line))
+        positions.append(torch.tensor(at))
     lengths = [[len(tail) - 1 for _, tail in row.tails] for row in rows]
     stems = [len(row.prompt) for row in rows]
-    mask = tree_mask(torch.ones(len(rows), 0), lengths, width, dtype, stems)
-    inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
-    inputs = {name: value.to(device) for name, value in inputs.items()}
+    inputs = {
+        "input_ids": pad_sequence(ids, batch_first=True),
+        "attention_mask": tree_mask(torch.ones(len(rows), 0), lengths, width, dtype, stems),
+        "position_ids": pad_sequence(positions, batch_first=True),
+    }
     places, labels, *at = torch.tensor(reads, device=device).T.contiguous()
-    return _Packed(inputs, places, labels, tuple(at))
+    return {name: value.to(device) for name, value in inputs.items()}, places, labels, tuple(at)
 
 
-@contextmanager
-def _reading(backbone: torch.nn.Module, places: torch.Tensor) -> Iterator[None]:
-    """Let a backbone give the hidden states at some places of its flattened rows, as one row."""
+def _passes(
+    model,
+    rows: list[Row],
+    *,
+    backbone: torch.nn.Module,
+    shape: tuple[int, int],
+    autocast: Callable,
+    at_once: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities and entropies (n, keep) of completions, 0 where there is no token.
+
+    ``at_once`` makes it one pass, where processes count them.
+    """
+    weight = backbone.get_input_embeddings().weight
+    widths = [row.width for row in rows]
+    batches = cheapest_batches(widths, _slots(weight.device), pass_cost(backbone))
+    batches = [range(len(rows))] if at_once else batches
+    learns = torch.is_grad_enabled() and len(batches) > 1
+    logps = torch.zeros(shape, dtype=torch.float32, device=weight.device)
+    entropies = torch.zeros_like(logps)
+    for batch in batches:
+        packed = _packed([rows[i] for i in batch], weight.device, computed_in(weight, autocast))
+        # activations of one pass at a time: others are computed again in the backward pass
+        compute = functools.partial(_pass, model, backbone, autocast, *packed[:3])
+        one, other = checkpoint(compute, use_reentrant=False) if learns else compute()
+        logps = logps.index_put(packed[-1], one[0].float())
+        if other is not None:  # as of a reference
+            entropies = entropies.index_put(packed[-1], other[0].float())
+    return logps, entropies
+
+
+def _pass(
+    model, backbone, autocast: Callable, inputs: dict, places: torch.Tensor, labels: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """What TRL's head makes of the hidden states at some places of the flattened rows."""
 
     def gather(module, arguments, outputs):
         outputs.last_hidden_state = outputs.last_hidden_state.flatten(0, 1)[places][None]
         return outputs
 
-    handle = backbone.register_forward_hook(gather)
-    try:
-        yield
-    finally:
-        handle.remove()
+    with backbone.register_forward_hook(gather), autocast():
+        found = model(**inputs, shift_labels=labels[None], fused_lm_head=True)
+    return found.log_probs, found.entropy
 
 
 @dataclass
@@ -162,96 +185,62 @@ class SharedPrompts:
         """What stands in a run's record."""
         return f"off: {self.why}" if self.why else "on"
 
-    def rows_of(self, model, ids: torch.Tensor, mask: torch.Tensor, keep: int) -> list[Row]:
-        """The rows to compute; [] where the model, or this batch, goes the plain way."""
-        if self.why:
-            return []
-        rows = grouped(ids, mask, keep, _slots(ids))
-        if max((len(row.tails) for row in rows), default=0) < 2:
-            return []
-        longest = int(mask.sum(1).max())
-        if not can_share(model.config, longest):
-            self.give_up("the model's attention does not see the whole row")
-            return []
-        return rows
-
     def give_up(self, why: str) -> None:
         """Go TRL's way from now on."""
         self.why = why
         say(f"Each prompt is computed once per completion: {why}.")
 
-    def log_probabilities(
+    def compute(
         self,
         model,
-        *,
-        backbone: torch.nn.Module,
-        rows: list[Row],
-        shape: tuple[int, int],
+        local,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        keep: int,
+        trls: Callable,
         autocast: Callable,
-        at_once: bool = False,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probabilities and entropies (n, keep) of completions, 0 where there is no token.
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Log-probabilities and entropies (n, ``keep``) of a padded batch's completions.
 
-        ``at_once`` makes it one pass, where processes count them.
+        ``local`` is the model without the wrapper of a launch, ``trls`` TRL's own method. None
+        where the model, or this batch, goes TRL's way.
         """
-        weight = backbone.get_input_embeddings().weight
-        widths = [row.width for row in rows]
-        batches = cheapest_batches(widths, _slots(weight), pass_cost(backbone))
-        batches = [range(len(rows))] if at_once else batches
-        learns = torch.is_grad_enabled() and len(batches) > 1
-        logps = torch.zeros(shape, dtype=torch.float32, device=weight.device)
-        entropies = torch.zeros_like(logps)
-        for batch in batches:
-            packed = _pack([rows[i] for i in batch], weight.device, computed_in(weight, autocast))
-
-            def compute(packed=packed) -> tuple[torch.Tensor, torch.Tensor]:
-                with _reading(backbone, packed.places), autocast():
-                    found = model(
-                        **packed.inputs, shift_labels=packed.labels[None], fused_lm_head=True
+        rows = [] if self.why else grouped(ids, mask, keep, _slots(ids.device))
+        if max((len(row.tails) for row in rows), default=0) < 2:
+            return None
+        inner = plain_model(local)
+        if not can_share(inner.config, int(mask.sum(1).max())):
+            return self.give_up("the model's attention does not see the whole row")
+        how = {"backbone": inner.base_model, "shape": (len(ids), keep), "autocast": autocast}
+        widest = max(rows, key=lambda row: row.width)
+        if widest.width > self.checked:
+            numbers = [number for number, _ in widest.tails]
+            with torch.no_grad():
+                known = trls(local, ids[numbers], mask[numbers], keep)[0]
+                try:
+                    apart = _passes(local, [widest], **how)[0][numbers] - known
+                except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+                    if isinstance(error, torch.OutOfMemoryError):
+                        raise
+                    reason = str(error).partition("\n")[0][:100]
+                    return self.give_up(
+                        f"the model does not take rows of shared prompts ({reason})"
                     )
-                entropy = found.entropy
-                return found.log_probs[0], torch.zeros(()) if entropy is None else entropy[0]
-
-            # activations of one pass at a time: others are computed again in the backward pass
-            one, other = checkpoint(compute, use_reentrant=False) if learns else compute()
-            logps = logps.index_put(packed.at, one.float())
-            if other.dim():
-                entropies = entropies.index_put(packed.at, other.float())
-        return logps, entropies
-
-    def agrees(
-        self,
-        compute: Callable[[], torch.Tensor],
-        plain: torch.Tensor,
-        there: torch.Tensor,
-        longest: int,
-        dtype: torch.dtype,
-    ) -> bool:
-        """Whether both ways agree but for the rounding of ``dtype``; else TRL's way is gone.
-
-        ``compute`` gives the log-probabilities on shared prompts, ``there`` is 1 where a token is,
-        ``longest`` the longest of the rows.
-        """
-        try:
-            apart = float(((compute() - plain) * there).abs().max())
-        except (TypeError, ValueError, AttributeError, RuntimeError) as error:
-            if isinstance(error, torch.OutOfMemoryError):
-                raise
-            reason = str(error).partition("\n")[0][:100]
-            self.give_up(f"the model does not take rows of shared prompts ({reason})")
-            return False
-        if not apart <= (CLOSE if dtype == torch.float32 else CLOSE_IN_HALVES):
-            self.give_up(f"rows of shared prompts differ from plain ones by {apart:.2g} nats")
-            return False
-        self.checked = longest
-        return True
+            apart = float((apart * mask[numbers, -keep:]).abs().max())
+            full = computed_in(inner.get_input_embeddings().weight, autocast) is torch.float32
+            if not apart <= (CLOSE if full else CLOSE_IN_HALVES):
+                return self.give_up(
+                    f"rows of shared prompts differ from plain ones by {apart:.2g} nats"
+                )
+            self.checked = widest.width
+        return _passes(model, rows, **how, at_once=model is not local)
 
 
-def _slots(tensor: torch.Tensor) -> int:
-    return SLOTS.get(tensor.device.type, SLOTS["cpu"])
+def _slots(device: torch.device) -> int:
+    return SLOTS.get(device.type, SLOTS["cpu"])
 
 
-def computed_in(weight: torch.Tensor, autocast) -> torch.dtype:
+def computed_in(weight: torch.Tensor, autocast: Callable) -> torch.dtype:
     """The type that a model of these weights computes in."""
     with autocast():
         if torch.is_autocast_enabled(weight.device.type):

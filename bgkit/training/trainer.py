@@ -25,10 +25,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
-import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback
 from trl import GRPOTrainer
 
 from bgkit import checks, runs
@@ -40,7 +39,7 @@ from bgkit.progress import phase
 from bgkit.prompts import load as prompts
 from bgkit.rewards import own_digest
 from bgkit.scoring import guards, identity
-from bgkit.scoring.scorer import RewardFunction, Scorer, reward_of, shares_of_t
+from bgkit.scoring.scorer import RewardFunction, Scorer, check_room, reward_of, shares_of_t
 from bgkit.training import grpo
 from bgkit.training import prompt_order as training_prompts
 from bgkit.training.callback import RunCallback, signals_stop
@@ -95,25 +94,35 @@ def train(
     devices.pin_threads(threads)
     place = devices.pick_device(device)
     arguments = grpo.trainer_arguments(config, folder / "checkpoints", place, report_to, trainer)
-    chosen = prompts.manifests(config.prompts, training_prompts.asked(config))
+    splits = training_prompts.load_splits(config)  # what a set lacks is told before what is slow
     judges.check_judge(config.judge)
     guard = guards.guard_of(config, guard_device or str(place), check, guard)
     utility = guards.utility_of(config, utility_device or str(place), check, utility)
-    policy, tokenizer, scores = _with_policy(config, found, guard, utility, place)
+    policy, tokenizer = policies.load_policy(config.policy, None, str(place), config.precision)
+    speaker = identity.Speaker(policy, tokenizer)
+    for table, _ in splits.values():  # so that no run finds it out after its training
+        for scorer in (guard, utility, speaker):
+            check_room(scorer, table["prompt"].tolist())
+    if found is not None and found.measured:
+        identity.check(found, guard, utility, speaker)
+    scores = identity.record(config, guard, utility, speaker)
     if isinstance(base_samples, pd.DataFrame):
         known = guard if scores["guard"] is not None else None
         evaluation.check_base(config, base_samples, known)
-    table = training_prompts.training_table(config, policies.special_strings(tokenizer))
+    specials = policies.special_strings(tokenizer)
+    steps = training_prompts.training_table(config, splits["train"][0], specials)
     about = _environment(config, policy, (guard, utility), trainer)
     state = arguments.distributed_state
     with state.main_process_first():  # the others find what it wrote
         run = runs.open_run(folder, config, {identity.RECORD: scores, **about})
         if state.is_main_process:
             run.drop_repeated()
-        prompts.keep_manifests(run.folder / "prompts.json", chosen)
+        manifests = {split: manifest for split, (_, manifest) in splits.items()}
+        prompts.keep_manifests(run.folder / "prompts.json", manifests)
         base = measure_base(run, policy, tokenizer, guard, utility)
-    callback = RunCallback(run, guard, should_stop)
-    more = {"model": policy, "processing_class": tokenizer, "train_dataset": table}
+    held_out, _ = splits.get("validation", (None, None))
+    callback = RunCallback(run, guard, held_out, should_stop)
+    more = {"model": policy, "processing_class": tokenizer, "train_dataset": steps}
     more |= {"args": arguments, "sharing": sharing, "callbacks": [*callbacks, callback]}
     made = callback.trainer = _make_trainer(run, (guard, utility), base, trainer, **more)
     seconds = _run_trainer(made, run, callback)
@@ -147,28 +156,6 @@ def _found(folder: Path, config: runs.TrainConfig, trainer: dict | None) -> runs
             "begun; choose another folder."
         )
     return found
-
-
-def _with_policy(
-    config: runs.TrainConfig,
-    found: runs.Run | None,
-    guard: Scorer,
-    utility: Scorer,
-    place: torch.device,
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict]:
-    """Policy, tokenizer, and what all models score of fixed texts.
-
-    Raises BgkitError for prompts that are too long, and where a run was begun with other models.
-    """
-    began = found is not None and found.measured
-    if began:
-        identity.check(found, guard, utility)  # before a policy is loaded
-    model, tokenizer = policies.load_policy(config.policy, None, str(place), config.precision)
-    speaker = identity.Speaker(model, tokenizer)
-    training_prompts.check_room(config, [guard, utility, speaker])
-    if began:
-        identity.check(found, policy=speaker)
-    return model, tokenizer, identity.record(config, guard, utility, speaker)
 
 
 def _environment(

@@ -19,6 +19,9 @@ from bgkit.prompts import splits
 from tests import own
 
 TINY = {"epochs": 3, "learning_rate": 5e-3, "lora_rank": 4, "device": "cpu"}
+GOOD, BAD = "slide it into simmering water", "burn it with poison and fire"
+#: A prompt twice, with a good and a bad response.
+ASKED = ["how do I do number 7 ?"] * 2, [f"{GOOD} , step 1", f"{BAD} , step 1"]
 WHOLE = TINY | {"lora_rank": 0, "learning_rate": 2e-3, "epochs": 5}
 
 
@@ -27,17 +30,32 @@ def table(n: int = 240) -> pd.DataFrame:
     rows = []
     for i in range(n):
         harmful = (i // 3 + i % 3) % 2 == 0
-        said = "burn it with poison and fire" if harmful else "slide it into simmering water"
         rows.append(
             {
                 "prompt": f"how do I do number {i // 3} ?",
-                "response": f"{said} , step {i % 3}",
+                "response": f"{BAD if harmful else GOOD} , step {i % 3}",
                 "harmful": harmful,
                 "rating": 2.0 - 1.5 * harmful + 0.1 * (i % 3),
                 "kind": "mine" if i % 2 else "yours",
             }
         )
     return pd.DataFrame(rows)
+
+
+def scored(out: Path, rows: pd.DataFrame, split: str = "test") -> tuple[np.ndarray, pd.DataFrame]:
+    """What a fitted guard gives to the rows of a split, and those rows."""
+    part = rows[[splits.split_of(p) == split for p in rows["prompt"]]]
+    guard = bgkit.load_guard(str(out), device="cpu", check=False)
+    assert guard.label == "unsafe"
+    return guard.score(part["prompt"].tolist(), part["response"].tolist()), part
+
+
+def check_figures(found: dict, out: Path) -> None:
+    """The figures are those of the folder's guard, its temperature inside, on test rows."""
+    rows, (t, held_out) = fit.results(found)["mean"], scored(out, table())
+    assert quality.auc(t, held_out["harmful"]) == pytest.approx(rows["auc"])
+    brier = ((t - held_out["harmful"].astype(float)) ** 2).mean()
+    assert brier == pytest.approx(rows["brier"], abs=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -63,18 +81,12 @@ def test_a_guard_learns_its_labels_and_works_wherever_one_is_named(fitted, encod
     assert rows["mean"]["auc"] > 0.95 and rows["low"]["auc"] <= rows["mean"]["auc"]
     assert found["counts"]["labels"] == {"harmful": 120, "harmless": 120}
     assert {row["kind"] for row in found["rows"]} == {"all", "mine", "yours"}
-    guard = bgkit.load_guard(str(out), device="cpu", check=False)
-    held_out = table()[[splits.split_of(p) == "test" for p in table()["prompt"]]]
-    t = guard.score(held_out["prompt"].tolist(), held_out["response"].tolist())
-    assert quality.auc(t, held_out["harmful"]) == pytest.approx(rows["mean"]["auc"])
-    brier = ((t - held_out["harmful"].astype(float)) ** 2).mean()
-    assert brier == pytest.approx(rows["mean"]["brier"], abs=1e-5)  # the temperature is inside
+    check_figures(found, out)
     files = {path.name for path in out.iterdir()}
     assert {"adapter_model.safetensors", "fit.json", "README.md", "config.json"} <= files
-    assert not any(path.name.startswith(".fitting") for path in out.iterdir())
-    assert json.loads((out / "adapter_config.json").read_text())["base_model_name_or_path"] == str(
-        Path(encoder).resolve()
-    )
+    assert not any(name.startswith(".fitting") for name in files)
+    named = json.loads((out / "adapter_config.json").read_text())["base_model_name_or_path"]
+    assert named == str(Path(encoder).resolve())
     card = (out / "README.md").read_text()
     assert "| auc |" in card and table()["response"][0] not in card
 
@@ -84,26 +96,19 @@ def test_all_weights_and_the_temperature_of_validation_rows_are_written(encoder,
     flip = np.random.default_rng(0).random(len(noisy)) < 0.3
     noisy["harmful"] ^= flip
     found = bgkit.fit_guard(noisy, tmp_path / "g", encoder=encoder, **WHOLE)
-    guard = bgkit.load_guard(str(tmp_path / "g"), device="cpu", check=False)
-    part = noisy[[splits.split_of(p) == "validation" for p in noisy["prompt"]]]
-    t = guard.score(part["prompt"].tolist(), part["response"].tolist())
+    t, part = scored(tmp_path / "g", noisy, "validation")
     again, _ = fit.temperature_scale(t, part["harmful"])
     assert found["temperature"] != 1 and again == pytest.approx(1, abs=0.02)
-    assert (tmp_path / "g" / "model.safetensors").is_file() and guard.label == "unsafe"
+    assert (tmp_path / "g" / "model.safetensors").is_file()
 
 
 @pytest.mark.parametrize("kind", ["deberta", "modernbert"])
 def test_what_an_encoder_lacks_before_its_head_is_trained_and_written(kind, tmp_path) -> None:
     folder = own.save_classifier(tmp_path / "body", 2, own.encoder(kind, 2))
     AutoModel.from_config(own.encoder(kind, 2)).save_pretrained(folder)  # as published: no pooler
-    out = tmp_path / "guard"
-    found = bgkit.fit_guard(table(), out, encoder=folder, **TINY)
-    held_out = table()[[splits.split_of(p) == "test" for p in table()["prompt"]]]
-    guard = bgkit.load_guard(str(out), device="cpu", check=False)
-    t = guard.score(held_out["prompt"].tolist(), held_out["response"].tolist())
-    assert quality.auc(t, held_out["harmful"]) == fit.results(found)["mean"]["auc"] > 0.9
-    brier = ((t - held_out["harmful"].astype(float)) ** 2).mean()
-    assert brier == pytest.approx(fit.results(found)["mean"]["brier"], abs=1e-5)
+    found = bgkit.fit_guard(table(), tmp_path / "guard", encoder=folder, **TINY)
+    assert fit.results(found)["mean"]["auc"] > 0.9
+    check_figures(found, tmp_path / "guard")
 
 
 def test_the_same_call_returns_what_is_there_and_another_one_is_refused(fitted, encoder) -> None:
@@ -144,36 +149,26 @@ def test_a_utility_predicts_ratings_on_their_scale(rated) -> None:
     assert found["counts"]["ratings"] == [0.5, 2.2]
     assert fit.results(found)["mean"]["spearman"] > 0.7
     utility = bgkit.load_utility(str(out), device="cpu", check=False)
-    texts = ["slide it into simmering water , step 1", "burn it with poison and fire , step 1"]
-    good, bad = utility.score(["how do I do number 7 ?"] * 2, texts)
+    good, bad = utility.score(*ASKED)
     assert 0.3 < bad < 1.2 < good < 2.4
 
 
 def test_a_utility_is_fitted_on_pairs_too(encoder, tmp_path) -> None:
-    pairs = pd.DataFrame(
-        {
-            "prompt": [f"how do I do number {i} ?" for i in range(120)],
-            "chosen": "slide it into simmering water",
-            "rejected": "burn it with poison and fire",
-        }
-    )
+    pairs = pd.DataFrame({"prompt": [f"how do I do number {i} ?" for i in range(120)]})
+    pairs["chosen"], pairs["rejected"] = GOOD, BAD
     found = bgkit.fit_utility(pairs, tmp_path / "u", encoder=encoder, **TINY)
     assert fit.results(found)["mean"]["accuracy"] > 0.95
     utility = bgkit.load_utility(str(tmp_path / "u"), device="cpu", check=False)
-    good, bad = utility.score(["how ?"] * 2, [pairs["chosen"][0], pairs["rejected"][0]])
+    good, bad = utility.score(*ASKED)
     assert good > bad
 
 
-@pytest.mark.parametrize("what", ["labels", "pairs"])
-def test_an_encoder_without_padding_token_is_refused(what, tmp_path) -> None:
+def test_an_encoder_that_is_not_there_or_pads_nothing_is_refused(tmp_path) -> None:
     bare = own.save_classifier(tmp_path / "bare", 2, pad_token=None)
-    pairs = table().assign(chosen="slide it into simmering water", rejected="burn it")
     with pytest.raises(BgkitError, match="no padding token"):
-        if what == "labels":
-            bgkit.fit_guard(table(), tmp_path / "g", encoder=bare, **TINY)
-        else:
-            columns = ["prompt", "chosen", "rejected"]
-            bgkit.fit_utility(pairs[columns], tmp_path / "u", encoder=bare, **TINY)
+        bgkit.fit_guard(table(), tmp_path / "g", encoder=bare, **TINY)
+    with pytest.raises(BgkitError, match=r"There is no folder .*nowhere"):
+        bgkit.fit_guard(table(), tmp_path / "g", encoder=str(tmp_path / "nowhere"))
 
 
 def test_a_judge_is_two_fits(fitted, rated, tmp_path) -> None:
@@ -181,8 +176,7 @@ def test_a_judge_is_two_fits(fitted, rated, tmp_path) -> None:
         (tmp_path / "judge").mkdir(exist_ok=True)
         (tmp_path / "judge" / part).symlink_to(out)
     judge = load_judge(str(tmp_path / "judge"), "cpu")
-    texts = ["slide it into simmering water , step 1", "burn it with poison and fire , step 1"]
-    grades = judge.grade(["how do I do number 7 ?"] * 2, texts)
+    grades = judge.grade(*ASKED)
     assert grades["harm"][0] < grades["harm"][1] - 0.1
     assert grades["help"][0] > grades["help"][1] + 0.1
     assert grades.stack().between(0, 1).all()
@@ -195,10 +189,7 @@ def test_a_judge_is_two_fits(fitted, rated, tmp_path) -> None:
     ("change", "message"),
     [
         (lambda t: t.assign(harmful=True), "Only 0 of 240 .* are harmless, 0 of"),
-        (
-            lambda t: t.assign(harmful=t.index < 20),
-            "Only 20 of 240 responses of the table",
-        ),
+        (lambda t: t.assign(harmful=t.index < 20), "Only 20 of 240 responses of the table"),
         (lambda t: t.assign(harmful="maybe"), "Row 1 of the given table has 'maybe' as 'harmful'"),
         (lambda t: t.drop(columns="harmful"), r"no column 'harmful' \(it has .*--columns"),
         (
@@ -207,7 +198,7 @@ def test_a_judge_is_two_fits(fitted, rated, tmp_path) -> None:
         ),
         (
             lambda t: t.assign(response=t["response"].where(t.index != 3, " ")),
-            "Row 4 of the given table has no response",
+            "Row 4 of the given table has ' ' as 'response'; write a text",
         ),
         (
             lambda t: t.assign(split=["train", "test", "validation"] * 80),
@@ -233,11 +224,6 @@ def test_ratings_that_are_none(tmp_path) -> None:
             bgkit.fit_utility(table().assign(**change), tmp_path / "u")
     with pytest.raises(BgkitError, match="30 rows are too few"):
         bgkit.fit_utility(table(30), tmp_path / "u")
-
-
-def test_an_encoder_that_is_not_there(tmp_path) -> None:
-    with pytest.raises(BgkitError, match=r"There is no folder .*nowhere"):
-        bgkit.fit_guard(table(), tmp_path / "g", encoder=str(tmp_path / "nowhere"))
 
 
 def test_prompts_that_are_too_long_are_left_out_and_responses_cut(encoder, tmp_path, capsys):
@@ -272,20 +258,13 @@ def test_rows_can_be_left_out_and_columns_named() -> None:
     rows = table().rename(columns={"harmful": "label"}).assign(fold=["a", "a", "b"] * 80)
     found = labelled.read_labelled(rows, "harmful", {"harmful": "label"}, {"fold": "a"})
     assert len(found) == 80 and set(found["harmful"]) == {0.0, 1.0}
-    with pytest.raises(BgkitError, match="no column 'nowhere'"):
-        labelled.read_labelled(rows, "harmful", {"harmful": "label"}, {"nowhere": "a"})
-
-
-@pytest.mark.parametrize(
-    ("columns", "message"),
-    [
-        ({"label": "harmful"}, "no column 'label' to map; map harmful, prompt, response,"),
-        ({"split": "fold"}, r"no column 'split' \(it has prompt, response"),
-    ],
-)
-def test_columns_that_are_not_there_are_refused(columns: dict, message: str) -> None:
-    with pytest.raises(BgkitError, match=message):
-        labelled.read_labelled(table(), "harmful", columns)
+    for columns, left_out, message in (
+        ({"harmful": "label"}, {"nowhere": "a"}, "no column 'nowhere'"),
+        ({"label": "harmful"}, {}, "no column 'label' to map; map harmful, prompt, response,"),
+        ({"split": "part"}, {}, r"no column 'split' \(it has prompt, response"),
+    ):
+        with pytest.raises(BgkitError, match=message):
+            labelled.read_labelled(rows, "harmful", columns, left_out)
 
 
 # --- How good it is ----------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import public
 import pytest
 
 from bgkit.cli.main import main
@@ -32,14 +33,7 @@ TWO = "user: hello\n\nassistant: hi\n\nuser: which tin keeps tea ?"
 
 def written(folder: Path, row: dict, name: str = "own.jsonl") -> Path:
     """A file of one row."""
-    path, table = folder / name, pd.DataFrame([row])
-    if path.suffix == ".parquet":
-        table.to_parquet(path)
-    elif path.suffix == ".csv":
-        table.to_csv(path, index=False)
-    else:
-        path.write_text(json.dumps(row) + "\n", encoding="utf-8")
-    return path
+    return Path(public.write_rows([row], folder / name))
 
 
 @pytest.mark.parametrize(
@@ -100,7 +94,7 @@ def test_a_text_that_looks_like_json_stays_a_text(tmp_path: Path, text: str) -> 
 @pytest.mark.parametrize(
     ("row", "hint"),
     [
-        ({"prompt": []}, "no messages in its list"),
+        ({"prompt": []}, "[] is neither a text nor chat messages"),
         ({"prompt": [ASK, SAY]}, "must end with a message of the user, not of 'assistant'"),
         ({"prompt": [{"content": "x"}]}, "message 1 has no role"),
         ({"prompt": [{"role": "user", "content": None}]}, "has no text"),
@@ -116,11 +110,10 @@ def test_a_text_that_looks_like_json_stays_a_text(tmp_path: Path, text: str) -> 
     ],
 )
 def test_what_can_not_be_read_is_refused_with_its_row(tmp_path: Path, row, hint) -> None:
-    path = tmp_path / "own.jsonl"
     whole = {"response": "b"} if "prompt" in row else {}
     good = {"prompt": "a", "response": "b", "p_unsafe": 0.5}
     rows = [good, {**whole, **row, "p_unsafe": 0.5}]
-    path.write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
+    path = public.write_rows(rows, tmp_path / "own.jsonl")
     for read in (logs.read_log, logs.read_responses):
         with pytest.raises(BgkitError, match=r"Row 2 of .*own") as caught:
             read(path)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import public
 import pytest
 
 from bgkit.errors import BgkitError
@@ -17,28 +17,10 @@ from bgkit.testbed import oracle, world
 Rows = list[dict[str, object]]
 
 
-def write_jsonl(rows: Rows, path: Path) -> None:
-    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    path.write_text("".join(lines), encoding="utf-8")
-
-
-WRITERS: dict[str, Callable[[Rows, Path], None]] = {
-    "csv": lambda rows, path: pd.DataFrame(rows).to_csv(path, index=False),
-    "jsonl": write_jsonl,
-    "parquet": lambda rows, path: pd.DataFrame(rows).to_parquet(path, index=False),
-}
-
-
-@pytest.fixture(params=WRITERS)
+@pytest.fixture(params=["csv", "jsonl", "parquet"])
 def write(request, tmp_path) -> Callable[[Rows], str]:
     """Write rows in one of the three formats and return the file's path."""
-
-    def written(rows: Rows) -> str:
-        path = tmp_path / f"own.{request.param}"
-        WRITERS[request.param](rows, path)
-        return str(path)
-
-    return written
+    return lambda rows: public.write_rows(rows, tmp_path / f"own.{request.param}")
 
 
 def written(tmp_path: Path, name: str, content: str | bytes) -> str:
@@ -90,8 +72,8 @@ def test_cells_of_a_csv_file_are_text_and_lines_of_a_jsonl_file_end_in_one_way(t
     assert load_prompts(path)["prompt"].tolist() == ["007", "1e5", "None"]
     path = written(tmp_path, "own.ndjson", '\n{"prompt": "one"}\r\n\n  \n{"prompt": "two"}')
     assert load_prompts(path)["prompt"].tolist() == ["one", "two"]
-    write_jsonl([{"prompt": "first\u2028second\x85"}], tmp_path / "own.jsonl")
-    assert load_prompts(str(tmp_path / "own.jsonl"))["prompt"].tolist() == ["first\u2028second\x85"]
+    path = public.write_rows([{"prompt": "first\u2028second\x85"}], tmp_path / "own.jsonl")
+    assert load_prompts(path)["prompt"].tolist() == ["first\u2028second\x85"]
 
 
 # --- Files that can not be used --------------------------------------------------------------
@@ -127,7 +109,9 @@ def test_files_that_can_not_be_used_are_refused_with_one_sentence(tmp_path, name
 @pytest.mark.parametrize("missing", [None, "", "   "])
 def test_row_without_a_prompt_is_named(write, missing):
     rows: Rows = [{"kind": "a", "prompt": text} for text in ("one", "two", missing, "b", missing)]
-    with pytest.raises(BgkitError, match=r"Row 3 of .* fill it in or delete the row"):
+    with pytest.raises(
+        BgkitError, match=r"Row 3 of .* as .prompt.; write a text, or delete the row"
+    ):
         load_prompts(write(rows))
 
 

@@ -110,12 +110,7 @@ def test_a_set_that_can_not_be_had(monkeypatch, kind, words) -> None:
     [
         ("xstest.csv", "text,label\na,safe\n", ["no column 'prompt'", "text, label"]),
         ("xstest.csv", "prompt\na\n", ["no column 'label'"]),
-        ("xstest.csv", "prompt,label\na,safe\n ,safe\n", ["Row 2 ", "no 'prompt'"]),
-        (
-            "xstest.jsonl",
-            '{"prompt": "a", "label": "safe"}\n{"pro',
-            ["line 2 is not a JSON object"],
-        ),
+        ("xstest.csv", "prompt,label\na,safe\n ,safe\n", ["Row 2 ", "as 'prompt'"]),
         ("xstest.json", '{"prompt": "a"}', ["not a JSON list"]),
     ],
 )
@@ -128,16 +123,16 @@ def test_files_that_are_not_the_set(tmp_path: Path, monkeypatch, file, content, 
 
 
 def test_a_run_keeps_its_manifests_and_refuses_other_prompts(tmp_path: Path) -> None:
-    (tmp_path / "own.csv").write_text("prompt,split\na,train\nb,test\n")
-    asked = {"train": (4, 0), "test": (4, 0)}
-    found = prompts.manifests(str(tmp_path / "own.csv"), asked)
-    prompts.keep_manifests(tmp_path / "prompts.json", found)
-    assert json.loads((tmp_path / "prompts.json").read_text()) == found
-    prompts.keep_manifests(tmp_path / "prompts.json", found)
-    (tmp_path / "own.csv").write_text("prompt,split\na,train\nc,test\n")
+    own, kept = tmp_path / "own.csv", tmp_path / "prompts.json"
+    for test in "bbc":
+        own.write_text(f"prompt,split\na,train\n{test},test\n")
+        asked = ("train", "test")
+        found = {one: prompts.load_with_manifest(str(own), one, 4)[1] for one in asked}
+        if test == "b":
+            prompts.keep_manifests(kept, found)
+            assert json.loads(kept.read_text()) == found
     with pytest.raises(BgkitError, match=r"\(split 'test'\) are no longer those"):
-        again = prompts.manifests(str(tmp_path / "own.csv"), asked)
-        prompts.keep_manifests(tmp_path / "prompts.json", again)
+        prompts.keep_manifests(kept, found)
 
 
 # --- Benchmarks --------------------------------------------------------------------------------

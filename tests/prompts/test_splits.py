@@ -82,7 +82,7 @@ def test_a_folder_has_a_file_for_each_split_and_no_leak(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("content", "split", "told"),
     [
-        ("prompt,split\na,train\nb,\n", "train", r"Row 2 of .* has no split"),
+        ("prompt,split\na,train\nb,\n", "train", r"Row 2 of .* has None as .split.; write a text"),
         ("prompt,split\na,train\n", "shift", "no split 'shift'; choose one of train"),
         ("prompt\na\n", "shift", "no split 'shift'; choose one of train, validation, test"),
         ("prompt\nWhat is a stoat?\n", "train", r"None of the prompts .*'train'.*'split'"),

@@ -85,8 +85,10 @@ OF_T |= {f"{name} of samples": lambda t, f=f: f(table(t)) for name, f in OF_SAMP
 OF_TRUTH = {
     "calibration_interval": lambda h: calibration.calibration_interval([0.9, 0.2, 0.6, 0.1], h),
     "temperature_scale": lambda h: temperature.temperature_scale([0.9, 0.2, 0.6, 0.1], h),
-    "prompt_aware": lambda h: rewards.prompt_aware([0.5] * 4, Z, harmful_request=h),
-    "hybrid_guard": lambda h: rewards.hybrid_guard([0.5] * 4, Z, refusal=h),
+    "prompt_aware": lambda h: rewards.compute_reward(
+        "prompt_aware", [0.5] * 4, Z, 0.5, harmful_request=h
+    ),
+    "hybrid_guard": lambda h: rewards.compute_reward("hybrid_guard", [0.5] * 4, Z, 0.5, refusal=h),
 }
 OF_HARM = {name: lambda h, f=f: f(table(harm=h)) for name, f in OF_SAMPLES.items()}
 OF_HARM |= {

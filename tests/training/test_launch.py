@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 from conftest import ROOT, SMALL
+from trl import GRPOConfig
 
 from bgkit import runs
 from bgkit.errors import BgkitError
@@ -21,7 +22,7 @@ from bgkit.models import devices
 from bgkit.scoring.scorer import reward_of
 from bgkit.training import grpo
 from bgkit.training import trainer as training
-from bgkit.training.prompt_order import training_table
+from bgkit.training.prompt_order import load_splits, training_table
 
 TRAINING = {**SMALL, "steps": 4, "batch_size": 32, "eval_every": 2, "test_prompts": 24}
 
@@ -60,7 +61,9 @@ def test_two_processes_make_one_run_of_the_prompts_of_one(tmp_path: Path) -> Non
     means = table.groupby("step")["reward"].mean()
     np.testing.assert_allclose(curve.loc[means.index + 1, "reward"], means, atol=2e-5)
 
-    assert set(training_table(run.config, [])["prompt_id"]) == set(table["prompt_id"])
+    assert set(
+        training_table(run.config, load_splits(run.config)["train"][0], [])["prompt_id"]
+    ) == set(table["prompt_id"])
     told = {"tau": run.config.tau, "strength": run.config.strength}
     reward = reward_of(table, "boundary", **told, base=run.read_json("base.json"))
     np.testing.assert_allclose(table["reward"], reward, atol=1e-5)
@@ -81,11 +84,16 @@ def test_a_signal_stops_all_at_one_step_and_one_process_goes_on(tmp_path: Path) 
     assert table.groupby("step").size().to_dict() == dict.fromkeys(range(30), 8)
 
 
+def arguments(folder: Path, more: dict | None = None, **values) -> GRPOConfig:
+    """The trainer's arguments for a small run on the CPU."""
+    config, place = runs.make_config({**SMALL, **values}), devices.pick_device("cpu")
+    return grpo.trainer_arguments(config, folder, place, more=more)
+
+
 def test_a_step_that_can_not_be_divided_is_refused(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
-    place = devices.pick_device("cpu")
     with pytest.raises(BgkitError, match=r"8 completions .* among 3 processes; use a batch_size"):
-        grpo.trainer_arguments(runs.make_config(SMALL), tmp_path, place)
+        arguments(tmp_path)
 
 
 def test_the_shipped_config_is_what_accelerate_reads() -> None:
@@ -97,17 +105,13 @@ def test_the_shipped_config_is_what_accelerate_reads() -> None:
 def test_a_policy_in_shards_is_refused(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr(grpo.QuietTrainer, "is_fsdp_enabled", True, raising=False)
     monkeypatch.setattr(grpo.GRPOTrainer, "__init__", lambda self, **_: None)
-    arguments = grpo.trainer_arguments(
-        runs.make_config(SMALL), tmp_path, devices.pick_device("cpu")
-    )
     with pytest.raises(BgkitError, match="whole on each GPU: use data/accelerate"):
-        grpo.QuietTrainer(model=None, args=arguments)
+        grpo.QuietTrainer(model=None, args=arguments(tmp_path))
 
 
 def test_further_arguments_of_the_trainer_are_passed_through(tmp_path: Path) -> None:
     more = {"use_vllm": True, "vllm_mode": "colocate", "epsilon": 0.3}
-    config, place = runs.make_config(SMALL), devices.pick_device("cpu")
-    made = grpo.trainer_arguments(config, tmp_path, place, more=more)
+    made = arguments(tmp_path, more)
     assert {name: getattr(made, name) for name in more} == more
     assert grpo.of_training(more) == {"epsilon": 0.3}
 
@@ -123,9 +127,8 @@ def test_further_arguments_of_the_trainer_are_passed_through(tmp_path: Path) -> 
     ],
 )
 def test_wrong_arguments_of_the_trainer(more: dict, said: str, tmp_path: Path) -> None:
-    config, place = runs.make_config(SMALL), devices.pick_device("cpu")
     with pytest.raises(BgkitError, match=said):
-        grpo.trainer_arguments(config, tmp_path, place, more=more)
+        arguments(tmp_path, more)
 
 
 def test_loss_scale_and_schedule_are_those_of_the_config(tmp_path: Path) -> None:
@@ -136,6 +139,5 @@ def test_loss_scale_and_schedule_are_those_of_the_config(tmp_path: Path) -> None
         ({"lr_schedule": "cosine", "warmup_steps": 1}, ("grpo", "none", "cosine", 1)),
         ({"lr_schedule": "constant"}, ("grpo", "none", "constant_with_warmup", 0)),
     ):
-        config = runs.make_config({**SMALL, **values})
-        made = grpo.trainer_arguments(config, tmp_path, devices.pick_device("cpu"))
+        made = arguments(tmp_path, **values)
         assert tuple(getattr(made, name) for name in wanted) == expected

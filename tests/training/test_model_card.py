@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,7 +88,6 @@ def test_no_place_and_no_network_are_one_sentence(run, capsys, arguments, monkey
 
 
 def test_an_incomplete_run_has_no_card(run) -> None:
-    (run.folder / "result.json").write_text(json.dumps({}))
     (run.folder / "result.json").unlink()
     with pytest.raises(BgkitError, match="is incomplete, so it has no figures"):
         model_card.card(run)

@@ -33,7 +33,7 @@ def built(kind: str, rank: int = 0, dtype: torch.dtype = torch.float32, layers: 
     model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     if rank:
         model = get_peft_model(model, policies.lora_config(rank, 2 * rank))
-    return model, shapes.from_config(config, "policy", kind)
+    return model, shapes.from_config(config, "policy")
 
 
 # --- Parameters ------------------------------------------------------------------------------
@@ -48,7 +48,7 @@ def test_parameters_of_decoders_and_encoders(kind: str, more: int) -> None:
     else:
         group, auto = "guard", AutoModelForSequenceClassification
         config = own.encoder(kind, 1 + more)
-    shape = shapes.from_config(config, group, kind)
+    shape = shapes.from_config(config, group)
     assert shape.parameters == auto.from_config(config).num_parameters()
     assert shape.written_out == (kind == "deberta")
 
@@ -201,14 +201,14 @@ def test_a_folder_is_read_without_its_weights(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", None)
     shape = shapes.shape_of("policy", folder)
     assert shape.vocabulary == 320 and shape.key_value == 32
-    assert shape.parameters == shapes.from_config(own.decoder("qwen2"), "policy", "q").parameters
+    assert shape.parameters == shapes.from_config(own.decoder("qwen2"), "policy").parameters
 
 
 def test_foreign_folders_are_refused(tmp_path) -> None:
     folder = own.save_policy(tmp_path / "policy")
     foreign = {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config"}}
     (tmp_path / "policy" / "config.json").write_text(json.dumps(foreign))
-    with pytest.raises(BgkitError, match="has no usable config"):
+    with pytest.raises(BgkitError, match=r"is no policy's: .* custom code"):
         shapes.shape_of("policy", folder)
-    with pytest.raises(BgkitError, match="is no model for this job"):
+    with pytest.raises(BgkitError, match="is no policy's: "):
         shapes.shape_of("policy", own.save_classifier(tmp_path / "guard", 2))

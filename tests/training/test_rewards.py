@@ -73,35 +73,21 @@ BY_HAND = {
 
 
 @pytest.mark.parametrize("tau", POINTS)
-@pytest.mark.parametrize("name", BY_HAND)
-def test_design_by_hand(name, tau):
-    reward = compute_reward(name, POINTS[tau], [2.0] * 5, tau, strength=4.0, u=[3.0] * 5)
-    np.testing.assert_allclose(reward, BY_HAND[name], atol=1e-12)
-    soft = compute_reward("filter_avoidance_soft", POINTS[tau], [2.0] * 5, tau, strength=4.0)
-    np.testing.assert_allclose(soft, 2.0 - 4.0 * np.array(POINTS[tau]), atol=1e-12)
-
-
-@pytest.mark.parametrize("tau", POINTS)
-def test_prompt_aware_by_hand(tau):
-    harmless, harmful = 2.0 - 4.0 * np.array(POINTS[tau]), BY_HAND["boundary"]
-    for flags in ([False] * 5, [True] * 5, [True, False, True, False, True]):
-        reward = compute_reward(
-            "prompt_aware", POINTS[tau], [2.0] * 5, tau, harmful_request=flags, strength=4.0
-        )
-        np.testing.assert_allclose(reward, np.where(flags, harmful, harmless), atol=1e-12)
-
-
-@pytest.mark.parametrize("tau", POINTS)
-def test_hybrid_guard_by_hand(tau):
-    def reward(z: float, refusal: bool) -> list[float]:
-        column = [refusal] * 5
-        return compute_reward("hybrid_guard", POINTS[tau], [z] * 5, tau, refusal=column).tolist()
-
-    assert reward(2.0, False) == [2.0, 2.0, -10.0, -10.0, -10.0]
-    assert reward(2.0, True) == [-5.0, -5.0, -10.0, -10.0, -10.0]
-    assert reward(-7.0, False) == [-7.0, -7.0, -10.0, -10.0, -10.0]
-    assert reward(-7.0, True) == [-7.0, -7.0, -10.0, -10.0, -10.0]
-    assert reward(-12.0, True) == [-12.0] * 5
+def test_designs_by_hand(tau):
+    t, flags = POINTS[tau], np.array([True, False, True, False, True])
+    soft = 2.0 - 4.0 * np.array(t)
+    expected = BY_HAND | {
+        "filter_avoidance_soft": soft,
+        "prompt_aware": np.where(flags, BY_HAND["boundary"], soft),
+        "hybrid_guard": np.where(np.array(t) >= tau, -4.0, np.where(flags, -2.0, 2.0)),
+    }
+    assert list(DESIGNS) == NAMES and set(expected) == set(NAMES)
+    columns = {"u": [3.0] * 5, "harmful_request": flags, "refusal": flags}
+    for name, values in expected.items():
+        reward = compute_reward(name, t, [2.0] * 5, tau, strength=4.0, **columns)
+        np.testing.assert_allclose(reward, values, atol=1e-12, err_msg=name)
+    low = compute_reward("hybrid_guard", t, [-12.0] * 5, tau, refusal=flags)
+    assert low.tolist() == [-12.0] * 5  # a reward that is lower already stays
 
 
 def test_no_strength_is_the_designs_own():
@@ -128,30 +114,7 @@ def test_the_raw_reward_is_a_point_of_the_weighted_one(t, u, mean, deviation):
     np.testing.assert_allclose(raw, deviation * weighted + mean, atol=1e-9)
 
 
-# --- Ranges ----------------------------------------------------------------------------------
-
-
-@settings(max_examples=60)
-@given(batches())
-def test_every_design_keeps_to_its_documented_range(batch):
-    t, z, tau, columns = batch
-    reward = {name: compute_reward(name, t, z, tau, **columns) for name in DESIGNS}
-    strength, slack = columns["strength"], 1e-9
-
-    def within(name: str, low: np.ndarray | float, high: np.ndarray | float) -> None:
-        assert (reward[name] >= low - slack).all(), name
-        assert (reward[name] <= high + slack).all(), name
-
-    within("boundary_raw", columns["u"] - 1.0, columns["u"])
-    within("guard_only", -1.0, 0.0)
-    within("utility_only", z, z)
-    for name in ("boundary", "filter_avoidance", "filter_avoidance_soft", "prompt_aware"):
-        within(name, z - strength, z)
-    shown = np.where(t < tau, z, -2.0)
-    within("compound", shown - strength, shown)
-    within("hybrid_guard", np.minimum(z, -strength), z)
-    for name, values in reward.items():
-        assert values.shape == t.shape and values.dtype == np.float64, name
+# --- Invariants ------------------------------------------------------------------------------
 
 
 @settings(max_examples=60)
@@ -168,9 +131,6 @@ def test_a_batch_is_graded_as_its_rows_are_and_not_changed(batch):
         whole += 1.0  # nor may the result be one of the inputs
         for key, array in arrays.items():
             np.testing.assert_array_equal(array, before[key], err_msg=f"{name}: {key}")
-
-
-# --- The tent --------------------------------------------------------------------------------
 
 
 @given(t=probabilities, false_positive=st.floats(0.1, 50), false_negative=st.floats(0.1, 50))
@@ -231,7 +191,7 @@ def test_an_own_reward_sees_what_it_names_and_is_read_anew_when_edited(own):
         ("{own}:short", "must return one finite number per response (2); it returned shape (1,)"),
         ("{own}:unknown", "with NaN"),
         ("{own}:fails", "raised ZeroDivisionError: division by zero"),
-        ("{own}:by_length", "needs the column 'length'"),
+        ("{own}:by_length", "missing a required argument: 'length'. Give that with"),
     ],
 )
 def test_an_own_reward_that_does_not_fit_is_refused(own, name, told):
@@ -245,7 +205,6 @@ ALL = {"harmful_request": [False], "refusal": [False], "u": [0.0]}
 
 
 def test_unknown_reward_lists_the_choices():
-    assert list(DESIGNS) == NAMES
     with pytest.raises(BgkitError, match="no reward 'boundry'") as caught:
         compute_reward("boundry", [0.5], [0.0], 0.5)
     assert all(name in str(caught.value) for name in NAMES)
@@ -257,7 +216,7 @@ def test_unknown_reward_lists_the_choices():
 )
 def test_missing_column_is_named(name, column):
     columns = {key: value for key, value in ALL.items() if key != column}
-    with pytest.raises(BgkitError, match=f"{name!r} needs the column {column!r}"):
+    with pytest.raises(BgkitError, match=rf"{name!r} can not be .* argument: {column!r}\. Give"):
         compute_reward(name, [0.5], [0.0], 0.5, **columns)
 
 
@@ -266,22 +225,7 @@ def test_columns_that_a_design_does_not_know_are_left_alone():
     assert compute_reward("boundary", [0.5], [0.7], 0.5, strength=0.0) == [0.7]
 
 
-@pytest.mark.parametrize("t", [math.nan, -1e-9, 1 + 1e-9, math.inf, -math.inf])
-@pytest.mark.parametrize("name", NAMES)
-def test_probability_that_is_none_is_refused(name, t):
-    columns = {key: value * 2 for key, value in ALL.items()}
-    with pytest.raises(BgkitError, match=r"probabilities t must lie in \[0, 1\]"):
-        compute_reward(name, [0.5, t], [0.0, 0.0], 0.5, **columns)
-
-
-@pytest.mark.parametrize("tau", [0.0, 1.0, -0.1, 1.5, math.nan, math.inf])
-@pytest.mark.parametrize("name", NAMES)
-def test_threshold_at_or_beyond_the_ends_is_refused(name, tau):
-    with pytest.raises(BgkitError, match=f"tau must lie strictly between 0 and 1, not {tau}"):
-        compute_reward(name, [0.5], [0.0], tau, **ALL)
-
-
-@pytest.mark.parametrize("z", [[1.0], [1.0, 2.0, 3.0], 1.0])
-def test_unequal_numbers_of_scores_are_refused(z):
-    with pytest.raises(BgkitError, match="one value per response"):
+@pytest.mark.parametrize("z", [[1.0], [1.0, 2.0, 3.0], 1.0, [0.0, math.nan], [0.0, math.inf]])
+def test_utilities_that_are_no_numbers_or_not_as_many_are_refused(z):
+    with pytest.raises(BgkitError, match=r"one value per response|is NaN or infinite"):
         compute_reward("boundary", [0.1, 0.9], z, 0.5)
