@@ -132,7 +132,7 @@ def guard_for(contender: Contender, device: str = "auto", given: object | None =
         return as_guard(given)
     guard = guards.guard_of(contender.config, device)
     if contender.run is not None:
-        identity.check(contender.run, guard)
+        identity.check(contender.run, guard=guard)
     return guard
 
 

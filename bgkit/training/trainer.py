@@ -162,13 +162,13 @@ def _with_policy(
     """
     began = found is not None and found.measured
     if began:
-        identity.check(found, guard, utility)  # before a policy is loaded
+        identity.check(found, guard=guard, utility=utility)  # before a policy is loaded
     model, tokenizer = policies.load_policy(config.policy, None, str(place), config.precision)
     speaker = identity.Speaker(model, tokenizer)
     training_prompts.check_room(config, [guard, utility, speaker])
     if began:
         identity.check(found, policy=speaker)
-    return model, tokenizer, identity.record(config, guard, utility, speaker)
+    return model, tokenizer, identity.record(guard=guard, utility=utility, policy=speaker)
 
 
 def _environment(

@@ -207,4 +207,4 @@ class Told:
 )
 def test_the_self_test_names_the_cause(guard, message) -> None:
     with pytest.raises(BgkitError, match=message):
-        guards.self_test(guard)
+        guards.announce(guard, guards.self_test)

@@ -129,7 +129,7 @@ def test_a_reward_model_that_prefers_a_broken_answer_fails() -> None:
             return np.array([-len(r) for r in responses], np.float32)
 
     with pytest.raises(BgkitError, match=r"backwards failed .*higher must be better"):
-        guards.prefers_good(Backwards())
+        guards.announce(Backwards(), guards.prefers_good)
 
 
 # --- Bad input ---------------------------------------------------------------------------------

@@ -183,10 +183,10 @@ def test_samples_of_base_are_those_of_the_guard_that_is_given(tmp_path: Path, ow
 
 
 def test_of_an_object_that_changes_its_mind_only_the_name_is_known() -> None:
-    assert identity.scores_of(Moody(), twice=True) is None
+    assert identity.scores_of(Moody()) is None
     assert identity.scores_of(Unable()) is None
     for able in (0, 1):
-        assert identity.scores_of(Once(able), twice=True) is None
+        assert identity.scores_of(Once(able)) is None
     config = identity.named(CONFIG, lambda prompts, responses: [0.5] * len(prompts))
     assert config.guard == "object:<lambda>"
     assert identity.named(CONFIG, Share(name="a\n\x1bb ")).guard == "object:a ⟨U+001B⟩b"
