@@ -207,13 +207,11 @@ class DecoderScorer(PairScorer):
             past + torch.cat([torch.arange(stem), *(stem + torch.arange(n) for n in group)])
             for stem, group in zip(stems, lengths, strict=True)
         ]
-        there = torch.ones(len(batch), past, dtype=torch.long)
         if max(map(len, lengths)) > 1:
-            width = max(map(len, rows))
-            mask = tree_mask(there, lengths, width, self.model.dtype, stems)
+            mask = tree_mask(stems, lengths, self.model.dtype, past)
         else:
-            ones = [torch.ones(len(row), dtype=torch.long) for row in rows]
-            mask = torch.cat([there, pad_sequence(ones, batch_first=True)], dim=1)
+            ones = [torch.ones(past + len(row), dtype=torch.long) for row in rows]
+            mask = pad_sequence(ones, batch_first=True)
             mask = None if bool(mask.all()) else mask
         cache = copy.deepcopy(self._templates[call][1]) if past else None
         if cache is not None:

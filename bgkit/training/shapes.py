@@ -75,12 +75,7 @@ def _place(group: str, name: str) -> Path | None:
 
     None for a model of a preset.
     """
-    if name in SHAPES:
-        return None
-    if (folder := hub.local_folder(group, name)) is not None:
-        return folder
-    on_hub = hub.parse(name)
-    return hub.resolve(group, name) if on_hub is None else _fetched(on_hub, group)
+    return None if name in SHAPES else hub.resolve(group, name, _fetched)
 
 
 def _fetched(name: hub.HubName, group: str) -> Path:

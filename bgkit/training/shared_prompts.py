@@ -119,7 +119,7 @@ def _pack(rows: Sequence[Row], device: torch.device, dtype: torch.dtype) -> _Pac
             end += size
     lengths = [[len(tail) - 1 for _, tail in row.tails] for row in rows]
     stems = [len(row.prompt) for row in rows]
-    mask = tree_mask(torch.ones(len(rows), 0), lengths, width, dtype, stems)
+    mask = tree_mask(stems, lengths, dtype)
     inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
     inputs = {name: value.to(device) for name, value in inputs.items()}
     places, labels, *at = torch.tensor(reads, device=device).T.contiguous()

@@ -31,17 +31,11 @@ CONFIGS = {
 }
 
 
-class Engine(DecoderScorer):
-    """Outputs alone; what they mean is a guard's or a reward model's."""
-
-    _scores = None
-
-
 def decoder(config: tf.PretrainedConfig) -> DecoderScorer:
     torch.manual_seed(0)
     model = tf.AutoModelForCausalLM.from_config(config).eval()
     words = types.SimpleNamespace(get_added_vocab=dict, model_max_length=4096)
-    return Engine(model, words, Template(), "the guard")
+    return DecoderScorer(model, words, Template(), "the guard")
 
 
 @pytest.fixture(scope="module")
