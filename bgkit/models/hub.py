@@ -263,25 +263,18 @@ def download_file(repository: str, file: str, revision: str | None) -> tuple[Pat
     from huggingface_hub import hf_hub_download
 
     missing = {"RemoteEntryNotFoundError": f"has no file {file} (at this revision)"}
-    with reaching("prompt set", repository, reasons=missing):
+    with reaching("prompt set", repository, reasons={**_REASONS, **missing}):
         path = Path(hf_hub_download(repository, file, repo_type="dataset", revision=revision))
     return path, path.parts[-1 - len(Path(file).parts)]  # .../snapshots/COMMIT/FILE
 
 
-def _causes(error: BaseException | None) -> Iterator[str]:
-    """Names of the classes of an error and of its causes, the error's first."""
-    while error is not None:
-        yield from (kind.__name__ for kind in type(error).__mro__)
-        error = error.__cause__ or error.__context__
-
-
 @contextlib.contextmanager
 def reaching(
-    what: str, name: str, doing: str = "fetching", reasons: Mapping[str, str] | None = None
+    what: str, name: str, doing: str = "fetching", reasons: Mapping[str, str] = _REASONS
 ) -> Iterator[None]:
     """Raise one BgkitError for whatever the hub's client raises inside; ``what`` is a word for it.
 
-    ``reasons`` say of kinds of errors what the thing's name is followed by, where that differs.
+    ``reasons`` say of kinds of errors what the thing's name is followed by.
 
     >>> with reaching("guard", "owner/name"):
     ...     raise ConnectionError("no route")
@@ -292,9 +285,12 @@ def reaching(
         with phase(f"{doing} {name}"):
             yield
     except Exception as error:  # its own, httpx's, the system's, and those of files' readers
-        names, known = set(_causes(error)), {**_REASONS, **(reasons or {})}
+        names, cause = set(), error
+        while cause is not None:
+            names |= {kind.__name__ for kind in type(cause).__mro__}
+            cause = cause.__cause__ or cause.__context__
         first = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         other = f"could not be fetched from the hub: {first}"
         # in their order: a gated repository counts as not found, too
-        reason = next((known[kind] for kind in known if kind in names), other)
+        reason = next((told for kind, told in reasons.items() if kind in names), other)
         raise BgkitError(f"The {what} {name} {reason}.") from error

@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from bgkit.errors import BgkitError
 from bgkit.models.batches import OUT_OF_MEMORY, cheapest_batches, pass_cost
+from bgkit.models.templates import special_strings
 from bgkit.scoring.labels import meaning, unsafe_column
 from bgkit.scoring.pairs import Head, PairScorer, places_of
 from bgkit.scoring.protocols import Encoder
@@ -77,9 +78,7 @@ class EncoderScorer(PairScorer):
     """
 
     def __init__(self, model, tokenizer, protocol: Encoder, name: str) -> None:
-        super().__init__(
-            model, tokenizer, name, [s for s in tokenizer.all_special_tokens if len(s) > 1]
-        )
+        super().__init__(model, tokenizer, name, special_strings(tokenizer))
         config = model.config.get_text_config()
         self.protocol = protocol = with_labels(protocol, model.config, name)
         self.label = "" if protocol.read == "raw" else str(model.config.id2label[protocol.index])
