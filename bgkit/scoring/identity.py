@@ -32,14 +32,9 @@ from bgkit.texts import visible
 
 #: The key of config.json that holds the scores of :data:`PAIRS`, by group.
 RECORD = "scores"
+_TOLD = [*guards.OBVIOUS, *guards.EVERYDAY, *guards.ANSWERS, *guards.EVERYDAY_ANSWERS]
 #: Prompts and responses that every guard, utility and policy is asked.
-PAIRS = list(
-    dict.fromkeys(
-        (prompt, response)
-        for table in (guards.OBVIOUS, guards.EVERYDAY, guards.ANSWERS, guards.EVERYDAY_ANSWERS)
-        for prompt, response, _ in table
-    )
-)
+PAIRS = list(dict.fromkeys((prompt, response) for prompt, response, _ in _TOLD))
 #: What scores may differ by on another device, in full and in half precision (or fewer bits).
 FULL, HALF = 0.01, 0.05
 NATS = 2.0  # times these, of a policy's log-probability per token
