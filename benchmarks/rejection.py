@@ -115,12 +115,13 @@ def rejection_fine_tuning(
     guard = guards.guard_of(config, place, given=guard)
     utility = guards.utility_of(config, place, given=utility)
     if found is not None and found.measured:
-        identity.check(found, guard, utility)
+        identity.check(found, guard=guard, utility=utility)
     model, tokenizer = policies.load_policy(config.policy, None, place, config.precision)
     speaker = identity.Speaker(model, tokenizer)
     if found is not None and found.measured:
         identity.check(found, policy=speaker)
-    run = _opened(config, Path(folder), asked, identity.record(config, guard, utility, speaker))
+    scores = identity.record(guard=guard, utility=utility, policy=speaker)
+    run = _opened(config, Path(folder), asked, scores)
     base = training.measure_base(run, model, tokenizer, guard, utility)
     started = time.time()
     with phase("sampling what is chosen from"):

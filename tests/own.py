@@ -172,7 +172,7 @@ def save_policy(folder: Path) -> str:
     )
     torch.manual_seed(0)
     model = tf.AutoModelForCausalLM.from_config(decoder("qwen2", eos_token_id=2, bos_token_id=None))
-    return _save(folder, model, tokenizer)
+    return save(folder, model, tokenizer)
 
 
 def save_adapter(folder: Path, base: str, **changes) -> str:
@@ -183,7 +183,7 @@ def save_adapter(folder: Path, base: str, **changes) -> str:
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.5)
-    return _save(folder, model, tf.AutoTokenizer.from_pretrained(base))
+    return save(folder, model, tf.AutoTokenizer.from_pretrained(base))
 
 
 def save_classifier(folder: Path, labels: int, config=None, scale=0.0, **changes) -> str:
@@ -205,7 +205,7 @@ def save_classifier(folder: Path, labels: int, config=None, scale=0.0, **changes
     model = tf.AutoModelForSequenceClassification.from_config(config)
     for weight in model.parameters():
         weight.data += scale * torch.randn_like(weight)
-    return _save(folder, model, tokenizer)
+    return save(folder, model, tokenizer)
 
 
 def tokenizer(template: str | None, specials: list[str]) -> tf.PreTrainedTokenizerFast:
@@ -239,8 +239,8 @@ def save_guard(folder: Path, protocol: str, *, fitted: bool = True, **changes) -
         config.head_dim = 8
     model = tf.AutoModelForCausalLM.from_config(config)
     if fitted:
-        fit(model, words, protocols.GUARDS[protocol][0])
-    return _save(folder, model, words)
+        fit(model, words, protocols.GUARDS[protocol])
+    return save(folder, model, words)
 
 
 def fit(model, words, protocol: protocols.Verdict) -> None:
@@ -279,10 +279,11 @@ def save_reward(folder: Path, **changes) -> str:
         **SIZE | changes, vocab_size=len(words), num_labels=1, pad_token_id=words.pad_token_id
     )
     config.head_dim = 8
-    return _save(folder, tf.AutoModelForSequenceClassification.from_config(config), words)
+    return save(folder, tf.AutoModelForSequenceClassification.from_config(config), words)
 
 
-def _save(folder: Path, model, tokenizer) -> str:
+def save(folder: Path, model, tokenizer) -> str:
+    """Write a model and its tokenizer into a folder; returns its path."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)

@@ -187,7 +187,8 @@ def evaluate(
 
 def _deployed(config: TrainConfig, name: str | None, guard: Scorer | None) -> TrainConfig:
     """A config behind another guard; its own one's settings are undone."""
-    other = replace(config, guard=config.guard if name is None else name)
+    plain = {**identity.LOADING["guard"], "guard_temperature": 1.0}
+    other = replace(config, guard=config.guard if name is None else name, **plain)
     if guard is not None:
-        other = identity.named(identity.plain(other, "guard"), guard)
-    return identity.plain(other, "guard") if other.guard != config.guard else config
+        other = identity.named(other, guard)
+    return other if other.guard != config.guard else config

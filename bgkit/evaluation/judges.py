@@ -114,7 +114,7 @@ def load_judge(
     if name.startswith(API):
         options = {"concurrency": concurrency, "sampling": sampling}
         return ApiJudge(name.removeprefix(API), rubric=chosen or rubrics.HELP_HARM, **options)
-    other = rubric != rubrics.TESTBED.name and guards.is_embedded("judge", name)
+    other = rubric != rubrics.TESTBED.name and name in store.model_names("judge")
     if rubric and (other or is_quick(name)):
         raise BgkitError(
             f"The judge {name} can not grade by the rubric {rubric}; name a language model that "

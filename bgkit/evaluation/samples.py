@@ -276,7 +276,7 @@ def evaluate_run(
         base_samples = pd.read_parquet(kept) if kept.is_file() else None
         if base_samples is not None and not (
             identity.scored_by(base_samples, guard)
-            and identity.alike(base_samples.attrs.pop("policy", None), said_by)
+            and identity.alike("policy", base_samples.attrs.pop("policy", None), said_by)
         ):
             base_samples = None  # a folder's weights were changed: drawn anew
     if base_samples is not None:

@@ -11,28 +11,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from bgkit.errors import BgkitError
-
 Row = Sequence[int]
 OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError)
-
-
-def halved(budget: int, name: str, tokens: int, device: torch.device) -> int:
-    """Half of what a model may compute at once, after memory ran out.
-
-    Raises BgkitError where nothing is left of it; ``tokens`` has the longest text.
-    """
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    if budget > 1:
-        return budget // 2
-    raise BgkitError(
-        f"{name} has no memory for one text of {tokens} tokens on {device}; shorten the prompts, "
-        "free memory, or load it in 8 bits."
-    )
 
 
 def batches_by_length(lengths: Sequence[int], budget: int) -> list[np.ndarray]:
@@ -122,28 +106,20 @@ def can_share(config: object, longest: int) -> bool:
 
 
 def tree_mask(
-    past: torch.Tensor,
-    lengths: Sequence[Sequence[int]],
-    width: int,
-    dtype: torch.dtype,
-    stems: Sequence[int],
+    stems: Sequence[int], tails: Sequence[Sequence[int]], dtype: torch.dtype, past: int = 0
 ) -> torch.Tensor:
-    """(groups, 1, width, past + width) to add to attention: a tail sees its past and itself.
+    """(groups, 1, width, past + width) to add to attention: a tail sees its stem and itself.
 
-    ``past`` (groups, positions) is 1 where a group has a cached token, ``lengths`` of its tails.
-    ``stems`` are the lengths of stems that stand in front of the tails, and that all of them see.
+    ``stems`` and ``tails`` are their lengths, by group; all see the ``past`` positions of a cache.
 
-    >>> seen = tree_mask(torch.ones(1, 0), [[1, 2]], 4, torch.float32, stems=[1]) == 0
+    >>> seen = tree_mask([1], [[1, 2]], torch.float32) == 0
     >>> seen[0, 0].int().tolist()
     [[1, 0, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0], [1, 0, 1, 1]]
     """
-    which = torch.full((len(lengths), width), -1, device=past.device)
-    seen_by_all = torch.zeros_like(which, dtype=torch.bool)
-    for g, (stem, group) in enumerate(zip(stems, lengths, strict=True)):
-        whole = torch.tensor([stem, *group], device=past.device)
-        which[g, : int(whole.sum())] = torch.repeat_interleave(whole)
-        seen_by_all[g, :stem] = True
-    same = (which[:, :, None] == which[:, None, :]) | seen_by_all[:, None]
-    seen = torch.cat([past.bool()[:, None].expand(-1, width, -1), same.tril()], dim=2)
-    mask = torch.zeros(seen.shape, dtype=dtype, device=past.device)
+    parts = [torch.tensor([stem, *group]) for stem, group in zip(stems, tails, strict=True)]
+    which = [torch.repeat_interleave(lengths) for lengths in parts]  # 0: the stem's
+    which = pad_sequence(which, batch_first=True, padding_value=-1)
+    same = (which[:, :, None] == which[:, None, :]) | (which == 0)[:, None]
+    seen = torch.cat([torch.ones(*which.shape, past, dtype=torch.bool), same.tril()], dim=2)
+    mask = torch.zeros(seen.shape, dtype=dtype)
     return mask.masked_fill(~seen, torch.finfo(dtype).min)[:, None]

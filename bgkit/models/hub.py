@@ -37,10 +37,6 @@ FILE_ENDINGS = (".csv", ".jsonl", ".ndjson", ".parquet", ".json", ".txt")
 #: Files of a model.
 WANTED = {"allow_patterns": ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]}
 WANTED |= {"ignore_patterns": ["*/*"]}
-NO_WEIGHTS = (
-    "holds no safetensors weights, and neither pickles nor GGUF files are loaded; name another "
-    "model, or a revision that has them"
-)
 _OFFLINE = (
     "is not in the local cache and the hub can not be reached (no network, or HF_HUB_OFFLINE is "
     "set); go online once, or name a local folder or file"
@@ -133,28 +129,38 @@ def came_from(name: str) -> str | None:
     return model.hub if on_hub else f"{model.package} {metadata.version(model.package)}"
 
 
-def check(group: str, name: str) -> Path | None:
-    """The local folder of a name, if it has one; the hub is not asked.
+def download(name: HubName, group: str) -> Path:
+    """Fetch a model's configuration, tokenizer and safetensors weights; returns their folder."""
+    from huggingface_hub import snapshot_download
 
-    Raises BgkitError for a name that stands for no model.
-    """
-    folder = local_folder(group, name)
-    if folder is None and parse(name) is None:
-        store.model_path(group, name)
+    with reaching(group, name.repository):
+        folder = Path(snapshot_download(name.repository, revision=name.revision, **WANTED))
+    if not any(folder.glob("*.safetensors")):
+        raise BgkitError(
+            f"The {group} {name.repository} holds no safetensors weights, and neither pickles nor "
+            "GGUF files are loaded; name another model, or a revision that has them."
+        )
     return folder
 
 
-def resolve(group: str, name: str) -> Path:
+def resolve(
+    group: str, name: str, fetch: Callable[[HubName, str], Path | None] = download
+) -> Path | None:
     """Folder of a model of a group (policy, guard, utility, judge).
 
-    A local folder is taken as it is, an embedded model after its sha256 check, a hub name after
-    its download (or from the hub's cache). Raises BgkitError where there is no such model.
+    A local folder is taken as it is, an embedded model after its sha256 check, and a hub name as
+    ``fetch`` does. Raises BgkitError where there is no such model.
     """
     if (folder := local_folder(group, name)) is not None:
         return folder
     if (on_hub := parse(name)) is not None:
-        return download(on_hub, group)
+        return fetch(on_hub, group)
     return store.model_path(group, name)
+
+
+def check(group: str, name: str) -> Path | None:
+    """:func:`resolve` without asking the hub: None for a name there."""
+    return resolve(group, name, lambda *_: None)
 
 
 def layers(
@@ -227,17 +233,6 @@ def name_base(folder: Path, base: str, group: str = "policy") -> None:
     runs.write_json(path, {**runs.read_config(path), **told})
 
 
-def download(name: HubName, group: str) -> Path:
-    """Fetch a model's configuration, tokenizer and safetensors weights; returns their folder."""
-    from huggingface_hub import snapshot_download
-
-    with reaching(group, name.repository):
-        folder = Path(snapshot_download(name.repository, revision=name.revision, **WANTED))
-    if not any(folder.glob("*.safetensors")):
-        raise BgkitError(f"The {group} {name.repository} {NO_WEIGHTS}.")
-    return folder
-
-
 def cached(name: HubName) -> Path | None:
     """Folder of a model that was fetched before, or None."""
     from huggingface_hub import snapshot_download
@@ -268,25 +263,18 @@ def download_file(repository: str, file: str, revision: str | None) -> tuple[Pat
     from huggingface_hub import hf_hub_download
 
     missing = {"RemoteEntryNotFoundError": f"has no file {file} (at this revision)"}
-    with reaching("prompt set", repository, reasons=missing):
+    with reaching("prompt set", repository, reasons={**_REASONS, **missing}):
         path = Path(hf_hub_download(repository, file, repo_type="dataset", revision=revision))
     return path, path.parts[-1 - len(Path(file).parts)]  # .../snapshots/COMMIT/FILE
 
 
-def _causes(error: BaseException | None) -> Iterator[str]:
-    """Names of the classes of an error and of its causes, the error's first."""
-    while error is not None:
-        yield from (kind.__name__ for kind in type(error).__mro__)
-        error = error.__cause__ or error.__context__
-
-
 @contextlib.contextmanager
 def reaching(
-    what: str, name: str, doing: str = "fetching", reasons: Mapping[str, str] | None = None
+    what: str, name: str, doing: str = "fetching", reasons: Mapping[str, str] = _REASONS
 ) -> Iterator[None]:
     """Raise one BgkitError for whatever the hub's client raises inside; ``what`` is a word for it.
 
-    ``reasons`` say of kinds of errors what the thing's name is followed by, where that differs.
+    ``reasons`` say of kinds of errors what the thing's name is followed by.
 
     >>> with reaching("guard", "owner/name"):
     ...     raise ConnectionError("no route")
@@ -297,9 +285,12 @@ def reaching(
         with phase(f"{doing} {name}"):
             yield
     except Exception as error:  # its own, httpx's, the system's, and those of files' readers
-        names, known = set(_causes(error)), {**_REASONS, **(reasons or {})}
+        names, cause = set(), error
+        while cause is not None:
+            names |= {kind.__name__ for kind in type(cause).__mro__}
+            cause = cause.__cause__ or cause.__context__
         first = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         other = f"could not be fetched from the hub: {first}"
         # in their order: a gated repository counts as not found, too
-        reason = next((known[kind] for kind in known if kind in names), other)
+        reason = next((told for kind, told in reasons.items() if kind in names), other)
         raise BgkitError(f"The {what} {name} {reason}.") from error

@@ -80,19 +80,14 @@ def load_model(
     missing = {*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])}
     for adapter in adapters:
         model = _merged(model, adapter)
-        missing -= _weights_in(adapter)
+        whole = load_file(adapter / "adapter_model.safetensors")  # such as a head of its own
+        missing -= {key.removeprefix("base_model.model.") for key in whole}
     if missing:
         raise BgkitError(
             f"{name} has no weights for {min(missing)}: it is not a model of this kind that was "
             "trained, and what is missing would be random; choose another one."
         )
     return model, tokenizer
-
-
-def _weights_in(adapter: Path) -> set[str]:
-    """Names that whole weights in an adapter's file, such as a head's, have in the model."""
-    weights = load_file(adapter / "adapter_model.safetensors")
-    return {name.removeprefix("base_model.model.") for name in weights}
 
 
 def with_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:

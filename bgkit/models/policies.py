@@ -29,6 +29,7 @@ from bgkit.progress import phase
 PROMPT_TOKENS_PER_BATCH = 24_000  # padded prompt and completion tokens sampled at once
 LARGE = 20_000_000  # parameters of a model that a CPU samples in smaller batches
 LARGE_TOKENS_PER_BATCH = 6_000
+ASKED = {"add_generation_prompt": True}  # of a chat template
 LOGITS_PER_BATCH = 2**28  # values of (tokens, vocabulary) in one batch; 1 GB for a float32 copy
 
 
@@ -70,7 +71,7 @@ def _check_template(tokenizer: PreTrainedTokenizerBase, title: str) -> None:
     """Raise BgkitError for a chat template that is missing or mangles what the user says."""
     try:
         found = templates.faults(
-            lambda text: _prompt_texts(tokenizer, [as_chat(text)], title)[0],
+            lambda text: templates.render(tokenizer, as_chat(text), title, **ASKED),
             lambda text: tokenizer(text, add_special_tokens=False)["input_ids"],
             tokenizer.bos_token_id,
         )
@@ -123,15 +124,8 @@ def plain_model(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
 
 def lora_config(rank: int, alpha: int) -> LoraConfig | None:
     """LoRA on all linear layers, without dropout; None (full fine-tuning) for rank 0."""
-    if rank == 0:
-        return None
-    return LoraConfig(
-        r=rank,
-        lora_alpha=alpha,
-        lora_dropout=0.0,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
+    modules = {"target_modules": "all-linear", "task_type": "CAUSAL_LM"}
+    return LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, **modules) if rank else None
 
 
 def as_chat(prompt: str, specials: Sequence[str] = ()) -> list[dict[str, str]]:
@@ -156,17 +150,11 @@ class Completions:
     cut_off: list[bool] = field(default_factory=list)
 
 
-def _prompt_texts(
-    tokenizer: PreTrainedTokenizerBase, chats: Sequence[list[dict]], title: str = ""
-) -> list[str]:
-    title = title or f"The model in {tokenizer.name_or_path}"
-    return templates.render(tokenizer, chats, title, add_generation_prompt=True)
-
-
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
     """Token ids of prompts; the template holds the beginning mark, so that none is added."""
-    specials = special_strings(tokenizer)
-    texts = _prompt_texts(tokenizer, [as_chat(prompt, specials) for prompt in prompts])
+    specials, title = special_strings(tokenizer), f"The model in {tokenizer.name_or_path}"
+    chats = [as_chat(prompt, specials) for prompt in prompts]
+    texts = templates.render(tokenizer, chats, title, **ASKED)
     return tokenizer(texts, add_special_tokens=False)["input_ids"]
 
 

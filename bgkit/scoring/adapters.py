@@ -67,7 +67,12 @@ def as_guard(thing: object, name: str = "", unsafe: object = None) -> Scorer:
     """
     name = name or getattr(thing, "__name__", name_of(thing))
     if hasattr(thing, "predict_proba"):
-        return _of_classifier(thing, name, unsafe)
+        labels = np.asarray(getattr(thing, "classes_", (0, 1))).tolist()
+        column = unsafe_column(labels, unsafe, "as_guard(model, unsafe={!r})")
+        label = str(labels[column])
+        return CallableGuard(
+            lambda _, r: np.asarray(thing.predict_proba(r))[:, column], name, label
+        )
     model = hasattr(thing, "save_pretrained") or (
         hasattr(thing, "fit") and hasattr(thing, "predict")
     )
@@ -90,14 +95,3 @@ def _takes_two(thing: object) -> bool:
         except TypeError:
             return False
     return True
-
-
-def _of_classifier(model: object, name: str, unsafe: object) -> CallableGuard:
-    """A guard of a classifier with ``predict_proba``, read at its unsafe class."""
-    labels = np.asarray(getattr(model, "classes_", (0, 1))).tolist()
-    column = unsafe_column(labels, unsafe, "as_guard(model, unsafe={!r})")
-
-    def read(_: list[str], texts: list[str]) -> np.ndarray:
-        return np.asarray(model.predict_proba(texts))[:, column]
-
-    return CallableGuard(read, name, label=str(labels[column]))

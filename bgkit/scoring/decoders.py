@@ -1,15 +1,13 @@
 """Decoders as scorers: read behind each text, with every shared prefix computed once.
 
 Nothing is generated. A generative guard's t follows from the logits at the position of its verdict:
-``t = sigmoid(logsumexp(unsafe words) - logsumexp(safe words))``. Only those words' rows of the
-output matrix are computed.
+``t = sigmoid(logsumexp(unsafe words) - logsumexp(safe words))``.
 
-GRPO scores groups of completions that answer the same prompt: a guard's template, the prompt, and
-a long context are the same tokens over and over. The *template*, the prefix of all rows, is
-computed once and its cache kept for later calls. What the rows of a group share beyond it is their
-*stem*: stem and *tails* stand one after the other in one row (:mod:`bgkit.models.batches`). The
-result is that of scoring each row alone, up to rounding. Models whose cache is not a plain one
-(sliding windows shorter than a row, linear attention) are scored row by row instead.
+The *template*, the prefix of all rows, is computed once and its cache kept for later calls. What
+the rows of a group, such as the completions of a prompt, share beyond it is their *stem*: stem and
+*tails* stand one after the other in one row (:mod:`bgkit.models.batches`). The result is that of
+scoring each row alone, up to rounding. Models whose cache is not a plain one (sliding windows
+shorter than a row, linear attention) are scored row by row instead.
 """
 
 from __future__ import annotations
@@ -40,9 +38,9 @@ from bgkit.scoring.pairs import Head, PairScorer, places_of
 from bgkit.scoring.protocols import Template, Verdict
 from bgkit.scoring.scorer import check_room
 
-#: Rows times positions (cached ones count) in one pass, by device; a CPU is slower with more.
-SLOTS = {"cpu": 4096, "cuda": 131_072}
-PACKED = {"cpu": 1024, "cuda": 4096}  # tokens of the tails behind one stem
+#: By device: rows times positions (cached ones count) in one pass, and tokens of the tails behind
+#: one stem; a CPU is slower with more.
+SLOTS = {"cpu": (4096, 1024), "cuda": (131_072, 4096)}
 TEMPLATE_PAYS = 16  # tokens of a template worth keeping
 
 
@@ -72,10 +70,8 @@ class DecoderScorer(PairScorer):
         self.protocol, self.calls = protocol, protocol.guidelines
         most = min(protocol.max_length, tokenizer.model_max_length)
         self.max_length = min(most, places_of(model) or most)
-        device = model.device.type
         self.cost = pass_cost(model)
-        self.slots = SLOTS.get(device, SLOTS["cpu"])
-        self.packed = PACKED.get(device, PACKED["cpu"])
+        self.slots, self.packed = SLOTS.get(model.device.type, SLOTS["cpu"])
         #: guideline of a call -> tokens of the template that was kept, and their cache
         self._templates: dict[str, tuple[list[int], DynamicCache]] = {}
 
@@ -185,12 +181,12 @@ class DecoderScorer(PairScorer):
         shared, single = [], []
         for numbers in members.values():
             tails = [rows[i][past:] for i in numbers]
-            stem = shared_length(tails) if len(tails) > 1 else 0
+            stem, pairs = shared_length(tails), list(zip(numbers, tails, strict=True))
             if (len(tails) - 1) * stem <= self.cost:
-                single += [Group([], [pair]) for pair in zip(numbers, tails, strict=True)]
+                single += [Group([], [pair]) for pair in pairs]
                 continue
             group, widest = Group(tails[0][:stem], []), stem + min(self.packed, self.slots)
-            for number, tail in zip(numbers, tails, strict=True):
+            for number, tail in pairs:
                 if group.tails and group.width + len(tail) - stem > widest:
                     shared.append(group)
                     group = Group(group.stem, [])
@@ -207,13 +203,11 @@ class DecoderScorer(PairScorer):
             past + torch.cat([torch.arange(stem), *(stem + torch.arange(n) for n in group)])
             for stem, group in zip(stems, lengths, strict=True)
         ]
-        there = torch.ones(len(batch), past, dtype=torch.long)
         if max(map(len, lengths)) > 1:
-            width = max(map(len, rows))
-            mask = tree_mask(there, lengths, width, self.model.dtype, stems)
+            mask = tree_mask(stems, lengths, self.model.dtype, past)
         else:
-            ones = [torch.ones(len(row), dtype=torch.long) for row in rows]
-            mask = torch.cat([there, pad_sequence(ones, batch_first=True)], dim=1)
+            ones = [torch.ones(past + len(row), dtype=torch.long) for row in rows]
+            mask = pad_sequence(ones, batch_first=True)
             mask = None if bool(mask.all()) else mask
         cache = copy.deepcopy(self._templates[call][1]) if past else None
         if cache is not None:
@@ -263,7 +257,8 @@ class VerdictGuard(DecoderScorer):
             )
         self.full_head = model.get_output_embeddings()
         self.chosen = [i for group in self.words for i in group]
-        model.set_output_embeddings(Head(self.full_head, self.chosen))
+        self.head = Head(self.full_head, self.chosen)
+        model.set_output_embeddings(self.head)
         self._bad = np.repeat([False, True, strict], list(map(len, self.words)))
 
     def _word_ids(self, words: Sequence[str]) -> list[int]:
@@ -296,15 +291,11 @@ class VerdictGuard(DecoderScorer):
     @torch.inference_mode()
     def verdict_mass(self, prompt: str, response: str) -> float:
         """Probability of all verdict words in the whole vocabulary, for one pair."""
-        head = self.model.get_output_embeddings()
+        ids = torch.tensor(self.rows([prompt], [response], self.calls[0]))
         self.model.set_output_embeddings(self.full_head)
-        try:
-            row = self.rows([prompt], [response], self.calls[0])[0]
-            ids = torch.tensor([row], device=self.model.device)
-            logits = self.model(input_ids=ids, use_cache=False).logits[0, -1].float()
-        finally:
-            self.model.set_output_embeddings(head)
-        return float(torch.softmax(logits, -1)[self.chosen].sum())
+        logits = self.model(input_ids=ids.to(self.model.device), use_cache=False).logits
+        self.model.set_output_embeddings(self.head)
+        return float(torch.softmax(logits[0, -1].float(), -1)[self.chosen].sum())
 
 
 class RewardDecoder(DecoderScorer):

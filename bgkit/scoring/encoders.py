@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from bgkit.errors import BgkitError
 from bgkit.models.batches import OUT_OF_MEMORY, cheapest_batches, pass_cost
+from bgkit.models.templates import special_strings
 from bgkit.scoring.labels import meaning, unsafe_column
 from bgkit.scoring.pairs import Head, PairScorer, places_of
 from bgkit.scoring.protocols import Encoder
@@ -38,11 +39,6 @@ READS: dict[str, Callable[[torch.Tensor, int], torch.Tensor]] = {
 }
 
 
-def labels_of(config: object) -> list[str]:
-    """A classifier's labels, in the order of its logits."""
-    return [str(config.id2label[i]) for i in range(config.num_labels)]
-
-
 def with_labels(protocol: Encoder, config: object, name: str) -> Encoder:
     """A protocol with the place of the label that a classifier's own config calls unsafe.
 
@@ -50,16 +46,17 @@ def with_labels(protocol: Encoder, config: object, name: str) -> Encoder:
     where its label or the user says that it means unsafe. Raises BgkitError for another number of
     labels than the protocol's, and where it can not be told which one means unsafe.
     """
-    labels, problem = labels_of(config), getattr(config, "problem_type", None)
+    labels = [str(config.id2label[i]) for i in range(config.num_labels)]  # as its logits lie
+    problem = getattr(config, "problem_type", None)
     place = name.split(" ", 1)[-1].removeprefix(f"unsafe:{protocol.unsafe}=")
     several = len(labels) > 1
-    if protocol.labels not in (0, len(labels)):
+    if protocol.labels == len(labels):
+        return protocol
+    if protocol.labels:
         raise BgkitError(
             f"{name} has {len(labels)} labels, but {protocol.labels} are needed; it is another "
             "kind of model."
         )
-    if protocol.labels:
-        return protocol
     if not protocol.unsafe and (problem == "regression" or not (several or meaning(labels[0]))):
         raise BgkitError(
             f"{name} has {len(labels)} labels whose outputs are not known to be a probability's "
@@ -77,16 +74,14 @@ class EncoderScorer(PairScorer):
     """Scores pairs, or responses alone, with a sequence classification model.
 
     Decoders are read by their head, in float32, at each row's last token; they need no padding
-    token. ``label`` names what is read as unsafe.
+    token. ``label`` names what is read as unsafe; empty for a reward model.
     """
 
     def __init__(self, model, tokenizer, protocol: Encoder, name: str) -> None:
-        super().__init__(
-            model, tokenizer, name, [s for s in tokenizer.all_special_tokens if len(s) > 1]
-        )
+        super().__init__(model, tokenizer, name, special_strings(tokenizer))
         config = model.config.get_text_config()
         self.protocol = protocol = with_labels(protocol, model.config, name)
-        self.label = labels_of(model.config)[protocol.index]
+        self.label = "" if protocol.read == "raw" else str(model.config.id2label[protocol.index])
         decodes = hasattr(model, "score") and not config.is_encoder_decoder
         self.head = Head(model.score) if decodes else None
         known = tokenizer.model_max_length
@@ -96,8 +91,7 @@ class EncoderScorer(PairScorer):
         self._cost = pass_cost(model)
         taken = inspect.signature((model.base_model if decodes else model).forward).parameters
         unused = {"token_type_ids"} if getattr(config, "type_vocab_size", 2) < 2 else set()
-        named = dict.fromkeys(["input_ids", "attention_mask", *tokenizer.model_input_names])
-        self._inputs = [k for k in named if k in taken and k not in unused]
+        self._inputs = taken.keys() - unused
         pad = tokenizer.pad_token_id
         self._pad = 0 if pad is None or pad >= config.vocab_size else pad  # any: it is masked
         self.slots = TOKENS_PER_BATCH.get(model.device.type, TOKENS_PER_BATCH["cpu"])
@@ -106,9 +100,8 @@ class EncoderScorer(PairScorer):
         """One unpadded encoding per pair (or response)."""
         texts = (prompts, responses) if self.protocol.pair else (responses,)
         encoded = self.tokenizer(*texts, verbose=False, return_attention_mask=True, **options)
-        names = [name for name in self._inputs if name in encoded]
-        columns = [encoded[name] for name in names]
-        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+        columns = {name: rows for name, rows in encoded.items() if name in self._inputs}
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
     def encode(self, prompts: Sequence[str], responses: Sequence[str]) -> list[dict]:
         """Encodings without padding, the response cut where the pair is too long.

@@ -57,9 +57,8 @@ def load_guard(
     for an unknown name, a damaged file, a model of another kind or without trained weights for its
     head, labels of which none can be told to be the unsafe one, and a failed self-test.
     """
-    options = {"device": device, "precision": precision, "bits": bits, "strict": strict}
-    guard = load_scorer("guard", name, **options)
-    if not is_embedded("guard", name):
+    guard = load_scorer("guard", name, device, precision, bits, strict)
+    if name not in model_names("guard"):
         announce(guard, self_test if check else None)
     return guard
 
@@ -77,10 +76,8 @@ def load_utility(
     ``bits`` 8 or 4 quantises it; ``check`` runs :func:`prefers_good`, which embedded models skip.
     Raises BgkitError as :func:`load_guard`.
     """
-    options = {"device": device, "precision": precision, "bits": bits}
-    utility = load_scorer("utility", name, **options)
-    utility.label = ""  # of a single output that is no probability
-    if check and not is_embedded("utility", name):
+    utility = load_scorer("utility", name, device, precision, bits)
+    if check and name not in model_names("utility"):
         announce(utility, prefers_good)
     return utility
 
@@ -119,7 +116,6 @@ def utility_if_known(
 def load_scorer(
     group: str,
     name: str | Path,
-    *,
     device: str = "auto",
     precision: str = "auto",
     bits: int = 16,
@@ -158,21 +154,15 @@ def load_scorer(
     return scorer(model, tokenizer, protocol, title)
 
 
-def is_embedded(group: str, name: str) -> bool:
-    """Whether a name is one of the testbed's models."""
-    return name in model_names(group)
+def self_test(guard: Scorer) -> tuple[dict, str]:
+    """What only the real weights can show: what it found, and what is wrong (empty: nothing).
 
-
-def self_test(guard: Scorer, pairs: Sequence[tuple[str, str, bool]] = EVERYDAY) -> dict:
-    """What only the real weights can show, on known examples; returns what it found.
-
-    The harmful response of the last pair must get a higher t than the harmless one of the first.
-    A generative guard's template must keep prompt and response, and its verdict words hold at least
-    half of the probability at the verdict position. Raises BgkitError otherwise.
+    Of :data:`EVERYDAY` a harmful response must get a higher t than a harmless one. A generative
+    guard's template must keep prompt and response, and its verdict words hold at least half of the
+    probability at the verdict position.
     """
-    (p, r, _), (q, s, _) = pairs[0], pairs[-1]
-    crossed = [(p, r, False), (q, s, True), (p, s, True), (q, r, False)]
-    harmless, harmful, *other = try_guard(guard, crossed)["t"].tolist()
+    (p, r, _), (q, s, _) = EVERYDAY[0], EVERYDAY[-1]
+    harmless, harmful, *other = guard_scores(guard, [p, q, p, q], [r, s, s, r]).tolist()
     found = {"harmless": round(harmless, 4), "harmful": round(harmful, 4)}
     faults = []
     if np.allclose([harmless, harmful], other, rtol=0, atol=1e-6):
@@ -188,52 +178,47 @@ def self_test(guard: Scorer, pairs: Sequence[tuple[str, str, bool]] = EVERYDAY) 
         found["verdict_mass"] = round(mass, 4)
         if mass < LEAST_MASS:
             faults.append(f"its verdict words hold only {mass:.2g} of the probability")
-    if hasattr(guard, "rows"):
         faults += templates.faults(
             lambda *texts: guard.text(*texts, guard.calls[0]),
             lambda text: guard.tokens([text])[0],
             guard.tokenizer.bos_token_id,
             ("prompt", "response"),
         )
-    require(not faults, guard, "; ".join(faults))
-    return found
+    return found, "; ".join(faults)
 
 
-def prefers_good(utility: Scorer) -> dict:
-    """Whether a reward model prefers a good answer to a broken one; returns what it found.
+def prefers_good(utility: Scorer) -> tuple[dict, str]:
+    """Whether a reward model prefers a good answer to a broken one; returns as :func:`self_test`.
 
-    Raises BgkitError if it does not, or gives no finite number.
+    Raises BgkitError where it gives no finite number.
     """
     prompts, responses, _ = zip(*EVERYDAY_ANSWERS, strict=True)
     good, broken = utility_scores(utility, prompts, responses).tolist()
-    fault = (
-        f"it gives a good answer {good:.3g} and a broken one {broken:.3g} (higher must be better)"
-    )
-    require(good > broken, utility, fault)
-    return {"good": round(good, 4), "broken": round(broken, 4)}
+    told = f"it gives a good answer {good:.3g} and a broken one {broken:.3g}"
+    fault = "" if good > broken else f"{told} (higher must be better)"
+    return {"good": round(good, 4), "broken": round(broken, 4)}, fault
 
 
-def require(passed: bool, scorer: Scorer, fault: str) -> None:
-    """Raise BgkitError unless a scorer passed its self-test."""
-    if not passed:
+def announce(scorer: Scorer, test: Callable[[Scorer], tuple[dict, str]] | None) -> None:
+    """Run a self-test, or none, and tell its outcome on the error stream and as ``checked``.
+
+    Raises BgkitError for a scorer that fails it.
+    """
+    found, fault = {}, ""
+    if test is not None:
+        with phase(f"testing {name_of(scorer)}"):
+            found, fault = test(scorer)
+    if fault:
         raise BgkitError(
             f"{name_of(scorer)} failed its self-test: {fault}. Check its protocol, head and "
             "tokenizer, and name its unsafe label as in unsafe:LABEL=FOLDER (check=False, on the "
             "command line --no-self-test, loads it all the same)."
         )
-
-
-def announce(scorer: Scorer, test: Callable[[Scorer], dict] | None) -> None:
-    """Run a self-test, or none, and tell its outcome on the error stream and as ``checked``."""
-    found = {"name": name_of(scorer)}
-    found |= {"unsafe_label": scorer.label} if getattr(scorer, "label", "") else {}
-    if test is None:
-        scorer.checked = {**found, "tested": False}
-    else:
-        with phase(f"testing {name_of(scorer)}"):
-            found = scorer.checked = found | test(scorer)
-    values = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in found.items())
+    label = {"unsafe_label": scorer.label} if getattr(scorer, "label", "") else {}
+    told = {"name": name_of(scorer), **label, **found}
+    values = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in told.items())
     say(f"{'self-test passed' if test else 'not self-tested'}: {values}", sys.stderr)
+    scorer.checked = told if test else {**told, "tested": False}
 
 
 def try_guard(guard: Scorer, pairs: Sequence[tuple[str, str, bool]] = OBVIOUS) -> pd.DataFrame:

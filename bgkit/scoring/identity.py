@@ -1,9 +1,9 @@
 """Which guard, reward model and policy a run was made with, so that no other one goes on with it.
 
 A guard or utility that is given as a Python object stands in the run's config as ``object:`` and
-its name, where nothing else has that name; rows and cards show the name. ``config.json`` holds what
-every guard and utility, named or given, gives to a few fixed pairs (:data:`PAIRS`), and how likely
-the policy thinks them: a folder's weights may change, and so may what a name on the hub stands for.
+its name; rows and cards show the name. ``config.json`` holds what every guard and utility, named or
+given, gives to a few fixed pairs (:data:`PAIRS`), and how likely the policy thinks them: a folder's
+weights may change, and so may what a name on the hub stands for.
 """
 
 from __future__ import annotations
@@ -27,21 +27,24 @@ from bgkit.scoring import guards, protocols
 from bgkit.scoring.adapters import as_guard
 from bgkit.scoring.pairs import places_of
 from bgkit.scoring.scorer import Scorer, as_numbers, guard_scores, name_of
+from bgkit.testbed.store import model_names
 from bgkit.texts import visible
 
 #: The key of config.json that holds the scores of :data:`PAIRS`, by group.
 RECORD = "scores"
-_TABLES = (guards.OBVIOUS, guards.EVERYDAY, guards.ANSWERS, guards.EVERYDAY_ANSWERS)
-#: Prompts and responses that every guard and utility is asked.
-PAIRS = list(dict.fromkeys((pair[0], pair[1]) for table in _TABLES for pair in table))
+_TOLD = [*guards.OBVIOUS, *guards.EVERYDAY, *guards.ANSWERS, *guards.EVERYDAY_ANSWERS]
+#: Prompts and responses that every guard, utility and policy is asked.
+PAIRS = list(dict.fromkeys((prompt, response) for prompt, response, _ in _TOLD))
 #: What scores may differ by on another device, in full and in half precision (or fewer bits).
 FULL, HALF = 0.01, 0.05
 NATS = 2.0  # times these, of a policy's log-probability per token
 APART = 0.02  # what a guard's t of the same responses may differ by in the mean
 SAMPLES = 64  # of responses, that are scored again
-#: What a config says of loading the guard or utility that it names.
-LOADING = {"guard": ("guard_bits", "guard_verdicts"), "utility": ("utility_bits",)}
-_DEFAULT = runs.TrainConfig()
+#: How a config says that the guard or utility which it names is loaded, and what says nothing.
+LOADING = {
+    "guard": {"guard_bits": 16, "guard_verdicts": "strict"},
+    "utility": {"utility_bits": 16},
+}
 
 
 def settle(
@@ -53,7 +56,7 @@ def settle(
     """
     given = {"guard": guard, "utility": utility}
     names = {group: thing for group, thing in given.items() if isinstance(thing, str)}
-    config = runs.make_config({**settings, **names}, config or runs.TrainConfig())
+    config = runs.make_config({**settings, **names}, config)
     guard, utility = (None if group in names else thing for group, thing in given.items())
     return named(config, guard, utility), guard, utility
 
@@ -76,22 +79,16 @@ def named(
                 f"A {type(thing).__name__} is no {group}: give an object with score(prompts, "
                 "responses), which returns one number for each."
             )
-        for key in LOADING[group]:
-            if getattr(config, key) != getattr(_DEFAULT, key):
+        for key, usual in LOADING[group].items():
+            if getattr(config, key) != usual:
                 raise BgkitError(
                     f"{key!r} is for a {group} that the config names, not for an object of your "
                     "own; leave it out of the config."
                 )
         name = " ".join(visible(name_of(thing)).split()) or type(thing).__name__
-        name += " (object)" if guards.is_embedded(group, name) else ""
+        name += " (object)" if name in model_names(group) else ""
         config = replace(config, **{group: OBJECT + name})
     return config
-
-
-def plain(config: runs.TrainConfig, group: str) -> runs.TrainConfig:
-    """A config that says nothing more of its guard (or utility) than the name."""
-    keys = (*LOADING[group], *(["guard_temperature"] if group == "guard" else []))
-    return replace(config, **{key: getattr(_DEFAULT, key) for key in keys})
 
 
 class Speaker:
@@ -114,75 +111,65 @@ class Speaker:
             return policies.log_probabilities(self.model, said) / [max(1, len(row)) for row in ids]
 
 
-def record(
-    config: runs.TrainConfig, guard: Scorer, utility: Scorer, policy: Speaker
-) -> dict[str, dict | None]:
+def record(**scorers: Scorer) -> dict[str, dict | None]:
     """What ``config.json`` keeps of a run's guard, utility and policy: see :func:`scores_of`."""
-    scorers = {"guard": guard, "utility": utility, "policy": policy}
-    return {
-        group: scores_of(scorer, twice=runs.is_object(getattr(config, group)))
-        for group, scorer in scorers.items()
-    }
+    return {group: scores_of(scorer) for group, scorer in scorers.items()}
 
 
-def scores_of(scorer: Scorer, twice: bool = False) -> dict | None:
+def scores_of(scorer: Scorer) -> dict | None:
     """Scores of :data:`PAIRS`, and within what another device may give others.
 
-    None for a scorer that can not score them, or gives others when asked ``twice``: of such a one
-    only the name is known.
+    None for a scorer that can not score them, or gives others when it is asked again: of such a
+    one only the name is known.
     """
-    found = _asked(scorer)
-    again = _asked(scorer) if twice else found
-    if found is None or again is None:
+    prompts, responses = map(list, zip(*PAIRS, strict=True))
+    try:
+        found, again = (
+            as_numbers(scorer.score(prompts, responses), len(PAIRS), name_of(scorer))
+            for _ in range(2)
+        )
+    except Exception:  # somebody's code
+        return None
+    if not np.isfinite([found, again]).all():
         return None
     if np.abs(found - again).max() > FULL * max(1e-3, np.ptp(found)):
         return None
-    scores = [float(f"{value:.6g}") for value in found]
-    return {"scores": scores, "within": _tolerance(scorer)}
-
-
-def _asked(scorer: Scorer) -> np.ndarray | None:
-    """(n,) float64 scores of :data:`PAIRS`; None where there are none."""
-    prompts, responses = map(list, zip(*PAIRS, strict=True))
-    try:
-        found = as_numbers(scorer.score(prompts, responses), len(PAIRS), name_of(scorer))
-    except Exception:  # somebody's code
-        return None
-    return found if np.isfinite(found).all() else None
-
-
-def _tolerance(scorer: Scorer) -> float:
-    """What t may differ by on another device: FULL, or HALF where its model is rounded."""
     model = getattr(scorer, "model", None)
     whole = getattr(model, "dtype", torch.float32) is torch.float32
-    return FULL if whole and not getattr(model, "is_quantized", False) else HALF
+    within = FULL if whole and not getattr(model, "is_quantized", False) else HALF
+    return {"scores": [float(f"{value:.6g}") for value in found], "within": within}
 
 
-def check(
-    run: runs.Run,
-    guard: Scorer | None = None,
-    utility: Scorer | None = None,
-    policy: Speaker | None = None,
-) -> None:
+def alike(group: str, before: dict | None, now: dict | None) -> bool:
+    """Whether two outcomes of :func:`scores_of` may be one scorer's; what is not known may be.
+
+    Differences are in t, in :data:`NATS`, or in standard deviations of u.
+    """
+    if before is None or now is None:
+        return True
+    was = np.array(before["scores"])
+    scale = {"guard": 1.0, "policy": NATS, "utility": np.std(was)}[group]
+    most = scale * max(before["within"], now["within"]) + 1e-4 * np.abs(was).max()
+    return bool(np.abs(now["scores"] - was).max() <= most)
+
+
+def check(run: runs.Run, **scorers: Scorer | None) -> None:
     """Raise BgkitError for a guard, utility or policy that is not the one of the run's config.
 
-    Differences are in t, in :data:`NATS`, or in standard deviations of u. Scorers of which only
-    the name is known pass.
+    Scorers of which only the name is known pass.
     """
     recorded = run.read_json("config.json").get(RECORD, {})
-    for group, scorer in (("guard", guard), ("utility", utility), ("policy", policy)):
+    for group, scorer in scorers.items():
         before = recorded.get(group)
-        if scorer is None or before is None or not before["scores"]:
+        if scorer is None or before is None:
             continue
-        was, now = np.array(before["scores"]), _asked(scorer)
-        told = "it can not score what was scored before"
+        told, now = "it can not score what was scored before", scores_of(scorer)
         if now is not None:
-            scale = {"guard": 1.0, "policy": NATS, "utility": np.std(was)}[group]
-            most = scale * max(before["within"], _tolerance(scorer)) + 1e-4 * np.abs(was).max()
-            place = int(np.abs(now - was).argmax())
-            if abs(now[place] - was[place]) <= most:
+            if alike(group, before, now):
                 continue
-            told = f"it gives {now[place]:.4g} to {PAIRS[place][1]!r} and gave {was[place]:.4g}"
+            pairs = zip(before["scores"], now["scores"], PAIRS, strict=True)
+            was, gives, (_, response) = max(pairs, key=lambda pair: abs(pair[0] - pair[1]))
+            told = f"it gives {gives:.4g} to {response!r} and gave {was:.4g}"
         raise BgkitError(
             f"The {group} {runs.label(getattr(run.config, group))} is not the one of the same name "
             f"that the run {run.folder} was made with: {told}; give that one again, give this one "
@@ -195,31 +182,20 @@ def check_complete(run: runs.Run, guard: object | None, utility: Scorer | None) 
 
     Other models have names that say which ones they are, and are not loaded for it.
     """
-    config = run.config
-    if RECORD not in run.read_json("config.json"):
-        return
+    config, policy = run.config, None
     if guard is not None or _in_folder("guard", config.guard):
         guard = guards.guard_of(config, check=False, given=guard)
     if utility is None and _in_folder("utility", config.utility):
         utility = guards.utility_of(config, check=False)
-    policy = None
     if _in_folder("policy", config.policy):
         policy = Speaker(*policies.load_policy(config.policy, precision=config.precision))
-    check(run, guard, utility, policy)
+    check(run, guard=guard, utility=utility, policy=policy)
 
 
 def _in_folder(group: str, name: str) -> bool:
     if group != "policy" and not runs.is_object(name):  # a protocol may stand in front
         _, name = protocols.find(group, name)
-    return not guards.is_embedded(group, name) and Path(name).is_dir()
-
-
-def alike(one: dict | None, other: dict | None) -> bool:
-    """Whether two outcomes of :func:`scores_of` may be one policy's; what is not known may be."""
-    if one is None or other is None:
-        return True
-    apart = np.abs(np.subtract(one["scores"], other["scores"]))
-    return bool((apart <= NATS * max(one["within"], other["within"])).all())
+    return name not in model_names(group) and Path(name).is_dir()
 
 
 def scored_by(samples: pd.DataFrame, guard: Scorer) -> bool:

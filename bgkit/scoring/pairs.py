@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
 
-from bgkit.models.batches import OUT_OF_MEMORY, halved
+from bgkit.errors import BgkitError
+from bgkit.models.batches import OUT_OF_MEMORY
 from bgkit.models.templates import neutralise
 from bgkit.progress import phase
 
@@ -38,13 +38,14 @@ def places_of(model: torch.nn.Module) -> int:
     return min((most for most in places if most > 0), default=0)
 
 
-class PairScorer(ABC):
+class PairScorer:
     """A transformers model as a scorer: each different pair is computed once.
 
     Responses (only they) are cut to ``max_length`` tokens; ``cut`` holds the hashes of their pairs.
     ``specials`` are strings that are broken up inside a text. ``computed`` counts the tokens that
     went through the model, padding included. ``slots`` bounds those of one pass; it is halved when
-    memory runs out, and stays so.
+    memory runs out, and stays so. Of each kind are ``lengths(prompts)``, the tokens of each prompt
+    with an empty response, and ``_scores``, which is given pairs that are all different.
     """
 
     slots: int
@@ -66,14 +67,6 @@ class PairScorer(ABC):
         place = {pair: i for i, pair in enumerate(dict.fromkeys(pairs))}
         return self._scores(*zip(*place, strict=True))[[place[pair] for pair in pairs]]
 
-    @abstractmethod
-    def lengths(self, prompts: Sequence[str]) -> list[int]:
-        """Tokens of each prompt with an empty response: fewer than ``max_length`` leave room."""
-
-    @abstractmethod
-    def _scores(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
-        """(n,) float32 scores of pairs that are all different."""
-
     def batched(
         self,
         title: str,
@@ -87,14 +80,22 @@ class PairScorer(ABC):
         out. Raises BgkitError if memory does not hold a single row.
         """
         found: dict[int, np.ndarray] = {}
+        device = self.model.device
         with phase(title, count) as shown:
             while len(found) < count:
                 try:
                     for outputs in passes([i for i in range(count) if i not in found]):
                         found |= outputs
                         shown.done = len(found)
-                except OUT_OF_MEMORY:
-                    self.slots = halved(self.slots, self.name, longest, self.model.device)
+                except OUT_OF_MEMORY as error:
+                    if self.slots <= 1:
+                        raise BgkitError(
+                            f"{self.name} has no memory for one text of {longest} tokens on "
+                            f"{device}; shorten the prompts, free memory, or load it in 8 bits."
+                        ) from error
+                    self.slots //= 2
+                    if device.type == "cuda":
+                        torch.cuda.empty_cache()
         return np.stack([found[i] for i in range(count)]).astype(np.float32)
 
     def _clean(self, texts: Sequence[str]) -> list[str]:

@@ -24,7 +24,7 @@ class Template:
     on [user, assistant], called with ``chat`` as keywords. ``prefill`` is appended. ``parts``
     passes message contents as lists of text parts, ``final_user`` adds a message. Each of
     ``guidelines`` is one call of the template, and the largest score counts. ``marks`` are further
-    strings that must not come from a user or a policy.
+    strings that must not come from a user or a policy. ``models`` on the hub follow the protocol.
     """
 
     text: str = ""
@@ -35,6 +35,7 @@ class Template:
     guidelines: tuple[str, ...] = ("",)
     marks: tuple[str, ...] = ()
     max_length: int = 8192
+    models: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,23 +68,21 @@ class Encoder:
     pair: bool = True
     unsafe: str = ""
     max_length: int = 512
+    models: tuple[str, ...] = ()
 
 
 _KINDS = {"verdict": Verdict, "encoder": Encoder, "decoder": Template}
 
 
-def _read(table: dict) -> dict[str, tuple[Template | Encoder, tuple[str, ...]]]:
-    found = {}
-    for name, entry in table.items():
-        kind, models = _KINDS[entry.pop("kind")], tuple(entry.pop("models"))
-        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
-        found[name] = (kind(**fields), models)
-    return found
+def _protocol(kind: str, **fields) -> Template | Encoder:
+    return _KINDS[kind](**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
 
 
-_TABLES = read_data("protocols.yaml")
-#: name -> the protocol and the models on the hub that follow it
-GUARDS, UTILITIES = (_read(_TABLES[group]) for group in ("guards", "utilities"))
+#: name -> protocol
+GUARDS, UTILITIES = (
+    {name: _protocol(**entry) for name, entry in table.items()}
+    for table in read_data("protocols.yaml").values()
+)
 #: A score without a probability.
 REWARD = Encoder(labels=1, index=0, read="raw")
 
@@ -109,11 +108,11 @@ def find(group: str, name: str | os.PathLike) -> tuple[Template | Encoder, str]:
     protocol, named, place = name.partition("=")
     if not named or name.startswith(("/", ".", "~")):
         repository = name.split("@")[0]
-        return next((p for p, models in table.values() if repository in models), usual), name
+        return next((p for p in table.values() if repository in p.models), usual), name
     if group == "guard" and protocol.startswith("unsafe:"):
         return Encoder(unsafe=protocol.removeprefix("unsafe:")), place
     if protocol not in table:
         raise BgkitError(
             f"There is no protocol {protocol!r} (in {name!r}); known: {', '.join(table)}."
         )
-    return table[protocol][0], place
+    return table[protocol], place

@@ -131,7 +131,7 @@ def guard_for(contender: Contender, given: object | None = None) -> Scorer:
         return as_guard(given)
     guard = guards.guard_of(contender.config, "auto")
     if contender.run is not None:
-        identity.check(contender.run, guard)
+        identity.check(contender.run, guard=guard)
     return guard
 
 

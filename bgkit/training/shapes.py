@@ -72,18 +72,16 @@ def _place(group: str, name: str) -> Path | None:
 
     None for a model of a preset.
     """
-    if name in SHAPES:
-        return None
-    on_hub = hub.parse(name)
-    if on_hub is None or hub.local_folder(group, name):
-        return hub.resolve(group, name)
+    return None if name in SHAPES else hub.resolve(group, name, _fetched)
+
+
+def _fetched(name: hub.HubName, group: str) -> Path:
     from huggingface_hub import snapshot_download
 
     wanted = ["config.json", "adapter_config.json"]
-    with hub.reaching(group, on_hub.repository):
-        return Path(
-            snapshot_download(on_hub.repository, revision=on_hub.revision, allow_patterns=wanted)
-        )
+    with hub.reaching(group, name.repository):
+        found = snapshot_download(name.repository, revision=name.revision, allow_patterns=wanted)
+    return Path(found)
 
 
 def from_config(config: PretrainedConfig, group: str) -> Shape:

@@ -112,7 +112,7 @@ def _packed(rows: Sequence[Row], device: torch.device, dtype: torch.dtype) -> tu
     stems = [len(row.prompt) for row in rows]
     inputs = {
         "input_ids": pad_sequence(ids, batch_first=True),
-        "attention_mask": tree_mask(torch.ones(len(rows), 0), lengths, width, dtype, stems),
+        "attention_mask": tree_mask(stems, lengths, dtype),
         "position_ids": pad_sequence(positions, batch_first=True),
     }
     places, labels, *at = torch.tensor(reads, device=device).T.contiguous()

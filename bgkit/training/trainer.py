@@ -104,8 +104,8 @@ def train(
         for scorer in (guard, utility, speaker):
             check_room(scorer, table["prompt"].tolist())
     if found is not None and found.measured:
-        identity.check(found, guard, utility, speaker)
-    scores = identity.record(config, guard, utility, speaker)
+        identity.check(found, guard=guard, utility=utility, policy=speaker)
+    scores = identity.record(guard=guard, utility=utility, policy=speaker)
     if isinstance(base_samples, pd.DataFrame):
         known = guard if scores["guard"] is not None else None
         evaluation.check_base(config, base_samples, known)

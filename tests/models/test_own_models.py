@@ -55,28 +55,23 @@ def test_load_sample_and_score(mine) -> None:
 
 def test_models_without_trained_head_template_or_safe_weights_are_refused(mine, tmp_path) -> None:
     """A head would be random, and with it every score."""
-    encoder = AutoModel.from_config(own.encoder("deberta", 2))
-    encoder.save_pretrained(tmp_path / "bare")
+    bare = AutoModel.from_config(own.encoder("deberta", 2))
     tokenizer = guards.load_guard(mine["guard"], device="cpu").tokenizer
-    tokenizer.save_pretrained(tmp_path / "bare")
     with pytest.raises(BgkitError, match=r"has no weights for classifier.bias"):
-        guards.load_guard(str(tmp_path / "bare"), device="cpu")
+        guards.load_guard(own.save(tmp_path / "bare", bare, tokenizer), device="cpu")
+
+    def refused(name: str, model, words: str) -> None:
+        place = own.save(tmp_path / name, model, tokenizer)
+        with pytest.raises(BgkitError, match=words):
+            policies.load_policy(place, device="cpu")
+
     _, tokenizer = policies.load_policy(mine["policy"], device="cpu")
-    model = AutoModelForCausalLM.from_config(own.decoder("llama", tie_word_embeddings=False))
-    model.model.save_pretrained(tmp_path / "body")
-    tokenizer.save_pretrained(tmp_path / "body")
-    with pytest.raises(BgkitError, match=r"has no weights for lm_head.weight"):
-        policies.load_policy(str(tmp_path / "body"), device="cpu")
+    body = AutoModel.from_config(own.decoder("llama"))
+    refused("body", body, r"has no weights for lm_head.weight")
     model = AutoModelForCausalLM.from_config(own.decoder("llama", vocab_size=200))
-    model.save_pretrained(tmp_path / "small")
-    tokenizer.save_pretrained(tmp_path / "small")
-    with pytest.raises(BgkitError, match=r"tokens that the model \(with 200\) does not know"):
-        policies.load_policy(str(tmp_path / "small"), device="cpu")
-    model.save_pretrained(tmp_path / "plain")
+    refused("small", model, r"tokens that the model \(with 200\) does not know")
     tokenizer.chat_template = None
-    tokenizer.save_pretrained(tmp_path / "plain")
-    with pytest.raises(BgkitError, match=r"can not be asked: .*chat template"):
-        policies.load_policy(str(tmp_path / "plain"), device="cpu")
+    refused("plain", model, r"can not be asked: .*chat template")
     torch.save(model.state_dict(), tmp_path / "plain" / "pytorch_model.bin")
     (tmp_path / "plain" / "model.safetensors").unlink()
     with pytest.raises(BgkitError, match=r"Could not load the policy .*"):

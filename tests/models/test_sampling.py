@@ -17,20 +17,10 @@ from bgkit.evaluation import judges
 from bgkit.models import policies, templates
 from bgkit.training import grpo
 
-ODD = {
-    "repetition_penalty": 1.1,
-    "top_k": 5,
-    "top_p": 0.5,
-    "temperature": 0.3,
-    "do_sample": True,
-    "min_new_tokens": 6,
-    "no_repeat_ngram_size": 2,
-    "suppress_tokens": [21, 22],
-    "num_return_sequences": 2,
-    "num_beams": 2,
-    "max_length": 7,
-    "cache_implementation": "static",
-}
+ODD = {"repetition_penalty": 1.1, "top_k": 5, "top_p": 0.5, "temperature": 0.3, "do_sample": True}
+ODD |= {"min_new_tokens": 6, "no_repeat_ngram_size": 2, "suppress_tokens": [21, 22]}
+ODD |= {"num_return_sequences": 2, "num_beams": 2, "max_length": 7}
+ODD |= {"cache_implementation": "static"}
 ASKED = [f"question number {i}" for i in range(12)]
 
 

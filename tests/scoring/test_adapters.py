@@ -15,10 +15,6 @@ from bgkit.scoring.adapters import CalibratedGuard, CallableGuard, as_guard
 PROMPTS, RESPONSES = ["a", "b", "c"], ["fine", "bad", "bad bad"]
 
 
-def fixed(*values: float) -> CallableGuard:
-    return CallableGuard(lambda p, r: values, "fixed")
-
-
 class Fitted:
     """What as_guard sees of a fitted scikit-learn classifier; its last class is never likely."""
 
@@ -58,10 +54,7 @@ def test_the_classes_of_a_classifier_tell_the_unsafe_one(classes, unsafe, label,
         (Fitted("grey", "safe", "unsafe"), r"labels grey, safe, unsafe .*unsafe='unsafe'"),
         (Fitted("left", "right"), r"left, right .*as_guard\(model, unsafe='right'\)"),
         (Fitted(1, 2), "labels 1, 2 means unsafe can not be told"),
-        (
-            SimpleNamespace(fit=print, predict=print, score=print),
-            "can not be read as a guard.*predict_proba",
-        ),
+        (SimpleNamespace(fit=0, predict=0, score=0), "can not be read as a guard.*predict_proba"),
         (SimpleNamespace(save_pretrained=print, score=print), "can not be read.*load_guard"),
         (lambda texts: texts, "a function from prompts and responses"),
         ({}, "A dict can not be read as a guard"),
@@ -96,9 +89,7 @@ def test_what_a_function_may_return(output) -> None:
         (torch.zeros(3, 2), r"shape \(3, 2\) for 3"),
         (None, "for 3 responses"),
         ([0.1, None, 0.2], "returned nan for response 1"),
-        (["0.1", "0.2", "0.3"], "'0.1'"),
         ({"scores": [0.1, 0.2, 0.3]}, "dict"),
-        (T * 8, "returned 2.0 for response 1"),
         ([{"label": "toxic", "score": 0.9}] * 3, r"'label'.* \(dict\).* must be a number"),
     ],
     ids=str,
@@ -109,7 +100,7 @@ def test_what_a_function_must_not_return(output, message) -> None:
 
 
 def test_temperature_by_hand() -> None:
-    guard = CalibratedGuard(fixed(0.5, 0.9, 0.1), 2.0)
+    guard = CalibratedGuard(CallableGuard(lambda p, r: (0.5, 0.9, 0.1), "fixed"), 2.0)
     np.testing.assert_allclose(guard.score(PROMPTS, RESPONSES), [0.5, 0.75, 0.25], atol=1e-6)
     assert guard.name == "fixed at T = 2" and as_guard(guard) is guard
     with pytest.raises(BgkitError, match="above 0, not -1"):

@@ -75,12 +75,6 @@ OF_T = {
     "redeployed behind another": lambda t: contenders.redeployed(table(), Fixed(t), 0.5),
     "keep_best": lambda t: rejection.keep_best(table(t), 0.5),
 }
-OF_T |= {
-    name: lambda t, name=name: rewards.compute_reward(
-        name, t, Z, 0.5, harmful_request=TRUTH, refusal=TRUTH, u=Z
-    )
-    for name in rewards.DESIGNS
-}
 OF_T |= {f"{name} of samples": lambda t, f=f: f(table(t)) for name, f in OF_SAMPLES.items()}
 OF_TRUTH = {
     "calibration_interval": lambda h: calibration.calibration_interval([0.9, 0.2, 0.6, 0.1], h),
@@ -150,7 +144,7 @@ def test_what_is_no_threshold_is_refused(call) -> None:
         assert "threshold tau" in refused(call, tau)
 
 
-@pytest.mark.parametrize("name", ["CalibratedGuard", "guard_scores", "log_loss", *rewards.DESIGNS])
+@pytest.mark.parametrize("name", ["CalibratedGuard", "guard_scores", "log_loss"])
 def test_another_number_of_probabilities_is_refused(name: str) -> None:
     refused(OF_T[name], [0.9, 0.2, 0.6])
     refused(OF_T[name], [[0.9, 0.2], [0.6, 0.1]])

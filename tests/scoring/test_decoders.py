@@ -31,17 +31,11 @@ CONFIGS = {
 }
 
 
-class Engine(DecoderScorer):
-    """Outputs alone; what they mean is a guard's or a reward model's."""
-
-    _scores = None
-
-
 def decoder(config: tf.PretrainedConfig) -> DecoderScorer:
     torch.manual_seed(0)
     model = tf.AutoModelForCausalLM.from_config(config).eval()
     words = types.SimpleNamespace(get_added_vocab=dict, model_max_length=4096)
-    return Engine(model, words, Template(), "the guard")
+    return DecoderScorer(model, words, Template(), "the guard")
 
 
 @pytest.fixture(scope="module")
@@ -54,18 +48,18 @@ def one_by_one(engine: DecoderScorer, rows: list[list[int]]) -> np.ndarray:
         return np.stack([engine.model(torch.tensor([r])).logits[0, -1].numpy() for r in rows])
 
 
+def tokens(rng: np.random.Generator, n: int) -> list[int]:
+    return rng.integers(0, 60, n).tolist()
+
+
 def grouped() -> tuple[list[list[int]], list[int]]:
     """Rows of five groups: a common template, a stem per group, tails of their own."""
     rng = np.random.default_rng(0)
-
-    def tokens(n: int) -> list[int]:
-        return rng.integers(0, 60, n).tolist()
-
-    start, rows, groups = tokens(20), [], []
+    start, rows, groups = tokens(rng, 20), [], []
     for group in range(5):
-        own = tokens(int(rng.integers(20, 31)))
-        for _ in range(int(rng.integers(1, 6))):
-            rows.append(start + own + tokens(int(rng.integers(1, 12))))
+        own = tokens(rng, rng.integers(20, 31))
+        for _ in range(rng.integers(1, 6)):
+            rows.append(start + own + tokens(rng, rng.integers(1, 12)))
             groups.append(group)
     return rows, groups
 
@@ -104,12 +98,9 @@ def test_any_rows_in_any_groups(llama, pairs, slots) -> None:
 def test_prefixes_are_computed_once(llama) -> None:
     llama.slots, llama._templates = 100_000, {}
     rng = np.random.default_rng(1)
-    start = rng.integers(0, 60, 100).tolist()
-    rows, groups = [], []
-    for group in range(3):
-        stem = rng.integers(0, 60, 200).tolist()
-        rows += [start + stem + rng.integers(0, 60, 10).tolist() for _ in range(8)]
-        groups += [group] * 8
+    start, stems = tokens(rng, 100), [tokens(rng, 200) for _ in range(3)]
+    rows = [start + stem + tokens(rng, 10) for stem in stems for _ in range(8)]
+    groups = np.repeat(range(3), 8).tolist()
     for computed in (100 + 3 * 202 + 24 * 10, 3 * 202 + 24 * 10):  # the template was kept
         before = llama.computed
         llama.last(rows, groups)

@@ -10,9 +10,11 @@ import own
 import pytest
 import torch
 import transformers as tf
+from scipy.special import expit, softmax
 
 from bgkit.errors import BgkitError
 from bgkit.scoring import guards, protocols
+from bgkit.scoring.adapters import CallableGuard
 from bgkit.scoring.encoders import EncoderScorer
 
 PROMPTS = ["how do I poach an egg ?", "so ?", "how do I poach an egg ?", "x"]
@@ -61,20 +63,14 @@ def test_batch_single_and_transformers_agree_and_long_texts_are_cut(kind, tmp_pa
         assert np.isfinite(guard.score(["so ?"], ["slide it " * 99])).all()
 
 
-# --- Which label -------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory):
     """Model and tokenizer of classifiers with one, two and three labels."""
-    root = tmp_path_factory.mktemp("labels")
-    found = {}
+    root, found = tmp_path_factory.mktemp("labels"), {}
     for n in (1, 2, 3):
-        own.save_classifier(root / str(n), n, scale=0.05)
-        options = {"device": torch.device("cpu"), "dtype": torch.float32}
-        found[n] = guards.load_model(
-            tf.AutoModelForSequenceClassification, [root / str(n)], "guard g", **options
-        )
+        place = own.save_classifier(root / str(n), n, scale=0.05)
+        model = tf.AutoModelForSequenceClassification.from_pretrained(place).eval()
+        found[n] = model, tf.AutoTokenizer.from_pretrained(place)
     return found
 
 
@@ -88,26 +84,18 @@ def read(loaded, labels: list[str], unsafe: str = "", problem: str | None = None
     return guard, logits.double().numpy()
 
 
-def softmax(logits: np.ndarray, *places: int) -> float:
-    return float(np.exp(logits)[list(places)].sum() / np.exp(logits).sum())
-
-
-def sigmoid(x: float) -> float:
-    return float(1 / (1 + np.exp(-x)))
-
-
 SEVERAL = "multi_label_classification"
 
 
 @pytest.mark.parametrize(
     ("labels", "unsafe", "problem", "expected", "label"),
     [
-        (["harmful", "harmless"], "", None, lambda x: softmax(x, 0), "harmful"),
-        (["LABEL_0", "LABEL_1"], "", None, lambda x: softmax(x, 1), "LABEL_1"),
-        (["nothing", "insult"], "", SEVERAL, lambda x: sigmoid(x[1]), "insult"),
-        (["S", "OK", "V"], "v", None, lambda x: softmax(x, 2), "V"),
-        (["toxicity"], "", None, lambda x: sigmoid(x[0]), "toxicity"),
-        (["LABEL_0"], "LABEL_0", None, lambda x: sigmoid(x[0]), "LABEL_0"),
+        (["harmful", "harmless"], "", None, lambda x: softmax(x)[0], "harmful"),
+        (["LABEL_0", "LABEL_1"], "", None, lambda x: softmax(x)[1], "LABEL_1"),
+        (["nothing", "insult"], "", SEVERAL, lambda x: expit(x[1]), "insult"),
+        (["S", "OK", "V"], "v", None, lambda x: softmax(x)[2], "V"),
+        (["toxicity"], "", None, lambda x: expit(x[0]), "toxicity"),
+        (["LABEL_0"], "LABEL_0", None, lambda x: expit(x[0]), "LABEL_0"),
     ],
 )
 def test_the_label_is_read_by_its_words(loaded, labels, unsafe, problem, expected, label) -> None:
@@ -117,12 +105,10 @@ def test_the_label_is_read_by_its_words(loaded, labels, unsafe, problem, expecte
 
 
 def test_the_given_tokenizer_stays_as_it_is(loaded) -> None:
-    model, tokenizer = loaded[2]
-    bare = copy.deepcopy(tokenizer)
+    expected, _ = read(loaded, ["harmful", "harmless"])
+    bare = copy.deepcopy(expected.tokenizer)
     bare.pad_token, names = None, list(bare.model_input_names)
-    model.config.id2label, model.config.problem_type = {0: "harmful", 1: "harmless"}, None
-    guard = EncoderScorer(model, bare, protocols.Encoder(), "guard mine")
-    expected = EncoderScorer(model, tokenizer, protocols.Encoder(), "guard mine")
+    guard = EncoderScorer(expected.model, bare, protocols.Encoder(), "guard mine")
     scores = guard.score(PROMPTS, RESPONSES)
     np.testing.assert_allclose(scores, expected.score(PROMPTS, RESPONSES), atol=1e-6)
     assert bare.pad_token is None and list(bare.model_input_names) == names
@@ -163,48 +149,35 @@ def test_a_reward_models_protocol_takes_a_folder(tmp_path) -> None:
     assert utility.protocol.read == "raw" and utility.score(PROMPTS, RESPONSES).shape == (4,)
 
 
-def test_no_memory_halves_the_batches_or_is_one_sentence(loaded, monkeypatch) -> None:
+def test_no_memory_halves_the_batches_and_other_faults_are_one_sentence(
+    loaded, monkeypatch
+) -> None:
     guard, _ = read(loaded, ["harmful", "harmless"])
     expected, plain = guard.score(PROMPTS, RESPONSES), guard._logits
 
-    def only(rows, most):
-        if len(rows) > most:
+    def only_two(rows):
+        if len(rows) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return plain(rows)
 
-    monkeypatch.setattr(guard, "_logits", lambda rows: only(rows, 2))
+    monkeypatch.setattr(guard, "_logits", only_two)
     np.testing.assert_allclose(guard.score(PROMPTS, RESPONSES), expected, atol=1e-6)
-    monkeypatch.setattr(guard, "_logits", lambda rows: only(rows, 0))
-    with pytest.raises(BgkitError, match="has no memory for one text"):
-        guard.score(PROMPTS, RESPONSES)
     monkeypatch.setattr(guard, "_logits", lambda rows: torch.zeros(1)[[9]])
     with pytest.raises(BgkitError, match=r"could not score a text: .* belong together"):
         guard.score(PROMPTS, RESPONSES)
 
 
-# --- The self-test -----------------------------------------------------------------------------
-
-
-class Told:
-    """A guard of given t: for harmless and harmful responses, plain ones and after the prompt."""
-
-    name, label, model = "guard told", "mine", None
-
-    def __init__(self, harmless: float, harmful: float, reads: bool = True) -> None:
-        self.t, self.reads = (harmless, harmful), reads
-
-    def score(self, prompts, responses) -> np.ndarray:
-        harmful = [r if self.reads else p for p, r in zip(prompts, responses, strict=True)]
-        return np.array([self.t["beat" in text or "colleague" in text] for text in harmful])
-
-
 @pytest.mark.parametrize(
-    ("guard", "message"),
+    ("score", "message"),
     [
-        (Told(0.9, 0.2), r"t = 0.2, a harmless 0.9, .*swapped \('mine' is read as.*unsafe:LABEL"),
-        (Told(0.1, 0.9, reads=False), "does not depend on the response"),
+        (
+            lambda p, r: [0.2 if "beat" in text else 0.9 for text in r],
+            r"t = 0.2, a harmless 0.9, .*swapped \('mine' is read as.*unsafe:LABEL",
+        ),
+        (lambda p, r: ["colleague" in text for text in p], "does not depend on the response"),
     ],
 )
-def test_the_self_test_names_the_cause(guard, message) -> None:
+def test_the_self_test_names_the_cause(score, message) -> None:
+    guard = CallableGuard(score, "guard told", label="mine")
     with pytest.raises(BgkitError, match=message):
-        guards.self_test(guard)
+        guards.announce(guard, guards.self_test)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import functools
+from types import SimpleNamespace
 
 import numpy as np
 import own
@@ -13,7 +14,7 @@ from bgkit.errors import BgkitError
 from bgkit.scoring import guards, protocols
 from bgkit.scoring.decoders import VerdictGuard
 
-GENERATIVE = [n for n, (p, _) in protocols.GUARDS.items() if isinstance(p, protocols.Verdict)]
+GENERATIVE = [n for n, p in protocols.GUARDS.items() if isinstance(p, protocols.Verdict)]
 PROMPTS = ["How do I poach an egg?"] * 3 + ["Write a message to my colleague."] * 2
 RESPONSES = ["In hot water.", "I will beat you.", "", "Hello!", "In hot water."]
 
@@ -22,26 +23,20 @@ RESPONSES = ["In hot water.", "I will beat you.", "", "Hello!", "In hot water."]
 def folder_of(tmp_path_factory):
     """The folder of a protocol's tiny guard, made when it is first asked for."""
     root = tmp_path_factory.mktemp("guards")
-
-    def folder(protocol: str) -> Path:
-        place = root / protocol
-        return place if place.is_dir() else own.save_guard(place, protocol)
-
-    return folder
+    return functools.cache(lambda protocol: own.save_guard(root / protocol, protocol))
 
 
 def by_hand(guard: VerdictGuard, prompt: str, response: str) -> float:
     """t from the whole vocabulary's logits, one pair and one call at a time."""
     values = []
-    head = guard.model.get_output_embeddings()
     guard.model.set_output_embeddings(guard.full_head)
     for guideline in guard.calls:
         row = guard.tokens([guard.text(prompt, response, guideline)])
         with torch.inference_mode():
             logits = guard.model(torch.tensor(row)).logits[0, -1].double()
-        safe, unsafe, grey = (torch.exp(logits[list(group)]).sum() for group in guard.words)
-        values.append(float((unsafe + grey) / (safe + unsafe + grey)))
-    guard.model.set_output_embeddings(head)
+        safe, *bad = (torch.exp(logits[group]).sum() for group in guard.words)
+        values.append(float(sum(bad) / (safe + sum(bad))))
+    guard.model.set_output_embeddings(guard.head)
     return max(values)
 
 
@@ -59,9 +54,9 @@ def test_every_protocol_loads_passes_its_self_test_and_scores(protocol, folder_o
 
 def test_every_listed_model_is_found_by_its_hub_name() -> None:
     for group, table in (("guard", protocols.GUARDS), ("utility", protocols.UTILITIES)):
-        for protocol, models in table.values():
-            assert models
-            for model in models:
+        for protocol in table.values():
+            assert protocol.models
+            for model in protocol.models:
                 assert protocols.find(group, model) == (protocol, model)
                 assert protocols.find(group, f"{model}@abc123")[0] == protocol
 
@@ -88,26 +83,17 @@ def test_a_reward_decoder_is_read_at_its_last_token(tmp_path) -> None:
     np.testing.assert_allclose(utility.score(PROMPTS, RESPONSES), expected, atol=1e-5)
 
 
-# --- What the self-test finds ------------------------------------------------------------------
-
-QWEN, LLAMA = own.THINKING, own.KINDS["llama-guard-3"][0]
+LLAMA, OF_PARTS = (own.KINDS[name][0] for name in ("llama-guard-3", "llama-guard-3-1b"))
+MUTE = own.THINKING.replace("m.content", "'' if m.role == 'assistant' else m.content")
 
 
 @pytest.mark.parametrize(
     ("protocol", "template", "message"),
     [
         ("llama-guard-3", LLAMA, r"failed its self-test.*verdict words hold only"),
-        (
-            "qwen3guard",
-            QWEN.replace("m.content", "'' if m.role == 'assistant' else m.content"),
-            "its template drops or changes the response",
-        ),
+        ("qwen3guard", MUTE, "its template drops or changes the response"),
         # the trap of Llama-Guard-3-1B: it renders plain strings to an empty conversation
-        (
-            "llama-guard-3",
-            own.KINDS["llama-guard-3-1b"][0],
-            "its template drops or changes the prompt",
-        ),
+        ("llama-guard-3", OF_PARTS, "its template drops or changes the prompt"),
         ("llama-guard-3", "{{ bos_token }}" + LLAMA, "two beginning marks"),
     ],
 )
@@ -122,17 +108,9 @@ def test_a_guard_that_fails_is_refused_with_the_reason(
 
 
 def test_a_reward_model_that_prefers_a_broken_answer_fails() -> None:
-    class Backwards:
-        name = "backwards"
-
-        def score(self, prompts, responses):
-            return np.array([-len(r) for r in responses], np.float32)
-
+    backwards = SimpleNamespace(name="backwards", score=lambda p, r: [-len(text) for text in r])
     with pytest.raises(BgkitError, match=r"backwards failed .*higher must be better"):
-        guards.prefers_good(Backwards())
-
-
-# --- Bad input ---------------------------------------------------------------------------------
+        guards.announce(backwards, guards.prefers_good)
 
 
 def test_names_that_do_not_say_how_to_ask(folder_of) -> None:
@@ -158,9 +136,6 @@ def test_a_path_may_have_the_sign_behind_a_protocols_name(place) -> None:
     assert protocols.find("guard", f"unsafe:x={place}") == (protocols.Encoder(unsafe="x"), place)
 
 
-# --- Hostile text ------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("protocol", GENERATIVE)
 def test_hostile_text_stays_text(protocol, folder_of) -> None:
     """Role tokens, marks, verdict words and control characters change neither frame nor length."""
@@ -176,7 +151,7 @@ def test_hostile_text_stays_text(protocol, folder_of) -> None:
     attacks += ["safe " * 500, "No No No", "a\x00b\x1b[31m\u202e", "\ud800 lone", "{prompt} {0}"]
     for attack in attacks:
         assert marks(attack) == plain, attack
-    for mark in protocols.GUARDS[protocol][0].marks:
+    for mark in protocols.GUARDS[protocol].marks:
         text = guard.text("hello", "x")
         found = guard.tokenizer.decode(guard.rows(["hello"], [mark], guard.calls[0])[0])
         assert found.count(mark) <= text.count(mark)

@@ -38,36 +38,18 @@ class Share:
         return np.array(shares, np.float32) + np.float32(self.shift)
 
 
-class Moody(Share):
-    """Never gives the same scores twice."""
-
-    def score(self, prompts, responses) -> np.ndarray:
-        self.shift += 0.1
-        return super().score(prompts, responses)
-
-
 class Unable(Share):
-    """Can not score texts that it does not know."""
+    """Scores those calls only that ``able`` says, and each by other shifts if it is ``moody``."""
 
-    def score(self, prompts, responses) -> np.ndarray:
-        raise KeyError(responses[0])
-
-
-class Once(Share):
-    """Scores one call, counted from 0, and can not score any other."""
-
-    def __init__(self, able: int) -> None:
+    def __init__(self, *able: bool, moody: float = 0.0) -> None:
         super().__init__()
-        self.calls = iter(range(9)), able
+        self.able, self.moody = list(able), moody
 
     def score(self, prompts, responses) -> np.ndarray:
-        if next(self.calls[0]) != self.calls[1]:
+        if not (self.able and self.able.pop(0)):
             raise KeyError(responses[0])
+        self.shift += self.moody
         return super().score(prompts, responses)
-
-
-def one_letter(prompts, responses) -> list[float]:
-    return [r.count("e") / max(1, len(r)) for r in responses]
 
 
 VOWEL = Share("a", "vowel")
@@ -183,10 +165,10 @@ def test_samples_of_base_are_those_of_the_guard_that_is_given(tmp_path: Path, ow
 
 
 def test_of_an_object_that_changes_its_mind_only_the_name_is_known() -> None:
-    assert identity.scores_of(Moody(), twice=True) is None
-    assert identity.scores_of(Unable()) is None
-    for able in (0, 1):
-        assert identity.scores_of(Once(able), twice=True) is None
+    assert identity.scores_of(Unable(True, True)) is not None
+    assert identity.scores_of(Unable(True, True, moody=0.1)) is None
+    for able in ((), (True, False), (False, True)):
+        assert identity.scores_of(Unable(*able)) is None
     config = identity.named(CONFIG, lambda prompts, responses: [0.5] * len(prompts))
     assert config.guard == "object:<lambda>"
     assert identity.named(CONFIG, Share(name="a\n\x1bb ")).guard == "object:a ⟨U+001B⟩b"
@@ -196,8 +178,7 @@ def test_of_an_object_that_changes_its_mind_only_the_name_is_known() -> None:
 
 def test_stress_tests_and_rejection_follow_the_same_rule(own_run, tmp_path: Path) -> None:
     base, trained = contenders.contenders_of([own_run])
-    guard = contenders.guard_for(base, given=one_letter)
-    assert guard.score(["q"], ["ee--"]).tolist() == [0.5]
+    assert contenders.guard_for(base, given=lambda p, r: [0.5]).score(["q"], ["a"]) == [0.5]
     with pytest.raises(BgkitError, match="'letters' of this run is a Python object"):
         contenders.guard_for(trained)
     changed, told = replace(CONFIG, guard="default"), {"guard": identity.scores_of(Share())}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -27,15 +28,13 @@ def guard() -> EncoderScorer:
 def test_batched_scores_equal_one_by_one_in_any_order(guard) -> None:
     rng = np.random.default_rng(0)
     words = (MILD + " " + STRONG).split()
-    responses = [" ".join(rng.choice(words, n)) for n in (1, 3, 9, 27, 50, 2, 40, 5)] * 2
-    prompts = [PROMPT, PROMPT + " good morning ."] * 8
-    together = guard.score(prompts, responses)
-    single = [guard.score([p], [r])[0] for p, r in zip(prompts, responses, strict=True)]
+    responses = [" ".join(rng.choice(words, n)) for n in (1, 3, 9, 27, 50, 2, 40, 5)]
+    together = guard.score([PROMPT] * 8, responses)
     assert together.dtype == np.float32
+    single = [guard.score([PROMPT], [response])[0] for response in responses]
     np.testing.assert_allclose(together, single, atol=1e-5)
-    order = rng.permutation(16)
-    shuffled = guard.score([prompts[i] for i in order], [responses[i] for i in order])
-    np.testing.assert_allclose(shuffled, together[order], atol=1e-5)
+    backwards = guard.score([PROMPT] * 8, responses[::-1])
+    np.testing.assert_allclose(backwards, together[::-1], atol=1e-5)
 
 
 def test_equal_pairs_are_computed_once(guard) -> None:
@@ -93,36 +92,20 @@ def test_unknown_names_and_models_of_another_kind_are_refused(tmp_path) -> None:
         guards.load_guard(str(tmp_path), device="cpu")
 
 
-class Fixed:
-    """A guard or utility that returns given scores, on a device of its own."""
-
-    name = "fixed"
-
-    def __init__(self, values: list[float], device: str) -> None:
-        self.values, self.calls, self.model = values, 0, types.SimpleNamespace(device=device)
-
-    def score(self, prompts, responses) -> np.ndarray:
-        self.calls += 1
-        return np.array(self.values, dtype=np.float32)
-
-
-def reward_function(u: list[float]):
-    kept = []
+def test_the_reward_callable_scores_once_records_and_logs() -> None:
+    guard, utility, kept = Mock(spec=["score"]), Mock(spec=["score"]), Mock()
+    guard.score.return_value = [0.1, 0.5, 0.9]
+    utility.score.return_value = [3.0, 1.0, -1.0]
     function = scoring.RewardFunction(
         "compound",
-        Fixed([0.1, 0.5, 0.9], "cpu"),
-        Fixed(u, "cuda:1"),
+        guard,
+        utility,
         tau=0.5,
         strength=3.0,
         base={"utility_mean": 1.0, "utility_deviation": 2.0, "reward_deviation": 4.0},
-        record=lambda step, frame: kept.append((step, frame)),
+        record=kept,
         decode=lambda ids: ["a", "b", "i am sorry"],
     )
-    return function, kept
-
-
-def test_the_reward_callable_scores_once_records_and_logs() -> None:
-    function, kept = reward_function([3.0, 1.0, -1.0])
     asked = {"question": [PROMPT] * 3, "completion_ids": [[1], [1, 2], [1, 2, 3]]}
     asked |= {"trainer_state": types.SimpleNamespace(global_step=7)}
     logged = {}
@@ -130,13 +113,13 @@ def test_the_reward_callable_scores_once_records_and_logs() -> None:
     # z = 1, 0, -1; B = 0.2, 1, 0.2; utility only where shown, else -2
     expected = np.array([1 - 3 * 0.2, -2 - 3 * 1.0, -2 - 3 * 0.2]) / 4
     np.testing.assert_allclose(values, expected, atol=1e-6)
-    assert function.guard.calls == function.utility.calls == 1
-    ((step, frame),) = kept
+    assert guard.score.call_count == utility.score.call_count == 1
+    ((step, frame), _) = kept.call_args
     assert step == 7 and frame["length"].tolist() == [1, 2, 3]
     assert frame["filtered"].tolist() == [False, True, True]
     assert frame["prompt"].tolist() == [PROMPT] * 3
     expected = {"t": 0.5, "u": 1, "margin": 0.8 / 3, "filter_rate": 2 / 3, "near_boundary": 1 / 3}
     assert logged == pytest.approx({**expected, "seen_in_part": 0.0}, abs=1e-6)
-    function, _ = reward_function([float("nan"), 0.0, 0.0])
+    utility.score.return_value = [float("nan"), 0.0, 0.0]
     with pytest.raises(BgkitError, match="utility returned NaN"):
         function(**asked, log_metric=print)
