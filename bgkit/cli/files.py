@@ -97,8 +97,8 @@ def judge(arguments: argparse.Namespace) -> None:
         for path in arguments.files:
             grading.grade_file(judge, path, say=say)
     finally:
-        if hasattr(judge, "usage"):  # a language model
-            say(f"Used: {grading.usage_line(judge)}")
+        if hasattr(judge, "used"):  # a language model
+            say(f"Used: {judge.used}")
 
 
 def prompts(arguments: argparse.Namespace) -> None:
