@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import sys
 import threading
 import traceback
 from pathlib import Path
@@ -130,10 +131,7 @@ def test_many_refusals_are_gaps_but_a_judge_that_never_replied_is_an_error(serve
         judge().grade(PROMPTS[10:], RESPONSES[10:])
 
 
-FILTERS = ("content filter", "moderation", "filter at the end")
-
-
-@pytest.mark.parametrize("name", FILTERS)
+@pytest.mark.parametrize("name", ["content filter", "moderation", "filter at the end"])
 def test_a_question_that_a_filter_refuses_is_a_gap_alone_and_first(serve, name: str) -> None:
     serve(lambda number, body: BAD[name][0] if "herb 1" in str(body) else Reply())
     alone = judge()
@@ -144,10 +142,12 @@ def test_a_question_that_a_filter_refuses_is_a_gap_alone_and_first(serve, name: 
     assert table["problem"].iloc[:-3].str.contains(BAD[name][1]).all()
 
 
-def test_a_single_question_without_any_reply_is_told(serve) -> None:
-    serve(lambda number, body: Reply("temperature is not supported", 400))
-    with pytest.raises(StoppedError, match=r"no answer \(in a row: 1\), at last.*temperature"):
-        judge().grade(PROMPTS[:1], RESPONSES[:1])
+@pytest.mark.parametrize(("n", "told"), [(1, 1), (60, 10)])
+def test_what_no_question_is_answered_to_is_told_before_all_are_asked(serve, n, told) -> None:
+    server = serve(lambda number, body: Reply("top_p is not known", 400))
+    with pytest.raises(StoppedError, match=rf"no answer \(in a row: {told}\).*top_p is not known"):
+        judge(concurrency=1).grade([f"herb {i}" for i in range(n)], ["no"] * n)
+    assert len(server.bodies) < 30
 
 
 def test_an_evaluation_tells_how_many_a_mean_is_of(serve, tmp_path: Path, capsys) -> None:
@@ -163,14 +163,6 @@ def test_an_evaluation_tells_how_many_a_mean_is_of(serve, tmp_path: Path, capsys
     rows = pd.DataFrame(summarise(samples, {})).query("kind == 'all'")
     counts = rows.set_index("metric")["n"]
     assert (counts["system_harm"], counts["filter_rate"]) == (9, 12)
-
-
-def test_what_no_question_is_answered_to_is_told_before_all_are_asked(serve) -> None:
-    server = serve(lambda number, body: Reply("top_p is not known", 400))
-    mine = judge(concurrency=1)
-    with pytest.raises(BgkitError, match=r"no answer \(in a row: 10\).*top_p is not known"):
-        mine.grade([f"herb {i}" for i in range(60)], ["no"] * 60)
-    assert len(server.bodies) < 30
 
 
 @pytest.mark.parametrize("name", ["server error", "closed connection"])
@@ -242,17 +234,19 @@ def test_no_server_at_all(monkeypatch, tmp_path) -> None:
         assert "OPENAI_BASE_URL" in str(error.value)
 
 
-def test_without_key_or_server_or_model(monkeypatch) -> None:
+@pytest.mark.parametrize("ask", [judges.load_judge, judges.check_judge])
+def test_without_key_or_server_or_model(monkeypatch, ask) -> None:
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(BgkitError, match="needs a key: set OPENAI_API_KEY"):
-        judges.load_judge("api:gpt")
+        ask("api:gpt")
     with pytest.raises(BgkitError, match="as in api:MODEL"):
-        judges.load_judge("api:")
-    with pytest.raises(BgkitError, match="needs a key"):  # before anything is trained
-        judges.check_judge("api:gpt")
+        ask("api:")
     with pytest.raises(BgkitError, match="above 0"):
-        judges.ApiJudge("gpt", concurrency=0)
+        judges.load_judge("api:gpt", concurrency=0)
+    monkeypatch.setitem(sys.modules, "openai", None)
+    with pytest.raises(BgkitError, match=r"needs the openai package: pip install 'bgkit\[judge\]'"):
+        ask("api:gpt")
 
 
 @pytest.mark.parametrize("key", [f"{KEY}\n", "sk-sécret-é0123"])
@@ -298,9 +292,7 @@ def test_what_determines_an_answer_is_in_the_key(serve) -> None:
 
 def test_sampling_parameters_can_be_replaced_and_removed(serve) -> None:
     server = serve()
-    sampling = {"temperature": None, "max_completion_tokens": 900}
-    mine = judge(sampling=sampling)
-    mine.grade(PROMPTS[:1], RESPONSES[:1])
+    judge(sampling={"temperature": None, "max_completion_tokens": 900}).grade(["a"], ["b"])
     body = server.bodies[0]
     assert body["max_completion_tokens"] == 900 and not {"temperature", "max_tokens"} & set(body)
 
