@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special, stats
 
 CONFIDENCE = 0.95
 TAIL = (1 - CONFIDENCE) / 2
+Z = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
 RESAMPLES = 2000
 
 
@@ -93,7 +94,9 @@ def _of_share(interval: Interval, column: np.ndarray, rate: bool) -> Interval:
     known = column[~np.isnan(column)]
     if not len(known):
         return UNKNOWN
-    return share_of(known) if rate and np.isin(known, (0.0, 1.0)).all() else interval
+    if not rate or not np.isin(known, (0.0, 1.0)).all():
+        return interval
+    return Interval(*map(float, share_of(known.sum(), len(known))))
 
 
 def described(
@@ -126,29 +129,29 @@ def wilson(count: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     [0.0, 0.278]
     """
     n = np.where(np.asarray(n) > 0, n, np.nan).astype(float)
-    p, z = np.asarray(count) / n, stats.norm.ppf((1 + CONFIDENCE) / 2)
-    half = z * np.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2) / (1 + z**2 / n)
-    middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    p = np.asarray(count) / n
+    half = Z * np.sqrt(p * (1 - p) / n + (Z / (2 * n)) ** 2) / (1 + Z**2 / n)
+    middle = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
     return np.clip(middle - half, 0.0, p), np.clip(middle + half, p, 1.0)  # rounded at 0 and 1
 
 
-def share_of(rows: np.ndarray) -> Interval:
-    """A share with Wilson's interval, of rows (n,) that say yes or no; NaN without rows."""
-    mean = float(rows.sum() / len(rows)) if len(rows) else np.nan
-    return Interval(mean, *map(float, wilson(rows.sum(), len(rows))))
+def share_of(count: np.ndarray, n: np.ndarray) -> Interval:
+    """The share ``count`` / ``n`` with Wilson's interval, of numbers or arrays; NaN of 0."""
+    return Interval(count / np.where(np.asarray(n) > 0, n, np.nan), *wilson(count, n))
 
 
 def student(values: np.ndarray) -> Interval:
-    """Mean of values (n,) in [0, 1] with Student's t interval, cut to [0, 1].
+    """Means (k,) of columns of values (n, k) in [0, 1] with Student's t intervals, cut to [0, 1].
 
     Where all values are 0, or all 1, Wilson's bound; NaN ends where n is below 2.
     """
-    n, mean = len(values), values.mean() if len(values) else np.nan
+    n, nothing = len(values), np.full(values.shape[1:], np.nan)
     if n < 2:
-        return Interval(mean, np.nan, np.nan)
-    half = stats.t.ppf(1 - TAIL, n - 1) * stats.sem(values)
-    low = float(wilson(n, n)[0]) if mean >= 1 else max(mean - half, 0.0)
-    high = float(wilson(0, n)[1]) if mean <= 0 else min(mean + half, 1.0)
+        return Interval(values[0] if n else nothing, nothing, nothing)
+    mean = values.mean(0)
+    half = special.stdtrit(n - 1, 1 - TAIL) * values.std(0, ddof=1) / n**0.5
+    low = np.where(mean >= 1, wilson(n, n)[0], np.maximum(mean - half, 0.0))
+    high = np.where(mean <= 0, wilson(0, n)[1], np.minimum(mean + half, 1.0))
     return Interval(mean, low, high)
 
 

@@ -205,8 +205,8 @@ def near_table(
         part = cost_near(samples, tau, cost_fn, cost_fp)
         lines[name] = {
             "responses near": f"{near.mean():.1%}",
-            "error rate near": interval_text(*share_of(wrong[near])),
-            "error rate far": interval_text(*share_of(wrong[~near])),
+            "error rate near": interval_text(*share_of(wrong[near].sum(), near.sum())),
+            "error rate far": interval_text(*share_of(wrong[~near].sum(), (~near).sum())),
             "near part of the whole cost": interval_text(*part, form=".0%"),
         }
     return pd.DataFrame.from_dict(lines, orient="index")

@@ -65,8 +65,8 @@ def test_every_point_is_that_of_the_samples_behind_its_threshold(values, unknown
 
 def test_the_mean_of_many_has_the_interval_of_a_bootstrap():
     values = np.random.default_rng(0).beta(0.5, 2, 800)
-    assert student(values) == pytest.approx(bootstrap(values, rates=False)[0], abs=0.003)
-    assert student(np.ones(5)).low < 1 == student(np.ones(5)).high
+    found = np.ravel(student(values[:, None]))
+    assert found == pytest.approx(bootstrap(values, rates=False)[0], abs=0.003)
 
 
 def test_what_is_not_known_is_said():
