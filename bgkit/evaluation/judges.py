@@ -103,9 +103,9 @@ def load_judge(
 ) -> Judge:
     """The judge of a name: oracle, default, english, ``api:MODEL``, a folder, a hub name.
 
-    ``rubric`` is the name of one for a language model, ``concurrency`` and ``sampling`` are for a
-    server (:class:`bgkit.evaluation.language_judge.ApiJudge`). Raises BgkitError for an unknown
-    name, a damaged file, a rubric that the judge can not follow, and a server without a key.
+    ``rubric`` is the name of one for a language model, ``concurrency`` and ``sampling`` are those
+    of :class:`bgkit.evaluation.language_judge.ApiJudge`. Raises BgkitError for an unknown name, a
+    damaged file, a rubric that the judge can not follow, and a server without a key.
     """
     checks.kind("a name", judge=name)
     if rubric not in (known := rubrics.RUBRICS) and rubric is not None:

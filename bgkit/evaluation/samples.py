@@ -259,12 +259,11 @@ def evaluate_run(
     if base_samples is not None:
         texts = base_samples["prompt"].tolist(), base_samples["response"].tolist()
         base_samples = base_samples.assign(u=utility_scores(utility, *texts))
-    base, beside, off = model, "adapter", contextlib.nullcontext()
     if config.lora_rank:
-        off = model.disable_adapter()
+        base, beside, off = model, "adapter", model.disable_adapter()
     else:
         base, _ = policies.load_policy(config.policy, None, str(model.device), config.precision)
-        beside = base
+        beside, off = base, contextlib.nullcontext()
     asked = {"tokenizer": tokenizer, "guard": guard, "utility": utility}
     if base_samples is None:
         with phase("evaluating base"), off:

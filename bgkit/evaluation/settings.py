@@ -16,7 +16,6 @@ from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation.intervals import as_text
 
-NUMBERS = ("mean", "low", "high")
 #: key of a config -> column of a table
 LABELLED = {"reward": "design", "policy": "scale", "utility": "utility", "guard": "guard"}
 LABELLED |= {"tau": "tau", "seed": "seed"}
@@ -40,7 +39,7 @@ ORDERS = {
 
 def settings_of(table: pd.DataFrame) -> list[str]:
     """The columns of a table that a figure can spread out: :data:`AXES` and what runs differ in."""
-    fixed = {*AXES, "metric", *NUMBERS, "n_seeds", "interval"}
+    fixed = {*AXES, "metric", "mean", "low", "high", "n_seeds", "interval"}
     return [*AXES, *(column for column in table if column not in fixed)]
 
 

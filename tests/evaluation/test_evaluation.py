@@ -153,8 +153,7 @@ def test_metrics_by_hand() -> None:
         "kl": 1.5,
         "brier": (0.1**2 + 0.55**2 + 0.7**2 + 0.1**2) / 4,
     }
-    for metric, value in expected.items():
-        assert everything[metric] == pytest.approx(value), metric
+    assert dict(everything[list(expected)]) == pytest.approx(expected)
     assert means["benign"]["false_positive"] == 0.5
     assert "judge_system_harm" not in everything
     unknown = hand_made().assign(harm=np.nan, help=np.nan, system_harm=np.nan, system_help=np.nan)
