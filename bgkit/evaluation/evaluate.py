@@ -97,12 +97,12 @@ def sample(
     """
     if isinstance(policy, TrainConfig):
         return samples_of(policy, device=device)
-    if not isinstance(policy, tuple | list):
-        policy = policies.load_policy(policy, None, device)
     truth, table = None, prompt_set
     if not isinstance(prompt_set, pd.DataFrame):
         table = load.load_prompts(prompt_set, split, n, seed)
         truth = sampling.truth_of(prompt_set)
+    if not isinstance(policy, tuple | list):
+        policy = policies.load_policy(policy, None, device)
     if not (judge is None or hasattr(judge, "grade")):
         judge = load_judge(judge, device)
     if not (utility is None or hasattr(utility, "score")):
