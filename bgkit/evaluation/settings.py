@@ -83,12 +83,13 @@ def select(
     known = {column: values_of(table, column) for column in (*there, *spread, *wanted)}
     held = [column for column in known if column not in spread]
     chosen = {c: "all" for c in held if c in ("kind", "seed") and "all" in known[c]} | wanted
-    for column in held:
-        told = ", ".join(map(str, known[column]))
-        if column in chosen and chosen[column] not in known[column]:
-            value = chosen[column]
+    for column, value in chosen.items():
+        if value not in known[column]:
+            told = ", ".join(map(str, known[column]))
             raise BgkitError(f"The table has no {column} {value!r}; choose one of {told}.")
+    for column in held:
         if column not in chosen and len(known[column]) > 1:
+            told = ", ".join(map(str, known[column]))
             raise BgkitError(
                 f"The table has several values of {column} ({told}): put it on an axis, or choose "
                 f"one with where={{{column!r}: ...}}."

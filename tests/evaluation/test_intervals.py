@@ -112,7 +112,7 @@ def test_crossed_covers_a_mean(n_seeds, between_seeds, between_prompts, noise):
         seeds, prompts = rng.normal(0, between_seeds, n_seeds), rng.normal(0, between_prompts, 60)
         values = prompts + seeds[:, None] + rng.normal(0, noise, (n_seeds, 60))
         found += crossed(values[..., None], rates=False)
-    assert 0.90 < covered(found, 0.0) <= 0.99
+    assert 0.88 < covered(found, 0.0) <= 0.99
 
 
 def test_variance_of_a_mean_by_hand():
