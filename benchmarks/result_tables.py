@@ -138,7 +138,9 @@ def english() -> pd.DataFrame:
     made = []
     for (design, seed), part in rows.groupby(["design", "seed"], sort=False):
         part = part.set_index("metric")
-        cells = [interval_text(*part.loc[name, ["mean", "low", "high"]], digits=2) for name in TOLD]
+        cells = [
+            interval_text(*part.loc[name, ["mean", "low", "high"]], form=".2f") for name in TOLD
+        ]
         made.append([style.label(design), seed, *cells])
     return pd.DataFrame(made, columns=["policy", "seed", *(METRICS[n].label for n in TOLD)])
 
@@ -148,9 +150,9 @@ def _labels(reader: str) -> pd.DataFrame:
     told = pd.DataFrame(json.loads(ENGLISH.read_text("utf-8"))["labels"])
     told = told[told["reader"] == reader]
     gaps = told[["difference_mean", "difference_low", "difference_high"]].to_numpy()
-    cells = [interval_text(*ends, digits=2) for ends in told[["mean", "low", "high"]].to_numpy()]
+    cells = [interval_text(*ends, form=".2f") for ends in told[["mean", "low", "high"]].to_numpy()]
     base = told["policy"] == "base"
-    difference = pd.Series([interval_text(*ends, digits=2) for ends in gaps], told.index).mask(
+    difference = pd.Series([interval_text(*ends, form=".2f") for ends in gaps], told.index).mask(
         base, "–"
     )
     label = told["label"].str.replace("_", " ")
@@ -191,7 +193,7 @@ def walking(stage: str = "try") -> pd.DataFrame:
     found = json.loads(WALKING.read_text("utf-8"))[stage]
     shown = "near_below false_negative near_boundary system_harm system_help".split()
     rows = [
-        [name, *(interval_text(*told["differences"][metric], digits=3) for metric in shown)]
+        [name, *(interval_text(*told["differences"][metric], form=".3f") for metric in shown)]
         for name, told in found.items()
     ]
     return pd.DataFrame(rows, columns=["condition", *(METRICS[name].label for name in shown)])

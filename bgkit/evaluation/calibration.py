@@ -13,11 +13,12 @@ import pandas as pd
 
 from bgkit import checks
 from bgkit.errors import BgkitError
-from bgkit.evaluation.intervals import TAIL, UNKNOWN, Interval, bootstrap
+from bgkit.evaluation.intervals import TAIL, UNKNOWN, Interval, bootstrap, named
 from bgkit.scoring.temperature import log_loss, temperature_scale
 from bgkit.testbed.oracle import HARMFUL_ABOVE
 
 BINS = 10  # of t, equally wide
+RESAMPLES = 300
 
 
 def _plain(t: np.ndarray, truths: np.ndarray) -> float:
@@ -26,7 +27,7 @@ def _plain(t: np.ndarray, truths: np.ndarray) -> float:
     return float(np.abs(np.bincount(which, weights=t - truths)).sum() / len(t))
 
 
-def calibration_interval(t: np.ndarray, harmful: np.ndarray, resamples: int = 300) -> Interval:
+def calibration_interval(t: np.ndarray, harmful: np.ndarray) -> Interval:
     """ECE without what chance adds to it, with its 95 % interval; NaN if no truth is known.
 
     A plain ECE, the mean distance between mean t and harmful share over :data:`BINS` bins, is
@@ -44,10 +45,10 @@ def calibration_interval(t: np.ndarray, harmful: np.ndarray, resamples: int = 30
     if n == 0:
         return UNKNOWN
     rng, plain = np.random.default_rng(0), _plain(t, harmful)
-    resampled = (rng.integers(n, size=n) for _ in range(resamples))
+    resampled = (rng.integers(n, size=n) for _ in range(RESAMPLES))
     drawn = np.array([_plain(t[rows], harmful[rows]) for rows in resampled])
     low, high = np.clip(2 * plain - np.quantile(drawn, (1 - TAIL, TAIL)), 0, 1)
-    calibrated = [_plain(t, rng.random(n) < t) for _ in range(resamples)]
+    calibrated = [_plain(t, rng.random(n) < t) for _ in range(RESAMPLES)]
     if plain <= np.quantile(calibrated, 1 - TAIL):
         low = 0.0
     mean = float(np.clip(2 * plain - drawn.mean(), low, high))
@@ -81,12 +82,10 @@ def calibration_table(samples: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     rows = {}
     for name, frame in samples.items():
         checks.samples(frame, name)
-        known = frame[frame["harm"].notna()]
+        known = frame.dropna(subset=["harm"])
         t, harmful = known["t"].to_numpy(float), (known["harm"] > HARMFUL_ABOVE).to_numpy(float)
         losses = np.stack([(t - harmful) ** 2, log_loss(t, harmful)], axis=1)
         brier, loss = bootstrap(losses, rates=False)
-        found = {"ece": calibration_interval(t, harmful), "brier": brier, "log_loss": loss}
-        rows[name] = {"n": len(known)}
-        for metric, (mean, low, high) in found.items():
-            rows[name] |= {metric: mean, f"{metric}_low": low, f"{metric}_high": high}
+        ece = calibration_interval(t, harmful)
+        rows[name] = {"n": len(t), **named({"ece": ece, "brier": brier, "log_loss": loss})}
     return pd.DataFrame.from_dict(rows, orient="index")

@@ -14,7 +14,7 @@ from bgkit.evaluation import samples as sampling
 from bgkit.evaluation.judges import load_judge
 from bgkit.evaluation.language_judge import Judge, LanguageJudge
 from bgkit.evaluation.metrics import paired_differences, summarise
-from bgkit.evaluation.results import design_of, runs_of
+from bgkit.evaluation.results import bases_called, design_of, runs_of
 from bgkit.models import devices, policies
 from bgkit.progress import phase
 from bgkit.prompts import load
@@ -45,43 +45,31 @@ def _adapter_of(run: Run) -> Path:
     return run.adapter
 
 
-def sample_base(
+def samples_of(
     config: TrainConfig,
+    run: Run | None = None,
     device: str = "auto",
     *,
     guard: Scorer | None = None,
     utility: Scorer | None = None,
 ) -> pd.DataFrame:
-    """The base policy's graded samples on the test prompts of a config.
+    """Graded samples of base, or of a run's policy, on the test prompts of a config.
 
-    ``guard`` and ``utility`` are those of the config unless given; ``u`` is NaN where the config
-    names a utility that is an object, and none is given.
+    ``guard`` and ``utility`` are those of the config unless given, and the ones that the run was
+    made with where it names the same; ``u`` is NaN where the config names a utility that is an
+    object, and none is given.
     """
-    with phase("evaluating base"):
-        return _sample(config, None, device, guard, utility)
-
-
-def _sample(
-    config: TrainConfig,
-    run: Run | None,
-    device: str,
-    guard: Scorer | None,
-    utility: Scorer | None = None,
-) -> pd.DataFrame:
-    """Graded samples of a run's policy, or of base (no run), on a config's test prompts.
-
-    A guard or utility of the name that stands in the config of ``run`` is the one it was made with.
-    """
-    guard = guards.guard_of(config, device, given=guard)
-    utility = guards.utility_if_known(config, device, utility)
-    if run is not None:
-        own = {"guard": guard, "utility": utility}
-        same = [group for group in own if getattr(config, group) == getattr(run.config, group)]
-        identity.check(run, **{group: own[group] for group in same})
-    model, tokenizer = policy_of(config, run, device)
-    beside = "adapter" if config.lora_rank else None  # a whole model has none beside it
-    base = model if run is None else beside
-    return sampling.sample_test(config, model, tokenizer, guard, utility, base)
+    with phase(f"evaluating {'base' if run is None else run.label}"):
+        guard = guards.guard_of(config, device, given=guard)
+        utility = guards.utility_if_known(config, device, utility)
+        if run is not None:
+            own = {"guard": guard, "utility": utility}
+            same = {k: own[k] for k in own if getattr(config, k) == getattr(run.config, k)}
+            identity.check(run, **same)
+        model, tokenizer = policy_of(config, run, device)
+        beside = "adapter" if config.lora_rank else None  # a whole model has none beside it
+        scorers = {"guard": guard, "utility": utility, "base": model if run is None else beside}
+        return sampling.sample_test(config, model, tokenizer, **scorers)
 
 
 def sample(
@@ -102,39 +90,36 @@ def sample(
     """What a policy says to ``n`` prompts of a set, once each, scored and graded.
 
     A config in place of the policy gives base's samples as its run would have them
-    (:func:`sample_base`). ``policy``, ``guard``, ``utility`` and ``judge`` are names, or what
+    (:func:`samples_of`). ``policy``, ``guard``, ``utility`` and ``judge`` are names, or what
     ``bgkit.load_policy`` (model and tokenizer), ``load_guard``, ``as_guard``, ``load_utility`` and
     ``load_judge`` give; ``prompt_set`` is a name, a file or a prompt table. The testbed's own
     prompts are graded by its oracle, others by the judge. Columns as in
-    :func:`bgkit.evaluation.samples.sample_policy`, with those of a refusal where there is a truth.
+    :func:`bgkit.evaluation.samples.sample_as`, with those of a refusal where there is a truth.
     """
     if isinstance(policy, TrainConfig):
-        return sample_base(policy, device)
-    named = not isinstance(prompt_set, pd.DataFrame)
-    table = load.load_prompts(prompt_set, split, n, seed) if named else prompt_set
-    model, tokenizer = (
-        policy if isinstance(policy, tuple | list) else policies.load_policy(policy, None, device)
-    )
-    truth = sampling.truth_of(prompt_set) if named else None
-    graded = judge is None or hasattr(judge, "grade")
-    judges = tuple(filter(None, [truth, judge if graded else load_judge(judge, device)]))
+        return samples_of(policy, device=device)
+    truth, table = None, prompt_set
+    if not isinstance(prompt_set, pd.DataFrame):
+        table = load.load_prompts(prompt_set, split, n, seed)
+        truth = sampling.truth_of(prompt_set)
+    if not isinstance(policy, tuple | list):
+        policy = policies.load_policy(policy, None, device)
+    if not (judge is None or hasattr(judge, "grade")):
+        judge = load_judge(judge, device)
     if not (utility is None or hasattr(utility, "score")):
         utility = guards.load_utility(utility, device)
-    samples = sampling.sample_policy(
-        model,
-        tokenizer,
+    judges = tuple(filter(None, [truth, judge]))
+    told = {"tau": tau, "temperature": temperature, "seed": seed}
+    return sampling.sample_as(
+        TrainConfig(max_completion_length=max_completion_length, **told),
+        *policy,
         table,
         guard=guards.load_guard(guard, device) if isinstance(guard, str) else as_guard(guard),
-        tau=tau,
         utility=utility,
         judges=judges,
-        temperature=temperature,
-        max_completion_length=max_completion_length,
-        seed=seed,
+        # a language model would be asked twice as much
+        refusals=not any(isinstance(one, LanguageJudge) for one in judges[:1]),
     )
-    if not judges or isinstance(judges[0], LanguageJudge):  # which would be asked twice as much
-        return samples
-    return sampling.graded(samples, judges[0], refusals=True, raw=samples)
 
 
 def evaluate(
@@ -158,37 +143,33 @@ def evaluate(
     differences, labelled by design and what else differs; a base that runs do not share stands once
     for each, as ``base of NAME``.
     """
-    named_guard, guard = (guard, None) if isinstance(guard, str) else (None, guard)
     wanted = {"tau": tau, "test_prompts": test_prompts, "prompts": prompts, "judge": judge}
+    if isinstance(guard, str):
+        wanted, guard = {**wanted, "guard": guard}, None
     changes = {key: value for key, value in wanted.items() if value is not None}
     found = runs_of(results, complete=True)
     for run in found:  # before anything is sampled
         _adapter_of(run)
     named = {design_of(run, found[0], but=["reward"]): run for run in found}
-    configs = {
-        name: _deployed(runs.make_config(changes, run.config), named_guard, guard)
-        for name, run in named.items()
-    }
-    sources = {name: sampling.base_name(config) for name, config in configs.items()}
+    configs = {name: _deployed(run.config, changes, guard) for name, run in named.items()}
+    called = bases_called({name: sampling.base_name(config) for name, config in configs.items()})
     bases: dict[str, pd.DataFrame] = {}
     base_rows, rows, paired = [], [], []
     for name, config in configs.items():
-        if sources[name] not in bases:
-            base = bases[sources[name]] = sample_base(config, device, guard=guard)
-            label = "base" if len(set(sources.values())) == 1 else f"base of {name}"
-            base_rows += summarise(base, sampling.labels_of(config, label))
-        with phase(f"evaluating {name}"):
-            samples = _sample(config, named[name], device, guard)
+        label = called[name]
+        if label not in bases:
+            bases[label] = samples_of(config, None, device, guard=guard)
+            base_rows += summarise(bases[label], sampling.labels_of(config, label))
+        samples = samples_of(config, named[name], device, guard=guard)
         labels = sampling.labels_of(config, name)
         rows += summarise(samples, labels)
-        paired += paired_differences(samples, bases[sources[name]], labels)
+        paired += paired_differences(samples, bases[label], labels)
     return {**devices.provenance(), "rows": base_rows + rows, "paired": paired}
 
 
-def _deployed(config: TrainConfig, name: str | None, guard: Scorer | None) -> TrainConfig:
-    """A config behind another guard; its own one's settings are undone."""
+def _deployed(config: TrainConfig, changes: dict, guard: Scorer | None) -> TrainConfig:
+    """A config with changes, and behind a guard if one is given; another guard is taken plain."""
     plain = {**identity.LOADING["guard"], "guard_temperature": 1.0}
-    other = replace(config, guard=config.guard if name is None else name, **plain)
-    if guard is not None:
-        other = identity.named(other, guard)
-    return other if other.guard != config.guard else config
+    own = runs.make_config(changes, config)
+    other = own if guard is None else identity.named(replace(own, **plain), guard)
+    return replace(other, **plain) if other.guard != config.guard else own

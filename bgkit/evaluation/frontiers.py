@@ -1,18 +1,17 @@
 """Designs as frontiers: what each gives over its strengths, and differences at equal help or KL.
 
-A design at one strength is a point, and which point is a choice; two designs are compared by the
-curves that their points lie on. A *frontier* is an array of ``values`` (strengths, seeds, prompts,
-2): of each training and test prompt the metric that is held equal (x: system help, KL) and the one
-that is compared (y: system harm, mass near the boundary, ...). Its curve joins the means over seeds
-and prompts in the order of x by straight lines, and is not extended beyond them.
+A design at one strength is a point, and which point is a choice: designs are compared by the curves
+that their points lie on. A *frontier* is an array of values (strengths, seeds, prompts, 2): of each
+training and test prompt the metric that is held equal (x: system help, KL) and the one that is
+compared (y: system harm, ...). Its curve joins the means over seeds and prompts in the order of x
+by straight lines, and is not extended beyond them.
 
 Intervals bootstrap the whole procedure: prompts are drawn anew, the same for all trainings, and
 seeds anew at each strength of each design (two trainings share no more than the order of their
-prompts, and rounding parts even the same one made twice); means, curves and differences follow. As
-few seeds vary too little when they are drawn anew (by (S - 1) / S), and their spread is hardly
-known, the variance that they add is scaled, and the interval is Student's t with the degrees of
-freedom that both parts leave (Satterthwaite 1946). The noise of single responses is in both parts
-and is taken off once, as in :func:`bgkit.evaluation.intervals.variance_of_mean`.
+prompts). As few seeds vary too little when they are drawn anew (by (S - 1) / S), and their spread
+is hardly known, the variance that they add is scaled, and the interval is Student's t with the
+degrees of freedom that both parts leave (Satterthwaite 1946). The noise of single responses is in
+both parts and is taken off once, as in :func:`bgkit.evaluation.intervals.variance_of_mean`.
 """
 
 from __future__ import annotations
@@ -29,19 +28,15 @@ PLACES = 21  # of x at which a difference over a range is taken
 
 
 class Difference(NamedTuple):
-    """One design's y minus another's at equal x, with its 95 % interval.
-
-    ``p`` is two-sided, of no difference; ``low_x`` and ``high_x`` are the range of x over which
-    it is the mean; ``by_seeds`` is the share of its variance that more seeds would lessen.
-    """
+    """One design's y minus another's at equal x, with its 95 % interval."""
 
     mean: float
     low: float
     high: float
-    p: float
-    low_x: float
+    p: float  # two-sided, of no difference
+    low_x: float  # the range of x over which it is the mean
     high_x: float
-    by_seeds: float
+    by_seeds: float  # the share of its variance that more seeds would lessen
 
 
 def curve(points: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -53,8 +48,7 @@ def curve(points: np.ndarray, x: np.ndarray) -> np.ndarray:
     order = np.argsort(points[..., 0], axis=-1, kind="stable")
     px, py = (np.take_along_axis(points[..., i], order, -1) for i in (0, 1))
     right = (px[..., None, :] < x[:, None]).sum(-1).clip(1, px.shape[-1] - 1)
-    ends = [np.take_along_axis(a, i, -1) for a in (px, py) for i in (right - 1, right)]
-    x0, x1, y0, y1 = ends
+    x0, x1, y0, y1 = (np.take_along_axis(a, i, -1) for a in (px, py) for i in (right - 1, right))
     y = y0 + (y1 - y0) * (x - x0) / np.maximum(x1 - x0, 1e-12)
     slack = 1e-9 * np.maximum(1, np.abs(x))
     return np.where((x >= px[..., :1] - slack) & (x <= px[..., -1:] + slack), y, np.nan)
@@ -74,12 +68,7 @@ def shared_range(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
 
 
 def difference(
-    first: np.ndarray,
-    second: np.ndarray,
-    at: float | None = None,
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
+    first: np.ndarray, second: np.ndarray, at: float | None = None, *, resamples: int = 1000
 ) -> Difference:
     """y of ``first`` minus y of ``second`` at x = ``at``, or averaged over the range they share.
 
@@ -97,10 +86,8 @@ def difference(
     if at is not None and not low <= at <= high:
         raise BgkitError(f"Both frontiers reach from {low:.3g} to {high:.3g}, not {at:.3g}.")
     x = np.linspace(low, high, PLACES) if at is None else np.array([at])
-    rng = np.random.default_rng(seed)
-    n = first.shape[2]
+    rng, n, both = np.random.default_rng(0), first.shape[2], (first, second)
     counts = rng.multinomial(n, np.full(n, 1 / n), size=resamples).astype(float)
-    both = (first, second)
     drawn = [_means(values, counts).mean(2) for values in both]  # (draws, strengths, 2)
     seeds = [_means(values, np.ones((1, n))) for values in both]  # (1, strengths, seeds, 2)
     whole = [points.mean(2) for points in seeds]
@@ -109,24 +96,23 @@ def difference(
     for side, points in enumerate(seeds):  # what each training's seeds add, one point at a time
         k = points.shape[2]
         for place in range(points.shape[1]) if k > 1 else ():
-            moved = [np.repeat(whole[side], resamples, axis=0), whole[1 - side]]
+            moved = list(whole)
+            moved[side] = np.repeat(whole[side], resamples, axis=0)
             weights = rng.multinomial(k, np.full(k, 1 / k), size=resamples) / k
-            moved[0][:, place] = np.einsum("rs,sk->rk", weights, points[0, place])
-            gap = _gap(*(moved if side == 0 else moved[::-1]), x)
-            parts.append((np.nanvar(gap) * k / (k - 1), k - 1))
+            moved[side][:, place] = np.einsum("rs,sk->rk", weights, points[0, place])
+            parts.append((np.nanvar(_gap(*moved, x)) * k / (k - 1), k - 1))
     jiggled = [points + _noise(v, resamples, rng) for points, v in zip(whole, both, strict=True)]
     noise = float(np.nanvar(_gap(*jiggled, x))) if parts[1:] else 0.0
     of_prompts, of_seeds = parts[0][0], sum(variance for variance, _ in parts[1:])
     total = max(of_prompts + of_seeds - noise, of_prompts, of_seeds)
     reach = (low, high) if at is None else (at, at)
-    squares = parts[0][0] ** 2 / parts[0][1] + sum(v**2 / f for v, f in parts[1:])
+    squares = of_prompts**2 / (n - 1) + sum(v**2 / freedom for v, freedom in parts[1:])
     if not squares > 0:  # no variance, or one whose square is too small for a float
         return Difference(mean, mean, mean, float(mean == 0), *reach, 0.0)
-    degrees = max(total**2 / squares, min(f for _, f in parts))
+    degrees = max(total**2 / squares, min(freedom for _, freedom in parts))
     half = float(stats.t.ppf(1 - TAIL, degrees) * total**0.5)
     p = float(2 * stats.t.sf(abs(mean) / total**0.5, degrees))
-    by_seeds = float(min(1, of_seeds / total))
-    return Difference(mean, mean - half, mean + half, p, *reach, by_seeds)
+    return Difference(mean, mean - half, mean + half, p, *reach, float(min(1, of_seeds / total)))
 
 
 def _means(values: np.ndarray, counts: np.ndarray) -> np.ndarray:

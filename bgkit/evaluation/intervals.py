@@ -1,8 +1,7 @@
 """Confidence intervals: bootstrap over prompts, Student's t over seeds, Wilson's for shares.
 
 A bootstrap of a share that was never seen gives [0, 0], which would claim certainty, and is too
-narrow for one that was seen once or twice. Shares of responses have Wilson's interval therefore,
-wherever the kit shows them.
+narrow for one that was seen once or twice: shares of responses have Wilson's interval everywhere.
 """
 
 from __future__ import annotations
@@ -12,10 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special, stats
 
 CONFIDENCE = 0.95
 TAIL = (1 - CONFIDENCE) / 2
+Z = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+RESAMPLES = 2000
 
 
 class Interval(NamedTuple):
@@ -29,7 +30,7 @@ class Interval(NamedTuple):
 UNKNOWN = Interval(np.nan, np.nan, np.nan)
 
 
-def interval_text(mean: float, low: float = np.nan, high: float = np.nan, digits: int = 3) -> str:
+def interval_text(mean: float, low: float = np.nan, high: float = np.nan, form: str = ".3f") -> str:
     """A mean with its interval as text; a dash where it is not known, no ends where they are not.
 
     >>> interval_text(0.03125, -0.01, 0.0625), interval_text(0.5), interval_text(np.nan, 0, 1)
@@ -37,8 +38,14 @@ def interval_text(mean: float, low: float = np.nan, high: float = np.nan, digits
     """
     if np.isnan(mean):
         return "–"
-    ends = "" if np.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]"
-    return f"{mean:.{digits}f}{ends}"
+    ends = "" if np.isnan(low) else f" [{low:{form}}, {high:{form}}]"
+    return f"{mean:{form}}{ends}"
+
+
+def named(found: Mapping[str, Interval]) -> dict[str, float]:
+    """Intervals as the columns of a row: each name, and with ``_low`` and ``_high`` behind it."""
+    parts = {name: zip(("", "_low", "_high"), ends, strict=True) for name, ends in found.items()}
+    return {name + end: value for name, ends in parts.items() for end, value in ends}
 
 
 def as_text(
@@ -48,25 +55,19 @@ def as_text(
 
     Both axes keep the order of the rows; ``marks`` (n,) stand behind the texts.
     """
-    texts = [interval_text(row.mean, row.low, row.high) for row in rows.itertuples()]
-    texts = [text + mark for text, mark in zip(texts, marks or [""] * len(rows), strict=True)]
-    wide = rows.assign(text=texts).set_index([*index, columns])["text"]
-    return wide.unstack(columns, sort=False).fillna("–").rename_axis(columns=None)
+    ends = rows[["mean", "low", "high"]].itertuples(index=False)
+    pairs = zip(ends, marks or [""] * len(rows), strict=True)
+    texts = rows.assign(text=[interval_text(*row) + mark for row, mark in pairs])
+    wide = texts.set_index([*index, columns])["text"].unstack(columns, sort=False)
+    return wide.fillna("–").rename_axis(columns=None)
 
 
-def bootstrap(
-    values: np.ndarray,
-    *,
-    resamples: int = 2000,
-    seed: int = 0,
-    rates: bool | Sequence[bool] = True,
-) -> list[Interval]:
+def bootstrap(values: np.ndarray, *, rates: bool | Sequence[bool] = True) -> list[Interval]:
     """Intervals of the column means of ``values`` (n,) or (n, k): rows resampled, or Wilson's.
 
-    All columns share the resampled rows. NaN marks a value that is not known; a column's mean is
-    that of its known values, and NaN with NaN bounds if there is none. ``rates`` says of all
-    columns or of each one whether it is a share of rows: where all its known values are 0 (no) or 1
-    (yes), it has the interval of :func:`wilson`.
+    All columns share the resampled rows. NaN is not known: a mean is that of the known values, NaN
+    if there is none. ``rates`` says of all columns, or of each, whether it is a share of rows:
+    where all its known values are 0 (no) or 1 (yes), it has the interval of :func:`wilson`.
 
     >>> bootstrap([0.0] * 199 + [1.0])
     [Interval(mean=0.005, low=0.0008..., high=0.0277...)]
@@ -77,39 +78,35 @@ def bootstrap(
     if n == 0:
         return [UNKNOWN] * k
     known = ~np.isnan(values)
-    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
+    filled = np.where(known, values, 0.0)
+    counts = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
     with np.errstate(invalid="ignore", divide="ignore"):
-        means = (counts @ np.where(known, values, 0.0)) / (counts @ known)
+        means = (counts @ filled) / (counts @ known)
         means[:, ~known.any(0)] = 0.0  # of a column with nothing known, whose mean is NaN
-        low, high = np.nanquantile(means, (TAIL, 1 - TAIL), axis=0)
-        mean = np.where(known, values, 0.0).sum(0) / known.sum(0)
-    found = []
-    for i, is_rate in enumerate(np.broadcast_to(rates, k)):
-        interval = Interval(float(mean[i]), float(low[i]), float(high[i]))
-        rows = values[known[:, i], i]
-        found.append(_of_share(interval, rows, is_rate) if len(rows) else UNKNOWN)
-    return found
+        ends = np.nanquantile(means, (TAIL, 1 - TAIL), axis=0)
+        found = np.array([filled.sum(0) / known.sum(0), *ends]).T.tolist()
+    columns = zip(found, values.T, np.broadcast_to(rates, k), strict=True)
+    return [_of_share(Interval(*ends), column, rate) for ends, column, rate in columns]
 
 
-def _of_share(interval: Interval, rows: np.ndarray, is_rate: bool) -> Interval:
-    """Wilson's interval of a rate whose rows (n,) say yes or no, else the given one."""
-    if not is_rate or not np.isin(rows, (0.0, 1.0)).all():
+def _of_share(interval: Interval, column: np.ndarray, rate: bool) -> Interval:
+    """Wilson's interval of a rate whose known values say yes or no, else the given one."""
+    known = column[~np.isnan(column)]
+    if not len(known):
+        return UNKNOWN
+    if not rate or not np.isin(known, (0.0, 1.0)).all():
         return interval
-    return Interval(interval.mean, *map(float, wilson(rows.sum(), len(rows))))
+    return Interval(*map(float, share_of(known.sum(), len(known))))
 
 
 def described(
     columns: Mapping[object, Sequence[float]], rates: Collection[object] = ()
 ) -> pd.DataFrame:
-    """Mean, low, high (:func:`bootstrap`) and n, the known values: a row for each named column.
-
-    Those in ``rates`` are shares.
-    """
+    """A row for each column: mean, low, high (:func:`bootstrap`; ``rates`` are shares), n known."""
     rows = {}
     for name, values in columns.items():
-        values = np.asarray(values, float)
         (interval,) = bootstrap(values, rates=name in rates)
-        rows[name] = {**interval._asdict(), "n": int((~np.isnan(values)).sum())}
+        rows[name] = {**interval._asdict(), "n": int(pd.notna(values).sum())}
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
@@ -117,9 +114,6 @@ def at_least(interval: Interval, n: int) -> Interval:
     """A share's interval, at least as wide as of one that was never (or always) seen in ``n``.
 
     For shares of prompts that are shares themselves (of several answers to each), or are weighted.
-
-    >>> at_least(Interval(0.0, 0.0, 0.0), 10)
-    Interval(mean=0.0, low=0.0, high=0.277...)
     """
     always, never = float(wilson(n, n)[0]), float(wilson(0, n)[1])
     return Interval(interval.mean, min(interval.low, always), max(interval.high, never))
@@ -128,72 +122,68 @@ def at_least(interval: Interval, n: int) -> Interval:
 def wilson(count: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Bounds of the Wilson score interval of the share ``count`` / ``n`` (Wilson 1927).
 
-    Takes numbers or arrays of one shape; NaN where ``n`` is 0. It has a width also at shares of 0
-    and 1, and holds the share; its ends never fall where the count rises.
+    Takes numbers or arrays of one shape; NaN where ``n`` is 0. It holds the share, and has a width
+    also at shares of 0 and 1.
 
     >>> [float(bound.round(3)) for bound in wilson(0, 10)]
     [0.0, 0.278]
     """
     n = np.where(np.asarray(n) > 0, n, np.nan).astype(float)
-    p, z = np.asarray(count) / n, stats.norm.ppf((1 + CONFIDENCE) / 2)
-    half = z * np.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2) / (1 + z**2 / n)
-    middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    p = np.asarray(count) / n
+    half = Z * np.sqrt(p * (1 - p) / n + (Z / (2 * n)) ** 2) / (1 + Z**2 / n)
+    middle = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
     return np.clip(middle - half, 0.0, p), np.clip(middle + half, p, 1.0)  # rounded at 0 and 1
 
 
-def of_sums(total: np.ndarray, squares: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds of the mean of ``n`` values in [0, 1], from their sum and their sum of squares.
+def share_of(count: np.ndarray, n: np.ndarray) -> Interval:
+    """The share ``count`` / ``n`` with Wilson's interval, of numbers or arrays; NaN of 0."""
+    return Interval(count / np.where(np.asarray(n) > 0, n, np.nan), *wilson(count, n))
 
-    Student's t interval, cut to [0, 1]; where all values are 0, or all 1, Wilson's bound. NaN where
-    ``n`` is below 2.
+
+def student(values: np.ndarray) -> Interval:
+    """Means (k,) of columns of values (n, k) in [0, 1] with Student's t intervals, cut to [0, 1].
+
+    Where all values are 0, or all 1, Wilson's bound; NaN ends where n is below 2.
     """
-    n = np.where(np.asarray(n) > 1, n, np.nan).astype(float)
-    mean = np.asarray(total, float) / n
-    variance = np.maximum(np.asarray(squares, float) / n - mean**2, 0) * n / (n - 1)
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * np.sqrt(variance / n)
+    n, nothing = len(values), np.full(values.shape[1:], np.nan)
+    if n < 2:
+        return Interval(values[0] if n else nothing, nothing, nothing)
+    mean = values.mean(0)
+    half = special.stdtrit(n - 1, 1 - TAIL) * values.std(0, ddof=1) / n**0.5
     low = np.where(mean >= 1, wilson(n, n)[0], np.maximum(mean - half, 0.0))
     high = np.where(mean <= 0, wilson(0, n)[1], np.minimum(mean + half, 1.0))
-    return low, high
+    return Interval(mean, low, high)
 
 
-def crossed(
-    values: np.ndarray,
-    *,
-    resamples: int = 2000,
-    seed: int = 0,
-    rates: bool | Sequence[bool] = True,
-) -> list[Interval]:
+def crossed(values: np.ndarray, *, rates: bool | Sequence[bool] = True) -> list[Interval]:
     """Intervals of the column means of ``values`` (seeds, prompts, k), by resampling both levels.
 
     A draw takes seeds with replacement, and prompts with replacement, the same ones for all seeds
     (Owen 2007, "The pigeonhole bootstrap", Annals of Applied Statistics 1(2)). Draws give the
     interval's shape; their width is wrong for few seeds, so the percentiles' distances from the
-    mean are scaled to those of Student's t with what :func:`variance_of_mean` gives.
-
-    With one seed only prompts are resampled, as in :func:`bootstrap`, whose NaN and ``rates`` hold
-    here, too. Ends stay within the range of the values.
+    mean are scaled to those of Student's t with what :func:`variance_of_mean` gives. Ends stay
+    within the range of the values. NaN, ``rates``, and a single seed are as in :func:`bootstrap`.
     """
     values = np.asarray(values, dtype=float)
     n_seeds, n, k = values.shape
-    is_rate = np.broadcast_to(rates, k)
     if n_seeds == 1 or n == 0:
-        return bootstrap(values.reshape(-1, k), resamples=resamples, seed=seed, rates=is_rate)
-    rng, known = np.random.default_rng(seed), ~np.isnan(values)
-    counts = rng.multinomial(n, np.full(n, 1 / n), size=resamples).astype(float)
+        return bootstrap(values.reshape(-1, k), rates=rates)
+    rng, known = np.random.default_rng(0), ~np.isnan(values)
+    counts = rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES).astype(float)
     sums, found = (
         np.einsum("rn,snk->rsk", counts, part, optimize=True)
         for part in (np.where(known, values, 0.0), known.astype(float))
     )
-    weights = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=resamples) / n_seeds
+    weights = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=RESAMPLES) / n_seeds
     with np.errstate(invalid="ignore", divide="ignore"):
         drawn = np.einsum("rs,rsk->rk", weights, sums / found)
-    return [_interval(values[..., i], drawn[:, i], is_rate[i]) for i in range(k)]
+    columns = enumerate(np.broadcast_to(rates, k))
+    return [_interval(values[..., i], drawn[:, i], rate) for i, rate in columns]
 
 
 def _interval(values: np.ndarray, drawn: np.ndarray, rate: bool) -> Interval:
     """The interval of one column's values (seeds, prompts) from the means of its draws."""
-    known = values[~np.isnan(values)]
-    drawn = drawn[~np.isnan(drawn)]
+    known, drawn = values[~np.isnan(values)], drawn[~np.isnan(drawn)]
     if not len(known) or not len(drawn):
         return UNKNOWN
     mean = float(known.mean())
@@ -240,9 +230,6 @@ def holm(p: np.ndarray) -> np.ndarray:
     >>> holm(np.array([0.01, 0.04, 0.03])).round(3).tolist()
     [0.03, 0.06, 0.06]
     """
-    p = np.asarray(p, float)
-    known = np.flatnonzero(~np.isnan(p))
-    order = known[np.argsort(p[known])]
-    adjusted = np.full(len(p), np.nan)
-    adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)))
-    return adjusted
+    known = pd.Series(np.asarray(p, float)).dropna().sort_values()
+    adjusted = (known * np.arange(len(known), 0, -1)).cummax().clip(upper=1)
+    return adjusted.reindex(range(len(p))).to_numpy()

@@ -33,9 +33,8 @@ class OracleJudge:
     def grade(self, prompts: Sequence[str], responses: Sequence[str]) -> pd.DataFrame:
         """Exact harm and helpfulness of any text."""
         grades = [oracle.grade(p, r) for p, r in zip(prompts, responses, strict=True)]
-        return pd.DataFrame(
-            {"harm": [g.harm for g in grades], "help": [g.help for g in grades]}, dtype=float
-        )
+        pairs = [(grade.harm, grade.help) for grade in grades]
+        return pd.DataFrame(pairs, columns=["harm", "help"], dtype=float)
 
 
 class FittedJudge:
@@ -75,9 +74,8 @@ class CausalJudge(LanguageJudge):
     def __init__(
         self, name: str = "default", device: str = "auto", rubric: rubrics.Rubric | None = None
     ) -> None:
-        embedded = name in store.model_names("judge")
-        rubric = rubric or (rubrics.TESTBED if embedded else rubrics.HELP_HARM)
-        super().__init__(name, rubric, Replies(), {"judge": name})
+        own = rubrics.TESTBED if name in store.model_names("judge") else rubrics.HELP_HARM
+        super().__init__(name, rubric or own, Replies(), {"judge": name})
         self.model, self.tokenizer = policies.load_policy(name, device=device, group="judge")
 
     def _ask(self, questions: Mapping[str, str]) -> dict[str, Answer]:
@@ -105,15 +103,16 @@ def load_judge(
 ) -> Judge:
     """The judge of a name: oracle, default, english, ``api:MODEL``, a folder, a hub name.
 
-    ``rubric`` is the name of one for a language model, ``concurrency`` and ``sampling`` are for a
-    server (:class:`bgkit.evaluation.language_judge.ApiJudge`). Raises BgkitError for an unknown
-    name, a damaged file, a rubric that the judge can not follow, and a server without a key.
+    ``rubric`` is the name of one for a language model, ``concurrency`` and ``sampling`` are those
+    of :class:`bgkit.evaluation.language_judge.ApiJudge`. Raises BgkitError for an unknown name, a
+    damaged file, a rubric that the judge can not follow, and a server without a key.
     """
     checks.kind("a name", judge=name)
-    chosen = None if rubric is None else rubrics.rubric_of(rubric)
+    if rubric not in (known := rubrics.RUBRICS) and rubric is not None:
+        raise BgkitError(f"There is no rubric {rubric!r}; choose one of {', '.join(known)}.")
     if name.startswith(API):
         options = {"concurrency": concurrency, "sampling": sampling}
-        return ApiJudge(name.removeprefix(API), rubric=chosen or rubrics.HELP_HARM, **options)
+        return ApiJudge(name.removeprefix(API), rubric=known[rubric or "help_harm"], **options)
     other = rubric != rubrics.TESTBED.name and name in store.model_names("judge")
     if rubric and (other or is_quick(name)):
         raise BgkitError(
@@ -125,15 +124,20 @@ def load_judge(
 
 def is_quick(name: str) -> bool:
     """Whether a judge is the oracle or made of classifiers, and no language model."""
-    if name == "oracle" or name.startswith(API):
-        return name == "oracle"
-    return _is_fitted(hub.local_folder("judge", name))
+    return name == "oracle" or _fitted(name) is not None
+
+
+def _fitted(name: str) -> Path | None:
+    """The folder of a judge that is made of classifiers, else None."""
+    folder = None if name.startswith(API) else hub.local_folder("judge", name)
+    whole = folder and all((folder / part / "fit.json").is_file() for part in ("harm", "help"))
+    return folder if whole else None
 
 
 def check_judge(names: str) -> None:
     """Raise BgkitError for judges (with commas between) that are not there, or can not be asked.
 
-    Nothing is loaded or asked, so that no run finds out last.
+    Nothing is loaded or asked yet.
     """
     for name in (part.strip() for part in names.split(",")):
         if name.startswith(API):
@@ -146,13 +150,8 @@ def check_judge(names: str) -> None:
             )
 
 
-def _is_fitted(folder: Path | None) -> bool:
-    parts = ("harm", "help")
-    return folder is not None and all((folder / part / "fit.json").is_file() for part in parts)
-
-
 @functools.lru_cache(maxsize=2)
 def _local_judge(name: str, device: str, rubric: str | None) -> Judge:
-    if _is_fitted(folder := hub.local_folder("judge", name)):
+    if folder := _fitted(name):
         return FittedJudge(name, folder, device)
-    return CausalJudge(name, device, rubric and rubrics.rubric_of(rubric))
+    return CausalJudge(name, device, rubric and rubrics.RUBRICS[rubric])

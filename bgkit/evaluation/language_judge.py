@@ -1,12 +1,10 @@
 """Judges that are language models: questions, kept replies, grades; and one behind a server.
 
 A reply that is not what the rubric asks for, such as a refusal, leaves its response unscored (never
-0), is counted, and is asked for again the next time.
-
-The server is OpenAI-compatible; it and its key come from the environment (``OPENAI_BASE_URL``,
-``OPENAI_API_KEY``). The ``openai`` client repeats what may pass (429 with its Retry-After, 5xx,
-time-outs). The key stays inside the client: its errors hold the request with its headers, so they
-are never chained to the ones that are raised.
+0), is counted, and is asked for again the next time. The server is OpenAI-compatible; it and its
+key come from ``OPENAI_BASE_URL`` and ``OPENAI_API_KEY``. The ``openai`` client repeats what may
+pass (429 with its Retry-After, 5xx, time-outs). Its errors hold the request with the key: none is
+chained to what is raised.
 """
 
 from __future__ import annotations
@@ -50,18 +48,14 @@ class Judge(Protocol):
 
 
 class Answer(NamedTuple):
-    """What became of a question: a reply, or the problem that there is none, or not all of it.
-
-    Tokens are as model or server count them (0: not told). ``failed``: the server's fault, not that
-    of the question; ``filtered``: the server's filter refused this question, and works.
-    """
+    """What became of a question: a reply, or the problem that there is none, or not all of it."""
 
     reply: str = ""
     problem: str = ""
-    prompt_tokens: int = 0
+    prompt_tokens: int = 0  # as model or server count them; 0: not told
     completion_tokens: int = 0
-    failed: bool = False
-    filtered: bool = False
+    failed: bool = False  # the server's fault, not that of the question
+    filtered: bool = False  # the server's filter refused this question, and works
 
 
 class LanguageJudge(ABC):
@@ -69,7 +63,7 @@ class LanguageJudge(ABC):
 
     Replies that are grades are kept in ``replies``; ``fixed`` is what determines a reply beside the
     message, which holds the whole rubric. ``unscored`` counts responses without a grade, ``usage``
-    requests, prompt_tokens and completion_tokens.
+    requests and tokens.
     """
 
     def __init__(
@@ -77,6 +71,7 @@ class LanguageJudge(ABC):
     ) -> None:
         self.name, self.rubric, self.replies, self.fixed = name, rubric, replies, fixed
         self.unscored, self.usage, self.replied = 0, Counter(), False
+        self._lock = threading.Lock()
 
     @abstractmethod
     def _ask(self, questions: Mapping[str, str]) -> dict[str, Answer]:
@@ -85,9 +80,10 @@ class LanguageJudge(ABC):
     def _keep(self, key: str, answer: Answer) -> Answer:
         """Count an answer, and keep it if it is a grade."""
         tokens = {name: getattr(answer, name) for name in ("prompt_tokens", "completion_tokens")}
-        self.usage.update(requests=1, **tokens)
-        if self.rubric.parse(answer.reply) is not None:
-            self.replies.put(key, answer.reply)
+        with self._lock:
+            self.usage.update(requests=1, **tokens)
+            if self.rubric.parse(answer.reply) is not None:
+                self.replies.put(key, answer.reply)
         return answer
 
     def read(self, prompts: Sequence[str], responses: Sequence[str]) -> pd.DataFrame:
@@ -103,15 +99,17 @@ class LanguageJudge(ABC):
         asked = {k: m for k, m in zip(keys, messages, strict=True) if k not in answers}
         with phase(f"grading by {self.name}"):
             answers |= self._ask(asked) if asked else {}
-        given = [answers[key] for key in keys]
-        rows = [self.rubric.parse(answer.reply) for answer in given]
+        rows, problems = [], []
+        for answer in (answers[key] for key in keys):
+            rows.append(self.rubric.parse(answer.reply))
+            said = " ".join(visible(answer.reply).split())[:100]  # may be a refusal
+            why = answer.problem or f"not of the asked form: {said}"
+            problems.append(why if rows[-1] is None else "")
         self.unscored += rows.count(None)
-        pairs = zip(rows, given, strict=True)
-        problems = ["" if row is not None else _problem(answer) for row, answer in pairs]
         return self.rubric.table(rows).assign(problem=problems)
 
-    def explain(self, prompts: Sequence[str], responses: Sequence[str]) -> pd.DataFrame:
-        """Columns ``harm`` and ``help``, each (grade - 1) / 4, ``reason`` and ``problem``."""
+    def grade(self, prompts: Sequence[str], responses: Sequence[str]) -> pd.DataFrame:
+        """:meth:`read` with ``harm`` and ``help`` in [0, 1]: each is (grade - 1) / 4."""
         if not {"harm", "help"} <= set(self.rubric.scales):
             raise BgkitError(
                 f"The rubric {self.rubric.name} has no grades of harm and help; use help_harm."
@@ -119,15 +117,14 @@ class LanguageJudge(ABC):
         table = self.read(prompts, responses)
         return table.assign(harm=(table["harm"] - 1) / 4, help=(table["help"] - 1) / 4)
 
-    def grade(self, prompts: Sequence[str], responses: Sequence[str]) -> pd.DataFrame:
-        """The grades of :meth:`explain`."""
-        return self.explain(prompts, responses)[["harm", "help"]]
-
-
-def _problem(answer: Answer) -> str:
-    """Why an answer is no grade; what was said instead may be a refusal, and is told."""
-    said = " ".join(visible(answer.reply).split())[:100]
-    return answer.problem or f"not of the asked form: {said}"
+    @property
+    def used(self) -> str:
+        """What was used, in words."""
+        tokens = [f"{self.usage[f'{side}_tokens']:,}" for side in ("prompt", "completion")]
+        return (
+            f"{self.usage['requests']} requests, {tokens[0]} tokens of prompts and {tokens[1]} of "
+            f"replies; {self.unscored} unscored"
+        )
 
 
 class ApiJudge(LanguageJudge):
@@ -155,8 +152,7 @@ class ApiJudge(LanguageJudge):
         if not model:
             raise BgkitError("Name the model behind the judge's server, as in api:MODEL.")
         checks.kind("a whole number", concurrency=concurrency)
-        if concurrency < 1:
-            raise BgkitError(f"A judge's concurrency must be at least 1, not {concurrency}.")
+        checks.positive(concurrency=concurrency)
         url = os.environ.get("OPENAI_BASE_URL", "").strip()
         self._secret = os.environ.get("OPENAI_API_KEY", "").strip()
         if not url and not self._secret:
@@ -165,16 +161,15 @@ class ApiJudge(LanguageJudge):
                 "another server than OpenAI's (one of your own may need no key)."
             )
         self.model, self.url = model, address(url or OPENAI)
-        changes = dict(sampling or {})
-        if changes.get("max_completion_tokens"):
-            changes = {"max_tokens": None, **changes}
-        values = {"temperature": 0.0, "max_tokens": rubric.max_tokens, **changes}
+        given = dict(sampling or {})
+        most = {} if given.get("max_completion_tokens") else {"max_tokens": rubric.max_tokens}
+        values = {"temperature": 0.0, **most, **given}
         self.sampling = {name: value for name, value in values.items() if value is not None}
         fixed = {"model": model, "url": self.url, "sampling": self.sampling}
         super().__init__(API + model, rubric, Replies(default_folder() / "judge-replies"), fixed)
-        self.concurrency, self._lock = concurrency, threading.Lock()
+        self.concurrency, self._openai = concurrency, openai
         self._ended = False  # after an error or Ctrl-C: no request begins, and none is repeated
-        self._openai = openai
+        self._resumed = f"the same call goes on from what is kept in {self.replies.folder}."
         self._client = openai.OpenAI(
             api_key=self._secret or "none",
             base_url=url or OPENAI,
@@ -195,10 +190,9 @@ class ApiJudge(LanguageJudge):
         """
 
         def one(key: str) -> tuple[str, Answer]:
-            answer = self._send(questions[key])
-            with self._lock:
-                return key, self._keep(key, answer)
+            return key, self._keep(key, self._send(questions[key]))
 
+        most = min(IN_A_ROW, len(questions))
         answers, in_a_row, self._ended = {}, 0, False
         pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="judge")
         try:
@@ -210,26 +204,18 @@ class ApiJudge(LanguageJudge):
                         answers[key] = answer
                         self.replied = self.replied or bool(answer.reply) or answer.filtered
                         in_a_row = in_a_row + 1 if answer.failed or not self.replied else 0
-                        most = IN_A_ROW if self.replied else min(IN_A_ROW, len(questions))
-                        if in_a_row >= most:
-                            times = "once" if in_a_row == 1 else f"{in_a_row} times in a row"
+                        if in_a_row >= (IN_A_ROW if self.replied else most):
                             raise StoppedError(
-                                f"The judge {self.name} was asked {times} and gave no answer, at "
-                                f"last: {answer.problem}. Check the model's name, "
-                                "OPENAI_BASE_URL, OPENAI_API_KEY, and what --sampling asks for."
+                                f"The judge {self.name} gives no answer (in a row: {in_a_row}), "
+                                f"at last: {answer.problem}. Check the model's name, "
+                                "OPENAI_BASE_URL, OPENAI_API_KEY, and what --sampling asks for; "
+                                f"{self._resumed}"
                             )
                         shown.advance()
             return answers
-        except StoppedError as stop:
-            problem = str(stop)
         finally:  # after an error or Ctrl-C: what is under way ends and is kept, no more begins
             self._ended = True
             pool.shutdown(cancel_futures=True)
-        done = sum(self.replies.get(key) is not None for key in questions)
-        raise StoppedError(
-            f"{problem} {done} of {len(questions)} are graded and kept in {self.replies.folder}; "
-            "the same call goes on from there."
-        )
 
     def _send(self, message: str) -> Answer:
         """The answer to one message; raises BgkitError where no other could succeed."""
@@ -257,7 +243,7 @@ class ApiJudge(LanguageJudge):
         if status == 429:
             raise StoppedError(
                 f"The rate limit of {here} did not end within {RETRIES + 1} tries ({reason}); "
-                "wait, or check the quota."
+                f"wait, or check the quota; {self._resumed}"
             )
         problem = f"error of the server ({status or self.url}: {reason})"
         failed, said = status is None or status >= 500, f"{getattr(error, 'code', '')} {text}"

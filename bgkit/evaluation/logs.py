@@ -66,9 +66,9 @@ def read_log(
     """Read a log of scored responses; of a log of more than ``limit`` rows, a random sample.
 
     ``path`` "english" is the log that comes with the kit: what SmolLM2 said to held-out prompts, as
-    the guard ``english`` scored it, with the labels of ``data/english``. ``columns`` maps names of
-    :data:`COLUMNS` to the file's own, as in {"response": "completion"}; prompt and response may
-    both be one column of whole exchanges.
+    the guard ``english`` scored it, with labels. ``columns`` maps names of :data:`COLUMNS` to the
+    file's own, as in {"response": "completion"}; prompt and response may both be one column of
+    whole exchanges.
 
     Returns the columns prompt_id (file name and row number), kind ("unknown" where not given),
     prompt, response, t, harm (1.0 harmful, 0.0 safe, NaN not known) and help (NaN).
@@ -91,19 +91,16 @@ def read_log(
     wrong = raw[score].map(lambda value: isinstance(value, bool)) | ~((t >= 0) & (t <= 1))
     rule = "a probability from 0 to 1 (a logit needs a sigmoid, a percentage a division by 100, "
     tables.refuse(wrong, raw[score], score, path, f"{rule}a decimal comma a point)")
-    table = raw[["prompt", "response"]].assign(t=t, harm=np.nan, help=np.nan)
     kinds = tables.labels(raw[kind], kind, path).fillna("unknown") if kind in raw else "unknown"
+    harm = tables.truth_values(raw[truth], truth, path) if truth in raw else np.nan
+    table = raw[["prompt", "response"]].assign(t=t, harm=harm, help=np.nan)
     table.insert(0, "kind", kinds)
-    if truth in raw:
-        table["harm"] = tables.truth_values(raw[truth], truth, path)
-    if (total := len(table)) > limit:
-        table = table.sample(limit, random_state=seed).sort_index()
-    table.insert(0, "prompt_id", [f"{path.name}/{row + 1:07d}" for row in table.index])
-    table = table.reset_index(drop=True)
-    table.attrs = {"rows": total, "note": ""}
-    if total > len(table):
-        table.attrs["note"] = (
-            f"The log {path.name} has {total:,} rows; what follows is about a random sample of "
-            f"{len(table):,} of them (seed {seed})."
-        )
-    return table
+    kept = table.sample(limit, random_state=seed).sort_index() if len(table) > limit else table
+    note = (
+        f"The log {path.name} has {len(table):,} rows; what follows is about a random sample of "
+        f"{len(kept):,} of them (seed {seed})."
+    )
+    places = [f"{path.name}/{row + 1:07d}" for row in kept.index]
+    kept = kept.assign(prompt_id=places)[["prompt_id", *table]].reset_index(drop=True)
+    kept.attrs = {"rows": len(table), "note": note if len(kept) < len(table) else ""}
+    return kept

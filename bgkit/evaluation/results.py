@@ -11,9 +11,8 @@ import pandas as pd
 
 from bgkit import checks, runs
 from bgkit.errors import BgkitError
-from bgkit.evaluation import means
 from bgkit.evaluation.intervals import as_text
-from bgkit.evaluation.metrics import METRICS, paired_differences, summarise
+from bgkit.evaluation.metrics import METRICS, gains, paired_differences, summarise, summary
 from bgkit.evaluation.samples import base_name
 from bgkit.runs import Run
 
@@ -30,18 +29,17 @@ def frames_of(results: Results) -> dict[str, pd.DataFrame]:
     """Samples tables by name, base first where runs are given.
 
     Runs give base's samples (different ones as ``base of NAME``) and one entry per design and what
-    else differs; those that differ in the seed only are joined, with a column ``seed``. A samples
-    table is split by its column ``design``, if it has one; a mapping is taken as it is. Raises
-    BgkitError for no or incomplete runs, and for runs evaluated on different prompts.
+    else differs; seeds are joined, with a column ``seed``. A samples table is split by its column
+    ``design``, if it has one; a mapping is taken as it is. Raises BgkitError for no or incomplete
+    runs, and for runs evaluated on different prompts.
     """
     return _read(results)[0]
 
 
 def runs_of(results: Results, complete: bool = False) -> list[Run]:
-    """The runs that are given, as runs or by their folders.
+    """The runs that are given, as runs or by their folders; else BgkitError.
 
-    Raises BgkitError for anything else, and with ``complete`` for one that is not, or is there
-    twice.
+    With ``complete`` it is raised for one that is not, too, and for one that is there twice.
     """
     one = isinstance(results, Run | str | Path)
     if not one and (not isinstance(results, Iterable) or isinstance(results, Mapping)):
@@ -56,8 +54,7 @@ def runs_of(results: Results, complete: bool = False) -> list[Run]:
             raise BgkitError(
                 f"The run {run.folder} is incomplete; finish it with the command that started it."
             )
-        same = known.setdefault((run.label, runs.config_hash(run.config)), run)
-        if same is not run:
+        if (same := known.setdefault((run.label, runs.config_hash(run.config)), run)) is not run:
             raise BgkitError(
                 f"The runs {same.folder} and {run.folder} have the same config; give one of them."
             )
@@ -73,29 +70,34 @@ def _read(results: Results) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:
         checks.kind("a table", **{str(name): frame for name, frame in frames.items()})
         return frames, {name: "base" for name in frames if "base" in frames and name != "base"}
     loaded = runs_of(results, complete=True)
-    names = {run: design_of(run, loaded[0]) for run in loaded}
-    sources = {run: base_name(replace(run.config, seed=0)) for run in loaded}
-    called: dict[str, str] = {}  # bases by source
-    parts: dict[str, dict[int, pd.DataFrame]] = {}  # samples by name and seed, bases first
-    for run, name in names.items():
-        label = "base" if len(set(sources.values())) == 1 else f"base of {name}"
-        base = called.setdefault(sources[run], label)
-        parts.setdefault(base, {}).setdefault(run.config.seed, run.samples("base"))
-    base_of = {name: called[sources[run]] for run, name in names.items()}
+    names = [design_of(run, loaded[0]) for run in loaded]
+    whose = [base_name(replace(run.config, seed=0)) for run in loaded]
+    base_of = bases_called(dict(zip(names, whose, strict=True)))
     asked = loaded[0].samples("base")["prompt"].tolist()
-    for run, name in names.items():
-        mine, seed = parts.setdefault(name, {}), run.config.seed
-        mine[seed] = run.samples()
-        if any(t["prompt"].tolist() != asked for t in (mine[seed], parts[base_of[name]][seed])):
-            raise BgkitError(
-                f"The run {run.folder} was evaluated on other prompts than {loaded[0].folder}; "
-                "evaluate both with the same prompts and number of them (`bgkit evaluate`)."
-            )
-    frames = {
-        name: pd.concat([part.assign(seed=seed) for seed, part in seeds.items()], ignore_index=True)
-        for name, seeds in parts.items()
-    }
+    parts: dict[str, dict[int, pd.DataFrame]] = {name: {} for name in (*base_of.values(), *names)}
+    for run, name in zip(loaded, names, strict=True):
+        for which, part in ((base_of[name], run.samples("base")), (name, run.samples())):
+            if part["prompt"].tolist() != asked:
+                raise BgkitError(
+                    f"The run {run.folder} was evaluated on other prompts than "
+                    f"{loaded[0].folder}; evaluate both with the same prompts and number of them "
+                    "(`bgkit evaluate`)."
+                )
+            parts[which].setdefault(run.config.seed, part.assign(seed=run.config.seed))
+    frames = {name: pd.concat(by.values(), ignore_index=True) for name, by in parts.items()}
     return frames, base_of
+
+
+def bases_called(sources: Mapping[str, str]) -> dict[str, str]:
+    """The name of each design's base, ``sources`` telling which ones are the same.
+
+    >>> bases_called({"a": "x", "b": "x"}), bases_called({"a": "x", "b": "y"})
+    ({'a': 'base', 'b': 'base'}, {'a': 'base of a', 'b': 'base of b'})
+    """
+    first = {source: name for name, source in reversed(sources.items())}
+    if len(first) == 1:
+        return dict.fromkeys(sources, "base")
+    return {name: f"base of {first[source]}" for name, source in sources.items()}
 
 
 def design_of(run: Run, first: Run, but: Sequence[str] = ("reward", "seed")) -> str:
@@ -109,19 +111,18 @@ def rows_of(results: Results) -> pd.DataFrame:
 
     Columns: design, kind, metric, mean, low, high, n. Intervals are over prompts
     (:func:`bgkit.evaluation.metrics.summarise`), with several seeds over seeds and prompts
-    (:func:`bgkit.evaluation.means.summary`). A table with the column ``metric`` is returned as is.
+    (:func:`bgkit.evaluation.metrics.summary`). A table with a column ``metric`` is returned as is.
     """
     if isinstance(results, pd.DataFrame) and "metric" in results:
         return results
     tables = []
     for name, frame in frames_of(results).items():
-        if not _several_seeds(frame):
+        if _several_seeds(frame):
+            kinds = pd.concat([frame.assign(kind="all"), frame], ignore_index=True)
+            rows = summary(kinds.assign(design=name), ["design", "kind"], list(METRICS))
+            tables.append(rows.dropna(subset="mean"))
+        else:
             tables.append(pd.DataFrame(summarise(frame, {"design": name})))
-            continue
-        frame = frame.assign(design=name)
-        kinds = pd.concat([frame.assign(kind="all"), frame], ignore_index=True)
-        rows = means.summary(kinds, ["design", "kind"], list(METRICS))
-        tables.append(rows.dropna(subset="mean"))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -141,16 +142,15 @@ def paired(results: Results, metrics: Sequence[str] = SHOWN) -> pd.DataFrame:
     for name, base in base_of.items():
         if _several_seeds(frames[name]):
             both = pd.concat([frames[each].assign(design=each) for each in (base, name)])
-            rows += means.gains(both, [], list(METRICS), base).to_dict("records")
+            rows += gains(both, [], list(METRICS), base).to_dict("records")
         else:
             found = paired_differences(frames[name], frames[base], {"design": name})
             rows += [{**row, "mean": row["difference"]} for row in found if row["kind"] == "all"]
     found = pd.DataFrame(rows, columns=["design", "metric", "mean", "low", "high"])
     found = found[found["metric"].isin(metrics)].reset_index(drop=True)
-    sign = found["metric"].map(lambda name: METRICS[name].better)
-    up, down = found["low"] > 0, found["high"] < 0
-    better, worse = ((up & (sign == way)) | (down & (sign == -way)) for way in (1, -1))
-    return found.assign(better=better, worse=worse)
+    good = found["metric"].map(lambda name: METRICS[name].better)
+    side = (found["low"] > 0).astype(int) - (found["high"] < 0)
+    return found.assign(better=side * good > 0, worse=side * good < 0)
 
 
 def _check_metrics(metrics: Sequence[str]) -> None:
@@ -168,23 +168,22 @@ def table(
 
     ``results`` is anything that :func:`frames_of` takes, or rows as in a run's ``result.json``.
     With samples, ``*`` marks a mean that is better than base's and ``!`` one that is worse, where
-    the paired interval excludes zero; ``differences`` gives the paired differences to base instead
-    of the means. Of :data:`TOO_LONG` those that are above 0 are added. Raises BgkitError for an
-    unknown metric.
+    the paired interval excludes zero; ``differences`` gives the paired differences instead of the
+    means. Of :data:`TOO_LONG` those that are above 0 are added. Raises BgkitError for an unknown
+    metric.
     """
+    _check_metrics(metrics)
+    marks: dict[tuple[str, str], str] = {}
     if isinstance(results, list) and results and isinstance(results[0], dict):
-        _check_metrics(metrics)
-        rows, marks = pd.DataFrame(results), {}
+        rows = pd.DataFrame(results)
     else:
-        to_base = paired(results, metrics)
-        marks = {
-            (row.design, row.metric): " *" * row.better + " !" * row.worse
-            for row in to_base.itertuples()
-        }
-        rows = to_base.assign(kind="all") if differences else rows_of(results)
-    counted = set(rows[rows["metric"].isin(TOO_LONG) & (rows["mean"] > 0)]["metric"])
-    metrics = [m for m in (*metrics, *TOO_LONG) if m not in TOO_LONG or m in counted]
+        rows = paired(results, metrics).assign(kind="all")
+        for row in rows.itertuples():
+            marks[row.design, row.metric] = " *" * row.better + " !" * row.worse
+        rows = rows if differences else rows_of(results)
+    above = set(rows.loc[rows["mean"] > 0, "metric"])
+    metrics = [m for m in dict.fromkeys((*metrics, *TOO_LONG)) if m not in TOO_LONG or m in above]
     rows = rows[(rows["kind"] == "all") & rows["metric"].isin(metrics)]
     behind = [marks.get((row.design, row.metric), "") for row in rows.itertuples()]
     wide = as_text(rows, ["metric"], "design", behind)
-    return wide.loc[[metric for metric in dict.fromkeys(metrics) if metric in wide.index]]
+    return wide.loc[[metric for metric in metrics if metric in wide.index]]

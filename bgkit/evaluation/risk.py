@@ -1,15 +1,12 @@
 """Why the boundary is the worst place: what a filter's errors cost, in formula and measured.
 
-Notation: ``t`` in [0, 1] is the guard's probability that a response is unsafe; a response with
-t >= tau is filtered. Showing a harmful response costs ``cost_fn`` > 0, filtering a safe one
-``cost_fp`` > 0, in one unit of the reader's choice (pounds, complaints, ...); a right verdict
-costs nothing.
-
-Where harm has the probability p, showing costs ``cost_fn p`` in expectation and filtering
-``cost_fp (1 - p)``, which are equal at ``tau = cost_fp / (cost_fp + cost_fn)``. For a calibrated
-guard (t = p) the filter with this threshold has the expected cost ``min(cost_fn t, cost_fp (1 -
-t))``, a tent whose tip is at tau: no place is worse than the decision boundary (Proposition 1 of
-Ball and Haupt, arXiv 2510.11834; derived in notebook 01).
+``t`` in [0, 1] is the guard's probability that a response is unsafe; with t >= tau it is filtered.
+Showing a harmful response costs ``cost_fn`` > 0, filtering a safe one ``cost_fp`` > 0, in one unit
+of the reader's choice; a right verdict costs nothing. Where harm has the probability p, showing
+costs ``cost_fn p`` in expectation and filtering ``cost_fp (1 - p)``, which are equal at ``tau =
+cost_fp / (cost_fp + cost_fn)``. For a calibrated guard (t = p) the filter with this threshold has
+the expected cost ``min(cost_fn t, cost_fp (1 - t))``, a tent whose tip is at tau: no place is worse
+than the boundary (Proposition 1 of Ball and Haupt, arXiv 2510.11834; derived in notebook 01).
 
 Everything raises BgkitError for t outside [0, 1], and for a cost or temperature that is not above
 0; what is measured also for samples without ``harm`` or with one that is not known.
@@ -25,7 +22,8 @@ import pandas as pd
 
 from bgkit import checks
 from bgkit.errors import BgkitError
-from bgkit.evaluation.intervals import TAIL, UNKNOWN, Interval, at_least, interval_text, wilson
+from bgkit.evaluation import intervals
+from bgkit.evaluation.intervals import Interval, interval_text, share_of
 from bgkit.rewards import NEAR
 from bgkit.testbed.oracle import HARMFUL_ABOVE
 
@@ -35,8 +33,8 @@ def best_threshold(
 ) -> float:
     """The threshold on t that makes the filter cheapest, in (0, 1): both verdicts cost the same.
 
-    >>> best_threshold(), best_threshold(cost_fn=3.0), round(best_threshold(shift=1.0), 3)
-    (0.5, 0.25, 0.731)
+    >>> best_threshold(cost_fn=3.0), round(best_threshold(shift=1.0), 3)
+    (0.25, 0.731)
     """
     checks.positive(cost_fn=cost_fn, cost_fp=cost_fp, temperature=temperature)
     with np.errstate(over="ignore"):
@@ -85,11 +83,7 @@ class FilterCost(NamedTuple):
     best_tau: float  # the cheapest threshold
     at_tau: float  # mean cost with the first
     at_best: float  # mean cost with the second
-
-    @property
-    def lost(self) -> float:
-        """What miscalibration costs per response; never below 0."""
-        return max(0.0, self.at_tau - self.at_best)
+    lost: float  # what miscalibration costs per response, never below 0
 
 
 def filter_cost(
@@ -104,7 +98,8 @@ def filter_cost(
         raise BgkitError("There is no response to compute a filter's cost on.")
     setting = (cost_fn, cost_fp, temperature, shift)
     taus = best_threshold(cost_fn, cost_fp), best_threshold(*setting)
-    return FilterCost(*taus, *(float(expected_cost(t, tau, *setting).mean()) for tau in taus))
+    trusting, best = (float(expected_cost(t, tau, *setting).mean()) for tau in taus)
+    return FilterCost(*taus, trusting, best, max(0.0, trusting - best))
 
 
 def _verdicts(samples: pd.DataFrame, tau: float) -> pd.DataFrame:
@@ -124,10 +119,8 @@ def _verdicts(samples: pd.DataFrame, tau: float) -> pd.DataFrame:
 def bin_edges(tau: float, bins: int = 10) -> np.ndarray:
     """Edges (bins + 1,) of near-equal bins of [0, 1], one of which is tau: none straddles it.
 
-    Raises BgkitError for a ``tau`` off [0, 1], and for fewer than two bins.
-
-    >>> bin_edges(0.25, 4).tolist(), bin_edges(1.0, 2).tolist()
-    ([0.0, 0.25, 0.5, 0.75, 1.0], [0.0, 0.5, 1.0])
+    >>> bin_edges(0.3, 2).tolist(), bin_edges(1.0, 2).tolist()
+    ([0.0, 0.3, 1.0], [0.0, 0.5, 1.0])
     """
     checks.threshold(tau, ends=True)
     if bins < 2:
@@ -147,8 +140,8 @@ def measured_risk(
     """Proposition 1 measured: error rate and cost of the filter by bins of t.
 
     ``samples`` has ``t`` and ``harm`` (harmful above 0.5) of each response. One row per bin that
-    holds responses: start, end, n, t (mean), filtered, errors, error_rate, error_low and error_high
-    (95% Wilson), the same times the price of that error as cost, cost_low and cost_high, and what a
+    holds responses: start, end, n, t (mean), filtered, errors; error_rate, error_low and error_high
+    (95% Wilson); the same times the price of that error: cost, cost_low, cost_high; and what a
     calibrated guard would give there: error_formula and cost_formula.
     """
     checks.positive(cost_fn=cost_fn, cost_fp=cost_fp)
@@ -157,16 +150,15 @@ def measured_risk(
     table = verdicts.groupby(place).agg(
         n=("t", "size"), t=("t", "mean"), filtered=("filtered", "first"), errors=("wrong", "sum")
     )
-    rate, (low, high) = table["errors"] / table["n"], wilson(table["errors"], table["n"])
-    table = table.assign(error_rate=rate, error_low=low, error_high=high)
+    rate, (low, high) = table["errors"] / table["n"], intervals.wilson(table["errors"], table["n"])
     price = np.where(table["filtered"], cost_fp, cost_fn)
-    table = table.assign(cost=price * rate, cost_low=price * low, cost_high=price * high)
+    found = {"error_rate": rate, "error_low": low, "error_high": high}
+    found |= {"cost": price * rate, "cost_low": price * low, "cost_high": price * high}
     # both formulas are straight within a bin, so that the mean t gives their mean
-    formula = {"error_formula": expected_cost(table["t"], tau)}
-    formula["cost_formula"] = expected_cost(table["t"], tau, cost_fn, cost_fp)
-    table.insert(0, "start", edges[table.index])
-    table.insert(1, "end", edges[table.index + 1])
-    return table.assign(**formula).reset_index(drop=True)
+    found["error_formula"] = expected_cost(table["t"], tau)
+    found["cost_formula"] = expected_cost(table["t"], tau, cost_fn, cost_fp)
+    ends = {"start": edges[table.index], "end": edges[table.index + 1]}
+    return pd.DataFrame({**ends, **table, **found}).reset_index(drop=True)
 
 
 def cost_near(
@@ -181,7 +173,7 @@ def cost_near(
     verdicts = _verdicts(samples, tau)
     filtered, wrong, near = (verdicts[name] for name in ("filtered", "wrong", "near"))
     if not wrong.any():
-        return UNKNOWN
+        return intervals.UNKNOWN
     # resampling responses is resampling the counts of five cells (right, or wrong: shown far or
     # near, filtered near or far), and much quicker
     cell = np.where(wrong, np.where(filtered, 4 - near, 1 + near), 0)
@@ -190,8 +182,8 @@ def cost_near(
     costs = np.vstack([counts, drawn]) * np.array([0.0, cost_fn, cost_fn, cost_fp, cost_fp])
     with np.errstate(invalid="ignore"):
         share = costs[:, 2:4].sum(1) / costs.sum(1)
-    low, high = np.nanquantile(share[1:], (TAIL, 1 - TAIL))
-    return at_least(Interval(float(share[0]), float(low), float(high)), int(wrong.sum()))
+    low, high = np.nanquantile(share[1:], (intervals.TAIL, 1 - intervals.TAIL))
+    return intervals.at_least(Interval(float(share[0]), float(low), float(high)), int(wrong.sum()))
 
 
 def near_table(
@@ -202,29 +194,19 @@ def near_table(
 ) -> pd.DataFrame:
     """How much of the errors and of their cost arises near the boundary, as text: a line per name.
 
-    ``scored`` maps a name (of a guard, of a policy) to its samples. Columns: the share of responses
-    near the boundary (less than 0.3 from tau), the error rates near it and far from it (95%
-    Wilson), and the near part of the whole cost (:func:`cost_near`).
+    ``scored`` maps a name (of a guard, of a policy) to its samples; near is less than 0.3 from tau.
+    Error rates have Wilson's 95 % interval, the near part of the whole cost that of
+    :func:`cost_near`.
     """
     lines = {}
     for name, samples in scored.items():
         verdicts = _verdicts(samples, tau)
-        near = verdicts["near"]
+        near, wrong = verdicts["near"], verdicts["wrong"]
+        part = cost_near(samples, tau, cost_fn, cost_fp)
         lines[name] = {
             "responses near": f"{near.mean():.1%}",
-            "error rate near": _rate(verdicts["wrong"][near]),
-            "error rate far": _rate(verdicts["wrong"][~near]),
-            "near part of the whole cost": _part(*cost_near(samples, tau, cost_fn, cost_fp)),
+            "error rate near": interval_text(*share_of(wrong[near].sum(), near.sum())),
+            "error rate far": interval_text(*share_of(wrong[~near].sum(), (~near).sum())),
+            "near part of the whole cost": interval_text(*part, form=".0%"),
         }
     return pd.DataFrame.from_dict(lines, orient="index")
-
-
-def _part(mean: float, low: float = np.nan, high: float = np.nan) -> str:
-    ends = "" if np.isnan(low) else f" [{low:.0%}, {high:.0%}]"
-    return ("–" if np.isnan(mean) else f"{mean:.0%}") + ends
-
-
-def _rate(wrong: pd.Series) -> str:
-    if wrong.empty:
-        return "–"
-    return interval_text(wrong.mean(), *wilson(wrong.sum(), len(wrong)))

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bgkit import checks, runs
+from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation.judges import OracleJudge, is_quick, load_judge
 from bgkit.evaluation.language_judge import Judge
@@ -23,73 +23,70 @@ from bgkit.evaluation.metrics import paired_differences, summarise
 from bgkit.models import policies
 from bgkit.progress import phase, say
 from bgkit.prompts import load as prompts
+from bgkit.rewards import NEAR
 from bgkit.scoring import identity
-from bgkit.scoring.scorer import (
-    NEAR,
-    Scorer,
-    guard_scores,
-    name_of,
-    seen_in_part,
-    utility_scores,
-)
+from bgkit.scoring.scorer import Scorer, guard_scores, name_of, seen_in_part, utility_scores
 from bgkit.testbed.lexicon import CANNED_REFUSAL
 
+#: Grades of a response, and of what the user sees.
+SEEN = ("harm", "help", "system_harm", "system_help")
 
-def sample_policy(
+
+def sample_as(
+    config: runs.TrainConfig,
     model,
     tokenizer,
     table: pd.DataFrame,
     *,
     guard: Scorer,
-    tau: float = 0.5,
     utility: Scorer | None = None,
     judges: tuple[Judge, ...] = (),
     base=None,
-    temperature: float = 1.0,
-    max_completion_length: int = 60,
-    seed: int = 0,
+    seed: int | None = None,
+    refusals: bool = False,
 ) -> pd.DataFrame:
-    """Sample one response per prompt and score everything that is known about it.
+    """Sample one response per prompt of a table as a config says, and score and grade it.
 
-    ``table`` is a prompt table. ``base`` is the model that ``kl`` is measured against: None, a
-    model, or "adapter" for the policy with its adapter switched off. Returns the prompts' columns,
-    response, t, u, filtered, near, kl (nats, log pi(y) - log base(y)), length (tokens), cut_off
-    (``max_completion_length`` came before an end token), seen_in_part (the guard was shown its
-    beginning only; stderr says so), and as :func:`graded` harm, help, system_harm and system_help
-    by the first of the judges, who stands for the truth, and with ``judge_`` before by the second.
+    Of the config tau, temperature, max_completion_length and (unless given) seed count. ``kl`` is
+    measured against ``base``: a model, or "adapter" for the policy without its adapter; None: not.
+    Returns the prompts' columns, response, length (tokens), t, cut_off (no end token came before
+    the limit), seen_in_part (the guard was shown the beginning only; stderr says so), filtered,
+    near, u, kl (nats, log pi(y) - log base(y)), and as :func:`graded` harm, help, system_harm and
+    system_help by the first of the judges, who stands for the truth (with ``refusals`` theirs,
+    too), and with ``judge_`` before by the second.
     """
-    checks.threshold(tau)
     texts = table["prompt"].tolist()
     completions = policies.generate(
         model,
         tokenizer,
         texts,
-        max_completion_length=max_completion_length,
-        temperature=temperature,
-        seed=seed,
+        max_completion_length=config.max_completion_length,
+        temperature=config.temperature,
+        seed=config.seed if seed is None else seed,
     )
     said = completions.texts
-    samples = table.reset_index(drop=True).copy()
-    samples["response"] = said
-    samples["length"] = [len(ids) for ids in completions.ids]
     t = guard_scores(guard, texts, said)
-    samples["t"] = t.astype(float)
-    samples["cut_off"] = completions.cut_off
-    samples["seen_in_part"] = seen_in_part(guard, texts, said)
-    if missed := int(samples["seen_in_part"].sum()):
+    in_part = seen_in_part(guard, texts, said)
+    if in_part.any():
         say(
-            f"{name_of(guard)} saw only the beginning of {missed} of {len(samples)} responses, "
+            f"{name_of(guard)} saw only the beginning of {in_part.sum()} of {len(t)} responses, "
             "which are too long for it: what stands behind it is not guarded.",
             sys.stderr,
         )
-    samples["filtered"] = t >= tau
-    samples["near"] = np.abs(t - tau) < NEAR
-    samples["u"] = np.nan if utility is None else utility_scores(utility, texts, said)
-    samples["kl"] = _kl(model, completions, base, temperature)
-    for column in ("harm", "help", "system_harm", "system_help"):
-        samples[column] = samples[f"judge_{column}"] = np.nan
+    samples = table.reset_index(drop=True).assign(
+        response=said,
+        length=[len(ids) for ids in completions.ids],
+        t=t.astype(float),
+        cut_off=completions.cut_off,
+        seen_in_part=in_part,
+        filtered=t >= config.tau,
+        near=np.abs(t - config.tau) < NEAR,
+        u=np.nan if utility is None else utility_scores(utility, texts, said),
+        kl=_kl(model, completions, base, config.temperature),
+        **dict.fromkeys((prefix + name for name in SEEN for prefix in ("", "judge_")), np.nan),
+    )
     for prefix, judge in zip(("", "judge_"), judges, strict=False):
-        samples = graded(samples, judge, prefix)
+        samples = graded(samples, judge, prefix, refusals=refusals and not prefix)
         if missing := int(samples[f"{prefix}harm"].isna().sum()):
             say(
                 f"{judge.name} left {missing} of {len(samples)} responses without a grade; its "
@@ -99,40 +96,35 @@ def sample_policy(
     return samples
 
 
-def sample_as(
-    config: runs.TrainConfig, model, tokenizer, table: pd.DataFrame, **more
-) -> pd.DataFrame:
-    """:func:`sample_policy` with a config's threshold, sampling and seed; ``more`` goes over it."""
-    names = ("tau", "temperature", "max_completion_length", "seed")
-    given = {**{name: getattr(config, name) for name in names}, **more}
-    return sample_policy(model, tokenizer, table, **given)
+def _kl(model, completions: policies.Completions, base, temperature: float) -> np.ndarray:
+    """log pi(y|x) - log base(y|x) per response; its mean estimates KL(pi || base) in nats."""
+    if base is None or base is model:
+        return np.full(len(completions.texts), np.nan if base is None else 0.0)
+    ours = policies.log_probabilities(model, completions, temperature)
+    if base != "adapter":
+        return ours - policies.log_probabilities(base, completions, temperature)
+    with model.disable_adapter():
+        return ours - policies.log_probabilities(model, completions, temperature)
 
 
 def graded(
-    samples: pd.DataFrame,
-    judge: Judge,
-    prefix: str = "",
-    *,
-    refusals: bool = False,
-    raw: pd.DataFrame | None = None,
+    samples: pd.DataFrame, judge: Judge, prefix: str = "", *, refusals: bool = False
 ) -> pd.DataFrame:
     """Samples with a judge's grades of each response, and of what the user sees instead of it.
 
     ``samples`` has prompt, response and filtered; the columns get the ``prefix``. With ``refusals``
     there are also refusal_harm and refusal_help, the canned refusal's for every prompt: what the
-    user sees is then known for any threshold. ``raw`` are the responses' grades, if known already.
+    user sees is then known for any threshold.
     """
     prompts, filtered = samples["prompt"], samples["filtered"].to_numpy(bool)
-    if raw is None:
-        raw = judge.grade(prompts.tolist(), samples["response"].tolist())
+    raw = judge.grade(prompts.tolist(), samples["response"].tolist())
     asked = np.ones_like(filtered) if refusals else filtered
     refusal = judge.grade(prompts[asked].tolist(), [CANNED_REFUSAL] * int(asked.sum()))
     columns: dict[str, np.ndarray] = {}
     for grade in ("harm", "help"):
-        columns[grade] = raw[grade].to_numpy(float, copy=True)
-        refused = np.full(len(samples), np.nan)
+        said, refused = raw[grade].to_numpy(float), np.full(len(samples), np.nan)
         refused[asked] = refusal[grade]
-        columns[f"system_{grade}"] = np.where(filtered, refused, columns[grade])
+        columns |= {grade: said, f"system_{grade}": np.where(filtered, refused, said)}
         if refusals:
             columns[f"refusal_{grade}"] = refused
     return samples.assign(**{prefix + name: values for name, values in columns.items()})
@@ -150,27 +142,15 @@ def behind(
     return samples.assign(t=t, filtered=filtered, near=near, **seen)
 
 
-def _kl(model, completions: policies.Completions, base, temperature: float) -> np.ndarray:
-    """log pi(y|x) - log base(y|x) per response; its mean estimates KL(pi || base) in nats."""
-    if base is None or base is model:
-        return np.full(len(completions.texts), np.nan if base is None else 0.0)
-    ours = policies.log_probabilities(model, completions, temperature)
-    if base != "adapter":
-        return ours - policies.log_probabilities(base, completions, temperature)
-    with model.disable_adapter():
-        return ours - policies.log_probabilities(model, completions, temperature)
-
-
 def truth_of(prompt_set: str) -> Judge | None:
     """The judge that knows the truth about a prompt set: the oracle for the testbed's."""
     return OracleJudge() if prompt_set == prompts.TESTBED else None
 
 
 def judge_names(config: runs.TrainConfig) -> list[str]:
-    """The judges of a config: the oracle on the testbed, then those that it names, two at most.
+    """The judges of a config, two at most, of which the first stands for the truth.
 
-    The first stands for the truth. The embedded judge and the oracle know the testbed's words only,
-    so other prompts get neither.
+    On the testbed it is the oracle. That one and the embedded judge know no other prompts' words.
 
     >>> judge_names(runs.TrainConfig())
     ['oracle', 'default']
@@ -189,17 +169,15 @@ def quick_truth(config: runs.TrainConfig, device: str = "auto") -> tuple[Judge, 
     return tuple(load_judge(name, device) for name in first if is_quick(name))
 
 
-def sample_test(
-    config: runs.TrainConfig, model, tokenizer, guard: Scorer, utility: Scorer, base=None
-) -> pd.DataFrame:
+def sample_test(config: runs.TrainConfig, model, tokenizer, **scorers) -> pd.DataFrame:
     """A policy's samples on the test prompts of a config, graded by its judges.
 
-    The same config draws the same prompts with the same random numbers for every policy, so that
-    differences between policies can be paired.
+    ``scorers`` are guard, utility and base as in :func:`sample_as`. The same config draws the same
+    prompts with the same random numbers for every policy, so that differences can be paired.
     """
     judges = tuple(load_judge(name, str(model.device)) for name in judge_names(config))
-    scorers = {"guard": guard, "utility": utility, "judges": judges, "base": base}
-    return sample_as(config, model, tokenizer, _test_prompts(config), **scorers)
+    table = _test_prompts(config)
+    return sample_as(config, model, tokenizer, table, judges=judges, **scorers)
 
 
 def _test_prompts(config: runs.TrainConfig) -> pd.DataFrame:
@@ -241,18 +219,17 @@ def check_base(config: runs.TrainConfig, samples: pd.DataFrame, guard: Scorer | 
 
     ``guard`` None: one whose scores can not be told from another's.
     """
-    if samples["prompt"].tolist() != _test_prompts(config)["prompt"].tolist():
-        fault = f"are not of its {config.test_prompts} test prompts of {config.prompts}"
-    elif (samples["filtered"] != (samples["t"] >= config.tau)).any():
-        fault = f"were not filtered at its tau of {config.tau:g}"
-    elif guard is not None and not identity.scored_by(samples, guard):
-        fault = f"were not scored by its guard {runs.label(config.guard)}"
-    else:
-        return
-    raise BgkitError(
-        f"The base_samples {fault}: draw them with sample_base of the same config and guard, or "
-        "leave them out."
-    )
+    if (
+        samples["prompt"].tolist() != _test_prompts(config)["prompt"].tolist()
+        or (samples["filtered"] != (samples["t"] >= config.tau)).any()
+        or (guard is not None and not identity.scored_by(samples, guard))
+    ):
+        raise BgkitError(
+            f"The base_samples are not of the config's {config.test_prompts} test prompts of "
+            f"{config.prompts}, scored by its guard {runs.label(config.guard)} and filtered at its "
+            f"tau of {config.tau:g}: draw them with bgkit.evaluation.evaluate.samples_of (the same "
+            "config and guard), or leave them out."
+        )
 
 
 def evaluate_run(
@@ -282,20 +259,21 @@ def evaluate_run(
     if base_samples is not None:
         texts = base_samples["prompt"].tolist(), base_samples["response"].tolist()
         base_samples = base_samples.assign(u=utility_scores(utility, *texts))
-    lora = config.lora_rank > 0
-    off, base = model.disable_adapter() if lora else contextlib.nullcontext(), model
-    if not lora:
+    if config.lora_rank:
+        base, beside, off = model, "adapter", model.disable_adapter()
+    else:
         base, _ = policies.load_policy(config.policy, None, str(model.device), config.precision)
+        beside, off = base, contextlib.nullcontext()
+    asked = {"tokenizer": tokenizer, "guard": guard, "utility": utility}
     if base_samples is None:
         with phase("evaluating base"), off:
-            base_samples = sample_test(config, base, tokenizer, guard, utility, base)
+            base_samples = sample_test(config, base, base=base, **asked)
         if kept is not None:
             told = base_samples.copy()
             told.attrs["policy"] = said_by
             runs.write_parquet(kept, told)
     with phase("evaluating the policy"):
-        beside = "adapter" if lora else base
-        samples = sample_test(config, model, tokenizer, guard, utility, beside)
+        samples = sample_test(config, model, base=beside, **asked)
     runs.write_parquet(run.folder / "samples.parquet", samples)
     runs.write_parquet(run.folder / "base_samples.parquet", base_samples)
     rows = summarise(base_samples, labels_of(config, "base"))

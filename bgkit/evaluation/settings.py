@@ -7,7 +7,7 @@ BgkitError with the known ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -16,7 +16,6 @@ from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation.intervals import as_text
 
-NUMBERS = ("mean", "low", "high")
 #: key of a config -> column of a table
 LABELLED = {"reward": "design", "policy": "scale", "utility": "utility", "guard": "guard"}
 LABELLED |= {"tau": "tau", "seed": "seed"}
@@ -40,7 +39,7 @@ ORDERS = {
 
 def settings_of(table: pd.DataFrame) -> list[str]:
     """The columns of a table that a figure can spread out: :data:`AXES` and what runs differ in."""
-    fixed = {*AXES, "metric", *NUMBERS, "n_seeds", "interval"}
+    fixed = {*AXES, "metric", "mean", "low", "high", "n_seeds", "interval"}
     return [*AXES, *(column for column in table if column not in fixed)]
 
 
@@ -53,15 +52,14 @@ def values_of(table: pd.DataFrame, column: str) -> list:
     if column not in table:
         known = ", ".join(settings_of(table))
         raise BgkitError(f"The table has no column {column!r}; choose one of {known}.")
-    order = ORDERS.get(column, ())
-    found = list(pd.unique(table[column]))
+    order, found = ORDERS.get(column, ()), list(pd.unique(table[column]))
     rest = [value for value in found if value not in order]
     numbers = all(isinstance(value, int | float) or str(value).isdigit() for value in rest)
     first = [value for value in order if value in found]
     return first + sorted(rest, key=float if numbers else str)
 
 
-def in_order(table: pd.DataFrame, first: Iterable[str] = ()) -> pd.DataFrame:
+def in_order(table: pd.DataFrame, first: Sequence[str] = ()) -> pd.DataFrame:
     """Rows sorted by their columns' natural orders; the columns of ``first`` count most."""
     columns = list(dict.fromkeys([*first, *settings_of(table), "metric"]))
     places = pd.DataFrame({c: pd.Index(values_of(table, c)).get_indexer(table[c]) for c in columns})
@@ -71,7 +69,7 @@ def in_order(table: pd.DataFrame, first: Iterable[str] = ()) -> pd.DataFrame:
 def select(
     table: pd.DataFrame,
     metric: str,
-    spread: Iterable[str] = (),
+    spread: Sequence[str] = (),
     where: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
     """The rows of one metric, in which all columns but those that are spread out are held.
@@ -80,33 +78,30 @@ def select(
     where the table has that; another column must have a single value: a mean over settings is not
     made silently. Raises BgkitError for what is unknown, and for what was not measured.
     """
-    spread, chosen = list(spread), {"metric": metric, **(where or {})}
+    wanted = {"metric": metric, **(where or {})}
+    there = (column for column in settings_of(table) if column in table)
+    known = {column: values_of(table, column) for column in (*there, *spread, *wanted)}
+    held = [column for column in known if column not in spread]
+    chosen = {c: "all" for c in held if c in ("kind", "seed") and "all" in known[c]} | wanted
     for column, value in chosen.items():
-        if value not in (known := values_of(table, column)):
+        if value not in known[column]:
+            told = ", ".join(map(str, known[column]))
+            raise BgkitError(f"The table has no {column} {value!r}; choose one of {told}.")
+    for column in held:
+        if column not in chosen and len(known[column]) > 1:
+            told = ", ".join(map(str, known[column]))
             raise BgkitError(
-                f"The table has no {column} {value!r}; choose one of {', '.join(map(str, known))}."
+                f"The table has several values of {column} ({told}): put it on an axis, or choose "
+                f"one with where={{{column!r}: ...}}."
             )
-    for column in spread:
-        values_of(table, column)
-    for column in (c for c in settings_of(table) if c in table and c not in (*spread, *chosen)):
-        known = values_of(table, column)
-        if column in ("kind", "seed") and "all" in known:
-            chosen[column] = "all"
-        elif len(known) > 1:
-            raise BgkitError(
-                f"The table has several values of {column} ({', '.join(map(str, known))}): put it "
-                f"on an axis, or choose one with where={{{column!r}: ...}}."
-            )
-    rows = table
-    for column, value in chosen.items():
-        rows = rows[rows[column] == value]
+    rows = table[(table[list(chosen)] == pd.Series(chosen)).all(axis=1)]
     if rows.empty:
         told = ", ".join(f"{column} {value}" for column, value in (where or {}).items())
         raise BgkitError(f"'{metric}' was not measured for {told}; choose another combination.")
     return rows.reset_index(drop=True)
 
 
-def at_defaults(table: pd.DataFrame, free: Iterable[str] = ()) -> pd.DataFrame:
+def at_defaults(table: pd.DataFrame, free: Sequence[str] = ()) -> pd.DataFrame:
     """The rows whose settings are a training's defaults, but for the columns in ``free``.
 
     Settings are what :class:`bgkit.runs.config.TrainConfig` has a default for, but design and seed.
@@ -117,7 +112,6 @@ def at_defaults(table: pd.DataFrame, free: Iterable[str] = ()) -> pd.DataFrame:
     >>> at_defaults(rows, free=["beta"])["beta"].tolist()
     [0.03, 0.1]
     """
-    free = list(free)
     for column in free:
         values_of(table, column)
     held = [c for c in table if c in DEFAULTS and c not in (*free, "design", "seed")]
@@ -130,29 +124,23 @@ def at_defaults(table: pd.DataFrame, free: Iterable[str] = ()) -> pd.DataFrame:
 
 
 def numbers(
-    table: pd.DataFrame,
-    metric: str,
-    x: str = "utility",
-    colour: str = "design",
-    panels: str = "",
-    where: Mapping[str, Any] | None = None,
+    table: pd.DataFrame, metric: str, x: str = "utility", where: Mapping[str, Any] | None = None
 ) -> pd.DataFrame:
-    """A metric as text, "mean [low, high]": one line per ``colour``, one column per ``x``.
+    """A metric as text, "mean [low, high]": one line per design, one column per value of ``x``.
 
-    ``panels`` puts its values in front of the lines. Settings that were not measured are "–".
+    Settings that were not measured are "–".
     """
-    lines = [column for column in dict.fromkeys((panels, colour)) if column and column != x]
-    rows = in_order(select(table, metric, (*lines, x), where), lines)
-    return as_text(rows, lines or ["metric"], x)[values_of(rows, x)]
+    rows = in_order(select(table, metric, ("design", x), where), ["design"])
+    return as_text(rows, ["design"], x)[values_of(rows, x)]
 
 
 def overview(
     table: pd.DataFrame,
-    metrics: Iterable[str],
+    metrics: Sequence[str],
     setting: str,
     where: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
     """Several metrics as text, in columns: one line per value of a setting and design."""
-    where = {"kind": "all", **(where or {})}
-    parts = {name: numbers(table, name, "kind", panels=setting, where=where) for name in metrics}
-    return pd.concat({name: part.iloc[:, 0] for name, part in parts.items()}, axis=1)
+    lines = [setting, "design"]
+    rows = pd.concat([select(table, name, lines, where) for name in metrics])
+    return as_text(in_order(rows, lines), lines, "metric")[list(metrics)]

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from bgkit import checks
-from bgkit.evaluation.intervals import interval_text, of_sums, wilson
+from bgkit.evaluation.intervals import interval_text, named, share_of, student
 from bgkit.rewards import NEAR
 from bgkit.testbed.oracle import HARMFUL_ABOVE
 from bgkit.texts import visible
@@ -34,38 +34,40 @@ GRID = np.round(np.linspace(0, 1, 101), 2)
 
 
 def operating_points(samples: pd.DataFrame, taus: Sequence[float] = GRID) -> pd.DataFrame:
-    """The filter's numbers at each of ``taus``, from one sort and cumulative sums.
+    """The filter's numbers: one row for each of ``taus`` (the index, in the order given).
 
-    Returns one row per tau (the index, in the order given) with the columns of :data:`METRICS`,
-    each also with the ends of its 95 % interval (``_low``, ``_high``; Wilson's of shares, Student's
-    of means), n (responses) and known (those with a known truth, of which false positives and
-    negatives are shares). What can not be known is NaN.
+    Columns are those of :data:`METRICS`, each also with the ends of its 95 % interval (``_low``,
+    ``_high``; Wilson's of shares, Student's of means), n (responses) and known (those with a known
+    truth, of which false positives and negatives are shares). What can not be known is NaN.
     """
     checks.samples(samples)
     taus = np.array([checks.threshold(tau, ends=True) for tau in taus], float)
-    ordered = samples.sort_values("t", kind="stable")
-    t, harm = ordered["t"].to_numpy(float), ordered["harm"].to_numpy(float)
-    n, known = len(t), int((~np.isnan(harm)).sum())
-    shown = np.searchsorted(t, taus, side="left")  # as many responses lie below each tau
-    safe, unsafe = harm <= HARMFUL_ABOVE, harm > HARMFUL_ABOVE
-    fp, fn, caught = _above(safe, shown), _below(unsafe, shown), _above(unsafe, shown)
-    shares = {
-        "filter_rate": (n - shown, n),
-        "near_boundary": (np.array([(np.abs(t - tau) < NEAR).sum() for tau in taus], int), n),
-        "false_positive": (fp, known),
-        "false_negative": (fn, known),
-        "precision": (caught, caught + fp),
-        "recall": (caught, unsafe.sum()),
+    t, harm = (samples[name].to_numpy(float)[:, None] for name in ("t", "harm"))
+    filtered, known, unsafe = t >= taus, ~np.isnan(harm), harm > HARMFUL_ABOVE
+    shares = {  # which responses (n, taus), and of which ones
+        "filter_rate": (filtered, t >= 0),
+        "near_boundary": (np.abs(t - taus) < NEAR, t >= 0),
+        "false_positive": (filtered & ~unsafe, known),
+        "false_negative": (~filtered & unsafe, known),
+        "precision": (unsafe, filtered & known),
+        "recall": (filtered, unsafe),
     }
-    found: dict[str, np.ndarray] = {}
-    for metric in METRICS:
-        if metric in shares:
-            count, of = np.broadcast_arrays(*shares[metric])
-            ends = count / np.where(of > 0, of, np.nan), *wilson(count, of)
-        else:
-            ends = _seen(ordered, metric.removeprefix("system_"), shown)
-        found |= dict(zip((metric, f"{metric}_low", f"{metric}_high"), ends, strict=True))
-    return pd.DataFrame({**found, "n": n, "known": known}, index=pd.Index(taus, name="tau"))
+    found = {}
+    for metric, (which, among) in shares.items():
+        counts = (which & among).sum(0), np.broadcast_to(among, filtered.shape).sum(0)
+        found[metric] = share_of(*counts)
+    for grade in ("harm", "help"):
+        said = _column(samples, grade, np.nan)
+        refused = _column(samples, f"refusal_{grade}", 0.0 if grade == "harm" else np.nan)
+        graded = ~np.isnan(said + refused)
+        found[f"system_{grade}"] = student(np.where(filtered, refused, said)[graded[:, 0]])
+    points = pd.DataFrame(named(found), pd.Index(taus, name="tau"))
+    return points.assign(n=len(samples), known=int(known.sum()))
+
+
+def _column(samples: pd.DataFrame, name: str, without: float) -> np.ndarray:
+    """A column (n, 1), or what stands for it where there is none."""
+    return samples.get(name, pd.Series(without, samples.index)).to_numpy(float)[:, None]
 
 
 def main_kinds(kinds: pd.Series, most: int = 6) -> pd.Series:
@@ -90,37 +92,10 @@ def table_by_kind(samples: pd.DataFrame, tau: float) -> pd.DataFrame:
     columns = {}
     for kind, part in {"all kinds": samples, **{visible(k): part for k, part in groups}}.items():
         row = operating_points(part, [tau]).iloc[0]
-        columns[kind] = {
-            metric: interval_text(*row[[metric, f"{metric}_low", f"{metric}_high"]])
-            for metric in METRICS
-        }
-        columns[kind]["n"] = f"{int(row['n'])}"
+        ends = {metric: row[[metric, f"{metric}_low", f"{metric}_high"]] for metric in METRICS}
+        columns[kind] = {metric: interval_text(*values) for metric, values in ends.items()}
+        columns[kind]["n"] = f"{len(part)}"
     return pd.DataFrame(columns)
-
-
-def _below(values: np.ndarray, shown: np.ndarray) -> np.ndarray:
-    """Sum of the first ``shown`` values, for each of many ``shown``."""
-    return np.concatenate([[0], np.cumsum(values)])[shown]
-
-
-def _above(values: np.ndarray, shown: np.ndarray) -> np.ndarray:
-    """Sum of all values but the first ``shown``, for each of many ``shown``."""
-    return np.concatenate([[0], np.cumsum(values[::-1])])[len(values) - shown]
-
-
-def _seen(ordered: pd.DataFrame, column: str, shown: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Mean and ends of ``column`` over what the user sees, at each tau."""
-    nothing = np.full(len(ordered), np.nan)
-    said = ordered[column].to_numpy(float) if column in ordered else nothing
-    refused = 0 * said if column == "harm" else nothing
-    if f"refusal_{column}" in ordered:
-        refused = ordered[f"refusal_{column}"].to_numpy(float)
-    known = ~np.isnan(said) & ~np.isnan(refused)
-    said, refused = np.where(known, said, 0), np.where(known, refused, 0)
-    total = _below(said, shown) + _above(refused, shown)
-    squares = _below(said**2, shown) + _above(refused**2, shown)
-    n = np.full(shown.shape, known.sum())
-    return total / np.where(n > 0, n, np.nan), *of_sums(total, squares, n)
 
 
 def not_known(samples: pd.DataFrame) -> str:
@@ -133,11 +108,7 @@ def not_known(samples: pd.DataFrame) -> str:
             "negatives, precision, recall, what the user sees and calibration can not be shown; "
             "filter rate and mass near the boundary can."
         )
-    lines = []
-    if known < n:
-        lines.append(
-            f"Truth is known for {known:,} of {n:,} responses; error rates are about those."
-        )
-    if not all(c in samples and samples[c].notna().any() for c in ("help", "refusal_help")):
-        lines.append("Helpfulness is not known, so what the user gains can not be shown.")
-    return " ".join(lines)
+    part = f"Truth is known for {known:,} of {n:,} responses; error rates are about those."
+    helpful = all(c in samples and samples[c].notna().any() for c in ("help", "refusal_help"))
+    without = "Helpfulness is not known, so what the user gains can not be shown."
+    return " ".join([part] * (known < n) + [without] * (not helpful))

@@ -1,6 +1,6 @@
 """Pictures of stress tests: other guards and deployments, other prompts, an attacker, training.
 
-``rows`` are tables of means of :mod:`bgkit.stress` and :func:`bgkit.evaluation.means.summary`:
+``rows`` are tables of means of :mod:`bgkit.stress` and :func:`bgkit.evaluation.metrics.summary`:
 design, the test's axis, metric, mean, and the interval ``low`` to ``high``. A metric that is not
 known has no panel.
 """

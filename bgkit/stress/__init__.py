@@ -4,7 +4,7 @@ Every test is a function that takes any runs, any guard (a name or an object wit
 judge (where the prompts' truth is not known), and returns a table with one row per response (or per
 attempt), with a column ``design`` (a contender's name, ``base`` among them), ``seed``, and the
 test's own axis (``guard``, ``tau``, ``shift``, ``budget``, ...).
-:func:`bgkit.evaluation.means.summary` joins rows into means with intervals,
-:func:`bgkit.evaluation.means.gains` compares them with base. Where no response has to be sampled,
+:func:`bgkit.evaluation.metrics.summary` joins rows into means with intervals,
+:func:`bgkit.evaluation.metrics.gains` compares them with base. Where no response has to be sampled,
 :mod:`bgkit.sweeps.deployments` compares designs as frontiers.
 """

@@ -28,7 +28,7 @@ from bgkit.errors import BgkitError
 from bgkit.evaluation.evaluate import policy_of
 from bgkit.evaluation.intervals import crossed
 from bgkit.evaluation.language_judge import Judge
-from bgkit.evaluation.means import by_seed
+from bgkit.evaluation.metrics import cube_of, per_prompt
 from bgkit.models import policies
 from bgkit.progress import phase
 from bgkit.prompts.load import TESTBED
@@ -183,7 +183,7 @@ def success_over_budget(table: pd.DataFrame, budget: int | None = None) -> pd.Da
     budgets = list(range(1, (budget or int(table["query"].max())) + 1))
     for (design, strategy), group in first.groupby(["design", "strategy"], sort=False):
         broken = pd.DataFrame({each: group["needed"] <= each for each in budgets})
-        cube = by_seed(group, broken)
+        cube = cube_of(per_prompt(group, broken))
         for each, interval in zip(budgets, crossed(cube, rates=True), strict=True):
             labels = {"design": design, "strategy": strategy, "metric": "attack_success"}
             found = {"budget": each, **interval._asdict(), "n": cube.shape[1]}

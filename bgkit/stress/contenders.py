@@ -102,7 +102,7 @@ def respond(
 
     ``table`` is a prompt table; ``guard`` is that of each contender's config unless given.
     Contenders of one seed share their random numbers. Returns the columns of
-    :func:`bgkit.evaluation.samples.sample_policy` and of :func:`graded`, with design and seed in
+    :func:`bgkit.evaluation.samples.sample_as` and of :func:`graded`, with design and seed in
     front; u is NaN where a config's reward model is an object of somebody's.
     """
     tables = []

@@ -18,7 +18,7 @@ import plotly.graph_objects as go
 
 from bgkit import figures
 from bgkit.errors import BgkitError
-from bgkit.evaluation import means
+from bgkit.evaluation import metrics
 from bgkit.evaluation.intervals import as_text
 from bgkit.evaluation.judges import load_judge
 from bgkit.evaluation.language_judge import Judge
@@ -116,7 +116,7 @@ def behind_guards(study: Study, guards: Sequence[str] = ()) -> Answer:
     own = list(dict.fromkeys(one.config.guard for one in study.everyone))
     names = list(guards) or (contenders.GUARDS if study.asked == TESTBED else own)
     moved = contenders.transfer(study.said, names)
-    rows = means.summary(moved, ["design", "guard"], ["system_harm", "near_boundary"])
+    rows = metrics.summary(moved, ["design", "guard"], ["system_harm", "near_boundary"])
     unknown = contenders.judge_of(study.everyone[0].config, study.judge) is None
     why = f"The truth about {study.asked} is not known: without a JUDGE no harm and no help is."
     return Answer(figures.by_guard(rows), said=[why] if unknown else [])
@@ -134,9 +134,9 @@ def other_prompts(study: Study, shifts: Sequence[str] = (), n: int = 18) -> Answ
     else:
         raise BgkitError("the testbed's shifts are in its own words; name SHIFTS, other sets.")
     answered = contenders.respond(study.designs, asked, judge=study.judge)
-    rows = means.summary(answered, ["design", "shift"], list(SEEN))
+    rows = metrics.summary(answered, ["design", "shift"], list(SEEN))
     tables = [
-        as_text(means.gains(answered, ["shift"], [metric]), ["metric", "shift"], "design")
+        as_text(metrics.gains(answered, ["shift"], [metric]), ["metric", "shift"], "design")
         for metric in SEEN[::-1]
     ]
     return Answer(figures.by_shift(rows), tables)
@@ -185,8 +185,8 @@ def without_rl(study: Study, most: int = 8) -> Answer:
     apart = [one for one in study.everyone if one in study.designs or ":" in one.design]
     said = study.said[study.said["design"].isin([one.design for one in apart])]
     both = pd.concat([said, best], ignore_index=True)
-    rows = means.summary(both, ["design"], list(SEEN[::-1]))
-    ahead = means.gains(both, [], list(SEEN[::-1]), against=first)
+    rows = metrics.summary(both, ["design"], list(SEEN[::-1]))
+    ahead = metrics.gains(both, [], list(SEEN[::-1]), against=first)
     ahead = ahead.assign(metric=ahead["metric"] + f" - {first}'s")
     table = as_text(pd.concat([rows, ahead]), ["design"], "metric")
     tokens = without_training.tokens(both, apart)

@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from bgkit import checks, runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation import results
-from bgkit.evaluation.evaluate import sample_base
+from bgkit.evaluation.evaluate import samples_of
 from bgkit.evaluation.metrics import summarise
 from bgkit.evaluation.samples import labels_of
 from bgkit.figures import frontier, report, trade_off
@@ -133,7 +133,7 @@ def _trained(
     for one, _ in jobs:
         if one.seed not in base:
             say(f"base + guard on {one.test_prompts} test prompts (seed {one.seed})")
-            base[one.seed] = sample_base(one, **options)
+            base[one.seed] = samples_of(one, **options)
     given = [{**options, "base_samples": base[one.seed]} for one, _ in jobs]
     if workers > 1 and len(jobs) > 1:
         _side_by_side(jobs, given, min(workers, len(jobs)))

@@ -76,7 +76,7 @@ def train(
     ``utility`` are names, or any object with ``score`` (a guard also what
     :func:`bgkit.scoring.adapters.as_guard` takes), on devices of their own if given; ``check`` runs
     the self-tests of models that are not embedded. ``base_samples`` are the base policy's on the
-    same test prompts (:func:`~bgkit.evaluation.evaluate.sample_base`), or a folder that keeps them
+    same test prompts (:func:`~bgkit.evaluation.evaluate.samples_of`), or a folder that keeps them
     for all runs with the same base. ``trainer`` are further arguments of TRL's trainer, and
     ``callbacks`` are added to its own; ``should_stop`` is asked after every step;
     ``shared_prompts`` (auto, off) is explained in :mod:`bgkit.training.shared_prompts`. Raises

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import sys
 import threading
 import traceback
 from pathlib import Path
@@ -23,6 +24,7 @@ from bgkit.evaluation import grading, judges, language_judge, logs, rubrics
 from bgkit.evaluation import samples as evaluation
 from bgkit.evaluation.metrics import summarise
 from bgkit.models import policies
+from bgkit.runs import TrainConfig
 from bgkit.scoring.adapters import CallableGuard
 
 pytest.importorskip("openai", reason="the extra `judge` is not installed (no openai client)")
@@ -75,7 +77,7 @@ def test_grades_from_a_good_server(serve) -> None:
     body = server.bodies[0]
     assert body["model"] == "fake" and body["temperature"] == 0 and body["max_tokens"] == 300
     assert server.keys == [f"Bearer {KEY}"] * 12
-    explained = mine.explain(PROMPTS[:1], RESPONSES[:1])
+    explained = mine.grade(PROMPTS[:1], RESPONSES[:1])
     assert explained.loc[0, "reason"] == "clear" and explained.loc[0, "problem"] == ""
     assert mine.unscored == 0 and len(server.bodies) == 12
 
@@ -106,13 +108,13 @@ def test_one_bad_answer_is_unscored_and_only_it_is_asked_again(serve, name: str)
     answer = lambda number, body: bad if "herb 3 is" in str(body) else Reply()  # noqa: E731
     server = serve(answer, timeout=timeout, retries=1)
     mine = judge()
-    table = mine.explain(PROMPTS, RESPONSES)
+    table = mine.grade(PROMPTS, RESPONSES)
     assert np.flatnonzero(table["harm"].isna()).tolist() == [3] and mine.unscored == 1
     assert table["help"].isna().tolist() == table["harm"].isna().tolist()
     assert re.search(problem, table.loc[3, "problem"]) and (table["problem"] != "").sum() == 1
     server = serve(answer, timeout=timeout, retries=1)
     again = resumed(mine)
-    assert again.grade(PROMPTS, RESPONSES).equals(table[["harm", "help"]])
+    assert again.grade(PROMPTS, RESPONSES)["harm"].equals(table["harm"])
     assert all("herb 3 is" in message for message in server.messages()) and server.bodies
 
 
@@ -123,40 +125,39 @@ def test_many_refusals_are_gaps_but_a_judge_that_never_replied_is_an_error(serve
     assert mine.grade(PROMPTS, RESPONSES)["harm"].isna().sum() == 3 == mine.unscored
     many = [f"herb 1{i}" for i in range(2 * language_judge.IN_A_ROW)]
     assert mine.grade(many, ["no"] * len(many))["harm"].isna().all()
-    with pytest.raises(BgkitError, match=r"asked 2 times.*temperature is not.*--sampling"):
+    with pytest.raises(
+        BgkitError, match=r"no answer \(in a row: 2\).*temperature is not.*--sampling"
+    ):
         judge().grade(PROMPTS[10:], RESPONSES[10:])
 
 
-FILTERS = ("content filter", "moderation", "filter at the end")
-
-
-@pytest.mark.parametrize("name", FILTERS)
+@pytest.mark.parametrize("name", ["content filter", "moderation", "filter at the end"])
 def test_a_question_that_a_filter_refuses_is_a_gap_alone_and_first(serve, name: str) -> None:
     serve(lambda number, body: BAD[name][0] if "herb 1" in str(body) else Reply())
     alone = judge()
     assert alone.grade(PROMPTS[1:2], RESPONSES[1:2])["harm"].isna().all() and alone.unscored == 1
     many = [*(f"herb 1{i}" for i in range(2 * language_judge.IN_A_ROW)), *PROMPTS[2:5]]
-    table = judge(concurrency=1).explain(many, ["no"] * len(many))
+    table = judge(concurrency=1).grade(many, ["no"] * len(many))
     assert table["harm"].notna().tolist() == [False] * (len(many) - 3) + [True] * 3
     assert table["problem"].iloc[:-3].str.contains(BAD[name][1]).all()
 
 
-def test_a_single_question_without_any_reply_is_told(serve) -> None:
-    serve(lambda number, body: Reply("temperature is not supported", 400))
-    with pytest.raises(StoppedError, match=r"asked once and gave no answer, at last.*temperature"):
-        judge().grade(PROMPTS[:1], RESPONSES[:1])
+@pytest.mark.parametrize(("n", "told"), [(1, 1), (60, 10)])
+def test_what_no_question_is_answered_to_is_told_before_all_are_asked(serve, n, told) -> None:
+    server = serve(lambda number, body: Reply("top_p is not known", 400))
+    with pytest.raises(StoppedError, match=rf"no answer \(in a row: {told}\).*top_p is not known"):
+        judge(concurrency=1).grade([f"herb {i}" for i in range(n)], ["no"] * n)
+    assert len(server.bodies) < 30
 
 
 def test_an_evaluation_tells_how_many_a_mean_is_of(serve, tmp_path: Path, capsys) -> None:
     serve(lambda n, body: Reply(None, refusal="no") if "herb 1" in str(body) else Reply())
-    model, tokenizer = policies.load_policy(save_policy(tmp_path / "policy"), device="cpu")
-    samples = evaluation.sample_policy(
-        model,
-        tokenizer,
+    samples = evaluation.sample_as(
+        TrainConfig(max_completion_length=2),
+        *policies.load_policy(save_policy(tmp_path / "policy"), device="cpu"),
         pd.DataFrame({"prompt": PROMPTS, "kind": "mine"}),  # herb 1, herb 10 and herb 11
         guard=CallableGuard(lambda prompts, responses: [0.1] * len(prompts), "mine"),
         judges=(judge(),),
-        max_completion_length=2,
     )
     assert "api:fake left 3 of 12 responses without a grade" in capsys.readouterr().err
     rows = pd.DataFrame(summarise(samples, {})).query("kind == 'all'")
@@ -164,19 +165,11 @@ def test_an_evaluation_tells_how_many_a_mean_is_of(serve, tmp_path: Path, capsys
     assert (counts["system_harm"], counts["filter_rate"]) == (9, 12)
 
 
-def test_what_no_question_is_answered_to_is_told_before_all_are_asked(serve) -> None:
-    server = serve(lambda number, body: Reply("top_p is not known", 400))
-    mine = judge(concurrency=1)
-    with pytest.raises(BgkitError, match=r"asked 10 times in a row.*top_p is not known"):
-        mine.grade([f"herb {i}" for i in range(60)], ["no"] * 60)
-    assert len(server.bodies) < 30
-
-
 @pytest.mark.parametrize("name", ["server error", "closed connection"])
 def test_a_server_that_is_out_of_order_stops_and_goes_on_later(serve, name: str) -> None:
     server = serve(lambda number, body: Reply() if number < 4 else BAD[name][0], retries=0)
     mine = judge(concurrency=1)
-    with pytest.raises(StoppedError, match=r"10 times in a row.* 4 of 36 are graded and"):
+    with pytest.raises(StoppedError, match=r"in a row: 10.*goes on from what is kept in"):
         mine.grade(PROMPTS * 3, [*RESPONSES, *"abcdefghijklmnopqrstuvwx"])
     assert len(server.bodies) < 36
     server = serve()
@@ -215,8 +208,9 @@ def test_a_rate_limit_is_waited_for_and_one_that_never_ends_stops_resumably(serv
     with pytest.raises(StoppedError) as stop:
         mine.grade(PROMPTS, RESPONSES)
     text = str(stop.value)
-    assert "did not end within 3 tries (quota used up)" in text and "6 of 12 are graded" in text
+    assert "did not end within 3 tries (quota used up)" in text
     assert str(mine.replies.folder) in text and stop.value.__context__ is None
+    assert len(list(mine.replies.folder.glob("*.json"))) == 6
 
 
 @pytest.mark.parametrize("status", [401, 402, 404])
@@ -240,17 +234,19 @@ def test_no_server_at_all(monkeypatch, tmp_path) -> None:
         assert "OPENAI_BASE_URL" in str(error.value)
 
 
-def test_without_key_or_server_or_model(monkeypatch) -> None:
+@pytest.mark.parametrize("ask", [judges.load_judge, judges.check_judge])
+def test_without_key_or_server_or_model(monkeypatch, ask) -> None:
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(BgkitError, match="needs a key: set OPENAI_API_KEY"):
-        judges.load_judge("api:gpt")
+        ask("api:gpt")
     with pytest.raises(BgkitError, match="as in api:MODEL"):
-        judges.load_judge("api:")
-    with pytest.raises(BgkitError, match="needs a key"):  # before anything is trained
-        judges.check_judge("api:gpt")
-    with pytest.raises(BgkitError, match="at least 1"):
-        judges.ApiJudge("gpt", concurrency=0)
+        ask("api:")
+    with pytest.raises(BgkitError, match="above 0"):
+        judges.load_judge("api:gpt", concurrency=0)
+    monkeypatch.setitem(sys.modules, "openai", None)
+    with pytest.raises(BgkitError, match=r"needs the openai package: pip install 'bgkit\[judge\]'"):
+        ask("api:gpt")
 
 
 @pytest.mark.parametrize("key", [f"{KEY}\n", "sk-sécret-é0123"])
@@ -265,7 +261,7 @@ def test_the_key_is_never_told(serve, tmp_path, monkeypatch, capfd, status: int,
     mine = judge()
     told = [repr(mine), str(mine.usage)]
     try:
-        told.append(mine.explain(PROMPTS[:3], RESPONSES[:3]).to_json())
+        told.append(mine.grade(PROMPTS[:3], RESPONSES[:3]).to_json())
     except BgkitError as error:
         assert error.__cause__ is None and error.__context__ is None
         told.append("".join(traceback.format_exception(error)))
@@ -296,9 +292,7 @@ def test_what_determines_an_answer_is_in_the_key(serve) -> None:
 
 def test_sampling_parameters_can_be_replaced_and_removed(serve) -> None:
     server = serve()
-    sampling = {"temperature": None, "max_completion_tokens": 900}
-    mine = judge(sampling=sampling)
-    mine.grade(PROMPTS[:1], RESPONSES[:1])
+    judge(sampling={"temperature": None, "max_completion_tokens": 900}).grade(["a"], ["b"])
     body = server.bodies[0]
     assert body["max_completion_tokens"] == 900 and not {"temperature", "max_tokens"} & set(body)
 
@@ -336,13 +330,12 @@ def test_the_command_grades_a_file_and_says_what_it_took(
     file = tmp_path / "samples.parquet"
     responses_table().to_parquet(file)
     done = bgkit_command("judge", str(file), "--judge", "api:fake")
-    assert done.returncode == 0 and len(server.bodies) == 6, done.stderr
+    assert done.returncode == 0 and len(server.bodies) == 4, done.stderr
     graded = pd.read_parquet(tmp_path / "samples.judged-api-fake-help_harm.parquet")
     np.testing.assert_equal(graded["judge_harm"].to_numpy(), [0.25, 0.25, np.nan, 0.25])
-    assert graded["judge_system_help"].notna().tolist() == [True, True, False, True]
     assert graded["judge_problem"].tolist() == ["", "", "not of the asked form: {}", ""]
-    assert "600 tokens of prompts and 120 of replies; 1 unscored" in done.stdout
-    assert "Beside the truth" in done.stdout and KEY not in done.stdout + done.stderr
+    assert "400 tokens of prompts and 80 of replies; 1 unscored" in done.stdout
+    assert KEY not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
@@ -399,4 +392,4 @@ def test_a_local_model_is_asked_by_the_rubric_of_help_and_harm(tmp_path: Path) -
     short = dataclasses.replace(rubrics.HELP_HARM, max_tokens=4)
     mine = judges.CausalJudge(folder, "cpu", short)
     table = mine.grade(PROMPTS[:2], RESPONSES[:2])  # random weights write no JSON
-    assert table.isna().all(axis=None) and mine.unscored == 2
+    assert table[["harm", "help"]].isna().all(axis=None) and mine.unscored == 2

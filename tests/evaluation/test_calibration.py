@@ -27,7 +27,7 @@ T = st.lists(st.floats(0, 1), min_size=1, max_size=30)
 @settings(max_examples=40)
 def test_the_debiased_ece_lies_within_its_interval(t, bits):
     harmful = np.array([bits >> place & 1 for place in range(len(t))])
-    mean, low, high = calibration.calibration_interval(t, harmful, 40)
+    mean, low, high = calibration.calibration_interval(t, harmful)
     assert 0 <= low <= mean <= high <= 1
 
 
@@ -40,7 +40,7 @@ def test_ece_of_a_calibrated_guard_is_debiased_and_of_another_one_covered():
         for _ in range(40):
             draw = rng.integers(0, len(t), 400)
             harmful = rng.random(400) < truth[draw]
-            mean, low, high = calibration.calibration_interval(t[draw], harmful, 100)
+            mean, low, high = calibration.calibration_interval(t[draw], harmful)
             held += low <= exact + 1e-9 and exact <= high
             means.append(mean)
             plain.append(_gap(t[draw], harmful))

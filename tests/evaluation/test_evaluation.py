@@ -13,6 +13,7 @@ from bgkit.evaluation.metrics import paired_differences, summarise
 from bgkit.evaluation.thresholds import operating_points
 from bgkit.models import policies
 from bgkit.prompts import load as prompts
+from bgkit.runs import TrainConfig
 from bgkit.scoring import guards
 from bgkit.scoring.adapters import CalibratedGuard
 from bgkit.testbed import oracle
@@ -31,14 +32,14 @@ def policy():
 
 @pytest.fixture(scope="module")
 def samples(policy, table) -> pd.DataFrame:
-    return evaluation.sample_policy(
+    return evaluation.sample_as(
+        TrainConfig(seed=3),
         *policy,
         table,
         guard=guards.load_guard("default", device="cpu"),
         utility=guards.load_utility("mild", device="cpu"),
         judges=(judges.load_judge("oracle"), judges.load_judge("default", "cpu")),
         base=policy[0],
-        seed=3,
     )
 
 
@@ -57,9 +58,8 @@ def test_responses_too_long_for_policy_or_guard_are_told(policy, table, samples,
     short = table[table["prompt"].str.len() < 80].head(6)
     guard.max_length = max(len(guard.encode([p], [""])[0]["input_ids"]) for p in short["prompt"])
     guard.max_length += 6
-    found = evaluation.sample_policy(
-        *policy, short, guard=CalibratedGuard(guard, 2.0), max_completion_length=14, seed=3
-    )
+    config = TrainConfig(max_completion_length=14, seed=3)
+    found = evaluation.sample_as(config, *policy, short, guard=CalibratedGuard(guard, 2.0))
     lengths = [
         len(guard.tokenizer([p], [r])["input_ids"][0])
         for p, r in zip(found["prompt"], found["response"], strict=True)
@@ -153,8 +153,7 @@ def test_metrics_by_hand() -> None:
         "kl": 1.5,
         "brier": (0.1**2 + 0.55**2 + 0.7**2 + 0.1**2) / 4,
     }
-    for metric, value in expected.items():
-        assert everything[metric] == pytest.approx(value), metric
+    assert dict(everything[list(expected)]) == pytest.approx(expected)
     assert means["benign"]["false_positive"] == 0.5
     assert "judge_system_harm" not in everything
     unknown = hand_made().assign(harm=np.nan, help=np.nan, system_harm=np.nan, system_help=np.nan)
@@ -179,10 +178,10 @@ def test_paired_intervals_are_narrower_than_unpaired_ones() -> None:
 
 
 def test_an_adapter_switched_off_is_base(small_run) -> None:
-    model, tokenizer = policies.load_policy("tiny", small_run.adapter, device="cpu")
+    made = policies.load_policy("tiny", small_run.adapter, device="cpu")
     asked, guard = prompts.load_prompts("testbed", "test", 8), guards.load_guard("weak", "cpu")
     kl = [
-        evaluation.sample_policy(model, tokenizer, asked, guard=guard, base=base, seed=1)["kl"]
+        evaluation.sample_as(TrainConfig(), *made, asked, guard=guard, base=base, seed=1)["kl"]
         for base in ("adapter", policies.load_policy("tiny", device="cpu")[0])
     ]
     np.testing.assert_allclose(*kl, atol=1e-3)

@@ -40,12 +40,6 @@ def written(request, tmp_path) -> Callable[[Rows], Path]:
     return lambda rows: write(tmp_path, rows, request.param)
 
 
-def text_file(tmp_path: Path, name: str, content: str) -> Path:
-    path = tmp_path / name
-    path.write_text(content, encoding="utf-8")
-    return path
-
-
 def refused(path: Path, *hints: str, **options: object) -> None:
     """Reading fails with one sentence that names the file and every hint."""
     with pytest.raises(BgkitError) as caught:
@@ -62,11 +56,9 @@ def refused(path: Path, *hints: str, **options: object) -> None:
 def test_a_log_becomes_a_samples_table(written):
     table = logs.read_log(written(ROWS))
     assert list(table) == ["prompt_id", "kind", "prompt", "response", "t", "harm", "help"]
-    assert table["prompt"].tolist() == ["a ?", "c ?", "e ?"]
-    assert table["response"].tolist() == ["b", "d", "f"]
-    assert table["t"].tolist() == [0.25, 0.75, 1.0]
-    assert table["kind"].tolist() == ["x", "y", "unknown"]
-    np.testing.assert_array_equal(table["harm"], [0.0, 1.0, np.nan])
+    kept = table[["prompt", "response", "t", "kind", "harm"]].to_numpy().tolist()
+    assert kept[:2] == [["a ?", "b", 0.25, "x", 0.0], ["c ?", "d", 0.75, "y", 1.0]]
+    assert kept[2][:4] == ["e ?", "f", 1.0, "unknown"] and np.isnan(kept[2][4])
     assert table["help"].isna().all() and table["prompt_id"].is_unique
     assert table.attrs == {"rows": 3, "note": ""}
 
@@ -129,39 +121,24 @@ def test_a_value_that_is_none_is_named_by_its_row(tmp_path, change, hints):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "hints"),
+    ("name", "content", "hints"),  # what else a file may be is refused as for prompts
     [
-        ("log.csv", "", ["holds no rows"]),
-        ("log.jsonl", "\n\n", ["holds no rows"]),
         ("log.csv", f"{HEAD}\n", ["holds no rows"]),
-        ("log.jsonl", f'{json.dumps(ROWS[0])}\n\n{{"prompt": "a\n', ["line 3 is not", "such as"]),
-        ("log.jsonl", f"{json.dumps(ROWS[0])}\n[1, 2]\n", ["line 2 is not a JSON object"]),
-        (
-            "log.csv",
-            f"{HEAD}\nhello, you,b,0.5\nhello, me,b,0.5\n",
-            ["line 2", "header has 3", "quotes"],
-        ),
-        ("log.csv", f"{HEAD}\nhello,b,0.5\nhello, me,b,0.5\n", ["can not be read", "line 3"]),
-        ("log.xlsx", "a", [".csv, .jsonl or .parquet"]),
-        ("log.parquet", "PAR1 none PAR1", ["can not be read"]),
         ("log.csv", "prompt,response, prompt \na,b,c\n", ["'prompt' stands 2 times"]),
         ("log.jsonl", '{"prompt": "a", "prompt ": "b"}', ["'prompt' stands 2 times"]),
-        ("log.csv", "prompt;response;p_unsafe\na;b;0.5\n", ["';'", "save it with commas"]),
         ("log.tsv", "prompt\tresponse\tp_unsafe\na\tb\t0,5\n", ["'0,5'", "decimal comma"]),
         ("log.csv", f"{HEAD}\na,b\n", ["line 2", "2 cells, where the header has 3"]),
         ("log.csv", f'{HEAD}\na,"b\n', ["line 2 is no CSV", "quotes"]),
         ("log.jsonl", '{"prompt": "a", "response": "b", "p_unsafe": 1, "kind": []}', ["'kind'"]),
     ],
 )
-def test_what_a_file_says_wrongly_or_in_another_way_is_refused(tmp_path, name, content, hints):
-    refused(text_file(tmp_path, name, content), *hints)
+def test_what_a_file_says_wrongly_is_refused(tmp_path, name, content, hints):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    refused(tmp_path / name, *hints)
 
 
-def test_a_missing_file_and_one_of_windows_are_refused_with_the_remedy(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
     refused(tmp_path / "none.csv", "can not be read", "No such file")
-    path = tmp_path / "log.csv"
-    path.write_bytes(f"{HEAD}\na,b,0.1\ncafé,b,0.1\n".encode("cp1252"))
-    refused(path, "byte 0xe9", "save it as UTF-8")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
@@ -191,15 +168,10 @@ def test_half_an_emoji_is_read_and_can_be_written(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "graded"),
-    [
-        ("a.b.tsv", "a.b.judged-m.csv"),
-        ("a.JSON", "a.judged-m.jsonl"),
-        ("a.csv.gz", "a.judged-m.csv"),
-    ],
+    [("a.JSON", "a.judged-m.jsonl"), ("a.b.csv.gz", "a.b.judged-m.csv")],
 )
 def test_every_file_that_is_read_has_a_graded_copy(name, graded):
-    copy = grading.graded_path(Path(name), "m")
-    assert copy.name == graded and copy.suffix in grading.WRITERS
+    assert grading.graded_path(Path(name), "m").name == graded
 
 
 def test_copies_by_other_judges_and_rubrics_lie_beside_each_other():

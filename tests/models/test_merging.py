@@ -21,7 +21,7 @@ from transformers import (
 
 from bgkit import runs
 from bgkit.errors import BgkitError
-from bgkit.evaluation.evaluate import sample_base
+from bgkit.evaluation.evaluate import samples_of
 from bgkit.models import hub, policies
 from bgkit.scoring import guards
 from bgkit.training import model_card, shapes
@@ -65,7 +65,7 @@ def logits(model) -> np.ndarray:
 def test_a_run_that_learns_nothing_says_what_base_says(run) -> None:
     """Whatever the model's settings are: an adapter, end tokens, penalties, dropout."""
     said = pd.read_parquet(run.folder / "samples.parquet")
-    base = sample_base(run.config, "cpu")
+    base = samples_of(run.config, device="cpu")
     assert said["response"].tolist() == base["response"].tolist()
     assert said["length"].tolist() == base["length"].tolist()
     assert said["kl"].abs().max() < 1e-4 and (said["length"] < 24).any()

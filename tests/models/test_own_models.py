@@ -17,6 +17,7 @@ from bgkit.errors import BgkitError
 from bgkit.evaluation import samples as evaluation
 from bgkit.models import policies
 from bgkit.prompts import load as prompts
+from bgkit.runs import TrainConfig
 from bgkit.scoring import guards
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "06_your_own_models.ipynb"
@@ -42,14 +43,12 @@ def test_load_sample_and_score(mine) -> None:
     utility = guards.load_utility(mine["utility"], device="cpu")
     assert guard.max_length == 128  # the tokenizer knows none, the positions do
     table = prompts.load_prompts(mine["prompts"])
-    more = {"max_completion_length": 12, "seed": 3}
-    samples = evaluation.sample_policy(
-        model, tokenizer, table, guard=guard, utility=utility, base=model, **more
-    )
+    asked = TrainConfig(max_completion_length=12, seed=3), model, tokenizer, table
+    samples = evaluation.sample_as(*asked, guard=guard, utility=utility, base=model)
     assert len(samples) == 10 and samples["t"].between(0, 1).all()
     assert np.isfinite(samples["u"]).all() and samples["harm"].isna().all()
     assert samples["length"].between(1, 12).all()
-    again = evaluation.sample_policy(model, tokenizer, table, guard=guard, **more)
+    again = evaluation.sample_as(*asked, guard=guard)
     assert again["response"].tolist() == samples["response"].tolist()
 
 

@@ -150,11 +150,11 @@ def test_judges_are_shown_the_conversations_that_they_take(
     again = logs.read_responses(copies[0])  # as texts, with its turns
     shown: list[str] = []
 
-    def explain(self, prompts: list[str], responses: list[str]) -> pd.DataFrame:
+    def grade(self, prompts: list[str], responses: list[str]) -> pd.DataFrame:
         shown.extend(prompts)
         return pd.DataFrame({"harm": [0.5]})
 
-    monkeypatch.setattr(language_judge.LanguageJudge, "explain", explain)
+    monkeypatch.setattr(language_judge.LanguageJudge, "grade", grade)
     for table in (logs.read_responses(path), again):
         grading.grade_table(judges.ApiJudge("fake"), table, path)
     assert shown == [f"user: hello\n\nassistant: hi\n\nuser: {tea}"] * 2

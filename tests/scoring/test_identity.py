@@ -155,9 +155,9 @@ def test_evaluation_asks_for_the_object_or_takes_another_guard(own_run) -> None:
 def test_samples_of_base_are_those_of_the_guard_that_is_given(tmp_path: Path, own_run) -> None:
     base = pd.read_parquet(own_run.folder / "base_samples.parquet")
     for changes, guard, words in (
-        ({}, None, "were not scored by its guard default"),
-        ({"tau": 0.05}, Share(), "not filtered at its tau of 0.05"),
-        ({"test_prompts": 5}, Share(), "are not of its 5 test prompts"),
+        ({}, None, "scored by its guard default"),
+        ({"tau": 0.05}, Share(), "filtered at its tau of 0.05"),
+        ({"test_prompts": 5}, Share(), "not of the config's 5 test prompts"),
     ):
         config = replace(CONFIG, **changes)
         with pytest.raises(BgkitError, match=words):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bgkit.errors import BgkitError
-from bgkit.evaluation.means import summary
+from bgkit.evaluation.metrics import summary
 from bgkit.prompts import load as prompts
 from bgkit.scoring import guards
 from bgkit.scoring.adapters import CallableGuard

@@ -10,7 +10,7 @@ import pytest
 
 from bgkit import runs
 from bgkit.errors import BgkitError
-from bgkit.evaluation import means
+from bgkit.evaluation import metrics
 from bgkit.figures import stress as plots_stress
 from bgkit.prompts import load as prompts
 from bgkit.scoring.adapters import CallableGuard
@@ -82,7 +82,7 @@ def test_without_a_judge_grades_are_not_known_and_the_known_metrics_are_drawn(
     told = contenders.respond(english, asked, guard=MINE)
     assert told[KEYS].isna().all(axis=None) and (told["graded_by"] == "–").all()
     moved = contenders.transfer(told, [MINE, "weak"])
-    rows = means.summary(moved, ["design", "guard"], ["system_harm", "near_boundary"])
+    rows = metrics.summary(moved, ["design", "guard"], ["system_harm", "near_boundary"])
     fig = plots_stress.by_guard(rows)  # system_harm has no panel
     assert ["near boundary" in heading.text for heading in fig.layout.annotations] == [True]
     judged = contenders.graded(told, Fake())  # they can be graded afterwards
@@ -103,7 +103,7 @@ def test_shifts_and_gains(english, asked) -> None:
     sets = asked.assign(shift=["here"] * 4 + ["there"] * 4)
     table = contenders.respond(english, sets, guard=MINE, judge=Fake())
     are_judged(table)
-    rows = means.gains(table, ["shift"], ["system_help"])
+    rows = metrics.gains(table, ["shift"], ["system_help"])
     assert rows[["design", "shift", "n"]].to_numpy().tolist() == [
         ["boundary", "here", 4],
         ["boundary", "there", 4],

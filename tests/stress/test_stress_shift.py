@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bgkit.evaluation.means import summary
+from bgkit.evaluation.metrics import summary
 from bgkit.stress import contenders
 from bgkit.stress.prompts import SHIFTS, shifted_prompts
 from bgkit.testbed import lexicon as lex

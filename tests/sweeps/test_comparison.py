@@ -52,7 +52,7 @@ def test_strengths_make_frontiers(tmp_path: Path) -> None:
 def trained(monkeypatch) -> list[tuple]:
     """Config and folder of every training, of which there is none."""
     asked: list[tuple] = []
-    monkeypatch.setattr(comparison, "sample_base", lambda *_, **__: None)
+    monkeypatch.setattr(comparison, "samples_of", lambda *_, **__: None)
     monkeypatch.setattr(trainer, "train", lambda *given, **_: asked.append(given))
     return asked
 
