@@ -47,6 +47,8 @@ from bgkit.errors import BgkitError
 NEAR = 0.3  # a response with |t - tau| below this counts as near the boundary
 
 Array = np.ndarray
+#: How a function of one's own is called, for messages.
+CALLED = " It is called with arrays t and z, tau, and those of the columns that it names."
 #: Columns of true and false.
 FLAGS = ("harmful_request", "refusal")
 #: name -> design
@@ -238,6 +240,7 @@ def own_digest(name: str) -> str | None:
     """SHA-256 of the file of a function of one's own; None for a design of the kit."""
     if name in DESIGNS:
         return None
+    find(name)
     return hashlib.sha256(Path(name.rpartition(":")[0]).expanduser().read_bytes()).hexdigest()
 
 
@@ -259,18 +262,20 @@ def compute_reward(
     try:
         signature.bind(t, z, tau, **known)
     except TypeError as error:
+        own = "" if name in DESIGNS else CALLED
         raise BgkitError(
             f"The reward {name!r} can not be computed: {error}. Give that with every prompt, or "
-            f"choose another reward (there are t, z, tau, {', '.join(columns)})."
+            f"choose another reward (there are t, z, tau, {', '.join(columns)}).{own}"
         ) from error
     z = _column("z", z, t)
     known |= {key: _column(key, known[key], t) for key in ("u", *FLAGS) if key in known}
     try:
         reward = design(t, z, tau, **known)
     except Exception as error:
-        if name in DESIGNS:
+        if name in DESIGNS or isinstance(error, BgkitError):
             raise
-        raise BgkitError(f"The reward {name!r} raised {type(error).__name__}: {error}.") from error
+        told = f"{type(error).__name__}: {error}.{CALLED}"
+        raise BgkitError(f"The reward {name!r} raised {told}") from error
     reward = checks.as_numbers(reward, f"The reward {name!r} returned")
     if reward.shape != t.shape or not np.isfinite(reward).all():
         raise BgkitError(
@@ -292,8 +297,7 @@ def _column(name: str, values: Array, t: Array) -> Array:
             f"t and {name} must have one value per response each, not shapes {shapes}."
         )
     if not np.isfinite(column).all():
-        raise BgkitError(
-            f"The column {name!r} is NaN or infinite for some responses; check the reward model's "
-            "scores, or choose another reward."
-        )
+        fault = "is NaN or infinite for some responses; check the reward model's scores"
+        fault = "is not known for every response" if name in FLAGS else fault
+        raise BgkitError(f"The column {name!r} {fault}, or choose another reward.")
     return column == 1 if name in FLAGS else column

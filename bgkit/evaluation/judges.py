@@ -108,7 +108,8 @@ def load_judge(
     damaged file, a rubric that the judge can not follow, and a server without a key.
     """
     checks.kind("a name", judge=name)
-    if rubric not in (known := rubrics.RUBRICS) and rubric is not None:
+    known = rubrics.RUBRICS
+    if rubric is not None and rubric not in known:
         raise BgkitError(f"There is no rubric {rubric!r}; choose one of {', '.join(known)}.")
     if name.startswith(API):
         options = {"concurrency": concurrency, "sampling": sampling}

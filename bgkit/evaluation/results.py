@@ -54,7 +54,8 @@ def runs_of(results: Results, complete: bool = False) -> list[Run]:
             raise BgkitError(
                 f"The run {run.folder} is incomplete; finish it with the command that started it."
             )
-        if (same := known.setdefault((run.label, runs.config_hash(run.config)), run)) is not run:
+        same = known.setdefault((run.label, runs.config_hash(run.config)), run)
+        if same is not run:
             raise BgkitError(
                 f"The runs {same.folder} and {run.folder} have the same config; give one of them."
             )

@@ -97,7 +97,7 @@ class Rubric:
         table = pd.DataFrame([row or {} for row in rows], columns=[*self.scales, "reason"])
         words = {n: isinstance(scale[0], str) for n, scale in self.scales.items()}
         kinds = {name: object if is_word else float for name, is_word in words.items()}
-        return table.astype(kinds).fillna({"reason": ""})
+        return table.astype(kinds | {"reason": object}).fillna({"reason": ""})
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -130,8 +130,9 @@ def numbers(
 
     Settings that were not measured are "–".
     """
-    rows = in_order(select(table, metric, ("design", x), where), ["design"])
-    return as_text(rows, ["design"], x)[values_of(rows, x)]
+    lines = ["metric" if x == "design" else "design"]
+    rows = in_order(select(table, metric, ("design", x), where), lines)
+    return as_text(rows, lines, x)[values_of(rows, x)]
 
 
 def overview(
@@ -141,6 +142,6 @@ def overview(
     where: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
     """Several metrics as text, in columns: one line per value of a setting and design."""
-    lines = [setting, "design"]
+    lines = list(dict.fromkeys([setting, "design"]))
     rows = pd.concat([select(table, name, lines, where) for name in metrics])
     return as_text(in_order(rows, lines), lines, "metric")[list(metrics)]

@@ -148,6 +148,8 @@ def reliability(results: Results, bins: int = 10) -> go.Figure:
     too alarmed. ECE is the mean distance to the diagonal, weighted by the counts drawn below.
     Responses whose truth is not known are left out.
     """
+    if bins < 2:
+        raise BgkitError(f"A figure of calibration needs at least two bins, not {bins}.")
     found = _samples_of(results).items()
     samples = {name: frame.dropna(subset=["harm"]) for name, frame in found}
     if any(frame.empty for frame in samples.values()):

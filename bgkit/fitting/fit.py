@@ -110,6 +110,8 @@ def _fitted(
     if out.is_dir() and any(path.name != scratch.name for path in out.iterdir()):
         raise BgkitError(f"The folder {out} holds something else than this fit; name another one.")
     splits = {name: int((rows["split"] == name).sum()) for name in ("train", "validation", "test")}
+    if not splits["train"] or not splits["test"]:
+        raise BgkitError(f"There are no rows to fit on, or none to measure with ({splits}).")
     shared = labelled.shared_texts(rows)
     if shared["near_prompts"] or shared["responses"]:
         pair = "".join(f" ({shortened(a)}, {shortened(b)})" for a, b in shared["examples"][:1])

@@ -39,10 +39,10 @@ def load_prompts(
     ``name`` is ``testbed`` (drawn anew, 256 by default), one of the kit's own sets (``everyday``,
     ``everyday-short``), a public set (:data:`bgkit.prompts.sets.SETS`), a benchmark
     (:data:`bgkit.prompts.compose.BENCHMARKS`), a file with a column ``prompt`` (texts or chats) and
-    perhaps those below, a folder with one file for each split, a data set on the hub, or several
-    of these with commas. What has no splits is divided by a hash of its texts. Raises BgkitError
-    for an unknown name or split, ``n`` below 1, a set without usable prompts, and splits that
-    share one.
+    perhaps ``prompt_id``, ``kind``, ``category``, ``harmful_request`` and ``split``, a folder with
+    one file for each split, a data set on the hub, or several of these with commas. What has no
+    splits is divided by a hash of its texts. Raises BgkitError for an unknown name or split, ``n``
+    below 1, a set without usable prompts, and splits that share one.
     """
     return load_with_manifest(name, split, n, seed)[0]
 

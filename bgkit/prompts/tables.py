@@ -150,6 +150,7 @@ def truth_values(column: pd.Series, name: str, path: Path) -> np.ndarray:
 
 def labels(column: pd.Series, name: str, path: Path) -> pd.Series:
     """Names such as kinds as text, None where there is none; BgkitError for lists and bytes."""
+    column = column.astype(object)  # a pandas category has no truth values
     odd = column.map(lambda cell: isinstance(cell, list | tuple | dict | np.ndarray | bytes))
     refuse(odd, column, name, path, "a name")
     named = column.map(str, na_action="ignore").astype(object)
@@ -158,6 +159,7 @@ def labels(column: pd.Series, name: str, path: Path) -> pd.Series:
 
 def texts(column: pd.Series, name: str, path: Path) -> pd.Series:
     """A column of texts; raises BgkitError, with its row, for a cell without one."""
+    column = column.astype(object)
     blank = column.map(lambda text: not isinstance(text, str) or not text.strip())
     refuse(blank, column, name, path, "a text, or delete the row")
     return column

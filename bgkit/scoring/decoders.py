@@ -293,8 +293,10 @@ class VerdictGuard(DecoderScorer):
         """Probability of all verdict words in the whole vocabulary, for one pair."""
         ids = torch.tensor(self.rows([prompt], [response], self.calls[0]))
         self.model.set_output_embeddings(self.full_head)
-        logits = self.model(input_ids=ids.to(self.model.device), use_cache=False).logits
-        self.model.set_output_embeddings(self.head)
+        try:
+            logits = self.model(input_ids=ids.to(self.model.device), use_cache=False).logits
+        finally:
+            self.model.set_output_embeddings(self.head)
         return float(torch.softmax(logits[0, -1].float(), -1)[self.chosen].sum())
 
 

@@ -161,9 +161,9 @@ def check(run: runs.Run, **scorers: Scorer | None) -> None:
     recorded = run.read_json("config.json").get(RECORD, {})
     for group, scorer in scorers.items():
         before = recorded.get(group)
-        if scorer is None or before is None:
+        if scorer is None or not (before or {}).get("scores"):  # older runs: empty, if not known
             continue
-        told, now = "it can not score what was scored before", scores_of(scorer)
+        told, now = "it can not score what was scored before, or not twice alike", scores_of(scorer)
         if now is not None:
             if alike(group, before, now):
                 continue
@@ -183,6 +183,8 @@ def check_complete(run: runs.Run, guard: object | None, utility: Scorer | None) 
     Other models have names that say which ones they are, and are not loaded for it.
     """
     config, policy = run.config, None
+    if RECORD not in run.read_json("config.json"):  # made before these were kept
+        return
     if guard is not None or _in_folder("guard", config.guard):
         guard = guards.guard_of(config, check=False, given=guard)
     if utility is None and _in_folder("utility", config.utility):

@@ -81,7 +81,7 @@ def _protocol(kind: str, **fields) -> Template | Encoder:
 #: name -> protocol
 GUARDS, UTILITIES = (
     {name: _protocol(**entry) for name, entry in table.items()}
-    for table in read_data("protocols.yaml").values()
+    for table in map(read_data("protocols.yaml").get, ("guards", "utilities"))
 )
 #: A score without a probability.
 REWARD = Encoder(labels=1, index=0, read="raw")

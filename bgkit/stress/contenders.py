@@ -86,8 +86,9 @@ def of_one_setting(contenders: Sequence[Contender]) -> list[Contender]:
     """
     trained = [one for one in contenders if one.run]
     by_grpo = [one for one in trained if runs.METHOD not in one.run.read_json("config.json")]
-    first, but = (by_grpo or trained)[0].config, ("reward", "seed")
-    alike = [o for o in by_grpo or trained if not runs.differences(o.config, first, but)]
+    designs = by_grpo or trained
+    first, but = designs[0].config, ("reward", "seed")
+    alike = [one for one in designs if not runs.differences(one.config, first, but)]
     return [one for one in contenders if one.run is None or one in alike]
 
 

@@ -98,13 +98,16 @@ def train(
     judges.check_judge(config.judge)
     guard = guards.guard_of(config, guard_device or str(place), check, guard)
     utility = guards.utility_of(config, utility_device or str(place), check, utility)
+    began = found is not None and found.measured
+    if began:
+        identity.check(found, guard=guard, utility=utility)  # before a policy is loaded
     policy, tokenizer = policies.load_policy(config.policy, None, str(place), config.precision)
     speaker = identity.Speaker(policy, tokenizer)
     for table, _ in splits.values():  # so that no run finds it out after its training
         for scorer in (guard, utility, speaker):
             check_room(scorer, table["prompt"].tolist())
-    if found is not None and found.measured:
-        identity.check(found, guard=guard, utility=utility, policy=speaker)
+    if began:
+        identity.check(found, policy=speaker)
     scores = identity.record(guard=guard, utility=utility, policy=speaker)
     if isinstance(base_samples, pd.DataFrame):
         known = guard if scores["guard"] is not None else None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from bgkit.errors import BgkitError
+from bgkit.evaluation import judges
 from bgkit.evaluation.metrics import judge_agreement
 from bgkit.figures import judge_against_truth
 
@@ -32,6 +35,12 @@ def test_agreement_by_hand() -> None:
     assert means["without a grade"] == 0.25
     assert table["n"].to_list() == [3, 3, 3, 3, 3, 4]
     assert (table["low"] <= means + 1e-12).all() and (means <= table["high"] + 1e-12).all()
+
+
+def test_without_the_client_one_sentence_says_what_to_install(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "openai", None)
+    with pytest.raises(BgkitError, match=r"needs the openai package: pip install 'bgkit\[judge\]'"):
+        judges.load_judge("api:gpt")
 
 
 @pytest.mark.parametrize("column", ["harm", "judge_harm"])

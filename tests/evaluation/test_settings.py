@@ -61,6 +61,8 @@ def test_numbers_tell_every_interval(table: pd.DataFrame) -> None:
     assert found.loc["base", "mild"] == "0.100 [0.080, 0.120]"
     part = table[(table["design"] != "boundary") | (table["utility"] != "weak")]
     assert settings_.numbers(part, "system_help").loc["boundary", "weak"] == "–"
+    by_design = settings_.numbers(table, "system_help", "design", where={"utility": "mild"})
+    assert by_design.loc["system_help", "base"] == found.loc["base", "mild"]
 
 
 def test_overview_has_a_column_per_metric(table) -> None:

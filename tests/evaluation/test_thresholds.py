@@ -69,6 +69,14 @@ def test_the_mean_of_many_has_the_interval_of_a_bootstrap():
     assert found == pytest.approx(bootstrap(values, rates=False)[0], abs=0.003)
 
 
+def test_thresholds_are_counted_in_blocks_with_the_same_numbers(monkeypatch):
+    rng = np.random.default_rng(3)
+    samples = pd.DataFrame({"t": rng.random(50), "harm": rng.random(50), "help": rng.random(50)})
+    whole = thresholds.operating_points(samples)
+    monkeypatch.setattr(thresholds, "BLOCK", 300)
+    pd.testing.assert_frame_equal(thresholds.operating_points(samples), whole)
+
+
 def test_what_is_not_known_is_said():
     assert "No truth is known" in thresholds.not_known(FOUR.assign(harm=np.nan))
     partly = thresholds.not_known(FOUR.assign(harm=[0, np.nan, np.nan, 1.0]))

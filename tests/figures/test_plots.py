@@ -313,6 +313,7 @@ def test_a_missing_column_is_named(draw: Callable, given: pd.DataFrame, column: 
         lambda: plots.margins({}, 0.5),
         lambda: plots.margins(SAMPLES, 0.5, bins=1),
         lambda: plots.reliability({"base": SAMPLES["base"].iloc[:0]}),
+        lambda: plots.reliability(SAMPLES, bins=1),
         lambda: training_curves({}),
         lambda: plots.frontier(study_rows(), "long_context"),
         lambda: plots.by_kind(study_rows().query("kind == 'all'"), "system_harm"),

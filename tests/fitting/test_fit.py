@@ -224,6 +224,8 @@ def test_ratings_that_are_none(tmp_path) -> None:
             bgkit.fit_utility(table().assign(**change), tmp_path / "u")
     with pytest.raises(BgkitError, match="30 rows are too few"):
         bgkit.fit_utility(table(30), tmp_path / "u")
+    with pytest.raises(BgkitError, match="none to measure with"):  # before an encoder is sought
+        bgkit.fit_utility(table().assign(split="train"), tmp_path / "u", encoder="./nowhere")
 
 
 def test_prompts_that_are_too_long_are_left_out_and_responses_cut(encoder, tmp_path, capsys):

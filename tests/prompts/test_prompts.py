@@ -55,6 +55,12 @@ def test_a_file_keeps_the_columns_it_has_and_their_order_and_drops_others(write)
     assert table["harmful_request"].dtype == bool
 
 
+def test_a_category_of_one_value_is_a_name_as_any_other(tmp_path):
+    rows = {"prompt": ["one", "two"], "kind": pd.Categorical(["k", "k"])}
+    pd.DataFrame(rows).to_parquet(tmp_path / "asked.parquet")
+    assert load_prompts(str(tmp_path / "asked.parquet"))["kind"].tolist() == ["k", "k"]
+
+
 def test_a_file_without_splits_is_divided_by_hash(write):
     path = write([{"prompt": f"prompt {i}", "kind": "x"} for i in range(50)])
     parts = [load_prompts(path, split=split) for split in ("train", "validation", "test")]

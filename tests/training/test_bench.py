@@ -79,6 +79,19 @@ def test_a_step_is_split_in_both_ways(capsys) -> None:
     assert rows[0]["floor"] > 0 and "plain / bgkit" in capsys.readouterr().out
 
 
+def test_long_prompts_take_a_policy_of_random_weights_with_the_kernel_asked_for(
+    tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setitem(bench.DECODERS, "cpu", {"decoder": DECODER})
+    place = torch.device("cpu")
+    name = bench_step.policy_of("long", place, tmp_path)
+    assert bench_step.policy_of("short", place, tmp_path) == "small"
+    with bench_step.attending("eager"):
+        model, tokenizer = bench_step.policies.load_policy(name)
+    assert model.config._attn_implementation == "eager" and len(tokenizer) == 432
+    assert bench_step.policies.load_policy(name)[0].config._attn_implementation == "sdpa"
+
+
 @pytest.mark.parametrize("generative", [False, True])
 def test_the_plain_script_scores_as_bgkit_does(generative: bool, monkeypatch) -> None:
     monkeypatch.setitem(bench.DECODERS, "cpu", {"decoder": DECODER})

@@ -164,6 +164,7 @@ def own(tmp_path):
         "def short(t, z, tau):\n    return z[:1]\n"
         "def unknown(t, z, tau):\n    return z * float('nan')\n"
         "def fails(t, z, tau):\n    return 1 / 0\n"
+        "def two(t, z):\n    return z\n"
         "SCALE = 3\n"
     )
     (tmp_path / "broken.py").write_text("import nothing_of_this_name\n")
@@ -190,7 +191,8 @@ def test_an_own_reward_sees_what_it_names_and_is_read_anew_when_edited(own):
         ("{own}:SCALE", "has no function 'SCALE'"),
         ("{own}:short", "must return one finite number per response (2); it returned shape (1,)"),
         ("{own}:unknown", "with NaN"),
-        ("{own}:fails", "raised ZeroDivisionError: division by zero"),
+        ("{own}:fails", "raised ZeroDivisionError: division by zero. It is called with arrays"),
+        ("{own}:two", "too many positional arguments"),
         ("{own}:by_length", "missing a required argument: 'length'. Give that with"),
     ],
 )
