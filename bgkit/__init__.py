@@ -26,7 +26,7 @@ from importlib import import_module, metadata
 
 from bgkit import environment
 
-#: public name -> module that holds it; a name without one is a room
+#: public name -> module that holds it
 _WHERE = {
     "TrainConfig": "runs",
     "train": "training.trainer",
@@ -45,10 +45,10 @@ _WHERE = {
     "load_prompts": "prompts.load",
     "as_guard": "scoring.adapters",
     "start": "sweeps.notebooks",
-    "figures": "",
-    "widgets": "",
     "BgkitError": "errors",
 }
+#: rooms that notebooks use by their names
+_ROOMS = ("figures", "widgets")
 __all__ = list(_WHERE)
 
 try:
@@ -58,14 +58,13 @@ except metadata.PackageNotFoundError:  # run from a source folder that was not i
 
 
 def __getattr__(name: str):
-    if name in _WHERE:
-        if "torch" not in sys.modules:  # which hears of this only while it is loaded
-            os.environ.update(environment.passive(os.environ))
-        if not _WHERE[name]:
-            return import_module(f"bgkit.{name}")
-        return getattr(import_module(f"bgkit.{_WHERE[name]}"), name)
-    raise AttributeError(f"module 'bgkit' has no attribute {name!r}")
+    if name not in _WHERE and name not in _ROOMS:
+        raise AttributeError(f"module 'bgkit' has no attribute {name!r}")
+    if "torch" not in sys.modules:  # which hears of this only while it is loaded
+        os.environ.update(environment.passive(os.environ))
+    module = import_module(f"bgkit.{_WHERE.get(name, name)}")
+    return module if name in _ROOMS else getattr(module, name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted([*globals(), *__all__, *_ROOMS])
