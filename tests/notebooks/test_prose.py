@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from bgkit.evaluation import settings
-from bgkit.sweeps import collection
+from bgkit.sweeps import collection, deployments
 from bgkit.testbed.store import data_folder
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
@@ -151,10 +151,20 @@ def test_06_what_the_judge_sees_in_the_shipped_run() -> None:
 def test_07_designs_behind_other_deployments() -> None:
     (table,) = tables("07_stress_tests", "deployments.readable")[:1]
     decided = table.apply(lambda column: column.str.contains("*", regex=False))
-    assert not decided["boundary - filter avoidance"].any()
-    assert not decided["compound - filter avoidance soft"].any()
-    assert decided["compound - boundary"].sum() == 3 and table.size == 44  # docs/results.md, too
+    follow, measured = decided.iloc[:11], decided.iloc[11:]  # docs/results.md counts them, too
+    assert not follow["boundary - filter avoidance"].any()
+    assert follow["compound - boundary"].sum() == 9 and follow.size == 44
+    assert follow["compound - filter avoidance soft"].sum() == 5
+    assert follow["filter avoidance soft - boundary"].sum() == 1
     assert (means(table["compound - boundary"]) < 0).all()
+    assert measured.shape == (6, 4) and not measured.any().any()
+    index, values, _ = collection.load()
+    there = deployments.differences(index, values, deployments.measured())
+    assert set(there["n_seeds"]) == {2}
+    detectable = there.groupby("deployment")["detectable"].median()
+    wanted = {"unseen items": 0.02, "unseen jailbreaks": 0.02, "attacked": 0.26}
+    wanted |= {"guard other": 0.04, "guard weak": 0.04}
+    assert detectable[list(wanted)].round(2).to_dict() == pytest.approx(wanted, abs=0.011)
 
 
 def test_07_best_of_n_and_rejection() -> None:
@@ -177,17 +187,3 @@ def test_07_hacking_and_harm_that_goes_unseen() -> None:
     recall = means(refitted["guard"]).to_numpy().reshape(-1, 2)  # first and last window
     fall = recall[:, 0] - recall[:, 1]
     assert (fall > 0).all() and fall.argmin() == 0  # boundary's is the least
-
-
-def test_07_other_prompts_and_an_attacker() -> None:
-    helps, harms = tables("07_stress_tests", "stress.other_prompts(")
-    helps.index = harms.index = helps.index.str.replace(r"system_\w+ ", "", regex=True)
-    kept = helps.loc[["unseen jailbreaks", "170-235 words"]].map(bounds)
-    assert all(low > 0 for low, _ in kept.to_numpy().ravel())
-    far = helps.loc[["300-600 words", "600-900 words"]].map(bounds)
-    assert all(low <= 0 for low, _ in far.to_numpy().ravel())
-    assert all(bounds(harms.loc["test", name])[0] > 0 for name in ("boundary", "filter_avoidance"))
-    assert all(high < 0 for _, high in harms.loc["unseen both"].map(bounds))
-    (attacks,) = tables("07_stress_tests", "stress.attacked(")
-    more = means(attacks["greedy"]) - means(attacks["random"])
-    assert more[more > 0].index.tolist() == ["boundary", "filter_avoidance"] and more["base"] < 0
