@@ -159,7 +159,9 @@ def test_07_designs_behind_other_deployments() -> None:
     assert (means(table["compound - boundary"]) < 0).all()
     assert measured.shape == (6, 4) and not measured.any().any()
     index, values, _ = collection.load()
-    there = deployments.differences(index, values, deployments.measured())
+    everywhere = deployments.DEPLOYMENTS | deployments.measured()
+    apart = deployments.differences(index, values, everywhere)
+    there = apart[~apart["deployment"].isin(deployments.DEPLOYMENTS)]
     assert set(there["n_seeds"]) == {2}
     detectable = there.groupby("deployment")["detectable"].median()
     wanted = {"unseen items": 0.02, "unseen jailbreaks": 0.02, "attacked": 0.26}
