@@ -117,8 +117,8 @@ def sample(
         guard=guards.load_guard(guard, device) if isinstance(guard, str) else as_guard(guard),
         utility=utility,
         judges=judges,
-        # a language model would be asked twice as much
-        refusals=not any(isinstance(one, LanguageJudge) for one in judges[:1]),
+        # a language model is not asked about refusals, too: that would double what it is asked
+        refusals=not (judges and isinstance(judges[0], LanguageJudge)),
     )
 
 
