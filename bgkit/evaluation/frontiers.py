@@ -1,10 +1,13 @@
-"""Designs as frontiers: what each gives over its strengths, and differences at equal help or KL.
+"""Designs as frontiers: the best that each gives over its strengths, and differences between them.
 
-A design at one strength is a point, and which point is a choice: designs are compared by the curves
-that their points lie on. A *frontier* is an array of values (strengths, seeds, prompts, 2): of each
+A design at one strength is a point, and which point is a choice: designs are compared by what all
+their points attain. A *frontier* is an array of values (strengths, seeds, prompts, 2): of each
 training and test prompt the metric that is held equal (x: system help, KL) and the one that is
-compared (y: system harm, ...). Its curve joins the means over seeds and prompts in the order of x
-by straight lines, and is not extended beyond them.
+compared (y: system harm, ...). Its curve is the best y at each x of the means over seeds and
+prompts and of the straight lines between any two of them: a deployment that answers with one of two
+policies at random attains every point between theirs (as in the convex hull of ROC curves, Provost
+and Fawcett 2001). So a strength that others beat does not count against its design. The curve is
+not extended beyond the points.
 
 Intervals bootstrap the whole procedure: prompts are drawn anew, the same for all trainings, and
 seeds anew at each strength of each design (two trainings share no more than the order of their
@@ -39,19 +42,23 @@ class Difference(NamedTuple):
     by_seeds: float  # the share of its variance that more seeds would lessen
 
 
-def curve(points: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """y (..., k) at ``x`` (k,) of lines through ``points`` (..., strengths, 2), NaN beyond them.
+def curve(points: np.ndarray, x: np.ndarray, better: int = -1) -> np.ndarray:
+    """Best y (..., k) that mixtures of ``points`` (..., strengths, 2) attain at ``x`` (k,).
 
-    >>> curve(np.array([[0.0, 1.0], [2.0, 5.0]]), np.array([0.5, 3.0]))
+    NaN beyond the points. The lowest y is the best one, with ``better`` = 1 the highest.
+
+    >>> curve(np.array([[0.0, 1.0], [1.0, 9.0], [2.0, 5.0]]), np.array([0.5, 3.0]))
     array([ 2., nan])
     """
-    order = np.argsort(points[..., 0], axis=-1, kind="stable")
-    px, py = (np.take_along_axis(points[..., i], order, -1) for i in (0, 1))
-    right = (px[..., None, :] < x[:, None]).sum(-1).clip(1, px.shape[-1] - 1)
-    x0, x1, y0, y1 = (np.take_along_axis(a, i, -1) for a in (px, py) for i in (right - 1, right))
-    y = y0 + (y1 - y0) * (x - x0) / np.maximum(x1 - x0, 1e-12)
+    i, j = np.triu_indices(points.shape[-2], 1)
+    first, second = points[..., i, :, None], points[..., j, :, None]  # (..., pairs, 2, 1)
     slack = 1e-9 * np.maximum(1, np.abs(x))
-    return np.where((x >= px[..., :1] - slack) & (x <= px[..., -1:] + slack), y, np.nan)
+    step, ahead = second[..., 0, :] - first[..., 0, :], x - first[..., 0, :]
+    share = np.where(np.abs(ahead) <= slack, 0.0, ahead / np.where(step == 0, np.nan, step))
+    share = np.where(np.abs(x - second[..., 0, :]) <= slack, 1.0, share)
+    y = first[..., 1, :] + share * (second[..., 1, :] - first[..., 1, :])
+    ends = np.where((share >= 0) & (share <= 1), better * y, -np.inf).max(-2)
+    return np.where(np.isfinite(ends), better * ends, np.nan)
 
 
 def shared_range(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
@@ -68,14 +75,25 @@ def shared_range(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
 
 
 def difference(
-    first: np.ndarray, second: np.ndarray, at: float | None = None, *, resamples: int = 1000
+    first: np.ndarray,
+    second: np.ndarray,
+    at: float | None = None,
+    *,
+    better: int = -1,
+    resamples: int = 1000,
 ) -> Difference:
     """y of ``first`` minus y of ``second`` at x = ``at``, or averaged over the range they share.
 
     Both are frontiers (strengths, seeds, prompts, 2) of the same prompts, with two strengths or
-    more; NaN marks what no judge graded. With one seed the interval is over prompts alone. Raises
-    BgkitError for other shapes, other prompts, and an ``at`` that one of them does not reach.
+    more; NaN marks what no judge graded. ``better`` is -1 where a low y is best, 1 where a high
+    one. With one seed the interval is over prompts alone. Raises BgkitError for other shapes, other
+    prompts, an ``at`` that one of them does not reach, and a y that has no better side.
     """
+    if better not in (-1, 1):
+        raise BgkitError(
+            "Frontiers are the best that strengths give: compare a metric of which high or low is "
+            "better, not one (filter rate, KL, length) that has no better side."
+        )
     shapes = [np.shape(values) for values in (first, second)]
     if any(len(s) != 4 or s[3] != 2 or s[0] < 2 for s in shapes) or shapes[0][2] != shapes[1][2]:
         raise BgkitError(
@@ -91,8 +109,8 @@ def difference(
     drawn = [_means(values, counts).mean(2) for values in both]  # (draws, strengths, 2)
     seeds = [_means(values, np.ones((1, n))) for values in both]  # (1, strengths, seeds, 2)
     whole = [points.mean(2) for points in seeds]
-    mean = float(_gap(*whole, x)[0])
-    parts = [(float(np.nanvar(_gap(*drawn, x))), n - 1)]  # variances and degrees of freedom
+    mean = float(_gap(*whole, x, better)[0])
+    parts = [(float(np.nanvar(_gap(*drawn, x, better))), n - 1)]  # variances and degrees of freedom
     for side, points in enumerate(seeds):  # what each training's seeds add, one point at a time
         k = points.shape[2]
         for place in range(points.shape[1]) if k > 1 else ():
@@ -100,9 +118,9 @@ def difference(
             moved[side] = np.repeat(whole[side], resamples, axis=0)
             weights = rng.multinomial(k, np.full(k, 1 / k), size=resamples) / k
             moved[side][:, place] = np.einsum("rs,sk->rk", weights, points[0, place])
-            parts.append((np.nanvar(_gap(*moved, x)) * k / (k - 1), k - 1))
+            parts.append((np.nanvar(_gap(*moved, x, better)) * k / (k - 1), k - 1))
     jiggled = [points + _noise(v, resamples, rng) for points, v in zip(whole, both, strict=True)]
-    noise = float(np.nanvar(_gap(*jiggled, x))) if parts[1:] else 0.0
+    noise = float(np.nanvar(_gap(*jiggled, x, better))) if parts[1:] else 0.0
     of_prompts, of_seeds = parts[0][0], sum(variance for variance, _ in parts[1:])
     total = max(of_prompts + of_seeds - noise, of_prompts, of_seeds)
     reach = (low, high) if at is None else (at, at)
@@ -134,9 +152,9 @@ def _noise(values: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarr
     return np.stack(normal, axis=1)
 
 
-def _gap(first: np.ndarray, second: np.ndarray, x: np.ndarray) -> np.ndarray:
+def _gap(first: np.ndarray, second: np.ndarray, x: np.ndarray, better: int) -> np.ndarray:
     """Difference (draws,) of two curves of drawn points, averaged over those ``x`` both reach."""
-    gap = curve(first, x) - curve(second, x)
+    gap = curve(first, x, better) - curve(second, x, better)
     known = ~np.isnan(gap)
     with np.errstate(invalid="ignore"):
         return np.where(known, gap, 0).sum(-1) / np.where(known.any(-1), known.sum(-1), np.nan)

@@ -25,6 +25,7 @@ from bgkit.evaluation import frontiers, settings
 from bgkit.evaluation import samples as evaluation
 from bgkit.evaluation.frontiers import Difference
 from bgkit.evaluation.intervals import CONFIDENCE, crossed, holm, variance_of_mean
+from bgkit.evaluation.metrics import METRICS as ALL_METRICS
 from bgkit.evaluation.metrics import values_of
 from bgkit.sweeps import collection
 from bgkit.testbed.store import data_folder
@@ -156,7 +157,9 @@ def _at_equal(
     for x, place in EQUAL.items():
         try:
             pairs = (one.pair(x, metric) for one in (ours, theirs))
-            found.append((place, frontiers.difference(*pairs, resamples=resamples)))
+            better = ALL_METRICS[metric].better
+            apart = frontiers.difference(*pairs, better=better, resamples=resamples)
+            found.append((place, apart))
         except BgkitError:
             continue
     return found

@@ -27,7 +27,7 @@ from bgkit.errors import BgkitError
 from bgkit.evaluation import frontiers
 from bgkit.evaluation import samples as evaluation
 from bgkit.evaluation.intervals import CONFIDENCE, as_text, holm
-from bgkit.evaluation.metrics import READ
+from bgkit.evaluation.metrics import METRICS, READ
 from bgkit.prompts import load
 from bgkit.scoring.temperature import with_temperature
 from bgkit.sweeps import claims, collection
@@ -137,7 +137,8 @@ def differences(
         for design, against in (pair for pair in pairs if {*pair} <= {*found}):
             both = found[design], found[against]
             x_y = (one.pair("system_help", metric) for one in both)
-            apart = frontiers.difference(*x_y, resamples=resamples)
+            better = METRICS[metric].better
+            apart = frontiers.difference(*x_y, better=better, resamples=resamples)
             told = {"deployment": name, "design": design, "against": against, "metric": metric}
             seeds = min(len(one.seeds) for one in both)
             rows.append({**told, **apart._asdict(), "n_seeds": seeds})

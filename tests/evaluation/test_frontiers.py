@@ -18,10 +18,32 @@ def constant(points: list[tuple[float, float]], seeds: int = 2, prompts: int = 4
     return np.broadcast_to(np.array(points)[:, None, None], (len(points), seeds, prompts, 2))
 
 
-def test_a_curve_by_hand_whatever_the_order_of_its_points():
+@pytest.mark.parametrize(
+    ("better", "expected"),
+    [(-1, [np.nan, 2, 1.75, 1.5, 0.75, 0, np.nan]), (1, [np.nan, 2, 3, 4, 2, 0, np.nan])],
+)
+def test_a_curve_by_hand_whatever_the_order_of_its_points(better, expected):
     points = np.array([[4.0, 0.0], [0.0, 2.0], [1.0, 4.0]])
-    found = frontiers.curve(points, np.array([-0.1, 0.0, 0.5, 1.0, 2.5, 4.0, 4.1]))
-    np.testing.assert_allclose(found, [np.nan, 2, 3, 4, 2, 0, np.nan])
+    x = np.array([-0.1, 0.0, 0.5, 1.0, 2.5, 4.0, 4.1])
+    np.testing.assert_allclose(frontiers.curve(points, x, better), expected)
+
+
+def test_two_points_with_one_x_give_the_better_of_them():
+    points = np.array([[1.0, 3.0], [1.0, 2.0], [2.0, 4.0]])
+    np.testing.assert_allclose(frontiers.curve(points, np.array([1.0, 1.5])), [2, 3])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    points=hnp.arrays(np.float64, (4, 2), elements=st.floats(0, 1)),
+    extra=hnp.arrays(np.float64, (1, 2), elements=st.floats(0, 1)),
+)
+def test_a_further_strength_never_makes_a_frontier_worse(points, extra):
+    x = np.linspace(points[:, 0].min(), points[:, 0].max(), 9)
+    before = frontiers.curve(points, x)
+    after = frontiers.curve(np.concatenate([points, extra]), x)
+    assert (after <= before + 1e-9).all()
+    assert (frontiers.curve(points, points[:, 0]) <= points[:, 1] + 1e-9).all()
 
 
 def test_differences_at_equal_x_by_hand():
@@ -36,31 +58,50 @@ def test_differences_at_equal_x_by_hand():
 
 
 def made(
-    rng: np.random.Generator, shift: float, seeds: int, prompts: np.ndarray, spread: float = 0.03
+    rng: np.random.Generator, shift: float, seeds: int, prompts: np.ndarray, beaten: bool = False
 ) -> np.ndarray:
-    """A frontier y = x + shift of five strengths, with noise of trainings, prompts and responses.
+    """A frontier y = x ** 2 + shift of five strengths, with noise of trainings and responses.
 
-    ``prompts`` (n,) are the prompts' own deviations, shared by all designs.
+    ``prompts`` (n,) are the prompts' own deviations, shared by all designs. With ``beaten`` two of
+    the strengths lie far above the line that the others give.
     """
-    x = np.linspace(0.1, 0.5, 5)
-    means = np.stack([x, x + shift], -1)[:, None] + rng.normal(0, spread, (5, seeds, 2))
+    x = np.linspace(0.1, 0.9, 5)
+    if beaten:
+        x = x[[0, 2, 4, 3, 3]]
+    y = x**2 + shift + np.array([0, 0, 0, 0.3, 0.5]) * beaten
+    means = np.stack([x, y], -1)[:, None] + rng.normal(0, 0.03, (5, seeds, 2))
     noise = rng.normal(0, 0.3, (5, seeds, len(prompts), 2))
     return means[:, :, None] + prompts[:, None] * [0.0, 1.0] + noise
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("seeds", "at"), [(2, None), (3, None), (3, 0.3), (5, 0.3)])
-def test_intervals_cover_the_true_difference(seeds, at):
+@pytest.mark.parametrize(
+    ("seeds", "at", "beaten"),
+    [(2, None, False), (3, None, False), (3, 0.5, False), (5, None, True), (3, None, True)],
+)
+def test_intervals_cover_the_true_difference(seeds, at, beaten):
     rng = np.random.default_rng(seeds)
+    prompts = np.zeros(100)
+    truth = frontiers.difference(
+        *(made(_Still(), shift, 1, prompts, way) for shift, way in ((0.05, beaten), (0.0, False))),
+        at,
+    ).mean
     inside, widths = 0, []
     for _ in range(150):
         prompts = rng.normal(0, 0.5, 100)
-        pair = (made(rng, shift, seeds, prompts) for shift in (0.05, 0.0))
+        pair = (made(rng, 0.05, seeds, prompts, beaten), made(rng, 0.0, seeds, prompts))
         found = frontiers.difference(*pair, at, resamples=200)
-        inside += found.low <= 0.05 <= found.high
+        inside += found.low <= truth <= found.high
         widths.append(found.high - found.low)
     assert inside / 150 >= 0.90
     assert np.median(widths) < 0.3  # by far less than the deviation of a prompt
+
+
+class _Still:
+    """In place of a generator: no noise."""
+
+    def normal(self, mean: float, spread: float, shape: tuple) -> np.ndarray:
+        return np.full(shape, mean)
 
 
 @settings(max_examples=40, deadline=None)
@@ -105,6 +146,12 @@ def test_one_seed_has_an_interval_over_prompts_alone_and_gaps_are_left_out():
 def test_what_can_not_be_compared_is_refused(first, second, at, told):
     with pytest.raises(BgkitError, match=told):
         frontiers.difference(first, second, at)
+
+
+def test_a_metric_without_a_better_side_has_no_frontier():
+    line = constant([(0, 0), (1, 1)])
+    with pytest.raises(BgkitError, match="no better side"):
+        frontiers.difference(line, line, better=0)
 
 
 def test_seeds_needed_fall_with_the_size_and_may_not_suffice():
