@@ -54,7 +54,8 @@ def curve(points: np.ndarray, x: np.ndarray, better: int = -1) -> np.ndarray:
     first, second = points[..., i, :, None], points[..., j, :, None]  # (..., pairs, 2, 1)
     slack = 1e-9 * np.maximum(1, np.abs(x))
     step, ahead = second[..., 0, :] - first[..., 0, :], x - first[..., 0, :]
-    share = np.where(np.abs(ahead) <= slack, 0.0, ahead / np.where(step == 0, np.nan, step))
+    with np.errstate(over="ignore"):  # a tiny step: the share is far beyond 1
+        share = np.where(np.abs(ahead) <= slack, 0, ahead / np.where(step == 0, np.nan, step))
     share = np.where(np.abs(x - second[..., 0, :]) <= slack, 1.0, share)
     y = first[..., 1, :] + share * (second[..., 1, :] - first[..., 1, :])
     ends = np.where((share >= 0) & (share <= 1), better * y, -np.inf).max(-2)
