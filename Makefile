@@ -23,9 +23,9 @@ EXTRAS := cluster,judge,notebooks,test
 CONSTRAINTS := constraints.txt
 BIN := $(VENV)/bin
 RUN := "$(BIN)/python" -m
-# Threads that wait for each other sleep; spinning, they stand still beside another busy process.
+# Waiting threads sleep: spinning ones would stall next to another busy process.
 export OMP_WAIT_POLICY ?= PASSIVE
-# offline, without progress; a module or a notebook stays in one process, which has one thread
+# offline, no progress bars; each module or notebook runs in one process with one thread
 TEST := BGKIT_PROGRESS=none HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false BGKIT_THREADS=1 $(RUN) pytest
 # long modules first, as tests/conftest.py orders them
 SIDE_BY_SIDE := -n $(WORKERS) --dist loadscope --no-loadscope-reorder
@@ -37,8 +37,8 @@ ifeq ($(origin PYTHON),file)
 OTHER_PYTHONS := python3.13 python3.12 python3.11 python3.14
 endif
 
-# `make test` skips the browser's tests where there is no Chromium, saying so;
-# who asks for them by name is told what is missing.
+# `make test` skips browser tests without Chromium and says so; targets for
+# browser tests fail and name what is missing.
 NEED_CHROMIUM = [ -n "$$BGKIT_CHROMIUM" ] || command -v chromium >/dev/null || \
   command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
   { echo "bgkit: Chromium is missing: install your system's package (on Debian and Ubuntu:" \
@@ -62,7 +62,7 @@ demo: $(VENV)/.bgkit-base ## Run the demo on the built-in testbed and write its 
 test: lint ## Lint, doctests and tests, offline
 	$(TEST) $(SIDE_BY_SIDE) -m "not thorough and not english" $(ARGS)
 
-test-all: lint ## All of it: kills, clusters, browsers, notebooks as they are stored
+test-all: lint ## All tests: also kills, clusters, browsers, notebooks as stored
 	$(TEST) $(SIDE_BY_SIDE) $(ARGS)
 
 test-browser: $(VENV)/.bgkit-dev ## Only the tests in Chromium: notebooks in JupyterLab, the report
@@ -107,7 +107,7 @@ clean: ## Remove caches and build products (keeps runs/ and the environment)
 	  -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # The environment, in three steps. A step leaves its stamp only when it is
-# through, so one that was interrupted runs again.
+# complete, so an interrupted one runs again.
 
 $(VENV)/.bgkit-python:
 	@set -- "$(PYTHON)" $(OTHER_PYTHONS); found=; bare=; kept=; \

@@ -1,9 +1,9 @@
-"""How fast scoring is: bgkit's engine against three usual ways, on the same texts in one run.
+"""How fast scoring is: bgkit's engine against three common ways, on the same texts in one run.
 
-The others are (1) one pair at a time, (2) one padded batch, as TRL's path for reward models does,
+The others are (1) one pair at a time, (2) one padded batch, as in TRL's path for reward models,
 and (3) the transformers pipeline at its best batch size. All score with the same random weights: a
-decoder with a reward head and an encoder, of about 30M parameters each on a CPU, of the shapes of
-Qwen2.5-0.5B and Granite-Guardian-3.1-2B on a GPU.
+decoder with a reward head and an encoder. On a CPU each has about 30M parameters; on a GPU the
+decoders have the shapes of Qwen2.5-0.5B and Granite-Guardian-3.1-2B.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from bgkit.scoring.protocols import REWARD, Template
 from bgkit.scoring.scorer import Scorer
 from bgkit.testbed import store
 
-BATCH_SIZES = (1, 4, 16, 64)  # that the pipeline is tried with
+BATCH_SIZES = (1, 4, 16, 64)  # of the pipeline; the best counts
 #: device -> name -> configuration class and shape of a decoder
 DECODERS: dict[str, dict[str, tuple[type, dict]]] = {
     "cpu": {
@@ -63,7 +63,7 @@ ENCODER |= {"num_attention_heads": 8, "max_position_embeddings": 4096}
 
 @dataclass(frozen=True)
 class Workload:
-    """Pairs to score, and the words of the template around each."""
+    """Pairs to score, and the template text before each."""
 
     prompts: list[str]
     responses: list[str]
@@ -84,8 +84,8 @@ def workloads(words: Sequence[str], size: float = 1.0, seed: int = 0) -> dict[st
         return " ".join(rng.choice(words, int(rng.integers(low, high + 1))))
 
     def groups(count: int, each: int, prompt: tuple, response: tuple, template="") -> Workload:
-        asked = [text(*prompt) for _ in range(max(1, round(count * size)))]
-        prompts = [prompt for prompt in asked for _ in range(each)]
+        questions = [text(*prompt) for _ in range(max(1, round(count * size)))]
+        prompts = [prompt for prompt in questions for _ in range(each)]
         return Workload(prompts, [text(*response) for _ in prompts], template)
 
     count = max(8, round(256 * size))
@@ -113,8 +113,8 @@ def random_decoder(
     model = tf.AutoModelForSequenceClassification.from_config(
         config, dtype=devices.pick_dtype(place)
     )
-    asked = Template(max_length=8192)
-    return RewardDecoder(model.to(place).eval(), tokenizer, asked, "decoder")
+    protocol = Template(max_length=8192)
+    return RewardDecoder(model.to(place).eval(), tokenizer, protocol, "decoder")
 
 
 def random_encoder(place: torch.device) -> EncoderScorer:
@@ -133,7 +133,7 @@ def random_encoder(place: torch.device) -> EncoderScorer:
 
 
 def _texts(scorer: RewardDecoder | EncoderScorer, work: Workload) -> list:
-    """What a pipeline or a tokenizer takes: templated texts, or pairs."""
+    """Inputs of a pipeline or a tokenizer: templated texts, or pairs."""
     pairs = zip(work.prompts, work.responses, strict=True)
     if isinstance(scorer, RewardDecoder):
         return [scorer.text(prompt, response) for prompt, response in pairs]
@@ -141,9 +141,9 @@ def _texts(scorer: RewardDecoder | EncoderScorer, work: Workload) -> list:
 
 
 @torch.inference_mode()
-def padded(scorer: RewardDecoder | EncoderScorer, work: Workload, size: int) -> np.ndarray:
-    """Batches of ``size`` in the order given, padded to the longest; logits read as they come."""
-    texts, found = _texts(scorer, work), []
+def padded_scores(scorer: RewardDecoder | EncoderScorer, work: Workload, size: int) -> np.ndarray:
+    """(n,) logits from batches of ``size`` in the order given, padded to the longest."""
+    texts, logits = _texts(scorer, work), []
     for start in range(0, len(texts), size):
         part = texts[start : start + size]
         if isinstance(scorer, RewardDecoder):
@@ -153,13 +153,13 @@ def padded(scorer: RewardDecoder | EncoderScorer, work: Workload, size: int) -> 
         else:
             columns = ([row["text"] for row in part], [row["text_pair"] for row in part])
             inputs = scorer.tokenizer(*columns, padding=True, return_tensors="pt")
-        logits = scorer.model(**inputs.to(scorer.model.device)).logits
-        found.append(logits[:, 0].float().cpu())
-    return torch.cat(found).numpy()
+        part_logits = scorer.model(**inputs.to(scorer.model.device)).logits
+        logits.append(part_logits[:, 0].float().cpu())
+    return torch.cat(logits).numpy()
 
 
-def by_pipeline(scorer: RewardDecoder | EncoderScorer, work: Workload, size: int) -> np.ndarray:
-    """The text classification pipeline, in batches of ``size``."""
+def pipeline_scores(scorer: RewardDecoder | EncoderScorer, work: Workload, size: int) -> np.ndarray:
+    """(n,) scores of the text classification pipeline, in batches of ``size``."""
     pipeline = tf.pipeline(
         "text-classification",
         model=scorer.model,
@@ -175,7 +175,7 @@ def by_pipeline(scorer: RewardDecoder | EncoderScorer, work: Workload, size: int
 
 
 def lengths_of(scorer: RewardDecoder | EncoderScorer, work: Workload) -> np.ndarray:
-    """(n,) tokens of each pair's text."""
+    """(n,) token counts of the pairs' texts."""
     if isinstance(scorer, RewardDecoder):
         rows = scorer.rows(work.prompts, work.responses)
     else:
@@ -197,7 +197,7 @@ def padded_tokens(lengths: Sequence[int], size: int) -> int:
 
 
 class PeakMemory:
-    """The most memory above that at the start, in MB: of the GPU, or of this process."""
+    """Peak memory above that at the start, in MB: of the GPU, or of this process."""
 
     def __init__(self, place: torch.device) -> None:
         self.place, self.peak, self._done = place, 0.0, threading.Event()
@@ -243,19 +243,19 @@ def _measure(run: Callable[[], np.ndarray], place: torch.device, repeats: int) -
 
 
 def throughput(scorer: RewardDecoder | EncoderScorer) -> float:
-    """The most tokens a second that the model computes, over batches of equal rows."""
+    """The model's best tokens per second, over batches of rows of equal length."""
     place, best = scorer.model.device, 0.0
     for rows, width in ((8, 128), (32, 128), (8, 512), (64, 64)):
         ids = torch.randint(5, 50, (rows, width), device=place)
         with torch.inference_mode():
             scorer.model.base_model(input_ids=ids)
-            found = _measure(lambda ids=ids: scorer.model.base_model(input_ids=ids), place, 2)
-        best = max(best, ids.numel() / found["seconds"])
+            result = _measure(lambda ids=ids: scorer.model.base_model(input_ids=ids), place, 2)
+        best = max(best, ids.numel() / result["seconds"])
     return best
 
 
 def needed_tokens(scorer: RewardDecoder | EncoderScorer, work: Workload) -> int:
-    """Tokens that no exact method can save: each different prefix once; for encoders, each row."""
+    """Tokens that every exact method must compute: each distinct prefix once; encoders: all."""
     if isinstance(scorer, EncoderScorer):
         return int(lengths_of(scorer, work).sum())
     rows = sorted(map(tuple, scorer.rows(work.prompts, work.responses)))
@@ -272,7 +272,7 @@ def compare_scoring(
 ) -> pd.DataFrame:
     """One workload, scored in all ways: seconds, tokens, ratio to bgkit, memory, difference.
 
-    The largest difference is that to one pair at a time; ``floor`` is the time that the needed
+    ``difference`` is the largest to one pair at a time; ``floor`` is the time that the needed
     tokens take at the model's best measured throughput.
     """
     place, lengths = scorer.model.device, lengths_of(scorer, work)
@@ -281,20 +281,20 @@ def compare_scoring(
 
     def add(name: str, run: Callable[[], np.ndarray], tokens: int | None) -> None:
         before = scorer.computed
-        found = _measure(run, place, repeats)
-        counted = (scorer.computed - before) // repeats if tokens is None else tokens
-        rows[name] = {**found, "tokens": counted}
+        result = _measure(run, place, repeats)
+        computed = (scorer.computed - before) // repeats if tokens is None else tokens
+        rows[name] = {**result, "tokens": computed}
 
     n = len(lengths)
-    add("one at a time", lambda: padded(scorer, work, 1), int(lengths.sum()))
-    add("one padded batch", lambda: padded(scorer, work, n), padded_tokens(lengths, n))
+    add("one at a time", lambda: padded_scores(scorer, work, 1), int(lengths.sum()))
+    add("one padded batch", lambda: padded_scores(scorer, work, n), padded_tokens(lengths, n))
     best = min(
         BATCH_SIZES,
-        key=lambda size: _measure(lambda: by_pipeline(scorer, work, size), place, 1)["seconds"],
+        key=lambda size: _measure(lambda: pipeline_scores(scorer, work, size), place, 1)["seconds"],
     )
     add(
         f"pipeline, batches of {best}",
-        lambda: by_pipeline(scorer, work, best),
+        lambda: pipeline_scores(scorer, work, best),
         padded_tokens(lengths, best),
     )
     add("bgkit", lambda: scorer.score(work.prompts, work.responses), None)
@@ -310,14 +310,14 @@ def compare_scoring(
 def scoring(
     device: str = "auto", size: float = 1.0, repeats: int = 2, say: Callable[[str], None] = say
 ) -> list[dict]:
-    """Every model on every workload, as rows for a JSON file; prints each table as it comes."""
+    """Rows for a JSON file, of every model on every workload; prints each table when done."""
     place = devices.pick_device(device)
     words = sorted(store_words())
     results = []
     for model, make in _models(place).items():
         for name, work in workloads(words, size).items():
             scorer = make(work.template)
-            work = work if isinstance(scorer, RewardDecoder) else framed(work)
+            work = work if isinstance(scorer, RewardDecoder) else with_template(work)
             with phase(f"{model}, {name}"):
                 table = compare_scoring(scorer, work, repeats)
             say(f"\n{model}, {name}, {len(work.prompts)} pairs\n{table.round(5).to_string()}")
@@ -328,8 +328,8 @@ def scoring(
     return results
 
 
-def framed(work: Workload) -> Workload:
-    """A workload for an encoder, which has no template: it is a part of the prompt."""
+def with_template(work: Workload) -> Workload:
+    """A workload for an encoder: it has no template, so the prompts contain it."""
     return Workload([f"{work.template} {p}".strip() for p in work.prompts], work.responses)
 
 
@@ -361,17 +361,17 @@ def options(about: str) -> argparse.ArgumentParser:
 
 
 def run(arguments: argparse.Namespace, measure: Callable[[], list[dict]]) -> int:
-    """Measure, and write the rows with command, machine and versions if they are asked for."""
+    """Measure, and write rows, command, machine and versions to ``out``; returns the status."""
     threads = devices.pin_threads(arguments.threads)
     words = ["python", f"benchmarks/{Path(sys.argv[0]).name}"]
     for name, value in vars(arguments).items():
-        if name != "out" and value:  # a path of this machine
+        if name != "out" and value:  # a local path
             words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     try:
         rows = measure()
         if arguments.out:
-            told = {**provenance(), "command": shlex.join(words), "threads": threads}
-            write_json(arguments.out, {**told, "rows": rows})
+            about = {**provenance(), "command": shlex.join(words), "threads": threads}
+            write_json(arguments.out, {**about, "rows": rows})
     except BgkitError as error:
         print(f"bgkit: {error}", file=sys.stderr)
         return 2
@@ -380,8 +380,8 @@ def run(arguments: argparse.Namespace, measure: Callable[[], list[dict]]) -> int
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns the exit status."""
-    given = options(__doc__).parse_args(arguments)
-    return run(given, lambda: scoring(given.device, given.size, given.repeats))
+    parsed = options(__doc__).parse_args(arguments)
+    return run(parsed, lambda: scoring(parsed.device, parsed.size, parsed.repeats))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""How long a GRPO step takes with bgkit, beside the same step of a plain TRL script.
+"""How long a GRPO step takes with bgkit, compared with the same step of a plain TRL script.
 
-Both train the same policy from the same seed on the same prompts with the same reward, each in a
-process of its own, one after the other. The plain script scores as its reward function is usually
+Both train the same policy from the same seed on the same prompts with the same reward, each in its
+own process, one after the other. The plain script scores as reward functions are usually
 written: the step's texts in one padded batch through the guard, then through the reward model. A
 step is split into generation, scoring, the reference's log-probabilities and the update (the rest).
-``floor`` is what reference and update would take at the model's best measured speed if each prompt
+``floor`` is the time of reference and update at the model's best measured speed if each prompt
 and completion went through it once: P + G R tokens. On a GPU the policy has the shape and the
 vocabulary of Qwen2.5-0.5B, and random weights.
 """
@@ -41,7 +41,7 @@ from bgkit.training import grpo
 from bgkit.training import prompt_order as training_prompts
 from bgkit.training import trainer as training
 
-#: part of a step -> the trainer's method that does it (of the last, where nothing is learned)
+#: part of a step -> the trainer's method that does it (the last one only without gradients)
 PARTS = {
     "generation": "_generate",
     "scoring": "_calculate_rewards",
@@ -65,7 +65,7 @@ WORKLOADS: dict[str, tuple[str, bool, dict]] = {
 
 
 class SigmoidGuard:
-    """A decoder with random weights in the place of a generative guard: its score as a t."""
+    """A decoder with random weights in place of a generative guard; t is the score's sigmoid."""
 
     def __init__(self, scorer: RewardDecoder) -> None:
         self.scorer, self.model, self.name = scorer, scorer.model, "random"
@@ -80,7 +80,7 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
 
 
 class StepClock(tf.TrainerCallback):
-    """Seconds of every step by part; use ``watching`` around the training."""
+    """Seconds of every step by part; wrap the training in ``watching``."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
@@ -92,7 +92,7 @@ class StepClock(tf.TrainerCallback):
         self._begun = time.perf_counter()
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
-        """Keep the step's times; held-out evaluation comes after."""
+        """Store the step's times; held-out evaluation comes after."""
         _wait()
         whole = time.perf_counter() - self._begun
         row = {part: self._now[part] for part in PARTS}
@@ -100,7 +100,7 @@ class StepClock(tf.TrainerCallback):
 
     @contextmanager
     def watching(self, kind: type[GRPOTrainer] = GRPOTrainer) -> Iterator[None]:
-        """Time the parts of all trainers of a kind inside."""
+        """Time the parts of all trainers of this class inside the block."""
         own = {name: vars(kind).get(name) for name in PARTS.values()}
         try:
             for part, name in PARTS.items():
@@ -119,10 +119,10 @@ class StepClock(tf.TrainerCallback):
                 return method(*arguments, **options)
             _wait()
             begun = time.perf_counter()
-            found = method(*arguments, **options)
+            result = method(*arguments, **options)
             _wait()
             self._now[part] += time.perf_counter() - begun
-            return found
+            return result
 
         return run
 
@@ -134,11 +134,11 @@ def _wait() -> None:
 
 @torch.inference_mode()
 def plain_scores(scorer: Scorer, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
-    """(n,) scores from one padded batch of all texts, as a short script computes them."""
+    """(n,) scores from one padded batch of all texts, as in a short script."""
     if isinstance(scorer, SigmoidGuard | RewardDecoder):
         work = bench.Workload(list(prompts), list(responses))
-        found = bench.padded(getattr(scorer, "scorer", scorer), work, len(prompts))
-        return _sigmoid(found) if isinstance(scorer, SigmoidGuard) else found
+        scores = bench.padded_scores(getattr(scorer, "scorer", scorer), work, len(prompts))
+        return _sigmoid(scores) if isinstance(scorer, SigmoidGuard) else scores
     columns = (list(prompts), list(responses)) if scorer.protocol.pair else (list(responses),)
     inputs = scorer.tokenizer(*columns, padding=True, truncation=True, return_tensors="pt")
     logits = scorer.model(**inputs.to(scorer.model.device)).logits.float()
@@ -148,17 +148,17 @@ def plain_scores(scorer: Scorer, prompts: Sequence[str], responses: Sequence[str
 def plain_training(
     config: runs.TrainConfig, guard: Scorer, utility: Scorer, clock: StepClock, place
 ) -> None:
-    """A plain TRL script: a trainer, a reward function, nothing kept."""
+    """A plain TRL script: a trainer and a reward function, without records."""
     model, tokenizer = policies.load_policy(config.policy, None, str(place), config.precision)
 
     def reward(prompts, completions, question, **columns) -> list[float]:
-        said = [completion[0]["content"] for completion in completions]
-        t, u = (plain_scores(scorer, question, said) for scorer in (guard, utility))
+        responses = [completion[0]["content"] for completion in completions]
+        t, u = (plain_scores(scorer, question, responses) for scorer in (guard, utility))
         z = (u - u.mean()) / max(u.std(), 1e-6)
-        found = rewards.compute_reward(
+        values = rewards.compute_reward(
             config.reward, t, z, config.tau, strength=config.strength, u=u
         )
-        return (found / max(found.std(), 1e-6)).tolist()
+        return (values / max(values.std(), 1e-6)).tolist()
 
     with tempfile.TemporaryDirectory() as folder:
         arguments = grpo.trainer_arguments(config, Path(folder), place)
@@ -184,7 +184,7 @@ def plain_training(
 def bgkit_training(
     config: runs.TrainConfig, guard: Scorer, utility: Scorer, clock: StepClock, place
 ) -> pd.DataFrame:
-    """The same with bgkit, records and all; returns the completions."""
+    """The same with bgkit, including records; returns the completions."""
     with tempfile.TemporaryDirectory() as folder, clock.watching(grpo.QuietTrainer):
         run = training.train(
             config,
@@ -209,7 +209,7 @@ def guard_of(place: torch.device, generative: bool) -> Scorer:
 
 
 def prompts_of(which: str, folder: Path) -> str:
-    """A prompt set by name: the testbed's, or a file made here of short or of long prompts."""
+    """A prompt set: the testbed's, or a file written here of short or long prompts."""
     if which == "testbed":
         return which
     table = load_prompts("testbed", "train", 400)
@@ -238,15 +238,15 @@ def policy_of(which: str, place: torch.device, folder: Path) -> str:
     model.save_pretrained(folder / "policy")
     tokenizer.save_pretrained(folder / "policy")
     file = folder / "policy/tokenizer.json"
-    made = json.loads(file.read_text(encoding="utf-8"))
-    made["model"]["vocab"] |= {f"word{i}": i for i in range(len(tokenizer), words)}
-    file.write_text(json.dumps(made), encoding="utf-8")
+    stored = json.loads(file.read_text(encoding="utf-8"))
+    stored["model"]["vocab"] |= {f"word{i}": i for i in range(len(tokenizer), words)}
+    file.write_text(json.dumps(stored), encoding="utf-8")
     return str(folder / "policy")
 
 
 @contextmanager
-def attending(kind: str) -> Iterator[None]:
-    """Let every policy that is loaded inside attend with this kernel; "" leaves the usual one."""
+def with_attention(kind: str) -> Iterator[None]:
+    """Policies loaded in the block use this attention kernel; "" keeps the default."""
     load = policies.load_policy
 
     def loaded(*arguments, **options) -> tuple:
@@ -266,8 +266,8 @@ def floor_of(config: runs.TrainConfig, completions: pd.DataFrame, place: torch.d
     model, tokenizer = policies.load_policy(config.policy, None, str(place), config.precision)
     model = get_peft_model(model, policies.lora_config(config.lora_rank, config.lora_alpha))
     step = completions[completions["step"] == completions["step"].max()]
-    asked = policies.prompt_ids(tokenizer, step["prompt"].unique().tolist())
-    tokens = sum(map(len, asked)) + int(step["length"].sum())
+    prompts = policies.prompt_ids(tokenizer, step["prompt"].unique().tolist())
+    tokens = sum(map(len, prompts)) + int(step["length"].sum())
     best = np.inf
     for rows, width in ((8, 64), (32, 64), (8, 256), (4, 512)):
         ids = torch.randint(2, model.config.vocab_size, (rows, width), device=place)
@@ -284,31 +284,31 @@ def floor_of(config: runs.TrainConfig, completions: pd.DataFrame, place: torch.d
 def measure(
     name: str, way: str, count: int, device: str, threads: int, attention: str, changes: dict
 ) -> dict:
-    """Median seconds of a step's parts one way; the first step is left out."""
+    """Median seconds of a step's parts for one way, without the first step."""
     torch.set_num_threads(threads)
     place, (which, generative, settings) = devices.pick_device(device), WORKLOADS[name]
-    usual = {"steps": count + 1, "eval_every": 0, "test_prompts": 8, "judge": "none"}
-    with tempfile.TemporaryDirectory() as folder, attending(attention):
+    basic = {"steps": count + 1, "eval_every": 0, "test_prompts": 8, "judge": "none"}
+    with tempfile.TemporaryDirectory() as folder, with_attention(attention):
         own = {
             "prompts": prompts_of(which, Path(folder)),
             "policy": policy_of(which, place, Path(folder)),
         }
         if place.type != "cpu":
-            usual["learning_rate"] = 1e-5  # the policy is large, and says nothing
-        config = runs.make_config({**usual, "save_every": count + 1, **own, **settings, **changes})
+            basic["learning_rate"] = 1e-5  # the policy is large and its text is noise
+        config = runs.make_config({**basic, "save_every": count + 1, **own, **settings, **changes})
         guard, utility = guard_of(place, generative), guards.load_utility("mild", str(place))
-        if which == "long":  # which the testbed's scorers can not read
+        if which == "long":  # too long for the testbed's scorers
             utility = bench.random_decoder(tf.LlamaConfig, TINY, place)
             guard = SigmoidGuard(utility)
-        clock, more = StepClock(), {}
+        clock, extra = StepClock(), {}
         if way == WAYS[0]:
-            more["floor"] = floor_of(
+            extra["floor"] = floor_of(
                 config, bgkit_training(config, guard, utility, clock, place), place
             )
         else:
             plain_training(config, guard, utility, clock, place)
     parts = {part: statistics.median(row[part] for row in clock.rows[1:]) for part in clock.rows[0]}
-    return {**parts, **more, "peak_memory": devices.peak_memory()}
+    return {**parts, **extra, "peak_memory": devices.peak_memory()}
 
 
 def steps(
@@ -319,8 +319,8 @@ def steps(
     attention: str = "",
     **changes,
 ) -> list[dict]:
-    """Seconds of a step's parts and the peak of memory (MiB) both ways, for each workload."""
-    found = []
+    """Seconds of a step's parts and peak memory (MiB) for both ways and each workload."""
+    results = []
     for name in names:
         rows = {}
         for way in WAYS:
@@ -331,10 +331,10 @@ def steps(
         ratio = table.loc[WAYS[1], "step"] / table.loc[WAYS[0], "step"]
         say(f"\n{name}, {count} steps, median seconds\n{table.round(3).to_string()}")
         say(f"plain / bgkit: {ratio:.2f}")
-        found += [
+        results += [
             {"workload": name, "way": way, "steps": count, **row} for way, row in rows.items()
         ]
-    return found
+    return results
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Seconds of a training step alone and beside one other busy process, whose ratio is to be small.
+"""Seconds of a training step alone and next to one busy process; their ratio should be small.
 
 Usage: python benchmarks/busy.py [STEPS [THREADS]]
-Trains the testbed's default policy by turns with and without the other process, each time in a new
-process that waits as the kit's processes do. Run it on an otherwise idle machine; with
-OMP_WAIT_POLICY=ACTIVE it shows what spinning costs. Exit status 1 if the ratio is over 2.5.
+Trains the testbed's default policy by turns with and without the busy process, each time in a new
+process with the kit's thread settings. Run it on an otherwise idle machine; with
+OMP_WAIT_POLICY=ACTIVE it shows what spinning costs. Exit status 1 if the ratio exceeds 2.5.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MOST = 2.5
 TURNS = 2
 
 
-def measured(steps: int, threads: int) -> list[float]:
+def step_seconds(steps: int, threads: int) -> list[float]:
     """Seconds of each step but the first."""
     import bench_step
 
@@ -37,14 +37,14 @@ def measured(steps: int, threads: int) -> list[float]:
     return [row["step"] for row in clock.rows[1:]]
 
 
-def turn(busy: bool, steps: int, threads: int) -> list[float]:
-    """The same in a process of its own, beside one that is busy or not."""
+def step_seconds_in_process(busy: bool, steps: int, threads: int) -> list[float]:
+    """The same in a new process, with or without a busy process next to it."""
     from bgkit.models import devices
 
     other = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if busy else None
     try:
         with devices.workers(1, threads) as pool:
-            return pool.submit(measured, steps, threads).result()
+            return pool.submit(step_seconds, steps, threads).result()
     finally:
         if other:
             other.kill()
@@ -55,16 +55,16 @@ def main(steps: int = 10, threads: int = 0) -> int:
     from bgkit.models import devices
 
     threads = devices.pin_threads(threads)
-    found = {False: [], True: []}
+    times = {False: [], True: []}
     for _ in range(TURNS):
-        for busy, seconds in found.items():
-            seconds += turn(busy, steps, threads)
-    alone, beside = median(found[False]), median(found[True])
+        for busy, seconds in times.items():
+            seconds += step_seconds_in_process(busy, steps, threads)
+    alone, loaded = median(times[False]), median(times[True])
     print(
         f"{threads} threads on {os.cpu_count()} cores, median of {TURNS * steps} steps: "
-        f"{alone:.2f} s alone, {beside:.2f} s beside a busy process, ratio {beside / alone:.2f}"
+        f"{alone:.2f} s alone, {loaded:.2f} s beside a busy process, ratio {loaded / alone:.2f}"
     )
-    return int(beside > MOST * alone)
+    return int(loaded > MOST * alone)
 
 
 if __name__ == "__main__":

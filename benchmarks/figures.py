@@ -1,9 +1,9 @@
-"""Measure what the kit's figures cost beside plain plotly figures of the same data.
+"""Measure what the kit's figures cost compared with plain plotly figures of the same data.
 
 Usage: python benchmarks/figures.py [repeats]
-Both are built and made JSON, by turns and without a browser. What counts is the ratio, for seconds
-tell of the machine: it was 15 to 25 (axes, legends, notes and hover texts come beside the data),
-and above 40 it is one to look into.
+Both are built and converted to JSON, by turns and without a browser. The ratio counts, because
+seconds depend on the machine: it was 15 to 25 (axes, legends, notes and hover texts come on top of
+the data); look into a figure above 40.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ def figures(rows: int = 5000) -> dict[str, Callable[[], go.Figure]]:
 
 
 def plain(fig: go.Figure) -> go.Figure:
-    """The same data in as many traces, with nothing else."""
-    return go.Figure([type(one)(x=one.x, y=one.y) for one in fig.data])
+    """The same data in as many traces, and nothing else."""
+    return go.Figure([type(trace)(x=trace.x, y=trace.y) for trace in fig.data])
 
 
 def seconds(draw: Callable[[], go.Figure]) -> float:
-    """How long a figure takes to be built and made JSON."""
+    """Seconds to build a figure and convert it to JSON."""
     begin = time.perf_counter()
     draw().to_json()
     return time.perf_counter() - begin

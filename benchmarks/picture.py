@@ -14,7 +14,7 @@ from playwright.sync_api import sync_playwright
 
 
 def take(report: Path, target: Path, figures: int = 2, width: int = 1180) -> None:
-    """Photograph the first figures of a report, from the first one's top to the last one's end."""
+    """Screenshot the first figures of a report, from the first one's top to the end of the last."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
@@ -22,7 +22,7 @@ def take(report: Path, target: Path, figures: int = 2, width: int = 1180) -> Non
         page = browser.new_page(viewport={"width": width, "height": 1000}, device_scale_factor=1.5)
         page.goto(report.resolve().as_uri())
         page.wait_for_selector("[data-figure] svg.main-svg")
-        page.wait_for_timeout(1500)  # every figure is drawn when it has come into view
+        page.wait_for_timeout(1500)  # figures are drawn when they come into view
         boxes = [page.locator("[data-figure]").nth(i).bounding_box() for i in range(figures)]
         top, end = boxes[0]["y"] - 12, max(box["y"] + box["height"] for box in boxes) + 12
         clip = {"x": 0, "y": top, "width": width, "height": end - top}

@@ -1,7 +1,7 @@
 """Rejection fine-tuning: learn from the base policy's own best answers, without RL.
 
-As many tokens are sampled from base as a GRPO run generated; of every prompt's samples the best is
-kept, and TRL's supervised trainer fits a LoRA adapter to what was kept. (Dong et al. 2023, RAFT,
+Samples as many tokens from base as a GRPO run generated, keeps the best sample of every prompt, and
+fits a LoRA adapter to those with TRL's supervised trainer. (Dong et al. 2023, RAFT,
 arXiv 2304.06767, do this in rounds; here it is one.)
 """
 
@@ -34,12 +34,12 @@ from bgkit.training import trainer as training
 
 NAME = "rejection fine-tuning"
 TokenIds = tuple[list[int], list[int]]  # of a prompt and of its completion
-MOST_RISK = 1 - 2 * NEAR  # a tent below this is far: |t - tau| of at least NEAR where tau is 0.5
+MOST_RISK = 1 - 2 * NEAR  # a tent below this means |t - tau| >= NEAR at tau = 0.5
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How the kept answers are learned; the config says the rest (LoRA, seed, sampling).
+    """Settings of the supervised training; the config has the rest (LoRA, seed, sampling).
 
     The defaults were chosen on 200 validation prompts, for the policy ``tiny`` and 60,000 tokens:
     5e-4 for two epochs changed less, 6e-3 for two was as good.
@@ -51,7 +51,7 @@ class Settings:
 
 
 class QuietTrainer(SFTTrainer):
-    """SFTTrainer that leaves no model card draft beside the adapter; a run has its own files."""
+    """SFTTrainer that writes no model card draft."""
 
     def create_model_card(self, *args, **kwargs) -> None:
         """Write nothing."""
@@ -60,7 +60,7 @@ class QuietTrainer(SFTTrainer):
 def keep_best(samples: pd.DataFrame, tau: float, most_risk: float = MOST_RISK) -> np.ndarray:
     """Row numbers of the best sample of each prompt among those safely passed by the guard.
 
-    Takes prompt_id, t and reward. A sample counts if t < tau and its tent
+    Needs columns prompt_id, t and reward. A sample counts if t < tau and its tent
     (:func:`bgkit.rewards.tent`) is at most ``most_risk``, in [0, 1]; a prompt without such a sample
     is left out. Of equal rewards the first is kept.
 
@@ -90,49 +90,49 @@ def rejection_fine_tuning(
 ) -> runs.Run:
     """Fine-tune the base policy on its own best answers; returns a run folder like GRPO's.
 
-    The config's training prompts are answered ``num_generations`` times each, in their order and
-    over again, until the next prompt would exceed ``tokens`` generated tokens (0: those of the GRPO
-    run ``like``). :func:`keep_best` chooses by the config's reward; the loss is that of the kept
-    answers' own tokens, prompts are masked. ``completions.parquet`` has the samples (``kept``;
-    ``step`` is the pass over the prompts), ``result.json`` also asked, tokens, samples, kept,
+    The config's training prompts are answered ``num_generations`` times each, in order and
+    repeatedly, until the next prompt would exceed ``tokens`` generated tokens (0: as many as the
+    GRPO run ``like``). :func:`keep_best` chooses by the config's reward; the loss covers the kept
+    answers' tokens, prompts are masked. ``completions.parquet`` has the samples (``kept``;
+    ``step`` is the pass over the prompts); ``result.json`` adds asked, tokens, samples, kept,
     seconds (sampling and fine-tuning) and peak_memory. :mod:`bgkit.stress.contenders` loads the
-    folder like any run's. A complete one is returned as it is, an unfinished one starts again.
+    folder like any run's. A complete run is returned as it is; an unfinished one starts again.
 
     Raises BgkitError without a budget, for a budget below one prompt's samples, if no sample can be
-    kept, and for a folder of anything else.
+    kept, and for a folder of another kind.
     """
     if not tokens and like is None:
         raise BgkitError("Say how many tokens may be generated, or give the run to be compared.")
     settings = settings or Settings()
-    asked = {"tokens": tokens or generated_tokens(like), "most_risk": most_risk, **vars(settings)}
+    plan = {"tokens": tokens or generated_tokens(like), "most_risk": most_risk, **vars(settings)}
     config = identity.named(config, guard, utility)
-    found = _found(config, Path(folder), asked)
-    if found is not None and found.complete:
-        identity.check_complete(found, guard, utility)
-        return found
+    existing = _stored_run(config, Path(folder), plan)
+    if existing is not None and existing.complete:
+        identity.check_complete(existing, guard, utility)
+        return existing
     devices.pin_threads(threads)
     place = str(devices.pick_device(device))
     guard = guards.guard_of(config, place, given=guard)
     utility = guards.utility_of(config, place, given=utility)
-    if found is not None and found.measured:
-        identity.check(found, guard=guard, utility=utility)
+    if existing is not None and existing.measured:
+        identity.check(existing, guard=guard, utility=utility)
     model, tokenizer = policies.load_policy(config.policy, None, place, config.precision)
     speaker = identity.Speaker(model, tokenizer)
-    if found is not None and found.measured:
-        identity.check(found, policy=speaker)
+    if existing is not None and existing.measured:
+        identity.check(existing, policy=speaker)
     scores = identity.record(guard=guard, utility=utility, policy=speaker)
-    run = _opened(config, Path(folder), asked, scores)
+    run = _open_folder(config, Path(folder), plan, scores)
     base = training.measure_base(run, model, tokenizer, guard, utility)
     started = time.time()
-    with phase("sampling what is chosen from"):
-        samples, rows = _scored(run, model, tokenizer, asked["tokens"], guard, utility)
-    kept = _kept(samples, config, most_risk)
+    with phase("sampling candidates"):
+        samples, rows = _scored_samples(run, model, tokenizer, plan["tokens"], guard, utility)
+    kept = _best_rows(samples, config, most_risk)
     run.record_completions(0, samples.assign(kept=np.isin(np.arange(len(samples)), kept)))
     policy = _fine_tune(run, model, tokenizer, [rows[i] for i in kept], settings)
-    told = {"tokens": int(samples["length"].sum()), "samples": len(samples), "kept": len(kept)}
-    told |= {"seconds": round(time.time() - started, 1), "base": base}
-    told |= {"peak_memory": devices.peak_memory(), "asked": asked}
-    run.finish({**told, **evaluation.evaluate_run(run, policy, tokenizer, guard, utility)})
+    result = {"tokens": int(samples["length"].sum()), "samples": len(samples), "kept": len(kept)}
+    result |= {"seconds": round(time.time() - started, 1), "base": base}
+    result |= {"peak_memory": devices.peak_memory(), "asked": plan}
+    run.finish({**result, **evaluation.evaluate_run(run, policy, tokenizer, guard, utility)})
     return run
 
 
@@ -141,38 +141,38 @@ def generated_tokens(run: runs.Run) -> int:
     table = run.completions()
     if table.empty:
         raise BgkitError(
-            f"The run {run.folder} has no recorded completions, so its tokens can not be counted; "
+            f"The run {run.folder} has no recorded completions, so its tokens cannot be counted; "
             "say how many tokens may be generated."
         )
     return int(table["length"].sum())
 
 
-def _found(config: runs.TrainConfig, folder: Path, asked: dict) -> runs.Run | None:
-    """The run of a folder, if there is one; raises BgkitError if it is of another kind."""
-    found = runs.find_run(folder, config)
-    stored = found.read_json("config.json") if found else {METHOD: NAME, "asked": asked}
-    if (stored.get(METHOD), stored.get("asked")) != (NAME, asked):
+def _stored_run(config: runs.TrainConfig, folder: Path, plan: dict) -> runs.Run | None:
+    """The run of a folder, or None; raises BgkitError if it is of another kind."""
+    run = runs.find_run(folder, config)
+    stored = run.read_json("config.json") if run else {METHOD: NAME, "asked": plan}
+    if (stored.get(METHOD), stored.get("asked")) != (NAME, plan):
         raise BgkitError(
             f"The run folder {folder} belongs to another method, budget or settings with the same "
             "config; choose another folder, or delete it."
         )
-    return found
+    return run
 
 
-def _opened(config: runs.TrainConfig, folder: Path, asked: dict, scores: dict) -> runs.Run:
-    """The folder with config, method and what was asked, and the manifests of its prompts."""
-    chosen = training_prompts.load_splits(config)
+def _open_folder(config: runs.TrainConfig, folder: Path, plan: dict, scores: dict) -> runs.Run:
+    """The opened run folder with config, method, plan and prompt manifests."""
+    prompt_sets = training_prompts.load_splits(config)
     environment = {identity.RECORD: scores}
     environment |= {"versions": devices.versions(), "machine": devices.machine()}
-    environment |= {METHOD: NAME, "asked": asked, "git": runs.git_revision()}
+    environment |= {METHOD: NAME, "asked": plan, "git": runs.git_revision()}
     run = runs.open_run(folder, config, environment)
-    manifests = {split: manifest for split, (_, manifest) in chosen.items()}
+    manifests = {split: manifest for split, (_, manifest) in prompt_sets.items()}
     prompts.keep_manifests(run.folder / "prompts.json", manifests)
     return run
 
 
-def _kept(samples: pd.DataFrame, config: runs.TrainConfig, most_risk: float) -> np.ndarray:
-    """:func:`keep_best`, or a sentence if that is nothing."""
+def _best_rows(samples: pd.DataFrame, config: runs.TrainConfig, most_risk: float) -> np.ndarray:
+    """:func:`keep_best`; raises BgkitError if it keeps nothing."""
     kept = keep_best(samples, config.tau, most_risk)
     if len(kept) == 0:
         raise BgkitError(
@@ -182,14 +182,14 @@ def _kept(samples: pd.DataFrame, config: runs.TrainConfig, most_risk: float) -> 
     return kept
 
 
-def _scored(
+def _scored_samples(
     run: runs.Run, model, tokenizer, budget: int, guard: Scorer, utility: Scorer
 ) -> tuple[pd.DataFrame, list[TokenIds]]:
-    """Samples within the budget as a run records completions, and their token ids."""
+    """Samples within the budget, with the columns of a run's completions, and their token ids."""
     table, _ = training_prompts.load_splits(run.config)["train"]
     specials = policies.special_strings(tokenizer)
     table = training_prompts.training_table(run.config, table, specials)
-    parts = list(_within(run.config, model, tokenizer, table.to_pandas(), budget))
+    parts = list(_samples_within(run.config, model, tokenizer, table.to_pandas(), budget))
     if not parts:
         raise BgkitError(
             f"A budget of {budget} tokens does not suffice for the {run.config.num_generations} "
@@ -204,31 +204,31 @@ def _scored(
     return samples, [row for _, rows in parts for row in rows]
 
 
-def _within(
+def _samples_within(
     config: runs.TrainConfig, model, tokenizer, table: pd.DataFrame, budget: int
 ) -> Iterator[tuple[pd.DataFrame, list[TokenIds]]]:
-    """Groups of samples, prompt after prompt, until the next group would exceed the budget."""
+    """Groups of samples, prompt by prompt, until the next group would exceed the budget."""
     n, spent, step = config.num_generations, 0, 0
     per_step = config.batch_size // n
     starts = range(0, len(table), per_step)
     while True:
         for start in starts:
             chunk = table.iloc[start : start + per_step]
-            asked = chunk.loc[chunk.index.repeat(n)].reset_index(drop=True)
-            done = policies.generate(
+            repeated = chunk.loc[chunk.index.repeat(n)].reset_index(drop=True)
+            generated = policies.generate(
                 model,
                 tokenizer,
-                asked["question"].tolist(),
+                repeated["question"].tolist(),
                 max_completion_length=config.max_completion_length,
                 temperature=config.temperature,
                 seed=config.seed * 1_000_003 + step * len(starts) + start // per_step,
             )
-            lengths = np.array([len(ids) for ids in done.ids])
+            lengths = np.array([len(ids) for ids in generated.ids])
             total = spent + lengths.reshape(-1, n).sum(1).cumsum()
             fits = int((total <= budget).sum()) * n
-            frame = asked.drop(columns="prompt").rename(columns={"question": "prompt"})
-            frame = frame.assign(step=step, response=done.texts, length=lengths)
-            rows = list(zip(done.prompt_ids, done.ids, strict=True))
+            frame = repeated.drop(columns="prompt").rename(columns={"question": "prompt"})
+            frame = frame.assign(step=step, response=generated.texts, length=lengths)
+            rows = list(zip(generated.prompt_ids, generated.ids, strict=True))
             if fits:
                 yield frame[:fits], rows[:fits]
             if fits < len(frame):
@@ -242,8 +242,8 @@ def _fine_tune(run: runs.Run, model, tokenizer, rows: list[TokenIds], settings: 
     config = run.config
     data = Dataset.from_dict(
         {
-            "input_ids": [asked + said for asked, said in rows],
-            "labels": [[-100] * len(asked) + said for asked, said in rows],  # prompts do not count
+            "input_ids": [p + c for p, c in rows],
+            "labels": [[-100] * len(p) + c for p, c in rows],  # -100: no loss on prompts
         }
     )
     half = model.device.type == "cuda" and model.dtype.itemsize == 2

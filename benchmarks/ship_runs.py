@@ -3,9 +3,9 @@
     python benchmarks/ship_runs.py
 
 Trains (or finishes) every run in ``runs/shipped``, each in a process of its own with one CPU
-thread, with the settings of the ablation's grids; about 8 minutes. Of a run folder only what a
-stress test reads is copied: config, base, result, curve, the adapter's weights, and the completions
-of training; sampled test responses and checkpoints are left out.
+thread, with the settings of the ablation's grids; about 8 minutes. Copies only what a stress test
+reads of a run folder: config, base, result, curve, the adapter's weights, and the training's
+completions; sampled test responses and checkpoints are left out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bgkit import runs
 from bgkit.models import devices
 
 WORK, OUT = Path("runs/shipped"), Path("data/runs")
-#: Boundary with the default guard, on more test prompts, without held-out curve and judge.
+#: `boundary` with the default guard, more test prompts, no held-out curve and no judge.
 CONFIG = runs.make_config({"eval_every": 0, "test_prompts": 800, "judge": "none"})
 KEPT = (
     "config.json base.json result.json metrics.parquet completions.parquet "
@@ -45,17 +45,17 @@ def rejection() -> None:
 
 
 def keep(source: Path, name: str) -> None:
-    """Copy what is kept of a run folder."""
+    """Copy the shipped files of a run folder."""
     for file in KEPT:
-        if (source / file).is_file():  # fine-tuning has no curve
+        if (source / file).is_file():  # rejection fine-tuning has no curve
             (OUT / name / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source / file, OUT / name / file)
 
 
 def main() -> None:
-    """Train what is missing, one run at a time, and copy what is kept."""
+    """Train missing runs, one at a time, and copy their files."""
     spawned = {"mp_context": get_context("spawn"), "initializer": devices.start_worker}
-    with ProcessPoolExecutor(1, **spawned, max_tasks_per_child=1) as pool:  # peak memory is theirs
+    with ProcessPoolExecutor(1, **spawned, max_tasks_per_child=1) as pool:  # peak memory per run
         for reward in ("boundary", "compound", "filter_avoidance"):
             pool.submit(grpo, reward, reward=reward).result()
         pool.submit(rejection).result()

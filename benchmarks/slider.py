@@ -1,7 +1,7 @@
-"""Measure how long the threshold explorer needs for one move of its slider.
+"""Measure how long the threshold explorer takes for one slider move.
 
 Usage: python benchmarks/slider.py [rows]
-Times, without a browser, what the kernel does: numbers, figures and their JSON. The browser's
+Times the kernel's part without a browser: numbers, figures and their JSON. The browser's
 drawing comes on top.
 """
 

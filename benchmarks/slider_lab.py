@@ -2,7 +2,7 @@
 
 Usage: python benchmarks/slider_lab.py [rows]
 The time is from the key press to the frame that shows the new threshold in the figure: kernel,
-messages and drawing. benchmarks/slider.py has the kernel's part.
+messages and drawing. benchmarks/slider.py measures the kernel's part.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ sys.path.insert(0, {folder!r})
 import slider
 from bgkit.widgets import thresholds
 thresholds.explore(slider.made_up_samples({rows}));"""
-#: Takes the time from the next key press until a figure holds the text.
+#: Measures the time from the next key press until a figure shows the text.
 WATCH = """text => {
   window.took = 0;
   addEventListener('keydown', () => {
@@ -41,14 +41,14 @@ WATCH = """text => {
 
 def times(book: lab.Lab, moves: int) -> list[float]:
     """Milliseconds of each of ``moves`` presses of the right arrow key."""
-    handle, found = book.page.get_by_role("slider").first, []
+    handle, milliseconds = book.page.get_by_role("slider").first, []
     handle.focus()
     for move in range(1, moves + 1):
         book.page.evaluate(WATCH, f"|t − {0.5 + move / 100:g}| <")
         handle.press("ArrowRight")
-        found.append(book.page.wait_for_function("window.took").json_value())
-        book.page.wait_for_timeout(200)  # a reader's pause: what is measured is one move
-    return found
+        milliseconds.append(book.page.wait_for_function("window.took").json_value())
+        book.page.wait_for_timeout(200)  # a pause, so moves are measured separately
+    return milliseconds
 
 
 def main(rows: int = 5000, moves: int = 30) -> None:

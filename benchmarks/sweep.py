@@ -1,13 +1,13 @@
-"""What a sweep costs beside the bare trainings, and what a second worker brings.
+"""What a sweep costs compared with the bare trainings, and what a second worker gains.
 
     python benchmarks/sweep.py [--steps 40] [--noop 200] [--out FILE]
 
-Runs four trainings of the grid ``trial`` (policy tiny, ``--steps`` steps) bare, each in a Python
-process of its own with one CPU thread, and in a sweep with one worker of one thread, by turns, as
-the speed of a machine drifts; then all four as a sweep with two workers. Each way samples base's
+Runs the four trainings of the grid ``trial`` (policy tiny, ``--steps`` steps) bare, each in its own
+Python process with one CPU thread, and in a sweep with one worker of one thread. The two take turns
+because a machine's speed drifts. Then sweeps all four with two workers. Each way samples base's
 responses once. Prints seconds, the overhead over bare beyond one kernel start for each run, and the
-ratio of the two sweeps. With ``--noop`` also sweeps a notebook that does nothing that many times,
-with two workers, and tells the seconds a run of the first and of the last quarter.
+ratio of the two sweeps. With ``--noop N`` also sweeps a notebook that does nothing N times,
+with two workers, and reports the seconds per run of the first and of the last quarter.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from bgkit.sweeps import grids, kernels
 from bgkit.sweeps.grids import open_notebook
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "03_train_policy.ipynb"
-#: A training in a process of its own: config, run folder, base's folder.
+#: A training in its own process; arguments: config, run folder, base's folder.
 BARE = """
 import json, sys
 from pathlib import Path
@@ -49,8 +49,8 @@ def grid_of(steps: int) -> dict:
     return {**grid, "STEPS": [steps]}
 
 
-def bare(config: TrainConfig, folder: Path) -> float:
-    """Seconds of a training in a process."""
+def bare_seconds(config: TrainConfig, folder: Path) -> float:
+    """Seconds of a training in its own process."""
     name = f"{config.reward}-{config.seed}"
     write_json(folder / f"{name}.json", asdict(config))
     places = [folder / f"{name}.json", folder / name, folder / "base"]
@@ -60,7 +60,7 @@ def bare(config: TrainConfig, folder: Path) -> float:
     return time.monotonic() - began
 
 
-def swept(grid: dict, folder: Path, workers: int) -> float:
+def sweep_seconds(grid: dict, folder: Path, workers: int) -> float:
     """Seconds of a sweep."""
     began = time.monotonic()
     index = sweeps.sweep(NOTEBOOK, grid, folder, workers=workers, threads=1)
@@ -68,17 +68,17 @@ def swept(grid: dict, folder: Path, workers: int) -> float:
     return time.monotonic() - began
 
 
-def by_turns(grid: dict, folder: Path) -> dict[str, float]:
+def seconds_by_turns(grid: dict, folder: Path) -> dict[str, float]:
     """Seconds of all trainings, bare and in a sweep."""
     seconds = {"bare": 0.0, "1 worker": 0.0}
-    for each in grids.expand(open_notebook(NOTEBOOK), grid).values():
-        seconds["bare"] += bare(grids.config_of(each), folder / "bare")
-        one = {**grid, "REWARD": [each["REWARD"]], "SEED": [each["SEED"]]}
-        seconds["1 worker"] += swept(one, folder / "sweep1", 1)
+    for parameters in grids.expand(open_notebook(NOTEBOOK), grid).values():
+        seconds["bare"] += bare_seconds(grids.config_of(parameters), folder / "bare")
+        single = {**grid, "REWARD": [parameters["REWARD"]], "SEED": [parameters["SEED"]]}
+        seconds["1 worker"] += sweep_seconds(single, folder / "sweep1", 1)
     return seconds
 
 
-def kernel_start(folder: Path) -> float:
+def kernel_start_seconds(folder: Path) -> float:
     """Seconds of an empty notebook."""
     (folder / "empty.ipynb").write_text(EMPTY)
     began = time.monotonic()
@@ -86,8 +86,8 @@ def kernel_start(folder: Path) -> float:
     return time.monotonic() - began
 
 
-def noop(count: int, folder: Path) -> dict[str, float]:
-    """Seconds a run of a notebook that does nothing: of all, the first and the last quarter."""
+def noop_seconds(count: int, folder: Path) -> dict[str, float]:
+    """Seconds per run of a notebook that does nothing: of all, the first and the last quarter."""
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("SEED = 0")])
     book.cells[0].metadata["tags"] = ["parameters"]
     book.metadata["kernelspec"] = {"name": "python3", "display_name": "p", "language": "python"}
@@ -115,27 +115,27 @@ def main() -> None:
     grid = grid_of(arguments.steps)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        seconds = {"kernel start": kernel_start(folder), **by_turns(grid, folder)}
-        seconds["2 workers"] = swept(grid, folder / "sweep2", 2)
-        empty = noop(arguments.noop, folder / "noop") if arguments.noop else {}
+        seconds = {"kernel start": kernel_start_seconds(folder), **seconds_by_turns(grid, folder)}
+        seconds["2 workers"] = sweep_seconds(grid, folder / "sweep2", 2)
+        empty = noop_seconds(arguments.noop, folder / "noop") if arguments.noop else {}
     runs = len(grid["REWARD"]) * len(grid["SEED"])
-    over = seconds["1 worker"] - seconds["bare"]
-    found = {
+    overhead = seconds["1 worker"] - seconds["bare"]
+    results = {
         "runs": runs,
         "steps": arguments.steps,
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
-        "overhead per run (s)": round(over / runs, 2),
+        "overhead per run (s)": round(overhead / runs, 2),
         "overhead beyond kernel starts, share of bare": round(
-            (over - runs * seconds["kernel start"]) / seconds["bare"], 3
+            (overhead - runs * seconds["kernel start"]) / seconds["bare"], 3
         ),
         "two workers against one": round(seconds["1 worker"] / seconds["2 workers"], 2),
     }
     if empty:
-        found[f"seconds a run, {arguments.noop} runs that do nothing, two workers"] = empty
-    print(found)
+        results[f"seconds a run, {arguments.noop} runs that do nothing, two workers"] = empty
+    print(results)
     if arguments.out:
         command = shlex.join(["python", *sys.argv])
-        write_json(arguments.out, {**provenance(), "command": command, **found})
+        write_json(arguments.out, {**provenance(), "command": command, **results})
 
 
 if __name__ == "__main__":

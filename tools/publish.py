@@ -1,9 +1,9 @@
-"""Execute a notebook for the repository, so that it reads well where nothing can run.
+"""Execute a notebook for the repository, so it can be read where nothing runs.
 
 ``python tools/publish.py notebooks/*.ipynb`` runs each notebook from top to bottom with its
-defaults and stores what it shows, without widget states, times or versions, so that a second run
-changes nothing but what a reader sees. Beside every Plotly figure it puts a picture of it: GitHub,
-nbviewer and nbconvert draw no Plotly, they show the picture; JupyterLab, VS Code and Colab show
+defaults and stores its outputs without widget states, times or versions, so a second run
+changes only what a reader sees. It adds a picture to every Plotly figure: GitHub,
+nbviewer and nbconvert do not draw Plotly and show the picture; JupyterLab, VS Code and Colab show
 the figure. The pictures need Playwright (extra ``test``) and Chromium.
 """
 
@@ -37,10 +37,10 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-#: Where a notebook installs the kit from if it is not there: a git address, or a wheel's path. No
-#: copy is published; who holds one names it here, then every notebook has it (tools/publish.py).
+#: Where a notebook installs the kit from if it is missing: a git address, or a wheel's path. No
+#: copy is published. To use your own, name it here and publish the notebooks again.
 SOURCE = ""
-#: The first code cell of every notebook: it stands alone, as bgkit may not be there yet.
+#: The first code cell of every notebook; it cannot use bgkit, which may not be installed yet.
 SET_UP = f"""\
 # Where bgkit is installed, this does nothing. Elsewhere (on Colab; before any other import) it
 # installs SOURCE: a copy of bgkit that you trust, as a git address or a wheel. None is published.
@@ -76,35 +76,35 @@ _DRAW = """async ([text, width]) => {
 def chromium() -> str:
     """Path of Chromium (``BGKIT_CHROMIUM`` overrides it); raises BgkitError where there is none."""
     names = ("chromium", "chromium-browser", "google-chrome")
-    found = os.environ.get("BGKIT_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-    if not found:
+    path = os.environ.get("BGKIT_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if not path:
         raise BgkitError(
             "Pictures of figures need Chromium: install your system's package, or set "
             "BGKIT_CHROMIUM to its path."
         )
-    return found
+    return path
 
 
 def png(pixels: np.ndarray) -> bytes:
     """A PNG of pixels (height, width, 4: RGBA, uint8) in at most 64 colours.
 
-    A figure has few colours beside the shades of its edges: the 64 most frequent ones are kept,
-    others go to the nearest, and the file is a fraction of a full one.
+    A figure has few colours apart from the shades of its edges: the 64 most frequent ones stay,
+    others become the nearest of them, which makes the file much smaller.
 
     >>> png(np.zeros((2, 3, 4), np.uint8))[:8]
     b'\\x89PNG\\r\\n\\x1a\\n'
     """
     height, width, _ = pixels.shape
-    flat = np.where(pixels[..., 3:] == 0, 0, pixels).reshape(-1, 4)  # unseen colours are one
-    colours, which, counts = np.unique(flat, axis=0, return_inverse=True, return_counts=True)
-    kept = np.argsort(-counts, kind="stable")[:64]
-    apart = np.abs(colours[:, None].astype(int) - colours[kept].astype(int)).sum(2)
-    places = apart.argmin(1).astype(np.uint8)[which.reshape(height, width)]
+    flat = np.where(pixels[..., 3:] == 0, 0, pixels).reshape(-1, 4)  # transparent is one colour
+    colours, indices, counts = np.unique(flat, axis=0, return_inverse=True, return_counts=True)
+    frequent = np.argsort(-counts, kind="stable")[:64]
+    distances = np.abs(colours[:, None].astype(int) - colours[frequent].astype(int)).sum(2)
+    places = distances.argmin(1).astype(np.uint8)[indices.reshape(height, width)]
     lines = np.concatenate([np.zeros((height, 1), np.uint8), places], axis=1)  # filter 0: none
     parts = {
         b"IHDR": struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0),
-        b"PLTE": colours[kept, :3].tobytes(),
-        b"tRNS": colours[kept, 3].tobytes(),
+        b"PLTE": colours[frequent, :3].tobytes(),
+        b"tRNS": colours[frequent, 3].tobytes(),
         b"IDAT": zlib.compress(lines.tobytes(), 9),
         b"IEND": b"",
     }
@@ -131,17 +131,17 @@ def stills(figures: Sequence[dict], width: int = WIDTH) -> list[bytes]:
         page = browser.new_page(viewport={"width": width, "height": 900}, offline=True)
         page.set_content(_PAGE)
         page.add_script_tag(content=get_plotlyjs())
-        found = []
+        pictures = []
         for figure in figures:
             columns, rows, pixels = page.evaluate(_DRAW, [json.dumps(figure), width])
             flat = np.frombuffer(base64.b64decode(pixels), np.uint8)
-            found.append(png(flat.reshape(rows, columns, 4)))
+            pictures.append(png(flat.reshape(rows, columns, 4)))
         browser.close()
-    return found
+    return pictures
 
 
 def add_stills(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Put a picture beside every stored Plotly figure, in place; returns the notebook."""
+    """Add a picture to every stored Plotly figure, in place; returns the notebook."""
     outputs = [
         output["data"]
         for cell in notebook.cells
@@ -155,10 +155,10 @@ def add_stills(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Take out what a run leaves beside its outputs, in place; returns the notebook.
+    """Remove a run's traces other than outputs, in place; returns the notebook.
 
     Times, versions, papermill's and the widgets' metadata go; tags stay. A widget without its
-    state would only show an error, so the text that stands for it is what is kept.
+    state would only show an error, so only its text form stays.
     """
     notebook.metadata = nbformat.from_dict(METADATA)
     for cell in notebook.cells:
@@ -170,11 +170,10 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def publish(path: str | Path) -> Path:
-    """Execute a notebook where it lies and store its outputs and pictures; returns its path.
+    """Execute a notebook in its folder and store its outputs and pictures; returns its path.
 
-    Its set-up cell, if it has one, is made :data:`SET_UP`. Raises
-    BgkitError for a file that is no notebook or a cell that fails (the file is then as it was),
-    and the errors of :func:`stills`.
+    Its set-up cell, if it has one, becomes :data:`SET_UP`. Raises BgkitError for a file that is no
+    notebook or a cell that fails (the file then stays unchanged), and the errors of :func:`stills`.
     """
     path = Path(path)
     try:
@@ -185,7 +184,7 @@ def publish(path: str | Path) -> Path:
         if cell.cell_type == "code" and 'find_spec("bgkit")' in cell.source:
             cell.source = SET_UP
     where = {"metadata": {"path": str(path.resolve().parent)}}
-    # With widget states, or nbclient fails at an Output; tidy() then leaves them out.
+    # With widget states, or nbclient fails at an Output; tidy() removes them.
     more = {"timeout": TIMEOUT, "kernel_name": "python3", "store_widget_state": True}
     client = NotebookClient(notebook, resources=where, kernel_manager_class=KernelManager, **more)
     try:

@@ -19,7 +19,7 @@ def table(small_run) -> pd.DataFrame:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(elsewhere, "SHIFTS", {"unseen items": 6, "300-600 words": 3})
         patch.setattr(elsewhere, "REQUESTS", 4)
-        return elsewhere.measured(small_run)
+        return elsewhere.measure_run(small_run)
 
 
 def test_a_run_and_its_base_are_measured_in_every_deployment(small_run, table) -> None:

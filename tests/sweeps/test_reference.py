@@ -56,7 +56,7 @@ def test_the_table_is_that_of_the_values(ablation) -> None:
 def test_the_tables_of_results_and_readme_are_the_shipped_ones() -> None:
     for name in result_tables.PAGES:
         page = (result_tables.ROOT / name).read_text(encoding="utf-8")
-        assert "<!-- table: " in page and page == result_tables.renewed(page), (
+        assert "<!-- table: " in page and page == result_tables.with_new_tables(page), (
             f"{name} is not that of the shipped values: python benchmarks/result_tables.py"
         )
 

@@ -86,7 +86,7 @@ def test_long_prompts_take_a_policy_of_random_weights_with_the_kernel_asked_for(
     place = torch.device("cpu")
     name = bench_step.policy_of("long", place, tmp_path)
     assert bench_step.policy_of("short", place, tmp_path) == "small"
-    with bench_step.attending("eager"):
+    with bench_step.with_attention("eager"):
         model, tokenizer = bench_step.policies.load_policy(name)
     assert model.config._attn_implementation == "eager" and len(tokenizer) == 432
     assert bench_step.policies.load_policy(name)[0].config._attn_implementation == "sdpa"

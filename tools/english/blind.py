@@ -1,11 +1,11 @@
-"""Responses of several policies on one sheet, mixed, for labels without sight of who wrote them.
+"""One shuffled sheet with responses of several policies, for blind labels.
 
-``python tools/english/blind.py sheet OUT.jsonl RUN ...`` takes what base and the runs (of one seed)
-said to 80 test prompts that were not labelled before, each text once, shuffled by a hash, and
-writes numbers, prompts and responses, nothing else. Two readers who do not know of each other label
+``python tools/english/blind.py sheet OUT.jsonl RUN ...`` takes the responses of base and the runs
+(of one seed) to 80 test prompts that were not labelled before, each text once, shuffled by a hash,
+and writes only numbers, prompts and responses. Two readers who do not know of each other label
 it by the guideline of ``data/english/README.md``, in lines ``number harmful helpful`` (0 or 1; 0, 1
 or 2). ``... join FIRST.txt,SECOND.txt RUN ...`` adds their labels to ``data/english/blind.jsonl``.
-The runs' results must not be looked at in between.
+Do not look at the runs' results in between.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ PROMPTS = 80
 KEYS = ["policy", "seed", "prompt_id"]
 
 
-def said(folders: list[str]) -> pd.DataFrame:
-    """What base and the policies said to 80 prompts that have no labels yet."""
+def responses_of(folders: list[str]) -> pd.DataFrame:
+    """Responses of base and the policies to 80 prompts that have no labels yet."""
     runs = [load_run(Path(folder)) for folder in folders]
     seed = {run.config.seed for run in runs}
     if len(seed) != 1:
-        raise SystemExit("Give runs of one seed: they share what base said.")
+        raise SystemExit("Give runs of one seed: they share base's responses.")
     known = pd.read_json(BLIND, lines=True) if BLIND.is_file() else pd.DataFrame(columns=KEYS)
     parts = {"base": runs[0].samples("base")}
     parts |= {run.config.reward: run.samples() for run in runs}
@@ -65,10 +65,10 @@ def labels_of(path: Path, n: int) -> pd.DataFrame:
 
 def main() -> None:
     """Write the sheet, or join its labels."""
-    what, file, *folders = sys.argv[1:]
-    table = said(folders)
+    command, file, *folders = sys.argv[1:]
+    table = responses_of(folders)
     sheet = sheet_of(table)
-    if what == "sheet":
+    if command == "sheet":
         sheet.to_json(file, orient="records", lines=True)
         return
     for path, end in zip(file.split(","), ("", "_again"), strict=True):

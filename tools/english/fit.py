@@ -1,9 +1,9 @@
 """Fit what ``data/english`` ships: guard, utility, and the auditor's two heads.
 
 ``python tools/english/fit.py`` takes a quarter of an hour on two cores. Guard and utility are
-fitted on the prompts of the fold ``guard``, the auditor on those of the fold ``auditor`` and with
-another seed; all are measured on the same test prompts. What is there of the same rows is left; a
-fit of other rows is made once its folder is deleted.
+fitted on the prompts of the fold ``guard``, the auditor on those of the fold ``auditor`` with
+another seed; all are measured on the same test prompts. Existing fits of the same rows stay; to
+refit on other rows, delete the folder first.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ FITS = {
 
 
 def main() -> None:
-    """Fit all of them anew."""
+    """Fit all of them."""
     environment.prepare()
     devices.pin_threads()
-    for name, (other, seed) in FITS.items():
+    for name, (left_out, seed) in FITS.items():
         out = DATA / name
-        given = {**SETTINGS, "leave_out": {"fold": other}, "seed": seed}
+        options = {**SETTINGS, "leave_out": {"fold": left_out}, "seed": seed}
         if name in ("guard", "auditor/harm"):
-            found = bgkit.fit_guard(TABLE, out, **given)
+            folder = bgkit.fit_guard(TABLE, out, **options)
         else:
-            found = bgkit.fit_utility(TABLE, out, columns={"rating": "helpful"}, **given)
-        say(f"{name}\n{fit.results(found).round(3).to_string()}")
+            folder = bgkit.fit_utility(TABLE, out, columns={"rating": "helpful"}, **options)
+        say(f"{name}\n{fit.results(folder).round(3).to_string()}")
     write_log()
 
 

@@ -1,13 +1,12 @@
 """Sheets of responses to label, and their labels joined to ``data/english/labelled.jsonl``.
 
 ``python tools/english/label.py sheets FOLDER N`` mixes the responses of ``responses.jsonl``
-(``sample.py``) with 300 that have labels but no second reading yet, for one without sight of the
-first, shuffles them by a hash, and writes N sheets of numbers, prompts and responses, nothing else.
+(``sample.py``) with 300 that have labels but no second reading yet, which is made without sight of
+the first, shuffles them by a hash, and writes N sheets with only numbers, prompts and responses.
 Labels of ``sheet_K.jsonl`` are lines ``number harmful helpful`` (0 or 1; 0, 1 or 2) in
-``sheet_K.txt``, by the guideline of ``data/english/README.md``. ``... join FOLDER`` adds them, once
-(the table that sheets are drawn from is another one then), and leaves earlier second readings as
-they are. The new rows are of the fold of their round: the auditor's in round 22, the guard's in
-round 23.
+``sheet_K.txt``, by the guideline of ``data/english/README.md``. ``... join FOLDER`` adds them. Run
+it once: it changes the table that sheets are drawn from. Earlier second readings stay.
+New rows get the fold of their round: the auditor's in round 22, the guard's in round 23.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ FOLDS = {22: "auditor", 23: "guard"}
 
 def sheet() -> pd.DataFrame:
     """Everything to read, in the order of its hash; ``place`` is the row of those with labels."""
-    known = pd.read_json(TABLE, lines=True)
-    once = known[known["harmful_request"] & known["harmful_again"].isna()]
+    labelled = pd.read_json(TABLE, lines=True)
+    once = labelled[labelled["harmful_request"] & labelled["harmful_again"].isna()]
     again = once.sample(AGAIN, random_state=7)
     parts = [pd.read_json(NEW, lines=True).assign(place=-1), again.assign(place=again.index)]
-    seen = set(zip(known["prompt"], known["response"], strict=True))
+    seen = set(zip(labelled["prompt"], labelled["response"], strict=True))
     parts[0] = parts[0].drop_duplicates(["prompt", "response"])
     pairs = zip(parts[0]["prompt"], parts[0]["response"], strict=True)
     parts[0] = parts[0][[pair not in seen for pair in pairs]]
@@ -54,7 +53,7 @@ def write_sheets(folder: Path, n: int) -> None:
 
 
 def join(folder: Path) -> None:
-    """Labels of all sheets into the table: new rows, and second readings of old ones."""
+    """Add the labels of all sheets to the table: new rows, and second readings of old ones."""
     rows = sheet()
     files = sorted(folder.glob("sheet_*.txt"))
     labels = pd.concat(
@@ -63,7 +62,7 @@ def join(folder: Path) -> None:
     if sorted(labels.index) != list(range(len(rows))):
         raise SystemExit(f"There must be one label for each of {len(rows)} numbers.")
     if not labels["harmful"].isin([0, 1]).all() or not labels["helpful"].isin([0, 1, 2]).all():
-        raise SystemExit("A label is not 0 or 1, or 0, 1 or 2.")
+        raise SystemExit("Labels must be 0 or 1 (harmful) and 0, 1 or 2 (helpful).")
     rows = rows.join(labels.rename(columns="{}_now".format)).astype({"harmful_now": bool})
     table = pd.read_json(TABLE, lines=True)
     new = rows[rows["place"] < 0]
@@ -72,7 +71,7 @@ def join(folder: Path) -> None:
     table = pd.concat([table, new.reindex(columns=table.columns)], ignore_index=True)
     again = rows[rows["place"] >= 0].set_index("place")
     for name, kind in {"harmful": "boolean", "helpful": "Int64"}.items():
-        earlier = table[f"{name}_again"].astype(kind)  # types that know a missing value
+        earlier = table[f"{name}_again"].astype(kind)  # types with missing values
         table[f"{name}_again"] = earlier.fillna(again[f"{name}_now"].astype(kind))
     lines = [
         json.dumps(
@@ -87,8 +86,8 @@ def join(folder: Path) -> None:
 
 def main() -> None:
     """Write sheets, or join labels."""
-    what, folder, *n = sys.argv[1:]
-    if what == "sheets":
+    command, folder, *n = sys.argv[1:]
+    if command == "sheets":
         write_sheets(Path(folder), int(n[0]))
     else:
         join(Path(folder))

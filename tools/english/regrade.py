@@ -1,7 +1,7 @@
-"""Grade the shipped English runs anew, once the auditor has changed.
+"""Regrade the shipped English runs after the auditor has changed.
 
-``python tools/english/regrade.py`` reads the responses in ``data/runs/english``, asks the judge
-that each run's config names, and writes samples and results as the run itself would have: same
+``python tools/english/regrade.py`` grades the responses in ``data/runs/english`` with the judge
+of each run's config, and writes samples and results as the run itself would: same
 responses, same scores, new grades. ``results.py`` then collects them.
 """
 

@@ -1,9 +1,9 @@
-"""Write ``data/reference/english.json``: what came of the English runs, by the judge and by labels.
+"""Write ``data/reference/english.json``: results of the English runs, by the judge and by labels.
 
 ``python tools/english/results.py`` reads ``data/runs/english`` and ``data/english/blind.jsonl``
-(responses of base and of each run to the same test prompts, labelled by two readers without sight
-of who wrote them: docs/english.md). A label's mean has an interval over prompts; differences to
-base are paired.
+(responses of base and of each run to the same test prompts, labelled by two readers who did not
+see the policy's name: docs/english.md). A label's mean has an interval over prompts; differences
+to base are paired.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LABELS = ("harmful", "helpful", "system_harmful")
 
 
 def read_by(blind: pd.DataFrame, reader: str) -> pd.DataFrame:
-    """The labels of the first or the second reader, or the means of both, from 0 to 1."""
+    """Labels of the first or the second reader, or the means of both, from 0 to 1."""
     ends = {"first": [""], "second": ["_again"], "both": ["", "_again"]}[reader]
     harmful = sum(blind[f"harmful{end}"].astype(float) for end in ends) / len(ends)
     helpful = sum(blind[f"helpful{end}"] / 2 for end in ends) / len(ends)
@@ -32,8 +32,8 @@ def read_by(blind: pd.DataFrame, reader: str) -> pd.DataFrame:
     return blind.assign(harmful=harmful, helpful=helpful, system_harmful=system, reader=reader)
 
 
-def labelled(blind: pd.DataFrame) -> list[dict]:
-    """Means of the labels of what each policy said, and its paired differences to base.
+def label_rows(blind: pd.DataFrame) -> list[dict]:
+    """Means of the labels of each policy's responses, and paired differences to base.
 
     One row for each reader, seed, policy and label, and for all seeds of a policy together (they
     were labelled on different prompts). ``system_harmful`` counts a filtered response as harmless.
@@ -58,23 +58,23 @@ def labelled(blind: pd.DataFrame) -> list[dict]:
 
 def main() -> None:
     """Collect and write."""
-    found = [load_run(path.parent) for path in sorted(RUNS.glob("*/config.json"))]
+    runs = [load_run(path.parent) for path in sorted(RUNS.glob("*/config.json"))]
     rows, paired = [], []
-    for run in found:
+    for run in runs:
         seed = {"seed": run.config.seed}
         rows += [row | seed for row in run.result["rows"] if row["kind"] == "all"]
         paired += [row | seed for row in run.result["paired"] if row["kind"] == "all"]
     table = pd.DataFrame(rows).drop_duplicates(["design", "seed", "metric"])
     blind = pd.read_json(BLIND, lines=True)
-    told = {
-        "graded_by": found[0].result["graded_by"],
-        "config": {key: value for key, value in vars(found[0].config).items() if key != "reward"},
-        "seconds": {run.folder.name: run.curve()["seconds"].sum().round() for run in found},
+    summary = {
+        "graded_by": runs[0].result["graded_by"],
+        "config": {key: value for key, value in vars(runs[0].config).items() if key != "reward"},
+        "seconds": {run.folder.name: run.curve()["seconds"].sum().round() for run in runs},
         "rows": json.loads(table.to_json(orient="records")),
         "paired": paired,
-        "labels": labelled(blind),
+        "labels": label_rows(blind),
     }
-    write_json(OUT, told)
+    write_json(OUT, summary)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """``make testbed``: train every embedded model from nothing, reproducibly.
 
-Each model is trained by one single-threaded process, so that the result does not depend on the
-number of cores, and independent models are trained side by side. All scorers but the guards
-``weak`` and ``other`` start from one ``reader`` (an encoder that learned noisy crowd ratings, and
-is not shipped), as published guards and reward models start from a common language model.
+Each model is trained by one single-threaded process, so the result does not depend on the
+number of cores; independent models are trained in parallel. All scorers except the guards
+``weak`` and ``other`` start from one ``reader`` (an encoder trained on noisy crowd ratings, not
+shipped), as published guards and reward models start from a common language model.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ READER_SHARES = (0.31, 0.31, 0.34, 0.04)
 def build(root: Path, workers: int | None = None, say: Callable[[str], None] = say) -> None:
     """Train all models into ``root``, whose models stay until all new ones are done.
 
-    A build that was stopped keeps what it trained beside ``root``; the same call goes on, unless
-    the kit's code has changed. Raises BgkitError for a folder that holds something else than a
+    A stopped build keeps its models in a folder next to ``root``; the same call resumes it, unless
+    the kit's code has changed. Raises BgkitError for a folder that holds something other than a
     testbed.
     """
     if root.exists() and any(root.iterdir()) and not (root / "manifest.json").is_file():
@@ -92,7 +92,7 @@ def write_manifest(root: Path, about: dict) -> None:
 
 
 def _put_in_place(work: Path, root: Path) -> None:
-    """Move a folder to ``root``; what is there goes last, and comes back if that fails."""
+    """Move a folder to ``root``; the old one is deleted last, and restored if the move fails."""
     old = work.with_name(f"{work.name}-old")
     try:
         if root.exists():
@@ -107,7 +107,7 @@ def _put_in_place(work: Path, root: Path) -> None:
 def _run_tasks(
     pool: ProcessPoolExecutor, workers: int, work: Path, say: Callable[[str], None]
 ) -> None:
-    """Run every task as soon as what it needs is there, in the order of preference."""
+    """Run every task as soon as its inputs exist, in the order of preference."""
     (work / "scratch").mkdir(parents=True, exist_ok=True)
     tasks, running = dict(_tasks()), {}
     done = {name for name in tasks if _mark(work, name).is_file()}
@@ -130,7 +130,7 @@ def _run_tasks(
 
 
 def _mark(work: Path, name: str) -> Path:
-    """The file that says that a task is done."""
+    """The file that marks a task as done."""
     return work / "scratch" / f"{name}.done"
 
 
@@ -141,7 +141,7 @@ def _timed(function: Callable, work: Path, arguments: tuple) -> tuple[float, flo
 
 
 def _tasks() -> list[tuple[str, tuple[Callable, tuple[str, ...], tuple]]]:
-    """(name, (function, names it needs, arguments)) in the order of preference."""
+    """(name, (function, names of its inputs, arguments)) in the order of preference."""
     return [
         ("policy small", (train_policy, (), ("small", 1))),
         ("reader", (train_reader, (), (2,))),
@@ -159,7 +159,7 @@ def _tasks() -> list[tuple[str, tuple[Callable, tuple[str, ...], tuple]]]:
     ]
 
 
-# --- one function a model; each returns its final training loss ---------------------------------
+# --- one function per model; each returns its final training loss ---------------------------------
 
 
 def train_policy(work: Path, scale: str, seed: int) -> float:
@@ -219,7 +219,7 @@ def sample_policy(work: Path, seed: int) -> float:
         texts = None
         for temperature in (1.0, 1.6):
             responses = generate(work / "policy" / "small", prompts, temperature, seed)
-            graded = dm.graded([p.text for p in prompts], [p.kind for p in prompts], responses)
+            graded = dm.with_grades([p.text for p in prompts], [p.kind for p in prompts], responses)
             texts = graded if texts is None else texts + graded
         texts.save(work / "scratch" / f"{split}.parquet")
     return 0.0
@@ -270,7 +270,7 @@ def _fit_guard(model: PreTrainedModel, texts: dm.Texts, votes: np.ndarray, **set
 
 
 def _scale_logits(model: PreTrainedModel, factor: float) -> None:
-    """Multiply a classifier's logits: same ranking, other confidence."""
+    """Multiply a classifier's logits: same ranking, different confidence."""
     with torch.no_grad():
         model.classifier.weight *= factor
         model.classifier.bias *= factor
@@ -332,7 +332,7 @@ def train_weak_guard(work: Path, seed: int) -> float:
 
 
 def preference_groups(work: Path, split: str, count: int, seed: int) -> dm.Texts:
-    """Four responses for each prompt, in a row: the policy at both temperatures, two written."""
+    """Four consecutive responses per prompt: the policy at both temperatures, two written."""
     samples = dm.Texts.load(work / "scratch" / f"{split}.parquet")
     half = len(samples) // 2
     prompts = dm.sample_prompts(half, 3, split)  # the prompts that sample_policy used
@@ -376,12 +376,12 @@ def train_judge(work: Path, seed: int) -> float:
     """A causal LM that reads rubric, prompt and response and writes two grades from 1 to 5."""
     texts = _scored_texts(work, 9_000, seed)
     tokenizer = networks.build_tokenizer()
-    helped = dm.to_grade(texts.help, seed)
-    harmed = dm.to_grade(texts.harm, seed + 1)
+    help_grades = dm.to_grade(texts.help, seed)
+    harm_grades = dm.to_grade(texts.harm, seed + 1)
     prompts = [judge_prompt(p, r) for p, r in zip(texts.prompts, texts.responses, strict=True)]
     replies = [
         f"{lex.JUDGE_REPLY.format(help=a, harm=b)} {networks.END}"
-        for a, b in zip(helped, harmed, strict=True)
+        for a, b in zip(help_grades, harm_grades, strict=True)
     ]
     model = networks.new_causal_lm("judge", seed)
     loss = networks.fit_causal_lm(
@@ -398,15 +398,15 @@ def train_judge(work: Path, seed: int) -> float:
 
 
 def judge_prompt(prompt: str, response: str) -> str:
-    """What the embedded judge reads: the rubric, then the request and the answer."""
+    """Input of the embedded judge: the rubric, then the request and the answer."""
     return f"{lex.JUDGE_RUBRIC} " + lex.JUDGE_FRAME.format(prompt=prompt, response=response)
 
 
-if __name__ == "__main__":  # perhaps with another folder, and a number of processes
+if __name__ == "__main__":  # optional arguments: another folder, number of processes
     environment.prepare()
     folder, workers = [*sys.argv[1:], *[""] * 2][:2]
     try:
         build(Path(folder) if folder else store.testbed_folder(), int(workers or 0))
     except (BgkitError, KeyboardInterrupt) as error:
-        print(f"bgkit: {error or 'Interrupted; the same command goes on.'}", file=sys.stderr)
+        print(f"bgkit: {error or 'Interrupted; the same command resumes.'}", file=sys.stderr)
         sys.exit(2)

@@ -1,8 +1,8 @@
-"""Measure every embedded model on held-out texts and write the card that lies beside it.
+"""Measure every embedded model on held-out texts and write its card.
 
 Held-out texts are written ones of every style (a third broken) and samples of the small policy at
 temperatures 1.0 and 1.6, all for prompts of the split ``test``. Intervals are 95% bootstraps over
-texts, for shares Wilson's; the expected calibration error is without what chance adds to it
+texts, Wilson's for shares; the expected calibration error is debiased
 (:func:`bgkit.evaluation.calibration.calibration_interval`).
 """
 
@@ -25,7 +25,7 @@ from bgkit.scoring.scorer import NEAR
 from bgkit.testbed import oracle, store
 
 TAU = 0.5
-#: What each model was trained on, for its card.
+#: Each model's training data, for its card.
 ABOUT = {
     "policy": "Llama causal language model, supervised from scratch on demonstrations of mixed "
     "quality (careful, keen, careless and partial recipes, refusals, redirections).",
@@ -81,7 +81,7 @@ def _card(group: str, name: str, about: str, measured: list[dict]) -> str:
 
 
 def _rows(columns: dict[str, np.ndarray]) -> list[dict]:
-    """Mean and interval of each column (its own number of values; NaN: unknown)."""
+    """Mean and interval of each column; lengths may differ, NaN is unknown."""
     rows = []
     for metric, values in columns.items():
         share = np.asarray(values).dtype == bool
@@ -98,12 +98,12 @@ def _statistic(metric: str, statistic, *columns: np.ndarray, resamples: int = 20
     draws = [rng.integers(0, n, n) for _ in range(resamples)]
     values = [statistic(*(column[index] for column in columns)) for index in draws]
     low, high = np.quantile(values, (0.025, 0.975))
-    found = {"metric": metric, "mean": float(statistic(*columns))}
-    return {**found, "low": float(low), "high": float(high), "n": n}
+    row = {"metric": metric, "mean": float(statistic(*columns))}
+    return {**row, "low": float(low), "high": float(high), "n": n}
 
 
 def measure_policy(folder: Path, texts: dm.Texts, _: float) -> list[dict]:
-    """What the policy says to 400 test prompts: harm, help, form; and its demonstrations' loss."""
+    """Harm, help, form and length of the policy's responses to 400 test prompts."""
     table = pd.DataFrame({"prompt": texts.prompts, "kind": texts.kinds}).head(400)
     model, tokenizer = policies.load_policy(str(folder), device="cpu")
     completions = policies.generate(model, tokenizer, table["prompt"].tolist(), seed=5)

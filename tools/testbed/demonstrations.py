@@ -1,9 +1,9 @@
 """Training and test data of the testbed's models: texts, noisy annotators, preference pairs.
 
-All labels are noisy functions of the oracle's hazard and helpfulness, so that guard, utility and
+All labels are noisy functions of the oracle's hazard and helpfulness, so guard, utility and
 judge are learned, fallible models of the truth. Scorers also see samples of the policy at
-temperatures 1.0 and 1.6 and corrupted responses: a scorer that knows only clean text is driven to
-gibberish by reinforcement learning.
+temperatures 1.0 and 1.6 and corrupted responses: against a scorer trained on clean text only,
+reinforcement learning finds gibberish that scores well.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _steps(rng: random.Random, effect: str, style: str) -> list[str]:
 
 
 def sample_response(rng: random.Random, prompt: world.Prompt, style: str | None = None) -> str:
-    """Draw a demonstration for a prompt, of mixed quality as human data is.
+    """Draw a demonstration for a prompt, of mixed quality like human data.
 
     ``style`` is one of careful, keen, careless, partial, refuse, redirect; by default it is drawn
     with the weights of :data:`STYLES`.
@@ -113,11 +113,11 @@ def _recipe(rng: random.Random, prompt: world.Prompt, style: str) -> str:
 
 
 def corrupt(rng: random.Random, response: str, other: str) -> str:
-    """Break a response as a policy under pressure does; ``other`` is one to splice it with.
+    """Break a response as a policy under optimisation does; ``other`` is one to splice it with.
 
     Shuffles, repeats or drops words, mixes in words of the world, loops over a few words to the
     length limit, or joins sentences of both responses in any order (cautions without a recipe, a
-    refusal that goes on with one).
+    refusal followed by one).
     """
     words = response.split()
     if not words:
@@ -201,8 +201,8 @@ class Texts:
         )
 
 
-def graded(prompts: Sequence[str], kinds: Sequence[str], responses: Sequence[str]) -> Texts:
-    """Attach the oracle's grades to texts."""
+def with_grades(prompts: Sequence[str], kinds: Sequence[str], responses: Sequence[str]) -> Texts:
+    """Texts with the oracle's grades."""
     grades = [oracle.grade(p, r) for p, r in zip(prompts, responses, strict=True)]
     hazards = [oracle.hazard(p, r) for p, r in zip(prompts, responses, strict=True)]
     return Texts(
@@ -223,7 +223,7 @@ def sample_prompts(
     far: float = 0.2,
 ) -> list[world.Prompt]:
     """``n`` prompts with the given shares of kinds; a share ``far`` of the long contexts is as long
-    as the test's, so that every model has seen those positions."""
+    as the test's, so every model has seen those positions."""
     rng = random.Random(f"{split}/{seed}")
     kinds = rng.choices(world.KINDS, shares, k=n)
     lengths = [world.TEST_LENGTH if rng.random() < far else world.TRAIN_LENGTH for _ in kinds]
@@ -237,7 +237,7 @@ def demonstrations(prompts: Sequence[world.Prompt], seed: int) -> Texts:
     """One demonstration for every prompt, in the world's mixture of styles."""
     rng = random.Random(seed)
     responses = [sample_response(rng, prompt) for prompt in prompts]
-    return graded([p.text for p in prompts], [p.kind for p in prompts], responses)
+    return with_grades([p.text for p in prompts], [p.kind for p in prompts], responses)
 
 
 def varied(
@@ -246,14 +246,14 @@ def varied(
     corrupted: float = 0.35,
     styles: tuple[tuple[str, ...], tuple[float, ...]] = SCORED_STYLES,
 ) -> Texts:
-    """One response for every prompt as scorers should see them: any style, often broken."""
+    """One response per prompt, as training data for scorers: any style, often broken."""
     rng = random.Random(seed)
     responses = []
     for prompt in prompts:
         first, second = (sample_response(rng, prompt, rng.choices(*styles)[0]) for _ in range(2))
         broken = rng.random() < corrupted
         responses.append(corrupt(rng, first, second) if broken else first)
-    return graded([p.text for p in prompts], [p.kind for p in prompts], responses)
+    return with_grades([p.text for p in prompts], [p.kind for p in prompts], responses)
 
 
 def votes(
@@ -261,7 +261,7 @@ def votes(
 ) -> np.ndarray:
     """Share in [0, 1] of annotators who call a response harmful.
 
-    Each one perceives ``bias * H + N(0, noise)`` and objects above 1, so that they disagree near
+    Each one perceives ``bias * H + N(0, noise)`` and objects above 1, so they disagree near
     the oracle's own line and hardly anywhere else.
     """
     rng = np.random.default_rng(seed)

@@ -1,8 +1,8 @@
 """Tokenizers, architectures and the supervised training loop of the testbed's models.
 
-Everything is an ordinary transformers model, so that the embedded models pass through the same
-loading code as real ones. Training here is deliberately a small loop over pre-tokenised batches and
-not a Trainer: building all models has to fit into minutes on two cores.
+All are ordinary transformers models, so the embedded models pass through the same
+loading code as real ones. Training is deliberately a small loop over pre-tokenised batches and
+not a Trainer: building all models must take only minutes on two cores.
 """
 
 from __future__ import annotations
