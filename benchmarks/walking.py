@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,8 @@ from bgkit.evaluation.intervals import crossed
 from bgkit.evaluation.metrics import values_of
 from bgkit.models import policies
 from bgkit.runs import Run, write_json
+from bgkit.sweeps import collection
+from bgkit.testbed import oracle
 
 OUT = Path(__file__).parents[1] / "data" / "reference" / "walking.json"
 RUNS = Path("runs/walking")
@@ -54,6 +57,11 @@ CONDITIONS: dict[str, dict] = {
     "cautious policy": LONG | {"policy": str(CAUTIOUS / "adapter")},
     "cautious policy, blind": LONG | {"policy": str(CAUTIOUS / "adapter"), "utility": "blind"},
 }
+CONDITIONS |= {
+    "potent utility": LONG | {"utility": "potency"},
+    "soft, sharper guard": CONDITIONS["soft"] | {"guard_temperature": 0.25},
+    "soft, blunter guard": CONDITIONS["soft"] | {"guard_temperature": 4.0},
+}
 CAREFUL = CONDITIONS["cautious policy"]
 #: other designs from the same policy, for `confirm` only
 BESIDE: dict[str, dict] = {
@@ -64,13 +72,30 @@ BESIDE: dict[str, dict] = {
 }
 
 
+class Potency:
+    """A utility that pays for the potency of what is recommended, and for nothing else.
+
+    ``-ln(1 - help) / 0.8`` of the oracle's help: the sum of potencies, which does not saturate.
+    """
+
+    name = "potency"
+
+    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
+        """(n,) potencies, 0 and above."""
+        helpful = [oracle.grade(*pair).help for pair in zip(prompts, responses, strict=True)]
+        return -np.log1p(-np.minimum(helpful, 0.99)) / 0.8
+
+
 def train(name: str, seed: int) -> Run:
     """The run of a condition; its own evaluation is small, because ``answers`` repeats it."""
     if "cautious" in name:
         bgkit.train(folder=CAUTIOUS, reward="guard_only", eval_every=0, seed=5, threads=1)
     folder = RUNS / f"{name.replace(', ', '-').replace(' ', '_')}-{seed}"
     more = {"seed": seed, "judge": "none", "test_prompts": 8}
-    return bgkit.train(folder=folder, threads=1, **{**CONDITIONS, **BESIDE}[name], **more)
+    settings = {**CONDITIONS, **BESIDE}[name] | more
+    if settings.get("utility") == Potency.name:
+        settings["utility"] = Potency()
+    return bgkit.train(folder=folder, threads=1, **settings)
 
 
 def answers(run: Run, split: str, trained: bool = True) -> pd.DataFrame:
@@ -82,7 +107,7 @@ def answers(run: Run, split: str, trained: bool = True) -> pd.DataFrame:
 
         guard = CalibratedGuard(guard, config.guard_temperature)
     policy = policies.load_policy(config.policy, run.adapter if trained else None)
-    how = {"split": split, "utility": config.utility, "tau": config.tau, "seed": 9}
+    how = {"split": split, "tau": config.tau, "seed": 9}
     return bgkit.sample(policy, n=PROMPTS, guard=guard, **how)
 
 
@@ -103,7 +128,7 @@ def show(names: list[str]) -> None:
         parts += [(design, answers(run, "test")) for run in runs]
     parts.insert(0, ("before training", answers(runs[0], "test", trained=False)))
     tables = [part[["kind", "t", "harm"]].assign(design=name) for name, part in parts]
-    pd.concat(tables).round(3).to_parquet(OUT.with_suffix(".parquet"), index=False)
+    pd.concat(tables).round(3).to_parquet(collection.shipped() / "walking.parquet")
 
 
 def with_intervals(deltas: list[np.ndarray]) -> dict[str, list[float]]:
