@@ -10,7 +10,7 @@ collection (``elsewhere.parquet``). Designs are then compared as in other deploy
 where help is equal::
 
     index, values, _ = collection.load()
-    deployments.differences(index, values, deployments.measured())
+    deployments.differences(index, values, deployments.measured_values())
 
 Deployments: ``guard NAME`` (the responses to the run's test prompts, behind that guard at the
 run's tau), the testbed's shifts (:data:`bgkit.stress.prompts.SHIFTS`), and ``attacked``. There a
