@@ -59,7 +59,7 @@ def panels(
     """
     rows = rows.dropna(subset=["mean"])
     if rows.empty:
-        raise BgkitError("There is no known value to draw; give a judge if the truth is not known.")
+        raise BgkitError("No value is known; give a judge if the truth is not known.")
     looks = looks or looks_of(dict.fromkeys(rows[colour]))
     position, ticks = rows[x].map(list(values).index) if values else rows[x], {}
     rows = rows.assign(position=position).sort_values("position")

@@ -120,7 +120,7 @@ def trade_off(
     fixed = ", ".join(f"{label(column)} {label(value)}" for column, value in (where or {}).items())
     path = f"Small to large mark: {label(along)} {' to '.join(ends)}."
     over = "; ".join(INTERVALS[kind] for kind in dict.fromkeys(rows["interval"]))
-    notes = [path + f" Fixed: {fixed}." * bool(fixed), f"Lines: 95 % intervals {over}."]
+    notes = [path + f" Held fixed: {fixed}." * bool(fixed), f"Lines: 95 % intervals {over}."]
     title = f"{style.metric_label(y)} against {style.metric_label(x)}"
     return style.style(fig, title[:1].upper() + title[1:], notes, 480)
 
