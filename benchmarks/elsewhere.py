@@ -9,7 +9,7 @@ core. Rows are written after every run (``elsewhere.parquet``), so a stopped mea
 Designs are then compared as in other deployments, as frontiers at equal help::
 
     index, values, _ = collection.load()
-    deployments.differences(index, values, deployments.measured())
+    deployments.differences(index, values, deployments.measured_values())
 
 Deployments: ``guard NAME`` (the responses to the run's test prompts, behind that guard at the
 run's tau), the testbed's shifts (:data:`bgkit.stress.prompts.SHIFTS`), and ``attacked``. There a

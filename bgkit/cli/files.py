@@ -1,4 +1,4 @@
-"""Commands about files of texts: fit models to labels, grade responses, look at prompts."""
+"""Commands about files of texts: fit models to labels, grade responses, show prompts."""
 
 from __future__ import annotations
 
@@ -11,46 +11,46 @@ from bgkit.errors import BgkitError
 from bgkit.progress import say
 
 TABLE = (
-    "CSV, JSONL, Parquet: prompt, response, and harmful (guard) or rating (utility); or prompt, "
-    "chosen, rejected (utility)"
+    "CSV, JSONL or Parquet file with columns prompt, response, and harmful (guard) or rating "
+    "(utility); or prompt, chosen, rejected (utility)"
 )
-NAMES = 'the table\'s own names: {"harmful": "label"}'
+NAMES = 'names of the columns in the file: {"harmful": "label"}'
 LEFT_OUT = {"action": "append", "default": [], "metavar": "COLUMN=VALUE"}
 FIT = {
-    "what": (("guard", "utility"), "what is fitted"),
+    "what": (("guard", "utility"), "kind of model to fit"),
     "table": (Path, TABLE, {"metavar": "LABELLED"}),
     "--out": (Path, "folder of the fitted model", {"required": True}),
-    "--encoder": ("minilm", "what is fitted: minilm, a folder, a hub name"),
+    "--encoder": ("minilm", "model to start from: minilm, a folder, a hub name"),
     "--columns": (options.json_object, NAMES, {"metavar": "JSON"}),
-    "--leave-out": (str, "rows that are not used (may be repeated)", LEFT_OUT),
-    "--tau": (0.5, "threshold of a guard"),
+    "--leave-out": (str, "rows to leave out (may be repeated)", LEFT_OUT),
+    "--tau": (0.5, "the guard's threshold"),
     "--epochs": (6, "passes over the training rows"),
-    "--learning-rate": (1e-3, "the highest one"),
-    "--batch-size": (16, "rows a step"),
-    "--lora-rank": (16, "of the adapter that is trained; 0: all weights"),
-    "--seed": (0, "of the head's first weights and the rows' order"),
+    "--learning-rate": (1e-3, "peak learning rate"),
+    "--batch-size": (16, "rows per step"),
+    "--lora-rank": (16, "rank of the LoRA adapter; 0 trains all weights"),
+    "--seed": (0, "seed of the head's initial weights and the order of rows"),
     **options.DEVICE,
 }
-WHO = (
-    "oracle, default (embedded), english, a folder, a hub name, or api:MODEL on the server of "
-    "OPENAI_BASE_URL with the key in OPENAI_API_KEY (%(default)s)"
+JUDGES = (
+    "the judge: oracle, default (embedded), english, a folder, a hub name, or api:MODEL on the "
+    "server at OPENAI_BASE_URL with the key in OPENAI_API_KEY (%(default)s)"
 )
 SAMPLING = (
-    'arguments of a request, null removes one: {"temperature": null, "max_completion_tokens": 2000}'
+    'request arguments; null removes one: {"temperature": null, "max_completion_tokens": 2000}'
 )
 JUDGE = {
-    "files": (Path, "CSV, JSONL, Parquet", {"nargs": "+", "metavar": "FILE"}),
-    "--judge": ("default", WHO),
-    "--rubric": (str, "what is graded: help_harm, strongreject, xstest, testbed (the judge's)"),
-    "--concurrency": (8, "requests at once"),
+    "files": (Path, "CSV, JSONL or Parquet files", {"nargs": "+", "metavar": "FILE"}),
+    "--judge": ("default", JUDGES),
+    "--rubric": (str, "rubric: help_harm, strongreject, xstest, testbed (the judge's)"),
+    "--concurrency": (8, "number of parallel requests"),
     "--sampling": (options.json_object, SAMPLING, {"metavar": "JSON"}),
     **options.DEVICE,
 }
 PROMPTS = {
-    "name": (str, "a set, benchmark, file or folder", {"nargs": "?", "metavar": "NAME"}),
+    "name": (str, "a prompt set, benchmark, file or folder", {"nargs": "?", "metavar": "NAME"}),
     "--split": (str, "one split: train, validation or test (all)"),
-    "--n": (int, "number of prompts (all; a benchmark's own)"),
-    "--seed": (0, "seed of the sample of --n prompts"),
+    "--n": (int, "number of prompts (all, or a benchmark's size)"),
+    "--seed": (0, "seed for sampling --n prompts"),
     "--out": (options.file_to_write, "write the prompts to this JSONL file"),
 }
 
@@ -67,25 +67,25 @@ def fit(what: str, table: Path, out: Path, tau: float, leave_out: list[str], **s
     devices.pin_threads()
     settings["leave_out"] = {column: value for column, _, value in pairs}
     if what == "guard":
-        found = fit.fit_guard(table, out, tau=tau, **settings)
+        model = fit.fit_guard(table, out, tau=tau, **settings)
     else:
-        found = fit.fit_utility(table, out, **settings)
-    say(fit.results(found).round(3).to_string())
-    say(f"\n{what.capitalize()}: {out} (figures by kind: fit.json)")
+        model = fit.fit_utility(table, out, **settings)
+    say(fit.results(model).round(3).to_string())
+    say(f"\n{what.capitalize()}: {out} (results by kind: fit.json)")
 
 
-def judge(files: list[Path], judge: str, **how) -> None:
+def judge(files: list[Path], judge: str, **settings) -> None:
     """Grade files of prompts and responses."""
     with options.loading():
         from bgkit.evaluation import grading, judges, logs
 
-    for path in files:  # what is bad is told before a model is loaded or asked
+    for path in files:  # report bad files before a model is loaded or called
         logs.read_responses(path)
-    grader = judges.load_judge(judge, **how)
+    grader = judges.load_judge(judge, **settings)
     try:
         for path in files:
             grading.grade_file(grader, path, say=say)
-    finally:  # what was used is told however that ends
+    finally:  # report usage also after an error
         if hasattr(grader, "used"):  # a language model
             say(f"Used: {grader.used}")
 
@@ -93,7 +93,7 @@ def judge(files: list[Path], judge: str, **how) -> None:
 def prompts(
     name: str | None, split: str | None, n: int | None, seed: int, out: Path | None
 ) -> None:
-    """List the prompt sets, or show what one holds."""
+    """List the prompt sets, or show the content of one."""
     from bgkit.prompts import compose, load, sets, splits
     from bgkit.runs import write_atomically
 
@@ -109,7 +109,7 @@ def prompts(
         text = table.to_json(orient="records", lines=True, force_ascii=False)
         write_atomically(out, lambda file: file.write_text(text, encoding="utf-8"))
     say(json.dumps(manifest, indent=1, ensure_ascii=False))
-    if split is None:  # what a training checks first
+    if split is None:  # a training's first check
         try:
             for part in splits.SHARES:
                 load.load_prompts(name, part)

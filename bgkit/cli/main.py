@@ -1,6 +1,6 @@
-"""``python -m bgkit COMMAND``: the parser of all commands, and how errors are told.
+"""``python -m bgkit COMMAND``: the parser of all commands, and the handling of errors.
 
-Every error that the user can mend is one sentence on standard error and exit status 2.
+An error that the user can fix is one message on standard error and exit status 2.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of all commands; the name of the one that was given is in ``command``.
+    """The parser of all commands, with the command's name in ``command``.
 
-    It raises BgkitError for arguments that it does not take.
+    It raises BgkitError for invalid arguments.
     """
-    from bgkit.cli import files, options, runs  # where main() hears of Ctrl-C
+    from bgkit.cli import files, options, runs  # here, where main() handles Ctrl-C
 
     about = "Train a generator for its safety filter, evaluate and compare."
-    whole = _Parser(prog="bgkit", description=about)
-    commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    known = (runs.demo, runs.train, files.fit, runs.evaluate, files.judge, files.prompts)
-    for run in (*known, runs.plan, runs.push, runs.sweep, runs.collect):
-        words, _, more = (inspect.getdoc(run) or "").partition("\n\n")
-        name, words = run.__name__, words[:1].lower() + words[1:].rstrip(".")
-        command = commands.add_parser(name, help=words, epilog=more)
+    main_parser = _Parser(prog="bgkit", description=about)
+    commands = main_parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    first = (runs.demo, runs.train, files.fit, runs.evaluate, files.judge, files.prompts)
+    for run in (*first, runs.plan, runs.push, runs.sweep, runs.collect):
+        summary, _, more = (inspect.getdoc(run) or "").partition("\n\n")
+        name, summary = run.__name__, summary[:1].lower() + summary[1:].rstrip(".")
+        command = commands.add_parser(name, help=summary, epilog=more)
         command.set_defaults(run=run)
         options.add(command, run.__globals__[name.upper()])
         if name in options.CONFIGS:
             options.add_config(command, options.CONFIGS[name])
-    return whole
+    return main_parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status.
 
-    0, 2 after an error that the user can mend, 1 after a sweep in which runs failed.
+    0, 2 after an error that the user can fix, 1 after a sweep in which runs failed.
     """
     environment.prepare()
     try:
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run, _ = given.pop("run"), given.pop("command")
         return run(**given) or 0
     except KeyboardInterrupt:
-        message = "bgkit: Interrupted; the same command goes on from what had ended."
+        message = "bgkit: Interrupted; run the same command again to resume."
     except BgkitError as error:
         message = f"bgkit: {error}"
     except OSError as error:

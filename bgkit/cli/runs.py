@@ -13,90 +13,90 @@ from bgkit.errors import BgkitError
 from bgkit.progress import clock, say
 from bgkit.runs import find_run, folder_of, load_run, write_json
 
-MORE = 'more arguments of TRL\'s trainer: {"use_vllm": true, "vllm_mode": "colocate"}'
+MORE = 'more arguments for TRL\'s trainer: {"use_vllm": true, "vllm_mode": "colocate"}'
 SHARED = "compute each prompt once for all of its completions (%(default)s)"
 TRAIN = {
     "--out": (Path, "run folder (runs/<reward>-<utility>-<seed>-<hash of the config>)"),
-    "--guard-device": ("", "the guard's own device, as cuda:1 (--device)"),
-    "--utility-device": ("", "the reward model's own device (--device)"),
+    "--guard-device": ("", "device of the guard, such as cuda:1 (--device)"),
+    "--utility-device": ("", "device of the reward model (--device)"),
     "--no-self-test": (False, "load models that fail their self-test"),
-    "--report-to": ("none", "tracker: trackio, wandb, ..."),
+    "--report-to": ("none", "experiment tracker: trackio, wandb, ..."),
     "--trainer": (options.json_object, MORE, {"metavar": "JSON"}),
     "--shared-prompts": (("auto", "off"), SHARED, {"default": "auto"}),
     **options.DEVICE,
     **options.THREADS,
 }
 DEMO = {
-    "--out": (Path("runs/demo"), "folder of its runs and report"),
+    "--out": (Path("runs/demo"), "folder for the runs and the report"),
     **options.DEVICE,
     **options.THREADS,
-    "--workers": (0, "designs at once (all, where there are cores)"),
+    "--workers": (0, "number of designs trained in parallel (all, if there are enough cores)"),
 }
 EVALUATE = {
     "folders": (Path, "folders of complete runs", {"nargs": "+", "metavar": "RUN"}),
     "--guard": (str, "deploy with another guard (the run's)"),
     "--tau": (float, "deploy with another threshold, above 0 and below 1 (the run's)"),
-    "--prompts": (str, "another set (see `bgkit prompts`), or a file (the run's)"),
+    "--prompts": (str, "another prompt set (see `bgkit prompts`) or a file (the run's)"),
     "--test-prompts": (int, "number of prompts (the run's)"),
     "--judge": (str, "grade with another judge, such as api:MODEL"),
     "--out": (options.file_to_write, "write the rows to this JSON file"),
     **options.DEVICE,
 }
 PLAN = {
-    "--machine": (str, "a GPU of the table, such as T4 or H100 (this machine)"),
-    "--time": (False, "time a few steps on this machine, too, which fetches the models"),
+    "--machine": (str, "GPU to plan for, such as T4 or H100 (this machine)"),
+    "--time": (False, "also time a few steps on this machine, which downloads the models"),
     **options.DEVICE,
 }
 PUSH = {
     "folder": (Path, "folder of a complete run", {"metavar": "RUN"}),
-    "--to": ("", "the repository (none)", {"metavar": "OWNER/NAME"}),
-    "--dry-run": (False, "only write the card, beside the adapter"),
-    "--public": (False, "a public repository (private)"),
+    "--to": ("", "repository on the hub (none)", {"metavar": "OWNER/NAME"}),
+    "--dry-run": (False, "only write the model card, next to the adapter"),
+    "--public": (False, "make the repository public (private)"),
 }
-SET = "REWARD=boundary,compound or SEED=0:5 (0 to 4); in every grid, instead of its values"
+SET = "REWARD=boundary,compound or SEED=0:5 (0 to 4); replaces the values in every grid"
 REPEATED = {"action": "append", "default": [], "metavar": "NAME=VALUES", "dest": "settings"}
-GRID = "YAML, or a grid of the project (data/sweeps); several are joined"
+GRID = "YAML file, or a grid of the project (data/sweeps); several are joined"
 SWEEP = {
-    "notebook": (Path, "a notebook with a cell of parameters", {"metavar": "NOTEBOOK"}),
+    "notebook": (Path, "a notebook with a parameters cell", {"metavar": "NOTEBOOK"}),
     "--set": (str, SET, REPEATED),
     "--grid": (str, GRID, {"nargs": "+", "default": [], "metavar": "FILE"}),
     "--out": (Path, "the sweep's folder (runs/sweeps/<notebook>)"),
-    "--workers": (1, "runs at once"),
-    "--threads": (0, "CPU threads of a run (cores / workers; with --dask 1)"),
-    "--dask": ("", "run on this dask scheduler's workers (none)", {"metavar": "ADDRESS"}),
-    "--retry-failed": (False, "start failed runs again"),
-    "--dry-run": (False, "check, list, and start nothing"),
+    "--workers": (1, "number of parallel runs"),
+    "--threads": (0, "CPU threads per run (cores / workers; 1 with --dask)"),
+    "--dask": ("", "run on the workers of this dask scheduler (none)", {"metavar": "ADDRESS"}),
+    "--retry-failed": (False, "run failed runs again"),
+    "--dry-run": (False, "check and list the runs, start none"),
 }
 COLLECT = {
     "sweeps": (Path, "folders of sweeps", {"nargs": "+", "metavar": "SWEEP"}),
-    "--out": (Path, "folder; what is there is kept", {"required": True}),
+    "--out": (Path, "folder of the collection; its runs are kept", {"required": True}),
 }
 
 
 def train(out: Path | None, no_self_test: bool, **given) -> None:
-    """One GRPO run into a run folder."""
+    """Train a policy with GRPO and evaluate it."""
     config = options.config_of("train", given)
     folder = out or folder_of(config)
-    find_run(folder, config)  # refuse a foreign folder before anything slow is imported
+    find_run(folder, config)  # rejects a wrong folder before the slow imports
     with options.loading():
         from accelerate import PartialState
 
         from bgkit.models.devices import launched
         from bgkit.training import trainer
 
-    done = trainer.train(config, folder, check=not no_self_test, **given)
-    PartialState().destroy_process_group()  # its threads may abort a process that just ends
-    if not launched()[0]:  # the first process of a launch evaluates and tells
-        _print_table(done.result["rows"])
-        say(f"\nRun: {done.folder}")
+    run = trainer.train(config, folder, check=not no_self_test, **given)
+    PartialState().destroy_process_group()  # its threads may abort the process at its end
+    if not launched()[0]:  # the first process of a launch evaluates and reports
+        _print_table(run.result["rows"])
+        say(f"\nRun: {run.folder}")
 
 
 def demo(out: Path, **given) -> None:
-    """Train three designs, compare them with base, report."""
+    """Train three designs, compare them with base, and write a report."""
     config = options.config_of("demo", given)
     say(
         "Boundary Guidance on the embedded testbed: three reward designs from one base policy.\n"
-        "On two cores this takes 3 to 4 minutes; Ctrl-C stops it, the same command goes on."
+        "On two cores this takes 3 to 4 minutes; Ctrl-C stops it, the same command resumes it."
     )
     with options.loading():
         from bgkit.sweeps.comparison import compare, write_result
@@ -106,14 +106,14 @@ def demo(out: Path, **given) -> None:
     say("\nWhat the user sees, on held-out prompts (mean and 95% interval over prompts):\n")
     _print_table(result["rows"])
     say(
-        "\nOne seed, and one strength of each penalty: another of either may turn the order.\n"
-        "Notebook 05 compares the designs at every strength, where their users get the same help."
+        "\nThis is one seed and one strength; others may rank the designs differently.\n"
+        "Notebook 05 compares the designs at every strength, at equal help."
     )
     say(f"\nResult: {out / 'result.json'}\nReport: {out / 'report.html'}")
 
 
 def evaluate(folders: list[Path], out: Path | None, judge: str | None, **settings) -> None:
-    """Runs beside base, on test prompts."""
+    """Compare runs with base on test prompts."""
     with options.loading():
         from bgkit.evaluation.evaluate import evaluate
 
@@ -124,7 +124,7 @@ def evaluate(folders: list[Path], out: Path | None, judge: str | None, **setting
 
 
 def plan(machine: str | None, time: bool, device: str, **given) -> None:
-    """Memory of a run, before anything is fetched; and its time, measured here."""
+    """Estimate the memory of a run before any download; optionally measure its time."""
     config = options.config_of("plan", given)
     with options.loading():
         from bgkit.prompts import load as prompts
@@ -132,18 +132,18 @@ def plan(machine: str | None, time: bool, device: str, **given) -> None:
 
     if machine and machine not in plan.GPUS:
         raise BgkitError(f"There is no machine {machine!r}; known: {', '.join(plan.GPUS)}.")
-    here = plan.GPUS[machine] if machine else plan.this_machine(device, config.precision)
+    gpu = plan.GPUS[machine] if machine else plan.this_machine(device, config.precision)
     texts = prompts.load_prompts(config.prompts, "train", None, config.seed)["prompt"]
-    table = plan.memory(config, here, plan.tokens_of(texts))
-    say(f"{table.round(3).to_string()}\n\n{plan.verdict(table, here)}")
+    table = plan.memory(config, gpu, plan.tokens_of(texts))
+    say(f"{table.round(3).to_string()}\n\n{plan.verdict(table, gpu)}")
     if time:
         seconds = plan.step_time(config, device)
-        whole = clock(seconds * config.steps)
-        say(f"A step takes {seconds:.2f} s on this machine: {config.steps} steps about {whole}.")
+        total = clock(seconds * config.steps)
+        say(f"A step takes {seconds:.2f} s on this machine: {config.steps} steps about {total}.")
 
 
 def push(folder: Path, to: str, dry_run: bool, public: bool) -> None:
-    """A run's adapter and its model card to the hub."""
+    """Push a run's adapter and its model card to the hub."""
     with options.loading():
         from bgkit.training import model_card
 
@@ -160,32 +160,32 @@ def sweep(
     out: Path | None,
     dask: str,
     dry_run: bool,
-    **how,
+    **limits,
 ) -> int:
-    """One notebook with many parameters, by papermill.
+    """Run one notebook with many parameters, by papermill.
 
-    Exit status: 0 all runs are complete, 1 some failed or broke, 2 refused or stopped.
+    Exit status: 0 if all runs are complete, 1 if some failed or broke, 2 after an error or a stop.
     """
     from bgkit.sweeps import drive, grids
 
     opened = grids.open_notebook(notebook)
     chosen = grids.parse_settings(opened, settings)
     files = [each for file in grid for each in grids.read_grids(opened, file)]
-    what = notebook, [{**each, **chosen} for each in files or [{}]], out
+    arguments = notebook, [{**each, **chosen} for each in files or [{}]], out
     if dry_run:
-        plan = drive.plan(*what, **how)
+        plan = drive.plan(*arguments, **limits)
         say(plan)
         for name, record in plan.records.items():
-            told = grids.describe(record["parameters"], plan.varied)
-            say(f"  {name} {record['state']}: {told}")
+            run = grids.describe(record["parameters"], plan.varied)
+            say(f"  {name} {record['state']}: {run}")
         return 0
     with _dask(dask) if dask else contextlib.nullcontext() as executor:
-        index = drive.sweep(*what, executor, **how)
+        index = drive.sweep(*arguments, executor, **limits)
     return 0 if (index["state"] == "complete").all() else 1
 
 
 def collect(sweeps: list[Path], out: Path) -> None:
-    """What sweeps of trainings found, in small files."""
+    """Collect the results of sweeps of trainings in small files."""
     with options.loading():
         from bgkit.sweeps import collection
 
@@ -193,7 +193,7 @@ def collect(sweeps: list[Path], out: Path) -> None:
 
 
 def _print_table(rows: list[dict], more: Sequence[str] = ()) -> None:
-    """Print what the user sees, by design, from a result's rows."""
+    """Print a result's rows as a table of metrics by design."""
     from bgkit.evaluation.results import SHOWN, table
 
     say(table(rows, (*SHOWN, *more)).to_string())
@@ -201,13 +201,13 @@ def _print_table(rows: list[dict], more: Sequence[str] = ()) -> None:
 
 @contextlib.contextmanager
 def _dask(address: str) -> Iterator[Executor]:
-    """The workers of the dask scheduler at ``address`` (``tcp://host:8786``)."""
+    """An executor on the workers of the dask scheduler at ``address`` (``tcp://host:8786``)."""
     try:
         from distributed import Client
         from distributed.comm import get_address_host_port
     except ImportError as error:
         raise BgkitError("--dask needs dask.distributed: pip install 'bgkit[cluster]'.") from error
-    try:  # without dask's client, which starts threads before it looks
+    try:  # connect first without dask's client, which starts threads before it connects
         socket.create_connection(get_address_host_port(address), timeout=10).close()
         client = Client(address, timeout=10, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:  # a TimeoutError is an OSError

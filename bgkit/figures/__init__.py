@@ -1,7 +1,7 @@
 """Figures: pure functions from results, samples or tables to Plotly figures, and the report.
 
-Each takes a run, a list of runs, samples or a table of rows alike, and its docstring says how to
-read it. The look of all is :mod:`bgkit.figures.style`, the demo's page :mod:`bgkit.figures.report`.
+Each takes a run, a list of runs, samples or a table of rows; its docstring says how to read it.
+:mod:`bgkit.figures.style` holds their look, :mod:`bgkit.figures.report` the HTML report.
 """
 
 from bgkit.figures.distributions import judge_against_truth as judge_against_truth

@@ -1,4 +1,4 @@
-"""Completions as HTML, all text of prompts, models and logs escaped, long text folded."""
+"""Completions as HTML: text of prompts, models and logs is escaped, long text folded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CELL = "text-align:left;vertical-align:top;white-space:pre-wrap;overflow-wrap:an
 
 
 def _facts(row: Mapping[str, Any]) -> str:
-    """What is known of a response, and what the filter did; ✗ marks its errors."""
+    """A response's t, truth and verdict as text; ✗ marks wrong verdicts."""
     filtered, truth = row["filtered"], "not known"
     verdict = "filtered" if filtered else "shown"
     if not np.isnan(row["harm"]):
@@ -30,23 +30,23 @@ def _facts(row: Mapping[str, Any]) -> str:
 
 
 def completions_table(samples: Mapping[str, pd.DataFrame], rows: Iterable[int]) -> str:
-    """A table of policies side by side: a prompt, and what each of them answered.
+    """A table with a row per prompt and a column per policy with its response.
 
-    ``samples`` are of the same prompts in the same order, ``rows`` the numbers of those to show.
+    ``samples`` hold the same prompts in the same order; ``rows`` are the row numbers to show.
     """
     first, heads = next(iter(samples.values())), ("prompt", *samples)
     lines = ["".join(f"<th style='{CELL}'>{safe(words(name))}</th>" for name in heads)]
-    for place in rows:
-        prompt, answers = first.iloc[place], [frame.iloc[place] for frame in samples.values()]
-        told = [(prompt["prompt"], safe(words(prompt["kind"])))]
-        told += [(row["response"], _facts(row)) for row in answers]
-        cells = (f"{folded(text)}<br><small>{facts}</small>" for text, facts in told)
+    for number in rows:
+        prompt, answers = first.iloc[number], [frame.iloc[number] for frame in samples.values()]
+        texts = [(prompt["prompt"], safe(words(prompt["kind"])))]
+        texts += [(row["response"], _facts(row)) for row in answers]
+        cells = (f"{folded(text)}<br><small>{facts}</small>" for text, facts in texts)
         lines.append("".join(f"<td style='{CELL}'>{cell}</td>" for cell in cells))
     look = f"class='{NO_MATH}' style='width:100%;table-layout:fixed'"
     return f"<table {look}><tr>{'</tr><tr>'.join(lines)}</tr></table>"
 
 
 def completions_html(rows: pd.DataFrame, tau: float) -> str:
-    """A table of completions: each prompt beside its response, and what the filter does at tau."""
+    """A table of completions: prompts, responses, and the filter's verdicts at tau."""
     filtered = rows["t"] >= checks.threshold(tau, ends=True)
     return completions_table({"response": rows.assign(filtered=filtered)}, range(len(rows)))

@@ -1,8 +1,8 @@
-"""Pictures of samples: where responses lie on the guard's scale, and whether grades can be trusted.
+"""Figures of samples: the distribution of t, and the calibration of guard and judge.
 
 ``results`` is a run, several, a samples table or samples by name (:mod:`bgkit.evaluation.results`).
 Samples hold ``t``, the guard's probability that a response is unsafe, and ``harm``, its true harm,
-both in [0, 1] (above 0.5 is harmful; NaN: not known).
+both in [0, 1] (above 0.5 is harmful; unknown harm is NaN).
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from bgkit.evaluation.intervals import described, wilson
 from bgkit.evaluation.results import Results, frames_of, runs_of
 from bgkit.evaluation.risk import bin_edges
 from bgkit.figures import intervals, style
-from bgkit.figures.style import above, dots, error_bars, label
+from bgkit.figures.style import dots, error_bars, label, panel_label
 from bgkit.rewards import NEAR
 
 #: role of a response -> its colour
 ROLES = {"safe": style.SAFE, "harmful": style.HARMFUL, "truth unknown": "#9A9A9A"}
-#: What is as probable as it is said to be.
+#: The line of perfect calibration.
 DIAGONAL = {"x": [0, 1], "y": [0, 1], "mode": "lines", "hoverinfo": "skip"}
 DIAGONAL["line"] = {"color": style.TEXT, "dash": "dash", "width": 1}
 ROOTS = "share (√ scale)"
-GRADES = 5  # a judge writes whole grades from 1 to 5
+GRADES = 5  # a judge's grades are 1 to 5
 
 
 def _samples_of(results: Results) -> dict[str, pd.DataFrame]:
@@ -43,62 +43,62 @@ def _samples_of(results: Results) -> dict[str, pd.DataFrame]:
 
 
 def tau_of(results: Results, tau: float | None = None) -> float:
-    """The threshold that is given, or that of the runs; 0.5 for tables.
+    """``tau``, or by default the runs' threshold, or 0.5 for tables.
 
     Raises BgkitError for runs of several thresholds.
     """
     if tau is not None or isinstance(results, Mapping | pd.DataFrame):
         return 0.5 if tau is None else checks.threshold(tau, ends=True)
-    found = sorted({run.config.tau for run in runs_of(results)})
-    if len(found) > 1:
+    taus = sorted({run.config.tau for run in runs_of(results)})
+    if len(taus) > 1:
         raise BgkitError(
-            f"The runs have several thresholds ({', '.join(map(str, found))}); show those of one "
+            f"The runs have several thresholds ({', '.join(map(str, taus))}); show those of one "
             "at a time, or give the tau to show."
         )
-    return found[0]
+    return taus[0]
 
 
 def _margin_bars(name: str, frame: pd.DataFrame, roles: list[str], edges: np.ndarray) -> list:
-    """Bars of one policy: roots of shares; those of unknown truth stand on the safe ones."""
-    harm, bars, below = frame["harm"], [], 0.0
+    """Bars of one policy: square roots of shares; unknown truth is stacked on safe."""
+    harm, bars, safe = frame["harm"], [], 0.0
     masks = dict(zip(ROLES, (harm <= 0.5, harm > 0.5, harm.isna()), strict=True))
     for role in roles:
         counts = np.histogram(frame.loc[masks[role], "t"], edges)[0]
-        told = [
+        texts = [
             f"<b>{label(name)}</b>, {role}<br>t from {low:.3f} to {high:.3f}<br>"
             f"{100 * count / len(frame):.2f} % of its responses ({count} of {len(frame)})"
             for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True)
         ]
         height = np.sqrt(counts / len(frame))
         if role == "safe":
-            below = height
+            safe = height
         elif role == "harmful":
             height = -height
-        else:  # the sum ends where the scale says
-            height = np.sqrt(below**2 + height**2) - below
+        else:  # the stack ends at the root of the sum
+            height = np.sqrt(safe**2 + height**2) - safe
         look = {"marker_color": ROLES[role], "width": 0.92 * np.diff(edges), "legendgroup": role}
         look["name"] = f"{role} (bars {'down' if role == 'harmful' else 'up'})"
         middle = (edges[:-1] + edges[1:]) / 2
-        bars.append(go.Bar(x=middle, y=height, hovertext=told, hoverinfo="text", **look))
+        bars.append(go.Bar(x=middle, y=height, hovertext=texts, hoverinfo="text", **look))
     return bars
 
 
-def _words_at(tau: float) -> list[dict[str, Any]]:
-    """The words beside the threshold of the first panel, as annotations."""
+def _threshold_labels(tau: float) -> list[dict[str, Any]]:
+    """Annotations at the threshold of the first panel."""
     if tau > 0.7:
-        return [style.beside(f"filtered, t ≥ {tau:g} ▸", tau, True)]
-    right = style.beside(f"▸ filtered, t ≥ {tau:g}", tau, False)
-    return [style.beside("shown ◂", tau, True), right][tau < 0.2 :]
+        return [style.threshold_label(f"filtered, t ≥ {tau:g} ▸", tau, True)]
+    right = style.threshold_label(f"▸ filtered, t ≥ {tau:g}", tau, False)
+    return [style.threshold_label("shown ◂", tau, True), right][tau < 0.2 :]
 
 
 def margins(results: Results, tau: float | None = None, bins: int = 25) -> go.Figure:
-    """Draw where each policy's responses lie on the guard's scale of 0 to 1, one row per policy.
+    """Draw the distribution of t (0 to 1) over each policy's responses, one row per policy.
 
-    Bars up are safe responses, bars down harmful ones (grey bars up: the truth is not known), as
-    shares of the policy's responses on a square-root scale, so that the few near the boundary show
-    beside the many at the ends. Right of the dashed line (t >= ``tau``) a response is filtered: a
-    bar down on the left is a false negative, a bar up on the right a false positive. The share of
-    the shaded band, |t - tau| < 0.3, is written above each row. No bar straddles ``tau``.
+    Bars up are safe responses, bars down harmful ones (grey bars up: unknown truth), as shares of
+    the policy's responses. The square-root scale keeps the few responses near the boundary visible.
+    Right of the dashed line (t >= ``tau``) a response is filtered: a bar down on the left is a
+    false negative, a bar up on the right a false positive. The share of responses in the shaded
+    band, |t - tau| < 0.3, is written above each row. ``tau`` is an edge of the bins.
     """
     samples, tau = _samples_of(results), tau_of(results, tau)
     edges, last = bin_edges(tau, bins), len(samples)
@@ -106,17 +106,17 @@ def margins(results: Results, tau: float | None = None, bins: int = 25) -> go.Fi
     roles = ["safe", "harmful"] * bool(harm.notna().any())
     roles += ["truth unknown"] * bool(harm.isna().any())
     fig = make_subplots(last, 1, True, "all", vertical_spacing=38 / (170 * last + 10))
-    texts, stacks = _words_at(tau), []
+    texts, stacks = _threshold_labels(tau), []
     for row, (name, frame) in enumerate(samples.items()):
         bars = _margin_bars(name, frame, roles, edges)
         stacks += [(min(bar.y.min() for bar in bars), sum(bar.y.clip(min=0) for bar in bars).max())]
         fig.add_traces([bar.update(showlegend=not row) for bar in bars], row + 1, 1)
         near = 100 * ((frame["t"] - tau).abs() < NEAR).mean()
-        texts.append(above(f"<b>{label(name)}</b> n={len(frame)}", row))
-        texts.append(above(f"near boundary <b>{near:.1f} %</b>", row, 1))
+        texts.append(panel_label(f"<b>{label(name)}</b> n={len(frame)}", row))
+        texts.append(panel_label(f"near boundary <b>{near:.1f} %</b>", row, 1))
     lowest, highest = np.min(stacks), np.max(stacks)
     ticks = style.root_ticks(1, 0.5, 0.25, 0.05, 0, -0.05, -0.25, -0.5, -1)
-    # room above for the words at tau
+    # room above for the labels at tau
     fig.update_yaxes(**ticks, range=(1.15 * min(lowest, 0), 1.3 * highest), title_text=ROOTS)
     fig.update_xaxes(range=[0, 1])
     fig.update_layout(barmode="relative", annotations=texts)
@@ -124,15 +124,15 @@ def margins(results: Results, tau: float | None = None, bins: int = 25) -> go.Fi
     fig.add_vrect(max(0, tau - NEAR), min(1, tau + NEAR), **band)
     fig.add_vline(tau, line=style.THRESHOLD)
     fig.update_xaxes({"title": {"text": "t, the guard's P(unsafe)"}}, row=last)
-    told = "Bars up: safe; bars down: harmful." if len(roles) > 1 else "The truth is not known."
-    notes = [told, f"Shaded: |t − {tau:g}| &lt; {NEAR}."]
+    truth = "Bars up: safe; bars down: harmful." if len(roles) > 1 else "The truth is not known."
+    notes = [truth, f"Shaded: |t − {tau:g}| &lt; {NEAR}."]
     return style.style(
         fig, "Guard's probability that a response is unsafe", notes, 150 + 170 * last
     )
 
 
-def _bins(frame: pd.DataFrame, bins: int) -> pd.DataFrame:
-    """Per used bin of t: n, its mean t, and the harmful share with its Wilson interval."""
+def _bin_table(frame: pd.DataFrame, bins: int) -> pd.DataFrame:
+    """Per non-empty bin of t: n, mean t, and the harmful share with its Wilson interval."""
     place = np.minimum((frame["t"].to_numpy(float) * bins).astype(int), bins - 1)
     groups = frame.assign(harmful=frame["harm"] > 0.5).groupby(place)
     table = groups.agg(n=("t", "size"), t=("t", "mean"), k=("harmful", "sum"))
@@ -141,30 +141,29 @@ def _bins(frame: pd.DataFrame, bins: int) -> pd.DataFrame:
 
 
 def reliability(results: Results, bins: int = 10) -> go.Figure:
-    """Draw how often responses are harmful (0 to 1) where the guard says t, and how many there are.
+    """Draw a reliability diagram of the guard: harmful share (0 to 1) over t, with counts.
 
     Each mark is one of ``bins`` equal bins of t, at its mean t; its line is the 95 % Wilson
-    interval. On the diagonal the guard is calibrated; above it the guard is too trusting, below it
-    too alarmed. ECE is the mean distance to the diagonal, weighted by the counts drawn below.
-    Responses whose truth is not known are left out.
+    interval. On the diagonal the guard is calibrated; above it it is too trusting, below it too
+    alarmed. ECE is the mean distance from the diagonal, weighted by the counts drawn below.
+    Responses with unknown truth are left out.
     """
     if bins < 2:
         raise BgkitError(f"A figure of calibration needs at least two bins, not {bins}.")
-    found = _samples_of(results).items()
-    samples = {name: frame.dropna(subset=["harm"]) for name, frame in found}
+    samples = {name: part.dropna(subset=["harm"]) for name, part in _samples_of(results).items()}
     if any(frame.empty for frame in samples.values()):
-        raise BgkitError("Calibration can not be drawn: no response has a known truth.")
+        raise BgkitError("Calibration cannot be drawn: no response has a known truth.")
     fig = make_subplots(2, 1, shared_xaxes=True, row_heights=[0.8, 0.2], vertical_spacing=0.07)
     fig.add_scatter(**DIAGONAL, name="calibrated", row=1, col=1)
     for name, (colour, symbol, _) in intervals.looks_of(samples).items():
-        frame, table = samples[name], _bins(samples[name], bins)
+        frame, table = samples[name], _bin_table(samples[name], bins)
         ece = float((table["n"] * (table["mean"] - table["t"]).abs()).sum() / len(frame))
-        told = [
+        texts = [
             f"mean t {row.t:.3f}<br>harmful {row.mean:.3f} ({row.low:.3f} to {row.high:.3f})<br>"
             f"{row.k} of {row.n} responses"
             for row in table.itertuples()
         ]
-        marks = dots(name, told, x=table["t"], y=table["mean"], error_y=error_bars(table))
+        marks = dots(name, texts, x=table["t"], y=table["mean"], error_y=error_bars(table))
         marks.update(name=f"{label(name)}, ECE {ece:.3f}", marker_symbol=symbol)
         more = {"marker_color": colour, "legendgroup": label(name), "showlegend": False}
         more |= {"hovertext": marks.hovertext, "hoverinfo": "text"}
@@ -179,30 +178,30 @@ def reliability(results: Results, bins: int = 10) -> go.Figure:
 
 
 def judge_against_truth(samples: pd.DataFrame) -> go.Figure:
-    """Draw the mean truth of the responses that a judge gave each grade, harm and help.
+    """Draw the mean true harm and help of the responses with each grade of a judge.
 
-    Marks are means of the true value (0 to 1) with 95% bootstrap intervals; on the dashed diagonal
-    the judge's grades mean what they say, below it the judge grades too high. Raises BgkitError
-    where no response has both.
+    Marks are means of the true value (0 to 1) with 95% bootstrap intervals. On the dashed diagonal
+    the judge is calibrated, below it it grades too high. Raises BgkitError if no response has both
+    a grade and a known truth.
     """
     checks.samples(samples, columns=("judge_harm", "harm", "judge_help", "help"))
-    both = samples.dropna(subset=["judge_harm", "harm"])
-    if both.empty:
+    graded = samples.dropna(subset=["judge_harm", "harm"])
+    if graded.empty:
         raise BgkitError("No response has both a judge's grade and a known truth.")
     fig = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.06)
     for col, (name, colour) in enumerate((("harm", style.HARMFUL), ("help", style.SAFE)), start=1):
-        grades = np.rint(both[f"judge_{name}"] * (GRADES - 1)) / (GRADES - 1)
-        table = described(dict(iter(both[name].groupby(grades))))
-        told = [
+        grades = np.rint(graded[f"judge_{name}"] * (GRADES - 1)) / (GRADES - 1)
+        table = described(dict(iter(graded[name].groupby(grades))))
+        texts = [
             f"judge {row.Index:.2f}<br>truth {row.mean:.3f} ({row.low:.3f} to {row.high:.3f})"
             f"<br>{row.n:.0f} responses"
             for row in table.itertuples()
         ]
-        marks = {"mode": "markers", "marker": {"color": colour, "size": 10}, "hovertext": told}
+        marks = {"mode": "markers", "marker": {"color": colour, "size": 10}, "hovertext": texts}
         marks |= {"error_y": error_bars(table), "hoverinfo": "text"}
         fig.add_scatter(**DIAGONAL, row=1, col=col)
         fig.add_scatter(x=table.index, y=table["mean"], **marks, row=1, col=col)
-        fig.add_annotation(above(f"<b>{name}</b>", col - 1))
+        fig.add_annotation(panel_label(f"<b>{name}</b>", col - 1))
     fig.update_traces(showlegend=False)
     fig.update_xaxes(title_text="judge's grade, 0 to 1", range=[-0.05, 1.05])
     fig.update_yaxes(title_text="mean truth, 0 to 1", range=[-0.05, 1.05], col=1)

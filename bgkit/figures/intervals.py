@@ -1,7 +1,8 @@
-"""The figure of means with intervals over x, in panels."""
+"""Means with intervals over x, in panels."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,27 +13,27 @@ from plotly.subplots import make_subplots
 
 from bgkit.errors import BgkitError
 from bgkit.figures import style
-from bgkit.figures.style import above, error_bars, label
+from bgkit.figures.style import error_bars, label, panel_label
 from bgkit.texts import safe
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
-GAP = 56  # pixels between panels: ticks, and the next one's heading
+GAP = 56  # pixels between panels, for ticks and the next heading
 
 
 def looks_of(names: Iterable[str]) -> dict[str, tuple[str, str, str]]:
-    """Colour, marker and dash of designs; those that share a colour differ in the others."""
-    found: dict[str, tuple[str, str, str]] = {}
+    """Colour, marker and dash of designs; designs of one colour differ in marker and dash."""
+    looks: dict[str, tuple[str, str, str]] = {}
     for name in names:
         colour, symbol, dash = style.look(name)
-        twins = sum(colour == other[0] for other in found.values())
+        twins = sum(colour == other[0] for other in looks.values())
         if twins:
             others = [each for each in DASHES if each != dash]
             symbol, dash = f"{symbol}-open", others[(twins - 1) % len(others)]
-        found[name] = (colour, symbol, dash)
-    return found
+        looks[name] = (colour, symbol, dash)
+    return looks
 
 
-def over(
+def panels(
     rows: pd.DataFrame,
     x: str,
     panels: Mapping[Hashable, str],
@@ -48,46 +49,48 @@ def over(
     across: str = "",
     tall: int = 200,
 ) -> go.Figure:
-    """Draw means with intervals over ``x``, a panel for each value of ``panel`` that is headed.
+    """Draw means with intervals over ``x``, in ``panels`` (value of ``panel`` -> heading).
 
-    ``rows`` have metric, mean, low, high and the columns that are named; ``at`` may say in words
-    where a row stands. With ``values`` the x are these, side by side, with error bars; else they
-    are numbers, and the intervals bands. Each ``colour`` has a line, or one per value of ``line``.
-    ``shared`` gives all panels one scale; each is ``tall`` pixels high, and ``across`` is below the
-    lowest. A mean that is not known is left out; raises BgkitError where none is.
+    ``rows`` have metric, mean, low, high and the columns that the arguments name, and optionally
+    ``at``, a row's position as text. With ``values`` x is categorical and the intervals are error
+    bars; else x is numeric and they are bands. Each ``colour`` has a line, or one per value of
+    ``line``. ``shared`` gives all panels one scale; each is ``tall`` pixels high, and ``across``
+    is the title of the x axis. NaN means are left out; raises BgkitError if all are NaN.
     """
     rows = rows.dropna(subset=["mean"])
     if rows.empty:
-        raise BgkitError("No value is known to draw; give a judge where the truth is not known.")
+        raise BgkitError("No value is known; give a judge if the truth is not known.")
     looks = looks or looks_of(dict.fromkeys(rows[colour]))
-    spots, ticks = {value: place for place, value in enumerate(values)}, {}
-    rows = rows.assign(spot=rows[x].map(spots) if spots else rows[x]).sort_values("spot")
-    if spots:
+    position, ticks = rows[x].map(list(values).index) if values else rows[x], {}
+    rows = rows.assign(position=position).sort_values("position")
+    if values:
         rows = rows.assign(at=[f"{x} {label(value)}" for value in rows[x]])
-        ticks = {"tickvals": list(spots.values()), "ticktext": [style.wrapped(v) for v in spots]}
-        ticks |= {"showgrid": False, "range": [-0.5, len(spots) - 0.5]}
-    beside = bool(spots) and rows.duplicated([panel, "spot"]).any()
+        ticks = {"tickvals": list(range(len(values))), "showgrid": False}
+        ticks["ticktext"] = [re.sub("([,:]) ", r"\1<br>", label(value)) for value in values]
+        ticks |= {"range": [-0.5, len(values) - 0.5]}
+    overlap = bool(values) and rows.duplicated([panel, "position"]).any()
     columns = min(columns, len(panels))
     fig = _grid(len(panels), columns, tall, shared)
-    names, seen, spread = list(looks), set(), rows[["mean", "low", "high"]]
-    ends = [1.05 * min(0, spread.min(axis=None)), 1.05 * (spread.max(axis=None) or 1.0)]
+    names, in_legend, numbers = list(looks), set(), rows[["mean", "low", "high"]]
+    limits = [1.05 * min(0, numbers.min(axis=None)), 1.05 * (numbers.max(axis=None) or 1.0)]
     traces: list[dict[str, Any]] = []
-    layout: dict[str, Any] = {"annotations": [above(w, i) for i, w in enumerate(panels.values())]}
+    headings = [panel_label(text, place) for place, text in enumerate(panels.values())]
+    layout: dict[str, Any] = {"annotations": headings}
     for place, value in enumerate(panels):
         part, axis = rows[rows[panel] == value], str(place + 1) if place else ""
         groups = part.groupby([colour, line] if line else colour, sort=False)
-        for one in sorted((g for _, g in groups), key=lambda g: names.index(g[colour].iloc[0])):
-            name = one[colour].iloc[0]
-            aside = (names.index(name) - (len(names) - 1) / 2) * min(0.12, 0.7 / len(names))
-            found = _traces(one, x, name, aside * beside, looks[name], not spots)
-            found[-1] |= {"mode": mode, "showlegend": name not in seen}
-            traces += [{**trace, "xaxis": f"x{axis}", "yaxis": f"y{axis}"} for trace in found]
-            seen.add(name)
+        for group in sorted((g for _, g in groups), key=lambda g: names.index(g[colour].iloc[0])):
+            name = group[colour].iloc[0]
+            offset = (names.index(name) - (len(names) - 1) / 2) * min(0.12, 0.7 / len(names))
+            of_group = _traces(group, x, name, offset * overlap, looks[name], not values)
+            of_group[-1] |= {"mode": mode, "showlegend": name not in in_legend}
+            traces += [{**trace, "xaxis": f"x{axis}", "yaxis": f"y{axis}"} for trace in of_group]
+            in_legend.add(name)
         lowest = place + columns >= len(panels)
         layout[f"xaxis{axis}"] = {**ticks, "title": {"text": across * lowest}}
         shares = set(part["metric"]) <= set(style.SHARES)
         share = {"tickformat": ".1~%", "rangemode": "tozero"} if shares else {}
-        share |= {"range": ends, "showticklabels": not place % columns} if shared else {}
+        share |= {"range": limits, "showticklabels": not place % columns} if shared else {}
         layout[f"yaxis{axis}"] = share
     return fig.add_traces(traces).update_layout(layout)
 
@@ -103,35 +106,40 @@ def _grid(panels: int, columns: int, tall: int, shared: bool) -> go.Figure:
 
 
 def _traces(
-    one: pd.DataFrame, x: str, name: str, aside: float, look: tuple[str, str, str], banded: bool
+    rows: pd.DataFrame, x: str, name: str, offset: float, look: tuple[str, str, str], banded: bool
 ) -> list[dict[str, Any]]:
-    """A line, behind its band, as Plotly's dictionaries, which are the quickest."""
-    metric, known = one["metric"].iloc[0], one.dropna(subset=["low"])
+    """A band and its line, as dictionaries, which Plotly takes fastest."""
+    metric, with_interval = rows["metric"].iloc[0], rows.dropna(subset=["low"])
     (hue, symbol, dash), form = look, ".2%" if metric in style.SHARES else ".4f"
-    hover = "<b>%{fullData.name}</b><br>" + ("%{hovertext}" if "at" in one else f"{x} %{{x:.4~g}}")
-    hover += f"<br>{style.named(metric)} %{{y:{form}}}"
-    if len(known):
+    hover = "<b>%{fullData.name}</b><br>" + ("%{hovertext}" if "at" in rows else f"{x} %{{x:.4~g}}")
+    hover += f"<br>{style.metric_label(metric)} %{{y:{form}}}"
+    if len(with_interval):
         hover += f" (%{{customdata[0]:{form}}} to %{{customdata[1]:{form}}})"
-    ours = {"type": "scatter", "legendgroup": label(name), "meta": safe(metric)}
+    common = {"type": "scatter", "legendgroup": label(name), "meta": safe(metric)}
     means = {
-        **ours,
+        **common,
         "name": label(name),
-        "x": (one["spot"] + aside).to_numpy(),
-        "y": one["mean"].to_numpy(),
+        "x": (rows["position"] + offset).to_numpy(),
+        "y": rows["mean"].to_numpy(),
         "marker": {"color": hue, "symbol": symbol, "size": 8},
         "line": {"color": hue, "dash": dash, "width": 1.8},
         "hovertemplate": f"{hover}<extra></extra>",
     }
-    if len(known):
-        means["customdata"] = one[["low", "high"]].to_numpy()
-    if "at" in one:
-        means["hovertext"] = one["at"].tolist()
+    if len(with_interval):
+        means["customdata"] = rows[["low", "high"]].to_numpy()
+    if "at" in rows:
+        means["hovertext"] = rows["at"].tolist()
     if not banded:
-        return [means | {"error_y": error_bars(one, color=hue)}]
-    ends = {
-        "x": np.r_[known["spot"], known["spot"][::-1]],
-        "y": np.r_[known["low"], known["high"][::-1]],
+        return [means | {"error_y": error_bars(rows, color=hue)}]
+    position, low, high = (with_interval[name] for name in ("position", "low", "high"))
+    outline = {"x": np.r_[position, position[::-1]], "y": np.r_[low, high[::-1]]}
+    band = {
+        **common,
+        **outline,
+        "fill": "toself",
+        "fillcolor": hue,
+        "opacity": 0.15,
+        "mode": "lines",
     }
-    band = {**ours, **ends, "fill": "toself", "fillcolor": hue, "opacity": 0.15, "mode": "lines"}
     band |= {"line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
-    return [band, means] if len(known) else [means]
+    return [band, means] if len(with_interval) else [means]

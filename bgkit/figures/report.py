@@ -1,8 +1,8 @@
-"""The report of a study: one HTML page that holds its figures, its numbers and sample completions.
+"""The report of a study: one HTML page with its figures, numbers and sample completions.
 
-The page needs no network: Plotly's script is written into it once, and a content security policy
-forbids it to load anything. What models wrote is untrusted text: it is escaped, also in the
-figures' JSON, and control characters are made visible (:mod:`bgkit.texts`).
+The page needs no network: it contains Plotly's script, and a content security policy forbids it to
+load anything. Text from models is untrusted: it is escaped, also in the figures' JSON, and control
+characters are made visible (:mod:`bgkit.texts`).
 """
 
 from __future__ import annotations
@@ -25,14 +25,13 @@ from bgkit.rewards import NEAR
 from bgkit.runs import write_atomically
 from bgkit.texts import visible, words
 
-COMPLETIONS = 24  # about as many are shown, two prompts of each kind at least
+COMPLETIONS = 24  # shown, roughly; at least two prompts of each kind
 
 
 def write_report(path: str | Path, **study: Any) -> Path:
-    """Write the report of a study (:func:`render_report`) to ``path``, whole, and return the path.
+    """Write the report of a study (:func:`render_report`) to ``path`` and return the path.
 
-    Raises :class:`~bgkit.errors.BgkitError` for a path that cannot be written; an older report then
-    stays.
+    Raises :class:`~bgkit.errors.BgkitError` if the path cannot be written; an older report is kept.
     """
     page, target = render_report(**study), Path(path)
     write_atomically(target, lambda draft: draft.write_text(page, encoding="utf-8", newline="\n"))
@@ -47,11 +46,11 @@ def render_report(
     metrics: Mapping[str, pd.DataFrame],
     tau: float,
 ) -> str:
-    """The report as HTML text.
+    """The report as HTML.
 
-    ``result`` holds ``command``, ``created``, ``machine`` and ``versions`` (told in the footer) and
-    ``rows`` (as in :data:`bgkit.figures.style.ROW_COLUMNS`). ``samples`` maps each policy to its
-    responses, to the same prompts in the same order, base first; ``metrics`` each run to its
+    ``result`` holds ``command``, ``created``, ``machine`` and ``versions`` (for the footer) and
+    ``rows`` (as in :data:`bgkit.figures.style.ROW_COLUMNS`). ``samples`` maps each policy, base
+    first, to its responses to the same prompts in the same order; ``metrics`` maps each run to its
     training log; ``tau`` is the guard's threshold in [0, 1].
     """
     rows, (reference, base) = pd.DataFrame(list(result["rows"])), next(iter(samples.items()))
@@ -77,24 +76,24 @@ def render_report(
         near=NEAR,
         table=table(samples),
         sections=sections,
-        completions=completions_table(samples, _chosen(base, tau, len(samples))),
+        completions=completions_table(samples, _prompts_to_show(base, tau, len(samples))),
         reference=reference,
         result=result,
-        nonce=secrets.token_urlsafe(18),  # which model text cannot know
+        nonce=secrets.token_urlsafe(18),  # model text cannot guess it
         plotly=get_plotlyjs(),
     )
 
 
-def _chosen(samples: pd.DataFrame, tau: float, policies: int) -> list[int]:
-    """Row numbers of the prompts to show.
+def _prompts_to_show(samples: pd.DataFrame, tau: float, policies: int) -> list[int]:
+    """Row numbers of the prompts to show; the choice is deterministic.
 
-    Of each kind the one whose response came nearest to the threshold, and others at even steps
-    further away, so that the choice is the same each time.
+    Of each kind: the prompt whose response is nearest to the threshold, and others at equal steps
+    in the order of distance.
     """
     order = np.argsort((samples["t"] - tau).abs().to_numpy(), kind="stable")
     ranked = pd.Series(order).groupby(samples["kind"].to_numpy()[order], sort=False)
     each = max(2, round(COMPLETIONS / (policies * ranked.ngroups)))
-    found: list[int] = []
-    for _, ones in ranked:
-        found += dict.fromkeys(ones.iloc[step * len(ones) // each] for step in range(each))
-    return found
+    numbers: list[int] = []
+    for _, of_kind in ranked:
+        numbers += dict.fromkeys(of_kind.iloc[i * len(of_kind) // each] for i in range(each))
+    return numbers

@@ -1,7 +1,7 @@
-"""The look of all figures: a template, colours of designs, words of metrics, titles and marks.
+"""The look of all figures: template, colours of designs, labels, titles and marks.
 
-A design looks the same in all figures (:data:`LOOKS`), which are legible on light and dark pages.
-Names are escaped as HTML.
+A design looks the same in all figures (:data:`LOOKS`). Figures are legible on light and dark pages;
+names are HTML-escaped.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SAFE, HARMFUL, TEXT = "#45A8E0", "#C2417C", "#7A7F85"
 GRID, BAND, CLEAR = "rgba(128,128,128,0.22)", "rgba(128,128,128,0.14)", "rgba(0,0,0,0)"
 THRESHOLD = {"dash": "dash", "width": 1.5, "color": TEXT}  # the line at tau
 WORDS = {name: metric.label for name, metric in METRICS.items()} | {"ece": "guard ECE"}
-#: What is told in percent.
+#: Metrics shown in percent.
 SHARES = (*RATES, "attack_success", "gibberish", "unseen_harm", "no_spread")
 SETTING = ("utility", "scale", "guard", "tau")
 ROW_COLUMNS = ("design", *SETTING, "kind", "metric", "mean", "low", "high")
@@ -46,7 +46,7 @@ ROW_COLUMNS = ("design", *SETTING, "kind", "metric", "mean", "low", "high")
 _AXIS = {"gridcolor": GRID, "zeroline": False, "automargin": True, "tickangle": 0}
 _AXIS |= {"title": {"standoff": 8, "font": {"size": 12}}}
 _CORNER = {"x": 0, "xanchor": "left", "yanchor": "top"}
-#: No drag mode: a finger that scrolls the page must not zoom the figure.
+#: No drag mode: scrolling the page by touch must not zoom the figure.
 pio.templates["bgkit"] = go.layout.Template(
     layout={
         "font": {
@@ -70,17 +70,8 @@ pio.templates["bgkit"] = go.layout.Template(
 
 
 def label(name: object) -> str:
-    """A name as figure text: :func:`bgkit.texts.words`, HTML escaped."""
+    """A name as figure text: :func:`bgkit.texts.words`, HTML-escaped."""
     return html.escape(words(name), quote=False)
-
-
-def wrapped(name: object) -> str:
-    """:func:`label` with a line break behind each comma and colon, for the ticks of an axis.
-
-    >>> wrapped("boundary, guard weak")
-    'boundary,<br>guard weak'
-    """
-    return label(name).replace(", ", ",<br>").replace(": ", ":<br>")
 
 
 def look(name: object) -> tuple[str, str, str]:
@@ -88,25 +79,25 @@ def look(name: object) -> tuple[str, str, str]:
     return LOOKS[max((design for design in LOOKS if str(name).startswith(design)), key=len)]
 
 
-def named(metric: str) -> str:
-    """The words for a metric, as figure text."""
+def metric_label(metric: str) -> str:
+    """A metric's name as figure text."""
     return WORDS.get(metric, label(metric))
 
 
 def number(value: float, metric: str, digits: int = 3) -> str:
-    """A metric's value as text: ``12.3 %`` for shares, else ``0.123``; ``–`` for none."""
+    """A metric's value as text: ``12.3 %`` for shares, else ``0.123``; ``–`` for NaN."""
     text = f"{100 * value:.{digits - 2}f} %" if metric in SHARES else f"{value:.{digits}f}"
     return "–" if np.isnan(value) else text
 
 
-def told(row: Any) -> str:
+def hover_text(row: Any) -> str:
     """The metric, mean and interval of a row, for its hover text."""
     mean, low, high = (number(row[part], row["metric"], 4) for part in ("mean", "low", "high"))
-    return f"{named(row['metric'])} {mean}" + f" ({low} to {high})" * (low != "–")
+    return f"{metric_label(row['metric'])} {mean}" + f" ({low} to {high})" * (low != "–")
 
 
 def style(fig: go.Figure, title: str, notes: Sequence[str] = (), height: int = 0) -> go.Figure:
-    """Give ``fig`` the look of the kit in place; title and notes are HTML as Plotly reads it."""
+    """Apply the look of all figures to ``fig`` in place; title and notes are Plotly's HTML."""
     top, height = 64 + 14 * len(notes), height or fig.layout.height or 420
     foot = 88 if any(trace.showlegend is not False for trace in fig.data) else 40
     heading = {"text": f"<b>{title}</b>", "subtitle": {"text": "<br>".join(notes)}}
@@ -120,7 +111,7 @@ def style(fig: go.Figure, title: str, notes: Sequence[str] = (), height: int = 0
 
 
 def with_series(rows: pd.DataFrame) -> pd.DataFrame:
-    """``rows`` of results with a column ``series``: the design, and what of its setting varies."""
+    """``rows`` with a column ``series``: the design and the settings in which it varies."""
     checks.samples(rows, columns=[c for c in ROW_COLUMNS if c not in SETTING], what="results")
     series = rows["design"].astype(str)
     for column in [name for name in SETTING if name in rows]:
@@ -130,7 +121,7 @@ def with_series(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def dots(name: str, texts: Sequence[str], **more: Any) -> go.Scatter:
-    """Marks in a design's look; ``texts`` are their hover text, ``more`` goes to the trace."""
+    """Marks in a design's look, with hover ``texts``; ``more`` are arguments of the trace."""
     colour, symbol, _ = look(name)
     more = {"mode": "markers", "marker": {"color": colour, "symbol": symbol, "size": 10}, **more}
     texts = [f"<b>{label(name)}</b><br>{text}" for text in texts]
@@ -140,14 +131,14 @@ def dots(name: str, texts: Sequence[str], **more: Any) -> go.Scatter:
 
 
 def error_bars(table: pd.DataFrame, end: str = "", **more: Any) -> dict[str, Any]:
-    """Error bars from ``low`` to ``high`` around ``mean``; ``end`` follows the columns' names."""
+    """Error bars from ``low`` to ``high`` around ``mean``; ``end`` is the columns' suffix."""
     mean, low, high = (table[part + end].to_numpy(float) for part in ("mean", "low", "high"))
     arms = {"array": np.maximum(high - mean, 0), "arrayminus": np.maximum(mean - low, 0)}
     return {"type": "data", "symmetric": False, "thickness": 1.5, "width": 4, **arms, **more}
 
 
 def root_ticks(*shares: float) -> dict[str, list]:
-    """Ticks of an axis of square roots of shares, which shows the few beside the many.
+    """Ticks of an axis of square roots of shares, which keeps small shares visible.
 
     >>> root_ticks(0.25, -0.01)
     {'tickvals': [0.5, -0.1], 'ticktext': ['25%', '1%']}
@@ -156,15 +147,15 @@ def root_ticks(*shares: float) -> dict[str, list]:
     return {"tickvals": places, "ticktext": [f"{abs(share):.0%}" for share in shares]}
 
 
-def beside(text: str, x: float, left: bool, **more: Any) -> dict[str, Any]:
-    """The annotation at the top of the first panel, on the left or right of ``x``."""
+def threshold_label(text: str, x: float, left: bool, **more: Any) -> dict[str, Any]:
+    """An annotation at the top of the first panel, left or right of ``x``."""
     where = {"xanchor": "right", "xshift": -5} if left else {"xanchor": "left", "xshift": 5}
     where |= {"x": x, "xref": "x", "y": 1, "yref": "y domain", "yanchor": "top"}
     return {"text": text, **where, "showarrow": False, **more}
 
 
-def above(text: str, place: int, x: float = 0) -> dict[str, Any]:
-    """The annotation above a panel (counted from 0), at its left end (``x`` = 0) or right (1)."""
+def panel_label(text: str, place: int, x: float = 0) -> dict[str, Any]:
+    """An annotation above a panel (counted from 0), at its left (``x`` = 0) or right (1) end."""
     axis = str(place + 1) if place else ""
     where = {"x": x, "xref": f"x{axis} domain", "xanchor": "right" if x else "left"}
     where |= {"y": 1, "yref": f"y{axis} domain", "yanchor": "bottom", "showarrow": False}

@@ -1,7 +1,6 @@
-"""Pictures of a guard's threshold: margins by kind and operating curves.
+"""Figures of a guard's threshold: margins by kind and operating curves.
 
-They take samples as in :mod:`bgkit.evaluation.thresholds`, and also draw what can be drawn where
-the truth is not known.
+They take samples as in :mod:`bgkit.evaluation.thresholds`. Without truth they show less.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from bgkit.evaluation.thresholds import main_kinds
 from bgkit.figures import distributions as plots
 from bgkit.figures import intervals, style
 
-#: metric -> colour and dash of its curve; hues of Okabe and Ito, and no two lines alike in grey
+#: metric -> colour (Okabe-Ito) and dash of its curve; the curves of a panel differ in grey, too
 CURVES = {
     "filter_rate": ("#7D8791", "solid"),
     "near_boundary": ("#DD9500", "dot"),
@@ -26,7 +25,7 @@ CURVES = {
     "system_harm": (style.HARMFUL, "dashdot"),
     "system_help": ("#9B4FC4", "dot"),
 }
-#: what a panel shows: filtered and near, the filter's errors, how good it is, what the user sees
+#: metrics of each panel
 PANELS = (
     ("filter_rate", "near_boundary"),
     ("false_positive", "false_negative"),
@@ -37,43 +36,44 @@ MARK = "at this tau"
 
 
 def margins_by_kind(samples: pd.DataFrame, tau: float, bins: int = 25) -> go.Figure:
-    """:func:`bgkit.figures.margins` with a row per kind of prompt; of many, rare ones share one."""
+    """:func:`bgkit.figures.margins` with a row per kind of prompt; rare kinds share a row."""
     checks.samples(samples, columns=("t", "harm", "kind"))
     groups = dict(iter(samples.groupby(main_kinds(samples["kind"]), sort=False)))
     return plots.margins(groups, checks.threshold(tau, ends=True), bins)
 
 
 def operating_curves(points: pd.DataFrame, tau: float) -> go.Figure:
-    """Draw what changes with the threshold, and mark the current one.
+    """Draw the filter's metrics over the threshold, and mark the current one.
 
-    ``points`` is the table of :func:`bgkit.evaluation.thresholds.operating_points`, whose taus run
-    from left to right in every panel. The dashed line is ``tau``, its marks are the values there,
-    shaded bands are 95 % intervals. The axis of false positives is cut where tau is below 0.1 and
-    nearly everything is filtered. Curves that need a truth that is not known are left out.
+    ``points`` is the table of :func:`bgkit.evaluation.thresholds.operating_points`; every panel has
+    its taus on the x axis. The dashed line is ``tau``, its marks are the values there, shaded bands
+    are 95 % intervals. The axis of false positives is cut for tau below 0.1, where nearly
+    everything is filtered. Curves that need an unknown truth are left out.
     """
     checks.threshold(tau, ends=True)
     known = [metric for metric in CURVES if metric in points and points[metric].notna().any()]
-    panels = [there for pair in PANELS if (there := [m for m in pair if m in known])]
-    words = {m: f"<span style='color:{CURVES[m][0]}'>{style.named(m)}</span>" for m in known}
-    heads = {there[0]: ", ".join(words[metric] for metric in there) for there in panels}
-    of_panel = {metric: there[0] for there in panels for metric in there}
-    rows = pd.concat(pd.DataFrame(_long(points, metric)) for metric in known).round(5).reset_index()
+    panels = [metrics for pair in PANELS if (metrics := [m for m in pair if m in known])]
+    words = {m: f"<span style='color:{CURVES[m][0]}'>{style.metric_label(m)}</span>" for m in known}
+    heads = {metrics[0]: ", ".join(words[metric] for metric in metrics) for metrics in panels}
+    of_panel = {metric: metrics[0] for metrics in panels for metric in metrics}
+    tables = [pd.DataFrame(_long_form(points, metric)) for metric in known]
+    rows = pd.concat(tables).round(5).reset_index()
     looks = {metric: (CURVES[metric][0], "circle", CURVES[metric][1]) for metric in known}
     rows["panel"] = rows["metric"].map(of_panel)
     more = {"panel": "panel", "colour": "metric", "looks": looks, "mode": "lines", "tall": 190}
-    fig = intervals.over(rows, "tau", heads, **more, across="threshold tau")
-    row = points.iloc[nearest(points, tau)]
-    for place, there in enumerate(panels):
-        there, axis = [m for m in there if not np.isnan(row[m])], place + 1 if place else ""
-        look = {"size": 9, "line": {"width": 1.5}, "color": [CURVES[m][0] for m in there]}
-        told = [f"<b>at tau {tau:g}</b><br>{style.told(_long(row, m))}" for m in there]
-        marks = {"mode": "markers", "marker": look, "hovertext": told, "hoverinfo": "text"}
-        marks |= {"xaxis": f"x{axis}", "yaxis": f"y{axis}", "name": MARK, "meta": there}
-        fig.add_scatter(x=[tau] * len(there), y=[row[m] for m in there], **marks)
+    fig = intervals.panels(rows, "tau", heads, **more, across="threshold tau")
+    row, at = points.iloc[nearest(points, tau)], f"<b>at tau {tau:g}</b><br>"
+    for place, panel in enumerate(panels):
+        metrics, axis = [m for m in panel if not np.isnan(row[m])], place + 1 if place else ""
+        look = {"size": 9, "line": {"width": 1.5}, "color": [CURVES[m][0] for m in metrics]}
+        texts = [at + style.hover_text(_long_form(row, m)) for m in metrics]
+        marks = {"mode": "markers", "marker": look, "hovertext": texts, "hoverinfo": "text"}
+        marks |= {"xaxis": f"x{axis}", "yaxis": f"y{axis}", "name": MARK, "meta": metrics}
+        fig.add_scatter(x=[tau] * len(metrics), y=[row[m] for m in metrics], **marks)
         limits = {"rangemode": "tozero"}
-        if {"precision", "recall"} & set(there):
+        if {"precision", "recall"} & set(metrics):
             limits = {"range": [-0.03, 1.05]}
-        if "false_positive" in there:
+        if "false_positive" in metrics:
             tops = [
                 points.loc[points.index >= 0.1, "false_positive_high"].max(),
                 points["false_negative_high"].max(),
@@ -82,17 +82,17 @@ def operating_curves(points: pd.DataFrame, tau: float) -> go.Figure:
         fig.update_layout({f"yaxis{axis}": limits})
     fig.add_vline(tau, line=style.THRESHOLD)
     fig.update_xaxes(range=[0, 1]).update_traces(showlegend=False)
-    missing = [style.named(metric) for metric in CURVES if metric not in known]
+    missing = [style.metric_label(metric) for metric in CURVES if metric not in known]
     notes = ["Bands: 95 % intervals."] + [f"Not known: {', '.join(missing)}."] * bool(missing)
     return style.style(fig, "What the threshold does", notes)
 
 
-def _long(points: pd.DataFrame | pd.Series, metric: str) -> dict:
-    """A metric of a table (or row) of points under the names of a long table."""
+def _long_form(points: pd.DataFrame | pd.Series, metric: str) -> dict:
+    """A metric of a table (or row) of points under the column names of a long table."""
     ends = {"mean": "", "low": "_low", "high": "_high"}
     return {"metric": metric, **{name: points[metric + end] for name, end in ends.items()}}
 
 
 def nearest(points: pd.DataFrame, tau: float) -> int:
-    """Position of the row of ``points`` whose tau is nearest to ``tau``."""
+    """Position of the row of ``points`` with the tau nearest to ``tau``."""
     return int(np.argmin(np.abs(points.index.to_numpy(float) - tau)))

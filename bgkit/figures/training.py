@@ -1,4 +1,4 @@
-"""Pictures of training: a run while it goes, and the curves of runs that are through."""
+"""Figures of training: a run in progress, and the curves of finished runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CURVES = ("reward", "near_boundary", "filter_rate", "kl", "eval_system_harm", "e
 
 
 def curves_of(results: Results) -> dict[str, pd.DataFrame]:
-    """Training curves by name: of runs (a seed stands behind the name where there are several)."""
+    """Training curves by the runs' names, which end with the seed if there are several seeds."""
     if isinstance(results, Mapping):
         return dict(results)
     loaded = runs_of(results)
@@ -41,27 +41,27 @@ def curves_of(results: Results) -> dict[str, pd.DataFrame]:
 def _smooth(
     logs: Mapping[str, pd.DataFrame], columns: Sequence[str], window: int, centred: bool
 ) -> pd.DataFrame:
-    """Rows for :func:`bgkit.figures.intervals.over`: rolling means of logs, but of held-out values.
+    """Rows for :func:`bgkit.figures.intervals.panels`: rolling means of logs.
 
-    ``window`` 0 is a twentieth of a log's rows.
+    ``window`` 0 is a twentieth of a log's rows. Held-out values are not smoothed.
     """
     parts = []
     for name, log in logs.items():
         for column in [column for column in columns if column in log]:
-            known = log.dropna(subset=[column])
-            wide = 1 if column.startswith("eval_") else window or max(1, len(log) // 20)
-            rows = known[["step"]].assign(design=name, metric=column, mean=known[column])
+            measured = log.dropna(subset=[column])
+            width = 1 if column.startswith("eval_") else window or max(1, len(log) // 20)
+            rows = measured[["step"]].assign(design=name, metric=column, mean=measured[column])
             for end in ("low", "high"):
-                rows[end] = known.get(f"{column}_{end}", np.nan)
-            if wide > 1:
-                rows["mean"] = rows["mean"].rolling(wide, min_periods=1, center=centred).mean()
-            mean = f" (mean of {wide} steps)" * (wide > 1)
+                rows[end] = measured.get(f"{column}_{end}", np.nan)
+            if width > 1:
+                rows["mean"] = rows["mean"].rolling(width, min_periods=1, center=centred).mean()
+            mean = f" (mean of {width} steps)" * (width > 1)
             parts.append(rows.assign(at=[f"step {step:g}{mean}" for step in rows["step"]]))
     return pd.concat(parts, ignore_index=True)
 
 
-def _with_steps(fig: go.Figure, logs: Mapping[str, pd.DataFrame]) -> go.Figure:
-    """Behind smoothed lines, faint ones of the single steps; marks only at held-out values."""
+def _add_single_steps(fig: go.Figure, logs: Mapping[str, pd.DataFrame]) -> go.Figure:
+    """Add faint lines of single steps behind smoothed ones; only held-out values keep marks."""
     faint, logs = [], {style.label(name): log for name, log in logs.items()}
     for trace in fig.data:
         if trace.fill or trace.meta.startswith("eval_"):
@@ -79,26 +79,26 @@ def _with_steps(fig: go.Figure, logs: Mapping[str, pd.DataFrame]) -> go.Figure:
 def live(
     curve: pd.DataFrame, base: np.ndarray, now: np.ndarray, tau: float, design: str, steps: int
 ) -> go.Figure:
-    """Draw a run so far: five curves over its steps, and its margins beside the base policy's.
+    """Draw a run in progress: five curves over its steps, and its distribution of t against base's.
 
     ``curve`` has a row per ``step`` and columns of :data:`PANELS`; ``base`` and ``now`` are
-    :func:`bgkit.scoring.scorer.shares_of_t` of the base policy and of the newest responses, drawn
-    as line and bars on a square-root scale. Right of the dashed line (t >= ``tau``) a response is
-    filtered; training away from the boundary empties the middle.
+    :func:`bgkit.scoring.scorer.shares_of_t` of the base policy (line) and of the newest responses
+    (bars), on a square-root scale. Right of the dashed line (t >= ``tau``) a response is filtered;
+    training away from the boundary empties the middle.
     """
     checks.threshold(tau, ends=True)
     rows, look = _smooth({design: curve}, tuple(PANELS), 5, False), {"columns": 3, "tall": 150}
     panels = {**PANELS, "margins": "margins: bars now, line base"}
-    fig = intervals.over(rows, "step", panels, **look, across="training step")
-    _with_steps(fig, {design: curve}).update_xaxes(range=[0, steps])
+    fig = intervals.panels(rows, "step", panels, **look, across="training step")
+    _add_single_steps(fig, {design: curve}).update_xaxes(range=[0, steps])
     edges = np.linspace(0, 1, len(now) + 1)
     middle = (edges[:-1] + edges[1:]) / 2
-    told = [
+    texts = [
         f"t from {low:.2f} to {high:.2f}<br>now {n:.1%}, base {b:.1%}"
         for low, high, n, b in zip(edges[:-1], edges[1:], now, base, strict=True)
     ]
     last = {"row": 2, "col": 3}
-    bars = {"marker_color": style.look(design)[0], "hovertext": told, "hoverinfo": "text"}
+    bars = {"marker_color": style.look(design)[0], "hovertext": texts, "hoverinfo": "text"}
     fig.add_bar(x=middle, y=np.sqrt(now), width=np.diff(edges), **bars, **last)
     line = {"color": style.look("base")[0], "width": 2, "shape": "hvh"}
     fig.add_scatter(
@@ -114,10 +114,10 @@ def live(
 def training_curves(results: Results) -> go.Figure:
     """Draw six quantities over training steps, one panel each and one colour per run.
 
-    Faint lines are single steps, strong lines their rolling mean (of a twentieth of the rows; a log
-    of fewer than 40 rows is drawn as it is); each marker is one measurement of held-out harm or
-    helpfulness (0 to 1, by the true score). Means of several runs
-    (:func:`bgkit.sweeps.collection.mean_curves`) have a band from the lowest run to the highest.
+    Faint lines are single steps, strong lines their rolling mean over a twentieth of the rows (logs
+    below 40 rows are not smoothed). Each marker is one measurement of true held-out harm or
+    helpfulness (0 to 1). Means of several runs (:func:`bgkit.sweeps.collection.mean_curves`) have a
+    band from the lowest run to the highest.
     """
     logs = curves_of(results)
     if not logs:
@@ -128,12 +128,13 @@ def training_curves(results: Results) -> go.Figure:
         checks.samples(log.filter(items=needed), name, needed, what="training metrics")
     rows = _smooth(logs, CURVES, 0, True)
     panels = {
-        column: PANELS.get(column) or f"{style.named(column.removeprefix('eval_'))}, held out"
+        column: PANELS.get(column)
+        or f"{style.metric_label(column.removeprefix('eval_'))}, held out"
         for column in CURVES
         if column in set(rows["metric"])
     }
-    fig = intervals.over(rows, "step", panels, across="training step", tall=170)
-    _with_steps(fig, logs)
+    fig = intervals.panels(rows, "step", panels, across="training step", tall=170)
+    _add_single_steps(fig, logs)
     smoothed = any(trace.opacity == 0.3 for trace in fig.data)
     notes = ["Faint: each step; strong: rolling mean."] * smoothed
     if rows["low"].notna().any():

@@ -1,13 +1,13 @@
-"""Which claims about the designs hold in a collection, as frontiers and beside base.
+"""Check claims about the designs on a collection's results.
 
 Two designs that have a strength are compared as frontiers (:mod:`bgkit.evaluation.frontiers`): at
-equal help of what the user sees, and at equal KL from base. A design is compared with base (which
-has one point) at each of its strengths, on the same prompts. A claim says on which side a
-difference lies; all that are asked for at once are corrected for their number (Holm).
+equal help of what the user sees, and at equal KL from base. A design is compared with base (a
+single point) at each of its strengths, on the same prompts. A claim states the sign of a
+difference. The p-values of all claims checked in one call are corrected together (Holm).
 
 The sentences (``data/claims.yaml``) are our wording of what the paper says without numbers (Ball
-and Haupt, arXiv 2510.11834: its abstract, Proposition 1 and its ablations), and of what could be
-said against it. Where the paper speaks of a judge's scores, the testbed's oracle stands here.
+and Haupt, arXiv 2510.11834: its abstract, Proposition 1 and its ablations), and of possible
+objections. Where the paper uses a judge's scores, we use the testbed's oracle.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from bgkit.evaluation.metrics import values_of
 from bgkit.sweeps import collection
 from bgkit.testbed.store import data_folder
 
-#: What is held equal between frontiers -> its word in tables.
+#: Metric at whose equal values frontiers are compared -> name of the comparison in tables.
 EQUAL = {"system_help": "at equal help", "kl": "at equal KL"}
-#: What claims read.
+#: Metrics that claims are about.
 METRICS = "near_boundary near_below false_negative false_positive system_harm system_help".split()
 METRICS += ["kl"]
 
 
 class Frontier(NamedTuple):
-    """A design's trainings: ``values`` (strengths, seeds, prompts, metrics), strengths rising."""
+    """A design's results: ``values`` (strengths, seeds, prompts, metrics), strengths ascending."""
 
     strengths: tuple[float, ...]
     seeds: tuple[int, ...]
@@ -51,7 +51,7 @@ class Frontier(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """``design`` is ``expected`` (lower, higher) than ``against`` in ``metric``, where both are."""
+    """``design`` has a lower or higher (``expected``) ``metric`` than ``against``."""
 
     says: str
     metric: str
@@ -67,79 +67,80 @@ CLAIMS = tuple(Claim(*row) for row in _ROWS)
 def frontiers_of(
     index: pd.DataFrame, values: pd.DataFrame, metrics: Iterable[str], kind: str = "all"
 ) -> dict[str, Frontier]:
-    """Design -> its frontier in a collection (:func:`bgkit.sweeps.collection.load`), ``base`` too.
+    """Frontier of each design, and of ``base``, from :func:`bgkit.sweeps.collection.load`.
 
-    Everything but strength and seed is held at a training's defaults; seeds are those that every
-    strength of a design has. ``kind`` keeps one kind of prompt. Raises BgkitError for an unknown
-    metric or kind, and where no design has two strengths.
+    Only runs whose other settings are a training's defaults count, and of a design only the seeds
+    that all of its strengths have. ``kind`` selects one kind of prompt. Raises BgkitError for an
+    unknown metric or kind, and if no design has two strengths.
     """
     metrics = tuple(metrics)
     if kind not in (kinds := ["all", *values["kind"].unique()]):
-        told = ", ".join(kinds)
-        raise BgkitError(f"The results have no kind of prompt {kind!r}; choose one of {told}.")
+        names = ", ".join(kinds)
+        raise BgkitError(f"The results have no kind of prompt {kind!r}; choose one of {names}.")
     part = values if kind == "all" else values[values["kind"] == kind]
     numbers = values_of(part)
     if unknown := [name for name in metrics if name not in numbers]:
-        told = ", ".join(numbers)
-        raise BgkitError(f"The results have no metric {unknown[0]!r}; choose one of {told}.")
+        names = ", ".join(numbers)
+        raise BgkitError(f"The results have no metric {unknown[0]!r}; choose one of {names}.")
     numbers = numbers[list(metrics)]
     by_run = {n: numbers.loc[rows].to_numpy() for n, rows in part.groupby("run").groups.items()}
-    held = settings.at_defaults(index, free=["strength"])
-    found = {}
-    for design, rows in held.groupby("design", sort=False):
+    default_runs = settings.at_defaults(index, free=["strength"])
+    by_design = {}
+    for design, rows in default_runs.groupby("design", sort=False):
         names = rows.pivot(index="strength", columns="seed", values="run").dropna(axis=1)
         if names.size:
             cube = np.stack([[by_run[name] for name in line] for line in names.to_numpy()])
-            found[str(design)] = Frontier(tuple(names.index), tuple(names), metrics, cube)
-    if not any(len(one.strengths) > 1 for one in found.values()):
+            by_design[str(design)] = Frontier(tuple(names.index), tuple(names), metrics, cube)
+    if not any(len(frontier.strengths) > 1 for frontier in by_design.values()):
         raise BgkitError("The results have no design with two strengths or more; sweep STRENGTH.")
-    configs = sorted(collection.configs_of(held), key=lambda config: config.seed)
+    configs = sorted(collection.configs_of(default_runs), key=lambda config: config.seed)
     bases = {config.seed: evaluation.base_name(config) for config in configs}
     cube = np.stack([[by_run[name] for name in bases.values()]])
-    return {"base": Frontier((0.0,), tuple(bases), metrics, cube), **found}
+    return {"base": Frontier((0.0,), tuple(bases), metrics, cube), **by_design}
 
 
-def beside_base(design: Frontier, base: Frontier, metric: str) -> list[Difference]:
+def differences_from_base(design: Frontier, base: Frontier, metric: str) -> list[Difference]:
     """A metric of a design minus base's at each strength, paired by seed and prompt."""
     seeds = [seed for seed in design.seeds if seed in base.seeds]
-    place, rows = design.metrics.index(metric), []
-    theirs = base.values[0, [base.seeds.index(seed) for seed in seeds], :, place]
-    for points in design.values[..., place]:
-        delta = points[[design.seeds.index(seed) for seed in seeds]] - theirs
-        (found,) = crossed(delta[..., None], rates=False)
+    column, differences = design.metrics.index(metric), []
+    of_base = base.values[0, [base.seeds.index(seed) for seed in seeds], :, column]
+    for of_design in design.values[..., column]:
+        delta = of_design[[design.seeds.index(seed) for seed in seeds]] - of_base
+        (interval,) = crossed(delta[..., None], rates=False)
         if len(seeds) > 1:
             variance, freedom = variance_of_mean(delta)
         else:
             variance, freedom = np.nanvar(delta, ddof=1) / delta.shape[1], delta.shape[1] - 1
-        t = abs(found.mean) / variance**0.5 if variance > 0 else np.inf * abs(found.mean)
+        t = abs(interval.mean) / variance**0.5 if variance > 0 else np.inf * abs(interval.mean)
         p = float(2 * stats.t.sf(np.nan_to_num(t), freedom))
-        rows.append(Difference(*found, p, np.nan, np.nan, np.nan))
-    return rows
+        differences.append(Difference(*interval, p, np.nan, np.nan, np.nan))
+    return differences
 
 
 def check(
-    found: dict[str, Frontier], claims: Iterable[Claim] = CLAIMS, resamples: int = 1000
+    designs: dict[str, Frontier], claims: Iterable[Claim] = CLAIMS, resamples: int = 1000
 ) -> pd.DataFrame:
     """Check claims on frontiers (:func:`frontiers_of`).
 
-    Returns one row per claim and place: those of the claim (a number) and of the difference, place
-    (``at equal help``, ``at equal KL``, or ``strength 8``), p_holm, n_seeds, verdict: ``holds`` or
-    ``fails`` where the corrected p is below 0.05, else ``open``. Claims about designs that are not
-    there are left out. Raises BgkitError where none is left.
+    Returns one row per claim and comparison. Columns: claim (its number), the fields of the claim
+    and of the difference, place (``at equal help``, ``at equal KL`` or ``strength 8``), p_holm,
+    n_seeds, and verdict: ``holds`` or ``fails`` where the corrected p is below 0.05, else ``open``.
+    Claims about missing designs are skipped. Raises BgkitError if none is left.
     """
     rows = []
     for number, claim in enumerate(claims):
-        if claim.design not in found or claim.against not in found:
+        if claim.design not in designs or claim.against not in designs:
             continue
-        ours, theirs = found[claim.design], found[claim.against]
-        n_seeds = min(len(ours.seeds), len(theirs.seeds))
-        told = {"claim": number, **claim._asdict(), "n_seeds": n_seeds}
+        design, against = designs[claim.design], designs[claim.against]
+        n_seeds = min(len(design.seeds), len(against.seeds))
+        labels = {"claim": number, **claim._asdict(), "n_seeds": n_seeds}
         if claim.against == "base":
-            named = [f"strength {strength:g}" for strength in ours.strengths]
-            differences = zip(named, beside_base(ours, theirs, claim.metric), strict=True)
+            places = [f"strength {strength:g}" for strength in design.strengths]
+            of_places = differences_from_base(design, against, claim.metric)
+            differences = zip(places, of_places, strict=True)
         else:
-            differences = _at_equal(ours, theirs, claim.metric, resamples)
-        rows += [{**told, "place": place, **d._asdict()} for place, d in differences]
+            differences = _differences_at_equal(design, against, claim.metric, resamples)
+        rows += [{**labels, "place": place, **d._asdict()} for place, d in differences]
     if not rows:
         raise BgkitError("These results have none of the designs that the claims are about.")
     table = pd.DataFrame(rows)
@@ -149,24 +150,25 @@ def check(
     return table.assign(verdict=np.where(table["p_holm"] < 1 - CONFIDENCE, decided, "open"))
 
 
-def _at_equal(
-    ours: Frontier, theirs: Frontier, metric: str, resamples: int
+def _differences_at_equal(
+    design: Frontier, against: Frontier, metric: str, resamples: int
 ) -> list[tuple[str, Difference]]:
-    """Differences where help is equal, and where KL is, as far as both frontiers reach there."""
-    found = []
+    """Differences at equal help and at equal KL, as far as the two frontiers overlap there."""
+    differences = []
     for x, place in EQUAL.items():
+        pairs = design.pair(x, metric), against.pair(x, metric)
         try:
-            pairs = (one.pair(x, metric) for one in (ours, theirs))
-            better = ALL_METRICS[metric].better
-            apart = frontiers.difference(*pairs, better=better, resamples=resamples)
-            found.append((place, apart))
+            frontiers.shared_range(*pairs)
         except BgkitError:
             continue
-    return found
+        better = ALL_METRICS[metric].better
+        difference = frontiers.difference(*pairs, better=better, resamples=resamples)
+        differences.append((place, difference))
+    return differences
 
 
-def readable(checked: pd.DataFrame) -> pd.DataFrame:
-    """One row per claim, a column per place; a cell is the verdict and the difference."""
+def as_table(checked: pd.DataFrame) -> pd.DataFrame:
+    """One row per claim, one column per comparison; a cell is the verdict and the difference."""
     cells = {
         (row.claim, row.place): f"{row.verdict} {row.mean:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
         for row in checked.itertuples()
@@ -178,22 +180,21 @@ def readable(checked: pd.DataFrame) -> pd.DataFrame:
     return table.loc[:, (table != "–").any()]
 
 
-def counted(checked: pd.DataFrame) -> pd.DataFrame:
-    """How many differences hold, fail and are open, by what was compared, and what would settle.
+def claim_counts(checked: pd.DataFrame) -> pd.DataFrame:
+    """How many differences hold, fail and are open, by comparison.
 
-    ``seeds to settle`` are those that the differences between two designs would need, each at its
-    own size (:func:`bgkit.evaluation.frontiers.seeds_needed`); their median, ``>100`` beyond that.
+    ``seeds to settle`` is the median number of seeds that would decide a difference between two
+    designs of its size (:func:`bgkit.evaluation.frontiers.seeds_needed`), or ``>100``.
     """
     kinds = np.where(checked["against"] == "base", "beside base", checked["place"])
     rows = {}
     for kind, part in checked.groupby(kinds, sort=False):
         counts = part["verdict"].value_counts()
-        told = [Difference(*row) for row in part[list(Difference._fields)].itertuples(index=False)]
-        pairs = zip(told, part["n_seeds"], strict=True)
-        needed = [frontiers.seeds_needed(d, n) or 101 for d, n in pairs if not np.isnan(d.by_seeds)]
-        middle = int(np.median(needed)) if needed else 0
+        pairs = part.dropna(subset="by_seeds").itertuples()  # NaN against base
+        needed = [frontiers.seeds_needed(pair, pair.n_seeds) or 101 for pair in pairs]
+        median = int(np.median(needed)) if needed else 0
         rows[kind] = {
             **{name: int(counts.get(name, 0)) for name in ("holds", "fails", "open")},
-            "seeds to settle": (">100" if middle > 100 else str(middle)) if middle else "–",
+            "seeds to settle": (">100" if median > 100 else str(median)) if median else "–",
         }
     return pd.DataFrame.from_dict(rows, orient="index")

@@ -1,18 +1,18 @@
-"""Many runs as tables: collected into small files that can be shipped, or read from run folders.
+"""Tables of many runs: collected into small files that can be shipped, or read from run folders.
 
-A collection is a folder of these files (responses are not kept: a config samples them again):
+A collection is a folder of these files (without responses, which can be sampled again):
 
 - ``index.parquet``: one row per run, with its config (JSON), seconds, versions and machine;
-- ``values.parquet``: one row per run and test prompt: ``kind`` and what a metric reads; ``base``
-  likewise, once for each seed and deployment, as runs of their own;
+- ``values.parquet``: one row per run and test prompt: ``kind`` and the inputs of the metrics;
+  ``base`` is included as a run for each seed and deployment;
 - ``curves.parquet``: the training curve of every run, one row per step;
 - ``table.parquet``: the table of ablations.
 
 The table of ablations has one row per setting (``design``, ``utility``, ``scale``, ``guard``,
-``tau``, ``strength`` and what else runs differ in), ``seed`` (text; ``all``: the mean over seeds),
-``kind`` of prompt (or ``all``) and ``metric``, with ``mean``, ``low``, ``high``, ``n_seeds`` and
-``interval``: ``both`` (:func:`bgkit.evaluation.intervals.crossed`, over seeds and prompts) or, of
-one run, ``prompts``. ``base``, the untrained policy behind the same guard, is in every setting.
+``tau``, ``strength`` and every other key that differs), ``seed`` (text; ``all``: the mean over
+seeds), ``kind`` of prompt (or ``all``) and ``metric``, with ``mean``, ``low``, ``high``,
+``n_seeds`` and ``interval``: ``both`` (:func:`bgkit.evaluation.intervals.crossed`, over seeds and
+prompts) or, for one run, ``prompts``. Every setting includes ``base``, the untrained policy.
 """
 
 from __future__ import annotations
@@ -36,57 +36,57 @@ from bgkit.scoring.scorer import NEAR
 from bgkit.testbed.store import data_folder
 
 FILES = ("index.parquet", "values.parquet", "curves.parquet", "table.parquet")
-#: column of values.parquet -> decimals kept (``t`` decides what is filtered)
-KEPT = {"t": 9, "u": 2, "harm": 3, "help": 3, "system_harm": 3, "system_help": 3, "kl": 2}
+#: column of values.parquet -> its number of decimals (``t`` decides what is filtered)
+DECIMALS = {"t": 9, "u": 2, "harm": 3, "help": 3, "system_harm": 3, "system_help": 3, "kl": 2}
 JUDGED = ("judge_system_harm", "judge_system_help")
 CURVES = ("reward", "margin", "near_boundary", "filter_rate", "kl", "no_spread")
-#: Keys of a config that say how a run was watched, not what it did.
-WATCHING = ("eval_every", "eval_prompts", "save_every", "judge")
+#: Keys of a config that say how a run was monitored, not what it did.
+MONITORING = ("eval_every", "eval_prompts", "save_every", "judge")
 
 
 def shipped() -> Path:
-    """Where the shipped collection lies."""
+    """Folder of the shipped collection."""
     return data_folder() / "reference" / "frontiers"
 
 
 def find_runs(folder: str | Path) -> list[runs.Run]:
-    """The runs of a folder: itself, those in it, or a sweep's; BgkitError where there is none."""
-    folder = Path(folder)
-    if not folder.is_dir():
+    """Runs of a folder (a run, a folder of runs, or a sweep); BgkitError if there are none."""
+    if not (folder := Path(folder)).is_dir():
         raise BgkitError(f"There is no folder {folder}; check the path.")
     for pattern in ("config.json", "*/config.json", "runs/*/results/*/config.json"):
-        if found := sorted(folder.glob(pattern)):
-            return [runs.load_run(path.parent) for path in found]
+        if paths := sorted(folder.glob(pattern)):
+            return [runs.load_run(path.parent) for path in paths]
     raise BgkitError(
-        f"The folder {folder} holds no run and no sweep of trainings; train one there, or give "
-        "another folder."
+        f"The folder {folder} holds no run and no sweep of trainings; give another folder."
     )
 
 
-def gather(found: Iterable[runs.Run]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Index, values and curves of complete runs, as a collection has them.
+def gather(complete: Iterable[runs.Run]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Index, values and curves of complete runs, as in a collection.
 
-    Raises BgkitError for an incomplete run, two of the same config, and other test prompts.
+    Raises BgkitError for an incomplete run, two runs of one config, and different test prompts.
     """
     rows, values, curves = {}, {}, []
-    for run in found:
+    for run in complete:
         name = runs.config_hash(run.config)
         if name in rows:
-            raise BgkitError(f"The run {run.folder} is there twice, with one config; leave one.")
+            raise BgkitError(f"Two runs have the config of {run.folder}; leave one out.")
         samples, base_samples, curve = run.samples(), run.samples("base"), run.curve()
         if curve.empty:
             raise BgkitError(f"The run {run.folder} has no metrics.parquet; train it again.")
-        told = run.read_json("config.json")
-        # a run that ships with the kit is without its prompts' manifest
-        known = (run.folder / "prompts.json").is_file()
+        record = run.read_json("config.json")
+        # shipped runs lack the manifest of their prompts
+        manifest = (
+            run.read_json("prompts.json") if (run.folder / "prompts.json").is_file() else None
+        )
         rows[name] = {
             "run": name,
             "config": json.dumps(asdict(run.config)),
             "seconds": run.result["seconds"],
             "training_seconds": float(curve["seconds"].sum()),  # of all its sessions
-            "versions": json.dumps({**told.get("versions", {}), "git": told.get("git")}),
-            "machine": json.dumps(told.get("machine", {})),
-            "prompts_sha256": run.read_json("prompts.json")["test"]["sha256"] if known else None,
+            "versions": json.dumps({**record.get("versions", {}), "git": record.get("git")}),
+            "machine": json.dumps(record.get("machine", {})),
+            "prompts_sha256": manifest["test"]["sha256"] if manifest else None,
         }
         values[name] = _values(name, samples)
         if (base := evaluation.base_name(run.config)) not in values:
@@ -94,57 +94,57 @@ def gather(found: Iterable[runs.Run]) -> tuple[pd.DataFrame, pd.DataFrame, pd.Da
         curves.append(curve[["step", *(c for c in CURVES if c in curve)]].assign(run=name))
     index = pd.DataFrame(list(rows.values()))
     _check_prompts(index)
-    whole = pd.concat(values.values(), ignore_index=True)
-    return index, whole, pd.concat(curves, ignore_index=True)
+    tables = pd.concat(values.values(), ignore_index=True), pd.concat(curves, ignore_index=True)
+    return index, *tables
 
 
 def _values(name: str, samples: pd.DataFrame) -> pd.DataFrame:
-    checks.samples(samples, columns=("kind", *KEPT, "length"))
-    kept = samples[["kind", *KEPT, *(c for c in JUDGED if c in samples), "length"]]
-    return kept.assign(run=name, prompt=np.arange(len(samples), dtype="int16"))
+    checks.samples(samples, columns=("kind", *DECIMALS, "length"))
+    columns = samples[["kind", *DECIMALS, *(c for c in JUDGED if c in samples), "length"]]
+    return columns.assign(run=name, prompt=np.arange(len(samples), dtype="int16"))
 
 
 def _check_prompts(index: pd.DataFrame) -> None:
-    """Raise BgkitError unless all runs of which it is known were evaluated on the same prompts."""
-    told = index.set_index("run")["prompts_sha256"].dropna().drop_duplicates().index
-    if len(told) > 1:
+    """Raise BgkitError if two runs are known to have been evaluated on different prompts."""
+    names = index.set_index("run")["prompts_sha256"].dropna().drop_duplicates().index
+    if len(names) > 1:
         raise BgkitError(
-            f"The run {told[1]} was evaluated on other prompts than {told[0]}; take runs with the "
-            "same prompt set and TEST_PROMPTS."
+            f"The runs {names[0]} and {names[1]} were evaluated on different prompts; take runs "
+            "with the same prompt set and TEST_PROMPTS."
         )
 
 
 def collect(sources: Iterable[str | Path], out: str | Path) -> int:
     """Add the complete runs of folders (as :func:`find_runs`) to a collection; returns its size.
 
-    Runs that are there already (by config) stay as they are, so that a long sweep can be collected
-    part by part. Raises BgkitError as :func:`gather`, and for a folder without complete runs.
+    Runs already in it (by config) stay unchanged, so a long sweep can be collected in parts.
+    Raises BgkitError as :func:`gather`, and for a folder without complete runs.
     """
     out = Path(out)
     old = [pd.read_parquet(out / n) if (out / n).is_file() else pd.DataFrame() for n in FILES[:3]]
-    new: dict[str, runs.Run] = {}
+    by_hash: dict[str, runs.Run] = {}
     for source in sources:
         complete = [run for run in find_runs(source) if run.complete]
         if not complete:
             raise BgkitError(f"The folder {source} holds no complete run yet; collect it later.")
-        new |= {runs.config_hash(run.config): run for run in complete}
-    known = set(old[1].get("run", ()))  # runs, and base's values
-    fresh = [run for name, run in new.items() if name not in known]
-    parts = zip(old, _small(known, *gather(fresh)), strict=True) if fresh else ((o,) for o in old)
-    index, values, curves = (pd.concat(tables, ignore_index=True) for tables in parts)
+        by_hash |= {runs.config_hash(run.config): run for run in complete}
+    collected = set(old[1].get("run", ()))  # including the runs of base
+    fresh = [run for name, run in by_hash.items() if name not in collected]
+    new = _compact_tables(collected, *gather(fresh)) if fresh else (None,) * 3
+    index, values, curves = (pd.concat(t, ignore_index=True) for t in zip(old, new, strict=True))
     _check_prompts(index)
-    small = {"index": False, "compression": "zstd", "compression_level": 19}  # they are shipped
+    zstd = {"index": False, "compression": "zstd", "compression_level": 19}  # they are shipped
     for name, table in zip(FILES, (index, values, curves, table_of(index, values)), strict=True):
-        runs.write_atomically(out / name, lambda file, table=table: table.to_parquet(file, **small))
+        runs.write_atomically(out / name, lambda file, table=table: table.to_parquet(file, **zstd))
     return len(index)
 
 
-def _small(
-    known: set[str], index: pd.DataFrame, values: pd.DataFrame, curves: pd.DataFrame
+def _compact_tables(
+    collected: set[str], index: pd.DataFrame, values: pd.DataFrame, curves: pd.DataFrame
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Tables of :func:`gather` as they are kept: fewer digits, no values that are known."""
-    values = values[~values["run"].isin(known)].drop(columns=list(JUDGED), errors="ignore")
-    values = values.assign(**{k: values[k].astype("float32").round(d) for k, d in KEPT.items()})
+    """Tables of :func:`gather` for the files: rounded, without values that are already there."""
+    values = values[~values["run"].isin(collected)].drop(columns=list(JUDGED), errors="ignore")
+    values = values.assign(**{k: values[k].astype("float32").round(d) for k, d in DECIMALS.items()})
     curves = curves.round(dict.fromkeys(CURVES, 5)).astype({"step": "int16"})
     return index, values.astype({"length": "int16"}), curves
 
@@ -164,8 +164,8 @@ def load(folder: str | Path | None = None) -> tuple[pd.DataFrame, pd.DataFrame, 
     for name in FILES[:3]:
         if not (folder / name).is_file():
             raise BgkitError(
-                f"{folder} holds no collected results (no {name}); `bgkit collect` makes them from "
-                "a sweep's folder."
+                f"{folder} is no collection (it has no {name}); make one from a sweep's folder "
+                "with `bgkit collect`."
             )
     index, values, curves = (pd.read_parquet(folder / name) for name in FILES[:3])
     labels = settings_of(index)
@@ -174,23 +174,22 @@ def load(folder: str | Path | None = None) -> tuple[pd.DataFrame, pd.DataFrame, 
 
 
 def load_table(*sources: str | Path) -> pd.DataFrame:
-    """The table of ablations of collections and run folders, in any number; else the shipped one.
+    """The table of ablations of collections and run folders; by default the shipped one.
 
-    Raises BgkitError as :func:`find_runs` and :func:`gather`, and for a setting that two sources
-    hold.
+    Raises BgkitError as :func:`find_runs` and :func:`gather`, and for a setting in two sources.
     """
     paths = [Path(source) for source in sources] or [shipped()]
     tables = [pd.read_parquet(path / FILES[3]) for path in paths if is_collection(path)]
-    if found := [run for path in paths if not is_collection(path) for run in find_runs(path)]:
-        tables.append(table_of(*gather(found)[:2]))
+    if loose := [run for path in paths if not is_collection(path) for run in find_runs(path)]:
+        tables.append(table_of(*gather(loose)[:2]))
     table = pd.concat(tables, ignore_index=True)
     for column in set(settings.settings_of(table)) - set(settings.AXES):
         if table[column].isna().any():  # in a source whose runs do not differ in this key
             table[column] = table[column].astype(object).fillna("not told")
     keys = [*settings.settings_of(table), "metric"]
-    if (double := table.duplicated(keys)).any():
-        one = table[double].iloc[0]
-        setting = ", ".join(f"{key} {one[key]}" for key in keys)
+    if (repeated := table.duplicated(keys)).any():
+        row = table[repeated].iloc[0]
+        setting = ", ".join(f"{key} {row[key]}" for key in keys)
         raise BgkitError(
             f"The sources {', '.join(map(str, paths))} hold the same result twice ({setting}); "
             "leave one of them out."
@@ -204,30 +203,30 @@ def configs_of(index: pd.DataFrame) -> list[runs.TrainConfig]:
 
 
 def settings_of(index: pd.DataFrame) -> pd.DataFrame:
-    """Columns of the strength and each key in which configs differ (``design``, ``scale``, ...)."""
+    """Strength and all keys in which configs differ, as columns (``design``, ``scale``, ...)."""
     table = pd.DataFrame([asdict(config) for config in configs_of(index)], index.index)
-    more = [key for key in table if key not in (*LABELLED, *WATCHING)]
+    more = [key for key in table if key not in (*LABELLED, *MONITORING)]
     more = [key for key in more if key == "strength" or table[key].nunique(dropna=False) > 1]
     return table[[*LABELLED, *more]].rename(columns=LABELLED)
 
 
 def as_samples(index: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:
-    """Values with what follows from their run's threshold, and NaN for what no judge said."""
-    tau = {}
+    """Values with ``filtered`` and ``near`` at their run's tau; missing judge grades are NaN."""
+    taus = {}
     for name, config in zip(index["run"], configs_of(index), strict=True):
-        tau |= {name: config.tau, evaluation.base_name(config): config.tau}
-    at = values["run"].map(tau).to_numpy(float)
+        taus |= {name: config.tau, evaluation.base_name(config): config.tau}
+    tau = values["run"].map(taus).to_numpy(float)
     t = values["t"].to_numpy(float)
     judged = {name: values.get(name, np.nan) for name in JUDGED}
-    return values.assign(filtered=t >= at, near=np.abs(t - at) < NEAR, **judged)
+    return values.assign(filtered=t >= tau, near=np.abs(t - tau) < NEAR, **judged)
 
 
 def table_of(index: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:
-    """The table of ablations: every setting, seed (and all), kind of prompt and known metric."""
+    """The table of ablations: every setting, seed (and all), kind of prompt and metric."""
     numbers = values_of(as_samples(index, values)).dropna(axis=1, how="all")
     labels = settings_of(index)
     keys = [name for name in labels if name != "seed"]
-    # in the order of seeds, so that the same values have the same interval in every setting
+    # sorted by seed, so the same values get the same interval in every setting
     base = [evaluation.base_name(config) for config in configs_of(index)]
     index = pd.concat([index["run"], labels], axis=1).assign(base=base)
     index = index.sort_values("seed", kind="stable")
@@ -254,9 +253,9 @@ def _rows(labels: dict, names: list[str], stack: np.ndarray, seeds: list[int]) -
     rows = []
     for seed, part in [("all", stack), *parts]:
         interval = "both" if len(part) > 1 else "prompts"
-        found = {"seed": seed, "n_seeds": len(part), "interval": interval}
+        more = {"seed": seed, "n_seeds": len(part), "interval": interval}
         rows += [
-            {**labels, "metric": metric, **values._asdict(), **found}
+            {**labels, "metric": metric, **values._asdict(), **more}
             for metric, values in zip(names, crossed(part, rates=rates), strict=True)
             if not np.isnan(values.mean)
         ]
@@ -275,9 +274,9 @@ def mean_curves(
     steps = curves["step"].astype(int)
     windows = curves.assign(step=(steps - 1) // window * window + window)
     each = windows.groupby([by, "run", "step"], as_index=False, sort=False)[columns].mean()
-    found = {}
+    means = {}
     for value, part in each.groupby(by, sort=False):
         by_step = part.groupby("step")[columns]
         ends = [by_step.min().add_suffix("_low"), by_step.max().add_suffix("_high")]
-        found[str(value)] = pd.concat([by_step.mean(), *ends], axis=1).round(5).reset_index()
-    return found
+        means[str(value)] = pd.concat([by_step.mean(), *ends], axis=1).round(5).reset_index()
+    return means

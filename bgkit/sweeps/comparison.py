@@ -1,4 +1,4 @@
-"""Compare reward designs: trained from the same base, with one seed or several, side by side."""
+"""Compare reward designs: train them from the same base, with one seed or several."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DESIGNS = ("filter_avoidance", "boundary", "compound")
 
 @dataclass(frozen=True)
 class Comparison:
-    """Complete runs of several designs (and seeds) below one folder."""
+    """Complete runs of several designs (and seeds) in one folder."""
 
     folder: Path
     runs: list[Run]
@@ -42,18 +42,18 @@ class Comparison:
         return iter(self.runs)
 
     def frontier(self, x: str = "system_harm", y: str = "system_help") -> go.Figure:
-        """Help against harm of what the user sees; of several strengths any two metrics."""
+        """Help against harm of what the user sees; with several strengths, any two metrics."""
         if len({run.config.strength for run in self.runs}) == 1:
             return frontier(self.runs)
         return trade_off(collection.table_of(*collection.gather(self.runs)[:2]), x=x, y=y)
 
     def claims(self) -> pd.DataFrame:
-        """What differs at equal help and at equal KL (:mod:`bgkit.sweeps.claims`)."""
+        """Differences at equal help and at equal KL (:mod:`bgkit.sweeps.claims`)."""
         index, values, _ = collection.gather(self.runs)
         index = pd.concat([index, collection.settings_of(index)], axis=1)
         samples = collection.as_samples(index, values)
-        found = claims.frontiers_of(index, samples, claims.METRICS)
-        return claims.readable(claims.check(found))
+        frontiers = claims.frontiers_of(index, samples, claims.METRICS)
+        return claims.as_table(claims.check(frontiers))
 
 
 def compare(
@@ -73,16 +73,16 @@ def compare(
 ) -> Comparison:
     """Train each design from the same base, at each strength with each seed, and evaluate all.
 
-    ``seeds`` is a number (that many, from the config's own on) or the seeds, ``strengths`` those of
-    the penalty (designs without one are trained once). ``settings`` are fields of
-    :class:`~bgkit.runs.config.TrainConfig`, over ``config``; ``guard`` and ``utility`` are as in
-    :func:`bgkit.training.trainer.train`, whose errors are raised. Runs lie in ``folder`` (by
-    default ``<below>/compare-<hash of the settings>``) under ``<design>``, with several strengths
-    and seeds ``<design>-<strength>-<seed>``; complete ones are not trained again.
+    ``seeds`` are the seeds, or how many to use from the config's on; ``strengths`` those of the
+    penalty (designs without one are trained once). ``settings`` are fields of
+    :class:`~bgkit.runs.config.TrainConfig` and override ``config``; ``guard`` and ``utility`` are
+    as in :func:`bgkit.training.trainer.train`, whose errors are raised. Runs are written to
+    ``folder`` (by default ``<below>/compare-<hash of the settings>``) as ``<design>``, with several
+    strengths and seeds as ``<design>-<strength>-<seed>``; complete runs are not trained again.
 
-    ``workers`` runs are trained side by side, each in a process of one CPU thread, with the same
-    bits. 0: all where there are several cores and no GPU, at most one more than cores; guards and
-    utilities that are objects stay in this process.
+    ``workers`` runs are trained in parallel, each in a process of one CPU thread; results are
+    bitwise the same. 0 means one more than the CPU threads (1 on a GPU or with a single thread).
+    With a guard or utility passed as an object, runs are trained one after the other.
     """
     config, guard, utility = identity.settle(config, settings, guard, utility)
     checks.kind("a whole number", workers=workers)
@@ -91,17 +91,17 @@ def compare(
         seeds = range(config.seed, config.seed + seeds)
     seeds, designs = checks.listed("seeds", seeds, str), checks.listed("designs", designs, str)
     strengths = checks.listed("strengths", strengths, Real)
-    if len(set(strengths)) == 1:  # is part of the settings that name the folder
+    if len(set(strengths)) == 1:  # the folder's name has the hash of the settings
         config = replace(config, strength=strengths[0])
     folder = Path(folder or Path(below, f"compare-{config_hash(config)}"))
     jobs = _jobs(config, designs, seeds, strengths or [config.strength], folder)
     pins, place = devices.pin_threads(threads), devices.pick_device(device)
     if workers == 0:
         workers = pins + 1 if place.type == "cpu" and pins > 1 else 1
-    if guard is not None or utility is not None:  # objects, which stay in this process
+    if guard is not None or utility is not None:  # objects stay in this process
         workers = 1
     options = {"device": device, "guard": guard, "utility": utility}
-    return Comparison(folder, _trained(jobs, options, threads, workers))
+    return Comparison(folder, _train_all(jobs, options, threads, workers))
 
 
 def _jobs(
@@ -111,70 +111,70 @@ def _jobs(
     strengths: Iterable[float],
     folder: Path,
 ) -> list[tuple[TrainConfig, Path]]:
-    """Config and folder of each run, so that nothing is trained if one is refused."""
+    """Config and folder of each run, all checked before the first training."""
     jobs = []
     seeds, designs, strengths = (list(dict.fromkeys(v)) for v in (seeds, designs, strengths))
     for seed, design in itertools.product(seeds, designs):
         several = len(strengths) > 1 and has_strength(design)
         for strength in strengths if several else [config.strength]:
-            one = replace(config, seed=seed, reward=design, strength=strength)
-            told = [f"{strength:g}"] * several + [str(seed)] * (len(seeds) > 1)
-            jobs.append((one, folder / "-".join([runs.file_name(design), *told])))
+            parts = [f"{strength:g}"] * several + [str(seed)] * (len(seeds) > 1)
+            path = folder / "-".join([runs.file_name(design), *parts])
+            jobs.append((replace(config, seed=seed, reward=design, strength=strength), path))
     if not jobs:
         raise BgkitError("There is nothing to compare: give at least one design and one seed.")
     return jobs
 
 
-def _trained(
+def _train_all(
     jobs: list[tuple[TrainConfig, Path]], options: dict, threads: int, workers: int
 ) -> list[Run]:
     """Sample base once for each seed, then train and evaluate every run."""
     base: dict[int, pd.DataFrame] = {}
-    for one, _ in jobs:
-        if one.seed not in base:
-            say(f"base + guard on {one.test_prompts} test prompts (seed {one.seed})")
-            base[one.seed] = samples_of(one, **options)
-    given = [{**options, "base_samples": base[one.seed]} for one, _ in jobs]
+    for config, _ in jobs:
+        if config.seed not in base:
+            say(f"base + guard on {config.test_prompts} test prompts (seed {config.seed})")
+            base[config.seed] = samples_of(config, **options)
+    arguments = [{**options, "base_samples": base[config.seed]} for config, _ in jobs]
     if workers > 1 and len(jobs) > 1:
-        _side_by_side(jobs, given, min(workers, len(jobs)))
-    done = []
-    for number, ((one, place), more) in enumerate(zip(jobs, given, strict=True), start=1):
+        _train_in_parallel(jobs, arguments, min(workers, len(jobs)))
+    trained = []
+    for n, ((config, path), more) in enumerate(zip(jobs, arguments, strict=True), start=1):
         if workers == 1:
-            say(f"[{number}/{len(jobs)}] {place.name}: {one.steps} steps of GRPO, then evaluation")
-        done.append(trainer.train(one, place, threads=threads, **more))
-    return done
+            say(f"[{n}/{len(jobs)}] {path.name}: {config.steps} steps of GRPO, then evaluation")
+        trained.append(trainer.train(config, path, threads=threads, **more))
+    return trained
 
 
-def _side_by_side(jobs: list[tuple[TrainConfig, Path]], given: list[dict], workers: int) -> None:
-    """Train runs in processes of one thread each; one line tells how far all of them are."""
-    steps = sum(one.steps for one, _ in jobs)
-    say(f"{len(jobs)} runs of {jobs[0][0].steps} steps of GRPO, {workers} side by side")
-    with phase("training", steps) as shown, devices.workers(workers) as pool:
+def _train_in_parallel(jobs: list[tuple[TrainConfig, Path]], arguments: list[dict], n: int) -> None:
+    """Train runs in ``n`` processes of one thread each; one progress line covers all of them."""
+    steps = sum(config.steps for config, _ in jobs)
+    say(f"{len(jobs)} runs of {jobs[0][0].steps} steps of GRPO, {n} in parallel")
+    with phase("training", steps) as progress, devices.workers(n) as pool:
         waiting = {
             pool.submit(trainer.train, *job, threads=1, **more): job[1].name
-            for job, more in zip(jobs, given, strict=True)
+            for job, more in zip(jobs, arguments, strict=True)
         }
         try:
             while waiting:
                 for future in wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED).done:
                     future.result()
                     say(f"{waiting.pop(future)}: done")
-                shown.done = sum(_steps_done(place, one.steps) for one, place in jobs)
+                progress.done = sum(_steps_done(path, config.steps) for config, path in jobs)
         finally:
             for future in waiting:
                 future.cancel()
 
 
-def _steps_done(place: Path, steps: int) -> int:
+def _steps_done(folder: Path, steps: int) -> int:
     """How many steps a run has recorded."""
-    if (place / "result.json").is_file():
+    if (folder / "result.json").is_file():
         return steps
-    newest = max((path.name for path in (place / "records").glob("*.parquet")), default="")
+    newest = max((path.name for path in (folder / "records").glob("*.parquet")), default="")
     return int(newest.split("-")[0]) + 1 if newest else 0
 
 
 def write_result(comparison: Comparison, title: str) -> dict:
-    """Write ``result.json`` and ``report.html`` of a comparison of one seed into its folder."""
+    """Write ``result.json`` and ``report.html`` of a one-seed comparison to its folder."""
     config = comparison.runs[0].config
     rows = summarise(comparison.runs[0].samples("base"), labels_of(config, "base"))
     for run in comparison:

@@ -1,15 +1,15 @@
-"""Designs behind deployments that differ from training's, compared at equal help.
+"""Compare designs at equal help in deployments that differ from training.
 
-A collection (:mod:`bgkit.sweeps.collection`) keeps t, harm and help of every response. What a user
-would have seen of it at another threshold, with the guard's temperature changed, or with noise on
-its scores follows without sampling, for every strength and seed. In each deployment designs are
-compared as frontiers (:mod:`bgkit.evaluation.frontiers`), where their users get equal help; all
-differences are corrected for their number (Holm). A temperature moves no response over a threshold
-of 0.5, so it is tried with another one.
+A collection (:mod:`bgkit.sweeps.collection`) holds t, harm and help of every response. They tell
+without sampling what users would see at another threshold, with another temperature of the guard,
+or with noise on its scores, for every strength and seed. In each deployment designs are compared
+as frontiers (:mod:`bgkit.evaluation.frontiers`) at equal help; the p-values of all differences are
+corrected together (Holm). A temperature moves no response across a threshold of 0.5, so it comes
+with another threshold.
 
 Other guards, unseen prompts and an attacker need the policies themselves. A collection's
-``elsewhere.parquet`` holds what they did there (:func:`measured`; ``benchmarks/elsewhere.py``
-writes it).
+``elsewhere.parquet`` holds their results (:func:`measured_values`), written by
+``benchmarks/elsewhere.py``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from bgkit.testbed.lexicon import CANNED_REFUSAL
 
 
 class Deployment(NamedTuple):
-    """A threshold, the guard's temperature, and the deviation of noise on the logit of its t."""
+    """A threshold, the guard's temperature, and the standard deviation of noise on logit(t)."""
 
     tau: float = 0.5
     temperature: float = 1.0
@@ -48,7 +48,7 @@ DEPLOYMENTS = {
     **{f"tau 0.3, T {t:g}": Deployment(tau=0.3, temperature=t) for t in (0.5, 2.0, 4.0)},
     **{f"noise {noise:g}": Deployment(noise=noise) for noise in (0.5, 1.0, 2.0)},
 }
-#: Which design is compared with which.
+#: Pairs of designs that are compared.
 PAIRS = (
     ("boundary", "filter_avoidance"),
     ("filter_avoidance_soft", "boundary"),
@@ -58,34 +58,34 @@ PAIRS = (
     ("hybrid_guard", "boundary"),
 )
 ELSEWHERE = "elsewhere.parquet"
-POWER = 0.8  # with which the least detectable difference would be found
+POWER = 0.8  # of the least detectable difference
 
 
 def refusals_of(index: pd.DataFrame) -> pd.DataFrame:
     """Harm and help (prompts, 2) of the canned refusal to each test prompt of a collection.
 
-    Raises BgkitError where the prompts' truth is not known.
+    Raises BgkitError for prompts without an oracle.
     """
     config = collection.configs_of(index)[0]
     if not (truth := evaluation.truth_of(config.prompts)):
         raise BgkitError(
-            f"What a refusal is worth to the prompts {config.prompts!r} is not known; deployments "
-            "can be compared on the testbed's prompts."
+            f"The value of a refusal to the prompts {config.prompts!r} is not known; compare "
+            "deployments on the testbed's prompts."
         )
-    asked = load.load_prompts(config.prompts, "test", config.test_prompts)["prompt"].tolist()
-    return truth.grade(asked, [CANNED_REFUSAL] * len(asked))
+    prompts = load.load_prompts(config.prompts, "test", config.test_prompts)["prompt"].tolist()
+    return truth.grade(prompts, [CANNED_REFUSAL] * len(prompts))
 
 
-def redeployed(
+def redeployed_values(
     values: pd.DataFrame, refusals: pd.DataFrame, deployment: Deployment, seed: int = 0
 ) -> pd.DataFrame:
-    """Values of a collection as they would have been in another deployment.
+    """Values of a collection as they would be in another deployment.
 
-    Raises BgkitError for a tau off (0, 1), a temperature that is not above 0, and a noise below 0.
+    Raises BgkitError for a tau outside (0, 1), a temperature of 0 or below, and negative noise.
     """
     checks.threshold(deployment.tau)
     if deployment.noise < 0:
-        raise BgkitError(f"Noise is a deviation, at least 0, not {deployment.noise}.")
+        raise BgkitError(f"Noise is a standard deviation, at least 0, not {deployment.noise}.")
     t = with_temperature(values["t"], deployment.temperature)
     if deployment.noise:
         normal = np.random.default_rng(seed).standard_normal(len(values))
@@ -93,11 +93,11 @@ def redeployed(
     return evaluation.behind(values, t, deployment.tau, refusals.iloc[values["prompt"]])
 
 
-def measured(folder: str | Path | None = None) -> dict[str, pd.DataFrame]:
-    """Deployment -> what a collection's policies (by default the shipped ones) did in it.
+def measured_values(folder: str | Path | None = None) -> dict[str, pd.DataFrame]:
+    """Deployment -> values of a collection's policies (by default the shipped ones) in it.
 
-    Values for :func:`differences`; metrics that were not measured are NaN. Empty where
-    ``benchmarks/elsewhere.py`` was not run while the policies' folders were there.
+    They are input of :func:`differences`; metrics that were not measured are NaN. Empty for a
+    collection that ``benchmarks/elsewhere.py`` was not run for.
     """
     path = Path(folder or collection.shipped()) / ELSEWHERE
     if not path.is_file():
@@ -119,31 +119,31 @@ def differences(
     """A metric of one design minus another's at equal system help, in each deployment.
 
     ``index`` and ``values`` are those of :func:`bgkit.sweeps.collection.load`; a deployment is a
-    :class:`Deployment`, or the values that were :func:`measured` in it, of some of the runs. One
-    row per deployment and pair: deployment, design, against, metric, the difference, p_holm,
-    decided, n_seeds, and ``detectable``, the least difference that trainings and prompts like these
-    would find with a probability of 0.8, corrected for the number of rows (Bonferroni). Pairs of
-    designs that are not there are left out. Raises BgkitError where none is left.
+    :class:`Deployment` or a table of :func:`measured_values`, of some of the runs. One row per
+    deployment and pair: deployment, design, against, metric, the difference, p_holm, decided,
+    n_seeds, and ``detectable``, the least difference that as many trainings and prompts detect with
+    power 0.8, corrected for the number of rows (Bonferroni). Pairs with a missing design are
+    skipped. Raises BgkitError if none is left.
     """
     refusals, rows = refusals_of(index), []
     for name, deployment in deployments.items():
-        follows = isinstance(deployment, Deployment)
-        there = redeployed(values, refusals, deployment) if follows else deployment
-        tried = index[index["run"].isin(there["run"].unique())]
+        computed = isinstance(deployment, Deployment)
+        deployed = redeployed_values(values, refusals, deployment) if computed else deployment
+        deployed_runs = index[index["run"].isin(deployed["run"].unique())]
         try:
-            found = claims.frontiers_of(tried, there, ["system_help", metric])
-        except BgkitError as error:  # values that were measured of too few runs
+            designs = claims.frontiers_of(deployed_runs, deployed, ["system_help", metric])
+        except BgkitError as error:  # measured for too few runs
             raise BgkitError(f"In the deployment {name!r}: {error}") from error
-        for design, against in (pair for pair in pairs if {*pair} <= {*found}):
-            both = found[design], found[against]
-            x_y = (one.pair("system_help", metric) for one in both)
+        for design, against in (pair for pair in pairs if {*pair} <= {*designs}):
+            pair = designs[design], designs[against]
+            points = (frontier.pair("system_help", metric) for frontier in pair)
             better = METRICS[metric].better
-            apart = frontiers.difference(*x_y, better=better, resamples=resamples)
-            told = {"deployment": name, "design": design, "against": against, "metric": metric}
-            seeds = min(len(one.seeds) for one in both)
-            rows.append({**told, **apart._asdict(), "n_seeds": seeds})
+            difference = frontiers.difference(*points, better=better, resamples=resamples)
+            labels = {"deployment": name, "design": design, "against": against, "metric": metric}
+            n_seeds = min(len(frontier.seeds) for frontier in pair)
+            rows.append({**labels, **difference._asdict(), "n_seeds": n_seeds})
     if not rows:
-        raise BgkitError("These results have none of the pairs of designs that are compared.")
+        raise BgkitError("These results have none of the pairs of designs to compare.")
     table = pd.DataFrame(rows)
     table["p_holm"] = holm(table["p"])
     table["decided"] = table["p_holm"] < 1 - CONFIDENCE
@@ -152,8 +152,8 @@ def differences(
     return table.assign(detectable=(level + stats.norm.ppf(POWER)) * deviation)
 
 
-def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """Deployments by pairs; a cell is the difference, with ``*`` where it is beyond chance."""
+def as_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Deployments by pairs; a cell is the difference, with ``*`` where it is significant."""
     marks = [" *" * decided for decided in table["decided"]]
     return as_text(table.assign(pair=_pair(table)), ["deployment"], "pair", marks)
 
@@ -162,8 +162,8 @@ def _pair(table: pd.DataFrame) -> pd.Series:
     return (table["design"] + " - " + table["against"]).str.replace("_", " ").rename("pair")
 
 
-def counted(table: pd.DataFrame) -> pd.DataFrame:
-    """Of each pair: deployments that decide, and the medians of difference and least detectable."""
+def pair_summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Per pair: decided deployments, and medians of difference and least detectable difference."""
     groups = table.assign(size=table["mean"].abs()).groupby(_pair(table), sort=False)
     columns = {"decided": ("decided", "sum"), "of": ("decided", "size")}
     columns |= {"median difference": ("size", "median"), "detectable": ("detectable", "median")}

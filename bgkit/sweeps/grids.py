@@ -1,12 +1,12 @@
-"""Grids of parameters: read, checked against a notebook's parameters cell, expanded into runs.
+"""Read grids of parameters, check them against a notebook's parameters, expand them into runs.
 
-papermill writes the values that it is given into a cell of their own, right behind the cell tagged
-``parameters``: what that cell computes from its own values would not follow. So the cell may hold
-only plain values, ``NAME = value  # comment``; a parameter takes values of its default's type, and
-anything where that is None. Annotations are not read: ``RATE: float = 1`` takes whole numbers only.
+papermill writes new values into a cell after the one tagged ``parameters``, so values computed in
+the tagged cell would not change. That cell may therefore hold only plain values,
+``NAME = value  # comment``. A parameter takes values of its default's type, or any value if that is
+None. Annotations are ignored: ``RATE: float = 1`` takes whole numbers only.
 
 A grid maps names of these parameters, in any case, to one value or a list of values (an axis); its
-runs are all combinations. A run is known by the hash of all its parameters.
+runs are all combinations. A run is identified by the hash of all its parameters.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from bgkit.errors import BgkitError
 from bgkit.runs import TrainConfig, make_config
 from bgkit.testbed.store import data_folder
 
-#: Types whose values papermill writes as what they are.
+#: Types whose values papermill writes unchanged.
 PLAIN = (bool, int, float, str, list, dict, type(None))
-MOST = 10_000  # runs of a sweep: more are a slip of the pen
-#: Parameters that the sweep sets, and those that do not determine a run.
+MAX_RUNS = 10_000  # of a sweep: more are a mistake
+#: Parameters set by the sweep, and parameters that do not affect a run's results.
 SET_BY_SWEEP = ("FOLDER", "BASE_FOLDER")
 NOT_HASHED = (*SET_BY_SWEEP, "REPORT_TO")
 _EXAMPLE = "REWARD=boundary,compound or SEED=0:5"
@@ -54,7 +54,7 @@ class Notebook(NamedTuple):
 
 
 def open_notebook(path: str | Path) -> Notebook:
-    """Read a notebook's parameters; raises BgkitError for what has no one cell of plain values."""
+    """Read a notebook's parameters; raises BgkitError unless one cell of plain values is tagged."""
     checks.kind("a name or a path", notebook=path)
     path = Path(path)
     try:
@@ -64,7 +64,7 @@ def open_notebook(path: str | Path) -> Notebook:
     except Exception as error:  # nbformat raises what its JSON and schema readers raise
         raise BgkitError(f"{path} is not a readable notebook: {error}") from error
     tagged = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
-    if len(tagged) != 1:  # papermill sets the first; the others would undo it
+    if len(tagged) != 1:  # papermill sets the first; others would reset it
         number = f"{len(tagged)} cells" if tagged else "no cell"
         raise BgkitError(f"The notebook {path} has {number} tagged 'parameters'; tag one.")
     others = [cell.source for cell in code if cell is not tagged[0]]
@@ -78,7 +78,7 @@ def digest(value: object) -> str:
 
 
 def defaults_of(source: str, book: str) -> dict[str, object]:
-    """Defaults in the code of a parameters cell; BgkitError for more than plain values.
+    """Names and values of a parameters cell; BgkitError for anything but plain values.
 
     >>> defaults_of("N = 10  # rows\\nRATE: float = 1", "book.ipynb")
     {'N': 10, 'RATE': 1}
@@ -87,7 +87,7 @@ def defaults_of(source: str, book: str) -> dict[str, object]:
         statements = ast.parse(source).body
     except (SyntaxError, ValueError) as error:
         raise BgkitError(
-            f"The parameters cell of {book} is no Python: {error}; correct it."
+            f"The parameters cell of {book} is not valid Python: {error}; correct it."
         ) from error
     defaults = {}
     for statement in statements:
@@ -113,10 +113,10 @@ def defaults_of(source: str, book: str) -> dict[str, object]:
 
 
 def parse_settings(notebook: Notebook, settings: Iterable[str]) -> dict[str, Sequence]:
-    """Axes of texts such as ``REWARD=boundary,compound`` and ``SEED=0:5`` (0, 1, 2, 3, 4).
+    """Axes from texts such as ``REWARD=boundary,compound`` and ``SEED=0:5`` (0, 1, 2, 3, 4).
 
     A list or dict is written as in Python or JSON. A list is an axis, so one value of a parameter
-    that takes lists is a list in a list: ``GUARDS=[["weak"]]``. Raises BgkitError for no setting.
+    that takes lists is a list in a list: ``GUARDS=[["weak"]]``. BgkitError without a ``=``.
     """
     parts = [setting.partition("=") for setting in settings]
     if wrong := [name for name, equals, _ in parts if not equals]:
@@ -133,66 +133,66 @@ def read_grids(notebook: Notebook, path: str | Path) -> list[dict[str, object]]:
     shipped = data_folder() / "sweeps" / f"{path}.yaml"
     file = shipped if shipped.is_file() and not Path(path).is_file() else Path(path)
     try:
-        # all as text: YAML's own "1:30" would be ninety, and "no" False
+        # as text: YAML reads "1:30" as ninety and "no" as False
         content = yaml.load(file.read_text(encoding="utf-8"), yaml.BaseLoader)
-    except (OSError, ValueError, yaml.YAMLError) as error:  # a ValueError: no UTF-8
+    except (OSError, ValueError, yaml.YAMLError) as error:  # a ValueError: not UTF-8
         reason = " ".join(str(error).split())
-        raise BgkitError(f"The grid {path} can not be read: {reason}.") from error
-    found = content if isinstance(content, list) else [content]
-    if not found or not all(isinstance(grid, dict) and grid for grid in found):
+        raise BgkitError(f"The grid {path} cannot be read: {reason}.") from error
+    grids = content if isinstance(content, list) else [content]
+    if not grids or not all(isinstance(grid, dict) and grid for grid in grids):
         raise BgkitError(
             f"The grid {path} must map names of parameters to values, such as "
             "REWARD: [boundary, compound], or be a list of such mappings."
         )
-    return [_axes(notebook, grid.items()) for grid in found]
+    return [_axes(notebook, grid.items()) for grid in grids]
 
 
-def _named(notebook: Notebook, pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
-    """Values under the notebook's own names, each once; BgkitError for a name that it lacks."""
-    known, found = {name.casefold(): name for name in notebook.defaults}, {}
-    for given, value in pairs:
-        asked = str(given).strip()
-        if (name := known.get(asked.casefold())) is None:
-            told = ", ".join(known.values()) or "none"
-            raise BgkitError(f"{notebook.path.name} has no parameter {asked!r}; it has {told}.")
-        if name in found:
+def _by_parameter(notebook: Notebook, pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
+    """Values by the notebook's parameter names; BgkitError for an unknown or repeated name."""
+    names, values = {name.casefold(): name for name in notebook.defaults}, {}
+    for key, value in pairs:
+        key = str(key).strip()
+        if (name := names.get(key.casefold())) is None:
+            choices = ", ".join(names.values()) or "none"
+            raise BgkitError(f"{notebook.path.name} has no parameter {key!r}; it has {choices}.")
+        if name in values:
             raise BgkitError(f"The grid sets {name} twice; give all values at once: {_EXAMPLE}.")
-        found[name] = value
-    return found
+        values[name] = value
+    return values
 
 
 def _axes(notebook: Notebook, pairs: Iterable[tuple[str, object]]) -> dict[str, Sequence]:
-    """The values of each parameter, of texts or of what YAML makes of them."""
+    """The values of each parameter, from texts or from YAML."""
     axes = {}
-    for name, given in _named(notebook, pairs).items():
-        if isinstance(given, str):
-            whole, parts = _plain(given), given.strip().removesuffix(",").split(",")
-            given = whole if isinstance(whole, list | dict) else parts
-        items = [given] if isinstance(given, dict) else given
+    for name, value in _by_parameter(notebook, pairs).items():
+        if isinstance(value, str):
+            parsed, parts = _parsed(value), value.strip().removesuffix(",").split(",")
+            value = parsed if isinstance(parsed, list | dict) else parts
+        items = [value] if isinstance(value, dict) else value
         parts = [_values(notebook.defaults[name], item) for item in items]
         axes[name] = parts[0] if len(parts) == 1 else list(itertools.chain(*parts))
     return axes
 
 
 def _values(default: object, item: object) -> Sequence:
-    """One value, or those of a range of whole numbers (the end not included)."""
+    """One value, or those of a range of whole numbers, without its end."""
     if not isinstance(item, str):
-        return [_plain(item)]
+        return [_parsed(item)]
     item = item.strip()
     if (default is None or type(default) is int) and (ends := _RANGE.fullmatch(item)):
         return range(int(ends[1]), int(ends[2]))
-    return [item if isinstance(default, str) else _plain(item)]
+    return [item if isinstance(default, str) else _parsed(item)]
 
 
-def _plain(value: object) -> object:
-    """A text as what JSON or Python writes so, else as it is; in lists and mappings, too."""
+def _parsed(value: object) -> object:
+    """Texts, also in lists and dicts, read as JSON or Python literals where they are valid."""
     if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: _parsed(each) for key, each in value.items()}
     if isinstance(value, list):
-        return list(map(_plain, value))
+        return list(map(_parsed, value))
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
-            return json.loads(value, parse_constant=int)  # which refuses NaN: it stays a text
+            return json.loads(value, parse_constant=int)  # int rejects NaN, which stays a text
         with contextlib.suppress(ValueError, SyntaxError, TypeError):
             return ast.literal_eval(value)
     return value
@@ -202,11 +202,11 @@ def _plain(value: object) -> object:
 
 
 def expand(notebook: Notebook, grids: Grid | Sequence[Grid]) -> dict[str, dict[str, object]]:
-    """Hash -> parameters, defaults included, of every run of the grids, in the order of the axes.
+    """Hash -> parameters, including defaults, of every run of the grids, in the order of the axes.
 
-    A value that is a list (tuple, range) is an axis. Raises BgkitError for what is no grid of the
-    notebook, settings or models that no training accepts, two runs with the same parameters, and
-    for more than 10,000 runs.
+    A value that is a list (tuple, range) is an axis. Raises BgkitError for an invalid grid,
+    settings or models that training rejects, two runs with the same parameters, and more than
+    10,000 runs.
     """
     axes = []
     for grid in list(grids) if isinstance(grids, Sequence) else [grids]:
@@ -215,36 +215,36 @@ def expand(notebook: Notebook, grids: Grid | Sequence[Grid]) -> dict[str, dict[s
                 "A grid maps names of parameters to values, such as {'SEED': [0, 1]}; "
                 f"{grid!r} is none."
             )
-        named = _named(notebook, grid.items())
-        if own := [name for name in named if name in SET_BY_SWEEP]:
+        values = _by_parameter(notebook, grid.items())
+        if own := [name for name in values if name in SET_BY_SWEEP]:
             raise BgkitError(f"{own[0]} is set by the sweep, for each run; leave it out.")
         axes.append(
-            {n: v if isinstance(v, list | tuple | range) else [v] for n, v in named.items()}
+            {n: v if isinstance(v, list | tuple | range) else [v] for n, v in values.items()}
         )
-    total = sum(math.prod(map(len, each.values())) for each in axes)  # before any is written out
+    total = sum(math.prod(map(len, each.values())) for each in axes)  # before expanding them
     if not total:
         raise BgkitError("There is nothing to run: give a grid, and each axis a value.")
-    if total > MOST:
-        raise BgkitError(f"The grid has {total:,} runs; a sweep takes at most {MOST:,}.")
-    found: dict[str, dict[str, object]] = {}
+    if total > MAX_RUNS:
+        raise BgkitError(f"The grid has {total:,} runs; a sweep takes at most {MAX_RUNS:,}.")
+    runs: dict[str, dict[str, object]] = {}
     for each in axes:
         each = {n: [_checked(notebook, n, value) for value in values] for n, values in each.items()}
         for values in itertools.product(*each.values()):
-            given = dict(zip(each, values, strict=True))
-            parameters = {**notebook.defaults, **given}
-            if (key := hash_of(notebook, parameters)) in found:
+            chosen = dict(zip(each, values, strict=True))
+            parameters = {**notebook.defaults, **chosen}
+            if (key := hash_of(notebook, parameters)) in runs:
                 raise BgkitError(
-                    f"Two runs of the grid have the same parameters ({describe(given, given)}); "
+                    f"Two runs of the grid have the same parameters ({describe(chosen, chosen)}); "
                     "remove the repeated value, or what two grids have in common."
                 )
-            found[key] = parameters
+            runs[key] = parameters
     if {"REWARD", "GUARD", "UTILITY"} <= set(notebook.defaults):  # a notebook that trains
-        _check_models([config_of(parameters) for parameters in found.values()])
-    return found
+        _check_models([config_of(parameters) for parameters in runs.values()])
+    return runs
 
 
 def _checked(notebook: Notebook, name: str, value: object) -> object:
-    """A parameter's value, whole numbers as floats where its default is one.
+    """A parameter's value, with whole numbers as floats if its default is a float.
 
     Raises BgkitError for a value of another type.
     """
@@ -260,14 +260,14 @@ def _checked(notebook: Notebook, name: str, value: object) -> object:
 
 
 def config_of(parameters: Mapping[str, object]) -> TrainConfig:
-    """The config of a notebook that trains; raises BgkitError for what no training accepts."""
+    """The config of a notebook that trains; raises BgkitError for invalid settings."""
     keys = TrainConfig.__dataclass_fields__
     return make_config({k.lower(): v for k, v in parameters.items() if k.lower() in keys})
 
 
 def _check_models(configs: Sequence[TrainConfig]) -> None:
-    """Raise BgkitError for a name that no training finds: half of a night's runs would fail."""
-    from bgkit.evaluation import judges  # brings torch, which other notebooks do not need
+    """Raise BgkitError for an unknown model now, rather than in the middle of the sweep."""
+    from bgkit.evaluation import judges  # imports torch, which other notebooks do not need
     from bgkit.models import hub
     from bgkit.scoring import protocols
 
@@ -280,12 +280,12 @@ def _check_models(configs: Sequence[TrainConfig]) -> None:
 
 def hash_of(notebook: Notebook, parameters: Mapping[str, object]) -> str:
     """12 hex digits that identify a run: its notebook's code and its parameters."""
-    kept = {name: value for name, value in parameters.items() if name not in NOT_HASHED}
-    return digest([notebook.path.name, notebook.code, kept])
+    hashed = {name: value for name, value in parameters.items() if name not in NOT_HASHED}
+    return digest([notebook.path.name, notebook.code, hashed])
 
 
 def varied(runs: Sequence[Mapping[str, object]]) -> list[str]:
-    """Names of the parameters that differ between runs (of a single run, all).
+    """Names of the parameters that differ between runs (all, for a single run).
 
     >>> varied([{"A": 1, "B": 2}, {"A": 1, "B": 3}])
     ['B']
@@ -295,7 +295,7 @@ def varied(runs: Sequence[Mapping[str, object]]) -> list[str]:
 
 
 def describe(parameters: Mapping[str, object], names: Iterable[str]) -> str:
-    """Some of a run's parameters in one line.
+    """The named parameters of a run in one line.
 
     >>> describe({"REWARD": "boundary", "SEED": 0}, ["SEED", "REWARD"])
     'SEED=0 REWARD=boundary'

@@ -11,9 +11,9 @@ from bgkit.texts import visible
 
 
 def start(threads: int = 0) -> None:
-    """Set up a notebook: quiet libraries, pinned CPU threads, BgkitErrors as sentences, no stack.
+    """Set up a notebook: quiet libraries, fixed CPU threads, BgkitErrors without a stack trace.
 
-    ``threads`` 0 takes all cores, at most four. Prints where the work will be done.
+    ``threads`` 0 takes all cores, at most four. Prints the device.
     """
     from IPython import get_ipython
 
@@ -21,7 +21,7 @@ def start(threads: int = 0) -> None:
     with phase("loading PyTorch"):
         from bgkit.models import devices
 
-    pd.options.display.html.use_mathjax = False  # a table of texts holds no formulas
+    pd.options.display.html.use_mathjax = False  # texts in tables hold no formulas
     if shell := get_ipython():
         shell.set_custom_exc((BgkitError,), _show_sentence)
     count, place = devices.pin_threads(threads), devices.pick_device()
@@ -29,7 +29,7 @@ def start(threads: int = 0) -> None:
 
 
 def _show_sentence(shell, kind, error, traceback, tb_offset=None) -> list[str]:
-    """IPython's handler for our errors; the cell still counts as failed."""
+    """IPython's handler for BgkitErrors; the cell still counts as failed."""
     lines = [visible(f"{kind.__name__}: {error}")]
     shell._showtraceback(kind, error, lines)
     return lines

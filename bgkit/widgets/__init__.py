@@ -1,7 +1,7 @@
-"""Interactive views: ordinary ipywidgets around ``go.Figure``, one module per view.
+"""Interactive views: plain ipywidgets around ``go.Figure``, one module per view.
 
-Each function shows its view in a notebook and returns it. Every view works in JupyterLab, VS Code
-and Colab (figures are drawn into ``Output``, no FigureWidget), by mouse and keyboard, and leaves a
+Each function displays its view in a notebook and returns it. Views work in JupyterLab, VS Code and
+Colab (figures are drawn into ``Output``, without FigureWidget), by mouse and keyboard, and leave a
 static view for readers without a kernel.
 """
 

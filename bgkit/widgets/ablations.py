@@ -1,4 +1,4 @@
-"""A table of ablations under menus: one metric against another, for any kind of prompt."""
+"""One metric against another of a table of ablations, chosen by menus."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ def ablation(
     along: str = "strength",
     kind: str = "all",
 ) -> widgets.VBox:
-    """Show menus of both metrics and the kind of prompt above :func:`bgkit.figures.trade_off`.
+    """Display :func:`bgkit.figures.trade_off` with menus for both metrics and the kind of prompt.
 
-    ``x``, ``y`` and ``kind`` are shown first. Raises BgkitError as the figure does.
+    ``x``, ``y`` and ``kind`` are the first choices. Raises BgkitError as the figure does.
     """
 
     def view(x: str, y: str, kind: str) -> list:
         return [trade_off(table, along, {"kind": kind}, x=x, y=y)]
 
-    view(x, y, kind)  # says what is wrong with a choice, which a menu does not
+    view(x, y, kind)  # raises for a bad choice, with a better message than a menu's
     metrics, kinds = (settings.values_of(table, column) for column in ("metric", "kind"))
     menus = {
         "x": views.choice("from left to right", metrics, x),
         "y": views.choice("upwards", metrics, y),
         "kind": views.choice("prompts", kinds, kind),
     }
-    return views.shown(menus, view)
+    return views.show_with_controls(menus, view)

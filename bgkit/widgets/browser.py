@@ -1,4 +1,4 @@
-"""Completions of several policies side by side, with filters: what did training change?"""
+"""A browser of the completions of several policies, with filters: what did training change?"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bgkit.testbed.oracle import HARMFUL_ABOVE
 from bgkit.widgets import views
 
 PER_PAGE = 6
-#: what to look at -> which rows of one policy's samples
+#: choice -> mask of one policy's samples
 CHOICES = {
     "all": lambda s: np.ones(len(s), dtype=bool),
     "shown": lambda s: ~s["filtered"],
@@ -25,22 +25,23 @@ CHOICES = {
 }
 
 
-def matching(samples: pd.DataFrame, kind: str, choice: str) -> np.ndarray:
-    """Row numbers of one policy's samples of a kind of prompt ('all') and of a :data:`CHOICES`.
+def matching_rows(samples: pd.DataFrame, kind: str, choice: str) -> np.ndarray:
+    """Row numbers of one policy's samples of a kind of prompt (or 'all') and of a choice.
 
-    Where the truth is not known, no response counts as a false positive or negative.
+    ``choice`` is one of :data:`CHOICES`. Responses with unknown truth count as neither false
+    positives nor false negatives.
     """
     mask = np.array(CHOICES[choice](samples), dtype=bool)
     return np.flatnonzero(mask & ((samples["kind"] == kind) | (kind == "all")).to_numpy())
 
 
 def browse(results: Results, choice: str = "all") -> widgets.VBox:
-    """Show filters for kind, policy and verdict above a paged table of completions.
+    """Display a paged table of completions with filters for kind, policy and verdict.
 
     ``results`` are runs, or samples by policy, on the same prompts in the same order. The filter
-    looks at one policy ("of"); the table shows the same prompts' answers by all of them, so that
-    "false negatives of base" tells what became of base's errors. Without a kernel the first page
-    stays as a table. Raises BgkitError if the prompts differ or ``choice`` is unknown.
+    applies to one policy ("of"); the table shows the responses of all policies to those prompts:
+    "false negatives of base" shows what became of base's errors. Without a kernel the first page is
+    shown. Raises BgkitError if the prompts differ or ``choice`` is unknown.
     """
     if choice not in CHOICES:
         raise BgkitError(f"There is no choice {choice!r}; take one of {', '.join(CHOICES)}.")
@@ -48,8 +49,7 @@ def browse(results: Results, choice: str = "all") -> widgets.VBox:
     prompts = [frame["prompt"].tolist() for frame in samples.values()]
     if any(other != prompts[0] for other in prompts):
         raise BgkitError(
-            "The policies' samples are of different prompts, so they can not be shown side by "
-            "side; evaluate the runs on the same prompts."
+            "The policies' samples are of different prompts; evaluate the runs on the same prompts."
         )
     kinds = ["all", *pd.unique(next(iter(samples.values()))["kind"])]
     verdict = widgets.Dropdown(options=list(CHOICES), value=choice, description="show")
@@ -59,11 +59,11 @@ def browse(results: Results, choice: str = "all") -> widgets.VBox:
     count, place = widgets.HTML(), widgets.Output()
 
     def current() -> HTML:
-        found = matching(samples[policy.value], kind.value, verdict.value)
-        page.max = max(1, -(-len(found) // PER_PAGE))
-        count.value = f"{len(found)} of {len(prompts[0])} prompts"
+        rows = matching_rows(samples[policy.value], kind.value, verdict.value)
+        page.max = max(1, -(-len(rows) // PER_PAGE))
+        count.value = f"{len(rows)} of {len(prompts[0])} prompts"
         start = (page.value - 1) * PER_PAGE
-        return HTML(completions_table(samples, found[start : start + PER_PAGE]))
+        return HTML(completions_table(samples, rows[start : start + PER_PAGE]))
 
     def refilter(_: object) -> None:
         if page.value == 1:

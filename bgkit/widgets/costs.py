@@ -1,4 +1,4 @@
-"""The costs of both errors and the guard's calibration under sliders: formula and measurement."""
+"""Sliders for the costs of both errors and the guard's calibration: by formula, and measured."""
 
 from __future__ import annotations
 
@@ -22,67 +22,67 @@ def _costs(cost_fn: float, cost_fp: float) -> dict[str, widgets.Widget]:
 
 
 def filter_table(t: np.ndarray, *setting: float) -> pd.DataFrame:
-    """What a filter's threshold costs on responses ``t`` (n,), in words.
+    """The expected costs of a filter on responses ``t`` (n,), as a table.
 
-    ``setting`` is that of :func:`bgkit.evaluation.risk.filter_cost`. The table tells the threshold
-    that trusts the guard and the cheapest one, how high the expected cost rises there, and what 100
-    responses cost with either.
+    ``setting`` are the other arguments of :func:`bgkit.evaluation.risk.filter_cost`. The table has
+    the threshold that assumes a calibrated guard and the cheapest one, the expected cost at the
+    first, and the cost of 100 responses with each.
     """
-    found = formula.filter_cost(t, *setting)
-    ends = formula.expected_cost([np.nextafter(found.tau, 0), found.tau], found.tau, *setting)
+    cost = formula.filter_cost(t, *setting)
+    ends = formula.expected_cost([np.nextafter(cost.tau, 0), cost.tau], cost.tau, *setting)
     rows = {
-        "threshold that trusts the guard, tau": found.tau,
-        "cheapest threshold": found.best_tau,
+        "threshold that trusts the guard, tau": cost.tau,
+        "cheapest threshold": cost.best_tau,
         "highest expected cost of a verdict, at tau": ends.max(),
         "lowest possible cost there": ends.min(),
-        "cost of 100 responses, threshold tau": 100 * found.at_tau,
-        "cost of 100 responses, cheapest threshold": 100 * found.at_best,
-        "lost by miscalibration": 100 * found.lost,
+        "cost of 100 responses, threshold tau": 100 * cost.at_tau,
+        "cost of 100 responses, cheapest threshold": 100 * cost.at_best,
+        "lost by miscalibration": 100 * cost.lost,
     }
     return pd.DataFrame({"value": rows}).round(3)
 
 
 def risk(t: np.ndarray, *, cost_fn: float = 1.0, cost_fp: float = 1.0) -> widgets.VBox:
-    """Show sliders for both costs and for the guard's calibration, above curve and table.
+    """Display a curve and a table with sliders for both costs and the guard's calibration.
 
     The curve is :func:`bgkit.figures.risk_curve` of responses ``t`` (n,), the table
-    :func:`filter_table`. Costs go from 0.5 to 10; temperature from 0.25 (timid) to 4
+    :func:`filter_table`. Costs go from 0.5 to 10, temperature from 0.25 (underconfident) to 4
     (overconfident), shift from -3 (trusting) to 3 (alarmed). Raises BgkitError for a start outside
-    of these.
+    these ranges.
     """
 
     def view(**chosen: float) -> list:
         return [plots_risk.risk_curve(t, **chosen), filter_table(t, *chosen.values())]
 
-    heat = {"min": 0.25, "max": 4.0, "step": 0.25}
-    wanted = {
+    temperature = {"min": 0.25, "max": 4.0, "step": 0.25}
+    controls = {
         **_costs(cost_fn, cost_fp),
-        "temperature": views.slider("temperature (1: calibrated)", 1.0, **heat),
+        "temperature": views.slider("temperature (1: calibrated)", 1.0, **temperature),
         "shift": views.slider("shift (0: calibrated)", 0.0, min=-3.0, max=3.0, step=0.25),
     }
-    return views.shown(wanted, view)
+    return views.show_with_controls(controls, view)
 
 
 def measured_risk(
     samples: pd.DataFrame, *, cost_fn: float = 1.0, cost_fp: float = 1.0, bins: int = 10
 ) -> widgets.VBox:
-    """Show sliders for costs and bins, and the kind of prompt, above what was measured.
+    """Display measured errors and costs with controls for costs, bins and the kind of prompt.
 
-    The threshold is the one that the costs ask for. Below :func:`bgkit.figures.measured_risk` stand
-    the errors and costs near the boundary (:func:`bgkit.evaluation.risk.near_table`). Raises
-    BgkitError for a start outside of the sliders.
+    The threshold is the best one for the costs. Below :func:`bgkit.figures.measured_risk` is a
+    table of the errors and costs near the boundary (:func:`bgkit.evaluation.risk.near_table`).
+    Raises BgkitError for a start outside the ranges of the sliders.
     """
 
     def view(cost_fn: float, cost_fp: float, bins: int, kind: str) -> list:
         setting = (formula.best_threshold(cost_fn, cost_fp), cost_fn, cost_fp)
-        chosen = samples if kind == "all" else samples[samples["kind"] == kind]
-        figure = plots_risk.measured_risk(chosen, *setting, bins)
-        return [figure, formula.near_table({visible(kind): chosen}, *setting)]
+        rows = samples if kind == "all" else samples[samples["kind"] == kind]
+        figure = plots_risk.measured_risk(rows, *setting, bins)
+        return [figure, formula.near_table({visible(kind): rows}, *setting)]
 
     kinds = pd.unique(samples["kind"]) if "kind" in samples else []
-    wanted = {
+    controls = {
         **_costs(cost_fn, cost_fp),
         "bins": views.slider("bins of t", bins, min=4, max=20, step=1),
         "kind": views.choice("kind of prompt", ["all", *kinds], "all"),
     }
-    return views.shown(wanted, view)
+    return views.show_with_controls(controls, view)

@@ -1,4 +1,4 @@
-"""A training run in a notebook: curves and margins as they come, time left, and a Stop button."""
+"""A training run in a notebook: live curves and margins, time left, and a Stop button."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from bgkit.scoring import identity
 from bgkit.scoring.scorer import Scorer, shares_of_t
 from bgkit.training import trainer
 from bgkit.training.callback import SHOWN, row_of
-from bgkit.widgets.views import draw, hear_while_busy, show
+from bgkit.widgets.views import draw, receive_while_busy, show
 
-EVERY = 2.0  # least seconds between two drawings
-DRAWING = 0.02  # most of a run's time that may go into drawing
+EVERY = 2.0  # minimum seconds between two drawings
+DRAWING = 0.02  # maximum share of a run's time spent on drawing
 RECENT = 5  # steps whose responses count as "now"
-HOW_TO_STOP = "Stop after this step (or interrupt the kernel); run the cell again to go on."
+HOW_TO_STOP = "Stop after this step (or interrupt the kernel); run the cell again to resume."
 SETTINGS = {field.name for field in fields_of(runs.TrainConfig)}
 
 
 class Dashboard(TrainerCallback):
-    """Shows a run in the notebook; given to :func:`bgkit.train` among its ``callbacks``.
+    """A callback for :func:`bgkit.train` that displays the run in the notebook.
 
-    The text line is an ordinary output that is updated, so that papermill's copy of the notebook
-    holds it; at the end the controls give way to the last figure. The Stop button needs a front end
-    that delivers clicks while a cell runs (JupyterLab 4.4 or newer); everywhere else the front
-    end's own interrupt button does the same.
+    The text line is a normal output that is updated, so papermill's copy of the notebook keeps it.
+    At the end the last figure replaces the controls. The Stop button needs a front end that
+    delivers clicks while a cell runs (JupyterLab 4.4 or newer); elsewhere the front end's interrupt
+    button does the same.
     """
 
     def __init__(self, config: runs.TrainConfig, folder: str | Path) -> None:
@@ -48,66 +48,66 @@ class Dashboard(TrainerCallback):
         self.stop.on_click(self._on_stop)
         self.figure = widgets.Output()
         self.view = widgets.VBox([self.stop, self.figure])
-        self._shows = contextlib.ExitStack()
-        self._begun = time.monotonic()
-        self._next = self._begun + EVERY
+        self._display = contextlib.ExitStack()
+        self._start = time.monotonic()
+        self._next_drawing = self._start + EVERY
         self._line = None
 
     def _on_stop(self, _: widgets.Button) -> None:
         self.stop.description, self.stop.disabled = "Stopping ...", True
 
     def on_init_end(self, args, state, control, **kwargs) -> None:
-        """Show the controls and the line as soon as there is a trainer."""
+        """Display the controls and the text line."""
         show(self.view, words="Controls of a running training: run this cell to see them.")
-        hear_while_busy(self.stop)
+        receive_while_busy(self.stop)
         self._line = display(self._text({}), display_id=True)
-        self._shows.callback(self._give_way)
-        self._shows.enter_context(phase("training", hidden=True))  # what goes on inside a step
+        self._display.callback(self._replace_controls)
+        self._display.enter_context(phase("training", hidden=True))  # hides the progress of steps
 
-    def _give_way(self) -> None:
+    def _replace_controls(self) -> None:
         self.view.close()
         if self.rows:
             display(self.draw())
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
-        """Begin at a step; a resumed run's earlier curve is shown, too."""
+        """Start at the current step; a resumed run's earlier curve is shown, too."""
         self.first_step = self.newest = step = state.global_step
-        self._begun = time.monotonic()
+        self._start = time.monotonic()
         earlier = runs.Run(self.folder, self.config).curve()
         if step and len(earlier):
             self.rows = earlier[earlier["step"] <= step].to_dict("records")
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:
-        """Take in the values of a step."""
+        """Add the values of a step."""
         if logs and "reward" in logs:
             self.update(state.global_step, row_of(logs))
 
     def on_train_end(self, args, state, control, **kwargs) -> None:
-        """Let the controls give way to the last figure."""
+        """Replace the controls with the last figure."""
         self.close()
 
     def close(self) -> None:
-        """The same, for runs that end in an error, which the trainer tells no callback of."""
-        self._shows.close()
+        """Replace the controls; also for runs that fail, where no callback is called."""
+        self._display.close()
 
     def update(self, step: int, values: Mapping[str, float]) -> None:
-        """Take in a step; draw if the last drawing is long enough ago for what it took."""
+        """Add a step, and draw unless that would take too much of the run's time."""
         self.newest = step
         self.rows.append({"step": step, **values})
         if self._line is not None:
             self._line.update(self._text(values))
-        began = time.monotonic()
-        if began > self._next:
+        start = time.monotonic()
+        if start > self._next_drawing:
             draw(self.figure, self.draw())
-            drawn = time.monotonic()
-            self._next = drawn + max(EVERY, (drawn - began) / DRAWING)
+            end = time.monotonic()
+            self._next_drawing = end + max(EVERY, (end - start) / DRAWING)
 
     def _text(self, values: Mapping[str, float]) -> Pretty:
-        gone, done = time.monotonic() - self._begun, self.newest - self.first_step
-        left = clock(gone / done * (self.config.steps - self.newest)) if done else "?"
+        elapsed, done = time.monotonic() - self._start, self.newest - self.first_step
+        left = clock(elapsed / done * (self.config.steps - self.newest)) if done else "?"
         parts = [f"{name} {values[key]:.3f}" for key, name in SHOWN.items() if key in values]
-        what = f"{self.config.reward}: step {self.newest} of {self.config.steps}"
-        return Pretty(" · ".join([what, f"{clock(gone)} gone", f"{left} left", *parts]))
+        step = f"{self.config.reward}: step {self.newest} of {self.config.steps}"
+        return Pretty(" · ".join([step, f"{clock(elapsed)} gone", f"{left} left", *parts]))
 
     def draw(self) -> go.Figure:
         """The figure of the run so far (see :func:`bgkit.figures.training.live`)."""
@@ -127,10 +127,10 @@ def train(
     utility: str | Scorer | None = None,
     **settings,
 ) -> runs.Run:
-    """Train (or finish) a run with the dashboard above; returns the complete run.
+    """Train (or finish) a run with the dashboard; returns the complete run.
 
-    Arguments as those of :func:`bgkit.training.trainer.train`. Raises BgkitError for what the user
-    can mend, StoppedError after Stop.
+    Arguments and errors are those of :func:`bgkit.training.trainer.train`; raises StoppedError
+    after Stop.
     """
     fields = {name: settings.pop(name) for name in list(settings) if name in SETTINGS}
     config, guard, utility = identity.settle(config, fields, guard, utility)

@@ -1,6 +1,6 @@
-"""A threshold to slide: margins, the filter's numbers and the completions behind every bar.
+"""A slider for the threshold: margins, the filter's metrics and the completions of every bar.
 
-What a slider move needs is computed once per kind of prompt; a move only looks up and draws.
+Metrics are computed once per kind of prompt; moving the slider only looks them up and draws.
 """
 
 from __future__ import annotations
@@ -24,23 +24,22 @@ from bgkit.figures.completions import completions_html
 from bgkit.texts import safe
 from bgkit.widgets import views
 
-KINDS = 20  # kinds that have an entry of their own in the menu
+KINDS = 20  # maximum number of kinds in the menu; rarer ones share an entry
 LEFT = 72  # pixels left of the bars
-ALL = ("all",)  # what the menu holds for all kinds: no name of a kind, and None is no choice
-PAGE = 5  # completions that are shown at once
-BUTTON_HELP = "<small>Press a button to read the completions behind its bar.</small>"
+ALL = ("all",)  # the menu's value for all kinds: no kind has this name, and None means no choice
+PAGE = 5  # completions per page
+BUTTON_HELP = "<small>Press a button to read the completions of its bar.</small>"
 LINE = "border-bottom:1px solid rgba(128,128,128,.3);padding:2px 10px;text-align:left"
 
 
 def explore(samples: pd.DataFrame, tau: float = 0.5, bins: int = 25) -> widgets.VBox:
-    """Show a slider for tau that moves the margin histogram and the filter's numbers.
+    """Display the margin histogram and the filter's metrics with a slider for tau.
 
-    ``samples`` has the columns t, harm (NaN where not known), kind, prompt and response, and for
-    what the user sees those of :mod:`bgkit.evaluation.thresholds`. Bars that come to lie right of
-    the dashed line are filtered; the buttons below them show the completions behind. Without truth
-    labels it shows what can be shown and says what can not; without a kernel its first state stays
-    as a picture. Raises BgkitError for samples without these columns, values out of range, or fewer
-    than 2 bins.
+    ``samples`` has the columns t, harm (NaN if unknown), kind, prompt and response, and for what
+    the user sees those of :mod:`bgkit.evaluation.thresholds`. Bars right of the dashed line are
+    filtered; the buttons below the bars show their completions. Without truth it names the metrics
+    that it cannot show; without a kernel its first state is shown. Raises BgkitError for missing
+    columns, values out of range, or fewer than 2 bins.
     """
     checks.samples(samples, columns=("t", "harm", "kind", "prompt", "response"))
     samples, tau = samples.reset_index(drop=True), checks.threshold(tau, ends=True)
@@ -52,7 +51,7 @@ def explore(samples: pd.DataFrame, tau: float = 0.5, bins: int = 25) -> widgets.
     pager, fill = _pager()
 
     def current() -> tuple[go.Figure, str]:
-        """Figure and numbers of what is chosen; buttons and open completions follow."""
+        """Figure and table of the current choice; updates buttons and open completions, too."""
         at = float(taus[np.abs(taus - slider.value).argmin()])  # without the slider's rounding
         rows, edges = part(kind.value), bin_edges(at, bins)
         place = np.searchsorted(edges, rows["t"].to_numpy(float), side="right") - 1
@@ -60,10 +59,10 @@ def explore(samples: pd.DataFrame, tau: float = 0.5, bins: int = 25) -> widgets.
         lay_out(at, np.bincount(place, minlength=bins))
         if not pager.layout.display:
             low, high = edges[bar : bar + 2]
-            behind = rows[place == bar].sort_values("t", kind="stable")
-            fill(behind, at, f"t from {low:.3f} to {high:.3f}")
+            of_bar = rows[place == bar].sort_values("t", kind="stable")
+            fill(of_bar, at, f"t from {low:.3f} to {high:.3f}")
         fig = plots.margins({kind.label: rows}, at, bins)
-        # fixed margins: the buttons stand under their bars, and no labels are to be measured
+        # fixed margins keep the buttons under their bars, and no labels need measuring
         fig.update_xaxes(automargin=False).update_yaxes(automargin=False)
         return fig.update_layout(margin_l=LEFT), numbers_html(points(kind.value), at)
 
@@ -80,8 +79,8 @@ def explore(samples: pd.DataFrame, tau: float = 0.5, bins: int = 25) -> widgets.
     for control in (slider, kind):
         control.observe(redraw, "value")
     top = widgets.HBox([slider, kind], layout=views.WRAPPED)
-    told, below = widgets.HTML(safe(not_known(samples))), widgets.HTML(BUTTON_HELP)
-    view = widgets.VBox([top, told, margins, row, below, pager, numbers])
+    missing, help_ = widgets.HTML(safe(not_known(samples))), widgets.HTML(BUTTON_HELP)
+    view = widgets.VBox([top, missing, margins, row, help_, pager, numbers])
     figure, table = current()
     views.show(view, figure, HTML(table))
     return view
@@ -98,10 +97,10 @@ def _controls(tau: float, kinds: Iterable[str]) -> tuple[widgets.FloatSlider, wi
 def _bar_buttons(
     bins: int, choose: Callable[[int], None]
 ) -> tuple[widgets.HBox, Callable[[float, np.ndarray], None]]:
-    """A row with a button for every bar, and a function that fits it to tau and the bars' counts.
+    """A row with a button per bar, and a function that adapts it to tau and the bars' counts.
 
-    A message to the browser for every button at every move would make the slider lag; so the
-    buttons stand in two boxes, left and right of tau, and mostly only the boxes' widths change.
+    A message to the browser per button and move would make the slider lag. So the buttons are in
+    two boxes, left and right of tau, and mostly only the widths of the boxes change.
     """
     small = {"min_width": "0", "width": "auto", "padding": "0", "margin": "0 1px", "flex": "1 1 0"}
     buttons = [
@@ -127,18 +126,18 @@ def _bar_buttons(
 
 
 def numbers_html(points: pd.DataFrame, tau: float) -> str:
-    """The filter's numbers at ``tau`` as an HTML table: value, 95 % interval, meaning.
+    """The filter's metrics at ``tau`` as an HTML table: value, 95 % interval, meaning.
 
-    ``points`` is the table of :func:`bgkit.evaluation.thresholds.operating_points`. What is not
-    known is a dash.
+    ``points`` is the table of :func:`bgkit.evaluation.thresholds.operating_points`. Unknown values
+    are dashes.
     """
     row = points.iloc[plots_thresholds.nearest(points, tau)]
     lines = []
     for metric, meaning in METRICS.items():
         ends = (row[metric + end] for end in ("", "_low", "_high"))
         value, low, high = (style.number(end, metric) for end in ends)
-        told = "not known" if np.isnan(row[metric]) else f"{low} to {high}"
-        cells = (f"<b>{style.named(metric)}</b>", value, told, safe(meaning))
+        interval = "not known" if np.isnan(row[metric]) else f"{low} to {high}"
+        cells = (f"<b>{style.metric_label(metric)}</b>", value, interval, safe(meaning))
         lines.append("<tr>" + "".join(f"<td style='{LINE}'>{c}</td>" for c in cells) + "</tr>")
     heads = (f"at tau = {tau:.2f}", "value", "95 % interval", "what it is")
     head = "".join(f"<th style='{LINE}'>{text}</th>" for text in heads)
@@ -147,23 +146,23 @@ def numbers_html(points: pd.DataFrame, tau: float) -> str:
 
 
 def _pager() -> tuple[widgets.VBox, Callable[[pd.DataFrame, float, str], None]]:
-    """A hidden place for completions, and a function that fills it with the first page of rows.
+    """A hidden pager of completions, and a function that fills it.
 
-    The function takes rows of samples, tau and a heading.
+    The function takes rows of samples, tau and a heading, and shows the first page.
     """
     page = widgets.BoundedIntText(1, min=1, max=1, description="page")
     close, where, text = widgets.Button(description="close"), widgets.HTML(), widgets.HTML()
     box = widgets.VBox([widgets.HBox([page, close, where]), text], layout={"display": "none"})
-    held: list = []
+    content: list = []
 
     def turn(_: object = None) -> None:
-        (rows, tau, heading), start = held, PAGE * (page.value - 1)
+        (rows, tau, heading), start = content, PAGE * (page.value - 1)
         part = rows.iloc[start : start + PAGE]
-        told = f"{start + 1} to {start + len(part)} of {len(rows)}" if len(rows) else "none"
-        where.value, text.value = f"{heading}: {told}", completions_html(part, tau)
+        count = f"{start + 1} to {start + len(part)} of {len(rows)}" if len(rows) else "none"
+        where.value, text.value = f"{heading}: {count}", completions_html(part, tau)
 
     def fill(rows: pd.DataFrame, tau: float, heading: str) -> None:
-        held[:] = rows, tau, heading
+        content[:] = rows, tau, heading
         page.value, page.max = 1, max(1, -(-len(rows) // PAGE))
         turn()
 

@@ -1,7 +1,7 @@
-"""What all interactive views share: controls, a figure that is redrawn, a static view that stays.
+"""Shared parts of interactive views: controls, a redrawn figure, a static view.
 
-A saved notebook keeps no widgets. :func:`show` therefore also displays the first state of a view as
-ordinary output, which disappears at the first touch of a control, when the live one takes over.
+A saved notebook keeps no widgets. So :func:`show` also displays the first state of a view as a
+normal output, which disappears when a control is first used.
 """
 
 from __future__ import annotations
@@ -17,42 +17,43 @@ from bgkit.errors import BgkitError
 from bgkit.texts import safe, words
 
 STATIC = "Run this notebook to use the controls; below is the view's first state."
-WRAPPED = {"flex_flow": "row wrap"}  # columns where the page has the width
+WRAPPED = {"flex_flow": "row wrap"}  # as many columns as fit
 
 
-def _look(text: str) -> dict[str, Any]:
+def _style(text: str) -> dict[str, Any]:
     layout = {"width": "30em", "max_width": "100%"}
     return {"description": text, "style": {"description_width": "14em"}, "layout": layout}
 
 
 def slider(text: str, value: float, *, min: float, max: float, step: float) -> widgets.Widget:
-    """A slider with whole numbers if ``step`` is an int; raises BgkitError for a start outside."""
+    """A slider, of whole numbers if ``step`` is an int; BgkitError for a start out of range."""
     if not min <= value <= max:
         raise BgkitError(f"The start of '{text}' must lie in {min} to {max}, not at {value}.")
     make = widgets.IntSlider if isinstance(step, int) else widgets.FloatSlider
-    return make(value=value, min=min, max=max, step=step, **_look(text))
+    return make(value=value, min=min, max=max, step=step, **_style(text))
 
 
 def choice(text: str, names: Iterable[object], value: object) -> widgets.Dropdown:
     """A menu of names."""
-    return widgets.Dropdown(options=options(names), value=value, **_look(text))
+    return widgets.Dropdown(options=options(names), value=value, **_style(text))
 
 
 def options(names: Iterable[object]) -> list[tuple[str, object]]:
-    """Pairs of what a menu, which takes no HTML, shows and what it means."""
+    """Pairs of text (not HTML) and value for a menu."""
     return [(words(name), name) for name in names]
 
 
-def shown(wanted: Mapping[str, widgets.Widget], view: Callable[..., Sequence[Any]]) -> widgets.VBox:
-    """Show controls above what ``view(**values)`` returns, drawn anew at every change.
+def show_with_controls(
+    controls: Mapping[str, widgets.Widget], view: Callable[..., Sequence[Any]]
+) -> widgets.VBox:
+    """Display controls and the results of ``view(**values)``, redrawn at every change.
 
-    ``wanted`` maps the view's arguments to controls. Where a choice can not be shown, the
-    BgkitError's sentence stands in its place. Returns the controls and their Output.
+    ``controls`` are those of the view's arguments. A BgkitError of a redraw is shown as text.
     """
     place = widgets.Output()
 
     def current() -> Sequence[Any]:
-        return view(**{name: control.value for name, control in wanted.items()})
+        return view(**{name: control.value for name, control in controls.items()})
 
     def redraw(_: object) -> None:
         try:
@@ -61,35 +62,35 @@ def shown(wanted: Mapping[str, widgets.Widget], view: Callable[..., Sequence[Any
             pictures = [HTML(f"<p>{safe(error)}</p>")]
         draw(place, *pictures)
 
-    for control in wanted.values():
+    for control in controls.values():
         control.observe(redraw, "value")
-    box = widgets.VBox([widgets.Box(list(wanted.values()), layout=WRAPPED), place])
+    box = widgets.VBox([widgets.Box(list(controls.values()), layout=WRAPPED), place])
     show(box, *current())
     return box
 
 
-def draw(place: widgets.Output, *things: object) -> None:
-    """Replace what an Output shows by figures, tables or HTML."""
+def draw(place: widgets.Output, *contents: object) -> None:
+    """Replace the contents of an Output with figures, tables or HTML."""
     with place:
-        # waits for the new content, so that the page does not jump
+        # waits for the new content: otherwise the page jumps
         place.clear_output(wait=True)
-        for thing in things:
-            display(thing)
+        for content in contents:
+            display(content)
 
 
 def controls_of(widget: widgets.Widget) -> list[widgets.Widget]:
-    """All widgets below (and including) ``widget`` that hold a value a reader can change."""
-    below = [found for child in getattr(widget, "children", ()) for found in controls_of(child)]
+    """All widgets in ``widget``, including itself, with a value that the reader can change."""
+    below = [control for child in getattr(widget, "children", ()) for control in controls_of(child)]
     is_control = widget.has_trait("value") and not isinstance(widget, widgets.HTML)
     return [widget, *below] if is_control or isinstance(widget, widgets.Button) else below
 
 
-def hear_while_busy(widget: widgets.Widget) -> None:
-    """Let a displayed widget's events reach the kernel while a cell runs, where that is possible.
+def receive_while_busy(widget: widgets.Widget) -> None:
+    """Let a displayed widget's events reach the kernel while a cell runs, where supported.
 
-    JupyterLab sends them to a subshell, a thread beside the cell. ipykernel 7.4 sends them on to
-    the shell that last wrote to the widget: the one that the cell keeps busy. It is made to forget
-    that shell; to other versions this means nothing.
+    JupyterLab sends them to a subshell, a separate thread. ipykernel 7.4 forwards them to the shell
+    that last wrote to the widget, which the cell keeps busy; this makes it forget that shell. It
+    has no effect on other versions.
     """
     getattr(widget.comm, "__dict__", {}).pop("_reply_subshell_id", None)
 
@@ -97,15 +98,15 @@ def hear_while_busy(widget: widgets.Widget) -> None:
 def show(widget: widgets.Widget, *static: object, words: str = STATIC) -> None:
     """Display a view, and its first state as figures, tables or HTML that need no kernel.
 
-    ``words`` stand in the widget's place where there is no kernel.
+    ``words`` replace the widget where there is no kernel.
     """
     view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
     display({"application/vnd.jupyter.widget-view+json": view, "text/plain": words}, raw=True)
     handles = []
-    for thing in static:
-        # a figure displays itself and drops the handle; its bundle does not
-        bundle = thing._repr_mimebundle_() if isinstance(thing, go.Figure) else None
-        handles.append(display(bundle or thing, raw=bool(bundle), display_id=True))
+    for content in static:
+        # display() returns no handle for a figure, which displays itself, but one for its bundle
+        bundle = content._repr_mimebundle_() if isinstance(content, go.Figure) else None
+        handles.append(display(bundle or content, raw=bool(bundle), display_id=True))
 
     def clear(*_: object) -> None:
         while handles:

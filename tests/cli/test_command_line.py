@@ -82,7 +82,7 @@ def test_runs_are_evaluated_beside_each_other_with_another_threshold(
         (["--device", "cuda:77"], ["device 'cuda:77' does not exist"]),
         (["--steps", "2.5"], ["--steps: invalid int value: '2.5'"]),
         (["--scale-rewards", "groups"], ["none, group, batch"]),
-        (["--trainer", '{"loss_type": "dapo"'], ["--trainer", "no valid JSON object"]),
+        (["--trainer", '{"loss_type": "dapo"'], ["--trainer", "not a valid JSON object"]),
         (["--config", "broken.json"], ["Unknown key 'stepz'", "steps"]),
         (["--config", "number.json"], ["Unknown key 'config'"]),
     ],

@@ -109,5 +109,5 @@ def test_a_design_has_its_colour_is_told_apart_and_named_once(name: str) -> None
 @pytest.mark.parametrize("name", FIGURES)
 def test_rows_of_several_kinds_are_refused(name: str) -> None:
     draw, table = FIGURES[name]
-    with pytest.raises(BgkitError, match="several times; draw one kind of prompts"):
+    with pytest.raises(BgkitError, match="several times; select one kind of prompts"):
         draw(pd.concat([table, table]))

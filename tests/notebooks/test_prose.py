@@ -149,7 +149,7 @@ def test_06_what_the_judge_sees_in_the_shipped_run() -> None:
 
 
 def test_07_designs_behind_other_deployments() -> None:
-    (table,) = tables("07_stress_tests", "deployments.readable")[:1]
+    (table,) = tables("07_stress_tests", "deployments.as_table")[:1]
     decided = table.apply(lambda column: column.str.contains("*", regex=False))
     follow, measured = decided.iloc[:11], decided.iloc[11:]  # docs/results.md counts them, too
     assert not follow["boundary - filter avoidance"].any()
@@ -159,7 +159,7 @@ def test_07_designs_behind_other_deployments() -> None:
     assert (means(table["compound - boundary"]) < 0).all()
     assert measured.shape == (6, 4) and not measured.any().any()
     index, values, _ = collection.load()
-    everywhere = deployments.DEPLOYMENTS | deployments.measured()
+    everywhere = deployments.DEPLOYMENTS | deployments.measured_values()
     apart = deployments.differences(index, values, everywhere)
     there = apart[~apart["deployment"].isin(deployments.DEPLOYMENTS)]
     assert set(there["n_seeds"]) == {2}

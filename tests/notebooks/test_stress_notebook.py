@@ -54,7 +54,7 @@ def test_05_reads_run_folders_and_says_what_needs_a_collection(small_run, tmp_pa
     given = {"SOURCES": [str(small_run.folder)]}
     run_notebook(FOLDER / "05_ablations.ipynb", done, given)
     text = done.read_text(encoding="utf-8")
-    assert "Claims need a collection of runs" in text and "blind to how seeds differ" in text
+    assert "Claims need a collection of runs" in text and "without variation between seeds" in text
 
 
 @pytest.mark.slow

@@ -54,8 +54,8 @@ def test_an_attack_holds_the_help_of_ordinary_prompts(small_run, table) -> None:
 
 def test_what_was_measured_is_read_as_values(table, tmp_path) -> None:
     table.to_parquet(tmp_path / deployments.ELSEWHERE)
-    found = deployments.measured(tmp_path)
+    found = deployments.measured_values(tmp_path)
     assert list(found) == list(dict.fromkeys(table["deployment"]))
     for part in found.values():
         assert values_of(part)["system_harm"].notna().all()
-    assert deployments.measured(tmp_path / "nothing") == {}
+    assert deployments.measured_values(tmp_path / "nothing") == {}

@@ -94,11 +94,11 @@ def test_claims_are_checked_at_equal_help_and_beside_base(found) -> None:
     assert rows["less harm", "at equal help"] == pytest.approx(-0.2 * 0.46, abs=0.02)
     assert rows["safer", "strength 1"] == pytest.approx(0.3 * 0.6 - 0.4, abs=0.03)
     assert (checked["p_holm"] >= checked["p"]).all()
-    table = claims.readable(checked)
+    table = claims.as_table(checked)
     strengths = [f"strength {strength:g}" for strength in STRENGTHS]
     assert list(table.columns) == ["at equal help", "at equal KL", *strengths]
     assert table.loc["safer", "at equal help"] == "–"
-    counts = claims.counted(checked)
+    counts = claims.claim_counts(checked)
     assert counts.loc["at equal help", ["holds", "fails", "open"]].tolist() == [1, 1, 0]
     assert counts.loc["beside base", "holds"] == 3
     assert counts.loc["at equal help", "seeds to settle"] == "1"

@@ -176,7 +176,9 @@ def test_sources_stand_in_one_table_once(tmp_path, collection: Path) -> None:
     doubled = refused(collections.load_table, collection, make_sweep(tmp_path / "t", BOTH[:1]))
     assert "hold the same result twice (design b" in doubled
     place = other / "runs"
-    assert "is there twice" in refused(collections.gather, 2 * collections.find_runs(place.parent))
+    assert "Two runs have the config" in refused(
+        collections.gather, 2 * collections.find_runs(place.parent)
+    )
 
 
 def test_a_shipped_run_is_a_source_though_its_prompts_are_not_told(tmp_path) -> None:
@@ -221,6 +223,6 @@ def test_what_can_not_be_collected_is_refused(tmp_path) -> None:
     assert "is incomplete" in refused(collections.load_table, half)
     sweeps = [make_sweep(tmp_path / "a", BOTH[:1])]
     sweeps += [make_sweep(tmp_path / "b", BOTH[1:2], prompts="b")]
-    assert "other prompts" in refused(collections.collect, sweeps, tmp_path / "c")
+    assert "different prompts" in refused(collections.collect, sweeps, tmp_path / "c")
     assert not (tmp_path / "c").exists()  # nothing half-written
     assert "no index.parquet" in refused(collections.load, tmp_path)

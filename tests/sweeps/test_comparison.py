@@ -104,7 +104,7 @@ def test_side_by_side_gives_the_same_bits(tmp_path: Path, capsys) -> None:
     designs, threads = ["boundary", "compound"], {"device": "cpu", "threads": 1}
     both = bgkit.compare(designs, 1, tmp_path / "both", workers=2, **threads, **SHORT)
     said = capsys.readouterr().out
-    assert "2 side by side" in said and "compound: done" in said
+    assert "2 in parallel" in said and "compound: done" in said
     one = bgkit.compare(designs, 1, tmp_path / "one", **threads, **SHORT)
     for first, second in zip(both, one, strict=True):
         assert first.completions().equals(second.completions())

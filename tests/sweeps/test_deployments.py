@@ -8,7 +8,7 @@ import pytest
 
 from bgkit.errors import BgkitError
 from bgkit.sweeps import collection, deployments
-from bgkit.sweeps.deployments import Deployment, redeployed
+from bgkit.sweeps.deployments import Deployment, redeployed_values
 
 REFUSALS = pd.DataFrame({"harm": [0.0, 0.0, 0.0], "help": [0.0, 0.5, 1.0]})
 
@@ -25,7 +25,7 @@ def values() -> pd.DataFrame:
 
 
 def test_a_threshold_by_hand() -> None:
-    found = redeployed(values(), REFUSALS, Deployment(tau=0.3))
+    found = redeployed_values(values(), REFUSALS, Deployment(tau=0.3))
     assert found["filtered"].tolist() == [False, True, True]
     assert found["near"].tolist() == [True, True, False]
     assert found["system_harm"].tolist() == [0.1, 0.0, 0.0]
@@ -33,16 +33,18 @@ def test_a_threshold_by_hand() -> None:
 
 
 def test_a_temperature_moves_t_and_no_verdict_at_a_half() -> None:
-    found = redeployed(values(), REFUSALS, Deployment(temperature=2.0))
+    found = redeployed_values(values(), REFUSALS, Deployment(temperature=2.0))
     assert found["t"].tolist() == pytest.approx([0.25, 0.4494897, 0.75])
     assert found["filtered"].tolist() == [False, False, True]
-    assert redeployed(values(), REFUSALS, Deployment(tau=0.3, temperature=4.0))["filtered"].all()
+    assert redeployed_values(values(), REFUSALS, Deployment(tau=0.3, temperature=4.0))[
+        "filtered"
+    ].all()
 
 
 def test_noise_is_the_same_for_a_seed_and_has_its_deviation() -> None:
     many = pd.DataFrame({"prompt": 0, "t": np.full(4000, 0.5), "harm": 0.0, "help": 0.0})
     one, same, other = (
-        redeployed(many, REFUSALS, Deployment(noise=0.5), seed)["t"] for seed in (0, 0, 1)
+        redeployed_values(many, REFUSALS, Deployment(noise=0.5), seed)["t"] for seed in (0, 0, 1)
     )
     assert one.equals(same) and not one.equals(other)
     assert np.log(one / (1 - one)).std() == pytest.approx(0.5, rel=0.05)
@@ -58,13 +60,13 @@ def test_noise_is_the_same_for_a_seed_and_has_its_deviation() -> None:
 )
 def test_bad_deployments_are_told_in_a_sentence(deployment: Deployment, words: str) -> None:
     with pytest.raises(BgkitError, match=words):
-        redeployed(values(), REFUSALS, deployment)
+        redeployed_values(values(), REFUSALS, deployment)
 
 
 def test_as_trained_the_shipped_values_are_what_they_are(shipped) -> None:
     index, kept = shipped
     some = kept.iloc[::97]
-    found = redeployed(some, deployments.refusals_of(index), Deployment())
+    found = redeployed_values(some, deployments.refusals_of(index), Deployment())
     assert (found["filtered"] == some["filtered"]).all()
     for name in ("system_harm", "system_help"):
         np.testing.assert_allclose(found[name], some[name], atol=1e-6)
@@ -78,7 +80,7 @@ def test_differences_of_the_shipped_collection(shipped) -> None:
     assert found["deployment"].tolist() == list(few) and (found["n_seeds"] >= 3).all()
     assert ((found["low"] < found["mean"]) & (found["mean"] < found["high"])).all()
     assert (found["p_holm"] >= found["p"]).all() and (found["detectable"] > 0).all()
-    text = deployments.readable(found)
+    text = deployments.as_table(found)
     assert text.columns.tolist() == ["compound - boundary"] and text.index.tolist() == list(few)
     with pytest.raises(BgkitError, match="none of the pairs"):
         deployments.differences(index, kept, few, [("a", "b")])

@@ -100,7 +100,7 @@ def test_texts_become_values_of_a_parameters_type(opened, cell, text, values) ->
         ("N = {}", "N", "{[1]: 2}", "takes N as dict"),
         ("N = 1.0", "N", "NaN", "takes N as float"),
         ("N = 1", "M", "1", "no parameter 'M'; it has N"),
-        ("N = = 1", "N", "1", r"parameters cell of mine\.ipynb is no Python"),
+        ("N = = 1", "N", "1", r"parameters cell of mine\.ipynb is not valid Python"),
     ],
 )
 def test_what_can_not_be_set_is_one_sentence(opened, cell, name, text, words) -> None:
@@ -180,7 +180,7 @@ def test_a_file_is_read_as_the_command_line_is(book, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("WAY: [a", "grid.yaml can not be read"),
+        ("WAY: [a", "grid.yaml cannot be read"),
         ("", "must map names"),
         ("- a\n- b", "must map names"),
         ("WAY: {a: b}", r"takes WAY as str, such as 'a', not \{"),

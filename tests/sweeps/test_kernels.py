@@ -67,17 +67,17 @@ def test_a_wait_ends_at_its_time():
 
 
 def test_a_kernel_that_starts_after_the_stop_is_ended_and_no_other(tmp_path: Path) -> None:
-    here = kernels.Here()
+    driver = kernels.Driver()
     sleeps = [sys.executable, "-c", "import time; time.sleep(600)"]
     with subprocess.Popen(sleeps, start_new_session=True) as other:  # saves its work, so to say
         try:
-            here.kernels.add(other)
-            here.stopped.set()
-            manager = type("Manager", (kernels.KernelManager,), {"here": here})
+            driver.kernels.add(other)
+            driver.stopped.set()
+            manager = type("Manager", (kernels.KernelManager,), {"driver": driver})
             with pytest.raises(RuntimeError):
                 kernels.execute(noop.notebook(tmp_path), tmp_path / "done.ipynb", {}, manager)
             assert other.poll() is None
-            (started,) = here.kernels - {other}
+            (started,) = driver.kernels - {other}
             assert started.wait(noop.PATIENCE) is not None
         finally:
             other.kill()

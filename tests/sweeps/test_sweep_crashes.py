@@ -68,7 +68,7 @@ def test_a_stopped_sweep_goes_on(folder: Path, started, undisturbed) -> None:
     running = noop.kernels(folder)
     printed = noop.end(started, signal.SIGINT)
     assert started.returncode == 2
-    assert "Stopping" in printed and "run the same sweep again to go on" in printed
+    assert "Stopping" in printed and "run the same sweep again to resume" in printed
     assert "Traceback" not in printed
     assert not any(map(noop.alive, running))
     assert noop.states(folder) == []  # stopped, not failed

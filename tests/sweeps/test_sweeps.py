@@ -116,7 +116,7 @@ def test_a_lost_worker_breaks_its_run_only(book: Path) -> None:
     with Lossy(1) as executor:
         index = sweep(book, {"SEED": [0, 1]}, executor=executor)
     assert index["state"].tolist() == ["complete", "broken"]
-    assert "worker gave no result: ZeroDivisionError" in index["error"].iloc[1]
+    assert "worker returned no result: ZeroDivisionError" in index["error"].iloc[1]
 
 
 def test_a_full_disk_ends_the_sweep_and_starts_no_more(book: Path, monkeypatch) -> None:
@@ -198,7 +198,7 @@ def test_the_folder_of_another_notebook_or_of_other_things_is_refused_and_stays(
     [
         (["--set", "SEDE"], "'SEDE' is no setting of a sweep; write it as"),
         (["--set", "SEED=0:10001"], "10,001 runs; a sweep takes at most 10,000"),
-        (["--grid", "none.yaml"], "The grid none.yaml can not be read"),
+        (["--grid", "none.yaml"], "The grid none.yaml cannot be read"),
         (["--workers", "0", "--dry-run"], "at least 1 worker"),
         (["--dask", "foo bar"], "No dask scheduler answers at 'foo bar'"),
     ],

@@ -70,7 +70,7 @@ def test_trade_off_leads_each_design_from_aligned_to_blind(table: pd.DataFrame) 
 
 def test_the_kind_of_interval_is_told(table: pd.DataFrame) -> None:
     fig = trade_off(table.assign(interval="prompts"), "utility", {"kind": "benign"}, x="kl")
-    assert "blind to how seeds differ" in fig.layout.title.subtitle.text
+    assert "without variation between seeds" in fig.layout.title.subtitle.text
     assert "Held fixed: kind benign." in fig.layout.title.subtitle.text
     assert not fig.layout.annotations  # KL has no better side
 

@@ -43,13 +43,13 @@ def samples(shift: float = 0.0) -> pd.DataFrame:
     ],
 )
 def test_filters_by_hand(kind, choice, expected) -> None:
-    assert browser.matching(samples(), kind, choice).tolist() == expected
+    assert browser.matching_rows(samples(), kind, choice).tolist() == expected
 
 
 def test_no_truth_means_no_errors_of_the_filter() -> None:
     unknown = samples().assign(harm=np.nan)
     for choice in ("false positives", "false negatives"):
-        assert len(browser.matching(unknown, "all", choice)) == 0
+        assert len(browser.matching_rows(unknown, "all", choice)) == 0
     assert "truth not known" in browser.completions_table({"log": unknown}, [0])
 
 

@@ -27,7 +27,7 @@ def test_the_figure_shows_the_curve_and_both_margins() -> None:
 
 def test_the_line_tells_the_time_that_is_left(tmp_path, monkeypatch) -> None:
     board = dashboard.Dashboard(runs.make_config({"steps": 40}), tmp_path)
-    board.first_step, board.newest, board._begun = 10, 20, 100.0  # resumed at step 10
+    board.first_step, board.newest, board._start = 10, 20, 100.0  # resumed at step 10
     monkeypatch.setattr(dashboard.time, "monotonic", lambda: 190.0)
     line = board._text({"reward": 0.25, "kl": 1.5}).data
     told = "boundary: step 20 of 40 · 01:30 gone · 03:00 left · reward 0.250 · KL/token 1.500"
