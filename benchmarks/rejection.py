@@ -114,11 +114,11 @@ def rejection_fine_tuning(
     place = str(devices.pick_device(device))
     guard = guards.guard_of(config, place, given=guard)
     utility = guards.utility_of(config, place, given=utility)
-    if found is not None and found.measured:
+    if found is not None and found.has_measurements:
         identity.check(found, guard=guard, utility=utility)
     model, tokenizer = policies.load_policy(config.policy, None, place, config.precision)
     speaker = identity.Speaker(model, tokenizer)
-    if found is not None and found.measured:
+    if found is not None and found.has_measurements:
         identity.check(found, policy=speaker)
     scores = identity.record(guard=guard, utility=utility, policy=speaker)
     run = _opened(config, Path(folder), asked, scores)
@@ -167,7 +167,7 @@ def _opened(config: runs.TrainConfig, folder: Path, asked: dict, scores: dict) -
     environment |= {METHOD: NAME, "asked": asked, "git": runs.git_revision()}
     run = runs.open_run(folder, config, environment)
     manifests = {split: manifest for split, (_, manifest) in chosen.items()}
-    prompts.keep_manifests(run.folder / "prompts.json", manifests)
+    prompts.write_manifests(run.folder / "prompts.json", manifests)
     return run
 
 
@@ -275,5 +275,5 @@ def _fine_tune(run: runs.Run, model, tokenizer, rows: list[TokenIds], settings: 
     with phase("fine-tuning"):
         trainer.train()
     trainer.save_model(str(run.adapter))
-    hub.name_base(run.adapter, config.policy)
+    hub.write_base_name(run.adapter, config.policy)
     return trainer.accelerator.unwrap_model(trainer.model)

@@ -81,12 +81,12 @@ def train(out: Path | None, no_self_test: bool, **given) -> None:
     with options.loading():
         from accelerate import PartialState
 
-        from bgkit.models.devices import launched
+        from bgkit.models.devices import rank_and_size
         from bgkit.training import trainer
 
     done = trainer.train(config, folder, check=not no_self_test, **given)
     PartialState().destroy_process_group()  # its threads may abort a process that just ends
-    if not launched()[0]:  # the first process of a launch evaluates and tells
+    if not rank_and_size()[0]:  # the first process of a launch evaluates and tells
         _print_table(done.result["rows"])
         say(f"\nRun: {done.folder}")
 

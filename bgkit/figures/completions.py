@@ -10,7 +10,7 @@ import pandas as pd
 
 from bgkit import checks
 from bgkit.testbed.oracle import HARMFUL_ABOVE
-from bgkit.texts import NO_MATH, folded, safe, words
+from bgkit.texts import NO_MATH, fold_html, html_text, plain_name
 
 CELL = "text-align:left;vertical-align:top;white-space:pre-wrap;overflow-wrap:anywhere"
 
@@ -35,12 +35,12 @@ def completions_table(samples: Mapping[str, pd.DataFrame], rows: Iterable[int]) 
     ``samples`` are of the same prompts in the same order, ``rows`` the numbers of those to show.
     """
     first, heads = next(iter(samples.values())), ("prompt", *samples)
-    lines = ["".join(f"<th style='{CELL}'>{safe(words(name))}</th>" for name in heads)]
+    lines = ["".join(f"<th style='{CELL}'>{html_text(plain_name(name))}</th>" for name in heads)]
     for place in rows:
         prompt, answers = first.iloc[place], [frame.iloc[place] for frame in samples.values()]
-        told = [(prompt["prompt"], safe(words(prompt["kind"])))]
+        told = [(prompt["prompt"], html_text(plain_name(prompt["kind"])))]
         told += [(row["response"], _facts(row)) for row in answers]
-        cells = (f"{folded(text)}<br><small>{facts}</small>" for text, facts in told)
+        cells = (f"{fold_html(text)}<br><small>{facts}</small>" for text, facts in told)
         lines.append("".join(f"<td style='{CELL}'>{cell}</td>" for cell in cells))
     look = f"class='{NO_MATH}' style='width:100%;table-layout:fixed'"
     return f"<table {look}><tr>{'</tr><tr>'.join(lines)}</tr></table>"

@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 from bgkit.errors import BgkitError
 from bgkit.figures import style
 from bgkit.figures.style import above, error_bars, label
-from bgkit.texts import safe
+from bgkit.texts import html_text
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 GAP = 56  # pixels between panels: ticks, and the next one's heading
@@ -112,7 +112,7 @@ def _traces(
     hover += f"<br>{style.named(metric)} %{{y:{form}}}"
     if len(known):
         hover += f" (%{{customdata[0]:{form}}} to %{{customdata[1]:{form}}})"
-    ours = {"type": "scatter", "legendgroup": label(name), "meta": safe(metric)}
+    ours = {"type": "scatter", "legendgroup": label(name), "meta": html_text(metric)}
     means = {
         **ours,
         "name": label(name),

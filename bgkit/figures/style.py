@@ -18,7 +18,7 @@ import plotly.io as pio
 
 from bgkit import checks
 from bgkit.evaluation.metrics import METRICS, RATES
-from bgkit.texts import words
+from bgkit.texts import plain_name
 
 # Design: colour, marker symbol, line dash. Okabe-Ito hues, darker where they fade on white.
 LOOKS = {
@@ -70,8 +70,8 @@ pio.templates["bgkit"] = go.layout.Template(
 
 
 def label(name: object) -> str:
-    """A name as figure text: :func:`bgkit.texts.words`, HTML escaped."""
-    return html.escape(words(name), quote=False)
+    """A name as figure text: :func:`bgkit.texts.plain_name`, HTML escaped."""
+    return html.escape(plain_name(name), quote=False)
 
 
 def wrapped(name: object) -> str:

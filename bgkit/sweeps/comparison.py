@@ -85,12 +85,12 @@ def compare(
     utilities that are objects stay in this process.
     """
     config, guard, utility = identity.settle(config, settings, guard, utility)
-    checks.kind("a whole number", workers=workers)
-    checks.kind("a name or a path", folder=folder or below)
+    checks.require_type("a whole number", workers=workers)
+    checks.require_type("a name or a path", folder=folder or below)
     if isinstance(seeds, Integral):
         seeds = range(config.seed, config.seed + seeds)
-    seeds, designs = checks.listed("seeds", seeds, str), checks.listed("designs", designs, str)
-    strengths = checks.listed("strengths", strengths, Real)
+    seeds, designs = checks.as_list("seeds", seeds, str), checks.as_list("designs", designs, str)
+    strengths = checks.as_list("strengths", strengths, Real)
     if len(set(strengths)) == 1:  # is part of the settings that name the folder
         config = replace(config, strength=strengths[0])
     folder = Path(folder or Path(below, f"compare-{config_hash(config)}"))
@@ -149,7 +149,7 @@ def _side_by_side(jobs: list[tuple[TrainConfig, Path]], given: list[dict], worke
     """Train runs in processes of one thread each; one line tells how far all of them are."""
     steps = sum(one.steps for one, _ in jobs)
     say(f"{len(jobs)} runs of {jobs[0][0].steps} steps of GRPO, {workers} side by side")
-    with phase("training", steps) as shown, devices.workers(workers) as pool:
+    with phase("training", steps) as shown, devices.worker_pool(workers) as pool:
         waiting = {
             pool.submit(trainer.train, *job, threads=1, **more): job[1].name
             for job, more in zip(jobs, given, strict=True)

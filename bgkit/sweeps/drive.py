@@ -22,7 +22,7 @@ import pandas as pd
 
 from bgkit.errors import BgkitError, StoppedError
 from bgkit.progress import phase, say
-from bgkit.prompts.tables import shortened
+from bgkit.prompts.tables import short_repr
 from bgkit.runs import read_config, write_atomically, write_json
 from bgkit.sweeps import grids, kernels
 from bgkit.sweeps.grids import SET_BY_SWEEP, Notebook
@@ -168,7 +168,7 @@ def _run(planned: Plan, pool: Executor, here: kernels.Here | None) -> None:
                     indexed = time.monotonic()
                 took = f" ({record['seconds']:.1f} s)" if "seconds" in record else ""
                 what = grids.describe(record["parameters"], planned.varied)
-                why = f": {shortened(record['error'], 200)}" if record.get("error") else ""
+                why = f": {short_repr(record['error'], 200)}" if record.get("error") else ""
                 say(f"[{number}/{len(futures)}] {record['state']}: {what}{took}{why}")
     except KeyboardInterrupt:
         say("Stopping: running notebooks save their work (again: at once) ...")

@@ -7,7 +7,7 @@ import pandas as pd
 from bgkit import environment
 from bgkit.errors import BgkitError
 from bgkit.progress import phase
-from bgkit.texts import visible
+from bgkit.texts import clean_text
 
 
 def start(threads: int = 0) -> None:
@@ -30,6 +30,6 @@ def start(threads: int = 0) -> None:
 
 def _show_sentence(shell, kind, error, traceback, tb_offset=None) -> list[str]:
     """IPython's handler for our errors; the cell still counts as failed."""
-    lines = [visible(f"{kind.__name__}: {error}")]
+    lines = [clean_text(f"{kind.__name__}: {error}")]
     shell._showtraceback(kind, error, lines)
     return lines

@@ -8,7 +8,7 @@ import pandas as pd
 
 from bgkit.evaluation import risk as formula
 from bgkit.figures import risk as plots_risk
-from bgkit.texts import visible
+from bgkit.texts import clean_text
 from bgkit.widgets import views
 
 COSTS = {"min": 0.5, "max": 10.0, "step": 0.5}
@@ -77,7 +77,7 @@ def measured_risk(
         setting = (formula.best_threshold(cost_fn, cost_fp), cost_fn, cost_fp)
         chosen = samples if kind == "all" else samples[samples["kind"] == kind]
         figure = plots_risk.measured_risk(chosen, *setting, bins)
-        return [figure, formula.near_table({visible(kind): chosen}, *setting)]
+        return [figure, formula.near_table({clean_text(kind): chosen}, *setting)]
 
     kinds = pd.unique(samples["kind"]) if "kind" in samples else []
     wanted = {

@@ -21,7 +21,7 @@ from bgkit.figures import distributions as plots
 from bgkit.figures import style
 from bgkit.figures import thresholds as plots_thresholds
 from bgkit.figures.completions import completions_html
-from bgkit.texts import safe
+from bgkit.texts import html_text
 from bgkit.widgets import views
 
 KINDS = 20  # kinds that have an entry of their own in the menu
@@ -80,7 +80,7 @@ def explore(samples: pd.DataFrame, tau: float = 0.5, bins: int = 25) -> widgets.
     for control in (slider, kind):
         control.observe(redraw, "value")
     top = widgets.HBox([slider, kind], layout=views.WRAPPED)
-    told, below = widgets.HTML(safe(not_known(samples))), widgets.HTML(BUTTON_HELP)
+    told, below = widgets.HTML(html_text(not_known(samples))), widgets.HTML(BUTTON_HELP)
     view = widgets.VBox([top, told, margins, row, below, pager, numbers])
     figure, table = current()
     views.show(view, figure, HTML(table))
@@ -138,7 +138,7 @@ def numbers_html(points: pd.DataFrame, tau: float) -> str:
         ends = (row[metric + end] for end in ("", "_low", "_high"))
         value, low, high = (style.number(end, metric) for end in ends)
         told = "not known" if np.isnan(row[metric]) else f"{low} to {high}"
-        cells = (f"<b>{style.named(metric)}</b>", value, told, safe(meaning))
+        cells = (f"<b>{style.named(metric)}</b>", value, told, html_text(meaning))
         lines.append("<tr>" + "".join(f"<td style='{LINE}'>{c}</td>" for c in cells) + "</tr>")
     heads = (f"at tau = {tau:.2f}", "value", "95 % interval", "what it is")
     head = "".join(f"<th style='{LINE}'>{text}</th>" for text in heads)

@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from IPython.display import HTML, display
 
 from bgkit.errors import BgkitError
-from bgkit.texts import safe, words
+from bgkit.texts import html_text, plain_name
 
 STATIC = "Run this notebook to use the controls; below is the view's first state."
 WRAPPED = {"flex_flow": "row wrap"}  # columns where the page has the width
@@ -40,7 +40,7 @@ def choice(text: str, names: Iterable[object], value: object) -> widgets.Dropdow
 
 def options(names: Iterable[object]) -> list[tuple[str, object]]:
     """Pairs of what a menu, which takes no HTML, shows and what it means."""
-    return [(words(name), name) for name in names]
+    return [(plain_name(name), name) for name in names]
 
 
 def shown(wanted: Mapping[str, widgets.Widget], view: Callable[..., Sequence[Any]]) -> widgets.VBox:
@@ -58,7 +58,7 @@ def shown(wanted: Mapping[str, widgets.Widget], view: Callable[..., Sequence[Any
         try:
             pictures = current()
         except BgkitError as error:
-            pictures = [HTML(f"<p>{safe(error)}</p>")]
+            pictures = [HTML(f"<p>{html_text(error)}</p>")]
         draw(place, *pictures)
 
     for control in wanted.values():
