@@ -31,10 +31,10 @@ def as_numbers(values: object, subject: str = "The given values hold") -> np.nda
         raise BgkitError(f"{subject} no plain numbers: {error}") from error
     if array.dtype.kind not in "biuf":
         flat = [np.nan if pd.api.types.is_scalar(v) and pd.isna(v) else v for v in array.ravel()]
-        for place, value in enumerate(flat):
+        for index, value in enumerate(flat):
             if not isinstance(value, numbers.Real | np.bool_):
                 raise BgkitError(
-                    f"{subject} {str(value)[:40]!r} ({type(value).__name__}) at place {place} of "
+                    f"{subject} {str(value)[:40]!r} ({type(value).__name__}) at place {index} of "
                     f"{len(flat)}; it must be a number."
                 )
         array = np.array(flat, dtype=float).reshape(array.shape)
@@ -47,10 +47,10 @@ def _require(
     """The values; raises BgkitError with the first invalid one and the rule."""
     if valid.all():
         return values
-    place = int(np.argmin(valid))
+    index = int(np.argmin(valid))
     series = isinstance(given, pd.Series)
-    where = f"in row {given.index[place]}" if series else f"for response {place} of {values.size}"
-    raise BgkitError(f"{subject} {float(values.ravel()[place])} {where}; {rule}")
+    where = f"in row {given.index[index]}" if series else f"for response {index} of {values.size}"
+    raise BgkitError(f"{subject} {float(values.ravel()[index])} {where}; {rule}")
 
 
 #: The rule for a guard's t, which ends a message.
@@ -97,8 +97,8 @@ def grades(given: object, subject: str = "The given grades have") -> np.ndarray:
 
 #: Columns of samples with grades of responses, of refusals, and of what the user sees.
 GRADES = tuple(
-    f"{of}{grade}"
-    for of in ("", "refusal_", "system_", "judge_", "judge_system_")
+    f"{prefix}{grade}"
+    for prefix in ("", "refusal_", "system_", "judge_", "judge_system_")
     for grade in ("harm", "help")
 )
 

@@ -264,7 +264,7 @@ def compute_reward(
         own = "" if name in DESIGNS else CALLED
         raise BgkitError(
             f"The reward {name!r} cannot be computed: {error}. Add it to every prompt, or choose "
-            f"another reward (available: t, z, tau, {', '.join(columns)}).{own}"
+            f"another reward (available: {', '.join(['t', 'z', 'tau', *columns])}).{own}"
         ) from error
     z = _column("z", z, t)
     arguments |= {k: _column(k, arguments[k], t) for k in ("u", *FLAGS) if k in arguments}
@@ -297,6 +297,7 @@ def _column(name: str, values: Array, t: Array) -> Array:
         )
     if not np.isfinite(column).all():
         fault = "is NaN or infinite for some responses; check the reward model's scores"
-        fault = "is not known for every response" if name in FLAGS else fault
+        if name in FLAGS:
+            fault = "is not known for every response"
         raise BgkitError(f"The column {name!r} {fault}, or choose another reward.")
     return column == 1 if name in FLAGS else column

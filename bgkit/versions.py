@@ -14,7 +14,7 @@ RECORDED = ("bgkit", "torch", "transformers", "trl", "peft", "datasets", "accele
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that determine a result, and a digest of bgkit's code.
 
-    ``bgkit_code`` distinguishes checkouts of the same version. It is computed anew on each call,
+    ``bgkit_code`` distinguishes checkouts of the same version. It is computed on each call,
     because the kernels of a sweep load the code that is present when they start.
     """
     result = {"python": platform.python_version()}

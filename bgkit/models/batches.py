@@ -62,10 +62,10 @@ def cheapest_batches(
     """
     order = np.argsort(-np.asarray(lengths), kind="stable")
     longest = np.asarray(lengths)[order]
-    n, most = len(order), 1024
+    n, max_rows = len(order), 1024
     best, start_of = np.zeros(n + 1), np.zeros(n + 1, dtype=int)
     for end in range(1, n + 1):
-        starts = np.arange(max(0, end - most), end)
+        starts = np.arange(max(0, end - max_rows), end)
         size = end - starts
         total = best[starts] + cost + size * longest[starts]
         total[(size > 1) & (size * (past + longest[starts]) > budget)] = np.inf
@@ -85,11 +85,8 @@ def shared_length(rows: Sequence[Row]) -> int:
     (2, 1)
     """
     first, last = min(rows), max(rows)  # the lexical extremes differ first
-    most = min(map(len, rows)) - 1
-    for i in range(most):
-        if first[i] != last[i]:
-            return i
-    return max(0, most)
+    limit = min(map(len, rows)) - 1
+    return next((i for i in range(limit) if first[i] != last[i]), max(0, limit))
 
 
 def can_share(config: object, longest: int) -> bool:

@@ -89,14 +89,13 @@ def local_folder(group: str, name: str) -> Path | None:
         return store.data_folder() / ENGLISH / FITTED[group]
     path = Path(name).expanduser()
     if not (path.is_absolute() or "/" in name or "\\" in name):
-        here = path.is_dir() and name not in store.model_names(group)
-        return path if here else None
+        return path if path.is_dir() and name not in store.model_names(group) else None
     if (file := gguf_file(path)) is not None:
         if group in ("policy", "judge"):
             return dequantised_folder(file)
         raise BgkitError(
-            f"The {group} {name} is a GGUF file of llama.cpp, which only a policy can be; name the "
-            "model that it was made from (with safetensors weights)."
+            f"The {group} {name} is a GGUF file, which is supported only for policies and judges; "
+            "name the model that it was made from (with safetensors weights)."
         )
     if path.is_file() or not (path.is_dir() or parse(name)):
         raise BgkitError(f"There is no folder {name} with a {group}; check the path.")

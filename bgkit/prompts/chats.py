@@ -71,12 +71,12 @@ def pairs(
     columns = [_cells(table, name, path) for name in names]
     wholes = [table[name].tolist() for name in wholes if name in table]
     rows, left_out = [], False
-    for place, cells in enumerate(zip(*columns, strict=True)):
+    for index, cells in enumerate(zip(*columns, strict=True)):
         if isinstance(cells[0], str) and isinstance(cells[1], str):
             rows.append((*cells, cells[0]))
             continue
-        with _locate_errors(f"Row {place + 1} of {path}"):
-            exchanges = (_cell(column[place]) for column in wholes if None in cells)
+        with _locate_errors(f"Row {index + 1} of {path}"):
+            exchanges = (_cell(column[index]) for column in wholes if None in cells)
             whole = next(filter(None, exchanges), None)
             if isinstance(whole, str) or (wholes and cells == (None, None) and not whole):
                 raise BgkitError(
@@ -109,7 +109,7 @@ def _pair(
         response = _last_text(response, _ASSISTANT, "response")
     if prompt is None and whole:
         turns = whole if before is None else before
-        users = [place for place, (role, _) in enumerate(turns, start=1) if role in _USER]
+        users = [end for end, (role, _) in enumerate(turns, start=1) if role in _USER]
         if not users:
             roles = ", ".join(role for role, _ in turns) or "none before the response"
             raise BgkitError(
@@ -153,11 +153,11 @@ def _cells(table: pd.DataFrame, name: str | None, path: Path) -> list[Cell]:
     if name not in table:
         return [None if name is not None else ""] * len(table)
     cells, written = table[name].tolist(), []
-    for place, cell in enumerate(cells):
-        with _locate_errors(f"Row {place + 1} of {path}, column {name!r}"):
-            cells[place] = _cell(cell)
-        if isinstance(cell, str) and cells[place] is not cell:
-            written.append(place)
+    for index, cell in enumerate(cells):
+        with _locate_errors(f"Row {index + 1} of {path}, column {name!r}"):
+            cells[index] = _cell(cell)
+        if isinstance(cell, str) and cells[index] is not cell:
+            written.append(index)
     if written and any(isinstance(cell, str) and cell.strip() for cell in cells):
         raise BgkitError(
             f"Row {written[0] + 1} of {path}, column {name!r}: messages written as a text, but "

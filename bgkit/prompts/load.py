@@ -34,7 +34,7 @@ TRAIN_SHARES = {"benign": 0.27, "ambiguous": 0.27, "jailbreak": 0.4, "long_conte
 def load_prompts(
     name: str = TESTBED, split: str | None = None, n: int | None = None, seed: int = 0
 ) -> pd.DataFrame:
-    """Load up to ``n`` prompts of a split (None: all splits); a larger set is sampled.
+    """Load up to ``n`` prompts of a split (None: all splits); a larger set is sampled in its order.
 
     ``name`` is ``testbed`` (newly drawn, 256 by default), one of the kit's own sets (``everyday``,
     ``everyday-short``), a public set (:data:`bgkit.prompts.sets.SETS`), a benchmark
@@ -99,8 +99,8 @@ def _mix_sets(
             "language, and each set may occur once."
         )
     mixed, sources, seen = [], [], set()
-    for place, part in enumerate(parts):
-        share = None if n is None else n // len(parts) + (place < n % len(parts))
+    for index, part in enumerate(parts):
+        share = None if n is None else n // len(parts) + (index < n % len(parts))
         if share != 0:
             table, manifest = load_with_manifest(part, split, share, seed)
             keys = table["prompt"].map(splits.normalise)

@@ -166,9 +166,9 @@ def texts(column: pd.Series, name: str, path: Path) -> pd.Series:
 def refuse_rows(wrong: pd.Series, column: pd.Series, name: str, path: Path, wanted: str) -> None:
     """Raise BgkitError for the first wrong row; ``wanted`` is what to write instead."""
     if wrong.any():
-        place = int(wrong.to_numpy().argmax())
+        first = int(wrong.to_numpy().argmax())
         raise BgkitError(
-            f"Row {column.index[place] + 1} of {path} has {short_repr(column.iloc[place])} as "
+            f"Row {column.index[first] + 1} of {path} has {short_repr(column.iloc[first])} as "
             f"{name!r}; write {wanted}."
         )
 

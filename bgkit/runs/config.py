@@ -65,7 +65,7 @@ class TrainConfig:
     policy: str = _setting("small", "language model to train")
     guard: str = _setting("default", "safety classifier")
     guard_temperature: float = _setting(
-        1.0, "divides the guard's logits; above 1 the guard is less confident", above=0
+        1.0, "divides the guard's logits; larger values make it less confident", above=0
     )
     guard_verdicts: str = _setting(
         "strict",
@@ -142,8 +142,8 @@ class TrainConfig:
     test_prompts: int = _setting(400, "prompts in the final evaluation", least=1)
     judge: str = _setting(
         "default",
-        "grades the final evaluation in addition to the truth, or in its place (also none, oracle, "
-        "english, api:MODEL; of two names with a comma, the second is compared with the first)",
+        "model that grades the final evaluation, besides or instead of the truth (also none, "
+        "oracle, english, api:MODEL; of two names, A,B, the second is compared with the first)",
     )
     save_every: int = _setting(20, "steps between checkpoints", least=1)
     seed: int = _setting(0, "seed for prompts, sampling and the adapter", least=0, most=2**32 - 1)
