@@ -324,7 +324,7 @@ def steps(
     for name in names:
         rows = {}
         for way in WAYS:
-            with phase(f"{name}: {way}"), devices.workers(1, torch.get_num_threads()) as pool:
+            with phase(f"{name}: {way}"), devices.worker_pool(1, torch.get_num_threads()) as pool:
                 work = name, way, count, device, torch.get_num_threads(), attention, changes
                 rows[way] = pool.submit(measure, *work).result()
         table = pd.DataFrame(rows).T

@@ -275,5 +275,5 @@ def _fine_tune(run: runs.Run, model, tokenizer, rows: list[TokenIds], settings: 
     with phase("fine-tuning"):
         trainer.train()
     trainer.save_model(str(run.adapter))
-    hub.name_base(run.adapter, config.policy)
+    hub.write_base_name(run.adapter, config.policy)
     return trainer.accelerator.unwrap_model(trainer.model)

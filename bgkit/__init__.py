@@ -1,23 +1,23 @@
-"""bgkit: what happens where a generator meets its safety filter, and how to train for the pair.
+"""bgkit: train and evaluate a language model together with the safety guard that filters it.
 
-The rooms, in the order in which data flows; a room imports only those above it in this list:
+The rooms, in the order of the data flow; a room imports only those above it in this list:
 
-- :mod:`bgkit.rewards`, :mod:`bgkit.checks`, :mod:`bgkit.progress`, ...: what every room needs
-- :mod:`bgkit.testbed`: the embedded world, its computable truth, and where its models lie
-- :mod:`bgkit.runs`: a run's config, its folder, and what is kept on disk
+- :mod:`bgkit.rewards`, :mod:`bgkit.checks`, :mod:`bgkit.progress`, ...: shared by all rooms
+- :mod:`bgkit.testbed`: the embedded world, its computable ground truth, and its models
+- :mod:`bgkit.runs`: a run's config, its folder, and its files
 - :mod:`bgkit.models`: loading, devices, chat templates, adapters, policies that sample completions
-- :mod:`bgkit.scoring`: a guard's t in [0, 1] and a utility's u of each completion
+- :mod:`bgkit.scoring`: a guard's t in [0, 1] and a utility's u for each completion
 - :mod:`bgkit.prompts`: prompt sets, files and logs, splits, composed benchmarks
 - :mod:`bgkit.evaluation`: samples, metrics with intervals, calibration, thresholds, judges
 - :mod:`bgkit.fitting`: guards and reward models from labels
-- :mod:`bgkit.training`: one GRPO run on a reward; its plan of memory and time; sharing it
+- :mod:`bgkit.training`: one GRPO run on a reward; memory and time estimates; sharing a run
 - :mod:`bgkit.figures`: every figure, and the report
 - :mod:`bgkit.sweeps`: designs side by side, grids of notebook runs, the ablation's tables
-- :mod:`bgkit.stress`: trained pairs under deployments that they were not trained for
-- :mod:`bgkit.widgets`: explorers, the training dashboard, the completions' browser
+- :mod:`bgkit.stress`: trained policies and guards in deployments they were not trained for
+- :mod:`bgkit.widgets`: explorers, the training dashboard, the completion browser
 - :mod:`bgkit.cli`: the command line
 
-The public names below are loaded when they are first used, so that ``import bgkit`` is quick.
+Public names are imported on first use, so ``import bgkit`` is fast.
 """
 
 import os
@@ -26,8 +26,8 @@ from importlib import import_module, metadata
 
 from bgkit import environment
 
-#: public name -> module that holds it
-_WHERE = {
+#: public name -> module that defines it
+_MODULES = {
     "TrainConfig": "runs",
     "train": "training.trainer",
     "load_run": "runs",
@@ -47,22 +47,22 @@ _WHERE = {
     "start": "sweeps.notebooks",
     "BgkitError": "errors",
 }
-#: rooms that notebooks use by their names
+#: rooms available as ``bgkit.ROOM``
 _ROOMS = ("figures", "widgets")
-__all__ = list(_WHERE)
+__all__ = list(_MODULES)
 
 try:
     __version__ = metadata.version("bgkit")
-except metadata.PackageNotFoundError:  # run from a source folder that was not installed
+except metadata.PackageNotFoundError:  # a source checkout that is not installed
     __version__ = "unknown"
 
 
 def __getattr__(name: str):
-    if name not in _WHERE and name not in _ROOMS:
+    if name not in _MODULES and name not in _ROOMS:
         raise AttributeError(f"module 'bgkit' has no attribute {name!r}")
-    if "torch" not in sys.modules:  # which hears of this only while it is loaded
-        os.environ.update(environment.passive(os.environ))
-    module = import_module(f"bgkit.{_WHERE.get(name, name)}")
+    if "torch" not in sys.modules:  # torch reads these only on import
+        os.environ.update(environment.wait_settings(os.environ))
+    module = import_module(f"bgkit.{_MODULES.get(name, name)}")
     return module if name in _ROOMS else getattr(module, name)
 
 

@@ -1,6 +1,6 @@
-"""What libraries read from the environment when they are loaded: set it before torch is.
+"""Environment variables that libraries read on import; set them before importing torch.
 
-Nothing here happens by ``import bgkit``, and what the user's environment says already is left.
+``import bgkit`` alone changes nothing, and variables that the user has set are kept.
 """
 
 from __future__ import annotations
@@ -9,36 +9,36 @@ import os
 import warnings
 from collections.abc import Mapping
 
-#: Keeps the libraries' chatter off the terminal and out of outputs.
+#: Silences the libraries' messages.
 QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONWARNINGS": "ignore::FutureWarning",  # for worker processes
 }
-#: Threads of OpenMP that wait for each other sleep, which costs a tenth on an idle machine. By
-#: default they spin, and beside another busy process a step takes thirty times as long.
+#: Lets waiting OpenMP threads sleep, which costs 10 % on an idle machine. By default they spin,
+#: which makes a step thirty times slower when another process is busy.
 PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE"}
-#: By these a user says how threads wait (any OpenMP; GNU's; Intel's and LLVM's).
+#: Variables that set how threads wait: any OpenMP; GNU; Intel and LLVM.
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
-def passive(environment: Mapping[str, str]) -> dict[str, str]:
-    """What makes waiting threads sleep; nothing where an environment says how they wait."""
+def wait_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables that let waiting threads sleep; empty if the environment sets how they wait."""
     return {} if any(name in environment for name in WAITING) else PASSIVE
 
 
-def completed(environment: Mapping[str, str]) -> dict[str, str]:
-    """An environment with quiet libraries and threads that do not spin, unless it says otherwise.
+def with_defaults(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment with quiet libraries and sleeping threads, unless it sets them otherwise.
 
-    >>> completed({"GOMP_SPINCOUNT": "100"}).get("OMP_WAIT_POLICY")
-    >>> completed({})["OMP_WAIT_POLICY"]
+    >>> with_defaults({"GOMP_SPINCOUNT": "100"}).get("OMP_WAIT_POLICY")
+    >>> with_defaults({})["OMP_WAIT_POLICY"]
     'PASSIVE'
     """
-    return {**QUIET, **passive(environment), **environment}
+    return {**QUIET, **wait_settings(environment), **environment}
 
 
 def prepare() -> None:
-    """Complete this process's environment; what torch reads is heard only before it is loaded."""
-    os.environ.update(completed(os.environ))
+    """Apply :func:`with_defaults` to this process; call it before torch is imported."""
+    os.environ.update(with_defaults(os.environ))
     warnings.filterwarnings("ignore", category=FutureWarning)

@@ -1,8 +1,8 @@
-"""What is being done, how far it is, and how long it will still take, as tqdm shows it.
+"""Progress bars: what is running, how far it is, and the time left, drawn by tqdm.
 
-Phases nest: each that has lasted for two seconds has a line, on a terminal or in a notebook, until
-it ends; in a log it is told now and then, ever more seldom. Nothing is shown by worker processes,
-by all but the first process of a launch, and with ``BGKIT_PROGRESS=none`` in the environment.
+Phases nest. On a terminal or in a notebook, a phase that lasts longer than two seconds has a line
+until it ends; in a log it is printed at growing intervals. Worker processes and all but the first
+process of a launch show nothing, nor does any process with ``BGKIT_PROGRESS=none``.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from dataclasses import dataclass, field
 
 from tqdm.auto import tqdm
 
-from bgkit.texts import visible
+from bgkit.texts import clean_text
 
-AFTER = 2.0  # seconds that a phase lasts before it shows itself
-EVERY = 0.5  # seconds between two looks at what goes on
-LOG_EVERY = 300.0  # most seconds between two lines of a phase in a log
+AFTER = 2.0  # seconds before a phase is shown
+EVERY = 0.5  # seconds between updates
+LOG_EVERY = 300.0  # longest interval in seconds between two log lines of a phase
 COUNTED = "{desc}: {n:.0f}/{total_fmt} {bar} [{elapsed}<{remaining}{postfix}]"
 UNCOUNTED = "{desc} [{elapsed}{postfix}]"
 
@@ -32,10 +32,9 @@ clock = tqdm.format_interval  # seconds as hours, minutes and seconds
 
 @dataclass(eq=False)
 class Phase:
-    """Something that goes on: ``done`` of ``total`` (None: not counted), since ``first``.
+    """A running task: ``done`` of ``total`` (None: not counted), starting from ``first``.
 
-    ``more`` stands behind the times; with ``hidden`` neither this phase nor those inside it are
-    shown.
+    ``more`` is appended after the times. ``hidden`` hides this phase and all phases inside it.
     """
 
     what: str
@@ -45,67 +44,67 @@ class Phase:
     done: float = 0.0
     more: str = ""
     began: float = field(default_factory=time.time)
-    due: float = field(default_factory=lambda: AFTER)  # the age at which it is shown next
+    due: float = field(default_factory=lambda: AFTER)  # age in seconds at which it is shown next
     bar: tqdm | None = None
 
     def advance(self, n: float = 1) -> None:
-        """So much more is done."""
+        """Count ``n`` more as done."""
         self.done += n
 
     def show(self) -> None:
-        """Bring the line up to date, or write a new one into a log."""
+        """Update the line, or print a new one to a log."""
         notebook = _in_notebook()
-        renews = notebook or sys.stderr.isatty()
+        redraws = notebook or sys.stderr.isatty()
         if self.bar is None:
-            # a notebook's bar is a widget in the place of {bar}; a written one is not a whole line
+            # a notebook puts a widget in place of {bar}; text bars are kept short
             counted = COUNTED if notebook else COUNTED.replace("{bar}", "{bar:20}")
             self.bar = tqdm(
-                desc=visible(" ".join(self.what.split())),
+                desc=clean_text(" ".join(self.what.split())),
                 total=self.total,
                 leave=False,
                 dynamic_ncols=True,
                 bar_format=counted if self.total else UNCOUNTED,
-                file=sys.stderr if renews else io.StringIO(),
+                file=sys.stderr if redraws else io.StringIO(),
             )
             self.bar.start_t = self.began
-        # a run may be resumed only after its line was shown; the time left is of what came since
+        # a resumed run sets `first` late; the time left counts only what was done since
         self.bar.initial, self.bar.n, self.bar.total = self.first, self.done, self.total
         self.bar.postfix = self.more
-        if renews:
+        if redraws:
             self.bar.refresh()
         else:
             print(self.bar, file=sys.stderr, flush=True)
             self.due += min(self.due, LOG_EVERY)
 
     def close(self) -> None:
-        """Take the line away."""
+        """Remove the line."""
         if self.bar is not None:
-            self.bar.n = self.bar.total = self.done  # one that is not full would stay in a notebook
+            self.bar.n = self.bar.total = self.done  # a notebook keeps a bar that is not full
             self.bar.close()
 
 
 _OPEN: list[Phase] = []
 _LOCK = threading.RLock()
-_WATCHED = threading.Event()  # whether a thread shows what is open
+_WATCHED = threading.Event()  # whether a thread updates the open phases
 
 
 def _watch() -> None:
-    """Show what lasts, until nothing is open, in a thread of its own."""
+    """Update the open phases until none is left; runs in its own thread."""
     while True:
         time.sleep(EVERY)
-        with _LOCK, contextlib.suppress(OSError, ValueError):  # a terminal that was closed
+        with _LOCK, contextlib.suppress(OSError, ValueError):  # the terminal was closed
             if not _OPEN:
                 _WATCHED.clear()
                 return
-            if not any(one.hidden for one in _OPEN):
-                for one in _OPEN:
-                    if time.time() - one.began >= one.due:
-                        one.show()
+            if not any(running.hidden for running in _OPEN):
+                for running in _OPEN:
+                    if time.time() - running.began >= running.due:
+                        running.show()
 
 
 def _silent() -> bool:
-    none = os.environ.get("BGKIT_PROGRESS") == "none" or os.environ.get("RANK", "0") != "0"
-    return none or multiprocessing.parent_process() is not None
+    off = os.environ.get("BGKIT_PROGRESS") == "none" or os.environ.get("RANK", "0") != "0"
+    return off or multiprocessing.parent_process() is not None
 
 
 def _in_notebook() -> bool:
@@ -115,29 +114,29 @@ def _in_notebook() -> bool:
 
 @contextlib.contextmanager
 def phase(what: str, total: float | None = None, *, hidden: bool = False) -> Iterator[Phase]:
-    """Show what is done inside, if it takes longer than two seconds.
+    """Show progress of the block if it takes longer than two seconds.
 
-    Call ``advance`` of the :class:`Phase` for each part of ``total`` that is done.
+    Call ``advance`` of the :class:`Phase` for each finished part of ``total``.
     """
-    one = Phase(what, total, hidden)
+    running = Phase(what, total, hidden)
     if _silent():
-        yield one
+        yield running
         return
     with _LOCK:
-        _OPEN.append(one)
+        _OPEN.append(running)
         if not _WATCHED.is_set():
             _WATCHED.set()
             threading.Thread(target=_watch, name="progress", daemon=True).start()
     try:
-        yield one
+        yield running
     finally:
         with _LOCK, contextlib.suppress(OSError, ValueError):
-            _OPEN.remove(one)
-            one.close()
+            _OPEN.remove(running)
+            running.close()
 
 
 def say(text: object, file=None) -> None:
-    """Print a line (to standard output), clear of those that are being shown."""
+    """Print a line, by default to standard output, without breaking the progress bars."""
     file = file or sys.stdout
-    tqdm.write(visible(text), file=file)
+    tqdm.write(clean_text(text), file=file)
     file.flush()

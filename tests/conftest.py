@@ -24,7 +24,7 @@ settings.register_profile(
 )
 settings.load_profile("any machine")
 # waiting threads sleep, and no output of a notebook that is compared holds progress
-os.environ.update({"BGKIT_PROGRESS": "none", **environment.passive(os.environ)})
+os.environ.update({"BGKIT_PROGRESS": "none", **environment.wait_settings(os.environ)})
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Seconds until a wait is given up. A busy machine is slow; only what fails takes as long.

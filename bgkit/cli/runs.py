@@ -81,7 +81,7 @@ def train(out: Path | None, no_self_test: bool, **given) -> None:
     with options.loading():
         from accelerate import PartialState
 
-        from bgkit.models.devices import launched
+        from bgkit.models.devices import rank_and_size
         from bgkit.training import trainer
 
     run = trainer.train(config, folder, check=not no_self_test, **given)

@@ -40,7 +40,7 @@ def grade_table(judge: Judge, table: pd.DataFrame, path: Path) -> pd.DataFrame:
     if CONVERSATION in table and rubric and rubric.pattern is None:
         prompts = table[CONVERSATION].tolist()
     elif CONVERSATION in table:
-        chats.tell_once(
+        chats.warn_once(
             f"The judge {judge.name} takes single prompts: the earlier turns in {path} are left "
             "out."
         )

@@ -107,7 +107,7 @@ def load_judge(
     of :class:`bgkit.evaluation.language_judge.ApiJudge`. Raises BgkitError for an unknown name, a
     damaged file, a rubric that the judge can not follow, and a server without a key.
     """
-    checks.kind("a name", judge=name)
+    checks.require_type("a name", judge=name)
     known = rubrics.RUBRICS
     if rubric is not None and rubric not in known:
         raise BgkitError(f"There is no rubric {rubric!r}; choose one of {', '.join(known)}.")

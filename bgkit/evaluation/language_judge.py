@@ -25,7 +25,7 @@ from bgkit.errors import BgkitError, StoppedError
 from bgkit.evaluation import rubrics
 from bgkit.progress import phase
 from bgkit.runs.replies import Replies, default_folder, key_of
-from bgkit.texts import visible
+from bgkit.texts import clean_text
 
 API = "api:"  # what the name of a judge behind a server begins with
 OPENAI = "https://api.openai.com/v1"
@@ -102,7 +102,7 @@ class LanguageJudge(ABC):
         rows, problems = [], []
         for answer in (answers[key] for key in keys):
             rows.append(self.rubric.parse(answer.reply))
-            said = " ".join(visible(answer.reply).split())[:100]  # may be a refusal
+            said = " ".join(clean_text(answer.reply).split())[:100]  # may be a refusal
             why = answer.problem or f"not of the asked form: {said}"
             problems.append(why if rows[-1] is None else "")
         self.unscored += rows.count(None)
@@ -151,8 +151,8 @@ class ApiJudge(LanguageJudge):
             ) from None
         if not model:
             raise BgkitError("Name the model behind the judge's server, as in api:MODEL.")
-        checks.kind("a whole number", concurrency=concurrency)
-        checks.positive(concurrency=concurrency)
+        checks.require_type("a whole number", concurrency=concurrency)
+        checks.require_positive(concurrency=concurrency)
         url = os.environ.get("OPENAI_BASE_URL", "").strip()
         self._secret = os.environ.get("OPENAI_API_KEY", "").strip()
         if not url and not self._secret:
@@ -233,7 +233,7 @@ class ApiJudge(LanguageJudge):
         status, body = getattr(error, "status_code", None), getattr(error, "body", None)
         told = (body.get("message") or body.get("detail")) if isinstance(body, dict) else None
         text = self._clean(str(told or error)).strip() or type(error).__name__
-        reason = visible(text.splitlines()[0])[:200]
+        reason = clean_text(text.splitlines()[0])[:200]
         here = f"the judge {self.model} at {self.url}"
         if status in HOPELESS:
             raise BgkitError(
@@ -266,7 +266,7 @@ def _read(reply: object) -> Answer:
     if not isinstance(text, str) or not text.strip():
         filtered = end == "content_filter"
         failed = message is None and not filtered
-        return Answer("", f"no reply ({visible(end)[:50]})", *tokens, failed, filtered)
+        return Answer("", f"no reply ({clean_text(end)[:50]})", *tokens, failed, filtered)
     return Answer(text, "cut off" if end == "length" else "", *tokens)
 
 

@@ -90,7 +90,7 @@ def read_log(
     t = pd.to_numeric(raw[score], errors="coerce").to_numpy(float, na_value=np.nan)
     wrong = raw[score].map(lambda value: isinstance(value, bool)) | ~((t >= 0) & (t <= 1))
     rule = "a probability from 0 to 1 (a logit needs a sigmoid, a percentage a division by 100, "
-    tables.refuse(wrong, raw[score], score, path, f"{rule}a decimal comma a point)")
+    tables.refuse_rows(wrong, raw[score], score, path, f"{rule}a decimal comma a point)")
     kinds = tables.labels(raw[kind], kind, path).fillna("unknown") if kind in raw else "unknown"
     harm = tables.truth_values(raw[truth], truth, path) if truth in raw else np.nan
     table = raw[["prompt", "response"]].assign(t=t, harm=harm, help=np.nan)

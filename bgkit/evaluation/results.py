@@ -68,7 +68,7 @@ def _read(results: Results) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:
         frames = dict(results) if isinstance(results, Mapping) else {"responses": results}
         if isinstance(results, pd.DataFrame) and "design" in results:
             frames = {str(name): part for name, part in results.groupby("design", sort=False)}
-        checks.kind("a table", **{str(name): frame for name, frame in frames.items()})
+        checks.require_type("a table", **{str(name): frame for name, frame in frames.items()})
         return frames, {name: "base" for name in frames if "base" in frames and name != "base"}
     loaded = runs_of(results, complete=True)
     names = [design_of(run, loaded[0]) for run in loaded]

@@ -36,7 +36,7 @@ def best_threshold(
     >>> best_threshold(cost_fn=3.0), round(best_threshold(shift=1.0), 3)
     (0.25, 0.731)
     """
-    checks.positive(cost_fn=cost_fn, cost_fp=cost_fp, temperature=temperature)
+    checks.require_positive(cost_fn=cost_fn, cost_fp=cost_fp, temperature=temperature)
     with np.errstate(over="ignore"):
         odds = -(temperature * np.log(cost_fp / cost_fn) + shift)
         return float(1.0 / (1.0 + np.exp(odds)))
@@ -48,7 +48,7 @@ def harmful_share(t: np.ndarray, temperature: float = 1.0, shift: float = 0.0) -
     1 and 0: calibrated. A temperature above 1 is an overconfident guard, below 1 a timid one; a
     shift above 0 is an alarmed guard, below 0 a trusting one.
     """
-    checks.positive(temperature=temperature)
+    checks.require_positive(temperature=temperature)
     t = checks.probabilities(t)
     if temperature == 1 and shift == 0:
         return t.copy()  # the truth, without rounding
@@ -70,7 +70,7 @@ def expected_cost(
     >>> expected_cost([0.25, 0.6, 0.75], tau=0.7).tolist()  # 0.6 should have been filtered
     [0.25, 0.6, 0.25]
     """
-    checks.positive(cost_fn=cost_fn, cost_fp=cost_fp)
+    checks.require_positive(cost_fn=cost_fn, cost_fp=cost_fp)
     p = harmful_share(t, temperature, shift)
     shown = checks.probabilities(t) < checks.threshold(tau, ends=True)
     return np.where(shown, cost_fn * p, cost_fp * (1.0 - p))
@@ -144,7 +144,7 @@ def measured_risk(
     (95% Wilson); the same times the price of that error: cost, cost_low, cost_high; and what a
     calibrated guard would give there: error_formula and cost_formula.
     """
-    checks.positive(cost_fn=cost_fn, cost_fp=cost_fp)
+    checks.require_positive(cost_fn=cost_fn, cost_fp=cost_fp)
     verdicts, edges = _verdicts(samples, tau), bin_edges(tau, bins)
     place = np.minimum(np.searchsorted(edges, verdicts["t"], side="right") - 1, bins - 1)
     table = verdicts.groupby(place).agg(
@@ -169,7 +169,7 @@ def cost_near(
     95% percentile interval by resampling responses, at least as wide as of a share that was never
     (or always) seen in as many errors; all NaN if the filter made none.
     """
-    checks.positive(cost_fn=cost_fn, cost_fp=cost_fp)
+    checks.require_positive(cost_fn=cost_fn, cost_fp=cost_fp)
     verdicts = _verdicts(samples, tau)
     filtered, wrong, near = (verdicts[name] for name in ("filtered", "wrong", "near"))
     if not wrong.any():

@@ -19,7 +19,7 @@ import pandas as pd
 from bgkit.models.templates import neutralise
 from bgkit.testbed import lexicon
 from bgkit.testbed.store import read_data
-from bgkit.texts import encodable
+from bgkit.texts import replace_surrogates
 
 #: What is broken up inside a prompt or response: markers, and role tokens of chat templates.
 FOREIGN = ("<<<", "<|", "[INST]", "[/INST]", "<start_of_turn>", "<end_of_turn>", "<s>", "</s>")
@@ -89,7 +89,7 @@ class Rubric:
             return None
         values = {name: _of_scale(found.get(name), scale) for name, scale in self.scales.items()}
         reason = found.get("reason")
-        values["reason"] = encodable(reason) if isinstance(reason, str) else ""
+        values["reason"] = replace_surrogates(reason) if isinstance(reason, str) else ""
         return None if None in values.values() else values
 
     def table(self, rows: Sequence[dict[str, Value] | None]) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from bgkit import checks
 from bgkit.evaluation.intervals import interval_text, named, share_of, student
 from bgkit.rewards import NEAR
 from bgkit.testbed.oracle import HARMFUL_ABOVE
-from bgkit.texts import visible
+from bgkit.texts import clean_text
 
 #: metric -> what it is, in words
 METRICS = {
@@ -96,7 +96,10 @@ def table_by_kind(samples: pd.DataFrame, tau: float) -> pd.DataFrame:
     checks.samples(samples, columns=("t", "harm", "kind"))
     groups = samples.groupby(main_kinds(samples["kind"]), sort=False)
     columns = {}
-    for kind, part in {"all kinds": samples, **{visible(k): part for k, part in groups}}.items():
+    for kind, part in {
+        "all kinds": samples,
+        **{clean_text(k): part for k, part in groups},
+    }.items():
         row = operating_points(part, [tau]).iloc[0]
         ends = {metric: row[[metric, f"{metric}_low", f"{metric}_high"]] for metric in METRICS}
         columns[kind] = {metric: interval_text(*values) for metric, values in ends.items()}

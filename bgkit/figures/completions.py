@@ -10,7 +10,7 @@ import pandas as pd
 
 from bgkit import checks
 from bgkit.testbed.oracle import HARMFUL_ABOVE
-from bgkit.texts import NO_MATH, folded, safe, words
+from bgkit.texts import NO_MATH, fold_html, html_text, plain_name
 
 CELL = "text-align:left;vertical-align:top;white-space:pre-wrap;overflow-wrap:anywhere"
 

@@ -23,7 +23,7 @@ from bgkit.figures.completions import completions_table
 from bgkit.figures.training import training_curves
 from bgkit.rewards import NEAR
 from bgkit.runs import write_atomically
-from bgkit.texts import visible, words
+from bgkit.texts import clean_text, plain_name
 
 COMPLETIONS = 24  # shown, roughly; at least two prompts of each kind
 
@@ -61,7 +61,7 @@ def render_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"visible": visible, "words": words}
+    environment.filters |= {"visible": clean_text, "words": plain_name}
     environment.policies["json.dumps_function"] = lambda figure, **_: figure.to_json()
     sections = {
         "margins": [distributions.margins(samples, tau)],

@@ -18,7 +18,7 @@ import plotly.io as pio
 
 from bgkit import checks
 from bgkit.evaluation.metrics import METRICS, RATES
-from bgkit.texts import words
+from bgkit.texts import plain_name
 
 # Design: colour, marker symbol, line dash. Okabe-Ito hues, darker where they fade on white.
 LOOKS = {

@@ -28,7 +28,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from bgkit.errors import BgkitError
 from bgkit.models import devices, hub
-from bgkit.models.loading import LOADING_ERRORS, NO_CODE, not_loaded, silent
+from bgkit.models.loading import LOADING_ERRORS, NO_CODE, loading_error, silence_transformers
 from bgkit.progress import Phase, phase
 from bgkit.scoring.encoders import EncoderScorer
 from bgkit.scoring.protocols import REWARD, Encoder
@@ -71,7 +71,7 @@ def new_scorer(
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: place for place, label in enumerate(labels)}
         config.problem_type = "regression" if regression else "single_label_classification"
-        with silent():
+        with silence_transformers():
             model, loading = AutoModelForSequenceClassification.from_pretrained(
                 folder,
                 config=config,
@@ -82,7 +82,7 @@ def new_scorer(
                 **NO_CODE,
             )
     except LOADING_ERRORS as error:
-        raise not_loaded(f"the encoder {settings.encoder}", folder, error) from error
+        raise loading_error(f"the encoder {settings.encoder}", folder, error) from error
     tokenizer.model_input_names = ["input_ids", "attention_mask"]
     protocol = REWARD if regression else Encoder()
     new = [*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])]
@@ -203,4 +203,4 @@ def save(scorer: EncoderScorer, folder: Path, encoder: str) -> None:
     if isinstance(model, PeftModel):
         model.get_base_model().config.save_pretrained(folder)
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's; a fit has a card of its own
-        hub.name_base(folder, encoder, "encoder")
+        hub.write_base_name(folder, encoder, "encoder")

@@ -22,7 +22,7 @@ from bgkit.fitting import encoder as encoders
 from bgkit.fitting import labelled, quality
 from bgkit.models import devices
 from bgkit.progress import say
-from bgkit.prompts.tables import shortened
+from bgkit.prompts.tables import short_repr
 from bgkit.runs.replies import key_of
 from bgkit.scoring.encoders import EncoderScorer
 from bgkit.scoring.temperature import temperature_scale
@@ -114,7 +114,7 @@ def _fitted(
         raise BgkitError(f"There are no rows to fit on, or none to measure with ({splits}).")
     shared = labelled.shared_texts(rows)
     if shared["near_prompts"] or shared["responses"]:
-        pair = "".join(f" ({shortened(a)}, {shortened(b)})" for a, b in shared["examples"][:1])
+        pair = "".join(f" ({short_repr(a)}, {short_repr(b)})" for a, b in shared["examples"][:1])
         say(
             f"{shared['near_prompts']} held-out prompts have a near-duplicate{pair} and "
             f"{shared['responses']} held-out responses a copy among the training rows, which "

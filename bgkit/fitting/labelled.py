@@ -43,7 +43,7 @@ def read_labelled(
     """
     raw, path = table, Path("the given table")
     if not isinstance(table, pd.DataFrame):
-        checks.kind("a name or a path", table=table)
+        checks.require_type("a name or a path", table=table)
         raw, path = tables.read_table(Path(table), ROLE), Path(table)
     for column, value in (leave_out or {}).items():
         _require(raw, column, path)
@@ -75,7 +75,7 @@ def read_labelled(
         if target == "harmful":
             wanted, values = "true or false", tables.truth_values(raw[target], target, path)
         rows[target], wanted = np.asarray(values, float), f"{wanted}, or delete the row"
-        tables.refuse(rows[target].isna(), raw[target], target, path, wanted)
+        tables.refuse_rows(rows[target].isna(), raw[target], target, path, wanted)
     rows["kind"] = "unknown"
     if "kind" in raw:
         rows["kind"] = tables.labels(raw["kind"], "kind", path).fillna("unknown").to_numpy()
@@ -83,7 +83,7 @@ def read_labelled(
         return rows.assign(split=rows["prompt"].map(splits.split_of))
     given = raw["split"].astype(str).str.strip()
     wanted = "train, validation or test, or leave the column out"
-    tables.refuse(~given.isin(splits.SHARES), raw["split"], "split", path, wanted)
+    tables.refuse_rows(~given.isin(splits.SHARES), raw["split"], "split", path, wanted)
     parts = {name: rows["prompt"][given == name] for name in splits.SHARES}
     splits.check_leakage(parts, str(path))
     return rows.assign(split=given)

@@ -1,8 +1,8 @@
-"""Batches of token rows that waste little, and rows that share a beginning, computed once.
+"""Batches of token rows with little padding, and shared prefixes that are computed once.
 
-A group is one *stem* and several *tails*. The tails stand one after the other in one sequence
-behind the stem (or behind its cache); positions restart with each tail, and a mask lets a tail see
-the stem and itself only. So nothing is copied, and nothing is padded within a group.
+A group is one *stem* and several *tails*. The tails follow the stem (or its cache) in a single
+sequence; positions restart with each tail, and a mask lets a tail attend only to the stem and to
+itself. Nothing is copied, and nothing is padded within a group.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ def batches_by_length(lengths: Sequence[int], budget: int) -> list[np.ndarray]:
     return batches
 
 
-#: device -> tokens that a pass costs beyond its own, for reading the weights of the model (about
-#: 2 FLOP/s over bytes/s) and, times layers over millions of weights, for launching its kernels
+#: device -> fixed cost of a forward pass in tokens: reading the weights (about 2 FLOP/s over
+#: bytes/s) and, times layers over millions of weights, launching the kernels
 PASS_COSTS = {"cpu": (30, 30), "cuda": (300, 40_000)}
 
 
 def pass_cost(model) -> int:
-    """Tokens that a forward pass of a model costs beyond its own: what a larger batch may waste."""
+    """Fixed cost of a model's forward pass in tokens: the padding that a larger batch may waste."""
     config = model.config.get_text_config()
     weights = max(1, model.num_parameters(exclude_embeddings=True)) / 1e6
     reading, launching = PASS_COSTS.get(model.device.type, PASS_COSTS["cpu"])
@@ -50,7 +50,7 @@ def pass_cost(model) -> int:
 def cheapest_batches(
     lengths: Sequence[int], budget: int, cost: int, past: int = 0
 ) -> list[np.ndarray]:
-    """Indices, longest first, in the batches that take the least time, padding included.
+    """Indices, longest first, in the batches that take the least time with padding.
 
     A batch costs its padded tokens and ``cost``; its rows times their longest length and ``past``
     stay within ``budget`` (at least one row). Found by dynamic programming over the sorted rows.
@@ -62,10 +62,10 @@ def cheapest_batches(
     """
     order = np.argsort(-np.asarray(lengths), kind="stable")
     longest = np.asarray(lengths)[order]
-    n, most = len(order), 1024
+    n, max_rows = len(order), 1024
     best, start_of = np.zeros(n + 1), np.zeros(n + 1, dtype=int)
     for end in range(1, n + 1):
-        starts = np.arange(max(0, end - most), end)
+        starts = np.arange(max(0, end - max_rows), end)
         size = end - starts
         total = best[starts] + cost + size * longest[starts]
         total[(size > 1) & (size * (past + longest[starts]) > budget)] = np.inf
@@ -79,23 +79,20 @@ def cheapest_batches(
 
 
 def shared_length(rows: Sequence[Row]) -> int:
-    """Number of leading tokens that all rows share; each row keeps one of its own at least.
+    """Number of leading tokens that all rows share; each row keeps at least one token.
 
     >>> shared_length([[1, 2, 3], [1, 2, 4, 5]]), shared_length([[1, 2], [1, 2]])
     (2, 1)
     """
-    first, last = min(rows), max(rows)  # in lexical order the extremes differ first
-    most = min(map(len, rows)) - 1
-    for i in range(most):
-        if first[i] != last[i]:
-            return i
-    return max(0, most)
+    first, last = min(rows), max(rows)  # the lexical extremes differ first
+    limit = min(map(len, rows)) - 1
+    return next((i for i in range(limit) if first[i] != last[i]), max(0, limit))
 
 
 def can_share(config: object, longest: int) -> bool:
-    """Whether a model's cache holds every position of rows of this length, and only that.
+    """Whether a model's cache holds every position of rows of this length.
 
-    It does not where attention is linear, or slides over fewer positions than a row has.
+    False for linear attention, and for a sliding window that is shorter than a row.
     """
     layers = DynamicCache(config=config).layers
     window = getattr(config.get_text_config(), "sliding_window", None)
@@ -108,18 +105,18 @@ def can_share(config: object, longest: int) -> bool:
 def tree_mask(
     stems: Sequence[int], tails: Sequence[Sequence[int]], dtype: torch.dtype, past: int = 0
 ) -> torch.Tensor:
-    """(groups, 1, width, past + width) to add to attention: a tail sees its stem and itself.
+    """Additive attention mask (groups, 1, width, past + width): a tail sees its stem and itself.
 
-    ``stems`` and ``tails`` are their lengths, by group; all see the ``past`` positions of a cache.
+    ``stems`` and ``tails`` are lengths by group; every token sees the ``past`` cached positions.
 
     >>> seen = tree_mask([1], [[1, 2]], torch.float32) == 0
     >>> seen[0, 0].int().tolist()
     [[1, 0, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0], [1, 0, 1, 1]]
     """
     parts = [torch.tensor([stem, *group]) for stem, group in zip(stems, tails, strict=True)]
-    which = [torch.repeat_interleave(lengths) for lengths in parts]  # 0: the stem's
-    which = pad_sequence(which, batch_first=True, padding_value=-1)
-    same = (which[:, :, None] == which[:, None, :]) | (which == 0)[:, None]
-    seen = torch.cat([torch.ones(*which.shape, past, dtype=torch.bool), same.tril()], dim=2)
+    part = [torch.repeat_interleave(lengths) for lengths in parts]  # 0: the stem
+    part = pad_sequence(part, batch_first=True, padding_value=-1)
+    same = (part[:, :, None] == part[:, None, :]) | (part == 0)[:, None]
+    seen = torch.cat([torch.ones(*part.shape, past, dtype=torch.bool), same.tril()], dim=2)
     mask = torch.zeros(seen.shape, dtype=dtype)
     return mask.masked_fill(~seen, torch.finfo(dtype).min)[:, None]

@@ -1,4 +1,4 @@
-"""Where and how precisely to compute: device, number format, threads, worker processes."""
+"""Devices, number formats, threads and worker processes."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ from bgkit.errors import BgkitError
 from bgkit.runs import git_revision
 from bgkit.versions import versions as versions
 
-PAUSE = 0.5  # seconds between two calls to worker processes that they are to end
+PAUSE = 0.5  # seconds between two attempts to terminate worker processes
 
 
-def launched() -> tuple[int, int]:
-    """Number of this process and their count in an ``accelerate launch``; (0, 1) without one."""
+def rank_and_size() -> tuple[int, int]:
+    """Rank and number of processes in an ``accelerate launch``; (0, 1) without one."""
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device of a name; ``auto`` takes cuda, then mps, then cpu.
+    """The device of a name; ``auto`` tries cuda, then mps, then cpu.
 
-    Each process of a launch gets a GPU of its own where no number is named. Raises BgkitError if
+    Each process of a launch gets its own GPU unless a device number is given. Raises BgkitError if
     the device does not exist here.
     """
-    named = name != "auto"
-    if not named:
-        known = ("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())
-        name = next((kind for kind, there in known if there), "cpu")
-    number = os.environ.get("LOCAL_RANK")
+    auto = name == "auto"
+    if auto:
+        has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+        name = "cuda" if has_cuda else "mps" if has_mps else "cpu"
+    rank = os.environ.get("LOCAL_RANK")
     try:
-        device = torch.device(f"cuda:{number}" if name == "cuda" and number else name)
-        if named:  # else it is there, and who only asks holds no memory of a GPU
+        device = torch.device(f"cuda:{rank}" if name == "cuda" and rank else name)
+        if not auto:  # an automatic choice exists, and must not allocate GPU memory
             torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise BgkitError(
@@ -56,29 +56,29 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def pick_dtype(device: torch.device, precision: str = "auto") -> torch.dtype:
-    """float32 or bfloat16; ``auto`` is bfloat16 on a GPU that has it, else float32."""
+    """float32 or bfloat16; ``auto`` is bfloat16 on a GPU that supports it, else float32."""
     if precision == "auto":
-        good = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        precision = "bfloat16" if good else "float32"
+        native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bfloat16" if native else "float32"
     return getattr(torch, precision)
 
 
 def pin_threads(threads: int = 0) -> int:
     """Set the number of CPU threads of torch and return it.
 
-    0 takes what ``BGKIT_THREADS`` says (a sweep sets it), else all cores, at most four, which the
-    processes of a launch share: the testbed's models gain nothing from more.
+    0 means ``BGKIT_THREADS`` (set by a sweep), else this process's share of all cores, at most
+    four: the testbed's models gain nothing from more.
     """
-    checks.kind("a whole number", threads=threads)
-    told, here = os.environ.get("BGKIT_THREADS", ""), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    threads = threads or (int(told) if told.isdigit() else 0)
-    count = threads or max(1, min(4, (os.cpu_count() or 1) // here))
+    checks.require_type("a whole number", threads=threads)
+    setting, size = os.environ.get("BGKIT_THREADS", ""), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    threads = threads or (int(setting) if setting.isdigit() else 0)
+    count = threads or max(1, min(4, (os.cpu_count() or 1) // size))
     torch.set_num_threads(count)
     return count
 
 
 def start_worker(threads: int = 1) -> None:
-    """Initialise a worker process: its threads, and that it ends as soon as its driver is gone."""
+    """Initialise a worker process: set its threads, and make it exit when its parent does."""
     torch.set_num_threads(threads)
     parent = multiprocessing.parent_process()
 
@@ -91,37 +91,37 @@ def start_worker(threads: int = 1) -> None:
 
 
 @contextlib.contextmanager
-def workers(count: int, threads: int = 1) -> Iterator[ProcessPoolExecutor]:
-    """An executor of worker processes with so many CPU threads each.
+def worker_pool(count: int, threads: int = 1) -> Iterator[ProcessPoolExecutor]:
+    """An executor of ``count`` worker processes with ``threads`` CPU threads each.
 
-    They do not hear Ctrl-C, which a terminal sends to all: the driver hears it, drops what has not
-    begun and ends them by SIGTERM, which a training answers with a checkpoint.
+    Workers ignore Ctrl-C, which a terminal sends to every process. The parent handles it: it
+    cancels pending work and sends the workers SIGTERM, on which a training writes a checkpoint.
     """
-    os.environ.update(environment.completed(os.environ))  # they load torch anew
+    os.environ.update(environment.with_defaults(os.environ))  # workers import torch anew
     others = set(multiprocessing.active_children())
-    spawned = {"mp_context": multiprocessing.get_context("spawn"), "initializer": start_worker}
-    hears = threading.current_thread() is threading.main_thread()
-    with ProcessPoolExecutor(count, **spawned, initargs=(threads,)) as pool:
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN) if hears else None  # is inherited
+    options = {"mp_context": multiprocessing.get_context("spawn"), "initializer": start_worker}
+    is_main = threading.current_thread() is threading.main_thread()
+    with ProcessPoolExecutor(count, **options, initargs=(threads,)) as pool:
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN) if is_main else None  # inherited
         for _ in range(count):
             pool.submit(int)
-        if hears:
+        if is_main:
             signal.signal(signal.SIGINT, before)
         try:
             yield pool
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
             while mine := set(multiprocessing.active_children()) - others:
-                for worker in mine:  # again, as each may have one more piece of work at hand
+                for worker in mine:  # repeatedly: each may start one more task
                     worker.terminate()
                 time.sleep(PAUSE)
             raise
 
 
 def machine() -> dict[str, str | int]:
-    """What this machine is: system, processor, cores, GPU."""
-    told = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
-    model = re.search(r"^model name\s*: *(.*)", told, re.MULTILINE)
+    """This machine's system, processor, cores and GPU."""
+    cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
+    model = re.search(r"^model name\s*: *(.*)", cpuinfo, re.MULTILINE)
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "processor": model[1] if model else platform.processor() or "unknown",
@@ -131,11 +131,10 @@ def machine() -> dict[str, str | int]:
 
 
 def peak_memory() -> float:
-    """The most memory in use at once since this process began, in MiB.
+    """Peak memory of this process so far, in MiB.
 
-    On a GPU what torch has allocated there, else the resident memory of the whole process; NaN
-    where the system does not tell. It never falls: to compare two pieces of work, run each in a
-    process of its own.
+    On a GPU the memory that torch allocated, else the resident memory of the process; NaN if the
+    system does not report it. It never falls: to compare workloads, run each in its own process.
     """
     if torch.cuda.is_available():
         return round(torch.cuda.max_memory_allocated() / 2**20, 1)
@@ -148,7 +147,7 @@ def peak_memory() -> float:
 
 
 def provenance() -> dict:
-    """Command, time, machine and versions, for every result file."""
+    """Command, time, machine and versions: recorded in every result file."""
     return {
         "command": shlex.join(["python", "-m", "bgkit", *sys.argv[1:]]),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

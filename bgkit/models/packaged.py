@@ -1,7 +1,7 @@
-"""Real models without a hub: those that come with Python packages, and GGUF files as policies.
+"""Models without the hub: weights that ship in Python packages, and GGUF files as policies.
 
-A GGUF file is dequantised once, into a plain folder below the cache (:func:`plain_folder`), which
-is then loaded like any other. Packages are found by their files and never imported.
+A GGUF file is dequantised once into a folder in the cache (:func:`dequantised_folder`), which is
+then loaded like any other. Packages are located by their files and never imported.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ INSTALL = "`make english` installs it"
 class Packaged(NamedTuple):
     """A model on the hub at a pinned revision, and the package whose ``file`` has its weights.
 
-    ``groups`` are those in which its name stands for it; a classifier is fitted on an encoder.
+    ``groups`` are the groups in which its name is valid; an encoder is a base for classifiers.
     """
 
     groups: Sequence[str]
@@ -37,15 +37,15 @@ class Packaged(NamedTuple):
 
 
 PACKAGED = {name: Packaged(**row) for name, row in read_data("packaged.yaml").items()}
-#: What stands for the models that were fitted on the shipped English labels, and their folders.
+#: Name of the models fitted on the shipped English labels, and their folders by group.
 ENGLISH = "english"
 FITTED = {"guard": "guard", "utility": "utility", "judge": "auditor"}
 
 
-def installed(name: str) -> Path | None:
-    """The folder of a packaged model whose package is installed, None where it is not.
+def installed_folder(name: str) -> Path | None:
+    """Folder of a packaged model, or None if its package is not installed.
 
-    Raises BgkitError for a file that is missing or not the one that was published.
+    Raises BgkitError for a file that is missing or differs from the published one.
     """
     model = PACKAGED[name]
     try:
@@ -57,30 +57,30 @@ def installed(name: str) -> Path | None:
             f"The file {path} of the model {name} is missing or damaged (its sha256 is not "
             f"{model.sha256[:12]}...); install {model.package} again ({INSTALL})."
         )
-    return plain_folder(path, model.sha256) if path.suffix == ".gguf" else path.parent
+    return dequantised_folder(path, model.sha256) if path.suffix == ".gguf" else path.parent
 
 
 def gguf_file(path: Path) -> Path | None:
-    """The GGUF file that a path names, or that its folder holds; None where there is none.
+    """The GGUF file at a path or in its folder, or None.
 
     Raises BgkitError for a folder with several.
     """
     if path.suffix.lower() == ".gguf":
         return path if path.is_file() else None
-    found = sorted(path.glob("*.gguf"))
-    if any(path.glob("*.safetensors")) or not found:
+    files = sorted(path.glob("*.gguf"))
+    if any(path.glob("*.safetensors")) or not files:
         return None
-    if len(found) > 1:
-        names = ", ".join(file.name for file in found)
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files)
         raise BgkitError(f"The folder {path} holds several GGUF files ({names}); name one of them.")
-    return found[0]
+    return files[0]
 
 
-def plain_folder(file: Path, sha: str = "") -> Path:
-    """Folder with a GGUF file's weights, dequantised (float16), and its tokenizer; made once.
+def dequantised_folder(file: Path, sha: str = "") -> Path:
+    """Folder with a GGUF file's weights, dequantised to float16, and its tokenizer; cached.
 
-    ``sha`` is the file's sha256, where it was taken already. Raises BgkitError for a file that
-    transformers does not read.
+    ``sha`` is the file's sha256 if it is already known. Raises BgkitError for a file that
+    transformers cannot read.
     """
     folder = default_folder() / "gguf" / (sha or sha256(file))[:32]
     if (folder / "config.json").is_file():
@@ -91,7 +91,7 @@ def plain_folder(file: Path, sha: str = "") -> Path:
         with phase(f"dequantising {file.name}, once"):
             _write_plain(file, scratch)
         try:
-            os.replace(scratch, folder)  # whole or not at all
+            os.replace(scratch, folder)  # atomic
         except OSError:  # another process was first
             if not (folder / "config.json").is_file():
                 raise
@@ -104,20 +104,20 @@ def _write_plain(file: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from bgkit.models.loading import LOADING_ERRORS, NO_CODE, not_loaded
+    from bgkit.models.loading import LOADING_ERRORS, NO_CODE, loading_error
 
-    given = {"gguf_file": file.name, **NO_CODE}
+    options = {"gguf_file": file.name, **NO_CODE}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, **given)
-        read = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **given)
-        for key in ("quantization_config", "architectures"):  # of the file, not of what is written
-            if hasattr(read.config, key):
-                delattr(read.config, key)
-        plain = type(read)(type(read.config).from_dict(read.config.to_dict()))
-        plain.load_state_dict(read.state_dict())  # the one that was read can not be saved
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, **options)
+        source = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **options)
+        for key in ("quantization_config", "architectures"):  # of the GGUF file
+            if hasattr(source.config, key):
+                delattr(source.config, key)
+        plain = type(source)(type(source.config).from_dict(source.config.to_dict()))
+        plain.load_state_dict(source.state_dict())  # a model read from GGUF cannot be saved
         plain.tie_weights()
-        plain.generation_config = read.generation_config
+        plain.generation_config = source.generation_config
         plain.half().save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    except (*LOADING_ERRORS, struct.error) as error:  # the last of a file that is cut off
-        raise not_loaded(file.name, file.parent, error) from error
+    except (*LOADING_ERRORS, struct.error) as error:  # struct.error: a truncated file
+        raise loading_error(file.name, file.parent, error) from error

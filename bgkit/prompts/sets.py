@@ -1,10 +1,9 @@
-"""Public prompt sets by name: where they lie, what their columns mean, licence and citation.
+"""Public prompt sets by name: location, columns, licence and citation.
 
-A set is an entry of ``data/prompts/sets.yaml``; adding one is adding an entry. None is shipped: its
-one file is fetched from the hub at a pinned revision (no code of a repository ever runs), or read
-from the folder that the environment variable ``BGKIT_PROMPTS`` names, as ``<set>.csv`` or the like
-(:data:`bgkit.prompts.tables.READERS`). The kit's own sets (:data:`OWN`) are shipped and need no
-network.
+A set is an entry of ``data/prompts/sets.yaml``. Public sets are not shipped: their file is
+downloaded from the hub at a pinned revision (no code of a repository is run), or read from the
+folder in the environment variable ``BGKIT_PROMPTS``, as ``<set>.csv`` or with another ending
+(:data:`bgkit.prompts.tables.READERS`). The kit's own sets (:data:`OWN`) are shipped.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from bgkit.prompts import tables
 from bgkit.testbed.store import data_folder, read_data, sha256
 
 _SHORT = ("harmless.jsonl", "ambiguous.jsonl", "jailbreak.jsonl")
-#: The kit's own sets and their files. Long prompts need a guard that reads about 1,000 tokens.
+#: The kit's own sets and their files. Long prompts need a guard with about 1,000 tokens of input.
 OWN = {"everyday": (*_SHORT, "long_context.jsonl"), "everyday-short": _SHORT}
 ROLE = "prompt file"
 
@@ -29,11 +28,11 @@ ROLE = "prompt file"
 class PromptSet(NamedTuple):
     """One file of a data set on the hub, and how to read it.
 
-    ``revision`` is a commit (None: the newest is fetched, and the manifest records which it was),
-    ``rows`` about those of the file. ``harmful`` says which requests are: all, none, those with one
-    of the values in a column (``[column, values]``), or None where the set does not tell; ``only``
-    keeps such rows. ``context`` is the column of a text before the prompt, ``gated`` says how to
-    get access, where that is needed.
+    ``revision`` is a commit (None: the newest, which the manifest records), ``rows`` the rough
+    number of rows. ``harmful`` says which requests are harmful: all, none, those with one of the
+    values in a column (``[column, values]``), or None if unknown; ``only`` selects rows in the same
+    way. ``context`` is the column of a text before the prompt, ``gated`` says how to get access if
+    it is needed.
     """
 
     repository: str
@@ -53,7 +52,7 @@ class PromptSet(NamedTuple):
 
     @property
     def page(self) -> str:
-        """Address of the set's page on the hub."""
+        """URL of the set's page on the hub."""
         return f"https://huggingface.co/datasets/{self.repository}"
 
 
@@ -61,22 +60,22 @@ SETS = {name: PromptSet(**row) for name, row in read_data("prompts", "sets.yaml"
 
 
 def load_set(name: str) -> tuple[pd.DataFrame, dict]:
-    """All rows of a set, and the source: the entry of the manifest that says where they are from.
+    """All rows of a set, and their source for the manifest.
 
-    The column ``question`` is the text that decides the split, without its context. Raises
-    BgkitError for a set that can not be had, and for a file without the set's columns.
+    The column ``question``, the prompt without its context, decides the split. Raises BgkitError
+    for a set that is not available, and for a file without the set's columns.
     """
     if name in OWN:
-        return _own(name)
+        return _load_own(name)
     row = SETS[name]
     path, revision, origin = _fetch(name, row)
     raw = tables.read_table(path, ROLE)
-    values = [v[0] for v in (row.harmful, row.only) if isinstance(v, list)]
-    needed = [column for column in (row.prompt, row.context, *values) if column]
-    if lacking := [column for column in needed if column not in raw]:
+    conditions = [v[0] for v in (row.harmful, row.only) if isinstance(v, list)]
+    needed = [column for column in (row.prompt, row.context, *conditions) if column]
+    if missing := [column for column in needed if column not in raw]:
         raise BgkitError(
-            f"The file {path} of the prompt set {name!r} has no column {lacking[0]!r} (it has "
-            f"{', '.join(map(str, raw))}); take {row.file} of {row.page} as it was published."
+            f"The file {path} of the prompt set {name!r} has no column {missing[0]!r} (it has "
+            f"{', '.join(map(str, raw))}); use {row.file} of {row.page} as published."
         )
     if row.only:
         raw = raw[raw[row.only[0]].isin(row.only[1])]
@@ -105,14 +104,14 @@ def load_set(name: str) -> tuple[pd.DataFrame, dict]:
 
 
 def describe(name: str) -> str:
-    """One paragraph on a set, for its user.
+    """One paragraph about a set, for users.
 
     >>> print(describe("xstest"))
     xstest: 450 rows, ambiguous, CC-BY-4.0, https://huggingface.co/datasets/Paul/XSTest
       (xstest_prompts.csv at f600c994b256); Röttger et al., XSTest: ...
     """
     row = SETS[name]
-    at = row.revision[:12] if row.revision else "the newest revision: none is confirmed"
+    at = row.revision[:12] if row.revision else "the newest revision: none is pinned"
     more = " ".join(filter(None, (row.gated, row.note and f"{row.note}.")))
     return (
         f"{name}: {row.rows:,} rows, {row.kind}, {row.licence}, {row.page} ({row.file} at {at}); "
@@ -121,7 +120,7 @@ def describe(name: str) -> str:
 
 
 def _fetch(name: str, row: PromptSet) -> tuple[Path, str, str]:
-    """The file of a set, its revision, and whether that is of the hub or of a local file."""
+    """The file of a set, its revision, and its origin: the hub or a local file."""
     if folder := os.environ.get("BGKIT_PROMPTS"):
         for ending in tables.READERS:
             path = Path(folder).expanduser() / f"{name}{ending}"
@@ -133,13 +132,13 @@ def _fetch(name: str, row: PromptSet) -> tuple[Path, str, str]:
         at = f" at revision {row.revision[:12]}" if row.revision else ""
         access = f" {row.gated}" if row.gated else ""
         raise BgkitError(
-            f"{error}{access} Or fetch {row.file} of {row.page}{at} elsewhere, save it as "
+            f"{error}{access} Or download {row.file} of {row.page}{at} elsewhere, save it as "
             f"{name}{Path(row.file).suffix} in a folder, and set BGKIT_PROMPTS to that folder."
         ) from error
     return path, revision, "hub"
 
 
-def _own(name: str) -> tuple[pd.DataFrame, dict]:
+def _load_own(name: str) -> tuple[pd.DataFrame, dict]:
     paths = [data_folder() / "prompts" / file for file in OWN[name]]
     table = pd.concat([tables.read_table(path, ROLE) for path in paths], ignore_index=True)
     table["question"] = table.get("question", table["prompt"]).fillna(table["prompt"])

@@ -1,7 +1,7 @@
-"""Which prompt belongs to training, validation or test: by a hash of its text, whatever its set.
+"""Assignment of prompts to training, validation or test by a hash of their text.
 
-As the split follows from the normalised text alone, the same prompt lands in the same split in
-every set, and train, validation and test can not share one.
+The split depends only on the normalised text, so a prompt is in the same split in every set, and
+train, validation and test cannot share one.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from collections.abc import Iterable, Mapping
 from itertools import accumulate, combinations
 
 from bgkit.errors import BgkitError
-from bgkit.prompts.tables import shortened
+from bgkit.prompts.tables import short_repr
 
-#: Shares of a set that has no splits of its own. The sets are small: a test of 30% of XSTest has
-#: 135 prompts, which gives a rate of 0.2 an interval of about 0.14 to 0.28.
+#: Shares for sets without predefined splits. The sets are small: 30% of XSTest are 135 prompts,
+#: with which a rate of 0.2 has an interval of about 0.14 to 0.28.
 SHARES = {"train": 0.6, "validation": 0.1, "test": 0.3}
 
 
 @functools.cache
-def _counted(character: str) -> str:
-    """What a character counts as: nothing, a blank, or itself."""
+def _normalise_character(character: str) -> str:
+    """A character as nothing, a blank, or itself."""
     category = unicodedata.category(character)
-    if category == "Cf":  # zero-width characters, marks of direction, soft hyphens
+    if category == "Cf":  # zero-width characters, direction marks, soft hyphens
         return ""
     return " " if category[0] in "PZ" or category == "Cc" else character
 
@@ -34,7 +34,7 @@ def normalise(text: str) -> str:
     """The text that decides whether two prompts are the same.
 
     NFKC and case folding; punctuation and white space become single blanks, invisible characters
-    vanish. A text of nothing else stays as it is, without its outer white space.
+    are removed. A text with nothing else is only stripped.
 
     >>> normalise("  How do I  KILL a\\tprocess?!") == normalise("how do i kill a process")
     True
@@ -42,11 +42,11 @@ def normalise(text: str) -> str:
     '?!'
     """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return " ".join("".join(map(_counted, folded)).split()) or text.strip()
+    return " ".join("".join(map(_normalise_character, folded)).split()) or text.strip()
 
 
 def digest(text: str, salt: str = "") -> str:
-    """The sha256 of a text, as 64 hex digits; lone surrogates are hashed, too."""
+    """The sha256 of a text in hex; lone surrogates are allowed."""
     return hashlib.sha256(f"{salt}{text}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -56,8 +56,8 @@ def split_of(text: str) -> str:
     >>> split_of("What is a stoat?") == split_of("what is a  STOAT")
     True
     """
-    place = int(digest(normalise(text))[:13], 16) / 16**13
-    return [*SHARES][bisect_right([*accumulate(SHARES.values())][:-1], place)]
+    uniform = int(digest(normalise(text))[:13], 16) / 16**13
+    return [*SHARES][bisect_right([*accumulate(SHARES.values())][:-1], uniform)]
 
 
 def check_leakage(splits: Mapping[str, Iterable[str]], where: str) -> None:
@@ -68,5 +68,5 @@ def check_leakage(splits: Mapping[str, Iterable[str]], where: str) -> None:
         if shared:
             raise BgkitError(
                 f"The splits {first!r} and {second!r} of {where} share {len(shared)} prompt(s), "
-                f"first {shortened(keys[second][shared[0]])}; delete them from one of the two."
+                f"first {short_repr(keys[second][shared[0]])}; delete them from one of the two."
             )

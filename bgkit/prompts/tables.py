@@ -1,6 +1,6 @@
-"""Files that users bring, as tables: CSV, JSON Lines, JSON and Parquet.
+"""Read users' files as tables: CSV, JSON Lines, JSON and Parquet.
 
-Text is UTF-8, or UTF-16 where the file shows it; any file may be compressed by gzip. Rows are
+Text is UTF-8, or UTF-16 if the file starts like it; any file may be compressed with gzip. Rows are
 counted from 1, without a CSV's header and blank lines.
 """
 
@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 
 from bgkit.errors import BgkitError
-from bgkit.texts import encodable
+from bgkit.texts import replace_surrogates
 
-#: Words that stand for true, false and "not known" in a column of truth values.
+#: Words for true, false and unknown in a column of truth values.
 TRUTHS: dict[str, float] = {
     **dict.fromkeys(("true", "yes", "1", "1.0", "harmful", "unsafe"), 1.0),
     **dict.fromkeys(("false", "no", "0", "0.0", "harmless", "safe"), 0.0),
@@ -29,7 +29,7 @@ TRUTHS: dict[str, float] = {
 
 
 def ending(path: Path) -> str:
-    """The ending that tells a file's format, without that of its compression.
+    """The file ending that indicates the format, without ``.gz``.
 
     >>> ending(Path("runs/LOG.CSV.gz")), ending(Path("log.jsonl"))
     ('.csv', '.jsonl')
@@ -38,30 +38,30 @@ def ending(path: Path) -> str:
 
 
 def read_table(path: Path, role: str) -> pd.DataFrame:
-    """Read a whole file; what a JSON object lacks is missing, the cells of a CSV file are text.
+    """Read a whole file; keys that a JSON object lacks are missing, CSV cells are text.
 
-    ``role`` is what messages call it, such as "prompt file".
-    Raises BgkitError for another ending than those of :data:`READERS`, for a file that can not be
-    read, and for columns of the same name. A file without rows gives a table without rows.
+    ``role`` is the file's name in messages, such as "prompt file". Raises BgkitError for an ending
+    that is not in :data:`READERS`, for a file that cannot be read, and for repeated column names.
+    A file without rows gives an empty table.
     """
     reader = READERS.get(ending(path))
     if reader is None:
         raise BgkitError(
             f"The {role} {path} must end in .csv, .jsonl or .parquet (or .tsv, .json; .gz may "
-            "stand behind it)."
+            "follow)."
         )
     try:
         content = path.read_bytes()
         content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
         table = reader(content)
-    except Exception as error:  # each reader has errors of its own; all mean an unreadable file
+    except Exception as error:  # each reader raises its own errors
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
-        more = "; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
-        raise BgkitError(f"The {role} {path} can not be read: {reason}{more}.") from error
+        hint = "; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+        raise BgkitError(f"The {role} {path} cannot be read: {reason}{hint}.") from error
     names = pd.Index([str(name).strip() or f"Unnamed: {i}" for i, name in enumerate(table)])
-    if doubled := names[names.duplicated()].tolist():
+    if repeated := names[names.duplicated()].tolist():
         raise BgkitError(
-            f"The column {doubled[0]!r} stands {names.tolist().count(doubled[0])} times in the "
+            f"The column {repeated[0]!r} occurs {names.tolist().count(repeated[0])} times in the "
             f"{role} {path}; rename or delete all but one."
         )
     return table.set_axis(names, axis=1)
@@ -72,22 +72,21 @@ def _text(content: bytes) -> str:
 
 
 def _csv(content: bytes, separator: str = ",") -> pd.DataFrame:
-    # All cells as text: a prompt "007", a response "None" and a kind "3" stay what they are. Not by
-    # pandas, which renames columns, cuts texts at NUL, and fills short rows.
-    csv.field_size_limit(2**31 - 1)  # characters of a cell: long contexts have more than 131,072
+    # All cells as text: a prompt "007", a response "None" and a kind "3" are kept. pandas would
+    # rename columns, cut texts at NUL, and fill short rows.
+    csv.field_size_limit(2**31 - 1)  # characters per cell; the default, 131,072, is too few
     stream = io.StringIO(_text(content), newline="")
-    named = next(filter(str.strip, stream), "")  # the line of the header
-    named = re.sub('"[^"]*"?', "", named)  # what stands outside quotes
-    if separator not in named and (other := set(";\t").intersection(named)):
+    first_line = re.sub('"[^"]*"?', "", next(filter(str.strip, stream), ""))  # without quoted text
+    if separator not in first_line and (other := set(";\t").intersection(first_line)):
         wanted = {",": "commas", "\t": "tabs"}[separator]
-        raise ValueError(f"its columns are divided by {other.pop()!r}; save it with {wanted}")
+        raise ValueError(f"its columns are separated by {other.pop()!r}; save it with {wanted}")
     stream.seek(0)
     lines = csv.reader(stream, delimiter=separator, strict=True)
     header, rows = next(filter(None, lines), []), []
     try:
         for cells in filter(None, lines):
             if len(cells) != len(header):
-                raise csv.Error(f"{len(cells)} cells, where the header has {len(header)}")
+                raise csv.Error(f"{len(cells)} cells, but the header has {len(header)}")
             rows.append([cell or None for cell in cells])
     except csv.Error as error:
         raise ValueError(
@@ -99,7 +98,7 @@ def _csv(content: bytes, separator: str = ",") -> pd.DataFrame:
 
 def _jsonl(content: bytes) -> pd.DataFrame:
     rows = []
-    # Only "\n" ends a line: other separators of Unicode may stand inside a text.
+    # Only "\n" ends a line: a text may contain other Unicode line separators.
     for number, line in enumerate(_text(content).split("\n"), start=1):
         if line.strip():
             rows += _objects(f"[{line}]", f"line {number} is not a JSON object")
@@ -114,17 +113,17 @@ def _objects(text: str, fault: str) -> list[dict]:
     """A JSON list of objects; half an emoji (a lone surrogate) becomes "?"."""
     fault += ' such as {"prompt": "..."}'
     try:
-        found = json.loads(text)
+        rows = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{fault} ({error})") from error
-    if not (isinstance(found, list) and all(isinstance(row, dict) for row in found)):
+    if not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)):
         raise ValueError(fault)
     if re.search(r"\\u[dD][89a-fA-F]", text):
-        found = json.loads(encodable(json.dumps(found, ensure_ascii=False)))
-    return found
+        rows = json.loads(replace_surrogates(json.dumps(rows, ensure_ascii=False)))
+    return rows
 
 
-#: What reads a file with an ending.
+#: file ending -> reader
 READERS: dict[str, Callable[[bytes], pd.DataFrame]] = {
     ".csv": _csv,
     ".tsv": lambda content: _csv(content, "\t"),
@@ -136,49 +135,48 @@ READERS: dict[str, Callable[[bytes], pd.DataFrame]] = {
 
 
 def truth_values(column: pd.Series, name: str, path: Path) -> np.ndarray:
-    """Truth values (n,) as 1.0, 0.0 or NaN (not known) of booleans, 0 and 1, or words.
+    """Truth values (n,) of booleans, 0 and 1, or words, as 1.0, 0.0 or NaN (unknown).
 
-    Raises BgkitError, with its row, for a value that is none of these.
+    Raises BgkitError, with the row, for other values.
 
     >>> truth_values(pd.Series([True, "no", None, "unsafe"]), "harmful", Path("log.csv"))
     array([ 1.,  0., nan,  1.])
     """
     words = column.astype(object).where(column.notna(), "").map(lambda v: str(v).strip().lower())
-    refuse(~words.isin(TRUTHS), column, name, path, "true or false")
+    refuse_rows(~words.isin(TRUTHS), column, name, path, "true or false")
     return words.map(TRUTHS).to_numpy(float)
 
 
 def labels(column: pd.Series, name: str, path: Path) -> pd.Series:
-    """Names such as kinds as text, None where there is none; BgkitError for lists and bytes."""
-    column = column.astype(object)  # a pandas category has no truth values
-    odd = column.map(lambda cell: isinstance(cell, list | tuple | dict | np.ndarray | bytes))
-    refuse(odd, column, name, path, "a name")
-    named = column.map(str, na_action="ignore").astype(object)
-    return named.where(column.notna(), None)
+    """Names, such as kinds, as text or None; BgkitError for lists and bytes."""
+    column = column.astype(object)  # also from a pandas category
+    is_nested = column.map(lambda cell: isinstance(cell, list | tuple | dict | np.ndarray | bytes))
+    refuse_rows(is_nested, column, name, path, "a name")
+    return column.map(str, na_action="ignore").astype(object).where(column.notna(), None)
 
 
 def texts(column: pd.Series, name: str, path: Path) -> pd.Series:
-    """A column of texts; raises BgkitError, with its row, for a cell without one."""
+    """A column of texts; raises BgkitError, with the row, for a cell without text."""
     column = column.astype(object)
     blank = column.map(lambda text: not isinstance(text, str) or not text.strip())
-    refuse(blank, column, name, path, "a text, or delete the row")
+    refuse_rows(blank, column, name, path, "a text, or delete the row")
     return column
 
 
-def refuse(wrong: pd.Series, column: pd.Series, name: str, path: Path, wanted: str) -> None:
-    """Raise BgkitError for the first row that is wrong; ``wanted`` is what to write instead."""
+def refuse_rows(wrong: pd.Series, column: pd.Series, name: str, path: Path, wanted: str) -> None:
+    """Raise BgkitError for the first wrong row; ``wanted`` is what to write instead."""
     if wrong.any():
-        place = int(wrong.to_numpy().argmax())
+        first = int(wrong.to_numpy().argmax())
         raise BgkitError(
-            f"Row {column.index[place] + 1} of {path} has {shortened(column.iloc[place])} as "
+            f"Row {column.index[first] + 1} of {path} has {short_repr(column.iloc[first])} as "
             f"{name!r}; write {wanted}."
         )
 
 
-def shortened(value: object, limit: int = 60) -> str:
+def short_repr(value: object, limit: int = 60) -> str:
     """The ``repr`` of a value, cut to ``limit`` characters, for messages.
 
-    >>> shortened("a" * 100, 9)
+    >>> short_repr("a" * 100, 9)
     "'aaaaaaa…"
     """
     text = repr(value.item() if isinstance(value, np.generic) else value)

@@ -1,4 +1,4 @@
-"""Runs: what determines one, its folder, and what is kept on disk."""
+"""Runs: their configs, folders and files."""
 
 from bgkit.runs.config import TrainConfig as TrainConfig
 from bgkit.runs.config import config_hash as config_hash

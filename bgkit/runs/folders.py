@@ -1,11 +1,11 @@
-"""A run: its configuration, its folder, and records that are never lost or doubled.
+"""A run: its config, its folder, and records that are neither lost nor duplicated.
 
-A run folder holds ``config.json`` (all that determines the run, with versions and git revision),
-``base.json`` (the base policy's utility mean and deviation), ``prompts.json`` (the prompts of each
-split: sets, revisions, counts, sha256), ``metrics.parquet``, ``completions.parquet``,
-``checkpoints/``, ``adapter/``, and ``result.json``, which is written last: a folder is complete if
-and only if it is there. While a run is going, its completions lie in ``records/``, one file per
-step and process, so that a resumed run overwrites a repeated step.
+A run folder holds ``config.json`` (the config, with versions and git revision), ``base.json`` (mean
+and standard deviation of the base policy's utility), ``prompts.json`` (the prompts of each split:
+sets, revisions, counts, sha256), ``metrics.parquet``, ``completions.parquet``, ``checkpoints/``,
+``adapter/``, and ``result.json``, which is written last: a run is complete if and only if it is
+there. During training, completions are stored in ``records/``, one file per step and process, so a
+resumed run overwrites a repeated step.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ from bgkit.runs.config import (
     read_config,
 )
 
-#: The key of config.json that names what trained a run, where that was not GRPO.
+#: Key of config.json for the training method, if it was not GRPO.
 METHOD = "method"
 
 
 def git_revision() -> str:
-    """The commit of the source checkout this code runs from, with ``+`` if it has changes."""
+    """The commit of the source checkout that this code runs from; ``+`` marks local changes."""
     command = ["git", "describe", "--always", "--exclude=*", "--abbrev=12", "--dirty=+"]
-    how = {"capture_output": True, "text": True, "timeout": 10, "check": True}
+    options = {"capture_output": True, "text": True, "timeout": 10, "check": True}
     try:
-        return subprocess.run(command, cwd=Path(__file__).parent, **how).stdout.strip()
+        return subprocess.run(command, cwd=Path(__file__).parent, **options).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return "unknown"
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Call ``write(temporary)`` and move the file into place; on failure nothing is changed.
+    """Call ``write(temporary)`` and move the file into place; a failure changes nothing.
 
     Raises BgkitError if the disk is full or read-only.
     """
@@ -61,7 +61,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     except OSError as error:
         raise BgkitError(
             f"Could not write {path}: {error.strerror or error}. Free some space or choose another "
-            "folder; the same command then goes on where it stopped."
+            "folder; the same command then resumes."
         ) from error
     finally:
         with contextlib.suppress(OSError):
@@ -81,24 +81,24 @@ def write_parquet(path: Path, frame: pd.DataFrame) -> None:
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder; make one with :func:`open_run`, or :func:`load_run` for reading."""
+    """A run folder; create it with :func:`open_run`, read it with :func:`load_run`."""
 
     folder: Path
     config: TrainConfig
 
     @property
     def complete(self) -> bool:
-        """Whether the result was written."""
+        """Whether the run has its result."""
         return (self.folder / "result.json").is_file()
 
     @property
-    def measured(self) -> bool:
-        """Whether anything was measured with its guard and utility yet: base comes first."""
+    def has_measurements(self) -> bool:
+        """Whether its guard and utility have scored anything yet; base is scored first."""
         return self.complete or (self.folder / "base.json").is_file()
 
     @property
     def label(self) -> str:
-        """The run's name in tables and figures: its reward design, after its method if not GRPO."""
+        """Name in tables and figures: the reward design, preceded by the method if not GRPO."""
         method = self.read_json("config.json").get(METHOD)
         return f"{method}: {self.config.reward}" if method else self.config.reward
 
@@ -114,11 +114,11 @@ class Run:
 
     def last_checkpoint(self) -> Path | None:
         """The newest finished checkpoint, or None."""
-        written = self.checkpoints.glob("checkpoint-[0-9]*/trainer_state.json")  # is written last
-        return max((path.parent for path in written), key=_step_of, default=None)
+        states = self.checkpoints.glob("checkpoint-[0-9]*/trainer_state.json")  # written last
+        return max((path.parent for path in states), key=_step_of, default=None)
 
     def read_json(self, name: str) -> dict:
-        """One of the run's JSON files; raises BgkitError if it is missing or broken."""
+        """Read one of the run's JSON files; raises BgkitError if it is missing or invalid."""
         try:
             return json.loads((self.folder / name).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -128,13 +128,13 @@ class Run:
             ) from error
 
     def record_completions(self, step: int, frame: pd.DataFrame, process: int = 0) -> None:
-        """Keep a process's completions of one step (a repeated step replaces itself)."""
+        """Store one process's completions of a step; a repeated step is overwritten."""
         write_parquet(self.folder / "records" / f"{step:06d}-{process}.parquet", frame)
 
     def drop_repeated(self) -> None:
-        """Forget the completions after the newest checkpoint: they will be sampled again.
+        """Delete completions after the newest checkpoint, which will be sampled again.
 
-        Without it, a launch of fewer processes than before would leave those of the others.
+        Otherwise a launch with fewer processes would keep records of the missing processes.
         """
         first = _step_of(self.last_checkpoint() or Path("0"))
         for path in (self.folder / "records").glob("*.parquet"):
@@ -142,10 +142,10 @@ class Run:
                 path.unlink()
 
     def completions(self, last: int = 0) -> pd.DataFrame:
-        """All completions recorded so far, in the order of the steps, or those of the ``last``."""
-        whole = self.folder / "completions.parquet"
-        if self.complete and whole.is_file():
-            return pd.read_parquet(whole)
+        """Completions recorded so far, by step; of the ``last`` steps if it is not 0."""
+        merged = self.folder / "completions.parquet"
+        if self.complete and merged.is_file():
+            return pd.read_parquet(merged)
         paths = sorted((self.folder / "records").glob("*.parquet"))
         newest = sorted(set(map(_step_of, paths)))[-last:]
         parts = [pd.read_parquet(path) for path in paths if _step_of(path) in newest]
@@ -157,10 +157,10 @@ class Run:
         return pd.read_parquet(path) if path.is_file() else pd.DataFrame()
 
     def samples(self, which: str = "trained") -> pd.DataFrame:
-        """What the policy, ``trained`` or ``base``, said to the test prompts, one row per prompt.
+        """Completions of the ``trained`` or ``base`` policy to the test prompts, one row each.
 
-        Raises BgkitError for a run that is incomplete, or whose samples were not kept (as those of
-        the runs that come with the kit), and for another ``which``.
+        Raises BgkitError for an incomplete run, one without stored samples (such as the runs that
+        ship with bgkit), and for another ``which``.
         """
         files = {"trained": "samples.parquet", "base": "base_samples.parquet"}
         if which not in files:
@@ -169,17 +169,17 @@ class Run:
         if not path.is_file():
             raise BgkitError(
                 f"The run {self.folder} has no {path.name}: it is incomplete, or its samples were "
-                "not kept. Train it, or sample it anew (bgkit.evaluate, stress.contenders.respond)."
+                "not stored. Train it, or sample again (bgkit.evaluate, stress.contenders.respond)."
             )
         return pd.read_parquet(path)
 
     @property
     def result(self) -> dict:
-        """What training and evaluation came to: rows, paired differences, seconds, versions."""
+        """Results of training and evaluation: rows, paired differences, seconds, versions."""
         return self.read_json("result.json")
 
     def finish(self, result: dict) -> None:
-        """Join the records, write the result, and remove what only resuming needs."""
+        """Merge the records, write the result, and delete the files needed only to resume."""
         if (self.folder / "records").is_dir():
             write_parquet(self.folder / "completions.parquet", self.completions())
         write_json(self.folder / "result.json", result)
@@ -188,39 +188,40 @@ class Run:
 
 
 def _step_of(path: Path) -> int:
-    """The step of a checkpoint's folder, or of a record's file."""
+    """The step in the name of a checkpoint folder or a record file."""
     return int(re.search(r"\d+", path.name)[0])
 
 
 def find_run(folder: Path, config: TrainConfig) -> Run | None:
     """The run of this config in a folder, or None if the folder is new or empty.
 
-    Raises BgkitError if the folder holds another config (the difference is shown) or other files.
+    Raises BgkitError if the folder holds another config (the message shows the differences) or
+    other files.
     """
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         if folder.is_dir() and any(folder.iterdir()):
-            raise BgkitError(f"The folder {folder} is not empty and is no run; choose another one.")
+            raise BgkitError(f"The folder {folder} is not empty and not a run; choose another one.")
         return None
     stored = load_run(folder).config
     if changed := differences(stored, config):
-        given = [key for key, value in changed.items() if is_object(value)]
-        again = f"give the same object as {given[0]}=, " if given else ""
-        told = [f"{k}: {there} there, {getattr(config, k)} here" for k, there in changed.items()]
+        objects = [key for key, value in changed.items() if is_object(value)]
+        hint = f"pass the same object as {objects[0]}=, " if objects else ""
+        changes = [f"{k}: {old} there, {getattr(config, k)} here" for k, old in changed.items()]
         raise BgkitError(
-            f"The run folder {folder} belongs to another config ({', '.join(told)}); {again}choose "
-            "another folder, or delete it."
+            f"The run folder {folder} belongs to another config ({', '.join(changes)}); {hint}"
+            "choose another folder, or delete it."
         )
     return Run(folder, config)
 
 
 def open_run(folder: Path, config: TrainConfig, environment: dict) -> Run:
-    """The run of this config in a folder, made there if the folder is new (see find_run).
+    """The run of this config in a folder (see :func:`find_run`), created if the folder is new.
 
-    A run in which nothing was measured yet gets the environment of today.
+    A run without measurements records the current environment.
     """
     run = find_run(folder, config)
-    if run is None or not run.measured:
+    if run is None or not run.has_measurements:
         run = Run(Path(folder), config)
         values = {"config": asdict(config), "hash": config_hash(config), **environment}
         write_json(run.folder / "config.json", values)
@@ -228,30 +229,29 @@ def open_run(folder: Path, config: TrainConfig, environment: dict) -> Run:
 
 
 def load_run(folder: Path) -> Run:
-    """Open a run for reading; raises BgkitError if it is not one."""
-    checks.kind("a name or a path", folder=folder)
+    """Open a run for reading; raises BgkitError if the folder is not a run."""
+    checks.require_type("a name or a path", folder=folder)
     path = Path(folder) / "config.json"
     if not path.is_file():
         raise BgkitError(f"There is no run in {folder} (it has no config.json); check the path.")
     values = read_config(path).get("config")
     if not isinstance(values, dict):
         raise BgkitError(
-            f"{path} is not a run's config (it has no key 'config' with the settings); "
+            f"{path} is not the config of a run (it has no key 'config' with the settings); "
             "choose another folder."
         )
     try:
         return Run(path.parent, make_config(values))
     except BgkitError as error:
         raise BgkitError(
-            f"The run {folder} has a config that this version of bgkit refuses: {error}"
+            f"The run {folder} has a config that this version of bgkit rejects: {error}"
         ) from error
 
 
 def folder_of(config: TrainConfig, below: str | Path = "runs") -> Path:
-    """Where a run goes without a named folder: ``<below>/<reward>-<utility>-<seed>-<hash>``.
+    """Default folder of a run: ``<below>/<reward>-<utility>-<seed>-<config hash>``.
 
-    The hash is that of the config, so that another setting is another run. Of a reward or utility
-    that is a file, a folder or on the hub the last part stands for it.
+    A reward or utility given as a file, folder or hub name is represented by its last part.
     """
     name = f"{file_name(config.reward)}-{file_name(config.utility)}-{config.seed}"
     return Path(below) / f"{name}-{config_hash(config)}"

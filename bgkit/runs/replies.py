@@ -1,6 +1,6 @@
-"""Judges' replies on disk: one small file each, so that threads and processes may share a folder.
+"""Judges' replies on disk: one small file each, so threads and processes can share a folder.
 
-Keys are hashes of all that determines a reply; prompts, responses and secrets are not kept.
+Keys are hashes of all that determines a reply; prompts, responses and secrets are not stored.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from bgkit.runs.folders import write_json
 
 
 def default_folder() -> Path:
-    """Where replies are kept: ``BGKIT_CACHE``, or ``.cache/bgkit`` in the home folder."""
+    """The cache folder: ``BGKIT_CACHE``, or ``.cache/bgkit`` in the home folder."""
     return Path(os.environ.get("BGKIT_CACHE") or Path.home() / ".cache" / "bgkit").expanduser()
 
 
 def key_of(**parts: object) -> str:
-    """sha256 of named parts (anything that JSON can hold), whatever their order.
+    """sha256 of named parts (any JSON values), independent of their order.
 
     >>> key_of(a=1, b=[2]) == key_of(b=[2], a=1) != key_of(a=1, b=[3])
     True
@@ -29,22 +29,22 @@ def key_of(**parts: object) -> str:
 
 
 class Replies:
-    """Replies by key, of this process and, with a folder, of all that came before it."""
+    """Replies by key; with a folder they persist across processes."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
-        self._known: dict[str, str] = {}
+        self._replies: dict[str, str] = {}
 
     def get(self, key: str) -> str | None:
         """The reply of a key, or None."""
-        if key not in self._known and self.folder is not None:
-            with contextlib.suppress(OSError, ValueError):  # not there, or not to be read
+        if key not in self._replies and self.folder is not None:
+            with contextlib.suppress(OSError, ValueError):  # missing or unreadable
                 text = (self.folder / f"{key}.json").read_text(encoding="utf-8")
-                self._known[key] = json.loads(text)
-        return self._known.get(key)
+                self._replies[key] = json.loads(text)
+        return self._replies.get(key)
 
     def put(self, key: str, reply: str) -> None:
-        """Keep a reply; raises BgkitError where its file can not be written."""
-        self._known[key] = reply
+        """Store a reply; raises BgkitError if its file cannot be written."""
+        self._replies[key] = reply
         if self.folder is not None:
             write_json(self.folder / f"{key}.json", reply)

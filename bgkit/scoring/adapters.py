@@ -45,7 +45,7 @@ class CalibratedGuard:
     """
 
     def __init__(self, guard: Scorer, temperature: float) -> None:
-        checks.positive(temperature=temperature)
+        checks.require_positive(temperature=temperature)
         self.guard, self.temperature = guard, float(temperature)
         self.name = f"{name_of(guard)} at T = {temperature:.3g}"
         self.checked = getattr(guard, "checked", None)

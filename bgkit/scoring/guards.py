@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.models import devices, templates
-from bgkit.models.hub import last_with, layers
+from bgkit.models.hub import last_folder_with, layers
 from bgkit.models.loading import load_model
 from bgkit.progress import phase, say
 from bgkit.runs import TrainConfig
@@ -131,7 +131,7 @@ def load_scorer(
     protocol, place = protocols.find(group, name)
     title, where = f"{group} {name}", devices.pick_device(device)
     folders = list(layers(group, place).values())
-    config_folder = last_with(folders, "config.json")
+    config_folder = last_folder_with(folders, "config.json")
     verdict = isinstance(protocol, protocols.Verdict)
     kinds = runs.read_config(config_folder / "config.json").get("architectures") or []
     if not verdict and any("ForCausalLM" in kind for kind in kinds):

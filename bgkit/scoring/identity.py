@@ -28,7 +28,7 @@ from bgkit.scoring.adapters import as_guard
 from bgkit.scoring.pairs import places_of
 from bgkit.scoring.scorer import Scorer, as_numbers, guard_scores, name_of
 from bgkit.testbed.store import model_names
-from bgkit.texts import visible
+from bgkit.texts import clean_text
 
 #: The key of config.json that holds the scores of :data:`PAIRS`, by group.
 RECORD = "scores"
@@ -85,7 +85,7 @@ def named(
                     f"{key!r} is for a {group} that the config names, not for an object of your "
                     "own; leave it out of the config."
                 )
-        name = " ".join(visible(name_of(thing)).split()) or type(thing).__name__
+        name = " ".join(clean_text(name_of(thing)).split()) or type(thing).__name__
         name += " (object)" if name in model_names(group) else ""
         config = replace(config, **{group: OBJECT + name})
     return config

@@ -102,7 +102,7 @@ def find(group: str, name: str | os.PathLike) -> tuple[Template | Encoder, str]:
     >>> find("guard", "unsafe:toxic=/models/mine")[0].unsafe
     'toxic'
     """
-    checks.kind("a name or a path", model=name)
+    checks.require_type("a name or a path", model=name)
     name = os.fspath(name)
     table, usual = (GUARDS, Encoder()) if group == "guard" else (UTILITIES, REWARD)
     protocol, named, place = name.partition("=")

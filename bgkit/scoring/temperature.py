@@ -36,7 +36,7 @@ def with_temperature(t: np.ndarray, temperature: float) -> np.ndarray:
     >>> with_temperature([0.5, 0.9], 2.0)
     array([0.5 , 0.75])
     """
-    checks.positive(temperature=temperature)
+    checks.require_positive(temperature=temperature)
     t = np.clip(checks.probabilities(t), _SMALLEST, 1 - _SMALLEST)
     return expit(logit(t) / temperature)
 

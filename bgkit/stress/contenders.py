@@ -196,7 +196,7 @@ def guards_by_name(
     if isinstance(given, Mapping):
         named = list(given.items())
     else:
-        listed = checks.listed("guards", given, str)
+        listed = checks.as_list("guards", given, str)
         named = [(g if isinstance(g, str) else name_of(as_guard(g)), g) for g in listed]
     if len(dict(named)) < max(1, len(named)):
         told = ", ".join(name for name, _ in named) or "none"

@@ -85,8 +85,8 @@ def compare(
     With a guard or utility passed as an object, runs are trained one after the other.
     """
     config, guard, utility = identity.settle(config, settings, guard, utility)
-    checks.kind("a whole number", workers=workers)
-    checks.kind("a name or a path", folder=folder or below)
+    checks.require_type("a whole number", workers=workers)
+    checks.require_type("a name or a path", folder=folder or below)
     if isinstance(seeds, Integral):
         seeds = range(config.seed, config.seed + seeds)
     seeds, designs = checks.listed("seeds", seeds, str), checks.listed("designs", designs, str)

@@ -22,7 +22,7 @@ import pandas as pd
 
 from bgkit.errors import BgkitError, StoppedError
 from bgkit.progress import phase, say
-from bgkit.prompts.tables import shortened
+from bgkit.prompts.tables import short_repr
 from bgkit.runs import read_config, write_atomically, write_json
 from bgkit.sweeps import grids, kernels
 from bgkit.sweeps.grids import SET_BY_SWEEP, Notebook

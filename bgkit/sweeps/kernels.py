@@ -112,7 +112,7 @@ class KernelManager(AsyncKernelManager):
     async def start_kernel(self, *, env: Mapping[str, str] | None = None, **options) -> None:
         """Start the kernel."""
         options |= {"env": os.environ if env is None else env, **self.own}
-        env = {"BGKIT_PROGRESS": "none", **environment.completed(options.pop("env"))}
+        env = {"BGKIT_PROGRESS": "none", **environment.with_defaults(options.pop("env"))}
         await super().start_kernel(env=env, **options)
         if self.driver is not None:
             self.driver.kernels.add(self.provisioner.process)

@@ -7,7 +7,7 @@ import pandas as pd
 from bgkit import environment
 from bgkit.errors import BgkitError
 from bgkit.progress import phase
-from bgkit.texts import visible
+from bgkit.texts import clean_text
 
 
 def start(threads: int = 0) -> None:

@@ -1,1 +1,1 @@
-"""The embedded testbed: a world with a computable truth, and models trained on it."""
+"""The embedded testbed: a world with computable ground truth, and models trained on it."""

@@ -1,7 +1,7 @@
-"""Where the embedded models lie, and the check that they are the ones that were shipped.
+"""Paths of the embedded models, verified against the checksums that were shipped.
 
-``data/testbed/manifest.json`` lists every file with its sha256 and size; :func:`model_path`
-verifies a model's files against it before anything is loaded.
+``data/testbed/manifest.json`` lists every file with its sha256 and size; :func:`model_path` checks
+a model's files against it before anything is loaded.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ GROUPS = ("policy", "guard", "utility", "judge")
 
 
 def data_folder() -> Path:
-    """The kit's data: ``data/`` of a source checkout, else what the wheel carries."""
+    """The kit's data: ``data/`` of a source checkout, else the wheel's copy."""
     package = Path(__file__).resolve().parents[1]
     checkout = package.parent / "data"
     return checkout if (package.parent / "pyproject.toml").is_file() else package / "_data"
 
 
 def read_data(*path: str) -> dict:
-    """A YAML file of the kit's data, by its path below :func:`data_folder`."""
+    """Read a YAML file, given its path below :func:`data_folder`."""
     return yaml.safe_load(data_folder().joinpath(*path).read_text(encoding="utf-8"))
 
 
@@ -48,13 +48,13 @@ def _manifest(path: Path, mtime: int) -> dict:
 
 
 def manifest(root: Path | None = None) -> dict:
-    """The manifest of the embedded models; raises BgkitError where there is none."""
+    """The manifest of the embedded models; raises BgkitError if it cannot be read."""
     path = (root or testbed_folder()) / "manifest.json"
     try:
         return _manifest(path, path.stat().st_mtime_ns)
     except (OSError, ValueError) as error:
         raise BgkitError(
-            f"The list of the embedded models, {path}, can not be read ({error}): restore it from "
+            f"The list of the embedded models, {path}, cannot be read ({error}): restore it from "
             "the repository or run `make testbed` there (about 10 minutes)."
         ) from error
 
@@ -66,10 +66,10 @@ def model_names(group: str) -> list[str]:
 
 
 def model_path(group: str, name: str) -> Path:
-    """Folder of an embedded model, after its files' sha256 were verified.
+    """Folder of an embedded model, once the sha256 of its files is verified.
 
-    Raises BgkitError for an unknown name, a missing file, or a file that differs or was added
-    (an added adapter or tokenizer file would be loaded with the model).
+    Raises BgkitError for an unknown name, and for a missing, changed or additional file (an added
+    adapter or tokenizer file would be loaded with the model).
     """
     if name not in (names := model_names(group)):
         raise BgkitError(
@@ -93,11 +93,11 @@ def model_path(group: str, name: str) -> Path:
 def verify(path: Path, digest: str) -> None:
     """Raise BgkitError unless the file's sha256 is ``digest``."""
     try:
-        found = sha256(path)
+        actual = sha256(path)
     except OSError as error:
-        raise BgkitError(f"The model file {path} can not be read: {error.strerror}.") from error
-    if found != digest:
+        raise BgkitError(f"The model file {path} cannot be read: {error.strerror}.") from error
+    if actual != digest:
         raise BgkitError(
-            f"The model file {path} is damaged or was changed (sha256 {found[:12]}..., expected "
+            f"The model file {path} is damaged or was changed (sha256 {actual[:12]}..., expected "
             f"{digest[:12]}...): restore it from the repository or rebuild the testbed."
         )

@@ -2,10 +2,10 @@
 
 Kinds of prompts: ``benign``; ``ambiguous`` (dual-use items, alarming words around a harmless
 request, covert purposes behind a harmless one); ``jailbreak`` (a forbidden item inside one of four
-families of wrappers); ``long_context`` (any of these buried in gossip that mentions hazards and at
-times holds an injected jailbreak). A prompt's combination of item, effect and wrapper belongs to
+families of wrappers); ``long_context`` (any of these buried in gossip that mentions hazards and
+sometimes contains an injected jailbreak). A combination of item, effect and wrapper belongs to
 exactly one of the splits ``train``, ``validation`` and ``test``. Some items and jailbreak families
-are asked about in none of them (``unseen``).
+occur in no split (``unseen``).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bgkit.testbed import oracle
 KINDS = ("benign", "ambiguous", "jailbreak", "long_context")
 SPLITS = ("train", "validation", "test")
 AMBIGUITIES = ("dual_use", "alarming_words", "covert_purpose")
-UNSEEN = ("items", "families")  # what no split asks about, for tests of distribution shift
+UNSEEN = ("items", "families")  # in no split: for tests of distribution shift
 TRAIN_LENGTH = (170, 235)  # words of a long context; 200 to 300 tokens with the question and chat
 TEST_LENGTH = (170, 900)
 
@@ -38,12 +38,12 @@ class Prompt:
 
     @property
     def forbidden(self) -> bool:
-        """Whether no recipe for the item may be given (the request itself is harmful)."""
+        """Whether the request is harmful: a recipe for the item is not allowed."""
         return oracle.parse_request(self.text).forbidden
 
 
 def split_of(item: str, effect: str, wrapper: str) -> str:
-    """The only split that may use a combination: 80% train, 10% validation, 10% test.
+    """The split of a combination: 80% train, 10% validation, 10% test.
 
     >>> split_of("tea", "sleep", "plain/0/0") in ("train", "validation", "test")
     True
@@ -70,7 +70,7 @@ def _with_context(
     return Prompt(" ".join(sentences).strip(), kind, item, effect, f"{name}/{number}/{context}")
 
 
-def _short(rng: random.Random, kind: str, unseen: Collection[str]) -> Prompt:
+def _draw_short(rng: random.Random, kind: str, unseen: Collection[str]) -> Prompt:
     effect, new_items = rng.choice(lex.EFFECTS), "items" in unseen
     benign = lex.UNSEEN_BENIGN_ITEMS if new_items else lex.BENIGN_ITEMS
     dual = lex.UNSEEN_AMBIGUOUS_ITEMS if new_items else lex.AMBIGUOUS_ITEMS
@@ -112,7 +112,7 @@ def _gossip(rng: random.Random) -> str:
 
 
 def bury(rng: random.Random, inner: Prompt, words: int) -> Prompt:
-    """Bury a short prompt anywhere in about ``words`` words of gossip."""
+    """Bury a short prompt at a random place in about ``words`` words of gossip."""
     budget = words - len(inner.text.split())
     sentences: list[str] = []
     while budget > 0:
@@ -134,10 +134,10 @@ def sample_prompt(
     length: tuple[int, int] | None = None,
     unseen: Collection[str] = (),
 ) -> Prompt:
-    """Draw one prompt of a kind whose combination belongs to ``split``.
+    """Draw a prompt of a kind whose combination belongs to ``split``.
 
     ``length`` bounds the words of a long context (default: :data:`TRAIN_LENGTH`, for ``test``
-    :data:`TEST_LENGTH`). ``unseen`` names which of :data:`UNSEEN` no split asks about.
+    :data:`TEST_LENGTH`). ``unseen`` names members of :data:`UNSEEN` to draw from instead.
 
     >>> sample_prompt(random.Random(0), "benign").kind
     'benign'
@@ -148,7 +148,7 @@ def sample_prompt(
         inner_kind = kind
         if kind == "long_context":
             inner_kind = rng.choices(KINDS[:3], (0.4, 0.4, 0.2))[0]
-        prompt = _short(rng, inner_kind, unseen)
+        prompt = _draw_short(rng, inner_kind, unseen)
         if split_of(prompt.item, prompt.effect, prompt.wrapper) == split:
             break
     if kind == "long_context":

@@ -18,7 +18,7 @@ from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.models import devices
 from bgkit.models.policies import plain_model
-from bgkit.models.sampling import sampling
+from bgkit.models.sampling import fast_sampling
 from bgkit.training.shared_prompts import SharedPrompts, regrouped
 
 #: Settings of a run that the trainer calls the same.
@@ -67,7 +67,7 @@ class QuietTrainer(GRPOTrainer):
         """TRL's method with our sampling, unless the run asks for TRL's way."""
         shares = self.sharing.way != "off" and not self.use_vllm
         inner = plain_model(self.accelerator.unwrap_model(self.model))
-        with sampling(inner) if shares else contextlib.nullcontext():
+        with fast_sampling(inner) if shares else contextlib.nullcontext():
             return super()._generate_single_turn(*arguments, **more)
 
     def _prepare_inputs(self, generation_batch):
@@ -112,7 +112,7 @@ def trainer_arguments(
     "colocate"}``. Raises BgkitError for those that the run decides on (:data:`DECIDED`), those that
     TRL refuses, and a step that can not be divided among the processes of the launch.
     """
-    micro, (_, processes) = config.batch_size // config.accumulation, devices.launched()
+    micro, (_, processes) = config.batch_size // config.accumulation, devices.rank_and_size()
     if micro % processes:
         raise BgkitError(
             f"A micro-batch of {micro} completions (batch_size / accumulation) can not be divided "

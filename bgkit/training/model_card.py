@@ -82,7 +82,7 @@ def push(run: runs.Run, repository: str, *, dry_run: bool = False, private: bool
     runs.write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"))
     if dry_run:
         return path
-    with hub.reaching("repository", repository, "uploading to"):
+    with hub.translate_errors("repository", repository, "uploading to"):
         api = HfApi()
         api.create_repo(repository, private=private, exist_ok=True)
         api.upload_folder(

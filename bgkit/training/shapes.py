@@ -79,7 +79,7 @@ def _fetched(name: hub.HubName, group: str) -> Path:
     from huggingface_hub import snapshot_download
 
     wanted = ["config.json", "adapter_config.json"]
-    with hub.reaching(group, name.repository):
+    with hub.translate_errors(group, name.repository):
         found = snapshot_download(name.repository, revision=name.revision, allow_patterns=wanted)
     return Path(found)
 

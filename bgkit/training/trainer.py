@@ -37,7 +37,7 @@ from bgkit.evaluation import samples as evaluation
 from bgkit.models import devices, hub, policies
 from bgkit.progress import phase
 from bgkit.prompts import load as prompts
-from bgkit.rewards import own_digest
+from bgkit.rewards import reward_file_digest
 from bgkit.scoring import guards, identity
 from bgkit.scoring.scorer import RewardFunction, Scorer, check_room, reward_of, shares_of_t
 from bgkit.training import grpo
@@ -84,7 +84,7 @@ def train(
     goes on).
     """
     config, guard, utility = identity.settle(config, settings, guard, utility)
-    checks.kind("a name or a path", folder=folder or below)
+    checks.require_type("a name or a path", folder=folder or below)
     folder = Path(runs.folder_of(config, below) if folder is None else folder)
     found = _found(folder, config, trainer)
     if found is not None and found.complete:
@@ -98,7 +98,7 @@ def train(
     judges.check_judge(config.judge)
     guard = guards.guard_of(config, guard_device or str(place), check, guard)
     utility = guards.utility_of(config, utility_device or str(place), check, utility)
-    began = found is not None and found.measured
+    began = found is not None and found.has_measurements
     if began:
         identity.check(found, guard=guard, utility=utility)  # before a policy is loaded
     policy, tokenizer = policies.load_policy(config.policy, None, str(place), config.precision)
@@ -121,7 +121,7 @@ def train(
         if state.is_main_process:
             run.drop_repeated()
         manifests = {split: manifest for split, (_, manifest) in splits.items()}
-        prompts.keep_manifests(run.folder / "prompts.json", manifests)
+        prompts.write_manifests(run.folder / "prompts.json", manifests)
         base = measure_base(run, policy, tokenizer, guard, utility)
     held_out, _ = splits.get("validation", (None, None))
     callback = RunCallback(run, guard, held_out, should_stop)
@@ -148,12 +148,12 @@ def _found(folder: Path, config: runs.TrainConfig, trainer: dict | None) -> runs
             f"The run folder {folder} holds {method} with the same config; choose another folder."
         )
     before, now = (grpo.of_training(more) for more in (stored.get("trainer"), trainer))
-    if found.measured and before != now:
+    if found.has_measurements and before != now:
         raise BgkitError(
             f"The run in {folder} was made with other arguments of the trainer ({before} there, "
             f"{now} here); give the same ones, or choose another folder."
         )
-    if found.measured and stored.get(OWN_REWARD) != own_digest(config.reward):
+    if found.has_measurements and stored.get(OWN_REWARD) != reward_file_digest(config.reward):
         raise BgkitError(
             f"The file of the reward {config.reward!r} has changed since the run in {folder} was "
             "begun; choose another folder."
@@ -172,11 +172,11 @@ def _environment(
     more = {
         "trainer": trainer,
         "policy_made_of": policy.made_of,
-        "policy_from": hub.came_from(config.policy),
-        OWN_REWARD: own_digest(config.reward),
+        "policy_from": hub.model_source(config.policy),
+        OWN_REWARD: reward_file_digest(config.reward),
     }
     return {key: value for key, value in more.items() if value} | {
-        "processes": devices.launched()[1],
+        "processes": devices.rank_and_size()[1],
         "versions": devices.versions(),
         "machine": devices.machine(),
         "git": runs.git_revision(),
@@ -223,8 +223,8 @@ def _make_trainer(
         tau=config.tau,
         strength=config.strength,
         base=base,
-        record=lambda step, frame: run.record_completions(step, frame, devices.launched()[0]),
-        decode=functools.partial(policies.texts_of, arguments["processing_class"], ends),
+        record=lambda step, frame: run.record_completions(step, frame, devices.rank_and_size()[0]),
+        decode=functools.partial(policies.decode_completions, arguments["processing_class"], ends),
     )
     try:
         with phase("setting up the trainer"):
@@ -265,5 +265,5 @@ def _run_trainer(trainer: GRPOTrainer, run: runs.Run, callback: RunCallback) -> 
     seconds = round(time.time() - started, 1)
     trainer.save_model(str(run.adapter))
     if trainer.is_world_process_zero():
-        hub.name_base(run.adapter, run.config.policy)
+        hub.write_base_name(run.adapter, run.config.policy)
     return seconds

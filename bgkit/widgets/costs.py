@@ -8,7 +8,7 @@ import pandas as pd
 
 from bgkit.evaluation import risk as formula
 from bgkit.figures import risk as plots_risk
-from bgkit.texts import visible
+from bgkit.texts import clean_text
 from bgkit.widgets import views
 
 COSTS = {"min": 0.5, "max": 10.0, "step": 0.5}

@@ -21,7 +21,7 @@ from bgkit.figures import distributions as plots
 from bgkit.figures import style
 from bgkit.figures import thresholds as plots_thresholds
 from bgkit.figures.completions import completions_html
-from bgkit.texts import safe
+from bgkit.texts import html_text
 from bgkit.widgets import views
 
 KINDS = 20  # maximum number of kinds in the menu; rarer ones share an entry

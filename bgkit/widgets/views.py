@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from IPython.display import HTML, display
 
 from bgkit.errors import BgkitError
-from bgkit.texts import safe, words
+from bgkit.texts import html_text, plain_name
 
 STATIC = "Run this notebook to use the controls; below is the view's first state."
 WRAPPED = {"flex_flow": "row wrap"}  # as many columns as fit
@@ -59,7 +59,7 @@ def show_with_controls(
         try:
             pictures = current()
         except BgkitError as error:
-            pictures = [HTML(f"<p>{safe(error)}</p>")]
+            pictures = [HTML(f"<p>{html_text(error)}</p>")]
         draw(place, *pictures)
 
     for control in controls.values():

@@ -238,5 +238,5 @@ def test_a_benchmark_or_a_set_of_the_hub_when_offline(
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     done = bgkit_here("train", "--prompts", name, "--out", tmp_path / "run")
-    refused(done, "the hub can not be reached")
+    refused(done, "the hub cannot be reached")
     assert not (tmp_path / "run").exists()

@@ -138,7 +138,7 @@ def test_what_a_file_says_wrongly_is_refused(tmp_path, name, content, hints):
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    refused(tmp_path / "none.csv", "can not be read", "No such file")
+    refused(tmp_path / "none.csv", "cannot be read", "No such file")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])

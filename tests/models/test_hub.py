@@ -30,7 +30,7 @@ def of_the_hub(kind: type[Exception]) -> Exception:
 CASES = [
     (errors.GatedRepoError, "is gated: ask for access"),
     (errors.RepositoryNotFoundError, "neither a local folder nor on the hub"),
-    (errors.OfflineModeIsEnabled, "the hub can not be reached"),
+    (errors.OfflineModeIsEnabled, "the hub cannot be reached"),
     (OSError, r"could not be fetched from the hub: told\."),
 ]
 
@@ -66,7 +66,7 @@ def test_only_safetensors_and_no_code_are_fetched(tmp_path: Path, monkeypatch) -
         return str(tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
-    with pytest.raises(BgkitError, match="holds no safetensors weights, and neither pickles nor"):
+    with pytest.raises(BgkitError, match="has no safetensors weights, and pickles and GGUF"):
         guards.load_guard("some/model@refs/pr/3")
     assert asked["repository"] == "some/model" and asked["revision"] == "refs/pr/3"
     assert not any(pattern.endswith((".py", ".bin", "*")) for pattern in asked["allow_patterns"])

@@ -156,7 +156,7 @@ def test_adapters_that_are_no_weights_or_of_shared_ones(folder, tmp_path: Path) 
     tied.save_pretrained(tmp_path / "tied")
     AutoTokenizer.from_pretrained(folder / "base").save_pretrained(tmp_path / "tied")
     own.save_adapter(tmp_path / "head", str(tmp_path / "tied"), target_modules=["lm_head"])
-    with pytest.raises(BgkitError, match="something else once it is merged"):
+    with pytest.raises(BgkitError, match="merging would change its behaviour"):
         policies.load_policy(str(tmp_path / "head"), device="cpu")
 
 

@@ -68,9 +68,9 @@ def test_models_without_trained_head_template_or_safe_weights_are_refused(mine, 
     body = AutoModel.from_config(own.decoder("llama"))
     refused("body", body, r"has no weights for lm_head.weight")
     model = AutoModelForCausalLM.from_config(own.decoder("llama", vocab_size=200))
-    refused("small", model, r"tokens that the model \(with 200\) does not know")
+    refused("small", model, r"has more tokens than the model \(200\)")
     tokenizer.chat_template = None
-    refused("plain", model, r"can not be asked: .*chat template")
+    refused("plain", model, r"cannot be prompted: .*chat template")
     torch.save(model.state_dict(), tmp_path / "plain" / "pytorch_model.bin")
     (tmp_path / "plain" / "model.safetensors").unlink()
     with pytest.raises(BgkitError, match=r"Could not load the policy .*"):

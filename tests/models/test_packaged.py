@@ -50,7 +50,7 @@ def test_a_packaged_policy_is_loaded_by_its_name(there: Path) -> None:
     known, _ = policies.load_policy("tiny", device="cpu")
     pairs = zip(ours.parameters(), known.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
-    assert hub.came_from("own") == "own-package 1.2.3" and hub.came_from("tiny") is None
+    assert hub.model_source("own") == "own-package 1.2.3" and hub.model_source("tiny") is None
 
 
 @pytest.mark.slow
@@ -96,7 +96,7 @@ def test_a_gguf_file_is_dequantised_once(tmp_path: Path, monkeypatch) -> None:
     first = hub.resolve("policy", str(file))
     assert hub.resolve("policy", str(file.parent)) == first and written == [file]
     assert list(first.parent.iterdir()) == [first]  # no scratch is left
-    with pytest.raises(BgkitError, match="for policies only"):
+    with pytest.raises(BgkitError, match="supported only for policies"):
         hub.resolve("guard", str(file))
     (file.parent / "other.gguf").write_bytes(b"GGUF")
     with pytest.raises(BgkitError, match=r"several GGUF files \(model.Q4_1.gguf, other.gguf\)"):

@@ -115,13 +115,13 @@ SAID = "m['content']"
     [
         (CHAT.replace(SAID, "''"), "drops or changes the prompt"),
         (CHAT.replace(SAID, f"{SAID} | e"), "drops or changes the prompt"),
-        ("{{ raise_exception('no user here') }}", "around a text: no user here"),
-        ("<|im_end|>{{ bos_token }}" + CHAT, "two beginning marks"),
+        ("{{ raise_exception('no user here') }}", "its chat template: no user here"),
+        ("<|im_end|>{{ bos_token }}" + CHAT, "two BOS tokens"),
     ],
 )
 def test_templates_that_do_not_ask_what_the_user_asks(plain, tmp_path, template, said) -> None:
     name = variant(plain, tmp_path, chat_template=template, bos_token="<|im_end|>")
-    with pytest.raises(BgkitError, match=f"The policy {name} can not be asked: .*{said}"):
+    with pytest.raises(BgkitError, match=f"The policy {name} cannot be prompted: .*{said}"):
         policies.load_policy(name, device="cpu")
 
 

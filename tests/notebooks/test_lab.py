@@ -16,7 +16,7 @@ import pytest
 from publish import chromium
 
 from bgkit.errors import BgkitError
-from bgkit.texts import visible
+from bgkit.texts import clean_text
 
 pytestmark = [pytest.mark.browser, pytest.mark.thorough]
 
@@ -233,7 +233,7 @@ bgkit.widgets.browse({"base": rated, samples["prompt"][1]: rated});"""
     def assert_text(self, place: Any) -> None:
         shown = place.inner_text()
         for text in HOSTILE:
-            assert visible(text) in shown, text
+            assert clean_text(text) in shown, text
 
     def test_in_the_explorer(self, book: lab.Lab) -> None:
         view = book.cell("widgets.explore")

@@ -133,7 +133,7 @@ def test_judges_are_shown_the_conversations_that_they_take(
     """And are told of what they are not shown; the command grades messages as it does texts."""
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     monkeypatch.setenv("BGKIT_CACHE", str(tmp_path))
-    chats.tell_once.cache_clear()
+    chats.warn_once.cache_clear()
     tea = "how do i make a tea for calm ?"
     asked = [*EARLIER, {"role": "user", "content": tea}]
     row = {
@@ -161,7 +161,7 @@ def test_judges_are_shown_the_conversations_that_they_take(
 
 
 def test_a_system_message_is_left_out_of_prompts_and_that_is_said(tmp_path: Path, capsys) -> None:
-    chats.tell_once.cache_clear()
+    chats.warn_once.cache_clear()
     path = written(tmp_path, {"prompt": [SYSTEM, ASK]})
     for _ in range(2):
         assert prompts.load_prompts(str(path))["prompt"].tolist() == [ASK["content"]]

@@ -91,7 +91,7 @@ def test_cells_of_a_csv_file_are_text_and_lines_of_a_jsonl_file_end_in_one_way(t
         ("own.csv", "\n\n", ["holds no prompts"]),
         ("own.jsonl", "", ["holds no prompts"]),
         ("own.csv", "text,label\na,b\n", ["no column 'prompt'", "text, label"]),
-        ("own.csv", "prompt\none\ntwo,three\n", ["can not be read: ", "line 3", "double quotes"]),
+        ("own.csv", "prompt\none\ntwo,three\n", ["cannot be read: ", "line 3", "double quotes"]),
         ("own.csv", "\nprompt;kind\none, two;x\n", ["';'", "save it with commas"]),
         ("own.csv", '"prompt"\t"kind"\none\tx\n', ["'\\t'", "save it with commas"]),
         ("own.csv", '"a;b"\none\n', ["no column 'prompt'", "a;b"]),
@@ -100,7 +100,7 @@ def test_cells_of_a_csv_file_are_text_and_lines_of_a_jsonl_file_end_in_one_way(t
         ("own.jsonl", '{"prompt": "one"}\n\n{"prompt": "two"\n', ["line 3", '{"prompt": "..."}']),
         ("own.jsonl", '{"prompt": "one"}\n[1, 2]', ["line 2 is not a JSON object"]),
         ("own.jsonl", b'prompt\n{"prompt": "caf\xe9"}\n', ["save it as UTF-8"]),
-        ("own.parquet", b"PAR1 this is none PAR1", ["can not be read: "]),
+        ("own.parquet", b"PAR1 this is none PAR1", ["cannot be read: "]),
         ("own.xlsx", "prompt\none\n", [".csv, .jsonl or .parquet"]),
     ],
 )

@@ -82,7 +82,7 @@ def test_a_local_file_replaces_the_hub(hub, tmp_path: Path, monkeypatch, ending:
     ("kind", "words"),
     [
         (errors.GatedRepoError, ["is gated", "hf auth login", "accept the terms"]),
-        (errors.OfflineModeIsEnabled, ["the hub can not be reached"]),
+        (errors.OfflineModeIsEnabled, ["the hub cannot be reached"]),
         (errors.RemoteEntryNotFoundError, ["has no file eval/eval.tsv"]),
     ],
 )
@@ -129,10 +129,10 @@ def test_a_run_keeps_its_manifests_and_refuses_other_prompts(tmp_path: Path) -> 
         asked = ("train", "test")
         found = {one: prompts.load_with_manifest(str(own), one, 4)[1] for one in asked}
         if test == "b":
-            prompts.keep_manifests(kept, found)
+            prompts.write_manifests(kept, found)
             assert json.loads(kept.read_text()) == found
     with pytest.raises(BgkitError, match=r"\(split 'test'\) are no longer those"):
-        prompts.keep_manifests(kept, found)
+        prompts.write_manifests(kept, found)
 
 
 # --- Benchmarks --------------------------------------------------------------------------------
@@ -190,8 +190,8 @@ def test_several_sets_are_mixed_and_a_prompt_of_two_counts_once(tmp_path) -> Non
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("everyday,testbed", "can not be mixed"),
-        ("everyday,everyday", "each set stands once"),
+        ("everyday,testbed", "cannot be mixed"),
+        ("everyday,everyday", "each set may occur once"),
         ("everyday,nosuch", "no prompt set 'nosuch'"),
     ],
 )

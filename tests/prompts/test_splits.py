@@ -85,7 +85,7 @@ def test_a_folder_has_a_file_for_each_split_and_no_leak(tmp_path) -> None:
         ("prompt,split\na,train\nb,\n", "train", r"Row 2 of .* has None as .split.; write a text"),
         ("prompt,split\na,train\n", "shift", "no split 'shift'; choose one of train"),
         ("prompt\na\n", "shift", "no split 'shift'; choose one of train, validation, test"),
-        ("prompt\nWhat is a stoat?\n", "train", r"None of the prompts .*'train'.*'split'"),
+        ("prompt\nWhat is a stoat?\n", "train", r"No prompt of .*'train'.*'split'"),
     ],
 )
 def test_a_split_that_is_not_there_is_told(tmp_path, content, split, told) -> None:

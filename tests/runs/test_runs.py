@@ -85,11 +85,11 @@ def test_unknown_key_lists_the_known_ones():
         ("seed", [2**32], "at most"),
         ("guard_bits", [7, 32], "choose one of 16, 8, 4"),
         ("reward", ["boundry", "nonsense"], ", ".join(rewards.DESIGNS)),
-        ("reward", ["missing.py:mine"], "can not be read"),
+        ("reward", ["missing.py:mine"], "cannot be read"),
         ("guard_verdicts", ["Strict"], "strict, loose"),
         ("loss_type", ["grpo2"], "grpo, dr_grpo, bnpo, dapo"),
         ("warmup_steps", [200, 300], "below 'steps'"),
-        ("eval_prompts", [0], "where 'eval_every' is not 0"),
+        ("eval_prompts", [0], "unless 'eval_every' is 0"),
     ],
 )
 def test_a_wrong_value_is_refused_whichever_way_a_config_is_made(key, values, words):
@@ -118,7 +118,7 @@ def test_batches_are_accepted_exactly_if_micro_batches_hold_whole_groups(size, g
 def test_a_config_file_is_read_or_refused_with_its_path(tmp_path):
     path = tmp_path / "c.json"
     for text, hint in (
-        (None, "can not be read"),
+        (None, "cannot be read"),
         ('{\n "steps": 5,\n "seed" 1\n}', "line 3"),
         ("[1]", "must hold one JSON object"),
     ):
@@ -228,7 +228,7 @@ def test_another_config_is_refused_and_the_difference_named(run):
 def test_looking_for_a_run_writes_nothing_and_finds_its_own_alone(run, tmp_path):
     assert runs.find_run(run.folder, make_config({})) == run
     assert runs.find_run(tmp_path / "none", DEFAULT) is None
-    with pytest.raises(BgkitError, match="is not empty and is no run"):
+    with pytest.raises(BgkitError, match="is not empty and not a run"):
         open_run(tmp_path, DEFAULT, {})
     assert names_in(tmp_path) == ["run"]
 
@@ -247,11 +247,11 @@ def test_config_of_an_older_version_gets_the_new_defaults(run):
     ("text", "hint"),
     [
         (None, "There is no run in"),
-        ('{"config": {"clip": 0.2}}', r"this version of bgkit refuses: Unknown key 'clip'"),
+        ('{"config": {"clip": 0.2}}', r"this version of bgkit rejects: Unknown key 'clip'"),
         ('{"config": {"steps"', "not valid JSON"),
-        ('{"config": {"steps": 0}}', "this version of bgkit refuses"),
-        ('{"model_type": "gpt2"}', "is not a run's config"),  # a model's folder has one, too
-        ('{"config": [1]}', "is not a run's config"),
+        ('{"config": {"steps": 0}}', "this version of bgkit rejects"),
+        ('{"model_type": "gpt2"}', "is not the config of a run"),  # a model's folder has one, too
+        ('{"config": [1]}', "is not the config of a run"),
     ],
 )
 def test_a_folder_without_a_runs_config_is_no_run(tmp_path, text, hint):

@@ -94,7 +94,7 @@ MUTE = own.THINKING.replace("m.content", "'' if m.role == 'assistant' else m.con
         ("qwen3guard", MUTE, "its template drops or changes the response"),
         # the trap of Llama-Guard-3-1B: it renders plain strings to an empty conversation
         ("llama-guard-3", OF_PARTS, "its template drops or changes the prompt"),
-        ("llama-guard-3", "{{ bos_token }}" + LLAMA, "two beginning marks"),
+        ("llama-guard-3", "{{ bos_token }}" + LLAMA, "two BOS tokens"),
     ],
 )
 def test_a_guard_that_fails_is_refused_with_the_reason(

@@ -88,7 +88,7 @@ def test_unknown_names_and_models_of_another_kind_are_refused(tmp_path) -> None:
         guards.load_utility("best")
     with pytest.raises(BgkitError, match="has 1 labels whose outputs are not known to be"):
         guards.load_guard(str(hub.resolve("utility", "mild")), device="cpu")
-    with pytest.raises(BgkitError, match=r"config\.json can not be read"):
+    with pytest.raises(BgkitError, match=r"config\.json cannot be read"):
         guards.load_guard(str(tmp_path), device="cpu")
 
 

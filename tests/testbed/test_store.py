@@ -64,7 +64,7 @@ def test_a_file_that_changed_went_or_came_is_refused_by_name(root):
             store.model_path("policy", "small")
         assert str(path) in str(caught.value)
     path.unlink()
-    with pytest.raises(BgkitError, match=r"model\.safetensors can not be read: No such file"):
+    with pytest.raises(BgkitError, match=r"model\.safetensors cannot be read: No such file"):
         store.model_path("policy", "small")
     path.write_bytes(content)
     (root / "policy" / "small" / "adapter_config.json").write_text("{}")

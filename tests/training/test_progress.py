@@ -122,7 +122,7 @@ def test_ctrl_c_while_libraries_load_can_not_be_swallowed(usual) -> None:
 def test_ctrl_c_ends_workers_and_what_has_not_begun() -> None:
     others = multiprocessing.active_children()
     began = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), devices.workers(1) as pool:
+    with pytest.raises(KeyboardInterrupt), devices.worker_pool(1) as pool:
         assert pool.submit(os.getenv, "OMP_WAIT_POLICY").result() == "PASSIVE"
         assert pool.submit(signal.getsignal, signal.SIGINT).result() == signal.SIG_IGN
         for _ in range(3):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from bgkit.errors import BgkitError
-from bgkit.rewards import DESIGNS, compute_reward, own_digest, tent
+from bgkit.rewards import DESIGNS, compute_reward, reward_file_digest, tent
 
 NAMES = (
     "boundary boundary_raw guard_only utility_only filter_avoidance filter_avoidance_soft "
@@ -175,25 +175,25 @@ def test_an_own_reward_sees_what_it_names_and_is_read_anew_when_edited(own):
     columns = {"length": [10, 20], "response": ["a", "bcd"], "u": [9.0, 9.0]}
     reward = compute_reward(f"{own}:by_length", [0.5, 1.0], [1.0, 2.0], 0.5, strength=4, **columns)
     assert reward.tolist() == [1 - 2 - 10 - 1, 2 - 4 - 20 - 3]
-    before = own_digest(f"{own}:short")
+    before = reward_file_digest(f"{own}:short")
     own.write_text("def short(t, z, tau):\n    return z + 1\n")
     os.utime(own, ns=(1, 1))  # a clock may stand still between two writes
     assert compute_reward(f"{own}:short", [0.5], [1.0], 0.5).tolist() == [2.0]
-    assert own_digest(f"{own}:short") != before and own_digest("boundary") is None
+    assert reward_file_digest(f"{own}:short") != before and reward_file_digest("boundary") is None
 
 
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("missing.py:f", "missing.py can not be read: No such file"),
-        ("{own.parent}/broken.py:f", "can not be run: ModuleNotFoundError"),
+        ("missing.py:f", "missing.py cannot be read: No such file"),
+        ("{own.parent}/broken.py:f", "cannot be run: ModuleNotFoundError"),
         ("{own}:nothing", "has no function 'nothing'"),
         ("{own}:SCALE", "has no function 'SCALE'"),
         ("{own}:short", "must return one finite number per response (2); it returned shape (1,)"),
         ("{own}:unknown", "with NaN"),
         ("{own}:fails", "raised ZeroDivisionError: division by zero. It is called with arrays"),
         ("{own}:two", "too many positional arguments"),
-        ("{own}:by_length", "missing a required argument: 'length'. Give that with"),
+        ("{own}:by_length", "missing a required argument: 'length'. Add it to every"),
     ],
 )
 def test_an_own_reward_that_does_not_fit_is_refused(own, name, told):
@@ -218,7 +218,7 @@ def test_unknown_reward_lists_the_choices():
 )
 def test_missing_column_is_named(name, column):
     columns = {key: value for key, value in ALL.items() if key != column}
-    with pytest.raises(BgkitError, match=rf"{name!r} can not be .* argument: {column!r}\. Give"):
+    with pytest.raises(BgkitError, match=rf"{name!r} cannot be .* argument: {column!r}\. Add"):
         compute_reward(name, [0.5], [0.0], 0.5, **columns)
 
 

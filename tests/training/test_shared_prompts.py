@@ -19,7 +19,7 @@ from trl import GRPOConfig
 
 from bgkit import runs
 from bgkit.models import policies
-from bgkit.models.sampling import sampling
+from bgkit.models.sampling import fast_sampling
 from bgkit.training import shared_prompts
 from bgkit.training import trainer as training
 from bgkit.training.grpo import QuietTrainer
@@ -150,7 +150,7 @@ def both_draw(trainer, prompts: list[int], times: list[int], options: dict) -> t
     options = {"do_sample": True, "pad_token_id": 0, "top_k": 0, **options}
     drawn = []
     with counting(trainer) as seen:
-        for context in (contextlib.nullcontext(), sampling(model)):
+        for context in (contextlib.nullcontext(), fast_sampling(model)):
             torch.manual_seed(5)
             with context:
                 asked = {"input_ids": ids[:, :-1], "attention_mask": mask[:, :-1]}
@@ -177,7 +177,7 @@ def test_rows_that_end_leave_and_the_others_say_the_same(trainer, option: dict) 
 def test_other_settings_are_left_to_transformers(trainer) -> None:
     ids, mask, _ = batch_of([5], [[1, 1]], 1)
     model = policies.plain_model(trainer.accelerator.unwrap_model(trainer.model))
-    with counting(trainer) as seen, sampling(model):
+    with counting(trainer) as seen, fast_sampling(model):
         options = {"max_new_tokens": 2, "top_k": 5, "pad_token_id": 0, "do_sample": True}
         model.generate(input_ids=ids, attention_mask=mask, **options)
     assert seen[0] == ids.numel()  # each prompt once for each of its rows

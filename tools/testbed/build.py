@@ -56,7 +56,7 @@ def build(root: Path, workers: int | None = None, say: Callable[[str], None] = s
         )
     started, workers = time.time(), workers or os.cpu_count() or 1
     work = root.parent / f".{root.name}-{code_digest()}"
-    with devices.workers(workers) as pool:
+    with devices.worker_pool(workers) as pool:
         _run_tasks(pool, workers, work, say)
         say("measuring every model on held-out texts and writing its card")
         with phase("measuring the models"):
