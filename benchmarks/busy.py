@@ -43,7 +43,7 @@ def step_seconds_in_process(busy: bool, steps: int, threads: int) -> list[float]
 
     other = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if busy else None
     try:
-        with devices.workers(1, threads) as pool:
+        with devices.worker_pool(1, threads) as pool:
             return pool.submit(step_seconds, steps, threads).result()
     finally:
         if other:

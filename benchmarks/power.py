@@ -32,7 +32,7 @@ def shipped() -> dict[str, dict[str, np.ndarray]]:
     refusals = deployments.refusals_of(index)
     cubes = {}
     for name, deployment in deployments.DEPLOYMENTS.items():
-        there = deployments.redeployed(values, refusals, deployment)
+        there = deployments.redeployed_values(values, refusals, deployment)
         designs = claims.frontiers_of(index, there, METRICS)
         cubes[name] = {design: one.pair(*METRICS) for design, one in designs.items()}
     return cubes
@@ -86,7 +86,7 @@ def main() -> None:
         decided[seeds] = table.groupby("pair", sort=False)["decided"].mean()
         decided[seeds]["all"] = table["decided"].mean()
         covered[seeds] = table["inside"].mean()
-    print(pd.DataFrame(decided).rename_axis(columns="seeds").round(2).to_markdown())
+    print(pd.DataFrame(decided).rename_axis(columns="seeds").round(2).to_string())
     print({seeds: round(float(share), 3) for seeds, share in covered.items()})
 
 

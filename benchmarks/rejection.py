@@ -167,7 +167,7 @@ def _open_folder(config: runs.TrainConfig, folder: Path, plan: dict, scores: dic
     environment |= {METHOD: NAME, "asked": plan, "git": runs.git_revision()}
     run = runs.open_run(folder, config, environment)
     manifests = {split: manifest for split, (_, manifest) in prompt_sets.items()}
-    prompts.keep_manifests(run.folder / "prompts.json", manifests)
+    prompts.write_manifests(run.folder / "prompts.json", manifests)
     return run
 
 

@@ -86,7 +86,7 @@ def train(out: Path | None, no_self_test: bool, **given) -> None:
 
     run = trainer.train(config, folder, check=not no_self_test, **given)
     PartialState().destroy_process_group()  # its threads may abort the process at its end
-    if not launched()[0]:  # the first process of a launch evaluates and reports
+    if not rank_and_size()[0]:  # the first process of a launch evaluates and reports
         _print_table(run.result["rows"])
         say(f"\nRun: {run.folder}")
 

@@ -35,12 +35,12 @@ def completions_table(samples: Mapping[str, pd.DataFrame], rows: Iterable[int]) 
     ``samples`` hold the same prompts in the same order; ``rows`` are the row numbers to show.
     """
     first, heads = next(iter(samples.values())), ("prompt", *samples)
-    lines = ["".join(f"<th style='{CELL}'>{safe(words(name))}</th>" for name in heads)]
+    lines = ["".join(f"<th style='{CELL}'>{html_text(plain_name(name))}</th>" for name in heads)]
     for number in rows:
         prompt, answers = first.iloc[number], [frame.iloc[number] for frame in samples.values()]
-        texts = [(prompt["prompt"], safe(words(prompt["kind"])))]
+        texts = [(prompt["prompt"], html_text(plain_name(prompt["kind"])))]
         texts += [(row["response"], _facts(row)) for row in answers]
-        cells = (f"{folded(text)}<br><small>{facts}</small>" for text, facts in texts)
+        cells = (f"{fold_html(text)}<br><small>{facts}</small>" for text, facts in texts)
         lines.append("".join(f"<td style='{CELL}'>{cell}</td>" for cell in cells))
     look = f"class='{NO_MATH}' style='width:100%;table-layout:fixed'"
     return f"<table {look}><tr>{'</tr><tr>'.join(lines)}</tr></table>"

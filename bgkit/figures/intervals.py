@@ -14,7 +14,7 @@ from plotly.subplots import make_subplots
 from bgkit.errors import BgkitError
 from bgkit.figures import style
 from bgkit.figures.style import error_bars, label, panel_label
-from bgkit.texts import safe
+from bgkit.texts import html_text
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 GAP = 56  # pixels between panels, for ticks and the next heading
@@ -115,7 +115,7 @@ def _traces(
     hover += f"<br>{style.metric_label(metric)} %{{y:{form}}}"
     if len(with_interval):
         hover += f" (%{{customdata[0]:{form}}} to %{{customdata[1]:{form}}})"
-    common = {"type": "scatter", "legendgroup": label(name), "meta": safe(metric)}
+    common = {"type": "scatter", "legendgroup": label(name), "meta": html_text(metric)}
     means = {
         **common,
         "name": label(name),

@@ -71,7 +71,7 @@ pio.templates["bgkit"] = go.layout.Template(
 
 def label(name: object) -> str:
     """A name as figure text: :func:`bgkit.texts.words`, HTML-escaped."""
-    return html.escape(words(name), quote=False)
+    return html.escape(plain_name(name), quote=False)
 
 
 def look(name: object) -> tuple[str, str, str]:

@@ -89,8 +89,8 @@ def compare(
     checks.require_type("a name or a path", folder=folder or below)
     if isinstance(seeds, Integral):
         seeds = range(config.seed, config.seed + seeds)
-    seeds, designs = checks.listed("seeds", seeds, str), checks.listed("designs", designs, str)
-    strengths = checks.listed("strengths", strengths, Real)
+    seeds, designs = checks.as_list("seeds", seeds, str), checks.as_list("designs", designs, str)
+    strengths = checks.as_list("strengths", strengths, Real)
     if len(set(strengths)) == 1:  # the folder's name has the hash of the settings
         config = replace(config, strength=strengths[0])
     folder = Path(folder or Path(below, f"compare-{config_hash(config)}"))
@@ -149,7 +149,7 @@ def _train_in_parallel(jobs: list[tuple[TrainConfig, Path]], arguments: list[dic
     """Train runs in ``n`` processes of one thread each; one progress line covers all of them."""
     steps = sum(config.steps for config, _ in jobs)
     say(f"{len(jobs)} runs of {jobs[0][0].steps} steps of GRPO, {n} in parallel")
-    with phase("training", steps) as progress, devices.workers(n) as pool:
+    with phase("training", steps) as progress, devices.worker_pool(n) as pool:
         waiting = {
             pool.submit(trainer.train, *job, threads=1, **more): job[1].name
             for job, more in zip(jobs, arguments, strict=True)

@@ -169,7 +169,7 @@ def _run(planned: Plan, pool: Executor, driver: kernels.Driver | None) -> None:
                     indexed = time.monotonic()
                 seconds = f" ({record['seconds']:.1f} s)" if "seconds" in record else ""
                 run = grids.describe(record["parameters"], planned.varied)
-                error = f": {shortened(record['error'], 200)}" if record.get("error") else ""
+                error = f": {short_repr(record['error'], 200)}" if record.get("error") else ""
                 say(f"[{number}/{len(futures)}] {record['state']}: {run}{seconds}{error}")
     except KeyboardInterrupt:
         say("Stopping: running notebooks save their work; Ctrl-C again stops at once ...")

@@ -55,7 +55,7 @@ class Notebook(NamedTuple):
 
 def open_notebook(path: str | Path) -> Notebook:
     """Read a notebook's parameters; raises BgkitError unless one cell of plain values is tagged."""
-    checks.kind("a name or a path", notebook=path)
+    checks.require_type("a name or a path", notebook=path)
     path = Path(path)
     try:
         code = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]

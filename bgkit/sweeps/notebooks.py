@@ -30,6 +30,6 @@ def start(threads: int = 0) -> None:
 
 def _show_sentence(shell, kind, error, traceback, tb_offset=None) -> list[str]:
     """IPython's handler for BgkitErrors; the cell still counts as failed."""
-    lines = [visible(f"{kind.__name__}: {error}")]
+    lines = [clean_text(f"{kind.__name__}: {error}")]
     shell._showtraceback(kind, error, lines)
     return lines

@@ -77,7 +77,7 @@ def measured_risk(
         setting = (formula.best_threshold(cost_fn, cost_fp), cost_fn, cost_fp)
         rows = samples if kind == "all" else samples[samples["kind"] == kind]
         figure = plots_risk.measured_risk(rows, *setting, bins)
-        return [figure, formula.near_table({visible(kind): rows}, *setting)]
+        return [figure, formula.near_table({clean_text(kind): rows}, *setting)]
 
     kinds = pd.unique(samples["kind"]) if "kind" in samples else []
     controls = {

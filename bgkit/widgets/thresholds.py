@@ -79,7 +79,7 @@ def explore(samples: pd.DataFrame, tau: float = 0.5, bins: int = 25) -> widgets.
     for control in (slider, kind):
         control.observe(redraw, "value")
     top = widgets.HBox([slider, kind], layout=views.WRAPPED)
-    missing, help_ = widgets.HTML(safe(not_known(samples))), widgets.HTML(BUTTON_HELP)
+    missing, help_ = widgets.HTML(html_text(not_known(samples))), widgets.HTML(BUTTON_HELP)
     view = widgets.VBox([top, missing, margins, row, help_, pager, numbers])
     figure, table = current()
     views.show(view, figure, HTML(table))
@@ -137,7 +137,7 @@ def numbers_html(points: pd.DataFrame, tau: float) -> str:
         ends = (row[metric + end] for end in ("", "_low", "_high"))
         value, low, high = (style.number(end, metric) for end in ends)
         interval = "not known" if np.isnan(row[metric]) else f"{low} to {high}"
-        cells = (f"<b>{style.metric_label(metric)}</b>", value, interval, safe(meaning))
+        cells = (f"<b>{style.metric_label(metric)}</b>", value, interval, html_text(meaning))
         lines.append("<tr>" + "".join(f"<td style='{LINE}'>{c}</td>" for c in cells) + "</tr>")
     heads = (f"at tau = {tau:.2f}", "value", "95 % interval", "what it is")
     head = "".join(f"<th style='{LINE}'>{text}</th>" for text in heads)

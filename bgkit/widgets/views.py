@@ -40,7 +40,7 @@ def choice(text: str, names: Iterable[object], value: object) -> widgets.Dropdow
 
 def options(names: Iterable[object]) -> list[tuple[str, object]]:
     """Pairs of text (not HTML) and value for a menu."""
-    return [(words(name), name) for name in names]
+    return [(plain_name(name), name) for name in names]
 
 
 def show_with_controls(
