@@ -50,7 +50,7 @@ def curve(points: np.ndarray, x: np.ndarray, better: int = -1) -> np.ndarray:
     >>> curve(np.array([[0.0, 1.0], [1.0, 9.0], [2.0, 5.0]]), np.array([0.5, 3.0]))
     array([ 2., nan])
     """
-    i, j = np.triu_indices(points.shape[-2], 1)
+    i, j = np.triu_indices(points.shape[-2])
     first, second = points[..., i, :, None], points[..., j, :, None]  # (..., pairs, 2, 1)
     slack = 1e-9 * np.maximum(1, np.abs(x))
     step, ahead = second[..., 0, :] - first[..., 0, :], x - first[..., 0, :]
@@ -60,6 +60,22 @@ def curve(points: np.ndarray, x: np.ndarray, better: int = -1) -> np.ndarray:
     y = first[..., 1, :] + share * (second[..., 1, :] - first[..., 1, :])
     ends = np.where((share >= 0) & (share <= 1), better * y, -np.inf).max(-2)
     return np.where(np.isfinite(ends), better * ends, np.nan)
+
+
+def on_frontier(points: np.ndarray, better_x: int, better_y: int) -> np.ndarray:
+    """Which of ``points`` (n, 2) no other and no mixture of two others beats (n,).
+
+    ``better_x`` and ``better_y`` are 1 where high is better, -1 where low is; 0 for an x that has
+    no better side.
+
+    >>> on_frontier(np.array([[0.1, 0.2], [0.2, 0.4], [0.3, 0.3]]), -1, 1)
+    array([ True,  True, False])
+    """
+    x, y = points[:, 0], better_y * points[:, 1]
+    best = y >= better_y * curve(points, x, better_y) - 1e-9
+    ahead = better_x * (x[None, :] - x[:, None]) > 0
+    beaten = (ahead & (y[None, :] >= y[:, None])).any(axis=1)
+    return best & ~beaten
 
 
 def shared_range(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:

@@ -70,7 +70,7 @@ def panels(
         ticks |= {"range": [-0.5, len(values) - 0.5]}
     overlap = bool(values) and rows.duplicated([panel, "position"]).any()
     columns = min(columns, len(panels))
-    fig = _grid(len(panels), columns, tall, shared)
+    fig = empty_panels(len(panels), columns, tall, shared)
     names, in_legend, numbers = list(looks), set(), rows[["mean", "low", "high"]]
     limits = [1.05 * min(0, numbers.min(axis=None)), 1.05 * (numbers.max(axis=None) or 1.0)]
     traces: list[dict[str, Any]] = []
@@ -95,7 +95,7 @@ def panels(
     return fig.add_traces(traces).update_layout(layout)
 
 
-def _grid(panels: int, columns: int, tall: int, shared: bool) -> go.Figure:
+def empty_panels(panels: int, columns: int, tall: int, shared: bool) -> go.Figure:
     """Empty panels in ``columns``, each ``tall`` pixels high."""
     lines = -(-panels // columns)
     cells = [{}] * panels + [None] * (lines * columns - panels)

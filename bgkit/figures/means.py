@@ -13,8 +13,9 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from bgkit import checks
 from bgkit.errors import BgkitError
-from bgkit.evaluation import settings
+from bgkit.evaluation import frontiers, settings
 from bgkit.evaluation.metrics import METRICS
 from bgkit.evaluation.results import Results, rows_of
 from bgkit.figures import intervals, style
@@ -48,29 +49,35 @@ def _joined(x_rows: pd.DataFrame, y_rows: pd.DataFrame, on: Sequence[str]) -> pd
     return joined.assign(text=joined["text_y"] + "<br>" + joined["text"])
 
 
-def _scatter(rows: pd.DataFrame, x: str, y: str) -> go.Figure:
-    """Means of ``y`` over means of ``x`` with both intervals, in the order of the rows.
+def _scatter(fig: go.Figure, rows: pd.DataFrame, x: str, y: str, place: int = 0) -> None:
+    """Add means of ``y`` over means of ``x`` with both intervals to panel ``place`` of a figure.
 
-    Each ``series`` has its look and a line through its marks, which have a ``size``. If both
-    metrics have a better direction, that corner is labelled.
+    Each ``series`` has its look, marks of a ``size``, and a line through the marks that are
+    ``best``, if any. If both metrics have a better direction, that corner is labelled.
     """
-    fig = go.Figure()
+    axis = str(place + 1) if place else ""
+    on = {"xaxis": f"x{axis}", "yaxis": f"y{axis}", "cliponaxis": False}
     for name, group in rows.groupby("series", sort=False):
         hue, symbol, dash = style.look(name)
         thin = {"thickness": 1, "width": 0, "color": hue}  # they cross each other
         more = {"error_x": error_bars(group, **thin), "error_y": error_bars(group, "_y", **thin)}
         more["marker"] = {"color": hue, "symbol": symbol, "size": group["size"], "opacity": 1}
-        more["line"] = {"color": hue, "dash": dash, "width": 1.5}
-        more |= {"mode": "lines+markers", "cliponaxis": False}
-        fig.add_trace(style.dots(name, group["text"], x=group["mean"], y=group["mean_y"], **more))
+        more |= {"mode": "lines+markers", "showlegend": not place, **on}
+        path = {"color": hue, "dash": "dot" if "best" in group else dash, "width": 1}
+        means = {"x": group["mean"], "y": group["mean_y"]}
+        fig.add_trace(style.dots(name, group["text"], line=path, **means, **more))
+        best = group[group["best"]].sort_values("mean") if "best" in group else group[:0]
+        if len(best) > 1:
+            means, look = {"x": best["mean"], "y": best["mean_y"]}, {"color": hue, "width": 2}
+            plain = {"mode": "lines", "hoverinfo": "skip", "showlegend": False, **on}
+            fig.add_scatter(line=look | {"dash": dash}, legendgroup=label(name), **means, **plain)
     right, up = METRICS[x].better, METRICS[y].better
     if right and up:
         arrow = {(-1, 1): "↖", (1, 1): "↗", (-1, -1): "↙", (1, -1): "↘"}[right, up]
-        fig.add_annotation(style.panel_label(f"<b>{arrow} better</b>", 0, int(right > 0)))
-    for update, name in ((fig.update_xaxes, x), (fig.update_yaxes, y)):
+        fig.add_annotation(style.panel_label(f"<b>{arrow} better</b>", place, int(right > 0)))
+    for which, name in ((f"xaxis{axis}", x), (f"yaxis{axis}", y)):
         form = ".1~%" if name in style.SHARES else ""
-        update(title_text=style.metric_label(name), tickformat=form)
-    return fig
+        fig.update_layout({which: {"title": style.metric_label(name), "tickformat": form}})
 
 
 def frontier(results: Results, kind: str = "all") -> go.Figure:
@@ -83,7 +90,7 @@ def frontier(results: Results, kind: str = "all") -> go.Figure:
     harm, help_ = (_metric_rows(rows, metric, kind) for metric in ("system_harm", "system_help"))
     joined = _joined(harm, help_, ["series"]).assign(size=10)
     notes = [f"On {label(kind)} prompts."]
-    fig = _scatter(joined, "system_harm", "system_help")
+    _scatter(fig := go.Figure(), joined, "system_harm", "system_help")
     return style.style(fig, "System helpfulness against harm", notes, 440)
 
 
@@ -92,16 +99,47 @@ def trade_off(
     along: str = "strength",
     where: Mapping[str, Any] | None = None,
     *,
-    x: str = "system_harm",
-    y: str = "system_help",
+    x: str | Sequence[str] = "system_harm",
+    y: str | Sequence[str] = "system_help",
 ) -> go.Figure:
     """Draw metric ``y`` (up) against metric ``x`` (right) of a table of ablations.
 
     Each design (:mod:`bgkit.sweeps.collection` makes the table) has one path through the values of
-    ``along``, from a small mark (the first value) to a large one (the last). Its path over
-    strengths is its frontier. ``where`` fixes other columns. Raises BgkitError for an unknown
-    metric, column or value, and for another column of several values that ``where`` does not fix.
+    ``along``, from a small mark (the first value) to a large one (the last). Over strengths, a line
+    joins the marks on its frontier (:mod:`bgkit.evaluation.frontiers`), and a dotted one the
+    others. Several metrics make several panels. ``where`` fixes other columns. Raises BgkitError
+    for an unknown metric, column or value, and for another column of several values that ``where``
+    does not fix.
     """
+    pairs = [(a, b) for b in checks.as_list("y", y, str) for a in checks.as_list("x", x, str)]
+    several = len(pairs) > 1
+    fig = intervals.empty_panels(len(pairs), 2, 300, False) if several else go.Figure()
+    for place, names in enumerate(pairs):
+        rows = _path_rows(table, along, where, *names)
+        _scatter(fig, rows, *names, place)
+        for which, column in (("xaxis", "mean"), ("yaxis", "mean_y")):
+            highest = rows[column].max() or 1.0  # an interval may be cut
+            ends = {"range": [-0.03 * highest, 1.15 * highest], "matches": None}
+            fig.update_layout({f"{which}{place + 1 if place else ''}": ends})
+    first, last = rows[along].iloc[[rows["place"].argmin(), rows["place"].argmax()]]
+    ends = [f"{value:g}" if isinstance(value, float) else label(value) for value in (first, last)]
+    fixed = ", ".join(f"{label(column)} {label(value)}" for column, value in (where or {}).items())
+    path = f"Small to large mark: {label(along)} {' to '.join(ends)}."
+    path += " Solid: the best that a design attains." * ("best" in rows)
+    over = "; ".join(INTERVALS[kind] for kind in dict.fromkeys(rows["interval"]))
+    notes = [path + f" Held fixed: {fixed}." * bool(fixed), f"Thin: 95 % intervals {over}."]
+    words = (
+        ", ".join(map(style.metric_label, dict.fromkeys(names)))
+        for names in zip(*pairs, strict=True)
+    )
+    title = "{1} against {0}".format(*words)
+    return style.style(fig, title[:1].upper() + title[1:], notes, 0 if several else 480)
+
+
+def _path_rows(
+    table: pd.DataFrame, along: str, where: Mapping[str, Any] | None, x: str, y: str
+) -> pd.DataFrame:
+    """Rows of two metrics in the order of paths; over strengths ``best`` marks the frontier."""
     rows = _joined(
         *(settings.select(table, name, (along, "design"), where) for name in (x, y)),
         on=["design", along],
@@ -112,17 +150,13 @@ def trade_off(
     text += "<br>seeds: " + rows["n_seeds"].astype(str)
     rows = rows.assign(series=rows["design"], text=text, order=order, place=place)
     rows = rows.assign(size=7 + 8 * place / max(1, len(values) - 1))
-    fig = _scatter(rows.sort_values(["order", "place"]), x, y)
-    for update, column in ((fig.update_xaxes, "mean"), (fig.update_yaxes, "mean_y")):
-        highest = rows[column].max() or 1.0
-        update(range=[-0.03 * highest, 1.15 * highest])  # an interval may be cut
-    ends = [f"{v:g}" if isinstance(v, float) else label(v) for v in (values[0], values[-1])]
-    fixed = ", ".join(f"{label(column)} {label(value)}" for column, value in (where or {}).items())
-    path = f"Small to large mark: {label(along)} {' to '.join(ends)}."
-    over = "; ".join(INTERVALS[kind] for kind in dict.fromkeys(rows["interval"]))
-    notes = [path + f" Held fixed: {fixed}." * bool(fixed), f"Lines: 95 % intervals {over}."]
-    title = f"{style.metric_label(y)} against {style.metric_label(x)}"
-    return style.style(fig, title[:1].upper() + title[1:], notes, 480)
+    if along == "strength" and METRICS[y].better:
+        better = METRICS[x].better, METRICS[y].better
+        rows["best"] = False
+        for _, group in rows.groupby("design"):
+            points = group[["mean", "mean_y"]].to_numpy()
+            rows.loc[group.index, "best"] = frontiers.on_frontier(points, *better)
+    return rows.sort_values(["order", "place"])
 
 
 def by_kind(results: Results, metric: str) -> go.Figure:
