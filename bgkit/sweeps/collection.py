@@ -49,6 +49,14 @@ def shipped() -> Path:
     return data_folder() / "reference" / "frontiers"
 
 
+def load_walking() -> pd.DataFrame:
+    """Test responses of the cautious policy, before and after avoiding the filter (three seeds).
+
+    One row per response: kind, t, harm, design (``benchmarks/walking.py`` wrote it).
+    """
+    return pd.read_parquet(shipped() / "walking.parquet")
+
+
 def find_runs(folder: str | Path) -> list[runs.Run]:
     """Runs of a folder (a run, a folder of runs, or a sweep); BgkitError if there are none."""
     if not (folder := Path(folder)).is_dir():
