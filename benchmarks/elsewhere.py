@@ -59,11 +59,11 @@ def measured(run: runs.Run, base: bool = True) -> pd.DataFrame:
     for one in contenders.contenders_of([run])[0 if base else 1 :]:
         config = one.config
         own = run.samples() if one.run else run.samples("base")
-        judge = contenders.judge_of(config, needed="a run elsewhere")
-        graded = contenders.graded(own, judge)
+        judge = contenders.judge_of(config, needed_by="a run elsewhere")
+        graded = contenders.grade_responses(own, judge)
         parts = {}
         for name, guard in others.items():
-            parts[f"guard {name}"] = contenders.redeployed(graded, guard, config.tau)
+            parts[f"guard {name}"] = contenders.redeploy(graded, guard, config.tau)
         answered = contenders.respond([one], asked.reset_index(drop=True))
         parts |= dict(iter(answered.groupby("shift", sort=False)))
         parts[ATTACKED] = _attacked(one, float(graded["system_help"].mean()))

@@ -86,8 +86,8 @@ def judge(files: list[Path], judge: str, **how) -> None:
         for path in files:
             grading.grade_file(grader, path, say=say)
     finally:  # what was used is told however that ends
-        if hasattr(grader, "used"):  # a language model
-            say(f"Used: {grader.used}")
+        if hasattr(grader, "usage_text"):  # a language model
+            say(f"Used: {grader.usage_text}")
 
 
 def prompts(

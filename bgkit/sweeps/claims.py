@@ -24,7 +24,7 @@ from bgkit.errors import BgkitError
 from bgkit.evaluation import frontiers, settings
 from bgkit.evaluation import samples as evaluation
 from bgkit.evaluation.frontiers import Difference
-from bgkit.evaluation.intervals import CONFIDENCE, crossed, holm, variance_of_mean
+from bgkit.evaluation.intervals import CONFIDENCE, crossed_bootstrap, holm, variance_of_mean
 from bgkit.evaluation.metrics import values_of
 from bgkit.sweeps import collection
 from bgkit.testbed.store import data_folder
@@ -83,7 +83,7 @@ def frontiers_of(
         raise BgkitError(f"The results have no metric {unknown[0]!r}; choose one of {told}.")
     numbers = numbers[list(metrics)]
     by_run = {n: numbers.loc[rows].to_numpy() for n, rows in part.groupby("run").groups.items()}
-    held = settings.at_defaults(index, free=["strength"])
+    held = settings.default_rows(index, free=["strength"])
     found = {}
     for design, rows in held.groupby("design", sort=False):
         names = rows.pivot(index="strength", columns="seed", values="run").dropna(axis=1)
@@ -105,7 +105,7 @@ def beside_base(design: Frontier, base: Frontier, metric: str) -> list[Differenc
     theirs = base.values[0, [base.seeds.index(seed) for seed in seeds], :, place]
     for points in design.values[..., place]:
         delta = points[[design.seeds.index(seed) for seed in seeds]] - theirs
-        (found,) = crossed(delta[..., None], rates=False)
+        (found,) = crossed_bootstrap(delta[..., None], rates=False)
         if len(seeds) > 1:
             variance, freedom = variance_of_mean(delta)
         else:

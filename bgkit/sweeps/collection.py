@@ -11,7 +11,7 @@ A collection is a folder of these files (responses are not kept: a config sample
 The table of ablations has one row per setting (``design``, ``utility``, ``scale``, ``guard``,
 ``tau``, ``strength`` and what else runs differ in), ``seed`` (text; ``all``: the mean over seeds),
 ``kind`` of prompt (or ``all``) and ``metric``, with ``mean``, ``low``, ``high``, ``n_seeds`` and
-``interval``: ``both`` (:func:`bgkit.evaluation.intervals.crossed`, over seeds and prompts) or, of
+``interval``: ``both`` (:func:`bgkit.evaluation.intervals.crossed_bootstrap`: seeds, prompts) or, of
 one run, ``prompts``. ``base``, the untrained policy behind the same guard, is in every setting.
 """
 
@@ -29,7 +29,7 @@ from bgkit import checks, runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation import samples as evaluation
 from bgkit.evaluation import settings
-from bgkit.evaluation.intervals import crossed
+from bgkit.evaluation.intervals import crossed_bootstrap
 from bgkit.evaluation.metrics import RATES, values_of
 from bgkit.evaluation.settings import LABELLED
 from bgkit.scoring.scorer import NEAR
@@ -195,7 +195,7 @@ def load_table(*sources: str | Path) -> pd.DataFrame:
             f"The sources {', '.join(map(str, paths))} hold the same result twice ({setting}); "
             "leave one of them out."
         )
-    return settings.in_order(table.astype({"seed": str, "n_seeds": int}))
+    return settings.sort_rows(table.astype({"seed": str, "n_seeds": int}))
 
 
 def configs_of(index: pd.DataFrame) -> list[runs.TrainConfig]:
@@ -257,7 +257,7 @@ def _rows(labels: dict, names: list[str], stack: np.ndarray, seeds: list[int]) -
         found = {"seed": seed, "n_seeds": len(part), "interval": interval}
         rows += [
             {**labels, "metric": metric, **values._asdict(), **found}
-            for metric, values in zip(names, crossed(part, rates=rates), strict=True)
+            for metric, values in zip(names, crossed_bootstrap(part, rates=rates), strict=True)
             if not np.isnan(values.mean)
         ]
     return rows
