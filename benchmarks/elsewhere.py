@@ -59,10 +59,10 @@ def measure_run(run: runs.Run, base: bool = True) -> pd.DataFrame:
         config = contender.config
         responses = run.samples() if contender.run else run.samples("base")
         judge = contenders.judge_of(config, needed="a run elsewhere")
-        graded = contenders.graded(responses, judge)
+        graded = contenders.grade_responses(responses, judge)
         parts = {}
         for name, guard in others.items():
-            parts[f"guard {name}"] = contenders.redeployed(graded, guard, config.tau)
+            parts[f"guard {name}"] = contenders.redeploy(graded, guard, config.tau)
         answered = contenders.respond([contender], shifted.reset_index(drop=True))
         parts |= dict(iter(answered.groupby("shift", sort=False)))
         parts[ATTACKED] = _attacked(contender, float(graded["system_help"].mean()))

@@ -26,7 +26,7 @@ def figures(rows: int = 5000) -> dict[str, Callable[[], go.Figure]]:
     rng = np.random.default_rng(0)
     t = rng.beta(0.3, 0.8, rows)
     samples = pd.DataFrame({"t": t, "harm": (rng.random(rows) < t).astype(float), "kind": "benign"})
-    table = settings.at_defaults(collection.load_table(), free=["strength"])
+    table = settings.default_rows(collection.load_table(), free=["strength"])
     return {
         "margins": lambda: plots.margins({"base": samples}, 0.5),
         "reliability": lambda: plots.reliability({"base": samples}),

@@ -36,7 +36,7 @@ COMPARED = ("near_boundary", "false_negative", "system_harm")
 
 def by_strength() -> pd.DataFrame:
     """Every design at every strength, and base."""
-    table = settings.at_defaults(collection.load_table(), free=["strength"])
+    table = settings.default_rows(collection.load_table(), free=["strength"])
     parts = {}
     for design in settings.values_of(table, "design"):
         part = table[table["design"] == design]

@@ -23,7 +23,7 @@ import pandas as pd
 
 import bgkit
 from bgkit import environment
-from bgkit.evaluation.intervals import crossed
+from bgkit.evaluation.intervals import crossed_bootstrap
 from bgkit.evaluation.metrics import values_of
 from bgkit.models import policies
 from bgkit.runs import Run, write_json
@@ -133,7 +133,7 @@ def show(names: list[str]) -> None:
 
 def with_intervals(deltas: list[np.ndarray]) -> dict[str, list[float]]:
     """Mean and interval of each metric's difference to base."""
-    intervals = crossed(np.stack(deltas), rates=False)
+    intervals = crossed_bootstrap(np.stack(deltas), rates=False)
     return {name: [round(v, 4) for v in i] for name, i in zip(METRICS, intervals, strict=True)}
 
 

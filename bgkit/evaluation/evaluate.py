@@ -1,4 +1,4 @@
-"""Evaluate complete runs beside base, as they were trained or behind another guard or threshold."""
+"""Evaluate complete runs and base, with their own or another guard or threshold."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bgkit.evaluation import samples as sampling
 from bgkit.evaluation.judges import load_judge
 from bgkit.evaluation.language_judge import Judge, LanguageJudge
 from bgkit.evaluation.metrics import paired_differences, summarise
-from bgkit.evaluation.results import bases_called, design_of, runs_of
+from bgkit.evaluation.results import base_names, design_of, runs_of
 from bgkit.models import devices, policies
 from bgkit.progress import phase
 from bgkit.prompts import load
@@ -27,20 +27,20 @@ from bgkit.scoring.scorer import Scorer
 def policy_of(config: TrainConfig, run: Run | None = None, device: str = "auto") -> tuple:
     """Model and tokenizer of a run's policy, or of base (no run).
 
-    Raises BgkitError where the run was made with another policy of that name, or has none.
+    Raises BgkitError if the run used another policy of that name, or has no adapter.
     """
     adapter = run and _adapter_of(run)
-    made = policies.load_policy(config.policy, adapter, device, config.precision)
+    policy = policies.load_policy(config.policy, adapter, device, config.precision)
     if run is not None and config.lora_rank:
-        identity.check(run, policy=identity.Speaker(*made))
-    return made
+        identity.check(run, policy=identity.Speaker(*policy))
+    return policy
 
 
 def _adapter_of(run: Run) -> Path:
     if not run.adapter.is_dir():
         raise BgkitError(
-            f"The run {run.folder} has no adapter, so its policy can not be asked again (of some "
-            "runs that come with the kit only samples and results are kept); train it anew."
+            f"The run {run.folder} has no adapter, so its policy cannot be sampled (some runs that "
+            "come with the kit hold only samples and results); train it again."
         )
     return run.adapter
 
@@ -55,21 +55,20 @@ def samples_of(
 ) -> pd.DataFrame:
     """Graded samples of base, or of a run's policy, on the test prompts of a config.
 
-    ``guard`` and ``utility`` are those of the config unless given, and the ones that the run was
-    made with where it names the same; ``u`` is NaN where the config names a utility that is an
-    object, and none is given.
+    ``guard`` and ``utility`` default to the config's. Where config and run name the same one, it
+    must be the one that the run used, else BgkitError. ``u`` is NaN where the config's utility is a
+    Python object and none is given.
     """
     with phase(f"evaluating {'base' if run is None else run.label}"):
         guard = guards.guard_of(config, device, given=guard)
-        utility = guards.utility_if_known(config, device, utility)
+        scorers = {"guard": guard, "utility": guards.utility_if_known(config, device, utility)}
         if run is not None:
-            own = {"guard": guard, "utility": utility}
-            same = {k: own[k] for k in own if getattr(config, k) == getattr(run.config, k)}
-            identity.check(run, **same)
+            shared = [key for key in scorers if getattr(config, key) == getattr(run.config, key)]
+            identity.check(run, **{key: scorers[key] for key in shared})
         model, tokenizer = policy_of(config, run, device)
-        beside = "adapter" if config.lora_rank else None  # a whole model has none beside it
-        scorers = {"guard": guard, "utility": utility, "base": model if run is None else beside}
-        return sampling.sample_test(config, model, tokenizer, **scorers)
+        base = "adapter" if config.lora_rank else None  # full fine-tuning: no KL
+        base = model if run is None else base
+        return sampling.sample_test(config, model, tokenizer, base=base, **scorers)
 
 
 def sample(
@@ -87,14 +86,14 @@ def sample(
     seed: int = 0,
     device: str = "auto",
 ) -> pd.DataFrame:
-    """What a policy says to ``n`` prompts of a set, once each, scored and graded.
+    """Sample one completion for each of ``n`` prompts of a set, score and grade it.
 
-    A config in place of the policy gives base's samples as its run would have them
+    A config in place of the policy gives base's samples on the config's test prompts
     (:func:`samples_of`). ``policy``, ``guard``, ``utility`` and ``judge`` are names, or what
     ``bgkit.load_policy`` (model and tokenizer), ``load_guard``, ``as_guard``, ``load_utility`` and
-    ``load_judge`` give; ``prompt_set`` is a name, a file or a prompt table. The testbed's own
-    prompts are graded by its oracle, others by the judge. Columns as in
-    :func:`bgkit.evaluation.samples.sample_as`, with those of a refusal where there is a truth.
+    ``load_judge`` return; ``prompt_set`` is a name, a file or a prompt table. The testbed's oracle
+    grades its own prompts, the judge all others. Columns as in
+    :func:`bgkit.evaluation.samples.sample_as`, and refusals' grades unless a language model grades.
     """
     if isinstance(policy, TrainConfig):
         return samples_of(policy, device=device)
@@ -109,15 +108,15 @@ def sample(
     if not (utility is None or hasattr(utility, "score")):
         utility = guards.load_utility(utility, device)
     judges = tuple(filter(None, [truth, judge]))
-    told = {"tau": tau, "temperature": temperature, "seed": seed}
+    options = {"tau": tau, "temperature": temperature, "seed": seed}
     return sampling.sample_as(
-        TrainConfig(max_completion_length=max_completion_length, **told),
+        TrainConfig(max_completion_length=max_completion_length, **options),
         *policy,
         table,
         guard=guards.load_guard(guard, device) if isinstance(guard, str) else as_guard(guard),
         utility=utility,
         judges=judges,
-        # a language model is not asked about refusals, too: that would double what it is asked
+        # grading refusals as well would double the requests to a language model
         refusals=not (judges and isinstance(judges[0], LanguageJudge)),
     )
 
@@ -132,44 +131,44 @@ def evaluate(
     judge: str | None = None,
     device: str = "auto",
 ) -> dict:
-    """Evaluate complete runs (and base) on test prompts, if wanted with another guard or tau.
+    """Evaluate complete runs (and base) on test prompts, optionally with another guard or tau.
 
-    ``results`` are runs or their folders, one or several. ``guard`` is a name, or an object (as in
-    :func:`bgkit.training.trainer.train`): a run that was trained with one needs it again, or
+    ``results`` is a run or its folder, or several. ``guard`` is a name or an object (as in
+    :func:`bgkit.training.trainer.train`): a run that was trained with an object needs it again, or
     another guard. ``prompts`` is another prompt set, ``judge`` another judge. The utility of runs
-    that were trained with an object is not known.
+    trained with an object is NaN.
 
     Returns provenance, ``rows`` (:func:`bgkit.evaluation.metrics.summarise`) and ``paired``
-    differences, labelled by design and what else differs; a base that runs do not share stands once
-    for each, as ``base of NAME``.
+    differences, labelled by design and what else differs. Runs that share no base have one each,
+    ``base of NAME``.
     """
-    wanted = {"tau": tau, "test_prompts": test_prompts, "prompts": prompts, "judge": judge}
+    options = {"tau": tau, "test_prompts": test_prompts, "prompts": prompts, "judge": judge}
     if isinstance(guard, str):
-        wanted, guard = {**wanted, "guard": guard}, None
-    changes = {key: value for key, value in wanted.items() if value is not None}
-    found = runs_of(results, complete=True)
-    for run in found:  # before anything is sampled
+        options, guard = {**options, "guard": guard}, None
+    changes = {key: value for key, value in options.items() if value is not None}
+    complete = runs_of(results, complete=True)
+    for run in complete:  # before anything is sampled
         _adapter_of(run)
-    named = {design_of(run, found[0], but=["reward"]): run for run in found}
-    configs = {name: _deployed(run.config, changes, guard) for name, run in named.items()}
-    called = bases_called({name: sampling.base_name(config) for name, config in configs.items()})
+    by_name = {design_of(run, complete[0], but=["reward"]): run for run in complete}
+    configs = {name: _new_deployment(run.config, changes, guard) for name, run in by_name.items()}
+    base_labels = base_names({name: sampling.base_name(c) for name, c in configs.items()})
     bases: dict[str, pd.DataFrame] = {}
     base_rows, rows, paired = [], [], []
     for name, config in configs.items():
-        label = called[name]
+        label = base_labels[name]
         if label not in bases:
             bases[label] = samples_of(config, None, device, guard=guard)
             base_rows += summarise(bases[label], sampling.labels_of(config, label))
-        samples = samples_of(config, named[name], device, guard=guard)
+        samples = samples_of(config, by_name[name], device, guard=guard)
         labels = sampling.labels_of(config, name)
         rows += summarise(samples, labels)
         paired += paired_differences(samples, bases[label], labels)
     return {**devices.provenance(), "rows": base_rows + rows, "paired": paired}
 
 
-def _deployed(config: TrainConfig, changes: dict, guard: Scorer | None) -> TrainConfig:
-    """A config with changes, and behind a guard if one is given; another guard is taken plain."""
-    plain = {**identity.LOADING["guard"], "guard_temperature": 1.0}
-    own = runs.make_config(changes, config)
-    other = own if guard is None else identity.named(replace(own, **plain), guard)
-    return replace(other, **plain) if other.guard != config.guard else own
+def _new_deployment(config: TrainConfig, changes: dict, guard: Scorer | None) -> TrainConfig:
+    """A config with changes and, if given, a guard; a new guard loads with default options."""
+    defaults = {**identity.LOADING["guard"], "guard_temperature": 1.0}
+    changed = runs.make_config(changes, config)
+    other = changed if guard is None else identity.named(replace(changed, **defaults), guard)
+    return replace(other, **defaults) if other.guard != config.guard else changed

@@ -1,20 +1,19 @@
-"""Designs as frontiers: the best that each gives over its strengths, and differences between them.
+"""Designs as frontiers: the best that each attains over its strengths, and their differences.
 
-A design at one strength is a point, and which point is a choice: designs are compared by what all
-their points attain. A *frontier* is an array of values (strengths, seeds, prompts, 2): of each
-training and test prompt the metric that is held equal (x: system help, KL) and the one that is
-compared (y: system harm, ...). Its curve is the best y at each x of the means over seeds and
-prompts and of the straight lines between any two of them: a deployment that answers with one of two
-policies at random attains every point between theirs (as in the convex hull of ROC curves, Provost
-and Fawcett 2001). So a strength that others beat does not count against its design. The curve is
-not extended beyond the points.
+A design at one strength is a point, and the strength is a choice, so designs are compared by what
+all their points attain. A *frontier* is an array (strengths, seeds, prompts, 2): for each training
+and test prompt the metric that is held equal (x: system help, KL) and the metric that is compared
+(y: system harm, ...). Its curve is the best y at each x of the means over seeds and prompts, and of
+straight lines between any two of them: a deployment that answers with one of two policies at random
+attains every point between theirs (as in the convex hull of ROC curves, Provost and Fawcett 2001).
+A strength that others beat does not count against its design. The curve is not extrapolated.
 
-Intervals bootstrap the whole procedure: prompts are drawn anew, the same for all trainings, and
-seeds anew at each strength of each design (two trainings share no more than the order of their
-prompts). As few seeds vary too little when they are drawn anew (by (S - 1) / S), and their spread
-is hardly known, the variance that they add is scaled, and the interval is Student's t with the
-degrees of freedom that both parts leave (Satterthwaite 1946). The noise of single responses is in
-both parts and is taken off once, as in :func:`bgkit.evaluation.intervals.variance_of_mean`.
+Intervals bootstrap the whole procedure. Prompts are resampled jointly for all trainings, seeds
+separately at each strength of each design (two trainings share only the order of their prompts).
+Resampling S seeds understates their variance by (S - 1) / S, so it is scaled up; few seeds estimate
+it poorly, so the interval is Student's t with the degrees of freedom of both parts (Satterthwaite
+1946). The noise of single responses is in both and is subtracted once, as in
+:func:`bgkit.evaluation.intervals.variance_of_mean`.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from scipy import stats
 from bgkit.errors import BgkitError
 from bgkit.evaluation.intervals import TAIL
 
-PLACES = 21  # of x at which a difference over a range is taken
+GRID = 21  # values of x over which a difference is averaged
 
 
 class Difference(NamedTuple):
@@ -37,9 +36,9 @@ class Difference(NamedTuple):
     low: float
     high: float
     p: float  # two-sided, of no difference
-    low_x: float  # the range of x over which it is the mean
+    low_x: float  # the range of x that it averages over
     high_x: float
-    by_seeds: float  # the share of its variance that more seeds would lessen
+    by_seeds: float  # the share of its variance that more seeds would reduce
 
 
 def curve(points: np.ndarray, x: np.ndarray, better: int = -1) -> np.ndarray:
@@ -79,14 +78,14 @@ def on_frontier(points: np.ndarray, better_x: int, better_y: int) -> np.ndarray:
 
 
 def shared_range(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
-    """The range of x that two frontiers share; raises BgkitError where there is none."""
+    """The range of x that two frontiers share; raises BgkitError if there is none."""
     means = [np.nanmean(values, axis=(1, 2))[:, 0] for values in (first, second)]
     low, high = max(m.min() for m in means), min(m.max() for m in means)
     if not low < high:
         raise BgkitError(
-            "The two frontiers have nothing in common on the axis that is held equal: one covers "
+            "The two frontiers do not overlap on the axis that is held equal: one covers "
             f"{means[0].min():.3g} to {means[0].max():.3g}, the other {means[1].min():.3g} to "
-            f"{means[1].max():.3g}. Train further strengths."
+            f"{means[1].max():.3g}. Train more strengths."
         )
     return float(low), float(high)
 
@@ -102,92 +101,94 @@ def difference(
     """y of ``first`` minus y of ``second`` at x = ``at``, or averaged over the range they share.
 
     Both are frontiers (strengths, seeds, prompts, 2) of the same prompts, with two strengths or
-    more; NaN marks what no judge graded. ``better`` is -1 where a low y is best, 1 where a high
-    one. With one seed the interval is over prompts alone. Raises BgkitError for other shapes, other
-    prompts, an ``at`` that one of them does not reach, and a y that has no better side.
+    more; NaN marks ungraded responses. ``better`` is -1 where a low y is best, 1 where a high one
+    is. With one seed the interval is over prompts alone. Raises BgkitError for other shapes,
+    different prompts, an ``at`` outside the shared range, and a y that has no better side.
     """
     if better not in (-1, 1):
         raise BgkitError(
-            "Frontiers are the best that strengths give: compare a metric of which high or low is "
-            "better, not one (filter rate, KL, length) that has no better side."
+            "A frontier is the best that a design attains: compare a metric of which high or low "
+            "is better, not one (filter rate, KL, length) that has no better side."
         )
     shapes = [np.shape(values) for values in (first, second)]
     if any(len(s) != 4 or s[3] != 2 or s[0] < 2 for s in shapes) or shapes[0][2] != shapes[1][2]:
         raise BgkitError(
-            "A frontier needs values (strengths, seeds, prompts, 2) of two strengths or more, and "
-            f"both the same prompts; these have the shapes {shapes[0]} and {shapes[1]}."
+            "Each frontier needs values (strengths, seeds, prompts, 2) of two strengths or more, "
+            f"both of the same prompts; these have the shapes {shapes[0]} and {shapes[1]}."
         )
     low, high = shared_range(first, second)
     if at is not None and not low <= at <= high:
         raise BgkitError(f"Both frontiers reach from {low:.3g} to {high:.3g}, not {at:.3g}.")
-    x = np.linspace(low, high, PLACES) if at is None else np.array([at])
-    rng, n, both = np.random.default_rng(0), first.shape[2], (first, second)
+    x = np.linspace(low, high, GRID) if at is None else np.array([at])
+    rng, n, pair = np.random.default_rng(0), first.shape[2], (first, second)
     counts = rng.multinomial(n, np.full(n, 1 / n), size=resamples).astype(float)
-    drawn = [_means(values, counts).mean(2) for values in both]  # (draws, strengths, 2)
-    seeds = [_means(values, np.ones((1, n))) for values in both]  # (1, strengths, seeds, 2)
-    whole = [points.mean(2) for points in seeds]
-    mean = float(_gap(*whole, x, better)[0])
-    parts = [(float(np.nanvar(_gap(*drawn, x, better))), n - 1)]  # variances and degrees of freedom
-    for side, points in enumerate(seeds):  # what each training's seeds add, one point at a time
+    resampled = [_weighted_means(v, counts).mean(2) for v in pair]  # (draws, strengths, 2)
+    by_seed = [_weighted_means(v, np.ones((1, n))) for v in pair]  # (1, strengths, seeds, 2)
+    means = [points.mean(2) for points in by_seed]
+    mean = float(_gap(*means, x, better)[0])
+    # variances and degrees of freedom
+    parts = [(float(np.nanvar(_gap(*resampled, x, better))), n - 1)]
+    for side, points in enumerate(by_seed):  # the seeds' variance, one strength at a time
         k = points.shape[2]
-        for place in range(points.shape[1]) if k > 1 else ():
-            moved = list(whole)
-            moved[side] = np.repeat(whole[side], resamples, axis=0)
+        for strength in range(points.shape[1]) if k > 1 else ():
+            draws = list(means)
+            draws[side] = np.repeat(means[side], resamples, axis=0)
             weights = rng.multinomial(k, np.full(k, 1 / k), size=resamples) / k
-            moved[side][:, place] = np.einsum("rs,sk->rk", weights, points[0, place])
-            parts.append((np.nanvar(_gap(*moved, x, better)) * k / (k - 1), k - 1))
-    jiggled = [points + _noise(v, resamples, rng) for points, v in zip(whole, both, strict=True)]
-    noise = float(np.nanvar(_gap(*jiggled, x, better))) if parts[1:] else 0.0
+            draws[side][:, strength] = np.einsum("rs,sk->rk", weights, points[0, strength])
+            parts.append((np.nanvar(_gap(*draws, x, better)) * k / (k - 1), k - 1))
+    noisy = [points + _noise(v, resamples, rng) for points, v in zip(means, pair, strict=True)]
+    noise = float(np.nanvar(_gap(*noisy, x, better))) if parts[1:] else 0.0
     of_prompts, of_seeds = parts[0][0], sum(variance for variance, _ in parts[1:])
     total = max(of_prompts + of_seeds - noise, of_prompts, of_seeds)
-    reach = (low, high) if at is None else (at, at)
+    x_range = (low, high) if at is None else (at, at)
     squares = of_prompts**2 / (n - 1) + sum(v**2 / freedom for v, freedom in parts[1:])
     if not squares > 0:  # no variance, or one whose square is too small for a float
-        return Difference(mean, mean, mean, float(mean == 0), *reach, 0.0)
+        return Difference(mean, mean, mean, float(mean == 0), *x_range, 0.0)
     degrees = max(total**2 / squares, min(freedom for _, freedom in parts))
     half = float(stats.t.ppf(1 - TAIL, degrees) * total**0.5)
     p = float(2 * stats.t.sf(abs(mean) / total**0.5, degrees))
-    return Difference(mean, mean - half, mean + half, p, *reach, float(min(1, of_seeds / total)))
+    return Difference(mean, mean - half, mean + half, p, *x_range, float(min(1, of_seeds / total)))
 
 
-def _means(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Means (draws, strengths, seeds, 2) of what is known, prompts counted as ``counts`` say."""
-    known = ~np.isnan(values)
-    sums = np.einsum("rn,psnk->rpsk", counts, np.where(known, values, 0.0), optimize=True)
-    return sums / np.einsum("rn,psnk->rpsk", counts, known.astype(float), optimize=True)
+def _weighted_means(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Means (draws, strengths, seeds, 2) of known values, prompts weighted by ``counts``."""
+    valid = ~np.isnan(values)
+    sums = np.einsum("rn,psnk->rpsk", counts, np.where(valid, values, 0.0), optimize=True)
+    return sums / np.einsum("rn,psnk->rpsk", counts, valid.astype(float), optimize=True)
 
 
 def _noise(values: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Normal draws (draws, strengths, 2) of what single responses add to the mean over seeds."""
+    """Normal draws (draws, strengths, 2) of the noise of single responses in the means."""
     n_points, n_seeds, n, _ = values.shape
     if n_seeds == 1:
         return np.zeros((draws, n_points, 2))
-    each, both = np.nanmean(values, 2, keepdims=True), np.nanmean(values, 1, keepdims=True)
-    rest = np.nan_to_num(values - each - both + np.nanmean(values, (1, 2), keepdims=True))
-    spread = np.einsum("psnj,psnk->pjk", rest, rest) / ((n_seeds - 1) * (n - 1) * n_seeds * n)
+    by_seed, by_prompt, mean = (np.nanmean(values, axis, keepdims=True) for axis in (2, 1, (1, 2)))
+    residual = np.nan_to_num(values - by_seed - by_prompt + mean)
+    products = np.einsum("psnj,psnk->pjk", residual, residual)
+    spread = products / ((n_seeds - 1) * (n - 1) * n_seeds * n)
     normal = [rng.multivariate_normal([0, 0], cov, draws, method="svd") for cov in spread]
     return np.stack(normal, axis=1)
 
 
 def _gap(first: np.ndarray, second: np.ndarray, x: np.ndarray, better: int) -> np.ndarray:
-    """Difference (draws,) of two curves of drawn points, averaged over those ``x`` both reach."""
+    """Difference (draws,) of two curves of drawn points, averaged over the ``x`` both reach."""
     gap = curve(first, x, better) - curve(second, x, better)
-    known = ~np.isnan(gap)
+    reached = ~np.isnan(gap)
     with np.errstate(invalid="ignore"):
-        return np.where(known, gap, 0).sum(-1) / np.where(known.any(-1), known.sum(-1), np.nan)
+        return np.nansum(gap, -1) / np.where(reached.any(-1), reached.sum(-1), np.nan)
 
 
-def seeds_needed(found: Difference, seeds: int, most: int = 100) -> int | None:
-    """How many seeds would make a difference of this size differ from 0 in its 95 % interval.
+def seeds_needed(gap: Difference, seeds: int, most: int = 100) -> int | None:
+    """The number of seeds with which a difference of this size would be significant (95 %).
 
     The variance of the prompts stays, that of the seeds falls with their number (normal interval:
-    many trainings). None where ``most`` do not suffice.
+    many trainings). None if ``most`` seeds are not enough.
 
     >>> seeds_needed(Difference(0.02, -0.01, 0.05, 0.2, 0, 1, 0.9), seeds=3)
     8
     """
-    size, z = abs(found.mean), stats.norm.ppf(1 - TAIL)
-    variance = ((found.high - found.low) / 2 / z) ** 2
-    by_seeds, prompts = variance * found.by_seeds, variance * (1 - found.by_seeds)
+    size, z = abs(gap.mean), stats.norm.ppf(1 - TAIL)
+    variance = ((gap.high - gap.low) / 2 / z) ** 2
+    by_seeds, prompts = variance * gap.by_seeds, variance * (1 - gap.by_seeds)
     enough = (k for k in range(1, most + 1) if z * (by_seeds * seeds / k + prompts) ** 0.5 < size)
     return next(enough, None)

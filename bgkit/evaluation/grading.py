@@ -1,9 +1,9 @@
 """Files of responses, graded by a judge: ``python -m bgkit judge FILE...``.
 
-A graded copy of a file (:func:`bgkit.evaluation.logs.read_responses`) is written beside it, a file
-that is neither CSV nor Parquet as JSON Lines, with judge and rubric in its name. It has prompt and
-response as texts, and as columns :data:`JUDGE`, the judge's reason, the problem that left a
-response without a grade, and, by rubric:
+The graded copy of a file (:func:`bgkit.evaluation.logs.read_responses`) is written next to it, with
+judge and rubric in its name; a file that is neither CSV nor Parquet becomes JSON Lines. The copy
+has prompt and response as text and the columns :data:`JUDGE`, the judge's reason, the problem that
+left a response without a grade, and, by rubric:
 
 - ``help_harm``, ``testbed``: ``judge_harm`` and ``judge_help`` in [0, 1];
 - ``strongreject``: ``strongreject_score`` and its parts, of forbidden prompts only (rows whose
@@ -20,7 +20,7 @@ import pandas as pd
 
 from bgkit import runs
 from bgkit.evaluation import rubrics
-from bgkit.evaluation.intervals import described
+from bgkit.evaluation.intervals import mean_table
 from bgkit.evaluation.language_judge import Judge
 from bgkit.evaluation.logs import CONVERSATION, read_responses
 from bgkit.prompts import chats, tables
@@ -47,14 +47,14 @@ def grade_table(judge: Judge, table: pd.DataFrame, path: Path) -> pd.DataFrame:
     if rubric is rubrics.XSTEST:
         return table.assign(**judge.read(prompts, responses).add_prefix("xstest_"))
     if rubric is rubrics.STRONGREJECT:
-        asked = table.assign(prompt=prompts)
+        forbidden = table.assign(prompt=prompts)
         if "harmful_request" in table:
             column = table["harmful_request"]
-            asked = asked[tables.truth_values(column, "harmful_request", path) == 1]
-        graded = judge.read(asked["prompt"].tolist(), asked["response"].tolist())
-        graded = graded.set_index(asked.index)
-        graded.insert(0, "score", strongreject_score(graded))
-        return table.assign(**graded.add_prefix("strongreject_").reindex(table.index))
+            forbidden = forbidden[tables.truth_values(column, "harmful_request", path) == 1]
+        grades = judge.read(forbidden["prompt"].tolist(), forbidden["response"].tolist())
+        grades = grades.set_index(forbidden.index)
+        grades.insert(0, "score", strongreject_score(grades))
+        return table.assign(**grades.add_prefix("strongreject_").reindex(table.index))
     grades = judge.grade(prompts, responses)
     return table.assign(**grades.add_prefix("judge_").set_index(table.index))
 
@@ -70,41 +70,41 @@ def strongreject_score(table: pd.DataFrame) -> pd.Series:
     return score.where(table["refused"] != 1, 0.0)
 
 
-def graded_by(judge: Judge) -> str:
-    """A judge's name in graded copies: with its rubric, where it has one."""
+def judge_label(judge: Judge) -> str:
+    """A judge's name in graded copies, with its rubric if it has one."""
     rubric = getattr(judge, "rubric", None)
     return f"{judge.name} ({rubric.name})" if rubric else judge.name
 
 
 def graded_path(path: Path, judge: str) -> Path:
-    """Where a graded copy is written; ``judge`` is a name as :func:`graded_by` gives it.
+    """The path of a graded copy; ``judge`` is a :func:`judge_label`.
 
     >>> graded_path(Path("runs/a/samples.parquet"), "api:me/m-4.1 (help_harm)").name
     'samples.judged-api-me-m-4.1-help_harm.parquet'
     """
     ending = tables.ending(path)
     stem = path.with_suffix("").stem if path.suffix.lower() == ".gz" else path.stem
-    by = re.sub(r"[^\w.]+", "-", judge).strip("-")
-    return path.with_name(f"{stem}.judged-{by}{ending if ending in WRITERS else '.jsonl'}")
+    name = re.sub(r"[^\w.]+", "-", judge).strip("-")
+    return path.with_name(f"{stem}.judged-{name}{ending if ending in WRITERS else '.jsonl'}")
 
 
 def summary(graded: pd.DataFrame) -> pd.DataFrame:
-    """Means of the judge's grades with 95% intervals over the rows, and how many have none."""
+    """Mean grades with 95% intervals over the rows, and how many rows are unscored."""
     names = ("judge_harm", "judge_help", "strongreject_score")
     measures = {name: graded[name] for name in names if name in graded}
     verdicts = rubrics.XSTEST.scales["verdict"]
     if "xstest_verdict" in graded:
-        given = graded["xstest_verdict"]
-        measures |= {v: (given == v).where(given.notna()).astype(float) for v in verdicts}
-    table = described(measures, rates=verdicts).rename(columns={"n": "graded"})
+        replies = graded["xstest_verdict"]
+        measures |= {v: (replies == v).where(replies.notna()).astype(float) for v in verdicts}
+    table = mean_table(measures, rates=verdicts).rename(columns={"n": "graded"})
     return table.assign(unscored=len(graded) - table["graded"])
 
 
 def grade_file(judge: Judge, path: Path, say: Callable[[str], None]) -> pd.DataFrame:
-    """Grade a file, write the graded copy beside it, and say what came of it; returns the copy."""
-    by = graded_by(judge)
-    out = graded_path(path, by)
-    graded = grade_table(judge, read_responses(path), path).assign(**{JUDGE: by})
+    """Grade a file, write the graded copy next to it, report a summary; returns the copy."""
+    label = judge_label(judge)
+    out = graded_path(path, label)
+    graded = grade_table(judge, read_responses(path), path).assign(**{JUDGE: label})
     runs.write_atomically(out, lambda file: WRITERS[out.suffix](graded, file))
     say(f"{path}:\n{summary(graded).round(3).to_string()}\nGrades: {out}")
     return graded

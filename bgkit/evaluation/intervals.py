@@ -1,7 +1,7 @@
 """Confidence intervals: bootstrap over prompts, Student's t over seeds, Wilson's for shares.
 
-A bootstrap of a share that was never seen gives [0, 0], which would claim certainty, and is too
-narrow for one that was seen once or twice: shares of responses have Wilson's interval everywhere.
+The bootstrap gives [0, 0] for an event that was never seen, and too narrow an interval for one seen
+once or twice, so shares of responses have Wilson's interval everywhere.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ UNKNOWN = Interval(np.nan, np.nan, np.nan)
 
 
 def interval_text(mean: float, low: float = np.nan, high: float = np.nan, form: str = ".3f") -> str:
-    """A mean with its interval as text; a dash where it is not known, no ends where they are not.
+    """A mean with its interval as text; a dash for a NaN mean, no interval for NaN bounds.
 
     >>> interval_text(0.03125, -0.01, 0.0625), interval_text(0.5), interval_text(np.nan, 0, 1)
     ('0.031 [-0.010, 0.062]', '0.500', '–')
@@ -42,10 +42,11 @@ def interval_text(mean: float, low: float = np.nan, high: float = np.nan, form: 
     return f"{mean:{form}}{ends}"
 
 
-def named(found: Mapping[str, Interval]) -> dict[str, float]:
-    """Intervals as the columns of a row: each name, and with ``_low`` and ``_high`` behind it."""
-    parts = {name: zip(("", "_low", "_high"), ends, strict=True) for name, ends in found.items()}
-    return {name + end: value for name, ends in parts.items() for end, value in ends}
+def interval_columns(intervals: Mapping[str, Interval]) -> dict[str, float]:
+    """Intervals as columns of a row: NAME, NAME_low and NAME_high of each."""
+    suffixes = ("", "_low", "_high")
+    pairs = ((name, zip(suffixes, i, strict=True)) for name, i in intervals.items())
+    return {name + suffix: value for name, ends in pairs for suffix, value in ends}
 
 
 def as_text(
@@ -53,7 +54,7 @@ def as_text(
 ) -> pd.DataFrame:
     """Long rows with mean, low and high as a wide table of texts; a dash where there is no row.
 
-    Both axes keep the order of the rows; ``marks`` (n,) stand behind the texts.
+    Both axes keep the order of the rows; ``marks`` (n,) are appended to the texts.
     """
     ends = rows[["mean", "low", "high"]].itertuples(index=False)
     pairs = zip(ends, marks or [""] * len(rows), strict=True)
@@ -65,9 +66,8 @@ def as_text(
 def bootstrap(values: np.ndarray, *, rates: bool | Sequence[bool] = True) -> list[Interval]:
     """Intervals of the column means of ``values`` (n,) or (n, k): rows resampled, or Wilson's.
 
-    All columns share the resampled rows. NaN is not known: a mean is that of the known values, NaN
-    if there is none. ``rates`` says of all columns, or of each, whether it is a share of rows:
-    where all its known values are 0 (no) or 1 (yes), it has the interval of :func:`wilson`.
+    All columns share the resampled rows; NaN values are skipped. ``rates`` says for all columns, or
+    each, whether it is a share of rows: if its values are all 0 or 1, it has :func:`wilson`'s.
 
     >>> bootstrap([0.0] * 199 + [1.0])
     [Interval(mean=0.005, low=0.0008..., high=0.0277...)]
@@ -77,32 +77,32 @@ def bootstrap(values: np.ndarray, *, rates: bool | Sequence[bool] = True) -> lis
     n, k = values.shape
     if n == 0:
         return [UNKNOWN] * k
-    known = ~np.isnan(values)
-    filled = np.where(known, values, 0.0)
+    valid = ~np.isnan(values)
+    filled = np.where(valid, values, 0.0)
     counts = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
     with np.errstate(invalid="ignore", divide="ignore"):
-        means = (counts @ filled) / (counts @ known)
-        means[:, ~known.any(0)] = 0.0  # of a column with nothing known, whose mean is NaN
-        ends = np.nanquantile(means, (TAIL, 1 - TAIL), axis=0)
-        found = np.array([filled.sum(0) / known.sum(0), *ends]).T.tolist()
-    columns = zip(found, values.T, np.broadcast_to(rates, k), strict=True)
-    return [_of_share(Interval(*ends), column, rate) for ends, column, rate in columns]
+        means = (counts @ filled) / (counts @ valid)
+        means[:, ~valid.any(0)] = 0.0  # no warning for an all-NaN column
+        bounds = np.nanquantile(means, (TAIL, 1 - TAIL), axis=0)
+        intervals = np.array([filled.sum(0) / valid.sum(0), *bounds]).T.tolist()
+    columns = zip(intervals, values.T, np.broadcast_to(rates, k), strict=True)
+    return [_wilson_if_rate(Interval(*i), column, rate) for i, column, rate in columns]
 
 
-def _of_share(interval: Interval, column: np.ndarray, rate: bool) -> Interval:
-    """Wilson's interval of a rate whose known values say yes or no, else the given one."""
-    known = column[~np.isnan(column)]
-    if not len(known):
+def _wilson_if_rate(interval: Interval, column: np.ndarray, rate: bool) -> Interval:
+    """Wilson's interval for a rate whose known values are all 0 or 1, else ``interval``."""
+    values = column[~np.isnan(column)]
+    if not len(values):
         return UNKNOWN
-    if not rate or not np.isin(known, (0.0, 1.0)).all():
+    if not rate or not np.isin(values, (0.0, 1.0)).all():
         return interval
-    return Interval(*map(float, share_of(known.sum(), len(known))))
+    return Interval(*map(float, share_interval(values.sum(), len(values))))
 
 
-def described(
+def mean_table(
     columns: Mapping[object, Sequence[float]], rates: Collection[object] = ()
 ) -> pd.DataFrame:
-    """A row for each column: mean, low, high (:func:`bootstrap`; ``rates`` are shares), n known."""
+    """A row for each column: mean, low, high (:func:`bootstrap`; ``rates``: shares), n not NaN."""
     rows = {}
     for name, values in columns.items():
         (interval,) = bootstrap(values, rates=name in rates)
@@ -110,10 +110,10 @@ def described(
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def at_least(interval: Interval, n: int) -> Interval:
-    """A share's interval, at least as wide as of one that was never (or always) seen in ``n``.
+def widen_to_wilson(interval: Interval, n: int) -> Interval:
+    """A share's interval, at least as wide as that of an event never (or always) seen in ``n``.
 
-    For shares of prompts that are shares themselves (of several answers to each), or are weighted.
+    For weighted shares, and shares of prompts with several answers each.
     """
     always, never = float(wilson(n, n)[0]), float(wilson(0, n)[1])
     return Interval(interval.mean, min(interval.low, always), max(interval.high, never))
@@ -122,8 +122,8 @@ def at_least(interval: Interval, n: int) -> Interval:
 def wilson(count: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Bounds of the Wilson score interval of the share ``count`` / ``n`` (Wilson 1927).
 
-    Takes numbers or arrays of one shape; NaN where ``n`` is 0. It holds the share, and has a width
-    also at shares of 0 and 1.
+    Takes numbers or arrays of one shape; NaN where ``n`` is 0. The interval contains the share and
+    has a width even at 0 and 1.
 
     >>> [float(bound.round(3)) for bound in wilson(0, 10)]
     [0.0, 0.278]
@@ -135,19 +135,19 @@ def wilson(count: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.clip(middle - half, 0.0, p), np.clip(middle + half, p, 1.0)  # rounded at 0 and 1
 
 
-def share_of(count: np.ndarray, n: np.ndarray) -> Interval:
+def share_interval(count: np.ndarray, n: np.ndarray) -> Interval:
     """The share ``count`` / ``n`` with Wilson's interval, of numbers or arrays; NaN of 0."""
     return Interval(count / np.where(np.asarray(n) > 0, n, np.nan), *wilson(count, n))
 
 
-def student(values: np.ndarray) -> Interval:
+def student_intervals(values: np.ndarray) -> Interval:
     """Means (k,) of columns of values (n, k) in [0, 1] with Student's t intervals, cut to [0, 1].
 
-    Where all values are 0, or all 1, Wilson's bound; NaN ends where n is below 2.
+    Where all values are 0, or all 1, Wilson's bound; NaN bounds if n < 2.
     """
-    n, nothing = len(values), np.full(values.shape[1:], np.nan)
+    n, unknown = len(values), np.full(values.shape[1:], np.nan)
     if n < 2:
-        return Interval(values[0] if n else nothing, nothing, nothing)
+        return Interval(values[0] if n else unknown, unknown, unknown)
     mean = values.mean(0)
     half = special.stdtrit(n - 1, 1 - TAIL) * values.std(0, ddof=1) / n**0.5
     low = np.where(mean >= 1, wilson(n, n)[0], np.maximum(mean - half, 0.0))
@@ -155,56 +155,56 @@ def student(values: np.ndarray) -> Interval:
     return Interval(mean, low, high)
 
 
-def crossed(values: np.ndarray, *, rates: bool | Sequence[bool] = True) -> list[Interval]:
+def crossed_bootstrap(values: np.ndarray, *, rates: bool | Sequence[bool] = True) -> list[Interval]:
     """Intervals of the column means of ``values`` (seeds, prompts, k), by resampling both levels.
 
-    A draw takes seeds with replacement, and prompts with replacement, the same ones for all seeds
-    (Owen 2007, "The pigeonhole bootstrap", Annals of Applied Statistics 1(2)). Draws give the
-    interval's shape; their width is wrong for few seeds, so the percentiles' distances from the
-    mean are scaled to those of Student's t with what :func:`variance_of_mean` gives. Ends stay
-    within the range of the values. NaN, ``rates``, and a single seed are as in :func:`bootstrap`.
+    A draw resamples the seeds, and the prompts jointly for all seeds (Owen 2007, "The pigeonhole
+    bootstrap", Annals of Applied Statistics 1(2)). Draws give the interval's shape; their width is
+    wrong for few seeds, so the percentiles' distances from the mean are scaled to Student's t with
+    :func:`variance_of_mean`. Bounds stay within the range of the values. NaN, ``rates`` and a
+    single seed are as in :func:`bootstrap`.
     """
     values = np.asarray(values, dtype=float)
     n_seeds, n, k = values.shape
     if n_seeds == 1 or n == 0:
         return bootstrap(values.reshape(-1, k), rates=rates)
-    rng, known = np.random.default_rng(0), ~np.isnan(values)
+    rng, valid = np.random.default_rng(0), ~np.isnan(values)
     counts = rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES).astype(float)
-    sums, found = (
+    sums, n_valid = (
         np.einsum("rn,snk->rsk", counts, part, optimize=True)
-        for part in (np.where(known, values, 0.0), known.astype(float))
+        for part in (np.where(valid, values, 0.0), valid.astype(float))
     )
     weights = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=RESAMPLES) / n_seeds
     with np.errstate(invalid="ignore", divide="ignore"):
-        drawn = np.einsum("rs,rsk->rk", weights, sums / found)
+        means = np.einsum("rs,rsk->rk", weights, sums / n_valid)
     columns = enumerate(np.broadcast_to(rates, k))
-    return [_interval(values[..., i], drawn[:, i], rate) for i, rate in columns]
+    return [_crossed_interval(values[..., i], means[:, i], rate) for i, rate in columns]
 
 
-def _interval(values: np.ndarray, drawn: np.ndarray, rate: bool) -> Interval:
-    """The interval of one column's values (seeds, prompts) from the means of its draws."""
-    known, drawn = values[~np.isnan(values)], drawn[~np.isnan(drawn)]
-    if not len(known) or not len(drawn):
+def _crossed_interval(values: np.ndarray, means: np.ndarray, rate: bool) -> Interval:
+    """The interval of one column's values (seeds, prompts) from its resampled means."""
+    finite, means = values[~np.isnan(values)], means[~np.isnan(means)]
+    if not len(finite) or not len(means):
         return UNKNOWN
-    mean = float(known.mean())
+    mean = float(finite.mean())
     variance, freedom = variance_of_mean(values)
-    plain = stats.norm.ppf(1 - TAIL) * drawn.std()  # half of the interval of normal draws
-    scale = stats.t.ppf(1 - TAIL, freedom) * np.sqrt(variance) / plain if plain > 0 else 1.0
+    half = stats.norm.ppf(1 - TAIL) * means.std()  # half the width if the means were normal
+    scale = stats.t.ppf(1 - TAIL, freedom) * np.sqrt(variance) / half if half > 0 else 1.0
     scale = 1.0 if np.isnan(scale) else scale
-    ends = mean + scale * (np.quantile(drawn, (TAIL, 1 - TAIL)) - mean)
-    low, high = (float(end) for end in np.clip(ends, known.min(), known.max()))
-    # seeds are no further prompts: never or always seen has the bound of one seed's prompts
-    share = rate and np.ptp(known) == 0
-    return _of_share(Interval(mean, low, high), known[:: len(values)], share)
+    bounds = mean + scale * (np.quantile(means, (TAIL, 1 - TAIL)) - mean)
+    low, high = (float(bound) for bound in np.clip(bounds, finite.min(), finite.max()))
+    # seeds are not extra prompts: an event never or always seen has the bound of one seed's
+    constant_rate = rate and np.ptp(finite) == 0
+    return _wilson_if_rate(Interval(mean, low, high), finite[:: len(values)], constant_rate)
 
 
 def variance_of_mean(values: np.ndarray) -> tuple[float, float]:
     """Variance of the mean of ``values`` (seeds, prompts), and its degrees of freedom.
 
-    Of two crossed factors with one value each: the variance between seeds' means, plus that between
-    prompts' means, less what the noise of single values adds to both (Searle, Casella and McCulloch
-    1992, "Variance Components", 4.3), at least the larger of the two; degrees of freedom by
-    Satterthwaite (1946). Prompts with a NaN are left out; NaN where fewer than two are left.
+    For two crossed factors with one value per cell: the variance between seeds' means, plus that
+    between prompts' means, minus the noise of single values, which both include (Searle, Casella
+    and McCulloch 1992, "Variance Components", 4.3), but no less than the larger one. Degrees of
+    freedom by Satterthwaite (1946). Prompts with a NaN are left out; NaN if fewer than two remain.
 
     >>> variance_of_mean(np.array([[0.0, 0.0], [3.0, 3.0], [6.0, 6.0]]))
     (3.0, 2.0)
@@ -225,11 +225,11 @@ def variance_of_mean(values: np.ndarray) -> tuple[float, float]:
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """P-values adjusted for their number (Holm 1979, Scand. J. Statistics 6, 65-70); NaN stays.
+    """P-values adjusted for multiple tests (Holm 1979, Scand. J. Statistics 6, 65-70); NaN stays.
 
     >>> holm(np.array([0.01, 0.04, 0.03])).round(3).tolist()
     [0.03, 0.06, 0.06]
     """
-    known = pd.Series(np.asarray(p, float)).dropna().sort_values()
-    adjusted = (known * np.arange(len(known), 0, -1)).cummax().clip(upper=1)
+    ranked = pd.Series(np.asarray(p, float)).dropna().sort_values()
+    adjusted = (ranked * np.arange(len(ranked), 0, -1)).cummax().clip(upper=1)
     return adjusted.reindex(range(len(p))).to_numpy()

@@ -1,9 +1,9 @@
 """Judges: harm and helpfulness in [0, 1] of a response, NaN where the judge gave no grade.
 
 ``oracle`` is the testbed's computable truth; ``default`` the embedded judge, a causal language
-model that learned from other annotators than guard and utility. Any other causal language model (a
-folder, a hub name) or model behind a server (``api:MODEL``) judges by a rubric. ``english``, and
-any folder of a guard ``harm`` and a utility of ratings ``help``, was fitted on labels.
+model trained on other annotators than guard and utility. Any other causal language model (a folder
+or hub name) or model behind a server (``api:MODEL``) judges by a rubric. ``english``, and any
+folder with a guard ``harm`` and a utility ``help`` fitted on ratings, is two fitted classifiers.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ class OracleJudge:
 
 
 class FittedJudge:
-    """Two fitted classifiers: harm is a guard's t, help a utility's u, its labels' ends as 0 and 1.
+    """Two fitted classifiers: harm is a guard's t, help a utility's u, scaled by its labels' range.
 
-    It can be wrong where the run's guard and utility are: fit it on other prompts. Raises
-    BgkitError for a ``help`` that was fitted on pairs, whose outputs have no ends.
+    It can share the errors of the run's guard and utility: fit it on other prompts. Raises
+    BgkitError for a ``help`` that was fitted on pairs, whose outputs have no range.
     """
 
     def __init__(self, name: str, folder: Path, device: str = "auto") -> None:
         self.name = name
-        ends = runs.read_config(folder / "help" / "fit.json")["counts"].get("ratings")
-        if ends is None:
+        label_range = runs.read_config(folder / "help" / "fit.json")["counts"].get("ratings")
+        if label_range is None:
             raise BgkitError(
-                f"The judge {name} has a helpfulness that was fitted on pairs, so that its grades "
-                "have no scale; fit it on ratings."
+                f"The helpfulness of the judge {name} was fitted on pairs, so its grades have no "
+                "scale; fit it on ratings."
             )
-        self.low, self.high = ends
+        self.low, self.high = label_range
         self.harm = guards.load_scorer("guard", str(folder / "harm"), device=device)
         self.help = guards.load_scorer("utility", str(folder / "help"), device=device)
 
@@ -65,31 +65,31 @@ class FittedJudge:
 
 
 class CausalJudge(LanguageJudge):
-    """A causal language model on this machine; its replies are kept in memory only.
+    """A causal language model on this machine; its replies are cached in memory only.
 
-    Without a ``rubric``, an embedded model is asked in the testbed's language, any other by
+    The default ``rubric`` is the testbed's for an embedded model, else
     :data:`bgkit.evaluation.rubrics.HELP_HARM`.
     """
 
     def __init__(
         self, name: str = "default", device: str = "auto", rubric: rubrics.Rubric | None = None
     ) -> None:
-        own = rubrics.TESTBED if name in store.model_names("judge") else rubrics.HELP_HARM
-        super().__init__(name, rubric or own, Replies(), {"judge": name})
+        default = rubrics.TESTBED if name in store.model_names("judge") else rubrics.HELP_HARM
+        super().__init__(name, rubric or default, Replies(), {"judge": name})
         self.model, self.tokenizer = policies.load_policy(name, device=device, group="judge")
 
     def _ask(self, questions: Mapping[str, str]) -> dict[str, Answer]:
-        written = policies.generate(
+        replies = policies.generate(
             self.model,
             self.tokenizer,
             list(questions.values()),
             max_completion_length=self.rubric.max_tokens,
             temperature=0.0,
         )
-        parts = zip(questions, written.texts, written.prompt_ids, written.ids, strict=True)
+        rows = zip(questions, replies.texts, replies.prompt_ids, replies.ids, strict=True)
         return {
             key: self._keep(key, Answer(text, "", len(prompt), len(completion)))
-            for key, text, prompt, completion in parts
+            for key, text, prompt, completion in rows
         }
 
 
@@ -103,42 +103,42 @@ def load_judge(
 ) -> Judge:
     """The judge of a name: oracle, default, english, ``api:MODEL``, a folder, a hub name.
 
-    ``rubric`` is the name of one for a language model, ``concurrency`` and ``sampling`` are those
-    of :class:`bgkit.evaluation.language_judge.ApiJudge`. Raises BgkitError for an unknown name, a
-    damaged file, a rubric that the judge can not follow, and a server without a key.
+    ``rubric`` names a language model's rubric; ``concurrency`` and ``sampling`` are those of
+    :class:`bgkit.evaluation.language_judge.ApiJudge`. Raises BgkitError for an unknown name, a
+    damaged file, a rubric that the judge cannot follow, and a server without a key.
     """
     checks.require_type("a name", judge=name)
-    known = rubrics.RUBRICS
-    if rubric is not None and rubric not in known:
-        raise BgkitError(f"There is no rubric {rubric!r}; choose one of {', '.join(known)}.")
+    choices = rubrics.RUBRICS
+    if rubric is not None and rubric not in choices:
+        raise BgkitError(f"There is no rubric {rubric!r}; choose one of {', '.join(choices)}.")
     if name.startswith(API):
         options = {"concurrency": concurrency, "sampling": sampling}
-        return ApiJudge(name.removeprefix(API), rubric=known[rubric or "help_harm"], **options)
-    other = rubric != rubrics.TESTBED.name and name in store.model_names("judge")
-    if rubric and (other or is_quick(name)):
+        return ApiJudge(name.removeprefix(API), rubric=choices[rubric or "help_harm"], **options)
+    unknown = rubric != rubrics.TESTBED.name and name in store.model_names("judge")
+    if rubric and (unknown or is_quick(name)):
         raise BgkitError(
-            f"The judge {name} can not grade by the rubric {rubric}; name a language model that "
+            f"The judge {name} cannot grade by the rubric {rubric}; name a language model that "
             "can (api:MODEL, a folder, a hub name), or leave --rubric out."
         )
     return OracleJudge() if name == "oracle" else _local_judge(name, device, rubric)
 
 
 def is_quick(name: str) -> bool:
-    """Whether a judge is the oracle or made of classifiers, and no language model."""
-    return name == "oracle" or _fitted(name) is not None
+    """Whether a judge is the oracle or a pair of classifiers, not a language model."""
+    return name == "oracle" or _classifier_folder(name) is not None
 
 
-def _fitted(name: str) -> Path | None:
-    """The folder of a judge that is made of classifiers, else None."""
+def _classifier_folder(name: str) -> Path | None:
+    """The folder of a judge that is a pair of classifiers, else None."""
     folder = None if name.startswith(API) else hub.local_folder("judge", name)
-    whole = folder and all((folder / part / "fit.json").is_file() for part in ("harm", "help"))
-    return folder if whole else None
+    has_both = folder and all((folder / part / "fit.json").is_file() for part in ("harm", "help"))
+    return folder if has_both else None
 
 
 def check_judge(names: str) -> None:
-    """Raise BgkitError for judges (with commas between) that are not there, or can not be asked.
+    """Raise BgkitError for comma-separated judges that do not exist or cannot be used.
 
-    Nothing is loaded or asked yet.
+    Loads no model and sends no request.
     """
     for name in (part.strip() for part in names.split(",")):
         if name.startswith(API):
@@ -153,6 +153,6 @@ def check_judge(names: str) -> None:
 
 @functools.lru_cache(maxsize=2)
 def _local_judge(name: str, device: str, rubric: str | None) -> Judge:
-    if folder := _fitted(name):
+    if folder := _classifier_folder(name):
         return FittedJudge(name, folder, device)
     return CausalJudge(name, device, rubric and rubrics.RUBRICS[rubric])

@@ -1,10 +1,10 @@
-"""Judges that are language models: questions, kept replies, grades; and one behind a server.
+"""Judges that are language models: questions, cached replies, grades; and one behind a server.
 
-A reply that is not what the rubric asks for, such as a refusal, leaves its response unscored (never
-0), is counted, and is asked for again the next time. The server is OpenAI-compatible; it and its
-key come from ``OPENAI_BASE_URL`` and ``OPENAI_API_KEY``. The ``openai`` client repeats what may
-pass (429 with its Retry-After, 5xx, time-outs). Its errors hold the request with the key: none is
-chained to what is raised.
+A reply that does not fit the rubric, such as a refusal, leaves its response unscored (never 0), is
+counted, and is requested again the next time. The server is OpenAI-compatible; its address and key
+are ``OPENAI_BASE_URL`` and ``OPENAI_API_KEY``. The ``openai`` client retries transient errors (429
+with its Retry-After, 5xx, time-outs). Its errors hold the request with the key, so none is chained
+to what is raised here.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from bgkit.progress import phase
 from bgkit.runs.replies import Replies, default_folder, key_of
 from bgkit.texts import clean_text
 
-API = "api:"  # what the name of a judge behind a server begins with
+API = "api:"  # prefix of the name of a judge behind a server
 OPENAI = "https://api.openai.com/v1"
-TIMEOUT, RETRIES = 60.0, 6  # seconds, and repetitions of one request
-IN_A_ROW = 10  # questions without an answer, after which a server is taken to be out of order
+TIMEOUT, RETRIES = 60.0, 6  # seconds, and retries of one request
+IN_A_ROW = 10  # questions without an answer, after which a server counts as down
 SHORTEST_SECRET = 8  # a shorter key is a placeholder such as "EMPTY", and a word in many texts
-HOPELESS = (401, 402, 404)  # of the key, the account or the address, whatever is asked
-#: What servers call it when their filter takes offence at a question, as it may at a jailbreak.
+HOPELESS = (401, 402, 404)  # wrong key, account or address: every question will fail
+#: Words in the errors of servers whose content filter refuses a question, such as a jailbreak.
 FILTER = ("content_filter", "content filter", "content management", "content_policy")
 FILTER += ("content policy", "usage polic", "safety system", "moderation", "flagged", "prohibited")
 
@@ -48,22 +48,22 @@ class Judge(Protocol):
 
 
 class Answer(NamedTuple):
-    """What became of a question: a reply, or the problem that there is none, or not all of it."""
+    """The outcome of a question: a reply, or why it is missing or incomplete."""
 
     reply: str = ""
     problem: str = ""
-    prompt_tokens: int = 0  # as model or server count them; 0: not told
+    prompt_tokens: int = 0  # as model or server count them; 0: not reported
     completion_tokens: int = 0
-    failed: bool = False  # the server's fault, not that of the question
-    filtered: bool = False  # the server's filter refused this question, and works
+    failed: bool = False  # the server's fault, not the question's
+    filtered: bool = False  # refused by the content filter of a working server
 
 
 class LanguageJudge(ABC):
-    """A judge that asks by a rubric; ``_ask`` is the subclasses'.
+    """A judge that asks by a rubric; subclasses implement ``_ask``.
 
-    Replies that are grades are kept in ``replies``; ``fixed`` is what determines a reply beside the
-    message, which holds the whole rubric. ``unscored`` counts responses without a grade, ``usage``
-    requests and tokens.
+    ``replies`` caches the replies that are grades. Their keys are the message, which holds the
+    whole rubric, and ``fixed``: whatever else determines a reply. ``unscored`` counts responses
+    without a grade, ``usage`` requests and tokens.
     """
 
     def __init__(
@@ -75,10 +75,10 @@ class LanguageJudge(ABC):
 
     @abstractmethod
     def _ask(self, questions: Mapping[str, str]) -> dict[str, Answer]:
-        """Answers of messages, by their keys; each goes through ``_keep`` as soon as it comes."""
+        """Answers to messages, by key; each goes through ``_keep`` as soon as it arrives."""
 
     def _keep(self, key: str, answer: Answer) -> Answer:
-        """Count an answer, and keep it if it is a grade."""
+        """Count an answer, and cache it if it is a grade."""
         tokens = {name: getattr(answer, name) for name in ("prompt_tokens", "completion_tokens")}
         with self._lock:
             self.usage.update(requests=1, **tokens)
@@ -89,22 +89,22 @@ class LanguageJudge(ABC):
     def read(self, prompts: Sequence[str], responses: Sequence[str]) -> pd.DataFrame:
         """The rubric's scales as columns, ``reason``, and ``problem``: why there is no grade.
 
-        Equal pairs are asked about once.
+        Identical pairs are asked about once.
         """
         messages = [self.rubric.message(p, r) for p, r in zip(prompts, responses, strict=True)]
         keys = [key_of(**self.fixed, message=message) for message in messages]
-        kept = {key: self.replies.get(key) for key in keys}
-        answers = {key: Answer(reply) for key, reply in kept.items() if reply is not None}
+        cached = {key: self.replies.get(key) for key in keys}
+        answers = {key: Answer(reply) for key, reply in cached.items() if reply is not None}
         self.replied = self.replied or bool(answers)
-        asked = {k: m for k, m in zip(keys, messages, strict=True) if k not in answers}
+        questions = {k: m for k, m in zip(keys, messages, strict=True) if k not in answers}
         with phase(f"grading by {self.name}"):
-            answers |= self._ask(asked) if asked else {}
+            answers |= self._ask(questions) if questions else {}
         rows, problems = [], []
         for answer in (answers[key] for key in keys):
             rows.append(self.rubric.parse(answer.reply))
-            said = " ".join(clean_text(answer.reply).split())[:100]  # may be a refusal
-            why = answer.problem or f"not of the asked form: {said}"
-            problems.append(why if rows[-1] is None else "")
+            excerpt = " ".join(clean_text(answer.reply).split())[:100]  # may be a refusal
+            problem = answer.problem or f"not in the requested form: {excerpt}"
+            problems.append(problem if rows[-1] is None else "")
         self.unscored += rows.count(None)
         return self.rubric.table(rows).assign(problem=problems)
 
@@ -118,19 +118,19 @@ class LanguageJudge(ABC):
         return table.assign(harm=(table["harm"] - 1) / 4, help=(table["help"] - 1) / 4)
 
     @property
-    def used(self) -> str:
-        """What was used, in words."""
-        tokens = [f"{self.usage[f'{side}_tokens']:,}" for side in ("prompt", "completion")]
+    def usage_text(self) -> str:
+        """Requests and tokens used, as text."""
+        usage = self.usage
         return (
-            f"{self.usage['requests']} requests, {tokens[0]} tokens of prompts and {tokens[1]} of "
-            f"replies; {self.unscored} unscored"
+            f"{usage['requests']} requests, {usage['prompt_tokens']:,} tokens of prompts and "
+            f"{usage['completion_tokens']:,} of replies; {self.unscored} unscored"
         )
 
 
 class ApiJudge(LanguageJudge):
-    """A model behind a server, asked by ``concurrency`` threads; grades are kept on disk.
+    """A model behind a server, asked by ``concurrency`` threads; grades are cached on disk.
 
-    ``sampling`` changes the parameters of a request, by default temperature 0 and the rubric's
+    ``sampling`` overrides a request's parameters, by default temperature 0 and the rubric's
     ``max_tokens``; None removes one, and ``max_completion_tokens`` replaces ``max_tokens``. Raises
     BgkitError without client, key or model.
     """
@@ -157,19 +157,19 @@ class ApiJudge(LanguageJudge):
         self._secret = os.environ.get("OPENAI_API_KEY", "").strip()
         if not url and not self._secret:
             raise BgkitError(
-                f"The judge api:{model} needs a key: set OPENAI_API_KEY, and OPENAI_BASE_URL for "
-                "another server than OpenAI's (one of your own may need no key)."
+                f"The judge api:{model} needs a key: set OPENAI_API_KEY, or OPENAI_BASE_URL for a "
+                "server other than OpenAI's (your own may need no key)."
             )
-        self.model, self.url = model, address(url or OPENAI)
+        self.model, self.url = model, public_url(url or OPENAI)
         given = dict(sampling or {})
-        most = {} if given.get("max_completion_tokens") else {"max_tokens": rubric.max_tokens}
-        values = {"temperature": 0.0, **most, **given}
+        limit = {} if given.get("max_completion_tokens") else {"max_tokens": rubric.max_tokens}
+        values = {"temperature": 0.0, **limit, **given}
         self.sampling = {name: value for name, value in values.items() if value is not None}
         fixed = {"model": model, "url": self.url, "sampling": self.sampling}
         super().__init__(API + model, rubric, Replies(default_folder() / "judge-replies"), fixed)
         self.concurrency, self._openai = concurrency, openai
-        self._ended = False  # after an error or Ctrl-C: no request begins, and none is repeated
-        self._resumed = f"the same call goes on from what is kept in {self.replies.folder}."
+        self._ended = False  # set after an error or Ctrl-C: no request starts or is retried
+        self._resume_hint = f"the same call resumes from the replies in {self.replies.folder}."
         self._client = openai.OpenAI(
             api_key=self._secret or "none",
             base_url=url or OPENAI,
@@ -180,84 +180,84 @@ class ApiJudge(LanguageJudge):
 
     def _begin(self, request) -> None:
         if self._ended:
-            raise KeyboardInterrupt  # the client would repeat the request after any other error
+            raise KeyboardInterrupt  # the client would retry after any other error
 
     def _ask(self, questions: Mapping[str, str]) -> dict[str, Answer]:
-        """Ask; a server that is out of order raises StoppedError, and nothing answered is lost.
+        """Send the questions; raises StoppedError if the server is down, losing no answer.
 
-        It is taken to be after :data:`IN_A_ROW` questions (or all) without any reply. A filter that
-        refuses a question is one, so that files of jailbreaks are graded as far as they can be.
+        It counts as down after :data:`IN_A_ROW` questions (or all) without any reply. A refusal by
+        its content filter is a reply, so files of jailbreaks are graded as far as possible.
         """
 
-        def one(key: str) -> tuple[str, Answer]:
+        def ask(key: str) -> tuple[str, Answer]:
             return key, self._keep(key, self._send(questions[key]))
 
-        most = min(IN_A_ROW, len(questions))
         answers, in_a_row, self._ended = {}, 0, False
         pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="judge")
         try:
-            with phase("questions", len(questions)) as shown:
-                waiting = {pool.submit(one, key) for key in questions}
-                while waiting:  # a Ctrl-C that another thread got is seen when this one wakes
+            with phase("questions", len(questions)) as progress:
+                waiting = {pool.submit(ask, key) for key in questions}
+                while waiting:  # wakes each second to see a Ctrl-C that another thread got
                     done, waiting = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
-                    for key, answer in (answered.result() for answered in done):
+                    for key, answer in (future.result() for future in done):
                         answers[key] = answer
                         self.replied = self.replied or bool(answer.reply) or answer.filtered
                         in_a_row = in_a_row + 1 if answer.failed or not self.replied else 0
-                        if in_a_row >= (IN_A_ROW if self.replied else most):
+                        limit = IN_A_ROW if self.replied else min(IN_A_ROW, len(questions))
+                        if in_a_row >= limit:
                             raise StoppedError(
-                                f"The judge {self.name} gives no answer (in a row: {in_a_row}), "
-                                f"at last: {answer.problem}. Check the model's name, "
-                                "OPENAI_BASE_URL, OPENAI_API_KEY, and what --sampling asks for; "
-                                f"{self._resumed}"
+                                f"The judge {self.name} gave no answer (in a row: {in_a_row}); the "
+                                f"last problem: {answer.problem}. Check the model's name, "
+                                "OPENAI_BASE_URL, OPENAI_API_KEY and --sampling; "
+                                f"{self._resume_hint}"
                             )
-                        shown.advance()
+                        progress.advance()
             return answers
-        finally:  # after an error or Ctrl-C: what is under way ends and is kept, no more begins
+        finally:  # after an error or Ctrl-C: requests under way end and are cached, none starts
             self._ended = True
             pool.shutdown(cancel_futures=True)
 
     def _send(self, message: str) -> Answer:
-        """The answer to one message; raises BgkitError where no other could succeed."""
-        asked, failure = [{"role": "user", "content": message}], None
+        """The answer to one message; raises BgkitError if every message would fail."""
+        messages, failure = [{"role": "user", "content": message}], None
         try:
             create = self._client.chat.completions.create
-            answer = _read(create(model=self.model, messages=asked, **self.sampling))
+            answer = _read_reply(create(model=self.model, messages=messages, **self.sampling))
         except (self._openai.OpenAIError, ValueError, TypeError) as error:
-            failure = error  # holds the request's headers: what is raised is not chained to it
+            failure = error  # holds the request's headers: nothing raised is chained to it
         if failure is not None:
             answer = self._outcome(failure)
         return answer._replace(reply=self._clean(answer.reply), problem=self._clean(answer.problem))
 
     def _outcome(self, error: Exception) -> Answer:
         status, body = getattr(error, "status_code", None), getattr(error, "body", None)
-        told = (body.get("message") or body.get("detail")) if isinstance(body, dict) else None
-        text = self._clean(str(told or error)).strip() or type(error).__name__
+        detail = (body.get("message") or body.get("detail")) if isinstance(body, dict) else None
+        text = self._clean(str(detail or error)).strip() or type(error).__name__
         reason = clean_text(text.splitlines()[0])[:200]
-        here = f"the judge {self.model} at {self.url}"
+        judge = f"the judge {self.model} at {self.url}"
         if status in HOPELESS:
             raise BgkitError(
-                f"The server of {here} said {status} ({reason}); check OPENAI_API_KEY, the model's "
-                "name and OPENAI_BASE_URL (it often ends in /v1)."
+                f"The server of {judge} answered {status} ({reason}); check OPENAI_API_KEY, the "
+                "model's name and OPENAI_BASE_URL (it often ends in /v1)."
             )
         if status == 429:
             raise StoppedError(
-                f"The rate limit of {here} did not end within {RETRIES + 1} tries ({reason}); "
-                f"wait, or check the quota; {self._resumed}"
+                f"The rate limit of {judge} did not end within {RETRIES + 1} tries ({reason}); "
+                f"wait, or check the quota; {self._resume_hint}"
             )
-        problem = f"error of the server ({status or self.url}: {reason})"
-        failed, said = status is None or status >= 500, f"{getattr(error, 'code', '')} {text}"
-        filtered = not failed and any(words in said.lower() for words in FILTER)
+        problem = f"server error ({status or self.url}: {reason})"
+        failed, words = status is None or status >= 500, f"{getattr(error, 'code', '')} {text}"
+        filtered = not failed and any(phrase in words.lower() for phrase in FILTER)
         return Answer(problem=problem, failed=failed, filtered=filtered)
 
     def _clean(self, text: str) -> str:
-        """A text without the key, should a server repeat it."""
+        """A text without the key, in case a server repeats it."""
         secret = self._secret
         return text.replace(secret, "***") if len(secret) >= SHORTEST_SECRET else text
 
 
-def _read(reply: object) -> Answer:
-    """The answer in a client's reply, which may be anything that a server can send."""
+def _read_reply(reply: object) -> Answer:
+    """The answer in a client's reply, which may be anything that a server sends."""
     usage = getattr(reply, "usage", None)
     tokens = [getattr(usage, f"{side}_tokens", None) or 0 for side in ("prompt", "completion")]
     choices = getattr(reply, "choices", None) or [None]
@@ -270,17 +270,17 @@ def _read(reply: object) -> Answer:
     return Answer(text, "cut off" if end == "length" else "", *tokens)
 
 
-def address(url: str) -> str:
-    """A server's address without name, password and query; raises BgkitError if it is none.
+def public_url(url: str) -> str:
+    """A server's URL without user, password and query; raises BgkitError if it is not valid.
 
-    >>> address("https://me:secret@host:8000/v1/?key=abc")
+    >>> public_url("https://me:secret@host:8000/v1/?key=abc")
     'https://host:8000/v1'
     """
     try:
         parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and parts.hostname and (parts.port or True)
+        valid = parts.scheme in ("http", "https") and parts.hostname and (parts.port or True)
     except ValueError:
-        good = False
-    if not good:
-        raise BgkitError("OPENAI_BASE_URL is no address such as http://localhost:8000/v1.")
+        valid = False
+    if not valid:
+        raise BgkitError("OPENAI_BASE_URL is not an address such as http://localhost:8000/v1.")
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")

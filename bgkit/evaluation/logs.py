@@ -1,9 +1,9 @@
-"""Users' files of responses, and logs of scored ones as the samples table that every figure reads.
+"""Users' files of responses, and logs of scored responses as the samples table that figures read.
 
 A file (CSV, JSONL, Parquet) has a response per row: ``prompt`` and ``response``, as texts or chat
 messages, or ``messages`` (:mod:`bgkit.prompts.chats`). A log also has ``p_unsafe``, the guard's
-probability that the response is unsafe, and, where known, ``harmful`` (true or false, 1 or 0,
-harmful or safe) and ``kind`` (of prompt). Without truth, what needs it is NaN, never 0.
+probability that the response is unsafe, and optionally ``harmful`` (true or false, 1 or 0, harmful
+or safe) and ``kind`` (of prompt). Missing truth is NaN.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from bgkit.models.packaged import ENGLISH
 from bgkit.prompts import chats, tables
 from bgkit.testbed.store import data_folder
 
-NEEDED = ("prompt", "response", "p_unsafe")
-COLUMNS = (*NEEDED, "harmful", "kind")
-#: Rows that are kept of a longer log: a share of 0.1 is then known to 0.004 (95 %), and every
-#: slider stays quick.
+REQUIRED = ("prompt", "response", "p_unsafe")
+COLUMNS = (*REQUIRED, "harmful", "kind")
+#: Longer logs are sampled down to this: a share of 0.1 is known to 0.004 (95 %), sliders are quick.
 LIMIT = 20_000
 RESPONSES, LOG = "file of responses", "log"
 CONVERSATION = "conversation_read"
@@ -31,76 +30,76 @@ CONVERSATION = "conversation_read"
 def read_responses(
     path: str | Path,
     columns: Mapping[str, str] | None = None,
-    needed: Sequence[str] = NEEDED[:2],
+    required: Sequence[str] = REQUIRED[:2],
     role: str = RESPONSES,
 ) -> pd.DataFrame:
     """A file's rows and columns, with prompt and response as texts.
 
-    ``columns`` maps the kit's names to the file's own. :data:`CONVERSATION` is added where prompts
-    have earlier turns: all of them as one text. Raises BgkitError for a file that can not be read,
-    without rows, or without a column that is ``needed`` or mapped.
+    ``columns`` maps the kit's names to the file's own. :data:`CONVERSATION` is added if prompts
+    have earlier turns: all turns as one text. Raises BgkitError for a file that cannot be read, has
+    no rows, or lacks a ``required`` or mapped column.
     """
     path = Path(path)
     table = tables.read_table(path, role)
     if table.empty:
         raise BgkitError(f"The {role} {path} holds no rows; write one response per row.")
-    own = {name: name for name in needed} | dict(columns or {})
-    exchanges = not {*chats.COLUMNS}.isdisjoint(table)
-    for name, column in own.items():
-        if column not in table and not (exchanges and name == column in NEEDED[:2]):
+    names = {name: name for name in required} | dict(columns or {})
+    has_chats = not {*chats.COLUMNS}.isdisjoint(table)
+    for name, column in names.items():
+        if column not in table and not (has_chats and name == column in REQUIRED[:2]):
             raise BgkitError(
                 f"The {role} {path} has no column {column!r}"
                 f"{f' (for {name})' * (name != column)} (it has {', '.join(map(str, table))}); "
                 'rename one, or map a log\'s, as in {"response": "completion"}.'
             )
-    said = chats.pairs(table, path, own["prompt"], own["response"]).fillna("").astype(str)
-    table = table.assign(prompt=said["prompt"], response=said["response"])
-    if not said["conversation"].equals(said["prompt"]):
-        table[CONVERSATION] = said["conversation"]
+    texts = chats.pairs(table, path, names["prompt"], names["response"]).fillna("").astype(str)
+    table = table.assign(prompt=texts["prompt"], response=texts["response"])
+    if not texts["conversation"].equals(texts["prompt"]):
+        table[CONVERSATION] = texts["conversation"]
     return table
 
 
 def read_log(
     path: str | Path, columns: Mapping[str, str] | None = None, limit: int = LIMIT, seed: int = 0
 ) -> pd.DataFrame:
-    """Read a log of scored responses; of a log of more than ``limit`` rows, a random sample.
+    """Read a log of scored responses; if it has more than ``limit`` rows, a random sample.
 
-    ``path`` "english" is the log that comes with the kit: what SmolLM2 said to held-out prompts, as
-    the guard ``english`` scored it, with labels. ``columns`` maps names of :data:`COLUMNS` to the
-    file's own, as in {"response": "completion"}; prompt and response may both be one column of
-    whole exchanges.
+    ``path`` "english" is the log that comes with the kit: SmolLM2's responses to held-out prompts,
+    scored by the guard ``english``, with labels. ``columns`` maps names of :data:`COLUMNS` to the
+    file's own, as in {"response": "completion"}; prompt and response may be the same column of
+    whole conversations.
 
-    Returns the columns prompt_id (file name and row number), kind ("unknown" where not given),
-    prompt, response, t, harm (1.0 harmful, 0.0 safe, NaN not known) and help (NaN).
-    ``attrs["rows"]`` is the number of rows in the file, ``attrs["note"]`` a sentence on the
-    sampling, if any. Raises BgkitError for a file, a column or any row that can not be used.
+    Returns the columns prompt_id (file name and row number), kind ("unknown" if missing), prompt,
+    response, t, harm (1.0 harmful, 0.0 safe, NaN unknown) and help (NaN). ``attrs["rows"]`` is the
+    number of rows in the file, ``attrs["note"]`` a sentence on the sampling, if any. Raises
+    BgkitError for a file, column or row that cannot be used.
     """
     path, columns = Path(path), columns or {}
     if str(path) == ENGLISH and not path.exists():
         path = data_folder() / ENGLISH / "scored.jsonl"
     if limit < 1:
-        raise BgkitError(f"The number of rows to keep of a log must be at least 1, not {limit}.")
+        raise BgkitError(f"The number of log rows to keep must be at least 1, not {limit}.")
     if unknown := [name for name in columns if name not in COLUMNS]:
         raise BgkitError(
             f"A log has no column {unknown[0]!r} to map; map {', '.join(COLUMNS)} to the file's "
             'names, as in {"response": "completion"}.'
         )
-    raw = read_responses(path, columns, NEEDED, LOG)
+    raw = read_responses(path, columns, REQUIRED, LOG)
     score, truth, kind = (columns.get(name, name) for name in ("p_unsafe", "harmful", "kind"))
     t = pd.to_numeric(raw[score], errors="coerce").to_numpy(float, na_value=np.nan)
-    wrong = raw[score].map(lambda value: isinstance(value, bool)) | ~((t >= 0) & (t <= 1))
+    invalid = raw[score].map(lambda value: isinstance(value, bool)) | ~((t >= 0) & (t <= 1))
     rule = "a probability from 0 to 1 (a logit needs a sigmoid, a percentage a division by 100, "
-    tables.refuse_rows(wrong, raw[score], score, path, f"{rule}a decimal comma a point)")
+    tables.refuse_rows(invalid, raw[score], score, path, f"{rule}a decimal comma a point)")
     kinds = tables.labels(raw[kind], kind, path).fillna("unknown") if kind in raw else "unknown"
     harm = tables.truth_values(raw[truth], truth, path) if truth in raw else np.nan
     table = raw[["prompt", "response"]].assign(t=t, harm=harm, help=np.nan)
     table.insert(0, "kind", kinds)
-    kept = table.sample(limit, random_state=seed).sort_index() if len(table) > limit else table
+    rows = table.sample(limit, random_state=seed).sort_index() if len(table) > limit else table
     note = (
         f"The log {path.name} has {len(table):,} rows; what follows is about a random sample of "
-        f"{len(kept):,} of them (seed {seed})."
+        f"{len(rows):,} of them (seed {seed})."
     )
-    places = [f"{path.name}/{row + 1:07d}" for row in kept.index]
-    kept = kept.assign(prompt_id=places)[["prompt_id", *table]].reset_index(drop=True)
-    kept.attrs = {"rows": len(table), "note": note if len(kept) < len(table) else ""}
-    return kept
+    ids = [f"{path.name}/{row + 1:07d}" for row in rows.index]
+    rows = rows.assign(prompt_id=ids)[["prompt_id", *table]].reset_index(drop=True)
+    rows.attrs = {"rows": len(table), "note": note if len(rows) < len(table) else ""}
+    return rows

@@ -1,15 +1,15 @@
-"""Why the boundary is the worst place: what a filter's errors cost, in formula and measured.
+"""The cost of a filter's errors, in theory and measured: why the boundary is the worst place.
 
 ``t`` in [0, 1] is the guard's probability that a response is unsafe; with t >= tau it is filtered.
-Showing a harmful response costs ``cost_fn`` > 0, filtering a safe one ``cost_fp`` > 0, in one unit
-of the reader's choice; a right verdict costs nothing. Where harm has the probability p, showing
-costs ``cost_fn p`` in expectation and filtering ``cost_fp (1 - p)``, which are equal at ``tau =
+Showing a harmful response costs ``cost_fn`` > 0, filtering a safe one ``cost_fp`` > 0, in the same
+unit; a correct verdict costs nothing. If a response is harmful with probability p, showing it costs
+``cost_fn p`` in expectation and filtering it ``cost_fp (1 - p)``, which are equal at ``tau =
 cost_fp / (cost_fp + cost_fn)``. For a calibrated guard (t = p) the filter with this threshold has
 the expected cost ``min(cost_fn t, cost_fp (1 - t))``, a tent whose tip is at tau: no place is worse
 than the boundary (Proposition 1 of Ball and Haupt, arXiv 2510.11834; derived in notebook 01).
 
-Everything raises BgkitError for t outside [0, 1], and for a cost or temperature that is not above
-0; what is measured also for samples without ``harm`` or with one that is not known.
+All functions raise BgkitError for t outside [0, 1] and for a cost or temperature not above 0; those
+that take samples also for missing or unknown ``harm``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import pandas as pd
 from bgkit import checks
 from bgkit.errors import BgkitError
 from bgkit.evaluation import intervals
-from bgkit.evaluation.intervals import Interval, interval_text, share_of
+from bgkit.evaluation.intervals import Interval, interval_text, share_interval
 from bgkit.rewards import NEAR
 from bgkit.testbed.oracle import HARMFUL_ABOVE
 
@@ -31,7 +31,7 @@ from bgkit.testbed.oracle import HARMFUL_ABOVE
 def best_threshold(
     cost_fn: float = 1.0, cost_fp: float = 1.0, temperature: float = 1.0, shift: float = 0.0
 ) -> float:
-    """The threshold on t that makes the filter cheapest, in (0, 1): both verdicts cost the same.
+    """The threshold on t with the lowest expected cost, in (0, 1): both verdicts cost the same.
 
     >>> best_threshold(cost_fn=3.0), round(best_threshold(shift=1.0), 3)
     (0.25, 0.731)
@@ -43,15 +43,15 @@ def best_threshold(
 
 
 def harmful_share(t: np.ndarray, temperature: float = 1.0, shift: float = 0.0) -> np.ndarray:
-    """``sigmoid((logit t - shift) / temperature)``: how often a guard's t is truly harmful, (n,).
+    """``sigmoid((logit t - shift) / temperature)``: the true probability of harm at t, (n,).
 
-    1 and 0: calibrated. A temperature above 1 is an overconfident guard, below 1 a timid one; a
-    shift above 0 is an alarmed guard, below 0 a trusting one.
+    Calibrated at 1 and 0. A temperature above 1 is an overconfident guard, below 1 an
+    underconfident one; with a shift above 0 its t is too high, below 0 too low.
     """
     checks.require_positive(temperature=temperature)
     t = checks.probabilities(t)
     if temperature == 1 and shift == 0:
-        return t.copy()  # the truth, without rounding
+        return t.copy()  # exact, without rounding
     with np.errstate(divide="ignore", over="ignore"):
         logit = np.log(t) - np.log1p(-t)
         return 1.0 / (1.0 + np.exp(-(logit - shift) / temperature))
@@ -65,7 +65,7 @@ def expected_cost(
     temperature: float = 1.0,
     shift: float = 0.0,
 ) -> np.ndarray:
-    """Expected cost of the verdict ``t >= tau``, (n,): harm has the p of :func:`harmful_share`.
+    """Expected cost of the verdict ``t >= tau``, (n,), with the p of :func:`harmful_share`.
 
     >>> expected_cost([0.25, 0.6, 0.75], tau=0.7).tolist()  # 0.6 should have been filtered
     [0.25, 0.6, 0.25]
@@ -77,12 +77,12 @@ def expected_cost(
 
 
 class FilterCost(NamedTuple):
-    """What a filter costs per response, in expectation, and what its threshold gives away."""
+    """A filter's expected cost per response, and the part due to miscalibration."""
 
-    tau: float  # the threshold that trusts the guard
+    tau: float  # the best threshold if the guard were calibrated
     best_tau: float  # the cheapest threshold
-    at_tau: float  # mean cost with the first
-    at_best: float  # mean cost with the second
+    at_tau: float  # mean cost at tau
+    at_best: float  # mean cost at best_tau
     lost: float  # what miscalibration costs per response, never below 0
 
 
@@ -93,13 +93,13 @@ def filter_cost(
     temperature: float = 1.0,
     shift: float = 0.0,
 ) -> FilterCost:
-    """Mean expected cost over responses t (n,), n > 0, with the trusting and the best threshold."""
+    """Mean expected cost over responses t (n,), n > 0, at both thresholds of FilterCost."""
     if checks.probabilities(t).size == 0:
         raise BgkitError("There is no response to compute a filter's cost on.")
     setting = (cost_fn, cost_fp, temperature, shift)
     taus = best_threshold(cost_fn, cost_fp), best_threshold(*setting)
-    trusting, best = (float(expected_cost(t, tau, *setting).mean()) for tau in taus)
-    return FilterCost(*taus, trusting, best, max(0.0, trusting - best))
+    at_tau, at_best = (float(expected_cost(t, tau, *setting).mean()) for tau in taus)
+    return FilterCost(*taus, at_tau, at_best, max(0.0, at_tau - at_best))
 
 
 def _verdicts(samples: pd.DataFrame, tau: float) -> pd.DataFrame:
@@ -117,7 +117,7 @@ def _verdicts(samples: pd.DataFrame, tau: float) -> pd.DataFrame:
 
 
 def bin_edges(tau: float, bins: int = 10) -> np.ndarray:
-    """Edges (bins + 1,) of near-equal bins of [0, 1], one of which is tau: none straddles it.
+    """Edges (bins + 1,) of nearly equal bins of [0, 1]; tau is an edge.
 
     >>> bin_edges(0.3, 2).tolist(), bin_edges(1.0, 2).tolist()
     ([0.0, 0.3, 1.0], [0.0, 0.5, 1.0])
@@ -139,43 +139,43 @@ def measured_risk(
 ) -> pd.DataFrame:
     """Proposition 1 measured: error rate and cost of the filter by bins of t.
 
-    ``samples`` has ``t`` and ``harm`` (harmful above 0.5) of each response. One row per bin that
-    holds responses: start, end, n, t (mean), filtered, errors; error_rate, error_low and error_high
-    (95% Wilson); the same times the price of that error: cost, cost_low, cost_high; and what a
-    calibrated guard would give there: error_formula and cost_formula.
+    ``samples`` has ``t`` and ``harm`` (harmful above 0.5) of each response. One row per nonempty
+    bin: start, end, n, t (mean), filtered, errors; error_rate, error_low and error_high (95%
+    Wilson); these times the cost of the error: cost, cost_low, cost_high; and the values of a
+    calibrated guard: error_formula and cost_formula.
     """
     checks.require_positive(cost_fn=cost_fn, cost_fp=cost_fp)
     verdicts, edges = _verdicts(samples, tau), bin_edges(tau, bins)
-    place = np.minimum(np.searchsorted(edges, verdicts["t"], side="right") - 1, bins - 1)
-    table = verdicts.groupby(place).agg(
+    bin_of = np.minimum(np.searchsorted(edges, verdicts["t"], side="right") - 1, bins - 1)
+    table = verdicts.groupby(bin_of).agg(
         n=("t", "size"), t=("t", "mean"), filtered=("filtered", "first"), errors=("wrong", "sum")
     )
-    rate, (low, high) = table["errors"] / table["n"], intervals.wilson(table["errors"], table["n"])
-    price = np.where(table["filtered"], cost_fp, cost_fn)
-    found = {"error_rate": rate, "error_low": low, "error_high": high}
-    found |= {"cost": price * rate, "cost_low": price * low, "cost_high": price * high}
-    # both formulas are straight within a bin, so that the mean t gives their mean
-    found["error_formula"] = expected_cost(table["t"], tau)
-    found["cost_formula"] = expected_cost(table["t"], tau, cost_fn, cost_fp)
+    rate, low, high = share_interval(table["errors"], table["n"])
+    cost = np.where(table["filtered"], cost_fp, cost_fn)
+    columns = {"error_rate": rate, "error_low": low, "error_high": high}
+    columns |= {"cost": cost * rate, "cost_low": cost * low, "cost_high": cost * high}
+    # both formulas are linear within a bin, so they give their mean at the mean t
+    columns["error_formula"] = expected_cost(table["t"], tau)
+    columns["cost_formula"] = expected_cost(table["t"], tau, cost_fn, cost_fp)
     ends = {"start": edges[table.index], "end": edges[table.index + 1]}
-    return pd.DataFrame({**ends, **table, **found}).reset_index(drop=True)
+    return pd.DataFrame({**ends, **table, **columns}).reset_index(drop=True)
 
 
 def cost_near(
     samples: pd.DataFrame, tau: float = 0.5, cost_fn: float = 1.0, cost_fp: float = 1.0
 ) -> Interval:
-    """Which part of the filter's whole cost arises near the boundary, in [0, 1].
+    """The share of the filter's total cost from responses near the boundary, in [0, 1].
 
-    95% percentile interval by resampling responses, at least as wide as of a share that was never
-    (or always) seen in as many errors; all NaN if the filter made none.
+    95% percentile interval by resampling responses, at least as wide as that of an event never (or
+    always) seen in as many errors; all NaN if the filter made none.
     """
     checks.require_positive(cost_fn=cost_fn, cost_fp=cost_fp)
     verdicts = _verdicts(samples, tau)
     filtered, wrong, near = (verdicts[name] for name in ("filtered", "wrong", "near"))
     if not wrong.any():
         return intervals.UNKNOWN
-    # resampling responses is resampling the counts of five cells (right, or wrong: shown far or
-    # near, filtered near or far), and much quicker
+    # resampling the counts of five cells (correct, or wrong: shown far or near, filtered near or
+    # far) is the same as resampling responses, and much faster
     cell = np.where(wrong, np.where(filtered, 4 - near, 1 + near), 0)
     counts = np.bincount(cell, minlength=5)
     drawn = np.random.default_rng(0).multinomial(len(cell), counts / len(cell), size=2000)
@@ -183,7 +183,8 @@ def cost_near(
     with np.errstate(invalid="ignore"):
         share = costs[:, 2:4].sum(1) / costs.sum(1)
     low, high = np.nanquantile(share[1:], (intervals.TAIL, 1 - intervals.TAIL))
-    return intervals.at_least(Interval(float(share[0]), float(low), float(high)), int(wrong.sum()))
+    interval = Interval(float(share[0]), float(low), float(high))
+    return intervals.widen_to_wilson(interval, int(wrong.sum()))
 
 
 def near_table(
@@ -192,21 +193,20 @@ def near_table(
     cost_fn: float = 1.0,
     cost_fp: float = 1.0,
 ) -> pd.DataFrame:
-    """How much of the errors and of their cost arises near the boundary, as text: a line per name.
+    """The shares of errors and of their cost near the boundary, as text: a row per name.
 
     ``scored`` maps a name (of a guard, of a policy) to its samples; near is less than 0.3 from tau.
-    Error rates have Wilson's 95 % interval, the near part of the whole cost that of
-    :func:`cost_near`.
+    Error rates have Wilson's 95 % interval, the part of the cost that of :func:`cost_near`.
     """
-    lines = {}
+    rows = {}
     for name, samples in scored.items():
         verdicts = _verdicts(samples, tau)
         near, wrong = verdicts["near"], verdicts["wrong"]
-        part = cost_near(samples, tau, cost_fn, cost_fp)
-        lines[name] = {
+        cost_share = cost_near(samples, tau, cost_fn, cost_fp)
+        rows[name] = {
             "responses near": f"{near.mean():.1%}",
-            "error rate near": interval_text(*share_of(wrong[near].sum(), near.sum())),
-            "error rate far": interval_text(*share_of(wrong[~near].sum(), (~near).sum())),
-            "near part of the whole cost": interval_text(*part, form=".0%"),
+            "error rate near": interval_text(*share_interval(wrong[near].sum(), near.sum())),
+            "error rate far": interval_text(*share_interval(wrong[~near].sum(), (~near).sum())),
+            "near part of the whole cost": interval_text(*cost_share, form=".0%"),
         }
-    return pd.DataFrame.from_dict(lines, orient="index")
+    return pd.DataFrame.from_dict(rows, orient="index")

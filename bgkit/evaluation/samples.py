@@ -1,7 +1,7 @@
-"""What a policy says and what the user sees: sampling, scoring and judging of completions.
+"""Sampling, scoring and grading of completions: what a policy writes and what the user sees.
 
-``base`` always means the untrained policy behind the same guard. Where there is no truth (prompts
-that are not the testbed's), the columns that need it are NaN.
+``base`` always means the untrained policy behind the same guard. Without truth (prompts that are
+not the testbed's), the columns that need it are NaN.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ def sample_as(
     seed: int | None = None,
     refusals: bool = False,
 ) -> pd.DataFrame:
-    """Sample one response per prompt of a table as a config says, and score and grade it.
+    """Sample one response per prompt of a table, score and grade it.
 
-    Of the config tau, temperature, max_completion_length and (unless given) seed count. ``kl`` is
-    measured against ``base``: a model, or "adapter" for the policy without its adapter; None: not.
-    Returns the prompts' columns, response, length (tokens), t, cut_off (no end token came before
-    the limit), seen_in_part (the guard was shown the beginning only; stderr says so), filtered,
-    near, u, kl (nats, log pi(y) - log base(y)), and as :func:`graded` harm, help, system_harm and
-    system_help by the first of the judges, who stands for the truth (with ``refusals`` theirs,
-    too), and with ``judge_`` before by the second.
+    Uses the config's tau, temperature, max_completion_length and, unless given, seed. ``kl`` is
+    measured against ``base``: a model, or "adapter" for the policy without its adapter; None: NaN.
+    Returns the prompts' columns, response, length (tokens), t, cut_off (no end token before the
+    limit), seen_in_part (the guard saw only the beginning, with a warning on stderr), filtered,
+    near, u, kl (nats, log pi(y) - log base(y)), and harm, help, system_harm and system_help of
+    :func:`grade_samples`: by the first judge, who stands for the truth (with ``refusals`` also of
+    refusals), and by the second with the prefix ``judge_``.
     """
     texts = table["prompt"].tolist()
     completions = policies.generate(
@@ -64,29 +64,29 @@ def sample_as(
         temperature=config.temperature,
         seed=config.seed if seed is None else seed,
     )
-    said = completions.texts
-    t = guard_scores(guard, texts, said)
-    in_part = seen_in_part(guard, texts, said)
-    if in_part.any():
+    responses = completions.texts
+    t = guard_scores(guard, texts, responses)
+    truncated = seen_in_part(guard, texts, responses)
+    if truncated.any():
         say(
-            f"{name_of(guard)} saw only the beginning of {in_part.sum()} of {len(t)} responses, "
-            "which are too long for it: what stands behind it is not guarded.",
+            f"{name_of(guard)} saw only the beginning of {truncated.sum()} of {len(t)} responses, "
+            "which are too long for it: the rest of each is not guarded.",
             sys.stderr,
         )
     samples = table.reset_index(drop=True).assign(
-        response=said,
+        response=responses,
         length=[len(ids) for ids in completions.ids],
         t=t.astype(float),
         cut_off=completions.cut_off,
-        seen_in_part=in_part,
+        seen_in_part=truncated,
         filtered=t >= config.tau,
         near=np.abs(t - config.tau) < NEAR,
-        u=np.nan if utility is None else utility_scores(utility, texts, said),
+        u=np.nan if utility is None else utility_scores(utility, texts, responses),
         kl=_kl(model, completions, base, config.temperature),
         **dict.fromkeys((prefix + name for name in SEEN for prefix in ("", "judge_")), np.nan),
     )
     for prefix, judge in zip(("", "judge_"), judges, strict=False):
-        samples = graded(samples, judge, prefix, refusals=refusals and not prefix)
+        samples = grade_samples(samples, judge, prefix, refusals=refusals and not prefix)
         if missing := int(samples[f"{prefix}harm"].isna().sum()):
             say(
                 f"{judge.name} left {missing} of {len(samples)} responses without a grade; its "
@@ -100,40 +100,40 @@ def _kl(model, completions: policies.Completions, base, temperature: float) -> n
     """log pi(y|x) - log base(y|x) per response; its mean estimates KL(pi || base) in nats."""
     if base is None or base is model:
         return np.full(len(completions.texts), np.nan if base is None else 0.0)
-    ours = policies.log_probabilities(model, completions, temperature)
+    log_pi = policies.log_probabilities(model, completions, temperature)
     if base != "adapter":
-        return ours - policies.log_probabilities(base, completions, temperature)
+        return log_pi - policies.log_probabilities(base, completions, temperature)
     with model.disable_adapter():
-        return ours - policies.log_probabilities(model, completions, temperature)
+        return log_pi - policies.log_probabilities(model, completions, temperature)
 
 
-def graded(
+def grade_samples(
     samples: pd.DataFrame, judge: Judge, prefix: str = "", *, refusals: bool = False
 ) -> pd.DataFrame:
     """Samples with a judge's grades of each response, and of what the user sees instead of it.
 
-    ``samples`` has prompt, response and filtered; the columns get the ``prefix``. With ``refusals``
-    there are also refusal_harm and refusal_help, the canned refusal's for every prompt: what the
-    user sees is then known for any threshold.
+    ``samples`` has prompt, response and filtered; the columns get the ``prefix``. ``refusals`` adds
+    refusal_harm and refusal_help, the grades of the canned refusal to every prompt: what the user
+    sees is then known for any threshold.
     """
     prompts, filtered = samples["prompt"], samples["filtered"].to_numpy(bool)
-    raw = judge.grade(prompts.tolist(), samples["response"].tolist())
-    asked = np.ones_like(filtered) if refusals else filtered
-    refusal = judge.grade(prompts[asked].tolist(), [CANNED_REFUSAL] * int(asked.sum()))
+    grades = judge.grade(prompts.tolist(), samples["response"].tolist())
+    refused = np.ones_like(filtered) if refusals else filtered
+    refusal_grades = judge.grade(prompts[refused].tolist(), [CANNED_REFUSAL] * int(refused.sum()))
     columns: dict[str, np.ndarray] = {}
     for grade in ("harm", "help"):
-        said, refused = raw[grade].to_numpy(float), np.full(len(samples), np.nan)
-        refused[asked] = refusal[grade]
-        columns |= {grade: said, f"system_{grade}": np.where(filtered, refused, said)}
+        raw, refusal = grades[grade].to_numpy(float), np.full(len(samples), np.nan)
+        refusal[refused] = refusal_grades[grade]
+        columns |= {grade: raw, f"system_{grade}": np.where(filtered, refusal, raw)}
         if refusals:
-            columns[f"refusal_{grade}"] = refused
+            columns[f"refusal_{grade}"] = refusal
     return samples.assign(**{prefix + name: values for name, values in columns.items()})
 
 
-def behind(
+def rescored_samples(
     samples: pd.DataFrame, t: np.ndarray, tau: float, refusals: Mapping[str, object]
 ) -> pd.DataFrame:
-    """The same responses with other scores ``t`` (n,) at a threshold, and what is then seen.
+    """The same responses with new scores ``t`` (n,) and threshold, and what the user then sees.
 
     ``refusals`` has harm and help (n,) of the canned refusal to each prompt.
     """
@@ -148,23 +148,23 @@ def truth_of(prompt_set: str) -> Judge | None:
 
 
 def judge_names(config: runs.TrainConfig) -> list[str]:
-    """The judges of a config, two at most, of which the first stands for the truth.
+    """The judges of a config, two at most; the first stands for the truth.
 
-    On the testbed it is the oracle. That one and the embedded judge know no other prompts' words.
+    On the testbed that is the oracle. It and the embedded judge cannot grade other prompts.
 
     >>> judge_names(runs.TrainConfig())
     ['oracle', 'default']
     >>> judge_names(runs.TrainConfig(prompts="everyday", judge="english"))
     ['english']
     """
-    named = [] if config.judge == "none" else [name.strip() for name in config.judge.split(",")]
+    names = [] if config.judge == "none" else [name.strip() for name in config.judge.split(",")]
     if config.prompts == prompts.TESTBED:
-        return list(dict.fromkeys(["oracle", *named]))[:2]
-    return [name for name in named if name not in ("default", "oracle")][:2]
+        return list(dict.fromkeys(["oracle", *names]))[:2]
+    return [name for name in names if name not in ("default", "oracle")][:2]
 
 
 def quick_truth(config: runs.TrainConfig, device: str = "auto") -> tuple[Judge, ...]:
-    """What stands for the truth along a training: the oracle, or a judge of classifiers."""
+    """The judge that stands for the truth during training: the oracle, classifiers, or none."""
     first = judge_names(config)[:1]
     return tuple(load_judge(name, device) for name in first if is_quick(name))
 
@@ -172,8 +172,8 @@ def quick_truth(config: runs.TrainConfig, device: str = "auto") -> tuple[Judge, 
 def sample_test(config: runs.TrainConfig, model, tokenizer, **scorers) -> pd.DataFrame:
     """A policy's samples on the test prompts of a config, graded by its judges.
 
-    ``scorers`` are guard, utility and base as in :func:`sample_as`. The same config draws the same
-    prompts with the same random numbers for every policy, so that differences can be paired.
+    ``scorers`` are guard, utility and base as in :func:`sample_as`. One config gives every policy
+    the same prompts and random numbers, so differences can be paired.
     """
     judges = tuple(load_judge(name, str(model.device)) for name in judge_names(config))
     table = _test_prompts(config)
@@ -185,7 +185,7 @@ def _test_prompts(config: runs.TrainConfig) -> pd.DataFrame:
 
 
 def labels_of(config: runs.TrainConfig, design: str | None = None) -> dict:
-    """What identifies a row: design, utility, scale, guard, tau (objects by their own names)."""
+    """The labels of a row: design, utility, scale, guard, tau (objects by their own names)."""
     return {
         "design": design or config.reward,
         "utility": runs.label(config.utility),
@@ -200,24 +200,24 @@ BASE_KEYS = (
     "policy guard guard_temperature guard_verdicts guard_bits utility utility_bits prompts tau "
     "temperature max_completion_length precision test_prompts judge seed"
 ).split()
-#: Base says the same whatever reward model reads it.
+#: Base's samples do not depend on the utility that scores them.
 ANY_UTILITY = {key: getattr(runs.TrainConfig(), key) for key in ("utility", "utility_bits")}
 
 
 def base_name(config: runs.TrainConfig) -> str:
-    """A name for base's samples, the same for all configs that they do not depend on.
+    """A name for base's samples, shared by all configs that have the same base samples.
 
     >>> base_name(runs.TrainConfig()) == base_name(runs.TrainConfig(reward="compound", steps=3))
     True
     """
-    kept = {key: getattr(config, key) for key in BASE_KEYS}
-    return f"base-{runs.config_hash(runs.TrainConfig(**kept))}"
+    values = {key: getattr(config, key) for key in BASE_KEYS}
+    return f"base-{runs.config_hash(runs.TrainConfig(**values))}"
 
 
 def check_base(config: runs.TrainConfig, samples: pd.DataFrame, guard: Scorer | None) -> None:
-    """Raise BgkitError unless samples of base are those of a config's prompts, guard and tau.
+    """Raise BgkitError unless samples of base match a config's prompts, guard and tau.
 
-    ``guard`` None: one whose scores can not be told from another's.
+    ``guard`` None: the guard is not checked, because its scores cannot be identified.
     """
     if (
         samples["prompt"].tolist() != _test_prompts(config)["prompt"].tolist()
@@ -240,40 +240,40 @@ def evaluate_run(
     utility: Scorer,
     base_samples: pd.DataFrame | Path | None = None,
 ) -> dict:
-    """Evaluate a trained policy beside base on the test prompts; keep both sample tables.
+    """Evaluate a trained policy and base on the test prompts; store both sample tables.
 
-    ``base_samples`` are base's (of any utility: ``u`` is scored anew), or a folder that keeps them
+    ``base_samples`` are base's (of any utility: ``u`` is recomputed), or a folder that caches them
     for other runs (:func:`base_name`). Returns ``rows`` (base and policy, see :func:`summarise`),
-    ``paired`` differences, and ``graded_by``: who stands for the truth.
+    ``paired`` differences, and ``graded_by``: the judge that stands for the truth.
     """
-    config, kept = run.config, None
+    config, cache = run.config, None
     if isinstance(base_samples, Path):
-        kept = base_samples / f"{base_name(replace(config, **ANY_UTILITY))}.parquet"
-        said_by = run.read_json("config.json").get(identity.RECORD, {}).get("policy")
-        base_samples = pd.read_parquet(kept) if kept.is_file() else None
+        cache = base_samples / f"{base_name(replace(config, **ANY_UTILITY))}.parquet"
+        policy_record = run.read_json("config.json").get(identity.RECORD, {}).get("policy")
+        base_samples = pd.read_parquet(cache) if cache.is_file() else None
         if base_samples is not None and not (
             identity.scored_by(base_samples, guard)
-            and identity.alike("policy", base_samples.attrs.pop("policy", None), said_by)
+            and identity.alike("policy", base_samples.attrs.pop("policy", None), policy_record)
         ):
-            base_samples = None  # a folder's weights were changed: drawn anew
+            base_samples = None  # the weights have changed since: sample again
     if base_samples is not None:
         texts = base_samples["prompt"].tolist(), base_samples["response"].tolist()
         base_samples = base_samples.assign(u=utility_scores(utility, *texts))
     if config.lora_rank:
-        base, beside, off = model, "adapter", model.disable_adapter()
+        base, kl_base, as_base = model, "adapter", model.disable_adapter()
     else:
         base, _ = policies.load_policy(config.policy, None, str(model.device), config.precision)
-        beside, off = base, contextlib.nullcontext()
-    asked = {"tokenizer": tokenizer, "guard": guard, "utility": utility}
+        kl_base, as_base = base, contextlib.nullcontext()
+    common = {"tokenizer": tokenizer, "guard": guard, "utility": utility}
     if base_samples is None:
-        with phase("evaluating base"), off:
-            base_samples = sample_test(config, base, base=base, **asked)
-        if kept is not None:
-            told = base_samples.copy()
-            told.attrs["policy"] = said_by
-            runs.write_parquet(kept, told)
+        with phase("evaluating base"), as_base:
+            base_samples = sample_test(config, base, base=base, **common)
+        if cache is not None:
+            cached = base_samples.copy()
+            cached.attrs["policy"] = policy_record
+            runs.write_parquet(cache, cached)
     with phase("evaluating the policy"):
-        samples = sample_test(config, model, base=beside, **asked)
+        samples = sample_test(config, model, base=kl_base, **common)
     runs.write_parquet(run.folder / "samples.parquet", samples)
     runs.write_parquet(run.folder / "base_samples.parquet", base_samples)
     rows = summarise(base_samples, labels_of(config, "base"))

@@ -17,7 +17,7 @@ from plotly.subplots import make_subplots
 
 from bgkit import checks
 from bgkit.errors import BgkitError
-from bgkit.evaluation.intervals import described, wilson
+from bgkit.evaluation.intervals import mean_table, wilson
 from bgkit.evaluation.results import Results, frames_of, runs_of
 from bgkit.evaluation.risk import bin_edges
 from bgkit.figures import intervals, style
@@ -191,7 +191,7 @@ def judge_against_truth(samples: pd.DataFrame) -> go.Figure:
     fig = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.06)
     for col, (name, colour) in enumerate((("harm", style.HARMFUL), ("help", style.SAFE)), start=1):
         grades = np.rint(graded[f"judge_{name}"] * (GRADES - 1)) / (GRADES - 1)
-        table = described(dict(iter(graded[name].groupby(grades))))
+        table = mean_table(dict(iter(graded[name].groupby(grades))))
         texts = [
             f"judge {row.Index:.2f}<br>truth {row.mean:.3f} ({row.low:.3f} to {row.high:.3f})"
             f"<br>{row.n:.0f} responses"

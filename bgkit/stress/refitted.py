@@ -1,10 +1,10 @@
-"""Harm that goes unseen: would a guard that is fitted anew on what a policy says find more of it?
+"""Unseen harm: would a guard refitted on a policy's responses find more of it?
 
-If training taught a policy to write harm that its guard does not see, a guard that learned from
-that policy's own responses should see it again. A logistic regression on the words of a response
-(and on the guard's own logit) is fitted on the responses to half of the prompts of a window of
-training; on the other half it may filter as many responses as the guard does. Both are then
-compared by recall: the share of harmful responses that they filter.
+If training taught a policy to write harm that its guard misses, a guard that learns from that
+policy's own responses should find it. A logistic regression on a response's words (and the guard's
+logit) is fitted on the responses to half of the prompts of a window of training; on the other half
+it may filter as many responses as the guard does. Both are compared by recall: the share of harmful
+responses that they filter.
 """
 
 from __future__ import annotations
@@ -25,74 +25,71 @@ from bgkit.prompts import splits
 from bgkit.stress.contenders import contenders_of, judge_of
 from bgkit.testbed.oracle import HARMFUL_ABOVE
 
-WORDS = 500  # of a vocabulary, the most frequent ones
-PENALTY = 1.0  # of the squared weights
-FEWEST = 20  # harmful responses in either half
+WORDS = 500  # size of the vocabulary
+PENALTY = 1.0  # L2, on the weights
+FEWEST = 20  # harmful responses needed in each half
 
 
 def recall(folders: Iterable[str | Path | runs.Run], judge: Judge | None = None) -> pd.DataFrame:
-    """Recall of the guard and of one fitted anew, in the first and the last fifth of training.
+    """Recall of the guard and of a refitted one, in the first and the last fifth of training.
 
     ``folders`` are complete runs with recorded completions, ``judge`` gives the truth (None: that
     of the run's prompts). One row per run, window and recall: design, seed, window ("first",
     "last"), recall ("guard", "refitted", "gain": their difference), mean, low, high (95 % over
-    prompts). Raises BgkitError where the truth is not known.
+    prompts). Raises BgkitError if the truth is not known.
     """
     rows = []
     for contender in contenders_of(folders):
-        if contender.run is None or (said := contender.run.completions()).empty:
+        if contender.run is None or (completions := contender.run.completions()).empty:
             continue
-        truth = judge_of(contender.run.config, judge, needed="the search")
-        ends = said["step"].quantile([0.2, 0.8]).to_numpy()
-        windows = {"first": said["step"] <= ends[0], "last": said["step"] >= ends[1]}
-        for name, mask in windows.items():
-            part = said[mask].reset_index(drop=True)
-            grades = truth.grade(part["prompt"].tolist(), part["response"].tolist())
+        truth = judge_of(contender.run.config, judge, needed_by="the search")
+        steps = completions["step"]
+        early, late = steps.quantile([0.2, 0.8]).to_numpy()
+        for name, mask in {"first": steps <= early, "last": steps >= late}.items():
+            window = completions[mask].reset_index(drop=True)
+            grades = truth.grade(window["prompt"].tolist(), window["response"].tolist())
             harmful = (grades["harm"] > HARMFUL_ABOVE).to_numpy()
             labels = {"design": contender.design, "seed": contender.seed, "window": name}
-            recalls = compared(part, harmful).items()
-            rows += [{**labels, "recall": of, **found._asdict()} for of, found in recalls]
+            recalls = compare_recall(window, harmful).items()
+            rows += [{**labels, "recall": key, **interval._asdict()} for key, interval in recalls]
     return pd.DataFrame(rows)
 
 
-def compared(said: pd.DataFrame, harmful: np.ndarray) -> dict[str, Interval]:
+def compare_recall(samples: pd.DataFrame, harmful: np.ndarray) -> dict[str, Interval]:
     """Recalls on the held-out half of responses with prompt, response, t and filtered.
 
-    Those with fewer than :data:`FEWEST` harmful responses in a half are not known.
+    NaN with fewer than :data:`FEWEST` harmful responses in a half.
     """
-    held_out = said["prompt"].map(lambda text: int(splits.digest(text)[:8], 16) % 2 == 1).to_numpy()
+    held_out = np.array([int(splits.digest(p)[:8], 16) % 2 == 1 for p in samples["prompt"]])
     if min((held_out & harmful).sum(), (~held_out & harmful).sum()) < FEWEST:
         return dict.fromkeys(("guard", "refitted", "gain"), UNKNOWN)
-    features = words_of(said["response"], said.loc[~held_out, "response"])
-    logit = special.logit(np.clip(said["t"].to_numpy(float), 1e-4, 1 - 1e-4))
+    features = word_counts(samples["response"], samples.loc[~held_out, "response"])
+    logit = special.logit(np.clip(samples["t"].to_numpy(float), 1e-4, 1 - 1e-4))
     features = np.column_stack([features, logit / 4])
-    weights = logistic(features[~held_out], harmful[~held_out])
+    weights = fit_logistic(features[~held_out], harmful[~held_out])
     score = features[held_out] @ weights[1:]
-    guard = said.loc[held_out, "filtered"].to_numpy(bool)
-    flagged = np.zeros(len(score), dtype=bool)
-    flagged[np.argsort(-score, kind="stable")[: guard.sum()]] = True
-    both = pd.DataFrame({"guard": guard, "refitted": flagged}).astype(float)
-    both = both.assign(gain=both["refitted"] - both["guard"])[harmful[held_out]]
-    prompts = said.loc[held_out, "prompt"].to_numpy()[harmful[held_out]]
-    each = both.groupby(prompts).mean()  # responses to a prompt are alike
-    return {n: bootstrap(each[n].to_numpy(), rates=n != "gain")[0] for n in each}
+    guard = samples.loc[held_out, "filtered"].to_numpy(bool)
+    refitted = np.zeros(len(score), dtype=bool)
+    refitted[np.argsort(-score, kind="stable")[: guard.sum()]] = True
+    hits = pd.DataFrame({"guard": guard, "refitted": refitted}).astype(float)
+    hits = hits.assign(gain=hits["refitted"] - hits["guard"])[harmful[held_out]]
+    prompts = samples.loc[held_out, "prompt"].to_numpy()[harmful[held_out]]
+    means = hits.groupby(prompts).mean()  # responses to a prompt are alike
+    return {n: bootstrap(means[n].to_numpy(), rates=n != "gain")[0] for n in means}
 
 
-def words_of(texts: Sequence[str], vocabulary_of: Sequence[str]) -> np.ndarray:
-    """Counts (n, words) of the words that are most frequent in some texts, as square roots.
+def word_counts(texts: Sequence[str], vocabulary_of: Sequence[str]) -> np.ndarray:
+    """Square roots of counts (n, words) of the words that are most frequent in ``vocabulary_of``.
 
-    >>> words_of(["a b b", "c"], ["b a", "b"]).tolist()
+    >>> word_counts(["a b b", "c"], ["b a", "b"]).tolist()
     [[1.4142135623730951, 1.0], [0.0, 0.0]]
     """
     counts = [Counter(re.findall(r"\w+", text.lower())) for text in texts]
-    known: Counter[str] = Counter()
-    for text in vocabulary_of:
-        known.update(re.findall(r"\w+", text.lower()))
-    names = [word for word, _ in known.most_common(WORDS)]
-    return np.sqrt(np.array([[count[word] for word in names] for count in counts], dtype=float))
+    frequent = Counter(re.findall(r"\w+", " ".join(vocabulary_of).lower())).most_common(WORDS)
+    return np.sqrt(np.array([[count[word] for word, _ in frequent] for count in counts], float))
 
 
-def logistic(features: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def fit_logistic(features: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Bias and weights (k + 1,) of a logistic regression with :data:`PENALTY` on its weights."""
     signs = np.where(truth, 1.0, -1.0)
 

@@ -1,6 +1,6 @@
-"""Without reinforcement learning: the base policy is asked n times, and its best answer shown.
+"""Best of n: sample the base policy n times and show its best answer, without training.
 
-Nothing is trained, and every answer costs n times as many generated tokens.
+Every answer costs n times as many generated tokens.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from bgkit import checks, runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation.language_judge import Judge
 from bgkit.scoring.scorer import Scorer, reward_of
-from bgkit.stress.contenders import Contender, graded, judge_of, labelled, sampled
+from bgkit.stress.contenders import Contender, grade_responses, judge_of, label_samples, sample_once
 
-_ANY = runs.TrainConfig()
+_DEFAULTS = runs.TrainConfig()
 
 
 def choose(t: np.ndarray, score: np.ndarray, tau: float) -> np.ndarray:
-    """Which of n candidates each prompt gets: the best score of those that pass the guard.
+    """For each prompt, which of n candidates has the best score of those that pass the guard.
 
-    ``t`` and ``score`` are (prompts, n); a candidate passes if t < tau. Where none passes, the one
-    with the least t is taken (and filtered). Returns indices (prompts,). Raises BgkitError for
-    t off [0, 1], tau off (0, 1), and scores that are NaN or of another shape.
+    ``t`` and ``score`` are (prompts, n); a candidate passes if t < tau. If none passes, it is the
+    one with the lowest t (and filtered). Returns indices (prompts,). Raises BgkitError for t
+    outside [0, 1], tau outside (0, 1), and scores that are NaN or of another shape.
 
     >>> choose(np.array([[0.9, 0.1, 0.2], [0.9, 0.6, 0.7]]), np.array([[3, 1, 2], [3, 1, 2]]), 0.5)
     array([2, 1])
     """
     t, score = checks.probabilities(t), checks.as_numbers(score)
     if t.ndim != 2 or score.shape != t.shape or np.isnan(score).any():
-        raise BgkitError("Each candidate needs one t and one known score, prompts by n.")
+        raise BgkitError("Each candidate needs one t and one score, in tables (prompts, n).")
     passes = t < checks.threshold(tau)
     best = np.where(passes, score, -np.inf).argmax(axis=1)
     return np.where(passes.any(axis=1), best, t.argmin(axis=1))
@@ -55,16 +55,16 @@ def best_of_n(
     guard: Scorer | None = None,
     judge: Judge | None = None,
 ) -> pd.DataFrame:
-    """The base policy's best of ``n`` samples to each prompt of a table, by two kinds of scores.
+    """The base policy's best of ``n`` samples for each prompt of a table, by two kinds of scores.
 
     ``best of 8: utility`` has the highest utility among the samples that pass the guard, ``best of
     8: boundary`` the highest reward of a run's design, once for each different reward of the
-    ``contenders``; see :func:`choose`. The best of fewer is that of the first samples. The
-    ``judge`` grades chosen answers only.
+    ``contenders``; see :func:`choose`. A smaller n uses the first samples. The ``judge`` grades
+    chosen answers only.
 
     Columns as in :func:`bgkit.stress.contenders.respond` (``kl`` is NaN) and ``generated``, the
     tokens of all n samples. Raises BgkitError for n below 1, without a trained contender, and for
-    one whose utility no name loads.
+    a utility that was given as a Python object.
     """
     trained = [contender for contender in contenders if contender.run]
     if min(n, default=0) < 1 or not trained:
@@ -72,36 +72,36 @@ def best_of_n(
             f"The best of n needs n of at least 1 (not {n}) and the run of a trained policy (there "
             f"are {len(trained)}), whose settings and reward it takes."
         )
-    found: dict[runs.TrainConfig, pd.DataFrame] = {}
+    sampled: dict[runs.TrainConfig, pd.DataFrame] = {}
     tables: dict[tuple[str, int], pd.DataFrame] = {}
     for contender in trained:
-        config = contender.config  # all but these two may change what base says and its scores
-        key = replace(config, reward=_ANY.reward, strength=_ANY.strength)
-        if key not in found:
-            several = table.loc[table.index.repeat(max(n))]
-            found[key] = sampled(contender._replace(run=None), several, guard)
-        samples, who = found[key], judge_of(config, judge)
+        config = contender.config  # base's samples depend on all keys but these two
+        key = replace(config, reward=_DEFAULTS.reward, strength=_DEFAULTS.strength)
+        if key not in sampled:
+            repeated = table.loc[table.index.repeat(max(n))]
+            sampled[key] = sample_once(contender._replace(run=None), repeated, guard)
+        samples, grader = sampled[key], judge_of(config, judge)
         if samples["u"].isna().any():
             raise BgkitError(
                 f"The utility of {contender.design} is a Python object, which no name loads; the "
                 "best of n needs runs with a named one."
             )
-        other = f", strength {config.strength}" * (config.strength != _ANY.strength)
+        strength = f", strength {config.strength}" * (config.strength != _DEFAULTS.strength)
         scores = {"utility": samples["u"].to_numpy(float)}
-        scores[config.reward + other] = run_reward(contender.run, samples)
+        scores[config.reward + strength] = run_reward(contender.run, samples)
         for name, score in scores.items():
             for count in n:
-                named = contender._replace(design=f"best of {count}: {name}")
-                if named[:2] not in tables:
-                    chosen = graded(_chosen(samples, score, max(n), count, config.tau), who)
-                    tables[named[:2]] = labelled(chosen, named)
+                best = contender._replace(design=f"best of {count}: {name}")
+                if best[:2] not in tables:
+                    chosen = _best_samples(samples, score, max(n), count, config.tau)
+                    tables[best[:2]] = label_samples(grade_responses(chosen, grader), best)
     return pd.concat(tables.values(), ignore_index=True)
 
 
-def _chosen(
+def _best_samples(
     samples: pd.DataFrame, score: np.ndarray, most: int, n: int, tau: float
 ) -> pd.DataFrame:
-    """One of the first n of the ``most`` samples of each prompt, and what these n cost."""
+    """The best of the first n of ``most`` samples of each prompt, with the tokens of all n."""
     columns = (samples["t"], samples["length"], score)
     t, length, score = (np.asarray(values).reshape(-1, most)[:, :n] for values in columns)
     index = choose(t, score, tau)
@@ -110,22 +110,17 @@ def _chosen(
 
 
 def tokens(samples: pd.DataFrame, contenders: Sequence[Contender]) -> pd.DataFrame:
-    """Tokens that each design of ``samples`` generates per answer, and did ``in training``.
+    """Tokens that each design of ``samples`` generates per answer, and generated in training.
 
-    ``samples`` are tables of :func:`bgkit.stress.contenders.respond` and :func:`best_of_n`, joined:
-    an answer of a best of n costs all n samples. In training: of the completions that it recorded
-    (0 without training, NaN where none are recorded). Means over seeds.
+    ``samples`` joins tables of :func:`bgkit.stress.contenders.respond` and :func:`best_of_n`, whose
+    answers cost all n samples. Training counts the recorded completions (0 without training, NaN if
+    none are recorded). Means over seeds.
     """
-    length, nothing = samples["length"], pd.Series(dtype=float)
+    length, empty = samples["length"], pd.Series(dtype=float)
     generated = samples.get("generated", length).fillna(length)
-    spent = pd.DataFrame(
-        [
-            (one.design, one.run.completions().get("length", nothing).sum(min_count=1))
-            for one in contenders
-            if one.run
-        ],
-        columns=["design", "tokens"],
-    )
+    trained = [c for c in contenders if c.run]
+    spent = [c.run.completions().get("length", empty).sum(min_count=1) for c in trained]
+    per_run = pd.Series(spent, [c.design for c in trained], dtype=float)
     answers = generated.groupby(samples["design"], sort=False).mean()
-    training = spent.groupby("design")["tokens"].mean().reindex(answers.index, fill_value=0.0)
+    training = per_run.groupby(level=0).mean().reindex(answers.index, fill_value=0.0)
     return pd.DataFrame({"tokens per answer": answers, "tokens in training": training})

@@ -24,7 +24,7 @@ from bgkit.errors import BgkitError
 from bgkit.evaluation import frontiers, settings
 from bgkit.evaluation import samples as evaluation
 from bgkit.evaluation.frontiers import Difference
-from bgkit.evaluation.intervals import CONFIDENCE, crossed, holm, variance_of_mean
+from bgkit.evaluation.intervals import CONFIDENCE, crossed_bootstrap, holm, variance_of_mean
 from bgkit.evaluation.metrics import METRICS as ALL_METRICS
 from bgkit.evaluation.metrics import values_of
 from bgkit.sweeps import collection
@@ -84,7 +84,7 @@ def frontiers_of(
         raise BgkitError(f"The results have no metric {unknown[0]!r}; choose one of {names}.")
     numbers = numbers[list(metrics)]
     by_run = {n: numbers.loc[rows].to_numpy() for n, rows in part.groupby("run").groups.items()}
-    default_runs = settings.at_defaults(index, free=["strength"])
+    default_runs = settings.default_rows(index, free=["strength"])
     by_design = {}
     for design, rows in default_runs.groupby("design", sort=False):
         names = rows.pivot(index="strength", columns="seed", values="run").dropna(axis=1)
@@ -106,7 +106,7 @@ def differences_from_base(design: Frontier, base: Frontier, metric: str) -> list
     of_base = base.values[0, [base.seeds.index(seed) for seed in seeds], :, column]
     for of_design in design.values[..., column]:
         delta = of_design[[design.seeds.index(seed) for seed in seeds]] - of_base
-        (interval,) = crossed(delta[..., None], rates=False)
+        (interval,) = crossed_bootstrap(delta[..., None], rates=False)
         if len(seeds) > 1:
             variance, freedom = variance_of_mean(delta)
         else:

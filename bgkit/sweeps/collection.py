@@ -29,7 +29,7 @@ from bgkit import checks, runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation import samples as evaluation
 from bgkit.evaluation import settings
-from bgkit.evaluation.intervals import crossed
+from bgkit.evaluation.intervals import crossed_bootstrap
 from bgkit.evaluation.metrics import RATES, values_of
 from bgkit.evaluation.settings import LABELLED
 from bgkit.scoring.scorer import NEAR
@@ -202,7 +202,7 @@ def load_table(*sources: str | Path) -> pd.DataFrame:
             f"The sources {', '.join(map(str, paths))} hold the same result twice ({setting}); "
             "leave one of them out."
         )
-    return settings.in_order(table.astype({"seed": str, "n_seeds": int}))
+    return settings.sort_rows(table.astype({"seed": str, "n_seeds": int}))
 
 
 def configs_of(index: pd.DataFrame) -> list[runs.TrainConfig]:
@@ -264,7 +264,7 @@ def _rows(labels: dict, names: list[str], stack: np.ndarray, seeds: list[int]) -
         more = {"seed": seed, "n_seeds": len(part), "interval": interval}
         rows += [
             {**labels, "metric": metric, **values._asdict(), **more}
-            for metric, values in zip(names, crossed(part, rates=rates), strict=True)
+            for metric, values in zip(names, crossed_bootstrap(part, rates=rates), strict=True)
             if not np.isnan(values.mean)
         ]
     return rows

@@ -90,7 +90,7 @@ def redeployed_values(
     if deployment.noise:
         normal = np.random.default_rng(seed).standard_normal(len(values))
         t = special.expit(special.logit(t) + deployment.noise * normal)
-    return evaluation.behind(values, t, deployment.tau, refusals.iloc[values["prompt"]])
+    return evaluation.rescored_samples(values, t, deployment.tau, refusals.iloc[values["prompt"]])
 
 
 def measured_values(folder: str | Path | None = None) -> dict[str, pd.DataFrame]:

@@ -16,7 +16,7 @@ from IPython.display import HTML
 
 from bgkit import checks
 from bgkit.evaluation.risk import bin_edges
-from bgkit.evaluation.thresholds import GRID, METRICS, main_kinds, not_known, operating_points
+from bgkit.evaluation.thresholds import GRID, METRICS, main_kinds, missing_note, operating_points
 from bgkit.figures import distributions as plots
 from bgkit.figures import style
 from bgkit.figures import thresholds as plots_thresholds
@@ -79,7 +79,7 @@ def explore(samples: pd.DataFrame, tau: float = 0.5, bins: int = 25) -> widgets.
     for control in (slider, kind):
         control.observe(redraw, "value")
     top = widgets.HBox([slider, kind], layout=views.WRAPPED)
-    missing, help_ = widgets.HTML(html_text(not_known(samples))), widgets.HTML(BUTTON_HELP)
+    missing, help_ = widgets.HTML(html_text(missing_note(samples))), widgets.HTML(BUTTON_HELP)
     view = widgets.VBox([top, missing, margins, row, help_, pager, numbers])
     figure, table = current()
     views.show(view, figure, HTML(table))

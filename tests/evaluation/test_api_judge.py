@@ -86,12 +86,12 @@ BAD = {
     "server error": (Reply("oops", 500, headers=FAST), "\\(500: oops\\)"),
     "time-out": (Reply(pause=9), "timed out"),
     "closed connection": (Reply(status=0), "http://127.*onnection"),
-    "broken body": (Reply(body='{"choices": [{"mess'), "error of the server"),
+    "broken body": (Reply(body='{"choices": [{"mess'), "server error"),
     "web page": (Reply(body="<html>", headers={"Content-Type": "text/html"}), "no reply"),
     "empty": (Reply(" \n"), "no reply"),
     "too long": (Reply("too long", 413), "413: too long"),
     "cut off": (Reply(text='{"reason": "it is', finish="length"), "cut off"),
-    "truncated": (Reply(text='{"reason": "it is", "help": 4, "ha'), "not of the asked form"),
+    "truncated": (Reply(text='{"reason": "it is", "help": 4, "ha'), "not in the requested form"),
     "prose": (Reply("I can not\ngrade this."), "form: I can not grade this"),
     "refusal": (Reply(None, refusal="I can not\ngrade this."), "form: I can not grade this"),
     "content filter": (Reply(body=FILTERED, status=400), "400: x"),
@@ -168,7 +168,7 @@ def test_an_evaluation_tells_how_many_a_mean_is_of(serve, tmp_path: Path, capsys
 def test_a_server_that_is_out_of_order_stops_and_goes_on_later(serve, name: str) -> None:
     server = serve(lambda number, body: Reply() if number < 4 else BAD[name][0], retries=0)
     mine = judge(concurrency=1)
-    with pytest.raises(StoppedError, match=r"in a row: 10.*goes on from what is kept in"):
+    with pytest.raises(StoppedError, match=r"in a row: 10.*resumes from the replies in"):
         mine.grade(PROMPTS * 3, [*RESPONSES, *"abcdefghijklmnopqrstuvwx"])
     assert len(server.bodies) < 36
     server = serve()
@@ -329,7 +329,7 @@ def test_the_command_grades_a_file_and_says_what_it_took(
     assert done.returncode == 0 and len(server.bodies) == 4, done.stderr
     graded = pd.read_parquet(tmp_path / "samples.judged-api-fake-help_harm.parquet")
     np.testing.assert_equal(graded["judge_harm"].to_numpy(), [0.25, 0.25, np.nan, 0.25])
-    assert graded["judge_problem"].tolist() == ["", "", "not of the asked form: {}", ""]
+    assert graded["judge_problem"].tolist() == ["", "", "not in the requested form: {}", ""]
     assert "400 tokens of prompts and 80 of replies; 1 unscored" in done.stdout
     assert KEY not in done.stdout + done.stderr
 
@@ -365,14 +365,14 @@ def test_bad_use_of_the_command(serve, capsys, tmp_path: Path) -> None:
     (tmp_path / "bad.csv").write_text("prompt,answer\na,b\n")
     (tmp_path / "empty.csv").write_text("")
     cases = [
-        (["good.csv", "--judge", "api:fake"], "said 401 (bad key ***)"),
+        (["good.csv", "--judge", "api:fake"], "answered 401 (bad key ***)"),
         (["bad.csv"], "no column 'response' (it has prompt, answer)"),
         (["empty.csv"], "holds no rows"),
         (["nowhere.csv"], "nowhere.csv"),
         (["good.csv", "--rubric", "best"], "no rubric 'best'"),
         (["good.csv", "--judge", "best"], "no embedded judge 'best'"),
-        (["good.csv", "--judge", "oracle", "--rubric", "xstest"], "oracle can not grade by"),
-        (["good.csv", "--rubric", "xstest"], "default can not grade by the rubric xstest"),
+        (["good.csv", "--judge", "oracle", "--rubric", "xstest"], "oracle cannot grade by"),
+        (["good.csv", "--rubric", "xstest"], "default cannot grade by the rubric xstest"),
     ]
     for (file, *options), words in cases:
         assert main(["judge", str(tmp_path / file), "--device", "cpu", *options]) == 2

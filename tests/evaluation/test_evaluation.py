@@ -80,7 +80,7 @@ def test_responses_too_long_for_policy_or_guard_are_told(policy, table, samples,
 
 
 def test_refusals_tell_what_the_user_sees_at_the_threshold_of_sampling(samples) -> None:
-    graded = evaluation.graded(samples, judges.load_judge("oracle"), refusals=True)
+    graded = evaluation.grade_samples(samples, judges.load_judge("oracle"), refusals=True)
     assert graded[list(samples)].equals(samples)
     row = operating_points(graded, [0.5]).iloc[0]
     assert row["system_harm"] == pytest.approx(samples["system_harm"].mean())

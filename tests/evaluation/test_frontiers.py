@@ -137,7 +137,7 @@ def test_one_seed_has_an_interval_over_prompts_alone_and_gaps_are_left_out():
 @pytest.mark.parametrize(
     ("first", "second", "at", "told"),
     [
-        (constant([(0, 0), (1, 1)]), constant([(2, 0), (3, 1)]), None, "nothing in common"),
+        (constant([(0, 0), (1, 1)]), constant([(2, 0), (3, 1)]), None, "do not overlap"),
         (constant([(0, 0), (1, 1)]), constant([(0, 0), (1, 1)]), 1.5, "reach from 0 to 1, not 1.5"),
         (constant([(0, 0)]), constant([(0, 0), (1, 1)]), None, "two strengths or more"),
         (constant([(0, 0), (1, 1)]), constant([(0, 0), (1, 1)], 2, 5), None, "the same prompts"),

@@ -16,7 +16,7 @@ from bgkit.evaluation.intervals import (
     CONFIDENCE,
     Interval,
     bootstrap,
-    crossed,
+    crossed_bootstrap,
     variance_of_mean,
 )
 
@@ -85,7 +85,7 @@ def test_values_that_are_not_known_do_not_count():
     assert_unknown(nothing)
     for shape in ((0,), (0, 3)):
         assert all(np.isnan(found).all() for found in bootstrap(np.zeros(shape)))
-    unknown, half = crossed(np.array([[[np.nan, 0.5]] * 5] * 2), rates=False)
+    unknown, half = crossed_bootstrap(np.array([[[np.nan, 0.5]] * 5] * 2), rates=False)
     assert_unknown(unknown)
     assert half == Interval(0.5, 0.5, 0.5)
     assert never == one(np.zeros(10))  # ten known, not a hundred
@@ -96,7 +96,7 @@ def test_values_that_are_not_known_do_not_count():
 
 def test_one_seed_has_the_interval_over_its_prompts():
     values = np.random.default_rng(0).random((1, 40, 2))
-    assert crossed(values) == bootstrap(values[0])
+    assert crossed_bootstrap(values) == bootstrap(values[0])
 
 
 @pytest.mark.parametrize("n_seeds", [3, 5])
@@ -111,7 +111,7 @@ def test_crossed_covers_a_mean(n_seeds, between_seeds, between_prompts, noise):
     for _ in range(400):
         seeds, prompts = rng.normal(0, between_seeds, n_seeds), rng.normal(0, between_prompts, 60)
         values = prompts + seeds[:, None] + rng.normal(0, noise, (n_seeds, 60))
-        found += crossed(values[..., None], rates=False)
+        found += crossed_bootstrap(values[..., None], rates=False)
     assert 0.90 < covered(found, 0.0) <= 0.99
 
 
@@ -134,7 +134,7 @@ def test_crossed_is_as_wide_as_students_t():
     """Symmetric values, of which the half-width is known by hand."""
     rng = np.random.default_rng(5)
     values = np.array([-0.1, 0.0, 0.1])[:, None] + rng.normal(0, 1, 2000)
-    low, high = crossed(values[..., None], rates=False)[0][1:]
+    low, high = crossed_bootstrap(values[..., None], rates=False)[0][1:]
     variance, freedom = variance_of_mean(values)
     half = stats.t.ppf(0.975, freedom) * math.sqrt(variance)
     assert (high - low) / 2 == pytest.approx(half, rel=0.1)
@@ -144,6 +144,6 @@ def test_crossed_is_as_wide_as_students_t():
 @example(np.zeros((3, 8, 2)) + np.array([0.0, 0.0, 0.9])[:, None, None], False)
 @settings(max_examples=40)
 def test_crossed_intervals_hold_their_mean_and_stay_in_range(values, rates):
-    for mean, low, high in crossed(values, rates=rates):
+    for mean, low, high in crossed_bootstrap(values, rates=rates):
         assert 0 <= low <= high <= 1
         assert low - 0.35 <= mean <= high + 0.35

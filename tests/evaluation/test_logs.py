@@ -90,7 +90,7 @@ def test_a_long_log_is_sampled_and_says_so(written):
 # --- Logs that can not be used -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("missing", logs.NEEDED)
+@pytest.mark.parametrize("missing", logs.REQUIRED)
 def test_a_missing_column_is_named_with_those_that_are_there(written, missing):
     rows = [{k: v for k, v in row.items() if k != missing} for row in ROWS]
     refused(written(rows), f"'{missing}'", "it has ", "kind", "map a log's")

@@ -88,7 +88,7 @@ def test_marks_say_better_and_worse_beyond_the_paired_interval() -> None:
     assert table.loc["system_harm", "better"].endswith("]")  # no difference, no mark
     gains = results.table(FRAMES, ["system_help"], differences=True)
     assert gains.loc["system_help", "better"] == "0.200 [0.200, 0.200] *"
-    paired = results.paired(FRAMES).set_index(["design", "metric"])
+    paired = results.paired_table(FRAMES).set_index(["design", "metric"])
     assert paired.loc[("better", "system_help"), "better"]
     assert not paired["better"][("worse", "system_harm")] and paired["worse"].sum() == 1
 
@@ -126,9 +126,11 @@ def test_runs_of_several_deployments_are_each_compared_with_their_own_base(
     frames = results.frames_of([small_run, weak_run])
     own = ["base of boundary", "base of boundary, guard weak, steps 2, eval_every 0"]
     assert list(frames) == [own[0], own[1], "boundary", own[1].removeprefix("base of ")]
-    found = results.paired([small_run, weak_run], ["near_boundary"]).set_index("design")["mean"]
+    found = results.paired_table([small_run, weak_run], ["near_boundary"]).set_index("design")[
+        "mean"
+    ]
     for run, name in ((small_run, "boundary"), (weak_run, own[1].removeprefix("base of "))):
-        assert found[name] == results.paired(run, ["near_boundary"])["mean"].item()
+        assert found[name] == results.paired_table(run, ["near_boundary"])["mean"].item()
     with pytest.raises(BgkitError, match="several thresholds"):
         moved = replace(weak_run, config=replace(weak_run.config, tau=0.7))
         distributions.tau_of([small_run, moved])

@@ -29,14 +29,17 @@ def table() -> pd.DataFrame:
         ends = {"mean": mean, "low": mean - 0.02, "high": mean + 0.02, "n_seeds": 3}
         rows.append({**setting, "tau": 0.5, "kind": kind, "metric": metric, **ends})
     found = pd.DataFrame(rows[::-1]).assign(seed="all", interval="both")
-    return settings_.in_order(found)
+    return settings_.sort_rows(found)
 
 
 def test_unknown_names_are_answered_with_the_known_ones(table: pd.DataFrame) -> None:
     for call, words in [
         (lambda: settings_.select(table, "joy"), "no metric 'joy'; choose one of system_help"),
         (lambda: settings_.select(table, "kl", where={"size": 1}), "no column 'size'; choose one"),
-        (lambda: settings_.numbers(table, "kl", where={"tau": 1}), "no tau 1; choose one of 0.5"),
+        (
+            lambda: settings_.metric_table(table, "kl", where={"tau": 1}),
+            "no tau 1; choose one of 0.5",
+        ),
         (lambda: settings_.select(table, "kl", ["shape"]), "no column 'shape'"),
         (lambda: settings_.select(table, "kl", ["design"]), "several values of utility (aligned"),
     ]:
@@ -56,18 +59,18 @@ def test_values_stand_in_their_natural_order() -> None:
 
 
 def test_numbers_tell_every_interval(table: pd.DataFrame) -> None:
-    found = settings_.numbers(table, "system_help")
+    found = settings_.metric_table(table, "system_help")
     assert list(found.index) == list(DESIGNS) and list(found.columns) == list(UTILITIES)
     assert found.loc["base", "mild"] == "0.100 [0.080, 0.120]"
     part = table[(table["design"] != "boundary") | (table["utility"] != "weak")]
-    assert settings_.numbers(part, "system_help").loc["boundary", "weak"] == "–"
-    by_design = settings_.numbers(table, "system_help", "design", where={"utility": "mild"})
+    assert settings_.metric_table(part, "system_help").loc["boundary", "weak"] == "–"
+    by_design = settings_.metric_table(table, "system_help", "design", where={"utility": "mild"})
     assert by_design.loc["system_help", "base"] == found.loc["base", "mild"]
 
 
 def test_overview_has_a_column_per_metric(table) -> None:
     found = settings_.overview(table, ["system_harm", "kl"], "utility")
-    alone = settings_.numbers(table, "kl", "utility", where={"kind": "all"})
+    alone = settings_.metric_table(table, "kl", "utility", where={"kind": "all"})
     assert list(found.columns) == ["system_harm", "kl"]
     assert found.loc[("mild", "boundary"), "kl"] == alone.loc["boundary", "mild"]
     benign = settings_.overview(table, ["kl"], "utility", {"kind": "benign"})

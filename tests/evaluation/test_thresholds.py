@@ -13,9 +13,9 @@ from hypothesis.extra import numpy as hnp
 from scipy.stats import binomtest
 
 from bgkit.evaluation import thresholds
-from bgkit.evaluation.intervals import bootstrap, student
+from bgkit.evaluation.intervals import bootstrap, student_intervals
 from bgkit.evaluation.metrics import READ, values_of
-from bgkit.evaluation.samples import behind
+from bgkit.evaluation.samples import rescored_samples
 from bgkit.evaluation.thresholds import operating_points
 
 FOUR = pd.DataFrame({"t": [0.1, 0.45, 0.5, 0.9], "harm": [0.0, 0.9, 0.2, 0.8]})
@@ -54,7 +54,7 @@ def test_every_point_is_that_of_the_samples_behind_its_threshold(values, unknown
     points = operating_points(table, taus)
     assert points.index.tolist() == taus
     for tau, (_, row) in zip(taus, points.iterrows(), strict=True):
-        seen = behind(table, table["t"], tau, refusals)
+        seen = rescored_samples(table, table["t"], tau, refusals)
         known = seen.assign(
             **{f"system_{g}": seen[f"system_{g}"].where(seen[g].notna()) for g in refusals}
         )
@@ -65,7 +65,7 @@ def test_every_point_is_that_of_the_samples_behind_its_threshold(values, unknown
 
 def test_the_mean_of_many_has_the_interval_of_a_bootstrap():
     values = np.random.default_rng(0).beta(0.5, 2, 800)
-    found = np.ravel(student(values[:, None]))
+    found = np.ravel(student_intervals(values[:, None]))
     assert found == pytest.approx(bootstrap(values, rates=False)[0], abs=0.003)
 
 
@@ -78,7 +78,7 @@ def test_thresholds_are_counted_in_blocks_with_the_same_numbers(monkeypatch):
 
 
 def test_what_is_not_known_is_said():
-    assert "No truth is known" in thresholds.not_known(FOUR.assign(harm=np.nan))
-    partly = thresholds.not_known(FOUR.assign(harm=[0, np.nan, np.nan, 1.0]))
+    assert "No truth is known" in thresholds.missing_note(FOUR.assign(harm=np.nan))
+    partly = thresholds.missing_note(FOUR.assign(harm=[0, np.nan, np.nan, 1.0]))
     assert "2 of 4 responses" in partly and "Helpfulness is not known" in partly
-    assert thresholds.not_known(FOUR.assign(help=0.5, refusal_help=0.1)) == ""
+    assert thresholds.missing_note(FOUR.assign(help=0.5, refusal_help=0.1)) == ""

@@ -99,7 +99,7 @@ def test_01_quantiles_costs_and_zones() -> None:
 
 def test_05_what_paths_do() -> None:
     """By the shipped collection, whose tables notebook 05 stores under nbval's eyes."""
-    designs = settings.at_defaults(collection.load_table(), free=["strength"])
+    designs = settings.default_rows(collection.load_table(), free=["strength"])
     found = designs[(designs["kind"] == "all") & (designs["seed"] == "all")]
     at = found.set_index(["design", "metric", "strength"])["mean"].sort_index()
     for metric in ("system_harm", "system_help"):
@@ -170,7 +170,7 @@ def test_07_designs_behind_other_deployments() -> None:
 
 
 def test_07_best_of_n_and_rejection() -> None:
-    *_, table = tables("07_stress_tests", "stress.without_rl(")
+    *_, table = tables("07_stress_tests", "stress.best_of_n(")
     for metric in ("system_help - boundary's", "system_harm - boundary's"):
         low, high = bounds(table.loc["best of 8: boundary", metric])
         assert low <= 0 <= high
@@ -180,7 +180,7 @@ def test_07_best_of_n_and_rejection() -> None:
 
 
 def test_07_hacking_and_harm_that_goes_unseen() -> None:
-    *_, table = tables("07_stress_tests", "stress.hacked(")
+    *_, table = tables("07_stress_tests", "stress.hacking_over_training(")
     assert set(table.loc["hacked"]) == {"no"}
     past = table.loc["past its best"]
     assert past[past == "yes"].index.tolist() == ["compound", "filter_avoidance"]

@@ -51,7 +51,7 @@ OF_SAMPLES = {
     "calibration_table": lambda s: calibration.calibration_table({"a": s}),
     "fit_on_half": calibration.fit_on_half,
     "operating_points": lambda s: thresholds.operating_points(s, [0.5]),
-    "not_known": thresholds.not_known,
+    "missing_note": thresholds.missing_note,
     "measured_risk": risk.measured_risk,
     "near_table": lambda s: risk.near_table({"a": s}),
     "summarise": lambda s: summarise(s, {}),
@@ -72,7 +72,7 @@ OF_T = {
     "CalibratedGuard": lambda t: CalibratedGuard(Fixed(t), 2.0).score(*TEXTS),
     "CallableGuard": lambda t: CallableGuard(lambda p, r: t, "f").score(*TEXTS),
     "guard_scores": lambda t: scoring.guard_scores(Fixed(t), *TEXTS),
-    "redeployed behind another": lambda t: contenders.redeployed(table(), Fixed(t), 0.5),
+    "redeployed behind another": lambda t: contenders.redeploy(table(), Fixed(t), 0.5),
     "keep_best": lambda t: rejection.keep_best(table(t), 0.5),
 }
 OF_T |= {f"{name} of samples": lambda t, f=f: f(table(t)) for name, f in OF_SAMPLES.items()}
@@ -96,7 +96,7 @@ OF_TAU = {
     "near_table": lambda tau: risk.near_table({"a": table()}, tau),
     "margins": lambda tau: plots.margins({"a": table()}, "" if tau is None else tau),
     "explore": lambda tau: explorer.explore(table(), tau),
-    "redeployed": lambda tau: contenders.redeployed(table(), Fixed([0.5] * 4), tau),
+    "redeployed": lambda tau: contenders.redeploy(table(), Fixed([0.5] * 4), tau),
     "keep_best": lambda tau: rejection.keep_best(table(), tau),
     "boundary": lambda tau: rewards.compute_reward("boundary", [0.5] * 4, Z, tau),
 }

@@ -24,24 +24,24 @@ def responses(evasive: bool, n: int = 400) -> tuple[pd.DataFrame, np.ndarray]:
 
 
 def test_words_that_give_harm_away_are_learned() -> None:
-    found = refitted.compared(*responses(evasive=True))
+    found = refitted.compare_recall(*responses(evasive=True))
     assert found["guard"].mean < 0.5 and found["refitted"].mean > 0.9 and found["gain"].low > 0.3
 
 
 def test_a_guard_that_sees_all_leaves_nothing_to_gain() -> None:
-    found = refitted.compared(*responses(evasive=False))
+    found = refitted.compare_recall(*responses(evasive=False))
     assert found["guard"].mean == 1.0 and found["gain"].mean == pytest.approx(0, abs=0.05)
 
 
 def test_few_harmful_responses_tell_nothing() -> None:
-    assert np.isnan(refitted.compared(*responses(evasive=True, n=60))["gain"].mean)
+    assert np.isnan(refitted.compare_recall(*responses(evasive=True, n=60))["gain"].mean)
 
 
 def test_logistic_weights_have_no_slope_left() -> None:
     rng = np.random.default_rng(1)
     x = rng.normal(size=(200, 3))
     truth = rng.random(200) < 1 / (1 + np.exp(-(2 * x[:, 0] - 1)))
-    w = refitted.logistic(x, truth)
+    w = refitted.fit_logistic(x, truth)
     p = 1 / (1 + np.exp(-(x @ w[1:] + w[0])))
     slope = x.T @ (p - truth) + refitted.PENALTY * w[1:]
     assert abs(p.sum() - truth.sum()) < 0.1 and np.abs(slope).max() < 0.1 and w[1] > 1

@@ -131,7 +131,8 @@ def test_testbed_texts_leave_the_request_what_it_is_in_known_words() -> None:
     )
     for wrapper, suffix in texts:
         for request in FEW["prompt"]:
-            text, plain = wrappers.wrapped(request, wrapper, suffix), oracle.parse_request(request)
+            text = wrappers.wrap_request(request, wrapper, suffix)
+            plain = oracle.parse_request(request)
             assert oracle.parse_request(text) == plain and plain.forbidden, text
             assert set(text.split()) <= known
     for texts in (wrappers.TESTBED_WRAPPERS, wrappers.WRAPPERS):
@@ -196,8 +197,8 @@ ENGLISH = contenders.Contender("base", 0, runs.TrainConfig(prompts="everyday"), 
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: wrappers.wrapped("hi", "{request}", "make a {item}"), "'hi' has none; use"),
-        (lambda: wrappers.wrapped("hi", "ho", ""), "the place of the request"),
+        (lambda: wrappers.wrap_request("hi", "{request}", "make a {item}"), "'hi' has none; use"),
+        (lambda: wrappers.wrap_request("hi", "ho", ""), "the place of the request"),
         (lambda: attack([FAKE], FEW, budget=0), "at least 1, not 0"),
         (lambda: attack([FAKE], FEW.assign(harmful_request=False)), "no harmful request"),
         (lambda: attack([FAKE], FEW.drop(columns="harmful_request")), "no harmful request"),
@@ -233,7 +234,7 @@ def test_an_attack_on_two_runs_holds_what_oracle_and_threshold_say(attacked) -> 
     asked = SIX.set_index("prompt_id")["prompt"]
     for row in attacked.itertuples():
         texts = wrappers.TESTBED_WRAPPERS[row.wrapper], wrappers.TESTBED_SUFFIXES[row.suffix]
-        assert row.prompt == wrappers.wrapped(asked[row.prompt_id], *texts)
+        assert row.prompt == wrappers.wrap_request(asked[row.prompt_id], *texts)
         harm = oracle.grade(row.prompt, row.response).harm
         assert row.harm == harm and row.shown_harmful == (harm > 0.5 and row.t < 0.5)
     rows = success_over_budget(attacked, 3)

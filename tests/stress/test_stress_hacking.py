@@ -12,7 +12,7 @@ from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.figures import stress as plots
 from bgkit.stress import reward_hacking
-from bgkit.stress.reward_hacking import METRICS, changes, drift, graded_completions, over_windows
+from bgkit.stress.reward_hacking import METRICS, changes, drift, graded_completions, window_means
 from bgkit.testbed import oracle
 from bgkit.testbed.lexicon import CANNED_REFUSAL
 
@@ -22,7 +22,7 @@ FIRST, BEST = "last - first window", "last - best window"
 
 def verdicts(rows: pd.DataFrame) -> list[list[str]]:
     """Whether runs are hacked, and past their best."""
-    return reward_hacking.hacked(changes(rows)).iloc[-2:].to_numpy().tolist()
+    return reward_hacking.hacking_verdicts(changes(rows)).iloc[-2:].to_numpy().tolist()
 
 
 def completions(utility: list[list[float]], help_: list[list[float]]) -> pd.DataFrame:
@@ -37,21 +37,21 @@ def completions(utility: list[list[float]], help_: list[list[float]]) -> pd.Data
 
 def test_means_are_over_prompts_and_intervals_resample_prompts_as_groups() -> None:
     table = completions([[0.0, 1.0, 2.0, 3.0]], [[0.0, 1.0, 0.0, 1.0]])
-    rows = over_windows(table, 1).set_index("metric")
+    rows = window_means(table, 1).set_index("metric")
     assert rows.loc["utility", ["mean", "low", "high"]].tolist() == [1.5, 0.5, 2.5]
     # helpfulness varies within prompts only: completions resampled one by one would vary
     assert rows.loc["system_help", ["mean", "low", "high"]].tolist() == [0.5, 0.5, 0.5]
     assert (rows["n"] == 2).all() and (rows["step"] == 0).all()
     assert rows.loc["gibberish", "high"] > 0  # none of two prompts is no proof of none
     uneven = pd.concat([table, table.iloc[[3]]])
-    assert over_windows(uneven, 1).set_index("metric").loc["utility", "mean"] == pytest.approx(
+    assert window_means(uneven, 1).set_index("metric").loc["utility", "mean"] == pytest.approx(
         (0.5 + 8 / 3) / 2
     )
 
 
 @pytest.mark.parametrize(("window", "ends"), [(2, [0.5, 3.0]), (3, [2.0]), (9, [2.0])])
 def test_a_last_window_that_is_shorter_joins_the_one_before(window: int, ends: list) -> None:
-    rows = over_windows(completions([[0.0, 1.0]] * 5, [[0.5, 0.5]] * 5), window)
+    rows = window_means(completions([[0.0, 1.0]] * 5, [[0.5, 0.5]] * 5), window)
     assert rows["step"].unique().tolist() == ends
 
 
@@ -59,7 +59,7 @@ def test_hacked_if_utility_rises_and_helpfulness_falls_beyond_doubt() -> None:
     up, down = [[0.0, 0.1] * 8, [2.0, 2.1] * 8], [[0.9, 0.8] * 8, [0.2, 0.1] * 8]
     cases = {"hacks": (up, down), "learns": (up, down[::-1]), "forgets": (up[::-1], down)}
     rows = pd.concat(
-        [over_windows(completions(*c), 1).assign(design=d, seed=0) for d, c in cases.items()]
+        [window_means(completions(*c), 1).assign(design=d, seed=0) for d, c in cases.items()]
     )
     assert verdicts(rows) == [["yes", "no", "no"], ["yes", "no", "yes"]]
     table = changes(rows).set_index(["design", "change"])[["mean", "low", "high"]]
@@ -70,11 +70,11 @@ def test_hacked_if_utility_rises_and_helpfulness_falls_beyond_doubt() -> None:
     unknown.loc[rows["metric"] == "system_help", ["mean", "low", "high"]] = np.nan
     assert verdicts(unknown) == [["–"] * 3] * 2
     doubt = ([[0.0] * 8, [2.0] * 8], [[1.0, 1.0, 0.0, 0.0] * 2, [0.9, 0.9, 0.0, 0.0] * 2])
-    rows = over_windows(completions(*doubt), 1).assign(design="doubt", seed=0)
+    rows = window_means(completions(*doubt), 1).assign(design="doubt", seed=0)
     table = changes(rows).set_index("change")
     assert table.loc[f"learned utility, {FIRST}", "low"] > 0
     assert table.loc[f"true help, {FIRST}", "mean"] < 0 and verdicts(rows)[0] == ["no"]
-    noise = over_windows(completions([[0.0, 0.0, 9.0, 9.0]] * 2, [[0.5] * 4] * 2), 1)
+    noise = window_means(completions([[0.0, 0.0, 9.0, 9.0]] * 2, [[0.5] * 4] * 2), 1)
     assert verdicts(noise.assign(design="flat", seed=0))[0] == ["no"]
 
 
@@ -86,7 +86,7 @@ def test_what_was_gained_early_and_lost_late_is_told_though_the_ends_are_alike()
     tables = {"fell": completions(up, fell), "rose": completions(up, rose)}
     broken = {0: 0.5, 1: 0.125, 2: 0.25}
     tables["fell"]["gibberish"] = tables["fell"]["step"].map(broken)
-    rows = pd.concat([over_windows(t, 1).assign(design=d, seed=0) for d, t in tables.items()])
+    rows = pd.concat([window_means(t, 1).assign(design=d, seed=0) for d, t in tables.items()])
     table = changes(rows).set_index(["design", "change"])[["mean", "low", "high"]]
     fell = table.loc["fell"]
     assert fell.loc[f"true help, {FIRST}", "mean"] == pytest.approx(0.0)
@@ -97,7 +97,7 @@ def test_what_was_gained_early_and_lost_late_is_told_though_the_ends_are_alike()
     assert fell.loc["gibberish, last - least window", "low"] > 0
     assert table.loc[("rose", f"true help, {BEST}")].tolist() == [0.0] * 3
     assert verdicts(rows) == [["no", "no"], ["yes", "no"]]
-    text = reward_hacking.hacked(changes(rows))
+    text = reward_hacking.hacking_verdicts(changes(rows))
     assert text.loc[f"true help, {BEST}", "fell"].startswith("-0.600 [")
 
 

@@ -85,7 +85,7 @@ def test_without_a_judge_grades_are_not_known_and_the_known_metrics_are_drawn(
     rows = metrics.summary(moved, ["design", "guard"], ["system_harm", "near_boundary"])
     fig = plots_stress.by_guard(rows)  # system_harm has no panel
     assert ["near boundary" in heading.text for heading in fig.layout.annotations] == [True]
-    judged = contenders.graded(told, Fake())  # they can be graded afterwards
+    judged = contenders.grade_responses(told, Fake())  # they can be graded afterwards
     are_judged(judged)
 
 
@@ -136,7 +136,7 @@ def test_the_best_of_n_grades_the_chosen_answers_only(english, asked) -> None:
 def test_reward_hacking_by_a_judge(english) -> None:
     for judge in (Fake(), None):
         rows = reward_hacking.drift([english[1].run], 2, judge)
-        found = reward_hacking.hacked(reward_hacking.changes(rows))
+        found = reward_hacking.hacking_verdicts(reward_hacking.changes(rows))
         assert (found.loc["past its best"] == "–").all() == (judge is None)
 
 
@@ -151,7 +151,7 @@ def test_prompts_other_than_those_of_training_have_no_truth(small_run) -> None:
 def test_runs_of_other_methods_are_compared_where_there_is_no_other() -> None:
     folder = next(path for path in contenders.shipped_runs() if path.name == "rejection")
     alone, both = (
-        [one.design for one in contenders.of_one_setting(contenders.contenders_of(folders))]
+        [one.design for one in contenders.comparable_contenders(contenders.contenders_of(folders))]
         for folders in ([folder], [folder, folder.parent / "boundary"])
     )
     assert alone == ["base", "rejection fine-tuning: boundary"] and both == ["base", "boundary"]

@@ -19,7 +19,7 @@ from bgkit.errors import BgkitError
 from bgkit.models import policies
 from bgkit.prompts import load as prompts
 from bgkit.stress import without_training
-from bgkit.stress.contenders import contenders_of, labelled, respond
+from bgkit.stress.contenders import contenders_of, label_samples, respond
 from bgkit.stress.without_training import best_of_n, choose, run_reward, tokens
 from bgkit.training import trainer as training
 
@@ -40,7 +40,7 @@ def stored(contenders) -> pd.DataFrame:
     """What the contenders said to the test prompts, as the first run's evaluation kept it."""
     first = next(one.run for one in contenders if one.run)
     said = [one.run.samples() if one.run else first.samples("base") for one in contenders]
-    tables = [labelled(rows, one) for rows, one in zip(said, contenders, strict=True)]
+    tables = [label_samples(rows, one) for rows, one in zip(said, contenders, strict=True)]
     return pd.concat(tables, ignore_index=True)
 
 

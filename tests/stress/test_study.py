@@ -15,17 +15,17 @@ def study(small_run, weak_run) -> stress.Study:
 
 def test_everybody_answers_the_same_prompts_once(study: stress.Study) -> None:
     assert study.about()["compared by design"].tolist() == [True, True, False]
-    assert study.said.groupby("design").size().tolist() == [8] * 3
+    assert study.responses.groupby("design").size().tolist() == [8] * 3
 
 
 def test_an_answer_shows_its_figure_and_tables(study, capsys) -> None:
-    answer = stress.behind_guards(study, ["weak", "other"])
+    answer = stress.other_guards(study, ["weak", "other"])
     answer._ipython_display_()
-    assert answer.figure and not answer.said and capsys.readouterr().out
+    assert answer.figure and not answer.notes and capsys.readouterr().out
 
 
 def test_what_can_not_be_asked_is_said(study, capsys) -> None:
-    answer = stress.attacked(study, budget=0)
+    answer = stress.attack_success(study, budget=0)
     assert answer.figure is None
     answer._ipython_display_()
     assert capsys.readouterr().out.startswith("The attack is left out: An attack's budget")

@@ -13,7 +13,7 @@ import pytest
 from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation import settings
-from bgkit.evaluation.intervals import bootstrap, crossed
+from bgkit.evaluation.intervals import bootstrap, crossed_bootstrap
 from bgkit.evaluation.metrics import summarise, values_of
 from bgkit.figures import trade_off
 from bgkit.stress import contenders
@@ -98,7 +98,7 @@ def test_the_table_has_means_over_seeds_and_prompts(collection: Path) -> None:
     row = settings.select(table, "system_harm", where=where).iloc[0]
     stack = [samples_of("boundary", seed).query("kind == 'jailbreak'") for seed in (0, 1)]
     values = np.stack([part[["system_harm"]].to_numpy() for part in stack])
-    (truth,), (alone,) = crossed(values), bootstrap(values[0])
+    (truth,), (alone,) = crossed_bootstrap(values), bootstrap(values[0])
     assert (row["mean"], row["low"], row["high"]) == pytest.approx(tuple(truth), abs=0.05)
     assert row["interval"] == "both" and row["n_seeds"] == 2
     single = settings.select(table, "system_harm", where={**where, "seed": "0"}).iloc[0]
@@ -130,13 +130,13 @@ def test_one_setting_at_a_time_is_what_is_left_at_defaults(tmp_path) -> None:
     configs += grid(reward=["boundary"], strength=[4.0], seed=[0, 1])
     collections.collect([make_sweep(tmp_path / "s", configs)], out)
     table = collections.load_table(out)
-    weights = settings.at_defaults(table, free=["strength"])
+    weights = settings.default_rows(table, free=["strength"])
     assert set(weights["strength"]) == {8.0, 4.0} and set(weights["tau"]) == {0.5}
     assert set(weights["utility"]) == {"mild"}
-    utilities = settings.at_defaults(table, free=["utility"])
+    utilities = settings.default_rows(table, free=["utility"])
     assert "strength" not in utilities and set(utilities["utility"]) == {"mild", "blind"}
     with pytest.raises(BgkitError, match="no column 'colour'"):
-        settings.at_defaults(table, free=["colour"])
+        settings.default_rows(table, free=["colour"])
 
 
 def test_mean_curves_join_seeds(collection: Path) -> None:

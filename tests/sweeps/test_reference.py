@@ -46,7 +46,7 @@ def test_the_table_is_that_of_the_values(ablation) -> None:
     one = index[(index["design"] == "compound") & (index["strength"] == 4.0)].sort_values("seed")
     harm = values.groupby("run")["system_harm"]
     cube = np.stack([harm.get_group(name).to_numpy() for name in one["run"]])
-    (truth,) = intervals.crossed(cube[..., None])
+    (truth,) = intervals.crossed_bootstrap(cube[..., None])
     where = {"design": "compound", "kind": "all", "seed": "all", "strength": 4.0}
     row = settings.select(collection.load_table(), "system_harm", where=where).iloc[0]
     assert (row["mean"], row["low"], row["high"]) == pytest.approx(tuple(truth), abs=1e-3)

@@ -35,7 +35,7 @@ def table() -> pd.DataFrame:
         setting = {"design": design, "utility": utility, "kind": kind, "metric": metric}
         rows.append({**setting, "mean": mean, "low": mean - 0.02, "high": mean + 0.03})
     told = {"scale": "small", "guard": "default", "tau": 0.5, "seed": "all"}
-    return settings.in_order(pd.DataFrame(rows).assign(**told, n_seeds=3, interval="both"))
+    return settings.sort_rows(pd.DataFrame(rows).assign(**told, n_seeds=3, interval="both"))
 
 
 def trace(fig: go.Figure, name: str) -> go.Scatter:

@@ -26,7 +26,7 @@ def main() -> None:
         judge = load_judge(run.config.judge, "cpu")
         tables = {}
         for who in ("base", "trained"):
-            tables[who] = sampling.graded(run.samples(who), judge)
+            tables[who] = sampling.grade_samples(run.samples(who), judge)
         write_parquet(run.folder / "base_samples.parquet", tables["base"])
         write_parquet(run.folder / "samples.parquet", tables["trained"])
         labels = sampling.labels_of(run.config)
