@@ -8,6 +8,8 @@ this module's output.
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 import re
 from collections.abc import Callable
@@ -17,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from bgkit.evaluation import frontiers, settings
-from bgkit.evaluation.intervals import interval_text
+from bgkit.evaluation.intervals import holm, interval_text
 from bgkit.evaluation.metrics import METRICS
 from bgkit.figures import style
 from bgkit.sweeps import claims, collection
@@ -29,6 +31,11 @@ PAIRS = (
     ("boundary", "filter_avoidance"),
     ("filter_avoidance_soft", "boundary"),
     ("compound", "boundary"),
+)
+MORE_PAIRS = (
+    ("compound", "filter_avoidance_soft"),
+    ("prompt_aware", "boundary"),
+    ("hybrid_guard", "boundary"),
 )
 SPREAD = "near_boundary false_negative system_harm system_help kl".split()
 COMPARED = ("near_boundary", "false_negative", "system_harm")
@@ -51,26 +58,29 @@ def by_strength() -> pd.DataFrame:
 
 
 def at_equal_help() -> pd.DataFrame:
-    """Differences between frontiers at equal help; bold if beyond chance after Holm."""
-    return _differences(["at equal help"])
+    """Differences between frontiers at equal help; bold if the claim is decided (Holm)."""
+    return _differences(["at equal help"], PAIRS)
 
 
 def at_equal_help_and_kl() -> pd.DataFrame:
-    """The same, and at equal KL."""
-    return _differences(list(claims.EQUAL.values()))
+    """The same, and at equal KL, of more designs."""
+    return _differences(list(claims.EQUAL.values()), PAIRS + MORE_PAIRS)
 
 
-def _differences(places: list[str]) -> pd.DataFrame:
+@functools.cache
+def checked_claims() -> pd.DataFrame:
+    """Every claim on the shipped collection, corrected together, as in notebook 05."""
     index, values, _ = collection.load()
-    by_design = claims.frontiers_of(index, values, claims.METRICS)
-    wanted = [claims.Claim("", metric, *pair, "lower") for pair in PAIRS for metric in COMPARED]
-    checked = claims.check(by_design, wanted)
-    rows = []
-    for place in places:
-        for design, against in PAIRS:
-            part = checked[(checked["design"] == design) & (checked["against"] == against)]
-            part = part[part["place"] == place].set_index("metric")
-            cells = [_cell(part.loc[name]) for name in COMPARED]
+    return claims.check(claims.frontiers_of(index, values, claims.METRICS))
+
+
+def _differences(places: list[str], pairs: tuple[tuple[str, str], ...]) -> pd.DataFrame:
+    rows, checked = [], checked_claims()
+    for place, (design, against) in itertools.product(places, pairs):
+        part = checked[(checked["design"] == design) & (checked["against"] == against)]
+        part = part[part["place"] == place].set_index("metric")
+        if len(part):
+            cells = [_cell(part.loc[name]) if name in part.index else "–" for name in COMPARED]
             where = [place.removeprefix("at equal ")] * (len(places) > 1)
             rows.append([f"`{design}` - `{against}`", *where, *cells])
     names = ["difference", *["equal"] * (len(places) > 1), *(METRICS[n].label for n in COMPARED)]
@@ -110,20 +120,27 @@ BOUNDS = (0.015, 0.02, 0.03)  # shares of false negatives that a deployment may 
 
 
 def at_a_bound() -> pd.DataFrame:
-    """Differences in help where both designs have exactly a bound's share of false negatives."""
+    """Most help of one design minus another's where a bound's share of completions may be false
+    negatives; bold if beyond chance after Holm's correction of this table.
+    """
     index, values, _ = collection.load()
-    curves = claims.frontiers_of(index, values, ["false_negative", "system_help"])
-    rows = []
-    for design, against in (*PAIRS, ("compound", "filter_avoidance_soft")):
-        pairs = [curves[name].pair("false_negative", "system_help") for name in (design, against)]
-        low, high = frontiers.shared_range(*pairs)
-        cells = [
-            interval_text(*frontiers.difference(*pairs, at=bound)[:3])
-            if low <= bound <= high
-            else "–"
-            for bound in BOUNDS
-        ]
-        rows.append([f"`{design}` - `{against}`", *cells])
+    designs = claims.frontiers_of(index, values, ["false_negative", "system_help"])
+    cells = {}
+    for pair in (pair for pair in PAIRS + MORE_PAIRS if {*pair} <= {*designs}):
+        curves = [designs[name].pair("false_negative", "system_help") for name in pair]
+        low, high = frontiers.shared_range(*curves)
+        for bound in (bound for bound in BOUNDS if low <= bound <= high):
+            cells[pair, bound] = frontiers.difference(*curves, at=bound, better=1)
+    decided = dict(zip(cells, holm([found.p for found in cells.values()]) < 0.05, strict=True))
+    texts = {
+        key: f"**{text}**" if decided[key] else text
+        for key, found in cells.items()
+        for text in [interval_text(*found[:3])]
+    }
+    rows = [
+        [f"`{pair[0]}` - `{pair[1]}`", *(texts.get((pair, bound), "–") for bound in BOUNDS)]
+        for pair in dict.fromkeys(pair for pair, _ in cells)
+    ]
     return pd.DataFrame(rows, columns=["difference in help", *(f"at {b}" for b in BOUNDS)])
 
 
