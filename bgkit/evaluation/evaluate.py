@@ -66,8 +66,9 @@ def samples_of(
             shared = [key for key in scorers if getattr(config, key) == getattr(run.config, key)]
             identity.check(run, **{key: scorers[key] for key in shared})
         model, tokenizer = policy_of(config, run, device)
-        base = "adapter" if config.lora_rank else None  # full fine-tuning: no KL
-        base = model if run is None else base
+        base = model if run is None else "adapter"
+        if run is not None and not config.lora_rank:
+            base, _ = policy_of(config, None, device)
         return sampling.sample_test(config, model, tokenizer, base=base, **scorers)
 
 

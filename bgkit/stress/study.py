@@ -66,12 +66,11 @@ class Study:
 
     def about(self) -> pd.DataFrame:
         """The policies under test, a row each."""
-        rows = {
-            c.design: [c.config.guard, c.config.utility, c.seed, c in self.designs]
-            for c in self.contenders
-        }
+        rows = [
+            [c.config.guard, c.config.utility, c.seed, c in self.designs] for c in self.contenders
+        ]
         heads = ["trained against", "utility", "seed", "compared by design"]
-        return pd.DataFrame.from_dict(rows, orient="index", columns=heads)
+        return pd.DataFrame(rows, [c.design for c in self.contenders], heads)
 
 
 def open_study(

@@ -19,6 +19,7 @@ from transformers import LlamaForCausalLM
 
 from bgkit import runs
 from bgkit.errors import BgkitError, StoppedError
+from bgkit.evaluation.evaluate import samples_of
 from bgkit.models import policies
 from bgkit.rewards import DESIGNS
 from bgkit.scoring import adapters, guards
@@ -144,6 +145,10 @@ def test_full_fine_tuning_saves_and_loads_the_whole_model(tmp_path: Path) -> Non
     base, _ = policies.load_policy("tiny", device="cpu")
     pairs = zip(model.parameters(), base.parameters(), strict=True)
     assert any(not (ours == theirs).all() for ours, theirs in pairs)
+    kl = samples_of(run.config, run, "cpu")["kl"]
+    assert kl.abs().max() > 0 and kl.tolist() == pytest.approx(
+        run.samples()["kl"].tolist(), abs=1e-4
+    )
 
 
 def test_the_prompts_of_a_step_are_all_short_or_all_long_and_none_comes_twice() -> None:
