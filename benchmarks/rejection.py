@@ -105,7 +105,7 @@ def rejection_fine_tuning(
         raise BgkitError("Say how many tokens may be generated, or give the run to be compared.")
     settings = settings or Settings()
     asked = {"tokens": tokens or generated_tokens(like), "most_risk": most_risk, **vars(settings)}
-    config = identity.named(config, guard, utility)
+    config = identity.name_objects(config, guard, utility)
     found = _found(config, Path(folder), asked)
     if found is not None and found.complete:
         identity.check_complete(found, guard, utility)
@@ -117,10 +117,10 @@ def rejection_fine_tuning(
     if found is not None and found.measured:
         identity.check(found, guard=guard, utility=utility)
     model, tokenizer = policies.load_policy(config.policy, None, place, config.precision)
-    speaker = identity.Speaker(model, tokenizer)
+    speaker = identity.PolicyScorer(model, tokenizer)
     if found is not None and found.measured:
         identity.check(found, policy=speaker)
-    scores = identity.record(guard=guard, utility=utility, policy=speaker)
+    scores = identity.fingerprints(guard=guard, utility=utility, policy=speaker)
     run = _opened(config, Path(folder), asked, scores)
     base = training.measure_base(run, model, tokenizer, guard, utility)
     started = time.time()

@@ -32,7 +32,7 @@ def policy_of(config: TrainConfig, run: Run | None = None, device: str = "auto")
     adapter = run and _adapter_of(run)
     made = policies.load_policy(config.policy, adapter, device, config.precision)
     if run is not None and config.lora_rank:
-        identity.check(run, policy=identity.Speaker(*made))
+        identity.check(run, policy=identity.PolicyScorer(*made))
     return made
 
 
@@ -171,5 +171,5 @@ def _deployed(config: TrainConfig, changes: dict, guard: Scorer | None) -> Train
     """A config with changes, and behind a guard if one is given; another guard is taken plain."""
     plain = {**identity.LOADING["guard"], "guard_temperature": 1.0}
     own = runs.make_config(changes, config)
-    other = own if guard is None else identity.named(replace(own, **plain), guard)
+    other = own if guard is None else identity.name_objects(replace(own, **plain), guard)
     return replace(other, **plain) if other.guard != config.guard else own

@@ -84,7 +84,7 @@ def compare(
     bits. 0: all where there are several cores and no GPU, at most one more than cores; guards and
     utilities that are objects stay in this process.
     """
-    config, guard, utility = identity.settle(config, settings, guard, utility)
+    config, guard, utility = identity.split_objects(config, settings, guard, utility)
     checks.kind("a whole number", workers=workers)
     checks.kind("a name or a path", folder=folder or below)
     if isinstance(seeds, Integral):
