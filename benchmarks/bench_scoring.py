@@ -177,7 +177,7 @@ def pipeline_scores(scorer: RewardDecoder | EncoderScorer, work: Workload, size:
 def lengths_of(scorer: RewardDecoder | EncoderScorer, work: Workload) -> np.ndarray:
     """(n,) token counts of the pairs' texts."""
     if isinstance(scorer, RewardDecoder):
-        rows = scorer.rows(work.prompts, work.responses)
+        rows = scorer.encode(work.prompts, work.responses)
     else:
         rows = scorer.tokenizer(work.prompts, work.responses)["input_ids"]
     return np.array([len(row) for row in rows])
@@ -258,7 +258,7 @@ def needed_tokens(scorer: RewardDecoder | EncoderScorer, work: Workload) -> int:
     """Tokens that every exact method must compute: each distinct prefix once; encoders: all."""
     if isinstance(scorer, EncoderScorer):
         return int(lengths_of(scorer, work).sum())
-    rows = sorted(map(tuple, scorer.rows(work.prompts, work.responses)))
+    rows = sorted(map(tuple, scorer.encode(work.prompts, work.responses)))
     needed, before = 0, ()
     for row in rows:
         same = next((i for i, (a, b) in enumerate(zip(row, before, strict=False)) if a != b), None)

@@ -105,7 +105,7 @@ def rejection_fine_tuning(
         raise BgkitError("Say how many tokens may be generated, or give the run to be compared.")
     settings = settings or Settings()
     plan = {"tokens": tokens or generated_tokens(like), "most_risk": most_risk, **vars(settings)}
-    config = identity.named(config, guard, utility)
+    config = identity.name_objects(config, guard, utility)
     existing = _stored_run(config, Path(folder), plan)
     if existing is not None and existing.complete:
         identity.check_complete(existing, guard, utility)
@@ -117,10 +117,10 @@ def rejection_fine_tuning(
     if existing is not None and existing.measured:
         identity.check(existing, guard=guard, utility=utility)
     model, tokenizer = policies.load_policy(config.policy, None, place, config.precision)
-    speaker = identity.Speaker(model, tokenizer)
+    speaker = identity.PolicyScorer(model, tokenizer)
     if existing is not None and existing.measured:
         identity.check(existing, policy=speaker)
-    scores = identity.record(guard=guard, utility=utility, policy=speaker)
+    scores = identity.fingerprints(guard=guard, utility=utility, policy=speaker)
     run = _open_folder(config, Path(folder), plan, scores)
     base = training.measure_base(run, model, tokenizer, guard, utility)
     started = time.time()

@@ -254,8 +254,8 @@ def fit(model, words, protocol: protocols.Verdict) -> None:
     rows, targets = [], []
     for prompt, response, harmful in pairs:
         for guideline in asked.calls:
-            rows += asked.rows([prompt], [response], guideline)
-            targets.append(asked.words[1 if harmful else 0][0])
+            rows += asked.encode([prompt], [response], guideline)
+            targets.append(asked.word_ids[1 if harmful else 0][0])
     last = torch.tensor([len(row) - 1 for row in rows])
     ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
     mask = (torch.arange(ids.shape[1]) <= last[:, None]).long()

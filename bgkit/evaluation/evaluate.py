@@ -32,7 +32,7 @@ def policy_of(config: TrainConfig, run: Run | None = None, device: str = "auto")
     adapter = run and _adapter_of(run)
     policy = policies.load_policy(config.policy, adapter, device, config.precision)
     if run is not None and config.lora_rank:
-        identity.check(run, policy=identity.Speaker(*policy))
+        identity.check(run, policy=identity.PolicyScorer(*policy))
     return policy
 
 
@@ -171,5 +171,5 @@ def _new_deployment(config: TrainConfig, changes: dict, guard: Scorer | None) ->
     """A config with changes and, if given, a guard; a new guard loads with default options."""
     defaults = {**identity.LOADING["guard"], "guard_temperature": 1.0}
     changed = runs.make_config(changes, config)
-    other = changed if guard is None else identity.named(replace(changed, **defaults), guard)
+    other = changed if guard is None else identity.name_objects(replace(changed, **defaults), guard)
     return replace(other, **defaults) if other.guard != config.guard else changed

@@ -222,7 +222,7 @@ def check_base(config: runs.TrainConfig, samples: pd.DataFrame, guard: Scorer | 
     if (
         samples["prompt"].tolist() != _test_prompts(config)["prompt"].tolist()
         or (samples["filtered"] != (samples["t"] >= config.tau)).any()
-        or (guard is not None and not identity.scored_by(samples, guard))
+        or (guard is not None and not identity.is_scored_by(samples, guard))
     ):
         raise BgkitError(
             f"The base_samples are not of the config's {config.test_prompts} test prompts of "
@@ -252,8 +252,8 @@ def evaluate_run(
         policy_record = run.read_json("config.json").get(identity.RECORD, {}).get("policy")
         base_samples = pd.read_parquet(cache) if cache.is_file() else None
         if base_samples is not None and not (
-            identity.scored_by(base_samples, guard)
-            and identity.alike("policy", base_samples.attrs.pop("policy", None), policy_record)
+            identity.is_scored_by(base_samples, guard)
+            and identity.same_model("policy", base_samples.attrs.pop("policy", None), policy_record)
         ):
             base_samples = None  # the weights have changed since: sample again
     if base_samples is not None:

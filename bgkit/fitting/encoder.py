@@ -1,8 +1,8 @@
-"""Train a sequence classifier on prompts and responses, and write it as a folder.
+"""Train a sequence classifier on prompts and responses, and save it to a folder.
 
-transformers' Trainer trains on labels and ratings, TRL's RewardTrainer on pairs. Pairs of texts
-are encoded as they are scored (:meth:`bgkit.scoring.encoders.EncoderScorer.encode`), without token
-types, which RewardTrainer does not pass on. An interrupted fit goes on from its last epoch.
+transformers' Trainer handles labels and ratings, TRL's RewardTrainer preference pairs. Texts are
+encoded as in scoring (:meth:`bgkit.scoring.encoders.EncoderScorer.encode`), without token types,
+which RewardTrainer does not pass on. An interrupted fit resumes from its last epoch.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 1), ("lora_rank", 0)):
-            if (value := getattr(self, name)) < least:
-                raise BgkitError(f"{name!r} of a fit must be at least {least}, not {value}.")
+        for name, minimum in (("epochs", 1), ("batch_size", 1), ("lora_rank", 0)):
+            if (value := getattr(self, name)) < minimum:
+                raise BgkitError(f"{name!r} of a fit must be at least {minimum}, not {value}.")
         if not self.learning_rate > 0:
             raise BgkitError(f"'learning_rate' of a fit must be above 0, not {self.learning_rate}.")
 
@@ -56,20 +56,20 @@ class Settings:
 def new_scorer(
     settings: Settings, labels: Sequence[str], device: str, name: str
 ) -> tuple[EncoderScorer, list[str]]:
-    """A scorer whose head is untrained, for these labels (of one, by regression).
+    """A scorer with an untrained head for these labels (regression if there is one).
 
-    With it come the names of the modules whose weights are new: the head, and with many encoders
-    (DeBERTa, ModernBERT) a pooler or a norm before it. Raises BgkitError for an encoder that is not
-    here or is none.
+    Also returns the names of the modules with new weights: the head, and for many encoders
+    (DeBERTa, ModernBERT) a pooler or norm before it. Raises BgkitError for an encoder that is
+    missing or cannot be loaded.
     """
     regression = len(labels) == 1
     folder = hub.resolve("encoder", settings.encoder)
-    torch.manual_seed(settings.seed)  # of the head
+    torch.manual_seed(settings.seed)  # for the head
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **NO_CODE)
         config = AutoConfig.from_pretrained(folder, **NO_CODE)
         config.id2label = dict(enumerate(labels))
-        config.label2id = {label: place for place, label in enumerate(labels)}
+        config.label2id = {label: index for index, label in enumerate(labels)}
         config.problem_type = "regression" if regression else "single_label_classification"
         with silence_transformers():
             model, loading = AutoModelForSequenceClassification.from_pretrained(
@@ -78,7 +78,7 @@ def new_scorer(
                 dtype=torch.float32,
                 use_safetensors=True,
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # of a classifier with other labels
+                ignore_mismatched_sizes=True,  # the encoder may be a classifier with other labels
                 **NO_CODE,
             )
     except LOADING_ERRORS as error:
@@ -90,27 +90,27 @@ def new_scorer(
     return scorer, sorted({key.rpartition(".")[0] for key in new})
 
 
-class _Shown(TrainerCallback):
-    """Advances a phase by each step."""
+class _ProgressCallback(TrainerCallback):
+    """Advances a phase with each step."""
 
-    def __init__(self, shown: Phase) -> None:
-        self.shown = shown
+    def __init__(self, progress: Phase) -> None:
+        self.progress = progress
 
     def on_train_begin(self, args, state, control, **_) -> None:
-        self.shown.first = self.shown.done = state.global_step
-        self.shown.total = state.max_steps
+        self.progress.first = self.progress.done = state.global_step
+        self.progress.total = state.max_steps
 
     def on_step_end(self, args, state, control, **_) -> None:
-        self.shown.advance()
+        self.progress.advance()
 
 
 def train(
     scorer: EncoderScorer, new: list[str], rows: list[dict], settings: Settings, scratch: Path
 ) -> None:
-    """Train a scorer's model on encoded rows; with a rank it becomes one with a LoRA adapter.
+    """Train a scorer's model on encoded rows, with a LoRA adapter if there is a rank.
 
-    The ``new`` modules are trained and written whole. Rows hold input_ids and labels, or chosen_ids
-    and rejected_ids. Checkpoints lie in ``scratch``.
+    The ``new`` modules are trained and saved in full. Rows hold input_ids and labels, or chosen_ids
+    and rejected_ids. Checkpoints are in ``scratch``.
     """
     model, tokenizer, rank = scorer.model, scorer.tokenizer, settings.lora_rank
     if rank:
@@ -133,22 +133,22 @@ def train(
         "dataloader_pin_memory": model.device.type != "cpu",
         "bf16": False,
     }
-    with phase(f"fitting {settings.encoder}", 1) as shown:
-        trainer = _trainer(model, tokenizer, rows, arguments, [_Shown(shown)])
+    with phase(f"fitting {settings.encoder}", 1) as progress:
+        trainer = _make_trainer(model, tokenizer, rows, arguments, [_ProgressCallback(progress)])
         trainer.remove_callback(PrinterCallback)
         last = get_last_checkpoint(str(scratch)) if scratch.is_dir() else None
         trainer.train(resume_from_checkpoint=last)
     for name, weight in model.named_parameters():
-        if "lora_" in name:  # stored in half precision: what is measured is what is stored
+        if "lora_" in name:  # rounded as it will be stored, so the saved model is what is measured
             weight.data = weight.data.half().float()
     scorer.model = model.eval()
 
 
-def _trainer(model, tokenizer, rows: list[dict], arguments: dict, callbacks: list) -> Trainer:
+def _make_trainer(model, tokenizer, rows: list[dict], arguments: dict, callbacks: list) -> Trainer:
     if tokenizer.pad_token is None:
         raise BgkitError(
-            "The encoder's tokenizer has no padding token, which a fit needs; name one as "
-            "pad_token in its tokenizer_config.json."
+            "The encoder's tokenizer has no padding token, which a fit needs; set pad_token in its "
+            "tokenizer_config.json."
         )
     if "chosen_ids" not in rows[0]:
         by_length = {"train_sampling_strategy": "group_by_length", "remove_unused_columns": False}
@@ -172,14 +172,15 @@ def _trainer(model, tokenizer, rows: list[dict], arguments: dict, callbacks: lis
 
 
 def rescale(model: PreTrainedModel | PeftModel, factor: float, shift: float = 0.0) -> None:
-    """Let a model's outputs be ``factor`` times what they were, plus ``shift``.
+    """Change a model's head so that its outputs are multiplied by ``factor``, plus ``shift``.
 
     Raises BgkitError for a head whose last layer is not linear.
     """
     outputs = model.config.num_labels
-    linear = [(n, m) for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)]
-    ours = [m for name, m in linear if "lora_" not in name and "original_module" not in name]
-    head = next((layer for layer in ours[::-1] if layer.out_features == outputs), None)
+    head = None  # the last linear layer with these outputs, without PEFT's own
+    for name, layer in model.named_modules():
+        if isinstance(layer, torch.nn.Linear) and layer.out_features == outputs:
+            head = head if "lora_" in name or "original_module" in name else layer
     if head is None:
         raise BgkitError(f"The head of {type(model).__name__} has no linear last layer to scale.")
     with torch.no_grad():
@@ -192,7 +193,7 @@ def rescale(model: PreTrainedModel | PeftModel, factor: float, shift: float = 0.
 
 
 def save(scorer: EncoderScorer, folder: Path, encoder: str) -> None:
-    """Write a fitted model: a whole one, or an adapter that names its encoder, and its config."""
+    """Save a fitted model: whole, or as an adapter that names its encoder, with its config."""
     model = scorer.model
     weights = {
         name: weight.half() if "lora_" in name else weight
@@ -202,5 +203,5 @@ def save(scorer: EncoderScorer, folder: Path, encoder: str) -> None:
     scorer.tokenizer.save_pretrained(folder)
     if isinstance(model, PeftModel):
         model.get_base_model().config.save_pretrained(folder)
-        (folder / "README.md").unlink(missing_ok=True)  # PEFT's; a fit has a card of its own
+        (folder / "README.md").unlink(missing_ok=True)  # PEFT's; a fit has its own card
         hub.write_base_name(folder, encoder, "encoder")

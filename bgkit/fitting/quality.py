@@ -1,6 +1,6 @@
-"""How good a fitted guard or utility is on held-out prompts, and the card that says so.
+"""Metrics of a fitted guard or utility on held-out prompts, and its card.
 
-Responses to one prompt are alike, so prompts are resampled, with all of their responses.
+Responses to one prompt are similar, so prompts are resampled with all of their responses.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ RESAMPLES = 500
 
 
 def auc(score: np.ndarray, truth: np.ndarray) -> float:
-    """Area under the ROC curve: how often a harmful response has the higher score, ties half.
+    """Area under the ROC curve: how often a harmful response has the higher score; ties count half.
 
-    NaN where one of the two classes is missing.
+    NaN if one of the two classes is missing.
 
     >>> auc(np.array([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1]))
     0.75
@@ -34,22 +34,22 @@ def auc(score: np.ndarray, truth: np.ndarray) -> float:
     return float((rankdata(score)[positive].sum() - n * (n + 1) / 2) / (n * m))
 
 
-def by_prompt(
+def bootstrap_by_prompt(
     statistic: Callable[[pd.DataFrame], dict[str, float]], rows: pd.DataFrame
 ) -> dict[str, Interval]:
-    """Every number of ``statistic(rows)`` with its 95 % interval, prompts resampled."""
-    places = list(rows.groupby("prompt", sort=False).indices.values())
-    rng, drawn = np.random.default_rng(0), []
-    for _ in range(RESAMPLES if len(places) > 1 else 0):
-        chosen = rng.integers(len(places), size=len(places))
-        drawn.append(statistic(rows.iloc[np.concatenate([places[i] for i in chosen])]))
-    found = {}
+    """Every number of ``statistic(rows)`` with its 95 % interval from resampled prompts."""
+    prompts = list(rows.groupby("prompt", sort=False).indices.values())
+    rng, resampled = np.random.default_rng(0), []
+    for _ in range(RESAMPLES if len(prompts) > 1 else 0):
+        chosen = rng.integers(len(prompts), size=len(prompts))
+        resampled.append(statistic(rows.iloc[np.concatenate([prompts[i] for i in chosen])]))
+    intervals = {}
     for name, mean in statistic(rows).items():
-        values = np.array([one[name] for one in drawn], float)
+        values = np.array([numbers[name] for numbers in resampled], float)
         values = values[~np.isnan(values)]
         ends = np.quantile(values, (TAIL, 1 - TAIL)) if len(values) else (np.nan, np.nan)
-        found[name] = Interval(float(mean), float(ends[0]), float(ends[1]))
-    return found
+        intervals[name] = Interval(float(mean), float(ends[0]), float(ends[1]))
+    return intervals
 
 
 def guard_numbers(rows: pd.DataFrame, tau: float) -> dict[str, float]:
@@ -71,14 +71,14 @@ def guard_numbers(rows: pd.DataFrame, tau: float) -> dict[str, float]:
 
 
 def utility_numbers(rows: pd.DataFrame) -> dict[str, float]:
-    """Of ratings: Spearman's correlation, and how often the better rated response has the higher u.
+    """Accuracy (how often the better response has the higher u) and, for ratings, Spearman's rho.
 
-    Of pairs (columns ``u`` of the chosen and ``u_rejected``) only the latter, as ``accuracy``.
+    Preference pairs have the columns ``u``, of the chosen response, and ``u_rejected``.
     """
     u = rows["u"].to_numpy(float)
     if "u_rejected" in rows:
-        gap = u - rows["u_rejected"].to_numpy(float)
-        return {"accuracy": float(((gap > 0) + 0.5 * (gap == 0)).mean())}
+        difference = u - rows["u_rejected"].to_numpy(float)
+        return {"accuracy": float(((difference > 0) + 0.5 * (difference == 0)).mean())}
     rating = rows["rating"].to_numpy(float)
     higher = rating[:, None] > rating[None, :]
     if not higher.any():
@@ -87,23 +87,23 @@ def utility_numbers(rows: pd.DataFrame) -> dict[str, float]:
     return {"accuracy": float(wins[higher].mean()), "spearman": float(spearmanr(u, rating)[0])}
 
 
-def table_of(rows: pd.DataFrame, numbers: Callable[[pd.DataFrame], dict]) -> list[dict]:
-    """One row for each metric, of all held-out rows and of each kind of prompt."""
-    found = []
+def metric_rows(rows: pd.DataFrame, numbers: Callable[[pd.DataFrame], dict]) -> list[dict]:
+    """One row per metric, for all held-out rows and for each kind of prompt."""
+    metrics = []
     for kind in ["all", *sorted(set(rows["kind"]))]:
         part = rows if kind == "all" else rows[rows["kind"] == kind]
-        intervals = by_prompt(numbers, part)
+        intervals = bootstrap_by_prompt(numbers, part)
         if "harmful" in part:
             intervals["ece"] = calibration_interval(part["t"], part["harmful"])
-        found += [
+        metrics += [
             {"kind": kind, "metric": name, **interval._asdict(), "n": len(part)}
             for name, interval in intervals.items()
             if not np.isnan(interval.mean)
         ]
-    return found
+    return metrics
 
 
 def card(fit: dict) -> str:
-    """The card of a fit's folder, in Markdown; it holds no text of a response."""
+    """The card of a fit's folder, in Markdown; it contains no response."""
     text = Path(__file__).with_name("card.md").read_text(encoding="utf-8")
     return jinja2.Environment(autoescape=False).from_string(text).render(**fit)

@@ -1,1 +1,1 @@
-"""Scoring: guards give t in [0, 1], utilities give u, from whatever model they are."""
+"""Scoring: guards give t in [0, 1], utilities give u, whatever model they are."""

@@ -1,8 +1,7 @@
-"""Guards made of other things: of functions, of scikit-learn classifiers, and of guards."""
+"""Guards made from functions, from scikit-learn classifiers and from other guards."""
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 from collections.abc import Callable, Sequence
 
@@ -16,10 +15,10 @@ from bgkit.scoring.temperature import with_temperature
 
 
 class CallableGuard:
-    """A guard made of a function ``(prompts, responses) -> n probabilities``.
+    """A guard made from a function ``(prompts, responses) -> n probabilities``.
 
-    It may return whatever :func:`bgkit.scoring.scorer.as_numbers` takes. ``label`` says which label
-    is read as unsafe, where that is known.
+    The function may return anything that :func:`bgkit.scoring.scorer.as_numbers` accepts.
+    ``label`` is the label that is read as unsafe, where known.
 
     >>> guard = CallableGuard(lambda prompts, responses: ["!" in r for r in responses], "loud")
     >>> guard.score(["a", "b"], ["no", "yes!"]).tolist()
@@ -28,7 +27,7 @@ class CallableGuard:
 
     def __init__(self, function: Callable, name: str, label: str = "") -> None:
         self.function, self.name, self.label = function, name, label
-        self.checked = {"name": name, "unsafe_label": label} if label else None
+        self.test_outcome = {"name": name, "unsafe_label": label} if label else None
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
         """(n,) probabilities; raises BgkitError if there are not n, or not in [0, 1]."""
@@ -39,59 +38,61 @@ class CallableGuard:
 
 
 class CalibratedGuard:
-    """A guard whose probabilities are scaled: t' = sigmoid(logit(t) / temperature).
+    """A guard with rescaled probabilities: t' = sigmoid(logit(t) / temperature).
 
-    See :func:`bgkit.scoring.temperature.with_temperature`.
+    All other attributes are those of ``guard``; :mod:`bgkit.scoring.temperature` has the formula.
     """
 
     def __init__(self, guard: Scorer, temperature: float) -> None:
         checks.require_positive(temperature=temperature)
         self.guard, self.temperature = guard, float(temperature)
         self.name = f"{name_of(guard)} at T = {temperature:.3g}"
-        self.checked = getattr(guard, "checked", None)
-        self.model = getattr(guard, "model", None)
+
+    def __getattr__(self, name: str) -> object:
+        if name == "guard":  # not set yet, as in a copy that is being made
+            raise AttributeError(name)
+        return getattr(self.guard, name)
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
-        """(n,) scaled probabilities; raises BgkitError where the guard's are none."""
+        """(n,) rescaled probabilities; raises BgkitError if the guard's are not in [0, 1]."""
         t = guard_scores(self.guard, prompts, responses)
         return with_temperature(t, self.temperature).astype(np.float32)
 
 
-def as_guard(thing: object, name: str = "", unsafe: object = None) -> Scorer:
-    """A guard of whatever a user has.
+def as_guard(candidate: object, name: str = "", unsafe: object = None) -> Scorer:
+    """Turn an object, a classifier or a function into a guard.
 
-    Taken are: anything with ``score(prompts, responses)``, as it is; a fitted scikit-learn
-    classifier or pipeline (``predict_proba`` of the responses; the words of ``classes_`` tell
-    which one is unsafe, or ``unsafe`` names it); a function, see :class:`CallableGuard`. Raises
-    BgkitError for anything else.
+    Accepted are: anything with ``score(prompts, responses)``, returned as it is; a fitted
+    scikit-learn classifier or pipeline (``predict_proba`` of the responses; the unsafe class is
+    read from the words of ``classes_``, or named by ``unsafe``); a function, see
+    :class:`CallableGuard`. Raises BgkitError for anything else.
     """
-    name = name or getattr(thing, "__name__", name_of(thing))
-    if hasattr(thing, "predict_proba"):
-        labels = np.asarray(getattr(thing, "classes_", (0, 1))).tolist()
+    name = name or getattr(candidate, "__name__", name_of(candidate))
+    if hasattr(candidate, "predict_proba"):
+        labels = np.asarray(getattr(candidate, "classes_", (0, 1))).tolist()
         column = unsafe_column(labels, unsafe, "as_guard(model, unsafe={!r})")
-        label = str(labels[column])
         return CallableGuard(
-            lambda _, r: np.asarray(thing.predict_proba(r))[:, column], name, label
+            lambda _, responses: np.asarray(candidate.predict_proba(responses))[:, column],
+            name,
+            str(labels[column]),
         )
-    model = hasattr(thing, "save_pretrained") or (
-        hasattr(thing, "fit") and hasattr(thing, "predict")
+    is_model = hasattr(candidate, "save_pretrained") or (
+        hasattr(candidate, "fit") and hasattr(candidate, "predict")
     )
-    if hasattr(thing, "score") and not model:
-        return thing
-    if not model and _takes_two(thing):
-        return CallableGuard(thing, name)
+    if hasattr(candidate, "score") and not is_model:
+        return candidate
+    if not is_model and _accepts_two_lists(candidate):
+        return CallableGuard(candidate, name)
     raise BgkitError(
-        f"A {type(thing).__name__} can not be read as a guard: give an object with score or "
+        f"A {type(candidate).__name__} cannot be used as a guard: give an object with score or "
         "predict_proba, a function from prompts and responses to probabilities, or the guard that "
-        "bgkit.load_guard(NAME) makes of a folder or hub name."
+        "bgkit.load_guard(NAME) loads from a folder or hub name."
     )
 
 
-def _takes_two(thing: object) -> bool:
-    """Whether something can be called with two lists, as far as it says."""
-    with contextlib.suppress(ValueError):  # a function without a signature
-        try:
-            inspect.signature(thing).bind([], [])
-        except TypeError:
-            return False
+def _accepts_two_lists(candidate: object) -> bool:
+    try:
+        inspect.signature(candidate).bind([], [])
+    except (TypeError, ValueError) as error:
+        return isinstance(error, ValueError)  # a function without a signature
     return True

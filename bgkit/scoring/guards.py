@@ -1,12 +1,12 @@
 """Guards, t(x, y) in [0, 1]: how likely a response is unsafe; utilities, u(x, y): how good it is.
 
-Either is anything with ``score(prompts, responses) -> (n,) float32``. Names stand for the testbed's
-guards (default, weak, overconfident, other) and reward models, which differ in how strongly they
-pull over the boundary (aligned, mild, weak, blind), or for published ones
-(:mod:`bgkit.scoring.protocols`), by hub name or as ``protocol=folder``. Any other folder or hub
+Both are anything with ``score(prompts, responses) -> (n,) float32``. A name is one of the testbed's
+guards (default, weak, overconfident, other) or reward models (aligned, mild, weak, blind, which
+differ in how strongly they pull a policy over the boundary), or a published model
+(:mod:`bgkit.scoring.protocols`), by hub name or as ``PROTOCOL=FOLDER``. Any other folder or hub
 name is taken for a sequence classifier that reads ``tokenizer(prompt, response)``: a reward model
-of one label, or a guard, whose label that means *unsafe* is read from its config's words or, as in
-``unsafe:toxic=folder``, named.
+with one label, or a guard, whose unsafe label is found from its config or named, as in
+``unsafe:toxic=FOLDER``.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from bgkit.scoring.encoders import EncoderScorer
 from bgkit.scoring.scorer import Scorer, guard_scores, name_of, utility_scores
 from bgkit.testbed.store import model_names, read_data
 
-#: Pairs whose truth is plain to see, of ``data/words.yaml``: prompt, response, and whether it is
-#: harmful (for a guard) or good (for a reward model); in the testbed's world, and in plain English.
+#: Pairs with an obvious truth (``data/words.yaml``): prompt, response, and whether it is harmful
+#: (for a guard) or good (for a reward model); in the testbed's world, and in everyday English.
 OBVIOUS, EVERYDAY = read_data("words.yaml")["guard"].values()
 ANSWERS, EVERYDAY_ANSWERS = read_data("words.yaml")["utility"].values()
-LEAST_MASS = 0.5  # of the verdict words in the whole vocabulary, in the self-test
+MIN_MASS = 0.5  # probability of the verdict words in the whole vocabulary, in the self-test
 
 
 def load_guard(
@@ -55,11 +55,11 @@ def load_guard(
     ``strict`` counts a guard's grey verdicts (such as Controversial) as unsafe; ``bits`` 8 or 4
     quantises it; ``check`` runs :func:`self_test`, which embedded models skip. Raises BgkitError
     for an unknown name, a damaged file, a model of another kind or without trained weights for its
-    head, labels of which none can be told to be the unsafe one, and a failed self-test.
+    head, an unsafe label that is unclear, and a failed self-test.
     """
     guard = load_scorer("guard", name, device, precision, bits, strict)
     if name not in model_names("guard"):
-        announce(guard, self_test if check else None)
+        run_self_test(guard, self_test if check else None)
     return guard
 
 
@@ -78,39 +78,39 @@ def load_utility(
     """
     utility = load_scorer("utility", name, device, precision, bits)
     if check and name not in model_names("utility"):
-        announce(utility, prefers_good)
+        run_self_test(utility, prefers_good)
     return utility
 
 
 def guard_of(
     config: TrainConfig, device: str = "auto", check: bool = True, given: object | None = None
 ) -> Scorer:
-    """The guard that a run's config names, or the one ``given``, calibrated as the config says."""
+    """The guard that a config names, or the one ``given``, at the config's guard temperature."""
     if given is None:
-        how = {"strict": config.guard_verdicts == "strict", "bits": config.guard_bits}
-        guard = load_guard(config.guard, device, config.precision, check=check, **how)
+        options = {"strict": config.guard_verdicts == "strict", "bits": config.guard_bits}
+        guard = load_guard(config.guard, device, config.precision, check=check, **options)
     else:
         guard = as_guard(given)
-    scaled = config.guard_temperature != 1.0
-    return CalibratedGuard(guard, config.guard_temperature) if scaled else guard
+    temperature = config.guard_temperature
+    return guard if temperature == 1.0 else CalibratedGuard(guard, temperature)
 
 
 def utility_of(
     config: TrainConfig, device: str = "auto", check: bool = True, given: Scorer | None = None
 ) -> Scorer:
-    """The reward model that a run's config names, quantised as it says, or the one ``given``."""
+    """The reward model that a config names, in its number of bits, or the one ``given``."""
     if given is not None:
         return given
-    how = {"bits": config.utility_bits, "check": check}
-    return load_utility(config.utility, device, config.precision, **how)
+    options = {"bits": config.utility_bits, "check": check}
+    return load_utility(config.utility, device, config.precision, **options)
 
 
 def utility_if_known(
     config: TrainConfig, device: str = "auto", given: Scorer | None = None
 ) -> Scorer | None:
-    """:func:`utility_of`, or None where the config names an object that is not given."""
-    known = given is not None or not is_object(config.utility)
-    return utility_of(config, device, given=given) if known else None
+    """:func:`utility_of`, or None if the config names an object that is not given."""
+    missing = given is None and is_object(config.utility)
+    return None if missing else utility_of(config, device, given=given)
 
 
 def load_scorer(
@@ -121,62 +121,62 @@ def load_scorer(
     bits: int = 16,
     strict: bool = True,
 ) -> Scorer:
-    """A guard or utility (``group``) by name, as :func:`load_guard` does, without a self-test."""
+    """Load a guard or utility (``group``) by name, without a self-test; see :func:`load_guard`."""
     if is_object(name):
         raise BgkitError(
-            f"The {group} {label(name)!r} of this run is a Python object that was given to its "
-            f"training, and no name loads it: pass it as {group}=..., or name another one "
-            f"(to deploy with another guard: --guard NAME)."
+            f"The {group} {label(name)!r} of this run is a Python object that was passed to its "
+            f"training and cannot be loaded by name: pass it as {group}=..., or name another one "
+            "(to deploy with another guard: --guard NAME)."
         )
     protocol, place = protocols.find(group, name)
-    title, where = f"{group} {name}", devices.pick_device(device)
+    title, device = f"{group} {name}", devices.pick_device(device)
     folders = list(layers(group, place).values())
     config_folder = last_folder_with(folders, "config.json")
-    verdict = isinstance(protocol, protocols.Verdict)
-    kinds = runs.read_config(config_folder / "config.json").get("architectures") or []
-    if not verdict and any("ForCausalLM" in kind for kind in kinds):
+    generative = isinstance(protocol, protocols.Verdict)
+    architectures = runs.read_config(config_folder / "config.json").get("architectures") or []
+    if not generative and any("ForCausalLM" in kind for kind in architectures):
         raise BgkitError(
-            f"{title} is a generative model, and how it is asked is not known; name a sequence "
-            f"classifier or, for a guard, a protocol in front, as in llama-guard-3={config_folder} "
-            f"(known: {', '.join(protocols.GUARDS)})."
+            f"{title} is a generative model, and how to prompt it is not known; name a sequence "
+            f"classifier or, for a guard, put a protocol first, as in llama-guard-3={config_folder}"
+            f" (known: {', '.join(protocols.GUARDS)})."
         )
     model, tokenizer = load_model(
-        AutoModelForCausalLM if verdict else AutoModelForSequenceClassification,
+        AutoModelForCausalLM if generative else AutoModelForSequenceClassification,
         folders,
         title,
-        device=where,
-        dtype=devices.pick_dtype(where, precision),
+        device=device,
+        dtype=devices.pick_dtype(device, precision),
         bits=bits,
     )
-    if verdict:
+    if generative:
         return VerdictGuard(model, tokenizer, protocol, title, strict)
     scorer = RewardDecoder if isinstance(protocol, protocols.Template) else EncoderScorer
     return scorer(model, tokenizer, protocol, title)
 
 
 def self_test(guard: Scorer) -> tuple[dict, str]:
-    """What only the real weights can show: what it found, and what is wrong (empty: nothing).
+    """Test what only the real weights can show; returns the values and the faults (empty if none).
 
-    Of :data:`EVERYDAY` a harmful response must get a higher t than a harmless one. A generative
-    guard's template must keep prompt and response, and its verdict words hold at least half of the
-    probability at the verdict position.
+    A harmful response of :data:`EVERYDAY` must get a higher t than a harmless one. A generative
+    guard's template must keep prompt and response, and its verdict words must hold at least half of
+    the probability at the verdict position.
     """
     (p, r, _), (q, s, _) = EVERYDAY[0], EVERYDAY[-1]
-    harmless, harmful, *other = guard_scores(guard, [p, q, p, q], [r, s, s, r]).tolist()
-    found = {"harmless": round(harmless, 4), "harmful": round(harmful, 4)}
+    harmless, harmful, *swapped = guard_scores(guard, [p, q, p, q], [r, s, s, r]).tolist()
+    values = {"harmless": round(harmless, 4), "harmful": round(harmful, 4)}
     faults = []
-    if np.allclose([harmless, harmful], other, rtol=0, atol=1e-6):
+    if np.allclose([harmless, harmful], swapped, rtol=0, atol=1e-6):
         faults.append(f"its t ({harmful:.3g}) does not depend on the response")
     elif not harmful > harmless:
-        read = f" ({guard.label!r} is read as unsafe)" if getattr(guard, "label", "") else ""
+        label = f" ({guard.label!r} is read as unsafe)" if getattr(guard, "label", "") else ""
         faults.append(
-            f"it gives a harmful response t = {harmful:.3g}, a harmless {harmless:.3g}, as if it "
-            f"were untrained or its labels or verdicts were swapped{read}"
+            f"it gives a harmful response t = {harmful:.3g} and a harmless one {harmless:.3g}, as "
+            f"if it were untrained or its labels or verdicts were swapped{label}"
         )
     if isinstance(guard, VerdictGuard):
         mass = min(guard.verdict_mass(p, r), guard.verdict_mass(q, s))
-        found["verdict_mass"] = round(mass, 4)
-        if mass < LEAST_MASS:
+        values["verdict_mass"] = round(mass, 4)
+        if mass < MIN_MASS:
             faults.append(f"its verdict words hold only {mass:.2g} of the probability")
         faults += templates.faults(
             lambda *texts: guard.text(*texts, guard.calls[0]),
@@ -184,48 +184,48 @@ def self_test(guard: Scorer) -> tuple[dict, str]:
             guard.tokenizer.bos_token_id,
             ("prompt", "response"),
         )
-    return found, "; ".join(faults)
+    return values, "; ".join(faults)
 
 
 def prefers_good(utility: Scorer) -> tuple[dict, str]:
-    """Whether a reward model prefers a good answer to a broken one; returns as :func:`self_test`.
+    """Test whether a reward model prefers a good answer to a broken one; see :func:`self_test`.
 
-    Raises BgkitError where it gives no finite number.
+    Raises BgkitError if a score is not finite.
     """
     prompts, responses, _ = zip(*EVERYDAY_ANSWERS, strict=True)
     good, broken = utility_scores(utility, prompts, responses).tolist()
-    told = f"it gives a good answer {good:.3g} and a broken one {broken:.3g}"
-    fault = "" if good > broken else f"{told} (higher must be better)"
+    values = f"it gives a good answer {good:.3g} and a broken one {broken:.3g}"
+    fault = "" if good > broken else f"{values} (higher must be better)"
     return {"good": round(good, 4), "broken": round(broken, 4)}, fault
 
 
-def announce(scorer: Scorer, test: Callable[[Scorer], tuple[dict, str]] | None) -> None:
-    """Run a self-test, or none, and tell its outcome on the error stream and as ``checked``.
+def run_self_test(scorer: Scorer, test: Callable[[Scorer], tuple[dict, str]] | None) -> None:
+    """Run a self-test, if any; print its outcome to stderr and keep it as ``scorer.test_outcome``.
 
     Raises BgkitError for a scorer that fails it.
     """
-    found, fault = {}, ""
+    values, fault = {}, ""
     if test is not None:
         with phase(f"testing {name_of(scorer)}"):
-            found, fault = test(scorer)
+            values, fault = test(scorer)
     if fault:
         raise BgkitError(
             f"{name_of(scorer)} failed its self-test: {fault}. Check its protocol, head and "
             "tokenizer, and name its unsafe label as in unsafe:LABEL=FOLDER (check=False, on the "
-            "command line --no-self-test, loads it all the same)."
+            "command line --no-self-test, loads it anyway)."
         )
     label = {"unsafe_label": scorer.label} if getattr(scorer, "label", "") else {}
-    told = {"name": name_of(scorer), **label, **found}
-    values = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in told.items())
-    say(f"{'self-test passed' if test else 'not self-tested'}: {values}", sys.stderr)
-    scorer.checked = told if test else {**told, "tested": False}
+    outcome = {"name": name_of(scorer), **label, **values}
+    text = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in outcome.items())
+    say(f"{'self-test passed' if test else 'not self-tested'}: {text}", sys.stderr)
+    scorer.test_outcome = outcome if test else {**outcome, "tested": False}
 
 
 def try_guard(guard: Scorer, pairs: Sequence[tuple[str, str, bool]] = OBVIOUS) -> pd.DataFrame:
-    """Score pairs whose truth is plain: does a guard work at all, before anything rests on it?
+    """Score pairs with an obvious truth, to see whether a guard works at all.
 
-    Returns prompt, response, harmful (the truth) and t, which should be low for the harmless ones
-    (of :data:`EVERYDAY`, for a guard for English) and high for the others.
+    Returns prompt, response, harmful (the truth) and t, which should be low for the harmless pairs
+    and high for the others. Use :data:`EVERYDAY` for a guard for English.
     """
     table = pd.DataFrame(pairs, columns=["prompt", "response", "harmful"])
     t = guard_scores(guard, table["prompt"].tolist(), table["response"].tolist())

@@ -1,9 +1,9 @@
-"""Which guard, reward model and policy a run was made with, so that no other one goes on with it.
+"""Which guard, reward model and policy a run was made with, so it continues with no others.
 
-A guard or utility that is given as a Python object stands in the run's config as ``object:`` and
-its name; rows and cards show the name. ``config.json`` holds what every guard and utility, named or
-given, gives to a few fixed pairs (:data:`PAIRS`), and how likely the policy thinks them: a folder's
-weights may change, and so may what a name on the hub stands for.
+A config records a guard or utility passed as a Python object as ``object:NAME``; rows and cards
+show the name. ``config.json`` also holds a fingerprint of each model: what a guard or utility
+gives to a few fixed pairs (:data:`PAIRS`), and how likely they are under the policy. The weights in
+a folder may change, and so may what a name on the hub stands for.
 """
 
 from __future__ import annotations
@@ -25,79 +25,79 @@ from bgkit.models import policies
 from bgkit.runs.config import OBJECT
 from bgkit.scoring import guards, protocols
 from bgkit.scoring.adapters import as_guard
-from bgkit.scoring.pairs import places_of
+from bgkit.scoring.pairs import max_positions
 from bgkit.scoring.scorer import Scorer, as_numbers, guard_scores, name_of
 from bgkit.testbed.store import model_names
 from bgkit.texts import clean_text
 
-#: The key of config.json that holds the scores of :data:`PAIRS`, by group.
+#: The key of config.json that holds the fingerprints, by group.
 RECORD = "scores"
-_TOLD = [*guards.OBVIOUS, *guards.EVERYDAY, *guards.ANSWERS, *guards.EVERYDAY_ANSWERS]
-#: Prompts and responses that every guard, utility and policy is asked.
-PAIRS = list(dict.fromkeys((prompt, response) for prompt, response, _ in _TOLD))
-#: What scores may differ by on another device, in full and in half precision (or fewer bits).
-FULL, HALF = 0.01, 0.05
-NATS = 2.0  # times these, of a policy's log-probability per token
-APART = 0.02  # what a guard's t of the same responses may differ by in the mean
-SAMPLES = 64  # of responses, that are scored again
-#: How a config says that the guard or utility which it names is loaded, and what says nothing.
+_EXAMPLES = [*guards.OBVIOUS, *guards.EVERYDAY, *guards.ANSWERS, *guards.EVERYDAY_ANSWERS]
+#: Prompts and responses that every guard, utility and policy scores.
+PAIRS = list(dict.fromkeys((prompt, response) for prompt, response, _ in _EXAMPLES))
+#: How much scores may differ on another device, in full and in half precision (or fewer bits).
+TOLERANCE, HALF_TOLERANCE = 0.01, 0.05
+NATS = 2.0  # scale of these for a policy's log-probability per token
+MAX_DIFFERENCE = 0.02  # of a guard's mean t on the same responses
+RESCORED = 64  # responses that are scored again
+#: Settings that say how a guard or utility is loaded by its name, with their defaults.
 LOADING = {
     "guard": {"guard_bits": 16, "guard_verdicts": "strict"},
     "utility": {"utility_bits": 16},
 }
 
 
-def settle(
+def split_objects(
     config: runs.TrainConfig | None, settings: dict, guard: object | None, utility: object | None
 ) -> tuple[runs.TrainConfig, object | None, Scorer | None]:
-    """A config with settings over it, and the guard and utility that are objects.
+    """The config with settings applied, and the guard and utility if they are objects.
 
-    A ``guard`` or ``utility`` that is a name is a setting; for an object see :func:`named`.
+    A ``guard`` or ``utility`` that is a name becomes a setting; objects: :func:`name_objects`.
     """
     given = {"guard": guard, "utility": utility}
-    names = {group: thing for group, thing in given.items() if isinstance(thing, str)}
-    config = runs.make_config({**settings, **names}, config)
-    guard, utility = (None if group in names else thing for group, thing in given.items())
-    return named(config, guard, utility), guard, utility
+    names = {group: scorer for group, scorer in given.items() if isinstance(scorer, str)}
+    objects = {group: None if group in names else scorer for group, scorer in given.items()}
+    config = name_objects(runs.make_config({**settings, **names}, config), **objects)
+    return config, objects["guard"], objects["utility"]
 
 
-def named(
+def name_objects(
     config: runs.TrainConfig, guard: object | None = None, utility: Scorer | None = None
 ) -> runs.TrainConfig:
-    """The config with the objects that are given, by their names; None leaves what it says.
+    """The config with the names of the given objects; None leaves it unchanged.
 
-    ``guard`` is anything that :func:`bgkit.scoring.adapters.as_guard` takes. Raises BgkitError for
-    what is no guard or utility, and for a config that says how to load the one which an object
-    replaces.
+    ``guard`` is anything that :func:`bgkit.scoring.adapters.as_guard` accepts. Raises BgkitError
+    for an object that is no guard or utility, and if the config says how to load the model that an
+    object replaces.
     """
     given = {"guard": None if guard is None else as_guard(guard), "utility": utility}
-    for group, thing in given.items():
-        if thing is None:
+    for group, scorer in given.items():
+        if scorer is None:
             continue
-        if not hasattr(thing, "score"):
+        if not hasattr(scorer, "score"):
             raise BgkitError(
-                f"A {type(thing).__name__} is no {group}: give an object with score(prompts, "
+                f"A {type(scorer).__name__} is no {group}: give an object with score(prompts, "
                 "responses), which returns one number for each."
             )
-        for key, usual in LOADING[group].items():
-            if getattr(config, key) != usual:
+        for key, default in LOADING[group].items():
+            if getattr(config, key) != default:
                 raise BgkitError(
-                    f"{key!r} is for a {group} that the config names, not for an object of your "
-                    "own; leave it out of the config."
+                    f"{key!r} is for a {group} that the config names, not for a Python object; "
+                    "remove it from the config."
                 )
-        name = " ".join(clean_text(name_of(thing)).split()) or type(thing).__name__
+        name = " ".join(clean_text(name_of(scorer)).split()) or type(scorer).__name__
         name += " (object)" if name in model_names(group) else ""
         config = replace(config, **{group: OBJECT + name})
     return config
 
 
-class Speaker:
-    """A policy as a scorer: log-probability per token in nats, its base's if it has an adapter."""
+class PolicyScorer:
+    """A policy, without its adapter, as a scorer: log-probability per token in nats."""
 
     def __init__(self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.name = f"the policy in {tokenizer.name_or_path}"
-        self.max_length = places_of(model) or math.inf
+        self.max_length = max_positions(model) or math.inf
 
     def lengths(self, prompts: Sequence[str]) -> list[int]:
         """Tokens of each prompt in the chat template."""
@@ -106,102 +106,105 @@ class Speaker:
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
         """(n,) log-probabilities, each divided by its response's tokens."""
         ids = self.tokenizer(list(responses), add_special_tokens=False)["input_ids"]
-        said = policies.Completions([], policies.prompt_ids(self.tokenizer, prompts), ids)
+        texts = policies.Completions([], policies.prompt_ids(self.tokenizer, prompts), ids)
         with getattr(self.model, "disable_adapter", contextlib.nullcontext)():
-            return policies.log_probabilities(self.model, said) / [max(1, len(row)) for row in ids]
+            return policies.log_probabilities(self.model, texts) / [max(1, len(i)) for i in ids]
 
 
-def record(**scorers: Scorer) -> dict[str, dict | None]:
-    """What ``config.json`` keeps of a run's guard, utility and policy: see :func:`scores_of`."""
-    return {group: scores_of(scorer) for group, scorer in scorers.items()}
+def fingerprint(scorer: Scorer) -> dict | None:
+    """Scores of :data:`PAIRS`, and how much they may differ on another device.
 
-
-def scores_of(scorer: Scorer) -> dict | None:
-    """Scores of :data:`PAIRS`, and within what another device may give others.
-
-    None for a scorer that can not score them, or gives others when it is asked again: of such a
-    one only the name is known.
+    None for a scorer that cannot score them or gives other scores the second time; such a scorer is
+    known by its name only.
     """
     prompts, responses = map(list, zip(*PAIRS, strict=True))
     try:
-        found, again = (
+        first, second = (
             as_numbers(scorer.score(prompts, responses), len(PAIRS), name_of(scorer))
             for _ in range(2)
         )
-    except Exception:  # somebody's code
+    except Exception:  # the user's own code
         return None
-    if not np.isfinite([found, again]).all():
+    if not np.isfinite([first, second]).all():
         return None
-    if np.abs(found - again).max() > FULL * max(1e-3, np.ptp(found)):
+    if np.abs(first - second).max() > TOLERANCE * max(1e-3, np.ptp(first)):
         return None
     model = getattr(scorer, "model", None)
-    whole = getattr(model, "dtype", torch.float32) is torch.float32
-    within = FULL if whole and not getattr(model, "is_quantized", False) else HALF
-    return {"scores": [float(f"{value:.6g}") for value in found], "within": within}
+    full = getattr(model, "dtype", torch.float32) is torch.float32
+    within = TOLERANCE if full and not getattr(model, "is_quantized", False) else HALF_TOLERANCE
+    return {"scores": [float(f"{value:.6g}") for value in first], "within": within}
 
 
-def alike(group: str, before: dict | None, now: dict | None) -> bool:
-    """Whether two outcomes of :func:`scores_of` may be one scorer's; what is not known may be.
+def fingerprints(**scorers: Scorer) -> dict[str, dict | None]:
+    """The :func:`fingerprint` of each of a run's guard, utility and policy."""
+    return {group: fingerprint(scorer) for group, scorer in scorers.items()}
+
+
+def same_model(group: str, before: dict | None, now: dict | None) -> bool:
+    """Whether two outcomes of :func:`fingerprint` may be of the same scorer; true if one is None.
 
     Differences are in t, in :data:`NATS`, or in standard deviations of u.
     """
     if before is None or now is None:
         return True
-    was = np.array(before["scores"])
-    scale = {"guard": 1.0, "policy": NATS, "utility": np.std(was)}[group]
-    most = scale * max(before["within"], now["within"]) + 1e-4 * np.abs(was).max()
-    return bool(np.abs(now["scores"] - was).max() <= most)
+    scores = np.array(before["scores"])
+    scale = {"guard": 1.0, "policy": NATS, "utility": np.std(scores)}[group]
+    limit = scale * max(before["within"], now["within"]) + 1e-4 * np.abs(scores).max()
+    return bool(np.abs(now["scores"] - scores).max() <= limit)
 
 
 def check(run: runs.Run, **scorers: Scorer | None) -> None:
-    """Raise BgkitError for a guard, utility or policy that is not the one of the run's config.
+    """Raise BgkitError for a guard, utility or policy other than the one the run was made with.
 
-    Scorers of which only the name is known pass.
+    Scorers that are known by their name only pass.
     """
     recorded = run.read_json("config.json").get(RECORD, {})
     for group, scorer in scorers.items():
         before = recorded.get(group)
-        if scorer is None or not (before or {}).get("scores"):  # older runs: empty, if not known
+        if scorer is None or not (before or {}).get("scores"):  # empty in older runs, if unknown
             continue
-        told, now = "it can not score what was scored before, or not twice alike", scores_of(scorer)
+        now, fault = (
+            fingerprint(scorer),
+            "it cannot score what was scored before, or not twice alike",
+        )
         if now is not None:
-            if alike(group, before, now):
+            if same_model(group, before, now):
                 continue
-            pairs = zip(before["scores"], now["scores"], PAIRS, strict=True)
-            was, gives, (_, response) = max(pairs, key=lambda pair: abs(pair[0] - pair[1]))
-            told = f"it gives {gives:.4g} to {response!r} and gave {was:.4g}"
+            scores = zip(before["scores"], now["scores"], PAIRS, strict=True)
+            old, new, (_, response) = max(scores, key=lambda pair: abs(pair[0] - pair[1]))
+            fault = f"it gives {new:.4g} to {response!r} and gave {old:.4g}"
         raise BgkitError(
             f"The {group} {runs.label(getattr(run.config, group))} is not the one of the same name "
-            f"that the run {run.folder} was made with: {told}; give that one again, give this one "
-            "a name of its own, or choose another folder."
+            f"that the run {run.folder} was made with: {fault}; give the original one, give this "
+            "one another name, or choose another folder."
         )
 
 
 def check_complete(run: runs.Run, guard: object | None, utility: Scorer | None) -> None:
-    """:func:`check` with the objects that are given, and with models in local folders.
+    """:func:`check` for objects that are given and for models in local folders.
 
-    Other models have names that say which ones they are, and are not loaded for it.
+    Other models are identified by their name, and are not loaded.
     """
     config, policy = run.config, None
-    if RECORD not in run.read_json("config.json"):  # made before these were kept
+    if RECORD not in run.read_json("config.json"):  # of an older version
         return
     if guard is not None or _in_folder("guard", config.guard):
         guard = guards.guard_of(config, check=False, given=guard)
     if utility is None and _in_folder("utility", config.utility):
         utility = guards.utility_of(config, check=False)
     if _in_folder("policy", config.policy):
-        policy = Speaker(*policies.load_policy(config.policy, precision=config.precision))
+        policy = PolicyScorer(*policies.load_policy(config.policy, precision=config.precision))
     check(run, guard=guard, utility=utility, policy=policy)
 
 
 def _in_folder(group: str, name: str) -> bool:
-    if group != "policy" and not runs.is_object(name):  # a protocol may stand in front
+    if group != "policy" and not runs.is_object(name):  # a protocol may come first
         _, name = protocols.find(group, name)
     return name not in model_names(group) and Path(name).is_dir()
 
 
-def scored_by(samples: pd.DataFrame, guard: Scorer) -> bool:
-    """Whether the ``t`` of a table of samples is what this guard gives its first responses."""
-    some = samples.head(SAMPLES)
-    t = guard_scores(guard, some["prompt"].tolist(), some["response"].tolist())
-    return bool(np.abs(t - some["t"].to_numpy(float)).mean() <= APART)
+def is_scored_by(samples: pd.DataFrame, guard: Scorer) -> bool:
+    """Whether a guard gives the first responses of a table of samples the ``t`` that it holds."""
+    first = samples.head(RESCORED)
+    t = guard_scores(guard, first["prompt"].tolist(), first["response"].tolist())
+    return bool(np.abs(t - first["t"].to_numpy(float)).mean() <= MAX_DIFFERENCE)

@@ -1,7 +1,7 @@
-"""Which of a classifier's labels means *unsafe*: read from its name, never from its place.
+"""Which of a classifier's labels means *unsafe*: read from its name, never from its position.
 
-scikit-learn sorts its classes, so "harmful" stands before "harmless"; a transformers classifier
-may have "unsafe" first as well as last. Of two labels one known name tells; else the user is asked.
+scikit-learn sorts its classes, so "harmful" comes before "harmless"; a transformers classifier may
+have "unsafe" first or last. Of two labels, one known name is enough; otherwise the user must say.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from bgkit.testbed.store import read_data
 _SAFE, _UNSAFE = (set(words.split()) for words in read_data("words.yaml")["labels"].values())
 
 
-def _name(label: object) -> str:
-    """A label as text: 1.0 and 1 are the same one."""
+def _normalise(label: object) -> str:
+    """A label as text; 1.0 and 1 are the same."""
     return re.sub(r"(?<=\d)\.0$", "", str(label).strip().lower())
 
 
-def meaning(label: object) -> bool | None:
-    """Whether a label means unsafe; None where its name, and what it negates, is not known.
+def means_unsafe(label: object) -> bool | None:
+    """Whether a label means unsafe; None where neither its name nor what it negates is known.
 
-    >>> [meaning(label) for label in ("Unsafe", "hateSpeech", "LABEL_1", 1.0, True)]
+    >>> [means_unsafe(label) for label in ("Unsafe", "hateSpeech", "LABEL_1", 1.0, True)]
     [True, True, True, True, True]
-    >>> [meaning(label) for label in ("safe", "0", -1, "not_harmful", "positive", 2)]
+    >>> [means_unsafe(label) for label in ("safe", "0", -1, "not_harmful", "positive", 2)]
     [False, False, False, False, None, None]
     """
-    name = re.sub(r"(?<=[a-z])[\W_]+", "", _name(label))
+    name = re.sub(r"(?<=[a-z])[\W_]+", "", _normalise(label))
     if name in _UNSAFE:
         return True
     negated = re.fullmatch("(?:not|non|no|un)(.+)", name)
@@ -36,26 +36,28 @@ def meaning(label: object) -> bool | None:
 
 
 def unsafe_column(labels: Sequence[object], unsafe: object = None, how: str = "unsafe={!r}") -> int:
-    """Place of the label that means unsafe.
+    """Index of the label that means unsafe.
 
-    ``unsafe`` names it. Without that there must be two, and the name of one or of both must tell
-    (:func:`meaning`). Raises BgkitError otherwise; ``how`` says how to name it, with {} for a name.
+    ``unsafe`` names it. Without it there must be two labels, at least one of which has a known name
+    (:func:`means_unsafe`). Raises BgkitError otherwise; ``how`` shows how to name a label, with {}
+    in its place.
 
     >>> unsafe_column(["harmful", "not_harmful"]), unsafe_column(["safe", "borderline"])
     (0, 1)
     >>> unsafe_column(["H", "OK", "S"], "s")
     2
     """
-    names, told = list(map(_name, labels)), list(map(meaning, labels))
-    if unsafe is not None and names.count(_name(unsafe)) == 1:
-        return names.index(_name(unsafe))
-    number = any(
-        name[-1:].isdigit() for name, says in zip(names, told, strict=True) if says is None
-    )
-    if unsafe is None and len(told) == 2 and told[0] != told[1] and not number:
-        return told.index(True) if True in told else told.index(None)
-    fault = "can not be told from their names" if unsafe is None else f"is not {unsafe!r}"
+    names, verdicts = list(map(_normalise, labels)), list(map(means_unsafe, labels))
+    listing, example = ", ".join(map(str, labels)), how.format(str(labels[-1]))
+    if unsafe is not None:
+        if names.count(_normalise(unsafe)) == 1:
+            return names.index(_normalise(unsafe))
+        raise BgkitError(
+            f"{unsafe!r} is not one of the labels {listing}; name one, as in {example}."
+        )
+    numbered = any(n[-1:].isdigit() for n, v in zip(names, verdicts, strict=True) if v is None)
+    if len(names) == 2 and verdicts[0] != verdicts[1] and not numbered:
+        return verdicts.index(True if True in verdicts else None)
     raise BgkitError(
-        f"Which of the labels {', '.join(map(str, labels))} means unsafe {fault}; name it, as in "
-        f"{how.format(str(labels[-1]))}."
+        f"It is unclear which of the labels {listing} means unsafe; name it, as in {example}."
     )

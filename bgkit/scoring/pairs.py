@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -11,55 +11,59 @@ from bgkit.errors import BgkitError
 from bgkit.models.batches import OUT_OF_MEMORY
 from bgkit.models.templates import neutralise
 from bgkit.progress import phase
+from bgkit.scoring.scorer import check_prompts
 
 
 class Head(torch.nn.Module):
-    """An output layer in float32, or the rows of it that belong to some words.
+    """An output layer in float32, or only its rows for some tokens.
 
     bfloat16 would round a logit of 20 to steps of 0.125.
     """
 
     def __init__(self, layer: torch.nn.Module, rows: Sequence[int] | None = None) -> None:
         super().__init__()
-        chosen = slice(None) if rows is None else torch.tensor(rows, device=layer.weight.device)
+        rows = slice(None) if rows is None else torch.tensor(rows, device=layer.weight.device)
         bias = getattr(layer, "bias", None)
-        self.register_buffer("weight", layer.weight.detach()[chosen].float())
-        self.register_buffer("bias", None if bias is None else bias.detach()[chosen].float())
+        self.register_buffer("weight", layer.weight.detach()[rows].float())
+        self.register_buffer("bias", None if bias is None else bias.detach()[rows].float())
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Logits of the words."""
+        """Logits of hidden states."""
         return torch.nn.functional.linear(hidden.float(), self.weight, self.bias)
 
 
-def places_of(model: torch.nn.Module) -> int:
-    """Tokens that a model has positions for; 0 where it does not say."""
+def max_positions(model: torch.nn.Module) -> int:
+    """Number of token positions of a model; 0 where its config does not say."""
     config = model.config.get_text_config()
-    places = [getattr(config, k, 0) or 0 for k in ("max_position_embeddings", "max_seq_len")]
-    return min((most for most in places if most > 0), default=0)
+    limits = [getattr(config, key, 0) or 0 for key in ("max_position_embeddings", "max_seq_len")]
+    return min((limit for limit in limits if limit > 0), default=0)
 
 
 class PairScorer:
-    """A transformers model as a scorer: each different pair is computed once.
+    """A transformers model as a scorer; each distinct pair is computed once.
 
-    Responses (only they) are cut to ``max_length`` tokens; ``cut`` holds the hashes of their pairs.
-    ``specials`` are strings that are broken up inside a text. ``computed`` counts the tokens that
-    went through the model, padding included. ``slots`` bounds those of one pass; it is halved when
-    memory runs out, and stays so. Of each kind are ``lengths(prompts)``, the tokens of each prompt
-    with an empty response, and ``_scores``, which is given pairs that are all different.
+    A pair has at most ``max_length`` tokens; longer responses are truncated, prompts never.
+    ``truncated`` holds the hashes of such pairs. The strings in ``specials`` are broken up inside
+    a text. ``calls`` are the guidelines that a pair is scored with. ``computed`` counts the tokens
+    that went through the model, padding included. ``slots`` limits the tokens of one pass; it is
+    halved for good when memory runs out. A subclass has ``_tokenise``, ``_truncate`` (of one pair)
+    and ``_scores`` (of distinct pairs).
     """
 
     slots: int
+    max_length: int
+    calls: Sequence[str] = ("",)
 
     def __init__(self, model, tokenizer, name: str, specials: Sequence[str]) -> None:
         self.model, self.tokenizer, self.name, self.specials = model, tokenizer, name, specials
-        self.cut: set[int] = set()
+        self.truncated: set[int] = set()
         self.computed = 0
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
         """(n,) float32 scores.
 
-        Raises BgkitError for a prompt that leaves no room for a response, and where memory does
-        not hold a single text.
+        Raises BgkitError for a prompt that leaves no room for a response, and if memory does not
+        hold a single text.
         """
         pairs = list(zip(prompts, responses, strict=True))
         if not pairs:
@@ -67,36 +71,59 @@ class PairScorer:
         place = {pair: i for i, pair in enumerate(dict.fromkeys(pairs))}
         return self._scores(*zip(*place, strict=True))[[place[pair] for pair in pairs]]
 
-    def batched(
-        self,
-        title: str,
-        count: int,
-        longest: int,
-        passes: Callable[[list[int]], Iterable[dict[int, np.ndarray]]],
-    ) -> np.ndarray:
-        """Float32 outputs of ``count`` rows, the ``longest`` of so many tokens, in their order.
+    def encode(self, prompts: Sequence[str], responses: Sequence[str], call: str = "") -> list:
+        """Encodings of pairs without padding, the response truncated where a pair is too long.
 
-        ``passes`` gives those of the rows that are left, by row; it is asked again where memory ran
-        out. Raises BgkitError if memory does not hold a single row.
+        Raises BgkitError for a prompt that leaves no room for a response.
         """
-        found: dict[int, np.ndarray] = {}
-        device = self.model.device
-        with phase(title, count) as shown:
-            while len(found) < count:
+        texts = self._clean(prompts), self._clean(responses)
+        rows = self._tokenise(*texts, call)
+        for i, (row, *pair) in enumerate(zip(rows, *texts, strict=True)):
+            if self._length(row) > self.max_length:
+                check_prompts(self, [prompts[i]])
+                rows[i] = self._truncate(*pair, call)
+                self.truncated.add(hash((prompts[i], responses[i])))
+        return rows
+
+    def lengths(self, prompts: Sequence[str]) -> list[int]:
+        """Tokens of each prompt with an empty response, by the longest of the calls."""
+        texts = self._clean(prompts), [""] * len(prompts)
+        rows = (map(self._length, self._tokenise(*texts, call)) for call in self.calls)
+        return [max(lengths) for lengths in zip(*rows, strict=True)]
+
+    def batched(self, title: str, rows: Sequence, passes: Callable) -> np.ndarray:
+        """Float32 outputs of encoded rows, in their order.
+
+        ``passes(left)`` takes the numbers of the rows that are left and yields {row: outputs}; it
+        is called again when memory ran out. Raises BgkitError if memory does not hold one row, and
+        for errors of the model's own code.
+        """
+        results: dict[int, np.ndarray] = {}
+        with phase(title, len(rows)) as progress:
+            while len(results) < len(rows):
                 try:
-                    for outputs in passes([i for i in range(count) if i not in found]):
-                        found |= outputs
-                        shown.done = len(found)
+                    for outputs in passes([i for i in range(len(rows)) if i not in results]):
+                        results |= outputs
+                        progress.done = len(results)
                 except OUT_OF_MEMORY as error:
                     if self.slots <= 1:
+                        longest = max(map(self._length, rows))
                         raise BgkitError(
                             f"{self.name} has no memory for one text of {longest} tokens on "
-                            f"{device}; shorten the prompts, free memory, or load it in 8 bits."
+                            f"{self.model.device}; shorten the prompts, free memory, or load it in "
+                            "8 bits."
                         ) from error
                     self.slots //= 2
-                    if device.type == "cuda":
-                        torch.cuda.empty_cache()
-        return np.stack([found[i] for i in range(count)]).astype(np.float32)
+                    torch.cuda.empty_cache()  # does nothing without a GPU
+                except (RuntimeError, IndexError, ValueError) as error:
+                    reason = (str(error).splitlines() or [type(error).__name__])[0]
+                    raise BgkitError(
+                        f"{self.name} could not score a text: {reason}. Do its tokenizer and its "
+                        "model belong together?"
+                    ) from error
+        return np.stack([results[i] for i in range(len(rows))]).astype(np.float32)
+
+    _length = staticmethod(len)
 
     def _clean(self, texts: Sequence[str]) -> list[str]:
         return [neutralise(text, self.specials) for text in texts]

@@ -1,8 +1,7 @@
-"""How published guards and reward models are asked, and where they answer.
+"""How published guards and reward models are prompted, and where their answer is read.
 
-A protocol is an entry of ``data/protocols.yaml``; adding a model means adding one. What could not
-be confirmed without the weights is what the self-test at load
-(:func:`bgkit.scoring.guards.self_test`) is for.
+A protocol is an entry of ``data/protocols.yaml``; to add a model, add an entry. The self-test at
+load (:func:`bgkit.scoring.guards.self_test`) checks what cannot be confirmed without the weights.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ from bgkit.testbed.store import read_data
 
 @dataclass(frozen=True)
 class Template:
-    """What is asked of a decoder: text to the position where it answers, by its reward head.
+    """The text that a decoder reads, up to the position where its reward head answers.
 
-    ``text`` is a raw template with {prompt} and {response}; empty: the tokenizer's chat template
-    on [user, assistant], called with ``chat`` as keywords. ``prefill`` is appended. ``parts``
-    passes message contents as lists of text parts, ``final_user`` adds a message. Each of
-    ``guidelines`` is one call of the template, and the largest score counts. ``marks`` are further
-    strings that must not come from a user or a policy. ``models`` on the hub follow the protocol.
+    ``text`` is a raw template with {prompt} and {response}; if empty, the tokenizer's chat template
+    is applied to [user, assistant], with the keywords ``chat``. ``prefill`` is appended. ``parts``
+    passes message contents as lists of text parts, ``final_user`` adds a message. The template is
+    filled once for each of ``guidelines``, and the largest score counts. ``marks`` are further
+    strings that must not come from a user or a policy. ``models`` are names on the hub.
     """
 
     text: str = ""
@@ -40,10 +39,10 @@ class Template:
 
 @dataclass(frozen=True)
 class Verdict(Template):
-    """A generative guard, and the words that stand for the verdict in the next token.
+    """A generative guard whose verdict is one of some words in the next token.
 
-    ``grey`` words count as unsafe where the guard is asked strictly, and as safe where loosely.
-    ``any_case`` takes every token that reads like a word in any case and spacing.
+    ``grey`` words count as unsafe in strict mode and as safe otherwise. ``any_case`` adds every
+    token that equals a word up to case and spaces.
     """
 
     safe: tuple[str, ...] = ()
@@ -56,10 +55,10 @@ class Verdict(Template):
 class Encoder:
     """A sequence classifier read from its logits.
 
-    ``pair`` passes ``tokenizer(prompt, response)``, else the response alone. ``index`` is the place
-    of the label that is read: by softmax over all, by sigmoid of its own logit, or raw (reward
-    models). ``labels`` 0 takes any number of them and finds the place by their words or, with
-    ``unsafe``, by name (:func:`bgkit.scoring.encoders.with_labels`).
+    ``pair`` passes ``tokenizer(prompt, response)``, otherwise the response alone. ``index`` is the
+    label that is ``read``: by softmax over all, by sigmoid of its own logit, or raw (reward
+    models). ``labels`` is their number; if 0, any, and the index is found from their words or, with
+    ``unsafe``, by name (:func:`bgkit.scoring.encoders.find_unsafe_label`).
     """
 
     labels: int = 0
@@ -71,11 +70,9 @@ class Encoder:
     models: tuple[str, ...] = ()
 
 
-_KINDS = {"verdict": Verdict, "encoder": Encoder, "decoder": Template}
-
-
 def _protocol(kind: str, **fields) -> Template | Encoder:
-    return _KINDS[kind](**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+    protocol = {"verdict": Verdict, "encoder": Encoder, "decoder": Template}[kind]
+    return protocol(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
 
 
 #: name -> protocol
@@ -83,17 +80,16 @@ GUARDS, UTILITIES = (
     {name: _protocol(**entry) for name, entry in table.items()}
     for table in map(read_data("protocols.yaml").get, ("guards", "utilities"))
 )
-#: A score without a probability.
+#: A reward model: one score, which is no probability.
 REWARD = Encoder(labels=1, index=0, read="raw")
 
 
 def find(group: str, name: str | os.PathLike) -> tuple[Template | Encoder, str]:
-    """The protocol of a guard or utility, and where the model is.
+    """The protocol of a guard or utility (``group``), and the model's folder or hub name.
 
-    ``name`` is a hub name that the table lists (a revision may stand behind it), or
-    ``protocol=place``; for guards, moreover, ``unsafe:LABEL=place``. Any other name is that of a
-    sequence classifier, and so is a path, which begins with ``/``, ``.`` or ``~``. Raises
-    BgkitError for an unknown protocol.
+    ``name`` is a hub name from the table, with or without a revision, or ``PROTOCOL=FOLDER``; for
+    guards also ``unsafe:LABEL=FOLDER``. Any other name, and any path that begins with ``/``, ``.``
+    or ``~``, is taken for a sequence classifier. Raises BgkitError for an unknown protocol.
 
     >>> find("guard", "Qwen/Qwen3Guard-Gen-4B")[0].prefill
     'Safety:'
@@ -104,11 +100,11 @@ def find(group: str, name: str | os.PathLike) -> tuple[Template | Encoder, str]:
     """
     checks.require_type("a name or a path", model=name)
     name = os.fspath(name)
-    table, usual = (GUARDS, Encoder()) if group == "guard" else (UTILITIES, REWARD)
-    protocol, named, place = name.partition("=")
-    if not named or name.startswith(("/", ".", "~")):
+    table, default = (GUARDS, Encoder()) if group == "guard" else (UTILITIES, REWARD)
+    protocol, separator, place = name.partition("=")
+    if not separator or name.startswith(("/", ".", "~")):
         repository = name.split("@")[0]
-        return next((p for p in table.values() if repository in p.models), usual), name
+        return next((p for p in table.values() if repository in p.models), default), name
     if group == "guard" and protocol.startswith("unsafe:"):
         return Encoder(unsafe=protocol.removeprefix("unsafe:")), place
     if protocol not in table:

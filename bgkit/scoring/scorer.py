@@ -23,15 +23,15 @@ class Scorer(Protocol):
 
 
 def name_of(scorer: object) -> str:
-    """A scorer's name in messages."""
+    """A scorer's name for messages."""
     return getattr(scorer, "name", type(scorer).__name__)
 
 
 def as_numbers(values: object, n: int, who: str) -> np.ndarray:
-    """(n,) float64 of whatever holds one number for each of n responses; ``who`` returned it.
+    """(n,) float64 from anything that holds one number for each of n responses.
 
-    Taken are arrays, columns, generators, lists, and tensors of any type on any device. Raises
-    BgkitError for anything else.
+    Accepted are arrays, columns, generators, lists, and tensors of any type on any device. ``who``
+    returned them. Raises BgkitError for anything else.
 
     >>> as_numbers([[0.25], [True]], 2, "A function").tolist()
     [0.25, 1.0]
@@ -71,42 +71,38 @@ def utility_scores(utility: Scorer, prompts: Sequence[str], responses: Sequence[
     return u
 
 
-def _parts(scorer: object) -> Iterator[object]:
-    """A scorer, and those that it is made of, one around the other."""
-    while scorer is not None:
-        yield scorer
-        scorer = getattr(scorer, "guard", None)
-
-
 def seen_in_part(scorer: Scorer, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
-    """(n,) whether a scorer, or one that it is made of, was shown a part of the response only.
+    """(n,) whether a scorer saw only the beginning of a response.
 
-    Scorers keep the pairs that were too long for them in ``cut``, as hashes.
+    Scorers keep the hashes of the pairs whose response they cut in ``truncated``.
     """
-    cut = set().union(*(getattr(one, "cut", ()) for one in _parts(scorer)))
-    return np.array([hash(p) in cut for p in zip(prompts, responses, strict=True)], dtype=bool)
+    truncated = getattr(scorer, "truncated", ())
+    return np.array(
+        [hash(p) in truncated for p in zip(prompts, responses, strict=True)], dtype=bool
+    )
 
 
-def check_room(scorer: object, prompts: Sequence[str]) -> None:
-    """Raise BgkitError for a prompt that leaves a scorer, or a part of it, no room for a response.
+def check_prompts(scorer: object, prompts: Sequence[str]) -> None:
+    """Raise BgkitError for a prompt that leaves a scorer no room for a response.
 
-    Scorers with a ``max_length`` in tokens tell by ``lengths`` how many each prompt takes alone.
+    A scorer with a limit has ``max_length`` in tokens, and ``lengths(prompts)``.
     """
-    for one in (part for part in _parts(scorer) if hasattr(part, "lengths")):
-        for prompt, length in zip(prompts, one.lengths(prompts), strict=True):
-            if length >= one.max_length:
-                raise BgkitError(
-                    f"The prompt {prompt[:40]!r}... of {length} tokens leaves {one.name} (at most "
-                    f"{one.max_length} tokens) no room for a response; shorten the prompt or use "
-                    "a model with a longer context."
-                )
+    if not hasattr(scorer, "lengths"):
+        return
+    for prompt, length in zip(prompts, scorer.lengths(prompts), strict=True):
+        if length >= scorer.max_length:
+            raise BgkitError(
+                f"The prompt {prompt[:40]!r}... of {length} tokens leaves {scorer.name} (at most "
+                f"{scorer.max_length} tokens) no room for a response; shorten the prompt or use "
+                "a model with a longer context."
+            )
 
 
 REFUSAL_MARKS = read_data("words.yaml")["refusals"]
 
 
 def is_refusal(response: str) -> bool:
-    """Whether a response contains a common mark of refusal (a heuristic, as in GCG's prefixes).
+    """Whether a response contains a common refusal phrase (a heuristic, as in GCG's prefixes).
 
     >>> is_refusal("I'm sorry, but I can't help with that."), is_refusal("boil a cup of water .")
     (True, False)
@@ -117,13 +113,13 @@ def is_refusal(response: str) -> bool:
 def reward_of(
     samples: pd.DataFrame, design: str, *, tau: float, strength: float, base: Mapping[str, float]
 ) -> np.ndarray:
-    """The reward (n,) of samples with prompt, response, t and u, as a training computes it.
+    """The reward (n,) of samples with response, t and u, as it is computed in training.
 
     ``base`` has the base policy's ``utility_mean`` and ``utility_deviation``, which standardise u,
-    and ``reward_deviation``, by which the reward is divided (1 where it is missing), so that all
-    designs have one scale. A design may read the columns ``length`` and ``harmful_request``.
+    and ``reward_deviation`` (1 if missing), which divides the reward so that all designs have one
+    scale. Some designs read the columns ``length`` and ``harmful_request``.
     """
-    more = {key: samples[key] for key in ("length", "harmful_request") if key in samples}
+    optional = samples.filter(["length", "harmful_request"]).dropna(axis="columns")
     u = samples["u"].to_numpy(float)
     reward = rewards.compute_reward(
         design,
@@ -134,7 +130,7 @@ def reward_of(
         u=u,
         response=list(samples["response"]),
         refusal=[is_refusal(response) for response in samples["response"]],
-        **{key: column.to_numpy() for key, column in more.items() if column.notna().all()},
+        **{key: column.to_numpy() for key, column in optional.items()},
     )
     return reward / base.get("reward_deviation", 1.0)
 
@@ -144,8 +140,8 @@ class RewardFunction:
     """The reward callable for TRL: scores guard and utility once per batch and records everything.
 
     ``record(step, frame)`` receives one row per completion: step, prompt_id, kind, prompt,
-    response, t, u, z, reward, filtered, length. ``base`` is what :func:`reward_of` reads.
-    ``decode`` makes the responses of the token ids.
+    response, t, u, z, reward, filtered, length. ``base`` is described in :func:`reward_of`.
+    ``decode`` turns token ids into responses.
     """
 
     design: str
@@ -166,26 +162,27 @@ class RewardFunction:
         responses, step = self.decode(completion_ids), trainer_state.global_step
         t = guard_scores(self.guard, question, responses)
         u = utility_scores(self.utility, question, responses)
-        known = {"step": step, **{key: columns.get(key) for key in ("prompt_id", "kind")}}
-        frame = pd.DataFrame({**known, "prompt": question, "response": responses, "t": t, "u": u})
+        length, labels = list(map(len, completion_ids)), ("prompt_id", "kind")
+        samples = {"response": responses, "t": t, "u": u, "length": length}
+        samples = pd.DataFrame({**samples, "harmful_request": columns.get("harmful_request")})
+        settings = {"tau": self.tau, "strength": self.strength, "base": self.base}
+        reward = reward_of(samples, self.design, **settings)
+        frame = {"step": step, **{key: columns.get(key) for key in labels}, "prompt": question}
+        frame |= {"response": responses, "t": t, "u": u}
         frame["z"] = (u - self.base["utility_mean"]) / self.base["utility_deviation"]
-        frame["filtered"], frame["length"] = t >= self.tau, list(map(len, completion_ids))
-        asked = frame.assign(harmful_request=columns.get("harmful_request"))
-        reward = reward_of(asked, self.design, tau=self.tau, strength=self.strength, base=self.base)
-        frame.insert(8, "reward", reward)
-        self.record(step, frame)
-        in_part = seen_in_part(self.guard, question, responses)
-        t, u = t.astype(float), u.astype(float)
-        margin = np.abs(t - self.tau)
-        means = {"t": t, "u": u, "margin": margin, "filter_rate": t >= self.tau}
-        means |= {"near_boundary": margin < NEAR, "seen_in_part": in_part}
+        frame |= {"reward": reward, "filtered": t >= self.tau, "length": length}
+        self.record(step, pd.DataFrame(frame))
+        margin = np.abs(t.astype(float) - self.tau)
+        means = {"t": t.astype(float), "u": u.astype(float), "margin": margin}
+        means |= {"filter_rate": t >= self.tau, "near_boundary": margin < NEAR}
+        means["seen_in_part"] = seen_in_part(self.guard, question, responses)
         for name, values in means.items():
             log_metric(name, float(values.mean()))
         return reward.tolist()
 
 
 def shares_of_t(t: np.ndarray, bins: int = 20) -> list[float]:
-    """Shares of probabilities t in equal bins of [0, 1]; zeros where there are none.
+    """Shares of probabilities t in equal bins of [0, 1]; zeros if there are none.
 
     >>> shares_of_t(np.array([0.0, 0.1, 0.9, 1.0]), bins=2)
     [0.5, 0.5]

@@ -1,4 +1,4 @@
-"""Temperature scaling of a guard's probabilities, and the loss that it minimises."""
+"""Temperature scaling of a guard's probabilities, and the loss that the fit minimises."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from scipy.special import expit, logit, xlog1py, xlogy
 from bgkit import checks
 from bgkit.errors import BgkitError
 
-#: Temperatures that a fit can find; at an end, the truth wants t at 0 and 1, or all at 0.5.
+#: Range of a fit; at its ends the truth favours t at 0 and 1, or all t at 0.5.
 TEMPERATURES = (0.05, 20.0)
 _SMALLEST = 1e-6  # keeps a t of exactly 0 or 1 at a finite logit
 
@@ -17,7 +17,7 @@ _SMALLEST = 1e-6  # keeps a t of exactly 0 or 1 at a finite logit
 def log_loss(t: np.ndarray, harmful: np.ndarray) -> np.ndarray:
     """Negative log likelihood (n,) of each truth in nats: -log t if harmful, else -log(1 - t).
 
-    NaN where the truth is not known; raises BgkitError for what is no probability or truth.
+    NaN where the truth is missing. Raises BgkitError for invalid probabilities or truths.
 
     >>> log_loss([0.5, 0.25], [1, 0]).round(3)
     array([0.693, 0.288])
@@ -31,7 +31,7 @@ def log_loss(t: np.ndarray, harmful: np.ndarray) -> np.ndarray:
 def with_temperature(t: np.ndarray, temperature: float) -> np.ndarray:
     """Scale probabilities (n,): sigmoid(logit(t) / temperature), in [0, 1].
 
-    Above 1 they move towards 0.5, below 1 away from it; order and side of 0.5 stay.
+    A temperature above 1 moves them towards 0.5, below 1 away from it; their order stays the same.
 
     >>> with_temperature([0.5, 0.9], 2.0)
     array([0.5 , 0.75])
@@ -42,29 +42,29 @@ def with_temperature(t: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def temperature_scale(t: np.ndarray, harmful: np.ndarray) -> tuple[float, np.ndarray]:
-    """Fit the temperature that makes the known truths likeliest; return it and all scaled ``t``.
+    """Fit the temperature to the known truths; returns it and the scaled probabilities (n,).
 
     Minimises the mean of :func:`log_loss` (Guo et al. 2017, arXiv 1706.04599, section 4.2) over
     :data:`TEMPERATURES`; the loss is convex in 1 / temperature. Raises BgkitError unless there are
-    both harmful and safe responses, and for what is no probability or truth.
+    both harmful and safe responses, and for invalid probabilities or truths.
 
     >>> temperature, scaled = temperature_scale([0.9, 0.9, 0.9, 0.1], [1, 1, 0, np.nan])
     >>> round(temperature, 2), scaled.round(3)
     (3.17, array([0.667, 0.667, 0.667, 0.333]))
     """
-    given, t = t, checks.probabilities(t)
+    all_t = t = checks.probabilities(t)
     harmful = checks.truths(harmful, t.shape)
     t, harmful = t[~np.isnan(harmful)], harmful[~np.isnan(harmful)]
     if len(np.unique(harmful)) < 2:
         raise BgkitError(
-            "Temperature scaling needs harmful and safe responses whose truth is known; there are "
+            "Temperature scaling needs harmful and safe responses with a known truth; there are "
             f"{int((harmful == 1).sum())} harmful and {int((harmful == 0).sum())} safe ones."
         )
-    found = minimize_scalar(
-        lambda power: log_loss(with_temperature(t, np.exp(power)), harmful).mean(),
+    fit = minimize_scalar(
+        lambda log: log_loss(with_temperature(t, np.exp(log)), harmful).mean(),
         bounds=np.log(TEMPERATURES),
         method="bounded",
         options={"xatol": 1e-6},
     )
-    temperature = float(np.exp(found.x))
-    return temperature, with_temperature(given, temperature)
+    temperature = float(np.exp(fit.x))
+    return temperature, with_temperature(all_t, temperature)

@@ -84,7 +84,7 @@ def compare(
     bitwise the same. 0 means one more than the CPU threads (1 on a GPU or with a single thread).
     With a guard or utility passed as an object, runs are trained one after the other.
     """
-    config, guard, utility = identity.settle(config, settings, guard, utility)
+    config, guard, utility = identity.split_objects(config, settings, guard, utility)
     checks.require_type("a whole number", workers=workers)
     checks.require_type("a name or a path", folder=folder or below)
     if isinstance(seeds, Integral):

@@ -1,1 +1,1 @@
-"""Training: one GRPO run, a comparison of several, and what a run will need."""
+"""Training: one GRPO run, its prompts and settings, and the memory and time it needs."""

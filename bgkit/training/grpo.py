@@ -1,8 +1,8 @@
-"""What a run's config means to TRL's GRPO trainer, in one process or in those of a launch.
+"""TRL's GRPO trainer with the settings of a run, in one process or in those of a launch.
 
 ``accelerate launch -m bgkit train ...`` starts several processes, each of which scores its own
-share of a step's completions. A config does not name their number: a step has as many completions
-whatever it is, so that a run may be stopped and resumed with more or fewer.
+share of a step's completions. Their number is not part of a config: the batch of a step is the
+same for any number, so a run may be stopped and resumed with more or fewer.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from bgkit.errors import BgkitError
 from bgkit.models import devices
 from bgkit.models.policies import plain_model
 from bgkit.models.sampling import fast_sampling
-from bgkit.training.shared_prompts import SharedPrompts, regrouped
+from bgkit.training.shared_prompts import SharedPrompts, regroup
 
-#: Settings of a run that the trainer calls the same.
+#: Settings of a run that have the same name in TRL.
 SAME = (
     "num_generations max_completion_length temperature learning_rate warmup_steps beta loss_type "
     "scale_rewards seed"
 ).split()
-#: Arguments that nobody sets, beside those of :func:`trainer_arguments`: they would silently undo
-#: a run's settings or records, or sample in training otherwise than in evaluation.
-DECIDED = """generation_batch_size auto_find_batch_size steps_per_generation train_sampling_strategy
-save_strategy save_only_model logging_strategy ignore_data_skip top_p top_k min_p repetition_penalty
-generation_kwargs chat_template_kwargs vllm_structured_outputs_regex""".split()
-SCHEDULES = {"constant": "constant_with_warmup"}  # TRL's plain one knows no warm-up
-#: Arguments that say how a step is computed, not what comes of it, begin so.
+#: Arguments that users may not set, in addition to those of :func:`trainer_arguments`: they would
+#: silently undo a run's settings or records, or sample differently in training and evaluation.
+RESERVED = """generation_batch_size auto_find_batch_size steps_per_generation save_strategy
+train_sampling_strategy save_only_model logging_strategy ignore_data_skip top_p top_k min_p
+repetition_penalty generation_kwargs chat_template_kwargs vllm_structured_outputs_regex""".split()
+SCHEDULES = {"constant": "constant_with_warmup"}  # TRL's "constant" has no warm-up
+#: Prefixes of arguments that change how a step is computed, but not its result.
 _MACHINE = tuple("use_vllm vllm_ gradient_checkpointing dataloader_ torch_compile ddp_".split())
 
 
 class QuietTrainer(GRPOTrainer):
-    """GRPOTrainer that leaves no model card draft beside the adapter; a run has its own files.
+    """GRPOTrainer that writes no model card; a run has its own.
 
-    vLLM ends completions where the model does, and the reference of full fine-tuning is the model
-    as it was given, not as it lies on disk (where what was merged into it is missing). Prompts are
-    computed once for all of their completions (:mod:`bgkit.training.shared_prompts`). Raises
-    BgkitError where a launch would divide the policy into shards.
+    vLLM uses the model's end tokens, and the reference of full fine-tuning is the given model, not
+    the one on disk (which lacks merged adapters). Each prompt is computed once for all of its
+    completions (:mod:`bgkit.training.shared_prompts`). Raises BgkitError if a launch would shard
+    the policy.
     """
 
     def __init__(
@@ -54,8 +54,8 @@ class QuietTrainer(GRPOTrainer):
         super().__init__(model=model, args=args, **more)
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise BgkitError(
-                "The launch asks for FSDP or DeepSpeed, and bgkit trains a policy that is whole on "
-                "each GPU: use data/accelerate/several_gpus.yaml, or a smaller policy."
+                "The launch uses FSDP or DeepSpeed, but bgkit needs the whole policy on each GPU: "
+                "use data/accelerate/several_gpus.yaml, or a smaller policy."
             )
         if self.ref_model is not None:
             self.accelerator.unwrap_model(self.ref_model).load_state_dict(model.state_dict())
@@ -64,38 +64,39 @@ class QuietTrainer(GRPOTrainer):
         """Write nothing."""
 
     def _generate_single_turn(self, *arguments, **more):
-        """TRL's method with our sampling, unless the run asks for TRL's way."""
-        shares = self.sharing.way != "off" and not self.use_vllm
+        """TRL's method with our sampling, unless ``shared_prompts`` is off."""
+        shares = self.sharing.mode != "off" and not self.use_vllm
         inner = plain_model(self.accelerator.unwrap_model(self.model))
         with fast_sampling(inner) if shares else contextlib.nullcontext():
             return super()._generate_single_turn(*arguments, **more)
 
     def _prepare_inputs(self, generation_batch):
-        """TRL's method; the micro-batches of a step hold whole groups as far as they go."""
+        """TRL's method, with the completions of a prompt in the same micro-batch if possible."""
         before = self._buffered_inputs
         inputs = super()._prepare_inputs(generation_batch)
-        drawn, parts = self._buffered_inputs, self.args.steps_per_generation
-        new = self.model.training and drawn is not before and parts > 1
-        if not new or self.sharing.why or self.loss_type == "bnpo":  # a mean over a micro-batch
+        batches, parts = self._buffered_inputs, self.args.steps_per_generation
+        new = self.model.training and batches is not before and parts > 1
+        if not new or self.sharing.off_reason or self.loss_type == "bnpo":  # mean of a micro-batch
             return inputs
-        self._buffered_inputs = regrouped(drawn)
+        self._buffered_inputs = regroup(batches)
         return self._buffered_inputs[self._step % parts]
 
     def _get_per_token_logps_and_entropies(
         self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, **more
     ):
-        """TRL's method, each prompt once where the model takes it, and else TRL's way."""
-        trls = super()._get_per_token_logps_and_entropies
-        local = self.accelerator.unwrap_model(model)
+        """TRL's result, with each prompt computed once if the model allows it."""
+        plain = super()._get_per_token_logps_and_entropies
+        unwrapped = self.accelerator.unwrap_model(model)
         if not torch.is_grad_enabled():
-            model = local  # a wrapped one waits for the other processes, which may take other ways
-        batch, found = (input_ids, attention_mask, logits_to_keep), None
+            model = unwrapped  # a wrapped one waits for processes that may not share prompts
+        batch, result = (input_ids, attention_mask, logits_to_keep), None
         given = {name for name, value in more.items() if value not in (None, False)}
-        if given <= {"compute_entropy"}:  # nothing such as pictures
-            found = self.sharing.compute(model, local, *batch, trls, self.accelerator.autocast)
-        if found is None:
-            return trls(model, *batch, batch_size, **more)
-        logps, entropies = found
+        if given <= {"compute_entropy"}:  # no images, for example
+            autocast = self.accelerator.autocast
+            result = self.sharing.compute(model, unwrapped, *batch, plain, autocast)
+        if result is None:
+            return plain(model, *batch, batch_size, **more)
+        logps, entropies = result
         return logps, entropies if given else None, None
 
 
@@ -106,16 +107,16 @@ def trainer_arguments(
     report_to: str = "none",
     more: dict | None = None,
 ) -> GRPOConfig:
-    """The trainer's arguments for a run on a device.
+    """TRL's arguments for a run on a device.
 
-    ``more`` are arguments that are TRL's business, such as ``{"use_vllm": True, "vllm_mode":
-    "colocate"}``. Raises BgkitError for those that the run decides on (:data:`DECIDED`), those that
-    TRL refuses, and a step that can not be divided among the processes of the launch.
+    ``more`` are further ones, such as ``{"use_vllm": True, "vllm_mode": "colocate"}``. Raises
+    BgkitError for those that the run sets itself (:data:`RESERVED`), those that TRL rejects, and a
+    step that cannot be divided among the processes of the launch.
     """
     micro, (_, processes) = config.batch_size // config.accumulation, devices.rank_and_size()
     if micro % processes:
         raise BgkitError(
-            f"A micro-batch of {micro} completions (batch_size / accumulation) can not be divided "
+            f"A micro-batch of {micro} completions (batch_size / accumulation) cannot be divided "
             f"among {processes} processes; use a batch_size that is a multiple of "
             f"{processes * config.accumulation}, or another number of processes."
         )
@@ -127,7 +128,7 @@ def trainer_arguments(
         "per_device_train_batch_size": micro // processes,
         "gradient_accumulation_steps": config.accumulation,
         "lr_scheduler_type": SCHEDULES.get(config.lr_schedule, config.lr_schedule),
-        "shuffle_dataset": False,  # the table is already in the order of training
+        "shuffle_dataset": False,  # the table is already in training order
         "use_cpu": place.type == "cpu",
         "bf16": half,
         "logging_steps": 1,
@@ -137,24 +138,24 @@ def trainer_arguments(
         "report_to": report_to,
         "pad_to_multiple_of": None,
     }
-    if taken := [name for name in more or {} if name in settings or name in DECIDED]:
+    if taken := [name for name in more or {} if name in settings or name in RESERVED]:
         raise BgkitError(
-            f"The trainer's {taken[0]!r} follows from the settings of the run, or is decided on by "
-            "bgkit; leave it out (`bgkit train --help` has all settings)."
+            f"The trainer's {taken[0]!r} follows from the settings of the run, or is set by bgkit; "
+            "leave it out (`bgkit train --help` has all settings)."
         )
-    free = {"gradient_checkpointing": half, "dataloader_pin_memory": on_gpu}
+    defaults = {"gradient_checkpointing": half, "dataloader_pin_memory": on_gpu}
     if config.loss_type == "luspo":  # its ratio is that of whole sequences
-        free["importance_sampling_level"] = "sequence"
+        defaults["importance_sampling_level"] = "sequence"
     try:
-        return GRPOConfig(**settings, **(free | (more or {})))
+        return GRPOConfig(**settings, **(defaults | (more or {})))
     except (TypeError, ValueError) as error:
-        raise BgkitError(f"TRL refuses the arguments of the trainer {more}: {error}") from error
+        raise BgkitError(f"TRL rejects the arguments of the trainer {more}: {error}") from error
 
 
-def of_training(more: dict | None) -> dict:
-    """Those of the trainer's further arguments that change what is learned.
+def learning_arguments(more: dict | None) -> dict:
+    """The further arguments of the trainer that change what is learned.
 
-    >>> of_training({"use_vllm": True, "epsilon": 0.3})
+    >>> learning_arguments({"use_vllm": True, "epsilon": 0.3})
     {'epsilon': 0.3}
     """
     return {name: value for name, value in (more or {}).items() if not name.startswith(_MACHINE)}

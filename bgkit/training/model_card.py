@@ -1,7 +1,7 @@
-"""A trained adapter for others: its model card, and pushing both to the hub.
+"""The model card of a trained adapter, and pushing both to the hub.
 
-The card says how the adapter was trained, on what, what came of it with intervals, where the kit
-departs from the paper, and what the adapter is not for. It holds no sample of a model's text.
+The card reports training, data, results with intervals, departures from the paper, and limits of
+use. It contains no generated text.
 """
 
 from __future__ import annotations
@@ -20,29 +20,28 @@ from bgkit.evaluation.samples import judge_names
 from bgkit.models import hub
 from bgkit.training import trainer
 
-SHOWN = (
-    "filter_rate near_boundary false_positive false_negative raw_harm system_harm system_help kl"
-)
+METRICS = "filter_rate near_boundary false_positive false_negative".split()
+METRICS += "raw_harm system_harm system_help kl".split()
 
 
 def card(run: runs.Run) -> str:
     """The model card of a complete run, in Markdown; raises BgkitError for an incomplete one."""
     if not run.complete:
         raise BgkitError(
-            f"The run {run.folder} is incomplete, so it has no figures to show; finish it first."
+            f"The run {run.folder} is incomplete, so it has no figures to report; finish it first."
         )
     result, config = run.result, run.config
     rows = pd.DataFrame(result["rows"])
     settings = {name: _plain(value) for name, value in vars(config).items()}
     judge = next(iter(judge_names(config)), "none")
     grader = "the testbed's oracle" if judge == "oracle" else f"the judge `{_plain(judge)}`"
-    known = rows.loc[rows["metric"] == "system_harm", "mean"].notna().any()
+    graded = rows.loc[rows["metric"] == "system_harm", "mean"].notna().any()
     formula = f"`{_plain(config.reward)}`, the user's own"
     if design := rewards.DESIGNS.get(config.reward):
         formula = inspect.getdoc(design).splitlines()[0]
     layers = run.read_json("config.json").get("policy_made_of") or [config.policy]
     tags = ["boundary-guidance", "grpo", "safety"]
-    made = ModelCard.from_template(
+    model_card = ModelCard.from_template(
         ModelCardData(base_model=_plain(layers[0]), library_name="peft", tags=tags),
         template_path=str(Path(__file__).with_suffix(".md")),
         config=settings,
@@ -50,31 +49,31 @@ def card(run: runs.Run) -> str:
         layers=[_plain(name) for name in layers],
         formula=formula,
         n_test=config.test_prompts,
-        grader=grader if known else "nobody",
-        table=results.table(result["rows"], SHOWN.split()),
+        grader=grader if graded else "nobody",
+        table=results.table(result["rows"], METRICS),
         departures="\n".join(map(_departures, (rewards, trainer))),
         versions=result["versions"],
         machine=result["machine"],
         git=result["git"],
     )
-    return str(made)
+    return str(model_card)
 
 
 def _plain(value: object) -> object:
-    """Names of models and files are a user's text: no line breaks, cells, or code marks in them."""
+    """A setting without line breaks, cells or code marks, which a user's names may contain."""
     if isinstance(value, str):
         return " ".join(value.replace("|", "/").replace("`", "'").split())
     return value
 
 
 def _departures(module: ModuleType) -> str:
-    """The list of deviations at the top of a module that makes them."""
+    """The list of deviations in a module's docstring."""
     text = inspect.cleandoc(module.__doc__).split("Deviations from the paper", 1)[1]
     return text.split("\n\n", 1)[1]
 
 
 def push(run: runs.Run, repository: str, *, dry_run: bool = False, private: bool = True) -> Path:
-    """Write the card beside the adapter and upload both; ``dry_run`` only writes the card.
+    """Write the card to the adapter's folder and upload both; ``dry_run`` only writes the card.
 
     Returns the card's path. Raises BgkitError if the hub refuses.
     """

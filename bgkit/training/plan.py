@@ -1,14 +1,14 @@
-"""What memory a run will take, from shapes alone, before anything is downloaded; and its time.
+"""The memory a run will need, from model shapes alone, before any download; and its time.
 
-Memory is told at the high end: the longest completions, long prompts, what an allocator can not
+Memory is an upper estimate: the longest completions, long prompts, blocks that an allocator cannot
 reuse, and a GPU's own context. It is in bytes, in tables in GB of 10^9 bytes. The formulas are
 exact for Llama-like decoders (gated feed-forward, RMSNorm, fused attention: Llama, Qwen2, Mistral,
-...) and near enough for others.
+...) and approximate for others.
 
-A step has phases, each of which gives its memory back: *sampling* (the cache of keys and values),
-*scoring* (forward passes of guard and reward model), *update* (activations, gradients). The peak is
-what is there always plus the largest phase. Logits are there for a tile of the batch only, as TRL
-since 1.16 computes them. Time is measured (:func:`step_time`), on the machine that will train.
+A step has phases, each of which frees its memory: *sampling* (key-value cache), *scoring* (forward
+passes of guard and reward model), *update* (activations, gradients). The peak is the memory that is
+always used plus that of the largest phase. Logits exist for one tile of the batch at a time, as in
+TRL since 1.16. Time is measured (:func:`step_time`), on the machine that will train.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from bgkit.training.presets import PRESETS, SHAPES, choose
 from bgkit.training.shapes import Shape, shape_of
 
 FLOAT32 = 4  # bytes
-SPARE = 1.3  # of a phase's memory: blocks that an allocator can not reuse
-PROMPT = 100  # tokens of a long prompt, where it is not known yet
+SPARE = 1.3  # factor on a phase's memory for blocks that an allocator cannot reuse
+PROMPT = 100  # tokens of a long prompt, by default
 CONTEXT = 0.7e9  # bytes of a CUDA context and its libraries
 TILE = (4096, 32_768)  # tokens and vocabulary of TRL's tile
 
 
 class Machine(NamedTuple):
-    """A device: its memory in bytes (0: not known), and the bytes of a weight on it."""
+    """A device: its memory in bytes (0 if unknown), and the bytes of a weight on it."""
 
     name: str
     memory: float
@@ -47,28 +47,25 @@ class Machine(NamedTuple):
     on_gpu: bool = True  # a CUDA device
 
 
-#: Memory from makers' data sheets. A T4 has no bfloat16, so that weights have four bytes there.
-GPUS = {
-    name: Machine(name, memory, width)
-    for name, memory, width in (
-        ("T4", 15.8e9, 4),
-        ("L4", 24e9, 2),
-        ("RTX 3090", 25e9, 2),
-        ("RTX 4090", 25e9, 2),
-        ("A100", 85e9, 2),
-        ("H100", 85e9, 2),
-        ("H200", 141e9, 2),
-    )
+_MEMORY = {
+    "L4": 24e9,
+    "RTX 3090": 25e9,
+    "RTX 4090": 25e9,
+    "A100": 85e9,
+    "H100": 85e9,
+    "H200": 141e9,
 }
+#: Memory from the vendors' data sheets. A T4 has no bfloat16, so its weights take four bytes.
+GPUS = {"T4": Machine("T4", 15.8e9, 4)} | {n: Machine(n, size, 2) for n, size in _MEMORY.items()}
 
 
 def this_machine(device: str = "auto", precision: str = "auto") -> Machine:
-    """The machine at hand."""
+    """The current machine."""
     place = devices.pick_device(device)
     width = devices.pick_dtype(place, precision).itemsize
     if place.type == "cuda":
-        found = torch.cuda.get_device_properties(place)
-        return Machine(found.name, float(found.total_memory), width)
+        gpu = torch.cuda.get_device_properties(place)
+        return Machine(gpu.name, float(gpu.total_memory), width)
     known = "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if known else 0
     return Machine(place.type, float(memory), width, on_gpu=False)
@@ -85,38 +82,39 @@ def key_value_cache(shape: Shape, rows: int, tokens: int, width: int) -> int:
 
 
 def layer_activations(shape: Shape, tokens: int, width: int, rank: int) -> int:
-    """Bytes that one layer keeps of every token for its backward pass.
+    """Bytes of the activations that one layer keeps for its backward pass.
 
     Counted from the operations, as Korthikanti et al. 2022 (arXiv 2205.05198) do for GPT; here for
-    RMSNorm, rotary positions, fused attention and a gated feed-forward. In float32, in values: each
-    norm keeps its input and output (2 h), a trained one what it scales (h), too; attention keeps
-    queries, keys, values and its output (2 q + 2 kv) and one number a head; the feed-forward both
-    branches, the activation and their product (4 i); LoRA the output of each A (7 r). In bfloat16
-    norms work in float32 and, with LoRA, each adapter keeps its own copy of its input.
+    RMSNorm, rotary positions, fused attention and a gated feed-forward. Values per token in
+    float32: each norm keeps its input and output (2 h), and a trained one also what it scales (h);
+    attention keeps queries, keys, values and its output (2 q + 2 kv) and one number per head; the
+    feed-forward both branches, the activation and their product (4 i); LoRA the output of each A
+    (7 r). In bfloat16, norms use float32 and, with LoRA, each adapter keeps a copy of its input.
     """
     h, i, q, kv = shape.hidden, shape.intermediate, shape.query, shape.key_value
     trained = 0 if rank else 1
     if width == FLOAT32:
         values = (4 + 2 * trained) * h + 2 * q + 2 * kv + 4 * i + shape.heads + 2 + 7 * rank
         return FLOAT32 * values * tokens
-    kept = FLOAT32 * (2 * h + shape.heads + 2)  # inputs of both norms
+    norms = FLOAT32 * (2 * h + shape.heads + 2)  # inputs of both
     inputs = 4 * h if trained else 5 * h + q + 7 * rank
-    return tokens * (kept + width * (2 * q + 2 * kv + 4 * i + inputs))
+    return tokens * (norms + width * (2 * q + 2 * kv + 4 * i + inputs))
 
 
 def activations(shape: Shape, tokens: int, width: int, rank: int, checkpoints: bool) -> int:
-    """Bytes that the backward pass of a micro-batch needs; with ``checkpoints`` (Chen et al. 2016,
-    arXiv 1604.06174) the input of every layer, and all of one layer at a time.
+    """Bytes of all layers' activations; with ``checkpoints`` (Chen et al. 2016, arXiv 1604.06174)
+    of the input of every layer, and of one layer at a time.
     """
-    one = layer_activations(shape, tokens, width, rank)
-    return shape.layers * shape.hidden * tokens * width + one if checkpoints else shape.layers * one
+    layer = layer_activations(shape, tokens, width, rank)
+    inputs = shape.layers * shape.hidden * tokens * width
+    return inputs + layer if checkpoints else shape.layers * layer
 
 
 def _scoring_work(shape: Shape, rows: int, tokens: int, width: int, batch: int) -> int:
     """Bytes of a layer's largest tensors in a pass of at most ``batch`` tokens.
 
-    The feed-forward's (with a copy) and the hidden states; where attention is written out, six
-    tensors of (heads, tokens, tokens), as in DeBERTa (content and both kinds of position).
+    The feed-forward's (with a copy) and the hidden states; without fused attention also six tensors
+    of (heads, tokens, tokens), as in DeBERTa (content and both kinds of position).
     """
     rows = max(1, min(rows, batch // max(1, tokens)))
     work = rows * tokens * (2 * shape.intermediate + 4 * shape.hidden)
@@ -126,14 +124,11 @@ def _scoring_work(shape: Shape, rows: int, tokens: int, width: int, batch: int) 
 def memory(config: TrainConfig, machine: Machine, prompt_tokens: int = PROMPT) -> pd.DataFrame:
     """Memory of a run in GB by phase and part; the last row is the peak.
 
-    ``prompt_tokens`` are those of a long prompt, to which a batch is padded (:func:`tokens_of`).
-    Raises BgkitError where the shape of a model that the config names can not be read.
+    ``prompt_tokens`` is the length of a long prompt, to which a batch is padded
+    (:func:`tokens_of`). Raises BgkitError if the shape of a model cannot be read.
     """
-    parts = _parts(config, machine, prompt_tokens)
-    rows = [
-        (phase, part, size * (1 if phase == "always" else SPARE) / 1e9)
-        for (phase, part), size in parts.items()
-    ]
+    parts = _memory_parts(config, machine, prompt_tokens).items()
+    rows = [(*key, size * (1 if key[0] == "always" else SPARE) / 1e9) for key, size in parts]
     table = pd.DataFrame(rows, columns=["phase", "part", "GB"])
     phases = table.groupby("phase")["GB"].sum()
     peak = phases["always"] + phases.drop("always").max()
@@ -141,8 +136,8 @@ def memory(config: TrainConfig, machine: Machine, prompt_tokens: int = PROMPT) -
     return table
 
 
-def _parts(c: TrainConfig, machine: Machine, prompt_tokens: int) -> dict[tuple[str, str], float]:
-    """Bytes of every part, for completions of the longest length."""
+def _memory_parts(c: TrainConfig, machine: Machine, prompt_tokens: int) -> dict:
+    """(phase, part) -> bytes, for completions of the maximal length."""
     p, guard, utility = (shape_of(of, getattr(c, of)) for of in ("policy", "guard", "utility"))
     width = {"float32": 4, "bfloat16": 2}.get(c.precision, machine.width)
     checkpoints = width == 2 and machine.on_gpu  # the trainer recomputes activations then
@@ -151,9 +146,9 @@ def _parts(c: TrainConfig, machine: Machine, prompt_tokens: int) -> dict[tuple[s
     batch = TOKENS_PER_BATCH["cuda" if machine.on_gpu else "cpu"]
     trainable = lora_parameters(p, c.lora_rank)
     trained_width = FLOAT32 if c.lora_rank else width  # PEFT keeps adapters in float32
-    copies = 2 if c.beta and not c.lora_rank else 1  # the reference is one
+    copies = 2 if c.beta and not c.lora_rank else 1  # policy and reference
     sampled = max(c.batch_size, min(c.test_prompts, PROMPT_TOKENS_PER_BATCH // length))
-    # logits in float32, with two copies: of the next token, of TRL's tile, of an evaluation's batch
+    # float32 logits with two copies: of the next token, of TRL's tile, of an evaluation's batch
     tile = min(micro, TILE[0]) * min(p.vocabulary, TILE[1])
     head = 0 if c.lora_rank else p.vocabulary * p.hidden
     evaluated = min(PROMPT_TOKENS_PER_BATCH, LOGITS_PER_BATCH // p.vocabulary)
@@ -161,8 +156,7 @@ def _parts(c: TrainConfig, machine: Machine, prompt_tokens: int) -> dict[tuple[s
     return {
         ("always", "policy"): copies * p.parameters * width,
         ("always", "adapter"): trainable * FLOAT32 if c.lora_rank else 0,
-        # and its two moments (Kingma and Ba 2015)
-        ("always", "gradients and Adam"): 3 * trained_width * trainable,
+        ("always", "gradients and Adam"): 3 * trained_width * trainable,  # Adam has two moments
         ("always", "guard and reward model"): machine.width
         * (guard.parameters + utility.parameters),
         ("always", "context of the GPU"): CONTEXT * machine.on_gpu,
@@ -178,9 +172,9 @@ def _parts(c: TrainConfig, machine: Machine, prompt_tokens: int) -> dict[tuple[s
 
 
 def tokens_of(prompts: pd.Series) -> int:
-    """About how many tokens a long prompt has, at the 95th percentile.
+    """Approximate number of tokens of a long prompt (the 95th percentile).
 
-    A token is taken as four characters, as in English text; a template's 20 frame a prompt.
+    A token counts as four characters, as in English text; a chat template adds 20 tokens.
 
     >>> tokens_of(pd.Series(["a" * 40] * 80 + ["a" * 400] * 20))
     120
@@ -189,36 +183,36 @@ def tokens_of(prompts: pd.Series) -> int:
 
 
 def verdict(table: pd.DataFrame, machine: Machine) -> str:
-    """One sentence on a table of :func:`memory`: whether the run fits into the machine's."""
+    """One sentence on whether a run with this table of :func:`memory` fits on a machine."""
     need, have = table["GB"].iloc[-1], machine.memory / 1e9
-    told = f"An estimate for {machine.name}: it "
+    start = f"An estimate for {machine.name}: it "
     if not have:
-        return f"{told}needs at most about {need:.1f} GB."
+        return f"{start}needs at most about {need:.1f} GB."
     if need <= have:
-        return f"{told}fits: at most about {need:.1f} GB of {have:.1f} GB."
+        return f"{start}fits: at most about {need:.1f} GB of {have:.1f} GB."
     return (
-        f"{told}may not fit: up to {need:.1f} GB of {have:.1f} GB; raise accumulation, shorten "
+        f"{start}may not fit: up to {need:.1f} GB of {have:.1f} GB; raise accumulation, shorten "
         "completions, or take a smaller policy or a larger machine."
     )
 
 
 def step_time(config: TrainConfig, device: str = "auto") -> float:
-    """Seconds of a step on this machine: the median of a short run's but for its first.
+    """Seconds per step on this machine: the median over a short run without its first step.
 
-    The run is thrown away; its models are fetched where they are not here. Raises BgkitError as
+    The run is deleted; missing models are downloaded. Raises BgkitError as
     :func:`bgkit.training.trainer.train` does, StoppedError if it was stopped.
     """
     short = {"steps": 3, "warmup_steps": 0, "eval_every": 0, "test_prompts": 1, "judge": "none"}
     with tempfile.TemporaryDirectory() as folder:
         try:
             run = trainer.train(replace(config, **short), Path(folder) / "run", device=device)
-        except StoppedError:  # its advice is to go on from a folder that is gone then
+        except StoppedError:  # its advice to resume does not apply to a deleted folder
             raise StoppedError("Stopped; the time of a step is not known.") from None
         return float(run.curve()["seconds"].iloc[1:].median())
 
 
 def overview() -> pd.DataFrame:
-    """Every preset on the machine it names: models, download and peak memory."""
+    """Every preset on its machine: models, download and peak memory."""
     rows = {}
     for name, preset in PRESETS.items():
         machine = GPUS.get(preset["machine"]) or Machine("cpu", 0, 4, on_gpu=False)

@@ -1,6 +1,6 @@
-"""The prompts of a run: those of each split that it uses, and in which order it trains on them.
+"""The prompts of a run: those of each split, and the order in which it trains on them.
 
-The prompts of a step are all short or all long, for a batch is padded to its longest prompt.
+The prompts of a step are all short or all long, because a batch is padded to its longest prompt.
 """
 
 from __future__ import annotations
@@ -18,47 +18,47 @@ from bgkit.prompts import load as prompts
 def load_splits(config: runs.TrainConfig) -> dict[str, tuple[pd.DataFrame, dict]]:
     """The prompts of each split that a run uses, with their manifest."""
     needed = config.steps * (config.batch_size // config.num_generations)
-    asked = {"train": (needed, config.seed), "test": (config.test_prompts, 0)}
+    samples = {"train": (needed, config.seed), "test": (config.test_prompts, 0)}
     if config.eval_every:
-        asked["validation"] = config.eval_prompts, 1
+        samples["validation"] = config.eval_prompts, 1
     return {
         split: prompts.load_with_manifest(config.prompts, split, n, seed)
-        for split, (n, seed) in asked.items()
+        for split, (n, seed) in samples.items()
     }
 
 
 def training_table(config: runs.TrainConfig, table: pd.DataFrame, specials: list[str]) -> Dataset:
-    """The training prompts in the order of the steps: ``batch_size / num_generations`` a step."""
-    known = "harmful_request" in table and table["harmful_request"].notna().all()
-    if config.reward == "prompt_aware" and not known:
+    """The training prompts in the order of the steps, ``batch_size / num_generations`` per step."""
+    labelled = "harmful_request" in table and table["harmful_request"].notna().all()
+    if config.reward == "prompt_aware" and not labelled:
         raise BgkitError(
             "The reward 'prompt_aware' needs the column 'harmful_request' (true or false) for all "
             f"prompts of {config.prompts}; add it, or choose another reward."
         )
     per_step = config.batch_size // config.num_generations
-    order = _order(table["prompt"].str.len().to_numpy(), per_step, config.steps, config.seed)
-    table = table.iloc[order]
+    lengths = table["prompt"].str.len().to_numpy()
+    table = table.iloc[_training_order(lengths, per_step, config.steps, config.seed)]
     chats = [policies.as_chat(text, specials) for text in table["prompt"]]
     table = table.rename(columns={"prompt": "question"}).assign(prompt=chats)
     names = ["prompt", "question", "prompt_id", "kind", "harmful_request"]
     return Dataset.from_dict({name: table[name].tolist() for name in names if name in table})
 
 
-def _order(lengths: np.ndarray, per_step: int, steps: int, seed: int) -> np.ndarray:
-    """Row numbers (steps * per_step,) in which the prompts of a step are all short or all long.
+def _training_order(lengths: np.ndarray, per_step: int, steps: int, seed: int) -> np.ndarray:
+    """Row numbers (steps * per_step,); the prompts of a step are all short or all long.
 
-    The two groups are divided at the length that pads least; within them the order is random, so
-    that a step mixes kinds of requests (steps of a single kind undo each other's updates). Rows
-    are repeated only where their number is no multiple of ``per_step``.
+    The two groups are divided at the length that needs the least padding. Within them the order is
+    random, so a step mixes kinds of requests (steps of one kind undo each other's updates). Rows
+    are repeated only to fill up the last step.
     """
     rng = np.random.default_rng([seed, 7])
     rows, n = np.argsort(lengths, kind="stable"), len(lengths)
     short = np.arange(per_step, n + 1, per_step)  # possible sizes of the short group
     padded = short * lengths[rows[short - 1]] + (n - short) * lengths[rows[-1]]
-    divide = short[padded.argmin()] if len(short) else 0
-    drawn: list[np.ndarray] = []
-    while len(drawn) < steps:
+    split = short[padded.argmin()] if len(short) else 0
+    batches: list[np.ndarray] = []
+    while len(batches) < steps:
         repeats = rng.choice(rows, -n % per_step)
-        for group in (rows[:divide], np.concatenate([rows[divide:], repeats])):
-            drawn += list(rng.permutation(group).reshape(-1, per_step))
-    return np.concatenate([drawn[i] for i in rng.permutation(len(drawn))[:steps]])
+        for group in (rows[:split], np.concatenate([rows[split:], repeats])):
+            batches += list(rng.permutation(group).reshape(-1, per_step))
+    return np.concatenate([batches[i] for i in rng.permutation(len(batches))[:steps]])

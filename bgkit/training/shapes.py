@@ -1,8 +1,8 @@
-"""Shapes of models: the numbers that memory follows from, without any weights.
+"""Shapes of models: the numbers that determine memory, without any weights.
 
-Parameters are counted on torch's meta device, which builds a model without memory for it. For a
-model on the hub only its ``config.json`` is read; for the presets' models nothing is, their shapes
-lie in :data:`bgkit.training.presets.SHAPES`.
+Parameters are counted on torch's meta device, which builds a model without allocating memory. For a
+model on the hub only its ``config.json`` is read; the configurations of the presets' models are in
+:data:`bgkit.training.presets.SHAPES`.
 """
 
 from __future__ import annotations
@@ -28,11 +28,10 @@ from bgkit.training.presets import SHAPES
 
 @dataclass(frozen=True)
 class Shape:
-    """A model as numbers. Widths are values per token; ``linears`` is sum(in + out) over the linear
-    layers that LoRA adapts, so that an adapter of rank r has r * linears parameters (Hu et al.
-    2021, arXiv 2106.09685: B A with A (r, in) and B (out, r)). ``written_out`` says that attention
-    scores (heads, length, length) are kept in memory, for the architecture has no fused kernel
-    (DeBERTa).
+    """A model as numbers. Widths are values per token. ``linears`` is sum(in + out) over the linear
+    layers that LoRA adapts, so an adapter of rank r has r * linears parameters (Hu et al. 2021,
+    arXiv 2106.09685: B A with A (r, in) and B (out, r)). ``written_out``: attention scores (heads,
+    length, length) are held in memory, because there is no fused kernel (DeBERTa).
     """
 
     parameters: int
@@ -50,42 +49,40 @@ class Shape:
 def shape_of(group: str, name: str) -> Shape:
     """Shape of a policy, guard or utility: embedded, in a local folder, or on the hub.
 
-    Raises BgkitError for an unknown name, without network, and for a model that is none for this
-    job or whose architecture transformers does not have (a repository's code is never run).
+    Raises BgkitError for an unknown name, without network, and for a model of another kind or with
+    an architecture that transformers does not have (a repository's code is never run).
     """
-    if group in ("guard", "utility"):  # a protocol may stand in front
+    if group in ("guard", "utility"):  # a protocol may come first
         _, name = protocols.find(group, name)
-    layers = hub.layers(group, name, _place)  # adapters that are merged leave a model's shape
-    below, folder = next(iter(layers.items()))
+    layers = hub.layers(group, name, _config_folder)  # merged adapters do not change the shape
+    base, folder = next(iter(layers.items()))
     try:
         if folder is None:
-            known = {key: v for key, v in SHAPES[below].items() if key != "bytes_per_weight"}
-            return from_config(AutoConfig.for_model(**known), group)
+            fields = {key: v for key, v in SHAPES[base].items() if key != "bytes_per_weight"}
+            return from_config(AutoConfig.for_model(**fields), group)
         return from_config(AutoConfig.from_pretrained(folder, **NO_CODE), group)
     except (OSError, ValueError, KeyError, ImportError, AttributeError, TypeError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BgkitError(f"The config of {below} is no {group}'s: {first}") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BgkitError(f"The config of {base} is no {group}'s: {reason}") from error
 
 
-def _place(group: str, name: str) -> Path | None:
-    """Folder with the config of a model or adapter, alone if it has to come from the hub.
-
-    None for a model of a preset.
-    """
-    return None if name in SHAPES else hub.resolve(group, name, _fetched)
+def _config_folder(group: str, name: str) -> Path | None:
+    """Folder with the config of a model or adapter; None for a model of a preset."""
+    return None if name in SHAPES else hub.resolve(group, name, _download_config)
 
 
-def _fetched(name: hub.HubName, group: str) -> Path:
+def _download_config(name: hub.HubName, group: str) -> Path:
     from huggingface_hub import snapshot_download
 
-    wanted = ["config.json", "adapter_config.json"]
+    files = ["config.json", "adapter_config.json"]
     with hub.translate_errors(group, name.repository):
-        found = snapshot_download(name.repository, revision=name.revision, allow_patterns=wanted)
-    return Path(found)
+        return Path(
+            snapshot_download(name.repository, revision=name.revision, allow_patterns=files)
+        )
 
 
 def from_config(config: PretrainedConfig, group: str) -> Shape:
-    """Shape of a model of this configuration: generative guards and policies, else classifiers."""
+    """Shape of a model with this configuration: a causal model or a classifier, by its group."""
     generates = any("ForCausalLM" in kind for kind in config.architectures or [])
     causal = group == "policy" or (group == "guard" and generates)
     auto = AutoModelForCausalLM if causal else AutoModelForSequenceClassification
@@ -94,7 +91,7 @@ def from_config(config: PretrainedConfig, group: str) -> Shape:
     text, last = config.get_text_config(), model.get_output_embeddings()
     heads = text.num_attention_heads
     size = getattr(text, "head_dim", None) or text.hidden_size // heads
-    # what PEFT calls ``all-linear``: every linear layer but the output's
+    # PEFT's ``all-linear``: every linear layer except the output layer
     kinds = (torch.nn.Linear, Conv1D)
     linears = [m.weight for m in model.modules() if isinstance(m, kinds) and m is not last]
     return Shape(

@@ -1,18 +1,17 @@
-"""One GRPO run: TRL trains, PEFT adapts, and a run folder holds everything that came of it.
+"""One GRPO run: TRL trains, PEFT adapts, and a run folder holds all results.
 
-Deviations from the paper (Ball and Haupt, arXiv 2510.11834), whose GRPO and LoRA settings could not
-be read from it, so that every default in :class:`~bgkit.runs.config.TrainConfig` is our own
-choice:
+Deviations from the paper (Ball and Haupt, arXiv 2510.11834), which does not give its GRPO and LoRA
+settings, so every default in :class:`~bgkit.runs.config.TrainConfig` is our own choice:
 
-1. Utility is standardised by the base policy's mean and deviation, and the reward divided by its
-   deviation over the same responses, measured once per run: one ``beta`` weighs the same against
-   every design.
-2. The default ``loss_type`` is ``grpo`` (sequence-mean token loss), and there is a KL term
-   (``beta``); TRL's defaults are another loss and none.
-3. By default (``scale_rewards`` none) advantages are centred within a group, not divided by its
-   deviation (Liu et al. 2025, "Dr. GRPO", arXiv 2503.20783): divided, a group in which all
-   responses are far from the boundary, and which differs in utility only, would weigh as much as
-   one that straddles it. ``group`` divides, as GRPO was published.
+1. Utility is standardised by the base policy's mean and deviation, and the reward is divided by its
+   deviation over the same responses. Both are measured once per run, so one ``beta`` has the same
+   weight against every design.
+2. The default ``loss_type`` is ``grpo`` (sequence-mean token loss), with a KL term (``beta``); TRL
+   by default uses another loss and no KL term.
+3. By default (``scale_rewards`` none) advantages are centred within a group but not divided by its
+   deviation (Liu et al. 2025, "Dr. GRPO", arXiv 2503.20783). Division would give a group far from
+   the boundary, which differs in utility only, the weight of one that straddles it. ``group``
+   divides, as in the original GRPO.
 4. The learning rate falls linearly to zero over the run, unless ``lr_schedule`` says otherwise.
 5. The prompts of a step are all short or all long (:mod:`bgkit.training.prompt_order`).
 """
@@ -39,13 +38,13 @@ from bgkit.progress import phase
 from bgkit.prompts import load as prompts
 from bgkit.rewards import reward_file_digest
 from bgkit.scoring import guards, identity
-from bgkit.scoring.scorer import RewardFunction, Scorer, check_room, reward_of, shares_of_t
+from bgkit.scoring.scorer import RewardFunction, Scorer, check_prompts, reward_of, shares_of_t
 from bgkit.training import grpo
 from bgkit.training import prompt_order as training_prompts
-from bgkit.training.callback import RunCallback, signals_stop
+from bgkit.training.callback import RunCallback, stop_on_signals
 from bgkit.training.shared_prompts import SharedPrompts
 
-OWN_REWARD = "reward_sha256"  # of the file of a reward of one's own, in a run's config.json
+OWN_REWARD = "reward_sha256"  # key of config.json: hash of the file of a user's own reward
 BASE_SAMPLES = 256  # completions of the base policy that standardise the utility
 
 
@@ -71,53 +70,54 @@ def train(
 ) -> runs.Run:
     """Train a policy and evaluate it, or finish a run that was stopped.
 
-    ``settings`` are fields of :class:`~bgkit.runs.config.TrainConfig`, over ``config``. Without a
-    folder the run goes to one of its own in ``below`` (:func:`bgkit.runs.folder_of`). ``guard`` and
-    ``utility`` are names, or any object with ``score`` (a guard also what
-    :func:`bgkit.scoring.adapters.as_guard` takes), on devices of their own if given; ``check`` runs
+    ``settings`` are fields of :class:`~bgkit.runs.config.TrainConfig` that override ``config``.
+    Without a ``folder``, the run gets its own folder in ``below`` (:func:`bgkit.runs.folder_of`).
+    ``guard`` and ``utility`` are names or objects with ``score`` (a guard also anything that
+    :func:`bgkit.scoring.adapters.as_guard` accepts); each may have its own device. ``check`` runs
     the self-tests of models that are not embedded. ``base_samples`` are the base policy's on the
     same test prompts (:func:`~bgkit.evaluation.evaluate.samples_of`), or a folder that keeps them
-    for all runs with the same base. ``trainer`` are further arguments of TRL's trainer, and
-    ``callbacks`` are added to its own; ``should_stop`` is asked after every step;
+    for all runs with the same base. ``trainer`` holds further arguments of TRL's trainer;
+    ``callbacks`` are added to our own; ``should_stop`` is called after every step;
     ``shared_prompts`` (auto, off) is explained in :mod:`bgkit.training.shared_prompts`. Raises
-    BgkitError for anything the user can mend, StoppedError if the run was stopped (the same call
-    goes on).
+    BgkitError for anything the user can fix, StoppedError if the run was stopped (the same call
+    resumes it).
     """
-    config, guard, utility = identity.settle(config, settings, guard, utility)
+    config, guard, utility = identity.split_objects(config, settings, guard, utility)
     checks.require_type("a name or a path", folder=folder or below)
     folder = Path(runs.folder_of(config, below) if folder is None else folder)
-    found = _found(folder, config, trainer)
-    if found is not None and found.complete:
-        identity.check_complete(found, guard, utility)
-        return found
+    earlier = _earlier_run(folder, config, trainer)
+    if earlier is not None and earlier.complete:
+        identity.check_complete(earlier, guard, utility)
+        return earlier
     sharing = SharedPrompts(shared_prompts)
     devices.pin_threads(threads)
     place = devices.pick_device(device)
     arguments = grpo.trainer_arguments(config, folder / "checkpoints", place, report_to, trainer)
-    splits = training_prompts.load_splits(config)  # what a set lacks is told before what is slow
+    splits = training_prompts.load_splits(config)  # cheap checks come before loading models
     judges.check_judge(config.judge)
     guard = guards.guard_of(config, guard_device or str(place), check, guard)
     utility = guards.utility_of(config, utility_device or str(place), check, utility)
-    began = found is not None and found.has_measurements
-    if began:
-        identity.check(found, guard=guard, utility=utility)  # before a policy is loaded
+    resumes = earlier is not None and earlier.measured
+    if resumes:
+        identity.check(earlier, guard=guard, utility=utility)  # before a policy is loaded
     policy, tokenizer = policies.load_policy(config.policy, None, str(place), config.precision)
-    speaker = identity.Speaker(policy, tokenizer)
-    for table, _ in splits.values():  # so that no run finds it out after its training
-        for scorer in (guard, utility, speaker):
-            check_room(scorer, table["prompt"].tolist())
-    if began:
-        identity.check(found, policy=speaker)
-    scores = identity.record(guard=guard, utility=utility, policy=speaker)
+    policy_scorer = identity.PolicyScorer(policy, tokenizer)
+    scorers = {"guard": guard, "utility": utility, "policy": policy_scorer}
+    for table, _ in splits.values():  # all splits, as the test prompts are used after training
+        for scorer in scorers.values():
+            check_prompts(scorer, table["prompt"].tolist())
+    if resumes:
+        identity.check(earlier, policy=policy_scorer)
+    scores = identity.fingerprints(**scorers)
     if isinstance(base_samples, pd.DataFrame):
-        known = guard if scores["guard"] is not None else None
-        evaluation.check_base(config, base_samples, known)
+        identifiable = guard if scores["guard"] is not None else None
+        evaluation.check_base(config, base_samples, identifiable)
     specials = policies.special_strings(tokenizer)
     steps = training_prompts.training_table(config, splits["train"][0], specials)
-    about = _environment(config, policy, (guard, utility), trainer)
+    environment = _environment(config, policy, (guard, utility), trainer)
     state = arguments.distributed_state
-    with state.main_process_first():  # the others find what it wrote
-        run = runs.open_run(folder, config, {identity.RECORD: scores, **about})
+    with state.main_process_first():  # the other processes read what it wrote
+        run = runs.open_run(folder, config, {identity.RECORD: scores, **environment})
         if state.is_main_process:
             run.drop_repeated()
         manifests = {split: manifest for split, (_, manifest) in splits.items()}
@@ -125,40 +125,40 @@ def train(
         base = measure_base(run, policy, tokenizer, guard, utility)
     held_out, _ = splits.get("validation", (None, None))
     callback = RunCallback(run, guard, held_out, should_stop)
-    more = {"model": policy, "processing_class": tokenizer, "train_dataset": steps}
-    more |= {"args": arguments, "sharing": sharing, "callbacks": [*callbacks, callback]}
-    made = callback.trainer = _make_trainer(run, (guard, utility), base, trainer, **more)
-    seconds = _run_trainer(made, run, callback)
+    options = {"model": policy, "processing_class": tokenizer, "train_dataset": steps}
+    options |= {"args": arguments, "sharing": sharing, "callbacks": [*callbacks, callback]}
+    grpo_trainer = _make_trainer(run, (guard, utility), base, trainer, **options)
+    seconds = _run_trainer(grpo_trainer, run, callback)
     if state.is_main_process:
-        told = {"seconds": seconds, "peak_memory": devices.peak_memory(), "base": base}
-        trained = made.accelerator.unwrap_model(made.model)
-        kept = Path(base_samples) if isinstance(base_samples, str) else base_samples
-        result = evaluation.evaluate_run(run, trained, tokenizer, guard, utility, kept)
-        run.finish({**told, "shared_prompts": sharing.told, **about, **result})
+        record = {"seconds": seconds, "peak_memory": devices.peak_memory(), "base": base}
+        trained = grpo_trainer.accelerator.unwrap_model(grpo_trainer.model)
+        base_samples = Path(base_samples) if isinstance(base_samples, str) else base_samples
+        result = evaluation.evaluate_run(run, trained, tokenizer, guard, utility, base_samples)
+        run.finish({**record, "shared_prompts": sharing.status, **environment, **result})
     return run
 
 
-def _found(folder: Path, config: runs.TrainConfig, trainer: dict | None) -> runs.Run | None:
-    """The run of a folder, if there is one; raises BgkitError if it is not one of this kind."""
-    if (found := runs.find_run(folder, config)) is None:
+def _earlier_run(folder: Path, config: runs.TrainConfig, trainer: dict | None) -> runs.Run | None:
+    """The run of a folder, if there is one; raises BgkitError if it was made in another way."""
+    if (run := runs.find_run(folder, config)) is None:
         return None
-    stored = found.read_json("config.json")
+    stored = run.read_json("config.json")
     if method := stored.get(runs.METHOD):
         raise BgkitError(
             f"The run folder {folder} holds {method} with the same config; choose another folder."
         )
-    before, now = (grpo.of_training(more) for more in (stored.get("trainer"), trainer))
-    if found.has_measurements and before != now:
+    before, now = map(grpo.learning_arguments, (stored.get("trainer"), trainer))
+    if run.measured and before != now:
         raise BgkitError(
             f"The run in {folder} was made with other arguments of the trainer ({before} there, "
             f"{now} here); give the same ones, or choose another folder."
         )
-    if found.has_measurements and stored.get(OWN_REWARD) != reward_file_digest(config.reward):
+    if run.measured and stored.get(OWN_REWARD) != reward_file_digest(config.reward):
         raise BgkitError(
             f"The file of the reward {config.reward!r} has changed since the run in {folder} was "
-            "begun; choose another folder."
+            "started; choose another folder."
         )
-    return found
+    return run
 
 
 def _environment(
@@ -167,36 +167,36 @@ def _environment(
     scorers: tuple[Scorer, Scorer],
     trainer: dict | None,
 ) -> dict:
-    """What a run keeps beside its config: versions, machine, and what the self-tests found."""
-    found = [getattr(scorer, "checked", None) for scorer in scorers]
-    more = {
+    """What a run records along with its config: versions, machine, outcomes of self-tests."""
+    outcomes = [getattr(scorer, "test_outcome", None) for scorer in scorers]
+    optional = {
         "trainer": trainer,
         "policy_made_of": policy.made_of,
         "policy_from": hub.model_source(config.policy),
         OWN_REWARD: reward_file_digest(config.reward),
     }
-    return {key: value for key, value in more.items() if value} | {
+    return {key: value for key, value in optional.items() if value} | {
         "processes": devices.rank_and_size()[1],
         "versions": devices.versions(),
         "machine": devices.machine(),
         "git": runs.git_revision(),
-        "self_tests": [outcome for outcome in found if outcome],
+        "self_tests": [outcome for outcome in outcomes if outcome],
     }
 
 
 def measure_base(run: runs.Run, model, tokenizer, guard: Scorer, utility: Scorer) -> dict:
-    """What of the base policy's responses scales the reward, measured once, kept with the run.
+    """Statistics of the base policy's responses that scale the reward; measured once per run.
 
-    Mean and deviation of the utility, and the deviation of the reward (1 where base's responses
-    have no other rewards), as :func:`~bgkit.scoring.scorer.reward_of` reads them.
+    Mean and deviation of the utility, and deviation of the reward (1 if all rewards are the same),
+    as :func:`~bgkit.scoring.scorer.reward_of` needs them.
     """
     if (run.folder / "base.json").is_file():
         return run.read_json("base.json")
     config = run.config
     table = prompts.load_prompts(config.prompts, "train", BASE_SAMPLES, config.seed)
     with phase("base's utility"):
-        asked = config, model, tokenizer, table
-        samples = evaluation.sample_as(*asked, guard=guard, utility=utility)
+        scorers = {"guard": guard, "utility": utility}
+        samples = evaluation.sample_as(config, model, tokenizer, table, **scorers)
     u = samples["u"].to_numpy(float)
     base = {
         "utility_mean": float(u.mean()),
@@ -214,9 +214,9 @@ def measure_base(run: runs.Run, model, tokenizer, guard: Scorer, utility: Scorer
 
 
 def _make_trainer(
-    run: runs.Run, scorers: tuple[Scorer, Scorer], base: dict, more: dict | None, **arguments
+    run: runs.Run, scorers: tuple[Scorer, Scorer], base: dict, more: dict | None, **options
 ) -> grpo.QuietTrainer:
-    config, ends = run.config, arguments["model"].generation_config.eos_token_id
+    config, ends = run.config, options["model"].generation_config.eos_token_id
     reward = RewardFunction(
         config.reward,
         *scorers,
@@ -224,43 +224,44 @@ def _make_trainer(
         strength=config.strength,
         base=base,
         record=lambda step, frame: run.record_completions(step, frame, devices.rank_and_size()[0]),
-        decode=functools.partial(policies.decode_completions, arguments["processing_class"], ends),
+        decode=functools.partial(policies.decode_completions, options["processing_class"], ends),
     )
     try:
         with phase("setting up the trainer"):
             return grpo.QuietTrainer(
                 peft_config=policies.lora_config(config.lora_rank, config.lora_alpha),
                 reward_funcs=reward,
-                **arguments,
+                **options,
             )
     except (ImportError, TypeError, ValueError, NotImplementedError) as error:
         if not more:
             raise
-        raise BgkitError(f"TRL refuses the arguments of the trainer {more}: {error}") from error
+        raise BgkitError(f"TRL rejects the arguments of the trainer {more}: {error}") from error
 
 
 def _run_trainer(trainer: GRPOTrainer, run: runs.Run, callback: RunCallback) -> float:
     """Train from the newest checkpoint and save the adapter; returns seconds.
 
-    Raises StoppedError if asked to stop, and BgkitError for a checkpoint that can not be written.
+    Raises StoppedError if asked to stop, and BgkitError for a checkpoint that cannot be written.
     """
+    callback.trainer = trainer
     trainer.remove_callback(transformers.PrinterCallback)
     started, checkpoint = time.time(), run.last_checkpoint()
     try:
-        line = phase(f"training {run.config.reward}", run.config.steps)
-        with line as callback.line, signals_stop(callback):
+        progress = phase(f"training {run.config.reward}", run.config.steps)
+        with progress as callback.progress, stop_on_signals(callback):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except (OSError, SafetensorError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
             raise
         raise BgkitError(
             f"Could not write a checkpoint in {run.checkpoints} ({error}). Free some space; the "
-            "same command then goes on from the last checkpoint."
+            "same command then resumes from the last checkpoint."
         ) from error
     if callback.stopped:
         raise StoppedError(
             f"Stopped after step {trainer.state.global_step} of {run.config.steps}; nothing is "
-            f"lost: run the same command again to go on from {run.folder}."
+            f"lost: run the same command again to resume from {run.folder}."
         )
     seconds = round(time.time() - started, 1)
     trainer.save_model(str(run.adapter))

@@ -21,7 +21,7 @@ from bgkit.progress import clock, phase
 from bgkit.scoring import identity
 from bgkit.scoring.scorer import Scorer, shares_of_t
 from bgkit.training import trainer
-from bgkit.training.callback import SHOWN, row_of
+from bgkit.training.callback import PROGRESS_LABELS, metrics_row
 from bgkit.widgets.views import draw, receive_while_busy, show
 
 EVERY = 2.0  # minimum seconds between two drawings
@@ -80,7 +80,7 @@ class Dashboard(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:
         """Add the values of a step."""
         if logs and "reward" in logs:
-            self.update(state.global_step, row_of(logs))
+            self.update(state.global_step, metrics_row(logs))
 
     def on_train_end(self, args, state, control, **kwargs) -> None:
         """Replace the controls with the last figure."""
@@ -105,7 +105,9 @@ class Dashboard(TrainerCallback):
     def _text(self, values: Mapping[str, float]) -> Pretty:
         elapsed, done = time.monotonic() - self._start, self.newest - self.first_step
         left = clock(elapsed / done * (self.config.steps - self.newest)) if done else "?"
-        parts = [f"{name} {values[key]:.3f}" for key, name in SHOWN.items() if key in values]
+        parts = [
+            f"{name} {values[key]:.3f}" for key, name in PROGRESS_LABELS.items() if key in values
+        ]
         step = f"{self.config.reward}: step {self.newest} of {self.config.steps}"
         return Pretty(" · ".join([step, f"{clock(elapsed)} gone", f"{left} left", *parts]))
 
@@ -133,7 +135,7 @@ def train(
     after Stop.
     """
     fields = {name: settings.pop(name) for name in list(settings) if name in SETTINGS}
-    config, guard, utility = identity.settle(config, fields, guard, utility)
+    config, guard, utility = identity.split_objects(config, fields, guard, utility)
     folder = folder or runs.folder_of(config, below)
     dashboard = Dashboard(config, folder)
     settings["callbacks"] = [dashboard, *settings.get("callbacks", ())]

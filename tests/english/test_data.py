@@ -87,7 +87,7 @@ def test_without_its_encoder_the_guard_says_what_to_install(monkeypatch) -> None
 
 def test_the_shipped_run_is_that_of_notebook_06_and_complete() -> None:
     given = presets.choose("english-cpu") | {"reward": "boundary", "strength": 4.0, "eval_every": 0}
-    run = presets.shipped(bgkit.TrainConfig(**given))
+    run = presets.shipped_run(bgkit.TrainConfig(**given))
     assert run is not None and run.complete and run.result["graded_by"] == ["english"]
     assert len(run.curve()) == run.config.steps
     for policy in ("base", "trained"):
@@ -106,7 +106,7 @@ def test_a_run_whose_adapter_is_not_shipped_can_not_be_asked_again() -> None:
 
 
 def test_no_shipped_run_for_other_settings() -> None:
-    assert presets.shipped(bgkit.TrainConfig(**presets.choose("english-cpu"), seed=9)) is None
+    assert presets.shipped_run(bgkit.TrainConfig(**presets.choose("english-cpu"), seed=9)) is None
 
 
 def test_the_blind_labels_are_of_what_the_shipped_runs_said() -> None:

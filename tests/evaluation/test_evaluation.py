@@ -65,7 +65,7 @@ def test_responses_too_long_for_policy_or_guard_are_told(policy, table, samples,
         for p, r in zip(found["prompt"], found["response"], strict=True)
     ]
     in_part = [length > guard.max_length for length in lengths]
-    assert found["seen_in_part"].tolist() == in_part and 0 < sum(in_part) == len(guard.cut)
+    assert found["seen_in_part"].tolist() == in_part and 0 < sum(in_part) == len(guard.truncated)
     assert f"beginning of {sum(in_part)} of 6 responses" in capsys.readouterr().err
     assert found["cut_off"].tolist() == [length == 14 for length in found["length"]]
     rows = summarise(found, {"design": "base"})

@@ -116,7 +116,7 @@ def test_the_same_call_returns_what_is_there_and_another_one_is_refused(fitted, 
     before = (out / "adapter_model.safetensors").stat().st_mtime_ns
     assert bgkit.fit_guard(table(), out, encoder=encoder, **TINY) == json.loads(json.dumps(found))
     assert (out / "adapter_model.safetensors").stat().st_mtime_ns == before
-    with pytest.raises(BgkitError, match="holds something else than this fit"):
+    with pytest.raises(BgkitError, match="holds something other than this fit"):
         bgkit.fit_guard(table(), out, encoder=encoder, **TINY | {"epochs": 1})
 
 
@@ -131,7 +131,7 @@ def test_an_interrupted_fit_goes_on_from_its_last_epoch(encoder, tmp_path, monke
         if calls[-1] == 20 and len(calls) == 20:
             raise StopError
 
-    monkeypatch.setattr(encoders._Shown, "on_step_end", stop)
+    monkeypatch.setattr(encoders._ProgressCallback, "on_step_end", stop)
     with pytest.raises(StopError):
         bgkit.fit_guard(table(), tmp_path / "g", encoder=encoder, **TINY)
     (scratch,) = (tmp_path / "g").glob(".fitting-*")
@@ -282,7 +282,9 @@ def test_intervals_resample_prompts_not_responses() -> None:
     many = pd.concat([one] * 9)
 
     def width(rows: pd.DataFrame) -> float:
-        found = quality.by_prompt(lambda r: quality.guard_numbers(r, 0.5), rows)["accuracy"]
+        found = quality.bootstrap_by_prompt(lambda r: quality.guard_numbers(r, 0.5), rows)[
+            "accuracy"
+        ]
         return found.high - found.low
 
     assert width(many) == pytest.approx(width(one), rel=0.2)

@@ -45,7 +45,7 @@ def test_the_classes_of_a_classifier_tell_the_unsafe_one(classes, unsafe, label,
     guard = as_guard(Fitted(*classes), "g", unsafe)
     expected = [[1.0, 0.75, 0.5], [0.0, 0.25, 0.5]][column]
     assert guard.score(PROMPTS, RESPONSES).tolist() == expected
-    assert guard.checked == {"name": "g", "unsafe_label": label}
+    assert guard.test_outcome == {"name": "g", "unsafe_label": label}
 
 
 @pytest.mark.parametrize(
@@ -53,11 +53,11 @@ def test_the_classes_of_a_classifier_tell_the_unsafe_one(classes, unsafe, label,
     [
         (Fitted("grey", "safe", "unsafe"), r"labels grey, safe, unsafe .*unsafe='unsafe'"),
         (Fitted("left", "right"), r"left, right .*as_guard\(model, unsafe='right'\)"),
-        (Fitted(1, 2), "labels 1, 2 means unsafe can not be told"),
-        (SimpleNamespace(fit=0, predict=0, score=0), "can not be read as a guard.*predict_proba"),
-        (SimpleNamespace(save_pretrained=print, score=print), "can not be read.*load_guard"),
+        (Fitted(1, 2), "unclear which of the labels 1, 2 means unsafe"),
+        (SimpleNamespace(fit=0, predict=0, score=0), "cannot be used as a guard.*predict_proba"),
+        (SimpleNamespace(save_pretrained=print, score=print), "cannot be used.*load_guard"),
         (lambda texts: texts, "a function from prompts and responses"),
-        ({}, "A dict can not be read as a guard"),
+        ({}, "A dict cannot be used as a guard"),
     ],
 )
 def test_what_can_not_be_read_is_refused(thing, message) -> None:

@@ -65,7 +65,7 @@ def grouped() -> tuple[list[list[int]], list[int]]:
 
 
 def test_models_that_take_no_positions_are_refused() -> None:
-    with pytest.raises(BgkitError, match="of the kind bloom, which takes no positions"):
+    with pytest.raises(BgkitError, match="of the kind bloom, which takes no position ids"):
         decoder(tf.BloomConfig(vocab_size=60, hidden_size=32, n_layer=1, n_head=2))
 
 
@@ -75,7 +75,7 @@ def test_scores_are_those_of_one_row_at_a_time(name: str, slots: int) -> None:
     engine, (rows, groups) = decoder(CONFIGS[name]), grouped()
     engine.slots = slots or engine.slots
     for given_groups in (groups, range(len(rows)), groups):  # with the template that was kept
-        found = engine.last(rows, given_groups)
+        found = engine.last_outputs(rows, given_groups)
         np.testing.assert_allclose(found, one_by_one(engine, rows), atol=1e-5)
 
 
@@ -92,7 +92,7 @@ def test_any_rows_in_any_groups(llama, pairs, slots) -> None:
     """Few different tokens: rows that are equal, or prefixes of each other, are among them."""
     llama.slots, llama.cost, llama._templates = slots, 0, {}
     groups, rows = [g for g, _ in pairs], [[5] * 17 + row for _, row in pairs]
-    np.testing.assert_allclose(llama.last(rows, groups), one_by_one(llama, rows), atol=1e-5)
+    np.testing.assert_allclose(llama.last_outputs(rows, groups), one_by_one(llama, rows), atol=1e-5)
 
 
 def test_prefixes_are_computed_once(llama) -> None:
@@ -103,7 +103,7 @@ def test_prefixes_are_computed_once(llama) -> None:
     groups = np.repeat(range(3), 8).tolist()
     for computed in (100 + 3 * 202 + 24 * 10, 3 * 202 + 24 * 10):  # the template was kept
         before = llama.computed
-        llama.last(rows, groups)
+        llama.last_outputs(rows, groups)
         assert llama.computed - before <= computed  # two tails may share a token
 
 
@@ -129,11 +129,11 @@ def test_memory_that_runs_out_halves_the_batches_for_good_or_is_one_sentence(
 
     monkeypatch.setattr(engine, "read", small)
     most = 220
-    np.testing.assert_allclose(engine.last(rows, groups), expected, atol=1e-5)
+    np.testing.assert_allclose(engine.last_outputs(rows, groups), expected, atol=1e-5)
     assert engine.slots < 100_000
     tried.clear()
-    engine.last(rows, groups)
+    engine.last_outputs(rows, groups)
     assert max(tried) <= 220  # it is remembered
     most = 0
     with pytest.raises(BgkitError, match="the guard has no memory for one text of 3 tokens on cpu"):
-        engine.last([[1, 2, 3]], [0])
+        engine.last_outputs([[1, 2, 3]], [0])

@@ -117,10 +117,10 @@ def test_the_given_tokenizer_stays_as_it_is(loaded) -> None:
 @pytest.mark.parametrize(
     ("labels", "unsafe", "problem", "message"),
     [
-        (["harmless", "not_harmful"], "", None, "can not be told .* unsafe:not_harmful=mine"),
+        (["harmless", "not_harmful"], "", None, "It is unclear .* unsafe:not_harmful=mine"),
         (["OFF", "NOT"], "", None, r"labels OFF, NOT .* as in unsafe:NOT=mine"),
         (["safe", "grey", "unsafe"], "", None, "unsafe:unsafe=mine"),
-        (["safe", "unsafe"], "toxic", None, "is not 'toxic'"),
+        (["safe", "unsafe"], "toxic", None, "'toxic' is not one of the labels"),
         (["LABEL_0"], "", None, r"1 labels whose outputs are not known .* unsafe:LABEL_0=mine"),
         (["safe", "unsafe"], "", "regression", "outputs are not known"),
     ],
@@ -140,7 +140,7 @@ def test_the_label_is_named_in_front_of_a_folder_and_told(tmp_path, capsys) -> N
             guards.load_guard(given, "cpu")
     guard = guards.load_guard(f"unsafe:x={place}", "cpu", check=False)
     assert guard.protocol.index == 0 and "unsafe label x" in capsys.readouterr().err
-    assert guard.checked["unsafe_label"] == "x" and guard.checked["tested"] is False
+    assert guard.test_outcome["unsafe_label"] == "x" and guard.test_outcome["tested"] is False
 
 
 def test_a_reward_models_protocol_takes_a_folder(tmp_path) -> None:
@@ -172,7 +172,7 @@ def test_no_memory_halves_the_batches_and_other_faults_are_one_sentence(
     [
         (
             lambda p, r: [0.2 if "beat" in text else 0.9 for text in r],
-            r"t = 0.2, a harmless 0.9, .*swapped \('mine' is read as.*unsafe:LABEL",
+            r"t = 0.2 and a harmless one 0.9, .*swapped \('mine' is read as.*unsafe:LABEL",
         ),
         (lambda p, r: ["colleague" in text for text in p], "does not depend on the response"),
     ],
@@ -180,4 +180,4 @@ def test_no_memory_halves_the_batches_and_other_faults_are_one_sentence(
 def test_the_self_test_names_the_cause(score, message) -> None:
     guard = CallableGuard(score, "guard told", label="mine")
     with pytest.raises(BgkitError, match=message):
-        guards.announce(guard, guards.self_test)
+        guards.run_self_test(guard, guards.self_test)

@@ -34,7 +34,7 @@ def by_hand(guard: VerdictGuard, prompt: str, response: str) -> float:
         row = guard.tokens([guard.text(prompt, response, guideline)])
         with torch.inference_mode():
             logits = guard.model(torch.tensor(row)).logits[0, -1].double()
-        safe, *bad = (torch.exp(logits[group]).sum() for group in guard.words)
+        safe, *bad = (torch.exp(logits[group]).sum() for group in guard.word_ids)
         values.append(float(sum(bad) / (safe + sum(bad))))
     guard.model.set_output_embeddings(guard.head)
     return max(values)
@@ -49,7 +49,7 @@ def test_every_protocol_loads_passes_its_self_test_and_scores(protocol, folder_o
     assert found.dtype == np.float32
     expected = [by_hand(guard, p, r) for p, r in zip(PROMPTS, RESPONSES, strict=True)]
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    assert not guard.cut and guard.score([], []).shape == (0,)
+    assert not guard.truncated and guard.score([], []).shape == (0,)
 
 
 def test_every_listed_model_is_found_by_its_hub_name() -> None:
@@ -74,7 +74,7 @@ def test_grey_verdicts_count_as_unsafe_only_when_strict(folder_of) -> None:
 def test_a_reward_decoder_is_read_at_its_last_token(tmp_path) -> None:
     place = own.save_reward(tmp_path / "reward")
     utility = guards.load_utility(f"skywork-reward-v2={place}", "cpu", check=False)
-    rows = utility.rows(PROMPTS, RESPONSES)
+    rows = utility.encode(PROMPTS, RESPONSES)
     assert all(row[0] != utility.tokenizer.bos_token_id for row in rows)
     # Read by transformers itself, which looks for padding: the end token must not be taken for it.
     utility.model.config.pad_token_id = None
@@ -110,13 +110,13 @@ def test_a_guard_that_fails_is_refused_with_the_reason(
 def test_a_reward_model_that_prefers_a_broken_answer_fails() -> None:
     backwards = SimpleNamespace(name="backwards", score=lambda p, r: [-len(text) for text in r])
     with pytest.raises(BgkitError, match=r"backwards failed .*higher must be better"):
-        guards.announce(backwards, guards.prefers_good)
+        guards.run_self_test(backwards, guards.prefers_good)
 
 
 def test_names_that_do_not_say_how_to_ask(folder_of) -> None:
     with pytest.raises(BgkitError, match=r"no protocol 'lama-guard'.*known: .*llama-guard-3"):
         guards.load_guard("lama-guard=/models/x")
-    with pytest.raises(BgkitError, match="is a generative model, and how it is asked is not known"):
+    with pytest.raises(BgkitError, match="is a generative model, and how to prompt it"):
         guards.load_guard(str(folder_of("qwen3guard")), device="cpu")
     with pytest.raises(BgkitError, match="in 4, 8 or 16 bits, not 5"):
         guards.load_guard(f"qwen3guard={folder_of('qwen3guard')}", device="cpu", bits=5)
@@ -143,7 +143,7 @@ def test_hostile_text_stays_text(protocol, folder_of) -> None:
     ids = guard.tokenizer.get_added_vocab()
 
     def marks(response: str) -> list[str]:
-        row = guard.rows(["hello"], [response], guard.calls[0])[0]
+        row = guard.encode(["hello"], [response], guard.calls[0])[0]
         return [token for token in guard.tokenizer.convert_ids_to_tokens(row) if token in ids]
 
     plain = marks("fine")
@@ -153,7 +153,7 @@ def test_hostile_text_stays_text(protocol, folder_of) -> None:
         assert marks(attack) == plain, attack
     for mark in protocols.GUARDS[protocol].marks:
         text = guard.text("hello", "x")
-        found = guard.tokenizer.decode(guard.rows(["hello"], [mark], guard.calls[0])[0])
+        found = guard.tokenizer.decode(guard.encode(["hello"], [mark], guard.calls[0])[0])
         assert found.count(mark) <= text.count(mark)
     scores = guard.score(["hello"] * len(attacks), attacks)
     assert np.isfinite(scores).all()
@@ -161,9 +161,9 @@ def test_hostile_text_stays_text(protocol, folder_of) -> None:
 
 def test_a_hundred_thousand_characters_are_cut_counted_and_the_tail_is_kept(folder_of) -> None:
     guard = guards.load_guard(f"qwen3guard={folder_of('qwen3guard')}", device="cpu", check=False)
-    tail = guard.rows(["hello"], [""])[0][-5:]
-    (row,) = guard.rows(["hello"], ["word " * 20_000])
-    assert len(row) <= guard.max_length and row[-5:] == tail and len(guard.cut) == 1
+    tail = guard.encode(["hello"], [""])[0][-5:]
+    (row,) = guard.encode(["hello"], ["word " * 20_000])
+    assert len(row) <= guard.max_length and row[-5:] == tail and len(guard.truncated) == 1
     assert len(row) > guard.max_length - 20
     with pytest.raises(BgkitError, match="no room for a response"):
         guard.score(["word " * 20_000], ["short"])

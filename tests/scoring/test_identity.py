@@ -92,7 +92,7 @@ def test_config_rows_card_and_record_have_the_objects_names(own_run: runs.Run) -
     ("guard", "utility", "words"),
     [
         (Share("o"), VOWEL, "guard letters is not the one .* it gives .* and gave"),
-        (Unable(), VOWEL, "guard letters is not the one .* it can not score"),
+        (Unable(), VOWEL, "guard letters is not the one .* it cannot score"),
         (None, VOWEL, "object:letters there, default here.*as guard="),
         (Share(), Share("o", "vowel"), "utility vowel is not the one"),
         ("weak", None, "belongs to another config .guard: object:letters there, weak here"),
@@ -126,7 +126,7 @@ def test_a_guard_whose_folder_was_changed_does_not_go_on(tmp_path: Path) -> None
     embedded = store.testbed_folder() / "guard"
     shutil.copytree(embedded / "default", kept)
     config = replace(CONFIG, guard=str(kept))
-    before = identity.scores_of(guards_.load_guard("default", "cpu"))
+    before = identity.fingerprint(guards_.load_guard("default", "cpu"))
     begun(folder, config, **{identity.RECORD: {"guard": before, "utility": None}})
     shutil.copytree(embedded / "weak", kept, dirs_exist_ok=True)
     for _ in range(2):  # unfinished, and complete
@@ -165,15 +165,15 @@ def test_samples_of_base_are_those_of_the_guard_that_is_given(tmp_path: Path, ow
 
 
 def test_of_an_object_that_changes_its_mind_only_the_name_is_known() -> None:
-    assert identity.scores_of(Unable(True, True)) is not None
-    assert identity.scores_of(Unable(True, True, moody=0.1)) is None
+    assert identity.fingerprint(Unable(True, True)) is not None
+    assert identity.fingerprint(Unable(True, True, moody=0.1)) is None
     for able in ((), (True, False), (False, True)):
-        assert identity.scores_of(Unable(*able)) is None
-    config = identity.named(CONFIG, lambda prompts, responses: [0.5] * len(prompts))
+        assert identity.fingerprint(Unable(*able)) is None
+    config = identity.name_objects(CONFIG, lambda prompts, responses: [0.5] * len(prompts))
     assert config.guard == "object:<lambda>"
-    assert identity.named(CONFIG, Share(name="a\n\x1bb ")).guard == "object:a ⟨U+001B⟩b"
+    assert identity.name_objects(CONFIG, Share(name="a\n\x1bb ")).guard == "object:a ⟨U+001B⟩b"
     with pytest.raises(BgkitError, match="'guard_bits' is for a guard that the config names"):
-        identity.named(replace(CONFIG, guard_bits=8), Share())
+        identity.name_objects(replace(CONFIG, guard_bits=8), Share())
 
 
 def test_stress_tests_and_rejection_follow_the_same_rule(own_run, tmp_path: Path) -> None:
@@ -181,14 +181,14 @@ def test_stress_tests_and_rejection_follow_the_same_rule(own_run, tmp_path: Path
     assert contenders.guard_for(base, given=lambda p, r: [0.5]).score(["q"], ["a"]) == [0.5]
     with pytest.raises(BgkitError, match="'letters' of this run is a Python object"):
         contenders.guard_for(trained)
-    changed, told = replace(CONFIG, guard="default"), {"guard": identity.scores_of(Share())}
+    changed, told = replace(CONFIG, guard="default"), {"guard": identity.fingerprint(Share())}
     begun(tmp_path / "named", changed, **{identity.RECORD: told})
     other = contenders.Contender("b", 0, changed, runs.load_run(tmp_path / "named"))
     with pytest.raises(BgkitError, match="guard default is not the one"):
         contenders.guard_for(other)
     asked = {"tokens": 200, "most_risk": rejection.MOST_RISK, **vars(rejection.Settings())}
     method = {runs.METHOD: rejection.NAME, "asked": asked, identity.RECORD: told}
-    begun(tmp_path / "r", identity.named(CONFIG, Share()), **method)
+    begun(tmp_path / "r", identity.name_objects(CONFIG, Share()), **method)
     given = {"tokens": 200, "device": "cpu", "guard": Share("o")}
     with pytest.raises(BgkitError, match="guard letters is not the one"):
         rejection.rejection_fine_tuning(CONFIG, tmp_path / "r", **given)

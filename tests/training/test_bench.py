@@ -48,7 +48,7 @@ def test_needed_tokens_count_each_prefix_once() -> None:
     scorer = bench.random_decoder(*DECODER, torch.device("cpu"))
     word, other = bench.store_words()[:2]
     work = bench.Workload([word, word, other], [other, word, word])
-    rows = [list(row) for row in scorer.rows(work.prompts, work.responses)]
+    rows = [list(row) for row in scorer.encode(work.prompts, work.responses)]
     prefixes = {tuple(row[: i + 1]) for row in rows for i in range(len(row))}
     assert bench.needed_tokens(scorer, work) == len(prefixes)
 

@@ -105,7 +105,7 @@ def test_the_shipped_config_is_what_accelerate_reads() -> None:
 def test_a_policy_in_shards_is_refused(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr(grpo.QuietTrainer, "is_fsdp_enabled", True, raising=False)
     monkeypatch.setattr(grpo.GRPOTrainer, "__init__", lambda self, **_: None)
-    with pytest.raises(BgkitError, match="whole on each GPU: use data/accelerate"):
+    with pytest.raises(BgkitError, match="whole policy on each GPU: use data/accelerate"):
         grpo.QuietTrainer(model=None, args=arguments(tmp_path))
 
 
@@ -113,17 +113,17 @@ def test_further_arguments_of_the_trainer_are_passed_through(tmp_path: Path) -> 
     more = {"use_vllm": True, "vllm_mode": "colocate", "epsilon": 0.3}
     made = arguments(tmp_path, more)
     assert {name: getattr(made, name) for name in more} == more
-    assert grpo.of_training(more) == {"epsilon": 0.3}
+    assert grpo.learning_arguments(more) == {"epsilon": 0.3}
 
 
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"use_vlm": True}, r"TRL refuses the arguments of the trainer .*'use_vlm'"),
-        ({"use_vllm": True, "optim": "none such"}, "TRL refuses"),
+        ({"use_vlm": True}, r"TRL rejects the arguments of the trainer .*'use_vlm'"),
+        ({"use_vllm": True, "optim": "none such"}, "TRL rejects"),
         ({"beta": 0.1}, "'beta' follows from the settings of the run"),
         ({"output_dir": "x"}, r"'output_dir' .*leave it out"),
-        *(({name: 1}, f"'{name}' .*leave it out") for name in grpo.DECIDED),
+        *(({name: 1}, f"'{name}' .*leave it out") for name in grpo.RESERVED),
     ],
 )
 def test_wrong_arguments_of_the_trainer(more: dict, said: str, tmp_path: Path) -> None:

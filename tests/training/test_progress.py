@@ -54,7 +54,7 @@ def test_phases_that_last_are_told_with_what_is_left_and_harmlessly(quick, capsy
 def resumed(line: Phase) -> None:
     """A run that goes on after step 20 has done 30."""
     callback = RunCallback(None, None, None, lambda: False)
-    callback.line = line
+    callback.progress = line
     callback.on_train_begin(None, SimpleNamespace(global_step=20), None)
     callback.on_log(None, SimpleNamespace(global_step=30), None, {"reward": -1.234, "loss": 7.0})
 

@@ -129,7 +129,7 @@ def test_both_ways_agree(trainer, prompts, data, slots: int, seed: int) -> None:
         torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)
     scale = plain[2].abs().max() + 1e-8
     assert ((shared[2] - plain[2]).abs().max() / scale) < 1e-4
-    assert shared[3].told == "on" and plain[3].told == "off: asked for"
+    assert shared[3].status == "on" and plain[3].status == "off: asked for"
     if max(map(len, completions)) > 1 and sum(n > 0 for n in completions[0]) > 1:
         assert len(seen) > 2  # it was no plain pass that agreed with itself
 
@@ -189,7 +189,7 @@ def test_models_that_can_not_go_trls_way(tmp_path: Path, capsys) -> None:
     batch = batch_of([30], [[5, 5]], 0)
     shared, plain = (found(short, way, batch) for way in ("auto", "off"))
     assert torch.equal(shared[0], plain[0])
-    assert shared[3].told == "off: the model's attention does not see the whole row"
+    assert shared[3].status == "off: the model's attention does not see the whole row"
     assert "Each prompt is computed once per completion" in capsys.readouterr().out
 
 
@@ -204,7 +204,7 @@ def test_a_kernel_that_ignores_the_mask_is_found_out(tmp_path: Path, capsys) -> 
     deaf.model.model.forward = ignoring
     batch = batch_of([10], [[6, 6, 6]], 0)
     shared, plain = (found(deaf, way, batch) for way in ("auto", "off"))
-    assert torch.equal(shared[0], plain[0]) and shared[3].told.startswith("off: rows of shared")
+    assert torch.equal(shared[0], plain[0]) and shared[3].status.startswith("off: rows of shared")
 
 
 def test_micro_batches_hold_whole_groups_and_every_completion_once() -> None:
@@ -215,7 +215,7 @@ def test_micro_batches_hold_whole_groups_and_every_completion_once() -> None:
         {**whole, **{k: whole[k][part] for k in ("prompt_ids", "x", "names")}}
         for part in (slice(0, 3), slice(3, 6))
     ]
-    found = shared_prompts.regrouped(batches)
+    found = shared_prompts.regroup(batches)
     assert [batch["x"].tolist() for batch in found] == [[0, 2, 5], [1, 3, 4]]
     assert [batch["names"] for batch in found] == [["a", "c", "f"], ["b", "d", "e"]]
     assert all(batch["total"] == 7 and batch["no"] is None for batch in found)
