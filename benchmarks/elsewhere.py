@@ -58,7 +58,7 @@ def measure_run(run: runs.Run, base: bool = True) -> pd.DataFrame:
     for contender in contenders.contenders_of([run])[0 if base else 1 :]:
         config = contender.config
         responses = run.samples() if contender.run else run.samples("base")
-        judge = contenders.judge_of(config, needed="a run elsewhere")
+        judge = contenders.judge_of(config, needed_by="a run elsewhere")
         graded = contenders.grade_responses(responses, judge)
         parts = {}
         for name, guard in others.items():
