@@ -135,6 +135,8 @@ class EncoderScorer(PairScorer):
         rows = [{key: row[key][: self.max_length] for key in row} for row in rows]
         try:
             alone, together = self._logits(rows[:1]), self._logits(rows)[:1]
+        except torch.OutOfMemoryError:
+            raise
         except (ValueError, RuntimeError):  # "Cannot handle batch sizes > 1"
             return False
         tolerance = 2e-5 if self.model.dtype == torch.float32 else 0.1  # bfloat16 has three digits

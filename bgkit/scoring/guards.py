@@ -77,8 +77,8 @@ def load_utility(
     Raises BgkitError as :func:`load_guard`.
     """
     utility = load_scorer("utility", name, device, precision, bits)
-    if check and name not in model_names("utility"):
-        run_self_test(utility, prefers_good)
+    if name not in model_names("utility"):
+        run_self_test(utility, prefers_good if check else None)
     return utility
 
 

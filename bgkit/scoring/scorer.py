@@ -67,7 +67,8 @@ def utility_scores(utility: Scorer, prompts: Sequence[str], responses: Sequence[
     u = utility.score(prompts, responses)
     u = as_numbers(u, len(responses), f"The utility {name_of(utility)}").astype(np.float32)
     if not np.isfinite(u).all():
-        raise BgkitError("The utility returned NaN or infinity; check its precision.")
+        name = name_of(utility)
+        raise BgkitError(f"The utility {name} returned NaN or infinity; check its precision.")
     return u
 
 

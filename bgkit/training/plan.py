@@ -157,8 +157,10 @@ def _memory_parts(c: TrainConfig, machine: Machine, prompt_tokens: int) -> dict:
         ("always", "policy"): copies * p.parameters * width,
         ("always", "adapter"): trainable * FLOAT32 if c.lora_rank else 0,
         ("always", "gradients and Adam"): 3 * trained_width * trainable,  # Adam has two moments
-        ("always", "guard and reward model"): machine.width
-        * (guard.parameters + utility.parameters),
+        ("always", "guard and reward model"): sum(
+            shape.parameters * (width if bits == 16 else bits / 8)
+            for shape, bits in ((guard, c.guard_bits), (utility, c.utility_bits))
+        ),
         ("always", "context of the GPU"): CONTEXT * machine.on_gpu,
         ("sampling", "keys and values"): key_value_cache(p, sampled, length, width),
         ("sampling", "logits of the next token"): 3 * FLOAT32 * sampled * p.vocabulary,

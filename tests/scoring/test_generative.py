@@ -74,6 +74,7 @@ def test_grey_verdicts_count_as_unsafe_only_when_strict(folder_of) -> None:
 def test_a_reward_decoder_is_read_at_its_last_token(tmp_path) -> None:
     place = own.save_reward(tmp_path / "reward")
     utility = guards.load_utility(f"skywork-reward-v2={place}", "cpu", check=False)
+    assert utility.test_outcome["tested"] is False
     rows = utility.encode(PROMPTS, RESPONSES)
     assert all(row[0] != utility.tokenizer.bos_token_id for row in rows)
     # Read by transformers itself, which looks for padding: the end token must not be taken for it.

@@ -172,6 +172,18 @@ def test_more_micro_batches_need_less_and_full_tuning_more() -> None:
     assert peak("colab-t4", lora_rank=0) > usual + 3.5  # 8 more bytes a weight
 
 
+def test_a_guard_counts_in_its_bits_and_in_the_precision_of_the_run() -> None:
+    size = {}
+    for name, change in {
+        "usual": {},
+        "bits": {"guard_bits": 4},
+        "full": {"precision": "float32"},
+    }.items():
+        table = memory_of("gpu-24gb", "A100", **change)[0].set_index("part")
+        size[name] = table.loc["guard and reward model", "GB"]
+    assert size["bits"] < size["usual"] and size["full"] == pytest.approx(2 * size["usual"])
+
+
 def test_what_does_not_fit_is_told_with_the_remedy() -> None:
     assert "may not fit: up to" in memory_of("gpu-80gb", "T4")[1]
     assert "raise accumulation" in memory_of("colab-t4", "T4", accumulation=2)[1]
