@@ -114,11 +114,11 @@ def rejection_fine_tuning(
     place = str(devices.pick_device(device))
     guard = guards.guard_of(config, place, given=guard)
     utility = guards.utility_of(config, place, given=utility)
-    if existing is not None and existing.measured:
+    if existing is not None and existing.has_measurements:
         identity.check(existing, guard=guard, utility=utility)
     model, tokenizer = policies.load_policy(config.policy, None, place, config.precision)
     speaker = identity.PolicyScorer(model, tokenizer)
-    if existing is not None and existing.measured:
+    if existing is not None and existing.has_measurements:
         identity.check(existing, policy=speaker)
     scores = identity.fingerprints(guard=guard, utility=utility, policy=speaker)
     run = _open_folder(config, Path(folder), plan, scores)

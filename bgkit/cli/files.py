@@ -86,8 +86,8 @@ def judge(files: list[Path], judge: str, **settings) -> None:
         for path in files:
             grading.grade_file(grader, path, say=say)
     finally:  # report usage also after an error
-        if hasattr(grader, "used"):  # a language model
-            say(f"Used: {grader.used}")
+        if hasattr(grader, "usage_text"):  # a language model
+            say(f"Used: {grader.usage_text}")
 
 
 def prompts(

@@ -117,9 +117,9 @@ def _jobs(
     for seed, design in itertools.product(seeds, designs):
         several = len(strengths) > 1 and has_strength(design)
         for strength in strengths if several else [config.strength]:
+            job = replace(config, seed=seed, reward=design, strength=strength)
             parts = [f"{strength:g}"] * several + [str(seed)] * (len(seeds) > 1)
-            path = folder / "-".join([runs.file_name(design), *parts])
-            jobs.append((replace(config, seed=seed, reward=design, strength=strength), path))
+            jobs.append((job, folder / "-".join([runs.file_name(design), *parts])))
     if not jobs:
         raise BgkitError("There is nothing to compare: give at least one design and one seed.")
     return jobs

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
+import pandas as pd
+
 from bgkit.errors import BgkitError
+from bgkit.fitting import fit
 from bgkit.runs import Run, TrainConfig, load_run
 from bgkit.testbed.store import data_folder, read_data
 
@@ -35,3 +39,12 @@ def shipped_run(config: TrainConfig) -> Run | None:
         if replace(run.config, accumulation=config.accumulation) == config:
             return run
     return None
+
+
+def shipped_fits() -> pd.DataFrame:
+    """Quality of the shipped English guard and judge of harm: mean, low, high, n by metric."""
+    paths = {name: data_folder() / "english" / name for name in ("guard", "auditor/harm")}
+    fits = {
+        name: json.loads((path / "fit.json").read_text("utf-8")) for name, path in paths.items()
+    }
+    return pd.concat({name: fit.results(each) for name, each in fits.items()}, names=["model"])

@@ -97,7 +97,7 @@ def train(
     judges.check_judge(config.judge)
     guard = guards.guard_of(config, guard_device or str(place), check, guard)
     utility = guards.utility_of(config, utility_device or str(place), check, utility)
-    resumes = earlier is not None and earlier.measured
+    resumes = earlier is not None and earlier.has_measurements
     if resumes:
         identity.check(earlier, guard=guard, utility=utility)  # before a policy is loaded
     policy, tokenizer = policies.load_policy(config.policy, None, str(place), config.precision)
@@ -148,12 +148,12 @@ def _earlier_run(folder: Path, config: runs.TrainConfig, trainer: dict | None) -
             f"The run folder {folder} holds {method} with the same config; choose another folder."
         )
     before, now = map(grpo.learning_arguments, (stored.get("trainer"), trainer))
-    if run.measured and before != now:
+    if run.has_measurements and before != now:
         raise BgkitError(
             f"The run in {folder} was made with other arguments of the trainer ({before} there, "
             f"{now} here); give the same ones, or choose another folder."
         )
-    if run.measured and stored.get(OWN_REWARD) != reward_file_digest(config.reward):
+    if run.has_measurements and stored.get(OWN_REWARD) != reward_file_digest(config.reward):
         raise BgkitError(
             f"The file of the reward {config.reward!r} has changed since the run in {folder} was "
             "started; choose another folder."

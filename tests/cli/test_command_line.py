@@ -124,10 +124,10 @@ def test_every_option_of_every_command_is_explained_in_words() -> None:
 def test_a_setting_is_explained_with_unit_range_choices_and_default() -> None:
     text = " ".join(_commands()["train"].format_help().split())
     for words in (
-        "--tau X threshold of the filter: a response with t of tau or more is filtered; "
+        "--tau X threshold of the filter: a response with t >= tau is filtered; "
         "above 0 and below 1 (0.5)",
         "--guard NAME safety classifier: default, other, overconfident, weak, a local folder",
-        "in tokens; at least 1 (60)",
+        "maximum tokens per completion; at least 1 (60)",
         "none, group, batch (none)",
     ):
         assert words in text
@@ -213,7 +213,7 @@ def test_prompts_lists_shows_and_writes_sets(bgkit_here, tmp_path: Path) -> None
     ("name", "words"),
     [
         ("a.csv", ["no split 'validation'; choose one of train, dev, test"]),
-        ("b.csv", ["None of the prompts of b.csv", "'train'"]),
+        ("b.csv", ["No prompt of b.csv", "'train'"]),
         ("everyday,c.csv", ["share 1 prompt"]),
         ("everyday", []),
     ],

@@ -124,10 +124,10 @@ def test_a_value_that_is_none_is_named_by_its_row(tmp_path, change, hints):
     ("name", "content", "hints"),  # what else a file may be is refused as for prompts
     [
         ("log.csv", f"{HEAD}\n", ["holds no rows"]),
-        ("log.csv", "prompt,response, prompt \na,b,c\n", ["'prompt' stands 2 times"]),
-        ("log.jsonl", '{"prompt": "a", "prompt ": "b"}', ["'prompt' stands 2 times"]),
+        ("log.csv", "prompt,response, prompt \na,b,c\n", ["'prompt' occurs 2 times"]),
+        ("log.jsonl", '{"prompt": "a", "prompt ": "b"}', ["'prompt' occurs 2 times"]),
         ("log.tsv", "prompt\tresponse\tp_unsafe\na\tb\t0,5\n", ["'0,5'", "decimal comma"]),
-        ("log.csv", f"{HEAD}\na,b\n", ["line 2", "2 cells, where the header has 3"]),
+        ("log.csv", f"{HEAD}\na,b\n", ["line 2", "2 cells, but the header has 3"]),
         ("log.csv", f'{HEAD}\na,"b\n', ["line 2 is no CSV", "quotes"]),
         ("log.jsonl", '{"prompt": "a", "response": "b", "p_unsafe": 1, "kind": []}', ["'kind'"]),
     ],

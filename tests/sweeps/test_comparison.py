@@ -42,7 +42,7 @@ def test_strengths_make_frontiers(tmp_path: Path) -> None:
     assert [run.config.strength for run in done] == [1, 16, 1, 16]
     assert "boundary, strength 16.0" in bgkit.table(done)
     figure = done.frontier(x="kl", y="near_boundary")
-    named = {trace.name: trace for trace in figure.data}
+    named = {trace.name: trace for trace in figure.data if trace.name}
     assert set(named) == {"base", "boundary", "filter avoidance"}  # KL has no better side
     assert len(named["boundary"].x) == 2
     assert "strength 1" in done.claims().columns

@@ -36,7 +36,7 @@ def test_the_card_tells_method_figures_limits_and_departures(run: runs.Run) -> N
     text = model_card.card(run)
     assert "| near_boundary | 0.200 [0.190, 0.210] | 0.050 [0.040, 0.060] |" in text
     assert "z - s B(t)" in text and "| `strength` | `8.0` |" in text
-    assert "learning rate falls linearly" in text and "without a weight" in text
+    assert "learning rate falls linearly" in text and "unweighted" in text
     assert "the testbed's oracle" in text and "one training seed" in text
     assert "bgkit 0.1.0, torch 2.13.0; \na laptop" in text.replace(";\n", "; \n")
     assert "`tiny'/ evil`" in text and "{{" not in text
