@@ -113,9 +113,11 @@ def trade_off(
     """
     pairs = [(a, b) for b in checks.as_list("y", y, str) for a in checks.as_list("x", x, str)]
     several = len(pairs) > 1
-    fig = intervals.empty_panels(len(pairs), 2, 300, False) if several else go.Figure()
+    fig = intervals.empty_panels(len(pairs), 2, 230, False) if several else go.Figure()
     for place, names in enumerate(pairs):
         rows = _path_rows(table, along, where, *names)
+        if several:  # a short text: the figure is stored in notebooks
+            rows["text"] = f"{label(along)} " + rows[along].map(label)
         _scatter(fig, rows, *names, place)
         for which, column in (("xaxis", "mean"), ("yaxis", "mean_y")):
             highest = rows[column].max() or 1.0  # an interval may be cut
