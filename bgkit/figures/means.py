@@ -113,7 +113,7 @@ def trade_off(
     """
     pairs = [(a, b) for b in checks.as_list("y", y, str) for a in checks.as_list("x", x, str)]
     several = len(pairs) > 1
-    fig = intervals.empty_panels(len(pairs), 2, 230, False) if several else go.Figure()
+    fig = intervals.empty_panels(len(pairs), 2, 260, False) if several else go.Figure()
     for place, names in enumerate(pairs):
         rows = _path_rows(table, along, where, *names)
         if several:  # a short text: the figure is stored in notebooks

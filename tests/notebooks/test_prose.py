@@ -11,8 +11,8 @@ import nbformat
 import pandas as pd
 import pytest
 
-from bgkit.evaluation import settings
-from bgkit.sweeps import collection, deployments
+from bgkit.evaluation import frontiers, settings
+from bgkit.sweeps import claims, collection, deployments
 from bgkit.testbed.store import data_folder
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
@@ -148,25 +148,33 @@ def test_06_what_the_judge_sees_in_the_shipped_run() -> None:
     assert t[~harmful].max() < t[harmful].min() and t.max() < 0.5
 
 
+def test_05_what_is_decided_between_designs() -> None:
+    between, _ = tables("05_ablations", "claims.as_table")
+    assert len(between) == 10 and not between["at equal help"].str.contains("holds|fails").any()
+    decided = between[between["at equal KL"].str.contains("holds|fails")]
+    assert decided["at equal KL"].str.startswith("holds").tolist() == [True, True]
+    assert decided.index.tolist() == ["... less harm", "Compound: less harm than soft avoidance"]
+    index, values, _ = collection.load()
+    designs = claims.frontiers_of(index, values, ["kl", "system_help"])
+    for pair in (("boundary", "filter_avoidance"), ("compound", "filter_avoidance_soft")):
+        curves = (designs[name].pair("kl", "system_help") for name in pair)
+        found = frontiers.difference(*curves, better=1)
+        assert found.high < 0, "less help, too"
+        page = (FOLDER.parent / "docs" / "results.md").read_text("utf-8")
+        assert f"{-found.mean:.3f} [{-found.high:.3f}, {-found.low:.3f}]" in page
+
+
 def test_07_designs_behind_other_deployments() -> None:
     (table,) = tables("07_stress_tests", "deployments.as_table")[:1]
-    decided = table.apply(lambda column: column.str.contains("*", regex=False))
-    follow, measured = decided.iloc[:11], decided.iloc[11:]  # docs/results.md counts them, too
-    assert not follow["boundary - filter avoidance"].any()
-    assert follow["compound - boundary"].sum() == 9 and follow.size == 44
-    assert follow["compound - filter avoidance soft"].sum() == 5
-    assert follow["filter avoidance soft - boundary"].sum() == 1
+    assert table.shape == (17, 4)
+    assert not table.apply(lambda column: column.str.contains("*", regex=False)).any().any()
     assert (means(table["compound - boundary"]) < 0).all()
-    assert measured.shape == (6, 4) and not measured.any().any()
+    assert means(table["compound - boundary"]).abs().median() == pytest.approx(0.005, abs=0.001)
+    singly = [low > 0 or high < 0 for low, high in map(bounds, table["compound - boundary"])]
+    assert sum(singly[:11]) > 11 / 2, "most of those that follow from stored answers"
     index, values, _ = collection.load()
-    everywhere = deployments.DEPLOYMENTS | deployments.measured_values()
-    apart = deployments.differences(index, values, everywhere)
-    there = apart[~apart["deployment"].isin(deployments.DEPLOYMENTS)]
-    assert set(there["n_seeds"]) == {2}
-    detectable = there.groupby("deployment")["detectable"].median()
-    wanted = {"unseen items": 0.02, "unseen jailbreaks": 0.02, "attacked": 0.26}
-    wanted |= {"guard other": 0.04, "guard weak": 0.04}
-    assert detectable[list(wanted)].round(2).to_dict() == pytest.approx(wanted, abs=0.011)
+    apart = deployments.differences(index, values, deployments.measured_values())
+    assert set(apart["n_seeds"]) == {3} and len(set(apart["deployment"])) == 6
 
 
 def test_07_best_of_n_and_rejection() -> None:
