@@ -28,11 +28,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "docs/results.md", "docs/english.md")
 SHOWN = "near_boundary near_below false_negative system_harm system_help kl".split()
 PAIRS = (
+    ("compound", "filter_avoidance"),
     ("boundary", "filter_avoidance"),
-    ("filter_avoidance_soft", "boundary"),
     ("compound", "boundary"),
 )
 MORE_PAIRS = (
+    ("filter_avoidance_soft", "boundary"),
     ("compound", "filter_avoidance_soft"),
     ("prompt_aware", "boundary"),
     ("hybrid_guard", "boundary"),

@@ -39,7 +39,7 @@ from bgkit.training import trainer as training
 config = runs.make_config(json.loads(Path(sys.argv[1]).read_text()))
 training.train(config, Path(sys.argv[2]), threads=1, base_samples=Path(sys.argv[3]))
 """
-EMPTY = '{"cells": [], "metadata": {"kernelspec": {"name": "python3", "plain_name": "p", \
+EMPTY = '{"cells": [], "metadata": {"kernelspec": {"name": "python3", "display_name": "p", \
 "language": "python"}}, "nbformat": 4, "nbformat_minor": 5}'
 
 
@@ -90,7 +90,7 @@ def noop_seconds(count: int, folder: Path) -> dict[str, float]:
     """Seconds per run of a notebook that does nothing: of all, the first and the last quarter."""
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("SEED = 0")])
     book.cells[0].metadata["tags"] = ["parameters"]
-    book.metadata["kernelspec"] = {"name": "python3", "plain_name": "p", "language": "python"}
+    book.metadata["kernelspec"] = {"name": "python3", "display_name": "p", "language": "python"}
     folder.mkdir()
     nbformat.write(book, folder / "noop.ipynb")
     began, place = time.time(), folder / "sweep"

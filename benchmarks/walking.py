@@ -128,7 +128,7 @@ def show(names: list[str]) -> None:
         parts += [(design, answers(run, "test")) for run in runs]
     parts.insert(0, ("before training", answers(runs[0], "test", trained=False)))
     tables = [part[["kind", "t", "harm"]].assign(design=name) for name, part in parts]
-    pd.concat(tables).round(3).to_parquet(collection.shipped() / "walking.parquet")
+    pd.concat(tables).round(3).to_parquet(collection.shipped() / "walking.parquet", index=False)
 
 
 def with_intervals(deltas: list[np.ndarray]) -> dict[str, list[float]]:

@@ -1,7 +1,7 @@
 """Validation of probabilities, truths, grades, thresholds and arguments.
 
 Logits, percentages, NaN, or labels other than 0 and 1 would give plausible but wrong results. All
-checks raise :class:`~bgkit.errors.BgkitError`; those named by a noun return the checked values.
+checks raise :class:`~bgkit.errors.BgkitError`.
 """
 
 from __future__ import annotations

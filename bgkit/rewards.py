@@ -111,7 +111,9 @@ def guard_only(t: Array, z: Array, tau: float = 0.5) -> Array:
 
 @_design
 def utility_only(t: Array, z: Array, tau: float = 0.5) -> Array:
-    """``z``, unbounded: the reward model alone, which every design with a strength is at s = 0.
+    """``z``, unbounded: the reward model alone.
+
+    It is ``boundary``, ``prompt_aware`` and both filter avoidances at a strength of 0.
 
     >>> utility_only(np.array([0.9]), np.array([1.5])).tolist()
     [1.5]

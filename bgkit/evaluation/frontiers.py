@@ -6,7 +6,7 @@ and test prompt the metric that is held equal (x: system help, KL) and the metri
 (y: system harm, ...). Its curve is the best y at each x of the means over seeds and prompts, and of
 straight lines between any two of them: a deployment that answers with one of two policies at random
 attains every point between theirs (as in the convex hull of ROC curves, Provost and Fawcett 2001).
-A strength that others beat does not count against its design. The curve is not extrapolated.
+A strength that others beat at its x does not count against its design. Nothing is extrapolated.
 
 Intervals bootstrap the whole procedure. Prompts are resampled jointly for all trainings, seeds
 separately at each strength of each design (two trainings share only the order of their prompts).
@@ -53,11 +53,12 @@ def curve(points: np.ndarray, x: np.ndarray, better: int = -1) -> np.ndarray:
     first, second = points[..., i, :, None], points[..., j, :, None]  # (..., pairs, 2, 1)
     slack = 1e-9 * np.maximum(1, np.abs(x))
     step, ahead = second[..., 0, :] - first[..., 0, :], x - first[..., 0, :]
-    with np.errstate(over="ignore"):  # a tiny step: the share is far beyond 1
+    with np.errstate(over="ignore", invalid="ignore"):  # a tiny step: the share is far beyond 1
         share = np.where(np.abs(ahead) <= slack, 0, ahead / np.where(step == 0, np.nan, step))
-    share = np.where(np.abs(x - second[..., 0, :]) <= slack, 1.0, share)
-    y = first[..., 1, :] + share * (second[..., 1, :] - first[..., 1, :])
-    ends = np.where((share >= 0) & (share <= 1), better * y, -np.inf).max(-2)
+        share = np.where(np.abs(x - second[..., 0, :]) <= slack, 1.0, share)
+        y = first[..., 1, :] + share * (second[..., 1, :] - first[..., 1, :])
+    within = (share >= 0) & (share <= 1) & ~np.isnan(y)
+    ends = np.where(within, better * y, -np.inf).max(-2)
     return np.where(np.isfinite(ends), better * ends, np.nan)
 
 
@@ -143,7 +144,8 @@ def difference(
     x_range = (low, high) if at is None else (at, at)
     squares = of_prompts**2 / (n - 1) + sum(v**2 / freedom for v, freedom in parts[1:])
     if not squares > 0:  # no variance, or one whose square is too small for a float
-        return Difference(mean, mean, mean, float(mean == 0), *x_range, 0.0)
+        p = np.nan if np.isnan(mean) else float(mean == 0)
+        return Difference(mean, mean, mean, p, *x_range, 0.0)
     degrees = max(total**2 / squares, min(freedom for _, freedom in parts))
     half = float(stats.t.ppf(1 - TAIL, degrees) * total**0.5)
     p = float(2 * stats.t.sf(abs(mean) / total**0.5, degrees))

@@ -61,7 +61,7 @@ def panels(
     if rows.empty:
         raise BgkitError("No value is known; give a judge if the truth is not known.")
     looks = looks or looks_of(dict.fromkeys(rows[colour]))
-    position, ticks = rows[x].map(list(values).index) if values else rows[x], {}
+    position, ticks = rows[x].astype(object).map(list(values).index) if values else rows[x], {}
     rows = rows.assign(position=position).sort_values("position")
     if values:
         rows = rows.assign(at=[f"{x} {label(value)}" for value in rows[x]])

@@ -112,10 +112,11 @@ def trade_off(
     does not fix.
     """
     pairs = [(a, b) for b in checks.as_list("y", y, str) for a in checks.as_list("x", x, str)]
-    several = len(pairs) > 1
-    fig = intervals.empty_panels(len(pairs), 2, 260, False) if several else go.Figure()
+    several, solid = len(pairs) > 1, False
+    fig = intervals.empty_panels(len(pairs), 2, 250, False) if several else go.Figure()
     for place, names in enumerate(pairs):
         rows = _path_rows(table, along, where, *names)
+        solid |= "best" in rows
         if several:  # a short text: the figure is stored in notebooks
             rows["text"] = f"{label(along)} " + rows[along].map(label)
         _scatter(fig, rows, *names, place)
@@ -127,7 +128,7 @@ def trade_off(
     ends = [f"{value:g}" if isinstance(value, float) else label(value) for value in (first, last)]
     fixed = ", ".join(f"{label(column)} {label(value)}" for column, value in (where or {}).items())
     path = f"Small to large mark: {label(along)} {' to '.join(ends)}."
-    path += " Solid: the best that a design attains." * ("best" in rows)
+    path += " Solid: the best that a design attains." * solid
     over = "; ".join(INTERVALS[kind] for kind in dict.fromkeys(rows["interval"]))
     notes = [path + f" Held fixed: {fixed}." * bool(fixed), f"Thin: 95 % intervals {over}."]
     words = (

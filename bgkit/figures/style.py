@@ -70,7 +70,7 @@ pio.templates["bgkit"] = go.layout.Template(
 
 
 def label(name: object) -> str:
-    """A name as figure text: :func:`bgkit.texts.words`, HTML-escaped."""
+    """A name as figure text: :func:`bgkit.texts.plain_name`, HTML-escaped."""
     return html.escape(plain_name(name), quote=False)
 
 

@@ -67,6 +67,8 @@ def as_guard(candidate: object, name: str = "", unsafe: object = None) -> Scorer
     read from the words of ``classes_``, or named by ``unsafe``); a function, see
     :class:`CallableGuard`. Raises BgkitError for anything else.
     """
+    if isinstance(candidate, CalibratedGuard):  # which has its guard's attributes
+        return candidate
     name = name or getattr(candidate, "__name__", name_of(candidate))
     if hasattr(candidate, "predict_proba"):
         labels = np.asarray(getattr(candidate, "classes_", (0, 1))).tolist()

@@ -11,8 +11,8 @@ A collection is a folder of these files (without responses, which can be sampled
 The table of ablations has one row per setting (``design``, ``utility``, ``scale``, ``guard``,
 ``tau``, ``strength`` and every other key that differs), ``seed`` (text; ``all``: the mean over
 seeds), ``kind`` of prompt (or ``all``) and ``metric``, with ``mean``, ``low``, ``high``,
-``n_seeds`` and ``interval``: ``both`` (:func:`bgkit.evaluation.intervals.crossed`, over seeds and
-prompts) or, for one run, ``prompts``. Every setting includes ``base``, the untrained policy.
+``n_seeds`` and ``interval``: ``both`` (over seeds and prompts,
+:func:`bgkit.evaluation.intervals.crossed_bootstrap`) or, for one run, ``prompts``. Every setting includes ``base``, the untrained policy.
 """
 
 from __future__ import annotations

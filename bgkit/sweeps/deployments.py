@@ -54,6 +54,7 @@ PAIRS = (
     ("filter_avoidance_soft", "boundary"),
     ("compound", "boundary"),
     ("compound", "filter_avoidance_soft"),
+    ("compound", "filter_avoidance"),
     ("prompt_aware", "boundary"),
     ("hybrid_guard", "boundary"),
 )

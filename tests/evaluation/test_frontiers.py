@@ -28,6 +28,13 @@ def test_a_curve_by_hand_whatever_the_order_of_its_points(better, expected):
     np.testing.assert_allclose(frontiers.curve(points, x, better), expected)
 
 
+def test_an_unknown_point_leaves_the_others():
+    points = np.array([[0.0, 1.0], [1.0, np.nan], [2.0, 3.0]])
+    np.testing.assert_allclose(frontiers.curve(points, np.array([0.5, 1.0])), [1.5, 2.0])
+    found = frontiers.difference(*[constant([(0, np.nan), (1, np.nan)])] * 2)
+    assert np.isnan(found.mean) and np.isnan(found.p)
+
+
 def test_two_points_with_one_x_give_the_better_of_them():
     points = np.array([[1.0, 3.0], [1.0, 2.0], [2.0, 4.0]])
     np.testing.assert_allclose(frontiers.curve(points, np.array([1.0, 1.5])), [2, 3])

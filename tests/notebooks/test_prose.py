@@ -150,10 +150,13 @@ def test_06_what_the_judge_sees_in_the_shipped_run() -> None:
 
 def test_05_what_is_decided_between_designs() -> None:
     between, _ = tables("05_ablations", "claims.as_table")
-    assert len(between) == 10 and not between["at equal help"].str.contains("holds|fails").any()
-    decided = between[between["at equal KL"].str.contains("holds|fails")]
-    assert decided["at equal KL"].str.startswith("holds").tolist() == [True, True]
-    assert decided.index.tolist() == ["... less harm", "Compound: less harm than soft avoidance"]
+    decided = between.apply(lambda column: column.str.startswith("holds"))
+    assert len(between) == 13 and not between.apply(lambda c: c.str.startswith("fails")).any().any()
+    hard = ["Compound: less harm than hard avoidance", "... less mass near the boundary"]
+    assert decided.index[decided["at equal help"]].tolist() == hard
+    more = ["... less harm", "Compound: less harm than soft avoidance", *hard]
+    more.append("... fewer false negatives than hard avoidance")
+    assert decided.index[decided["at equal KL"]].tolist() == more
     index, values, _ = collection.load()
     designs = claims.frontiers_of(index, values, ["kl", "system_help"])
     for pair in (("boundary", "filter_avoidance"), ("compound", "filter_avoidance_soft")):
@@ -166,12 +169,12 @@ def test_05_what_is_decided_between_designs() -> None:
 
 def test_07_designs_behind_other_deployments() -> None:
     (table,) = tables("07_stress_tests", "deployments.as_table")[:1]
-    assert table.shape == (17, 4)
-    assert not table.apply(lambda column: column.str.contains("*", regex=False)).any().any()
+    decided = table.apply(lambda column: column.str.contains("*", regex=False))
+    assert decided.shape == (17, 5)
+    assert decided["compound - filter avoidance"][:11].sum() == 10 == decided.sum().sum()
+    assert (means(table["compound - filter avoidance"]) < 0).all()
     assert (means(table["compound - boundary"]) < 0).all()
     assert means(table["compound - boundary"]).abs().median() == pytest.approx(0.005, abs=0.001)
-    singly = [low > 0 or high < 0 for low, high in map(bounds, table["compound - boundary"])]
-    assert sum(singly[:11]) > 11 / 2, "most of those that follow from stored answers"
     index, values, _ = collection.load()
     apart = deployments.differences(index, values, deployments.measured_values())
     assert set(apart["n_seeds"]) == {3} and len(set(apart["deployment"])) == 6

@@ -105,3 +105,17 @@ def test_temperature_by_hand() -> None:
     assert guard.name == "fixed at T = 2" and as_guard(guard) is guard
     with pytest.raises(BgkitError, match="above 0, not -1"):
         CalibratedGuard(guard, -1)
+
+
+def test_a_temperature_stays_whatever_else_its_guard_can_do() -> None:
+    class Both:
+        name = "both"
+
+        def score(self, prompts, responses) -> np.ndarray:
+            return np.full(len(responses), 0.9)
+
+        def predict_proba(self, responses) -> np.ndarray:
+            return np.full((len(responses), 2), 0.5)
+
+    guard = as_guard(CalibratedGuard(Both(), 4.0))
+    assert guard.score(["a"], ["b"])[0] == pytest.approx(0.634, abs=1e-3)
