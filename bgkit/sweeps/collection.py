@@ -12,7 +12,8 @@ The table of ablations has one row per setting (``design``, ``utility``, ``scale
 ``tau``, ``strength`` and every other key that differs), ``seed`` (text; ``all``: the mean over
 seeds), ``kind`` of prompt (or ``all``) and ``metric``, with ``mean``, ``low``, ``high``,
 ``n_seeds`` and ``interval``: ``both`` (over seeds and prompts,
-:func:`bgkit.evaluation.intervals.crossed_bootstrap`) or, for one run, ``prompts``. Every setting includes ``base``, the untrained policy.
+:func:`bgkit.evaluation.intervals.crossed_bootstrap`) or, for one run, ``prompts``. Every setting
+includes ``base``, the untrained policy.
 """
 
 from __future__ import annotations

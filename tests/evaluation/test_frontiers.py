@@ -28,6 +28,7 @@ def test_a_curve_by_hand_whatever_the_order_of_its_points(better, expected):
     np.testing.assert_allclose(frontiers.curve(points, x, better), expected)
 
 
+@pytest.mark.filterwarnings("ignore:Mean of empty", "ignore:Degrees of freedom")
 def test_an_unknown_point_leaves_the_others():
     points = np.array([[0.0, 1.0], [1.0, np.nan], [2.0, 3.0]])
     np.testing.assert_allclose(frontiers.curve(points, np.array([0.5, 1.0])), [1.5, 2.0])
