@@ -155,7 +155,7 @@ def differences(
 
 def as_table(table: pd.DataFrame) -> pd.DataFrame:
     """Deployments by pairs; a cell is the difference, with ``*`` where it is significant."""
-    marks = [" *" * decided for decided in table["decided"]]
+    marks = ["*" * decided for decided in table["decided"]]
     return as_text(table.assign(pair=_pair(table)), ["deployment"], "pair", marks)
 
 
