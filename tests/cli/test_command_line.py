@@ -49,6 +49,7 @@ def test_the_demo_writes_result_and_report(bgkit_command, tmp_path: Path) -> Non
         assert word in done.stdout
 
 
+@pytest.mark.slow
 def test_runs_are_evaluated_beside_each_other_with_another_threshold(
     bgkit_here, small_run, weak_run, tmp_path
 ) -> None:
@@ -140,6 +141,7 @@ def test_help_loads_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
 
 
+@pytest.mark.slow
 def test_a_run_folder_of_another_config(bgkit_here, small_run) -> None:
     before = sorted(path.name for path in small_run.folder.iterdir())
     done = bgkit_here("train", "--out", small_run.folder, "--seed", "5")
@@ -147,6 +149,7 @@ def test_a_run_folder_of_another_config(bgkit_here, small_run) -> None:
     assert sorted(path.name for path in small_run.folder.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_the_config_of_a_run_is_a_config(bgkit_here, small_run) -> None:
     config = small_run.folder / "config.json"
     done = bgkit_here("train", "--config", config, "--out", small_run.folder)
@@ -229,6 +232,7 @@ def test_prompts_tells_what_a_training_will_refuse(bgkit_here, tmp_path, name, w
     assert all(word in done.stderr for word in words)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["jailbreak", "some/set"])
 def test_a_benchmark_or_a_set_of_the_hub_when_offline(
     bgkit_here, tmp_path: Path, name: str, monkeypatch

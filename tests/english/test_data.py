@@ -78,6 +78,7 @@ def test_a_guard_can_be_fitted_on_the_table_as_the_card_says() -> None:
     assert set(rows["split"]) == {"train", "validation", "test"}
 
 
+@pytest.mark.slow
 def test_without_its_encoder_the_guard_says_what_to_install(monkeypatch) -> None:
     gone = packaged.PACKAGED["minilm"]._replace(package="not-installed-at-all")
     monkeypatch.setitem(packaged.PACKAGED, "minilm", gone)

@@ -17,6 +17,8 @@ from bgkit.evaluation import results
 from bgkit.figures import distributions, training
 from bgkit.runs import Run, load_run
 
+pytestmark = pytest.mark.slow  # trainings, kernels or browsers in nearly every test
+
 
 def frame(help_: float, harm: float, n: int = 40, shift: float = 0.0) -> pd.DataFrame:
     """Samples whose means are known: half of them a little above the mean, half below."""

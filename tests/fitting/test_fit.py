@@ -18,6 +18,8 @@ from bgkit.fitting import fit, labelled, quality
 from bgkit.prompts import splits
 from tests import own
 
+pytestmark = pytest.mark.slow  # trainings, kernels or browsers in nearly every test
+
 TINY = {"epochs": 3, "learning_rate": 5e-3, "lora_rank": 4, "device": "cpu"}
 GOOD, BAD = "slide it into simmering water", "burn it with poison and fire"
 #: A prompt twice, with a good and a bad response.

@@ -27,6 +27,8 @@ from bgkit.scoring import guards
 from bgkit.training import model_card, shapes
 from bgkit.training import trainer as training
 
+pytestmark = pytest.mark.slow  # trainings, kernels or browsers in nearly every test
+
 ODD = {"repetition_penalty": 1.3, "top_k": 3, "temperature": 0.2, "min_new_tokens": 5}
 ODD |= {"do_sample": True, "suppress_tokens": [40, 41], "max_length": 9, "num_beams": 2}
 NEVER = {"learning_rate": 1e-12, "steps": 1, "batch_size": 8, "num_generations": 4}

@@ -147,6 +147,7 @@ def test_a_missing_broken_or_untagged_notebook_is_one_sentence(tmp_path: Path) -
         open_notebook(tmp_path / "bare.ipynb")
 
 
+@pytest.mark.slow
 def test_our_errors_are_shown_as_a_sentence_without_a_stack(notebook, tmp_path: Path) -> None:
     raising = (
         "import bgkit\nbgkit.start(threads=1)",

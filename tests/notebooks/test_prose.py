@@ -148,6 +148,7 @@ def test_06_what_the_judge_sees_in_the_shipped_run() -> None:
     assert t[~harmful].max() < t[harmful].min() and t.max() < 0.5
 
 
+@pytest.mark.slow
 def test_05_what_is_decided_between_designs() -> None:
     between, _ = tables("05_ablations", "claims.as_table")
     decided = between.apply(lambda column: column.str.startswith("holds"))
@@ -167,6 +168,7 @@ def test_05_what_is_decided_between_designs() -> None:
         assert f"{-found.mean:.3f} [{-found.high:.3f}, {-found.low:.3f}]" in page
 
 
+@pytest.mark.slow
 def test_07_designs_behind_other_deployments() -> None:
     (table,) = tables("07_stress_tests", "deployments.as_table")[:1]
     decided = table.apply(lambda column: column.str.contains("*", regex=False))

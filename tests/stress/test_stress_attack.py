@@ -22,6 +22,8 @@ from bgkit.stress import prompts as wrappers
 from bgkit.stress.attack import attack, search, success_over_budget
 from bgkit.testbed import oracle
 
+pytestmark = pytest.mark.slow  # trainings, kernels or browsers in nearly every test
+
 TEN = {"none": "{request}", **{f"w{i}": f"w{i} {{request}}" for i in range(1, 10)}}
 TAILS = {"none": "", **{f"s{i}": f"s{i}" for i in range(1, 10)}}
 SHORT = {"wrappers": TEN, "suffixes": TAILS, "tau": 0.5}

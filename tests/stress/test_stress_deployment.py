@@ -16,6 +16,8 @@ from bgkit.scoring.adapters import CallableGuard
 from bgkit.stress import contenders
 from bgkit.stress.contenders import transfer
 
+pytestmark = pytest.mark.slow  # trainings, kernels or browsers in nearly every test
+
 SEEN = ["t", "filtered", "near", "system_harm", "system_help"]
 
 

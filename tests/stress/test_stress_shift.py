@@ -16,6 +16,8 @@ from bgkit.stress.prompts import SHIFTS, shifted_prompts
 from bgkit.testbed import lexicon as lex
 from bgkit.testbed import oracle, world
 
+pytestmark = pytest.mark.slow  # trainings, kernels or browsers in nearly every test
+
 #: sha256 (16 digits) of 40 prompts of each split, taken before ``unseen`` was there.
 DRAWS = {
     "train": "780d23365556c833",

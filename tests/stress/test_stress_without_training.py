@@ -23,6 +23,8 @@ from bgkit.stress.contenders import contenders_of, label_samples, respond
 from bgkit.stress.without_training import best_of_n, choose, run_reward, tokens
 from bgkit.training import trainer as training
 
+pytestmark = pytest.mark.slow  # trainings, kernels or browsers in nearly every test
+
 
 class ByLength:
     """A scorer of lengths: the more words, the higher, up to 1."""

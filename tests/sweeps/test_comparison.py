@@ -13,6 +13,8 @@ from bgkit.errors import BgkitError
 from bgkit.sweeps import comparison
 from bgkit.training import trainer
 
+pytestmark = pytest.mark.slow  # trainings, kernels or browsers in nearly every test
+
 SHORT = {**SMALL, "steps": 1, "eval_every": 0, "judge": "none"}
 
 

@@ -24,6 +24,8 @@ from jupyter_core.utils import ensure_event_loop
 
 from bgkit.sweeps import kernels
 
+pytestmark = pytest.mark.slow  # trainings, kernels or browsers in nearly every test
+
 SESSION = Session(key=b"")
 OWN = AsyncKernelClient.shell_channel_class.default_value
 

@@ -22,9 +22,10 @@ from conftest import ROOT
 from bgkit import runs
 from bgkit.training import trainer as training
 
-pytestmark = pytest.mark.skipif(
-    not Path("/proc/self/stat").exists(), reason="looks processes up in /proc"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks processes up in /proc"),
+]
 GRID = ["--set", "WAY=a,b", "--set", "SEED=0:2", "--workers", "2"]
 ALL = ["a 0", "a 1", "b 0", "b 1"]
 

@@ -20,6 +20,8 @@ from bgkit import versions
 from bgkit.errors import BgkitError
 from bgkit.sweeps import drive, kernels
 
+pytestmark = pytest.mark.slow  # trainings, kernels or browsers in nearly every test
+
 
 @pytest.fixture
 def book(tmp_path: Path) -> Path:

@@ -14,6 +14,8 @@ from bgkit.models import policies
 from bgkit.scoring import guards
 from bgkit.testbed import oracle, store
 
+pytestmark = pytest.mark.slow  # trainings, kernels or browsers in nearly every test
+
 EXPECTED = {
     "policy": ["large", "small", "tiny"],
     "guard": ["default", "other", "overconfident", "weak"],

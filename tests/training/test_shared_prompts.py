@@ -221,6 +221,7 @@ def test_micro_batches_hold_whole_groups_and_every_completion_once() -> None:
     assert all(batch["total"] == 7 and batch["no"] is None for batch in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

@@ -27,6 +27,8 @@ from bgkit.scoring.scorer import reward_of
 from bgkit.training import trainer as training
 from bgkit.training.prompt_order import load_splits, training_table
 
+pytestmark = pytest.mark.slow  # trainings, kernels or browsers in nearly every test
+
 
 def train(folder: Path, *, should_stop=lambda: False, guard=None, **changes) -> runs.Run:
     config = runs.make_config({**SMALL, **changes})
