@@ -1,13 +1,18 @@
-"""Environment variables that libraries read on import; set them before importing torch.
+"""What a process runs in: variables that libraries read on import, and versions of packages.
 
-``import bgkit`` alone changes nothing, and variables that the user has set are kept.
+Set the variables before importing torch. ``import bgkit`` alone changes nothing, and variables that
+the user has set are kept.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
+import platform
 import warnings
 from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
 
 #: Silences the libraries' messages.
 QUIET = {
@@ -21,6 +26,8 @@ QUIET = {
 PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE"}
 #: Variables that set how threads wait: any OpenMP; GNU; Intel and LLVM.
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+#: Packages whose versions every run records.
+RECORDED = ("bgkit", "torch", "transformers", "trl", "peft", "datasets", "accelerate", "numpy")
 
 
 def wait_settings(environment: Mapping[str, str]) -> dict[str, str]:
@@ -42,3 +49,28 @@ def prepare() -> None:
     """Apply :func:`with_defaults` to this process; call it before torch is imported."""
     os.environ.update(with_defaults(os.environ))
     warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that determine a result, and a digest of bgkit's code.
+
+    ``bgkit_code`` distinguishes checkouts of the same version. It is computed on each call,
+    because the kernels of a sweep load the code that is present when they start.
+    """
+    result = {"python": platform.python_version()}
+    for name in RECORDED:
+        try:
+            result[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            result[name] = "not installed"
+    return {**result, "bgkit_code": code_digest()}
+
+
+def code_digest(package: Path = Path(__file__).parent) -> str:
+    """12 hex digits that identify a package's sources: names and text of all its .py files."""
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        text = path.read_bytes().replace(b"\r\n", b"\n")  # line endings of a Windows checkout
+        digest.update(f"{path.relative_to(package).as_posix()} {len(text)}\n".encode())
+        digest.update(text)
+    return digest.hexdigest()[:12]

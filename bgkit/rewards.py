@@ -15,7 +15,7 @@ Every design returns (n,) float64 and is registered in :data:`DESIGNS`; your own
 ``FILE.py:FUNCTION`` (:func:`find_reward`). GRPO's advantages ignore constants within a group.
 
 Designs differ in scale: training divides a reward by its standard deviation over base's responses
-(:func:`bgkit.scoring.scorer.reward_of`), so ``beta`` has the same weight against each of them.
+(:func:`~bgkit.training.reward_function.reward_of`): ``beta`` has the same weight against each.
 
 Deviations from the paper (Ball and Haupt, arXiv 2510.11834):
 

@@ -127,15 +127,10 @@ def plan(machine: str | None, time: bool, device: str, **given) -> None:
     """Estimate the memory of a run before any download; optionally measure its time."""
     config = options.config_of("plan", given)
     with options.loading():
-        from bgkit.prompts import load as prompts
         from bgkit.training import plan
 
-    if machine and machine not in plan.GPUS:
-        raise BgkitError(f"There is no machine {machine!r}; known: {', '.join(plan.GPUS)}.")
-    gpu = plan.GPUS[machine] if machine else plan.this_machine(device, config.precision)
-    texts = prompts.load_prompts(config.prompts, "train", None, config.seed)["prompt"]
-    table = plan.memory(config, gpu, plan.tokens_of(texts))
-    say(f"{table.round(3).to_string()}\n\n{plan.verdict(table, gpu)}")
+    table, verdict = plan.estimate(config, machine, device)
+    say(f"{table.round(3).to_string()}\n\n{verdict}")
     if time:
         seconds = plan.step_time(config, device)
         total = clock(seconds * config.steps)

@@ -14,7 +14,7 @@ import pandas as pd
 from bgkit import checks
 from bgkit.errors import BgkitError
 from bgkit.evaluation.intervals import TAIL, UNKNOWN, Interval, bootstrap, interval_columns
-from bgkit.scoring.temperature import log_loss, temperature_scale
+from bgkit.scoring.temperature import log_loss, temperature_scale, with_temperature
 from bgkit.testbed.oracle import HARMFUL_ABOVE
 
 BINS = 10  # of t, equally wide
@@ -55,10 +55,11 @@ def calibration_interval(t: np.ndarray, harmful: np.ndarray) -> Interval:
     return Interval(mean, float(low), float(high))
 
 
-def fit_on_half(samples: pd.DataFrame) -> tuple[float, pd.DataFrame]:
-    """Fit a temperature on every second response with known truth; return it and the other half.
+def fit_on_half(samples: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Fit a temperature on every second response with known truth, and apply it to the others.
 
-    Raises BgkitError unless both halves have harmful and safe responses.
+    Returns the other half "as it is" and with scaled t ("T = 1.30"). Raises BgkitError unless both
+    halves have harmful and safe responses.
     """
     checks.samples(samples)
     graded = samples.dropna(subset=["harm"])
@@ -69,7 +70,9 @@ def fit_on_half(samples: pd.DataFrame) -> tuple[float, pd.DataFrame]:
             f"truth; in all, {harmful.sum()} are harmful and {(~harmful).sum()} safe."
         )
     temperature, _ = temperature_scale(graded["t"][::2], harmful[::2])
-    return temperature, graded[1::2]
+    rest = graded[1::2]
+    scaled = rest.assign(t=with_temperature(rest["t"], temperature))
+    return {"as it is": rest, f"T = {temperature:.2f}": scaled}
 
 
 def calibration_table(samples: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

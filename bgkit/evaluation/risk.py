@@ -14,7 +14,7 @@ that take samples also for missing or unknown ``harm``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -100,6 +100,25 @@ def filter_cost(
     taus = best_threshold(cost_fn, cost_fp), best_threshold(*setting)
     at_tau, at_best = (float(expected_cost(t, tau, *setting).mean()) for tau in taus)
     return FilterCost(*taus, at_tau, at_best, max(0.0, at_tau - at_best))
+
+
+def cost_table(
+    t: np.ndarray,
+    guards: Mapping[str, tuple[float, float]],
+    costs: Sequence[tuple[float, float]],
+) -> pd.DataFrame:
+    """:func:`filter_cost` of responses t (n,) for guards by name and pairs (cost_fn, cost_fp).
+
+    ``guards`` maps a name to the temperature and shift of a guard that gives these t. Costs are
+    those of 100 responses. One row per guard and pair.
+    """
+    rows = {}
+    for name, setting in guards.items():
+        for pair in costs:
+            cost = filter_cost(t, *pair, *setting)._asdict()
+            costs_of_100 = {key: 100 * cost[key] for key in ("at_tau", "at_best", "lost")}
+            rows[name, "{:g} : {:g}".format(*pair)] = cost | costs_of_100
+    return pd.DataFrame(rows).T.rename_axis(["guard", "cost_fn : cost_fp"]).round(2)
 
 
 def _verdicts(samples: pd.DataFrame, tau: float) -> pd.DataFrame:

@@ -59,6 +59,13 @@ def values_of(table: pd.DataFrame, column: str) -> list:
     return ordered + sorted(others, key=float if numeric else str)
 
 
+def contents(table: pd.DataFrame) -> pd.DataFrame:
+    """What a table covers, as text: the values of its settings, metrics and kinds of interval."""
+    columns = [*settings_of(table), "metric", "n_seeds", "interval"]
+    texts = {column: ", ".join(map(str, values_of(table, column))) for column in columns}
+    return pd.Series(texts, name="values").to_frame()
+
+
 def sort_rows(table: pd.DataFrame, first: Sequence[str] = ()) -> pd.DataFrame:
     """Rows sorted by the natural orders of their columns, those of ``first`` first."""
     columns = list(dict.fromkeys([*first, *settings_of(table), "metric"]))

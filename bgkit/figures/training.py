@@ -81,10 +81,10 @@ def live(
 ) -> go.Figure:
     """Draw a run in progress: five curves over its steps, and its distribution of t against base's.
 
-    ``curve`` has a row per ``step`` and columns of :data:`PANELS`; ``base`` and ``now`` are
-    :func:`bgkit.scoring.scorer.shares_of_t` of the base policy (line) and of the newest responses
-    (bars), on a square-root scale. Right of the dashed line (t >= ``tau``) a response is filtered;
-    training away from the boundary empties the middle.
+    ``curve`` has a row per ``step`` and columns of :data:`PANELS`; ``base`` and ``now`` are the
+    :func:`~bgkit.training.reward_function.shares_of_t` of the base policy (line) and of the newest
+    responses (bars), on a square-root scale. Right of the dashed line (t >= ``tau``) a response is
+    filtered; training away from the boundary empties the middle.
     """
     checks.threshold(tau, ends=True)
     rows, look = _smooth({design: curve}, tuple(PANELS), 5, False), {"columns": 3, "tall": 150}

@@ -20,9 +20,9 @@ from pathlib import Path
 import torch
 
 from bgkit import checks, environment
+from bgkit.environment import versions as versions
 from bgkit.errors import BgkitError
 from bgkit.runs import git_revision
-from bgkit.versions import versions as versions
 
 PAUSE = 0.5  # seconds between two attempts to terminate worker processes
 

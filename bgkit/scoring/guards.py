@@ -221,6 +221,16 @@ def run_self_test(scorer: Scorer, test: Callable[[Scorer], tuple[dict, str]] | N
     scorer.test_outcome = outcome if test else {**outcome, "tested": False}
 
 
+def rescored(samples: pd.DataFrame, names: Sequence[str] = ()) -> dict[str, pd.DataFrame]:
+    """The same responses scored by several guards: name -> samples with that guard's t.
+
+    Without ``names``: all embedded guards.
+    """
+    texts = samples["prompt"].tolist(), samples["response"].tolist()
+    scored = {n: guard_scores(load_guard(n), *texts) for n in names or model_names("guard")}
+    return {name: samples.assign(t=t.astype(float)) for name, t in scored.items()}
+
+
 def try_guard(guard: Scorer, pairs: Sequence[tuple[str, str, bool]] = OBVIOUS) -> pd.DataFrame:
     """Score pairs with an obvious truth, to see whether a guard works at all.
 

@@ -1,17 +1,14 @@
-"""What scorers have in common, and the one reward callable that TRL calls."""
+"""What scorers have in common: their protocol, and checks of what they take and return."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
-import pandas as pd
 
-from bgkit import checks, rewards
+from bgkit import checks
 from bgkit.errors import BgkitError
-from bgkit.rewards import NEAR
 from bgkit.testbed.store import read_data
 
 
@@ -109,84 +106,3 @@ def is_refusal(response: str) -> bool:
     (True, False)
     """
     return any(mark in response.lower() for mark in REFUSAL_MARKS)
-
-
-def reward_of(
-    samples: pd.DataFrame, design: str, *, tau: float, strength: float, base: Mapping[str, float]
-) -> np.ndarray:
-    """The reward (n,) of samples with response, t and u, as it is computed in training.
-
-    ``base`` has the base policy's ``utility_mean`` and ``utility_deviation``, which standardise u,
-    and ``reward_deviation`` (1 if missing), which divides the reward so that all designs have one
-    scale. Some designs read the columns ``length`` and ``harmful_request``.
-    """
-    optional = samples.filter(["length", "harmful_request"]).dropna(axis="columns")
-    u = samples["u"].to_numpy(float)
-    reward = rewards.compute_reward(
-        design,
-        samples["t"].to_numpy(),
-        (u - base["utility_mean"]) / base["utility_deviation"],
-        tau,
-        strength=strength,
-        u=u,
-        response=list(samples["response"]),
-        refusal=[is_refusal(response) for response in samples["response"]],
-        **{key: column.to_numpy() for key, column in optional.items()},
-    )
-    return reward / base.get("reward_deviation", 1.0)
-
-
-@dataclass(eq=False)
-class RewardFunction:
-    """The reward callable for TRL: scores guard and utility once per batch and records everything.
-
-    ``record(step, frame)`` receives one row per completion: step, prompt_id, kind, prompt,
-    response, t, u, z, reward, filtered, length. ``base`` is described in :func:`reward_of`.
-    ``decode`` turns token ids into responses.
-    """
-
-    design: str
-    guard: Scorer
-    utility: Scorer
-    _: KW_ONLY
-    tau: float
-    strength: float
-    base: Mapping[str, float]
-    record: Callable[[int, pd.DataFrame], None]
-    decode: Callable[[list[list[int]]], list[str]]
-
-    __name__ = "reward"
-
-    def __call__(
-        self, completion_ids, question, trainer_state, log_metric, **columns
-    ) -> list[float]:
-        responses, step = self.decode(completion_ids), trainer_state.global_step
-        t = guard_scores(self.guard, question, responses)
-        u = utility_scores(self.utility, question, responses)
-        length, labels = list(map(len, completion_ids)), ("prompt_id", "kind")
-        samples = {"response": responses, "t": t, "u": u, "length": length}
-        samples = pd.DataFrame({**samples, "harmful_request": columns.get("harmful_request")})
-        settings = {"tau": self.tau, "strength": self.strength, "base": self.base}
-        reward = reward_of(samples, self.design, **settings)
-        frame = {"step": step, **{key: columns.get(key) for key in labels}, "prompt": question}
-        frame |= {"response": responses, "t": t, "u": u}
-        frame["z"] = (u - self.base["utility_mean"]) / self.base["utility_deviation"]
-        frame |= {"reward": reward, "filtered": t >= self.tau, "length": length}
-        self.record(step, pd.DataFrame(frame))
-        margin = np.abs(t.astype(float) - self.tau)
-        means = {"t": t.astype(float), "u": u.astype(float), "margin": margin}
-        means |= {"filter_rate": t >= self.tau, "near_boundary": margin < NEAR}
-        means["seen_in_part"] = seen_in_part(self.guard, question, responses)
-        for name, values in means.items():
-            log_metric(name, float(values.mean()))
-        return reward.tolist()
-
-
-def shares_of_t(t: np.ndarray, bins: int = 20) -> list[float]:
-    """Shares of probabilities t in equal bins of [0, 1]; zeros if there are none.
-
-    >>> shares_of_t(np.array([0.0, 0.1, 0.9, 1.0]), bins=2)
-    [0.5, 0.5]
-    """
-    t = np.asarray(t, float)
-    return (np.histogram(t, bins, (0, 1))[0] / max(1, t.size)).tolist()

@@ -14,8 +14,9 @@ import pandas as pd
 from bgkit import checks, runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation.language_judge import Judge
-from bgkit.scoring.scorer import Scorer, reward_of
+from bgkit.scoring.scorer import Scorer
 from bgkit.stress.contenders import Contender, grade_responses, judge_of, label_samples, sample_once
+from bgkit.training.reward_function import reward_of
 
 _DEFAULTS = runs.TrainConfig()
 

@@ -33,7 +33,7 @@ from bgkit.evaluation import settings
 from bgkit.evaluation.intervals import crossed_bootstrap
 from bgkit.evaluation.metrics import RATES, values_of
 from bgkit.evaluation.settings import LABELLED
-from bgkit.scoring.scorer import NEAR
+from bgkit.rewards import NEAR
 from bgkit.testbed.store import data_folder
 
 FILES = ("index.parquet", "values.parquet", "curves.parquet", "table.parquet")

@@ -37,8 +37,8 @@ from nbclient.exceptions import DeadKernelError
 from traitlets import Type
 
 from bgkit import environment
+from bgkit.environment import versions
 from bgkit.runs import git_revision, write_json
-from bgkit.versions import versions
 
 # papermill warns of annotations with "|"; bgkit.sweeps.grids has checked the parameters
 logging.getLogger("papermill").addHandler(logging.NullHandler())

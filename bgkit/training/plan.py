@@ -22,10 +22,11 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 
-from bgkit.errors import StoppedError
+from bgkit.errors import BgkitError, StoppedError
 from bgkit.models import devices
 from bgkit.models.policies import LOGITS_PER_BATCH, PROMPT_TOKENS_PER_BATCH
-from bgkit.runs import TrainConfig, make_config
+from bgkit.prompts.load import load_prompts
+from bgkit.runs import TrainConfig
 from bgkit.scoring.encoders import TOKENS_PER_BATCH
 from bgkit.training import trainer
 from bgkit.training.presets import PRESETS, SHAPES, choose
@@ -119,6 +120,22 @@ def _scoring_work(shape: Shape, rows: int, tokens: int, width: int, batch: int) 
     rows = max(1, min(rows, batch // max(1, tokens)))
     work = rows * tokens * (2 * shape.intermediate + 4 * shape.hidden)
     return width * (work + 6 * rows * shape.heads * tokens**2 * shape.written_out)
+
+
+def estimate(
+    config: TrainConfig, machine: str | None = None, device: str = "auto"
+) -> tuple[pd.DataFrame, str]:
+    """A run's memory (:func:`memory`) and whether it fits, before any model is downloaded.
+
+    ``machine`` is one of :data:`GPUS`; without it, this machine's ``device``. Raises BgkitError for
+    an unknown machine.
+    """
+    if machine and machine not in GPUS:
+        raise BgkitError(f"There is no machine {machine!r}; known: {', '.join(GPUS)}.")
+    chosen = GPUS[machine] if machine else this_machine(device, config.precision)
+    prompts = load_prompts(config.prompts, "train", None, config.seed)["prompt"]
+    table = memory(config, chosen, tokens_of(prompts))
+    return table, verdict(table, chosen)
 
 
 def memory(config: TrainConfig, machine: Machine, prompt_tokens: int = PROMPT) -> pd.DataFrame:
@@ -218,7 +235,7 @@ def overview() -> pd.DataFrame:
     rows = {}
     for name, preset in PRESETS.items():
         machine = GPUS.get(preset["machine"]) or Machine("cpu", 0, 4, on_gpu=False)
-        config = make_config(choose(name))
+        config = choose(name)
         stored = sum(
             SHAPES[model]["bytes_per_weight"] * shape_of(group, model).parameters
             for group in ("policy", "guard", "utility")

@@ -9,7 +9,7 @@ import pandas as pd
 
 from bgkit.errors import BgkitError
 from bgkit.fitting import fit
-from bgkit.runs import Run, TrainConfig, load_run
+from bgkit.runs import Run, TrainConfig, load_run, make_config
 from bgkit.testbed.store import data_folder, read_data
 
 _DATA = read_data("presets.yaml")
@@ -18,18 +18,18 @@ _DATA = read_data("presets.yaml")
 PRESETS, SHAPES = _DATA["presets"], _DATA["shapes"]
 
 
-def choose(name: str, **own: object) -> dict:
-    """Settings of a preset without ``machine``, overridden by those of ``own`` that are not empty.
+def choose(name: str, **own: object) -> TrainConfig:
+    """The config of a preset, with those of ``own`` that are neither empty nor 0.
 
     Raises BgkitError for an unknown preset.
 
-    >>> choose("testbed-cpu", policy="tiny", guard="", steps=0)["policy"]
-    'tiny'
+    >>> choose("testbed-cpu", policy="tiny", guard="", steps=0).steps
+    12
     """
     if name not in PRESETS:
         raise BgkitError(f"There is no preset {name!r}; choose one of {', '.join(PRESETS)}.")
     settings = PRESETS[name] | {key: value for key, value in own.items() if value}
-    return {key: value for key, value in settings.items() if key != "machine"}
+    return make_config({key: value for key, value in settings.items() if key != "machine"})
 
 
 def shipped_run(config: TrainConfig) -> Run | None:

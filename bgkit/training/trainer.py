@@ -38,10 +38,11 @@ from bgkit.progress import phase
 from bgkit.prompts import load as prompts
 from bgkit.rewards import reward_file_digest
 from bgkit.scoring import guards, identity
-from bgkit.scoring.scorer import RewardFunction, Scorer, check_prompts, reward_of, shares_of_t
+from bgkit.scoring.scorer import Scorer, check_prompts
 from bgkit.training import grpo
 from bgkit.training import prompt_order as training_prompts
 from bgkit.training.callback import RunCallback, stop_on_signals
+from bgkit.training.reward_function import RewardFunction, reward_of, shares_of_t
 from bgkit.training.shared_prompts import SharedPrompts
 
 OWN_REWARD = "reward_sha256"  # key of config.json: hash of the file of a user's own reward
@@ -188,7 +189,7 @@ def measure_base(run: runs.Run, model, tokenizer, guard: Scorer, utility: Scorer
     """Statistics of the base policy's responses that scale the reward; measured once per run.
 
     Mean and deviation of the utility, and deviation of the reward (1 if all rewards are the same),
-    as :func:`~bgkit.scoring.scorer.reward_of` needs them.
+    as :func:`~bgkit.training.reward_function.reward_of` needs them.
     """
     if (run.folder / "base.json").is_file():
         return run.read_json("base.json")

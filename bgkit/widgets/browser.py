@@ -1,4 +1,4 @@
-"""A browser of the completions of several policies, with filters: what did training change?"""
+"""Completions to read: those nearest to the threshold, and a browser of several policies'."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from IPython.display import HTML
 
 from bgkit.errors import BgkitError
 from bgkit.evaluation.results import Results, frames_of
-from bgkit.figures.completions import completions_table
+from bgkit.figures.completions import completions_html, completions_table
 from bgkit.testbed.oracle import HARMFUL_ABOVE
 from bgkit.widgets import views
 
@@ -23,6 +23,14 @@ CHOICES = {
     "false negatives": lambda s: ~s["filtered"] & (s["harm"] > HARMFUL_ABOVE),
     "near the boundary": lambda s: s["near"],
 }
+
+
+def nearest(samples: pd.DataFrame, tau: float, n: int = 4, *, by_kind: bool = False) -> HTML:
+    """A table of the ``n`` completions with t nearest to tau, or ``n`` of each kind of prompt."""
+    order = np.argsort((samples["t"] - tau).abs().to_numpy(), kind="stable")
+    ranked = samples.iloc[order]
+    rows = ranked.groupby("kind", sort=False).head(n) if by_kind else ranked.head(n)
+    return HTML(completions_html(rows, tau))
 
 
 def matching_rows(samples: pd.DataFrame, kind: str, choice: str) -> np.ndarray:

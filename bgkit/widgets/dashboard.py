@@ -19,9 +19,10 @@ from bgkit import runs
 from bgkit.figures import training as plots_training
 from bgkit.progress import clock, phase
 from bgkit.scoring import identity
-from bgkit.scoring.scorer import Scorer, shares_of_t
+from bgkit.scoring.scorer import Scorer
 from bgkit.training import trainer
 from bgkit.training.callback import PROGRESS_LABELS, metrics_row
+from bgkit.training.reward_function import shares_of_t
 from bgkit.widgets.views import draw, receive_while_busy, show
 
 EVERY = 2.0  # minimum seconds between two drawings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -87,8 +88,8 @@ def test_without_its_encoder_the_guard_says_what_to_install(monkeypatch) -> None
 
 
 def test_the_shipped_run_is_that_of_notebook_06_and_complete() -> None:
-    given = presets.choose("english-cpu") | {"reward": "boundary", "strength": 4.0, "eval_every": 0}
-    run = presets.shipped_run(bgkit.TrainConfig(**given))
+    config = replace(presets.choose("english-cpu"), reward="boundary", strength=4.0, eval_every=0)
+    run = presets.shipped_run(config)
     assert run is not None and run.complete and run.result["graded_by"] == ["english"]
     assert len(run.curve()) == run.config.steps
     for policy in ("base", "trained"):
@@ -107,7 +108,7 @@ def test_a_run_whose_adapter_is_not_shipped_can_not_be_asked_again() -> None:
 
 
 def test_no_shipped_run_for_other_settings() -> None:
-    assert presets.shipped_run(bgkit.TrainConfig(**presets.choose("english-cpu"), seed=9)) is None
+    assert presets.shipped_run(presets.choose("english-cpu", seed=9)) is None
 
 
 def test_the_blind_labels_are_of_what_the_shipped_runs_said() -> None:

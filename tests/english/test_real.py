@@ -55,7 +55,7 @@ def table() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    config = bgkit.TrainConfig(**{**presets.choose("english-cpu"), **SMALL}, reward="boundary")
+    config = presets.choose("english-cpu", **SMALL, reward="boundary")
     folder = tmp_path_factory.mktemp("english") / "boundary"
     return bgkit.train(config, folder, device="cpu", threads=1)
 

@@ -97,10 +97,13 @@ def test_the_table_is_the_hand_computed_one():
 def test_the_temperature_is_fitted_on_one_half_and_the_other_is_returned():
     rows = [(0.9, 1.0), (0.2, 0.0), (0.9, 1.0), (0.7, 1.0), (0.9, 0.0), (0.5, np.nan), (0.1, 0.0)]
     table = pd.DataFrame(rows, columns=["t", "harm"])
-    temperature, rest = calibration.fit_on_half(table)
-    # Fitted on rows 0, 2 and 4, whose t is 0.9 and of which two of three are harmful.
-    assert temperature == pytest.approx(logit(0.9) / logit(2 / 3), rel=1e-4)
+    (_, rest), (name, scaled) = calibration.fit_on_half(table).items()
     assert rest["t"].tolist() == [0.2, 0.7, 0.1]
+    # Fitted on rows 0, 2 and 4, whose t is 0.9 and of which two of three are harmful.
+    temperature = logit(0.9) / logit(2 / 3)
+    assert name == f"T = {temperature:.2f}"
+    expected = [expit(logit(t) / temperature) for t in rest["t"]]
+    assert scaled["t"].tolist() == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("harm", [[np.nan] * 4, [0.0] * 4, [1.0, 0.0, 1.0, 0.0], [1.0]])

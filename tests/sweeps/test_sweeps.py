@@ -16,7 +16,7 @@ import pytest
 from conftest import ROOT
 
 import bgkit
-from bgkit import versions
+from bgkit import environment
 from bgkit.errors import BgkitError
 from bgkit.sweeps import drive, kernels
 
@@ -159,13 +159,13 @@ def test_the_digest_is_of_the_sources(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "a.py").write_text("one = 1\n")
     (tmp_path / "sub" / "b.py").write_text("two = 2\n")
-    before = versions.code_digest(tmp_path)
+    before = environment.code_digest(tmp_path)
     (tmp_path / "a.txt").write_text("no source")
     (tmp_path / "a.py").write_bytes(b"one = 1\r\n")  # the same line elsewhere
-    assert versions.code_digest(tmp_path) == before and len(before) == 12
+    assert environment.code_digest(tmp_path) == before and len(before) == 12
     (tmp_path / "sub" / "b.py").write_text("two = 3\n")
-    assert versions.code_digest(tmp_path) != before
-    assert versions.versions()["bgkit_code"] == versions.code_digest(ROOT / "bgkit")
+    assert environment.code_digest(tmp_path) != before
+    assert environment.versions()["bgkit_code"] == environment.code_digest(ROOT / "bgkit")
 
 
 def test_metrics_are_those_of_the_policy_over_all_prompts(tmp_path: Path) -> None:

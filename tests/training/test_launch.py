@@ -19,10 +19,10 @@ from trl import GRPOConfig
 from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.models import devices
-from bgkit.scoring.scorer import reward_of
 from bgkit.training import grpo
 from bgkit.training import trainer as training
 from bgkit.training.prompt_order import load_splits, training_table
+from bgkit.training.reward_function import reward_of
 
 TRAINING = {**SMALL, "steps": 4, "batch_size": 32, "eval_every": 2, "test_prompts": 24}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 import own
 import pytest
@@ -140,7 +141,7 @@ def test_the_cache_of_keys_and_values() -> None:
 
 def memory_of(name: str, machine: str, **changes):
     """The table of a preset on a machine, and the verdict."""
-    config = runs.make_config({**presets.choose(name), **changes})
+    config = replace(presets.choose(name), **changes)
     table = plan.memory(config, plan.GPUS[machine])
     return table, plan.verdict(table, plan.GPUS[machine])
 
@@ -193,7 +194,7 @@ def test_an_unknown_preset_lists_the_choices() -> None:
     with pytest.raises(BgkitError, match=r"no preset 'best'; choose one of testbed-cpu, english"):
         presets.choose("best")
     chosen = presets.choose("colab-t4", guard="default", steps=0)
-    assert chosen["guard"] == "default" and chosen["steps"] == 40
+    assert chosen.guard == "default" and chosen.steps == 40
 
 
 def test_a_stopped_measurement_does_not_advise_to_go_on(monkeypatch) -> None:

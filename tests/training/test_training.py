@@ -23,9 +23,9 @@ from bgkit.evaluation.evaluate import samples_of
 from bgkit.models import policies
 from bgkit.rewards import DESIGNS
 from bgkit.scoring import adapters, guards
-from bgkit.scoring.scorer import reward_of
 from bgkit.training import trainer as training
 from bgkit.training.prompt_order import load_splits, training_table
+from bgkit.training.reward_function import reward_of
 
 pytestmark = pytest.mark.slow  # trainings, kernels or browsers in nearly every test
 

@@ -12,7 +12,7 @@ import pytest
 from bgkit.errors import BgkitError
 from bgkit.evaluation import settings
 from bgkit.figures import trade_off
-from bgkit.widgets import ablations as menus
+from bgkit.widgets import controlled_figures as menus
 from bgkit.widgets import views
 
 DESIGNS = ("base", "filter_avoidance", "boundary", "compound")

@@ -11,7 +11,7 @@ import pytest
 from bgkit.errors import BgkitError
 from bgkit.evaluation import risk
 from bgkit.figures import risk as plots_risk
-from bgkit.widgets import costs as views_risk
+from bgkit.widgets import controlled_figures as views_risk
 from bgkit.widgets import views
 
 RNG = np.random.default_rng(0)

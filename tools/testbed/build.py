@@ -26,12 +26,12 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from bgkit import environment
+from bgkit.environment import code_digest
 from bgkit.errors import BgkitError
 from bgkit.models import devices
 from bgkit.progress import phase, say
 from bgkit.testbed import lexicon as lex
 from bgkit.testbed import store, world
-from bgkit.versions import code_digest
 
 #: utility -> weight of harm in the annotators' preferences, value = help - weight * harm
 PULLS = {"aligned": 0.7, "mild": 0.4, "weak": 0.2, "blind": 0.0}

@@ -20,8 +20,8 @@ from scipy import stats
 from bgkit.evaluation import calibration, judges, rubrics
 from bgkit.evaluation.intervals import bootstrap
 from bgkit.models import policies
+from bgkit.rewards import NEAR
 from bgkit.scoring import guards
-from bgkit.scoring.scorer import NEAR
 from bgkit.testbed import oracle, store
 
 TAU = 0.5
