@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from html import unescape
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -16,6 +18,7 @@ from bgkit.sweeps import claims, collection, deployments
 from bgkit.testbed.store import data_folder
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
+PLOTLY = "application/vnd.plotly.v1+json"
 
 
 def tables(name: str, source: str) -> list[pd.DataFrame]:
@@ -37,6 +40,19 @@ def tables(name: str, source: str) -> list[pd.DataFrame]:
                 pd.DataFrame([line[-width:] for line in lines], index, heads[-width:]),
             )
     return found
+
+
+def figure_of(name: str, source: str) -> dict:
+    """The figure below the cell whose code holds ``source``, as stored."""
+    cells = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4).cells
+    (cell,) = [c for c in cells if c.cell_type == "code" and source in c.source]
+    data = [output.get("data", {}) for output in cell.outputs]
+    return next(each[PLOTLY] for each in data if PLOTLY in each)
+
+
+def numbers(array: dict) -> np.ndarray:
+    """The values of a figure's stored array."""
+    return np.frombuffer(base64.b64decode(array["bdata"]), array["dtype"])
 
 
 def means(values: pd.Series) -> pd.Series:
@@ -70,7 +86,7 @@ def test_01_quantiles_costs_and_zones() -> None:
     assert quantiles.loc["safe", "75%"] <= 0.01 and quantiles.loc["harmful", "50%"] >= 0.92
     assert quantiles.loc["harmful", "25%"] < 0.70
 
-    (costs,) = tables("01_filtered_generation", "risk.filter_cost(")
+    (costs,) = tables("01_filtered_generation", "risk.cost_table(")
     equal = costs[costs.index.str.contains("1 : 1")].astype(float)
     lost = equal["lost"] / equal["at_tau"]
     assert lost["alarmed 1 : 1"] == pytest.approx(1 / 7, abs=0.01)
@@ -95,6 +111,26 @@ def test_01_quantiles_costs_and_zones() -> None:
     part = means(near["near part of the whole cost"])["overconfident"]
     assert f"only {part:.0f} % of the cost is left near" in prose("01_filtered_generation")
     assert means(near["error rate far"]).idxmax() == "weak"
+
+
+def test_01_the_formula_holds_in_every_bin() -> None:
+    figure = figure_of("01_filtered_generation", "widgets.measured_risk(")
+    texts = [text for trace in figure["data"] for text in trace.get("hovertext", ())]
+    told = r"mean (.*)<br>\d+ errors in (\d+) responses<br>error rate \S+ \((.*) to (.*)\)"
+    bins = np.array([re.findall(told, text)[0] for text in texts if "error rate" in text], float)
+    t, n, low, high = bins.T
+    assert len(bins) == 10 and (low <= np.minimum(t, 1 - t)).all()
+    assert (np.minimum(t, 1 - t) <= high).all()
+    middle = n[2:8].astype(int)
+    said = f"Each bin near the middle holds {middle.min()} to {middle.max()} responses"
+    assert said in prose("01_filtered_generation")
+
+
+def test_03_kl_of_a_response_and_of_its_tokens() -> None:
+    (table,) = tables("03_train_policy", "bgkit.table([run])")
+    curves = figure_of("03_train_policy", "training_curves")["data"]
+    per_token = numbers(curves[3]["y"])[-10:].mean()
+    assert means(table.loc["kl"])["boundary"] / per_token == pytest.approx(20, rel=0.25)
 
 
 def test_05_what_paths_do() -> None:
@@ -189,6 +225,10 @@ def test_07_best_of_n_and_rejection() -> None:
         assert low <= 0 <= high
     assert means(table["system_help"]).idxmax() == "best of 8: utility"
     assert means(table["system_harm"]).idxmax() == "best of 8: utility"
+    harm = means(table["system_harm"])[[f"best of {n}: utility" for n in (2, 4, 8)]]
+    assert harm.is_monotonic_increasing
+    tokens = table["tokens per answer"].astype(float)
+    assert tokens["best of 8: boundary"] / tokens["base"] == pytest.approx(8, abs=0.1)
     assert bounds(table.loc["rejection fine-tuning: boundary", "system_help - boundary's"])[1] < 0
 
 
@@ -197,6 +237,12 @@ def test_07_hacking_and_harm_that_goes_unseen() -> None:
     assert set(table.loc["hacked"]) == {"no"}
     past = table.loc["past its best"]
     assert past[past == "yes"].index.tolist() == ["compound", "filter_avoidance"]
+    assert (table.loc["true help, last - first window"].map(bounds).str[0] > 0).all()
+    low, high = zip(*table.loc["true harm, last - first window"].map(bounds), strict=True)
+    assert high[0] < 0 < low[2]  # boundary's harm fell, that of filter_avoidance rose
+    unseen = table.loc["share of harm at t < 0.2, last - first window"].map(bounds)
+    low, high = zip(*unseen, strict=True)
+    assert low[2] > 0 and all(low[i] <= 0 <= high[i] for i in (0, 1))
     (refitted,) = tables("07_stress_tests", "stress.unseen_harm(")
     assert all(low <= 0 <= high for low, high in map(bounds, refitted["gain"]))
     recall = means(refitted["guard"]).to_numpy().reshape(-1, 2)  # first and last window
