@@ -19,6 +19,7 @@ from pathlib import Path
 
 from bgkit.errors import BgkitError
 from bgkit.rewards import DESIGNS, find_reward
+from bgkit.testbed import store
 
 #: Prefix of the name of a guard or utility that was passed as a Python object.
 OBJECT = "object:"
@@ -231,8 +232,6 @@ def explain(name: str) -> str:
 
 def _model_choices(setting: str) -> list[str]:
     """The embedded models and other sources for a setting that names a model; else empty."""
-    from bgkit.testbed import store
-
     if setting not in store.GROUPS:
         return []
     with contextlib.suppress(BgkitError):  # a checkout whose models are not built yet
