@@ -33,8 +33,8 @@ from bgkit.models import devices
 from bgkit.progress import say
 from bgkit.stress import attack, contenders, prompts
 from bgkit.stress.contenders import Contender
+from bgkit.stress.deployments import ELSEWHERE
 from bgkit.sweeps import collection
-from bgkit.sweeps.deployments import ELSEWHERE
 
 SMALL = {"index": False, "compression": "zstd", "compression_level": 19}  # the file is shipped
 GUARDS = ("other", "weak")

@@ -5,7 +5,7 @@
 The shipped trainings stand for the truth: in each round, prompts are drawn anew (the same for all
 designs) and seeds anew at each strength of each design, their deviations from the mean over seeds
 scaled by (S / (S - 1)) ** 0.5, as S drawn anew vary too little. Every comparison of
-:mod:`bgkit.sweeps.deployments` that follows from stored values is then made on the drawn values and
+:mod:`bgkit.stress.deployments` that follows from stored values is then made on the drawn values and
 corrected with the others (Holm). Printed are the shares that are decided, by number of seeds and
 pair of designs, and how often the interval of a difference holds the shipped one.
 """
@@ -20,7 +20,8 @@ import pandas as pd
 from bgkit import environment
 from bgkit.evaluation import frontiers
 from bgkit.evaluation.intervals import CONFIDENCE, holm
-from bgkit.sweeps import claims, collection, deployments
+from bgkit.stress import deployments
+from bgkit.sweeps import claims, collection
 
 METRICS = ["system_help", "system_harm"]
 RESAMPLES = 200  # of the intervals in a round

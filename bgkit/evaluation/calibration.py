@@ -14,6 +14,7 @@ import pandas as pd
 from bgkit import checks
 from bgkit.errors import BgkitError
 from bgkit.evaluation.intervals import TAIL, UNKNOWN, Interval, bootstrap, interval_columns
+from bgkit.scoring.scorer import with_scores
 from bgkit.scoring.temperature import log_loss, temperature_scale, with_temperature
 from bgkit.testbed.oracle import HARMFUL_ABOVE
 
@@ -71,7 +72,7 @@ def fit_on_half(samples: pd.DataFrame) -> dict[str, pd.DataFrame]:
         )
     temperature, _ = temperature_scale(graded["t"][::2], harmful[::2])
     rest = graded[1::2]
-    scaled = rest.assign(t=with_temperature(rest["t"], temperature))
+    scaled = with_scores(rest, with_temperature(rest["t"], temperature))
     return {"as it is": rest, f"T = {temperature:.2f}": scaled}
 
 

@@ -36,6 +36,35 @@ def frames_of(results: Results) -> dict[str, pd.DataFrame]:
     return _frames_and_bases(results)[0]
 
 
+def frame_of(results: Results) -> pd.DataFrame:
+    """The samples of one policy: a table as it is, or those of the one run that is given.
+
+    Raises BgkitError for several.
+    """
+    if isinstance(results, pd.DataFrame):
+        return results
+    loaded = runs_of(results, complete=True)
+    if len(loaded) > 1:
+        raise BgkitError(f"This shows one policy, not {len(loaded)} runs; give one of them.")
+    return loaded[0].samples()
+
+
+def tau_of(results: Results, tau: float | None = None) -> float:
+    """``tau``, or by default the runs' threshold, or 0.5 for tables.
+
+    Raises BgkitError for runs of several thresholds.
+    """
+    if tau is not None or isinstance(results, Mapping | pd.DataFrame):
+        return 0.5 if tau is None else checks.threshold(tau, ends=True)
+    taus = sorted({run.config.tau for run in runs_of(results)})
+    if len(taus) > 1:
+        raise BgkitError(
+            f"The runs have several thresholds ({', '.join(map(str, taus))}); show those of one "
+            "at a time, or give the tau to show."
+        )
+    return taus[0]
+
+
 def runs_of(results: Results, complete: bool = False) -> list[Run]:
     """A run, its folder, or several, as loaded runs; raises BgkitError for anything else.
 
@@ -167,15 +196,18 @@ def table(
 ) -> pd.DataFrame:
     """Results as text: metrics by design, each cell ``mean [low, high]``.
 
-    ``results`` is anything that :func:`frames_of` takes, or rows as in a run's ``result.json``.
-    With samples, ``*`` marks a mean that is better than base's and ``!`` one that is worse, if the
-    paired interval excludes zero; ``differences`` gives the paired differences instead of the
-    means. :data:`TOO_LONG` are added if above 0. Raises BgkitError for an unknown metric.
+    ``results`` is anything that :func:`frames_of` takes, or rows (those of a run's ``result.json``,
+    or of :func:`rows_of`). With samples, ``*`` marks a mean that is better than base's and ``!``
+    one that is worse, if the paired interval excludes zero; ``differences`` gives the paired
+    differences instead of the means. :data:`TOO_LONG` are added if above 0. Raises BgkitError for
+    an unknown metric.
     """
     _check_metrics(metrics)
     marks: dict[tuple[str, str], str] = {}
     if isinstance(results, list) and results and isinstance(results[0], dict):
-        rows = pd.DataFrame(results)
+        results = pd.DataFrame(results)
+    if isinstance(results, pd.DataFrame) and "metric" in results:
+        rows = results
     else:
         rows = paired_table(results, metrics).assign(kind="all")
         for row in rows.itertuples():

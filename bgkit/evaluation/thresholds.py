@@ -16,6 +16,7 @@ import pandas as pd
 from bgkit import checks
 from bgkit.evaluation import intervals
 from bgkit.evaluation.intervals import interval_text, share_interval
+from bgkit.evaluation.results import Results, frame_of, tau_of
 from bgkit.rewards import NEAR
 from bgkit.testbed.oracle import HARMFUL_ABOVE
 from bgkit.texts import clean_text
@@ -88,12 +89,14 @@ def main_kinds(kinds: pd.Series, most: int = 6) -> pd.Series:
     return kinds if len(names) <= most + 1 else kinds.where(kinds.isin(names[:most]), "other kinds")
 
 
-def table_by_kind(samples: pd.DataFrame, tau: float) -> pd.DataFrame:
+def table_by_kind(results: Results, tau: float | None = None) -> pd.DataFrame:
     """The filter's metrics at ``tau`` as text with 95 % intervals: a column for all and per kind.
 
+    ``results`` is a samples table, or a run (whose tau is the default).
     Rows are :data:`METRICS` and n; a dash is unknown. Rare kinds share a column
     (:func:`main_kinds`).
     """
+    samples, tau = frame_of(results), tau_of(results, tau)
     checks.samples(samples, columns=("t", "harm", "kind"))
     groups = samples.groupby(main_kinds(samples["kind"]), sort=False)
     columns = {}

@@ -7,7 +7,6 @@ both in [0, 1] (above 0.5 is harmful; unknown harm is NaN).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,11 +17,12 @@ from plotly.subplots import make_subplots
 from bgkit import checks
 from bgkit.errors import BgkitError
 from bgkit.evaluation.intervals import mean_table, wilson
-from bgkit.evaluation.results import Results, frames_of, runs_of
+from bgkit.evaluation.results import Results, frames_of, tau_of
 from bgkit.evaluation.risk import bin_edges
 from bgkit.figures import intervals, style
 from bgkit.figures.style import dots, error_bars, label, panel_label
 from bgkit.rewards import NEAR
+from bgkit.testbed.oracle import HARMFUL_ABOVE
 
 #: role of a response -> its colour
 ROLES = {"safe": style.SAFE, "harmful": style.HARMFUL, "truth unknown": "#9A9A9A"}
@@ -42,26 +42,11 @@ def _samples_of(results: Results) -> dict[str, pd.DataFrame]:
     return samples
 
 
-def tau_of(results: Results, tau: float | None = None) -> float:
-    """``tau``, or by default the runs' threshold, or 0.5 for tables.
-
-    Raises BgkitError for runs of several thresholds.
-    """
-    if tau is not None or isinstance(results, Mapping | pd.DataFrame):
-        return 0.5 if tau is None else checks.threshold(tau, ends=True)
-    taus = sorted({run.config.tau for run in runs_of(results)})
-    if len(taus) > 1:
-        raise BgkitError(
-            f"The runs have several thresholds ({', '.join(map(str, taus))}); show those of one "
-            "at a time, or give the tau to show."
-        )
-    return taus[0]
-
-
 def _margin_bars(name: str, frame: pd.DataFrame, roles: list[str], edges: np.ndarray) -> list:
     """Bars of one policy: square roots of shares; unknown truth is stacked on safe."""
     harm, bars, safe = frame["harm"], [], 0.0
-    masks = dict(zip(ROLES, (harm <= 0.5, harm > 0.5, harm.isna()), strict=True))
+    harmful, unknown = harm > HARMFUL_ABOVE, harm.isna()
+    masks = dict(zip(ROLES, (~harmful & ~unknown, harmful, unknown), strict=True))
     for role in roles:
         counts = np.histogram(frame.loc[masks[role], "t"], edges)[0]
         texts = [
@@ -134,7 +119,7 @@ def margins(results: Results, tau: float | None = None, bins: int = 25) -> go.Fi
 def _bin_table(frame: pd.DataFrame, bins: int) -> pd.DataFrame:
     """Per non-empty bin of t: n, mean t, and the harmful share with its Wilson interval."""
     place = np.minimum((frame["t"].to_numpy(float) * bins).astype(int), bins - 1)
-    groups = frame.assign(harmful=frame["harm"] > 0.5).groupby(place)
+    groups = frame.assign(harmful=frame["harm"] > HARMFUL_ABOVE).groupby(place)
     table = groups.agg(n=("t", "size"), t=("t", "mean"), k=("harmful", "sum"))
     low, high = wilson(table["k"], table["n"])
     return table.assign(mean=table["k"] / table["n"], low=low, high=high)
@@ -177,13 +162,14 @@ def reliability(results: Results, bins: int = 10) -> go.Figure:
     )
 
 
-def judge_against_truth(samples: pd.DataFrame) -> go.Figure:
+def judge_against_truth(results: Results) -> go.Figure:
     """Draw the mean true harm and help of the responses with each grade of a judge.
 
-    Marks are means of the true value (0 to 1) with 95% bootstrap intervals. On the dashed diagonal
-    the judge is calibrated, below it it grades too high. Raises BgkitError if no response has both
-    a grade and a known truth.
+    The responses of all policies count alike. Marks are means of the true value (0 to 1) with 95 %
+    bootstrap intervals. On the dashed diagonal the judge is calibrated, below it it grades too
+    high. Raises BgkitError if no response has both a grade and a known truth.
     """
+    samples = pd.concat(frames_of(results).values(), ignore_index=True)
     checks.samples(samples, columns=("judge_harm", "harm", "judge_help", "help"))
     graded = samples.dropna(subset=["judge_harm", "harm"])
     if graded.empty:

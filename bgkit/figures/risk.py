@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from bgkit.evaluation import risk
+from bgkit.evaluation.results import Results, frame_of, tau_of
 from bgkit.figures import style
 from bgkit.figures.style import error_bars
 
@@ -96,13 +96,13 @@ def risk_curve(
 
 
 def measured_risk(
-    samples: pd.DataFrame,
-    tau: float = 0.5,
+    results: Results,
+    tau: float | None = None,
     cost_fn: float = 1.0,
     cost_fp: float = 1.0,
     bins: int = 10,
 ) -> go.Figure:
-    """Draw the filter's error rate and its cost over t, as measured on ``samples``.
+    """Draw the filter's error rate and its cost over t, as measured on a samples table or a run.
 
     Each mark is one bin of t, at its mean t, with a 95 % Wilson interval. The top panel shows the
     share of wrong verdicts (harmful and shown left of tau, safe and filtered right of it), the
@@ -111,6 +111,7 @@ def measured_risk(
     tau, and a too trusting one left of tau. The bars count the responses of the marks.
     Arguments and errors are those of :func:`bgkit.evaluation.risk.measured_risk`.
     """
+    samples, tau = frame_of(results), tau_of(results, tau)
     table = risk.measured_risk(samples, tau, cost_fn, cost_fp, bins)
     fig = _panels_over_t(3, [0.42, 0.42, 0.16], samples["t"], risk.bin_edges(tau, bins))
     x = np.sort(np.r_[GRID, tau, np.nextafter(tau, 0)])

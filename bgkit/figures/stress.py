@@ -79,7 +79,7 @@ def by_shift(rows: pd.DataFrame) -> go.Figure:
 def at_equal_help(table: pd.DataFrame) -> go.Figure:
     """Draw differences between designs at equal help over deployments, a panel for each pair.
 
-    ``table`` is from :func:`bgkit.sweeps.deployments.differences`. Below the line the first design
+    ``table`` is from :func:`bgkit.stress.deployments.differences`. Below the line the first design
     of a pair has the lower metric. Filled marks are significant after Holm's correction over all
     differences; bars are 95 % intervals, uncorrected.
     """

@@ -31,7 +31,7 @@ from bgkit.scoring import protocols
 from bgkit.scoring.adapters import CalibratedGuard, as_guard
 from bgkit.scoring.decoders import RewardDecoder, VerdictGuard
 from bgkit.scoring.encoders import EncoderScorer
-from bgkit.scoring.scorer import Scorer, guard_scores, name_of, utility_scores
+from bgkit.scoring.scorer import Scorer, guard_scores, name_of, utility_scores, with_scores
 from bgkit.testbed.store import model_names, read_data
 
 #: Pairs with an obvious truth (``data/words.yaml``): prompt, response, and whether it is harmful
@@ -224,19 +224,22 @@ def run_self_test(scorer: Scorer, test: Callable[[Scorer], tuple[dict, str]] | N
 def rescored(samples: pd.DataFrame, names: Sequence[str] = ()) -> dict[str, pd.DataFrame]:
     """The same responses scored by several guards: name -> samples with that guard's t.
 
-    Without ``names``: all embedded guards.
+    Without ``names``: all embedded guards. Columns that follow from the old t (``filtered``, what
+    the user saw) are left out.
     """
     texts = samples["prompt"].tolist(), samples["response"].tolist()
     scored = {n: guard_scores(load_guard(n), *texts) for n in names or model_names("guard")}
-    return {name: samples.assign(t=t.astype(float)) for name, t in scored.items()}
+    return {name: with_scores(samples, t.astype(float)) for name, t in scored.items()}
 
 
-def try_guard(guard: Scorer, pairs: Sequence[tuple[str, str, bool]] = OBVIOUS) -> pd.DataFrame:
+def try_guard(guard: Scorer, prompt_set: str = "testbed") -> pd.DataFrame:
     """Score pairs with an obvious truth, to see whether a guard works at all.
 
+    They are :data:`OBVIOUS` for the testbed's prompts, else :data:`EVERYDAY`, plain English.
     Returns prompt, response, harmful (the truth) and t, which should be low for the harmless pairs
-    and high for the others. Use :data:`EVERYDAY` for a guard for English.
+    and high for the others.
     """
+    pairs = OBVIOUS if prompt_set == "testbed" else EVERYDAY
     table = pd.DataFrame(pairs, columns=["prompt", "response", "harmful"])
     t = guard_scores(guard, table["prompt"].tolist(), table["response"].tolist())
     return table.assign(t=t.astype(float))

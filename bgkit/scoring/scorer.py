@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
+import pandas as pd
 
 from bgkit import checks
 from bgkit.errors import BgkitError
@@ -94,6 +95,16 @@ def check_prompts(scorer: object, prompts: Sequence[str]) -> None:
                 f"{scorer.max_length} tokens) no room for a response; shorten the prompt or use "
                 "a model with a longer context."
             )
+
+
+#: Columns of samples that follow from a guard's t.
+OF_T = ("seen_in_part", "filtered", "near", "system_harm", "system_help")
+OF_T += ("judge_system_harm", "judge_system_help")
+
+
+def with_scores(samples: pd.DataFrame, t: np.ndarray) -> pd.DataFrame:
+    """Samples with other scores t (n,), without the columns that follow from the old ones."""
+    return samples.drop(columns=list(OF_T), errors="ignore").assign(t=t)
 
 
 REFUSAL_MARKS = read_data("words.yaml")["refusals"]

@@ -5,5 +5,5 @@ prompts' truth is unknown). It returns a table with one row per response (or att
 columns ``design`` (a contender's name, or ``base``), ``seed``, and the test's own axis (``guard``,
 ``tau``, ``shift``, ``budget``, ...). :func:`bgkit.evaluation.metrics.summary` joins rows into means
 with intervals, :func:`bgkit.evaluation.metrics.gains` compares them with base. Tests that need no
-new responses are in :mod:`bgkit.sweeps.deployments`, which compares designs as frontiers.
+new responses are in :mod:`bgkit.stress.deployments`, which compares designs as frontiers.
 """

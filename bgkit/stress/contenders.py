@@ -144,7 +144,7 @@ def judge_of(
     if needed_by and judge is None:
         raise BgkitError(
             f"The truth about the prompts {config.prompts!r} is not known; give {needed_by} a "
-            "judge (judges.load_judge)."
+            "judge (bgkit.load_judge)."
         )
     return judge
 
@@ -204,21 +204,23 @@ def guards_by_name(
 
 
 def transfer(
+    contenders: Sequence[Contender],
     samples: pd.DataFrame,
     guards_: Mapping[str, str | Scorer] | Sequence[str | Scorer] = GUARDS,
-    tau: float = 0.5,
 ) -> pd.DataFrame:
-    """Every contender's responses behind each of several guards.
+    """Every contender's responses behind each of several guards, at the contender's tau.
 
-    ``samples`` is a table of :func:`respond`, ``guards_`` are as in :func:`guards_by_name`, ``tau``
-    in (0, 1) is that of all deployments. Nothing is sampled, so all differences come from the guard
-    alone. Returns :func:`redeploy` samples, guard by guard, with ``guard`` after ``seed``.
+    ``samples`` is the contenders' table of :func:`respond`, ``guards_`` are as in
+    :func:`guards_by_name`. Nothing is sampled, so all differences come from the guard alone.
+    Returns :func:`redeploy` samples, guard by guard, with ``guard`` after ``seed``.
     """
+    taus = {(each.design, each.seed): each.config.tau for each in contenders}
     samples, tables = samples.reset_index(drop=True), []
     for name, guard in guards_by_name(guards_).items():
         # one contender at a time, as when sampled: the same batches give the same bits
         parts = samples.groupby(["design", "seed"], sort=False)
-        scored = pd.concat([redeploy(part, guard, tau) for _, part in parts]).loc[samples.index]
+        redeployed = [redeploy(part, guard, taus[key]) for key, part in parts]
+        scored = pd.concat(redeployed).loc[samples.index]
         scored.insert(list(scored).index("seed") + 1, "guard", name)
         tables.append(scored)
     return pd.concat(tables, ignore_index=True)

@@ -114,7 +114,7 @@ def other_guards(study: Study, guards: Sequence[str] = ()) -> Answer:
     """What would the user have seen of the same responses behind another guard?"""
     trained = list(dict.fromkeys(c.config.guard for c in study.contenders))
     names = list(guards) or (contenders.GUARDS if study.prompt_set == TESTBED else trained)
-    samples = contenders.transfer(study.responses, names)
+    samples = contenders.transfer(study.contenders, study.responses, names)
     rows = metrics.summary(samples, ["design", "guard"], ["system_harm", "near_boundary"])
     unknown = contenders.judge_of(study.contenders[0].config, study.judge) is None
     note = f"The truth about {study.prompt_set} is not known: harm and help need a JUDGE."

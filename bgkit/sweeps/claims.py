@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import yaml
 from scipy import stats
 
 from bgkit.errors import BgkitError
@@ -27,8 +26,9 @@ from bgkit.evaluation.frontiers import Difference
 from bgkit.evaluation.intervals import CONFIDENCE, crossed_bootstrap, holm, variance_of_mean
 from bgkit.evaluation.metrics import METRICS as ALL_METRICS
 from bgkit.evaluation.metrics import values_of
+from bgkit.progress import say
 from bgkit.sweeps import collection
-from bgkit.testbed.store import data_folder
+from bgkit.testbed.store import read_data
 
 #: Metric at whose equal values frontiers are compared -> name of the comparison in tables.
 EQUAL = {"system_help": "at equal help", "kl": "at equal KL"}
@@ -60,8 +60,7 @@ class Claim(NamedTuple):
     expected: str
 
 
-_ROWS = yaml.safe_load((data_folder() / "claims.yaml").read_text(encoding="utf-8"))
-CLAIMS = tuple(Claim(*row) for row in _ROWS)
+CLAIMS = tuple(Claim(*row) for row in read_data("claims.yaml"))
 
 
 def frontiers_of(
@@ -150,6 +149,18 @@ def check(
     return table.assign(verdict=np.where(table["p_holm"] < 1 - CONFIDENCE, decided, "open"))
 
 
+def check_all(index: pd.DataFrame, values: pd.DataFrame, kind: str = "all") -> pd.DataFrame:
+    """All claims checked on the runs of :func:`bgkit.sweeps.collection.load`.
+
+    Where none can be checked (runs of one strength), that is printed, and the table is empty.
+    """
+    try:
+        return check(frontiers_of(index, values, METRICS, kind))
+    except BgkitError as error:
+        say(f"No claim is checked. {error}")
+        return pd.DataFrame(columns=["claim", "says", "against", "place", "verdict"])
+
+
 def _differences_at_equal(
     design: Frontier, against: Frontier, metric: str, resamples: int
 ) -> list[tuple[str, Difference]]:
@@ -167,8 +178,13 @@ def _differences_at_equal(
     return differences
 
 
-def as_table(checked: pd.DataFrame) -> pd.DataFrame:
-    """One row per claim, one column per comparison; a cell is the verdict and the difference."""
+def as_table(checked: pd.DataFrame, base: bool | None = None) -> pd.DataFrame:
+    """One row per claim, one column per comparison; a cell is the verdict and the difference.
+
+    With ``base`` only claims about a design and base, without (False) only those about two designs.
+    """
+    against_base = checked["against"] == "base"
+    checked = checked if base is None else checked[against_base == base]
     cells = {
         (row.claim, row.place): f"{row.verdict} {row.mean:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
         for row in checked.itertuples()

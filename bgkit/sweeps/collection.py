@@ -163,23 +163,34 @@ def is_collection(folder: str | Path) -> bool:
     return all((Path(folder) / name).is_file() for name in FILES)
 
 
-def load(folder: str | Path | None = None) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Index, values and curves of a collection (by default the shipped one).
+def load(*sources: str | Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Index, values and curves of collections and folders of runs; by default the shipped ones.
 
     Index and curves get the columns of :func:`settings_of`; values are samples that
-    :func:`bgkit.evaluation.metrics.values_of` reads. Raises BgkitError if there is none.
+    :func:`bgkit.evaluation.metrics.values_of` reads. Raises BgkitError as :func:`find_runs` and
+    :func:`gather`, and for a run in two sources.
     """
-    folder = Path(folder or shipped())
-    for name in FILES[:3]:
-        if not (folder / name).is_file():
-            raise BgkitError(
-                f"{folder} is no collection (it has no {name}); make one from a sweep's folder "
-                "with `bgkit collect`."
-            )
-    index, values, curves = (pd.read_parquet(folder / name) for name in FILES[:3])
+    paths = _paths(sources)
+    parts = [[pd.read_parquet(p / n) for n in FILES[:3]] for p in paths if is_collection(p)]
+    if loose := [run for path in paths if not is_collection(path) for run in find_runs(path)]:
+        parts.append(gather(loose))
+    index, values, curves = (
+        pd.concat(each, ignore_index=True) for each in zip(*parts, strict=True)
+    )
+    if (repeated := index["run"].duplicated()).any():
+        name = index.loc[repeated, "run"].iloc[0]
+        raise BgkitError(
+            f"The sources {', '.join(map(str, paths))} hold the same run twice ({name}); leave one "
+            "of them out."
+        )
+    values = values.drop_duplicates(["run", "prompt"], ignore_index=True)  # base, in each source
     labels = settings_of(index)
     curves = curves.merge(labels.assign(run=index["run"]), on="run", how="left")
     return pd.concat([index, labels], axis=1), as_samples(index, values), curves
+
+
+def _paths(sources: Iterable[str | Path]) -> list[Path]:
+    return [Path(source) for source in sources if source] or [shipped()]
 
 
 def load_table(*sources: str | Path) -> pd.DataFrame:
@@ -187,7 +198,7 @@ def load_table(*sources: str | Path) -> pd.DataFrame:
 
     Raises BgkitError as :func:`find_runs` and :func:`gather`, and for a setting in two sources.
     """
-    paths = [Path(source) for source in sources] or [shipped()]
+    paths = _paths(sources)
     tables = [pd.read_parquet(path / FILES[3]) for path in paths if is_collection(path)]
     if loose := [run for path in paths if not is_collection(path) for run in find_runs(path)]:
         tables.append(table_of(*gather(loose)[:2]))

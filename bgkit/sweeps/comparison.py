@@ -49,10 +49,8 @@ class Comparison:
 
     def claims(self) -> pd.DataFrame:
         """Differences at equal help and at equal KL (:mod:`bgkit.sweeps.claims`)."""
-        index, values, _ = collection.gather(self.runs)
-        index = pd.concat([index, collection.settings_of(index)], axis=1)
-        samples = collection.as_samples(index, values)
-        frontiers = claims.frontiers_of(index, samples, claims.METRICS)
+        index, values, _ = collection.load(*(run.folder for run in self.runs))
+        frontiers = claims.frontiers_of(index, values, claims.METRICS)
         return claims.as_table(claims.check(frontiers))
 
 

@@ -22,6 +22,7 @@ def start(threads: int = 0) -> None:
         from bgkit.models import devices
 
     pd.options.display.html.use_mathjax = False  # texts in tables hold no formulas
+    pd.options.display.max_colwidth = None  # and are shown whole
     if shell := get_ipython():
         shell.set_custom_exc((BgkitError,), _show_sentence)
     count, place = devices.pin_threads(threads), devices.pick_device()

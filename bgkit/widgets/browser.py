@@ -8,7 +8,7 @@ import pandas as pd
 from IPython.display import HTML
 
 from bgkit.errors import BgkitError
-from bgkit.evaluation.results import Results, frames_of
+from bgkit.evaluation.results import Results, frame_of, frames_of, tau_of
 from bgkit.figures.completions import completions_html, completions_table
 from bgkit.testbed.oracle import HARMFUL_ABOVE
 from bgkit.widgets import views
@@ -25,8 +25,14 @@ CHOICES = {
 }
 
 
-def nearest(samples: pd.DataFrame, tau: float, n: int = 4, *, by_kind: bool = False) -> HTML:
-    """A table of the ``n`` completions with t nearest to tau, or ``n`` of each kind of prompt."""
+def nearest(
+    results: Results, tau: float | None = None, n: int = 4, *, by_kind: bool = False
+) -> HTML:
+    """A table of the ``n`` completions with t nearest to tau, or ``n`` of each kind of prompt.
+
+    ``results`` is a samples table, or a run (whose tau is the default).
+    """
+    samples, tau = frame_of(results), tau_of(results, tau)
     order = np.argsort((samples["t"] - tau).abs().to_numpy(), kind="stable")
     ranked = samples.iloc[order]
     rows = ranked.groupby("kind", sort=False).head(n) if by_kind else ranked.head(n)

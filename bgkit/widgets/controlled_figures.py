@@ -8,6 +8,7 @@ import pandas as pd
 
 from bgkit.evaluation import risk as formula
 from bgkit.evaluation import settings
+from bgkit.evaluation.results import Results, frame_of
 from bgkit.figures import risk as plots_risk
 from bgkit.figures import trade_off
 from bgkit.texts import clean_text
@@ -66,13 +67,14 @@ def risk(t: np.ndarray, *, cost_fn: float = 1.0, cost_fp: float = 1.0) -> widget
 
 
 def measured_risk(
-    samples: pd.DataFrame, *, cost_fn: float = 1.0, cost_fp: float = 1.0, bins: int = 10
+    results: Results, *, cost_fn: float = 1.0, cost_fp: float = 1.0, bins: int = 10
 ) -> widgets.VBox:
     """Display measured errors and costs with controls for costs, bins and the kind of prompt.
 
-    The threshold is the best one for the costs. Below :func:`bgkit.figures.measured_risk` is a
-    table of the errors and costs near the boundary (:func:`bgkit.evaluation.risk.near_table`).
-    Raises BgkitError for a start outside the ranges of the sliders.
+    ``results`` is a samples table or a run. The threshold is the best one for the costs. Below
+    :func:`bgkit.figures.measured_risk` is a table of the errors and costs near the boundary
+    (:func:`bgkit.evaluation.risk.near_table`). Raises BgkitError for a start outside the ranges of
+    the sliders.
     """
 
     def view(cost_fn: float, cost_fp: float, bins: int, kind: str) -> list:
@@ -81,6 +83,7 @@ def measured_risk(
         figure = plots_risk.measured_risk(rows, *setting, bins)
         return [figure, formula.near_table({clean_text(kind): rows}, *setting)]
 
+    samples = frame_of(results)
     kinds = pd.unique(samples["kind"]) if "kind" in samples else []
     controls = {
         **_costs(cost_fn, cost_fp),

@@ -15,6 +15,7 @@ import plotly.graph_objects as go
 from IPython.display import HTML
 
 from bgkit import checks
+from bgkit.evaluation.results import Results, frame_of, tau_of
 from bgkit.evaluation.risk import bin_edges
 from bgkit.evaluation.thresholds import GRID, METRICS, main_kinds, missing_note, operating_points
 from bgkit.figures import distributions as plots
@@ -32,17 +33,18 @@ BUTTON_HELP = "<small>Press a button to read the completions of its bar.</small>
 LINE = "border-bottom:1px solid rgba(128,128,128,.3);padding:2px 10px;text-align:left"
 
 
-def explore(samples: pd.DataFrame, tau: float = 0.5, bins: int = 25) -> widgets.VBox:
+def explore(results: Results, tau: float | None = None, bins: int = 25) -> widgets.VBox:
     """Display the margin histogram and the filter's metrics with a slider for tau.
 
-    ``samples`` has the columns t, harm (NaN if unknown), kind, prompt and response, and for what
-    the user sees those of :mod:`bgkit.evaluation.thresholds`. Bars right of the dashed line are
-    filtered; the buttons below the bars show their completions. Without truth it names the metrics
-    that it cannot show; without a kernel its first state is shown. Raises BgkitError for missing
-    columns, values out of range, or fewer than 2 bins.
+    ``results`` is a run, or a samples table with the columns t, harm (NaN if unknown), kind, prompt
+    and response, and for what the user sees those of :mod:`bgkit.evaluation.thresholds`. Bars right
+    of the dashed line are filtered; the buttons below the bars show their completions. Without
+    truth it names the metrics that it cannot show; without a kernel its first state is shown.
+    Raises BgkitError for missing columns, values out of range, or fewer than 2 bins.
     """
+    samples, tau = frame_of(results), tau_of(results, tau)
     checks.samples(samples, columns=("t", "harm", "kind", "prompt", "response"))
-    samples, tau = samples.reset_index(drop=True), checks.threshold(tau, ends=True)
+    samples = samples.reset_index(drop=True)
     groups, taus = main_kinds(samples["kind"], KINDS), np.union1d(GRID, [tau])
     part = functools.cache(lambda kind: samples if kind == ALL else samples[groups == kind])
     points = functools.cache(lambda kind: operating_points(part(kind), taus))

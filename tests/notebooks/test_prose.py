@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 
 from bgkit.evaluation import frontiers, settings
-from bgkit.sweeps import claims, collection, deployments
+from bgkit.stress import deployments
+from bgkit.sweeps import claims, collection
 from bgkit.testbed.store import data_folder
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"

@@ -10,7 +10,7 @@ from bgkit import runs
 from bgkit.evaluation import samples as evaluation
 from bgkit.evaluation.metrics import values_of
 from bgkit.scoring import guards
-from bgkit.sweeps import deployments
+from bgkit.stress import deployments
 
 pytestmark = pytest.mark.slow  # trainings, kernels or browsers in nearly every test
 

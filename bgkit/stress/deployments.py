@@ -94,7 +94,7 @@ def redeployed_values(
     return evaluation.rescored_samples(values, t, deployment.tau, refusals.iloc[values["prompt"]])
 
 
-def measured_values(folder: str | Path | None = None) -> dict[str, pd.DataFrame]:
+def measured_values(folder: str | Path = "") -> dict[str, pd.DataFrame]:
     """Deployment -> values of a collection's policies (by default the shipped ones) in it.
 
     They are input of :func:`differences`; metrics that were not measured are NaN. Empty for a
@@ -151,6 +151,12 @@ def differences(
     deviation = (table["high"] - table["low"]) / 2 / stats.norm.ppf((1 + CONFIDENCE) / 2)
     level = stats.norm.ppf(1 - (1 - CONFIDENCE) / 2 / len(table))
     return table.assign(detectable=(level + stats.norm.ppf(POWER)) * deviation)
+
+
+def compare(folder: str | Path = "") -> pd.DataFrame:
+    """:func:`differences` of a collection (by default the shipped one) in every deployment."""
+    index, values, _ = collection.load(folder)
+    return differences(index, values, DEPLOYMENTS | measured_values(folder))
 
 
 def as_table(table: pd.DataFrame) -> pd.DataFrame:

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from bgkit.errors import BgkitError
-from bgkit.sweeps import collection, deployments
-from bgkit.sweeps.deployments import Deployment, redeployed_values
+from bgkit.stress import deployments
+from bgkit.stress.deployments import Deployment, redeployed_values
+from bgkit.sweeps import collection
 
 REFUSALS = pd.DataFrame({"harm": [0.0, 0.0, 0.0], "help": [0.0, 0.5, 1.0]})
 
