@@ -39,7 +39,7 @@ GRID, BAND, CLEAR = "rgba(128,128,128,0.22)", "rgba(128,128,128,0.14)", "rgba(0,
 THRESHOLD = {"dash": "dash", "width": 1.5, "color": TEXT}  # the line at tau
 WORDS = {name: metric.label for name, metric in METRICS.items()} | {"ece": "guard ECE"}
 #: Metrics shown in percent.
-SHARES = (*RATES, "attack_success", "gibberish", "unseen_harm", "no_spread")
+SHARES = (*RATES, "precision", "recall", "attack_success", "gibberish", "unseen_harm", "no_spread")
 SETTING = ("utility", "scale", "guard", "tau")
 ROW_COLUMNS = ("design", *SETTING, "kind", "metric", "mean", "low", "high")
 

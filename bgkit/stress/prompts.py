@@ -16,12 +16,11 @@ import random
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
-import yaml
 
 from bgkit.errors import BgkitError
 from bgkit.testbed import lexicon as lex
 from bgkit.testbed import oracle, world
-from bgkit.testbed.store import data_folder
+from bgkit.testbed.store import read_data
 
 KINDS = ("benign", "ambiguous", "jailbreak")
 #: Shift -> what differs from training: ``unseen`` parts (:data:`bgkit.testbed.world.UNSEEN`), or
@@ -89,7 +88,7 @@ _CONTEXTS = {
 TESTBED_WRAPPERS = {"none": "{request}", **_number_texts(lex.JAILBREAK_FAMILIES)}
 TESTBED_WRAPPERS |= _number_texts(lex.UNSEEN_JAILBREAK_FAMILIES)
 TESTBED_SUFFIXES = {"none": "", **_number_texts(_CONTEXTS)}
-_ENGLISH = yaml.safe_load((data_folder() / "attack.yaml").read_text(encoding="utf-8"))
+_ENGLISH = read_data("attack.yaml")
 #: In plain English, for any policy.
 WRAPPERS, SUFFIXES = _ENGLISH["wrappers"], _ENGLISH["suffixes"]
 
