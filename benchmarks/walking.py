@@ -65,6 +65,7 @@ CONDITIONS |= {
 CAREFUL = CONDITIONS["cautious policy"]
 #: other designs from the same policy, for `confirm` only
 BESIDE: dict[str, dict] = {
+    "cautious policy, utility only": CAREFUL | {"reward": "utility_only"},
     "cautious policy, boundary 8": CAREFUL | {"reward": "boundary", "strength": 8.0},
     "cautious policy, boundary 2": CAREFUL | {"reward": "boundary"},
     "cautious policy, compound 2": CAREFUL | {"reward": "compound"},
