@@ -60,7 +60,7 @@ def by_strength() -> pd.DataFrame:
 
 def at_equal_help() -> pd.DataFrame:
     """Differences between frontiers at equal help; bold if the claim is decided (Holm)."""
-    return _differences(["at equal help"], PAIRS)
+    return _differences(["at equal help"], PAIRS + MORE_PAIRS[:2])
 
 
 def at_equal_help_and_kl() -> pd.DataFrame:
@@ -117,6 +117,38 @@ def scatter() -> pd.DataFrame:
     return table.map("{:.3f}".format).rename_axis("standard deviation of").reset_index()
 
 
+def by_kind() -> pd.DataFrame:
+    """Differences in harm at equal help by kind of prompt; bold if beyond chance after Holm's
+    correction of this table.
+    """
+    index, values, _ = collection.load()
+    cells = {}
+    for kind in ("benign", "ambiguous", "jailbreak", "long_context"):
+        designs = claims.frontiers_of(index, values, ["system_help", "system_harm"], kind)
+        for pair in PAIRS:
+            curves = [designs[name].pair("system_help", "system_harm") for name in pair]
+            cells[pair, kind] = frontiers.difference(*curves)
+    rows = pd.Series(_decided_cells(cells)).unstack()[list(dict.fromkeys(k for _, k in cells))]
+    rows = rows.loc[list(PAIRS)].rename(columns=lambda kind: kind.replace("_", " "))
+    rows.index = [f"`{design}` - `{against}`" for design, against in rows.index]
+    return rows.rename_axis("difference in harm").reset_index()
+
+
+def _decided_cells(cells: dict) -> dict:
+    """Differences as text, bold where they are beyond chance after correction for all of them."""
+    decided = holm([found.p for found in cells.values()]) < 0.05
+    texts = [interval_text(*found[:3]) for found in cells.values()]
+    marked = (f"**{text}**" if bold else text for text, bold in zip(texts, decided, strict=True))
+    return dict(zip(cells, marked, strict=True))
+
+
+def control() -> pd.DataFrame:
+    """One run of the collection, and the same config again on two threads."""
+    draws = json.loads(CONTROL.read_text("utf-8"))["draws"]
+    table = pd.DataFrame(draws).T.rename(columns=lambda name: METRICS[name].label)
+    return table.map("{:.3f}".format).rename_axis("made on").reset_index()
+
+
 BOUNDS = (0.015, 0.02, 0.03)  # shares of false negatives that a deployment may allow
 
 
@@ -132,12 +164,7 @@ def at_a_bound() -> pd.DataFrame:
         low, high = frontiers.shared_range(*curves)
         for bound in (bound for bound in BOUNDS if low <= bound <= high):
             cells[pair, bound] = frontiers.difference(*curves, at=bound, better=1)
-    decided = dict(zip(cells, holm([found.p for found in cells.values()]) < 0.05, strict=True))
-    texts = {
-        key: f"**{text}**" if decided[key] else text
-        for key, found in cells.items()
-        for text in [interval_text(*found[:3])]
-    }
+    texts = _decided_cells(cells)
     rows = [
         [f"`{pair[0]}` - `{pair[1]}`", *(texts.get((pair, bound), "–") for bound in BOUNDS)]
         for pair in dict.fromkeys(pair for pair, _ in cells)
@@ -145,6 +172,7 @@ def at_a_bound() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["difference in help", *(f"at {b}" for b in BOUNDS)])
 
 
+CONTROL = ROOT / "data" / "reference" / "control.json"
 WALKING = ROOT / "data" / "reference" / "walking.json"
 ENGLISH = ROOT / "data" / "reference" / "english.json"
 TOLD = "near_boundary filter_rate false_positive false_negative system_harm system_help kl".split()
@@ -231,7 +259,7 @@ def walking_pay() -> pd.DataFrame:
 TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     made.__name__: made
     for made in (
-        *(by_strength, at_equal_help, at_equal_help_and_kl, at_a_bound, scatter),
+        *(by_strength, at_equal_help, at_equal_help_and_kl, by_kind, at_a_bound, scatter, control),
         *(
             english,
             english_labels,

@@ -27,6 +27,7 @@ from bgkit.errors import BgkitError
 from bgkit.evaluation.intervals import TAIL
 
 GRID = 21  # values of x over which a difference is averaged
+POWER = 0.8  # of what is called detectable, or the number of seeds that settles it
 
 
 class Difference(NamedTuple):
@@ -36,8 +37,6 @@ class Difference(NamedTuple):
     low: float
     high: float
     p: float  # two-sided, of no difference
-    low_x: float  # the range of x that it averages over
-    high_x: float
     by_seeds: float  # the share of its variance that more seeds would reduce
 
 
@@ -141,15 +140,14 @@ def difference(
     noise = float(np.nanvar(_gap(*noisy, x, better))) if parts[1:] else 0.0
     of_prompts, of_seeds = parts[0][0], sum(variance for variance, _ in parts[1:])
     total = max(of_prompts + of_seeds - noise, of_prompts, of_seeds)
-    x_range = (low, high) if at is None else (at, at)
     squares = of_prompts**2 / (n - 1) + sum(v**2 / freedom for v, freedom in parts[1:])
     if not squares > 0:  # no variance, or one whose square is too small for a float
         p = np.nan if np.isnan(mean) else float(mean == 0)
-        return Difference(mean, mean, mean, p, *x_range, 0.0)
+        return Difference(mean, mean, mean, p, 0.0)
     degrees = max(total**2 / squares, min(freedom for _, freedom in parts))
     half = float(stats.t.ppf(1 - TAIL, degrees) * total**0.5)
     p = float(2 * stats.t.sf(abs(mean) / total**0.5, degrees))
-    return Difference(mean, mean - half, mean + half, p, *x_range, float(min(1, of_seeds / total)))
+    return Difference(mean, mean - half, mean + half, p, float(min(1, of_seeds / total)))
 
 
 def _weighted_means(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -180,17 +178,18 @@ def _gap(first: np.ndarray, second: np.ndarray, x: np.ndarray, better: int) -> n
         return np.nansum(gap, -1) / np.where(reached.any(-1), reached.sum(-1), np.nan)
 
 
-def seeds_needed(gap: Difference, seeds: int, most: int = 100) -> int | None:
-    """The number of seeds with which a difference of this size would be significant (95 %).
+def seeds_needed(gap: Difference, seeds: int, comparisons: int = 1, most: int = 100) -> int | None:
+    """The number of seeds with which four of five repetitions would decide such a difference.
 
-    The variance of the prompts stays, that of the seeds falls with their number (normal interval:
-    many trainings). None if ``most`` seeds are not enough.
+    That is a power of :data:`POWER` at a level of 5 %, corrected for the number of ``comparisons``
+    (Bonferroni). The variance of the prompts stays, that of the seeds falls with their number
+    (normal interval: many trainings). None if ``most`` seeds are not enough.
 
-    >>> seeds_needed(Difference(0.02, -0.01, 0.05, 0.2, 0, 1, 0.9), seeds=3)
-    8
+    >>> seeds_needed(Difference(0.02, -0.01, 0.05, 0.2, 0.9), seeds=3)
+    23
     """
-    size, z = abs(gap.mean), stats.norm.ppf(1 - TAIL)
-    variance = ((gap.high - gap.low) / 2 / z) ** 2
+    variance = ((gap.high - gap.low) / 2 / stats.norm.ppf(1 - TAIL)) ** 2
     by_seeds, prompts = variance * gap.by_seeds, variance * (1 - gap.by_seeds)
-    enough = (k for k in range(1, most + 1) if z * (by_seeds * seeds / k + prompts) ** 0.5 < size)
-    return next(enough, None)
+    z = stats.norm.ppf(1 - TAIL / comparisons) + stats.norm.ppf(POWER)
+    errors = (z * (by_seeds * seeds / k + prompts) ** 0.5 for k in range(1, most + 1))
+    return next((k for k, error in enumerate(errors, 1) if error < abs(gap.mean)), None)

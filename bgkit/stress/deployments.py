@@ -59,7 +59,6 @@ PAIRS = (
     ("hybrid_guard", "boundary"),
 )
 ELSEWHERE = "elsewhere.parquet"
-POWER = 0.8  # of the least detectable difference
 
 
 def refusals_of(index: pd.DataFrame) -> pd.DataFrame:
@@ -150,7 +149,7 @@ def differences(
     table["decided"] = table["p_holm"] < 1 - CONFIDENCE
     deviation = (table["high"] - table["low"]) / 2 / stats.norm.ppf((1 + CONFIDENCE) / 2)
     level = stats.norm.ppf(1 - (1 - CONFIDENCE) / 2 / len(table))
-    return table.assign(detectable=(level + stats.norm.ppf(POWER)) * deviation)
+    return table.assign(detectable=(level + stats.norm.ppf(frontiers.POWER)) * deviation)
 
 
 def compare(folder: str | Path = "") -> pd.DataFrame:

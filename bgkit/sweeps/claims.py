@@ -22,11 +22,12 @@ from scipy import stats
 from bgkit.errors import BgkitError
 from bgkit.evaluation import frontiers, settings
 from bgkit.evaluation import samples as evaluation
-from bgkit.evaluation.frontiers import Difference
+from bgkit.evaluation.frontiers import Difference, seeds_needed
 from bgkit.evaluation.intervals import CONFIDENCE, crossed_bootstrap, holm, variance_of_mean
 from bgkit.evaluation.metrics import METRICS as ALL_METRICS
 from bgkit.evaluation.metrics import values_of
 from bgkit.progress import say
+from bgkit.rewards import has_strength
 from bgkit.sweeps import collection
 from bgkit.testbed.store import read_data
 
@@ -112,7 +113,7 @@ def differences_from_base(design: Frontier, base: Frontier, metric: str) -> list
             variance, freedom = np.nanvar(delta, ddof=1) / delta.shape[1], delta.shape[1] - 1
         t = abs(interval.mean) / variance**0.5 if variance > 0 else np.inf * abs(interval.mean)
         p = float(2 * stats.t.sf(np.nan_to_num(t), freedom))
-        differences.append(Difference(*interval, p, np.nan, np.nan, np.nan))
+        differences.append(Difference(*interval, p, np.nan))
     return differences
 
 
@@ -122,9 +123,10 @@ def check(
     """Check claims on frontiers (:func:`frontiers_of`).
 
     Returns one row per claim and comparison. Columns: claim (its number), the fields of the claim
-    and of the difference, place (``at equal help``, ``at equal KL`` or ``strength 8``), p_holm,
-    n_seeds, and verdict: ``holds`` or ``fails`` where the corrected p is below 0.05, else ``open``.
-    Claims about missing designs are skipped. Raises BgkitError if none is left.
+    and of the difference, place (``at equal help``, ``at equal KL``, ``strength 8`` or ``without
+    strength``), p_holm, n_seeds, and verdict: ``holds`` or ``fails`` where the corrected p is below
+    0.05, else ``open``. Claims about missing designs are skipped. Raises BgkitError if none is
+    left.
     """
     rows = []
     for number, claim in enumerate(claims):
@@ -134,7 +136,8 @@ def check(
         n_seeds = min(len(design.seeds), len(against.seeds))
         labels = {"claim": number, **claim._asdict(), "n_seeds": n_seeds}
         if claim.against == "base":
-            places = [f"strength {strength:g}" for strength in design.strengths]
+            strengths = design.strengths if has_strength(claim.design) else ()
+            places = [f"strength {strength:g}" for strength in strengths] or ["without strength"]
             of_places = differences_from_base(design, against, claim.metric)
             differences = zip(places, of_places, strict=True)
         else:
@@ -199,15 +202,17 @@ def as_table(checked: pd.DataFrame, base: bool | None = None) -> pd.DataFrame:
 def claim_counts(checked: pd.DataFrame) -> pd.DataFrame:
     """How many differences hold, fail and are open, by comparison.
 
-    ``seeds to settle`` is the median number of seeds that would decide a difference between two
-    designs of its size (:func:`bgkit.evaluation.frontiers.seeds_needed`), or ``>100``.
+    ``seeds to settle`` is the median, over open differences between two designs, of the number of
+    seeds that would decide one of its size (:func:`bgkit.evaluation.frontiers.seeds_needed`), or
+    ``>100``.
     """
     kinds = np.where(checked["against"] == "base", "beside base", checked["place"])
     rows = {}
     for kind, part in checked.groupby(kinds, sort=False):
         counts = part["verdict"].value_counts()
-        pairs = part.dropna(subset="by_seeds").itertuples()  # NaN against base
-        needed = [frontiers.seeds_needed(pair, pair.n_seeds) or 101 for pair in pairs]
+        pairs = part[part["verdict"] == "open"].dropna(subset="by_seeds")  # NaN against base
+        numbers = (seeds_needed(pair, pair.n_seeds, len(checked)) for pair in pairs.itertuples())
+        needed = [number or 101 for number in numbers]
         median = int(np.median(needed)) if needed else 0
         rows[kind] = {
             **{name: int(counts.get(name, 0)) for name in ("holds", "fails", "open")},
