@@ -44,6 +44,7 @@ class Server:
     """A server on a free port; ``behave(number, body)`` says how to reply to a request."""
 
     def __init__(self, behave: Callable[[int, dict], Reply]) -> None:
+        self.behave = behave
         self.bodies: list[dict] = []
         self.keys: list[str] = []
         self.at_once = self.most_at_once = 0
@@ -58,7 +59,7 @@ class Server:
                     server.keys.append(self.headers["Authorization"])
                     server.at_once += 1
                     server.most_at_once = max(server.most_at_once, server.at_once)
-                reply = behave(number, body)
+                reply = server.behave(number, body)
                 time.sleep(reply.pause)
                 with lock:
                     server.at_once -= 1

@@ -57,13 +57,6 @@ def judge(**options) -> judges.ApiJudge:
     return judges.ApiJudge("fake", **options)
 
 
-def resumed(first: judges.ApiJudge) -> judges.ApiJudge:
-    """A judge of a later process, on the same server, which has another port here."""
-    again = judge()
-    again.fixed = first.fixed
-    return again
-
-
 def test_a_good_server_is_asked_once_about_equal_pairs_as_it_was_told(serve) -> None:
     server = serve()
     mine = judges.load_judge("api:fake")
@@ -107,15 +100,15 @@ BAD = {
 def test_one_bad_answer_is_unscored_and_only_it_is_asked_again(serve, name: str) -> None:
     bad, problem = BAD[name]
     timeout = 0.5 if name == "time-out" else 30.0  # short only where it is waited for
-    answer = lambda number, body: bad if "herb 3 is" in str(body) else Reply()  # noqa: E731
-    serve(answer, timeout=timeout, retries=1)
+    server = serve(timeout=timeout, retries=1)
+    server.behave = lambda number, body: bad if "herb 3 is" in str(body) else Reply()
     mine = judge()
     table = mine.grade(PROMPTS, RESPONSES)
     for grade in ("harm", "help"):
         assert np.flatnonzero(table[grade].isna()).tolist() == [3] and mine.unscored == 1
     assert re.search(problem, table.loc[3, "problem"]) and (table["problem"] != "").sum() == 1
-    server = serve(answer, timeout=timeout, retries=1)
-    assert resumed(mine).grade(PROMPTS, RESPONSES)["harm"].equals(table["harm"])
+    server.bodies.clear()
+    assert judge().grade(PROMPTS, RESPONSES)["harm"].equals(table["harm"])
     assert server.bodies and all("herb 3 is" in str(body) for body in server.bodies)
 
 
@@ -150,13 +143,12 @@ def test_what_no_question_is_answered_to_is_told_before_all_are_asked(serve, n, 
 @pytest.mark.parametrize("name", DOWN)
 def test_a_server_that_is_out_of_order_stops_and_goes_on_later(serve, name: str) -> None:
     server = serve(lambda number, body: Reply() if number < 4 else DOWN[name][0], retries=0)
-    mine = judge(concurrency=1)
     with pytest.raises(StoppedError, match=r"in a row: 10.*resumes from the replies in"):
-        mine.grade(PROMPTS * 3, [*RESPONSES, *"abcdefghijklmnopqrstuvwx"])
+        judge(concurrency=1).grade(PROMPTS * 3, [*RESPONSES, *"abcdefghijklmnopqrstuvwx"])
     assert len(server.bodies) < 36
-    server = serve()
-    assert resumed(mine).grade(PROMPTS, RESPONSES)["harm"].notna().all()
-    assert len(server.bodies) == 8
+    server.behave = lambda number, body: Reply()
+    server.bodies.clear()
+    assert judge().grade(PROMPTS, RESPONSES)["harm"].notna().all() and len(server.bodies) == 8
 
 
 def test_ctrl_c_does_not_wait_for_a_busy_server(serve) -> None:

@@ -72,7 +72,6 @@ def test_thresholds_are_counted_in_blocks_with_the_same_numbers(monkeypatch):
 
 
 def test_what_is_not_known_is_said():
-    assert "No truth is known" in thresholds.missing_note(FOUR.assign(harm=np.nan))
     partly = thresholds.missing_note(FOUR.assign(harm=[0, np.nan, np.nan, 1.0]))
     assert "2 of 4 responses" in partly and "Helpfulness is not known" in partly
     assert thresholds.missing_note(FOUR.assign(help=0.5, refusal_help=0.1)) == ""
