@@ -256,14 +256,6 @@ def test_no_more_requests_at_once_than_allowed(serve, limit: int) -> None:
     assert server.most_at_once <= limit and (limit == 1 or server.most_at_once > 1)
 
 
-def test_a_folder_for_replies_that_can_not_be_written_is_told(serve, monkeypatch, tmp_path) -> None:
-    serve()
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("BGKIT_CACHE", str(tmp_path / "file"))
-    with pytest.raises(BgkitError, match=r"Could not write .*file/judge-replies"):
-        judge().grade(PROMPTS, RESPONSES)
-
-
 TABLE = pd.DataFrame({"prompt": PROMPTS[:4], "response": RESPONSES[:4]})
 
 

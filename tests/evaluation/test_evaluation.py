@@ -94,7 +94,7 @@ def test_the_same_seed_repeats_the_samples_and_leaves_the_global_state(policy, t
     def said(texts: list[str], seed: int) -> list[str]:
         return policies.generate(*policy, texts, seed=seed, max_completion_length=8).texts
 
-    texts, before = table["prompt"].tolist(), torch.random.get_rng_state()
+    texts, before = table["prompt"].tolist()[:4], torch.random.get_rng_state()
     first = said(texts, 5)
     assert torch.equal(before, torch.random.get_rng_state())
     assert said(texts, 5) == first != said(texts, 6) and said([], 5) == []
