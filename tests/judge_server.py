@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -35,16 +36,15 @@ class Reply:
             return json.dumps({"error": {"message": self.text}}).encode()
         message = {"role": "assistant", "content": self.text, "refusal": self.refusal}
         choice = {"index": 0, "finish_reason": self.finish, "message": message}
-        answer = {"id": "1", "object": "chat.completion", "created": 0, "model": "fake"}
         usage = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
-        answer |= {"choices": [choice], "usage": usage}
-        return json.dumps(answer).encode()
+        return json.dumps({"choices": [choice], "usage": usage}).encode()
 
 
 class Server:
     """A server on a free port; ``behave(number, body)`` says how to reply to a request."""
 
     def __init__(self, behave: Callable[[int, dict], Reply]) -> None:
+        self.behave = behave
         self.bodies: list[dict] = []
         self.keys: list[str] = []
         self.at_once = self.most_at_once = 0
@@ -59,27 +59,21 @@ class Server:
                     server.keys.append(self.headers["Authorization"])
                     server.at_once += 1
                     server.most_at_once = max(server.most_at_once, server.at_once)
-                reply = behave(number, body)
+                reply = server.behave(number, body)
                 time.sleep(reply.pause)
                 with lock:
                     server.at_once -= 1
-                self._send(reply)
+                if reply.status:
+                    with contextlib.suppress(OSError):  # the client did not wait
+                        self._send(reply, reply.encoded())
 
-            def _send(self, reply: Reply) -> None:
-                if not reply.status:
-                    self.close_connection = True
-                    return
-                content = reply.encoded()
-                try:
-                    self.send_response(reply.status)
-                    headers = {"Content-Type": "application/json", **reply.headers}
-                    for name, value in headers.items():
-                        self.send_header(name, value)
-                    self.send_header("Content-Length", str(len(content)))
-                    self.end_headers()
-                    self.wfile.write(content)
-                except OSError:  # the client did not wait
-                    pass
+            def _send(self, reply: Reply, content: bytes) -> None:
+                self.send_response(reply.status)
+                headers = {"Content-Type": "application/json", **reply.headers}
+                for name, value in (headers | {"Content-Length": str(len(content))}).items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(content)
 
             def log_message(self, *arguments: object) -> None:
                 pass
@@ -88,13 +82,8 @@ class Server:
             request_queue_size = 64  # a connection that finds the queue full waits for a second
 
         self._http = Listening(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}/v1"
         threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
-
-    def messages(self) -> list[str]:
-        """The texts of all requests."""
-        return [body["messages"][0]["content"] for body in self.bodies]
 
     def close(self) -> None:
         """Stop."""

@@ -16,8 +16,6 @@ from bgkit.errors import BgkitError
 from bgkit.evaluation import calibration
 from bgkit.scoring import temperature as scaling
 
-T = st.lists(st.floats(0, 1), min_size=1, max_size=30)
-
 
 @given(
     hnp.arrays(float, st.integers(1, 40), elements=st.floats(0, 1)),
@@ -54,40 +52,26 @@ def _gap(t: np.ndarray, truth: np.ndarray) -> float:
     return float(np.abs(np.bincount(which, weights=t - truth)).sum() / len(t))
 
 
-@pytest.mark.parametrize("harmful", [[0, 0], [1, np.nan]])
-def test_one_kind_of_truth_alone_can_not_be_fitted(harmful):
-    with pytest.raises(BgkitError, match="needs harmful and safe responses"):
-        scaling.temperature_scale([0.2, 0.8], harmful)
-
-
 @settings(max_examples=40)
-@given(data=st.data())
-def test_no_other_temperature_has_a_lower_loss(data):
-    t = np.array(data.draw(st.lists(st.floats(0.01, 0.99), min_size=4, max_size=20)))
-    harmful = np.array(
-        [0, 1, *data.draw(st.lists(st.booleans(), min_size=2, max_size=18))][: len(t)]
-    )
-    t = t[: len(harmful)]
+@given(st.lists(st.tuples(st.floats(0.01, 0.99), st.booleans()), min_size=2, max_size=18))
+def test_no_other_temperature_has_a_lower_loss(rows):
+    t, harmful = map(np.array, zip((0.3, True), (0.4, False), *rows, strict=True))
     temperature, _ = scaling.temperature_scale(t, harmful)
 
-    def loss(power: float) -> float:
-        scaled = scaling.with_temperature(t, math.exp(power))
-        return float(scaling.log_loss(scaled, harmful).mean())
+    def loss(temperature: float) -> float:
+        return float(scaling.log_loss(scaling.with_temperature(t, temperature), harmful).mean())
 
-    grid = min(loss(power) for power in np.linspace(*np.log(scaling.TEMPERATURES), 400))
-    assert loss(math.log(temperature)) <= grid + 1e-6
+    assert loss(temperature) <= min(map(loss, np.geomspace(*scaling.TEMPERATURES, 400))) + 1e-6
 
 
 def test_the_table_is_the_hand_computed_one():
     frame = pd.DataFrame({"t": [0.1, 0.4, 0.9, 0.5], "harm": [0.0, 0.9, 0.6, np.nan]})
-    table = calibration.calibration_table({"guard": frame})
-    row = table.loc["guard"]
+    row = calibration.calibration_table({"guard": frame}).loc["guard"]
     assert row["n"] == 3
     assert row["brier"] == pytest.approx((0.01 + 0.36 + 0.01) / 3)
     # resamples of three responses in three bins miss some of them: the gaps' mean stays
     assert row["ece"] == pytest.approx((0.1 + 0.6 + 0.1) / 3, abs=0.02)
-    loss = -(math.log(0.9) + math.log(0.4) + math.log(0.9)) / 3
-    assert row["log_loss"] == pytest.approx(loss)
+    assert row["log_loss"] == pytest.approx(-(math.log(0.9) + math.log(0.4) + math.log(0.9)) / 3)
     for metric in ("ece", "brier", "log_loss"):
         assert row[f"{metric}_low"] <= row[metric] <= row[f"{metric}_high"]
     unknown = calibration.calibration_table({"guard": frame.assign(harm=np.nan)}).loc["guard"]
@@ -107,7 +91,8 @@ def test_the_temperature_is_fitted_on_one_half_and_the_other_is_returned():
 
 
 @pytest.mark.parametrize("harm", [[np.nan] * 4, [0.0] * 4, [1.0, 0.0, 1.0, 0.0], [1.0]])
-def test_halves_of_one_truth_alone_can_not_be_fitted(harm):
-    table = pd.DataFrame({"t": [0.4] * len(harm), "harm": harm})
+def test_one_kind_of_truth_alone_can_not_be_fitted(harm):
     with pytest.raises(BgkitError, match=r"No temperature can be fitted\. Each half needs"):
-        calibration.fit_on_half(table)
+        calibration.fit_on_half(pd.DataFrame({"t": 0.4, "harm": harm}))
+    with pytest.raises(BgkitError, match="needs harmful and safe responses"):
+        scaling.temperature_scale(np.full(len(harm[::2]), 0.4), harm[::2])

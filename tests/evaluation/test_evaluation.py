@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
+import own
 import pandas as pd
 import pytest
+import torch
 
 from bgkit.errors import BgkitError
 from bgkit.evaluation import judges, results
 from bgkit.evaluation import samples as evaluation
-from bgkit.evaluation.metrics import paired_differences, summarise
+from bgkit.evaluation.metrics import judge_agreement, paired_differences, summarise
 from bgkit.evaluation.thresholds import operating_points
+from bgkit.figures import judge_against_truth
 from bgkit.models import policies
 from bgkit.prompts import load as prompts
 from bgkit.runs import TrainConfig
 from bgkit.scoring import guards
-from bgkit.scoring.adapters import CalibratedGuard
+from bgkit.scoring.adapters import CalibratedGuard, CallableGuard
 from bgkit.testbed import oracle
 from bgkit.testbed.lexicon import CANNED_REFUSAL
+
+NEVER = CallableGuard(lambda prompts, responses: [0.1] * len(prompts), "never filters")
 
 
 @pytest.fixture(scope="module")
@@ -56,27 +63,22 @@ def test_samples_hold_what_the_oracle_says_of_raw_and_shown_text(samples: pd.Dat
 def test_responses_too_long_for_policy_or_guard_are_told(policy, table, samples, capsys) -> None:
     guard = guards.load_guard("default", device="cpu")
     short = table[table["prompt"].str.len() < 80].head(6)
-    guard.max_length = max(len(guard.encode([p], [""])[0]["input_ids"]) for p in short["prompt"])
-    guard.max_length += 6
+    encoded = guard.encode(short["prompt"].tolist(), [""] * 6)
+    guard.max_length = max(len(row["input_ids"]) for row in encoded) + 6
     config = TrainConfig(max_completion_length=14, seed=3)
     found = evaluation.sample_as(config, *policy, short, guard=CalibratedGuard(guard, 2.0))
-    lengths = [
-        len(guard.tokenizer([p], [r])["input_ids"][0])
-        for p, r in zip(found["prompt"], found["response"], strict=True)
-    ]
-    in_part = [length > guard.max_length for length in lengths]
-    assert found["seen_in_part"].tolist() == in_part and 0 < sum(in_part) == len(guard.truncated)
+    texts = [found[name].tolist() for name in ("prompt", "response")]
+    in_part = [len(ids) > guard.max_length for ids in guard.tokenizer(*texts)["input_ids"]]
+    assert found["seen_in_part"].tolist() == in_part and 0 < sum(in_part) < 6
     assert f"beginning of {sum(in_part)} of 6 responses" in capsys.readouterr().err
     assert found["cut_off"].tolist() == [length == 14 for length in found["length"]]
-    rows = summarise(found, {"design": "base"})
-    (row,) = [r for r in rows if (r["kind"], r["metric"]) == ("all", "seen_in_part")]
-    assert row["mean"] == sum(in_part) / 6 and row["low"] <= row["mean"] <= row["high"]
     asked = ("filter_rate", "cut_off", "seen_in_part")
-    assert list(results.table(rows, asked).index) == list(asked)
+    told = results.table(summarise(found, {"design": "base"}), asked)["base"]
+    assert list(told.index) == list(asked)
+    assert told["seen_in_part"].startswith(f"{sum(in_part) / 6:.3f} [")
     assert not samples["seen_in_part"].any() and not samples["cut_off"].any()
-    assert list(results.table(summarise(samples, {"design": "base"}), asked).index) == [
-        "filter_rate"
-    ]
+    rows = summarise(samples, {"design": "base"})
+    assert list(results.table(rows, asked).index) == ["filter_rate"]
 
 
 def test_refusals_tell_what_the_user_sees_at_the_threshold_of_sampling(samples) -> None:
@@ -88,24 +90,19 @@ def test_refusals_tell_what_the_user_sees_at_the_threshold_of_sampling(samples) 
     assert "refusal_harm" not in samples
 
 
-@pytest.mark.slow
 def test_the_same_seed_repeats_the_samples_and_leaves_the_global_state(policy, table) -> None:
-    import torch
+    def said(texts: list[str], seed: int) -> list[str]:
+        return policies.generate(*policy, texts, seed=seed, max_completion_length=8).texts
 
-    texts = table["prompt"].tolist()
-    before = torch.random.get_rng_state()
-    first = policies.generate(*policy, texts, seed=5)
+    texts, before = table["prompt"].tolist()[:4], torch.random.get_rng_state()
+    first = said(texts, 5)
     assert torch.equal(before, torch.random.get_rng_state())
-    assert policies.generate(*policy, texts, seed=5).texts == first.texts
-    assert policies.generate(*policy, texts, seed=6).texts != first.texts
-    assert policies.generate(*policy, [], seed=5).texts == []
+    assert said(texts, 5) == first != said(texts, 6) and said([], 5) == []
 
 
 def test_log_probabilities_match_one_pass_without_padding(policy, table) -> None:
-    import torch
-
     model, tokenizer = policy
-    completions = policies.generate(model, tokenizer, table["prompt"].tolist(), seed=5)
+    completions = policies.generate(model, tokenizer, table["prompt"].tolist()[:8], seed=5)
     batched = policies.log_probabilities(model, completions)
     for i, (prompt, ids) in enumerate(zip(completions.prompt_ids, completions.ids, strict=True)):
         with torch.inference_mode():
@@ -114,36 +111,57 @@ def test_log_probabilities_match_one_pass_without_padding(policy, table) -> None
         assert batched[i] == pytest.approx(logp, abs=1e-3)
 
 
-def hand_made() -> pd.DataFrame:
-    """Four responses: true positive, false positive, false negative, true negative."""
-    frame = pd.DataFrame(
-        {
-            "prompt_id": list("abcd"),
-            "kind": ["benign", "benign", "jailbreak", "jailbreak"],
-            "t": [0.9, 0.55, 0.3, 0.1],
-            "u": [0.0, 1.0, 2.0, 3.0],
-            "harm": [0.8, 0.2, 0.9, 0.1],
-            "help": [0.4, 0.4, 0.8, 0.8],
-            "kl": [0.0, 1.0, 2.0, 3.0],
-            "length": [5, 5, 5, 5],
-        }
+def test_responses_without_a_grade_are_told_and_not_counted(policy, table, capsys) -> None:
+    def grade(prompts, responses) -> pd.DataFrame:
+        harm = np.where(np.arange(len(prompts)) < 3, np.nan, 0.5)
+        return pd.DataFrame({"harm": harm, "help": 1.0})
+
+    mine = (SimpleNamespace(name="mine", grade=grade),)
+    short = TrainConfig(max_completion_length=2)
+    found = evaluation.sample_as(short, *policy, table, guard=NEVER, judges=mine)
+    assert "mine left 3 of 16 responses without a grade" in capsys.readouterr().err
+    counts = pd.DataFrame(summarise(found, {})).query("kind == 'all'").set_index("metric")["n"]
+    assert (counts["system_harm"], counts["filter_rate"]) == (13, 16)
+
+
+def test_an_adapter_switched_off_is_base(tmp_path) -> None:
+    base = own.save_policy(tmp_path / "base")
+    made = policies.load_policy(base, own.save_adapter(tmp_path / "adapter", base), device="cpu")
+    asked = pd.DataFrame({"prompt": own.TEXTS, "kind": "mine"})
+    by_switch, by_model = (
+        evaluation.sample_as(TrainConfig(seed=1), *made, asked, base=other, guard=NEVER)["kl"]
+        for other in ("adapter", policies.load_policy(base, device="cpu")[0])
     )
-    frame["filtered"] = frame["t"] >= 0.5
-    frame["near"] = (frame["t"] - 0.5).abs() < 0.3
-    frame["system_harm"] = [0.0, 0.0, 0.9, 0.1]
-    frame["system_help"] = [0.0, 0.0, 0.8, 0.8]
-    for column in ("harm", "help", "system_harm", "system_help"):
-        frame[f"judge_{column}"] = np.nan
-    return frame
+    np.testing.assert_allclose(by_switch, by_model, atol=1e-3)
+    assert (by_switch.abs() > 0.1).all()
+
+
+#: A true positive, a false positive, a false negative, a true negative.
+FOUR = pd.DataFrame(
+    {
+        "prompt_id": list("abcd"),
+        "kind": ["benign", "benign", "jailbreak", "jailbreak"],
+        "t": [0.9, 0.55, 0.3, 0.1],
+        "filtered": [True, True, False, False],
+        "near": [False, True, True, False],
+        "u": [0.0, 1.0, 2.0, 3.0],
+        "harm": [0.8, 0.2, 0.9, 0.1],
+        "help": [0.4, 0.4, 0.8, 0.8],
+        "system_harm": [0.0, 0.0, 0.9, 0.1],
+        "system_help": [0.0, 0.0, 0.8, 0.8],
+        "kl": [0.0, 1.0, 2.0, 3.0],
+        "length": 5,
+    }
+).assign(judge_system_harm=np.nan, judge_system_help=np.nan)
 
 
 def test_metrics_by_hand() -> None:
-    rows = pd.DataFrame(summarise(hand_made(), {"design": "x"}))
+    rows = pd.DataFrame(summarise(FOUR, {"design": "x"}))
     means = rows.set_index(["kind", "metric"])["mean"]
-    everything = means["all"]
     expected = {
         "filter_rate": 0.5,
         "near_boundary": 0.5,
+        "near_below": 0.25,
         "false_positive": 0.25,
         "false_negative": 0.25,
         "raw_harm": 0.5,
@@ -152,36 +170,65 @@ def test_metrics_by_hand() -> None:
         "system_help": 0.4,
         "kl": 1.5,
         "brier": (0.1**2 + 0.55**2 + 0.7**2 + 0.1**2) / 4,
+        "utility": 1.5,
+        "length": 5,
     }
-    assert dict(everything[list(expected)]) == pytest.approx(expected)
+    assert means["all"].drop("ece").to_dict() == pytest.approx(expected)
     assert means["benign"]["false_positive"] == 0.5
-    assert "judge_system_harm" not in everything
-    unknown = hand_made().assign(harm=np.nan, help=np.nan, system_harm=np.nan, system_help=np.nan)
-    metrics = {row["metric"] for row in summarise(unknown, {})}
+    unknown = dict.fromkeys(("harm", "help", "system_harm", "system_help"), np.nan)
+    metrics = {row["metric"] for row in summarise(FOUR.assign(**unknown), {})}
     assert metrics == {"filter_rate", "near_boundary", "near_below", "kl", "utility", "length"}
 
 
 def test_paired_intervals_are_narrower_than_unpaired_ones() -> None:
     rng = np.random.default_rng(0)
-    base = pd.concat([hand_made()] * 50, ignore_index=True)
-    base["prompt_id"] = [str(i) for i in range(200)]
-    base["system_help"] = 0.8 * rng.random(200)
+    base = pd.concat([FOUR] * 50, ignore_index=True)
+    base = base.assign(prompt_id=range(200), system_help=0.8 * rng.random(200))
     better = base.assign(system_help=base["system_help"] + 0.1 + 0.01 * rng.random(200))
-    paired = pd.DataFrame(paired_differences(better, base, {"design": "x"}))
-    row = paired[(paired["kind"] == "all") & (paired["metric"] == "system_help")].iloc[0]
+    row, level = (
+        pd.DataFrame(rows).query("kind == 'all' and metric == 'system_help'").iloc[0]
+        for rows in (paired_differences(better, base, {}), summarise(better, {}))
+    )
     assert row["difference"] == pytest.approx(0.105, abs=0.002)
-    levels = pd.DataFrame(summarise(better, {}))
-    level = levels[(levels["kind"] == "all") & (levels["metric"] == "system_help")].iloc[0]
     assert row["high"] - row["low"] < 0.1 * (level["high"] - level["low"])
     with pytest.raises(BgkitError, match="same prompts"):
         paired_differences(better.iloc[::-1], base, {})
 
 
-def test_an_adapter_switched_off_is_base(small_run) -> None:
-    made = policies.load_policy("tiny", small_run.adapter, device="cpu")
-    asked, guard = prompts.load_prompts("testbed", "test", 8), guards.load_guard("weak", "cpu")
-    kl = [
-        evaluation.sample_as(TrainConfig(), *made, asked, guard=guard, base=base, seed=1)["kl"]
-        for base in ("adapter", policies.load_policy("tiny", device="cpu")[0])
-    ]
-    np.testing.assert_allclose(*kl, atol=1e-3)
+GRADED = pd.DataFrame(
+    {
+        "harm": [0.0, 0.6, 1.0, 0.2],
+        "help": [1.0, 0.5, 0.0, 0.5],
+        "judge_harm": [0.25, 0.25, 1.0, np.nan],
+        "judge_help": [1.0, 0.75, 0.0, np.nan],
+    }
+)
+
+
+def test_agreement_by_hand() -> None:
+    table = judge_agreement(GRADED)
+    means = table["mean"]
+    assert means.to_dict() == pytest.approx(
+        {
+            "agrees on harmful or not": 2 / 3,  # 0.6 is graded 0.25
+            "bias of harm": (0.25 - 0.35 + 0.0) / 3,
+            "bias of help": 0.25 / 3,
+            "absolute error of harm": 0.2,
+            "absolute error of help": 0.25 / 3,
+            "without a grade": 0.25,
+        }
+    )
+    assert table["n"].to_list() == [3, 3, 3, 3, 3, 4]
+    for column in ("harm", "judge_harm"):
+        nothing = GRADED.assign(**{column: np.nan})
+        assert judge_agreement(nothing)["mean"].iloc[:5].isna().all()
+        with pytest.raises(BgkitError, match="No response has both"):
+            judge_against_truth(nothing)
+
+
+def test_the_figure_has_a_mark_for_every_grade_that_was_given() -> None:
+    fig = judge_against_truth(GRADED)
+    harm, help_ = (trace for trace in fig.data if trace.mode == "markers")
+    assert list(harm.x) == [0.25, 1.0] and list(harm.y) == pytest.approx([0.3, 1.0])
+    assert list(help_.x) == [0.0, 0.75, 1.0] and list(help_.y) == [0.0, 0.5, 1.0]
+    assert "2 responses" in harm.hovertext[0]

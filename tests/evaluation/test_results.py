@@ -20,15 +20,13 @@ from bgkit.runs import Run, load_run
 pytestmark = pytest.mark.slow  # trainings, kernels or browsers in nearly every test
 
 
-def frame(help_: float, harm: float, n: int = 40, shift: float = 0.0) -> pd.DataFrame:
+def frame(help_: float, harm: float, n: int = 40) -> pd.DataFrame:
     """Samples whose means are known: half of them a little above the mean, half below."""
     wave = np.where(np.arange(n) % 2, 0.05, -0.05)
-    columns = {"system_help": help_ + wave, "system_harm": harm - wave}
-    told = {"prompt": [f"p{i}" for i in range(n)], "t": 0.2 + shift, "harm": 0.1, "help": 0.5}
-    more = {"filtered": False, "near": False, "kind": "benign", "kl": 0.0, "u": 0.0, "length": 3}
-    made = pd.DataFrame({**told, **more, **columns})
-    judged = {f"judge_system_{name}": np.nan for name in ("harm", "help")}
-    return made.assign(prompt_id=made["prompt"], **judged)
+    told = {"prompt_id": range(n), "prompt": [f"p{i}" for i in range(n)], "t": 0.2, "harm": 0.1}
+    told |= {"help": 0.5, "filtered": False, "near": False, "kind": "benign", "kl": 0.0, "u": 0.0}
+    told |= {"length": 3, "judge_system_harm": np.nan, "judge_system_help": np.nan}
+    return pd.DataFrame({**told, "system_help": help_ + wave, "system_harm": harm - wave})
 
 
 FRAMES = {"base": frame(0.2, 0.1), "better": frame(0.4, 0.1), "worse": frame(0.2, 0.3)}
@@ -52,27 +50,22 @@ def test_a_run_gives_base_and_itself_and_so_does_its_folder(small_run) -> None:
     assert list(training.curves_of(small_run)) == ["boundary"]
 
 
-def test_runs_that_differ_in_the_seed_are_one_design_and_others_are_named(
-    small_run, weak_run, tmp_path: Path
-) -> None:
+def test_runs_that_differ_in_the_seed_are_one_design(small_run, tmp_path: Path) -> None:
     again = copied(small_run, tmp_path / "again", seed=1)
     frames = results.frames_of([small_run, again])
     assert list(frames) == ["base", "boundary"]
-    assert {seed: len(part) for seed, part in frames["boundary"].groupby("seed")} == {0: 16, 1: 16}
+    assert frames["boundary"]["seed"].value_counts().to_dict() == {0: 16, 1: 16}
     table = bgkit.table([small_run, again], ["system_help"])
     one = bgkit.table(small_run, ["system_help"])
     assert table.iloc[0, 1].split()[0] == one.iloc[0, 1].split()[0]  # equal seeds, equal means
     assert len(training.curves_of([small_run, again])) == 2
-    named = list(results.frames_of([small_run, weak_run]))
-    assert named[2] == "boundary" and "guard weak" in named[3]
 
 
 def test_tables_and_mappings_are_taken_as_they_are() -> None:
     assert results.frames_of(FRAMES) == FRAMES
     whole = pd.concat([part.assign(design=name) for name, part in FRAMES.items()])
-    assert {name: len(part) for name, part in results.frames_of(whole).items()} == dict.fromkeys(
-        FRAMES, 40
-    )
+    frames = results.frames_of(whole)
+    assert {name: len(part) for name, part in frames.items()} == dict.fromkeys(FRAMES, 40)
     assert list(results.frames_of(FRAMES["base"])) == ["responses"]
     rows = results.rows_of(FRAMES)
     assert results.rows_of(rows) is rows
@@ -80,10 +73,8 @@ def test_tables_and_mappings_are_taken_as_they_are() -> None:
 
 def test_marks_say_better_and_worse_beyond_the_paired_interval() -> None:
     table = results.table(FRAMES, ["system_harm", "system_help"])
-    assert list(table.columns) == list(FRAMES) and list(table.index) == [
-        "system_harm",
-        "system_help",
-    ]
+    assert list(table.columns) == list(FRAMES)
+    assert list(table.index) == ["system_harm", "system_help"]
     assert table.loc["system_help", "better"].startswith("0.400 [")
     assert table.loc["system_help", "better"].endswith("*")
     assert table.loc["system_harm", "worse"].endswith("!")
@@ -91,8 +82,10 @@ def test_marks_say_better_and_worse_beyond_the_paired_interval() -> None:
     gains = results.table(FRAMES, ["system_help"], differences=True)
     assert gains.loc["system_help", "better"] == "0.200 [0.200, 0.200] *"
     paired = results.paired_table(FRAMES).set_index(["design", "metric"])
-    assert paired.loc[("better", "system_help"), "better"]
-    assert not paired["better"][("worse", "system_harm")] and paired["worse"].sum() == 1
+    assert paired.index[paired["better"]].tolist() == [("better", "system_help")]
+    assert paired.index[paired["worse"]].tolist() == [("worse", "system_harm")]
+    with pytest.raises(BgkitError, match="Unknown metric 'harmfulness'"):
+        results.table(FRAMES, ["harmfulness"])
 
 
 def test_what_can_not_be_put_side_by_side_is_refused(small_run, tmp_path: Path) -> None:
@@ -109,6 +102,8 @@ def test_what_can_not_be_put_side_by_side_is_refused(small_run, tmp_path: Path) 
     (other.folder / "samples.parquet").unlink()
     with pytest.raises(BgkitError, match=r"has no samples\.parquet"):
         other.samples()
+    with pytest.raises(BgkitError, match="'trained' and 'base', not 'policy'"):
+        small_run.samples("policy")
 
 
 def test_sample_takes_names_and_objects_and_knows_the_truth_of_the_testbed() -> None:
@@ -125,29 +120,13 @@ def test_sample_takes_names_and_objects_and_knows_the_truth_of_the_testbed() -> 
 def test_runs_of_several_deployments_are_each_compared_with_their_own_base(
     small_run, weak_run
 ) -> None:
-    frames = results.frames_of([small_run, weak_run])
-    own = ["base of boundary", "base of boundary, guard weak, steps 2, eval_every 0"]
-    assert list(frames) == [own[0], own[1], "boundary", own[1].removeprefix("base of ")]
-    found = results.paired_table([small_run, weak_run], ["near_boundary"]).set_index("design")[
-        "mean"
-    ]
-    for run, name in ((small_run, "boundary"), (weak_run, own[1].removeprefix("base of "))):
+    runs = {"boundary": small_run, "boundary, guard weak, steps 2, eval_every 0": weak_run}
+    frames = results.frames_of(runs.values())
+    assert list(frames) == [*(f"base of {name}" for name in runs), *runs]
+    found = results.paired_table(runs.values(), ["near_boundary"]).set_index("design")["mean"]
+    for name, run in runs.items():
         assert found[name] == results.paired_table(run, ["near_boundary"])["mean"].item()
+    assert len(training.curves_of(runs.values())) == 2
+    moved = replace(weak_run, config=replace(weak_run.config, tau=0.7))
     with pytest.raises(BgkitError, match="several thresholds"):
-        moved = replace(weak_run, config=replace(weak_run.config, tau=0.7))
         distributions.tau_of([small_run, moved])
-    assert len(training.curves_of([small_run, weak_run])) == 2
-
-
-@pytest.mark.parametrize(
-    ("call", "said"),
-    [
-        (lambda run: results.table(run, ["harmfulness"]), "Unknown metric 'harmfulness'"),
-        (lambda run: results.table(7), "A run, its folder, or several of them are needed, not 7"),
-        (lambda run: run.samples("policy"), "'trained' and 'base', not 'policy'"),
-        (lambda run: results.table({"a": FRAMES["base"].drop(columns="kl")}), "column.s. kl"),
-    ],
-)
-def test_what_can_not_be_read_is_refused_in_a_sentence(call, said: str, small_run) -> None:
-    with pytest.raises(BgkitError, match=said):
-        call(small_run)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.stats import binomtest
@@ -24,41 +24,35 @@ UNIT = st.one_of(st.floats(0, 1), st.integers(0, 20).map(lambda k: k / 20))
 
 
 def test_four_responses_by_hand():
-    row = operating_points(FOUR, [0.5]).iloc[0]
-    assert row["filter_rate"] == 0.5  # 0.5 itself is filtered
-    assert row["near_boundary"] == 0.5  # 0.45 and 0.5
-    assert row["false_positive"] == 0.25  # the one at 0.5
-    assert row["false_negative"] == 0.25  # the one at 0.45
-    assert row["precision"] == 0.5 and row["recall"] == 0.5
+    row = operating_points(FOUR, [0.5]).iloc[0]  # 0.5 itself is filtered, and wrongly
+    rates = {"filter_rate": 0.5, "near_boundary": 0.5, "precision": 0.5, "recall": 0.5}
+    rates |= {"false_positive": 0.25, "false_negative": 0.25}
+    assert row[list(rates)].to_dict() == rates
     assert row["system_harm"] == pytest.approx(0.9 / 4)  # a refusal counts as harmless
-    assert math.isnan(row["system_help"])
-    assert (row["n"], row["known"]) == (4, 4)
+    assert math.isnan(row["system_help"]) and (row["n"], row["known"]) == (4, 4)
     for metric, count, n in (("filter_rate", 2, 4), ("false_negative", 1, 4), ("recall", 1, 2)):
         ends = binomtest(count, n).proportion_ci(method="wilson")
-        assert row[f"{metric}_low"] == pytest.approx(ends.low)
-        assert row[f"{metric}_high"] == pytest.approx(ends.high)
+        assert row[[f"{metric}_low", f"{metric}_high"]].tolist() == pytest.approx([*ends])
 
 
+@settings(max_examples=25)
 @given(
     values=hnp.arrays(float, st.tuples(st.integers(1, 25), st.just(5)), elements=UNIT),
     unknown=st.integers(0, 2**25 - 1),
-    taus=st.lists(UNIT, min_size=1, max_size=8),
+    taus=st.lists(UNIT, min_size=1, max_size=4),
 )
 def test_every_point_is_that_of_the_samples_behind_its_threshold(values, unknown, taus):
-    columns = ["t", "harm", "help", "refusal_harm", "refusal_help"]
-    table = pd.DataFrame(values, columns=columns).assign(
-        **{c: 0.0 for c in READ if c not in columns}
-    )
+    table = pd.DataFrame(0.0, range(len(values)), READ)
+    table[["t", "harm", "help", "refusal_harm", "refusal_help"]] = values
     table.loc[[bool(unknown >> place & 1) for place in table.index], ["harm", "help"]] = np.nan
     refusals = {grade: table[f"refusal_{grade}"] for grade in ("harm", "help")}
     points = operating_points(table, taus)
     assert points.index.tolist() == taus
     for tau, (_, row) in zip(taus, points.iterrows(), strict=True):
         seen = rescored_samples(table, table["t"], tau, refusals)
-        known = seen.assign(
-            **{f"system_{g}": seen[f"system_{g}"].where(seen[g].notna()) for g in refusals}
-        )
-        means = values_of(known).mean()
+        for grade in refusals:
+            seen[f"system_{grade}"] = seen[f"system_{grade}"].where(seen[grade].notna())
+        means = values_of(seen).mean()
         for metric in {*thresholds.METRICS} & {*means.index}:
             np.testing.assert_allclose(row[metric], means[metric], atol=1e-12, err_msg=metric)
 
@@ -72,13 +66,12 @@ def test_the_mean_of_many_has_the_interval_of_a_bootstrap():
 def test_thresholds_are_counted_in_blocks_with_the_same_numbers(monkeypatch):
     rng = np.random.default_rng(3)
     samples = pd.DataFrame({"t": rng.random(50), "harm": rng.random(50), "help": rng.random(50)})
-    whole = thresholds.operating_points(samples)
+    whole = operating_points(samples)
     monkeypatch.setattr(thresholds, "BLOCK", 300)
-    pd.testing.assert_frame_equal(thresholds.operating_points(samples), whole)
+    pd.testing.assert_frame_equal(operating_points(samples), whole)
 
 
 def test_what_is_not_known_is_said():
-    assert "No truth is known" in thresholds.missing_note(FOUR.assign(harm=np.nan))
     partly = thresholds.missing_note(FOUR.assign(harm=[0, np.nan, np.nan, 1.0]))
     assert "2 of 4 responses" in partly and "Helpfulness is not known" in partly
     assert thresholds.missing_note(FOUR.assign(help=0.5, refusal_help=0.1)) == ""

@@ -29,19 +29,13 @@ WHOLE = TINY | {"lora_rank": 0, "learning_rate": 2e-3, "epochs": 5}
 
 def table(n: int = 240) -> pd.DataFrame:
     """Responses whose label is plain from a word, three to a prompt."""
-    rows = []
-    for i in range(n):
-        harmful = (i // 3 + i % 3) % 2 == 0
-        rows.append(
-            {
-                "prompt": f"how do I do number {i // 3} ?",
-                "response": f"{BAD if harmful else GOOD} , step {i % 3}",
-                "harmful": harmful,
-                "rating": 2.0 - 1.5 * harmful + 0.1 * (i % 3),
-                "kind": "mine" if i % 2 else "yours",
-            }
-        )
-    return pd.DataFrame(rows)
+    number, step = np.divmod(np.arange(n), 3)
+    harmful = (number + step) % 2 == 0
+    asked = [f"how do I do number {i} ?" for i in number]
+    said = [f"{BAD if bad else GOOD} , step {i}" for bad, i in zip(harmful, step, strict=True)]
+    rows = pd.DataFrame({"prompt": asked, "response": said, "harmful": harmful})
+    kind = np.where(np.arange(n) % 2, "mine", "yours")
+    return rows.assign(rating=2.0 - 1.5 * harmful + 0.1 * step, kind=kind)
 
 
 def scored(out: Path, rows: pd.DataFrame, split: str = "test") -> tuple[np.ndarray, pd.DataFrame]:
@@ -79,8 +73,7 @@ def rated(encoder, tmp_path_factory) -> tuple[dict, Path]:
 
 def test_a_guard_learns_its_labels_and_works_wherever_one_is_named(fitted, encoder) -> None:
     found, out = fitted
-    rows = fit.results(found)
-    assert rows["mean"]["auc"] > 0.95 and rows["low"]["auc"] <= rows["mean"]["auc"]
+    assert fit.results(found)["mean"]["auc"] > 0.95
     assert found["counts"]["labels"] == {"harmful": 120, "harmless": 120}
     assert {row["kind"] for row in found["rows"]} == {"all", "mine", "yours"}
     check_figures(found, out)
@@ -95,8 +88,7 @@ def test_a_guard_learns_its_labels_and_works_wherever_one_is_named(fitted, encod
 
 def test_all_weights_and_the_temperature_of_validation_rows_are_written(encoder, tmp_path) -> None:
     noisy = table()
-    flip = np.random.default_rng(0).random(len(noisy)) < 0.3
-    noisy["harmful"] ^= flip
+    noisy["harmful"] ^= np.random.default_rng(0).random(len(noisy)) < 0.3
     found = bgkit.fit_guard(noisy, tmp_path / "g", encoder=encoder, **WHOLE)
     t, part = scored(tmp_path / "g", noisy, "validation")
     again, _ = fit.temperature_scale(t, part["harmful"])
@@ -123,25 +115,21 @@ def test_the_same_call_returns_what_is_there_and_another_one_is_refused(fitted, 
 
 
 def test_an_interrupted_fit_goes_on_from_its_last_epoch(encoder, tmp_path, monkeypatch) -> None:
-    class StopError(Exception):
-        pass
-
-    calls = []
+    calls: list[int] = []
 
     def stop(self, args, state, control, **_) -> None:
         calls.append(state.global_step)
-        if calls[-1] == 20 and len(calls) == 20:
-            raise StopError
+        if calls == [*range(1, 21)]:
+            raise KeyboardInterrupt
 
     monkeypatch.setattr(encoders._ProgressCallback, "on_step_end", stop)
-    with pytest.raises(StopError):
+    with pytest.raises(KeyboardInterrupt):
         bgkit.fit_guard(table(), tmp_path / "g", encoder=encoder, **TINY)
     (scratch,) = (tmp_path / "g").glob(".fitting-*")
     epoch = int(next(scratch.glob("checkpoint-*")).name.partition("-")[2])
     calls.clear()
     resumed = bgkit.fit_guard(table(), tmp_path / "g", encoder=encoder, **TINY)
     assert calls[0] == epoch + 1 and not scratch.exists()
-    calls[:] = [0]
     whole = bgkit.fit_guard(table(), tmp_path / "h", encoder=encoder, **TINY)
     assert resumed["sha256"] == whole["sha256"]
 
@@ -150,112 +138,79 @@ def test_a_utility_predicts_ratings_on_their_scale(rated) -> None:
     found, out = rated
     assert found["counts"]["ratings"] == [0.5, 2.2]
     assert fit.results(found)["mean"]["spearman"] > 0.7
-    utility = bgkit.load_utility(str(out), device="cpu", check=False)
-    good, bad = utility.score(*ASKED)
+    good, bad = bgkit.load_utility(str(out), device="cpu", check=False).score(*ASKED)
     assert 0.3 < bad < 1.2 < good < 2.4
 
 
 def test_a_utility_is_fitted_on_pairs_too(encoder, tmp_path) -> None:
-    pairs = pd.DataFrame({"prompt": [f"how do I do number {i} ?" for i in range(120)]})
-    pairs["chosen"], pairs["rejected"] = GOOD, BAD
+    asked = [f"how do I do number {i} ?" for i in range(120)]
+    pairs = pd.DataFrame({"prompt": asked, "chosen": GOOD, "rejected": BAD})
     found = bgkit.fit_utility(pairs, tmp_path / "u", encoder=encoder, **TINY)
     assert fit.results(found)["mean"]["accuracy"] > 0.95
-    utility = bgkit.load_utility(str(tmp_path / "u"), device="cpu", check=False)
-    good, bad = utility.score(*ASKED)
+    good, bad = bgkit.load_utility(str(tmp_path / "u"), device="cpu", check=False).score(*ASKED)
     assert good > bad
 
 
-def test_an_encoder_that_is_not_there_or_pads_nothing_is_refused(tmp_path) -> None:
+def test_an_encoder_that_pads_nothing_is_refused(tmp_path) -> None:
     bare = own.save_classifier(tmp_path / "bare", 2, pad_token=None)
     with pytest.raises(BgkitError, match="no padding token"):
         bgkit.fit_guard(table(), tmp_path / "g", encoder=bare, **TINY)
-    with pytest.raises(BgkitError, match=r"There is no folder .*nowhere"):
-        bgkit.fit_guard(table(), tmp_path / "g", encoder=str(tmp_path / "nowhere"))
 
 
 def test_a_judge_is_two_fits(fitted, rated, tmp_path) -> None:
-    for part, (_, out) in (("harm", fitted), ("help", rated)):
-        (tmp_path / "judge").mkdir(exist_ok=True)
-        (tmp_path / "judge" / part).symlink_to(out)
-    judge = load_judge(str(tmp_path / "judge"), "cpu")
-    grades = judge.grade(*ASKED)
+    (tmp_path / "harm").symlink_to(fitted[1])
+    (tmp_path / "help").symlink_to(rated[1])
+    grades = load_judge(str(tmp_path), "cpu").grade(*ASKED)
     assert grades["harm"][0] < grades["harm"][1] - 0.1
     assert grades["help"][0] > grades["help"][1] + 0.1
     assert grades.stack().between(0, 1).all()
 
 
-# --- What is refused ---------------------------------------------------------------------------
+TABLE = table()
+REFUSED = [
+    (bgkit.fit_guard, TABLE.assign(harmful=TABLE.index < 20), "Only 20 of 240 responses of the"),
+    (
+        bgkit.fit_guard,
+        TABLE.assign(prompt=["a", "b"] * 120, harmful=[1, 0] * 120, split=["test", "train"] * 120),
+        "Only 120 of 240 .* are harmful, 0 of them in the training split",
+    ),
+    (bgkit.fit_guard, TABLE.assign(harmful="maybe"), "Row 1 .* has 'maybe' as 'harmful'; write tr"),
+    (bgkit.fit_guard, TABLE.assign(harmful=[True, None] * 120), "Row 2 .* None .* delete the row"),
+    (bgkit.fit_guard, TABLE.assign(response=["a", " "] * 120), "Row 2 .* ' ' as 'response'; write"),
+    (
+        bgkit.fit_guard,
+        TABLE.assign(split=["train", "test", "validation"] * 80),
+        "The splits 'train' and 'validation' of the given table share 80 prompt",
+    ),
+    (bgkit.fit_guard, TABLE.assign(split="dev"), "has 'dev' as 'split'; write train"),
+    (bgkit.fit_guard, TABLE[:0], "holds no rows"),
+    (bgkit.fit_guard, TABLE.drop(columns="harmful"), r"no column 'harmful' \(it has .*--columns"),
+    (bgkit.fit_guard, TABLE.drop(columns="prompt"), "no column 'prompt'"),
+    (bgkit.fit_utility, TABLE.assign(rating="good"), "Row 1 .* 'good' as 'rating'; write a number"),
+    (bgkit.fit_utility, TABLE.assign(rating=1.0), "All ratings to fit on are the same"),
+    (bgkit.fit_utility, TABLE.assign(split="train"), "none to measure with"),
+    (bgkit.fit_utility, TABLE[:30], "30 rows are too few"),
+]
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda t: t.assign(harmful=True), "Only 0 of 240 .* are harmless, 0 of"),
-        (lambda t: t.assign(harmful=t.index < 20), "Only 20 of 240 responses of the table"),
-        (lambda t: t.assign(harmful="maybe"), "Row 1 of the given table has 'maybe' as 'harmful'"),
-        (lambda t: t.drop(columns="harmful"), r"no column 'harmful' \(it has .*--columns"),
-        (
-            lambda t: t.assign(harmful=t["harmful"].astype(object).where(t.index != 3, None)),
-            "Row 4 of the given table has None as 'harmful'; write true or false, or delete",
-        ),
-        (
-            lambda t: t.assign(response=t["response"].where(t.index != 3, " ")),
-            "Row 4 of the given table has ' ' as 'response'; write a text",
-        ),
-        (
-            lambda t: t.assign(split=["train", "test", "validation"] * 80),
-            "The splits 'train' and 'validation' of the given table share 80 prompt",
-        ),
-        (lambda t: t.rename(columns={"prompt": "asked"}), "no column 'prompt'"),
-        (lambda t: t.assign(split="dev"), "has 'dev' as 'split'; write train"),
-        (lambda t: t[:0], "holds no rows"),
-    ],
-)
-def test_tables_that_no_guard_can_be_fitted_on(change, message, tmp_path) -> None:
-    with pytest.raises(BgkitError, match=message):
-        bgkit.fit_guard(change(table()), tmp_path / "g")
+@pytest.mark.parametrize(("fit_scorer", "rows", "message"), REFUSED)
+def test_tables_that_can_not_be_fitted_on(fit_scorer, rows, message, tmp_path) -> None:
+    with pytest.raises(BgkitError, match=message):  # before an encoder is sought
+        fit_scorer(rows, tmp_path / "g", encoder="./nowhere")
     assert not (tmp_path / "g").exists()
 
 
-def test_ratings_that_are_none(tmp_path) -> None:
-    for change, message in (
-        ({"rating": "good"}, "Row 1 of the given table has 'good' as 'rating'; write a number"),
-        ({"rating": 1.0}, "All ratings to fit on are the same"),
-    ):
-        with pytest.raises(BgkitError, match=message):
-            bgkit.fit_utility(table().assign(**change), tmp_path / "u")
-    with pytest.raises(BgkitError, match="30 rows are too few"):
-        bgkit.fit_utility(table(30), tmp_path / "u")
-    with pytest.raises(BgkitError, match="none to measure with"):  # before an encoder is sought
-        bgkit.fit_utility(table().assign(split="train"), tmp_path / "u", encoder="./nowhere")
-
-
-def test_prompts_that_are_too_long_are_left_out_and_responses_cut(encoder, tmp_path, capsys):
-    rows = table()
-    rows.loc[rows["prompt"].str.contains("number 5 "), "prompt"] = "word " * 200
-    rows.loc[20, "response"] = "burn it with poison " * 60
-    found = bgkit.fit_guard(rows, tmp_path / "g", encoder=encoder, **TINY | {"epochs": 1})
-    assert found["texts"]["left_out"] == 3 and "3 rows are left out" in capsys.readouterr().out
-
-
-# --- What splits share -------------------------------------------------------------------------
-
-
 def test_near_duplicates_across_splits_are_found() -> None:
+    first, second = "How do I keep old bread fresh for a week?", "how do i keep old bread fresh now"
     rows = pd.DataFrame(
         {
-            "prompt": [
-                "How do I keep my old bread fresh for a whole week?",
-                "how do i keep my old bread fresh for a whole month",
-                "What is a stoat?",
-            ],
+            "prompt": [first, second, "What is a stoat?"],
             "response": ["Wrap it.", "WRAP it", "An animal."],
             "split": ["train", "test", "test"],
         }
     )
     found = labelled.shared_texts(rows)
-    assert (found["responses"], found["near_prompts"]) == (1, 1)
-    assert found["examples"] == [[rows["prompt"][1], rows["prompt"][0]]]
+    assert found == {"responses": 1, "near_prompts": 1, "examples": [[second, first]]}
 
 
 def test_rows_can_be_left_out_and_columns_named() -> None:
@@ -271,9 +226,6 @@ def test_rows_can_be_left_out_and_columns_named() -> None:
             labelled.read_labelled(rows, "harmful", columns, left_out)
 
 
-# --- How good it is ----------------------------------------------------------------------------
-
-
 def test_auc_counts_ties_half_and_needs_both_classes() -> None:
     assert quality.auc(np.array([0.5, 0.5]), np.array([0, 1])) == 0.5
     assert np.isnan(quality.auc(np.array([0.5, 0.5]), np.array([1, 1])))
@@ -281,37 +233,32 @@ def test_auc_counts_ties_half_and_needs_both_classes() -> None:
 
 def test_intervals_resample_prompts_not_responses() -> None:
     one = pd.DataFrame({"prompt": range(40), "t": 0.9, "harmful": [0.0, 1.0] * 20})
-    many = pd.concat([one] * 9)
-
-    def width(rows: pd.DataFrame) -> float:
-        found = quality.bootstrap_by_prompt(lambda r: quality.guard_numbers(r, 0.5), rows)[
-            "accuracy"
-        ]
-        return found.high - found.low
-
-    assert width(many) == pytest.approx(width(one), rel=0.2)
+    once, nine_times = (
+        quality.bootstrap_by_prompt(lambda r: quality.guard_numbers(r, 0.5), rows)["accuracy"]
+        for rows in (one, pd.concat([one] * 9))
+    )
+    assert once.low < once.mean < once.high
+    assert nine_times == pytest.approx(once, rel=0.2)
 
 
-def test_the_command_fits_and_tells(encoder, tmp_path, bgkit_here) -> None:
+def test_the_command_fits_and_tells_what_is_left_out_or_cut(encoder, tmp_path, bgkit_here) -> None:
     rows = table().assign(fold=["a", "a", "b"] * 80)
+    rows.loc[rows["prompt"].str.contains("number 5 "), "prompt"] = "word " * 200
+    rows.loc[21, "response"] = "burn it with poison " * 60
     rows.to_csv(tmp_path / "labelled.csv", index=False)
-    done = bgkit_here(
-        "fit", "guard", tmp_path / "labelled.csv", "--out", tmp_path / "g", "--encoder", encoder,
-        "--epochs", 1, "--leave-out", "fold=b",
-    )  # fmt: skip
+    options = ["--encoder", encoder, "--epochs", 1, "--leave-out", "fold=b", "--device", "cpu"]
+    done = bgkit_here("fit", "guard", "labelled.csv", "--out", "g", *options, cwd=tmp_path)
     assert done.returncode == 0 and "accuracy" in done.stdout
-    assert json.loads((tmp_path / "g" / "fit.json").read_text())["counts"]["labels"] == {
-        "harmful": 80,
-        "harmless": 80,
-    }
-    wrong = bgkit_here("fit", "guard", tmp_path / "none.csv", "--out", tmp_path / "h")
+    assert "2 rows are left out" in done.stdout
+    found = json.loads((tmp_path / "g" / "fit.json").read_text())
+    assert found["counts"]["labels"] == {"harmful": 80, "harmless": 80}
+    assert (found["texts"]["left_out"], found["texts"]["responses_cut"]) == (2, 1)
+    wrong = bgkit_here("fit", "guard", "none.csv", "--out", "h", cwd=tmp_path)
     assert wrong.returncode == 2 and "none.csv" in wrong.stderr
 
 
-@pytest.mark.parametrize(
-    "setting", [{"epochs": 0}, {"batch_size": 0}, {"lora_rank": -1}, {"learning_rate": 0.0}]
-)
-def test_settings_that_can_not_be_are_refused(setting: dict) -> None:
-    (name,) = setting
-    with pytest.raises(BgkitError, match=name):
-        encoders.Settings(**setting)
+def test_settings_that_can_not_be_are_refused() -> None:
+    wrong = {"epochs": 0, "batch_size": 0, "lora_rank": -1, "learning_rate": 0.0}
+    for name, value in wrong.items():
+        with pytest.raises(BgkitError, match=name):
+            encoders.Settings(**{name: value})
