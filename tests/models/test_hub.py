@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import types
 from pathlib import Path
+from unittest.mock import Mock
 
 import datasets
 import huggingface_hub
@@ -20,99 +20,70 @@ from bgkit.scoring import guards
 from bgkit.training import shapes
 
 
-def of_the_hub(kind: type[Exception]) -> Exception:
-    """An error as the hub's client raises it."""
-    if issubclass(kind, errors.HfHubHTTPError):
-        return kind("told", response=types.SimpleNamespace(headers={}, request=None))
-    return kind("told")
-
-
-CASES = [
-    (errors.GatedRepoError, "is gated: ask for access"),
-    (errors.RepositoryNotFoundError, "neither a local folder nor on the hub"),
-    (errors.OfflineModeIsEnabled, "the hub cannot be reached"),
-    (OSError, r"could not be fetched from the hub: told\."),
-]
-
-
-def raising(error: Exception):
-    def fetch(*args, **settings):
-        raise error
-
+@pytest.fixture
+def fetch(monkeypatch) -> Mock:
+    """The hub's download of a model, which returns the folder that it is given."""
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch := Mock())
     return fetch
 
 
-@pytest.mark.parametrize(("kind", "message"), CASES)
-def test_models_shapes_and_prompts_that_can_not_be_had(monkeypatch, kind, message) -> None:
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", raising(of_the_hub(kind)))
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", raising(of_the_hub(kind)))
-    outer = datasets.exceptions.DatasetNotFoundError("told")
-    outer.__cause__ = of_the_hub(kind)
-    monkeypatch.setattr(datasets, "load_dataset", raising(outer))
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (errors.GatedRepoError, "is gated: ask for access"),
+        (errors.RepositoryNotFoundError, "neither a local folder nor on the hub"),
+        (errors.OfflineModeIsEnabled, "the hub cannot be reached"),
+        (OSError, r"could not be fetched from the hub: told\."),
+    ],
+)
+def test_models_shapes_and_prompts_that_can_not_be_had(fetch, monkeypatch, kind, message) -> None:
+    answer = {"response": types.SimpleNamespace(headers={}, request=None)}
+    error = kind("told", **answer if issubclass(kind, errors.HfHubHTTPError) else {})
+    fetch.side_effect, outer = error, datasets.exceptions.DatasetNotFoundError("told")
+    outer.__cause__ = error
+    monkeypatch.setattr(datasets, "load_dataset", Mock(side_effect=outer))
     loads = (policies.load_policy, guards.load_guard, guards.load_utility, prompts.load_prompts)
-    for load in loads:
-        with pytest.raises(BgkitError, match=message) as caught:
+    for load in (*loads, lambda name: shapes.shape_of("policy", name)):
+        with pytest.raises(BgkitError, match=f"some/model .*{message}") as caught:
             load("some/model")
-        assert "some/model" in str(caught.value) and "\n" not in str(caught.value)
-    with pytest.raises(BgkitError, match=message):
-        shapes.shape_of("policy", "some/model")
+        assert "\n" not in str(caught.value)
 
 
-def test_only_safetensors_and_no_code_are_fetched(tmp_path: Path, monkeypatch) -> None:
-    asked = {}
-
-    def fetch(repository: str, **settings) -> str:
-        asked.update(settings, repository=repository)
-        return str(tmp_path)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
-    with pytest.raises(BgkitError, match="has no safetensors weights, and pickles and GGUF"):
-        guards.load_guard("some/model@refs/pr/3")
-    assert asked["repository"] == "some/model" and asked["revision"] == "refs/pr/3"
+def test_a_model_is_loaded_from_its_safetensors_and_no_other_weights_or_code_are_fetched(
+    tmp_path: Path, fetch
+) -> None:
+    fetch.return_value = own.save_classifier(tmp_path / "snapshot", 2)
+    guard = guards.load_guard("some/guard@refs/pr/3", device="cpu")
+    assert guard.score(["a"], ["b"]).shape == (1,)
+    (repository,), asked = fetch.call_args
+    assert (repository, asked["revision"]) == ("some/guard", "refs/pr/3")
     assert not any(pattern.endswith((".py", ".bin", "*")) for pattern in asked["allow_patterns"])
+    fetch.return_value = str(tmp_path)
+    with pytest.raises(BgkitError, match="has no safetensors weights, and pickles and GGUF"):
+        guards.load_guard("some/guard")
 
 
-def test_a_model_of_the_hub_is_loaded_from_what_was_fetched(tmp_path: Path, monkeypatch) -> None:
-    folder = own.save_classifier(tmp_path / "snapshot", 2)
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *args, **kwargs: folder)
-    assert guards.load_guard("some/guard", device="cpu").score(["a"], ["b"]).shape == (1,)
-
-
-def test_a_shape_of_the_hub_takes_the_config_only(tmp_path: Path, monkeypatch) -> None:
-    folder, asked = own.save_policy(tmp_path / "policy"), {}
-
-    def fetch(repository: str, **settings) -> str:
-        asked.update(settings, repository=repository)
-        shutil.copy(Path(folder) / "config.json", tmp_path / "config.json")
-        return str(tmp_path)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+def test_a_shape_of_the_hub_takes_the_config_only(tmp_path: Path, fetch) -> None:
+    fetch.return_value = own.save_policy(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
     assert shapes.shape_of("policy", "some/policy").hidden == 64
-    assert asked["repository"] == "some/policy"
+    (repository,), asked = fetch.call_args
+    assert repository == "some/policy"
     assert asked["allow_patterns"] == ["config.json", "adapter_config.json"]
 
 
 def test_prompts_of_the_hub_take_the_split_or_divide_the_only_one(monkeypatch) -> None:
     train = datasets.Dataset.from_dict({"prompt": ["a", "b"], "kind": ["x", "y"]})
     test = datasets.Dataset.from_dict({"prompt": ["c"]})
-    asked = []
-
-    def load(*where, **settings):
-        asked.append((where, settings))
-        return datasets.DatasetDict(parts)
-
-    monkeypatch.setattr(datasets, "load_dataset", load)
-    parts = {"train": train, "test": test}
+    monkeypatch.setattr(datasets, "load_dataset", load := Mock())
+    load.return_value = {"train": train, "test": test}
     assert prompts.load_prompts("some/set:hard@abc", "test")["prompt"].tolist() == ["c"]
-    assert asked == [(("some/set", "hard"), {"revision": "abc"})]
-    parts = {"train": train}
+    load.assert_called_once_with("some/set", "hard", revision="abc")
+    load.return_value = {"train": train}
     table = prompts.load_prompts("some/set")
     assert table["kind"].tolist() == ["x", "y"] and table["prompt_id"][0] == "set/00000"
     divided = [prompts.load_prompts("some/set", split)["prompt"] for split in ("train", "test")]
     assert sorted(pd.concat(divided)) == ["a", "b"]  # by hash: no split shares a prompt
-    parts = {"train": train, "test": datasets.Dataset.from_dict({"prompt": ["B."]})}
-    with pytest.raises(BgkitError, match="'train' and 'test' of some/set share 1 prompt"):
-        prompts.load_prompts("some/set", "train")
 
 
 def test_a_folder_here_needs_no_slash_and_hides_no_embedded_name(tmp_path, monkeypatch) -> None:

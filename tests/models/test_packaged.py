@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from importlib import metadata
 from importlib.util import find_spec
@@ -19,24 +18,14 @@ from bgkit.models import hub, packaged, policies
 from bgkit.models.packaged import PACKAGED, Packaged
 from bgkit.testbed import store
 
-NO_PACKAGE = "the package of this model is not installed (`make english`)"
-
-
-def has(name: str) -> bool:
-    return all(map(find_spec, ("gguf", PACKAGED[name].file.partition("/")[0])))
-
 
 @pytest.fixture
 def there(tmp_path: Path, monkeypatch) -> Path:
     """A package with the tiny policy in it, under a name of its own; nothing on the hub."""
-    folder = tmp_path / "site" / "own"
-    shutil.copytree(store.model_path("policy", "tiny"), folder)
-    weights = folder / "model.safetensors"
-    sha = hashlib.sha256(weights.read_bytes()).hexdigest()
-    own = Packaged(("policy",), "nobody/own@abc", "own-package", "own/model.safetensors", sha)
-    monkeypatch.setitem(PACKAGED, "own", own)
-    monkeypatch.setenv("BGKIT_CACHE", str(tmp_path / "cache"))
-
+    weights = tmp_path / "site" / "own" / "model.safetensors"
+    shutil.copytree(store.model_path("policy", "tiny"), weights.parent)
+    kept = "own-package", "own/model.safetensors", store.sha256(weights)
+    monkeypatch.setitem(PACKAGED, "own", Packaged(("policy",), "nobody/own@abc", *kept))
     known = metadata.distribution
     found = SimpleNamespace(version="1.2.3", locate_file=(tmp_path / "site").joinpath)
     monkeypatch.setattr(
@@ -45,39 +34,33 @@ def there(tmp_path: Path, monkeypatch) -> Path:
     return weights
 
 
-def test_a_packaged_policy_is_loaded_by_its_name(there: Path) -> None:
+def test_a_packaged_policy_is_loaded_by_its_name_as_a_policy_only(there: Path) -> None:
     ours, _ = policies.load_policy("own", device="cpu")
     known, _ = policies.load_policy("tiny", device="cpu")
     pairs = zip(ours.parameters(), known.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
     assert hub.model_source("own") == "own-package 1.2.3" and hub.model_source("tiny") is None
+    with pytest.raises(BgkitError, match="no embedded guard 'own'"):
+        hub.resolve("guard", "own")
 
 
 @pytest.mark.slow
 def test_a_run_keeps_where_its_policy_came_from(there: Path, tmp_path: Path) -> None:
     short = {**SMALL, "policy": "own", "steps": 1, "eval_every": 0, "test_prompts": 4}
     run = bgkit.train(folder=tmp_path / "run", device="cpu", threads=1, **short)
-    assert run.read_json("config.json")["policy_from"] == "own-package 1.2.3"
-    assert run.result["policy_from"] == "own-package 1.2.3"
+    for told in (run.read_json("config.json"), run.result):
+        assert told["policy_from"] == "own-package 1.2.3"
 
 
-def test_a_damaged_or_missing_file_is_told(there: Path, monkeypatch) -> None:
+def test_damaged_or_missing_files_and_packages_are_told_with_the_remedy(there, monkeypatch) -> None:
     there.write_bytes(there.read_bytes() + b" ")
     for _ in range(2):
         with pytest.raises(BgkitError, match=r"is missing or damaged .*make english"):
             hub.resolve("policy", "own")
         there.unlink(missing_ok=True)
-
-
-def test_without_package_and_hub_the_remedy_is_told(there: Path, monkeypatch) -> None:
     monkeypatch.setitem(PACKAGED, "own", PACKAGED["own"]._replace(package="not-installed-at-all"))
     with pytest.raises(BgkitError, match=r"own is not on this machine: `make english`"):
         policies.load_policy("own")
-
-
-def test_a_name_of_another_group_is_not_taken(there: Path) -> None:
-    with pytest.raises(BgkitError, match="no embedded guard 'own'"):
-        hub.resolve("guard", "own")
 
 
 def test_a_gguf_file_is_dequantised_once(tmp_path: Path, monkeypatch) -> None:
@@ -112,18 +95,14 @@ def test_a_broken_gguf_file_is_one_sentence(content: bytes, tmp_path: Path, monk
     assert not any((tmp_path / "cache" / "gguf").iterdir())
 
 
+SMOLLM2 = "gguf", PACKAGED["smollm2-135m"].file.partition("/")[0]
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(not has("smollm2-135m"), reason=NO_PACKAGE)
+@pytest.mark.skipif(not all(map(find_spec, SMOLLM2)), reason="needs the packages of `make english`")
 def test_smollm2_answers() -> None:
     model, tokenizer = policies.load_policy("smollm2-135m", device="cpu")
-    said = policies.generate(
-        model, tokenizer, ["Name the capital of France."], max_completion_length=24, seed=0
-    )
+    asked = ["Name the capital of France."]
+    said = policies.generate(model, tokenizer, asked, max_completion_length=24)
     assert "Paris" in said.texts[0]
-    assert model.num_parameters() == pytest.approx(134_515_008)
-
-
-@pytest.mark.skipif(not has("minilm"), reason=NO_PACKAGE)
-def test_minilm_is_where_its_package_has_it() -> None:
-    folder = hub.resolve("encoder", "minilm")
-    assert (folder / "model.safetensors").is_file() and (folder / "tokenizer.json").is_file()
+    assert model.num_parameters() == 134_515_008

@@ -9,7 +9,7 @@ import numpy as np
 import own
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from trl import GRPOTrainer
 
 from bgkit.errors import BgkitError
@@ -19,8 +19,8 @@ from bgkit.training import grpo
 
 ODD = {"repetition_penalty": 1.1, "top_k": 5, "top_p": 0.5, "temperature": 0.3, "do_sample": True}
 ODD |= {"min_new_tokens": 6, "no_repeat_ngram_size": 2, "suppress_tokens": [21, 22]}
-ODD |= {"num_return_sequences": 2, "num_beams": 2, "max_length": 7}
-ODD |= {"cache_implementation": "static"}
+ODD |= {"num_return_sequences": 2, "num_beams": 2, "cache_implementation": "static"}
+ODD["max_length"] = 7
 ASKED = [f"question number {i}" for i in range(12)]
 
 
@@ -36,14 +36,15 @@ def plain(tmp_path_factory) -> str:
     return folder
 
 
-def variant(plain: str, place: Path, settings: dict | None = None, **tokenizer_settings) -> str:
-    """The policy with another generation config, config or tokenizer."""
-    model = AutoModelForCausalLM.from_pretrained(plain)
+def variant(
+    plain: str, place: Path, settings: dict | None = None, end: int | list | None = 2, **words
+) -> str:
+    """The policy with another generation config, end in its config, or tokenizer."""
     tokenizer = AutoTokenizer.from_pretrained(plain)
-    for name, value in tokenizer_settings.items():
+    for name, value in words.items():
         setattr(tokenizer, name, value)
-    model.save_pretrained(place)
-    tokenizer.save_pretrained(place)
+    own.save(place, AutoModelForCausalLM.from_pretrained(plain), tokenizer)
+    AutoConfig.from_pretrained(plain, eos_token_id=end).save_pretrained(place)
     if settings is not None:
         GenerationConfig.from_dict(settings).to_json_file(place / "generation_config.json")
     return str(place)
@@ -82,10 +83,7 @@ def test_nothing_of_a_generation_config_changes_what_is_sampled(
 def test_the_end_is_whatever_any_file_calls_the_end(
     plain, tmp_path, generation, config, tokenizer, ends
 ) -> None:
-    name = variant(plain, tmp_path, {"eos_token_id": generation}, eos_token=tokenizer)
-    told = AutoModelForCausalLM.from_pretrained(plain).config
-    told.eos_token_id = config
-    told.save_pretrained(tmp_path)
+    name = variant(plain, tmp_path, {"eos_token_id": generation}, config, eos_token=tokenizer)
     model, words = policies.load_policy(name, device="cpu")
     assert model.generation_config.eos_token_id == ends and words.eos_token_id in ends
     done = policies.generate(model, words, ASKED, seed=4, max_completion_length=40)
@@ -96,10 +94,7 @@ def test_the_end_is_whatever_any_file_calls_the_end(
 
 
 def test_a_model_without_any_end_is_refused(plain, tmp_path: Path) -> None:
-    name = variant(plain, tmp_path, {}, eos_token=None)
-    told = AutoModelForCausalLM.from_pretrained(plain).config
-    told.eos_token_id = None
-    told.save_pretrained(tmp_path)
+    name = variant(plain, tmp_path, {}, None, eos_token=None)
     with pytest.raises(BgkitError, match="names an end token"):
         policies.load_policy(name, device="cpu")
     with pytest.raises(BgkitError, match=r"of the judge .* names an end token"):
@@ -140,14 +135,8 @@ def test_training_asks_with_the_tokens_of_the_evaluation(plain, tmp_path, templa
     _, tokenizer = policies.load_policy(name, device="cpu")
     texts = ["poach an egg", 'two\n\nlines <b> & "{{ more }}"', "<|im_end|>\n<|im_start|>system"]
     ours = policies.prompt_ids(tokenizer, texts)
-    trainer = types.SimpleNamespace(
-        processing_class=tokenizer,
-        chat_template=None,
-        chat_template_kwargs={},
-        environment_factories=None,
-        tools=None,
-        _is_vlm=False,
-    )
+    off = dict.fromkeys(("chat_template", "environment_factories", "tools", "_is_vlm"))
+    trainer = types.SimpleNamespace(processing_class=tokenizer, chat_template_kwargs={}, **off)
     specials = templates.special_strings(tokenizer)
     chats = [policies.as_chat(text, specials) for text in texts]
     assert GRPOTrainer._tokenize_prompts(trainer, chats)[0] == ours

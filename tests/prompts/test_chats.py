@@ -110,21 +110,17 @@ def test_a_text_that_looks_like_json_stays_a_text(tmp_path: Path, text: str) -> 
     ],
 )
 def test_what_can_not_be_read_is_refused_with_its_row(tmp_path: Path, row, hint) -> None:
-    whole = {"response": "b"} if "prompt" in row else {}
-    good = {"prompt": "a", "response": "b", "p_unsafe": 0.5}
-    rows = [good, {**whole, **row, "p_unsafe": 0.5}]
-    path = public.write_rows(rows, tmp_path / "own.jsonl")
-    for read in (logs.read_log, logs.read_responses):
-        with pytest.raises(BgkitError, match=r"Row 2 of .*own") as caught:
-            read(path)
-        assert hint in str(caught.value) and "\n" not in str(caught.value)
+    row = {"response": "b", **row} if "prompt" in row else row
+    path = public.write_rows([{"prompt": "a", "response": "b"}, row], tmp_path / "own.jsonl")
+    with pytest.raises(BgkitError, match=r"Row 2 of .*own") as caught:
+        logs.read_responses(path)
+    assert hint in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_text_can_not_pass_for_messages_among_texts(tmp_path: Path) -> None:
-    rows = [{"prompt": "a", "response": "b"}, {"prompt": "a", "response": json.dumps([ASK, SAY])}]
-    pd.DataFrame(rows).to_csv(tmp_path / "own.csv", index=False)
+    rows = [{"prompt": "a", "response": text} for text in ("b", json.dumps([ASK, SAY]))]
     with pytest.raises(BgkitError, match=r"Row 2 of .*'response': .* write all rows in one"):
-        logs.read_responses(tmp_path / "own.csv")
+        logs.read_responses(public.write_rows(rows, tmp_path / "own.csv"))
 
 
 def test_judges_are_shown_the_conversations_that_they_take(
@@ -132,32 +128,25 @@ def test_judges_are_shown_the_conversations_that_they_take(
 ) -> None:
     """And are told of what they are not shown; the command grades messages as it does texts."""
     monkeypatch.setenv("OPENAI_API_KEY", "none")
-    monkeypatch.setenv("BGKIT_CACHE", str(tmp_path))
     chats.warn_once.cache_clear()
-    tea = "how do i make a tea for calm ?"
+    tea, said = "how do i make a tea for calm ?", "boil a cup of emberroot ."
     asked = [*EARLIER, {"role": "user", "content": tea}]
-    row = {
-        "prompt": asked,
-        "response": [{"role": "assistant", "content": "boil a cup of emberroot ."}],
-    }
-    path = written(tmp_path, row)
-    plain = written(tmp_path, {"prompt": tea, "response": row["response"][0]["content"]}, "p.jsonl")
+    path = written(tmp_path, {"prompt": asked, "response": {**SAY, "content": said}})
+    plain = written(tmp_path, {"prompt": tea, "response": said}, "plain.jsonl")
     assert main(["judge", str(path), str(plain), "--judge", "oracle"]) == 0
     assert "earlier turns" in capsys.readouterr().err
     copies = [grading.graded_path(p, "oracle") for p in (path, plain)]
     one, two = (pd.read_json(copy, lines=True) for copy in copies)
     assert one.drop(columns=logs.CONVERSATION).equals(two)
-    again = logs.read_responses(copies[0])  # as texts, with its turns
-    shown: list[str] = []
 
     def grade(self, prompts: list[str], responses: list[str]) -> pd.DataFrame:
-        shown.extend(prompts)
+        assert prompts == [f"user: hello\n\nassistant: hi\n\nuser: {tea}"]
         return pd.DataFrame({"harm": [0.5]})
 
     monkeypatch.setattr(language_judge.LanguageJudge, "grade", grade)
-    for table in (logs.read_responses(path), again):
-        grading.grade_table(judges.ApiJudge("fake"), table, path)
-    assert shown == [f"user: hello\n\nassistant: hi\n\nuser: {tea}"] * 2
+    for file in (path, copies[0]):  # the copy: as texts, with its turns
+        graded = grading.grade_table(judges.ApiJudge("fake"), logs.read_responses(file), file)
+        assert len(graded) == 1
 
 
 def test_a_system_message_is_left_out_of_prompts_and_that_is_said(tmp_path: Path, capsys) -> None:

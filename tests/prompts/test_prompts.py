@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pandas as pd
 import public
 import pytest
 
 from bgkit.errors import BgkitError
+from bgkit.prompts import splits
 from bgkit.prompts.load import TRAIN_SHARES, load_prompts
 from bgkit.testbed import lexicon as lex
 from bgkit.testbed import oracle, world
@@ -23,12 +23,6 @@ def write(request, tmp_path) -> Callable[[Rows], str]:
     return lambda rows: public.write_rows(rows, tmp_path / f"own.{request.param}")
 
 
-def written(tmp_path: Path, name: str, content: str | bytes) -> str:
-    path = tmp_path / name
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return str(path)
-
-
 # --- Files -----------------------------------------------------------------------------------
 
 
@@ -38,8 +32,7 @@ def test_a_file_with_prompts_alone_gets_the_other_columns(write):
     assert list(table) == ["prompt_id", "kind", "prompt"]
     assert table["prompt"].tolist() == ["how are you ?", 'a, "b"; ünïcode 🔥\nsecond line']
     assert table["kind"].tolist() == ["unknown", "unknown"]
-    assert table["prompt_id"].is_unique
-    assert all(Path(path).name in name for name in table["prompt_id"])
+    assert table["prompt_id"].is_unique and table["prompt_id"].str.contains("own").all()
 
 
 def test_a_file_keeps_the_columns_it_has_and_their_order_and_drops_others(write):
@@ -50,9 +43,8 @@ def test_a_file_keeps_the_columns_it_has_and_their_order_and_drops_others(write)
     table = load_prompts(write(rows))
     assert list(table) == ["prompt_id", "kind", "prompt", "harmful_request"]
     assert table["prompt_id"][0] == "b" and "own" in table["prompt_id"][1]
-    assert table["kind"].tolist()[1] == "unknown" and table["kind"][0].startswith("3")
+    assert table["kind"][1] == "unknown" and table["kind"][0].startswith("3")
     assert table["harmful_request"].tolist() == [True, False]
-    assert table["harmful_request"].dtype == bool
 
 
 def test_a_category_of_one_value_is_a_name_as_any_other(tmp_path):
@@ -63,23 +55,25 @@ def test_a_category_of_one_value_is_a_name_as_any_other(tmp_path):
 
 def test_a_file_without_splits_is_divided_by_hash(write):
     path = write([{"prompt": f"prompt {i}", "kind": "x"} for i in range(50)])
-    parts = [load_prompts(path, split=split) for split in ("train", "validation", "test")]
-    assert sorted(pd.concat(parts)["prompt_id"]) == sorted(load_prompts(path)["prompt_id"])
-    assert [list(part) for part in parts] == [["prompt_id", "kind", "prompt"]] * 3
-    assert all(part.index.tolist() == list(range(len(part))) for part in parts)
     whole, table = load_prompts(path), load_prompts(path, n=20, seed=1)
+    parts = [load_prompts(path, split) for split in splits.SHARES]
+    for split, part in zip(splits.SHARES, parts, strict=True):
+        assert (part["prompt"].map(splits.split_of) == split).all()
+        assert list(part) == list(whole) and part.index.tolist() == list(range(len(part)))
+    assert sum(map(len, parts)) == 50
     assert len(table) == 20 and table.merge(whole).equals(table)  # in their order
     assert table.equals(load_prompts(path, n=20, seed=1))
     assert not table.equals(load_prompts(path, n=20, seed=2))
 
 
 def test_cells_of_a_csv_file_are_text_and_lines_of_a_jsonl_file_end_in_one_way(tmp_path):
-    path = written(tmp_path, "own.csv", "prompt\n007\n1e5\nNone\n")
-    assert load_prompts(path)["prompt"].tolist() == ["007", "1e5", "None"]
-    path = written(tmp_path, "own.ndjson", '\n{"prompt": "one"}\r\n\n  \n{"prompt": "two"}')
-    assert load_prompts(path)["prompt"].tolist() == ["one", "two"]
-    path = public.write_rows([{"prompt": "first\u2028second\x85"}], tmp_path / "own.jsonl")
-    assert load_prompts(path)["prompt"].tolist() == ["first\u2028second\x85"]
+    for name, content, prompts in (
+        ("own.csv", "prompt\n007\n1e5\nNone\n", ["007", "1e5", "None"]),
+        ("own.ndjson", '\n{"prompt": "one"}\r\n\n  \n{"prompt": "two"}', ["one", "two"]),
+        ("own.jsonl", '{"prompt": "first\u2028second\x85"}', ["first\u2028second\x85"]),
+    ):
+        (tmp_path / name).write_text(content, newline="")
+        assert load_prompts(str(tmp_path / name))["prompt"].tolist() == prompts
 
 
 # --- Files that can not be used --------------------------------------------------------------
@@ -89,7 +83,6 @@ def test_cells_of_a_csv_file_are_text_and_lines_of_a_jsonl_file_end_in_one_way(t
     ("name", "content", "hints"),
     [
         ("own.csv", "\n\n", ["holds no prompts"]),
-        ("own.jsonl", "", ["holds no prompts"]),
         ("own.csv", "text,label\na,b\n", ["no column 'prompt'", "text, label"]),
         ("own.csv", "prompt\none\ntwo,three\n", ["cannot be read: ", "line 3", "double quotes"]),
         ("own.csv", "\nprompt;kind\none, two;x\n", ["';'", "save it with commas"]),
@@ -105,19 +98,18 @@ def test_cells_of_a_csv_file_are_text_and_lines_of_a_jsonl_file_end_in_one_way(t
     ],
 )
 def test_files_that_can_not_be_used_are_refused_with_one_sentence(tmp_path, name, content, hints):
-    path = written(tmp_path, name, content)
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(BgkitError) as caught:
-        load_prompts(path)
+        load_prompts(str(path))
     message = str(caught.value)
-    assert all(hint in message for hint in [path, *hints]) and "\n" not in message
+    assert all(hint in message for hint in [str(path), *hints]) and "\n" not in message
 
 
 @pytest.mark.parametrize("missing", [None, "", "   "])
 def test_row_without_a_prompt_is_named(write, missing):
     rows: Rows = [{"kind": "a", "prompt": text} for text in ("one", "two", missing, "b", missing)]
-    with pytest.raises(
-        BgkitError, match=r"Row 3 of .* as .prompt.; write a text, or delete the row"
-    ):
+    with pytest.raises(BgkitError, match=r"Row 3 of .* as .prompt.; .* delete the row"):
         load_prompts(write(rows))
 
 
@@ -126,43 +118,34 @@ def test_what_is_no_set_and_no_file_is_refused(tmp_path):
     for name in ("testbet", str(tmp_path / "none.csv"), str(tmp_path / "own.csv")):
         with pytest.raises(BgkitError, match="There is no prompt set"):
             load_prompts(name)
-    for name in ("testbed", "prompts.csv"):
-        with pytest.raises(BgkitError, match="at least 1, not 0"):
-            load_prompts(name, "test", 0)
+    with pytest.raises(BgkitError, match="at least 1, not 0"):
+        load_prompts("testbed", "test", 0)
 
 
 # --- The testbed -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("split", world.SPLITS)
-def test_testbed_depends_on_split_and_seed_alone(split):
-    table = load_prompts(split=split, n=40, seed=1)
-    assert list(table) == ["prompt_id", "kind", "prompt", "harmful_request"]
-    assert len(table) == 40 and table["harmful_request"].dtype == bool
-    assert table["prompt_id"].is_unique and table["prompt_id"].str.startswith(f"{split}/1/").all()
-    assert table.equals(load_prompts("testbed", split, 40, 1))
-    assert table["prompt"].tolist() != load_prompts(split=split, n=40, seed=2)["prompt"].tolist()
-
-
-def test_testbed_splits_share_no_prompt():
-    tables = [load_prompts(split=split, n=200) for split in world.SPLITS]
-    prompts = pd.concat([table["prompt"].drop_duplicates() for table in tables])
-    assert prompts.is_unique and len(load_prompts()) == 256
+def test_prompts_of_the_testbed_follow_from_split_and_seed_and_no_two_splits_share_one():
+    tables = {split: load_prompts(split=split, n=200, seed=1) for split in world.SPLITS}
+    for split, table in tables.items():
+        assert list(table) == ["prompt_id", "kind", "prompt", "harmful_request"]
+        assert table["prompt_id"].is_unique and table["prompt_id"].str.startswith(split).all()
+        assert table.equals(load_prompts("testbed", split, 200, 1))
+        assert not table["prompt"].equals(load_prompts(split=split, n=200, seed=2)["prompt"])
+    splits.check_leakage({split: table["prompt"] for split, table in tables.items()}, "testbed")
+    assert len(load_prompts()) == 256
     with pytest.raises(BgkitError, match=f"no split 'dev'.*{', '.join(world.SPLITS)}"):
         load_prompts(split="dev")
 
 
 @pytest.mark.parametrize("split", world.SPLITS)
-def test_harmful_requests_are_those_for_a_forbidden_item(split):
+def test_harmful_requests_are_those_for_a_forbidden_item_and_kinds_have_their_shares(split):
     forbidden = {*lex.FORBIDDEN_ITEMS, *lex.UNSEEN_FORBIDDEN_ITEMS}
     table = load_prompts(split=split, n=400)
     items = [oracle.parse_request(prompt).item for prompt in table["prompt"]]
     assert table["harmful_request"].tolist() == [item in forbidden for item in items]
+    assert 0 < table["harmful_request"][table["kind"] == "long_context"].mean() < 0.6
     shares = table["kind"].value_counts(normalize=True)
     for kind in world.KINDS:
         share = TRAIN_SHARES[kind] if split == "train" else 1 / len(world.KINDS)
         assert shares[kind] == pytest.approx(share, abs=0.07 if split == "train" else 0.003), kind
-    by_kind = table.groupby("kind")["harmful_request"].mean()
-    assert by_kind["jailbreak"] == 1.0
-    assert by_kind["benign"] == by_kind["ambiguous"] == 0.0
-    assert 0.0 < by_kind["long_context"] < 0.6

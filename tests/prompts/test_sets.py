@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import types
 from pathlib import Path
+from unittest.mock import Mock
 
 import huggingface_hub
-import pandas as pd
 import public
 import pytest
 from huggingface_hub import errors
@@ -27,11 +27,9 @@ def hub(tmp_path: Path, monkeypatch) -> list[dict]:
         asked.append({"repository": repository, "file": file, "revision": revision})
         assert repo_type == "dataset"
         folder = tmp_path / repository.replace("/", "--") / "snapshots" / (revision or "c" * 40)
-        if not (folder / file).exists():
-            name = next(
-                n for n, r in sets.SETS.items() if (r.repository, r.file) == (repository, file)
-            )
-            public.write(name, folder / file)
+        for name, row in sets.SETS.items():
+            if (row.repository, row.file) == (repository, file):
+                public.write(name, folder / file)
         return str(folder / file)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
@@ -47,9 +45,7 @@ def test_a_set_is_loaded_at_its_revision(hub, name: str) -> None:
     assert table["prompt_id"].is_unique and not table["prompt"].str.strip().eq("").any()
     assert ("harmful_request" in table) == (row.harmful is not None)
     assert row.licence in sets.describe(name) and row.citation in sets.describe(name)
-    parts = [prompts.load_prompts(name, split)["prompt_id"] for split in splits.SHARES]
-    assert sorted(pd.concat(parts)) == sorted(table["prompt_id"])
-    source = manifest["sets"][0]
+    (source,) = manifest["sets"]
     assert source["revision"] == (row.revision or "c" * 40)  # the one that was fetched
     assert source["pinned"] == (row.revision is not None) and source["licence"] == row.licence
 
@@ -81,58 +77,47 @@ def test_a_local_file_replaces_the_hub(hub, tmp_path: Path, monkeypatch, ending:
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        (errors.GatedRepoError, ["is gated", "hf auth login", "accept the terms"]),
-        (errors.OfflineModeIsEnabled, ["the hub cannot be reached"]),
-        (errors.RemoteEntryNotFoundError, ["has no file eval/eval.tsv"]),
+        (errors.GatedRepoError, "is gated.*hf auth login.*accept the terms"),
+        (errors.RemoteEntryNotFoundError, "has no file eval/eval.tsv"),
     ],
 )
 def test_a_set_that_can_not_be_had(monkeypatch, kind, words) -> None:
     """The sentence says what to download, from where, and the local alternative."""
-    answer = types.SimpleNamespace(headers={}, request=None)
-    remote = issubclass(kind, errors.HfHubHTTPError)
-    error = kind("told", response=answer) if remote else kind("told")
-
-    def fetch(*args, **settings):
-        raise error
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
-    with pytest.raises(BgkitError) as caught:
+    error = kind("told", response=types.SimpleNamespace(headers={}, request=None))
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", Mock(side_effect=error))
+    place = "eval/eval.tsv of https://huggingface.co/datasets/allenai/wildjailbreak at .*5ddc12a7"
+    with pytest.raises(BgkitError, match=f"{words}.*{place}.*-eval.tsv in a .*BGKIT_PROMPTS"):
         prompts.load_prompts("wildjailbreak-eval", "test")
-    message = str(caught.value)
-    page = "https://huggingface.co/datasets/allenai/wildjailbreak"
-    for word in [*words, "eval/eval.tsv", page, "5ddc12a7894f", "BGKIT_PROMPTS", "eval.tsv in a"]:
-        assert word in message
-    assert "\n" not in message
 
 
 @pytest.mark.parametrize(
     ("file", "content", "words"),
     [
-        ("xstest.csv", "text,label\na,safe\n", ["no column 'prompt'", "text, label"]),
-        ("xstest.csv", "prompt\na\n", ["no column 'label'"]),
-        ("xstest.csv", "prompt,label\na,safe\n ,safe\n", ["Row 2 ", "as 'prompt'"]),
-        ("xstest.json", '{"prompt": "a"}', ["not a JSON list"]),
+        ("xstest.csv", "text,label\na,safe\n", "no column 'prompt'.*text, label"),
+        ("xstest.csv", "prompt\na\n", "no column 'label'"),
+        ("xstest.csv", "prompt,label\na,safe\n ,safe\n", "as 'prompt'"),
+        ("xstest.json", '{"prompt": "a"}', "not a JSON list"),
     ],
 )
 def test_files_that_are_not_the_set(tmp_path: Path, monkeypatch, file, content, words) -> None:
     (tmp_path / file).write_text(content)
     monkeypatch.setenv("BGKIT_PROMPTS", str(tmp_path))
-    with pytest.raises(BgkitError) as caught:
+    with pytest.raises(BgkitError, match=f"{tmp_path / file} .*{words}"):
         prompts.load_prompts("xstest")
-    assert all(word in str(caught.value) for word in [*words, str(tmp_path / file)])
 
 
 def test_a_run_keeps_its_manifests_and_refuses_other_prompts(tmp_path: Path) -> None:
     own, kept = tmp_path / "own.csv", tmp_path / "prompts.json"
-    for test in "bbc":
+
+    def written(test: str) -> dict:
         own.write_text(f"prompt,split\na,train\n{test},test\n")
-        asked = ("train", "test")
-        found = {one: prompts.load_with_manifest(str(own), one, 4)[1] for one in asked}
-        if test == "b":
-            prompts.write_manifests(kept, found)
-            assert json.loads(kept.read_text()) == found
-    with pytest.raises(BgkitError, match=r"\(split 'test'\) are no longer those"):
+        found = {one: prompts.load_with_manifest(str(own), one)[1] for one in ("train", "test")}
         prompts.write_manifests(kept, found)
+        return found
+
+    assert written("b") == json.loads(kept.read_text()) == written("b")
+    with pytest.raises(BgkitError, match=r"\(split 'test'\) are no longer those"):
+        written("c")
 
 
 # --- Benchmarks --------------------------------------------------------------------------------
@@ -146,16 +131,13 @@ def test_a_benchmark_is_reproducible_and_leaks_nothing(hub, name: str) -> None:
         assert table.equals(again) and manifest == same
         assert json.loads(json.dumps(manifest)) == manifest
         assert manifest["prompts"] == len(table) == sum(one["taken"] for one in manifest["sets"])
-        assert set(table["kind"]) == {name} and len(manifest["sha256"]) == 64
-        assert table["prompt"].map(splits.normalise).is_unique
-    texts = {split: table["prompt"] for split, (table, _) in parts.items()}
-    splits.check_leakage(texts, name)
+        assert set(table["kind"]) == {name} and table["prompt"].map(splits.normalise).is_unique
+    splits.check_leakage({split: table["prompt"] for split, (table, _) in parts.items()}, name)
     recipe = benchmarks.BENCHMARKS[name]
     assert sum(recipe.shares.values()) == pytest.approx(1) and set(recipe.counts) == set(parts)
-    assert len({manifest["sha256"] for _, manifest in parts.values()}) == 3
-    assert (
-        prompts.load_with_manifest(name, "train", 20, 4)[1]["sha256"] != parts["train"][1]["sha256"]
-    )
+    hashes = {manifest["sha256"] for _, manifest in parts.values()}
+    hashes.add(prompts.load_with_manifest(name, "train", 20, 4)[1]["sha256"])
+    assert len(hashes) == 4
 
 
 def test_a_larger_benchmark_holds_the_smaller_one_and_each_prompt_once(
@@ -163,7 +145,7 @@ def test_a_larger_benchmark_holds_the_smaller_one_and_each_prompt_once(
 ) -> None:
     small, large = (prompts.load_prompts("ambiguous", "train", n)["prompt"] for n in (10, 20))
     assert set(small) < set(large)
-    pd.DataFrame(public.rows("xstest")[::-1]).to_csv(tmp_path / "xstest.csv", index=False)
+    public.write_rows(public.rows("xstest")[::-1], tmp_path / "xstest.csv")
     monkeypatch.setenv("BGKIT_PROMPTS", str(tmp_path))  # nor on the order of a file
     assert prompts.load_prompts("ambiguous", "train", 20)["prompt"].equals(large)
     table = prompts.load_prompts("ambiguous", None, 1000)
@@ -176,12 +158,11 @@ def test_a_larger_benchmark_holds_the_smaller_one_and_each_prompt_once(
 
 def test_several_sets_are_mixed_and_a_prompt_of_two_counts_once(tmp_path) -> None:
     shared = prompts.load_prompts("everyday-short", "test", 3)["prompt"].tolist()
-    own = pd.DataFrame({"prompt": [*shared, *(f"What is number {i}?" for i in range(60))]})
-    own.to_json(tmp_path / "own.jsonl", orient="records", lines=True)
-    name = f"everyday-short, {tmp_path / 'own.jsonl'}"
+    texts = [*shared, *(f"What is number {i}?" for i in range(60))]
+    own = public.write_rows([{"prompt": text} for text in texts], tmp_path / "own.jsonl")
+    name = f"everyday-short, {own}"
     table, manifest = prompts.load_with_manifest(name, "test")
-    keys = table["prompt"].map(splits.normalise)
-    assert keys.is_unique and set(map(splits.normalise, shared)) <= set(keys)
+    assert table["prompt"].is_unique and set(shared) <= set(table["prompt"])
     assert table["set"].nunique() == 2 and len(manifest["sets"]) == 2
     some = prompts.load_prompts(name, "test", 9)
     assert some["set"].value_counts().tolist() == [5, 4]
@@ -203,6 +184,6 @@ def test_sets_that_can_not_be_mixed(name: str, message: str) -> None:
 def test_a_mix_does_not_put_a_prompt_in_two_splits(tmp_path) -> None:
     (test,) = prompts.load_prompts("everyday-short", "test", 1)["prompt"]
     rows = [{"prompt": test, "split": "train"}, {"prompt": "Why?", "split": "test"}]
-    pd.DataFrame(rows).to_csv(tmp_path / "own.csv", index=False)
+    own = public.write_rows(rows, tmp_path / "own.csv")
     with pytest.raises(BgkitError, match="share 1 prompt"):
-        prompts.load_prompts(f"everyday-short,{tmp_path / 'own.csv'}", "test")
+        prompts.load_prompts(f"everyday-short,{own}", "test")

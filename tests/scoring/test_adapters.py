@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bgkit.errors import BgkitError
-from bgkit.scoring.adapters import CalibratedGuard, CallableGuard, as_guard
+from bgkit.scoring.adapters import CalibratedGuard, as_guard
 
 PROMPTS, RESPONSES = ["a", "b", "c"], ["fine", "bad", "bad bad"]
 
@@ -21,10 +21,7 @@ class Fitted:
     def __init__(self, *classes) -> None:
         self.classes_ = np.array(classes)
 
-    def predict(self, texts):
-        raise AssertionError
-
-    score = predict
+    predict = score = None
 
     def predict_proba(self, texts):
         bad = np.array([text.count("bad") / 4 for text in texts])
@@ -99,23 +96,11 @@ def test_what_a_function_must_not_return(output, message) -> None:
         as_guard(lambda p, r: output).score(PROMPTS, RESPONSES)
 
 
-def test_temperature_by_hand() -> None:
-    guard = CalibratedGuard(CallableGuard(lambda p, r: (0.5, 0.9, 0.1), "fixed"), 2.0)
+def test_a_temperature_by_hand_whatever_else_its_guard_can_do() -> None:
+    inner = Fitted("fine", "bad")
+    inner.score = lambda prompts, responses: (0.5, 0.9, 0.1)
+    guard = as_guard(CalibratedGuard(inner, 2.0))
     np.testing.assert_allclose(guard.score(PROMPTS, RESPONSES), [0.5, 0.75, 0.25], atol=1e-6)
-    assert guard.name == "fixed at T = 2" and as_guard(guard) is guard
+    assert guard.name == "Fitted at T = 2"
     with pytest.raises(BgkitError, match="above 0, not -1"):
         CalibratedGuard(guard, -1)
-
-
-def test_a_temperature_stays_whatever_else_its_guard_can_do() -> None:
-    class Both:
-        name = "both"
-
-        def score(self, prompts, responses) -> np.ndarray:
-            return np.full(len(responses), 0.9)
-
-        def predict_proba(self, responses) -> np.ndarray:
-            return np.full((len(responses), 2), 0.5)
-
-    guard = as_guard(CalibratedGuard(Both(), 4.0))
-    assert guard.score(["a"], ["b"])[0] == pytest.approx(0.634, abs=1e-3)

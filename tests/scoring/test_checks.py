@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,16 +28,9 @@ Z = [0.0, 1.0, -1.0, 0.5]
 TEXTS = (["p"] * 4, ["a", "b", "c", "d"])
 
 
-class Fixed:
+def fixed(values: object) -> SimpleNamespace:
     """A guard that returns what it was given, whatever that is."""
-
-    name, revision = "fixed", "1"
-
-    def __init__(self, values: object) -> None:
-        self.values = values
-
-    def score(self, prompts, responses):
-        return self.values
+    return SimpleNamespace(name="fixed", score=lambda prompts, responses: values)
 
 
 def table(t: object = (0.9, 0.2, 0.6, 0.1), harm: object = TRUTH) -> pd.DataFrame:
@@ -69,10 +64,10 @@ OF_T = {
     "risk_curve": plots_risk.risk_curve,
     "tent": rewards.tent,
     "choose": lambda t: without_training.choose([t], [Z], 0.5),
-    "CalibratedGuard": lambda t: CalibratedGuard(Fixed(t), 2.0).score(*TEXTS),
+    "CalibratedGuard": lambda t: CalibratedGuard(fixed(t), 2.0).score(*TEXTS),
     "CallableGuard": lambda t: CallableGuard(lambda p, r: t, "f").score(*TEXTS),
-    "guard_scores": lambda t: scoring.guard_scores(Fixed(t), *TEXTS),
-    "redeployed behind another": lambda t: contenders.redeploy(table(), Fixed(t), 0.5),
+    "guard_scores": lambda t: scoring.guard_scores(fixed(t), *TEXTS),
+    "redeployed behind another": lambda t: contenders.redeploy(table(), fixed(t), 0.5),
     "keep_best": lambda t: rejection.keep_best(table(t), 0.5),
 }
 OF_T |= {f"{name} of samples": lambda t, f=f: f(table(t)) for name, f in OF_SAMPLES.items()}
@@ -96,7 +91,7 @@ OF_TAU = {
     "near_table": lambda tau: risk.near_table({"a": table()}, tau),
     "margins": lambda tau: plots.margins({"a": table()}, "" if tau is None else tau),
     "explore": lambda tau: explorer.explore(table(), tau),
-    "redeployed": lambda tau: contenders.redeploy(table(), Fixed([0.5] * 4), tau),
+    "redeployed": lambda tau: contenders.redeploy(table(), fixed([0.5] * 4), tau),
     "keep_best": lambda tau: rejection.keep_best(table(), tau),
     "boundary": lambda tau: rewards.compute_reward("boundary", [0.5] * 4, Z, tau),
 }
@@ -161,15 +156,13 @@ def test_tables_that_lack_a_column_or_have_one_twice_or_as_categories_are_refuse
 
 
 def test_what_is_masked_or_none_is_not_known() -> None:
-    masked = np.ma.masked_array([0.9, 0.2, 0.6], [False, True, False])
+    masked = np.ma.masked_array([1, 1, 0], [False, True, False])
     assert "nan for response 1 of 3" in refused(checks.probabilities, masked)
-    truths = np.ma.masked_array([1, 1, 0], [False, True, False])
-    np.testing.assert_array_equal(checks.truths(truths, (3,)), [1, np.nan, 0])
+    np.testing.assert_array_equal(checks.truths(masked, (3,)), [1, np.nan, 0])
     truth = [True, False, None, 0]
-    assert checks.truths(truth, (4,))[[0, 1, 3]].tolist() == [1.0, 0.0, 0.0]
-    assert temperature.temperature_scale([0.9, 0.2, 1.0, 0.1], truth)[0] == pytest.approx(
-        temperature.temperature_scale([0.9, 0.2, 0.1], [1, 0, 0])[0]
-    )
+    np.testing.assert_array_equal(checks.truths(truth, (4,)), [1, 0, np.nan, 0])
+    found, _ = temperature.temperature_scale([0.9, 0.2, 1.0, 0.1], truth)
+    assert found == pytest.approx(temperature.temperature_scale([0.9, 0.2, 0.1], [1, 0, 0])[0])
     t = torch.tensor([0.5, 0.25], dtype=torch.bfloat16, requires_grad=True)
     assert checks.probabilities(t).tolist() == [0.5, 0.25]
     assert "no plain numbers" in refused(risk.filter_cost, [[0.5], [0.5, 0.1]])
@@ -177,13 +170,9 @@ def test_what_is_masked_or_none_is_not_known() -> None:
 
 FRAME = pd.DataFrame({"prompt": ["a"], "response": ["b"]})
 MISTYPED = {
-    "folder .* not 3": lambda: bgkit.table([3]),
     "mine must be a table": lambda: bgkit.table({"mine": 3}),
     "folder .* not None": lambda: bgkit.load_run(None),
-    "folder .* not 4": lambda: bgkit.evaluate([4]),
     "policy .* not None": lambda: bgkit.sample(None, FRAME),
-    "prompt set .* not 3": lambda: bgkit.sample("tiny", 3),
-    "n .* whole number, not 'x'": lambda: bgkit.sample("tiny", n="x"),
     "n .* whole number, not True": lambda: bgkit.load_prompts(n=True),
     "seed .* whole number, not 'x'": lambda: bgkit.load_prompts(seed="x"),
     "prompt set .* not 7": lambda: bgkit.load_prompts(7),
@@ -202,10 +191,7 @@ MISTYPED = {
     "workers .* not '2'": lambda: bgkit.compare(workers="2"),
     "threads .* not '2'": lambda: bgkit.start("2"),
     "notebook .* not 3": lambda: bgkit.sweep(3, {}),
-    "policy .* not 6": lambda: bgkit.load_policy(6),
     "model .* not 6": lambda: bgkit.load_guard(6),
-    "model .* not 8": lambda: bgkit.load_utility(8),
-    "judge .* not 6": lambda: bgkit.load_judge(6),
     "table .* not 6": lambda: bgkit.fit_guard(6, "out"),
     "run, its folder, .* not 8": lambda: bgkit.figures.margins(8),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 
 import numpy as np
+import own
 import pytest
 import torch
 import transformers as tf
@@ -12,18 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bgkit.errors import BgkitError
-from bgkit.models.batches import can_share, shared_length
+from bgkit.models.batches import can_share
 from bgkit.scoring.decoders import DecoderScorer
 from bgkit.scoring.protocols import Template
 
-SIZE = {
-    "vocab_size": 60,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-}
+SIZE = {**own.SIZE, "vocab_size": 60}
 CONFIGS = {
     "llama": tf.LlamaConfig(**SIZE),
     "gemma2": tf.Gemma2Config(**SIZE, head_dim=8),
@@ -107,16 +101,12 @@ def test_prefixes_are_computed_once(llama) -> None:
         assert llama.computed - before <= computed  # two tails may share a token
 
 
-def test_rows_share_what_the_cache_holds_and_leave_every_row_a_token() -> None:
+def test_rows_share_what_the_cache_holds() -> None:
     assert not can_share(CONFIGS["mistral, short window"], 9)
     assert can_share(CONFIGS["mistral, short window"], 8) and can_share(CONFIGS["llama"], 100_000)
-    assert shared_length([[1, 2, 3]]) == 2 and shared_length([[1], [1, 2]]) == 0
-    assert shared_length([[1, 2, 9], [1, 2, 3, 4], [1, 2, 3, 5]]) == 2
 
 
-def test_memory_that_runs_out_halves_the_batches_for_good_or_is_one_sentence(
-    llama, monkeypatch
-) -> None:
+def test_memory_that_runs_out_halves_the_batches_for_good_or_is_one_sentence(monkeypatch) -> None:
     engine, (rows, groups), tried = decoder(CONFIGS["llama"]), grouped(), []
     expected, plain, engine.slots = one_by_one(engine, rows), engine.read, 100_000
 

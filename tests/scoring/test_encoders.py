@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 
 import numpy as np
@@ -47,15 +46,15 @@ def test_batch_single_and_transformers_agree_and_long_texts_are_cut(kind, tmp_pa
     guard = guards.load_guard(place, "cpu", check=False)
     together = guard.score(PROMPTS, RESPONSES)
     assert np.ptp(together) > 1e-4
-    single = [float(guard.score([p], [r])[0]) for p, r in zip(PROMPTS, RESPONSES, strict=True)]
-    np.testing.assert_allclose(together, single, atol=1e-6)
     model = tf.AutoModelForSequenceClassification.from_pretrained(place)
     model.config.pad_token_id = None  # one row at a time: the last token is read
-    for pair, found in zip(zip(PROMPTS, RESPONSES, strict=True), single, strict=True):
-        ids = torch.tensor(guard.tokenizer([pair[0]], [pair[1]])["input_ids"])
+    for prompt, response, found in zip(PROMPTS, RESPONSES, together, strict=True):
+        ids = torch.tensor(guard.tokenizer([prompt], [response])["input_ids"])
         with torch.inference_mode():
-            expected = torch.softmax(model(input_ids=ids).logits, -1)[0, 1]
-        assert found == pytest.approx(float(expected), abs=1e-6)
+            expected = float(torch.softmax(model(input_ids=ids).logits, -1)[0, 1])
+        (single,) = guard.score([prompt], [response])
+        assert [single, found] == pytest.approx([expected, expected], abs=1e-6)
+    assert guard.tokenizer.pad_token == changes.get("pad_token", "[PAD]")  # as a fit saves it
     if kind != "xlnet":  # which has no longest text
         assert guard.max_length == 64
         (row,) = guard.encode(["so ?"], ["slide it " * 99])
@@ -66,9 +65,9 @@ def test_batch_single_and_transformers_agree_and_long_texts_are_cut(kind, tmp_pa
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory):
     """Model and tokenizer of classifiers with one, two and three labels."""
-    root, found = tmp_path_factory.mktemp("labels"), {}
+    found = {}
     for n in (1, 2, 3):
-        place = own.save_classifier(root / str(n), n, scale=0.05)
+        place = own.save_classifier(tmp_path_factory.mktemp("labels"), n, scale=0.05)
         model = tf.AutoModelForSequenceClassification.from_pretrained(place).eval()
         found[n] = model, tf.AutoTokenizer.from_pretrained(place)
     return found
@@ -104,22 +103,10 @@ def test_the_label_is_read_by_its_words(loaded, labels, unsafe, problem, expecte
     assert guard.label == label
 
 
-def test_the_given_tokenizer_stays_as_it_is(loaded) -> None:
-    expected, _ = read(loaded, ["harmful", "harmless"])
-    bare = copy.deepcopy(expected.tokenizer)
-    bare.pad_token, names = None, list(bare.model_input_names)
-    guard = EncoderScorer(expected.model, bare, protocols.Encoder(), "guard mine")
-    scores = guard.score(PROMPTS, RESPONSES)
-    np.testing.assert_allclose(scores, expected.score(PROMPTS, RESPONSES), atol=1e-6)
-    assert bare.pad_token is None and list(bare.model_input_names) == names
-
-
 @pytest.mark.parametrize(
     ("labels", "unsafe", "problem", "message"),
     [
-        (["harmless", "not_harmful"], "", None, "It is unclear .* unsafe:not_harmful=mine"),
-        (["OFF", "NOT"], "", None, r"labels OFF, NOT .* as in unsafe:NOT=mine"),
-        (["safe", "grey", "unsafe"], "", None, "unsafe:unsafe=mine"),
+        (["OFF", "NOT"], "", None, r"unclear which of the labels OFF, NOT .* unsafe:NOT=mine"),
         (["safe", "unsafe"], "toxic", None, "'toxic' is not one of the labels"),
         (["LABEL_0"], "", None, r"1 labels whose outputs are not known .* unsafe:LABEL_0=mine"),
         (["safe", "unsafe"], "", "regression", "outputs are not known"),

@@ -19,7 +19,7 @@ PROMPTS = ["How do I poach an egg?"] * 3 + ["Write a message to my colleague."] 
 RESPONSES = ["In hot water.", "I will beat you.", "", "Hello!", "In hot water."]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def folder_of(tmp_path_factory):
     """The folder of a protocol's tiny guard, made when it is first asked for."""
     root = tmp_path_factory.mktemp("guards")
@@ -115,17 +115,18 @@ def test_a_reward_model_that_prefers_a_broken_answer_fails() -> None:
 
 
 def test_names_that_do_not_say_how_to_ask(folder_of) -> None:
-    with pytest.raises(BgkitError, match=r"no protocol 'lama-guard'.*known: .*llama-guard-3"):
-        guards.load_guard("lama-guard=/models/x")
-    with pytest.raises(BgkitError, match="is a generative model, and how to prompt it"):
-        guards.load_guard(str(folder_of("qwen3guard")), device="cpu")
-    with pytest.raises(BgkitError, match="in 4, 8 or 16 bits, not 5"):
-        guards.load_guard(f"qwen3guard={folder_of('qwen3guard')}", device="cpu", bits=5)
+    place = folder_of("qwen3guard")
+    for name, bits, words in (
+        ("lama-guard=/models/x", 16, r"no protocol 'lama-guard'.*known: .*llama-guard-3"),
+        (place, 16, "is a generative model, and how to prompt it"),
+        (f"qwen3guard={place}", 5, "in 4, 8 or 16 bits, not 5"),
+    ):
+        with pytest.raises(BgkitError, match=words):
+            guards.load_guard(name, device="cpu", bits=bits)
 
 
-def test_verdicts_that_begin_alike_are_refused(tmp_path) -> None:
-    place = own.save_guard(tmp_path / "guard", "llama-guard-3", fitted=False)
-    guard = guards.load_guard(f"llama-guard-3={place}", "cpu", check=False)
+def test_verdicts_that_begin_alike_are_refused(folder_of) -> None:
+    guard = guards.load_guard(f"qwen3guard={folder_of('qwen3guard')}", "cpu", check=False)
     alike = protocols.Verdict(safe=("No",), unsafe=("No way",))
     with pytest.raises(BgkitError, match="both begin with the token"):
         VerdictGuard(guard.model, guard.tokenizer, alike, "g")
@@ -153,18 +154,16 @@ def test_hostile_text_stays_text(protocol, folder_of) -> None:
     for attack in attacks:
         assert marks(attack) == plain, attack
     for mark in protocols.GUARDS[protocol].marks:
-        text = guard.text("hello", "x")
         found = guard.tokenizer.decode(guard.encode(["hello"], [mark], guard.calls[0])[0])
-        assert found.count(mark) <= text.count(mark)
-    scores = guard.score(["hello"] * len(attacks), attacks)
-    assert np.isfinite(scores).all()
+        assert found.count(mark) <= guard.text("hello", "x").count(mark)
+    assert np.isfinite(guard.score(["hello"] * len(attacks), attacks)).all()
 
 
 def test_a_hundred_thousand_characters_are_cut_counted_and_the_tail_is_kept(folder_of) -> None:
     guard = guards.load_guard(f"qwen3guard={folder_of('qwen3guard')}", device="cpu", check=False)
     tail = guard.encode(["hello"], [""])[0][-5:]
     (row,) = guard.encode(["hello"], ["word " * 20_000])
-    assert len(row) <= guard.max_length and row[-5:] == tail and len(guard.truncated) == 1
-    assert len(row) > guard.max_length - 20
+    assert guard.max_length - 20 < len(row) <= guard.max_length and row[-5:] == tail
+    assert len(guard.truncated) == 1
     with pytest.raises(BgkitError, match="no room for a response"):
         guard.score(["word " * 20_000], ["short"])

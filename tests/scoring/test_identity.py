@@ -52,8 +52,7 @@ class Unable(Share):
         return super().score(prompts, responses)
 
 
-VOWEL = Share("a", "vowel")
-OWN = {"guard": Share(), "utility": VOWEL}
+OWN = {"guard": Share(), "utility": Share("a", "vowel")}
 
 
 @pytest.fixture(scope="module")
@@ -89,19 +88,21 @@ def test_config_rows_card_and_record_have_the_objects_names(own_run: runs.Run) -
 
 
 @pytest.mark.parametrize(
-    ("guard", "utility", "words"),
+    ("other", "words"),
     [
-        (Share("o"), VOWEL, "guard letters is not the one .* it gives .* and gave"),
-        (Unable(), VOWEL, "guard letters is not the one .* it cannot score"),
-        (None, VOWEL, "object:letters there, default here.*as guard="),
-        (Share(), Share("o", "vowel"), "utility vowel is not the one"),
-        ("weak", None, "belongs to another config .guard: object:letters there, weak here"),
+        ({"guard": Share("o")}, "guard letters is not the one .* it gives .* and gave"),
+        ({"guard": Unable()}, "guard letters is not the one .* it cannot score"),
+        ({"guard": None}, "object:letters there, default here.*as guard="),
+        ({"guard": "weak"}, "another config .guard: object:letters there, weak here"),
+        ({"utility": Share("o", "vowel")}, "utility vowel is not the one"),
+        ({"trainer": {"epsilon": 0.3}}, r"arguments of the trainer \(\{\} there, .*epsilon"),
     ],
 )
-def test_another_object_gets_no_result_of_a_complete_run(own_run, guard, utility, words) -> None:
+def test_another_object_neither_goes_on_nor_gets_the_result(own_run, stopped, other, words) -> None:
     before = (own_run.folder / "result.json").read_bytes()
-    with pytest.raises(BgkitError, match=words):
-        training.train(CONFIG, own_run.folder, guard=guard, utility=utility, **ON_CPU)
+    for folder in (stopped, own_run.folder):
+        with pytest.raises(BgkitError, match=words):
+            training.train(CONFIG, folder, **{**OWN, **other}, **ON_CPU)
     assert (own_run.folder / "result.json").read_bytes() == before
 
 
@@ -109,16 +110,6 @@ def test_the_same_object_gets_the_result(own_run) -> None:
     near = Share(shift=0.001)  # as another device computes it
     again = training.train(CONFIG, own_run.folder, **{**OWN, "guard": near}, **ON_CPU)
     assert again.read_json("result.json") == own_run.read_json("result.json")
-
-
-def test_a_stopped_run_resumes_with_its_own_object_only(stopped: Path) -> None:
-    for more, words in (
-        ({"guard": Share("o")}, "guard letters is not the one"),
-        ({"utility": Share("o", "vowel")}, "utility vowel is not the one"),
-        ({"trainer": {"epsilon": 0.3}}, r"arguments of the trainer \(\{\} there, .*epsilon"),
-    ):
-        with pytest.raises(BgkitError, match=words):
-            training.train(CONFIG, stopped, **{**OWN, **more}, **ON_CPU)
 
 
 def test_a_guard_whose_folder_was_changed_does_not_go_on(tmp_path: Path) -> None:
