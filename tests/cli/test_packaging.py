@@ -25,9 +25,6 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "bgkit"
 
 
-# --- pyproject.toml, constraints.txt, environment.yml, Makefile --------------------------
-
-
 @pytest.fixture(scope="module")
 def project() -> dict:
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -69,15 +66,6 @@ def test_conda_environment_installs_what_the_makefile_installs(project):
     assert ["-e", f".[{extras}]"] in options
 
 
-def test_workflow_runs_on_pythons_the_project_supports(project):
-    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
-    versions = workflow["jobs"]["test"]["strategy"]["matrix"]["python-version"]
-    supported = SpecifierSet(project["requires-python"])
-    assert versions and all(supported.contains(version) for version in versions)
-    steps = [step.get("run") for job in workflow["jobs"].values() for step in job["steps"]]
-    assert {"make test", "make demo"} <= set(steps)
-
-
 def test_entry_point_is_there_and_the_version_has_one_source(project):
     module, function = project["scripts"]["bgkit"].split(":")
     assert callable(getattr(importlib.import_module(module), function))
@@ -85,8 +73,6 @@ def test_entry_point_is_there_and_the_version_has_one_source(project):
         pytest.skip("bgkit runs from its checkout here, without being installed")
     assert bgkit.__version__ == project["version"]
 
-
-# --- What importing it costs ---------------------------------------------------------------
 
 #: Imports bgkit in a fresh interpreter, with every write, child process, connection and change of
 #: the environment that the interpreter itself announces on record.
@@ -124,8 +110,6 @@ def test_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = bgkit.no_such_name
 
-
-# --- What the repository holds ---------------------------------------------------------------
 
 # Parted, so that this file does not hold them. Nobody of us holds the last: what lies there is a
 # stranger's.

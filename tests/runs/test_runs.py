@@ -38,9 +38,6 @@ def run(tmp_path) -> Run:
     return open_run(tmp_path / "run", DEFAULT, {"git": "abc"})
 
 
-# --- Configurations --------------------------------------------------------------------------
-
-
 def test_values_are_laid_over_the_base_and_kept_as_their_own_types():
     assert make_config({}) == DEFAULT
     base = make_config({"steps": 10, "seed": 3})
@@ -105,9 +102,6 @@ def test_batches_are_accepted_exactly_if_micro_batches_hold_whole_groups(size, g
         assert make_config({**values, "batch_size": hint})
 
 
-# --- Config files and hashes -----------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
@@ -141,9 +135,6 @@ def test_git_revision_is_a_commit_or_unknown(monkeypatch):
     assert re.fullmatch(r"[0-9a-f]{12}\+?|unknown", runs.git_revision())
     monkeypatch.setenv("PATH", "")
     assert runs.git_revision() == "unknown"
-
-
-# --- Writing ---------------------------------------------------------------------------------
 
 
 def names_in(folder: Path) -> list[str]:
@@ -181,9 +172,6 @@ def test_failed_write_leaves_the_old_file_and_no_half_of_a_new_one(tmp_path, err
     with pytest.raises(raised):
         runs.write_atomically(path, write)
     assert path.read_text() == "old" and names_in(tmp_path) == ["a.txt"]
-
-
-# --- Opening and reading a run ---------------------------------------------------------------
 
 
 def test_a_run_stores_its_config_and_the_environment_of_its_first_measurement(tmp_path):
@@ -244,9 +232,6 @@ def test_missing_or_broken_json_of_the_run_says_how_to_go_on(run, text):
         run.read_json("result.json")
 
 
-# --- Records and checkpoints -----------------------------------------------------------------
-
-
 def checkpoint(run: Run, name: str, finished: bool = True) -> Path:
     (folder := run.checkpoints / name).mkdir(parents=True)
     if finished:
@@ -280,9 +265,6 @@ def test_what_comes_after_the_newest_checkpoint_is_dropped(run):
     checkpoint(run, "checkpoint-2")
     run.drop_repeated()
     assert run.completions()["step"].tolist() == [0, 1]
-
-
-# --- Finishing -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("failing", ["completions.parquet", "result.json"])

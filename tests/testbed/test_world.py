@@ -41,9 +41,6 @@ def drawn() -> dict[str, list[world.Prompt]]:
     return found
 
 
-# --- The words -------------------------------------------------------------------------------
-
-
 def test_every_word_of_the_world_is_one_token_of_the_vocabulary(drawn):
     words = dm.vocabulary()
     assert len(words) >= 300 and words == sorted(set(words))
@@ -63,9 +60,6 @@ def test_what_training_texts_do_not_hold_are_the_five_words_that_the_lexicon_nam
     trained = {word for text in texts for word in words_of(text)}
     new = {word for prompt in drawn["unseen"] for word in words_of(prompt.text)}
     assert trained >= UNSEEN and new - trained == {"did", "first", "half", "kind", "second"}
-
-
-# --- Kinds and splits ------------------------------------------------------------------------
 
 
 def test_every_kind_asks_for_what_it_says(drawn):
@@ -100,9 +94,6 @@ def test_splits_are_about_eighty_ten_ten():
     of = [world.split_of(i, e, w) for i in sorted(SEEN) for e in lex.EFFECTS for w in wrappers]
     for split, share in (("train", 0.8), ("validation", 0.1), ("test", 0.1)):
         assert of.count(split) / len(of) == pytest.approx(share, abs=0.02)
-
-
-# --- Prompts ---------------------------------------------------------------------------------
 
 
 @settings(max_examples=100)
@@ -142,9 +133,6 @@ def test_long_contexts_bury_the_question_anywhere_and_are_as_long_as_their_split
 def test_length_of_a_long_context_can_be_set(seed, low, more):
     prompt = world.sample_prompt(random.Random(seed), "long_context", "train", (low, low + more))
     assert low <= len(prompt.text.split()) < low + more + MORE
-
-
-# --- Demonstrations and their noisy labels ----------------------------------------------------
 
 
 @settings(max_examples=200)

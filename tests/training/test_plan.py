@@ -34,9 +34,6 @@ def built(kind: str, rank: int = 0, dtype: torch.dtype = torch.float32, layers: 
     return model, shapes.from_config(config, "policy")
 
 
-# --- Parameters ------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("more", [0, 1])
 @pytest.mark.parametrize("kind", ["qwen2", "llama", "deberta", "modernbert"])
 def test_parameters_of_decoders_and_encoders(kind: str, more: int) -> None:
@@ -69,9 +66,6 @@ def test_adapters_have_as_many_parameters_as_peft_counts(kind: str) -> None:
     trainable, total = model.get_nb_trainable_parameters()
     assert plan.lora_parameters(shape, rank) == trainable
     assert shape.parameters == total - trainable
-
-
-# --- Bytes -----------------------------------------------------------------------------------
 
 
 def kept_bytes(model, checkpoints: bool = False) -> int:
@@ -133,9 +127,6 @@ def test_the_cache_of_keys_and_values() -> None:
     assert plan.key_value_cache(shape, ROWS, LENGTH, 4) == stored
 
 
-# --- Plans -----------------------------------------------------------------------------------
-
-
 def memory_of(name: str, machine: str = "T4", **changes):
     """The table of a preset on a machine, and the verdict."""
     config = runs.make_config({**presets.choose(name), **changes})
@@ -194,9 +185,6 @@ def test_a_stopped_measurement_does_not_advise_to_go_on(monkeypatch) -> None:
     with pytest.raises(StoppedError, match="time of a step is not known") as stop:
         plan.step_time(config, "cpu")
     assert "go on" not in str(stop.value)
-
-
-# --- Shapes of folders -----------------------------------------------------------------------
 
 
 def test_a_folder_is_read_without_its_weights_and_a_guards_after_its_protocol(tmp_path) -> None:

@@ -89,13 +89,6 @@ def test_what_goes_on_ends_in_the_same_bits(small_run: runs.Run, tmp_path: Path)
     assert resumed.read_json("result.json")["rows"] == small_run.read_json("result.json")["rows"]
 
 
-def test_a_complete_run_is_not_trained_again(small_run: runs.Run) -> None:
-    result = small_run.folder / "result.json"
-    before = result.stat().st_mtime_ns
-    assert training.train(small_run.config, small_run.folder, device="cpu").complete
-    assert result.stat().st_mtime_ns == before
-
-
 def test_a_run_keeps_to_a_reward_of_ones_own(tmp_path: Path) -> None:
     own = tmp_path / "mine.py"
     own.write_text("def brief(t, z, tau, strength, length): return z - strength * t - length")
