@@ -143,8 +143,9 @@ def test_a_guard_that_leaves_its_range_stops_the_run(tmp_path: Path) -> None:
         train(tmp_path / "run", guard=broken)
 
 
-@pytest.mark.parametrize("limited", ["guard", "utility", "policy"])
-@pytest.mark.parametrize("split", ["train", "validation", "test"])
+@pytest.mark.parametrize(
+    ("split", "limited"), [("train", "guard"), ("validation", "utility"), ("test", "policy")]
+)
 def test_a_prompt_that_is_too_long_is_told_before_anything_is_sampled(
     split: str, limited: str, tmp_path: Path, monkeypatch
 ) -> None:
