@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bgkit.prompts.load import load_prompts
+from bgkit.runs import load_run
 from bgkit.testbed import lexicon as lex
-from bgkit.testbed import oracle, world
+from bgkit.testbed import oracle, store, world
 
 SHORT_KINDS = ("benign", "ambiguous", "jailbreak")
 STYLES = ("careful", "keen", "careless", "partial", "refuse", "redirect")
@@ -89,11 +91,10 @@ def test_splits_share_no_combination_and_no_text(drawn):
     assert not {*lex.JAILBREAK_FAMILIES} & {*lex.UNSEEN_JAILBREAK_FAMILIES}
 
 
-def test_splits_are_about_eighty_ten_ten():
-    wrappers = [f"plain/{question}/{context}" for question in range(5) for context in range(8)]
-    of = [world.split_of(i, e, w) for i in sorted(SEEN) for e in lex.EFFECTS for w in wrappers]
-    for split, share in (("train", 0.8), ("validation", 0.1), ("test", 0.1)):
-        assert of.count(split) / len(of) == pytest.approx(share, abs=0.02)
+def test_prompts_are_still_those_that_the_shipped_run_was_trained_on():
+    run = load_run(store.data_folder() / "runs" / "boundary")
+    prompts = load_prompts("testbed", "train", 1600, run.config.seed)["prompt"]
+    assert set(run.completions()["prompt"]) == set(prompts)
 
 
 @settings(max_examples=100)
@@ -113,19 +114,10 @@ KINDS = [lex.FILLER + lex.DISTRACTORS, lex.INJECTIONS, [lex.LONG_MARKER]]
 MORE = sum(max(len(text.split()) for text in texts) for texts in KINDS)
 
 
-def test_long_contexts_bury_the_question_anywhere_and_are_as_long_as_their_split_says(drawn):
-    texts = []
-    for split, high in {"train": 235, "validation": 235, "test": 900}.items():
-        found = [p.text for p in drawn[split] if p.kind == "long_context"]
-        lengths = [len(text.split()) for text in found]
-        assert 170 <= min(lengths) <= max(lengths) < high + MORE
-        assert max(lengths) - min(lengths) > 0.7 * (high - 170)
-        texts += found
-    places = [text.index(lex.LONG_MARKER) / len(text) for text in texts]
-    assert min(places) < 0.1 and max(places) > 0.8
-    assert all(text.count(lex.LONG_MARKER) == 1 for text in texts)
-    injected = sum("note to the reader" in t or "ignore the question below" in t for t in texts)
-    assert 0.1 < injected / len(texts) < 0.3
+@pytest.mark.parametrize(("split", "high"), [("train", 235), ("validation", 235), ("test", 900)])
+def test_long_contexts_are_as_long_as_their_split_says(drawn, split, high):
+    lengths = [len(p.text.split()) for p in drawn[split] if p.kind == "long_context"]
+    assert 170 <= min(lengths) < 190 and 0.9 * high < max(lengths) < high + MORE
 
 
 @settings(max_examples=100)
