@@ -35,8 +35,8 @@ def refused(done, *words: str) -> None:
 
 @pytest.mark.slow
 def test_the_demo_writes_result_and_report(bgkit_command, tmp_path: Path) -> None:
-    small = {**SMALL, "steps": 2, "test_prompts": 12}
-    done = bgkit_command("demo", "--out", tmp_path / "demo", "--device", "cpu", *options(small))
+    small = {**SMALL, "steps": 2, "test_prompts": 12, "device": "cpu"}
+    done = bgkit_command("demo", "--out", tmp_path / "demo", *options(small))
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "demo" / "result.json").read_text())
     designs = {row["design"] for row in result["rows"]}
@@ -45,8 +45,7 @@ def test_the_demo_writes_result_and_report(bgkit_command, tmp_path: Path) -> Non
     assert {row["design"] for row in result["paired"]} == designs - {"base"}
     page = (tmp_path / "demo" / "report.html").read_text()
     assert page.lower().startswith("<!doctype html>")
-    for word in ("filter_rate", "near_boundary", "system_help", "compound"):
-        assert word in done.stdout
+    assert all(word in done.stdout for word in ("filter_rate", "system_help", "compound"))
 
 
 @pytest.mark.slow
@@ -72,17 +71,13 @@ def test_runs_are_evaluated_beside_each_other_with_another_threshold(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--reward", "best"], ["no reward 'best'", "boundary", "compound"]),
         (["--guard", "best"], ["no embedded guard 'best'", "overconfident"]),
         (["--prompts", "nowhere.csv"], ["no prompt set 'nowhere.csv'"]),
         (["--prompts", "everday"], ["did you mean 'everyday'"]),
         (["--batch-size", "10"], ["'batch_size' 10 is not divisible by 'num_generations' 8"]),
-        (["--tau", "1"], ["'tau'", "above 0 and below 1"]),
-        (["--seed", "-1"], ["'seed' must be at least 0"]),
         (["--judge", "default,nosuch"], ["no embedded judge 'nosuch'"]),
         (["--device", "cuda:77"], ["device 'cuda:77' does not exist"]),
         (["--steps", "2.5"], ["--steps: invalid int value: '2.5'"]),
-        (["--scale-rewards", "groups"], ["none, group, batch"]),
         (["--trainer", '{"loss_type": "dapo"'], ["--trainer", "not a valid JSON object"]),
         (["--config", "broken.json"], ["Unknown key 'stepz'", "steps"]),
         (["--config", "number.json"], ["Unknown key 'config'"]),
@@ -96,9 +91,10 @@ def test_bad_arguments_of_a_training(bgkit_here, tmp_path: Path, arguments, word
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "word"),
     [
         (["demo", "--guard-bits", "7"], "16, 8, 4"),
+        (["plan", "--machine", "T5"], "no machine 'T5'; known: T4"),
         (["fit", "guard", "t.csv", "--out", "o", "--leave-out", "a"], "takes COLUMN=VALUE"),
         (["evaluate", "nowhere", "--out", "."], "'.' is a folder; name the file"),
         (["prompts", "everyday", "--out", "."], "'.' is a folder; name the file"),
@@ -106,33 +102,24 @@ def test_bad_arguments_of_a_training(bgkit_here, tmp_path: Path, arguments, word
         ([], "COMMAND"),
     ],
 )
-def test_bad_arguments_of_other_commands(bgkit_here, arguments, words) -> None:
-    refused(bgkit_here(*arguments), words)
-
-
-def _commands() -> dict:
-    (commands,) = (a for a in command_line.parser()._actions if a.dest == "command")
-    return commands.choices
+def test_bad_arguments_of_other_commands(bgkit_here, arguments, word) -> None:
+    refused(bgkit_here(*arguments), word)
 
 
 def test_every_option_of_every_command_is_explained_in_words() -> None:
-    for name, command in _commands().items():
+    (commands,) = (a for a in command_line.parser()._actions if a.dest == "command")
+    for name, command in commands.choices.items():
         for action in command._actions:
             words = re.sub(r"\(.*?\)", "", action.help or "")  # a default alone is no explanation
             assert len(re.findall(r"[A-Za-z]{2,}", words)) >= 2, (name, action.dest)
-
-
-def test_a_setting_is_explained_with_unit_range_choices_and_default() -> None:
-    text = " ".join(_commands()["train"].format_help().split())
+    text = " ".join(commands.choices["train"].format_help().split())
     for words in (
-        "--tau X threshold of the filter: a response with t >= tau is filtered; "
-        "above 0 and below 1 (0.5)",
+        "a response with t >= tau is filtered; above 0 and below 1 (0.5)",
         "--guard NAME safety classifier: default, other, overconfident, weak, a local folder",
-        "maximum tokens per completion; at least 1 (60)",
         "none, group, batch (none)",
     ):
         assert words in text
-    assert "at least 1 (40)" in _commands()["demo"].format_help()  # the command's own default
+    assert "at least 1 (40)" in commands.choices["demo"].format_help()  # its own default
 
 
 def test_help_loads_no_torch() -> None:
@@ -142,20 +129,16 @@ def test_help_loads_no_torch() -> None:
 
 
 @pytest.mark.slow
-def test_a_run_folder_of_another_config(bgkit_here, small_run) -> None:
-    before = sorted(path.name for path in small_run.folder.iterdir())
-    done = bgkit_here("train", "--out", small_run.folder, "--seed", "5")
-    refused(done, "belongs to another config", "seed: 0 there, 5 here")
-    assert sorted(path.name for path in small_run.folder.iterdir()) == before
-
-
-@pytest.mark.slow
-def test_the_config_of_a_run_is_a_config(bgkit_here, small_run) -> None:
-    config = small_run.folder / "config.json"
-    done = bgkit_here("train", "--config", config, "--out", small_run.folder)
+def test_the_config_of_a_run_is_a_config_and_with_changes_that_of_another_run(
+    bgkit_here, small_run
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in small_run.folder.iterdir()}
+    command = ["train", "--config", small_run.folder / "config.json", "--out", small_run.folder]
+    done = bgkit_here(*command)
     assert done.returncode == 0 and f"Run: {small_run.folder}" in done.stdout
-    other = bgkit_here("train", "--config", config, "--out", small_run.folder, "--steps", "3")
-    refused(other, "steps: 4 there, 3 here")
+    other = bgkit_here(*command, "--steps", "3")
+    refused(other, "belongs to another config", "steps: 4 there, 3 here")
+    assert before == {path: path.stat().st_mtime_ns for path in small_run.folder.iterdir()}
 
 
 def test_a_tampered_model_and_a_folder_that_can_not_be_made(bgkit_here, tmp_path: Path) -> None:
@@ -171,12 +154,10 @@ def test_a_tampered_model_and_a_folder_that_can_not_be_made(bgkit_here, tmp_path
 @pytest.mark.slow
 def test_a_full_disk_loses_nothing(bgkit_command, bgkit_here, tmp_path: Path) -> None:
     """A process that may write no file above 60 kB meets what a full disk gives: failed writes."""
-    small = {**SMALL, "eval_every": 0, "test_prompts": 4}
-    arguments = ["train", "--out", tmp_path / "run", "--device", "cpu", *options(small)]
-    limit = (60_000, resource.RLIM_INFINITY)
-    done = bgkit_command(
-        *arguments, before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    )
+    small = {**SMALL, "eval_every": 0, "test_prompts": 4, "device": "cpu"}
+    arguments = ["train", "--out", tmp_path / "run", *options(small)]
+    limit = resource.RLIMIT_FSIZE, (60_000, resource.RLIM_INFINITY)
+    done = bgkit_command(*arguments, before=lambda: resource.setrlimit(*limit))
     refused(done, "Could not write")
     assert not (tmp_path / "run" / "result.json").exists()
     assert (tmp_path / "run" / "base.json").exists()
@@ -185,19 +166,16 @@ def test_a_full_disk_loses_nothing(bgkit_command, bgkit_here, tmp_path: Path) ->
 
 
 def test_training_on_a_file_of_prompts(bgkit_here, tmp_path: Path) -> None:
-    rows = [f"how do i make a tea for {what} ?,mine" for what in ("sleep", "cough", "fever")]
     splits = ("train", "validation", "test")
-    lines = [f"{row},{split}" for row, split in zip(rows, splits, strict=True)]
-    (tmp_path / "prompts.csv").write_text("\n".join(["prompt,kind,split", *lines]))
-    small = {**SMALL, "steps": 1, "eval_every": 1, "test_prompts": 4}
-    done = bgkit_here(
-        "train", "--prompts", tmp_path / "prompts.csv", "--out", tmp_path / "run",
-        "--device", "cpu", *options(small),
-    )  # fmt: skip
+    lines = [f"how do i make a tea for sleep {split} ?,mine,{split}" for split in splits]
+    file, folder = tmp_path / "prompts.csv", tmp_path / "run"
+    file.write_text("\n".join(["prompt,kind,split", *lines]))
+    small = {**SMALL, "prompts": file, "steps": 1, "eval_every": 1, "test_prompts": 4}
+    done = bgkit_here("train", "--out", folder, *options({**small, "device": "cpu"}))
     assert done.returncode == 0, done.stderr
-    rows = json.loads((tmp_path / "run" / "result.json").read_text())["rows"]
+    rows = json.loads((folder / "result.json").read_text())["rows"]
     assert "false_negative" not in {row["metric"] for row in rows}  # no truth about such prompts
-    kept = json.loads((tmp_path / "run" / "prompts.json").read_text())
+    kept = json.loads((folder / "prompts.json").read_text())
     assert {split: kept[split]["prompts"] for split in splits} == dict.fromkeys(splits, 1)
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import math
 import os
 import re
-import subprocess
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
@@ -27,9 +25,8 @@ NAMES = [field.name for field in fields(TrainConfig)]
 FROM_ONE = (
     "steps batch_size accumulation max_completion_length save_every lora_alpha test_prompts"
 ).split()
-FROM_NOUGHT = "lora_rank eval_every eval_prompts seed warmup_steps".split()
+FROM_NOUGHT = "lora_rank eval_every eval_prompts seed warmup_steps beta strength".split()
 ABOVE_NOUGHT = "learning_rate temperature guard_temperature".split()
-LATER = "lr_schedule warmup_steps loss_type scale_rewards".split()
 
 
 def completions(step: int, *texts: str) -> pd.DataFrame:
@@ -41,14 +38,11 @@ def run(tmp_path) -> Run:
     return open_run(tmp_path / "run", DEFAULT, {"git": "abc"})
 
 
-# --- Configurations --------------------------------------------------------------------------
-
-
 def test_values_are_laid_over_the_base_and_kept_as_their_own_types():
     assert make_config({}) == DEFAULT
     base = make_config({"steps": 10, "seed": 3})
     assert make_config({"steps": 20}, base) == replace(DEFAULT, steps=20, seed=3)
-    least = dict.fromkeys(FROM_NOUGHT, np.int64(0)) | {"beta": 0, "strength": 0}
+    least = dict.fromkeys(FROM_NOUGHT, np.int64(0))
     config = TrainConfig(**least, steps=np.int32(1), tau=np.float32(0.25))
     assert all(type(v) is type(getattr(DEFAULT, k)) for k, v in vars(config).items())
     assert (config.steps, config.tau, config.lora_rank) == (1, 0.25, 0)
@@ -56,33 +50,24 @@ def test_values_are_laid_over_the_base_and_kept_as_their_own_types():
     assert all(make_config({"reward": reward}).reward == reward for reward in rewards.DESIGNS)
 
 
-def test_unknown_key_lists_the_known_ones():
-    with pytest.raises(BgkitError, match="Unknown key 'stepz'") as caught:
-        make_config({"steps": 5, "stepz": 5})
-    assert all(name in str(caught.value) for name in NAMES)
-
-
 @pytest.mark.parametrize(
     ("key", "values", "words"),
     [
-        ("steps", [True, 10.0, 2.5, "10", None, np.float64(3)], "of type int"),
-        ("seed", [False, np.True_], "of type int"),
-        ("tau", [True, "0.5", None, [0.1], 1j], "of type float"),
-        ("reward", [3, None], "of type str"),
-        ("policy", [None, b"tiny", ["a"], Path("tiny")], "of type str"),
+        ("steps", [True, np.True_, 10.0, "10", None, np.float64(3)], "of type int"),
+        ("tau", [True, "0.5", [0.1], 1j], "of type float"),
+        ("policy", [None, 3, b"tiny", Path("tiny")], "of type str"),
         ("prompts", ["", " ", "a\nb", "a\x1b[1m"], "printable"),
         ("tau", [0.0, 1.0, 2, -0.5, math.nan, math.inf], "above 0 and below 1"),
         ("beta", [10**400], "at most 1,000,000"),
-        ("strength", [-0.1, math.nan, -math.inf, np.float32("nan")], "at least 0"),
-        ("beta", [-0.5, -1], "at least 0"),
+        ("strength", [-0.1, math.nan, -math.inf], "at least 0"),
         *((key, [0, -1], "at least 1") for key in FROM_ONE),
         *((key, [-1], "at least 0") for key in FROM_NOUGHT),
         *((key, [0, -1.0], "above 0") for key in ABOVE_NOUGHT),
         ("learning_rate", [1.5, 300], "at most 1"),
         ("num_generations", [1, 0, -8], "at least 2"),
-        ("steps", [10**9], "at most 1,000,000"),
+        ("steps", [10**9, 1_000_001], "at most 1,000,000"),
         ("temperature", [math.inf], "at most 1,000,000"),
-        ("seed", [2**32], "at most"),
+        ("seed", [2**32], "at most 4,294,967,295"),
         ("guard_bits", [7, 32], "choose one of 16, 8, 4"),
         ("reward", ["boundry", "nonsense"], ", ".join(rewards.DESIGNS)),
         ("reward", ["missing.py:mine"], "cannot be read"),
@@ -100,44 +85,41 @@ def test_a_wrong_value_is_refused_whichever_way_a_config_is_made(key, values, wo
             assert key in str(caught.value)
 
 
+def test_unknown_key_lists_the_known_ones():
+    with pytest.raises(BgkitError, match=f"Unknown key 'stepz' .*{', '.join(NAMES)}"):
+        make_config({"steps": 5, "stepz": 5})
+
+
 @given(st.integers(1, 64), st.integers(2, 9), st.integers(1, 6))
 def test_batches_are_accepted_exactly_if_micro_batches_hold_whole_groups(size, group, parts):
     values = {"batch_size": size, "num_generations": group, "accumulation": parts}
-    if size % parts == 0 and (size // parts) % group == 0:
+    if size % (group * parts) == 0:
         assert make_config(values).batch_size == size
     else:
-        with pytest.raises(BgkitError, match="not divisible by") as caught:
+        with pytest.raises(BgkitError, match=r"not divisible by .*a batch_size of \d+") as caught:
             make_config(values)
-        (hint,) = re.findall(r"a batch_size of (\d+)", str(caught.value))
-        assert make_config({**values, "batch_size": int(hint)})
+        hint = int(re.findall(r"\d+", str(caught.value))[-1])
+        assert make_config({**values, "batch_size": hint})
 
 
-# --- Config files and hashes -----------------------------------------------------------------
-
-
-def test_a_config_file_is_read_or_refused_with_its_path(tmp_path):
-    path = tmp_path / "c.json"
-    for text, hint in (
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
         (None, "cannot be read"),
         ('{\n "steps": 5,\n "seed" 1\n}', "line 3"),
         ("[1]", "must hold one JSON object"),
-    ):
-        if text is not None:
-            path.write_text(text, encoding="utf-8")
-        with pytest.raises(BgkitError, match=f"{re.escape(str(path))} .*{hint}"):
-            runs.read_config(path)
-    path.write_text('{"steps": 5, "reward": "compound"}', encoding="utf-8")
-    assert runs.read_config(path) == {"steps": 5, "reward": "compound"}
+    ],
+)
+def test_a_config_file_that_can_not_be_read_is_refused_with_its_path(tmp_path, text, hint):
+    path = tmp_path / "c.json"
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    with pytest.raises(BgkitError, match=f"{re.escape(str(path))} .*{hint}"):
+        runs.read_config(path)
 
 
-def test_hash_is_the_one_of_the_sorted_values():
-    """Written out again, so that folders named by it are found by every later version.
-
-    Settings that older versions lack count from where they differ from what those did.
-    """
-    pairs = sorted((k, v) for k, v in asdict(DEFAULT).items() if k not in LATER)
-    text = "{" + ", ".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in pairs) + "}"
-    assert config_hash(DEFAULT) == hashlib.sha256(text.encode()).hexdigest()[:12] == "efdfbc1faaeb"
+def test_hash_is_the_one_that_folders_are_named_by_in_every_version():
+    assert config_hash(DEFAULT) == "efdfbc1faaeb"
 
 
 def test_hash_depends_on_every_field():
@@ -151,15 +133,8 @@ def test_hash_depends_on_every_field():
 
 def test_git_revision_is_a_commit_or_unknown(monkeypatch):
     assert re.fullmatch(r"[0-9a-f]{12}\+?|unknown", runs.git_revision())
-
-    def no_git(*args: object, **options: object) -> None:
-        raise FileNotFoundError("git")
-
-    monkeypatch.setattr(subprocess, "run", no_git)
+    monkeypatch.setenv("PATH", "")
     assert runs.git_revision() == "unknown"
-
-
-# --- Writing ---------------------------------------------------------------------------------
 
 
 def names_in(folder: Path) -> list[str]:
@@ -199,48 +174,34 @@ def test_failed_write_leaves_the_old_file_and_no_half_of_a_new_one(tmp_path, err
     assert path.read_text() == "old" and names_in(tmp_path) == ["a.txt"]
 
 
-# --- Opening a run ---------------------------------------------------------------------------
-
-
-def test_new_run_stores_its_config_and_environment(tmp_path):
+def test_a_run_stores_its_config_and_the_environment_of_its_first_measurement(tmp_path):
     folder, config = tmp_path / "deep" / "run", make_config({"steps": 7, "prompts": "föö.csv"})
-    opened = open_run(folder, config, {"git": "abc", "versions": {"numpy": "2"}})
-    assert opened == Run(folder, config) == load_run(str(folder)) and not opened.complete
-    stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     environment = {"git": "abc", "versions": {"numpy": "2"}}
-    assert stored == {"config": asdict(config), "hash": config_hash(config), **environment}
+    opened = open_run(folder, config, environment)
+    assert opened == Run(folder, config) == load_run(str(folder)) and not opened.complete
+    stored = {"config": asdict(config), "hash": config_hash(config), **environment}
+    assert opened.read_json("config.json") == stored
     assert open_run(folder, config, {"git": "def"}).read_json("config.json")["git"] == "def"
-    runs.write_json(folder / "base.json", {})  # it keeps its environment from here on
-    assert (
-        open_run(folder, config, {"git": "a later commit"}).read_json("config.json")["git"] == "def"
-    )
+    runs.write_json(folder / "base.json", {})
+    assert open_run(folder, config, {"git": "later"}).read_json("config.json")["git"] == "def"
 
 
-def test_another_config_is_refused_and_the_difference_named(run):
-    other = make_config({"steps": 61, "reward": "compound"})
-    with pytest.raises(BgkitError) as caught:
-        open_run(run.folder, other, {})
-    differences = "(reward: boundary there, compound here, steps: 200 there, 61 here)"
-    assert f"{run.folder} belongs to another config {differences}" in str(caught.value)
-    assert load_run(run.folder).config == DEFAULT
-
-
-def test_looking_for_a_run_writes_nothing_and_finds_its_own_alone(run, tmp_path):
+def test_a_folder_of_another_config_or_of_other_files_is_refused_and_left_alone(run, tmp_path):
     assert runs.find_run(run.folder, make_config({})) == run
     assert runs.find_run(tmp_path / "none", DEFAULT) is None
+    other = make_config({"steps": 61, "reward": "compound"})
+    told = "belongs to another config (reward: boundary there, compound here, steps: 200 there, 61"
+    with pytest.raises(BgkitError, match=re.escape(f"{run.folder} {told}")):
+        open_run(run.folder, other, {})
     with pytest.raises(BgkitError, match="is not empty and not a run"):
         open_run(tmp_path, DEFAULT, {})
-    assert names_in(tmp_path) == ["run"]
+    assert names_in(tmp_path) == ["run"] and load_run(run.folder).config == DEFAULT
 
 
-# --- Reading a run ---------------------------------------------------------------------------
-
-
-def test_config_of_an_older_version_gets_the_new_defaults(run):
-    stored = json.loads((run.folder / "config.json").read_text())
-    del stored["config"]["strength"]
-    (run.folder / "config.json").write_text(json.dumps(stored))
-    assert load_run(run.folder).config == DEFAULT
+def test_config_of_an_older_version_gets_the_new_defaults(tmp_path):
+    config = {key: value for key, value in asdict(DEFAULT).items() if key != "strength"}
+    runs.write_json(tmp_path / "config.json", {"config": config})
+    assert load_run(tmp_path).config == DEFAULT
 
 
 @pytest.mark.parametrize(
@@ -249,13 +210,11 @@ def test_config_of_an_older_version_gets_the_new_defaults(run):
         (None, "There is no run in"),
         ('{"config": {"clip": 0.2}}', r"this version of bgkit rejects: Unknown key 'clip'"),
         ('{"config": {"steps"', "not valid JSON"),
-        ('{"config": {"steps": 0}}', "this version of bgkit rejects"),
         ('{"model_type": "gpt2"}', "is not the config of a run"),  # a model's folder has one, too
         ('{"config": [1]}', "is not the config of a run"),
     ],
 )
 def test_a_folder_without_a_runs_config_is_no_run(tmp_path, text, hint):
-    (tmp_path / "model.safetensors").write_bytes(b"weights")
     if text is not None:
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(BgkitError, match=hint):
@@ -265,7 +224,7 @@ def test_a_folder_without_a_runs_config_is_no_run(tmp_path, text, hint):
     assert str(tmp_path) in str(caught.value)
 
 
-@pytest.mark.parametrize("text", [None, "", "{"])
+@pytest.mark.parametrize("text", [None, "{"])
 def test_missing_or_broken_json_of_the_run_says_how_to_go_on(run, text):
     if text is not None:
         (run.folder / "result.json").write_text(text)
@@ -273,12 +232,8 @@ def test_missing_or_broken_json_of_the_run_says_how_to_go_on(run, text):
         run.read_json("result.json")
 
 
-# --- Records and checkpoints -----------------------------------------------------------------
-
-
 def checkpoint(run: Run, name: str, finished: bool = True) -> Path:
-    folder = run.checkpoints / name
-    folder.mkdir(parents=True)
+    (folder := run.checkpoints / name).mkdir(parents=True)
     if finished:
         (folder / "trainer_state.json").write_text("{}")
     return folder
@@ -310,9 +265,6 @@ def test_what_comes_after_the_newest_checkpoint_is_dropped(run):
     checkpoint(run, "checkpoint-2")
     run.drop_repeated()
     assert run.completions()["step"].tolist() == [0, 1]
-
-
-# --- Finishing -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("failing", ["completions.parquet", "result.json"])

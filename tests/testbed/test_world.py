@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import math
 import random
 import re
 
@@ -13,8 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bgkit.prompts.load import load_prompts
+from bgkit.runs import load_run
 from bgkit.testbed import lexicon as lex
-from bgkit.testbed import oracle, world
+from bgkit.testbed import oracle, store, world
 
 SHORT_KINDS = ("benign", "ambiguous", "jailbreak")
 STYLES = ("careful", "keen", "careless", "partial", "refuse", "redirect")
@@ -42,9 +43,6 @@ def drawn() -> dict[str, list[world.Prompt]]:
     return found
 
 
-# --- The words -------------------------------------------------------------------------------
-
-
 def test_every_word_of_the_world_is_one_token_of_the_vocabulary(drawn):
     words = dm.vocabulary()
     assert len(words) >= 300 and words == sorted(set(words))
@@ -64,9 +62,6 @@ def test_what_training_texts_do_not_hold_are_the_five_words_that_the_lexicon_nam
     trained = {word for text in texts for word in words_of(text)}
     new = {word for prompt in drawn["unseen"] for word in words_of(prompt.text)}
     assert trained >= UNSEEN and new - trained == {"did", "first", "half", "kind", "second"}
-
-
-# --- Kinds and splits ------------------------------------------------------------------------
 
 
 def test_every_kind_asks_for_what_it_says(drawn):
@@ -93,21 +88,17 @@ def test_splits_share_no_combination_and_no_text(drawn):
             assert world.split_of(*key) == ("test" if split == "unseen" else split)
         assert {prompt.item for prompt in found} <= (UNSEEN if split == "unseen" else SEEN)
     assert not SEEN & UNSEEN
-    assert not set(lex.JAILBREAK_FAMILIES) & set(lex.UNSEEN_JAILBREAK_FAMILIES)
+    assert not {*lex.JAILBREAK_FAMILIES} & {*lex.UNSEEN_JAILBREAK_FAMILIES}
 
 
-def test_splits_are_about_eighty_ten_ten():
-    wrappers = [f"plain/{question}/{context}" for question in range(5) for context in range(8)]
-    of = [world.split_of(i, e, w) for i in sorted(SEEN) for e in lex.EFFECTS for w in wrappers]
-    for split, share in (("train", 0.8), ("validation", 0.1), ("test", 0.1)):
-        assert of.count(split) / len(of) == pytest.approx(share, abs=0.02)
+def test_prompts_are_still_those_that_the_shipped_run_was_trained_on():
+    run = load_run(store.data_folder() / "runs" / "boundary")
+    prompts = load_prompts("testbed", "train", 1600, run.config.seed)["prompt"]
+    assert set(run.completions()["prompt"]) == set(prompts)
 
 
-# --- Prompts ---------------------------------------------------------------------------------
-
-
-@settings(max_examples=300)
-@given(seed=seeds, kind=kinds, split=splits)
+@settings(max_examples=100)
+@given(seeds, kinds, splits)
 def test_a_prompt_asks_for_its_own_and_depends_on_the_seed_alone(seed, kind, split):
     one, two = (random.Random(seed) for _ in range(2))
     prompt = world.sample_prompt(one, kind, split)
@@ -116,32 +107,17 @@ def test_a_prompt_asks_for_its_own_and_depends_on_the_seed_alone(seed, kind, spl
     assert prompt.text == " ".join(prompt.text.split())
     assert world.sample_prompt(two, kind, split) == prompt
     assert dm.sample_response(one, prompt) == dm.sample_response(two, prompt)
-    assert one.random() == two.random()
 
 
-def longest(templates: tuple[str, ...]) -> int:
-    """Words of the longest sentence; every placeholder stands for one word."""
-    return max(len(template.split()) for template in templates)
+KINDS = [lex.FILLER + lex.DISTRACTORS, lex.INJECTIONS, [lex.LONG_MARKER]]
+#: Words by which a long context may be longer than asked for: the longest sentence of each kind.
+MORE = sum(max(len(text.split()) for text in texts) for texts in KINDS)
 
 
-MORE = (
-    longest(lex.FILLER + lex.DISTRACTORS) + longest(lex.INJECTIONS) + len(lex.LONG_MARKER.split())
-)
-
-
-def test_long_contexts_bury_the_question_anywhere_and_are_as_long_as_their_split_says(drawn):
-    texts = []
-    for split, high in {"train": 235, "validation": 235, "test": 900}.items():
-        found = [p.text for p in drawn[split] if p.kind == "long_context"]
-        lengths = [len(text.split()) for text in found]
-        assert 170 <= min(lengths) <= max(lengths) < high + MORE
-        assert max(lengths) - min(lengths) > 0.7 * (high - 170)
-        texts += found
-    places = [text.index(lex.LONG_MARKER) / len(text) for text in texts]
-    assert min(places) < 0.1 and max(places) > 0.8
-    assert all(text.count(lex.LONG_MARKER) == 1 for text in texts)
-    injected = sum("note to the reader" in t or "ignore the question below" in t for t in texts)
-    assert 0.1 < injected / len(texts) < 0.3
+@pytest.mark.parametrize(("split", "high"), [("train", 235), ("validation", 235), ("test", 900)])
+def test_long_contexts_are_as_long_as_their_split_says(drawn, split, high):
+    lengths = [len(p.text.split()) for p in drawn[split] if p.kind == "long_context"]
+    assert 170 <= min(lengths) < 190 and 0.9 * high < max(lengths) < high + MORE
 
 
 @settings(max_examples=100)
@@ -151,11 +127,8 @@ def test_length_of_a_long_context_can_be_set(seed, low, more):
     assert low <= len(prompt.text.split()) < low + more + MORE
 
 
-# --- Demonstrations --------------------------------------------------------------------------
-
-
-@settings(max_examples=300)
-@given(seed=seeds, kind=kinds, split=splits, style=st.sampled_from((None, *STYLES)))
+@settings(max_examples=200)
+@given(seeds, kinds, splits, st.sampled_from((None, *STYLES)))
 def test_a_demonstration_is_short_and_well_formed_but_for_repeated_sentences(
     seed, kind, split, style
 ):
@@ -171,14 +144,14 @@ def test_a_demonstration_is_short_and_well_formed_but_for_repeated_sentences(
 
 
 @settings(max_examples=200)
-@given(seed=seeds, kind=st.sampled_from(SHORT_KINDS), style=st.sampled_from(STYLES))
+@given(seeds, st.sampled_from(SHORT_KINDS), st.sampled_from(STYLES))
 def test_corrupting_demonstrations_never_raises_and_stays_in_the_world(seed, kind, style):
     rng = random.Random(seed)
     prompt = world.sample_prompt(rng, kind)
-    first, second = dm.sample_response(rng, prompt, style), dm.sample_response(rng, prompt)
-    broken = dm.corrupt(random.Random(seed), first, second)
-    assert broken == dm.corrupt(random.Random(seed), first, second)
-    assert len(broken.split()) <= 60 and set(words_of(broken)) <= set(dm.vocabulary())
+    texts = dm.sample_response(rng, prompt, style), dm.sample_response(rng, prompt)
+    broken, again = (dm.corrupt(random.Random(seed), *texts) for _ in range(2))
+    assert broken == again and len(broken.split()) <= 60
+    assert set(words_of(broken)) <= set(dm.vocabulary())
 
 
 @pytest.mark.parametrize(
@@ -200,9 +173,6 @@ def test_texts_carry_the_oracles_grades_and_depend_on_the_seed_alone(make, low, 
     assert low < np.mean([grade.form > 0.999 for grade in graded]) <= high
 
 
-# --- Noisy labels ----------------------------------------------------------------------------
-
-
 def test_votes_agree_far_from_the_line_and_split_on_it():
     size = 4000
     assert dm.votes(np.full(size, 0.2), 0).max() == 0.0
@@ -216,5 +186,5 @@ def test_votes_agree_far_from_the_line_and_split_on_it():
 def test_preference_follows_the_logistic_law(gap):
     value = np.tile([0.5 + gap, 0.5], (6000, 1))
     share = dm.preference(value, 7)[:, 0, 1].mean()
-    assert share == pytest.approx(1 / (1 + math.exp(-8.0 * gap)), abs=0.025)
+    assert share == pytest.approx(1 / (1 + np.exp(-8.0 * gap)), abs=0.025)
     assert dm.preference(value, 7)[:, 1, 0].mean() == pytest.approx(1 - share)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import bench_scoring as bench
 import bench_step
@@ -13,14 +12,13 @@ import pytest
 import torch
 import transformers as tf
 
-from bgkit.cli import main as command_line
-
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
 SMALL |= {"num_attention_heads": 4}
 DECODER = (tf.LlamaConfig, {**SMALL, "num_key_value_heads": 2})
+CPU = torch.device("cpu")
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(bench.DECODERS, "cpu", {"decoder": DECODER})
     monkeypatch.setattr(bench, "ENCODER", {**SMALL, "max_position_embeddings": 4096})
@@ -28,12 +26,11 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.thorough
-def test_all_ways_agree_and_the_engine_computes_the_fewest_tokens(tiny, tmp_path, capsys) -> None:
+def test_all_ways_agree_and_the_engine_computes_the_fewest_tokens(tmp_path, capsys) -> None:
     out = tmp_path / "bench.json"
     arguments = ["--size", "0.1", "--repeats", "1", "--device", "cpu", "--threads", "1"]
     assert bench.main([*arguments, "--out", str(out)]) == 0
-    shown = capsys.readouterr().out
-    assert "decoder, guard template" in shown and "encoder, 30M, skewed lengths" in shown
+    assert "encoder, 30M, skewed lengths" in capsys.readouterr().out
     table = pd.DataFrame(json.loads(out.read_text())["rows"])
     assert table["difference"].max() < 1e-4
     assert (table["seconds"] > 0).all() and (table["floor"] > 0).all()
@@ -45,26 +42,12 @@ def test_all_ways_agree_and_the_engine_computes_the_fewest_tokens(tiny, tmp_path
 
 
 def test_needed_tokens_count_each_prefix_once() -> None:
-    scorer = bench.random_decoder(*DECODER, torch.device("cpu"))
+    scorer = bench.random_decoder(*DECODER, CPU)
     word, other = bench.store_words()[:2]
     work = bench.Workload([word, word, other], [other, word, word])
     rows = [list(row) for row in scorer.encode(work.prompts, work.responses)]
     prefixes = {tuple(row[: i + 1]) for row in rows for i in range(len(row))}
     assert bench.needed_tokens(scorer, work) == len(prefixes)
-
-
-def test_plan_for_a_guard_that_is_named_with_its_protocol(tmp_path: Path, capsys) -> None:
-    import own
-
-    place = own.save_guard(tmp_path / "guard", "granite-guardian-3.1", fitted=False)
-    arguments = ["plan", "--machine", "T4", "--guard", f"granite-guardian-3.1={place}"]
-    assert command_line.main(arguments) == 0
-    assert "guard" in capsys.readouterr().out
-
-
-def test_an_unknown_machine_is_one_sentence(capsys) -> None:
-    assert command_line.main(["plan", "--machine", "T5"]) == 2
-    assert "no machine 'T5'; known: T4" in capsys.readouterr().err
 
 
 @pytest.mark.thorough
@@ -79,13 +62,9 @@ def test_a_step_is_split_in_both_ways(capsys) -> None:
     assert rows[0]["floor"] > 0 and "plain / bgkit" in capsys.readouterr().out
 
 
-def test_long_prompts_take_a_policy_of_random_weights_with_the_kernel_asked_for(
-    tmp_path, monkeypatch
-) -> None:
-    monkeypatch.setitem(bench.DECODERS, "cpu", {"decoder": DECODER})
-    place = torch.device("cpu")
-    name = bench_step.policy_of("long", place, tmp_path)
-    assert bench_step.policy_of("short", place, tmp_path) == "small"
+def test_long_prompts_take_a_policy_of_random_weights_with_the_kernel_asked_for(tmp_path) -> None:
+    name = bench_step.policy_of("long", CPU, tmp_path)
+    assert bench_step.policy_of("short", CPU, tmp_path) == "small"
     with bench_step.with_attention("eager"):
         model, tokenizer = bench_step.policies.load_policy(name)
     assert model.config._attn_implementation == "eager" and len(tokenizer) == 432
@@ -93,12 +72,8 @@ def test_long_prompts_take_a_policy_of_random_weights_with_the_kernel_asked_for(
 
 
 @pytest.mark.parametrize("generative", [False, True])
-def test_the_plain_script_scores_as_bgkit_does(generative: bool, monkeypatch) -> None:
-    monkeypatch.setitem(bench.DECODERS, "cpu", {"decoder": DECODER})
-    guard = bench_step.guard_of(torch.device("cpu"), generative)
-    prompts, responses = (
-        ["how do i make a tea ?"] * 3,
-        ["steep", "burn a flask of it", "i am sorry"],
-    )
-    plain = bench_step.plain_scores(guard, prompts, responses)
-    np.testing.assert_allclose(plain, guard.score(prompts, responses), atol=1e-5)
+def test_the_plain_script_scores_as_bgkit_does(generative: bool) -> None:
+    guard = bench_step.guard_of(CPU, generative)
+    texts = ["how do i make a tea ?"] * 3, ["steep", "burn a flask of it", "i am sorry"]
+    plain = bench_step.plain_scores(guard, *texts)
+    np.testing.assert_allclose(plain, guard.score(*texts), atol=1e-5)

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from bgkit import runs
-from bgkit.cli import main as command_line
 from bgkit.errors import BgkitError
 from bgkit.evaluation import samples as evaluation
 from bgkit.training import model_card
@@ -42,52 +41,39 @@ def test_the_card_tells_method_figures_limits_and_departures(run: runs.Run) -> N
     assert "`tiny'/ evil`" in text and "{{" not in text
 
 
-def test_without_a_judge_nobody_graded(run: runs.Run) -> None:
+def test_without_a_judge_nobody_graded_and_without_figures_there_is_no_card(run) -> None:
     result = run.read_json("result.json")
     result["rows"] = [row for row in result["rows"] if row["metric"] == "near_boundary"]
     run.finish(result)
     asked = runs.Run(run.folder, replace(run.config, prompts="everyday"))
     assert "graded by\nnobody" in model_card.card(asked)
+    (run.folder / "result.json").unlink()
+    with pytest.raises(BgkitError, match="is incomplete, so it has no figures"):
+        model_card.card(run)
 
 
-def test_a_dry_run_writes_the_card_and_uploads_nothing(run, capsys, monkeypatch) -> None:
-    def never(*_, **__):
-        raise AssertionError("uploaded")
-
-    monkeypatch.setattr("huggingface_hub.HfApi.upload_folder", never)
-    assert command_line.main(["push", str(run.folder), "--dry-run"]) == 0
-    assert capsys.readouterr().out.strip() == str(run.adapter / "README.md")
-    assert (run.adapter / "README.md").read_text(encoding="utf-8") == model_card.card(run)
-
-
-def test_adapter_and_card_are_uploaded_to_a_private_repository(run, monkeypatch) -> None:
-    asked = {}
-    monkeypatch.setattr(
-        "huggingface_hub.HfApi.create_repo",
-        lambda self, name, **more: asked.update(name=name, **more),
-    )
-    monkeypatch.setattr(
-        "huggingface_hub.HfApi.upload_folder", lambda self, **more: asked.update(more)
-    )
-    model_card.push(run, "me/adapter")
-    assert asked["name"] == asked["repo_id"] == "me/adapter" and asked["private"] is True
-    assert Path(asked["folder_path"]) == run.adapter
-    assert all("parquet" not in pattern for pattern in asked["allow_patterns"])
+def test_a_dry_run_writes_the_card_and_a_push_uploads_it_to_a_private_repository(
+    run, bgkit_here, monkeypatch
+) -> None:
+    asked = []
+    for name in ("create_repo", "upload_folder"):
+        target = f"huggingface_hub.HfApi.{name}"
+        monkeypatch.setattr(target, lambda self, *places, **more: asked.append((places, more)))
+    done, card = bgkit_here("push", run.folder, "--dry-run"), run.adapter / "README.md"
+    assert (done.returncode, done.stdout.strip(), asked) == (0, str(card), [])
+    assert card.read_text(encoding="utf-8") == model_card.card(run)
+    assert bgkit_here("push", run.folder, "--to", "me/adapter").returncode == 0
+    created, (_, uploaded) = asked
+    assert created == (("me/adapter",), {"private": True, "exist_ok": True})
+    assert (uploaded["repo_id"], uploaded["folder_path"]) == ("me/adapter", run.adapter)
+    assert all("parquet" not in pattern for pattern in uploaded["allow_patterns"])
 
 
 @pytest.mark.parametrize("arguments", [[], ["--to", "me/adapter"]])
-def test_no_place_and_no_network_are_one_sentence(run, capsys, arguments, monkeypatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-
+def test_no_place_and_no_network_are_one_sentence(run, bgkit_here, arguments, monkeypatch) -> None:
     def offline(*_, **__):
         raise ConnectionError("no route")
 
     monkeypatch.setattr("huggingface_hub.HfApi.create_repo", offline)
-    assert command_line.main(["push", str(run.folder), *arguments]) == 2
-    assert capsys.readouterr().err.startswith("bgkit: ")
-
-
-def test_an_incomplete_run_has_no_card(run) -> None:
-    (run.folder / "result.json").unlink()
-    with pytest.raises(BgkitError, match="is incomplete, so it has no figures"):
-        model_card.card(run)
+    done = bgkit_here("push", run.folder, *arguments, HF_HUB_OFFLINE="1")
+    assert done.returncode == 2 and done.stderr.startswith("bgkit: ")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
-from collections.abc import Iterator
 from dataclasses import replace
 
 import own
@@ -22,7 +20,7 @@ ROWS, LENGTH = 3, 40
 
 
 @pytest.fixture(scope="module", autouse=True)
-def presets_shapes_are_counted_once() -> Iterator[None]:
+def presets_shapes_are_counted_once():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plan, "shape_of", functools.lru_cache(shapes.shape_of))
         yield
@@ -37,11 +35,8 @@ def built(kind: str, rank: int = 0, dtype: torch.dtype = torch.float32, layers: 
     return model, shapes.from_config(config, "policy")
 
 
-# --- Parameters ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", ["qwen2", "llama", "deberta", "modernbert"])
 @pytest.mark.parametrize("more", [0, 1])
+@pytest.mark.parametrize("kind", ["qwen2", "llama", "deberta", "modernbert"])
 def test_parameters_of_decoders_and_encoders(kind: str, more: int) -> None:
     if kind in ("qwen2", "llama"):
         group, auto = "policy", AutoModelForCausalLM
@@ -72,9 +67,6 @@ def test_adapters_have_as_many_parameters_as_peft_counts(kind: str) -> None:
     trainable, total = model.get_nb_trainable_parameters()
     assert plan.lora_parameters(shape, rank) == trainable
     assert shape.parameters == total - trainable
-
-
-# --- Bytes -----------------------------------------------------------------------------------
 
 
 def kept_bytes(model, checkpoints: bool = False) -> int:
@@ -136,18 +128,11 @@ def test_the_cache_of_keys_and_values() -> None:
     assert plan.key_value_cache(shape, ROWS, LENGTH, 4) == stored
 
 
-# --- Plans -----------------------------------------------------------------------------------
-
-
-def memory_of(name: str, machine: str, **changes):
+def memory_of(name: str, machine: str = "T4", **changes):
     """The table of a preset on a machine, and the verdict."""
     config = replace(presets.choose(name), **changes)
     table = plan.memory(config, plan.GPUS[machine])
     return table, plan.verdict(table, plan.GPUS[machine])
-
-
-def peak(name: str, **changes) -> float:
-    return memory_of(name, "T4", **changes)[0]["GB"].iloc[-1]
 
 
 def test_every_preset_fits_its_machine_and_the_overview_says_so() -> None:
@@ -159,42 +144,39 @@ def test_every_preset_fits_its_machine_and_the_overview_says_so() -> None:
         assert (found["GB"] >= 0).all() and "it fits: " in verdict
         if machine != "cpu":
             assert f"{found['GB'].iloc[-1]:.1f}" == table.loc[name, "memory, GB"]
-
-
-def test_the_peak_is_what_is_always_there_and_the_largest_phase() -> None:
-    sums = memory_of("colab-t4", "T4")[0].groupby("phase")["GB"].sum()
-    phases = sums.drop(index=["always", "peak"])
-    assert sums["peak"] == pytest.approx(sums["always"] + phases.max())
+        sums = found.groupby("phase")["GB"].sum()
+        largest = sums.drop(index=["always", "peak"]).max()
+        assert sums["peak"] == pytest.approx(sums["always"] + largest)
 
 
 def test_more_micro_batches_need_less_and_full_tuning_more() -> None:
-    usual = peak("colab-t4")
-    assert peak("colab-t4", accumulation=1) > usual
-    assert peak("colab-t4", lora_rank=0) > usual + 3.5  # 8 more bytes a weight
+    usual, few, full = (
+        memory_of("colab-t4", **change)[0]["GB"].iloc[-1]
+        for change in ({}, {"accumulation": 1}, {"lora_rank": 0})
+    )
+    assert few > usual and full > usual + 3.5  # 8 more bytes a weight
 
 
 def test_a_guard_counts_in_its_bits_and_in_the_precision_of_the_run() -> None:
-    size = {}
-    for name, change in {
-        "usual": {},
-        "bits": {"guard_bits": 4},
-        "full": {"precision": "float32"},
-    }.items():
-        table = memory_of("gpu-24gb", "A100", **change)[0].set_index("part")
-        size[name] = table.loc["guard and reward model", "GB"]
-    assert size["bits"] < size["usual"] and size["full"] == pytest.approx(2 * size["usual"])
+    usual, bits, full = (
+        memory_of("gpu-24gb", "A100", **change)[0]
+        .set_index("part")
+        .loc["guard and reward model", "GB"]
+        for change in ({}, {"guard_bits": 4}, {"precision": "float32"})
+    )
+    assert bits < usual and full == pytest.approx(2 * usual)
 
 
 def test_what_does_not_fit_is_told_with_the_remedy() -> None:
-    assert "may not fit: up to" in memory_of("gpu-80gb", "T4")[1]
-    assert "raise accumulation" in memory_of("colab-t4", "T4", accumulation=2)[1]
+    assert "may not fit: up to" in memory_of("gpu-80gb")[1]
+    assert "raise accumulation" in memory_of("colab-t4", accumulation=2)[1]
 
 
-def test_an_unknown_preset_lists_the_choices() -> None:
-    with pytest.raises(BgkitError, match=r"no preset 'best'; choose one of testbed-cpu, english"):
-        presets.choose("best")
+def test_a_preset_is_overridden_by_what_is_given_and_an_unknown_one_lists_the_choices() -> None:
     chosen = presets.choose("colab-t4", guard="default", steps=0)
     assert chosen.guard == "default" and chosen.steps == 40
+    with pytest.raises(BgkitError, match=r"no preset 'best'; choose one of testbed-cpu, english"):
+        presets.choose("best")
 
 
 def test_a_stopped_measurement_does_not_advise_to_go_on(monkeypatch) -> None:
@@ -206,22 +188,21 @@ def test_a_stopped_measurement_does_not_advise_to_go_on(monkeypatch) -> None:
     assert "go on" not in str(stop.value)
 
 
-# --- Shapes of folders -----------------------------------------------------------------------
-
-
-def test_a_folder_is_read_without_its_weights(tmp_path, monkeypatch) -> None:
+def test_a_folder_is_read_without_its_weights_and_a_guards_after_its_protocol(tmp_path) -> None:
     folder = own.save_policy(tmp_path / "policy")
-    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", None)
+    (tmp_path / "policy" / "model.safetensors").unlink()
     shape = shapes.shape_of("policy", folder)
     assert shape.vocabulary == 320 and shape.key_value == 32
     assert shape.parameters == shapes.from_config(own.decoder("qwen2"), "policy").parameters
+    guard = own.save_guard(tmp_path / "guard", "granite-guardian-3.1", fitted=False)
+    assert shapes.shape_of("guard", f"granite-guardian-3.1={guard}").hidden == 32
 
 
 def test_foreign_folders_are_refused(tmp_path) -> None:
-    folder = own.save_policy(tmp_path / "policy")
-    foreign = {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config"}}
-    (tmp_path / "policy" / "config.json").write_text(json.dumps(foreign))
+    config = tmp_path / "config.json"
+    config.write_text('{"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config"}}')
     with pytest.raises(BgkitError, match=r"is no policy's: .* custom code"):
-        shapes.shape_of("policy", folder)
+        shapes.shape_of("policy", str(tmp_path))
+    own.encoder("deberta", 2).save_pretrained(tmp_path)
     with pytest.raises(BgkitError, match="is no policy's: "):
-        shapes.shape_of("policy", own.save_classifier(tmp_path / "guard", 2))
+        shapes.shape_of("policy", str(tmp_path))

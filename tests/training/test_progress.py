@@ -42,8 +42,11 @@ def test_phases_that_last_are_told_with_what_is_left_and_harmlessly(quick, capsy
     ):
         shown.advance(3)
         time.sleep(0.3)
+        progress.say("evil \x1b[2J")
         raise ZeroDivisionError
-    told = capsys.readouterr().err.splitlines()
+    out, err = capsys.readouterr()
+    assert out == "evil ⟨U+001B⟩[2J\n"
+    told = err.splitlines()
     assert "evil ⟨U+001B⟩[2J name [00:00]" in told
     assert any(re.fullmatch(r"inner: 3/4 .*\[00:00<00:00\]", line) for line in told)
     assert 2 <= len(told) <= 12  # each line after twice the time of the one before
@@ -51,43 +54,26 @@ def test_phases_that_last_are_told_with_what_is_left_and_harmlessly(quick, capsy
     assert "progress" not in [thread.name for thread in threading.enumerate()]
 
 
-def resumed(line: Phase) -> None:
-    """A run that goes on after step 20 has done 30."""
+def test_a_line_shown_before_the_run_is_resumed_tells_values_and_the_time_left(capsys) -> None:
+    """Ten steps took 100 s, ten are left; the 20 of an earlier session count for nothing."""
+    line = Phase("training", 40, began=time.time() - 100)
+    line.show()
     callback = RunCallback(None, None, None, lambda: False)
     callback.progress = line
     callback.on_train_begin(None, SimpleNamespace(global_step=20), None)
     callback.on_log(None, SimpleNamespace(global_step=30), None, {"reward": -1.234, "loss": 7.0})
-
-
-def test_the_line_of_a_run_begins_where_it_goes_on_and_tells_its_values(quick, capsys) -> None:
-    with phase("training", 40) as line:
-        resumed(line)
-        time.sleep(0.2)
-        progress.say("evil \x1b[2J")
-    out, err = capsys.readouterr()
-    assert "training: 30/40" in err and "reward=-1.23]" in err and "7.0" not in err
-    assert out == "evil ⟨U+001B⟩[2J\n"
-
-
-def test_a_line_shown_before_the_run_is_resumed_tells_the_time_left(capsys) -> None:
-    """Ten steps took 100 s, ten are left; the 20 of an earlier session count for nothing."""
-    line = Phase("training", 40, began=time.time() - 100)
-    line.show()
-    resumed(line)
     line.show()
     last = capsys.readouterr().err.splitlines()[-1]
     assert re.fullmatch(r"training: 30/40 .{20} \[01:4\d<01:4\d, reward=-1.23\]", last)
 
 
 def test_a_notebook_shows_one_bar_that_goes_at_the_end_even_if_not_full(monkeypatch) -> None:
-    kernel = type("Shell", (), {"kernel": "any"})()
-    monkeypatch.setattr(IPython, "get_ipython", lambda: kernel)
+    monkeypatch.setattr(IPython, "get_ipython", lambda: SimpleNamespace(kernel="any"))
     monkeypatch.setattr(progress, "tqdm", tqdm.notebook.tqdm)
     line = Phase("grading", 4, done=1)
     line.show()
     left, bar, right = line.bar.container.children
-    assert (left.value, bar.value, bar.max) == ("grading:\u20071/4\u2007", 1, 4)
-    assert re.fullmatch(r"\u2007\[00:00&lt;00:00\]", right.value)
+    assert "grading" in left.value and (bar.value, bar.max) == (1, 4) and "00:00" in right.value
     line.close()
     assert bar.bar_style != "danger" and line.bar.container.layout.visibility == "hidden"
 
@@ -120,8 +106,7 @@ def test_ctrl_c_while_libraries_load_can_not_be_swallowed(usual) -> None:
 
 
 def test_ctrl_c_ends_workers_and_what_has_not_begun() -> None:
-    others = multiprocessing.active_children()
-    began = time.monotonic()
+    others, began = multiprocessing.active_children(), time.monotonic()
     with pytest.raises(KeyboardInterrupt), devices.worker_pool(1) as pool:
         assert pool.submit(os.getenv, "OMP_WAIT_POLICY").result() == "PASSIVE"
         assert pool.submit(signal.getsignal, signal.SIGINT).result() == signal.SIG_IGN
@@ -130,9 +115,6 @@ def test_ctrl_c_ends_workers_and_what_has_not_begun() -> None:
         raise KeyboardInterrupt
     assert time.monotonic() - began < 30
     assert multiprocessing.active_children() == others
-
-
-# --- how threads wait -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("told", "waits"), [({}, "PASSIVE"), ({"GOMP_SPINCOUNT": "9"}, "None")])
@@ -145,15 +127,13 @@ def test_only_the_first_use_of_bgkit_sets_how_threads_wait(told: dict, waits: st
     assert done.stdout.split() == ["True", waits]
 
 
-def test_kernels_wait_as_the_user_says_and_show_nothing(monkeypatch) -> None:
+@pytest.mark.parametrize(("told", "waits"), [({}, "PASSIVE"), ({"KMP_BLOCKTIME": "1"}, None)])
+def test_kernels_wait_as_the_user_says_and_show_nothing(told: dict, waits, monkeypatch) -> None:
     seen = {}
 
     async def start(self, *, env, **options):
         seen.update(env)
 
     monkeypatch.setattr(AsyncKernelManager, "start_kernel", start)
-    asyncio.run(kernels.KernelManager().start_kernel(env={}))
-    assert (seen["OMP_WAIT_POLICY"], seen["BGKIT_PROGRESS"]) == ("PASSIVE", "none")
-    seen.clear()
-    asyncio.run(kernels.KernelManager().start_kernel(env={"KMP_BLOCKTIME": "1"}))
-    assert "OMP_WAIT_POLICY" not in seen
+    asyncio.run(kernels.KernelManager().start_kernel(env=told))
+    assert (seen.get("OMP_WAIT_POLICY"), seen["BGKIT_PROGRESS"]) == (waits, "none")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import re
-from typing import Any
 
 import numpy as np
 import pytest
@@ -27,40 +26,6 @@ POINTS = {
     0.5: [0.0, 0.25, 0.5, 0.75, 1.0],
     0.7: [0.0, 0.35, 0.7, 0.85, 1.0],
 }
-TENT = [0.0, 0.5, 1.0, 0.5, 0.0]
-
-probabilities = hnp.arrays(np.float64, st.integers(1, 20), elements=st.floats(0, 1))
-thresholds = st.floats(0.01, 0.99)
-strengths = st.floats(0, 20)
-
-
-@st.composite
-def batches(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, float, dict[str, Any]]:
-    """Probabilities, utilities, a threshold, and all columns and weights of any design."""
-    size = draw(st.integers(1, 12))
-    arrays = {
-        "t": hnp.arrays(np.float64, size, elements=st.floats(0, 1)),
-        "z": hnp.arrays(np.float64, size, elements=st.floats(-20, 20)),
-        "harmful_request": hnp.arrays(bool, size),
-        "refusal": hnp.arrays(bool, size),
-        "u": hnp.arrays(np.float64, size, elements=st.floats(-20, 20)),
-    }
-    columns: dict[str, Any] = {name: draw(values) for name, values in arrays.items()}
-    t, z = columns.pop("t"), columns.pop("z")
-    columns["strength"] = draw(strengths)
-    return t, z, draw(thresholds), columns
-
-
-# --- By hand ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("tau", POINTS)
-def test_tent_by_hand(tau):
-    t = np.linspace(0, 1, 11)
-    np.testing.assert_allclose(tent(t, 0.5), 1 - 2 * np.abs(t - 0.5), atol=1e-12)  # the paper's
-    np.testing.assert_allclose(tent(POINTS[tau], tau), TENT, atol=1e-12)
-
-
 # rewards at z = 2, u = 3 and a strength of 4 of the five points of every threshold
 BY_HAND = {
     "boundary": [2.0, 0.0, -2.0, 0.0, 2.0],
@@ -93,62 +58,37 @@ def test_designs_by_hand(tau):
 def test_no_strength_is_the_designs_own():
     columns = {"harmful_request": [False], "refusal": [False]}
     for name in set(NAMES) - {"boundary_raw", "guard_only", "utility_only"}:
-        own = 10.0 if name == "hybrid_guard" else 8.0
         usual, told, other = (
             compute_reward(name, [0.75], [2.0], 0.5, strength=strength, **columns)
-            for strength in (None, own, 3.0)
+            for strength in (None, 10.0 if name == "hybrid_guard" else 8.0, 0.0)
         )
         assert usual == told != other, name
 
 
-@given(
-    t=hnp.arrays(np.float64, 6, elements=st.floats(0, 1)),
-    u=hnp.arrays(np.float64, 6, elements=st.floats(-5, 5)),
-    mean=st.floats(-3, 3),
-    deviation=st.floats(0.1, 10),
-)
-def test_the_raw_reward_is_a_point_of_the_weighted_one(t, u, mean, deviation):
-    """u - B = deviation * (z - B / deviation) + mean: one strength, up to scale and constant."""
-    raw = compute_reward("boundary_raw", t, (u - mean) / deviation, 0.5, u=u)
-    weighted = compute_reward("boundary", t, (u - mean) / deviation, 0.5, strength=1 / deviation)
-    np.testing.assert_allclose(raw, deviation * weighted + mean, atol=1e-9)
-
-
-# --- Invariants ------------------------------------------------------------------------------
-
-
-@settings(max_examples=60)
-@given(batches())
-def test_a_batch_is_graded_as_its_rows_are_and_not_changed(batch):
-    t, z, tau, columns = batch
-    arrays = {"t": t, "z": z, **{k: v for k, v in columns.items() if np.ndim(v)}}
-    before = {name: array.copy() for name, array in arrays.items()}
-    for name in DESIGNS:
-        whole = compute_reward(name, t, z, tau, **columns)
-        for i in range(len(t)):
-            row = {k: v[i : i + 1] if np.ndim(v) else v for k, v in columns.items()}
-            assert compute_reward(name, t[i : i + 1], z[i : i + 1], tau, **row) == whole[i]
-        whole += 1.0  # nor may the result be one of the inputs
-        for key, array in arrays.items():
-            np.testing.assert_array_equal(array, before[key], err_msg=f"{name}: {key}")
-
-
-@given(t=probabilities, false_positive=st.floats(0.1, 50), false_negative=st.floats(0.1, 50))
+@given(st.lists(st.floats(0, 1)), st.floats(0.1, 50), st.floats(0.1, 50))
 def test_tent_is_the_bayes_risk_relative_to_its_peak(t, false_positive, false_negative):
-    tau = false_positive / (false_positive + false_negative)
+    """Proposition 1: the risk, and so the reward's penalty, peaks at the threshold."""
+    t, tau = np.array(t), false_positive / (false_positive + false_negative)
     risk = np.minimum(false_negative * t, false_positive * (1 - t))
     np.testing.assert_allclose(risk, false_negative * tau * tent(t, tau), rtol=1e-9, atol=1e-12)
 
 
-@given(tau=thresholds, z=st.floats(-20, 20), strength=st.floats(0.01, 20))
-def test_boundary_reward_is_lowest_at_the_threshold(tau, z, strength):
-    """Proposition 1: with the utility held, nothing pays less than sitting on the boundary."""
-    t = np.union1d(np.linspace(0, 1, 201), [tau])
-    reward = compute_reward("boundary", t, np.full(len(t), z), tau, strength=strength)
-    assert t[np.argmin(reward)] == pytest.approx(tau, abs=1e-9)
-    assert reward.min() == pytest.approx(z - strength)
-    left, right = reward[t <= tau], reward[t >= tau]
-    assert (np.diff(left) <= 1e-9).all() and (np.diff(right) >= -1e-9).all()
+@settings(max_examples=60)
+@given(st.data(), st.integers(1, 12), st.floats(0.01, 0.99), st.floats(0, 20))
+def test_a_batch_is_graded_as_its_rows_are_and_not_changed(data, size, tau, strength):
+    numbers = hnp.arrays(np.float64, size, elements=st.floats(-20, 20))
+    kinds = {"z": numbers, "u": numbers, "t": numbers.map(lambda x: abs(x) / 20)}
+    kinds |= dict.fromkeys(("harmful_request", "refusal"), hnp.arrays(bool, size))
+    columns = {name: data.draw(kind) for name, kind in kinds.items()}
+    before = {name: column.copy() for name, column in columns.items()}
+    for name in DESIGNS:
+        whole = compute_reward(name, tau=tau, strength=strength, **columns)
+        for i in range(size):
+            row = {key: column[i : i + 1] for key, column in columns.items()}
+            assert compute_reward(name, tau=tau, strength=strength, **row) == whole[i]
+        whole += 1.0  # nor may the result be one of the inputs
+        for key, column in columns.items():
+            np.testing.assert_array_equal(column, before[key], err_msg=f"{name}: {key}")
 
 
 # --- A function of one's own -----------------------------------------------------------------
@@ -194,37 +134,15 @@ def test_an_own_reward_sees_what_it_names_and_is_read_anew_when_edited(own):
         ("{own}:fails", "raised ZeroDivisionError: division by zero. It is called with arrays"),
         ("{own}:two", "too many positional arguments"),
         ("{own}:by_length", "missing a required argument: 'length'. Add it to every"),
+        ("prompt_aware", "missing a required argument: 'harmful_request'. Add it to every"),
+        ("hybrid_guard", "missing a required argument: 'refusal'"),
+        ("boundary_raw", "missing a required argument: 'u'"),
+        ("boundry", f"no reward 'boundry'; choose one of {', '.join(NAMES)}"),
     ],
 )
-def test_an_own_reward_that_does_not_fit_is_refused(own, name, told):
+def test_a_reward_that_does_not_fit_is_refused(own, name, told):
     with pytest.raises(BgkitError, match=re.escape(told)):
         compute_reward(name.format(own=own), [0.5, 1.0], [1.0, 2.0], 0.5, strength=1.0)
-
-
-# --- Errors ----------------------------------------------------------------------------------
-
-ALL = {"harmful_request": [False], "refusal": [False], "u": [0.0]}
-
-
-def test_unknown_reward_lists_the_choices():
-    with pytest.raises(BgkitError, match="no reward 'boundry'") as caught:
-        compute_reward("boundry", [0.5], [0.0], 0.5)
-    assert all(name in str(caught.value) for name in NAMES)
-
-
-@pytest.mark.parametrize(
-    ("name", "column"),
-    [("prompt_aware", "harmful_request"), ("hybrid_guard", "refusal"), ("boundary_raw", "u")],
-)
-def test_missing_column_is_named(name, column):
-    columns = {key: value for key, value in ALL.items() if key != column}
-    with pytest.raises(BgkitError, match=rf"{name!r} cannot be .* argument: {column!r}\. Add"):
-        compute_reward(name, [0.5], [0.0], 0.5, **columns)
-
-
-def test_columns_that_a_design_does_not_know_are_left_alone():
-    assert compute_reward("utility_only", [0.5], [0.7], 0.5, strength=9.0, **ALL) == [0.7]
-    assert compute_reward("boundary", [0.5], [0.7], 0.5, strength=0.0) == [0.7]
 
 
 @pytest.mark.parametrize("z", [[1.0], [1.0, 2.0, 3.0], 1.0, [0.0, math.nan], [0.0, math.inf]])

@@ -34,18 +34,17 @@ KINDS = {
 }
 
 
-def trainer_of(folder: Path, config_class: type, rank: int = 0, **changes) -> QuietTrainer:
+def trainer_of(folder: Path, kind: str, rank: int = 0, **more) -> QuietTrainer:
     """A trainer of a random model, with LoRA or without."""
     torch.manual_seed(0)
     words = own.tokenizer(own.THINKING, ["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
-    config = config_class(
-        **{**own.SIZE, "max_position_embeddings": 512, **changes},
-        vocab_size=len(words),
-        pad_token_id=0,
-        bos_token_id=0,
-        eos_token_id=1,
+    config_class, changes = KINDS[kind]
+    sizes = {**own.SIZE, "max_position_embeddings": 512, "vocab_size": len(words)}
+    ends = {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 1}
+    model = tf.AutoModelForCausalLM.from_config(
+        config_class(**{**sizes, **ends, **changes, **more})
     )
-    tf.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    model.save_pretrained(folder)
     batch = {"per_device_train_batch_size": 2, "num_generations": 2}
     return QuietTrainer(
         tf.AutoModelForCausalLM.from_pretrained(folder),
@@ -60,9 +59,7 @@ def trainer_of(folder: Path, config_class: type, rank: int = 0, **changes) -> Qu
 
 @pytest.fixture(scope="module", params=[*((kind, 0) for kind in KINDS), ("llama", 4)], ids=str)
 def trainer(request, tmp_path_factory) -> QuietTrainer:
-    kind, rank = request.param
-    config_class, changes = KINDS[kind]
-    return trainer_of(tmp_path_factory.mktemp(kind), config_class, rank, **changes)
+    return trainer_of(tmp_path_factory.mktemp("model"), *request.param)
 
 
 def batch_of(prompts: list[int], completions: list[list[int]], seed: int) -> tuple:
@@ -113,15 +110,16 @@ def counting(trainer: QuietTrainer) -> Iterator[list[int]]:
 
 @settings(max_examples=15)
 @given(
-    prompts=st.lists(st.integers(1, 40), min_size=1, max_size=3),
-    data=st.data(),
+    groups=st.lists(
+        st.tuples(st.integers(1, 40), st.lists(st.integers(0, 12), min_size=1, max_size=4)),
+        min_size=1,
+        max_size=3,
+    ),
     slots=st.sampled_from([shared_prompts.SLOTS["cpu"], 60]),
     seed=st.integers(0, 1000),
 )
-def test_both_ways_agree(trainer, prompts, data, slots: int, seed: int) -> None:
-    lengths = st.lists(st.integers(0, 12), min_size=1, max_size=4)
-    completions = [data.draw(lengths) for _ in prompts]
-    batch = batch_of(prompts, completions, seed)
+def test_both_ways_agree(trainer, groups, slots: int, seed: int) -> None:
+    batch = batch_of(*map(list, zip(*groups, strict=True)), seed)
     with pytest.MonkeyPatch.context() as patch, counting(trainer) as seen:
         patch.setitem(shared_prompts.SLOTS, "cpu", slots)
         shared, plain = (found(trainer, way, batch) for way in ("auto", "off"))
@@ -130,7 +128,7 @@ def test_both_ways_agree(trainer, prompts, data, slots: int, seed: int) -> None:
     scale = plain[2].abs().max() + 1e-8
     assert ((shared[2] - plain[2]).abs().max() / scale) < 1e-4
     assert shared[3].status == "on" and plain[3].status == "off: asked for"
-    if max(map(len, completions)) > 1 and sum(n > 0 for n in completions[0]) > 1:
+    if sum(length > 0 for length in groups[0][1]) > 1:
         assert len(seen) > 2  # it was no plain pass that agreed with itself
 
 
@@ -143,35 +141,26 @@ def test_each_prompt_goes_through_the_model_once(trainer) -> None:
     assert real == 2 * (30 + 3 * 4)
 
 
-def both_draw(trainer, prompts: list[int], times: list[int], options: dict) -> tuple[list, list]:
-    """What transformers and we sample from prompts of these lengths; the tokens of each pass."""
-    ids, mask, _ = batch_of(prompts, [[1] * n for n in times], 3)
+@pytest.mark.parametrize(
+    "option", [{"eos_token_id": 1}, {"temperature": 0.7}, {"do_sample": False}], ids=str
+)
+def test_sampling_computes_prompts_once_drops_what_has_ended_and_draws_the_same(
+    trainer, option: dict
+) -> None:
+    """With many words as end tokens, rows end at every step."""
+    ids, mask, _ = batch_of([7, 5, 9], [[1] * 6] * 3, 3)
     model = policies.plain_model(trainer.accelerator.unwrap_model(trainer.model))
-    options = {"do_sample": True, "pad_token_id": 0, "top_k": 0, **options}
+    options = {"do_sample": True, "pad_token_id": 0, "top_k": 0, "max_new_tokens": 12}
+    options |= {"eos_token_id": list(range(1, 60)), **option}
     drawn = []
     with counting(trainer) as seen:
         for context in (contextlib.nullcontext(), fast_sampling(model)):
             torch.manual_seed(5)
             with context:
-                asked = {"input_ids": ids[:, :-1], "attention_mask": mask[:, :-1]}
-                drawn.append(model.generate(**asked, **options))
-    assert "generate" not in vars(model)
-    return drawn, seen
-
-
-def test_sampling_computes_each_prompt_once_and_draws_the_same(trainer) -> None:
-    drawn, seen = both_draw(trainer, [9, 6], [3, 2], {"eos_token_id": 1, "max_new_tokens": 8})
-    assert torch.equal(*drawn)
-    assert seen[0] == 5 * 9 and 2 * 9 in seen
-
-
-@pytest.mark.parametrize("option", [{"do_sample": False}, {"temperature": 0.7}])
-def test_rows_that_end_leave_and_the_others_say_the_same(trainer, option: dict) -> None:
-    """With many words as end tokens, rows end at every step."""
-    ends = {"eos_token_id": list(range(1, 60)), "max_new_tokens": 12}
-    drawn, seen = both_draw(trainer, [7, 5, 9], [6, 6, 6], {**ends, **option})
-    assert torch.equal(*drawn)
-    assert option.get("do_sample") is False or min(seen) < 18
+                drawn.append(model.generate(ids[:, :-1], attention_mask=mask[:, :-1], **options))
+    assert torch.equal(*drawn) and "generate" not in vars(model)
+    assert seen[0] == 18 * 9 and 3 * 9 in seen
+    assert "temperature" not in option or min(seen) < 18
 
 
 def test_other_settings_are_left_to_transformers(trainer) -> None:
@@ -184,8 +173,8 @@ def test_other_settings_are_left_to_transformers(trainer) -> None:
 
 
 def test_models_that_can_not_go_trls_way(tmp_path: Path, capsys) -> None:
-    config = {"sliding_window": 8, "layer_types": ["sliding_attention"] * 2, "head_dim": 8}
-    short = trainer_of(tmp_path, tf.Gemma2Config, **config, query_pre_attn_scalar=8)
+    window = {"sliding_window": 8, "layer_types": ["sliding_attention"] * 2}
+    short = trainer_of(tmp_path, "gemma2", **window)
     batch = batch_of([30], [[5, 5]], 0)
     shared, plain = (found(short, way, batch) for way in ("auto", "off"))
     assert torch.equal(shared[0], plain[0])
@@ -193,8 +182,8 @@ def test_models_that_can_not_go_trls_way(tmp_path: Path, capsys) -> None:
     assert "Each prompt is computed once per completion" in capsys.readouterr().out
 
 
-def test_a_kernel_that_ignores_the_mask_is_found_out(tmp_path: Path, capsys) -> None:
-    deaf = trainer_of(tmp_path, tf.LlamaConfig)
+def test_a_kernel_that_ignores_the_mask_is_found_out(tmp_path: Path) -> None:
+    deaf = trainer_of(tmp_path, "llama")
     forward = deaf.model.model.forward
 
     def ignoring(*arguments, attention_mask=None, **more):

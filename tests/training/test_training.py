@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +12,7 @@ import noop
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, SMALL
+from conftest import SMALL
 from transformers import LlamaForCausalLM
 
 from bgkit import runs
@@ -31,10 +29,8 @@ pytestmark = pytest.mark.slow  # trainings, kernels or browsers in nearly every 
 
 
 def train(folder: Path, *, should_stop=lambda: False, guard=None, **changes) -> runs.Run:
-    config = runs.make_config({**SMALL, **changes})
-    return training.train(
-        config, folder, device="cpu", threads=1, should_stop=should_stop, guard=guard
-    )
+    config, options = runs.make_config({**SMALL, **changes}), {"device": "cpu", "threads": 1}
+    return training.train(config, folder, should_stop=should_stop, guard=guard, **options)
 
 
 def weights(run: runs.Run) -> bytes:
@@ -71,9 +67,12 @@ def test_the_reward_is_the_design_applied_to_the_recorded_scores(small_run: runs
     np.testing.assert_allclose(table["z"], z, atol=1e-5)
     expected = z - 8.0 * np.minimum(table["t"] / 0.5, (1 - table["t"]) / 0.5)
     np.testing.assert_allclose(table["reward"], expected / base["reward_deviation"], atol=1e-5)
+    for design in DESIGNS:  # the records hold what any design takes
+        samples = table.assign(harmful_request=False)
+        reward = reward_of(samples, design, tau=0.5, strength=8.0, base=base)
+        assert reward.shape == (32,) and np.isfinite(reward).all(), design
 
 
-@pytest.mark.slow
 def test_what_goes_on_ends_in_the_same_bits(small_run: runs.Run, tmp_path: Path) -> None:
     """After kill -9, records are ahead of the newest checkpoint: a step is repeated."""
     folder, asked = tmp_path / "run", itertools.count(1)
@@ -90,39 +89,16 @@ def test_what_goes_on_ends_in_the_same_bits(small_run: runs.Run, tmp_path: Path)
     assert resumed.read_json("result.json")["rows"] == small_run.read_json("result.json")["rows"]
 
 
-def test_a_complete_run_is_not_trained_again(small_run: runs.Run) -> None:
-    result = small_run.folder / "result.json"
-    before = result.stat().st_mtime_ns
-    assert training.train(small_run.config, small_run.folder, device="cpu").complete
-    assert result.stat().st_mtime_ns == before
-
-
-def test_every_design_rewards_what_a_policy_says(small_run: runs.Run) -> None:
-    samples = small_run.completions().assign(harmful_request=False)
-    base = small_run.read_json("base.json")
-    for design in DESIGNS:
-        reward = reward_of(samples, design, tau=0.5, strength=8.0, base=base)
-        assert reward.shape == (32,) and np.isfinite(reward).all(), design
-
-
-@pytest.mark.slow
-def test_a_design_that_reads_the_prompts_kind_trains(tmp_path: Path) -> None:
-    run = train(tmp_path / "run", reward="prompt_aware", steps=1, eval_every=0, test_prompts=4)
-    assert np.isfinite(run.completions()["reward"]).all()
-
-
 def test_a_run_keeps_to_a_reward_of_ones_own(tmp_path: Path) -> None:
     own = tmp_path / "mine.py"
-    own.write_text(
-        "def brief(t, z, tau, strength, length):\n    return z - strength * t - length\n"
-    )
+    own.write_text("def brief(t, z, tau, strength, length): return z - strength * t - length")
     short = {"reward": f"{own}:brief", "steps": 1, "eval_every": 0, "test_prompts": 4}
     run = train(tmp_path / "run", **short)
     table, base = run.completions(), run.read_json("base.json")
     expected = (table["z"] - 8.0 * table["t"] - table["length"]) / base["reward_deviation"]
     np.testing.assert_allclose(table["reward"], expected, atol=1e-5)
     assert runs.folder_of(run.config, tmp_path).name.startswith("mine.py-brief-mild-0-")
-    own.write_text("def brief(t, z, tau):\n    return z\n")
+    own.write_text("def brief(t, z, tau): return z")
     with pytest.raises(BgkitError, match="has changed since the run"):
         train(tmp_path / "run", **short)
 
@@ -140,30 +116,25 @@ def test_base_gives_every_reward_a_deviation_of_one(tmp_path: Path) -> None:
     assert spread["boundary_raw"] < base["utility_deviation"] * spread["boundary"]
 
 
-def test_full_fine_tuning_saves_and_loads_the_whole_model(tmp_path: Path) -> None:
+def test_full_fine_tuning_by_the_prompts_kind_saves_and_loads_the_whole_model(tmp_path) -> None:
     short = {"steps": 1, "eval_every": 0, "test_prompts": 4, "learning_rate": 1e-4}
-    run = train(tmp_path / "run", lora_rank=0, **short)
+    run = train(tmp_path / "run", lora_rank=0, reward="prompt_aware", **short)
     model, _ = policies.load_policy("tiny", run.adapter, device="cpu")
     base, _ = policies.load_policy("tiny", device="cpu")
     pairs = zip(model.parameters(), base.parameters(), strict=True)
     assert any(not (ours == theirs).all() for ours, theirs in pairs)
-    kl = samples_of(run.config, run, "cpu")["kl"]
-    assert kl.abs().max() > 0 and kl.tolist() == pytest.approx(
-        run.samples()["kl"].tolist(), abs=1e-4
-    )
+    kl, recorded = (table["kl"] for table in (samples_of(run.config, run, "cpu"), run.samples()))
+    assert kl.abs().max() > 0 and kl.tolist() == pytest.approx(recorded.tolist(), abs=1e-4)
 
 
 def test_the_prompts_of_a_step_are_all_short_or_all_long_and_none_comes_twice() -> None:
     config = runs.make_config({**SMALL, "steps": 12, "batch_size": 32})
-    table = training_table(config, load_splits(config)["train"][0], [])
+    prompts, _ = load_splits(config)["train"]
+    table, again = (training_table(config, prompts, []) for _ in range(2))
     lengths = np.array([len(text) for text in table["question"]]).reshape(12, 8)
     long = lengths.max(1) > 200
     assert 0 < long.sum() < 12 and lengths[long].min() >= lengths[~long].max()
-    assert len(set(table["prompt_id"])) == 96
-    assert (
-        training_table(config, load_splits(config)["train"][0], [])["prompt_id"]
-        == table["prompt_id"]
-    )
+    assert len(set(table["prompt_id"])) == 96 and again["prompt_id"] == table["prompt_id"]
 
 
 def test_a_guard_that_leaves_its_range_stops_the_run(tmp_path: Path) -> None:
@@ -172,8 +143,9 @@ def test_a_guard_that_leaves_its_range_stops_the_run(tmp_path: Path) -> None:
         train(tmp_path / "run", guard=broken)
 
 
-@pytest.mark.parametrize("limited", ["guard", "utility", "policy"])
-@pytest.mark.parametrize("split", ["train", "validation", "test"])
+@pytest.mark.parametrize(
+    ("split", "limited"), [("train", "guard"), ("validation", "utility"), ("test", "policy")]
+)
 def test_a_prompt_that_is_too_long_is_told_before_anything_is_sampled(
     split: str, limited: str, tmp_path: Path, monkeypatch
 ) -> None:
@@ -193,48 +165,35 @@ def test_a_prompt_that_is_too_long_is_told_before_anything_is_sampled(
 @pytest.mark.parametrize(
     "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.thorough)]
 )
-@pytest.mark.slow
 def test_a_signal_stops_a_real_process_and_the_same_command_resumes(number, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    options = itertools.chain.from_iterable(
-        (f"--{key.replace('_', '-')}", str(value))
-        for key, value in {**SMALL, "steps": 40, "eval_every": 0, "test_prompts": 4}.items()
-    )
-    command = [sys.executable, "-m", "bgkit", "train", "--out", str(folder), *options]
-    command += ["--device", "cpu", "--threads", "1"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    folder, short = tmp_path / "run", {"steps": 40, "eval_every": 0, "test_prompts": 4}
+    command = [sys.executable, "-m", "bgkit", "train", "--out", str(folder)]
+    for key, value in {**SMALL, **short, "device": "cpu", "threads": 1}.items():
+        command += [f"--{key.replace('_', '-')}", str(value)]
+    process = noop.start(tmp_path, line=command)
     noop.until(lambda: list(folder.glob("records/*.parquet")))
     process.send_signal(number)
-    _, errors = process.communicate(timeout=noop.PATIENCE)
-    assert process.returncode == 2, errors
-    assert "run the same command again" in errors.replace("\n", " ")
-    assert "Traceback" not in errors
-    recorded = len(runs.load_run(folder).completions())
-    assert 0 < recorded < 40 * 8
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    said, _ = process.communicate(timeout=noop.PATIENCE)
+    assert process.returncode == 2, said
+    assert "run the same command again" in said.replace("\n", " ") and "Traceback" not in said
+    assert 0 < len(runs.load_run(folder).completions()) < 40 * 8
+    done = noop.run(tmp_path, line=command)
     assert done.returncode == 0, done.stderr
     table = runs.load_run(folder).completions()
     assert table.groupby("step").size().to_dict() == dict.fromkeys(range(40), 8)
 
 
-# --- base's samples, shared ------------------------------------------------------------------
-
-
-@pytest.mark.slow
 def test_runs_with_one_base_sample_it_once_and_score_it_with_their_own_utility(tmp_path) -> None:
     short = {**SMALL, "steps": 1, "eval_every": 0, "test_prompts": 12}
-    shared = tmp_path / "base"
-    options = {"device": "cpu", "threads": 1}
-    found = {}
-    for utility in ("mild", "blind"):
-        config = runs.make_config({**short, "utility": utility})
-        run = training.train(config, tmp_path / utility, base_samples=shared, **options)
-        found[utility] = pd.read_parquet(run.folder / "base_samples.parquet")
-    assert len(list(shared.iterdir())) == 1
-    assert (found["mild"]["response"] == found["blind"]["response"]).all()
-    assert not np.allclose(found["mild"]["u"], found["blind"]["u"])
-    weak = guards.load_guard("weak", "cpu")
-    other = training.train(config, tmp_path / "own", base_samples=shared, guard=weak, **options)
-    assert not np.allclose(other.samples("base")["t"], found["blind"]["t"])
-    assert (other.samples("base")["response"] == found["blind"]["response"]).all()
+    options = {"base_samples": tmp_path / "base", "device": "cpu", "threads": 1}
+    mild, blind, weak = (
+        training.train(**short, **options, **own, folder=tmp_path / name).samples("base")
+        for name, own in {
+            "mild": {"utility": "mild"},
+            "blind": {"utility": "blind"},
+            "weak": {"utility": "blind", "guard": guards.load_guard("weak", "cpu")},
+        }.items()
+    )
+    assert len(list((tmp_path / "base").iterdir())) == 1
+    assert mild["response"].equals(blind["response"]) and weak["response"].equals(blind["response"])
+    assert not np.allclose(mild["u"], blind["u"]) and not np.allclose(weak["t"], blind["t"])
