@@ -13,12 +13,9 @@ def study(small_run, weak_run) -> stress.Study:
     return stress.open_study([small_run, weak_run], n=8)
 
 
-def test_everybody_answers_the_same_prompts_once(study: stress.Study) -> None:
+def test_everybody_answers_the_same_prompts_once_and_an_answer_shows_itself(study, capsys) -> None:
     assert study.about()["compared by design"].tolist() == [True, True, False]
     assert study.responses.groupby("design").size().tolist() == [8] * 3
-
-
-def test_an_answer_shows_its_figure_and_tables(study, capsys) -> None:
     answer = stress.other_guards(study, ["weak", "other"])
     answer._ipython_display_()
     assert answer.figure and not answer.notes and capsys.readouterr().out
@@ -26,8 +23,8 @@ def test_an_answer_shows_its_figure_and_tables(study, capsys) -> None:
 
 def test_what_can_not_be_asked_is_said(study, capsys) -> None:
     answer = stress.attack_success(study, budget=0)
-    assert answer.figure is None
     answer._ipython_display_()
+    assert answer.figure is None
     assert capsys.readouterr().out.startswith("The attack is left out: An attack's budget")
     with pytest.raises(BgkitError, match=r"There is no run in"):
         stress.open_study(["/no/such/run"])
