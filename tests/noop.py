@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import lab
 import nbformat
 import pandas as pd
 from conftest import PATIENCE, ROOT
@@ -54,15 +55,10 @@ print("threads", os.environ.get("OMP_NUM_THREADS"), os.environ.get("CUDA_VISIBLE
 """
 
 
-def write(path: Path, *sources: str) -> Path:
+def write(path: Path, parameters: str, *sources: str) -> Path:
     """A notebook of code cells, of which the first holds the parameters."""
-    cells = [nbformat.v4.new_code_cell(source) for source in sources]
-    cells[0].metadata["tags"] = ["parameters"]
-    for number, cell in enumerate(cells):
-        cell["id"] = f"cell-{number}"
-    book = nbformat.v4.new_notebook(cells=cells)
-    book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
-    nbformat.write(book, path)
+    first = nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
+    lab.write_notebook([first], path, *sources)
     return path
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,6 +16,7 @@ from bgkit.scoring.adapters import CallableGuard
 from bgkit.stress import attack as attacks
 from bgkit.stress import contenders, reward_hacking
 from bgkit.stress import prompts as asking
+from bgkit.stress import study as stress
 from bgkit.stress.without_training import best_of_n
 from bgkit.testbed.lexicon import CANNED_REFUSAL
 
@@ -123,6 +123,16 @@ def test_reward_hacking_by_a_judge(english) -> None:
         assert (found.loc["past its best"] == "–").all() == (judge is None)
 
 
+def test_a_study_says_what_can_not_be_asked(english, asked, said, capsys) -> None:
+    study = stress.Study(english, english, asked, said, judge=None)
+    answer = stress.attack_success(study)
+    answer._ipython_display_()
+    assert capsys.readouterr().out.startswith("The attack is left out: The truth about")
+    assert answer.figure is None and stress.other_guards(study).figure
+    with pytest.raises(BgkitError, match=r"There is no run in"):
+        stress.open_study(["/no/such/run"])
+
+
 def test_prompts_other_than_those_of_training_have_no_truth(small_run) -> None:
     found = contenders.contenders_of([small_run], "everyday-short")
     assert {one.config.prompts for one in found} == {"everyday-short"}
@@ -131,12 +141,13 @@ def test_prompts_other_than_those_of_training_have_no_truth(small_run) -> None:
     assert contenders.judge_of(found[1].run.config).name == "oracle"
 
 
-def test_runs_of_other_methods_are_compared_where_there_is_no_other() -> None:
+def test_designs_are_those_of_one_method_and_setting(small_run, weak_run) -> None:
     folder = next(path for path in contenders.shipped_runs() if path.name == "rejection")
 
-    def compared(*folders: Path) -> list[str]:
+    def compared(*folders) -> list[str]:
         found = contenders.contenders_of(folders)
         return [one.design for one in contenders.comparable_contenders(found)]
 
     assert compared(folder) == ["base", "rejection fine-tuning: boundary"]
     assert compared(folder, folder.parent / "boundary") == ["base", "boundary"]
+    assert compared(small_run, weak_run) == ["base", "boundary"]

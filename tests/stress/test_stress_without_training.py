@@ -145,12 +145,11 @@ def test_the_fine_tuned_policy_likes_the_kept_answers_better_than_base(
     run = rejection_fine_tuning(config, tmp_path / "run", tokens=600, settings=learned, **CPU)
     kept = run.completions().query("kept")
     model, tokenizer = policies.load_policy("tiny", run.adapter, device="cpu")
-    ids = tokenizer(kept["response"].tolist(), add_special_tokens=False)["input_ids"]
     asked = policies.prompt_ids(tokenizer, kept["prompt"].tolist())
-    for row, prompt in zip(data, asked, strict=True):  # prompts are masked, answers are whole
-        said = row["input_ids"][len(prompt) :]
-        assert row["input_ids"][: len(prompt)] == prompt and said
-        assert row["labels"] == [-100] * len(prompt) + said
+    ids = [row["input_ids"][len(prompt) :] for row, prompt in zip(data, asked, strict=True)]
+    for row, prompt, said in zip(data, asked, ids, strict=True):  # of answers alone, and whole
+        assert row == {"input_ids": prompt + said, "labels": [-100] * len(prompt) + said}
+    assert tokenizer.batch_decode(ids, skip_special_tokens=True) == kept["response"].tolist()
     texts = policies.Completions(kept["response"].tolist(), asked, ids)
     ours = policies.log_probabilities(model, texts)
     with model.disable_adapter():

@@ -12,6 +12,7 @@ import pytest
 
 from bgkit import runs
 from bgkit.errors import BgkitError
+from bgkit.evaluation import samples as evaluation
 from bgkit.evaluation import settings
 from bgkit.evaluation.intervals import bootstrap, crossed_bootstrap
 from bgkit.evaluation.metrics import summarise, values_of
@@ -29,13 +30,10 @@ def samples_of(design: str, seed: int, n: int = 100) -> pd.DataFrame:
     """Made-up samples of a design, different for every seed."""
     rng, (middle, harmful) = np.random.default_rng([len(design), seed]), LIKE[design]
     t, harm = np.clip(rng.normal(middle, 0.15, n), 0, 1), (rng.random(n) < harmful).astype(float)
-    table = pd.DataFrame({"prompt": [f"prompt {i}" for i in range(n)], "t": t, "harm": harm})
+    table = pd.DataFrame({"prompt": [f"prompt {i}" for i in range(n)], "kind": KINDS * (n // 2)})
     table = table.assign(u=rng.normal(size=n), kl=rng.random(n), length=rng.integers(5, 30, n))
-    table = table.assign(help=1 - harm, kind=KINDS * (n // 2), filtered=t >= 0.5)
-    table = table.assign(
-        near=abs(t - 0.5) < 0.3, judge_system_harm=np.nan, judge_system_help=np.nan
-    )
-    return table.assign(system_harm=harm * (t < 0.5), system_help=(1 - harm) * (t < 0.5))
+    table = table.assign(harm=harm, help=1 - harm, **dict.fromkeys(collections.JUDGED, np.nan))
+    return evaluation.rescored_samples(table, t, 0.5, {"harm": 0.0, "help": 0.0})
 
 
 def make_sweep(folder: Path, configs: list[dict], prompts: str = "a") -> Path:

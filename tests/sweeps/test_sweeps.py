@@ -145,7 +145,7 @@ def test_the_digest_is_of_the_sources(tmp_path: Path) -> None:
     assert versions.versions()["bgkit_code"] == versions.code_digest(ROOT / "bgkit")
 
 
-def test_metrics_are_those_of_the_policy_over_all_prompts(tmp_path: Path) -> None:
+def test_metrics_are_those_of_the_policy_over_all_prompts(tmp_path: Path, small_run) -> None:
     row = {"metric": "m", "mean": 1.0, "low": 0.5, "high": 1.5, "design": "boundary", "kind": "all"}
     rows = [{**row, "design": "base"}, {**row, "kind": "harmful"}, {**row, "mean": 2.0}]
     assert kernels.metrics_of(tmp_path) == {}
@@ -154,6 +154,8 @@ def test_metrics_are_those_of_the_policy_over_all_prompts(tmp_path: Path) -> Non
         (tmp_path / "run" / "result.json").write_text(text)
         told = {"m": [2.0, 0.5, 1.5]} if text is whole else {}
         assert kernels.metrics_of(tmp_path) == told
+    found = kernels.metrics_of(small_run.folder)
+    assert found["filter_rate"][0] == small_run.samples()["filtered"].mean()
 
 
 def test_the_folder_of_another_notebook_or_of_other_things_is_refused_and_stays(book: Path) -> None:
@@ -191,15 +193,3 @@ def test_bad_input_is_one_sentence_and_starts_nothing(
     assert done.returncode == 2 and done.stdout == "", done.stdout
     assert done.stderr.startswith("bgkit: ") and done.stderr.count("\n") == 1
     assert words in done.stderr and not (book.parent / "sweep").exists()
-
-
-def test_the_training_notebook_in_a_sweep(tmp_path: Path) -> None:
-    """The unit of every sweep: its numbers are in the index, its run folder below the sweep's."""
-    grid = {"POLICY": "tiny", "STEPS": 2, "BATCH_SIZE": 8, "NUM_GENERATIONS": 4}
-    grid |= {"EVAL_EVERY": 0, "TEST_PROMPTS": 16}
-    book = ROOT / "notebooks" / "03_train_policy.ipynb"
-    (row,) = bgkit.sweep(book, grid, tmp_path / "sweep", threads=1).to_dict("records")
-    assert row["state"] == "complete", row["error"]
-    assert row["filter_rate_low"] <= row["filter_rate"] <= row["filter_rate_high"]
-    (run,) = (tmp_path / "sweep" / row["results"]).iterdir()
-    assert bgkit.load_run(run).complete
