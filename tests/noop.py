@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import lab
 import nbformat
 import pandas as pd
 from conftest import PATIENCE, ROOT
@@ -53,15 +55,10 @@ print("threads", os.environ.get("OMP_NUM_THREADS"), os.environ.get("CUDA_VISIBLE
 """
 
 
-def write(path: Path, *sources: str) -> Path:
+def write(path: Path, parameters: str, *sources: str) -> Path:
     """A notebook of code cells, of which the first holds the parameters."""
-    cells = [nbformat.v4.new_code_cell(source) for source in sources]
-    cells[0].metadata["tags"] = ["parameters"]
-    for number, cell in enumerate(cells):
-        cell["id"] = f"cell-{number}"
-    book = nbformat.v4.new_notebook(cells=cells)
-    book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
-    nbformat.write(book, path)
+    first = nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
+    lab.write_notebook([first], path, *sources)
     return path
 
 
@@ -83,67 +80,19 @@ def outcome(folder: Path) -> list[dict]:
     return index[columns].sort_values(["WAY", "SEED"]).to_dict("records")
 
 
-def content(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, byte for byte (empty folders count, too)."""
-    found = folder.rglob("*")
-    return {str(path): path.read_bytes() if path.is_file() else b"" for path in found}
+def command(folder: Path, *more: object, book: Path | None = None) -> list[str]:
+    """The command line of a sweep of that notebook (or another) into ``folder/sweep``."""
+    own = () if book else ("--set", f"LEDGER={folder}/ledger", "--set", f"HOLD={folder}/hold")
+    line = (sys.executable, "-m", "bgkit", "sweep", book or folder / "noop.ipynb")
+    return [str(part) for part in (*line, "--out", folder / "sweep", *own, *more)]
 
 
-def command(folder: Path, *more: object) -> list[str]:
-    """The command line of a sweep of that notebook in ``folder``."""
-    own = ["--set", f"LEDGER={folder / 'ledger'}", "--set", f"HOLD={folder / 'hold'}"]
-    return line_of(folder / "noop.ipynb", folder, *own, *more)
-
-
-def line_of(book: Path, folder: Path, *more: object) -> list[str]:
-    """The command line of a sweep of any notebook, in ``folder/sweep``."""
-    start = [sys.executable, "-m", "bgkit", "sweep", book, "--out", folder / "sweep"]
-    return [*map(str, start), *map(str, more)]
-
-
-def hold(folder: Path) -> None:
-    """Let the runs of a sweep wait in the middle of their work."""
-    (folder / "hold").touch()
-
-
-def let_go(folder: Path) -> None:
-    """Let them go on."""
-    (folder / "hold").unlink()
-
-
-def undisturbed(folder: Path, *more: object) -> list[dict]:
-    """The outcome of the same sweep in a folder of its own, where nothing interrupts it."""
-    folder.mkdir()
-    notebook(folder)
-    done = run(folder, *more)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return outcome(folder)
-
-
-def environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **more}
-
-
-def run(
-    folder: Path, *more: object, line: list[str] | None = None, **variables: str
-) -> subprocess.CompletedProcess:
-    """Run a sweep (or another command line) to its end, in a process of its own."""
-    return subprocess.run(
-        line or command(folder, *more),
-        cwd=folder,
-        env=environment(**variables),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
-
-
-def start(folder: Path, *more: object, line: list[str] | None = None) -> subprocess.Popen:
-    """Start a sweep (or another command line) in a process and session of its own."""
+def start(folder: Path, *more: object, book: Path | None = None) -> subprocess.Popen:
+    """Start a sweep in a process and session of its own."""
     return subprocess.Popen(
-        line or command(folder, *more),
+        command(folder, *more, book=book),
         cwd=folder,
-        env=environment(),
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -151,6 +100,13 @@ def start(folder: Path, *more: object, line: list[str] | None = None) -> subproc
         # a shell that starts the tests in the background has them ignore Ctrl-C
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
+
+
+def ended(process: subprocess.Popen, status: int = 0) -> str:
+    """Wait for a process's end, which must have that status, and return what it printed."""
+    printed = process.communicate(timeout=PATIENCE)[0]
+    assert process.returncode == status, printed
+    return printed
 
 
 def states(folder: Path) -> list[str]:
@@ -176,14 +132,6 @@ def until(true: Callable[[], object], seconds: float = PATIENCE) -> None:
 
 def alive(process: int) -> bool:
     """Whether a process is there (and no zombie)."""
-    try:
-        stat = Path(f"/proc/{process}/stat").read_text()
-    except OSError:
-        return False
-    return stat.rpartition(")")[2].split()[0] != "Z"
-
-
-def end(process: subprocess.Popen, number: int = signal.SIGKILL) -> str:
-    """Send a process a signal, wait for its end and return what it printed."""
-    process.send_signal(number)
-    return process.communicate(timeout=PATIENCE)[0]
+    with contextlib.suppress(OSError):
+        return ") Z " not in Path(f"/proc/{process}/stat").read_text()
+    return False

@@ -28,9 +28,8 @@ def test_a_run_and_its_base_are_measured_in_every_deployment(small_run, table) -
     names = {runs.config_hash(small_run.config), evaluation.base_name(small_run.config)}
     sizes = {"guard other": 16, "guard weak": 16, "unseen items": 6, "300-600 words": 3}
     sizes |= {"attacked": 8}  # two strategies
-    for name, part in table.groupby("run"):
-        assert name in names and part.groupby("deployment").size().to_dict() == sizes
-    assert table["run"].nunique() == 2
+    found = {name: part["deployment"].value_counts() for name, part in table.groupby("run")}
+    assert {name: counts.to_dict() for name, counts in found.items()} == dict.fromkeys(names, sizes)
 
 
 def test_another_guard_reads_the_same_responses(small_run, table) -> None:
@@ -48,10 +47,8 @@ def test_another_guard_reads_the_same_responses(small_run, table) -> None:
 def test_an_attack_holds_the_help_of_ordinary_prompts(small_run, table) -> None:
     rows = table[table["deployment"] == "attacked"]
     assert set(rows["system_harm"]) <= {0.0, 1.0} and set(rows["kind"]) == {"random", "greedy"}
-    own = rows[rows["run"] == runs.config_hash(small_run.config)]
-    assert own["system_help"].unique() == pytest.approx(
-        [small_run.samples()["system_help"].mean()], abs=1e-3
-    )
+    own = rows.loc[rows["run"] == runs.config_hash(small_run.config), "system_help"]
+    assert own.unique() == pytest.approx([small_run.samples()["system_help"].mean()], abs=1e-3)
 
 
 def test_what_was_measured_is_read_as_values(table, tmp_path) -> None:

@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bgkit.errors import BgkitError
 from bgkit.stress import refitted
 
 
@@ -23,18 +22,13 @@ def responses(evasive: bool, n: int = 400) -> tuple[pd.DataFrame, np.ndarray]:
     return said, harmful
 
 
-def test_words_that_give_harm_away_are_learned() -> None:
+def test_words_that_give_harm_away_are_learned_where_a_guard_does_not_see_them() -> None:
     found = refitted.compare_recall(*responses(evasive=True))
     assert found["guard"].mean < 0.5 and found["refitted"].mean > 0.9 and found["gain"].low > 0.3
-
-
-def test_a_guard_that_sees_all_leaves_nothing_to_gain() -> None:
     found = refitted.compare_recall(*responses(evasive=False))
     assert found["guard"].mean == 1.0 and found["gain"].mean == pytest.approx(0, abs=0.05)
-
-
-def test_few_harmful_responses_tell_nothing() -> None:
-    assert np.isnan(refitted.compare_recall(*responses(evasive=True, n=60))["gain"].mean)
+    few = refitted.compare_recall(*responses(evasive=True, n=60))
+    assert np.isnan(few["gain"].mean)
 
 
 def test_logistic_weights_have_no_slope_left() -> None:
@@ -50,5 +44,3 @@ def test_logistic_weights_have_no_slope_left() -> None:
 def test_recall_of_a_run(small_run) -> None:
     table = refitted.recall([small_run])
     assert table["window"].tolist() == ["first"] * 3 + ["last"] * 3
-    with pytest.raises(BgkitError, match="There is no run in"):
-        refitted.recall(["/no/such/run"])

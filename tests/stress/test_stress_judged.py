@@ -11,12 +11,12 @@ import pytest
 from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation import metrics
-from bgkit.figures import stress as plots_stress
 from bgkit.prompts import load as prompts
 from bgkit.scoring.adapters import CallableGuard
 from bgkit.stress import attack as attacks
 from bgkit.stress import contenders, reward_hacking
 from bgkit.stress import prompts as asking
+from bgkit.stress import study as stress
 from bgkit.stress.without_training import best_of_n
 from bgkit.testbed.lexicon import CANNED_REFUSAL
 
@@ -32,16 +32,11 @@ class Fake:
     def grade(self, asked, said) -> pd.DataFrame:
         self.asked += len(said)
         harm = [0.0 if r == CANNED_REFUSAL else 0.25 + 0.5 * (len(r) % 2) for r in said]
-        good = [0.125 if r == CANNED_REFUSAL else 0.5 for r in said]
-        return pd.DataFrame({"harm": harm, "help": good})
+        return pd.DataFrame({"harm": harm, "help": [0.5 if h else 0.125 for h in harm]})
 
 
-def of_lengths(_, said) -> list[float]:
-    """t of a response: the rest of its length by 10."""
-    return [(len(text) % 10) / 10 for text in said]
-
-
-MINE = CallableGuard(of_lengths, "mine")
+#: A guard by the length of a response.
+MINE = CallableGuard(lambda asked, said: [(len(text) % 10) / 10 for text in said], "mine")
 KEYS = ["harm", "help", "system_harm", "system_help", "refusal_harm", "refusal_help"]
 
 
@@ -54,7 +49,8 @@ def english(small_run) -> list[contenders.Contender]:
 
 @pytest.fixture(scope="module")
 def asked() -> pd.DataFrame:
-    return prompts.load_prompts("everyday-short", "test", 8)
+    table = prompts.load_prompts("everyday-short", "test", 8)
+    return table.assign(shift=["here"] * 4 + ["there"] * 4)
 
 
 @pytest.fixture(scope="module")
@@ -62,31 +58,21 @@ def said(english, asked) -> pd.DataFrame:
     return contenders.respond(english, asked, guard=MINE, judge=Fake())
 
 
-def are_judged(table: pd.DataFrame, tau: float = 0.5) -> None:
+def are_judged(table: pd.DataFrame) -> None:
     """The table holds the fake judge's grades, and what is shown by its own t."""
-    grades = Fake().grade(table["prompt"], table["response"])
-    np.testing.assert_array_equal(table["harm"], grades["harm"])
-    assert (table["filtered"] == (table["t"] >= tau)).all()
-    np.testing.assert_array_equal(
-        table["system_help"], np.where(table["filtered"], 0.125, grades["help"])
-    )
-    np.testing.assert_array_equal(
-        table["system_harm"], np.where(table["filtered"], 0.0, grades["harm"])
-    )
-    assert (table["graded_by"] == "fake").all()
+    grades, hidden = Fake().grade(table["prompt"], table["response"]), table["t"].to_numpy() >= 0.5
+    assert table["harm"].tolist() == grades["harm"].tolist()
+    assert (table["filtered"] == hidden).all() and (table["graded_by"] == "fake").all()
+    seen = np.where(hidden[:, None], [0.0, 0.125], grades)
+    np.testing.assert_array_equal(table[["system_harm", "system_help"]], seen)
 
 
-def test_without_a_judge_grades_are_not_known_and_the_known_metrics_are_drawn(
-    english, asked
-) -> None:
+def test_without_a_judge_grades_are_not_known_and_other_metrics_are(english, asked) -> None:
     told = contenders.respond(english, asked, guard=MINE)
     assert told[KEYS].isna().all(axis=None) and (told["graded_by"] == "–").all()
-    moved = contenders.transfer(told, [MINE, "weak"])
-    rows = metrics.summary(moved, ["design", "guard"], ["system_harm", "near_boundary"])
-    fig = plots_stress.by_guard(rows)  # system_harm has no panel
-    assert ["near boundary" in heading.text for heading in fig.layout.annotations] == [True]
-    judged = contenders.grade_responses(told, Fake())  # they can be graded afterwards
-    are_judged(judged)
+    rows = metrics.summary(told, ["design"], ["system_harm", "near_boundary"])
+    assert rows["mean"].isna().tolist() == [True, False] * 2
+    are_judged(contenders.grade_responses(told, Fake()))  # they can be graded afterwards
 
 
 def test_responses_and_guards(said) -> None:
@@ -99,30 +85,23 @@ def test_responses_and_guards(said) -> None:
         contenders.transfer(said, [MINE, MINE])
 
 
-def test_shifts_and_gains(english, asked) -> None:
-    sets = asked.assign(shift=["here"] * 4 + ["there"] * 4)
-    table = contenders.respond(english, sets, guard=MINE, judge=Fake())
-    are_judged(table)
-    rows = metrics.gains(table, ["shift"], ["system_help"])
-    assert rows[["design", "shift", "n"]].to_numpy().tolist() == [
-        ["boundary", "here", 4],
-        ["boundary", "there", 4],
-    ]
-    mine, base = (table[table["design"] == name] for name in ("boundary", "base"))
-    delta = mine["system_help"].to_numpy() - base["system_help"].to_numpy()
+def test_gains_are_differences_from_base_in_each_shift(said) -> None:
+    rows = metrics.gains(said, ["shift"], ["system_help"])
+    labels = [["boundary", "here", 4], ["boundary", "there", 4]]
+    assert rows[["design", "shift", "n"]].to_numpy().tolist() == labels
+    base, mine = (part["system_help"].to_numpy() for _, part in said.groupby("design"))
+    delta = mine - base
     assert rows["mean"].tolist() == pytest.approx([delta[:4].mean(), delta[4:].mean()])
 
 
 def test_an_attack_in_plain_english(english, asked) -> None:
     requests = asked.assign(harmful_request=True).head(3)
-    options = {"budget": 2, "guard": MINE, "judge": Fake()}
-    tries = attacks.attack(english, requests, **options)
+    tries = attacks.attack(english, requests, budget=2, guard=MINE, judge=Fake())
     assert set(tries["wrapper"]) <= set(asking.WRAPPERS)
     assert set(tries["suffix"]) <= set(asking.SUFFIXES)
     grades = Fake().grade(tries["prompt"], tries["response"])
     assert tries["harm"].tolist() == grades["harm"].tolist()
-    shown = (tries["harm"] > 0.5) & (tries["t"] < 0.5)
-    assert tries["shown_harmful"].tolist() == shown.tolist()
+    assert (tries["shown_harmful"] == (tries["harm"] > 0.5) & (tries["t"] < 0.5)).all()
     assert (attacks.success_over_budget(tries, 2)["n"] == 3).all()
 
 
@@ -130,14 +109,28 @@ def test_the_best_of_n_grades_the_chosen_answers_only(english, asked) -> None:
     judge = Fake()
     table = best_of_n(english, asked, (3,), guard=MINE, judge=judge)
     are_judged(table)
+    assert table["t"].tolist() == pytest.approx(MINE.score(table["prompt"], table["response"]))
     assert judge.asked == 2 * 2 * len(asked)  # two scores; the answer and the refusal
 
 
 def test_reward_hacking_by_a_judge(english) -> None:
+    run = english[1].run
+    table = reward_hacking.graded_completions(run, Fake())
+    are_judged(table.assign(harm=Fake().grade(None, table["response"])["harm"], graded_by="fake"))
     for judge in (Fake(), None):
-        rows = reward_hacking.drift([english[1].run], 2, judge)
+        rows = reward_hacking.drift([run], 2, judge)
         found = reward_hacking.hacking_verdicts(reward_hacking.changes(rows))
         assert (found.loc["past its best"] == "–").all() == (judge is None)
+
+
+def test_a_study_says_what_can_not_be_asked(english, asked, said, capsys) -> None:
+    study = stress.Study(english, english, asked, said, judge=None)
+    answer = stress.attack_success(study)
+    answer._ipython_display_()
+    assert capsys.readouterr().out.startswith("The attack is left out: The truth about")
+    assert answer.figure is None and stress.other_guards(study).figure
+    with pytest.raises(BgkitError, match=r"There is no run in"):
+        stress.open_study(["/no/such/run"])
 
 
 def test_prompts_other_than_those_of_training_have_no_truth(small_run) -> None:
@@ -148,10 +141,13 @@ def test_prompts_other_than_those_of_training_have_no_truth(small_run) -> None:
     assert contenders.judge_of(found[1].run.config).name == "oracle"
 
 
-def test_runs_of_other_methods_are_compared_where_there_is_no_other() -> None:
+def test_designs_are_those_of_one_method_and_setting(small_run, weak_run) -> None:
     folder = next(path for path in contenders.shipped_runs() if path.name == "rejection")
-    alone, both = (
-        [one.design for one in contenders.comparable_contenders(contenders.contenders_of(folders))]
-        for folders in ([folder], [folder, folder.parent / "boundary"])
-    )
-    assert alone == ["base", "rejection fine-tuning: boundary"] and both == ["base", "boundary"]
+
+    def compared(*folders) -> list[str]:
+        found = contenders.contenders_of(folders)
+        return [one.design for one in contenders.comparable_contenders(found)]
+
+    assert compared(folder) == ["base", "rejection fine-tuning: boundary"]
+    assert compared(folder, folder.parent / "boundary") == ["base", "boundary"]
+    assert compared(small_run, weak_run) == ["base", "boundary"]

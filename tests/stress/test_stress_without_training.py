@@ -18,7 +18,7 @@ from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.models import policies
 from bgkit.prompts import load as prompts
-from bgkit.stress import without_training
+from bgkit.scoring.adapters import CallableGuard
 from bgkit.stress.contenders import contenders_of, label_samples, respond
 from bgkit.stress.without_training import best_of_n, choose, run_reward, tokens
 from bgkit.training import trainer as training
@@ -26,24 +26,17 @@ from bgkit.training import trainer as training
 pytestmark = pytest.mark.slow  # trainings, kernels or browsers in nearly every test
 
 
-class ByLength:
-    """A scorer of lengths: the more words, the higher, up to 1."""
+CPU = {"device": "cpu", "threads": 1}
 
-    name = "by length"
 
-    def __init__(self, most: int = 20) -> None:
-        self.most = most
-
-    def score(self, asked, said) -> np.ndarray:
-        return np.array([min(1, len(text.split()) / self.most) for text in said], np.float32)
+ALL = CallableGuard(lambda asked, said: [1.0] * len(said), "all")
 
 
 def stored(contenders) -> pd.DataFrame:
     """What the contenders said to the test prompts, as the first run's evaluation kept it."""
-    first = next(one.run for one in contenders if one.run)
-    said = [one.run.samples() if one.run else first.samples("base") for one in contenders]
-    tables = [label_samples(rows, one) for rows, one in zip(said, contenders, strict=True)]
-    return pd.concat(tables, ignore_index=True)
+    base = next(one.run for one in contenders if one.run).samples("base")
+    said = [label_samples(one.run.samples() if one.run else base, one) for one in contenders]
+    return pd.concat(said, ignore_index=True)
 
 
 @settings(max_examples=200)
@@ -68,52 +61,39 @@ def table() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def fine_tuned(small_run, tmp_path_factory) -> runs.Run:
-    folder = tmp_path_factory.mktemp("rejection") / "run"
-    return rejection_fine_tuning(
-        small_run.config, folder, tokens=1200, settings=Settings(epochs=1), device="cpu", threads=1
-    )
+    given = {"tokens": 1200, "settings": Settings(epochs=1), **CPU}
+    return rejection_fine_tuning(small_run.config, tmp_path_factory.mktemp("r") / "run", **given)
 
 
-def test_the_best_of_n_has_the_columns_of_responses_and_better_scores(small_run, table) -> None:
+@pytest.fixture(scope="module")
+def best(small_run, table) -> dict[str, pd.DataFrame]:
+    """The best of 1, 2 and 4 by utility and by reward, by name."""
+    found = best_of_n(contenders_of([small_run]), table, (1, 2, 4))
+    return {name: part.reset_index(drop=True) for name, part in found.groupby("design")}
+
+
+def test_the_best_of_n_has_the_columns_of_responses_and_better_scores(
+    small_run, table, best
+) -> None:
     contenders = contenders_of([small_run])
-    one, many = (best_of_n(contenders, table, (n,)) for n in (1, 4))
-    plain = respond(contenders[:1], table)
-    assert set(many) == {*plain, "generated"}
-    assert many["design"].unique().tolist() == ["best of 4: utility", "best of 4: boundary"]
-    first = one[one["design"] == "best of 1: utility"]
-    assert first["response"].tolist() == plain["response"].tolist()
-    assert (one["generated"] == one["length"]).all() and (many["generated"] > many["length"]).all()
-    assert (many["filtered"] == (many["t"] >= 0.5)).all() and many["kl"].isna().all()
-    assert many.groupby("design")["prompt"].apply(list).map(table["prompt"].tolist().__eq__).all()
-    by_design = {name.split(": ")[1]: rows for name, rows in many.groupby("design")}
-    shown = [rows[~rows["filtered"]] for rows in by_design.values()]
-    common = np.intersect1d(*(rows["prompt"] for rows in shown))
-    u, r = (by_design[name].set_index("prompt").loc[common] for name in ("utility", "boundary"))
-    assert (u["u"] >= r["u"]).all()
-    rewards = [run_reward(small_run, rows.reset_index()) for rows in (u, r)]
-    assert (rewards[1] >= rewards[0]).all()
+    plain, one = respond(contenders[:1], table), best_of_n(contenders, table, (1,))
+    assert one["response"].head(12).tolist() == plain["response"].tolist()
+    many = [best["best of 4: utility"], best["best of 4: boundary"]]
+    for rows in many:
+        assert set(rows) == {*plain, "generated"} and rows["kl"].isna().all()
+        assert rows["prompt"].tolist() == table["prompt"].tolist()
+        assert (rows["filtered"] == (rows["t"] >= 0.5)).all()
+        assert (rows["generated"] > rows["length"]).all()
+    u, r = (rows[~many[0]["filtered"] & ~many[1]["filtered"]].reset_index() for rows in many)
+    assert (u["u"] >= r["u"]).all() and (run_reward(small_run, r) >= run_reward(small_run, u)).all()
 
 
-def test_the_best_of_n_asks_the_guard_that_is_given(small_run, table, monkeypatch) -> None:
-    asked = []
-    monkeypatch.setattr(
-        without_training, "choose", lambda *told: asked.append(told[2]) or choose(*told)
-    )
-    found = best_of_n(contenders_of([small_run]), table, (3,), guard=ByLength(16))
-    words = found["response"].str.split().str.len()
-    np.testing.assert_allclose(found["t"], (words / 16).clip(upper=1), atol=1e-6)
-    assert (found["filtered"] == (found["t"] >= 0.5)).all()
-    assert asked == [0.5, 0.5]
-
-
-@pytest.mark.slow
-def test_the_best_of_fewer_is_that_of_the_first_samples_and_costs_less(small_run, table) -> None:
-    contenders = contenders_of([small_run])
-    found, alone = best_of_n(contenders, table, (1, 2, 4)), best_of_n(contenders, table, (4,))
-    parts = {name: part.reset_index() for name, part in found.groupby("design")}
-    one, two, four = (parts[f"best of {n}: utility"] for n in (1, 2, 4))
-    whole = alone[alone["design"] == "best of 4: utility"]
-    assert four["response"].tolist() == whole["response"].tolist()
+def test_the_best_of_fewer_is_that_of_the_first_samples_and_costs_less(
+    small_run, table, best
+) -> None:
+    one, two, four = (best[f"best of {n}: utility"] for n in (1, 2, 4))
+    alone = best_of_n(contenders_of([small_run]), table, (4,))
+    assert four["response"].tolist() == alone["response"].head(12).tolist()
     assert (one["generated"] == one["length"]).all()
     for fewer, more in ((one, two), (two, four)):
         shown = ~fewer["filtered"]  # a shown answer is one of those that more samples choose from
@@ -127,13 +107,8 @@ def test_the_reward_of_samples_is_that_of_training(small_run) -> None:
 
 
 def test_only_safely_passed_samples_are_kept_and_the_best_of_each_prompt() -> None:
-    table = pd.DataFrame(
-        {
-            "prompt_id": list("aaabbcc"),
-            "t": [0.1, 0.2, 0.25, 0.0, 1.0, 0.05, 0.05],
-            "reward": [1.0, 2.0, 9.0, -3.0, 9.0, 4.0, 4.0],
-        }
-    )
+    t, reward = [0.1, 0.2, 0.25, 0.0, 1.0, 0.05, 0.05], [1.0, 2.0, 9.0, -3.0, 9.0, 4.0, 4.0]
+    table = pd.DataFrame({"prompt_id": list("aaabbcc"), "t": t, "reward": reward})
     assert keep_best(table, 0.5).tolist() == [1, 3, 5]  # 0.25 is too near, 1.0 filtered
     assert keep_best(table, 0.5, most_risk=1.0).tolist() == [2, 3, 5]
     assert keep_best(table, 0.1).tolist() == [3]
@@ -165,19 +140,16 @@ def test_the_fine_tuned_policy_likes_the_kept_answers_better_than_base(
             super().__init__(**arguments)
 
     monkeypatch.setattr(rejection, "QuietTrainer", Spy)
-    learned = Settings(learning_rate=5e-3, epochs=6)
     config = replace(small_run.config, test_prompts=4)
-    run = rejection_fine_tuning(
-        config, tmp_path / "run", tokens=600, settings=learned, device="cpu", threads=1
-    )
+    learned = Settings(learning_rate=5e-3, epochs=6)
+    run = rejection_fine_tuning(config, tmp_path / "run", tokens=600, settings=learned, **CPU)
     kept = run.completions().query("kept")
     model, tokenizer = policies.load_policy("tiny", run.adapter, device="cpu")
-    ids = tokenizer(kept["response"].tolist(), add_special_tokens=False)["input_ids"]
     asked = policies.prompt_ids(tokenizer, kept["prompt"].tolist())
-    for row, prompt in zip(data, asked, strict=True):  # prompts are masked, answers are whole
-        said = row["input_ids"][len(prompt) :]
-        assert row["input_ids"][: len(prompt)] == prompt and said
-        assert row["labels"] == [-100] * len(prompt) + said
+    ids = [row["input_ids"][len(prompt) :] for row, prompt in zip(data, asked, strict=True)]
+    for row, prompt, said in zip(data, asked, ids, strict=True):  # of answers alone, and whole
+        assert row == {"input_ids": prompt + said, "labels": [-100] * len(prompt) + said}
+    assert tokenizer.batch_decode(ids, skip_special_tokens=True) == kept["response"].tolist()
     texts = policies.Completions(kept["response"].tolist(), asked, ids)
     ours = policies.log_probabilities(model, texts)
     with model.disable_adapter():
@@ -186,30 +158,26 @@ def test_the_fine_tuned_policy_likes_the_kept_answers_better_than_base(
 
 
 def test_it_is_a_contender_beside_grpo_and_complete_folders_are_reused(
-    small_run, fine_tuned, table
+    small_run, fine_tuned
 ) -> None:
     contenders = contenders_of([small_run, fine_tuned])
     name = "rejection fine-tuning: boundary"
     assert [contender.design for contender in contenders] == ["base", "boundary", name]
-    samples = stored(contenders)
-    assert samples.groupby("design").size().eq(16).all()
-    assert (respond(contenders[2:], table)["design"] == name).all()
     before = (fine_tuned.folder / "result.json").stat().st_mtime_ns
     same = {"tokens": 1200, "settings": Settings(epochs=1)}
     rejection_fine_tuning(small_run.config, fine_tuned.folder, **same, device="cpu")
     assert (fine_tuned.folder / "result.json").stat().st_mtime_ns == before
 
 
-def test_tokens_by_hand(small_run, fine_tuned, table) -> None:
+def test_tokens_by_hand(small_run, fine_tuned, best) -> None:
     contenders = contenders_of([small_run, fine_tuned])
-    best = best_of_n(contenders[:2], table, (2,))
-    samples = pd.concat([stored(contenders), best], ignore_index=True)
-    found = tokens(samples, contenders)
-    assert found.index.tolist() == samples["design"].unique().tolist()
+    two = best["best of 2: utility"]
+    found = tokens(pd.concat([stored(contenders), two], ignore_index=True), contenders)
+    assert found.index.tolist() == [*(one.design for one in contenders), "best of 2: utility"]
     trained = [generated_tokens(run) for run in (small_run, fine_tuned)]
-    assert found["tokens in training"].tolist() == [0, *trained, 0, 0]
+    assert found["tokens in training"].tolist() == [0, *trained, 0]
     answers = found["tokens per answer"]
-    assert answers["best of 2: utility"] == best["generated"].iloc[:12].mean()
+    assert answers["best of 2: utility"] == two["generated"].mean()
     assert answers["boundary"] == small_run.samples()["length"].mean()
 
 
@@ -218,15 +186,14 @@ def test_bad_input_is_one_sentence(small_run, fine_tuned, table, tmp_path: Path)
         best_of_n(contenders_of([small_run]), table, (0,))
     with pytest.raises(BgkitError, match="the run of a trained policy"):
         best_of_n(contenders_of([small_run])[:1], table)
-    config = small_run.config
-    with pytest.raises(BgkitError, match="Say how many tokens"):
-        rejection_fine_tuning(config, tmp_path / "a")
-    for folder in (small_run.folder, fine_tuned.folder):
-        with pytest.raises(BgkitError, match="another method, budget or settings"):
-            rejection_fine_tuning(config, folder, tokens=100)
     with pytest.raises(BgkitError, match="holds rejection fine-tuning with the same config"):
-        training.train(config, fine_tuned.folder)
-    with pytest.raises(BgkitError, match="budget of 3 tokens does not suffice"):
-        rejection_fine_tuning(config, tmp_path / "b", tokens=3, device="cpu")
-    with pytest.raises(BgkitError, match="None of 4 samples of tiny passes the guard far"):
-        rejection_fine_tuning(config, tmp_path / "c", tokens=70, device="cpu", guard=ByLength(1))
+        training.train(small_run.config, fine_tuned.folder)
+    for folder, options, words in (
+        ("a", {}, "Say how many tokens"),
+        (small_run.folder, {"tokens": 100}, "another method, budget or settings"),
+        (fine_tuned.folder, {"tokens": 100}, "another method, budget or settings"),
+        ("b", {"tokens": 3}, "budget of 3 tokens does not suffice"),
+        ("c", {"tokens": 70, "guard": ALL}, "None of 4 samples of tiny passes the guard"),
+    ):
+        with pytest.raises(BgkitError, match=words):
+            rejection_fine_tuning(small_run.config, tmp_path / folder, **options, device="cpu")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import asdict
 
@@ -20,32 +21,29 @@ STRENGTHS = (1.0, 4.0, 16.0)
 
 
 def made_up(
-    designs: dict[str, float], seeds: int = 3, strengths=STRENGTHS
+    designs: dict[str, float], strengths: tuple[float, ...] = STRENGTHS
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Index and values: help falls with the strength, harm is a design's share of help."""
+    """Index and values of three seeds: help falls with the strength, harm is a share of help."""
     rng, n = np.random.default_rng(0), 200
     own = rng.normal(0, 0.1, n)  # what a prompt brings along
     configs, parts = [], []
 
-    def values(name: str, help_: float, harm: float) -> pd.DataFrame:
-        table = pd.DataFrame({"run": name, "prompt": range(n), "kind": ["benign", "x"] * (n // 2)})
-        for column, mean in (("help", help_), ("harm", harm)):
-            told = np.clip(mean + own + rng.normal(0, 0.05, n), 0, 1)
-            table[column] = table[f"system_{column}"] = told
-        return table.assign(t=np.clip(table["harm"], 0, 1), u=0.0, kl=help_ * 10, length=9)
+    def add(name: str, help_: float, harm: float) -> None:
+        means = np.array([[help_], [harm]])
+        helps, harms = np.clip(means + own + rng.normal(0, 0.05, (2, n)), 0, 1)
+        told = {"help": helps, "system_help": helps, "harm": harms, "system_harm": harms}
+        told |= {"run": name, "prompt": range(n), "kind": ["benign", "x"] * (n // 2)}
+        parts.append(pd.DataFrame({**told, "t": harms, "u": 0.0, "kl": help_ * 10, "length": 9}))
 
-    for seed in range(seeds):
-        for design, share in designs.items():
-            for strength in strengths:
-                config = runs.make_config({"reward": design, "strength": strength, "seed": seed})
-                help_ = 0.6 - 0.1 * np.log(strength) + rng.normal(0, 0.01)
-                configs.append(config)
-                parts.append(values(runs.config_hash(config), help_, share * help_))
-        parts.append(values(evaluation.base_name(configs[-1]), 0.5, 0.4))
-    names = [runs.config_hash(config) for config in configs]
-    index = pd.DataFrame(
-        {"run": names, "config": [json.dumps(asdict(config)) for config in configs]}
-    )
+    for seed in range(3):
+        for design, strength in itertools.product(designs, strengths):
+            config = runs.make_config({"reward": design, "strength": strength, "seed": seed})
+            help_ = 0.6 - 0.1 * np.log(strength) + rng.normal(0, 0.01)
+            configs.append(config)
+            add(runs.config_hash(config), help_, designs[design] * help_)
+        add(evaluation.base_name(configs[-1]), 0.5, 0.4)
+    told = [(runs.config_hash(config), json.dumps(asdict(config))) for config in configs]
+    index = pd.DataFrame(told, columns=["run", "config"])
     index = pd.concat([index, collection.settings_of(index)], axis=1)
     return index, collection.as_samples(index, pd.concat(parts, ignore_index=True))
 
@@ -64,7 +62,7 @@ def test_a_frontier_has_all_strengths_seeds_and_prompts(found) -> None:
     assert (np.diff(help_) < 0).all()
 
 
-def test_a_kind_of_prompt_is_kept_alone() -> None:
+def test_a_kind_of_prompt_is_kept_alone_and_unknown_names_are_refused() -> None:
     made = made_up({"boundary": 0.3})
     assert claims.frontiers_of(*made, ["kl"], "benign")["boundary"].values.shape[2] == 100
     with pytest.raises(BgkitError, match="no kind of prompt 'rude'; choose one of all, benign"):
@@ -84,19 +82,15 @@ def test_claims_are_checked_at_equal_help_and_beside_base(found) -> None:
     ]
     checked = claims.check(found, asked, resamples=200)
     verdicts = checked.groupby("says")["verdict"].agg(list).to_dict()
-    assert verdicts == {
-        "less harm": ["holds", "holds"],
-        "more harm": ["fails", "fails"],
-        "safer": ["holds"] * 3,
-    }
+    told = {"less harm": ["holds"] * 2, "more harm": ["fails"] * 2, "safer": ["holds"] * 3}
+    assert verdicts == told
     rows = checked.set_index(["says", "place"])["mean"]
     # help from 0.32 to 0.6 in the mean, and a fifth of it between the designs
     assert rows["less harm", "at equal help"] == pytest.approx(-0.2 * 0.46, abs=0.02)
     assert rows["safer", "strength 1"] == pytest.approx(0.3 * 0.6 - 0.4, abs=0.03)
     assert (checked["p_holm"] >= checked["p"]).all()
     table = claims.as_table(checked)
-    strengths = [f"strength {strength:g}" for strength in STRENGTHS]
-    assert list(table.columns) == ["at equal help", "at equal KL", *strengths]
+    assert list(table.columns) == list(checked["place"].unique())  # equal help, KL, strengths
     assert table.loc["safer", "at equal help"] == "–"
     counts = claims.claim_counts(checked)
     assert counts.loc["at equal help", ["holds", "fails", "open"]].tolist() == [1, 1, 0]
@@ -108,6 +102,6 @@ def test_claims_are_checked_at_equal_help_and_beside_base(found) -> None:
 
 def test_the_claims_of_the_kit_name_metrics_and_designs_that_are_there() -> None:
     for claim in claims.CLAIMS:
-        assert claim.metric in {*claims.METRICS} & {*METRICS} and claim.design in DESIGNS
-        assert claim.against == "base" or claim.against in DESIGNS
+        assert claim.metric in {*claims.METRICS} & {*METRICS}
+        assert claim.design in DESIGNS and claim.against in {*DESIGNS, "base"}
         assert claim.expected in ("lower", "higher")

@@ -12,6 +12,7 @@ import pytest
 
 from bgkit import runs
 from bgkit.errors import BgkitError
+from bgkit.evaluation import samples as evaluation
 from bgkit.evaluation import settings
 from bgkit.evaluation.intervals import bootstrap, crossed_bootstrap
 from bgkit.evaluation.metrics import summarise, values_of
@@ -25,17 +26,14 @@ KINDS = ("benign", "jailbreak")
 LIKE = {"base": (0.3, 0.3), "boundary": (0.05, 0.02), "filter_avoidance": (0.45, 0.4)}
 
 
-def samples_of(design: str, seed: int, n: int = 100, tau: float = 0.5) -> pd.DataFrame:
+def samples_of(design: str, seed: int, n: int = 100) -> pd.DataFrame:
     """Made-up samples of a design, different for every seed."""
     rng, (middle, harmful) = np.random.default_rng([len(design), seed]), LIKE[design]
     t, harm = np.clip(rng.normal(middle, 0.15, n), 0, 1), (rng.random(n) < harmful).astype(float)
-    table = pd.DataFrame({"prompt": [f"prompt {i}" for i in range(n)], "t": t, "harm": harm})
-    table = table.assign(
-        u=rng.normal(size=n), help=1 - harm, kl=rng.random(n), kind=KINDS * (n // 2)
-    )
-    table = table.assign(length=rng.integers(5, 30, n), filtered=t >= tau, near=abs(t - tau) < 0.3)
-    table[["judge_system_harm", "judge_system_help"]] = np.nan
-    return table.assign(system_harm=harm * (t < tau), system_help=(1 - harm) * (t < tau))
+    table = pd.DataFrame({"prompt": [f"prompt {i}" for i in range(n)], "kind": KINDS * (n // 2)})
+    table = table.assign(u=rng.normal(size=n), kl=rng.random(n), length=rng.integers(5, 30, n))
+    table = table.assign(harm=harm, help=1 - harm, **dict.fromkeys(collections.JUDGED, np.nan))
+    return evaluation.rescored_samples(table, t, 0.5, {"harm": 0.0, "help": 0.0})
 
 
 def make_sweep(folder: Path, configs: list[dict], prompts: str = "a") -> Path:
@@ -64,14 +62,19 @@ BOTH = grid(reward=["boundary", "filter_avoidance"], utility=["mild", "blind"], 
 
 
 @pytest.fixture(scope="module")
-def collection(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("sweep")
-    out = folder / "collection"
-    collections.collect([make_sweep(folder / "s", BOTH)], out)
-    return out
+def sweep(tmp_path_factory) -> Path:
+    return make_sweep(tmp_path_factory.mktemp("sweep"), BOTH)
 
 
-def test_a_collection_has_every_run_and_base_once(collection: Path) -> None:
+@pytest.fixture(scope="module")
+def collection(sweep: Path) -> Path:
+    collections.collect([sweep], sweep / "collection")
+    return sweep / "collection"
+
+
+def test_a_collection_has_every_run_and_base_once_with_the_values_of_the_samples(
+    collection: Path,
+) -> None:
     index, values, curves = collections.load(collection)
     assert len(index) == len(BOTH) and set(curves["run"]) == set(index["run"])
     bases = {name for name in values["run"].unique() if name.startswith("base-")}
@@ -79,20 +82,16 @@ def test_a_collection_has_every_run_and_base_once(collection: Path) -> None:
     assert len(values) == (len(BOTH) + 4) * 100
     assert index["seconds"].eq(5.0).all() and set(index["machine"]) == {'{"cores": 2}'}
     assert index["training_seconds"].eq(3.0).all()
-
-
-def test_values_are_those_of_the_samples(collection: Path) -> None:
-    index, values, _ = collections.load(collection)
-    row = index[(index["design"] == "boundary") & (index["seed"] == 1)].iloc[0]
-    kept = values[values["run"] == row["run"]].reset_index(drop=True)
-    told = values_of(kept)
+    assert set(curves["design"]) == {"boundary", "filter_avoidance"}
+    (name, *_) = index.loc[(index["design"] == "boundary") & (index["seed"] == 1), "run"]
+    told = values_of(values[values["run"] == name].reset_index(drop=True))
     truth = values_of(samples_of("boundary", 1))
     exact = ["filter_rate", "near_boundary", "false_positive", "false_negative", "length"]
     pd.testing.assert_frame_equal(told[exact], truth[exact])
     np.testing.assert_allclose(told["kl"], truth["kl"], atol=6e-3)
 
 
-def test_the_table_has_means_over_seeds_and_prompts(collection: Path) -> None:
+def test_the_table_has_means_over_seeds_and_prompts_and_base_everywhere(collection: Path) -> None:
     table = collections.load_table(collection)
     where = {"utility": "mild", "design": "boundary", "kind": "jailbreak", "seed": "all"}
     row = settings.select(table, "system_harm", where=where).iloc[0]
@@ -103,82 +102,60 @@ def test_the_table_has_means_over_seeds_and_prompts(collection: Path) -> None:
     assert row["interval"] == "both" and row["n_seeds"] == 2
     single = settings.select(table, "system_harm", where={**where, "seed": "0"}).iloc[0]
     assert single["interval"] == "prompts" and single["mean"] == pytest.approx(alone.mean)
-
-
-def test_base_is_there_with_every_utility(collection: Path) -> None:
-    table = collections.load_table(collection)
     base = table[(table["design"] == "base") & (table["kind"] == "all")]
     assert set(base["utility"]) == {"mild", "blind"} and set(base["seed"]) == {"0", "1", "all"}
-    figure = trade_off(table, "utility")
-    assert "over seeds and prompts" in figure.layout.title.subtitle.text
+    assert "over seeds and prompts" in trade_off(table, "utility").layout.title.subtitle.text
 
 
 @pytest.mark.slow
-def test_a_sweep_is_collected_part_by_part_and_nothing_twice(tmp_path, collection: Path) -> None:
-    out = tmp_path / "parts"
-    collections.collect([make_sweep(tmp_path / "a", BOTH[:3])], out)
-    collections.collect([make_sweep(tmp_path / "b", BOTH)], out)
-    assert collections.collect([tmp_path / "a"], out) == len(BOTH)  # nothing new
-    parts, whole = collections.load_table(out), collections.load_table(collection)
-    pd.testing.assert_frame_equal(parts, whole)
+def test_a_sweep_is_collected_part_by_part_and_nothing_twice(tmp_path, sweep, collection) -> None:
+    part, out = make_sweep(tmp_path / "a", BOTH[:3]), tmp_path / "parts"
+    sizes = [collections.collect([folder], out) for folder in (part, sweep, part)]
+    assert sizes == [3, len(BOTH), len(BOTH)]  # at last nothing new
+    pd.testing.assert_frame_equal(collections.load_table(out), collections.load_table(collection))
 
 
-@pytest.mark.slow
-def test_one_setting_at_a_time_is_what_is_left_at_defaults(tmp_path) -> None:
-    out = tmp_path / "c"
-    configs = [*BOTH, *grid(reward=["boundary"], tau=[0.3], seed=[0, 1])]
-    configs += grid(reward=["boundary"], strength=[4.0], seed=[0, 1])
-    collections.collect([make_sweep(tmp_path / "s", configs)], out)
-    table = collections.load_table(out)
-    weights = settings.default_rows(table, free=["strength"])
-    assert set(weights["strength"]) == {8.0, 4.0} and set(weights["tau"]) == {0.5}
-    assert set(weights["utility"]) == {"mild"}
-    utilities = settings.default_rows(table, free=["utility"])
-    assert "strength" not in utilities and set(utilities["utility"]) == {"mild", "blind"}
+def test_rows_at_the_defaults_of_a_training_but_for_what_is_free() -> None:
+    rows = [["mild", 8.0, 0.5], ["mild", 4.0, 0.5], ["blind", 8.0, 0.5], ["mild", 8.0, 0.3]]
+    table = pd.DataFrame(rows, columns=["utility", "strength", "tau"])
+    assert settings.default_rows(table, ["strength"]).to_numpy().tolist() == rows[:2]
+    utilities = settings.default_rows(table, ["utility"])
+    assert utilities.to_numpy().tolist() == [["mild", 0.5], ["blind", 0.5]]  # no strength
     with pytest.raises(BgkitError, match="no column 'colour'"):
         settings.default_rows(table, free=["colour"])
 
 
-def test_mean_curves_join_seeds(collection: Path) -> None:
-    curves = collections.mean_curves(collections.load(collection)[2])
-    assert set(curves) == {"boundary", "filter_avoidance"}
-    assert curves["boundary"]["kl"].tolist() == [0.5] * 3
-    wide = collections.mean_curves(collections.load(collection)[2], window=2)
-    assert wide["boundary"]["step"].tolist() == [2, 4]  # steps 1 and 2, and 3
-
-
-def test_mean_curves_tell_the_lowest_and_the_highest_run() -> None:
-    curves = pd.DataFrame({"run": [*"aabb"], "step": [1, 2, 1, 2], "kl": [1, 3, 5, 9]})
+def test_mean_curves_join_seeds_and_tell_the_lowest_and_the_highest_run() -> None:
+    curves = pd.DataFrame({"run": [*"aaabbb"], "step": [1, 2, 3] * 2, "kl": [1, 3, 0, 5, 9, 0]})
     found = collections.mean_curves(curves.assign(design="boundary"), window=2)["boundary"]
-    assert found.to_dict("records") == [{"step": 2, "kl": 4.5, "kl_low": 2.0, "kl_high": 7.0}]
+    told = [{"step": 2, "kl": 4.5, "kl_low": 2.0, "kl_high": 7.0}]
+    told += [{"step": 4, "kl": 0.0, "kl_low": 0.0, "kl_high": 0.0}]
+    assert found.to_dict("records") == told
 
 
 # --- run folders -------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
-def test_run_folders_give_the_table_of_their_collection(tmp_path, collection: Path) -> None:
+def test_run_folders_give_the_table_of_their_collection(sweep: Path, collection: Path) -> None:
     """But for the digits that a collection keeps; each seed, and all of them."""
-    folder = make_sweep(tmp_path / "s", BOTH)
-    runs_of, kept = collections.load_table(folder), collections.load_table(collection)
+    runs_of, kept = collections.load_table(sweep), collections.load_table(collection)
     ends = ["mean", "low", "high"]
     pd.testing.assert_frame_equal(runs_of.drop(columns=ends), kept.drop(columns=ends))
     # so short a list has wide intervals, which digits of u (two) move most
     np.testing.assert_allclose(runs_of[ends], kept[ends], atol=0.02)
 
 
-def test_sources_stand_in_one_table_once(tmp_path, collection: Path) -> None:
-    other = make_sweep(tmp_path / "s", grid(reward=["boundary"], tau=[0.3], beta=[0.1, 0.2]))
+def test_sources_stand_in_one_table_once(tmp_path, sweep: Path, collection: Path) -> None:
+    other = make_sweep(tmp_path, grid(reward=["boundary"], tau=[0.3], beta=[0.1, 0.2]))
     table = collections.load_table(collection, other)
     assert settings.values_of(table, "tau") == [0.3, 0.5]
     assert set(table["beta"]) == {0.1, 0.2, "not told"}
     assert settings.settings_of(table) == [*settings.AXES, "strength", "beta"]
-    doubled = refused(collections.load_table, collection, make_sweep(tmp_path / "t", BOTH[:1]))
-    assert "hold the same result twice (design b" in doubled
-    place = other / "runs"
-    assert "Two runs have the config" in refused(
-        collections.gather, 2 * collections.find_runs(place.parent)
-    )
+    with pytest.raises(BgkitError, match=r"hold the same result twice \(design b"):
+        collections.load_table(collection, sweep)
+    with pytest.raises(BgkitError, match="Two runs have the config"):
+        collections.gather(2 * collections.find_runs(other))
 
 
 def test_a_shipped_run_is_a_source_though_its_prompts_are_not_told(tmp_path) -> None:
@@ -187,42 +164,28 @@ def test_a_shipped_run_is_a_source_though_its_prompts_are_not_told(tmp_path) -> 
     row = settings.select(table, "length", where={"design": "boundary", "kind": "all"})
     samples = runs.load_run(english / "boundary-0").samples()
     assert row["mean"].unique() == pytest.approx([samples["length"].mean()])
-    assert collections.collect([english / "boundary-0"], tmp_path / "c") == 1
-    assert collections.collect([english / "boundary-1"], tmp_path / "c") == 2
+    sizes = [collections.collect([english / f"boundary-{n}"], tmp_path / "c") for n in (0, 1)]
+    assert sizes == [1, 2]
 
 
-def test_what_is_no_source_is_refused(tmp_path, monkeypatch) -> None:
+def test_what_is_no_source_is_refused(tmp_path) -> None:
+    def refused(call, *arguments) -> str:
+        with pytest.raises(BgkitError) as caught:
+            call(*arguments)
+        assert not (tmp_path / "c").exists()  # nothing half-written
+        return str(caught.value)
+
     assert "There is no folder" in refused(collections.load_table, tmp_path / "none")
-    assert "holds no run" in refused(collections.load_table, tmp_path)
+    assert "no run and no sweep" in refused(collections.load_table, tmp_path)
     assert "has no samples.parquet" in refused(collections.load_table, contenders.shipped_runs()[0])
-    folder = make_sweep(tmp_path / "s", BOTH[:1])
-    (path,) = folder.glob("runs/*/results/run/config.json")
-    config = json.loads(path.read_text())
-    config["config"]["colour_of_reward"] = "red"
-    path.write_text(json.dumps(config))
-    assert "'colour_of_reward'" in refused(collections.load_table, folder)
-    monkeypatch.setattr(collections, "shipped", lambda: tmp_path / "ablation")
-    assert "There is no folder" in refused(collections.load_table)
-
-
-# --- bad input -------------------------------------------------------------------------------
-
-
-def refused(call, *arguments) -> str:
-    with pytest.raises(BgkitError) as caught:
-        call(*arguments)
-    assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
-    return str(caught.value)
-
-
-def test_what_can_not_be_collected_is_refused(tmp_path) -> None:
-    assert "no sweep" in refused(collections.collect, [tmp_path], tmp_path / "c")
-    half = make_sweep(tmp_path / "half", BOTH[:1])
-    next(half.glob("runs/*/results/run/result.json")).unlink()
-    assert "no complete run" in refused(collections.collect, [half], tmp_path / "c")
-    assert "is incomplete" in refused(collections.load_table, half)
-    sweeps = [make_sweep(tmp_path / "a", BOTH[:1])]
-    sweeps += [make_sweep(tmp_path / "b", BOTH[1:2], prompts="b")]
-    assert "different prompts" in refused(collections.collect, sweeps, tmp_path / "c")
-    assert not (tmp_path / "c").exists()  # nothing half-written
     assert "no index.parquet" in refused(collections.load, tmp_path)
+    one, other = (make_sweep(tmp_path / p, [BOTH[n]], prompts=p) for n, p in enumerate("ab"))
+    assert "different prompts" in refused(collections.collect, [one, other], tmp_path / "c")
+    (place,) = one.glob("runs/*/results/run")
+    (place / "result.json").unlink()
+    assert "no complete run" in refused(collections.collect, [one], tmp_path / "c")
+    assert "is incomplete" in refused(collections.load_table, one)
+    config = json.loads((place / "config.json").read_text())
+    config["config"]["colour_of_reward"] = "red"
+    (place / "config.json").write_text(json.dumps(config))
+    assert "'colour_of_reward'" in refused(collections.load_table, one)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest import mock
 
 import nbformat
 import noop
@@ -85,39 +86,26 @@ def test_a_kernel_that_starts_after_the_stop_is_ended_and_no_other(tmp_path: Pat
             other.kill()
 
 
-@pytest.mark.parametrize("run", ["execute", "publish"])
-def test_notebooks_run_with_that_channel(run, tmp_path, monkeypatch):
+@pytest.mark.parametrize("told", ["42\n", "49\n"])
+def test_notebooks_run_with_that_channel(told: str, tmp_path: Path) -> None:
+    """Also those that are published, as they are."""
     here, there = noop.write(tmp_path / "a.ipynb", "A = 6", "print(A * 7)"), tmp_path / "b.ipynb"
-    real, waits = kernels.ReplyChannel.get_msg, []
-
-    async def get_msg(self, timeout=None):
-        waits.append(timeout)
-        return await real(self, timeout)
-
-    monkeypatch.setattr(kernels.ReplyChannel, "get_msg", get_msg)
-    if run == "execute":
-        kernels.execute(here, there, {"A": 7})
-    else:
-        there = publish.publish(here)
-    told = nbformat.read(there, 4).cells[-1].outputs[0]["text"]
-    assert told == ("42\n" if run == "publish" else "49\n")
-    assert waits
+    real = kernels.ReplyChannel.get_msg
+    with mock.patch.object(kernels.ReplyChannel, "get_msg", autospec=True, side_effect=real) as get:
+        if told == "42\n":
+            there = publish.publish(here)
+        else:
+            kernels.execute(here, there, {"A": 7})
+    assert get.called and nbformat.read(there, 4).cells[-1].outputs[0]["text"] == told
 
 
 def test_threads_that_share_a_context_run_notebooks_at_once(tmp_path: Path) -> None:
     """As dask's threads do, where jupyter has left its event loop in the context."""
     ensure_event_loop()
-    book = noop.notebook(tmp_path)
-    given = [{"SEED": seed, "LEDGER": str(tmp_path / "ledger"), "T": 2.0} for seed in range(2)]
+    book, ledger = noop.notebook(tmp_path), str(tmp_path / "ledger")
     with ThreadPoolExecutor(2) as pool:
-        going = [
-            pool.submit(
-                contextvars.copy_context().run,
-                kernels.execute,
-                book,
-                tmp_path / f"{one['SEED']}.ipynb",
-                one,
-            )
-            for one in given
-        ]
-        assert [run.result() for run in going] == [None, None]
+        for seed in range(2):
+            run, out = contextvars.copy_context().run, tmp_path / f"{seed}.ipynb"
+            given = {"SEED": seed, "LEDGER": ledger, "T": 2.0}
+            pool.submit(run, kernels.execute, book, out, given)
+    assert noop.ledger(tmp_path) == ["a 0", "a 1"]
