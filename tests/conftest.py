@@ -143,21 +143,20 @@ def bgkit_command() -> Callable[..., subprocess.CompletedProcess]:
 
 
 @pytest.fixture
-def drawn(monkeypatch) -> list[tuple]:
-    """What views draw after a touch, instead of showing it."""
-    from bgkit.widgets import views
-
-    shown: list[tuple] = []
-    monkeypatch.setattr(views, "draw", lambda place, *things: shown.append(things))
-    monkeypatch.setattr(views, "show", lambda *things: None)
-    return shown
-
-
-@pytest.fixture
 def first(monkeypatch) -> list[tuple]:
     """What views show before a touch."""
     from bgkit.widgets import views
 
     shown: list[tuple] = []
     monkeypatch.setattr(views, "show", lambda box, *things: shown.append(things))
+    return shown
+
+
+@pytest.fixture
+def drawn(monkeypatch, first) -> list[tuple]:
+    """What views draw after a touch, instead of showing it."""
+    from bgkit.widgets import views
+
+    shown: list[tuple] = []
+    monkeypatch.setattr(views, "draw", lambda place, *things: shown.append(things))
     return shown
