@@ -79,7 +79,8 @@ def _trained_once(factory: pytest.TempPathFactory, name: str, config: dict):
 ENGLISH = ("06_your_own_models.ipynb",)
 
 
-def _installed(package: str) -> bool:
+def installed(package: str) -> bool:
+    """Whether pip has installed a package."""
     try:
         metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -93,7 +94,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
 
     Modules with slow tests come first, so that no worker is left with one of them at the end.
     """
-    missing = [model.package for model in PACKAGED.values() if not _installed(model.package)]
+    missing = [model.package for model in PACKAGED.values() if not installed(model.package)]
     for item in items:
         if item.path.suffix == ".ipynb":
             item.add_marker(pytest.mark.thorough)

@@ -56,11 +56,10 @@ def test_differences_at_equal_help_have_a_panel_for_each_pair() -> None:
         }
     )
     fig = plots.at_equal_help(table)
-    beyond, chance, other = fig.data
     assert [list(trace.y) for trace in fig.data] == [[-0.02], [-0.01], [0.0, 0.01]]
     assert [list(trace.x) for trace in fig.data] == [[0], [1], [0, 1]]
-    assert beyond.marker.symbol != chance.marker.symbol == other.marker.symbol
-    assert list(other.error_y.array) == pytest.approx([0.01, 0.01])
+    assert [trace.marker.symbol for trace in fig.data] == ["circle", "circle-open", "circle-open"]
+    assert list(fig.data[2].error_y.array) == pytest.approx([0.01, 0.01])
     assert [shape.y0 for shape in fig.layout.shapes] == [0, 0]
     headings = [note.text for note in fig.layout.annotations]
     assert headings == ["<b>compound − boundary</b>", "<b>compound − filter avoidance</b>"]
