@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 from bgkit import environment
+from bgkit.errors import BgkitError
 from bgkit.models.packaged import PACKAGED
 
 # how long an example takes tells of the machine, not of the code
@@ -141,6 +143,23 @@ def bgkit_command() -> Callable[..., subprocess.CompletedProcess]:
         )
 
     return run
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """Headless Chromium, driven by playwright; without them the test is skipped."""
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    import publish
+    from lab import FLAGS
+
+    try:
+        path = publish.chromium()
+    except BgkitError as error:
+        pytest.skip(str(error))
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

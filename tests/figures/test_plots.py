@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -121,19 +122,18 @@ def test_curves_that_are_not_known_are_left_out_and_named() -> None:
 # --- intervals ---------------------------------------------------------------------------------
 
 
-def study_rows(*designs: str) -> pd.DataFrame:
-    """Rows whose mean is unlike for each design, kind and metric; whiskers of 0.02 and 0.05."""
-    rows = [
-        {"design": design, "kind": kind, "metric": metric, "mean": 0.1 + 0.2 * i + 0.05 * j + at}
-        for i, design in enumerate(designs)
-        for j, kind in enumerate(("all", "benign", "jailbreak"))
-        for metric, at in (("system_harm", 0), ("system_help", 0.1), ("filter_rate", 0.2))
-    ]
-    table = pd.DataFrame(rows).assign(utility="u", scale=1.0, guard="g", tau=0.5)
-    return table.assign(low=table["mean"] - 0.02, high=table["mean"] + 0.05)
+def rows_of(
+    axis: str, values: tuple, *metrics: str, designs: tuple = ("base", "boundary"), **more: Any
+) -> pd.DataFrame:
+    """Means from 0.1 in steps of 0.02 by design, value and metric, each -0.01 to +0.03."""
+    places = itertools.product(designs, values, metrics)
+    table = pd.DataFrame(places, columns=["design", axis, "metric"])
+    means = 0.1 + 0.02 * np.arange(len(table))
+    return table.assign(mean=means, low=means - 0.01, high=means + 0.03, **more)
 
 
-ROWS = study_rows("base", "boundary")
+KINDS, SHOWN = ("all", "benign", "jailbreak"), ("system_harm", "system_help", "filter_rate")
+ROWS = rows_of("kind", KINDS, *SHOWN, utility="u", scale=1.0, guard="g", tau=0.5)
 
 
 def ends(mean: Any, error: Any) -> list[tuple[float, float]]:
@@ -146,10 +146,10 @@ def test_marks_and_whiskers_of_the_frontier_are_the_means_and_intervals() -> Non
     fig = plots.frontier(ROWS)
     assert [trace.name for trace in fig.data] == ["base", "boundary"]
     boundary = fig.data[1]
-    assert (*boundary.x, *boundary.y) == pytest.approx((0.3, 0.4))  # system harm and help
-    assert ends(boundary.x, boundary.error_x) == [(0.28, 0.35)]
-    assert ends(boundary.y, boundary.error_y) == [(0.38, 0.45)]
-    assert "system harm 0.3000 (0.2800 to 0.3500)" in boundary.hovertext[0]
+    assert (*boundary.x, *boundary.y) == pytest.approx((0.28, 0.3))  # system harm and help
+    assert ends(boundary.x, boundary.error_x) == [(0.27, 0.31)]
+    assert ends(boundary.y, boundary.error_y) == [(0.29, 0.33)]
+    assert "system harm 0.2800 (0.2700 to 0.3100)" in boundary.hovertext[0]
     assert notes(fig) == ["<b>↖ better</b>"]
     assert (boundary.marker.color, boundary.marker.symbol) == style.LOOKS["boundary"][:2]
 
@@ -167,13 +167,13 @@ def test_by_kind_leaves_out_the_whole_and_keeps_the_order_of_the_rows() -> None:
     fig = plots.by_kind(ROWS, "system_help")
     assert fig.layout.xaxis.ticktext == ("benign", "jailbreak")
     base, boundary = fig.data
-    assert (*base.y, *boundary.y) == pytest.approx((0.25, 0.3, 0.45, 0.5))
-    assert (boundary.x > base.x).all() and boundary.marker.color == style.LOOKS["boundary"][0]
-    assert ends(boundary.y, boundary.error_y) == [(0.43, 0.5), (0.48, 0.55)]
+    assert (*base.y, *boundary.y) == pytest.approx((0.18, 0.24, 0.36, 0.42))
+    assert (boundary.x > base.x).all() and np.rint(base.x).tolist() == [0, 1]
+    assert ends(boundary.y, boundary.error_y) == [(0.35, 0.39), (0.41, 0.45)]
+    assert boundary.customdata.ravel().tolist() == pytest.approx([0.35, 0.39, 0.41, 0.45])
+    assert boundary.hovertext == ("kind benign", "kind jailbreak")
     assert not fig.layout.yaxis.tickformat
-    shares = plots.by_kind(ROWS, "filter_rate")
-    assert shares.layout.yaxis.tickformat == ".1~%"
-    assert shares.data[1].hovertext[0] == "kind benign"
+    assert plots.by_kind(ROWS, "filter_rate").layout.yaxis.tickformat == ".1~%"
 
 
 def test_an_interval_that_misses_its_mean_never_points_backwards() -> None:
@@ -182,9 +182,58 @@ def test_an_interval_that_misses_its_mean_never_points_backwards() -> None:
 
 
 def test_a_mean_that_is_missing_is_left_out() -> None:
-    rows = study_rows("base", "boundary", "compound")
-    rows.loc[(rows["design"] == "boundary") & (rows["metric"] == "system_harm"), "mean"] = np.nan
-    assert [trace.name for trace in plots.frontier(rows).data] == ["base", "compound"]
+    rows = ROWS.copy()
+    rows.loc[(rows["design"] == "base") & (rows["metric"] == "system_harm"), "mean"] = np.nan
+    assert [trace.name for trace in plots.frontier(rows).data] == ["boundary"]
+
+
+DESIGNS = ("base", "boundary", "boundary, guard weak")
+SHIFT = rows_of("shift", ("test", "unseen items"), "system_harm", "system_help", designs=DESIGNS)
+ATTACK = pd.concat(
+    rows_of("budget", (1, 2, 3), "attack_success", designs=DESIGNS, strategy=name)
+    for name in ("random", "greedy")
+)
+
+
+def test_lines_and_bands_of_an_attack_hold_the_means_and_the_ends() -> None:
+    fig = plots.attack_curves(ATTACK.sample(frac=1, random_state=0))
+    drawn = {(tuple(trace.x), tuple(trace.y)) for trace in fig.data}
+    for _, one in ATTACK.groupby(["design", "strategy"]):
+        assert (tuple(one["budget"]), tuple(one["mean"])) in drawn
+        around = (*one["low"], *one["high"][::-1])
+        assert ((*one["budget"], *one["budget"][::-1]), around) in drawn
+
+
+@pytest.mark.parametrize(
+    ("draw", "table"), [(plots.by_shift, SHIFT), (plots.attack_curves, ATTACK)]
+)
+def test_a_design_has_its_colour_is_told_apart_and_named_once(draw, table: pd.DataFrame) -> None:
+    fig = draw(table)
+    assert [trace.name for trace in fig.data if trace.showlegend] == list(DESIGNS)
+    lines = [trace for trace in fig.data if trace.hoverinfo != "skip"]
+    assert all(line.marker.color == style.look(line.legendgroup)[0] for line in lines)
+    assert len({(line.marker.color, line.marker.symbol) for line in lines}) == 3
+    assert len(lines) == 6 and {line.meta for line in lines} == set(table["metric"])
+    later = draw(table.iloc[1:])  # the first panel lacks a mark, none its entry in the legend
+    assert {trace.name for trace in later.data if trace.showlegend} == set(DESIGNS)
+
+
+def test_differences_at_equal_help_have_a_panel_for_each_pair() -> None:
+    rows = [
+        ("as trained", "boundary", -0.02, -0.03, -0.01, True),
+        ("tau 0.2", "boundary", -0.01, -0.03, 0.01, False),
+        ("as trained", "filter_avoidance", 0.0, -0.01, 0.01, False),
+        ("tau 0.2", "filter_avoidance", 0.01, 0.0, 0.02, False),
+    ]
+    table = pd.DataFrame(rows, columns=["deployment", "against", "mean", "low", "high", "decided"])
+    fig = plots.at_equal_help(table.assign(design="compound", metric="system_harm"))
+    assert [list(trace.y) for trace in fig.data] == [[-0.02], [-0.01], [0.0, 0.01]]
+    assert [list(trace.x) for trace in fig.data] == [[0], [1], [0, 1]]
+    assert [trace.marker.symbol for trace in fig.data] == ["circle", "circle-open", "circle-open"]
+    assert ends(fig.data[2].y, fig.data[2].error_y) == [(-0.01, 0.01), (0.0, 0.02)]
+    assert [shape.y0 for shape in fig.layout.shapes] == [0, 0]
+    assert notes(fig) == ["<b>compound − boundary</b>", "<b>compound − filter avoidance</b>"]
+    assert fig.layout.xaxis2.ticktext == ("as trained", "tau 0.2")
 
 
 # --- training curves ---------------------------------------------------------------------------

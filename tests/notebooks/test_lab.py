@@ -13,9 +13,7 @@ from typing import Any
 
 import lab
 import pytest
-from publish import chromium
 
-from bgkit.errors import BgkitError
 from bgkit.texts import clean_text
 
 pytestmark = [pytest.mark.browser, pytest.mark.thorough]
@@ -35,20 +33,7 @@ HOSTILE = (
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    try:
-        path = chromium()
-    except BgkitError as error:
-        pytest.skip(str(error))
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=lab.FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def served(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple]:
+def served(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple]:
     """A folder for copies of notebooks, and the address and token of JupyterLab over it."""
     pytest.importorskip("jupyterlab", reason="jupyterlab is not installed")
     home = tmp_path_factory.mktemp("lab")
@@ -58,10 +43,10 @@ def served(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
 
 
 @pytest.fixture(scope="class")
-def opened(browser: Any, served: tuple) -> Iterator[Callable[..., lab.Lab]]:
+def opened(chromium: Any, served: tuple) -> Iterator[Callable[..., lab.Lab]]:
     """Open a copy of a notebook, with other parameters and more cells at its end, in one page."""
     folder, address, token = served
-    page = lab.Lab(browser.new_page(viewport={"width": 1200, "height": 1000}), address, token)
+    page = lab.Lab(chromium.new_page(viewport={"width": 1200, "height": 1000}), address, token)
 
     def open_(name: str, *more: str, **parameters: object) -> lab.Lab:
         if not lab.PICTURES:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,7 +10,6 @@ from pathlib import Path
 import nbformat
 import pytest
 from conftest import ROOT
-from executed import run_notebook
 from IPython.core.inputtransformer2 import TransformerManager
 from publish import SET_UP
 
@@ -25,24 +23,6 @@ MARK = "NBVAL_CHECK_OUTPUT"
 
 def code_cells(path: Path) -> list:
     return [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
-
-
-@pytest.fixture
-def notebook(tmp_path: Path):
-    """Write a notebook of code cells; the first one holds the parameters."""
-
-    def write(*sources: str, output: str = "") -> Path:
-        cells = [nbformat.v4.new_code_cell(source) for source in sources]
-        cells[0].metadata["tags"] = ["parameters"]
-        if output:
-            stream = nbformat.v4.new_output("stream", name="stdout", text=output)
-            cells[-1].outputs, cells[-1].execution_count = [stream], len(cells)
-        book = nbformat.v4.new_notebook(cells=cells)
-        book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
-        nbformat.write(book, tmp_path / "book.ipynb")
-        return tmp_path / "book.ipynb"
-
-    return write
 
 
 @pytest.mark.parametrize("path", SERIES, ids=lambda path: path.stem)
@@ -114,39 +94,9 @@ def test_the_set_up_installs_what_is_named_and_nothing_else(
     assert asked == ([pip] if source and not here else [])
 
 
-def run_nbval(path: Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", "-q"]
-    command += ["-p", "no:cacheprovider", "-c", "/dev/null", str(path)]
-    return subprocess.run(command, cwd=path.parent, capture_output=True, text=True)
-
-
-@pytest.mark.thorough
-def test_nbval_fails_a_wrong_notebook_and_passes_a_right_one(notebook) -> None:
-    """The check of the series can fail: a marked cell with another output, and an error."""
-    right = run_nbval(notebook("x = 1", f"# {MARK}\nprint(x + 1)", output="2\n"))
-    assert right.returncode == 0, right.stdout
-    wrong = run_nbval(notebook("x = 1", f"# {MARK}\nprint(x + 1)", output="3\n"))
-    assert wrong.returncode == 1 and "1 failed" in wrong.stdout
-    broken = run_nbval(notebook("x = 1", "x / 0"))
-    assert broken.returncode == 1 and "ZeroDivisionError" in broken.stdout
-
-
 def test_a_missing_or_broken_notebook_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(BgkitError, match="There is no notebook"):
         open_notebook(tmp_path / "none.ipynb")
     (tmp_path / "broken.ipynb").write_text("{")
     with pytest.raises(BgkitError, match="not a readable notebook"):
         open_notebook(tmp_path / "broken.ipynb")
-
-
-@pytest.mark.slow
-def test_our_errors_are_shown_as_a_sentence_without_a_stack(notebook, tmp_path: Path) -> None:
-    raising = (
-        "import bgkit\nbgkit.start(threads=1)",
-        "from bgkit.errors import BgkitError\nraise BgkitError('The log is empty.')",
-    )
-    with pytest.raises(BgkitError, match=r"failed: BgkitError: The log is empty\."):
-        run_notebook(notebook("N = 1", *raising), tmp_path / "done.ipynb", {})
-    *_, last = code_cells(tmp_path / "done.ipynb")
-    (error,) = last.outputs
-    assert error.traceback == ["BgkitError: The log is empty."]

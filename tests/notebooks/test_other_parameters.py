@@ -15,6 +15,7 @@ import bgkit
 from bgkit.errors import BgkitError
 
 HOSTILE = "<script>alert(1)</script> \x1b[31m"
+THOROUGH = pytest.mark.thorough
 TINY_TESTS = {"TEST_PROMPTS": 6, "SHIFT_PROMPTS": 3, "REQUESTS": 2, "BUDGET": 2, "BEST_OF": 2}
 
 
@@ -81,7 +82,7 @@ def test_03_trains_a_short_run_and_04_compares_it(tmp_path: Path) -> None:
     assert "compound" in texts_of(run("04", tmp_path, {"RUNS": [str(folder)]}))
 
 
-@pytest.mark.thorough
+@THOROUGH
 def test_05_reads_run_folders_and_says_what_needs_a_collection(small_run, tmp_path: Path) -> None:
     text = str(outputs_of(run("05", tmp_path, {"SOURCES": [str(small_run.folder)]})))
     assert "Claims need a collection of runs" in text and "without variation between seeds" in text
@@ -95,7 +96,7 @@ def test_07_tests_any_runs(small_run, weak_run, tmp_path: Path) -> None:
     assert "compound - boundary" in text
 
 
-@pytest.mark.thorough
+@THOROUGH
 @pytest.mark.parametrize("judge", ["", "default"])
 def test_07_on_other_prompts_does_what_can_be_done_and_says_what_not(
     judge: str, small_run, tmp_path: Path
@@ -107,14 +108,14 @@ def test_07_on_other_prompts_does_what_can_be_done_and_says_what_not(
     assert [sentence in text for sentence in why] == [not judge] * 3
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "parameters", "told"),
     [
-        ("02", {"p_unsafe": 1.5}, r"Row 1 of .*log\.csv has '1\.5' as 'p_unsafe'"),
-        ("03", {"REWARD": "bondary"}, "There is no reward 'bondary'"),
-        ("04", {"RUNS": ["none"]}, "none"),
-        ("07", {"RUNS": ["none"]}, "There is no run in .*none"),
+        ("04", {"RUNS": ["none"]}, "There is no run in .*none"),
+        pytest.param("03", {"REWARD": "bon"}, "There is no reward 'bon'", marks=THOROUGH),
+        pytest.param("07", {"RUNS": ["none"]}, "There is no run in .*none", marks=THOROUGH),
+        pytest.param("02", {"p_unsafe": 1.5}, r"Row 1 of .*log\.csv has '1\.5'", marks=THOROUGH),
     ],
 )
 def test_a_wrong_parameter_is_one_sentence(name, parameters, told, tmp_path, monkeypatch) -> None:
@@ -125,4 +126,4 @@ def test_a_wrong_parameter_is_one_sentence(name, parameters, told, tmp_path, mon
         run(name, tmp_path, parameters)
     shown = outputs_of(nbformat.read(tmp_path / f"{name}.ipynb", 4))
     (error,) = [output for output in shown if output.output_type == "error"]
-    assert len(error.traceback) == 1 and "site-packages" not in error.traceback[0]
+    assert error.traceback == [f"BgkitError: {error.evalue}"]  # no stack
