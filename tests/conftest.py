@@ -32,17 +32,8 @@ ROOT = Path(__file__).resolve().parents[1]
 #: Seconds until a wait is given up. A busy machine is slow; only what fails takes as long.
 PATIENCE = 600
 #: A run of seconds: the smallest policy, few and short completions, no long contexts' cost.
-SMALL = {
-    "policy": "tiny",
-    "steps": 4,
-    "batch_size": 8,
-    "num_generations": 4,
-    "max_completion_length": 16,
-    "eval_every": 2,
-    "eval_prompts": 8,
-    "test_prompts": 16,
-    "save_every": 2,
-}
+SMALL = {"policy": "tiny", "steps": 4, "batch_size": 8, "num_generations": 4, "save_every": 2}
+SMALL |= {"max_completion_length": 16, "eval_every": 2, "eval_prompts": 8, "test_prompts": 16}
 
 
 @pytest.fixture(scope="session", autouse=True)
