@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 from bgkit import environment
+from bgkit.errors import BgkitError
 from bgkit.models.packaged import PACKAGED
 
 # how long an example takes tells of the machine, not of the code
@@ -30,17 +32,8 @@ ROOT = Path(__file__).resolve().parents[1]
 #: Seconds until a wait is given up. A busy machine is slow; only what fails takes as long.
 PATIENCE = 600
 #: A run of seconds: the smallest policy, few and short completions, no long contexts' cost.
-SMALL = {
-    "policy": "tiny",
-    "steps": 4,
-    "batch_size": 8,
-    "num_generations": 4,
-    "max_completion_length": 16,
-    "eval_every": 2,
-    "eval_prompts": 8,
-    "test_prompts": 16,
-    "save_every": 2,
-}
+SMALL = {"policy": "tiny", "steps": 4, "batch_size": 8, "num_generations": 4, "save_every": 2}
+SMALL |= {"max_completion_length": 16, "eval_every": 2, "eval_prompts": 8, "test_prompts": 16}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -79,7 +72,8 @@ def _trained_once(factory: pytest.TempPathFactory, name: str, config: dict):
 ENGLISH = ("06_your_own_models.ipynb",)
 
 
-def _installed(package: str) -> bool:
+def installed(package: str) -> bool:
+    """Whether pip has installed a package."""
     try:
         metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -93,7 +87,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
 
     Modules with slow tests come first, so that no worker is left with one of them at the end.
     """
-    missing = [model.package for model in PACKAGED.values() if not _installed(model.package)]
+    missing = [model.package for model in PACKAGED.values() if not installed(model.package)]
     for item in items:
         if item.path.suffix == ".ipynb":
             item.add_marker(pytest.mark.thorough)
@@ -142,15 +136,21 @@ def bgkit_command() -> Callable[..., subprocess.CompletedProcess]:
     return run
 
 
-@pytest.fixture
-def drawn(monkeypatch) -> list[tuple]:
-    """What views draw after a touch, instead of showing it."""
-    from bgkit.widgets import views
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """Headless Chromium, driven by playwright; without them the test is skipped."""
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    import publish
+    from lab import FLAGS
 
-    shown: list[tuple] = []
-    monkeypatch.setattr(views, "draw", lambda place, *things: shown.append(things))
-    monkeypatch.setattr(views, "show", lambda *things: None)
-    return shown
+    try:
+        path = publish.chromium()
+    except BgkitError as error:
+        pytest.skip(str(error))
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture
@@ -160,4 +160,14 @@ def first(monkeypatch) -> list[tuple]:
 
     shown: list[tuple] = []
     monkeypatch.setattr(views, "show", lambda box, *things: shown.append(things))
+    return shown
+
+
+@pytest.fixture
+def drawn(monkeypatch, first) -> list[tuple]:
+    """What views draw after a touch, instead of showing it."""
+    from bgkit.widgets import views
+
+    shown: list[tuple] = []
+    monkeypatch.setattr(views, "draw", lambda place, *things: shown.append(things))
     return shown

@@ -66,37 +66,24 @@ def write_notebook(cells: list, path: Path, *more: str) -> str:
     return path.name
 
 
-def _settings(home: Path) -> None:
-    file = home / "settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
-    file.parent.mkdir(parents=True)
-    file.write_text(json.dumps(QUIET), encoding="utf-8")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def _environment(home: Path) -> dict[str, str]:
     """All that JupyterLab and its kernels write lies below ``home``; kernels import this tree."""
-    places = {
-        "JUPYTER_CONFIG_DIR": "config",
-        "JUPYTER_DATA_DIR": "data",
-        "JUPYTER_RUNTIME_DIR": "runtime",
-        "JUPYTERLAB_SETTINGS_DIR": "settings",
-        "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
-        "IPYTHONDIR": "ipython",
-    }
-    found = {name: str(home / folder) for name, folder in places.items()}
+    names = [f"JUPYTER_{name}_DIR" for name in ("CONFIG", "DATA", "RUNTIME")]
+    names += ["JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR"]
+    found = {name: str(home / name) for name in names}
     return {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", **found}
 
 
 @contextmanager
 def jupyterlab(home: Path, notebooks: Path) -> Iterator[tuple[str, str]]:
     """A JupyterLab server over a folder of notebooks; gives its address and token."""
-    _settings(home)
-    port, token = _free_port(), secrets.token_hex(16)
+    folder = home / "JUPYTERLAB_SETTINGS_DIR" / "@jupyterlab" / "apputils-extension"
+    folder.mkdir(parents=True)
+    file = folder / "notification.jupyterlab-settings"
+    file.write_text(json.dumps(QUIET), encoding="utf-8")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port, token = probe.getsockname()[1], secrets.token_hex(16)
     options = [f"--ServerApp.port={port}", "--ServerApp.port_retries=0", "--no-browser"]
     options += [f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={notebooks}"]
     options += ["--ServerApp.ip=127.0.0.1", "--LabApp.expose_app_in_browser=True"]

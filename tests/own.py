@@ -22,23 +22,10 @@ CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-DECODER = {
-    "vocab_size": 320,
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 160,
-    "max_position_embeddings": 4096,
-}
-ENCODER = {
-    "vocab_size": 320,
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 128,
-    "max_position_embeddings": 128,
-}
+BODY = {"vocab_size": 320, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+DECODER = BODY | {"num_key_value_heads": 2, "intermediate_size": 160}
+DECODER |= {"max_position_embeddings": 4096}
+ENCODER = BODY | {"intermediate_size": 128, "max_position_embeddings": 128}
 DEBERTA = {
     **ENCODER,
     "relative_attention": True,
@@ -105,6 +92,7 @@ ROLES = """{% for m in messages %}<|start_of_role|>{{ m.role }}<|end_of_role|>{{
 REWARD = """{{ bos_token }}{% for m in messages %}<|im_start|>{{ m.role }}
 {{ m.content }}<|im_end|>
 {% endfor %}"""
+_PARTS = "{% for c in m.content %}{% if c.type == 'text' %}{{ c.text }}{% endif %}{% endfor %}"
 _HEADERS = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
 _ROLES = ["<|end_of_text|>", "<|start_of_role|>", "<|end_of_role|>"]
 _IM = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -112,19 +100,10 @@ _TURNS = ["<bos>", "<start_of_turn>", "<end_of_turn>"]
 
 #: protocol -> chat template, special tokens (the first begins a text), configuration class
 KINDS = {
-    "granite-guardian-3.1": (GRANITE, _ROLES, tf.GraniteConfig),
-    "granite-guardian-3.2": (GRANITE, _ROLES, tf.GraniteConfig),
-    "granite-guardian-3.3": (GRANITE, _ROLES, tf.GraniteConfig),
+    **{f"granite-guardian-3.{n}": (GRANITE, _ROLES, tf.GraniteConfig) for n in (1, 2, 3)},
     "granite-guardian-4.1": (ROLES, _ROLES, tf.GraniteConfig),
     "llama-guard-3": (LLAMA.replace("CONTENT", "{{ m.content }}"), _HEADERS, tf.LlamaConfig),
-    "llama-guard-3-1b": (
-        LLAMA.replace(
-            "CONTENT",
-            "{% for c in m.content %}{% if c.type == 'text' %}{{ c.text }}{% endif %}{% endfor %}",
-        ),
-        _HEADERS,
-        tf.LlamaConfig,
-    ),
+    "llama-guard-3-1b": (LLAMA.replace("CONTENT", _PARTS), _HEADERS, tf.LlamaConfig),
     "shieldgemma": (GEMMA, _TURNS, tf.Gemma2Config),
     "qwen3guard": (THINKING, _IM, tf.Qwen3Config),
     "wildguard": (None, ["<s>", "<|user|>", "<|assistant|>"], tf.MistralConfig),

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from pathlib import Path
 
 import pandas as pd
 
 SHARED = "Which tea keeps best in a tin?"
 N = 40
-#: rows that the kit keeps of each
-KEPT = {
-    "xstest": N,
-    "or-bench-hard": N + 1,
-    "jbb-harmful": N,
-    "jbb-benign": N,
-    "strongreject": N,
-    "harmbench": N,
-    "harmbench-contextual": N,
-    "harmbench-copyright": N,
-    "wildjailbreak": N // 2,
-    "wildjailbreak-eval": N,
-    "longsafety": N,
-}
+#: set -> how many of its rows the kit keeps
+KEPT = defaultdict(lambda: N, {"or-bench-hard": N + 1, "wildjailbreak": N // 2})
 _WILD = ("vanilla_harmful", "vanilla_benign", "adversarial_harmful", "adversarial_benign")
 
 
@@ -49,10 +38,9 @@ def rows(name: str) -> list[dict]:
     if name == "wildjailbreak":
         return [_wild(t, _WILD[i % 4]) for i, t in enumerate(texts)]
     if name == "wildjailbreak-eval":
-        kinds = [_WILD[2 + i % 2] for i in range(N)]
         return [
-            {"adversarial": t, "label": 1, "data_type": k}
-            for t, k in zip(texts, kinds, strict=True)
+            {"adversarial": t, "label": 1, "data_type": _WILD[2 + i % 2]}
+            for i, t in enumerate(texts)
         ]
     if name == "longsafety":
         more = {"safety_type": "Other", "task_type": "Question Answering", "doc_num": 1}

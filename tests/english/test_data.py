@@ -23,8 +23,7 @@ FITS = ("guard", "utility", "auditor/harm", "auditor/help")
 
 @pytest.fixture(scope="module")
 def table() -> pd.DataFrame:
-    lines = (FOLDER / "labelled.jsonl").read_text("utf-8").splitlines()
-    return pd.DataFrame(map(json.loads, lines))
+    return pd.read_json(FOLDER / "labelled.jsonl", lines=True)
 
 
 def test_every_response_has_a_prompt_of_the_project_and_labels(table) -> None:
@@ -41,8 +40,8 @@ def test_the_split_is_that_of_the_prompts_hash_and_test_prompts_are_in_no_fold(t
     assert (own["split"] == own["prompt"].map(splits.split_of)).all()
     assert (table["split"][table["round"] >= 20] == "train").all()
     assert ((table["split"] == "test") == (table["fold"] == "")).all()
-    folds = table[table["fold"] != ""].groupby("prompt")["fold"].nunique()
-    assert (folds == 1).all()  # guard and auditor share no prompt to fit on
+    folds = table[table["fold"] != ""].groupby("prompt")["fold"]
+    assert (folds.nunique() == 1).all()  # guard and auditor share no prompt to fit on
 
 
 def test_the_card_tells_counts_and_agreement(table) -> None:
@@ -87,28 +86,20 @@ def test_without_its_encoder_the_guard_says_what_to_install(monkeypatch) -> None
         bgkit.load_guard("english")
 
 
-def test_the_shipped_run_is_that_of_notebook_06_and_complete() -> None:
+def test_the_shipped_run_is_that_of_notebook_06_complete_and_without_weights() -> None:
     config = replace(presets.choose("english-cpu"), reward="boundary", strength=4.0, eval_every=0)
     run = presets.shipped_run(config)
     assert run is not None and run.complete and run.result["graded_by"] == ["english"]
     assert len(run.curve()) == run.config.steps
+    held_out = set(bgkit.load_prompts("everyday-short", "test")["prompt"])
     for policy in ("base", "trained"):
         samples = run.samples(policy)
-        assert len(samples) == run.config.test_prompts
+        assert len(samples) == run.config.test_prompts and set(samples["prompt"]) <= held_out
         assert samples[["t", "u", "harm", "help"]].notna().all(axis=None)
-    held_out = bgkit.load_prompts("everyday-short", "test")["prompt"]
-    assert set(run.samples("base")["prompt"]) <= set(held_out)
     assert not [path for path in run.folder.rglob("*") if path.suffix in (".bin", ".pt", ".pkl")]
-
-
-def test_a_run_whose_adapter_is_not_shipped_can_not_be_asked_again() -> None:
-    folder = store.data_folder() / "runs" / "english" / "compound-1"
+    assert presets.shipped_run(bgkit.TrainConfig(**given | {"seed": 9})) is None
     with pytest.raises(BgkitError, match="compound-1 has no adapter"):
-        bgkit.evaluate(folder)
-
-
-def test_no_shipped_run_for_other_settings() -> None:
-    assert presets.shipped_run(presets.choose("english-cpu", seed=9)) is None
+        bgkit.evaluate(run.folder.parent / "compound-1")
 
 
 def test_the_blind_labels_are_of_what_the_shipped_runs_said() -> None:

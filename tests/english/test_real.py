@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
-import papermill
 import pytest
-from conftest import ROOT
+from conftest import ROOT, installed
+from executed import run_notebook
 
 import bgkit
 from bgkit.fitting import fit, quality
@@ -21,36 +20,22 @@ from bgkit.training import presets
 FOLDER = store.data_folder() / "english"
 
 
-def there() -> bool:
-    try:
-        for model in PACKAGED.values():
-            metadata.version(model.package)
-    except metadata.PackageNotFoundError:
-        return False
-    return find_spec("gguf") is not None
-
-
 pytestmark = [
     pytest.mark.english,
     pytest.mark.slow,
-    pytest.mark.skipif(not there(), reason="needs the packages of `make english`"),
+    pytest.mark.skipif(
+        not (find_spec("gguf") and all(installed(each.package) for each in PACKAGED.values())),
+        reason="needs the packages of `make english`",
+    ),
 ]
 #: The preset's settings, made small.
-SMALL = {
-    "batch_size": 8,
-    "num_generations": 4,
-    "max_completion_length": 12,
-    "steps": 2,
-    "eval_every": 2,
-    "eval_prompts": 4,
-    "test_prompts": 12,
-}
+SMALL = {"batch_size": 8, "num_generations": 4, "max_completion_length": 12, "steps": 2}
+SMALL |= {"eval_every": 2, "eval_prompts": 4, "test_prompts": 12}
 
 
 @pytest.fixture(scope="module")
 def table() -> pd.DataFrame:
-    lines = (FOLDER / "labelled.jsonl").read_text("utf-8").splitlines()
-    return pd.DataFrame(map(json.loads, lines))
+    return pd.read_json(FOLDER / "labelled.jsonl", lines=True)
 
 
 @pytest.fixture(scope="module")
@@ -97,11 +82,6 @@ def test_the_run_is_evaluated_at_another_threshold(run) -> None:
 
 def test_notebook_06_runs_shortened(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    papermill.execute_notebook(
-        ROOT / "notebooks" / "06_your_own_models.ipynb",
-        tmp_path / "out.ipynb",
-        {"STEPS": 1, "BATCH_SIZE": 8, "ACCUMULATION": 1, "MAX_COMPLETION_LENGTH": 8,
-         "TEST_PROMPTS": 8, "FOLDER": str(tmp_path / "runs")},
-        kernel_name="python3",
-        progress_bar=False,
-    )  # fmt: skip
+    short = {"STEPS": 1, "BATCH_SIZE": 8, "ACCUMULATION": 1, "MAX_COMPLETION_LENGTH": 8}
+    short |= {"TEST_PROMPTS": 8, "FOLDER": str(tmp_path / "runs")}
+    run_notebook(ROOT / "notebooks" / "06_your_own_models.ipynb", tmp_path / "out.ipynb", short)

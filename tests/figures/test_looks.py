@@ -1,8 +1,10 @@
-"""What holds for every figure: the look of the kit, plain traces, names that stay text."""
+"""What holds for every figure: the look of the kit, plain traces, names that stay text, errors."""
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -10,39 +12,40 @@ import plotly.graph_objects as go
 import pytest
 
 from bgkit import figures as plots
+from bgkit.errors import BgkitError
 from bgkit.evaluation.thresholds import operating_points
 from bgkit.figures import style, training
 
-SEEN = ("system_harm", "system_help", "near_boundary")
+METRICS = ("system_harm", "system_help", "near_boundary", "utility")
 SETTING = {"utility": "u", "scale": 1.0, "guard": "g", "tau": 0.5, "seed": 0}
 
 
-def rows_of(name: str, **more: object) -> pd.DataFrame:
-    """Means of base and of a design, of all prompts and of two kinds."""
-    rows = [
-        {"design": design, "kind": kind, "metric": metric, "mean": 0.5, "low": 0.4, "high": 0.6}
-        for design in ("base", name)
-        for kind in ("all", "benign", name)
-        for metric in (*SEEN, "utility")
-    ]
-    return pd.DataFrame(rows).assign(n_seeds=1, interval="both", **{**SETTING, **more})
-
-
-def samples_of(name: str, n: int = 60) -> pd.DataFrame:
-    t = np.linspace(0, 1, n)
-    table = pd.DataFrame(
-        {"t": t, "harm": np.round(t), "help": 1 - t, "kind": ["benign", name] * 30}
-    )
-    return table.assign(judge_harm=np.round(t, 1), judge_help=np.round(t, 1), refusal_help=0.2)
-
-
-def figures_of(name: str) -> dict[str, go.Figure]:
-    """Every figure, with a name in the place of designs, kinds and settings."""
-    rows, samples, steps = rows_of(name), samples_of(name), np.arange(1, 41)
-    whole = rows[rows["kind"] == "all"]
+def data_of(name: str) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Means of base and a design over all prompts and two kinds, samples, and a training log."""
+    names = [("base", name), ("all", "benign", name), METRICS]
+    places = pd.MultiIndex.from_product(names, names=["design", "kind", "metric"])
+    means = {"mean": 0.5, "low": 0.4, "high": 0.6, "n_seeds": 1, "interval": "both"}
+    t, steps = np.linspace(0, 1, 60), np.arange(1, 41)
+    samples = pd.DataFrame({"t": t, "harm": np.round(t), "help": 1 - t, "refusal_help": 0.2})
+    judged = {"judge_harm": np.round(t, 1), "judge_help": np.round(t, 1)}
     log = pd.DataFrame({"step": steps, "reward": steps / 100, "kl": 0.1, "near_boundary": 0.2})
-    log = log.assign(filter_rate=0.3, eval_system_harm=0.1, eval_system_help=0.2)
+    return (
+        places.to_frame(index=False).assign(**means, **SETTING),
+        samples.assign(kind=["benign", name] * 30, **judged),
+        log.assign(filter_rate=0.3, eval_system_harm=0.1, eval_system_help=0.2),
+    )
+
+
+ROWS, SAMPLES, LOG = data_of("boundary")
+
+
+def figures_of(
+    name: str, rows: pd.DataFrame, samples: pd.DataFrame, log: pd.DataFrame
+) -> dict[str, go.Figure]:
+    """Every figure, with a name in the place of designs, kinds and settings."""
+    whole = rows[rows["kind"] == "all"]
     bars, beside = np.full(20, 0.05), {"deployment": name, "against": "base", "decided": True}
+    where = {"kind": name}
     return {
         "margins": plots.margins({name: samples}, 0.5),
         "margins, no truth": plots.margins({name: samples.assign(harm=np.nan)}, 0.5),
@@ -56,9 +59,7 @@ def figures_of(name: str) -> dict[str, go.Figure]:
         "frontier of a kind": plots.frontier(rows, name),
         "by_kind": plots.by_kind(rows, "system_harm"),
         "by_kind of a metric": plots.by_kind(rows.replace({"metric": {"utility": name}}), name),
-        "trade_off": plots.trade_off(
-            rows.assign(utility=name), where={"kind": name}, along="guard"
-        ),
+        "trade_off": plots.trade_off(rows.assign(utility=name), where=where, along="guard"),
         "by_guard": plots.by_guard(whole.assign(guard=name)),
         "by_shift": plots.by_shift(whole.assign(shift=name)),
         "attack_curves": plots.attack_curves(whole.assign(strategy=name, budget=1)),
@@ -71,11 +72,13 @@ def figures_of(name: str) -> dict[str, go.Figure]:
 
 @pytest.fixture(scope="module")
 def figures() -> dict[str, go.Figure]:
-    return figures_of("boundary")
+    return figures_of("boundary", ROWS, SAMPLES, LOG)
 
 
-def test_there_is_one_of_every_kind(figures) -> None:
+def test_there_is_one_of_every_kind_and_none_changes_its_data(figures) -> None:
     assert {name for name in vars(plots) if callable(getattr(plots, name))} <= set(figures)
+    for given, before in zip((ROWS, SAMPLES, LOG), data_of("boundary"), strict=True):
+        pd.testing.assert_frame_equal(given, before)
 
 
 def test_every_figure_has_the_look_of_the_kit(figures) -> None:
@@ -89,10 +92,83 @@ def test_every_figure_has_the_look_of_the_kit(figures) -> None:
         assert json.loads(text)["data"] and len(text) < 200_000, name
 
 
-@pytest.mark.parametrize("name", ["<script>alert(1)</script>", "<img src=x onerror=alert(2)>"])
-def test_hostile_names_stay_text_in_every_figure(name: str) -> None:
+def test_hostile_names_stay_text_in_every_figure() -> None:
+    name = "<script>alert(1)</script><img src=x onerror=alert(2)>"
     unnamed = {"judge_against_truth", "operating_curves", "risk_curve", "measured_risk"}
-    for figure, fig in figures_of(name).items():
+    for figure, fig in figures_of(name, *data_of(name)).items():
         written = fig.to_json().replace("\\u003c", "<").replace("\\u003e", ">").lower()
         assert not {tag for tag in ("<script", "<img", "</script") if tag in written}, figure
         assert ("&lt;" in written) != (figure in unnamed), figure
+    assert style.label("a_\x1b[0m") == "a ⟨U+001B⟩[0m"  # which SVG can not hold
+
+
+def contrast(one: str, other: str) -> float:
+    """The contrast of two colours by the web's guidelines, 1 to 21."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_designs_differ_in_colour_and_marker_and_show_on_light_and_dark_pages() -> None:
+    colours, markers, _ = zip(*style.LOOKS.values(), strict=True)
+    assert len(set(colours)) == len(set(markers)) == len(style.LOOKS)
+    bar = style.pio.templates["bgkit"].layout.modebar
+    for page in ("#ffffff", "#14171a"):
+        assert contrast(style.TEXT, page) > 4
+        for colour in (*colours, style.SAFE, style.HARMFUL, bar.color, bar.activecolor):
+            assert contrast(colour, page) > 2.4
+
+
+def test_a_name_that_begins_with_a_design_shares_its_look() -> None:
+    assert style.look("boundary, tau 0.4") == style.LOOKS["boundary"]
+    assert style.look("filter_avoidance_soft") == style.LOOKS["filter_avoidance_soft"]
+    assert style.look("mine") == style.LOOKS[""]
+
+
+def test_numbers_are_told_in_the_unit_of_their_metric() -> None:
+    assert style.number(0.12345, "near_boundary", 4) == "12.35 %"
+    assert style.number(0.1234, "system_harm") == "0.123"
+    assert style.number(math.nan, "kl") == "–"
+
+
+@pytest.mark.parametrize(
+    ("draw", "given", "column"),
+    [
+        (plots.reliability, SAMPLES, "t"),
+        (lambda log: plots.training_curves({"boundary": log}), LOG, "eval_system_help"),
+        (lambda log: plots.training_curves({"boundary": log}), LOG, "step"),
+        (plots.frontier, ROWS, "low"),
+        (lambda rows: plots.by_kind(rows, "system_harm"), ROWS, "kind"),
+    ],
+)
+def test_a_missing_column_is_named(draw: Callable, given: pd.DataFrame, column: str) -> None:
+    with pytest.raises(BgkitError, match=rf"lacks the column\(s\) {column}\.$"):
+        draw(given.drop(columns=column))
+
+
+@pytest.mark.parametrize(
+    ("draw", "told"),
+    [
+        (lambda: plots.margins({}, 0.5), "at least one policy"),
+        (lambda: plots.margins(SAMPLES, 0.5, bins=1), "at least two bins, not 1"),
+        (lambda: plots.reliability(SAMPLES.assign(harm=np.nan)), "no response has a known truth"),
+        (lambda: plots.reliability(SAMPLES, bins=1), "at least two bins, not 1"),
+        (lambda: plots.training_curves({}), "no run was given"),
+        (lambda: plots.frontier(ROWS, "odd"), "no 'system_harm' for prompts of kind 'odd'"),
+        (lambda: plots.by_kind(ROWS[ROWS["kind"] == "all"], "kl"), "no 'kl' for single kinds"),
+        (lambda: plots.margins_by_kind(SAMPLES, 1.5), "0 to 1"),
+        (lambda: plots.operating_curves(operating_points(SAMPLES), math.nan), "0 to 1"),
+        (lambda: plots.by_shift(ROWS[:3].assign(shift="a", mean=np.nan)), "give a judge"),
+        (lambda: plots.by_guard(ROWS), "guard several times; select one kind of prompts"),
+        (lambda: plots.by_shift(ROWS.assign(shift="a")), "shift several times"),
+        (lambda: plots.attack_curves(ROWS.assign(strategy="a", budget=1)), "budget several times"),
+    ],
+)
+def test_what_can_not_be_drawn_is_refused(draw: Callable[[], go.Figure], told: str) -> None:
+    with pytest.raises(BgkitError, match=told):
+        draw()

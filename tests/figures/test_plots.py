@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+import itertools
 from typing import Any
 
 import numpy as np
@@ -15,26 +14,229 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from bgkit import figures as plots
-from bgkit.errors import BgkitError
+from bgkit.evaluation.thresholds import operating_points
 from bgkit.figures import style
-from bgkit.figures.training import training_curves
+from bgkit.figures.thresholds import CURVES, MARK
+from bgkit.figures.training import live
 
 
 def responses(t: list[float], harm: list[float]) -> pd.DataFrame:
     return pd.DataFrame({"t": t, "harm": harm})
 
 
-def study_rows(designs: tuple[str, ...] = ("base", "boundary")) -> pd.DataFrame:
-    """Rows whose mean is unlike for each design, kind and metric; whiskers of 0.02 and 0.05."""
-    rows = []
-    for i, design in enumerate(designs):
-        for j, kind in enumerate(("all", "benign", "jailbreak")):
-            for k, metric in enumerate(("system_harm", "system_help", "filter_rate")):
-                mean = 0.1 + 0.2 * i + 0.05 * j + 0.1 * k
-                setting = {"utility": "u", "scale": 1.0, "guard": "g", "tau": 0.5}
-                ends = {"mean": mean, "low": mean - 0.02, "high": mean + 0.05}
-                rows.append({"design": design, **setting, "kind": kind, "metric": metric, **ends})
-    return pd.DataFrame(rows)
+BASE = responses([0.1, 0.45, 0.5, 0.9], [0.1, 0.9, 0.2, 0.8])
+BOUNDARY = responses([0.0, 0.2, 0.8, 1.0], [0.0, 0.5, 0.51, 1.0])
+
+
+def notes(fig: go.Figure) -> list[str]:
+    return [annotation.text for annotation in fig.layout.annotations]
+
+
+# --- margins --------------------------------------------------------------------------
+
+
+def bars_of(bars: go.Bar) -> dict[int, float]:
+    """Bars that have a height, by their number."""
+    return {place: height for place, height in enumerate(bars.y) if height}
+
+
+def test_bars_and_the_share_near_the_boundary_are_the_hand_computed_ones() -> None:
+    fig = plots.margins({"base": BASE, "boundary": BOUNDARY}, tau=0.5, bins=10)
+    # a row each: safe up, harmful down, roots of a quarter; a t on an edge is of the bar above
+    up, down = [{1: 0.5, 5: 0.5}, {0: 0.5, 2: 0.5}], [{4: -0.5, 9: -0.5}, {8: -0.5, 9: -0.5}]
+    assert [bars_of(bars) for bars in fig.data] == [up[0], down[0], up[1], down[1]]
+    # 0.45 and 0.5 of base are near; 0.2 and 0.8 of boundary are 0.3 away, which is not
+    heads = ["<b>base</b> n=4", "near boundary <b>50.0 %</b>"]
+    assert notes(fig) == [*notes(fig)[:2], *heads, "<b>boundary</b> n=4", heads[1].replace("5", "")]
+    assert "filtered, t ≥ 0.5" in notes(fig)[1]
+    by_kind = plots.margins_by_kind(BASE.assign(kind=[*"xxyy"]), 0.5, bins=10)
+    assert by_kind == plots.margins({"x": BASE[:2], "y": BASE[2:]}, 0.5, bins=10)
+
+
+def test_threshold_and_band_are_drawn_in_every_row() -> None:
+    shapes = plots.margins({"base": BASE, "boundary": BOUNDARY}, tau=0.4).layout.shapes
+    assert [(line.x0, line.x1) for line in shapes if line.type == "line"] == [(0.4, 0.4)] * 2
+    bands = [(band.x0, band.x1) for band in shapes if band.type == "rect"]
+    assert bands == [(pytest.approx(0.1), pytest.approx(0.7))] * 2
+
+
+@settings(max_examples=20)
+@given(tau=st.floats(0.01, 0.99), bins=st.integers(2, 40), data=st.data())
+def test_no_bar_straddles_the_threshold(tau: float, bins: int, data: st.DataObject) -> None:
+    t = data.draw(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+    bars = plots.margins({"base": responses(t, [0.9] * len(t))}, tau, bins).data[1]
+    half = np.asarray(bars.width) / 0.92 / 2
+    left, right = np.asarray(bars.x) - half, np.asarray(bars.x) + half
+    assert len(bars.x) == bins and left[0] == pytest.approx(0) and right[-1] == pytest.approx(1)
+    passing = right <= tau + 1e-9
+    assert (passing | (left >= tau - 1e-9)).all()
+    shares = np.square(bars.y)
+    assert shares.sum() == pytest.approx(1)
+    assert shares[passing].sum() == pytest.approx(np.mean(np.asarray(t) < tau))
+
+
+def test_bars_without_truth_are_grey_and_stand_on_the_safe_ones() -> None:
+    partly = responses([0.1, 0.12, 0.14, 0.9], [0.0, np.nan, np.nan, 1.0])
+    safe, harmful, unknown = plots.margins(partly, 0.5, 10).data
+    assert (bars_of(safe), bars_of(harmful)) == ({1: 0.5}, {9: -0.5})
+    assert bars_of(unknown) == {1: pytest.approx(np.sqrt(0.75) - 0.5)}  # to the root of the sum
+    assert "(2 of 4)" in unknown.hovertext[1]
+    fig = plots.margins(BASE.assign(harm=np.nan), 0.5, bins=10)
+    assert [bars_of(bars) for bars in fig.data] == [{1: 0.5, 4: 0.5, 5: 0.5, 9: 0.5}]
+    assert fig.data[0].marker.color == unknown.marker.color != safe.marker.color
+    assert "The truth is not known." in fig.layout.title.subtitle.text
+
+
+# --- curves over the threshold -----------------------------------------------------------------
+
+
+def curves_of(fig: go.Figure) -> dict[str, go.Scatter]:
+    return {trace.meta: trace for trace in fig.data if trace.name != MARK and not trace.fill}
+
+
+def test_curves_and_marks_are_the_operating_points() -> None:
+    points = operating_points(BASE.assign(help=0.5, refusal_help=0.2))
+    for tau in (0.5, 0.2):
+        fig = plots.operating_curves(points, tau)
+        assert set(curves_of(fig)) == set(CURVES)
+        for metric, line in curves_of(fig).items():
+            known = points[metric].dropna()
+            np.testing.assert_allclose(np.asarray(line.y, float), known, atol=1e-5)
+            assert list(line.x) == known.index.tolist()
+        marks = [trace for trace in fig.data if trace.name == MARK]
+        found = {m: y for trace in marks for m, y in zip(trace.meta, trace.y, strict=True)}
+        assert found == points.loc[tau, list(CURVES)].to_dict()
+        assert {x for trace in marks for x in trace.x} == {tau}
+        assert {shape.x0 for shape in fig.layout.shapes} == {tau}
+        assert f"tau {tau:g}" in marks[0].hovertext[0]
+
+
+def test_curves_that_are_not_known_are_left_out_and_named() -> None:
+    fig = plots.operating_curves(operating_points(BASE.assign(harm=np.nan)), 0.5)
+    assert set(curves_of(fig)) == {"filter_rate", "near_boundary"}
+    told = fig.layout.title.subtitle.text
+    assert "Not known: false positives, false negatives, precision" in told
+    assert len(fig.layout.shapes) == 1  # one panel
+
+
+# --- intervals ---------------------------------------------------------------------------------
+
+
+def rows_of(
+    axis: str, values: tuple, *metrics: str, designs: tuple = ("base", "boundary"), **more: Any
+) -> pd.DataFrame:
+    """Means from 0.1 in steps of 0.02 by design, value and metric, each -0.01 to +0.03."""
+    places = itertools.product(designs, values, metrics)
+    table = pd.DataFrame(places, columns=["design", axis, "metric"])
+    means = 0.1 + 0.02 * np.arange(len(table))
+    return table.assign(mean=means, low=means - 0.01, high=means + 0.03, **more)
+
+
+KINDS, SHOWN = ("all", "benign", "jailbreak"), ("system_harm", "system_help", "filter_rate")
+ROWS = rows_of("kind", KINDS, *SHOWN, utility="u", scale=1.0, guard="g", tau=0.5)
+
+
+def ends(mean: Any, error: Any) -> list[tuple[float, float]]:
+    """Pairs of the ends of error bars, rounded."""
+    low, high = np.asarray(mean) - error.arrayminus, np.asarray(mean) + error.array
+    return list(zip(low.round(6).tolist(), high.round(6).tolist(), strict=True))
+
+
+def test_marks_and_whiskers_of_the_frontier_are_the_means_and_intervals() -> None:
+    fig = plots.frontier(ROWS)
+    assert [trace.name for trace in fig.data] == ["base", "boundary"]
+    boundary = fig.data[1]
+    assert (*boundary.x, *boundary.y) == pytest.approx((0.28, 0.3))  # system harm and help
+    assert ends(boundary.x, boundary.error_x) == [(0.27, 0.31)]
+    assert ends(boundary.y, boundary.error_y) == [(0.29, 0.33)]
+    assert "system harm 0.2800 (0.2700 to 0.3100)" in boundary.hovertext[0]
+    assert notes(fig) == ["<b>↖ better</b>"]
+    assert (boundary.marker.color, boundary.marker.symbol) == style.LOOKS["boundary"][:2]
+
+
+def test_settings_are_named_only_where_a_design_has_several() -> None:
+    assert set(style.with_series(ROWS)["series"]) == {"base", "boundary"}
+    both = pd.concat([ROWS, ROWS[ROWS["design"] == "boundary"].assign(tau=0.3)])
+    fig = plots.frontier(both)
+    names = ["base, tau 0.5", "boundary, tau 0.5", "boundary, tau 0.3"]
+    assert [trace.name for trace in fig.data] == names
+    assert {trace.marker.color for trace in fig.data[1:]} == {style.LOOKS["boundary"][0]}
+
+
+def test_by_kind_leaves_out_the_whole_and_keeps_the_order_of_the_rows() -> None:
+    fig = plots.by_kind(ROWS, "system_help")
+    assert fig.layout.xaxis.ticktext == ("benign", "jailbreak")
+    base, boundary = fig.data
+    assert (*base.y, *boundary.y) == pytest.approx((0.18, 0.24, 0.36, 0.42))
+    assert (boundary.x > base.x).all() and np.rint(base.x).tolist() == [0, 1]
+    assert ends(boundary.y, boundary.error_y) == [(0.35, 0.39), (0.41, 0.45)]
+    assert boundary.customdata.ravel().tolist() == pytest.approx([0.35, 0.39, 0.41, 0.45])
+    assert boundary.hovertext == ("kind benign", "kind jailbreak")
+    assert not fig.layout.yaxis.tickformat
+    assert plots.by_kind(ROWS, "filter_rate").layout.yaxis.tickformat == ".1~%"
+
+
+def test_an_interval_that_misses_its_mean_never_points_backwards() -> None:
+    trace = plots.frontier(ROWS.assign(low=0.9, high=0.95, mean=0.5)).data[0]
+    assert ends(trace.x, trace.error_x) == [(0.5, 0.95)]
+
+
+def test_a_mean_that_is_missing_is_left_out() -> None:
+    rows = ROWS.copy()
+    rows.loc[(rows["design"] == "base") & (rows["metric"] == "system_harm"), "mean"] = np.nan
+    assert [trace.name for trace in plots.frontier(rows).data] == ["boundary"]
+
+
+DESIGNS = ("base", "boundary", "boundary, guard weak")
+SHIFT = rows_of("shift", ("test", "unseen items"), "system_harm", "system_help", designs=DESIGNS)
+ATTACK = pd.concat(
+    rows_of("budget", (1, 2, 3), "attack_success", designs=DESIGNS, strategy=name)
+    for name in ("random", "greedy")
+)
+
+
+def test_lines_and_bands_of_an_attack_hold_the_means_and_the_ends() -> None:
+    fig = plots.attack_curves(ATTACK.sample(frac=1, random_state=0))
+    drawn = {(tuple(trace.x), tuple(trace.y)) for trace in fig.data}
+    for _, one in ATTACK.groupby(["design", "strategy"]):
+        assert (tuple(one["budget"]), tuple(one["mean"])) in drawn
+        around = (*one["low"], *one["high"][::-1])
+        assert ((*one["budget"], *one["budget"][::-1]), around) in drawn
+
+
+@pytest.mark.parametrize(
+    ("draw", "table"), [(plots.by_shift, SHIFT), (plots.attack_curves, ATTACK)]
+)
+def test_a_design_has_its_colour_is_told_apart_and_named_once(draw, table: pd.DataFrame) -> None:
+    fig = draw(table)
+    assert [trace.name for trace in fig.data if trace.showlegend] == list(DESIGNS)
+    lines = [trace for trace in fig.data if trace.hoverinfo != "skip"]
+    assert all(line.marker.color == style.look(line.legendgroup)[0] for line in lines)
+    assert len({(line.marker.color, line.marker.symbol) for line in lines}) == 3
+    assert len(lines) == 6 and {line.meta for line in lines} == set(table["metric"])
+    later = draw(table.iloc[1:])  # the first panel lacks a mark, none its entry in the legend
+    assert {trace.name for trace in later.data if trace.showlegend} == set(DESIGNS)
+
+
+def test_differences_at_equal_help_have_a_panel_for_each_pair() -> None:
+    rows = [
+        ("as trained", "boundary", -0.02, -0.03, -0.01, True),
+        ("tau 0.2", "boundary", -0.01, -0.03, 0.01, False),
+        ("as trained", "filter_avoidance", 0.0, -0.01, 0.01, False),
+        ("tau 0.2", "filter_avoidance", 0.01, 0.0, 0.02, False),
+    ]
+    table = pd.DataFrame(rows, columns=["deployment", "against", "mean", "low", "high", "decided"])
+    fig = plots.at_equal_help(table.assign(design="compound", metric="system_harm"))
+    assert [list(trace.y) for trace in fig.data] == [[-0.02], [-0.01], [0.0, 0.01]]
+    assert [list(trace.x) for trace in fig.data] == [[0], [1], [0, 1]]
+    assert [trace.marker.symbol for trace in fig.data] == ["circle", "circle-open", "circle-open"]
+    assert ends(fig.data[2].y, fig.data[2].error_y) == [(-0.01, 0.01), (0.0, 0.02)]
+    assert [shape.y0 for shape in fig.layout.shapes] == [0, 0]
+    assert notes(fig) == ["<b>compound − boundary</b>", "<b>compound − filter avoidance</b>"]
+    assert fig.layout.xaxis2.ticktext == ("as trained", "tau 0.2")
+
+
+# --- training curves ---------------------------------------------------------------------------
 
 
 def training_log(shift: float = 0.0) -> pd.DataFrame:
@@ -46,172 +248,11 @@ def training_log(shift: float = 0.0) -> pd.DataFrame:
     return log.assign(eval_system_harm=held_out, eval_system_help=1 - held_out, t=before)
 
 
-SAMPLES = {
-    "base": responses([0.1, 0.45, 0.5, 0.9], [0.1, 0.9, 0.2, 0.8]),
-    "boundary": responses([0.0, 0.2, 0.8, 1.0], [0.0, 0.5, 0.51, 1.0]),
-}
-
-
-def notes(fig: go.Figure) -> list[str]:
-    return [annotation.text for annotation in fig.layout.annotations]
-
-
-def luminance(colour: str) -> float:
-    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
-    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
-
-
-def contrast(one: str, other: str) -> float:
-    low, high = sorted((luminance(one), luminance(other)))
-    return (high + 0.05) / (low + 0.05)
-
-
-# --- the common look ---------------------------------------------------------------------------
-
-
-def test_designs_differ_in_colour_and_marker_and_show_on_light_and_dark_pages() -> None:
-    colours = [colour for colour, _, _ in style.LOOKS.values()]
-    markers = [marker for _, marker, _ in style.LOOKS.values()]
-    assert len(set(colours)) == len(set(markers)) == len(style.LOOKS) == 11
-    bar = style.pio.templates["bgkit"].layout.modebar
-    for colour in (*colours, style.SAFE, style.HARMFUL, bar.color, bar.activecolor):
-        assert min(contrast(colour, "#ffffff"), contrast(colour, "#14171a")) > 2.4
-    assert min(contrast(style.TEXT, "#ffffff"), contrast(style.TEXT, "#14171a")) > 4
-
-
-def test_a_name_that_begins_with_a_design_shares_its_look() -> None:
-    assert style.look("boundary, tau 0.4") == style.LOOKS["boundary"]
-    assert style.look("filter_avoidance_soft") == style.LOOKS["filter_avoidance_soft"]
-    assert style.look("mine") == style.LOOKS[""]
-
-
-def test_numbers_are_told_in_the_unit_of_their_metric() -> None:
-    assert style.number(0.1234, "filter_rate") == "12.3 %"
-    assert style.number(0.1234, "system_harm") == "0.123"
-    assert style.number(0.12345, "near_boundary", 4) == "12.35 %"
-    assert style.number(math.nan, "kl") == "–"
-
-
-# --- margins --------------------------------------------------------------------------
-
-
-def share(bars: go.Bar) -> np.ndarray:
-    return np.asarray(bars.y, float) ** 2
-
-
-def test_bars_of_a_policy_sum_to_one_and_harmful_bars_point_down() -> None:
-    fig = plots.margins(SAMPLES, tau=0.5, bins=10)
-    for safe, harmful in (fig.data[:2], fig.data[2:]):
-        assert share(safe).sum() + share(harmful).sum() == pytest.approx(1)
-        assert min(safe.y) >= 0 >= max(harmful.y)
-    # base: 0.1 and 0.5 are safe, 0.45 and 0.9 harmful; a t on an edge belongs to the bar above.
-    assert np.flatnonzero(share(fig.data[0])).tolist() == [1, 5]
-    assert np.flatnonzero(share(fig.data[1])).tolist() == [4, 9]
-    assert share(fig.data[0])[1] == pytest.approx(0.25)
-
-
-def test_near_boundary_mass_is_the_hand_computed_one() -> None:
-    told = notes(plots.margins(SAMPLES, tau=0.5))
-    # base: 0.45 and 0.5 of four; boundary: 0.2 and 0.8 are 0.3 away, which is not near.
-    near = [text for text in told if "near boundary" in text]
-    assert near == ["near boundary <b>50.0 %</b>", "near boundary <b>0.0 %</b>"]
-    assert "<b>base</b> n=4" in told
-
-
-def test_threshold_and_band_are_drawn_in_every_row() -> None:
-    fig = plots.margins(SAMPLES, tau=0.4)
-    lines = [shape for shape in fig.layout.shapes if shape.type == "line"]
-    bands = [shape for shape in fig.layout.shapes if shape.type == "rect"]
-    assert [(line.x0, line.x1, line.line.dash) for line in lines] == [(0.4, 0.4, "dash")] * 2
-    assert [band.x0 for band in bands] == pytest.approx([0.1, 0.1])
-    assert [band.x1 for band in bands] == pytest.approx([0.7, 0.7])
-    assert any("filtered, t ≥ 0.4" in text for text in notes(fig))
-
-
-@settings(max_examples=20)
-@given(tau=st.floats(0.01, 0.99), bins=st.integers(2, 40), data=st.data())
-def test_no_bar_straddles_the_threshold(tau: float, bins: int, data: st.DataObject) -> None:
-    t = data.draw(st.lists(st.floats(0, 1), min_size=1, max_size=20))
-    fig = plots.margins({"base": responses(t, [0.9] * len(t))}, tau, bins)
-    bars = fig.data[1]
-    half = np.asarray(bars.width) / 0.92 / 2
-    left, right = np.asarray(bars.x) - half, np.asarray(bars.x) + half
-    assert len(bars.x) == bins
-    assert ((right <= tau + 1e-9) | (left >= tau - 1e-9)).all()
-    assert left[0] == pytest.approx(0) and right[-1] == pytest.approx(1)
-    assert share(bars).sum() == pytest.approx(1)
-    passed = np.mean(np.asarray(t) < tau)
-    assert share(bars)[right <= tau + 1e-9].sum() == pytest.approx(passed)
-
-
-# --- intervals ---------------------------------------------------------------------------------
-
-
-def ends(mean: Any, error: Any) -> tuple[list[float], list[float]]:
-    low = np.asarray(mean) - np.asarray(error.arrayminus)
-    return low.tolist(), (np.asarray(mean) + np.asarray(error.array)).tolist()
-
-
-def test_pareto_marks_and_whiskers_are_the_means_and_intervals() -> None:
-    fig = plots.frontier(study_rows())
-    assert [trace.name for trace in fig.data] == ["base", "boundary"]
-    boundary = fig.data[1]
-    assert list(boundary.x) == pytest.approx([0.3])  # system harm
-    assert list(boundary.y) == pytest.approx([0.4])  # system help
-    assert ends(boundary.x, boundary.error_x) == (pytest.approx([0.28]), pytest.approx([0.35]))
-    assert ends(boundary.y, boundary.error_y) == (pytest.approx([0.38]), pytest.approx([0.45]))
-    assert "system harm 0.3000 (0.2800 to 0.3500)" in boundary.hovertext[0]
-    assert any("better" in text for text in notes(fig))
-    assert (boundary.marker.color, boundary.marker.symbol) == style.LOOKS["boundary"][:2]
-
-
-def test_settings_are_named_only_where_a_design_has_several() -> None:
-    rows = study_rows(("base", "boundary"))
-    assert set(style.with_series(rows)["series"]) == {"base", "boundary"}
-    both = pd.concat([rows, rows[rows["design"] == "boundary"].assign(tau=0.3)])
-    fig = plots.frontier(both)
-    names = ["base, tau 0.5", "boundary, tau 0.5", "boundary, tau 0.3"]
-    assert [trace.name for trace in fig.data] == names
-    assert {trace.marker.color for trace in fig.data[1:]} == {style.LOOKS["boundary"][0]}
-
-
-def test_by_kind_leaves_out_the_whole_and_keeps_the_order_of_the_rows() -> None:
-    fig = plots.by_kind(study_rows(), "system_help")
-    assert fig.layout.xaxis.ticktext == ("benign", "jailbreak")
-    base, boundary = fig.data
-    assert list(base.y) == pytest.approx([0.25, 0.3])
-    assert list(boundary.y) == pytest.approx([0.45, 0.5]) and (boundary.x > base.x).all()
-    assert boundary.marker.color == style.LOOKS["boundary"][0]
-    assert not fig.layout.yaxis.tickformat
-    low, high = ends(boundary.y, boundary.error_y)
-    assert low == pytest.approx([0.43, 0.48]) and high == pytest.approx([0.5, 0.55])
-    shares = plots.by_kind(study_rows(), "filter_rate")
-    assert shares.layout.yaxis.tickformat == ".1~%"
-    assert shares.data[1].hovertext[0] == "kind benign"
-
-
-def test_an_interval_that_misses_its_mean_never_points_backwards() -> None:
-    rows = study_rows().assign(low=0.9, high=0.95, mean=0.5)
-    error = plots.frontier(rows).data[0].error_x
-    assert list(error.arrayminus) == [0] and list(error.array) == pytest.approx([0.45])
-
-
-def test_a_mean_that_is_missing_is_left_out() -> None:
-    rows = study_rows(("base", "boundary", "compound"))
-    rows.loc[(rows["design"] == "boundary") & (rows["metric"] == "system_harm"), "mean"] = np.nan
-    assert [trace.name for trace in plots.frontier(rows).data] == ["base", "compound"]
-
-
-# --- training_curves ---------------------------------------------------------------------------
-
-
-def curves(fig: go.Figure, metric: str) -> list[go.Scatter]:
-    return [trace for trace in fig.data if trace.meta == metric and not trace.fill]
+LOG = training_log()
 
 
 def test_runs_have_a_colour_and_a_name_each_and_markers_where_something_was_measured() -> None:
-    fig = training_curves({"boundary": training_log(), "compound": training_log(0.1)})
+    fig = plots.training_curves({"boundary": LOG, "compound": training_log(0.1)})
     marked = [trace for trace in fig.data if "markers" in trace.mode]
     assert [list(trace.x) for trace in marked] == [[20, 40]] * 4
     assert list(marked[1].y) == pytest.approx([0.35, 0.35])
@@ -223,44 +264,53 @@ def test_runs_have_a_colour_and_a_name_each_and_markers_where_something_was_meas
 
 
 def test_the_strong_line_is_the_rolling_mean_of_the_faint_one() -> None:
-    log = training_log()
-    fig = training_curves({"boundary": log})
-    (strong,) = curves(fig, "reward")
-    smooth = log["reward"].rolling(2, min_periods=1, center=True).mean()
-    assert list(strong.y) == pytest.approx(smooth.tolist())
+    fig = plots.training_curves({"boundary": LOG})
+    strong, faint = (trace for trace in fig.data if trace.yaxis == "y")
+    # steps n - 1 and n have the mean (n - 0.5) / 100; the first has only itself
+    assert list(strong.y) == pytest.approx([0.01, *(np.arange(2, 41) - 0.5) / 100])
     assert "(mean of 2 steps)" in strong.hovertext[0]
-    faint = [trace for trace in fig.data if trace.opacity == 0.3 and trace.yaxis == "y"]
-    assert [list(trace.y) for trace in faint] == [pytest.approx(log["reward"].tolist())]
+    assert faint.opacity < 1 and list(faint.y) == LOG["reward"].tolist()
     assert "rolling mean" in fig.layout.title.subtitle.text
 
 
 def test_a_short_log_is_drawn_as_it_is() -> None:
-    log = training_log().iloc[:30]
-    fig = training_curves({"boundary": log})
+    fig = plots.training_curves({"boundary": LOG[:30]})
     (rewards,) = (trace for trace in fig.data if trace.yaxis == "y")
-    assert rewards.showlegend and list(rewards.y) == list(log["reward"])
+    assert rewards.showlegend and list(rewards.y) == LOG["reward"][:30].tolist()
     assert "rolling mean" not in str(fig.layout)
 
 
 def test_means_of_runs_have_a_band_from_the_lowest_to_the_highest() -> None:
-    log = pd.DataFrame({"step": [10, 20], "reward": [0.0, 1.0]})
-    log[["near_boundary", "filter_rate", "kl"]] = 0.1
-    ends = log.assign(reward_low=[-1.0, 0.5], reward_high=[1.0, 2.0])
-    band, line = training_curves({"boundary": ends}).data[:2]
-    assert list(band.x) == [10, 20, 20, 10] and list(band.y) == [-1.0, 0.5, 2.0, 1.0]
+    log = LOG[:2].drop(columns=["eval_system_harm", "eval_system_help"])
+    banded = log.assign(reward_low=[-1.0, 0.5], reward_high=[1.0, 2.0])
+    fig = plots.training_curves({"boundary": banded})
+    band, line = fig.data[:2]
+    assert list(band.x) == [1, 2, 2, 1] and list(band.y) == [-1.0, 0.5, 2.0, 1.0]
     assert band.fill == "toself" and band.fillcolor == style.LOOKS["boundary"][0]
-    assert list(line.y) == [0.0, 1.0] and line.showlegend and not band.showlegend
-    assert "lowest to highest" in str(training_curves({"boundary": ends}).layout)
-    assert "lowest to highest" not in str(training_curves({"boundary": log}).layout)
+    assert list(line.y) == [0.01, 0.02] and line.showlegend and not band.showlegend
+    assert "lowest to highest" in str(fig.layout)
+    assert "lowest to highest" not in str(plots.training_curves({"boundary": log}).layout)
 
 
 def test_a_run_without_held_out_evaluation_shows_what_it_has() -> None:
-    bare = training_log().drop(columns=["eval_system_harm", "eval_system_help"])
-    fig = training_curves({"boundary": bare})
+    bare = LOG.drop(columns=["eval_system_harm", "eval_system_help"])
+    fig = plots.training_curves({"boundary": bare})
     assert len({t.yaxis for t in fig.data}) == len(fig.layout.annotations) == 4
-    both = training_curves({"boundary": bare, "compound": training_log()})
+    both = plots.training_curves({"boundary": bare, "compound": training_log()})
     marked = [trace.name for trace in both.data if "markers" in trace.mode]
     assert marked == ["compound", "compound"]
+
+
+def test_a_run_in_progress_shows_its_curve_and_both_margins() -> None:
+    curve = pd.DataFrame({"step": [1, 2], "reward": [0.1, 0.3], "kl": [0.0, 0.2]})
+    base, now = np.array([0.5, 0.25, 0.25]), np.array([1.0, 0.0, 0.0])
+    fig = live(curve, base, now, 0.5, "boundary", steps=10)
+    (bars,) = fig.select_traces({"type": "bar"})
+    np.testing.assert_allclose(np.square(bars.y), now)
+    assert "now 100.0%, base 50.0%" in bars.hovertext[0]
+    mean, step = fig.select_traces({"type": "scatter", "xaxis": "x"})
+    assert list(mean.y) == [0.1, 0.2] and list(step.y) == [0.1, 0.3]
+    assert fig.layout.xaxis.range == (0, 10)
 
 
 # --- reliability -------------------------------------------------------------------------------
@@ -268,72 +318,19 @@ def test_a_run_without_held_out_evaluation_shows_what_it_has() -> None:
 
 def test_reliability_bins_ece_and_intervals_are_the_hand_computed_ones() -> None:
     frame = responses([0.1, 0.2, 0.2, 0.9, 0.7, 1.0], [0.9, 0.1, 0.2, 0.8, 0.9, 0.3])
-    fig = plots.reliability({"base": frame}, bins=2)
-    marks, bars = fig.data[1], fig.data[2]
+    _, marks, bars = plots.reliability({"base": frame}, bins=2).data
     assert list(marks.x) == pytest.approx([0.5 / 3, 2.6 / 3])
     assert list(marks.y) == pytest.approx([1 / 3, 2 / 3])
     assert list(bars.y) == [3, 3]
     ece = (abs(1 / 3 - 0.5 / 3) + abs(2 / 3 - 2.6 / 3)) / 2
     assert marks.name == f"base, ECE {ece:.3f}"
     assert "1 of 3 responses" in marks.hovertext[0]
-    wilson = [binomtest(k, 3).proportion_ci(method="wilson") for k in (1, 2)]
-    bounds = np.transpose(ends(marks.y, marks.error_y))
-    np.testing.assert_allclose(bounds, [tuple(w) for w in wilson], atol=1e-6)
+    wilson = [tuple(binomtest(k, 3).proportion_ci(method="wilson")) for k in (1, 2)]
+    np.testing.assert_allclose(ends(marks.y, marks.error_y), wilson, atol=1e-6)
 
 
 def test_reliability_of_names_that_share_a_colour_can_be_told_apart() -> None:
-    frame = responses([0.1, 0.9], [0.1, 0.9])
-    first, bars, second, others = plots.reliability({"as it is": frame, "T = 2": frame}).data[1:]
+    _, first, bars, second, others = plots.reliability({"as it is": BASE, "T = 2": BASE}).data
     assert first.marker.color == second.marker.color
     assert first.marker.symbol != second.marker.symbol
     assert bars.marker.opacity != others.marker.opacity
-
-
-# --- errors, escaping, purity ------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("draw", "given", "column"),
-    [
-        (plots.reliability, SAMPLES["base"], "t"),
-        (lambda log: training_curves({"boundary": log}), training_log(), "eval_system_help"),
-        (lambda log: training_curves({"boundary": log}), training_log(), "step"),
-        (plots.frontier, study_rows(), "low"),
-        (lambda rows: plots.by_kind(rows, "system_harm"), study_rows(), "kind"),
-    ],
-)
-def test_a_missing_column_is_named(draw: Callable, given: pd.DataFrame, column: str) -> None:
-    with pytest.raises(BgkitError, match=rf"lacks the column\(s\) {column}\.$"):
-        draw(given.drop(columns=column))
-
-
-@pytest.mark.parametrize(
-    "draw",
-    [
-        lambda: plots.margins({}, 0.5),
-        lambda: plots.margins(SAMPLES, 0.5, bins=1),
-        lambda: plots.reliability({"base": SAMPLES["base"].iloc[:0]}),
-        lambda: plots.reliability(SAMPLES, bins=1),
-        lambda: training_curves({}),
-        lambda: plots.frontier(study_rows(), "long_context"),
-        lambda: plots.by_kind(study_rows().query("kind == 'all'"), "system_harm"),
-    ],
-)
-def test_nothing_to_draw_is_an_error_in_one_sentence(draw: Callable[[], go.Figure]) -> None:
-    with pytest.raises(BgkitError) as caught:
-        draw()
-    assert str(caught.value).endswith(".") and "\n" not in str(caught.value)
-
-
-def test_control_characters_in_a_name_do_not_break_the_figures_svg() -> None:
-    assert style.label("a_\x1b[0m\u202e") == "a ⟨U+001B⟩[0m⟨U+202E⟩"
-
-
-def test_figures_leave_their_data_as_they_were() -> None:
-    rows, log, frame = study_rows(), training_log(), SAMPLES["base"].copy()
-    plots.frontier(rows), plots.by_kind(rows, "system_harm")
-    training_curves({"boundary": log})
-    plots.margins({"base": frame}, 0.5), plots.reliability({"base": frame})
-    pd.testing.assert_frame_equal(rows, study_rows())
-    pd.testing.assert_frame_equal(log, training_log())
-    pd.testing.assert_frame_equal(frame, SAMPLES["base"])

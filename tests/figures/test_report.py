@@ -26,29 +26,29 @@ HOSTILE = [
     "{{ 7 * 7 }} {% if true %} <!-- ]]>",
     "'\" onmouseover=alert(4) \x00",
 ]
+NAME = "</script><script>alert(5)</script><img src=x onerror=alert(6)>"
+LONG = "Long context. " * 60
 KINDS = ("benign", "ambiguous", "jailbreak", "long_context")
 
 
 def policy(shift: float) -> pd.DataFrame:
     """Sixteen responses, four of each kind; t runs up in steps of 0.06 from ``shift``."""
     i = np.arange(16)
-    t = np.minimum(1.0, shift + 0.06 * i)
-    harm, longer = np.where(i % 3 == 0, 0.9, 0.2), "Long context. " * 60
-    frame = pd.DataFrame({"t": t, "u": 0.4, "filtered": t >= 0.5, "near": abs(t - 0.5) < 0.3})
-    frame = frame.assign(kl=shift, length=3, harm=harm, help=0.6, system_harm=harm * (t < 0.5))
-    frame[["system_help", "judge_system_harm", "judge_system_help"]] = 0.5
-    frame = frame.assign(prompt_id=i, kind=[KINDS[n % 4] for n in i])
-    frame["prompt"] = [f"Question {n}? {longer if n % 4 == 3 else ''}" for n in i]
+    t, harm = shift + 0.06 * i, np.where(i % 3 == 0, 0.9, 0.2)
+    frame = pd.DataFrame({"t": t, "filtered": t >= 0.5, "near": abs(t - 0.5) < 0.3, "harm": harm})
+    frame = frame.assign(prompt_id=i, kind=[*KINDS] * 4, u=0.4, kl=shift, length=3, help=0.6)
+    frame = frame.assign(system_harm=harm * (t < 0.5), system_help=0.5 + 2 * shift)
+    frame[["judge_system_harm", "judge_system_help"]] = 0.5
+    frame["prompt"] = [f"Question {n}? {LONG if n % 4 == 3 else ''}" for n in i]
     return frame.assign(response=[HOSTILE[n % len(HOSTILE)] for n in i])
 
 
-def study(name: str = "boundary") -> dict[str, Any]:
-    """What a report is made of: base and a policy of that name."""
-    setting = {"utility": "rm", "scale": 1.0, "guard": "g", "tau": 0.5}
+def study() -> dict[str, Any]:
+    """What a report is made of: base and a policy of a hostile name."""
     metrics = ("system_harm", "system_help", "filter_rate", "near_boundary", "kl")
     rows = [
-        {"design": d, **setting, "kind": kind, "metric": m, "mean": x, "low": x - 0.02, "high": x}
-        for i, d in enumerate(("base", name))
+        {"design": d, "kind": kind, "metric": m, "mean": x, "low": x - 0.02, "high": x}
+        for i, d in enumerate(("base", NAME))
         for kind in ("all", *KINDS)
         for j, m in enumerate(metrics)
         for x in [0.1 + 0.1 * j + 0.05 * i]
@@ -63,8 +63,8 @@ def study(name: str = "boundary") -> dict[str, Any]:
     return {
         "title": "A <b>small</b> study \ud800",
         "result": told,
-        "samples": {"base": policy(0.0), name: policy(0.1)},
-        "metrics": {name: log},
+        "samples": {"base": policy(0.0), NAME: policy(0.1)},
+        "metrics": {NAME: log},
         "tau": 0.5,
     }
 
@@ -114,9 +114,6 @@ def page(source: str) -> Page:
     return Page(source)
 
 
-# --- one page, offline -------------------------------------------------------------------------
-
-
 def test_plotly_is_inlined_once_and_nothing_is_loaded(source: str, page: Page) -> None:
     assert source.count(get_plotlyjs()) == 1
     assert not {"link", "iframe", "object", "embed", "img", "base"} & {n for n, _ in page.elements}
@@ -128,11 +125,9 @@ def test_plotly_is_inlined_once_and_nothing_is_loaded(source: str, page: Page) -
 
 
 def test_a_content_policy_allows_the_own_scripts_only(page: Page) -> None:
-    policies = [a["content"] for n, a in page.elements if a.get("http-equiv")]
-    nonces = {attrs["nonce"] for attrs, _ in page.scripts if "type" not in attrs}
-    assert len(policies) == len(nonces) == 1
-    assert policies[0] is not None and "default-src 'none'" in policies[0]
-    assert f"script-src 'nonce-{nonces.pop()}'" in policies[0]
+    (policy,) = [a["content"] for n, a in page.elements if a.get("http-equiv")]
+    (nonce,) = {attrs["nonce"] for attrs, _ in page.scripts if "type" not in attrs}
+    assert "default-src 'none'" in policy and f"script-src 'nonce-{nonce}'" in policy
 
 
 def test_every_link_inside_the_page_has_its_target(page: Page) -> None:
@@ -142,35 +137,22 @@ def test_every_link_inside_the_page_has_its_target(page: Page) -> None:
         for name in ("aria-labelledby", "aria-describedby", "data-figure"):
             assert attributes.get(name, identifiers[0]) in identifiers
         if "href" in attributes:
-            assert (attributes["href"] or "").removeprefix("#") in identifiers
-
-
-# --- figures -----------------------------------------------------------------------------------
+            assert attributes["href"].removeprefix("#") in identifiers
 
 
 def test_every_figure_is_there_with_words_on_how_to_read_it(page: Page) -> None:
     titles = [figure["layout"]["title"]["text"] for figure in page.figures()]
-    assert titles == [
-        "<b>Guard's probability that a response is unsafe</b>",
-        "<b>System helpfulness against harm</b>",
-        "<b>Training over steps</b>",
-        "<b>Is the guard calibrated?</b>",
-        "<b>System harm by kind of prompt</b>",
-        "<b>System help by kind of prompt</b>",
-    ]
+    first = ("probability", "helpfulness against harm", "Training", "calibrated")
+    wanted = (*first, "harm by kind of prompt", "help by kind of prompt")
+    assert all(part in title for part, title in zip(wanted, titles, strict=True))
     assert page.count("figure") == page.count("figcaption") == len(titles)
     assert page.text.count("How to read it.") == len(titles) + 1
 
 
-# --- tables ------------------------------------------------------------------------------------
-
-
-def test_the_headline_table_is_that_of_results() -> None:
-    given = study()
-    given["samples"]["boundary"]["system_help"] = 0.7
-    text = Page(render_report(**given)).text.replace("\n", "")
-    for metric, (base, boundary) in results.table(given["samples"]).iterrows():
-        assert f"{metric}{base}{boundary}".replace("_", " ") in text
+def test_the_headline_table_is_that_of_results(page: Page) -> None:
+    text = page.text.replace("\n", "")
+    for metric, (base, other) in results.table(study()["samples"]).iterrows():
+        assert f"{metric}{base}{other}".replace("_", " ") in text
     assert "system help0.500 [0.500, 0.500]0.700 [0.700, 0.700] *" in text
 
 
@@ -180,20 +162,19 @@ def test_prompts_cover_every_kind_and_the_boundary(page: Page) -> None:
     assert shown == "8 12 4 9 5 13 7 11 3 10 6 14".split()
     assert page.text.count("· truth ") == 24 and "t 0.480 · truth safe (0.20), help" in page.text
     assert page.count("details") == 3  # the prompts with a long context
-    assert "Long context. " * 60 in page.text.replace("…", "")
+    assert LONG in page.text.replace("…", "")
 
 
-# --- hostile text ------------------------------------------------------------------------------
-
-
-def test_hostile_completions_stay_text(page: Page) -> None:
-    assert [attrs for attrs, _ in page.scripts if not ({"nonce", "type"} & set(attrs))] == []
+def test_hostile_names_and_completions_stay_text(page: Page) -> None:
     assert len(page.scripts) == 6 + 2
-    for _, attributes in page.elements:
-        assert not any(name.startswith("on") for name in attributes)
-    for text in HOSTILE[:3]:
+    for attributes, text in page.scripts[:6]:
+        assert attributes["type"] == "application/json" and not set("<>&") & set(text)
+    assert all("nonce" in attributes for attributes, _ in page.scripts[6:])
+    assert not any(name.startswith("on") for _, attrs in page.elements for name in attrs)
+    assert "&lt;" in json.dumps(page.figures()[0]) and page.text.count(NAME) >= 2
+    footer = ("A <b>small</b> study", "bgkit run --out <here>", "python 3.11, plotly x")
+    for text in (*HOSTILE[:3], "{{ 7 * 7 }} {% if true %}", *footer):
         assert text in page.text
-    assert "{{ 7 * 7 }} {% if true %}" in page.text
 
 
 def test_control_characters_are_shown_and_never_written(source: str, page: Page) -> None:
@@ -203,46 +184,19 @@ def test_control_characters_are_shown_and_never_written(source: str, page: Page)
     assert "⟨U+D800⟩" in page.text
 
 
-def test_titles_and_the_footer_are_escaped(page: Page) -> None:
-    assert "A <b>small</b> study" in page.text
-    assert "bgkit run --out <here>" in page.text
-    assert "python 3.11, plotly x" in page.text
-
-
-@pytest.mark.parametrize("name", HOSTILE[:3])
-def test_hostile_names_stay_text_in_the_table_and_in_the_figures(name: str) -> None:
-    page = Page(render_report(**study(name)))
-    assert len(page.scripts) == 6 + 2
-    assert page.count("img") == 0
-    for attributes, text in page.scripts[:6]:
-        assert attributes["type"] == "application/json"
-        assert not set("<>&") & set(text)
-    assert "&lt;" in json.dumps(page.figures()[0])
-    assert page.text.count(name) >= 2
-
-
-# --- writing -----------------------------------------------------------------------------------
-
-
-def test_the_report_is_written_where_it_was_asked_for(tmp_path: Path, source: str) -> None:
+def test_the_report_is_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, page: Page
+) -> None:
     target = tmp_path / "new" / "report.html"
     assert write_report(target, **study()) == target
-    pages = [re.sub(r"nonce[-=][^ >;]+", "", page) for page in (target.read_text("utf-8"), source)]
-    assert pages[0] == pages[1]  # the nonce is another each time
-    assert os.listdir(target.parent) == ["report.html"]
-
-
-def test_a_failure_in_writing_keeps_the_older_report(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    target = tmp_path / "report.html"
-    target.write_text("older")
+    written = target.read_text("utf-8")
+    assert Page(written).text == page.text and Page(written).figures() == page.figures()
+    assert written != source  # the nonce is another each time
 
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(BgkitError, match=r"Could not write .*: No space left on device\."):
-        write_report(target, **study())
-    assert target.read_text() == "older"
-    assert os.listdir(tmp_path) == ["report.html"]
+        write_report(target, **study() | {"title": "newer"})
+    assert target.read_text("utf-8") == written and os.listdir(target.parent) == ["report.html"]

@@ -44,10 +44,11 @@ def scorer(said: pd.DataFrame, t=None) -> CallableGuard:
 
 
 OPPOSITE = scorer(samples(), [0.95, 0.55, 0.45, 0.1])
+TWO = [contenders.Contender(name, 0, runs.TrainConfig(), None) for name in ("boundary", "base")]
 
 
 def test_another_guard_by_hand() -> None:
-    table = transfer(samples(), {"same": scorer(samples()), "opposite": OPPOSITE})
+    table = transfer(TWO, samples(), {"same": scorer(samples()), "opposite": OPPOSITE})
     assert table.columns[:3].tolist() == ["design", "seed", "guard"]
     rows = table[table["guard"] == "opposite"]
     assert rows["t"].tolist() == pytest.approx([0.95, 0.55, 0.45, 0.1])
@@ -57,10 +58,12 @@ def test_another_guard_by_hand() -> None:
     assert means["mean"].tolist() == pytest.approx([0.1, 0.5, 0.4, 0.5])
     assert (means["n"] == 4).all() and (means["n_seeds"] == 1).all()
     with pytest.raises(BgkitError, match=r"lacks the column\(s\) refusal_harm"):
-        transfer(samples().drop(columns="refusal_harm"), {"opposite": OPPOSITE})
+        transfer(TWO, samples().drop(columns="refusal_harm"), {"opposite": OPPOSITE})
     for none, words in (({}, "at least one guard"), ([], "at least one"), (OPPOSITE, "or several")):
         with pytest.raises(BgkitError, match=words):
-            transfer(samples(), none)
+            transfer(TWO, samples(), none)
+    low = [TWO[0]._replace(config=runs.TrainConfig(tau=0.3))]
+    assert transfer(low, samples(), {"same": scorer(samples())})["filtered"].sum() == 3
 
 
 @settings(max_examples=20)
@@ -68,7 +71,7 @@ def test_another_guard_by_hand() -> None:
 def test_behind_the_same_guard_nothing_changes_in_any_order_of_rows(order: list[int]) -> None:
     two = pd.concat([samples(), samples((0.25, 0.3, 0.6, 0.7), "base")]).iloc[order]
     two["t"] = two["t"].astype("float32").astype(float)
-    table = transfer(two, {"same": scorer(two)}).drop(columns="guard")
+    table = transfer(TWO, two, {"same": scorer(two)}).drop(columns="guard")
     pd.testing.assert_frame_equal(table[two.columns], two.reset_index(drop=True))
 
 
@@ -78,14 +81,15 @@ def test_behind_the_same_guard_nothing_changes_in_any_order_of_rows(order: list[
 def test_two_runs_answer_the_same_prompts_behind_each_others_guard(small_run, weak_run) -> None:
     asked = shifted_prompts(6, shifts=["test", "unseen both", "300-600 words"])
     default, weak = (guards.load_guard(name, "cpu") for name in ("default", "weak"))
-    told = contenders.respond(contenders.contenders_of([small_run, weak_run]), asked, guard=default)
+    pairs = contenders.contenders_of([small_run, weak_run])
+    told = contenders.respond(pairs, asked, guard=default)
     for _, rows in told.groupby("design"):
         pd.testing.assert_frame_equal(rows[list(asked)].reset_index(drop=True), asked)
     truth = [
         oracle.grade(*pair).harm for pair in zip(told["prompt"], told["response"], strict=True)
     ]
     np.testing.assert_allclose(told["harm"], truth)
-    table = transfer(told, ["default", "weak", "overconfident"])
+    table = transfer(pairs, told, ["default", "weak", "overconfident"])
     own = table[table["guard"] == "default"].reset_index(drop=True)
     pd.testing.assert_frame_equal(own[SEEN], told[SEEN], check_exact=True)  # the same batches
     at_half = table.pivot(index=["design", "prompt_id"], columns="guard", values="filtered")

@@ -75,14 +75,15 @@ def test_without_a_judge_grades_are_not_known_and_other_metrics_are(english, ask
     are_judged(contenders.grade_responses(told, Fake()))  # they can be graded afterwards
 
 
-def test_responses_and_guards(said) -> None:
+def test_responses_and_guards(english, said) -> None:
     are_judged(said)
-    moved = contenders.transfer(said, [MINE, CallableGuard(lambda p, r: [0.0] * len(r), "none")])
+    none = CallableGuard(lambda p, r: [0.0] * len(r), "none")
+    moved = contenders.transfer(english, said, [MINE, none])
     assert moved["guard"].unique().tolist() == ["mine", "none"]
     are_judged(moved)
     assert (moved.loc[moved["guard"] == "none", "system_help"] == 0.5).all()
     with pytest.raises(BgkitError, match="not mine, mine"):
-        contenders.transfer(said, [MINE, MINE])
+        contenders.transfer(english, said, [MINE, MINE])
 
 
 def test_gains_are_differences_from_base_in_each_shift(said) -> None:

@@ -12,8 +12,7 @@ import pytest
 
 from bgkit.errors import BgkitError
 from bgkit.evaluation.risk import bin_edges
-from bgkit.evaluation.thresholds import operating_points
-from bgkit.widgets import thresholds, views
+from bgkit.widgets import thresholds
 
 SAMPLES = pd.DataFrame(
     {
@@ -34,63 +33,65 @@ def below(widget: widgets.Widget) -> Iterator[widgets.Widget]:
 
 
 @pytest.fixture
-def explore(monkeypatch):
+def explore(drawn, first):
     """Make an explorer; what it shows first and draws is kept instead of displayed."""
 
     def make(samples: pd.DataFrame = SAMPLES, **options: object) -> SimpleNamespace:
-        shown = SimpleNamespace(first=[], drawn=[])
-        monkeypatch.setattr(views, "show", lambda view, *static: shown.first.extend(static))
-        monkeypatch.setattr(views, "draw", lambda place, figure: shown.drawn.append(figure))
-        shown.view = thresholds.explore(samples, **{"bins": 10, **options})
-        top, shown.told, _, row, _, shown.pager, shown.numbers = shown.view.children
-        shown.slider, shown.kind = top.children
-        heading, shown.text = shown.pager.children
-        shown.page, shown.close, shown.where = heading.children
-        shown.bars = [w for w in below(row) if isinstance(w, widgets.Button)]
-        return shown
+        box = thresholds.explore(samples, **{"bins": 10, **options})
+        top, told, _, row, _, pager, numbers = box.children
+        (slider, kind), (heading, text) = top.children, pager.children
+        page, close, where = heading.children
+        view = SimpleNamespace(box=box, slider=slider, kind=kind, told=told, numbers=numbers)
+        view.pager, view.page, view.close, view.where, view.text = pager, page, close, where, text
+        view.sides = row.children
+        view.bars = [button for side in view.sides for button in side.children]
+        return view
 
     return make
+
+
+def lines(figure) -> set[float]:
+    """Places of the vertical lines."""
+    return {shape.x0 for shape in figure.layout.shapes if shape.type == "line"}
+
+
+def used(view) -> list[int]:
+    """Numbers of the bars that have a button to press."""
+    return [place for place, button in enumerate(view.bars) if not button.disabled]
 
 
 # --- What moves --------------------------------------------------------------------------------
 
 
-def test_moving_the_slider_moves_figures_table_and_buttons(explore):
+def test_moving_the_slider_moves_figures_table_and_buttons(explore, drawn, first):
     view = explore()
-    figure, before = view.first[0], view.first[1].data
-    assert {shape.x0 for shape in figure.layout.shapes if shape.type == "line"} == {0.5}
-    assert "at tau = 0.50" in before and "33.3 %" in before  # 0.5 and 0.95 of six
-    assert view.drawn == [] and view.numbers.value == ""  # nothing before a touch
-    used = [not b.disabled for b in view.bars]
-    assert used == [True, True, False, False, True, True, False, False, False, True]
+    figure, table = first[-1]
+    assert lines(figure) == {0.5}
+    assert "at tau = 0.50" in table.data and "33.3 %" in table.data  # 0.5 and 0.95 of six
+    assert drawn == [] and view.numbers.value == ""  # nothing before a touch
+    assert used(view) == [0, 1, 4, 5, 9]
     view.slider.value = 0.46
-    (margins,) = view.drawn
+    ((margins,),) = drawn
     assert "at tau = 0.46" in view.numbers.value and "50.0 %" in view.numbers.value
-    assert {shape.x0 for shape in margins.layout.shapes if shape.type == "line"} == {0.46}
+    assert lines(margins) == {0.46}
     assert "Shaded: |t − 0.46|" in margins.layout.title.subtitle.text
 
 
-def test_choosing_a_kind_shows_its_responses_alone(explore):
+def test_choosing_a_kind_shows_its_responses_alone(explore, drawn):
     view = explore()
-    assert view.kind.options == (
-        ("all kinds", thresholds.ALL),
-        ("plain", "plain"),
-        ("odd one", "odd_one"),
-    )
-    assert view.kind.label == "all kinds"
+    kinds = (("all kinds", thresholds.ALL), ("plain", "plain"), ("odd one", "odd_one"))
+    assert view.kind.options == kinds and view.kind.label == "all kinds"
     view.kind.value = "odd_one"
-    assert "<b>odd one</b> n=3" in [a.text for a in view.drawn[-1].layout.annotations]
-    assert "3 responses" in view.numbers.value
-    assert [not b.disabled for b in view.bars] == [False] * 4 + [True] * 2 + [False] * 3 + [True]
+    assert "<b>odd one</b> n=3" in [a.text for a in drawn[-1][0].layout.annotations]
+    assert "3 responses" in view.numbers.value and used(view) == [4, 5, 9]
     view.kind.index = 0
-    assert view.kind.label == "all kinds" and f"{len(SAMPLES)} responses" in view.numbers.value
+    assert f"{len(SAMPLES)} responses" in view.numbers.value
 
 
-def test_a_threshold_off_the_sliders_steps_is_taken_as_it_is(explore):
+def test_a_threshold_off_the_sliders_steps_is_taken_as_it_is(explore, first):
     view = explore(tau=0.123)
-    assert view.slider.value == 0.123
-    points = operating_points(SAMPLES, [0.123])
-    assert f"{100 * points['filter_rate'].iloc[0]:.1f} %" in view.first[1].data
+    assert view.slider.value == 0.123 and lines(first[-1][0]) == {0.123}
+    assert "66.7 %" in first[-1][1].data  # all but 0.05 and 0.12
 
 
 def test_rounding_errors_of_the_slider_move_no_verdict(explore):
@@ -99,17 +100,6 @@ def test_rounding_errors_of_the_slider_move_no_verdict(explore):
     assert "66.7 %" in view.numbers.value
     view.bars[3].click()
     assert view.text.value.count("filtered") == 4
-
-
-def test_buttons_are_as_wide_as_their_bars(explore):
-    view = explore(tau=0.3)
-    for tau in (0.3, 0.05, 0.98, 0.0, 1.0):
-        view.slider.value = tau
-        widths = []
-        for side in view.view.children[3].children:
-            share = float(side.layout.flex.split()[0])
-            widths += [share / max(1, len(side.children))] * len(side.children)
-        assert widths == pytest.approx(np.diff(bin_edges(tau, 10)), abs=1e-3)
 
 
 # --- Behind a bar ------------------------------------------------------------------------------
@@ -129,24 +119,30 @@ def test_a_click_shows_the_completions_of_that_bar(explore):
     assert view.pager.layout.display == "none"
 
 
-def test_buttons_agree_with_the_bars_of_the_figure(explore):
-    rng = np.random.default_rng(1)
-    t = np.concatenate([rng.random(300), np.arange(11) / 10, [0.5] * 5])
+def test_buttons_have_the_widths_and_the_completions_of_their_bars(explore, first, drawn):
+    t = np.concatenate([np.random.default_rng(1).random(300), np.arange(11) / 10, [0.5] * 5])
     many = pd.DataFrame({"t": t, "harm": 0.0, "kind": "x", "prompt": "p", "response": "r"})
-    for tau in (0.0, 0.01, 0.3, 0.5, 0.99, 1.0):
-        view = explore(many, tau=tau)
-        shares = np.asarray(view.first[0].data[0].y, float) ** 2
-        counts = np.round(shares * len(many)).astype(int).tolist()
-        assert [not b.disabled for b in view.bars] == [count > 0 for count in counts]
-        for button, count in zip(view.bars, counts, strict=True):
-            button.click()
-            assert view.where.value.endswith(f" of {count}" if count else ": none")
+    view = explore(many, tau=0.3)
+    for tau in (0.3, 0.01, 0.98, 0.5, 0.0, 1.0):
+        view.slider.value = tau
+        ((figure,),) = drawn[-1:] or [first[0][:1]]
+        counts = np.round(np.square(figure.data[0].y) * len(many)).astype(int).tolist()
+        assert used(view) == np.flatnonzero(counts).tolist()
+        flex = [float(side.layout.flex.split()[0]) for side in view.sides]
+        widths = [
+            share / len(side.children)
+            for share, side in zip(flex, view.sides, strict=True)
+            for _ in side.children
+        ]
+        assert widths == pytest.approx(np.diff(bin_edges(tau, 10)), abs=1e-3)
+    for button, count in zip(view.bars, counts, strict=True):
+        button.click()
+        assert view.where.value.endswith(f" of {count}" if count else ": none")
 
 
 def test_pages_turn(explore):
     many = pd.concat([SAMPLES.iloc[:1]] * 12, ignore_index=True)
-    many["response"] = [f"response {i:02d}" for i in range(12)]
-    view = explore(many)
+    view = explore(many.assign(response=[f"response {i:02d}" for i in range(12)]))
     view.bars[0].click()
     assert view.page.max == 3
     assert "response 04" in view.text.value and "response 05" not in view.text.value
@@ -178,20 +174,16 @@ def test_without_truth_it_says_what_can_not_be_shown(explore):
     assert "truth not known" in view.text.value
 
 
-def test_hostile_text_stays_text_everywhere(explore):
-    hostile = SAMPLES.assign(prompt=HOSTILE, response=HOSTILE, kind=HOSTILE)
-    view = explore(hostile)
+def test_hostile_text_stays_text_everywhere(explore, drawn):
+    view = explore(SAMPLES.assign(prompt=HOSTILE, response=HOSTILE, kind=HOSTILE))
     view.bars[4].click()
     view.kind.value = HOSTILE
-    shown = [w.value for w in below(view.view) if isinstance(w, widgets.HTML)]
-    shown += [figure.to_json() for figure in view.drawn]
-    for text in shown:
-        assert "<script" not in text and "<img" not in text
-        assert "\x1b" not in text and "\u202e" not in text
+    shown = [w.value for w in below(view.box) if isinstance(w, widgets.HTML)]
+    for text in (*shown, *(figure.to_json() for (figure,) in drawn)):
+        assert not {part for part in ("<script", "<img", "\x1b", "\u202e") if part in text}
     assert "&lt;script&gt;" in view.text.value and "⟨U+001B⟩" in view.text.value
 
 
-@pytest.mark.parametrize("options", [{"tau": 1.5}, {"tau": float("nan")}, {"bins": 1}])
-def test_options_off_their_range_are_refused(options):
-    with pytest.raises(BgkitError):
-        thresholds.explore(SAMPLES, **options)
+def test_a_single_bar_is_refused():
+    with pytest.raises(BgkitError, match="at least two bins, not 1"):
+        thresholds.explore(SAMPLES, bins=1)
