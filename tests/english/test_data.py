@@ -97,7 +97,7 @@ def test_the_shipped_run_is_that_of_notebook_06_complete_and_without_weights() -
         assert len(samples) == run.config.test_prompts and set(samples["prompt"]) <= held_out
         assert samples[["t", "u", "harm", "help"]].notna().all(axis=None)
     assert not [path for path in run.folder.rglob("*") if path.suffix in (".bin", ".pt", ".pkl")]
-    assert presets.shipped_run(bgkit.TrainConfig(**given | {"seed": 9})) is None
+    assert presets.shipped_run(replace(config, seed=9)) is None
     with pytest.raises(BgkitError, match="compound-1 has no adapter"):
         bgkit.evaluate(run.folder.parent / "compound-1")
 
