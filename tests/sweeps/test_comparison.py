@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import SMALL
 
@@ -35,12 +36,21 @@ def test_designs_are_trained_once_and_side_by_side_with_the_same_bits(tmp_path, 
     assert {trace.name for trace in one.frontier().data} == {"base", *designs}
 
 
-def test_strengths_make_frontiers(tmp_path: Path) -> None:
-    done = bgkit.compare("boundary", 1, tmp_path, strengths=[1, 16.0], **SHORT)
-    assert "boundary, strength 16.0" in bgkit.table(done)
+def test_strengths_make_frontiers_of_a_design_and_of_your_own_reward(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "def short(t, z, tau, *, strength, length):\n    return z - strength * (t + length / 100)\n"
+    )
+    mine = f"{tmp_path / 'mine.py'}:short"
+    done = bgkit.compare(["boundary", mine], 1, tmp_path / "runs", strengths=[1, 16.0], **SHORT)
+    assert {"boundary, strength 16.0", f"{mine}, strength 16.0"} <= set(bgkit.table(done))
+    last = done.runs[-1]
+    rows = last.completions()
+    paid = rows["z"] - 16 * (rows["t"] + rows["length"] / 100)
+    scale = last.read_json("base.json")["reward_deviation"]
+    np.testing.assert_allclose(rows["reward"] * scale, paid, rtol=1e-4, atol=1e-4)
     figure = done.frontier(x="kl", y="near_boundary")
     named = {trace.name: trace for trace in figure.data if trace.name}
-    assert set(named) == {"base", "boundary"}  # KL has no better side
+    assert {"base", "boundary"} < set(named) and len(named) == 3  # KL has no better side
     assert len(named["boundary"].x) == 2
     assert "strength 1" in done.claims().columns
 
