@@ -180,7 +180,7 @@ def reliability(results: Results, bins: int = 10) -> go.Figure:
 def judge_against_truth(samples: pd.DataFrame) -> go.Figure:
     """Draw the mean true harm and help of the responses with each grade of a judge.
 
-    Marks are means of the true value (0 to 1) with 95% bootstrap intervals. On the dashed diagonal
+    Marks are means of the true value (0 to 1) with 95 % bootstrap intervals. On the dashed diagonal
     the judge is calibrated, below it it grades too high. Raises BgkitError if no response has both
     a grade and a known truth.
     """

@@ -144,7 +144,7 @@ def judge_of(
     if needed_by and judge is None:
         raise BgkitError(
             f"The truth about the prompts {config.prompts!r} is not known; give {needed_by} a "
-            "judge (judges.load_judge)."
+            "judge (bgkit.load_judge)."
         )
     return judge
 
