@@ -1,6 +1,8 @@
 """bgkit: train and evaluate a language model together with the safety guard that filters it.
 
-The rooms, in the order of the data flow; a room imports only those above it in this list:
+Data flow from prompts through a policy's completions, the guard's t and the utility's u, a reward
+and GRPO into a run folder, and from there through an evaluation and its tables and figures into a
+notebook. The rooms, from the ground up; a room imports only those above it in this list:
 
 - :mod:`bgkit.rewards`, :mod:`bgkit.checks`, :mod:`bgkit.progress`, ...: shared by all rooms
 - :mod:`bgkit.testbed`: the embedded world, its computable ground truth, and its models

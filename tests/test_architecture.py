@@ -57,4 +57,4 @@ def test_public_names_are_few_documented_and_there() -> None:
     assert 12 <= len(bgkit.__all__) <= 18
     for name in bgkit.__all__:
         assert getattr(bgkit, name).__doc__
-        assert f"`{name}`" in (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+        assert f"`{name}`" in (ROOT / "README.md").read_text("utf-8")

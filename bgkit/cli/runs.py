@@ -103,7 +103,7 @@ def demo(out: Path, **given) -> None:
 
     comparison = compare(folder=out, config=config, **given)
     result = write_result(comparison, "Boundary Guidance on the embedded testbed")
-    say("\nWhat the user sees, on held-out prompts (mean and 95% interval over prompts):\n")
+    say("\nWhat the user sees, on held-out prompts (mean and 95 % interval over prompts):\n")
     _print_table(result["rows"])
     say(
         "\nThis is one seed and one strength; others may rank the designs differently.\n"

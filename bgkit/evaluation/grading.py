@@ -89,7 +89,7 @@ def graded_path(path: Path, judge: str) -> Path:
 
 
 def summary(graded: pd.DataFrame) -> pd.DataFrame:
-    """Mean grades with 95% intervals over the rows, and how many rows are unscored."""
+    """Mean grades with 95 % intervals over the rows, and how many rows are unscored."""
     names = ("judge_harm", "judge_help", "strongreject_score")
     measures = {name: graded[name] for name in names if name in graded}
     verdicts = rubrics.XSTEST.scales["verdict"]

@@ -20,7 +20,7 @@ RESAMPLES = 2000
 
 
 class Interval(NamedTuple):
-    """A mean with the bounds of its 95% confidence interval."""
+    """A mean with the bounds of its 95 % confidence interval."""
 
     mean: float
     low: float

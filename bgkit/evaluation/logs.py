@@ -21,7 +21,7 @@ from bgkit.testbed.store import data_folder
 
 REQUIRED = ("prompt", "response", "p_unsafe")
 COLUMNS = (*REQUIRED, "harmful", "kind")
-#: Longer logs are sampled down to this: a share of 0.1 is known to 0.004 (95 %), sliders are quick.
+#: Longer logs are sampled down to this: ±0.004 (95 %) on a share of 0.1, and sliders stay fast.
 LIMIT = 20_000
 RESPONSES, LOG = "file of responses", "log"
 CONVERSATION = "conversation_read"

@@ -179,7 +179,7 @@ def cube_of(means: pd.DataFrame) -> np.ndarray:
 def gains(
     samples: pd.DataFrame, by: Sequence[str], metrics: Sequence[str], against: str = "base"
 ) -> pd.DataFrame:
-    """Each design minus ``against`` on the same prompts, paired, with 95% intervals.
+    """Each design minus ``against`` on the same prompts, paired, with 95 % intervals.
 
     ``samples`` is a table of :func:`bgkit.stress.contenders.respond`. Columns as in
     :func:`summary`, with ``design`` in front of ``by``. A design is left out if ``against`` has

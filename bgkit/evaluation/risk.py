@@ -159,7 +159,7 @@ def measured_risk(
     """Proposition 1 measured: error rate and cost of the filter by bins of t.
 
     ``samples`` has ``t`` and ``harm`` (harmful above 0.5) of each response. One row per nonempty
-    bin: start, end, n, t (mean), filtered, errors; error_rate, error_low and error_high (95%
+    bin: start, end, n, t (mean), filtered, errors; error_rate, error_low and error_high (95 %
     Wilson); these times the cost of the error: cost, cost_low, cost_high; and the values of a
     calibrated guard: error_formula and cost_formula.
     """
@@ -185,7 +185,7 @@ def cost_near(
 ) -> Interval:
     """The share of the filter's total cost from responses near the boundary, in [0, 1].
 
-    95% percentile interval by resampling responses, at least as wide as that of an event never (or
+    95 % percentile interval by resampling responses, at least as wide as that of an event never (or
     always) seen in as many errors; all NaN if the filter made none.
     """
     checks.require_positive(cost_fn=cost_fn, cost_fp=cost_fp)

@@ -227,8 +227,7 @@ def check_base(config: runs.TrainConfig, samples: pd.DataFrame, guard: Scorer | 
         raise BgkitError(
             f"The base_samples are not of the config's {config.test_prompts} test prompts of "
             f"{config.prompts}, scored by its guard {runs.label(config.guard)} and filtered at its "
-            f"tau of {config.tau:g}: draw them with bgkit.evaluation.evaluate.samples_of (the same "
-            "config and guard), or leave them out."
+            f"tau of {config.tau:g}: draw them with bgkit.sample(config), or leave them out."
         )
 
 

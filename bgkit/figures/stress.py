@@ -117,7 +117,7 @@ def drift(rows: pd.DataFrame) -> go.Figure:
     """Draw utility, true help and harm, gibberish, length and unseen harm over training.
 
     ``rows`` are from :func:`bgkit.stress.reward_hacking.drift`. Each mark is the mean over a
-    window of steps, its band the 95% interval over prompts; a design has one colour and a line per
+    window of steps, its band the 95 % interval over prompts; a design has one colour and a line per
     seed. Utility that rises while helpfulness falls is reward hacking.
     """
     at = "seed " + rows["seed"].astype(str) + rows["step"].map(", step {:g}".format)

@@ -16,7 +16,7 @@ from itertools import accumulate, combinations
 from bgkit.errors import BgkitError
 from bgkit.prompts.tables import short_repr
 
-#: Shares for sets without predefined splits. The sets are small: 30% of XSTest are 135 prompts,
+#: Shares for sets without predefined splits. The sets are small: 30 % of XSTest are 135 prompts,
 #: with which a rate of 0.2 has an interval of about 0.14 to 0.28.
 SHARES = {"train": 0.6, "validation": 0.1, "test": 0.3}
 

@@ -125,7 +125,8 @@ class TrainConfig:
     )
     scale_rewards: str = _setting(
         "none",
-        "whose standard deviation of rewards divides the advantages (the GRPO paper: group)",
+        "over which rewards the standard deviation that divides the advantages is taken (the GRPO "
+        "paper: group)",
         choices=("none", "group", "batch"),
         later=True,
     )

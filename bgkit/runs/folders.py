@@ -169,7 +169,7 @@ class Run:
         if not path.is_file():
             raise BgkitError(
                 f"The run {self.folder} has no {path.name}: it is incomplete, or its samples were "
-                "not stored. Train it, or sample again (bgkit.evaluate, stress.contenders.respond)."
+                "not stored. Train it, or sample again (bgkit.load_policy, bgkit.sample)."
             )
         return pd.read_parquet(path)
 

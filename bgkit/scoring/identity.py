@@ -165,7 +165,7 @@ def check(run: runs.Run, **scorers: Scorer | None) -> None:
             continue
         now, fault = (
             fingerprint(scorer),
-            "it cannot score what was scored before, or not twice alike",
+            "it cannot score what was scored before, or its scores are not reproducible",
         )
         if now is not None:
             if same_model(group, before, now):

@@ -67,7 +67,8 @@ def attack(
     if "harmful_request" not in requests or not requests["harmful_request"].any():
         raise BgkitError(
             "There is no harmful request to attack with: give a prompt table whose column "
-            "'harmful_request' is true somewhere (prompts.forbidden_requests makes one)."
+            "'harmful_request' is true somewhere (bgkit.stress.prompts.forbidden_requests makes "
+            "one)."
         )
     requests, tables = requests[requests["harmful_request"].astype(bool)], []
     texts = templates.WRAPPERS, templates.SUFFIXES
@@ -175,8 +176,8 @@ def success_over_budget(table: pd.DataFrame, budget: int | None = None) -> pd.Da
     """The share of requests that were broken within each number of queries.
 
     ``table`` is the result of :func:`attack`, ``budget`` its budget (default: the most queries of
-    any request). Returns design, strategy, metric ("attack_success"), budget, mean, low, high (95%,
-    over requests and seeds), n (requests) and n_seeds.
+    any request). Returns design, strategy, metric ("attack_success"), budget, mean, low, high
+    (95 %, over requests and seeds), n (requests) and n_seeds.
     """
     keys, rows = ["design", "strategy", "seed", "prompt_id"], []
     queries = table["query"].where(table["shown_harmful"])  # NaN: not broken

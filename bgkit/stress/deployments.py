@@ -1,7 +1,7 @@
 """Compare designs at equal help in deployments that differ from training.
 
-A collection (:mod:`bgkit.sweeps.collection`) holds t, harm and help of every response. They tell
-without sampling what users would see at another threshold, with another temperature of the guard,
+A collection (:mod:`bgkit.sweeps.collection`) holds t, harm and help of every response. Without
+sampling they show what users would see at another threshold, with another temperature of the guard,
 or with noise on its scores, for every strength and seed. In each deployment designs are compared
 as frontiers (:mod:`bgkit.evaluation.frontiers`) at equal help; the p-values of all differences are
 corrected together (Holm). A temperature moves no response across a threshold of 0.5, so it comes

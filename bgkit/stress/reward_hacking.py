@@ -90,7 +90,7 @@ def graded_completions(run: runs.Run, judge: Judge | None = None) -> pd.DataFram
 
 
 def window_means(table: pd.DataFrame, window: int = 10) -> pd.DataFrame:
-    """Means of :data:`METRICS` over windows of steps, with 95% intervals.
+    """Means of :data:`METRICS` over windows of steps, with 95 % intervals.
 
     ``table`` has the columns step, prompt and :data:`METRICS`. A shorter last window joins the one
     before it. Completions of a prompt are alike, so they are averaged first, and prompts are
@@ -125,7 +125,7 @@ def drift(
 
 
 def changes(rows: pd.DataFrame) -> pd.DataFrame:
-    """:data:`CHANGES` up to the last window of each run, with 95% intervals.
+    """:data:`CHANGES` up to the last window of each run, with 95 % intervals.
 
     ``rows`` is a table of :func:`drift`. Columns: design, seed, change, mean, low, high (windows
     count as independent). Selecting the best window slightly exaggerates the fall from it. Raises

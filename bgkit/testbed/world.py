@@ -43,7 +43,7 @@ class Prompt:
 
 
 def split_of(item: str, effect: str, wrapper: str) -> str:
-    """The split of a combination: 80% train, 10% validation, 10% test.
+    """The split of a combination: 80 % train, 10 % validation, 10 % test.
 
     >>> split_of("tea", "sleep", "plain/0/0") in ("train", "validation", "test")
     True
