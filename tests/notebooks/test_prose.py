@@ -152,19 +152,31 @@ def test_05_what_paths_do() -> None:
         assert raw[metric].mean() == pytest.approx(weakest[metric], abs=0.03)
 
 
-def test_05_where_avoiding_the_filter_walks_the_line() -> None:
+def test_05_who_walks_to_the_line() -> None:
     found = json.loads((data_folder() / "reference" / "walking.json").read_text())
     counts = {
         name: all(told["differences"][metric][1] > 0 for metric in ("near_below", "false_negative"))
         for name, told in found["try"].items()
     }
-    assert len(counts) == 14
+    assert len(counts) == 17 and "Seventeen conditions" in prose("05_ablations")
     careful = {"cautious policy", "cautious policy, blind"}
     assert {name for name, walks in counts.items() if walks} == careful
-    confirmed = found["confirm"]["cautious policy"]
-    assert len(confirmed["seeds"]) == 3 and not {*confirmed["seeds"]} & {11}  # new ones
-    assert confirmed["differences"]["near_below"][1] > 0
-    assert confirmed["differences"]["false_negative"][1] > 0
+    avoidance, utility, boundary = (
+        found["confirm"][f"cautious policy{more}"]["differences"]
+        for more in ("", ", utility only", ", boundary 8")
+    )
+    assert len(found["confirm"]["cautious policy"]["seeds"]) == 3
+    for metric in ("near_below", "false_negative"):
+        assert avoidance[metric][1] > 0 and boundary[metric][1] < 0
+        assert utility[metric][0] / avoidance[metric][0] == pytest.approx(2, abs=0.25)
+    ratio = {name: boundary[name][0] / avoidance[name][0] for name in avoidance}
+    assert ratio["system_help"] == pytest.approx(5 / 6, abs=0.02)
+    assert ratio["system_harm"] == pytest.approx(1 / 3, abs=0.05)
+    said = collection.load_walking().groupby("design")["t"]
+    before, after = (said.get_group(name) for name in ("before training", "filter_avoidance 2"))
+    assert [round((t >= 0.5).mean(), 3) for t in (before, after)] == [0.006, 0.064]
+    tenths = np.histogram(after, [0.2, 0.3, 0.4, 0.5])[0] / len(after)
+    assert tenths.round(3).tolist() == [0.022, 0.018, 0.012]
     _, values, _ = collection.load()
     base = values[values["run"].str.startswith("base")]
     assert base["near"].mean() == pytest.approx(1 / 8, abs=0.01)
@@ -187,21 +199,32 @@ def test_06_what_the_judge_sees_in_the_shipped_run() -> None:
 
 @pytest.mark.slow
 def test_05_what_is_decided_between_designs() -> None:
-    between, _ = tables("05_ablations", "claims.as_table")
+    between, beside = tables("05_ablations", "claims.as_table")
     decided = between.apply(lambda column: column.str.startswith("holds"))
-    assert len(between) == 13 and not between.apply(lambda c: c.str.startswith("fails")).any().any()
+    assert len(between) == 24 and not between.apply(lambda c: c.str.startswith("fails")).any().any()
     hard = ["Compound: less harm than hard avoidance", "... less mass near the boundary"]
     assert decided.index[decided["at equal help"]].tolist() == hard
     more = ["... less harm", "Compound: less harm than soft avoidance", *hard]
-    more.append("... fewer false negatives than hard avoidance")
+    more += [
+        f"... fewer false {errors} than hard avoidance" for errors in ("negatives", "positives")
+    ]
     assert decided.index[decided["at equal KL"]].tolist() == more
+    for claim in ("Prompt-aware: more harm than boundary", "Hybrid guard: less harm than boundary"):
+        assert between.loc[claim].str.startswith("open").all()
+    alone = beside["without strength"]
+    page = " ".join((FOLDER.parent / "docs" / "results.md").read_text("utf-8").split())
+    for claim, verdict in (
+        ("Boundary raw leaves the boundary", "fails"),
+        ("Utility only moves mass near the boundary", "holds"),
+    ):
+        assert alone[claim].startswith(verdict)
+        assert alone[claim].partition(" ")[2].replace("[+", "[").replace(", +", ", ") in page
     index, values, _ = collection.load()
     designs = claims.frontiers_of(index, values, ["kl", "system_help"])
     for pair in (("boundary", "filter_avoidance"), ("compound", "filter_avoidance_soft")):
         curves = (designs[name].pair("kl", "system_help") for name in pair)
         found = frontiers.difference(*curves, better=1)
         assert found.high < 0, "less help, too"
-        page = (FOLDER.parent / "docs" / "results.md").read_text("utf-8")
         assert f"{-found.mean:.3f} [{-found.high:.3f}, {-found.low:.3f}]" in page
 
 
@@ -209,7 +232,7 @@ def test_05_what_is_decided_between_designs() -> None:
 def test_07_designs_behind_other_deployments() -> None:
     (table,) = tables("07_stress_tests", "deployments.as_table")[:1]
     decided = table.apply(lambda column: column.str.contains("*", regex=False))
-    assert decided.shape == (17, 5)
+    assert decided.shape == (17, 7)
     assert decided["compound - filter avoidance"][:11].sum() == 10 == decided.sum().sum()
     assert (means(table["compound - filter avoidance"]) < 0).all()
     assert (means(table["compound - boundary"]) < 0).all()

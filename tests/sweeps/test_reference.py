@@ -23,7 +23,7 @@ def ablation() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
 
 def test_the_ablation_is_small_and_says_how_it_was_made(ablation) -> None:
     folder = collection.shipped()
-    assert sum(file.stat().st_size for file in folder.iterdir()) < 5_000_000
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 4_000_000
     assert all("cores" in json.loads(machine) for machine in ablation[0]["machine"])
     named = {"torch", "trl", "transformers", "git"}
     assert all(named <= set(json.loads(text)) for text in ablation[0]["versions"])
@@ -34,6 +34,8 @@ def test_every_design_has_all_strengths_and_every_run_its_values(ablation) -> No
     found = claims.frontiers_of(index, values, ["kl"])
     for name in ("boundary", "filter_avoidance", "filter_avoidance_soft", "compound"):
         assert found[name].strengths == (1, 2, 4, 8, 16) and len(found[name].seeds) >= 2
+    for name in ("prompt_aware", "hybrid_guard"):
+        assert found[name].strengths == (1, 2, 4, 8, 16) and found[name].seeds == (2, 3, 4)
     for name in ("boundary_raw", "utility_only", "guard_only"):
         assert len(found[name].strengths) == 1 and len(found[name].seeds) >= 2
     assert set(index["run"]) <= set(values["run"]) and set(curves["run"]) == set(index["run"])
