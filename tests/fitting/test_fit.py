@@ -238,7 +238,7 @@ def test_intervals_resample_prompts_not_responses() -> None:
         for rows in (one, pd.concat([one] * 9))
     )
     assert once.low < once.mean < once.high
-    assert nine_times == pytest.approx(once, rel=0.2)
+    assert nine_times == pytest.approx(tuple(once), rel=0.2)
 
 
 def test_the_command_fits_and_tells_what_is_left_out_or_cut(encoder, tmp_path, bgkit_here) -> None:
