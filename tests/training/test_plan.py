@@ -185,7 +185,7 @@ def test_a_stopped_measurement_does_not_advise_to_go_on(monkeypatch) -> None:
     config = runs.make_config({"policy": "tiny", "batch_size": 8, "max_completion_length": 4})
     with pytest.raises(StoppedError, match="time of a step is not known") as stop:
         plan.step_time(config, "cpu")
-    assert "go on" not in str(stop.value)
+    assert "resume" not in str(stop.value)
 
 
 def test_a_folder_is_read_without_its_weights_and_a_guards_after_its_protocol(tmp_path) -> None:
