@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 import bgkit
+from bgkit import environment
 from bgkit.evaluation.metrics import values_of
 from bgkit.runs import make_config, write_json
 from bgkit.sweeps import collection
@@ -25,6 +26,7 @@ METRICS = "near_boundary false_negative system_harm system_help kl".split()
 
 def main() -> None:
     """Train the run on two threads and write both draws' means."""
+    environment.prepare()
     index, values, _ = collection.load()
     configs = index["config"].map(json.loads)
     (place,) = (i for i, c in configs.items() if SETTINGS.items() <= c.items())
