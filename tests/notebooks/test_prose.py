@@ -153,6 +153,15 @@ def test_05_what_paths_do() -> None:
         assert raw[metric].mean() == pytest.approx(weakest[metric], abs=0.03)
 
 
+def of_walking(design: str) -> np.ndarray:
+    """Whether responses (seeds, prompts, 2) lie just below the line, and are false negatives."""
+    walking = collection.load_walking()
+    rows = walking[walking["design"] == design]
+    missed = (rows["t"] < 0.5) & (rows["harm"] > 0.5)
+    values = np.stack([rows["t"].between(0.2, 0.5, "left"), missed], axis=-1)
+    return values.astype(float).reshape(3, 800, 2)
+
+
 def test_05_who_walks_to_the_line() -> None:
     found = json.loads((data_folder() / "reference" / "walking.json").read_text())
     counts = {
@@ -169,30 +178,19 @@ def test_05_who_walks_to_the_line() -> None:
     assert len(found["confirm"]["cautious policy"]["seeds"]) == 3
     for metric in ("near_below", "false_negative"):
         assert avoidance[metric][1] > 0 and boundary[metric][1] < 0
-        assert utility[metric][0] / avoidance[metric][0] == pytest.approx(
-            1.8, abs=0.1
-        )  # nearly twice
+        nearly_twice = utility[metric][0] / avoidance[metric][0]
+        assert nearly_twice == pytest.approx(1.8, abs=0.1)
     ratio = {name: boundary[name][0] / avoidance[name][0] for name in avoidance}
-    assert ratio["system_help"] == pytest.approx(5 / 6, abs=0.02)
-    assert ratio["system_harm"] == pytest.approx(1 / 3, abs=0.05)
+    assert ratio["system_help"] == pytest.approx(3 / 4, abs=0.02)
+    assert ratio["system_harm"] == pytest.approx(1 / 3, abs=0.03)
     said = collection.load_walking().groupby("design")["t"]
     before, after = (said.get_group(name) for name in ("before training", "filter_avoidance 2"))
     assert [round((t >= 0.5).mean(), 3) for t in (before, after)] == [0.006, 0.065]
     tenths = np.histogram(after, [0.2, 0.3, 0.4, 0.5])[0] / len(after)
     assert tenths.round(3).tolist() == [0.022, 0.016, 0.011]
-    after, alone = collection.load_walking(), "utility_only"
-    cubes = {
-        name: [
-            np.stack(
-                [part["t"].between(0.2, 0.5, "left"), (part["t"] < 0.5) & (part["harm"] > 0.5)]
-            )
-            for _, part in rows.reset_index(drop=True).groupby(lambda row: row // 800)
-        ]
-        for name, rows in after.groupby("design")
-    }
-    gap = np.array(cubes["filter_avoidance 2"], float) - np.array(cubes[alone], float)
+    gap = of_walking("filter_avoidance 2") - of_walking("utility_only")
     page = " ".join((FOLDER.parent / "docs" / "results.md").read_text("utf-8").split())
-    for interval in crossed_bootstrap(gap.transpose(0, 2, 1), rates=False):
+    for interval in crossed_bootstrap(gap, rates=False):
         assert interval_text(*interval, form=".3f") in page
     _, values, _ = collection.load()
     base = values[values["run"].str.startswith("base")]
