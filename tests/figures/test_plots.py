@@ -49,8 +49,8 @@ def test_bars_and_the_share_near_the_boundary_are_the_hand_computed_ones() -> No
     heads = ["<b>base</b> n=4", "near boundary <b>50.0 %</b>"]
     assert notes(fig) == [*notes(fig)[:2], *heads, "<b>boundary</b> n=4", heads[1].replace("5", "")]
     assert "filtered, t ≥ 0.5" in notes(fig)[1]
-    by_kind = plots.margins_by_kind(BASE.assign(kind=[*"xxyy"]), 0.5, bins=10)
-    assert by_kind == plots.margins({"x": BASE[:2], "y": BASE[2:]}, 0.5, bins=10)
+    by_kind = plots.margins_by_kind(BASE.assign(kind=[*"yyxx"]), 0.5, bins=10)
+    assert by_kind == plots.margins({"y": BASE[:2], "x": BASE[2:]}, 0.5, bins=10)
 
 
 def test_threshold_and_band_are_drawn_in_every_row() -> None:

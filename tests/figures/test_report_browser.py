@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,20 +21,16 @@ TALLEST = """bars => {
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_report(tmp_path_factory.mktemp("report") / "report.html", **study())
-
-
-@pytest.fixture
-def page(chromium: Any, report: Path) -> Iterator[Any]:
+def page(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The open report, in which nothing goes wrong and nothing is loaded."""
+    report = write_report(tmp_path_factory.mktemp("report") / "report.html", **study())
     faults, loaded = [], []
 
     def refuse(dialog: Any) -> None:
         faults.append(dialog.message)
         dialog.dismiss()
 
-    page = chromium.new_page(viewport={"width": 1200, "height": 900}, color_scheme="light")
+    page = chromium.new_page(viewport={"width": 1200, "height": 900})
     page.on("dialog", refuse)
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("console", lambda said: faults.extend([said.text] if said.type == "error" else []))
@@ -73,6 +68,7 @@ def test_text_in_the_figures_follows_the_theme(page: Any) -> None:
         return sum(int(part) for part in re.findall(r"\d+", colour)[:3]) / 765
 
     title, body = page.locator("svg .gtitle").first, page.locator("body")
+    page.emulate_media(color_scheme="light")
     assert brightness(title, "fill") < 0.4 and brightness(body, "backgroundColor") > 0.9
     page.emulate_media(color_scheme="dark")
     page.wait_for_timeout(300)
