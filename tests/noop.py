@@ -87,10 +87,12 @@ def command(folder: Path, *more: object, book: Path | None = None) -> list[str]:
     return [str(part) for part in (*line, "--out", folder / "sweep", *own, *more)]
 
 
-def start(folder: Path, *more: object, book: Path | None = None) -> subprocess.Popen:
-    """Start a sweep in a process and session of its own."""
+def start(
+    folder: Path, *more: object, book: Path | None = None, line: list[str] | None = None
+) -> subprocess.Popen:
+    """Start a sweep (or another command line) in a process and session of its own."""
     return subprocess.Popen(
-        command(folder, *more, book=book),
+        line or command(folder, *more, book=book),
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,

@@ -58,7 +58,7 @@ def test_02_runs_on_a_log_with_truth(tmp_path: Path) -> None:
     done = run("02", tmp_path, given)
     text = texts_of(done)
     assert "log.csv has 300 rows" in text and "200 responses" in text
-    assert "log, T = " in text and figures_of(done) == 5  # the last is of the English log
+    assert "T = " in text and figures_of(done) == 5  # the last is of the English log
     html = [output.get("data", {}).get("text/html", "") for output in outputs_of(done)]
     assert "<script>" not in "".join(html) and "\x1b" not in text
 

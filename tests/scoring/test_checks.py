@@ -90,7 +90,7 @@ OF_TAU = {
     "expected_cost": lambda tau: risk.expected_cost([0.5], tau),
     "near_table": lambda tau: risk.near_table({"a": table()}, tau),
     "margins": lambda tau: plots.margins({"a": table()}, "" if tau is None else tau),
-    "explore": lambda tau: explorer.explore(table(), tau),
+    "explore": lambda tau: explorer.explore(table(), "" if tau is None else tau),
     "redeployed": lambda tau: contenders.redeploy(table(), fixed([0.5] * 4), tau),
     "keep_best": lambda tau: rejection.keep_best(table(), tau),
     "boundary": lambda tau: rewards.compute_reward("boundary", [0.5] * 4, Z, tau),

