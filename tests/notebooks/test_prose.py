@@ -180,9 +180,6 @@ def test_05_who_walks_to_the_line() -> None:
         assert avoidance[metric][1] > 0 and boundary[metric][1] < 0
         nearly_twice = utility[metric][0] / avoidance[metric][0]
         assert nearly_twice == pytest.approx(1.8, abs=0.1)
-    ratio = {name: boundary[name][0] / avoidance[name][0] for name in avoidance}
-    assert ratio["system_help"] == pytest.approx(3 / 4, abs=0.02)
-    assert ratio["system_harm"] == pytest.approx(1 / 3, abs=0.03)
     said = collection.load_walking().groupby("design")["t"]
     before, after = (said.get_group(name) for name in ("before training", "filter_avoidance 2"))
     assert [round((t >= 0.5).mean(), 3) for t in (before, after)] == [0.006, 0.065]
