@@ -43,6 +43,10 @@ def frame_of(results: Results) -> pd.DataFrame:
     """
     if isinstance(results, pd.DataFrame):
         return results
+    if isinstance(results, Mapping):
+        raise BgkitError(
+            "This shows one policy: give a samples table or a run, not several tables."
+        )
     loaded = runs_of(results, complete=True)
     if len(loaded) > 1:
         raise BgkitError(f"This shows one policy, not {len(loaded)} runs; give one of them.")

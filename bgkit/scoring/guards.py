@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from bgkit import runs
+from bgkit import checks, runs
 from bgkit.errors import BgkitError
 from bgkit.models import devices, templates
 from bgkit.models.hub import last_folder_with, layers
@@ -228,7 +228,10 @@ def rescored(samples: pd.DataFrame, names: Sequence[str] = ()) -> dict[str, pd.D
     the user saw) are left out.
     """
     texts = samples["prompt"].tolist(), samples["response"].tolist()
-    scored = {n: guard_scores(load_guard(n), *texts) for n in names or model_names("guard")}
+    scored = {
+        n: guard_scores(load_guard(n), *texts)
+        for n in checks.as_list("names", names, str) or model_names("guard")
+    }
     return {name: with_scores(samples, t.astype(float)) for name, t in scored.items()}
 
 

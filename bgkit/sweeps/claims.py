@@ -27,7 +27,7 @@ from bgkit.evaluation.intervals import CONFIDENCE, crossed_bootstrap, holm, vari
 from bgkit.evaluation.metrics import METRICS as ALL_METRICS
 from bgkit.evaluation.metrics import values_of
 from bgkit.progress import say
-from bgkit.rewards import has_strength
+from bgkit.rewards import DESIGNS, has_strength
 from bgkit.sweeps import collection
 from bgkit.testbed.store import read_data
 
@@ -136,8 +136,9 @@ def check(
         n_seeds = min(len(design.seeds), len(against.seeds))
         labels = {"claim": number, **claim._asdict(), "n_seeds": n_seeds}
         if claim.against == "base":
-            strengths = design.strengths if has_strength(claim.design) else ()
-            places = [f"strength {strength:g}" for strength in strengths] or ["without strength"]
+            plain = claim.design in DESIGNS and not has_strength(claim.design)
+            places = [f"strength {strength:g}" for strength in design.strengths]
+            places = ["without strength"] if plain and len(places) == 1 else places
             of_places = differences_from_base(design, against, claim.metric)
             differences = zip(places, of_places, strict=True)
         else:
@@ -156,7 +157,10 @@ def check_all(index: pd.DataFrame, values: pd.DataFrame, kind: str = "all") -> p
     """All claims checked on the runs of :func:`bgkit.sweeps.collection.load`.
 
     Where none can be checked (runs of one strength), that is printed, and the table is empty.
+    Raises BgkitError for an unknown kind.
     """
+    if kind not in ("all", *values["kind"].unique()):
+        frontiers_of(index, values, METRICS, kind)  # raises: there is no such kind
     try:
         return check(frontiers_of(index, values, METRICS, kind))
     except BgkitError as error:

@@ -51,7 +51,7 @@ def shipped() -> Path:
 
 
 def load_walking() -> pd.DataFrame:
-    """Test responses of the cautious policy, before and after avoiding the filter (three seeds).
+    """Test responses of the cautious policy before training, and after two designs' (three seeds).
 
     One row per response: kind, t, harm, design (``benchmarks/walking.py`` wrote it).
     """
@@ -177,6 +177,7 @@ def load(*sources: str | Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame
     index, values, curves = (
         pd.concat(each, ignore_index=True) for each in zip(*parts, strict=True)
     )
+    _check_prompts(index)
     if (repeated := index["run"].duplicated()).any():
         name = index.loc[repeated, "run"].iloc[0]
         raise BgkitError(

@@ -46,13 +46,12 @@ def reward_table(design: str, tau: float, strength: float) -> pd.DataFrame:
     >>> reward_table("boundary", tau=0.5, strength=8.0).loc[0.5].tolist()
     [-8.0, -7.0]
     """
-    t, columns = [0.0, 0.25, 0.5, 0.75, 1.0], {}
-    flags, ordinary = dict.fromkeys(rewards.FLAGS, [False] * 5), {"length": [50] * 5}
+    t, columns = np.array([0.0, 0.25, 0.5, 0.75, 1.0]), {}
+    samples = pd.DataFrame({"t": t, "response": "", "length": 50, "harmful_request": False})
+    base = {"utility_mean": 0.0, "utility_deviation": 1.0}
     for z in (0.0, 1.0):
-        given = {"u": [z] * 5, "response": [""] * 5, **ordinary, **flags}
-        columns[f"z = {z:g}"] = rewards.compute_reward(
-            design, t, [z] * 5, tau, strength=strength, **given
-        )
+        rows = samples.assign(u=z)
+        columns[f"z = {z:g}"] = reward_of(rows, design, tau=tau, strength=strength, base=base)
     return pd.DataFrame(columns, index=pd.Index(t, name="t"))
 
 

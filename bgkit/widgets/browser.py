@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import HTML
 
+from bgkit import checks
 from bgkit.errors import BgkitError
 from bgkit.evaluation.results import Results, frame_of, frames_of, tau_of
 from bgkit.figures.completions import completions_html, completions_table
@@ -33,9 +34,10 @@ def nearest(
     ``results`` is a samples table, or a run (whose tau is the default).
     """
     samples, tau = frame_of(results), tau_of(results, tau)
+    checks.samples(samples, columns=("t", "harm", "kind", "prompt", "response"))
     order = np.argsort((samples["t"] - tau).abs().to_numpy(), kind="stable")
     ranked = samples.iloc[order]
-    rows = ranked.groupby("kind", sort=False).head(n) if by_kind else ranked.head(n)
+    rows = ranked.groupby("kind", sort=False, dropna=False).head(n) if by_kind else ranked.head(n)
     return HTML(completions_html(rows, tau))
 
 

@@ -100,6 +100,16 @@ def test_claims_are_checked_at_equal_help_and_beside_base(found) -> None:
         claims.check(found, asked[-1:])
 
 
+def test_a_design_without_a_strength_has_a_column_unless_it_was_run_at_several(found) -> None:
+    asked = [claims.Claim("alone", "kl", "utility_only", "base", "lower")]
+    several = claims.check({**found, "utility_only": found["boundary"]}, asked)
+    assert several["place"].tolist() == [f"strength {s:g}" for s in found["boundary"].strengths]
+    one = found["boundary"]._replace(strengths=(8.0,), values=found["boundary"].values[:1])
+    assert claims.check({**found, "utility_only": one}, asked)["place"].item() == "without strength"
+    own = [asked[0]._replace(design="gone.py:own")]
+    assert claims.check({**found, "gone.py:own": one}, own)["place"].item() == "strength 8"
+
+
 def test_the_claims_of_the_kit_name_metrics_and_designs_that_are_there() -> None:
     for claim in claims.CLAIMS:
         assert claim.metric in {*claims.METRICS} & {*METRICS}

@@ -181,6 +181,7 @@ def test_what_is_no_source_is_refused(tmp_path) -> None:
     assert "no run and no sweep" in refused(collections.load, tmp_path)
     one, other = (make_sweep(tmp_path / p, [BOTH[n]], prompts=p) for n, p in enumerate("ab"))
     assert "different prompts" in refused(collections.collect, [one, other], tmp_path / "c")
+    assert "different prompts" in refused(collections.load, one, other)
     (place,) = one.glob("runs/*/results/run")
     (place / "result.json").unlink()
     assert "no complete run" in refused(collections.collect, [one], tmp_path / "c")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bgkit.errors import BgkitError
-from bgkit.training.reward_function import RewardFunction
+from bgkit.training.reward_function import RewardFunction, reward_table
 
 
 def test_the_reward_callable_scores_once_records_and_logs() -> None:
@@ -43,3 +43,12 @@ def test_the_reward_callable_scores_once_records_and_logs() -> None:
     utility.score.return_value = [float("nan"), 0.0, 0.0]
     with pytest.raises(BgkitError, match=r"utility .* returned NaN"):
         function(**asked, log_metric=print)
+
+
+def test_the_table_of_a_reward_gives_your_own_function_what_training_gives_it(tmp_path) -> None:
+    text = (
+        "def own(t, z, tau, *, u, length, response):\n    return z - u * 0.5 - length / 100 - t\n"
+    )
+    (tmp_path / "mine.py").write_text(text)
+    table = reward_table(f"{tmp_path / 'mine.py'}:own", tau=0.5, strength=2.0)
+    assert table.loc[0.5].tolist() == [-1.0, -0.5]
