@@ -159,11 +159,11 @@ def check_all(index: pd.DataFrame, values: pd.DataFrame, kind: str = "all") -> p
     Where none can be checked (runs of one strength), that is printed, and the table is empty.
     Raises BgkitError for an unknown kind.
     """
-    if kind not in ("all", *values["kind"].unique()):
-        frontiers_of(index, values, METRICS, kind)  # raises: there is no such kind
     try:
         return check(frontiers_of(index, values, METRICS, kind))
     except BgkitError as error:
+        if kind not in ("all", *values["kind"].unique()):
+            raise
         say(f"No claim is checked. {error}")
         return pd.DataFrame(columns=["claim", "says", "against", "place", "verdict"])
 
