@@ -4,7 +4,7 @@ Data flow from prompts through a policy's completions, the guard's t and the uti
 and GRPO into a run folder, and from there through an evaluation and its tables and figures into a
 notebook. The rooms, from the ground up; a room imports only those above it in this list:
 
-- :mod:`bgkit.rewards`, :mod:`bgkit.checks`, :mod:`bgkit.progress`, ...: shared by all rooms
+- :mod:`bgkit.rewards`, :mod:`bgkit.data`, :mod:`bgkit.progress`, ...: shared by all rooms
 - :mod:`bgkit.testbed`: the embedded world, its computable ground truth, and its models
 - :mod:`bgkit.runs`: a run's config, its folder, and its files
 - :mod:`bgkit.models`: loading, devices, chat templates, adapters, policies that sample completions

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from bgkit.data import data_folder
 from bgkit.errors import BgkitError
 from bgkit.models.packaged import ENGLISH
 from bgkit.prompts import chats, tables
-from bgkit.testbed.store import data_folder
 
 REQUIRED = ("prompt", "response", "p_unsafe")
 COLUMNS = (*REQUIRED, "harmful", "kind")

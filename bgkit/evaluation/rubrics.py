@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from bgkit.data import read_data
 from bgkit.models.templates import neutralise
 from bgkit.testbed import lexicon
-from bgkit.testbed.store import read_data
 from bgkit.texts import replace_surrogates
 
 #: What is broken up inside a prompt or response: markers, and role tokens of chat templates.

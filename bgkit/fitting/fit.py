@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from bgkit import checks, runs
+from bgkit.data import sha256
 from bgkit.errors import BgkitError
 from bgkit.fitting import encoder as encoders
 from bgkit.fitting import labelled, quality
@@ -26,7 +27,6 @@ from bgkit.prompts.tables import short_repr
 from bgkit.runs.replies import key_of
 from bgkit.scoring.encoders import EncoderScorer
 from bgkit.scoring.temperature import temperature_scale
-from bgkit.testbed.store import sha256
 
 FILE = "fit.json"
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from bgkit import checks, runs
+from bgkit.data import data_folder
 from bgkit.errors import BgkitError
 from bgkit.models.packaged import (
     ENGLISH,
@@ -86,7 +87,7 @@ def local_folder(group: str, name: str) -> Path | None:
     if name in PACKAGED and group in PACKAGED[name].groups:
         return _packaged_folder(name, group)
     if name == ENGLISH and group in FITTED:
-        return store.data_folder() / ENGLISH / FITTED[group]
+        return data_folder() / ENGLISH / FITTED[group]
     path = Path(name).expanduser()
     if not (path.is_absolute() or "/" in name or "\\" in name):
         return path if path.is_dir() and name not in store.model_names(group) else None

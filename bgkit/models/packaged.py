@@ -15,10 +15,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+from bgkit.data import read_data, sha256
 from bgkit.errors import BgkitError
 from bgkit.progress import phase
 from bgkit.runs.replies import default_folder
-from bgkit.testbed.store import read_data, sha256
 
 INSTALL = "`make english` installs it"
 

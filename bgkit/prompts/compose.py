@@ -19,9 +19,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from bgkit.data import data_folder, read_data
 from bgkit.prompts import sets
 from bgkit.prompts.splits import SHARES, digest, normalise, split_of
-from bgkit.testbed.store import data_folder, read_data
 
 WORDS = 450  # words of the shipped long prompts; about 600 tokens
 OPENING = (

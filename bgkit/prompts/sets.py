@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from bgkit.data import data_folder, read_data, sha256
 from bgkit.errors import BgkitError
 from bgkit.models import hub
 from bgkit.prompts import tables
-from bgkit.testbed.store import data_folder, read_data, sha256
 
 _SHORT = ("harmless.jsonl", "ambiguous.jsonl", "jailbreak.jsonl")
 #: The kit's own sets and their files. Long prompts need a guard with about 1,000 tokens of input.

@@ -20,6 +20,7 @@ import pandas as pd
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from bgkit import checks, runs
+from bgkit.data import read_data
 from bgkit.errors import BgkitError
 from bgkit.models import devices, templates
 from bgkit.models.hub import last_folder_with, layers
@@ -32,7 +33,7 @@ from bgkit.scoring.adapters import CalibratedGuard, as_guard
 from bgkit.scoring.decoders import RewardDecoder, VerdictGuard
 from bgkit.scoring.encoders import EncoderScorer
 from bgkit.scoring.scorer import Scorer, guard_scores, name_of, utility_scores, with_scores
-from bgkit.testbed.store import model_names, read_data
+from bgkit.testbed.store import model_names
 
 #: Pairs with an obvious truth (``data/words.yaml``): prompt, response, and whether it is harmful
 #: (for a guard) or good (for a reward model); in the testbed's world, and in everyday English.

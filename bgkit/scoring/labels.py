@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from bgkit.data import read_data
 from bgkit.errors import BgkitError
-from bgkit.testbed.store import read_data
 
 _SAFE, _UNSAFE = (set(words.split()) for words in read_data("words.yaml")["labels"].values())
 

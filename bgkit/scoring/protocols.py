@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from bgkit import checks
+from bgkit.data import read_data
 from bgkit.errors import BgkitError
-from bgkit.testbed.store import read_data
 
 
 @dataclass(frozen=True)

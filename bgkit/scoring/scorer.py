@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from bgkit import checks
+from bgkit.data import read_data
 from bgkit.errors import BgkitError
-from bgkit.testbed.store import read_data
 
 
 class Scorer(Protocol):

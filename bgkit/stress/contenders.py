@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from bgkit import checks, runs
+from bgkit.data import data_folder
 from bgkit.errors import BgkitError
 from bgkit.evaluation import samples as evaluation
 from bgkit.evaluation.evaluate import policy_of
@@ -27,7 +28,6 @@ from bgkit.progress import phase
 from bgkit.scoring import guards, identity
 from bgkit.scoring.adapters import as_guard
 from bgkit.scoring.scorer import Scorer, guard_scores, name_of
-from bgkit.testbed.store import data_folder
 
 BASE = "base"
 UNGRADED = "–"  # ``graded_by`` without judge and truth

@@ -17,10 +17,10 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from bgkit.data import read_data
 from bgkit.errors import BgkitError
 from bgkit.testbed import lexicon as lex
 from bgkit.testbed import oracle, world
-from bgkit.testbed.store import read_data
 
 KINDS = ("benign", "ambiguous", "jailbreak")
 #: Shift -> what differs from training: ``unseen`` parts (:data:`bgkit.testbed.world.UNSEEN`), or

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from bgkit.data import read_data
 from bgkit.errors import BgkitError
 from bgkit.evaluation import frontiers, settings
 from bgkit.evaluation import samples as evaluation
@@ -29,7 +30,6 @@ from bgkit.evaluation.metrics import values_of
 from bgkit.progress import say
 from bgkit.rewards import DESIGNS, has_strength
 from bgkit.sweeps import collection
-from bgkit.testbed.store import read_data
 
 #: Metric at whose equal values frontiers are compared -> name of the comparison in tables.
 EQUAL = {"system_help": "at equal help", "kl": "at equal KL"}

@@ -27,6 +27,7 @@ import numpy as np
 import pandas as pd
 
 from bgkit import checks, runs
+from bgkit.data import data_folder
 from bgkit.errors import BgkitError
 from bgkit.evaluation import samples as evaluation
 from bgkit.evaluation import settings
@@ -34,7 +35,6 @@ from bgkit.evaluation.intervals import crossed_bootstrap
 from bgkit.evaluation.metrics import RATES, values_of
 from bgkit.evaluation.settings import LABELLED
 from bgkit.rewards import NEAR
-from bgkit.testbed.store import data_folder
 
 FILES = ("index.parquet", "values.parquet", "curves.parquet", "table.parquet")
 #: column of values.parquet -> its number of decimals (``t`` decides what is filtered)

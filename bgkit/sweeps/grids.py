@@ -26,9 +26,9 @@ import nbformat
 import yaml
 
 from bgkit import checks
+from bgkit.data import data_folder
 from bgkit.errors import BgkitError
 from bgkit.runs import TrainConfig, make_config
-from bgkit.testbed.store import data_folder
 
 #: Types whose values papermill writes unchanged.
 PLAIN = (bool, int, float, str, list, dict, type(None))

@@ -7,39 +7,19 @@ a model's files against it before anything is loaded.
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import os
 from pathlib import Path
 
-import yaml
-
+from bgkit.data import data_folder, sha256
 from bgkit.errors import BgkitError
 
 GROUPS = ("policy", "guard", "utility", "judge")
 
 
-def data_folder() -> Path:
-    """The kit's data: ``data/`` of a source checkout, else the wheel's copy."""
-    package = Path(__file__).resolve().parents[1]
-    checkout = package.parent / "data"
-    return checkout if (package.parent / "pyproject.toml").is_file() else package / "_data"
-
-
-def read_data(*path: str) -> dict:
-    """Read a YAML file, given its path below :func:`data_folder`."""
-    return yaml.safe_load(data_folder().joinpath(*path).read_text(encoding="utf-8"))
-
-
 def testbed_folder() -> Path:
     """Folder of the embedded models; the environment variable ``BGKIT_TESTBED`` overrides it."""
     return Path(os.environ.get("BGKIT_TESTBED") or data_folder() / "testbed")
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @functools.lru_cache(maxsize=8)

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pandas as pd
 
+from bgkit.data import data_folder, read_data
 from bgkit.errors import BgkitError
 from bgkit.fitting import fit
 from bgkit.runs import Run, TrainConfig, load_run, make_config
-from bgkit.testbed.store import data_folder, read_data
 
 _DATA = read_data("presets.yaml")
 #: name -> settings of a run (as in TrainConfig) and ``machine``, a key of

@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 
 import bgkit
+from bgkit.data import data_folder, sha256
 from bgkit.errors import BgkitError
 from bgkit.fitting import fit, labelled
 from bgkit.models import packaged
 from bgkit.prompts import splits
-from bgkit.testbed import store
 from bgkit.training import presets
 
-FOLDER = store.data_folder() / "english"
+FOLDER = data_folder() / "english"
 CARD = (FOLDER / "README.md").read_text("utf-8")
 FITS = ("guard", "utility", "auditor/harm", "auditor/help")
 
@@ -63,7 +63,7 @@ def test_a_shipped_fit_is_of_these_rows_and_complete(name: str, table) -> None:
     assert told["counts"]["train"] == (used["split"] == "train").sum()
     assert told["counts"]["test"] == (used["split"] == "test").sum()
     for file, digest in told["sha256"].items():
-        assert store.sha256(FOLDER / name / file) == digest
+        assert sha256(FOLDER / name / file) == digest
     adapter = json.loads((FOLDER / name / "adapter_config.json").read_text("utf-8"))
     assert adapter["base_model_name_or_path"] == "minilm"
     first = fit.results(told)
@@ -105,7 +105,7 @@ def test_the_shipped_run_is_that_of_notebook_06_complete_and_without_weights() -
 def test_the_blind_labels_are_of_what_the_shipped_runs_said() -> None:
     blind = pd.read_json(FOLDER / "blind.jsonl", lines=True)
     assert blind["harmful"].isin([True, False]).all() and blind["helpful"].isin([0, 1, 2]).all()
-    runs = store.data_folder() / "runs" / "english"
+    runs = data_folder() / "runs" / "english"
     for (policy, seed), rows in blind.groupby(["policy", "seed"]):
         folder = runs / f"{'boundary' if policy == 'base' else policy}-{seed}"
         said = bgkit.load_run(folder).samples("base" if policy == "base" else "trained")

@@ -12,12 +12,12 @@ from conftest import ROOT, installed
 from executed import run_notebook
 
 import bgkit
+from bgkit.data import data_folder
 from bgkit.fitting import fit, quality
 from bgkit.models.packaged import PACKAGED
-from bgkit.testbed import store
 from bgkit.training import presets
 
-FOLDER = store.data_folder() / "english"
+FOLDER = data_folder() / "english"
 
 
 pytestmark = [

@@ -13,6 +13,7 @@ import torch
 from conftest import SMALL
 
 import bgkit
+from bgkit.data import sha256
 from bgkit.errors import BgkitError
 from bgkit.models import hub, packaged, policies
 from bgkit.models.packaged import PACKAGED, Packaged
@@ -24,7 +25,7 @@ def there(tmp_path: Path, monkeypatch) -> Path:
     """A package with the tiny policy in it, under a name of its own; nothing on the hub."""
     weights = tmp_path / "site" / "own" / "model.safetensors"
     shutil.copytree(store.model_path("policy", "tiny"), weights.parent)
-    kept = "own-package", "own/model.safetensors", store.sha256(weights)
+    kept = "own-package", "own/model.safetensors", sha256(weights)
     monkeypatch.setitem(PACKAGED, "own", Packaged(("policy",), "nobody/own@abc", *kept))
     known = metadata.distribution
     found = SimpleNamespace(version="1.2.3", locate_file=(tmp_path / "site").joinpath)

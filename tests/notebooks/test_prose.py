@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bgkit.data import data_folder
 from bgkit.evaluation import frontiers, settings
 from bgkit.evaluation.intervals import crossed_bootstrap, interval_text
 from bgkit.stress import deployments
 from bgkit.sweeps import claims, collection
-from bgkit.testbed.store import data_folder
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 PLOTLY = "application/vnd.plotly.v1+json"

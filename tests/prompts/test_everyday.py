@@ -6,15 +6,15 @@ import json
 
 import pytest
 
+from bgkit.data import data_folder
 from bgkit.prompts import compose, splits
 from bgkit.prompts import load as prompts
-from bgkit.testbed import store
 
 FRAMINGS = ("role_play", "fiction", "false_authority", "split_request")
 
 
 def lines(name: str) -> list[dict]:
-    text = (store.data_folder() / "prompts" / f"{name}.jsonl").read_text(encoding="utf-8")
+    text = (data_folder() / "prompts" / f"{name}.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from bgkit import runs
+from bgkit.data import data_folder
 from bgkit.errors import BgkitError
 from bgkit.evaluation import samples as evaluation
 from bgkit.evaluation import settings
@@ -19,7 +20,6 @@ from bgkit.evaluation.metrics import summarise, values_of
 from bgkit.figures import trade_off
 from bgkit.stress import contenders
 from bgkit.sweeps import collection as collections
-from bgkit.testbed import store
 
 KINDS = ("benign", "jailbreak")
 #: design -> (mean of t, share harmful): what the made-up runs are like
@@ -159,7 +159,7 @@ def test_sources_stand_in_one_table_once(tmp_path, sweep: Path, collection: Path
 
 
 def test_a_shipped_run_is_a_source_though_its_prompts_are_not_told(tmp_path) -> None:
-    english = store.data_folder() / "runs" / "english"
+    english = data_folder() / "runs" / "english"
     table = collections.load_table(english / "boundary-0")
     row = settings.select(table, "length", where={"design": "boundary", "kind": "all"})
     samples = runs.load_run(english / "boundary-0").samples()

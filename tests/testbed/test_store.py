@@ -10,6 +10,7 @@ from pathlib import Path
 import build
 import pytest
 
+from bgkit.data import data_folder
 from bgkit.errors import BgkitError
 from bgkit.testbed import store
 
@@ -52,7 +53,7 @@ def test_manifest_lists_every_file_and_models_by_group(root):
 def test_folder_is_the_one_of_the_environment_or_the_kits_own(root, monkeypatch):
     assert store.testbed_folder() == root
     monkeypatch.setenv("BGKIT_TESTBED", "")
-    assert store.testbed_folder() == store.data_folder() / "testbed"
+    assert store.testbed_folder() == data_folder() / "testbed"
 
 
 def test_a_file_that_changed_went_or_came_is_refused_by_name(root):

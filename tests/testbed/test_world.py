@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bgkit.data import data_folder
 from bgkit.prompts.load import load_prompts
 from bgkit.runs import load_run
 from bgkit.testbed import lexicon as lex
-from bgkit.testbed import oracle, store, world
+from bgkit.testbed import oracle, world
 
 SHORT_KINDS = ("benign", "ambiguous", "jailbreak")
 STYLES = ("careful", "keen", "careless", "partial", "refuse", "redirect")
@@ -92,7 +93,7 @@ def test_splits_share_no_combination_and_no_text(drawn):
 
 
 def test_prompts_are_still_those_that_the_shipped_run_was_trained_on():
-    run = load_run(store.data_folder() / "runs" / "boundary")
+    run = load_run(data_folder() / "runs" / "boundary")
     prompts = load_prompts("testbed", "train", 1600, run.config.seed)["prompt"]
     assert set(run.completions()["prompt"]) == set(prompts)
 

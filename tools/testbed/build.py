@@ -26,6 +26,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from bgkit import environment
+from bgkit.data import sha256
 from bgkit.environment import code_digest
 from bgkit.errors import BgkitError
 from bgkit.models import devices
@@ -81,7 +82,7 @@ def write_manifest(root: Path, about: dict) -> None:
     """List every model file below ``root`` with its digest, next to facts about the build."""
     files = {
         path.relative_to(root).as_posix(): {
-            "sha256": store.sha256(path),
+            "sha256": sha256(path),
             "bytes": path.stat().st_size,
         }
         for path in sorted(root.rglob("*"))
