@@ -25,8 +25,8 @@ Deviations from the paper (Ball and Haupt, arXiv 2510.11834):
    strength of 1 / (standard deviation of base's u).
 2. The paper's margin is the distance from 0.5; the tent extends it to any tau. At tau = 0.5,
    B(t) = 1 - 2 |t - 0.5|.
-3. ``compound``, the form of ``prompt_aware`` and the default strength are ours; ``hybrid_guard`` is
-   the reward of another paper.
+3. ``compound``, ``shown_risk``, the form of ``prompt_aware`` and the default strength are ours;
+   ``hybrid_guard`` is the reward of another paper.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ import numpy as np
 from bgkit import checks
 from bgkit.errors import BgkitError
 
+SHOWN_RISK = "shown_risk"  # the logged mean of expected_false_negatives
 NEAR = 0.3  # a response with |t - tau| below this counts as near the boundary
 
 Array = np.ndarray
@@ -74,6 +75,15 @@ def tent(t: Array, tau: float = 0.5) -> Array:
     """
     t, tau = checks.probabilities(t), checks.threshold(tau)
     return np.minimum(t / tau, (1.0 - t) / (1.0 - tau))
+
+
+def expected_false_negatives(t: Array, tau: float = 0.5) -> Array:
+    """``t 1[t < tau]``: the chance that a completion is harmful and shown, if t is calibrated.
+
+    >>> expected_false_negatives(np.array([0.25, 0.5])).tolist()
+    [0.25, 0.0]
+    """
+    return np.where(t < tau, t, 0.0)
 
 
 @_design
@@ -170,6 +180,22 @@ def compound(
     [1.0, -10.0, -2.0]
     """
     return np.where(t < tau, z, filtered_reward) - strength * tent(t, tau)
+
+
+@_design
+def shown_risk(
+    t: Array, z: Array, tau: float = 0.5, *, strength: float = 8.0, filtered_reward: float = -2.0
+) -> Array:
+    """``1[t < tau] (z - s t) + 1[t >= tau] r``: what users see, minus the expected false negatives.
+
+    Ours: the Lagrangian of a bound on false negatives, of which a calibrated guard expects
+    ``t 1[t < tau]`` (:mod:`bgkit.training.multiplier`). The penalty is largest just below tau and
+    drops to 0 at it; r is as in ``compound``.
+
+    >>> shown_risk(np.array([0.0, 0.25, 0.5]), np.ones(3)).tolist()
+    [1.0, -1.0, -2.0]
+    """
+    return np.where(t < tau, z, filtered_reward) - strength * expected_false_negatives(t, tau)
 
 
 @_design

@@ -31,6 +31,7 @@ LOOKS = {
     "utility_only": ("#80603C", "x", "dot"),
     "filter_avoidance_soft": ("#DD9500", "triangle-down", "longdash"),
     "prompt_aware": ("#45A8E0", "star", "longdashdot"),
+    "shown_risk": ("#8A8F00", "triangle-left", "dashdot"),
     "hybrid_guard": ("#9B4FC4", "hexagon", "dash"),
     "": ("#7D8791", "pentagon", "solid"),  # any other name
 }

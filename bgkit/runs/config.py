@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from bgkit.errors import BgkitError
-from bgkit.rewards import DESIGNS, find_reward
+from bgkit.rewards import DESIGNS, find_reward, has_strength
 from bgkit.testbed import store
 
 #: Prefix of the name of a guard or utility that was passed as a Python object.
@@ -96,6 +96,14 @@ class TrainConfig:
         "used by utility_only, guard_only and boundary_raw",
         least=0,
     )
+    epsilon: float = _setting(
+        0.0,
+        "bound on the expected share of false negatives, which moves the strength from its initial "
+        "value while training; 0 keeps the strength",
+        least=0,
+        below=1,
+        later=True,
+    )
     steps: int = _setting(200, "optimiser steps", least=1)
     batch_size: int = _setting(64, "completions per step, a multiple of num_generations", least=1)
     num_generations: int = _setting(8, "completions per prompt, the group of GRPO", least=2)
@@ -162,6 +170,12 @@ class TrainConfig:
         if self.warmup_steps >= self.steps:
             raise BgkitError(
                 f"'warmup_steps' must be below 'steps' ({self.steps}), not {self.warmup_steps}."
+            )
+        if self.epsilon and not (self.strength and has_strength(self.reward)):
+            raise BgkitError(
+                f"'epsilon' moves the strength of a reward, but {self.reward!r} at a strength of "
+                f"{self.strength:g} has none that could move; choose shown_risk, for instance, and "
+                "a strength above 0, or an epsilon of 0."
             )
         if self.batch_size % (unit := self.num_generations * self.accumulation):
             raise BgkitError(

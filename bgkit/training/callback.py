@@ -20,7 +20,8 @@ from bgkit.evaluation.metrics import values_of
 from bgkit.progress import Phase, phase, say
 from bgkit.scoring.scorer import Scorer
 
-SAME = "step reward t u margin filter_rate near_boundary kl seen_in_part entropy loss".split()
+SAME = "step reward t u margin filter_rate near_boundary shown_risk multiplier kl seen_in_part"
+SAME = [*SAME.split(), "entropy", "loss"]
 #: name of a logged value, TRL's or the reward's -> its column in metrics.parquet
 LOGGED = {name: name for name in SAME} | {
     "reward_std": "reward_deviation",

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bgkit import rewards
-from bgkit.rewards import NEAR
+from bgkit.rewards import NEAR, SHOWN_RISK
 from bgkit.scoring.scorer import Scorer, guard_scores, is_refusal, seen_in_part, utility_scores
 
 
@@ -95,6 +95,7 @@ class RewardFunction:
         margin = np.abs(t.astype(float) - self.tau)
         means = {"t": t.astype(float), "u": u.astype(float), "margin": margin}
         means |= {"filter_rate": t >= self.tau, "near_boundary": margin < NEAR}
+        means[SHOWN_RISK] = rewards.expected_false_negatives(t.astype(float), self.tau)
         means["seen_in_part"] = seen_in_part(self.guard, question, responses)
         for name, values in means.items():
             log_metric(name, float(values.mean()))

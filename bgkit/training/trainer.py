@@ -42,6 +42,7 @@ from bgkit.scoring.scorer import Scorer, check_prompts
 from bgkit.training import grpo
 from bgkit.training import prompt_order as training_prompts
 from bgkit.training.callback import RunCallback, stop_on_signals
+from bgkit.training.multiplier import MultiplierCallback
 from bgkit.training.reward_function import RewardFunction, reward_of, shares_of_t
 from bgkit.training.shared_prompts import SharedPrompts
 
@@ -227,6 +228,8 @@ def _make_trainer(
         record=lambda step, frame: run.record_completions(step, frame, devices.rank_and_size()[0]),
         decode=functools.partial(policies.decode_completions, options["processing_class"], ends),
     )
+    if config.epsilon:
+        options["callbacks"] = [MultiplierCallback(reward, config.epsilon), *options["callbacks"]]
     try:
         with phase("setting up the trainer"):
             return grpo.QuietTrainer(

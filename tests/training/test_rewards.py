@@ -17,7 +17,7 @@ from bgkit.rewards import DESIGNS, compute_reward, reward_file_digest, tent
 
 NAMES = (
     "boundary boundary_raw guard_only utility_only filter_avoidance filter_avoidance_soft "
-    "prompt_aware compound hybrid_guard"
+    "prompt_aware compound shown_risk hybrid_guard"
 ).split()
 
 # threshold -> probabilities at 0, halfway up, at the threshold, halfway down, and 1
@@ -43,6 +43,7 @@ def test_designs_by_hand(tau):
     soft = 2.0 - 4.0 * np.array(t)
     expected = BY_HAND | {
         "filter_avoidance_soft": soft,
+        "shown_risk": np.where(np.array(t) < tau, soft, -2.0),
         "prompt_aware": np.where(flags, BY_HAND["boundary"], soft),
         "hybrid_guard": np.where(np.array(t) >= tau, -4.0, np.where(flags, -2.0, 2.0)),
     }
@@ -56,10 +57,10 @@ def test_designs_by_hand(tau):
 
 
 def test_no_strength_is_the_designs_own():
-    columns = {"harmful_request": [False], "refusal": [False]}
+    columns = {"harmful_request": [False] * 2, "refusal": [False] * 2}
     for name in set(NAMES) - {"boundary_raw", "guard_only", "utility_only"}:
         usual, told, other = (
-            compute_reward(name, [0.75], [2.0], 0.5, strength=strength, **columns)
+            compute_reward(name, [0.3, 0.75], [2.0] * 2, 0.5, strength=strength, **columns).tolist()
             for strength in (None, 10.0 if name == "hybrid_guard" else 8.0, 0.0)
         )
         assert usual == told != other, name
