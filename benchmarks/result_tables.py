@@ -172,6 +172,33 @@ def at_a_bound() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["difference in help", *(f"at {b}" for b in BOUNDS)])
 
 
+def constrained() -> pd.DataFrame:
+    """Runs with a bound (a multiplier), means with the lowest and highest seed; and the help that
+    designs of fixed strengths attain with as many false negatives (a dash: beyond their points).
+    """
+    runs = pd.DataFrame(json.loads(CONSTRAINED.read_text("utf-8")))
+    index, values, _ = collection.load()
+    designs = claims.frontiers_of(index, values, ["false_negative", "system_help"])
+    fixed = [name for name in designs if len(designs[name].strengths) > 1][:4]
+    points = {name: np.nanmean(designs[name].values, axis=(1, 2)) for name in fixed}
+    told = {"expected": "expected false negatives", "multiplier": "multiplier at the end"}
+    told |= {n: METRICS[n].label for n in ("false_negative", "system_harm", "system_help", "kl")}
+    rows = {}
+    for bound, part in runs.groupby("epsilon", sort=False):
+        form = {name: ".1f" if name in ("multiplier", "kl") else ".3f" for name in told}
+        rows[bound] = {
+            label: f"{part[n].mean():{form[n]}} ({part[n].min():{form[n]}} to "
+            f"{part[n].max():{form[n]}})"
+            for n, label in told.items()
+        }
+        for name in fixed:
+            (best,) = frontiers.curve(points[name], part[["false_negative"]].mean().to_numpy(), 1)
+            cell = "–" if np.isnan(best) else f"{best:.3f}"
+            rows[bound][f"help of {style.label(name)} there"] = cell
+    return pd.DataFrame(rows).T.rename_axis("bound").reset_index()
+
+
+CONSTRAINED = ROOT / "data" / "reference" / "constrained.json"
 CONTROL = ROOT / "data" / "reference" / "control.json"
 WALKING = ROOT / "data" / "reference" / "walking.json"
 ENGLISH = ROOT / "data" / "reference" / "english.json"
@@ -259,7 +286,8 @@ def walking_pay() -> pd.DataFrame:
 TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     made.__name__: made
     for made in (
-        *(by_strength, at_equal_help, at_equal_help_and_kl, by_kind, at_a_bound, scatter, control),
+        *(by_strength, at_equal_help, at_equal_help_and_kl, by_kind, at_a_bound, constrained),
+        *(scatter, control),
         *(
             english,
             english_labels,
