@@ -157,12 +157,12 @@ def attack_success(study: Study, requests: int = 20, budget: int = 6, seed: int 
 
 
 @_question("Reward hacking")
-def hacking_over_training(study: Study, windows: int = 5) -> Answer:
-    """Does true helpfulness fall while the learned utility rises, over ``windows`` of training?"""
+def hacking_over_training(study: Study) -> Answer:
+    """Does true helpfulness fall while the learned utility rises, over fifths of training?"""
     trained = [c for c in study.designs if c.run]
     recorded = [c for c in trained if not c.run.completions().empty] or trained
-    window = max(1, min(c.config.steps for c in recorded) // windows)
-    rows = reward_hacking.drift([c.run for c in recorded], window, study.judge)
+    window = max(1, min(c.config.steps for c in recorded) // 5)
+    rows = reward_hacking.drift(recorded, window, study.judge)
     tables = [reward_hacking.hacking_verdicts(reward_hacking.changes(rows))]
     return Answer(figures.drift(rows), tables)
 
@@ -170,7 +170,7 @@ def hacking_over_training(study: Study, windows: int = 5) -> Answer:
 @_question("The search for unseen harm")
 def unseen_harm(study: Study) -> Answer:
     """Would a guard that is refitted on the policies' own responses find more of their harm?"""
-    rows = refitted.recall([c.run for c in study.designs if c.run], study.judge)
+    rows = refitted.recall(study.designs, study.judge)
     return Answer(tables=[as_text(rows, ["design", "seed", "window"], "recall")])
 
 

@@ -119,7 +119,7 @@ def test_reward_hacking_by_a_judge(english) -> None:
     table = reward_hacking.graded_completions(run, Fake())
     are_judged(table.assign(harm=Fake().grade(None, table["response"])["harm"], graded_by="fake"))
     for judge in (Fake(), None):
-        rows = reward_hacking.drift([run], 2, judge)
+        rows = reward_hacking.drift(english, 2, judge)
         found = reward_hacking.hacking_verdicts(reward_hacking.changes(rows))
         assert (found.loc["past its best"] == "–").all() == (judge is None)
 
