@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 
 from bgkit import checks, runs
-from bgkit.data import data_folder
 from bgkit.errors import BgkitError
 from bgkit.evaluation import samples as evaluation
 from bgkit.evaluation.evaluate import policy_of
@@ -69,11 +68,6 @@ def contenders_of(
         trained.append(Contender(name, config.seed, config, run))
     first = {contender.seed: contender.config for contender in reversed(trained)}
     return [Contender(BASE, seed, first[seed], None) for seed in sorted(first)] + trained
-
-
-def shipped_runs() -> list[Path]:
-    """The run folders that come with the kit (``data/runs``)."""
-    return sorted(path.parent for path in (data_folder() / "runs").glob("*/config.json"))
 
 
 def comparable_contenders(contenders: Sequence[Contender]) -> list[Contender]:

@@ -17,6 +17,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from bgkit import figures
+from bgkit.data import data_folder
 from bgkit.errors import BgkitError
 from bgkit.evaluation import metrics
 from bgkit.evaluation.intervals import as_text
@@ -27,6 +28,7 @@ from bgkit.runs import Run
 from bgkit.stress import attack, contenders, refitted, reward_hacking, without_training
 from bgkit.stress import prompts as stress_prompts
 from bgkit.stress.contenders import Contender
+from bgkit.sweeps import collection
 
 SEEN = ("system_harm", "system_help")  # of what the user sees
 
@@ -85,7 +87,8 @@ def open_study(
     training. ``judge`` is a name or a judge, if the truth is not known. Raises BgkitError as
     :func:`bgkit.stress.contenders.contenders_of`.
     """
-    policies = contenders.contenders_of(list(folders) or contenders.shipped_runs(), prompts)
+    tested = list(folders) or collection.find_runs(data_folder() / "runs")
+    policies = contenders.contenders_of(tested, prompts)
     designs = contenders.comparable_contenders(policies)
     judge = load_judge(judge) if isinstance(judge, str) and judge else judge or None
     table = load_prompts(policies[0].config.prompts, "test", n)

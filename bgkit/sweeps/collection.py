@@ -140,10 +140,15 @@ def collect(sources: Iterable[str | Path], out: str | Path) -> int:
     new = _compact_tables(collected, *gather(fresh)) if fresh else (None,) * 3
     index, values, curves = (pd.concat(t, ignore_index=True) for t in zip(old, new, strict=True))
     _check_prompts(index)
-    zstd = {"index": False, "compression": "zstd", "compression_level": 19}  # they are shipped
     for name, table in zip(FILES, (index, values, curves, table_of(index, values)), strict=True):
-        runs.write_atomically(out / name, lambda file, table=table: table.to_parquet(file, **zstd))
+        write_small(out / name, table)
     return len(index)
+
+
+def write_small(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as a small parquet file, which can be shipped."""
+    zstd = {"index": False, "compression": "zstd", "compression_level": 19}
+    runs.write_atomically(path, lambda file: table.to_parquet(file, **zstd))
 
 
 def _compact_tables(
