@@ -12,7 +12,6 @@ import argparse
 import gc
 import shlex
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -107,26 +106,25 @@ def random_decoder(
     frame = "{% for m in messages %} {{ m.content }}{% endfor %}"
     tokenizer.chat_template = template + frame
     tokenizer.model_max_length = 8192
-    torch.manual_seed(0)
     config = kind(**shape, vocab_size=len(tokenizer), num_labels=1, max_position_embeddings=8192)
     config.pad_token_id = tokenizer.pad_token_id
-    model = tf.AutoModelForSequenceClassification.from_config(
-        config, dtype=devices.pick_dtype(place)
-    )
-    protocol = Template(max_length=8192)
-    return RewardDecoder(model.to(place).eval(), tokenizer, protocol, "decoder")
+    model, protocol = _random_model(config, place), Template(max_length=8192)
+    return RewardDecoder(model, tokenizer, protocol, "decoder")
 
 
 def random_encoder(place: torch.device) -> EncoderScorer:
     """A BERT of the decoder's size with random weights and the testbed's words."""
     tokenizer = tf.AutoTokenizer.from_pretrained(store.model_path("guard", "default"))
     tokenizer.model_max_length = 4096
-    torch.manual_seed(0)
     config = tf.BertConfig(**ENCODER, vocab_size=len(tokenizer), num_labels=1)
-    model = tf.AutoModelForSequenceClassification.from_config(
-        config, dtype=devices.pick_dtype(place)
-    )
-    return EncoderScorer(model.to(place).eval(), tokenizer, REWARD, "encoder")
+    return EncoderScorer(_random_model(config, place), tokenizer, REWARD, "encoder")
+
+
+def _random_model(config: tf.PretrainedConfig, place: torch.device) -> tf.PreTrainedModel:
+    torch.manual_seed(0)
+    dtype = devices.pick_dtype(place)
+    model = tf.AutoModelForSequenceClassification.from_config(config, dtype=dtype)
+    return model.to(place).eval()
 
 
 # --- The other ways ------------------------------------------------------------------------------
@@ -196,50 +194,18 @@ def padded_tokens(lengths: Sequence[int], size: int) -> int:
 # --- Measuring -----------------------------------------------------------------------------------
 
 
-class PeakMemory:
-    """Peak memory above that at the start, in MB: of the GPU, or of this process."""
-
-    def __init__(self, place: torch.device) -> None:
-        self.place, self.peak, self._done = place, 0.0, threading.Event()
-
-    def _resident(self) -> float:
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * 4096 / 1e6
-
-    def _watch(self) -> None:
-        while not self._done.wait(0.01):
-            self.peak = max(self.peak, self._resident() - self._start)
-
-    def __enter__(self) -> PeakMemory:
-        if self.place.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-            self._start = torch.cuda.memory_allocated() / 1e6
-        else:
-            self._start = self._resident()
-            self._thread = threading.Thread(target=self._watch, daemon=True)
-            self._thread.start()
-        return self
-
-    def __exit__(self, *exception) -> None:
-        if self.place.type == "cuda":
-            self.peak = torch.cuda.max_memory_allocated() / 1e6 - self._start
-            return
-        self._done.set()
-        self._thread.join()
-
-
-def _measure(run: Callable[[], np.ndarray], place: torch.device, repeats: int) -> dict:
-    """Best time of ``repeats``, the peak memory, and the scores."""
-    seconds, peak, scores = [], 0.0, None
+def _measure(
+    run: Callable[[], np.ndarray], place: torch.device, repeats: int
+) -> tuple[float, np.ndarray]:
+    """Best time of ``repeats`` in seconds, and the scores."""
+    seconds, scores = [], None
     for _ in range(repeats):
-        with PeakMemory(place) as memory:
-            begun = time.perf_counter()
-            scores = run()
-            if place.type == "cuda":
-                torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - begun)
-        peak = max(peak, memory.peak)
-    return {"seconds": min(seconds), "peak_mb": round(peak, 1), "scores": scores}
+        begun = time.perf_counter()
+        scores = run()
+        if place.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - begun)
+    return min(seconds), scores
 
 
 def throughput(scorer: RewardDecoder | EncoderScorer) -> float:
@@ -249,8 +215,8 @@ def throughput(scorer: RewardDecoder | EncoderScorer) -> float:
         ids = torch.randint(5, 50, (rows, width), device=place)
         with torch.inference_mode():
             scorer.model.base_model(input_ids=ids)
-            result = _measure(lambda ids=ids: scorer.model.base_model(input_ids=ids), place, 2)
-        best = max(best, ids.numel() / result["seconds"])
+            seconds, _ = _measure(lambda ids=ids: scorer.model.base_model(input_ids=ids), place, 2)
+        best = max(best, ids.numel() / seconds)
     return best
 
 
@@ -270,46 +236,38 @@ def needed_tokens(scorer: RewardDecoder | EncoderScorer, work: Workload) -> int:
 def compare_scoring(
     scorer: RewardDecoder | EncoderScorer, work: Workload, repeats: int = 2
 ) -> pd.DataFrame:
-    """One workload, scored in all ways: seconds, tokens, ratio to bgkit, memory, difference.
+    """One workload, scored in all ways: seconds, tokens, ratio to bgkit, difference.
 
     ``difference`` is the largest to one pair at a time; ``floor`` is the time that the needed
     tokens take at the model's best measured throughput.
     """
     place, lengths = scorer.model.device, lengths_of(scorer, work)
     gc.collect()
-    rows: dict[str, dict] = {}
-
-    def add(name: str, run: Callable[[], np.ndarray], tokens: int | None) -> None:
-        before = scorer.computed
-        result = _measure(run, place, repeats)
-        computed = (scorer.computed - before) // repeats if tokens is None else tokens
-        rows[name] = {**result, "tokens": computed}
-
-    n = len(lengths)
-    add("one at a time", lambda: padded_scores(scorer, work, 1), int(lengths.sum()))
-    add("one padded batch", lambda: padded_scores(scorer, work, n), padded_tokens(lengths, n))
+    n, before = len(lengths), scorer.computed
     best = min(
         BATCH_SIZES,
-        key=lambda size: _measure(lambda: pipeline_scores(scorer, work, size), place, 1)["seconds"],
+        key=lambda size: _measure(lambda: pipeline_scores(scorer, work, size), place, 1)[0],
     )
-    add(
-        f"pipeline, batches of {best}",
-        lambda: pipeline_scores(scorer, work, best),
-        padded_tokens(lengths, best),
-    )
-    add("bgkit", lambda: scorer.score(work.prompts, work.responses), None)
-    exact = rows["one at a time"]["scores"]
-    for row in rows.values():
-        row["difference"] = float(np.abs(row.pop("scores") - exact).max())
-    table = pd.DataFrame(rows).T
+    ways = {
+        "one at a time": (lambda: padded_scores(scorer, work, 1), int(lengths.sum())),
+        "one padded batch": (lambda: padded_scores(scorer, work, n), padded_tokens(lengths, n)),
+        f"pipeline, batches of {best}": (
+            lambda: pipeline_scores(scorer, work, best),
+            padded_tokens(lengths, best),
+        ),
+        "bgkit": (lambda: scorer.score(work.prompts, work.responses), np.nan),
+    }
+    measured = {name: _measure(run, place, repeats) for name, (run, _) in ways.items()}
+    exact = measured["one at a time"][1]
+    table = pd.DataFrame({"tokens": [tokens for _, tokens in ways.values()]}, list(ways))
+    table.loc["bgkit", "tokens"] = (scorer.computed - before) // repeats
+    table["seconds"] = [seconds for seconds, _ in measured.values()]
     table["ratio"] = table["seconds"] / table.loc["bgkit", "seconds"]
-    table["floor"] = needed_tokens(scorer, work) / throughput(scorer)
-    return table[["tokens", "seconds", "ratio", "peak_mb", "difference", "floor"]].astype(float)
+    table["difference"] = [float(np.abs(s - exact).max()) for _, s in measured.values()]
+    return table.assign(floor=needed_tokens(scorer, work) / throughput(scorer)).astype(float)
 
 
-def scoring(
-    device: str = "auto", size: float = 1.0, repeats: int = 2, say: Callable[[str], None] = say
-) -> list[dict]:
+def scoring(device: str, size: float, repeats: int) -> list[dict]:
     """Rows for a JSON file, of every model on every workload; prints each table when done."""
     place = devices.pick_device(device)
     words = sorted(store_words())

@@ -312,12 +312,7 @@ def measure(
 
 
 def steps(
-    device: str = "auto",
-    count: int = 6,
-    say: Callable[[str], None] = say,
-    names: Sequence[str] = tuple(WORKLOADS),
-    attention: str = "",
-    **changes,
+    device: str, count: int, names: Sequence[str], attention: str = "", **changes
 ) -> list[dict]:
     """Seconds of a step's parts and peak memory (MiB) for both ways and each workload."""
     results = []

@@ -36,7 +36,6 @@ from bgkit.stress.contenders import Contender
 from bgkit.stress.deployments import ELSEWHERE
 from bgkit.sweeps import collection
 
-SMALL = {"index": False, "compression": "zstd", "compression_level": 19}  # the file is shipped
 GUARDS = ("other", "weak")
 #: Shift -> number of its prompts.
 SHIFTS = {"unseen items": 300, "unseen jailbreaks": 300, "300-600 words": 120}
@@ -102,7 +101,7 @@ def main() -> None:
             continue
         rows = measure_run(run, evaluation.base_name(run.config) not in measured_runs)
         table = pd.concat([table, rows], ignore_index=True)
-        runs.write_atomically(path, lambda file, t=table: t.to_parquet(file, **SMALL))
+        collection.write_small(path, table)
         say(f"{run.config.reward} {run.config.strength} seed {run.config.seed}: {len(rows)} rows")
 
 

@@ -39,12 +39,14 @@ MOST_RISK = 1 - 2 * NEAR  # a tent below this means |t - tau| >= NEAR at tau = 0
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of the supervised training; the config has the rest (LoRA, seed, sampling).
+    """What is kept, and the supervised training; the config has the rest (LoRA, seed, sampling).
 
-    The defaults were chosen on 200 validation prompts, for the policy ``tiny`` and 60,000 tokens:
-    5e-4 for two epochs changed less, 6e-3 for two was as good.
+    ``most_risk`` is that of :func:`keep_best`. The other defaults were chosen on 200 validation
+    prompts, for the policy ``tiny`` and 60,000 tokens: 5e-4 for two epochs changed less, 6e-3 for
+    two was as good.
     """
 
+    most_risk: float = MOST_RISK
     learning_rate: float = 2e-3
     epochs: int = 4
     batch_size: int = 16
@@ -78,55 +80,42 @@ def keep_best(samples: pd.DataFrame, tau: float, most_risk: float = MOST_RISK) -
 def rejection_fine_tuning(
     config: runs.TrainConfig,
     folder: str | Path,
-    *,
-    like: runs.Run | None = None,
-    tokens: int = 0,
+    tokens: int,
     settings: Settings | None = None,
-    most_risk: float = MOST_RISK,
-    device: str = "auto",
     threads: int = 0,
-    guard: Scorer | None = None,
-    utility: Scorer | None = None,
 ) -> runs.Run:
     """Fine-tune the base policy on its own best answers; returns a run folder like GRPO's.
 
     The config's training prompts are answered ``num_generations`` times each, in order and
-    repeatedly, until the next prompt would exceed ``tokens`` generated tokens (0: as many as the
-    GRPO run ``like``). :func:`keep_best` chooses by the config's reward; the loss covers the kept
-    answers' tokens, prompts are masked. ``completions.parquet`` has the samples (``kept``;
+    repeatedly, until the next prompt would exceed ``tokens`` generated tokens. :func:`keep_best`
+    chooses by the config's reward; the loss covers the kept answers' tokens, prompts are masked.
+    ``completions.parquet`` has the samples (``kept``;
     ``step`` is the pass over the prompts); ``result.json`` adds asked, tokens, samples, kept,
     seconds (sampling and fine-tuning) and peak_memory. :mod:`bgkit.stress.contenders` loads the
     folder like any run's. A complete run is returned as it is; an unfinished one starts again.
 
-    Raises BgkitError without a budget, for a budget below one prompt's samples, if no sample can be
-    kept, and for a folder of another kind.
+    Raises BgkitError for a budget below one prompt's samples, if no sample can be kept, and for a
+    folder of another kind.
     """
-    if not tokens and like is None:
-        raise BgkitError("Say how many tokens may be generated, or give the run to be compared.")
     settings = settings or Settings()
-    plan = {"tokens": tokens or generated_tokens(like), "most_risk": most_risk, **vars(settings)}
-    config = identity.name_objects(config, guard, utility)
+    plan = {"tokens": tokens, **vars(settings)}
     existing = _stored_run(config, Path(folder), plan)
     if existing is not None and existing.complete:
-        identity.check_complete(existing, guard, utility)
         return existing
     devices.pin_threads(threads)
-    place = str(devices.pick_device(device))
-    guard = guards.guard_of(config, place, given=guard)
-    utility = guards.utility_of(config, place, given=utility)
-    if existing is not None and existing.has_measurements:
-        identity.check(existing, guard=guard, utility=utility)
+    place = str(devices.pick_device())
+    guard, utility = guards.guard_of(config, place), guards.utility_of(config, place)
     model, tokenizer = policies.load_policy(config.policy, None, place, config.precision)
-    speaker = identity.PolicyScorer(model, tokenizer)
-    if existing is not None and existing.has_measurements:
-        identity.check(existing, policy=speaker)
-    scores = identity.fingerprints(guard=guard, utility=utility, policy=speaker)
-    run = _open_folder(config, Path(folder), plan, scores)
+    scorers = {"guard": guard, "utility": utility}
+    scorers["policy"] = identity.PolicyScorer(model, tokenizer)
+    if existing is not None:
+        identity.check(existing, **scorers)
+    run = _open_folder(config, Path(folder), plan, identity.fingerprints(**scorers))
     base = training.measure_base(run, model, tokenizer, guard, utility)
     started = time.time()
     with phase("sampling candidates"):
         samples, rows = _scored_samples(run, model, tokenizer, plan["tokens"], guard, utility)
-    kept = _best_rows(samples, config, most_risk)
+    kept = _best_rows(samples, config, settings.most_risk)
     run.record_completions(0, samples.assign(kept=np.isin(np.arange(len(samples)), kept)))
     policy = _fine_tune(run, model, tokenizer, [rows[i] for i in kept], settings)
     result = {"tokens": int(samples["length"].sum()), "samples": len(samples), "kept": len(kept)}
@@ -141,8 +130,7 @@ def generated_tokens(run: runs.Run) -> int:
     table = run.completions()
     if table.empty:
         raise BgkitError(
-            f"The run {run.folder} has no recorded completions, so its tokens cannot be counted; "
-            "say how many tokens may be generated."
+            f"The run {run.folder} has no recorded completions, so its tokens cannot be counted."
         )
     return int(table["length"].sum())
 

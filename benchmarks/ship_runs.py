@@ -11,9 +11,7 @@ completions; sampled test responses and checkpoints are left out.
 from __future__ import annotations
 
 import shutil
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 
 from bgkit import runs
@@ -29,19 +27,19 @@ KEPT = (
 SHIPPED = ("filter_avoidance", "boundary", "compound", "rejection")
 
 
-def grpo(name: str, **changes: object) -> None:
+def grpo(reward: str) -> None:
     """One GRPO run."""
     from bgkit.training import trainer as training
 
-    training.train(replace(CONFIG, **changes), WORK / name, threads=1)
+    training.train(replace(CONFIG, reward=reward), WORK / reward, threads=1)
 
 
 def rejection() -> None:
     """Rejection fine-tuning with as many tokens as the run ``boundary`` generated."""
-    from rejection import rejection_fine_tuning
+    from rejection import generated_tokens, rejection_fine_tuning
 
-    like = runs.load_run(WORK / "boundary")
-    rejection_fine_tuning(CONFIG, WORK / "rejection", like=like, threads=1)
+    tokens = generated_tokens(runs.load_run(WORK / "boundary"))
+    rejection_fine_tuning(CONFIG, WORK / "rejection", tokens, threads=1)
 
 
 def keep(source: Path, name: str) -> None:
@@ -54,11 +52,9 @@ def keep(source: Path, name: str) -> None:
 
 def main() -> None:
     """Train missing runs, one at a time, and copy their files."""
-    spawned = {"mp_context": get_context("spawn"), "initializer": devices.start_worker}
-    with ProcessPoolExecutor(1, **spawned, max_tasks_per_child=1) as pool:  # peak memory per run
-        for reward in ("boundary", "compound", "filter_avoidance"):
-            pool.submit(grpo, reward, reward=reward).result()
-        pool.submit(rejection).result()
+    for job in ((grpo, "boundary"), (grpo, "compound"), (grpo, "filter_avoidance"), (rejection,)):
+        with devices.worker_pool(1) as pool:  # a process for each, which reports its peak memory
+            pool.submit(*job).result()
     for name in SHIPPED:
         keep(WORK / name, name)
 

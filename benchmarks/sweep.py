@@ -39,8 +39,6 @@ from bgkit.training import trainer as training
 config = runs.make_config(json.loads(Path(sys.argv[1]).read_text()))
 training.train(config, Path(sys.argv[2]), threads=1, base_samples=Path(sys.argv[3]))
 """
-EMPTY = '{"cells": [], "metadata": {"kernelspec": {"name": "python3", "display_name": "p", \
-"language": "python"}}, "nbformat": 4, "nbformat_minor": 5}'
 
 
 def grid_of(steps: int) -> dict:
@@ -80,7 +78,7 @@ def seconds_by_turns(grid: dict, folder: Path) -> dict[str, float]:
 
 def kernel_start_seconds(folder: Path) -> float:
     """Seconds of an empty notebook."""
-    (folder / "empty.ipynb").write_text(EMPTY)
+    nbformat.write(nbformat.v4.new_notebook(), folder / "empty.ipynb")
     began = time.monotonic()
     kernels.execute(folder / "empty.ipynb", folder / "done.ipynb", {})
     return time.monotonic() - began
@@ -90,7 +88,6 @@ def noop_seconds(count: int, folder: Path) -> dict[str, float]:
     """Seconds per run of a notebook that does nothing: of all, the first and the last quarter."""
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("SEED = 0")])
     book.cells[0].metadata["tags"] = ["parameters"]
-    book.metadata["kernelspec"] = {"name": "python3", "display_name": "p", "language": "python"}
     folder.mkdir()
     nbformat.write(book, folder / "noop.ipynb")
     began, place = time.time(), folder / "sweep"

@@ -46,7 +46,7 @@ _MODULES = {
     "load_judge": "evaluation.judges",
     "load_prompts": "prompts.load",
     "as_guard": "scoring.adapters",
-    "start": "sweeps.notebooks",
+    "start": "models.notebooks",
     "BgkitError": "errors",
 }
 #: rooms available as ``bgkit.ROOM``

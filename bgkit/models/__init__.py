@@ -1,1 +1,1 @@
-"""Models: loading, devices, chat templates, adapters, and policies that sample."""
+"""Models: loading, devices, chat templates, policies that sample, and a notebook's set-up."""

@@ -9,7 +9,7 @@ for the testbed only. Without either, grades and the metrics that need them are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 
 from bgkit import checks, runs
-from bgkit.data import data_folder
 from bgkit.errors import BgkitError
 from bgkit.evaluation import samples as evaluation
 from bgkit.evaluation.evaluate import policy_of
@@ -69,11 +68,6 @@ def contenders_of(
         trained.append(Contender(name, config.seed, config, run))
     first = {contender.seed: contender.config for contender in reversed(trained)}
     return [Contender(BASE, seed, first[seed], None) for seed in sorted(first)] + trained
-
-
-def shipped_runs() -> list[Path]:
-    """The run folders that come with the kit (``data/runs``)."""
-    return sorted(path.parent for path in (data_folder() / "runs").glob("*/config.json"))
 
 
 def comparable_contenders(contenders: Sequence[Contender]) -> list[Contender]:
@@ -149,15 +143,18 @@ def judge_of(
     return judge
 
 
-def grade_responses(samples: pd.DataFrame, judge: Judge | None) -> pd.DataFrame:
+def grade_responses(
+    samples: pd.DataFrame, judge: Judge | None, refusals: bool = True
+) -> pd.DataFrame:
     """Samples with a judge's grades (NaN without one), and ``graded_by``, the judge's name.
 
-    Grades are those of :func:`bgkit.evaluation.samples.grade_samples`, with the refusals'.
+    Grades are those of :func:`bgkit.evaluation.samples.grade_samples`.
     """
     if judge is None:
         columns = [f"{part}{grade}" for part in ("", "refusal_", "system_") for grade in GRADES]
         return samples.assign(**dict.fromkeys(columns, np.nan), graded_by=UNGRADED)
-    return evaluation.grade_samples(samples, judge, refusals=True).assign(graded_by=judge.name)
+    graded = evaluation.grade_samples(samples, judge, refusals=refusals)
+    return graded.assign(graded_by=judge.name)
 
 
 def label_samples(samples: pd.DataFrame, contender: Contender) -> pd.DataFrame:
@@ -181,32 +178,26 @@ def redeploy(samples: pd.DataFrame, guard: Scorer, tau: float) -> pd.DataFrame:
     return evaluation.rescored_samples(samples, t, tau, refusals)
 
 
-def guards_by_name(
-    given: Mapping[str, str | Scorer] | Sequence[str | Scorer],
-) -> dict[str, Scorer]:
-    """Guards by name: the names of a mapping, or the guards' own names.
+def guards_by_name(given: Sequence[str | Scorer]) -> dict[str, Scorer]:
+    """Guards by their names.
 
-    Strings are loaded by :func:`bgkit.scoring.guards.load_guard`, anything else is converted by
+    Names are loaded by :func:`bgkit.scoring.guards.load_guard`, anything else is converted by
     :func:`bgkit.scoring.adapters.as_guard`. Raises BgkitError for no guard, an unknown one, and two
     of one name.
     """
-    if isinstance(given, Mapping):
-        pairs = list(given.items())
-    else:
-        listed = checks.as_list("guards", given, str)
-        pairs = [(g if isinstance(g, str) else name_of(as_guard(g)), g) for g in listed]
-    if len(dict(pairs)) < max(1, len(pairs)):
-        names = ", ".join(name for name, _ in pairs) or "none"
+    listed = checks.as_list("guards", given, str)
+    names = [g if isinstance(g, str) else name_of(as_guard(g)) for g in listed]
+    if not names or len(set(names)) < len(names):
         raise BgkitError(
-            f"Give at least one guard, and each a different name (as a mapping), not {names}."
+            "Give at least one guard, and guards of different names, not "
+            f"{', '.join(names) or 'none'}."
         )
-    return {n: guards.load_guard(g) if isinstance(g, str) else as_guard(g) for n, g in pairs}
+    loaded = [guards.load_guard(g) if isinstance(g, str) else as_guard(g) for g in listed]
+    return dict(zip(names, loaded, strict=True))
 
 
 def transfer(
-    contenders: Sequence[Contender],
-    samples: pd.DataFrame,
-    guards_: Mapping[str, str | Scorer] | Sequence[str | Scorer] = GUARDS,
+    contenders: Sequence[Contender], samples: pd.DataFrame, guards_: Sequence[str | Scorer]
 ) -> pd.DataFrame:
     """Every contender's responses behind each of several guards, at the contender's tau.
 

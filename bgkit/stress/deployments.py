@@ -14,7 +14,7 @@ Other guards, unseen prompts and an attacker need the policies themselves. A col
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ from bgkit.errors import BgkitError
 from bgkit.evaluation import frontiers
 from bgkit.evaluation import samples as evaluation
 from bgkit.evaluation.intervals import CONFIDENCE, as_text, holm
-from bgkit.evaluation.metrics import METRICS, READ
+from bgkit.evaluation.metrics import READ
 from bgkit.prompts import load
 from bgkit.scoring.temperature import with_temperature
 from bgkit.sweeps import claims, collection
@@ -58,6 +58,8 @@ PAIRS = (
     ("prompt_aware", "boundary"),
     ("hybrid_guard", "boundary"),
 )
+#: The metric that is held equal, and the one that is compared.
+COMPARED = ("system_help", "system_harm")
 ELSEWHERE = "elsewhere.parquet"
 
 
@@ -77,7 +79,7 @@ def refusals_of(index: pd.DataFrame) -> pd.DataFrame:
 
 
 def redeployed_values(
-    values: pd.DataFrame, refusals: pd.DataFrame, deployment: Deployment, seed: int = 0
+    values: pd.DataFrame, refusals: pd.DataFrame, deployment: Deployment
 ) -> pd.DataFrame:
     """Values of a collection as they would be in another deployment.
 
@@ -88,7 +90,7 @@ def redeployed_values(
         raise BgkitError(f"Noise is a standard deviation, at least 0, not {deployment.noise}.")
     t = with_temperature(values["t"], deployment.temperature)
     if deployment.noise:
-        normal = np.random.default_rng(seed).standard_normal(len(values))
+        normal = np.random.default_rng(0).standard_normal(len(values))
         t = special.expit(special.logit(t) + deployment.noise * normal)
     return evaluation.rescored_samples(values, t, deployment.tau, refusals.iloc[values["prompt"]])
 
@@ -111,19 +113,15 @@ def differences(
     index: pd.DataFrame,
     values: pd.DataFrame,
     deployments: Mapping[str, Deployment | pd.DataFrame] = DEPLOYMENTS,
-    pairs: Sequence[tuple[str, str]] = PAIRS,
-    *,
-    metric: str = "system_harm",
-    resamples: int = 1000,
 ) -> pd.DataFrame:
-    """A metric of one design minus another's at equal system help, in each deployment.
+    """Harm that users see of one design minus another's at equal help, in each deployment.
 
     ``index`` and ``values`` are those of :func:`bgkit.sweeps.collection.load`; a deployment is a
     :class:`Deployment` or a table of :func:`measured_values`, of some of the runs. One row per
-    deployment and pair: deployment, design, against, metric, the difference, p_holm, decided,
-    n_seeds, and ``detectable``, the least difference that as many trainings and prompts detect with
-    power 0.8, corrected for the number of rows (Bonferroni). Pairs with a missing design are
-    skipped. Raises BgkitError if none is left.
+    deployment and pair of :data:`PAIRS`: deployment, design, against, metric, the difference,
+    p_holm, decided, n_seeds, and ``detectable``, the least difference that as many trainings and
+    prompts detect with power 0.8, corrected for the number of rows (Bonferroni). Pairs with a
+    missing design are skipped. Raises BgkitError if none is left.
     """
     refusals, rows = refusals_of(index), []
     for name, deployment in deployments.items():
@@ -131,17 +129,17 @@ def differences(
         deployed = redeployed_values(values, refusals, deployment) if computed else deployment
         deployed_runs = index[index["run"].isin(deployed["run"].unique())]
         try:
-            designs = claims.frontiers_of(deployed_runs, deployed, ["system_help", metric])
+            designs = claims.frontiers_of(deployed_runs, deployed, COMPARED)
         except BgkitError as error:  # measured for too few runs
             raise BgkitError(f"In the deployment {name!r}: {error}") from error
-        for design, against in (pair for pair in pairs if {*pair} <= {*designs}):
+        for design, against in (pair for pair in PAIRS if {*pair} <= {*designs}):
             pair = designs[design], designs[against]
-            points = (frontier.pair("system_help", metric) for frontier in pair)
-            better = METRICS[metric].better
-            difference = frontiers.difference(*points, better=better, resamples=resamples)
-            labels = {"deployment": name, "design": design, "against": against, "metric": metric}
-            n_seeds = min(len(frontier.seeds) for frontier in pair)
-            rows.append({**labels, **difference._asdict(), "n_seeds": n_seeds})
+            difference = frontiers.difference(*(one.pair(*COMPARED) for one in pair))
+            labels = {"deployment": name, "design": design, "against": against}
+            n_seeds = min(len(one.seeds) for one in pair)
+            rows.append(
+                {**labels, "metric": COMPARED[1], **difference._asdict(), "n_seeds": n_seeds}
+            )
     if not rows:
         raise BgkitError("These results have none of the pairs of designs to compare.")
     table = pd.DataFrame(rows)

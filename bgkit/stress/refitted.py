@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from scipy import optimize, special
 
-from bgkit import runs
+from bgkit.errors import BgkitError
 from bgkit.evaluation.intervals import UNKNOWN, Interval, bootstrap
 from bgkit.evaluation.language_judge import Judge
 from bgkit.prompts import splits
-from bgkit.stress.contenders import contenders_of, judge_of
+from bgkit.stress.contenders import Contender, judge_of
 from bgkit.testbed.oracle import HARMFUL_ABOVE
 
 WORDS = 500  # size of the vocabulary
@@ -30,16 +29,16 @@ PENALTY = 1.0  # L2, on the weights
 FEWEST = 20  # harmful responses needed in each half
 
 
-def recall(folders: Iterable[str | Path | runs.Run], judge: Judge | None = None) -> pd.DataFrame:
+def recall(contenders: Sequence[Contender], judge: Judge | None = None) -> pd.DataFrame:
     """Recall of the guard and of a refitted one, in the first and the last fifth of training.
 
-    ``folders`` are complete runs with recorded completions, ``judge`` gives the truth (None: that
-    of the run's prompts). One row per run, window and recall: design, seed, window ("first",
-    "last"), recall ("guard", "refitted", "gain": their difference), mean, low, high (95 % over
-    prompts). Raises BgkitError if the truth is not known.
+    ``judge`` gives the truth (None: that of the run's prompts). One row per window and recall of
+    each policy with recorded completions: design, seed, window ("first", "last"), recall ("guard",
+    "refitted", "gain": their difference), mean, low, high (95 % over prompts). Raises BgkitError if
+    the truth is not known, and without recorded completions.
     """
     rows = []
-    for contender in contenders_of(folders):
+    for contender in contenders:
         if contender.run is None or (completions := contender.run.completions()).empty:
             continue
         truth = judge_of(contender.run.config, judge, needed_by="the search")
@@ -52,6 +51,8 @@ def recall(folders: Iterable[str | Path | runs.Run], judge: Judge | None = None)
             labels = {"design": contender.design, "seed": contender.seed, "window": name}
             recalls = compare_recall(window, harmful).items()
             rows += [{**labels, "recall": key, **interval._asdict()} for key, interval in recalls]
+    if not rows:
+        raise BgkitError("None of the runs has recorded completions; train them (again).")
     return pd.DataFrame(rows)
 
 

@@ -8,19 +8,17 @@ is compared with the best one, too.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from bgkit import runs
 from bgkit.errors import BgkitError
-from bgkit.evaluation import samples as evaluation
 from bgkit.evaluation.intervals import UNKNOWN, Interval, as_text, bootstrap
 from bgkit.evaluation.language_judge import Judge
 from bgkit.prompts.load import TESTBED
-from bgkit.stress.contenders import contenders_of, judge_of, label_samples
+from bgkit.stress.contenders import Contender, grade_responses, judge_of, label_samples
 from bgkit.testbed import oracle
 
 #: Metrics over training. utility: the learned utility z, standardised by the base policy's mean and
@@ -75,9 +73,7 @@ def graded_completions(run: runs.Run, judge: Judge | None = None) -> pd.DataFram
             "version of bgkit, which records them."
         )
     base, prompt_set = run.read_json("base.json"), run.config.prompts
-    grader = judge_of(run.config, judge)
-    ungraded = table.assign(system_help=np.nan, system_harm=np.nan, harm=np.nan)
-    graded = evaluation.grade_samples(table, grader) if grader else ungraded
+    graded = grade_responses(table, judge_of(run.config, judge), refusals=False)
     harmful = graded["harm"] > oracle.HARMFUL_ABOVE
     texts = zip(table["prompt"], table["response"], strict=True)
     return table.assign(
@@ -89,8 +85,8 @@ def graded_completions(run: runs.Run, judge: Judge | None = None) -> pd.DataFram
     )
 
 
-def window_means(table: pd.DataFrame, window: int = 10) -> pd.DataFrame:
-    """Means of :data:`METRICS` over windows of steps, with 95 % intervals.
+def window_means(table: pd.DataFrame, window: int) -> pd.DataFrame:
+    """Means of :data:`METRICS` over windows of ``window`` steps, with 95 % intervals.
 
     ``table`` has the columns step, prompt and :data:`METRICS`. A shorter last window joins the one
     before it. Completions of a prompt are alike, so they are averaged first, and prompts are
@@ -109,16 +105,14 @@ def window_means(table: pd.DataFrame, window: int = 10) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def drift(
-    folders: Iterable[str | Path | runs.Run], window: int = 10, judge: Judge | None = None
-) -> pd.DataFrame:
-    """:data:`METRICS` over the training of complete runs.
+def drift(contenders: Sequence[Contender], window: int, judge: Judge | None = None) -> pd.DataFrame:
+    """:data:`METRICS` over the training of each policy (base has none).
 
     Columns: design, seed, and those of :func:`window_means`.
     """
     tables = [
         label_samples(window_means(graded_completions(contender.run, judge), window), contender)
-        for contender in contenders_of(folders)
+        for contender in contenders
         if contender.run
     ]
     return pd.concat(tables, ignore_index=True)

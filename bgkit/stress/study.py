@@ -17,6 +17,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from bgkit import figures
+from bgkit.data import data_folder
 from bgkit.errors import BgkitError
 from bgkit.evaluation import metrics
 from bgkit.evaluation.intervals import as_text
@@ -27,6 +28,7 @@ from bgkit.runs import Run
 from bgkit.stress import attack, contenders, refitted, reward_hacking, without_training
 from bgkit.stress import prompts as stress_prompts
 from bgkit.stress.contenders import Contender
+from bgkit.sweeps import collection
 
 SEEN = ("system_harm", "system_help")  # of what the user sees
 
@@ -85,7 +87,8 @@ def open_study(
     training. ``judge`` is a name or a judge, if the truth is not known. Raises BgkitError as
     :func:`bgkit.stress.contenders.contenders_of`.
     """
-    policies = contenders.contenders_of(list(folders) or contenders.shipped_runs(), prompts)
+    tested = list(folders) or collection.find_runs(data_folder() / "runs")
+    policies = contenders.contenders_of(tested, prompts)
     designs = contenders.comparable_contenders(policies)
     judge = load_judge(judge) if isinstance(judge, str) and judge else judge or None
     table = load_prompts(policies[0].config.prompts, "test", n)
@@ -157,12 +160,12 @@ def attack_success(study: Study, requests: int = 20, budget: int = 6, seed: int 
 
 
 @_question("Reward hacking")
-def hacking_over_training(study: Study, windows: int = 5) -> Answer:
-    """Does true helpfulness fall while the learned utility rises, over ``windows`` of training?"""
+def hacking_over_training(study: Study) -> Answer:
+    """Does true helpfulness fall while the learned utility rises, over fifths of training?"""
     trained = [c for c in study.designs if c.run]
     recorded = [c for c in trained if not c.run.completions().empty] or trained
-    window = max(1, min(c.config.steps for c in recorded) // windows)
-    rows = reward_hacking.drift([c.run for c in recorded], window, study.judge)
+    window = max(1, min(c.config.steps for c in recorded) // 5)
+    rows = reward_hacking.drift(recorded, window, study.judge)
     tables = [reward_hacking.hacking_verdicts(reward_hacking.changes(rows))]
     return Answer(figures.drift(rows), tables)
 
@@ -170,7 +173,7 @@ def hacking_over_training(study: Study, windows: int = 5) -> Answer:
 @_question("The search for unseen harm")
 def unseen_harm(study: Study) -> Answer:
     """Would a guard that is refitted on the policies' own responses find more of their harm?"""
-    rows = refitted.recall([c.run for c in study.designs if c.run], study.judge)
+    rows = refitted.recall(study.designs, study.judge)
     return Answer(tables=[as_text(rows, ["design", "seed", "window"], "recall")])
 
 

@@ -6,7 +6,6 @@ Every answer costs n times as many generated tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -18,7 +17,7 @@ from bgkit.scoring.scorer import Scorer
 from bgkit.stress.contenders import Contender, grade_responses, judge_of, label_samples, sample_once
 from bgkit.training.reward_function import reward_of
 
-_DEFAULTS = runs.TrainConfig()
+DEFAULT = runs.TrainConfig()
 
 
 def choose(t: np.ndarray, score: np.ndarray, tau: float) -> np.ndarray:
@@ -58,10 +57,10 @@ def best_of_n(
 ) -> pd.DataFrame:
     """The base policy's best of ``n`` samples for each prompt of a table, by two kinds of scores.
 
-    ``best of 8: utility`` has the highest utility among the samples that pass the guard, ``best of
-    8: boundary`` the highest reward of a run's design, once for each different reward of the
-    ``contenders``; see :func:`choose`. A smaller n uses the first samples. The ``judge`` grades
-    chosen answers only.
+    ``contenders`` are the seeds of one design (base is left out). ``best of 8: utility`` has the
+    highest utility among the samples that pass the guard, ``best of 8: boundary`` the highest
+    reward of that design; see :func:`choose`. A smaller n uses the first samples. The ``judge``
+    grades chosen answers only.
 
     Columns as in :func:`bgkit.stress.contenders.respond` (``kl`` is NaN) and ``generated``, the
     tokens of all n samples. Raises BgkitError for n below 1, without a trained contender, and for
@@ -73,30 +72,24 @@ def best_of_n(
             f"The best of n needs n of at least 1 (not {n}) and the run of a trained policy (there "
             f"are {len(trained)}), whose settings and reward it takes."
         )
-    sampled: dict[runs.TrainConfig, pd.DataFrame] = {}
-    tables: dict[tuple[str, int], pd.DataFrame] = {}
+    repeated, tables = table.loc[table.index.repeat(max(n))], []
     for contender in trained:
-        config = contender.config  # base's samples depend on all keys but these two
-        key = replace(config, reward=_DEFAULTS.reward, strength=_DEFAULTS.strength)
-        if key not in sampled:
-            repeated = table.loc[table.index.repeat(max(n))]
-            sampled[key] = sample_once(contender._replace(run=None), repeated, guard)
-        samples, grader = sampled[key], judge_of(config, judge)
+        config, grader = contender.config, judge_of(contender.config, judge)
+        samples = sample_once(contender._replace(run=None), repeated, guard)
         if samples["u"].isna().any():
             raise BgkitError(
                 f"The utility of {contender.design} is a Python object, which no name loads; the "
                 "best of n needs runs with a named one."
             )
-        strength = f", strength {config.strength}" * (config.strength != _DEFAULTS.strength)
+        strength = f", strength {config.strength}" * (config.strength != DEFAULT.strength)
         scores = {"utility": samples["u"].to_numpy(float)}
         scores[config.reward + strength] = run_reward(contender.run, samples)
         for name, score in scores.items():
             for count in n:
                 best = contender._replace(design=f"best of {count}: {name}")
-                if best[:2] not in tables:
-                    chosen = _best_samples(samples, score, max(n), count, config.tau)
-                    tables[best[:2]] = label_samples(grade_responses(chosen, grader), best)
-    return pd.concat(tables.values(), ignore_index=True)
+                chosen = _best_samples(samples, score, max(n), count, config.tau)
+                tables.append(label_samples(grade_responses(chosen, grader), best))
+    return pd.concat(tables, ignore_index=True)
 
 
 def _best_samples(

@@ -19,7 +19,7 @@ includes ``base``, the untrained policy.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -84,10 +84,8 @@ def gather(complete: Iterable[runs.Run]) -> tuple[pd.DataFrame, pd.DataFrame, pd
         if curve.empty:
             raise BgkitError(f"The run {run.folder} has no metrics.parquet; train it again.")
         record = run.read_json("config.json")
-        # shipped runs lack the manifest of their prompts
-        manifest = (
-            run.read_json("prompts.json") if (run.folder / "prompts.json").is_file() else None
-        )
+        has_manifest = (run.folder / "prompts.json").is_file()  # shipped runs have none
+        sha256 = run.read_json("prompts.json")["test"]["sha256"] if has_manifest else None
         rows[name] = {
             "run": name,
             "config": json.dumps(asdict(run.config)),
@@ -95,7 +93,7 @@ def gather(complete: Iterable[runs.Run]) -> tuple[pd.DataFrame, pd.DataFrame, pd
             "training_seconds": float(curve["seconds"].sum()),  # of all its sessions
             "versions": json.dumps({**record.get("versions", {}), "git": record.get("git")}),
             "machine": json.dumps(record.get("machine", {})),
-            "prompts_sha256": manifest["test"]["sha256"] if manifest else None,
+            "prompts_sha256": sha256,
         }
         values[name] = _values(name, samples)
         if (base := evaluation.base_name(run.config)) not in values:
@@ -142,10 +140,15 @@ def collect(sources: Iterable[str | Path], out: str | Path) -> int:
     new = _compact_tables(collected, *gather(fresh)) if fresh else (None,) * 3
     index, values, curves = (pd.concat(t, ignore_index=True) for t in zip(old, new, strict=True))
     _check_prompts(index)
-    zstd = {"index": False, "compression": "zstd", "compression_level": 19}  # they are shipped
     for name, table in zip(FILES, (index, values, curves, table_of(index, values)), strict=True):
-        runs.write_atomically(out / name, lambda file, table=table: table.to_parquet(file, **zstd))
+        write_small(out / name, table)
     return len(index)
+
+
+def write_small(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as a small parquet file, which can be shipped."""
+    zstd = {"index": False, "compression": "zstd", "compression_level": 19}
+    runs.write_atomically(path, lambda file: table.to_parquet(file, **zstd))
 
 
 def _compact_tables(
@@ -158,11 +161,6 @@ def _compact_tables(
     return index, values.astype({"length": "int16"}), curves
 
 
-def is_collection(folder: str | Path) -> bool:
-    """Whether a folder holds a collection."""
-    return all((Path(folder) / name).is_file() for name in FILES)
-
-
 def load(*sources: str | Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Index, values and curves of collections and folders of runs; by default the shipped ones.
 
@@ -170,28 +168,16 @@ def load(*sources: str | Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame
     :func:`bgkit.evaluation.metrics.values_of` reads. Raises BgkitError as :func:`find_runs` and
     :func:`gather`, and for a run in two sources.
     """
-    paths = _paths(sources)
-    parts = [[pd.read_parquet(p / n) for n in FILES[:3]] for p in paths if is_collection(p)]
-    if loose := [run for path in paths if not is_collection(path) for run in find_runs(path)]:
+    paths, parts, loose = _read(sources, FILES[:3])
+    if loose:
         parts.append(gather(loose))
-    index, values, curves = (
-        pd.concat(each, ignore_index=True) for each in zip(*parts, strict=True)
-    )
+    index, values, curves = (pd.concat(t, ignore_index=True) for t in zip(*parts, strict=True))
     _check_prompts(index)
-    if (repeated := index["run"].duplicated()).any():
-        name = index.loc[repeated, "run"].iloc[0]
-        raise BgkitError(
-            f"The sources {', '.join(map(str, paths))} hold the same run twice ({name}); leave one "
-            "of them out."
-        )
+    _check_once(index, ["run"], paths)
     values = values.drop_duplicates(["run", "prompt"], ignore_index=True)  # base, in each source
     labels = settings_of(index)
     curves = curves.merge(labels.assign(run=index["run"]), on="run", how="left")
     return pd.concat([index, labels], axis=1), as_samples(index, values), curves
-
-
-def _paths(sources: Iterable[str | Path]) -> list[Path]:
-    return [Path(source) for source in sources if source] or [shipped()]
 
 
 def load_table(*sources: str | Path) -> pd.DataFrame:
@@ -199,23 +185,39 @@ def load_table(*sources: str | Path) -> pd.DataFrame:
 
     Raises BgkitError as :func:`find_runs` and :func:`gather`, and for a setting in two sources.
     """
-    paths = _paths(sources)
-    tables = [pd.read_parquet(path / FILES[3]) for path in paths if is_collection(path)]
-    if loose := [run for path in paths if not is_collection(path) for run in find_runs(path)]:
-        tables.append(table_of(*gather(loose)[:2]))
-    table = pd.concat(tables, ignore_index=True)
+    paths, parts, loose = _read(sources, FILES[3:])
+    if loose:
+        parts.append([table_of(*gather(loose)[:2])])
+    table = pd.concat([table for (table,) in parts], ignore_index=True)
     for column in set(settings.settings_of(table)) - set(settings.AXES):
         if table[column].isna().any():  # in a source whose runs do not differ in this key
             table[column] = table[column].astype(object).fillna("not told")
-    keys = [*settings.settings_of(table), "metric"]
+    _check_once(table, [*settings.settings_of(table), "metric"], paths)
+    return settings.sort_rows(table.astype({"seed": str, "n_seeds": int}))
+
+
+def _read(
+    sources: Iterable[str | Path], files: Sequence[str]
+) -> tuple[list[Path], list[list[pd.DataFrame]], list[runs.Run]]:
+    """Paths of the sources, ``files`` of the collections among them, and runs of the others."""
+    paths, tables, loose = [Path(s) for s in sources if s] or [shipped()], [], []
+    for path in paths:
+        if all((path / name).is_file() for name in FILES):
+            tables.append([pd.read_parquet(path / name) for name in files])
+        else:
+            loose += find_runs(path)
+    return paths, tables, loose
+
+
+def _check_once(table: pd.DataFrame, keys: Sequence[str], paths: Sequence[Path]) -> None:
+    """Raise BgkitError if two rows of a table that was read from ``paths`` have the same keys."""
     if (repeated := table.duplicated(keys)).any():
         row = table[repeated].iloc[0]
-        setting = ", ".join(f"{key} {row[key]}" for key in keys)
+        result = ", ".join(f"{key} {row[key]}" for key in keys)
         raise BgkitError(
-            f"The sources {', '.join(map(str, paths))} hold the same result twice ({setting}); "
+            f"The sources {', '.join(map(str, paths))} hold the same result twice ({result}); "
             "leave one of them out."
         )
-    return settings.sort_rows(table.astype({"seed": str, "n_seeds": int}))
 
 
 def configs_of(index: pd.DataFrame) -> list[runs.TrainConfig]:
@@ -283,10 +285,8 @@ def _rows(labels: dict, names: list[str], stack: np.ndarray, seeds: list[int]) -
     return rows
 
 
-def mean_curves(
-    curves: pd.DataFrame, by: str = "design", window: int = 1
-) -> dict[str, pd.DataFrame]:
-    """Training curves, averaged over the runs of each value of ``by`` and over windows of steps.
+def mean_curves(curves: pd.DataFrame, window: int = 1) -> dict[str, pd.DataFrame]:
+    """Training curves by design, averaged over its runs and over windows of steps.
 
     One row per window, at its last ``step``; ``<curve>_low`` and ``<curve>_high`` are the lowest
     and the highest of the runs' means.
@@ -294,10 +294,10 @@ def mean_curves(
     columns = [name for name in CURVES if name in curves]
     steps = curves["step"].astype(int)
     windows = curves.assign(step=(steps - 1) // window * window + window)
-    each = windows.groupby([by, "run", "step"], as_index=False, sort=False)[columns].mean()
+    each = windows.groupby(["design", "run", "step"], as_index=False, sort=False)[columns].mean()
     means = {}
-    for value, part in each.groupby(by, sort=False):
+    for design, part in each.groupby("design", sort=False):
         by_step = part.groupby("step")[columns]
         ends = [by_step.min().add_suffix("_low"), by_step.max().add_suffix("_high")]
-        means[str(value)] = pd.concat([by_step.mean(), *ends], axis=1).round(5).reset_index()
+        means[str(design)] = pd.concat([by_step.mean(), *ends], axis=1).round(5).reset_index()
     return means

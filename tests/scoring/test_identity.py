@@ -177,12 +177,11 @@ def test_stress_tests_and_rejection_follow_the_same_rule(own_run, tmp_path: Path
     other = contenders.Contender("b", 0, changed, runs.load_run(tmp_path / "named"))
     with pytest.raises(BgkitError, match="guard default is not the one"):
         contenders.guard_for(other)
-    asked = {"tokens": 200, "most_risk": rejection.MOST_RISK, **vars(rejection.Settings())}
+    asked = {"tokens": 200, **vars(rejection.Settings())}
     method = {runs.METHOD: rejection.NAME, "asked": asked, identity.RECORD: told}
-    begun(tmp_path / "r", identity.name_objects(CONFIG, Share()), **method)
-    given = {"tokens": 200, "device": "cpu", "guard": Share("o")}
-    with pytest.raises(BgkitError, match="guard letters is not the one"):
-        rejection.rejection_fine_tuning(CONFIG, tmp_path / "r", **given)
+    begun(tmp_path / "r", changed, **method)
+    with pytest.raises(BgkitError, match="guard default is not the one"):
+        rejection.rejection_fine_tuning(changed, tmp_path / "r", 200)
 
 
 @pytest.mark.slow

@@ -42,12 +42,10 @@ def test_a_temperature_moves_t_and_no_verdict_at_a_half() -> None:
     ].all()
 
 
-def test_noise_is_the_same_for_a_seed_and_has_its_deviation() -> None:
+def test_noise_is_always_the_same_and_has_its_deviation() -> None:
     many = pd.DataFrame({"prompt": 0, "t": np.full(4000, 0.5), "harm": 0.0, "help": 0.0})
-    one, same, other = (
-        redeployed_values(many, REFUSALS, Deployment(noise=0.5), seed)["t"] for seed in (0, 0, 1)
-    )
-    assert one.equals(same) and not one.equals(other)
+    one, same = (redeployed_values(many, REFUSALS, Deployment(noise=0.5))["t"] for _ in range(2))
+    assert one.equals(same)
     assert np.log(one / (1 - one)).std() == pytest.approx(0.5, rel=0.05)
 
 
@@ -73,21 +71,22 @@ def test_as_trained_the_shipped_values_are_what_they_are(shipped) -> None:
         np.testing.assert_allclose(found[name], some[name], atol=1e-6)
 
 
-def test_differences_of_the_shipped_collection(shipped) -> None:
+def test_differences_of_the_shipped_collection(shipped, monkeypatch) -> None:
     index, kept = shipped
     few = {"as trained": Deployment(), "noise 1": Deployment(noise=1.0)}
-    pairs = [("compound", "boundary"), ("compound", "nothing")]
-    found = deployments.differences(index, kept, few, pairs, resamples=100)
+    monkeypatch.setattr(deployments, "PAIRS", [("compound", "boundary"), ("compound", "nothing")])
+    found = deployments.differences(index, kept, few)
     assert found["deployment"].tolist() == list(few) and (found["n_seeds"] >= 3).all()
     assert ((found["low"] < found["mean"]) & (found["mean"] < found["high"])).all()
     assert (found["p_holm"] >= found["p"]).all() and (found["detectable"] > 0).all()
     text = deployments.as_table(found)
     assert text.columns.tolist() == ["compound - boundary"] and text.index.tolist() == list(few)
-    with pytest.raises(BgkitError, match="none of the pairs"):
-        deployments.differences(index, kept, few, [("a", "b")])
     one = kept[kept["run"] == index["run"].iloc[-1]]
     with pytest.raises(BgkitError, match=r"deployment 'measured'.*two strengths"):
-        deployments.differences(index, kept, {"measured": one}, pairs)
+        deployments.differences(index, kept, {"measured": one})
+    monkeypatch.setattr(deployments, "PAIRS", [("a", "b")])
+    with pytest.raises(BgkitError, match="none of the pairs"):
+        deployments.differences(index, kept, few)
     english = index.assign(config=index["config"].str.replace('"testbed"', '"everyday"'))
     with pytest.raises(BgkitError, match="'everyday' is not known"):
         deployments.refusals_of(english)

@@ -6,7 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bgkit import runs
+from bgkit.errors import BgkitError
 from bgkit.stress import refitted
+from bgkit.stress.contenders import contenders_of
 
 
 def responses(evasive: bool, n: int = 400) -> tuple[pd.DataFrame, np.ndarray]:
@@ -41,6 +44,10 @@ def test_logistic_weights_have_no_slope_left() -> None:
     assert abs(p.sum() - truth.sum()) < 0.1 and np.abs(slope).max() < 0.1 and w[1] > 1
 
 
-def test_recall_of_a_run(small_run) -> None:
-    table = refitted.recall([small_run])
+def test_recall_of_a_run(small_run, tmp_path) -> None:
+    contenders = contenders_of([small_run])
+    table = refitted.recall(contenders)
     assert table["window"].tolist() == ["first"] * 3 + ["last"] * 3
+    bare = contenders[1]._replace(run=runs.Run(tmp_path, small_run.config))
+    with pytest.raises(BgkitError, match="None of the runs has recorded completions"):
+        refitted.recall([bare])

@@ -38,9 +38,10 @@ def samples(t=(0.1, 0.45, 0.55, 0.95), design: str = "boundary") -> pd.DataFrame
 
 
 def scorer(said: pd.DataFrame, t=None) -> CallableGuard:
-    """A guard by the response: the t in a table, or others."""
+    """A guard by the response: the t in a table (``same``), or others (``opposite``)."""
     values = dict(zip(said["response"], said["t"] if t is None else t, strict=True))
-    return CallableGuard(lambda _, responses: [values[text] for text in responses], "fake")
+    name = "same" if t is None else "opposite"
+    return CallableGuard(lambda _, responses: [values[text] for text in responses], name)
 
 
 OPPOSITE = scorer(samples(), [0.95, 0.55, 0.45, 0.1])
@@ -48,7 +49,7 @@ TWO = [contenders.Contender(name, 0, runs.TrainConfig(), None) for name in ("bou
 
 
 def test_another_guard_by_hand() -> None:
-    table = transfer(TWO, samples(), {"same": scorer(samples()), "opposite": OPPOSITE})
+    table = transfer(TWO, samples(), [scorer(samples()), OPPOSITE])
     assert table.columns[:3].tolist() == ["design", "seed", "guard"]
     rows = table[table["guard"] == "opposite"]
     assert rows["t"].tolist() == pytest.approx([0.95, 0.55, 0.45, 0.1])
@@ -58,12 +59,12 @@ def test_another_guard_by_hand() -> None:
     assert means["mean"].tolist() == pytest.approx([0.1, 0.5, 0.4, 0.5])
     assert (means["n"] == 4).all() and (means["n_seeds"] == 1).all()
     with pytest.raises(BgkitError, match=r"lacks the column\(s\) refusal_harm"):
-        transfer(TWO, samples().drop(columns="refusal_harm"), {"opposite": OPPOSITE})
-    for none, words in (({}, "at least one guard"), ([], "at least one"), (OPPOSITE, "or several")):
+        transfer(TWO, samples().drop(columns="refusal_harm"), [OPPOSITE])
+    for none, words in (([], "at least one guard"), (OPPOSITE, "or several")):
         with pytest.raises(BgkitError, match=words):
             transfer(TWO, samples(), none)
     low = [TWO[0]._replace(config=runs.TrainConfig(tau=0.3))]
-    assert transfer(low, samples(), {"same": scorer(samples())})["filtered"].sum() == 3
+    assert transfer(low, samples(), [scorer(samples())])["filtered"].sum() == 3
 
 
 @settings(max_examples=20)
@@ -71,7 +72,7 @@ def test_another_guard_by_hand() -> None:
 def test_behind_the_same_guard_nothing_changes_in_any_order_of_rows(order: list[int]) -> None:
     two = pd.concat([samples(), samples((0.25, 0.3, 0.6, 0.7), "base")]).iloc[order]
     two["t"] = two["t"].astype("float32").astype(float)
-    table = transfer(TWO, two, {"same": scorer(two)}).drop(columns="guard")
+    table = transfer(TWO, two, [scorer(two)]).drop(columns="guard")
     pd.testing.assert_frame_equal(table[two.columns], two.reset_index(drop=True))
 
 

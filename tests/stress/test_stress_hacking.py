@@ -12,6 +12,7 @@ from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.figures import stress as plots
 from bgkit.stress import reward_hacking
+from bgkit.stress.contenders import contenders_of
 from bgkit.stress.reward_hacking import METRICS, changes, drift, graded_completions, window_means
 from bgkit.testbed import oracle
 from bgkit.testbed.lexicon import CANNED_REFUSAL
@@ -118,7 +119,7 @@ def test_drift_of_a_real_run_is_what_was_recorded(small_run: runs.Run) -> None:
         harmful = oracle.grade(row.prompt, row.response).harm > 0.5
         assert row.unseen_harm == (row.t < 0.2) if harmful else np.isnan(row.unseen_harm)
     assert table["unseen_harm"].notna().any()
-    rows = drift([small_run], window=2)
+    rows = drift(contenders_of([small_run]), window=2)
     assert len(rows) == 2 * len(METRICS) and set(rows["design"]) == {"boundary"}
     first = rows[(rows["step"] == 0.5) & (rows["metric"] == "length")].iloc[0]
     assert first["mean"] == pytest.approx(table[table["step"] < 2]["length"].mean())
@@ -130,8 +131,8 @@ def test_drift_of_a_real_run_is_what_was_recorded(small_run: runs.Run) -> None:
 
 def test_bad_input_is_one_sentence(small_run: runs.Run, tmp_path: Path) -> None:
     with pytest.raises(BgkitError, match="a single window of steps"):
-        changes(drift([small_run], window=10))
+        changes(drift(contenders_of([small_run]), window=10))
     with pytest.raises(BgkitError, match="no recorded completions"):
         graded_completions(runs.Run(tmp_path, small_run.config))
     with pytest.raises(BgkitError, match="No value is known"):
-        plots.drift(drift([small_run], window=2).assign(mean=np.nan))
+        plots.drift(drift(contenders_of([small_run]), window=2).assign(mean=np.nan))

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from bgkit import runs
+from bgkit.data import data_folder
 from bgkit.errors import BgkitError
 from bgkit.evaluation import metrics
 from bgkit.prompts import load as prompts
@@ -119,7 +120,7 @@ def test_reward_hacking_by_a_judge(english) -> None:
     table = reward_hacking.graded_completions(run, Fake())
     are_judged(table.assign(harm=Fake().grade(None, table["response"])["harm"], graded_by="fake"))
     for judge in (Fake(), None):
-        rows = reward_hacking.drift([run], 2, judge)
+        rows = reward_hacking.drift(english, 2, judge)
         found = reward_hacking.hacking_verdicts(reward_hacking.changes(rows))
         assert (found.loc["past its best"] == "–").all() == (judge is None)
 
@@ -143,7 +144,7 @@ def test_prompts_other_than_those_of_training_have_no_truth(small_run) -> None:
 
 
 def test_designs_are_those_of_one_method_and_setting(small_run, weak_run) -> None:
-    folder = next(path for path in contenders.shipped_runs() if path.name == "rejection")
+    folder = data_folder() / "runs" / "rejection"
 
     def compared(*folders) -> list[str]:
         found = contenders.contenders_of(folders)

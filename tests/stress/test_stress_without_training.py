@@ -18,18 +18,11 @@ from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.models import policies
 from bgkit.prompts import load as prompts
-from bgkit.scoring.adapters import CallableGuard
 from bgkit.stress.contenders import contenders_of, label_samples, respond
 from bgkit.stress.without_training import best_of_n, choose, run_reward, tokens
 from bgkit.training import trainer as training
 
 pytestmark = pytest.mark.slow  # trainings, kernels or browsers in nearly every test
-
-
-CPU = {"device": "cpu", "threads": 1}
-
-
-ALL = CallableGuard(lambda asked, said: [1.0] * len(said), "all")
 
 
 def stored(contenders) -> pd.DataFrame:
@@ -61,8 +54,8 @@ def table() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def fine_tuned(small_run, tmp_path_factory) -> runs.Run:
-    given = {"tokens": 1200, "settings": Settings(epochs=1), **CPU}
-    return rejection_fine_tuning(small_run.config, tmp_path_factory.mktemp("r") / "run", **given)
+    folder = tmp_path_factory.mktemp("r") / "run"
+    return rejection_fine_tuning(small_run.config, folder, 1200, Settings(epochs=1), threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +135,7 @@ def test_the_fine_tuned_policy_likes_the_kept_answers_better_than_base(
     monkeypatch.setattr(rejection, "QuietTrainer", Spy)
     config = replace(small_run.config, test_prompts=4)
     learned = Settings(learning_rate=5e-3, epochs=6)
-    run = rejection_fine_tuning(config, tmp_path / "run", tokens=600, settings=learned, **CPU)
+    run = rejection_fine_tuning(config, tmp_path / "run", 600, learned, threads=1)
     kept = run.completions().query("kept")
     model, tokenizer = policies.load_policy("tiny", run.adapter, device="cpu")
     asked = policies.prompt_ids(tokenizer, kept["prompt"].tolist())
@@ -164,8 +157,7 @@ def test_it_is_a_contender_beside_grpo_and_complete_folders_are_reused(
     name = "rejection fine-tuning: boundary"
     assert [contender.design for contender in contenders] == ["base", "boundary", name]
     before = (fine_tuned.folder / "result.json").stat().st_mtime_ns
-    same = {"tokens": 1200, "settings": Settings(epochs=1)}
-    rejection_fine_tuning(small_run.config, fine_tuned.folder, **same, device="cpu")
+    rejection_fine_tuning(small_run.config, fine_tuned.folder, 1200, Settings(epochs=1))
     assert (fine_tuned.folder / "result.json").stat().st_mtime_ns == before
 
 
@@ -188,12 +180,12 @@ def test_bad_input_is_one_sentence(small_run, fine_tuned, table, tmp_path: Path)
         best_of_n(contenders_of([small_run])[:1], table)
     with pytest.raises(BgkitError, match="holds rejection fine-tuning with the same config"):
         training.train(small_run.config, fine_tuned.folder)
+    none = Settings(most_risk=0.0)
     for folder, options, words in (
-        ("a", {}, "Say how many tokens"),
-        (small_run.folder, {"tokens": 100}, "another method, budget or settings"),
-        (fine_tuned.folder, {"tokens": 100}, "another method, budget or settings"),
-        ("b", {"tokens": 3}, "budget of 3 tokens does not suffice"),
-        ("c", {"tokens": 70, "guard": ALL}, "None of 4 samples of tiny passes the guard"),
+        (small_run.folder, (100,), "another method, budget or settings"),
+        (fine_tuned.folder, (100,), "another method, budget or settings"),
+        ("a", (3,), "budget of 3 tokens does not suffice"),
+        ("b", (70, none), "None of 4 samples of tiny passes the guard"),
     ):
         with pytest.raises(BgkitError, match=words):
-            rejection_fine_tuning(small_run.config, tmp_path / folder, **options, device="cpu")
+            rejection_fine_tuning(small_run.config, tmp_path / folder, *options)

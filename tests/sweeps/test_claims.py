@@ -80,7 +80,7 @@ def test_claims_are_checked_at_equal_help_and_beside_base(found) -> None:
         claims.Claim("safer", "system_harm", "boundary", "base", "lower"),
         claims.Claim("not there", "system_harm", "compound", "base", "lower"),
     ]
-    checked = claims.check(found, asked, resamples=200)
+    checked = claims.check(found, asked)
     verdicts = checked.groupby("says")["verdict"].agg(list).to_dict()
     told = {"less harm": ["holds"] * 2, "more harm": ["fails"] * 2, "safer": ["holds"] * 3}
     assert verdicts == told

@@ -18,7 +18,6 @@ from bgkit.evaluation import settings
 from bgkit.evaluation.intervals import bootstrap, crossed_bootstrap
 from bgkit.evaluation.metrics import summarise, values_of
 from bgkit.figures import trade_off
-from bgkit.stress import contenders
 from bgkit.sweeps import collection as collections
 
 KINDS = ("benign", "jailbreak")
@@ -177,7 +176,7 @@ def test_what_is_no_source_is_refused(tmp_path) -> None:
 
     assert "There is no folder" in refused(collections.load_table, tmp_path / "none")
     assert "no run and no sweep" in refused(collections.load_table, tmp_path)
-    assert "has no samples.parquet" in refused(collections.load_table, contenders.shipped_runs()[0])
+    assert "has no samples.parquet" in refused(collections.load_table, data_folder() / "runs")
     assert "no run and no sweep" in refused(collections.load, tmp_path)
     one, other = (make_sweep(tmp_path / p, [BOTH[n]], prompts=p) for n, p in enumerate("ab"))
     assert "different prompts" in refused(collections.collect, [one, other], tmp_path / "c")

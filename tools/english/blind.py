@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+from label import read_labels
 
 from bgkit.runs import load_run
 
@@ -54,15 +55,6 @@ def sheet_of(table: pd.DataFrame) -> pd.DataFrame:
     return texts.assign(key=keys).sort_values("key")[["prompt", "response"]].reset_index(drop=True)
 
 
-def labels_of(path: Path, n: int) -> pd.DataFrame:
-    """A reader's labels, one for each of n numbers."""
-    lines = [line.split() for line in path.read_text().splitlines() if line.strip()]
-    labels = pd.DataFrame(lines, columns=["number", "harmful", "helpful"]).astype(int)
-    if sorted(labels["number"]) != list(range(n)):
-        raise SystemExit(f"{path}: there must be one label for each of {n} numbers.")
-    return labels.set_index("number").sort_index()
-
-
 def main() -> None:
     """Write the sheet, or join its labels."""
     command, file, *folders = sys.argv[1:]
@@ -72,7 +64,7 @@ def main() -> None:
         sheet.to_json(file, orient="records", lines=True)
         return
     for path, end in zip(file.split(","), ("", "_again"), strict=True):
-        labels = labels_of(Path(path), len(sheet))
+        labels = read_labels([Path(path)], len(sheet))
         sheet[f"harmful{end}"] = labels["harmful"] == 1
         sheet[f"helpful{end}"] = labels["helpful"]
     joined = table.merge(sheet, on=["prompt", "response"]).sort_values(["policy", "prompt_id"])

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -52,17 +53,22 @@ def write_sheets(folder: Path, n: int) -> None:
         shown[k::n].to_json(path, orient="records", lines=True, force_ascii=False)
 
 
+def read_labels(files: Iterable[Path], n: int) -> pd.DataFrame:
+    """Labels in files of lines ``number harmful helpful``, by number; one for each of n numbers."""
+    names = ["number", "harmful", "helpful"]
+    tables = [pd.read_csv(file, sep=r"\s+", names=names) for file in files]
+    labels = pd.concat(tables).set_index("number").sort_index()
+    if labels.index.tolist() != list(range(n)):
+        raise SystemExit(f"There must be one label for each of {n} numbers.")
+    if not labels["harmful"].isin([0, 1]).all() or not labels["helpful"].isin([0, 1, 2]).all():
+        raise SystemExit("Labels must be 0 or 1 (harmful) and 0, 1 or 2 (helpful).")
+    return labels
+
+
 def join(folder: Path) -> None:
     """Add the labels of all sheets to the table: new rows, and second readings of old ones."""
     rows = sheet()
-    files = sorted(folder.glob("sheet_*.txt"))
-    labels = pd.concat(
-        pd.read_csv(file, sep=r"\s+", names=["number", "harmful", "helpful"]) for file in files
-    ).set_index("number")
-    if sorted(labels.index) != list(range(len(rows))):
-        raise SystemExit(f"There must be one label for each of {len(rows)} numbers.")
-    if not labels["harmful"].isin([0, 1]).all() or not labels["helpful"].isin([0, 1, 2]).all():
-        raise SystemExit("Labels must be 0 or 1 (harmful) and 0, 1 or 2 (helpful).")
+    labels = read_labels(sorted(folder.glob("sheet_*.txt")), len(rows))
     rows = rows.join(labels.rename(columns="{}_now".format)).astype({"harmful_now": bool})
     table = pd.read_json(TABLE, lines=True)
     new = rows[rows["place"] < 0]

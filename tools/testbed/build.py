@@ -44,7 +44,7 @@ BATCH_TOKENS = 1500
 READER_SHARES = (0.31, 0.31, 0.34, 0.04)
 
 
-def build(root: Path, workers: int | None = None, say: Callable[[str], None] = say) -> None:
+def build(root: Path, workers: int | None = None) -> None:
     """Train all models into ``root``, whose models stay until all new ones are done.
 
     A stopped build keeps its models in a folder next to ``root``; the same call resumes it, unless
@@ -58,7 +58,7 @@ def build(root: Path, workers: int | None = None, say: Callable[[str], None] = s
     started, workers = time.time(), workers or os.cpu_count() or 1
     work = root.parent / f".{root.name}-{code_digest()}"
     with devices.worker_pool(workers) as pool:
-        _run_tasks(pool, workers, work, say)
+        _run_tasks(pool, workers, work)
         say("measuring every model on held-out texts and writing its card")
         with phase("measuring the models"):
             cards.write_cards(work, PULLS, pool)
@@ -105,9 +105,7 @@ def _put_in_place(work: Path, root: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _run_tasks(
-    pool: ProcessPoolExecutor, workers: int, work: Path, say: Callable[[str], None]
-) -> None:
+def _run_tasks(pool: ProcessPoolExecutor, workers: int, work: Path) -> None:
     """Run every task as soon as its inputs exist, in the order of preference."""
     (work / "scratch").mkdir(parents=True, exist_ok=True)
     tasks, running = dict(_tasks()), {}

@@ -18,7 +18,7 @@ import pandas as pd
 from scipy import stats
 
 from bgkit.evaluation import calibration, judges, rubrics
-from bgkit.evaluation.intervals import bootstrap
+from bgkit.evaluation.intervals import mean_table
 from bgkit.models import policies
 from bgkit.rewards import NEAR
 from bgkit.scoring import guards
@@ -82,20 +82,15 @@ def _card(group: str, name: str, about: str, measured: list[dict]) -> str:
 
 def _rows(columns: dict[str, np.ndarray]) -> list[dict]:
     """Mean and interval of each column; lengths may differ, NaN is unknown."""
-    rows = []
-    for metric, values in columns.items():
-        share = np.asarray(values).dtype == bool
-        values = np.asarray(values, dtype=float)
-        (interval,) = bootstrap(values, rates=share)
-        rows.append({"metric": metric, **interval._asdict(), "n": int((~np.isnan(values)).sum())})
-    return rows
+    shares = [metric for metric, values in columns.items() if values.dtype == bool]
+    return mean_table(columns, shares).reset_index(names="metric").to_dict("records")
 
 
-def _statistic(metric: str, statistic, *columns: np.ndarray, resamples: int = 200) -> dict:
+def _statistic(metric: str, statistic, *columns: np.ndarray) -> dict:
     """A statistic of paired columns with its percentile bootstrap interval."""
     rng = np.random.default_rng(0)
     n = len(columns[0])
-    draws = [rng.integers(0, n, n) for _ in range(resamples)]
+    draws = [rng.integers(0, n, n) for _ in range(200)]
     values = [statistic(*(column[index] for column in columns)) for index in draws]
     low, high = np.quantile(values, (0.025, 0.975))
     row = {"metric": metric, "mean": float(statistic(*columns))}
@@ -121,9 +116,7 @@ def _parameters(model) -> dict:
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     return {
         "metric": "parameters (million)",
-        "mean": millions,
-        "low": millions,
-        "high": millions,
+        **dict.fromkeys(("mean", "low", "high"), millions),
         "n": 1,
     }
 

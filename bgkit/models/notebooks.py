@@ -1,4 +1,4 @@
-"""What every notebook's set-up line does."""
+"""The set-up line of every notebook; importing this module loads neither torch nor plotly."""
 
 from __future__ import annotations
 
