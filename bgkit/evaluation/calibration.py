@@ -22,10 +22,14 @@ BINS = 10  # of t, equally wide
 RESAMPLES = 300
 
 
-def _plain_ece(t: np.ndarray, harmful: np.ndarray) -> float:
+def bins_of(t: np.ndarray) -> np.ndarray:
+    """Numbers (n,) of the bins of t (n,), from 0 to :data:`BINS` - 1."""
+    return np.minimum((t * BINS).astype(int), BINS - 1)
+
+
+def plain_ece(t: np.ndarray, harmful: np.ndarray) -> float:
     """Plain ECE of checked values (n,), n > 0: mean |mean t - harmful share| over bins."""
-    bins = np.minimum((t * BINS).astype(int), BINS - 1)
-    return float(np.abs(np.bincount(bins, weights=t - harmful)).sum() / len(t))
+    return float(np.abs(np.bincount(bins_of(t), weights=t - harmful)).sum() / len(t))
 
 
 def calibration_interval(t: np.ndarray, harmful: np.ndarray) -> Interval:
@@ -45,11 +49,11 @@ def calibration_interval(t: np.ndarray, harmful: np.ndarray) -> Interval:
     n = len(t)
     if n == 0:
         return UNKNOWN
-    rng, plain = np.random.default_rng(0), _plain_ece(t, harmful)
+    rng, plain = np.random.default_rng(0), plain_ece(t, harmful)
     draws = (rng.integers(n, size=n) for _ in range(RESAMPLES))
-    resampled = np.array([_plain_ece(t[rows], harmful[rows]) for rows in draws])
+    resampled = np.array([plain_ece(t[rows], harmful[rows]) for rows in draws])
     low, high = np.clip(2 * plain - np.quantile(resampled, (1 - TAIL, TAIL)), 0, 1)
-    calibrated = [_plain_ece(t, rng.random(n) < t) for _ in range(RESAMPLES)]
+    calibrated = [plain_ece(t, rng.random(n) < t) for _ in range(RESAMPLES)]
     if plain <= np.quantile(calibrated, 1 - TAIL):
         low = 0.0
     mean = float(np.clip(2 * plain - resampled.mean(), low, high))

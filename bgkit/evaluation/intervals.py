@@ -140,6 +140,16 @@ def share_interval(count: np.ndarray, n: np.ndarray) -> Interval:
     return Interval(count / np.where(np.asarray(n) > 0, n, np.nan), *wilson(count, n))
 
 
+def shares_by_bin(t: pd.Series, events: pd.Series, bins: np.ndarray) -> pd.DataFrame:
+    """The share of responses (n,) with an event in each non-empty one of ``bins`` (n,), the index.
+
+    Columns: n, t (mean), k (events), and the share as mean, low and high (Wilson's).
+    """
+    groups = pd.DataFrame({"n": 1, "t": t, "k": events}).groupby(np.asarray(bins))
+    table = groups.agg({"n": "size", "t": "mean", "k": "sum"})
+    return table.assign(**share_interval(table["k"], table["n"])._asdict())
+
+
 def student_intervals(values: np.ndarray) -> Interval:
     """Means (k,) of columns of values (n, k) in [0, 1] with Student's t intervals, cut to [0, 1].
 

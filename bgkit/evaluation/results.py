@@ -36,37 +36,41 @@ def frames_of(results: Results) -> dict[str, pd.DataFrame]:
     return _frames_and_bases(results)[0]
 
 
-def frame_of(results: Results) -> pd.DataFrame:
-    """The samples of one policy: a table as it is, or those of the one run that is given.
-
-    Raises BgkitError for several.
-    """
-    if isinstance(results, pd.DataFrame):
-        return results
-    if isinstance(results, Mapping):
-        raise BgkitError(
-            "This shows one policy: give a samples table or a run, not several tables."
-        )
-    loaded = runs_of(results, complete=True)
-    if len(loaded) > 1:
-        raise BgkitError(f"This shows one policy, not {len(loaded)} runs; give one of them.")
-    return loaded[0].samples()
-
-
-def tau_of(results: Results, tau: float | None = None) -> float:
-    """``tau``, or by default the runs' threshold, or 0.5 for tables.
+def frames_and_tau(
+    results: Results, tau: float | None = None
+) -> tuple[dict[str, pd.DataFrame], float]:
+    """:func:`frames_of`, and ``tau`` or by default the runs' threshold, or 0.5 for tables.
 
     Raises BgkitError for runs of several thresholds.
     """
-    if tau is not None or isinstance(results, Mapping | pd.DataFrame):
-        return 0.5 if tau is None else checks.threshold(tau, ends=True)
-    taus = sorted({run.config.tau for run in runs_of(results)})
-    if len(taus) > 1:
+    results = _loaded(results)
+    taus = sorted({run.config.tau for run in results}) if isinstance(results, list) else [0.5]
+    if tau is None and len(taus) > 1:
         raise BgkitError(
             f"The runs have several thresholds ({', '.join(map(str, taus))}); show those of one "
             "at a time, or give the tau to show."
         )
-    return taus[0]
+    return frames_of(results), taus[0] if tau is None else checks.threshold(tau, ends=True)
+
+
+def frame_and_tau(results: Results, tau: float | None = None) -> tuple[pd.DataFrame, float]:
+    """The samples of one policy, a table or a run, and ``tau`` or by default the run's, or 0.5.
+
+    Raises BgkitError for several.
+    """
+    results, default = _loaded(results), 0.5
+    if not isinstance(results, pd.DataFrame):
+        if isinstance(results, Mapping) or len(results) > 1:
+            raise BgkitError(
+                f"This shows one policy, not {len(results)}: give a samples table or a run."
+            )
+        results, default = results[0].samples(), results[0].config.tau
+    return results, default if tau is None else checks.threshold(tau, ends=True)
+
+
+def _loaded(results: Results) -> pd.DataFrame | Mapping[str, pd.DataFrame] | list[Run]:
+    """Tables as they are, runs loaded: an iterator of them can be read only once."""
+    return results if isinstance(results, pd.DataFrame | Mapping) else runs_of(results)
 
 
 def runs_of(results: Results, complete: bool = False) -> list[Run]:
@@ -174,11 +178,14 @@ def paired_table(results: Results, metrics: Sequence[str] = SHOWN) -> pd.DataFra
     frames, base_of = _frames_and_bases(results)
     rows = []
     for name, base in base_of.items():
-        if _several_seeds(frames[name]):
-            samples = pd.concat([frames[key].assign(design=key) for key in (base, name)])
+        own, others = frames[name], frames[base]
+        if _several_seeds(own):
+            samples = pd.concat([others.assign(design=base), own.assign(design=name)])
             rows += gains(samples, [], list(METRICS), base).to_dict("records")
         else:
-            deltas = paired_differences(frames[name], frames[base], {"design": name})
+            if "seed" in own and "seed" in others:  # base may have those of other runs, too
+                others = others[others["seed"].isin(own["seed"])]
+            deltas = paired_differences(own, others, {"design": name})
             rows += [{**row, "mean": row["difference"]} for row in deltas if row["kind"] == "all"]
     rows = pd.DataFrame(rows, columns=["design", "metric", "mean", "low", "high"])
     rows = rows[rows["metric"].isin(metrics)].reset_index(drop=True)
@@ -210,6 +217,7 @@ def table(
     marks: dict[tuple[str, str], str] = {}
     if isinstance(results, list) and results and isinstance(results[0], dict):
         results = pd.DataFrame(results)
+    results = _loaded(results)
     if isinstance(results, pd.DataFrame) and "metric" in results:
         rows = results
     else:

@@ -23,7 +23,7 @@ import pandas as pd
 from bgkit import checks
 from bgkit.errors import BgkitError
 from bgkit.evaluation import intervals
-from bgkit.evaluation.intervals import Interval, interval_text, share_interval
+from bgkit.evaluation.intervals import Interval, interval_text, share_interval, shares_by_bin
 from bgkit.rewards import NEAR
 from bgkit.testbed.oracle import HARMFUL_ABOVE
 
@@ -151,6 +151,11 @@ def bin_edges(tau: float, bins: int = 10) -> np.ndarray:
     return np.r_[np.linspace(0, tau, left + 1)[:-1], right]
 
 
+def place_in_bins(t: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Numbers (n,) of the bins of t (n,) between ``edges`` (bins + 1,), as in np.histogram."""
+    return np.minimum(np.searchsorted(edges, t, side="right"), len(edges) - 1) - 1
+
+
 def measured_risk(
     samples: pd.DataFrame,
     tau: float = 0.5,
@@ -167,19 +172,18 @@ def measured_risk(
     """
     checks.require_positive(cost_fn=cost_fn, cost_fp=cost_fp)
     verdicts, edges = _verdicts(samples, tau), bin_edges(tau, bins)
-    bin_of = np.minimum(np.searchsorted(edges, verdicts["t"], side="right") - 1, bins - 1)
-    table = verdicts.groupby(bin_of).agg(
-        n=("t", "size"), t=("t", "mean"), filtered=("filtered", "first"), errors=("wrong", "sum")
-    )
-    rate, low, high = share_interval(table["errors"], table["n"])
-    cost = np.where(table["filtered"], cost_fp, cost_fn)
-    columns = {"error_rate": rate, "error_low": low, "error_high": high}
+    shares = shares_by_bin(verdicts["t"], verdicts["wrong"], place_in_bins(verdicts["t"], edges))
+    rate, low, high = shares["mean"], shares["low"], shares["high"]
+    columns = {"start": edges[shares.index], "end": edges[shares.index + 1]}
+    columns |= {"n": shares["n"], "t": shares["t"]}
+    columns |= {"filtered": columns["start"] >= tau, "errors": shares["k"]}  # tau is an edge
+    cost = np.where(columns["filtered"], cost_fp, cost_fn)
+    columns |= {"error_rate": rate, "error_low": low, "error_high": high}
     columns |= {"cost": cost * rate, "cost_low": cost * low, "cost_high": cost * high}
     # both formulas are linear within a bin, so they give their mean at the mean t
-    columns["error_formula"] = expected_cost(table["t"], tau)
-    columns["cost_formula"] = expected_cost(table["t"], tau, cost_fn, cost_fp)
-    ends = {"start": edges[table.index], "end": edges[table.index + 1]}
-    return pd.DataFrame({**ends, **table, **columns}).reset_index(drop=True)
+    columns["error_formula"] = expected_cost(shares["t"], tau)
+    columns["cost_formula"] = expected_cost(shares["t"], tau, cost_fn, cost_fp)
+    return pd.DataFrame(columns).reset_index(drop=True)
 
 
 def cost_near(

@@ -16,13 +16,13 @@ import pandas as pd
 from bgkit import checks
 from bgkit.evaluation import intervals
 from bgkit.evaluation.intervals import interval_text, share_interval
-from bgkit.evaluation.results import Results, frame_of, tau_of
+from bgkit.evaluation.results import Results, frame_and_tau
 from bgkit.rewards import NEAR
 from bgkit.testbed.oracle import HARMFUL_ABOVE
 from bgkit.texts import clean_text
 
-#: metric -> description
-METRICS = {
+#: metric of a filter -> what it is
+MEANINGS = {
     "filter_rate": "responses that are filtered",
     "near_boundary": f"responses with |t − tau| < {NEAR}",
     "false_positive": "responses that are safe and filtered",
@@ -39,9 +39,10 @@ GRID = np.round(np.linspace(0, 1, 101), 2)
 def operating_points(samples: pd.DataFrame, taus: Sequence[float] = GRID) -> pd.DataFrame:
     """The filter's metrics: one row for each of ``taus`` (the index, in the order given).
 
-    Columns are :data:`METRICS`, each also with the bounds of its 95 % interval (``_low``,
-    ``_high``; Wilson's for shares, Student's for means), n (responses) and known (those with truth,
-    of which false positives and negatives are shares). Unknown values are NaN.
+    Columns are :data:`MEANINGS`, each also with the bounds of its 95 % interval (``_low``,
+    ``_high``; Wilson's for shares; Student's for means, since to bootstrap a long log at every tau
+    takes half a minute), n (responses) and known (those with truth, of which false positives and
+    negatives are shares). Unknown values are NaN.
     """
     checks.samples(samples)
     taus = np.array([checks.threshold(tau, ends=True) for tau in taus], float)
@@ -93,19 +94,17 @@ def table_by_kind(results: Results, tau: float | None = None) -> pd.DataFrame:
     """The filter's metrics at ``tau`` as text with 95 % intervals: a column for all and per kind.
 
     ``results`` is a samples table, or a run (whose tau is the default).
-    Rows are :data:`METRICS` and n; a dash is unknown. Rare kinds share a column
+    Rows are :data:`MEANINGS` and n; a dash is unknown. Rare kinds share a column
     (:func:`main_kinds`).
     """
-    samples, tau = frame_of(results), tau_of(results, tau)
+    samples, tau = frame_and_tau(results, tau)
     checks.samples(samples, columns=("t", "harm", "kind"))
     groups = samples.groupby(main_kinds(samples["kind"]), sort=False)
+    parts = {"all kinds": samples, **{clean_text(kind): part for kind, part in groups}}
     columns = {}
-    for kind, part in {
-        "all kinds": samples,
-        **{clean_text(k): part for k, part in groups},
-    }.items():
+    for kind, part in parts.items():
         row = operating_points(part, [tau]).iloc[0]
-        texts = {m: interval_text(*row[[m, f"{m}_low", f"{m}_high"]]) for m in METRICS}
+        texts = {m: interval_text(*row[[m, f"{m}_low", f"{m}_high"]]) for m in MEANINGS}
         columns[kind] = {**texts, "n": f"{len(part)}"}
     return pd.DataFrame(columns)
 

@@ -7,6 +7,7 @@ both in [0, 1] (above 0.5 is harmful; unknown harm is NaN).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,12 @@ from plotly.subplots import make_subplots
 
 from bgkit import checks
 from bgkit.errors import BgkitError
-from bgkit.evaluation.intervals import mean_table, wilson
-from bgkit.evaluation.results import Results, frames_of, tau_of
+from bgkit.evaluation.calibration import BINS, bins_of, plain_ece
+from bgkit.evaluation.intervals import mean_table, shares_by_bin
+from bgkit.evaluation.results import Results, frames_and_tau, frames_of
 from bgkit.evaluation.risk import bin_edges
 from bgkit.figures import intervals, style
-from bgkit.figures.style import dots, error_bars, label, panel_label
+from bgkit.figures.style import label, marks, panel_label
 from bgkit.rewards import NEAR
 from bgkit.testbed.oracle import HARMFUL_ABOVE
 
@@ -33,13 +35,11 @@ ROOTS = "share (√ scale)"
 GRADES = 5  # a judge's grades are 1 to 5
 
 
-def _samples_of(results: Results) -> dict[str, pd.DataFrame]:
-    samples = frames_of(results)
+def _check(samples: Mapping[str, pd.DataFrame]) -> None:
     if not samples:
         raise BgkitError("A figure of samples needs at least one policy.")
     for name, frame in samples.items():
         checks.samples(frame, str(name))
-    return samples
 
 
 def _margin_bars(name: str, frame: pd.DataFrame, roles: list[str], edges: np.ndarray) -> list:
@@ -85,7 +85,8 @@ def margins(results: Results, tau: float | None = None, bins: int = 25) -> go.Fi
     false negative, a bar up on the right a false positive. The share of responses in the shaded
     band, |t - tau| < 0.3, is written above each row. ``tau`` is an edge of the bins.
     """
-    samples, tau = _samples_of(results), tau_of(results, tau)
+    samples, tau = frames_and_tau(results, tau)
+    _check(samples)
     edges, last = bin_edges(tau, bins), len(samples)
     harm = pd.concat([frame["harm"] for frame in samples.values()])
     roles = ["safe", "harmful"] * bool(harm.notna().any())
@@ -116,45 +117,35 @@ def margins(results: Results, tau: float | None = None, bins: int = 25) -> go.Fi
     )
 
 
-def _bin_table(frame: pd.DataFrame, bins: int) -> pd.DataFrame:
-    """Per non-empty bin of t: n, mean t, and the harmful share with its Wilson interval."""
-    place = np.minimum((frame["t"].to_numpy(float) * bins).astype(int), bins - 1)
-    groups = frame.assign(harmful=frame["harm"] > HARMFUL_ABOVE).groupby(place)
-    table = groups.agg(n=("t", "size"), t=("t", "mean"), k=("harmful", "sum"))
-    low, high = wilson(table["k"], table["n"])
-    return table.assign(mean=table["k"] / table["n"], low=low, high=high)
-
-
-def reliability(results: Results, bins: int = 10) -> go.Figure:
+def reliability(results: Results) -> go.Figure:
     """Draw a reliability diagram of the guard: harmful share (0 to 1) over t, with counts.
 
-    Each mark is one of ``bins`` equal bins of t, at its mean t; its line is the 95 % Wilson
-    interval. On the diagonal the guard is calibrated; above it it is too trusting, below it too
-    alarmed. ECE is the mean distance from the diagonal, weighted by the counts drawn below.
-    Responses with unknown truth are left out.
+    Each mark is one of ten equal bins of t, at its mean t; its line is the 95 % Wilson interval. On
+    the diagonal the guard is calibrated; above it it is too trusting, below it too alarmed. ECE is
+    the mean distance from the diagonal, weighted by the counts drawn below. Responses with unknown
+    truth are left out.
     """
-    if bins < 2:
-        raise BgkitError(f"A figure of calibration needs at least two bins, not {bins}.")
-    samples = {name: part.dropna(subset=["harm"]) for name, part in _samples_of(results).items()}
+    _check(samples := frames_of(results))
+    samples = {name: frame.dropna(subset=["harm"]) for name, frame in samples.items()}
     if any(frame.empty for frame in samples.values()):
         raise BgkitError("Calibration cannot be drawn: no response has a known truth.")
     fig = make_subplots(2, 1, shared_xaxes=True, row_heights=[0.8, 0.2], vertical_spacing=0.07)
     fig.add_scatter(**DIAGONAL, name="calibrated", row=1, col=1)
     for name, (colour, symbol, _) in intervals.looks_of(samples).items():
-        frame, table = samples[name], _bin_table(samples[name], bins)
-        ece = float((table["n"] * (table["mean"] - table["t"]).abs()).sum() / len(frame))
+        t, harmful = samples[name]["t"].to_numpy(float), samples[name]["harm"] > HARMFUL_ABOVE
+        table = shares_by_bin(t, harmful.to_numpy(), bins_of(t))
         texts = [
-            f"mean t {row.t:.3f}<br>harmful {row.mean:.3f} ({row.low:.3f} to {row.high:.3f})<br>"
-            f"{row.k} of {row.n} responses"
+            f"<b>{label(name)}</b><br>mean t {row.t:.3f}<br>harmful {row.mean:.3f} ({row.low:.3f} "
+            f"to {row.high:.3f})<br>{row.k} of {row.n} responses"
             for row in table.itertuples()
         ]
-        marks = dots(name, texts, x=table["t"], y=table["mean"], error_y=error_bars(table))
-        marks.update(name=f"{label(name)}, ECE {ece:.3f}", marker_symbol=symbol)
-        more = {"marker_color": colour, "legendgroup": label(name), "showlegend": False}
-        more |= {"hovertext": marks.hovertext, "hoverinfo": "text"}
-        more["marker_opacity"] = 0.5 if symbol.endswith("-open") else 1  # twins share a colour
-        fig.add_trace(marks, 1, 1)
-        fig.add_bar(x=(table.index + 0.5) / bins, y=table["n"], **more, row=2, col=1)
+        head = f"{label(name)}, ECE {plain_ece(t, harmful):.3f}"
+        common, marker = {"legendgroup": label(name)}, {"color": colour, "symbol": symbol}
+        fig.add_trace(marks(table["t"], table, texts, marker, name=head, **common), 1, 1)
+        common |= {"showlegend": False, "hovertext": texts, "hoverinfo": "text"}
+        opacity = 0.5 if symbol.endswith("-open") else 1  # twins share a colour
+        look = {"color": colour, "opacity": opacity}
+        fig.add_bar(x=(table.index + 0.5) / BINS, y=table["n"], marker=look, **common, row=2, col=1)
     fig.update_xaxes(range=[-0.02, 1.02]).update_layout(xaxis2_title="t, the guard's P(unsafe)")
     fig.update_layout(yaxis_title="harmful share", yaxis_range=[-0.03, 1.03], yaxis2_title="count")
     return style.style(
@@ -183,10 +174,8 @@ def judge_against_truth(results: Results) -> go.Figure:
             f"<br>{row.n:.0f} responses"
             for row in table.itertuples()
         ]
-        marks = {"mode": "markers", "marker": {"color": colour, "size": 10}, "hovertext": texts}
-        marks |= {"error_y": error_bars(table), "hoverinfo": "text"}
         fig.add_scatter(**DIAGONAL, row=1, col=col)
-        fig.add_scatter(x=table.index, y=table["mean"], **marks, row=1, col=col)
+        fig.add_trace(marks(table.index, table, texts, {"color": colour}), 1, col)
         fig.add_annotation(panel_label(f"<b>{name}</b>", col - 1))
     fig.update_traces(showlegend=False)
     fig.update_xaxes(title_text="judge's grade, 0 to 1", range=[-0.05, 1.05])

@@ -28,13 +28,12 @@ INTERVALS = {
 }
 
 
-def _metric_rows(rows: pd.DataFrame, metric: str, kind: str = "") -> pd.DataFrame:
-    """The rows of one metric that have a mean, of one kind or (by default) each single kind."""
+def _metric_rows(rows: pd.DataFrame, metric: str, of: str) -> pd.DataFrame:
+    """The rows of a metric that have a mean, ``of`` "all prompts" or "single kinds of prompts"."""
     table = style.with_series(rows)
-    kinds = table["kind"] == kind if kind else table["kind"] != "all"
+    kinds = (table["kind"] == "all") == (of == "all prompts")
     table = table[kinds & (table["metric"] == metric)].dropna(subset=["mean"])
     if table.empty:
-        of = f"prompts of kind '{kind}'" if kind else "single kinds of prompts"
         raise BgkitError(f"The table of results has no '{metric}' for {of}.")
     return table
 
@@ -65,7 +64,9 @@ def _scatter(fig: go.Figure, rows: pd.DataFrame, x: str, y: str, place: int = 0)
         more |= {"mode": "lines+markers", "showlegend": not place, **on}
         path = {"color": hue, "dash": "dot" if "best" in group else dash, "width": 1}
         means = {"x": group["mean"], "y": group["mean_y"]}
-        fig.add_trace(style.dots(name, group["text"], line=path, **means, **more))
+        texts = [f"<b>{label(name)}</b><br>{text}" for text in group["text"]]
+        more |= {"name": label(name), "legendgroup": label(name), "line": path}
+        fig.add_scatter(**means, hovertext=texts, hoverinfo="text", **more)
         best = group[group["best"]].sort_values("mean") if "best" in group else group[:0]
         if len(best) > 1:
             means, look = {"x": best["mean"], "y": best["mean_y"]}, {"color": hue, "width": 2}
@@ -80,18 +81,17 @@ def _scatter(fig: go.Figure, rows: pd.DataFrame, x: str, y: str, place: int = 0)
         fig.update_layout({which: {"title": style.metric_label(name), "tickformat": form}})
 
 
-def frontier(results: Results, kind: str = "all") -> go.Figure:
+def frontier(results: Results) -> go.Figure:
     """Draw system helpfulness (up) against system harm (right), both 0 to 1, one mark per design.
 
     A design above and left of another is better on both. The lines through a mark are the
     intervals of its two means.
     """
-    rows = rows_of(results)
-    harm, help_ = (_metric_rows(rows, metric, kind) for metric in ("system_harm", "system_help"))
+    rows, axes = rows_of(results), ("system_harm", "system_help")
+    harm, help_ = (_metric_rows(rows, metric, "all prompts") for metric in axes)
     joined = _joined(harm, help_, ["series"]).assign(size=10)
-    notes = [f"On {label(kind)} prompts."]
-    _scatter(fig := go.Figure(), joined, "system_harm", "system_help")
-    return style.style(fig, "System helpfulness against harm", notes, 440)
+    _scatter(fig := go.Figure(), joined, *axes)
+    return style.style(fig, "System helpfulness against harm", ["On all prompts."], 440)
 
 
 def trade_off(
@@ -167,7 +167,8 @@ def by_kind(results: Results, metric: str) -> go.Figure:
 
     Shares are in percent, scores from 0 to 1.
     """
-    rows, name = _metric_rows(rows_of(results), metric), style.metric_label(metric)
+    rows = _metric_rows(rows_of(results), metric, "single kinds of prompts")
+    name = style.metric_label(metric)
     more = {"values": list(dict.fromkeys(rows["kind"])), "colour": "series", "mode": "markers"}
     fig = intervals.panels(rows, "kind", {metric: ""}, **more, tall=300)
     fig.update_yaxes(title_text=name)

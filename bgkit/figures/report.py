@@ -28,30 +28,22 @@ from bgkit.texts import clean_text, plain_name
 COMPLETIONS = 24  # shown, roughly; at least two prompts of each kind
 
 
-def write_report(path: str | Path, **study: Any) -> Path:
-    """Write the report of a study (:func:`render_report`) to ``path`` and return the path.
-
-    Raises :class:`~bgkit.errors.BgkitError` if the path cannot be written; an older report is kept.
-    """
-    page, target = render_report(**study), Path(path)
-    write_atomically(target, lambda draft: draft.write_text(page, encoding="utf-8", newline="\n"))
-    return target
-
-
-def render_report(
+def write_report(
+    path: str | Path,
     *,
     title: str,
     result: Mapping[str, Any],
     samples: Mapping[str, pd.DataFrame],
     metrics: Mapping[str, pd.DataFrame],
     tau: float,
-) -> str:
-    """The report as HTML.
+) -> Path:
+    """Write the report of a study to ``path`` and return the path.
 
     ``result`` holds ``command``, ``created``, ``machine`` and ``versions`` (for the footer) and
     ``rows`` (as in :data:`bgkit.figures.style.ROW_COLUMNS`). ``samples`` maps each policy, base
     first, to its responses to the same prompts in the same order; ``metrics`` maps each run to its
-    training log; ``tau`` is the guard's threshold in [0, 1].
+    training log; ``tau`` is the guard's threshold in [0, 1]. Raises BgkitError if the path cannot
+    be written; an older report is kept.
     """
     rows, (reference, base) = pd.DataFrame(list(result["rows"])), next(iter(samples.items()))
     environment = jinja2.Environment(
@@ -70,7 +62,7 @@ def render_report(
         "reliability": [distributions.reliability({reference: base})],
         "kinds": [means.by_kind(rows, metric) for metric in ("system_harm", "system_help")],
     }
-    return environment.get_template("report.html.j2").render(
+    page = environment.get_template("report.html.j2").render(
         title=title,
         tau=tau,
         near=NEAR,
@@ -82,6 +74,9 @@ def render_report(
         nonce=secrets.token_urlsafe(18),  # model text cannot guess it
         plotly=get_plotlyjs(),
     )
+    target = Path(path)
+    write_atomically(target, lambda draft: draft.write_text(page, encoding="utf-8", newline="\n"))
+    return target
 
 
 def _prompts_to_show(samples: pd.DataFrame, tau: float, policies: int) -> list[int]:

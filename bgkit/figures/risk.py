@@ -7,9 +7,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from bgkit.evaluation import risk
-from bgkit.evaluation.results import Results, frame_of, tau_of
+from bgkit.evaluation.results import Results, frame_and_tau
 from bgkit.figures import style
-from bgkit.figures.style import error_bars
+from bgkit.figures.style import marks
 
 COST, WASTE = "#9B4FC4", "rgba(194,65,124,0.35)"
 ERRORS = (
@@ -111,7 +111,7 @@ def measured_risk(
     tau, and a too trusting one left of tau. The bars count the responses of the marks.
     Arguments and errors are those of :func:`bgkit.evaluation.risk.measured_risk`.
     """
-    samples, tau = frame_of(results), tau_of(results, tau)
+    samples, tau = frame_and_tau(results, tau)
     table = risk.measured_risk(samples, tau, cost_fn, cost_fp, bins)
     fig = _panels_over_t(3, [0.42, 0.42, 0.16], samples["t"], risk.bin_edges(tau, bins))
     x = np.sort(np.r_[GRID, tau, np.nextafter(tau, 0)])
@@ -129,10 +129,9 @@ def measured_risk(
                 f"{r.n} responses<br>{words} {r.mean:.3f} ({r.low:.3f} to {r.high:.3f})"
                 for r in part.itertuples()
             ]
-            marks = {"marker": {"color": colour, "symbol": symbol, "size": 9}, "mode": "markers"}
-            marks |= {"name": name, "legendgroup": name, "showlegend": row == 1}
-            marks |= {"error_y": error_bars(part), "hovertext": texts, "hoverinfo": "text"}
-            fig.add_scatter(x=part["t"], y=part["mean"], **marks, row=row, col=1)
+            marker = {"color": colour, "symbol": symbol, "size": 9}
+            more = {"name": name, "legendgroup": name, "showlegend": row == 1}
+            fig.add_trace(marks(part["t"], part, texts, marker, **more), row, 1)
         limits = [-0.04, 1.25 * max(high.max(), formula.max())]
         fig.update_yaxes(range=limits, title_text=unit, row=row)
         fig.add_annotation(style.panel_label(f"<b>{head}</b>", row - 1))

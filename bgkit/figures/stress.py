@@ -19,7 +19,8 @@ from bgkit.figures.style import label
 
 #: Whether a difference is significant -> its mark.
 DECIDED = {"beyond chance after correction (Holm)": "circle", "open": "circle-open"}
-#: metric of :func:`bgkit.stress.reward_hacking.drift` -> the heading of its panel
+#: Metric over training (:mod:`bgkit.stress.reward_hacking`) -> the heading of its panel. Learned
+#: utility is standardised by base's mean and deviation; help and harm are of what the user sees.
 DRIFT = {
     "utility": "learned utility (deviations of base)",
     "system_help": "true helpfulness, 0 to 1",

@@ -121,14 +121,13 @@ def with_series(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(series=series)
 
 
-def dots(name: str, texts: Sequence[str], **more: Any) -> go.Scatter:
-    """Marks in a design's look, with hover ``texts``; ``more`` are arguments of the trace."""
-    colour, symbol, _ = look(name)
-    more = {"mode": "markers", "marker": {"color": colour, "symbol": symbol, "size": 10}, **more}
-    texts = [f"<b>{label(name)}</b><br>{text}" for text in texts]
-    return go.Scatter(
-        name=label(name), legendgroup=label(name), hovertext=texts, hoverinfo="text", **more
-    )
+def marks(
+    x: pd.Series, table: pd.DataFrame, texts: Sequence[str], marker: dict[str, Any], **more: Any
+) -> go.Scatter:
+    """Marks at ``x`` of a table's means and intervals; ``more`` are arguments of the trace."""
+    hover = {"hovertext": texts, "hoverinfo": "text", "error_y": error_bars(table)}
+    marker = {"size": 10, **marker}
+    return go.Scatter(x=x, y=table["mean"], mode="markers", marker=marker, **hover, **more)
 
 
 def error_bars(table: pd.DataFrame, end: str = "", **more: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from bgkit import checks
-from bgkit.evaluation.results import Results, frame_of, tau_of
+from bgkit.evaluation.results import Results, frame_and_tau
 from bgkit.evaluation.thresholds import main_kinds
 from bgkit.figures import distributions as plots
 from bgkit.figures import intervals, style
@@ -36,15 +36,15 @@ PANELS = (
 MARK = "at this tau"
 
 
-def margins_by_kind(results: Results, tau: float | None = None, bins: int = 25) -> go.Figure:
+def margins_by_kind(results: Results, tau: float | None = None) -> go.Figure:
     """:func:`bgkit.figures.margins` of one policy, a row per kind of prompt; rare kinds share one.
 
     ``results`` is a samples table or a run.
     """
-    samples = frame_of(results)
+    samples, tau = frame_and_tau(results, tau)
     checks.samples(samples, columns=("t", "harm", "kind"))
     groups = dict(iter(samples.groupby(main_kinds(samples["kind"]), sort=False)))
-    return plots.margins(groups, tau_of(results, tau), bins)
+    return plots.margins(groups, tau)
 
 
 def operating_curves(points: pd.DataFrame, tau: float) -> go.Figure:

@@ -25,8 +25,7 @@ from bgkit.evaluation import frontiers, settings
 from bgkit.evaluation import samples as evaluation
 from bgkit.evaluation.frontiers import Difference, seeds_needed
 from bgkit.evaluation.intervals import CONFIDENCE, crossed_bootstrap, holm, variance_of_mean
-from bgkit.evaluation.metrics import METRICS as ALL_METRICS
-from bgkit.evaluation.metrics import values_of
+from bgkit.evaluation.metrics import METRICS, values_of
 from bgkit.progress import say
 from bgkit.rewards import DESIGNS, has_strength
 from bgkit.sweeps import collection
@@ -34,8 +33,8 @@ from bgkit.sweeps import collection
 #: Metric at whose equal values frontiers are compared -> name of the comparison in tables.
 EQUAL = {"system_help": "at equal help", "kl": "at equal KL"}
 #: Metrics that claims are about.
-METRICS = "near_boundary near_below false_negative false_positive system_harm system_help".split()
-METRICS += ["kl"]
+COMPARED = "near_boundary near_below false_negative false_positive system_harm system_help".split()
+COMPARED += ["kl"]
 
 
 class Frontier(NamedTuple):
@@ -158,7 +157,7 @@ def check_all(index: pd.DataFrame, values: pd.DataFrame, kind: str = "all") -> p
     Raises BgkitError for an unknown kind.
     """
     try:
-        return check(frontiers_of(index, values, METRICS, kind))
+        return check(frontiers_of(index, values, COMPARED, kind))
     except BgkitError as error:
         if kind not in ("all", *values["kind"].unique()):
             raise
@@ -176,7 +175,7 @@ def _differences_at_equal(
             frontiers.shared_range(*pairs)
         except BgkitError:
             continue
-        yield place, frontiers.difference(*pairs, better=ALL_METRICS[metric].better)
+        yield place, frontiers.difference(*pairs, better=METRICS[metric].better)
 
 
 def as_table(checked: pd.DataFrame, base: bool | None = None) -> pd.DataFrame:

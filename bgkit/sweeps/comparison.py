@@ -50,7 +50,7 @@ class Comparison:
     def claims(self) -> pd.DataFrame:
         """Differences at equal help and at equal KL (:mod:`bgkit.sweeps.claims`)."""
         index, values, _ = collection.load(*(run.folder for run in self.runs))
-        frontiers = claims.frontiers_of(index, values, claims.METRICS)
+        frontiers = claims.frontiers_of(index, values, claims.COMPARED)
         return claims.as_table(claims.check(frontiers))
 
 

@@ -20,8 +20,8 @@ from bgkit.evaluation.samples import judge_names
 from bgkit.models import hub
 from bgkit.training import trainer
 
-METRICS = "filter_rate near_boundary false_positive false_negative".split()
-METRICS += "raw_harm system_harm system_help kl".split()
+REPORTED = "filter_rate near_boundary false_positive false_negative".split()
+REPORTED += "raw_harm system_harm system_help kl".split()
 
 
 def card(run: runs.Run) -> str:
@@ -50,7 +50,7 @@ def card(run: runs.Run) -> str:
         formula=formula,
         n_test=config.test_prompts,
         grader=grader if graded else "nobody",
-        table=results.table(result["rows"], METRICS),
+        table=results.table(result["rows"], REPORTED),
         departures="\n".join(map(_departures, (rewards, trainer))),
         versions=result["versions"],
         machine=result["machine"],

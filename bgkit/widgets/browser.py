@@ -9,7 +9,7 @@ from IPython.display import HTML
 
 from bgkit import checks
 from bgkit.errors import BgkitError
-from bgkit.evaluation.results import Results, frame_of, frames_of, tau_of
+from bgkit.evaluation.results import Results, frame_and_tau, frames_of
 from bgkit.figures.completions import completions_html, completions_table
 from bgkit.testbed.oracle import HARMFUL_ABOVE
 from bgkit.widgets import views
@@ -33,7 +33,7 @@ def nearest(
 
     ``results`` is a samples table, or a run (whose tau is the default).
     """
-    samples, tau = frame_of(results), tau_of(results, tau)
+    samples, tau = frame_and_tau(results, tau)
     checks.samples(samples, columns=("t", "harm", "kind", "prompt", "response"))
     order = np.argsort((samples["t"] - tau).abs().to_numpy(), kind="stable")
     ranked = samples.iloc[order]

@@ -8,7 +8,7 @@ import pandas as pd
 
 from bgkit.evaluation import risk as formula
 from bgkit.evaluation import settings
-from bgkit.evaluation.results import Results, frame_of
+from bgkit.evaluation.results import Results, frame_and_tau
 from bgkit.figures import risk as plots_risk
 from bgkit.figures import trade_off
 from bgkit.texts import clean_text
@@ -83,7 +83,7 @@ def measured_risk(
         figure = plots_risk.measured_risk(rows, *setting, bins)
         return [figure, formula.near_table({clean_text(kind): rows}, *setting)]
 
-    samples = frame_of(results)
+    samples, _ = frame_and_tau(results)
     kinds = pd.unique(samples["kind"]) if "kind" in samples else []
     controls = {
         **_costs(cost_fn, cost_fp),

@@ -15,9 +15,9 @@ import plotly.graph_objects as go
 from IPython.display import HTML
 
 from bgkit import checks
-from bgkit.evaluation.results import Results, frame_of, tau_of
-from bgkit.evaluation.risk import bin_edges
-from bgkit.evaluation.thresholds import GRID, METRICS, main_kinds, missing_note, operating_points
+from bgkit.evaluation.results import Results, frame_and_tau
+from bgkit.evaluation.risk import bin_edges, place_in_bins
+from bgkit.evaluation.thresholds import GRID, MEANINGS, main_kinds, missing_note, operating_points
 from bgkit.figures import distributions as plots
 from bgkit.figures import style
 from bgkit.figures import thresholds as plots_thresholds
@@ -25,6 +25,7 @@ from bgkit.figures.completions import completions_html
 from bgkit.texts import html_text
 from bgkit.widgets import views
 
+BINS = 25  # bars of t
 KINDS = 20  # maximum number of kinds in the menu; rarer ones share an entry
 LEFT = 72  # pixels left of the bars
 ALL = ("all",)  # the menu's value for all kinds: no kind has this name, and None means no choice
@@ -33,16 +34,16 @@ BUTTON_HELP = "<small>Press a button to read the completions of its bar.</small>
 LINE = "border-bottom:1px solid rgba(128,128,128,.3);padding:2px 10px;text-align:left"
 
 
-def explore(results: Results, tau: float | None = None, bins: int = 25) -> widgets.VBox:
+def explore(results: Results, tau: float | None = None) -> widgets.VBox:
     """Display the margin histogram and the filter's metrics with a slider for tau.
 
     ``results`` is a run, or a samples table with the columns t, harm (NaN if unknown), kind, prompt
     and response, and for what the user sees those of :mod:`bgkit.evaluation.thresholds`. Bars right
     of the dashed line are filtered; the buttons below the bars show their completions. Without
     truth it names the metrics that it cannot show; without a kernel its first state is shown.
-    Raises BgkitError for missing columns, values out of range, or fewer than 2 bins.
+    Raises BgkitError for missing columns, and values out of range.
     """
-    samples, tau = frame_of(results), tau_of(results, tau)
+    samples, tau = frame_and_tau(results, tau)
     checks.samples(samples, columns=("t", "harm", "kind", "prompt", "response"))
     samples = samples.reset_index(drop=True)
     groups, taus = main_kinds(samples["kind"], KINDS), np.union1d(GRID, [tau])
@@ -55,15 +56,14 @@ def explore(results: Results, tau: float | None = None, bins: int = 25) -> widge
     def current() -> tuple[go.Figure, str]:
         """Figure and table of the current choice; updates buttons and open completions, too."""
         at = float(taus[np.abs(taus - slider.value).argmin()])  # without the slider's rounding
-        rows, edges = part(kind.value), bin_edges(at, bins)
-        place = np.searchsorted(edges, rows["t"].to_numpy(float), side="right") - 1
-        place = np.minimum(place, bins - 1)  # as the histogram counts
-        lay_out(at, np.bincount(place, minlength=bins))
+        rows, edges = part(kind.value), bin_edges(at, BINS)
+        place = place_in_bins(rows["t"].to_numpy(float), edges)  # as the histogram counts
+        lay_out(at, np.bincount(place, minlength=BINS))
         if not pager.layout.display:
             low, high = edges[bar : bar + 2]
             of_bar = rows[place == bar].sort_values("t", kind="stable")
             fill(of_bar, at, f"t from {low:.3f} to {high:.3f}")
-        fig = plots.margins({kind.label: rows}, at, bins)
+        fig = plots.margins({kind.label: rows}, at, BINS)
         # fixed margins keep the buttons under their bars, and no labels need measuring
         fig.update_xaxes(automargin=False).update_yaxes(automargin=False)
         return fig.update_layout(margin_l=LEFT), numbers_html(points(kind.value), at)
@@ -77,7 +77,7 @@ def explore(results: Results, tau: float | None = None, bins: int = 25) -> widge
         bar, pager.layout.display = place, ""
         redraw()
 
-    row, lay_out = _bar_buttons(bins, choose)
+    row, lay_out = _bar_buttons(choose)
     for control in (slider, kind):
         control.observe(redraw, "value")
     top = widgets.HBox([slider, kind], layout=views.WRAPPED)
@@ -97,7 +97,7 @@ def _controls(tau: float, kinds: Iterable[str]) -> tuple[widgets.FloatSlider, wi
 
 
 def _bar_buttons(
-    bins: int, choose: Callable[[int], None]
+    choose: Callable[[int], None],
 ) -> tuple[widgets.HBox, Callable[[float, np.ndarray], None]]:
     """A row with a button per bar, and a function that adapts it to tau and the bars' counts.
 
@@ -106,8 +106,8 @@ def _bar_buttons(
     """
     small = {"min_width": "0", "width": "auto", "padding": "0", "margin": "0 1px", "flex": "1 1 0"}
     buttons = [
-        widgets.Button(description="▴", tooltip=f"completions of bar {i} of {bins}", layout=small)
-        for i in range(1, bins + 1)
+        widgets.Button(description="▴", tooltip=f"completions of bar {i} of {BINS}", layout=small)
+        for i in range(1, BINS + 1)
     ]
     for place, button in enumerate(buttons):
         button.on_click(lambda _, place=place: choose(place))
@@ -115,7 +115,7 @@ def _bar_buttons(
     row = widgets.HBox(sides, layout={"padding": f"0 14px 0 {LEFT}px", "width": "100%"})
 
     def lay_out(tau: float, counts: np.ndarray) -> None:
-        left = int(np.searchsorted(bin_edges(tau, bins), tau)) if 0 < tau < 1 else 0
+        left = int(np.searchsorted(bin_edges(tau, BINS), tau)) if 0 < tau < 1 else 0
         if len(sides[0].children) != left or not sides[1].children:
             sides[0].children, sides[1].children = buttons[:left], buttons[left:]
         for side, width in zip(sides, (tau, 1 - tau) if left else (0, 1), strict=True):
@@ -135,7 +135,7 @@ def numbers_html(points: pd.DataFrame, tau: float) -> str:
     """
     row = points.iloc[plots_thresholds.nearest(points, tau)]
     lines = []
-    for metric, meaning in METRICS.items():
+    for metric, meaning in MEANINGS.items():
         ends = (row[metric + end] for end in ("", "_low", "_high"))
         value, low, high = (style.number(end, metric) for end in ends)
         interval = "not known" if np.isnan(row[metric]) else f"{low} to {high}"

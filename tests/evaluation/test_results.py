@@ -14,7 +14,7 @@ import pytest
 import bgkit
 from bgkit.errors import BgkitError
 from bgkit.evaluation import results
-from bgkit.figures import distributions, training
+from bgkit.figures import training
 from bgkit.runs import Run, load_run
 
 pytestmark = pytest.mark.slow  # trainings, kernels or browsers in nearly every test
@@ -46,7 +46,13 @@ def test_a_run_gives_base_and_itself_and_so_does_its_folder(small_run) -> None:
         frames = results.frames_of(given)
         assert list(frames) == ["base", "boundary"]
         assert frames["boundary"]["response"].tolist() == small_run.samples()["response"].tolist()
-    assert distributions.tau_of(small_run) == 0.5 and distributions.tau_of(FRAMES, 0.3) == 0.3
+        assert results.frames_and_tau(given)[1] == 0.5
+    frame, tau = results.frame_and_tau(small_run.folder, 0.4)
+    assert frame["response"].tolist() == frames["boundary"]["response"].tolist() and tau == 0.4
+    assert results.frames_and_tau(FRAMES, 0.3) == (FRAMES, 0.3)
+    for several in ([small_run, small_run], FRAMES):
+        with pytest.raises(BgkitError, match="one policy, not"):
+            results.frame_and_tau(several)
     assert list(training.curves_of(small_run)) == ["boundary"]
 
 
@@ -129,4 +135,18 @@ def test_runs_of_several_deployments_are_each_compared_with_their_own_base(
     assert len(training.curves_of(runs.values())) == 2
     moved = replace(weak_run, config=replace(weak_run.config, tau=0.7))
     with pytest.raises(BgkitError, match="several thresholds"):
-        distributions.tau_of([small_run, moved])
+        results.frames_and_tau([small_run, moved])
+
+
+def test_an_iterator_of_runs_is_read_once(small_run) -> None:
+    folders = [small_run.folder]
+    assert bgkit.table(iter(folders)).equals(bgkit.table(folders))
+    assert bgkit.figures.margins(iter(folders)) == bgkit.figures.margins(folders)
+    near = [bgkit.widgets.nearest(given).data for given in (iter(folders), folders)]
+    assert near[0] == near[1]
+
+
+def test_a_design_of_one_seed_is_compared_with_base_of_that_seed() -> None:
+    both = pd.concat([FRAMES["base"].assign(seed=0), frame(0.3, 0.2).assign(seed=1)])
+    whole = results.paired_table({"base": both, "better": FRAMES["better"].assign(seed=0)})
+    assert whole.equals(results.paired_table(FRAMES)[lambda rows: rows["design"] == "better"])

@@ -53,7 +53,7 @@ def test_every_point_is_that_of_the_samples_behind_its_threshold(values, unknown
         for grade in refusals:
             seen[f"system_{grade}"] = seen[f"system_{grade}"].where(seen[grade].notna())
         means = values_of(seen).mean()
-        for metric in {*thresholds.METRICS} & {*means.index}:
+        for metric in {*thresholds.MEANINGS} & {*means.index}:
             np.testing.assert_allclose(row[metric], means[metric], atol=1e-12, err_msg=metric)
 
 

@@ -49,8 +49,8 @@ def test_bars_and_the_share_near_the_boundary_are_the_hand_computed_ones() -> No
     heads = ["<b>base</b> n=4", "near boundary <b>50.0 %</b>"]
     assert notes(fig) == [*notes(fig)[:2], *heads, "<b>boundary</b> n=4", heads[1].replace("5", "")]
     assert "filtered, t ≥ 0.5" in notes(fig)[1]
-    by_kind = plots.margins_by_kind(BASE.assign(kind=[*"yyxx"]), 0.5, bins=10)
-    assert by_kind == plots.margins({"y": BASE[:2], "x": BASE[2:]}, 0.5, bins=10)
+    by_kind = plots.margins_by_kind(BASE.assign(kind=[*"yyxx"]), 0.5)
+    assert by_kind == plots.margins({"y": BASE[:2], "x": BASE[2:]}, 0.5)
 
 
 def test_threshold_and_band_are_drawn_in_every_row() -> None:
@@ -317,12 +317,12 @@ def test_a_run_in_progress_shows_its_curve_and_both_margins() -> None:
 
 
 def test_reliability_bins_ece_and_intervals_are_the_hand_computed_ones() -> None:
-    frame = responses([0.1, 0.2, 0.2, 0.9, 0.7, 1.0], [0.9, 0.1, 0.2, 0.8, 0.9, 0.3])
-    _, marks, bars = plots.reliability({"base": frame}, bins=2).data
-    assert list(marks.x) == pytest.approx([0.5 / 3, 2.6 / 3])
+    frame = responses([0.11, 0.12, 0.13, 0.9, 0.97, 1.0], [0.9, 0.1, 0.2, 0.8, 0.9, 0.3])
+    _, marks, bars = plots.reliability({"base": frame}).data
+    assert list(marks.x) == pytest.approx([0.36 / 3, 2.87 / 3])
     assert list(marks.y) == pytest.approx([1 / 3, 2 / 3])
-    assert list(bars.y) == [3, 3]
-    ece = (abs(1 / 3 - 0.5 / 3) + abs(2 / 3 - 2.6 / 3)) / 2
+    assert list(bars.y) == [3, 3] and list(bars.x) == pytest.approx([0.15, 0.95])
+    ece = (abs(1 / 3 - 0.36 / 3) + abs(2 / 3 - 2.87 / 3)) / 2
     assert marks.name == f"base, ECE {ece:.3f}"
     assert "1 of 3 responses" in marks.hovertext[0]
     wilson = [tuple(binomtest(k, 3).proportion_ci(method="wilson")) for k in (1, 2)]

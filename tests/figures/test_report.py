@@ -16,7 +16,7 @@ from plotly.offline import get_plotlyjs
 
 from bgkit.errors import BgkitError
 from bgkit.evaluation import results
-from bgkit.figures.report import render_report, write_report
+from bgkit.figures.report import write_report
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -105,8 +105,9 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def source() -> str:
-    return render_report(**study())
+def source(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    return write_report(path, **study()).read_text("utf-8")
 
 
 @pytest.fixture(scope="module")

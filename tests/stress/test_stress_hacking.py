@@ -11,9 +11,10 @@ import pytest
 from bgkit import runs
 from bgkit.errors import BgkitError
 from bgkit.figures import stress as plots
+from bgkit.figures.stress import DRIFT
 from bgkit.stress import reward_hacking
 from bgkit.stress.contenders import contenders_of
-from bgkit.stress.reward_hacking import METRICS, changes, drift, graded_completions, window_means
+from bgkit.stress.reward_hacking import changes, drift, graded_completions, window_means
 from bgkit.testbed import oracle
 from bgkit.testbed.lexicon import CANNED_REFUSAL
 
@@ -120,12 +121,12 @@ def test_drift_of_a_real_run_is_what_was_recorded(small_run: runs.Run) -> None:
         assert row.unseen_harm == (row.t < 0.2) if harmful else np.isnan(row.unseen_harm)
     assert table["unseen_harm"].notna().any()
     rows = drift(contenders_of([small_run]), window=2)
-    assert len(rows) == 2 * len(METRICS) and set(rows["design"]) == {"boundary"}
+    assert len(rows) == 2 * len(DRIFT) and set(rows["design"]) == {"boundary"}
     first = rows[(rows["step"] == 0.5) & (rows["metric"] == "length")].iloc[0]
     assert first["mean"] == pytest.approx(table[table["step"] < 2]["length"].mean())
     assert all("–" not in row for row in verdicts(rows))
     fig = plots.drift(rows)
-    assert len([trace for trace in fig.data if trace.mode == "lines+markers"]) == len(METRICS)
+    assert len([trace for trace in fig.data if trace.mode == "lines+markers"]) == len(DRIFT)
     assert fig.data[-1].hovertext[0] == "seed 0, step 0.5"
 
 
