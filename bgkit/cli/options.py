@@ -7,7 +7,9 @@ import contextlib
 import json
 import signal
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
+from types import MappingProxyType
 
 from bgkit.progress import phase
 from bgkit.runs.config import TrainConfig, explain, make_config, read_config
@@ -65,12 +67,32 @@ def add(command: argparse.ArgumentParser, options: Mapping[str, tuple]) -> None:
 def add_config(command: argparse.ArgumentParser, defaults: Mapping[str, object]) -> None:
     """Add --config and an option for each setting of a run, with the command's defaults."""
     about = "settings of a run, with their defaults; options override --config"
-    options = {"--config": (Path, CONFIG, {"metavar": "FILE"})}
-    for name, default in {**vars(TrainConfig()), **defaults}.items():
-        text = f"{explain(name)} ({default})".replace("%", "%%")
-        option = (type(default), text, {"metavar": METAVARS[type(default)]})
-        options[f"--{name.replace('_', '-')}"] = option
+    options = {
+        "--config": (Path, CONFIG, {"metavar": "FILE"}),
+        **settings_of(TrainConfig, defaults),
+    }
     add(command.add_argument_group("config", about), options)
+
+
+def settings_of(record: type, defaults: Mapping[str, object] = MappingProxyType({})) -> dict:
+    """An option for each setting of a record, with other ``defaults`` where given.
+
+    The help names the default; argparse gets none, so that :func:`given_settings` can tell what a
+    user has set.
+    """
+    options = {}
+    for field in fields(record):
+        default = defaults.get(field.name, field.default)
+        text = f"{explain(field)} ({default})".replace("%", "%%")
+        option = (type(default), text, {"metavar": METAVARS[type(default)]})
+        options[f"--{field.name.replace('_', '-')}"] = option
+    return options
+
+
+def given_settings(record: type, given: dict) -> dict[str, object]:
+    """The settings of a record that a user has set, taken out of the options ``given``."""
+    settings = {field.name: given.pop(field.name) for field in fields(record)}
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def config_of(command: str, given: dict) -> TrainConfig:
@@ -82,9 +104,7 @@ def config_of(command: str, given: dict) -> TrainConfig:
     values = read_config(file) if file else {}
     if isinstance(of_run := values.get("config"), dict):  # the config.json of a run
         values = of_run
-    settings = {name: given.pop(name) for name in TrainConfig.__dataclass_fields__}
-    chosen = {name: value for name, value in settings.items() if value is not None}
-    return make_config({**CONFIGS[command], **values, **chosen})
+    return make_config({**CONFIGS[command], **values, **given_settings(TrainConfig, given)})
 
 
 def json_object(text: str) -> dict:

@@ -9,7 +9,7 @@ from concurrent.futures import Executor
 from pathlib import Path
 
 from bgkit.cli import options
-from bgkit.errors import BgkitError
+from bgkit.errors import BgkitError, reason_of
 from bgkit.progress import clock, say
 from bgkit.runs import find_run, folder_of, load_run, write_json
 
@@ -206,10 +206,9 @@ def _dask(address: str) -> Iterator[Executor]:
         socket.create_connection(get_address_host_port(address), timeout=10).close()
         client = Client(address, timeout=10, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:  # a TimeoutError is an OSError
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise BgkitError(
-            f"No dask scheduler answers at {address!r} ({reason}); check the address (such as "
-            "tcp://host:8786) and that `dask scheduler` runs there."
+            f"No dask scheduler answers at {address!r} ({reason_of(error)}); check the address (such "
+            "as tcp://host:8786) and that `dask scheduler` runs there."
         ) from error
     with client:
         yield client.get_executor()

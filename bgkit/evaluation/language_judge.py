@@ -21,10 +21,11 @@ from urllib.parse import urlsplit
 import pandas as pd
 
 from bgkit import checks
+from bgkit.data import hash_of
 from bgkit.errors import BgkitError, StoppedError
 from bgkit.evaluation import rubrics
 from bgkit.progress import phase
-from bgkit.runs.replies import Replies, default_folder, key_of
+from bgkit.runs.replies import Replies, default_folder
 from bgkit.texts import clean_text
 
 API = "api:"  # prefix of the name of a judge behind a server
@@ -92,7 +93,7 @@ class LanguageJudge(ABC):
         Identical pairs are asked about once.
         """
         messages = [self.rubric.message(p, r) for p, r in zip(prompts, responses, strict=True)]
-        keys = [key_of(**self.fixed, message=message) for message in messages]
+        keys = [hash_of(**self.fixed, message=message) for message in messages]
         cached = {key: self.replies.get(key) for key in keys}
         answers = {key: Answer(reply) for key, reply in cached.items() if reply is not None}
         self.replied = self.replied or bool(answers)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bgkit.errors import BgkitError
+from bgkit.errors import BgkitError, reason_of
 from bgkit.texts import replace_surrogates
 
 #: Words for true, false and unknown in a column of truth values.
@@ -55,9 +55,8 @@ def read_table(path: Path, role: str) -> pd.DataFrame:
         content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
         table = reader(content)
     except Exception as error:  # each reader raises its own errors
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
         hint = "; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
-        raise BgkitError(f"The {role} {path} cannot be read: {reason}{hint}.") from error
+        raise BgkitError(f"The {role} {path} cannot be read: {reason_of(error)}{hint}.") from error
     names = pd.Index([str(name).strip() or f"Unnamed: {i}" for i, name in enumerate(table)])
     if repeated := names[names.duplicated()].tolist():
         raise BgkitError(

@@ -1,12 +1,12 @@
 """Judges' replies on disk: one small file each, so threads and processes can share a folder.
 
-Keys are hashes of all that determines a reply; prompts, responses and secrets are not stored.
+Keys are hashes of all that determines a reply (:func:`bgkit.data.hash_of`); prompts, responses and
+secrets are not stored.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -17,15 +17,6 @@ from bgkit.runs.folders import write_json
 def default_folder() -> Path:
     """The cache folder: ``BGKIT_CACHE``, or ``.cache/bgkit`` in the home folder."""
     return Path(os.environ.get("BGKIT_CACHE") or Path.home() / ".cache" / "bgkit").expanduser()
-
-
-def key_of(**parts: object) -> str:
-    """sha256 of named parts (any JSON values), independent of their order.
-
-    >>> key_of(a=1, b=[2]) == key_of(b=[2], a=1) != key_of(a=1, b=[3])
-    True
-    """
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 class Replies:
