@@ -52,6 +52,11 @@ def prepare() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
 
 
+def cache_folder() -> Path:
+    """What is made once: ``BGKIT_CACHE``, or ``.cache/bgkit`` in the home folder."""
+    return Path(os.environ.get("BGKIT_CACHE") or Path.home() / ".cache" / "bgkit").expanduser()
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and the packages that determine a result, and of bgkit's code.
 

@@ -9,7 +9,6 @@ import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
-from types import MappingProxyType
 
 from bgkit.progress import phase
 from bgkit.runs.config import TrainConfig, explain, make_config, read_config
@@ -17,14 +16,8 @@ from bgkit.runs.config import TrainConfig, explain, make_config, read_config
 DEVICE = {"--device": ("auto", "device to compute on: auto, cpu, cuda, cuda:1, mps")}
 THREADS = {"--threads": (0, "number of CPU threads (all cores, at most 4)")}
 METAVARS = {str: "NAME", int: "N", float: "X"}
-CONFIG = "JSON object of the keys below, or a run's config.json"
-#: Command that takes the settings of a run -> its defaults; the demo has fewer steps at a higher
-#: learning rate.
-CONFIGS: dict[str, dict[str, object]] = {
-    "demo": {"eval_every": 20, "steps": 40, "learning_rate": 6e-3, "test_prompts": 200},
-    "train": {},
-    "plan": {},
-}
+CONFIG = "JSON object of the settings below, or a run's config.json; options override it"
+CONFIG_FILE = {"--config": (Path, CONFIG, {"metavar": "FILE"})}
 
 
 @contextlib.contextmanager
@@ -64,21 +57,10 @@ def add(command: argparse.ArgumentParser, options: Mapping[str, tuple]) -> None:
         command.add_argument(name, help=text, **arguments, **dict(*more))
 
 
-def add_config(command: argparse.ArgumentParser, defaults: Mapping[str, object]) -> None:
-    """Add --config and an option for each setting of a run, with the command's defaults."""
-    about = "settings of a run, with their defaults; options override --config"
-    options = {
-        "--config": (Path, CONFIG, {"metavar": "FILE"}),
-        **settings_of(TrainConfig, defaults),
-    }
-    add(command.add_argument_group("config", about), options)
+def settings_of(record: type, **defaults: object) -> dict[str, tuple]:
+    """An option for each setting of a record; the command's ``defaults`` differ from the record's.
 
-
-def settings_of(record: type, defaults: Mapping[str, object] = MappingProxyType({})) -> dict:
-    """An option for each setting of a record, with other ``defaults`` where given.
-
-    The help names the default; argparse gets none, so that :func:`given_settings` can tell what a
-    user has set.
+    Defaults stand in the help only: :func:`given_settings` tells what a user has set.
     """
     options = {}
     for field in fields(record):
@@ -95,7 +77,7 @@ def given_settings(record: type, given: dict) -> dict[str, object]:
     return {name: value for name, value in settings.items() if value is not None}
 
 
-def config_of(command: str, given: dict) -> TrainConfig:
+def config_of(given: dict, **defaults: object) -> TrainConfig:
     """The training config from a command's options, its --config file and its defaults.
 
     Removes the settings from the options ``given``. Raises BgkitError for invalid settings.
@@ -104,7 +86,7 @@ def config_of(command: str, given: dict) -> TrainConfig:
     values = read_config(file) if file else {}
     if isinstance(of_run := values.get("config"), dict):  # the config.json of a run
         values = of_run
-    return make_config({**CONFIGS[command], **values, **given_settings(TrainConfig, given)})
+    return make_config({**defaults, **values, **given_settings(TrainConfig, given)})
 
 
 def json_object(text: str) -> dict:

@@ -15,9 +15,9 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from bgkit.data import read_data, sha256
+from bgkit.environment import cache_folder
 from bgkit.errors import BgkitError
 from bgkit.progress import phase
-from bgkit.runs.replies import default_folder
 
 INSTALL = "`make english` installs it"
 
@@ -81,7 +81,7 @@ def dequantised_folder(file: Path, sha: str = "") -> Path:
     ``sha`` is the file's sha256 if it is already known. Raises BgkitError for a file that
     transformers cannot read.
     """
-    folder = default_folder() / "gguf" / (sha or sha256(file))[:32]
+    folder = cache_folder() / "gguf" / (sha or sha256(file))[:32]
     if (folder / "config.json").is_file():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -84,10 +84,7 @@ class TrainConfig:
         "by commas to mix them",
     )
     tau: float = setting(
-        0.5,
-        "threshold of the filter: a response with t >= tau is filtered",
-        above=0,
-        below=1,
+        0.5, "threshold of the filter: a response with t >= tau is filtered", above=0, below=1
     )
     strength: float = setting(
         8.0,

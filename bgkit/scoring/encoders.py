@@ -46,7 +46,6 @@ def find_unsafe_label(protocol: Encoder, config: object, name: str) -> Encoder:
     labels, and if it is unclear which label means unsafe.
     """
     labels = [str(config.id2label[i]) for i in range(config.num_labels)]  # in the logits' order
-    several = len(labels) > 1
     if protocol.labels == len(labels):
         return protocol
     if protocol.labels:
@@ -56,8 +55,8 @@ def find_unsafe_label(protocol: Encoder, config: object, name: str) -> Encoder:
         )
     problem = getattr(config, "problem_type", None)
     place = name.split(" ", 1)[-1].removeprefix(f"unsafe:{protocol.unsafe}=")
-    known = several or means_unsafe(labels[0])
-    if not protocol.unsafe and (problem == "regression" or not known):
+    several = len(labels) > 1
+    if not protocol.unsafe and (problem == "regression" or not (several or means_unsafe(*labels))):
         raise BgkitError(
             f"{name} has {len(labels)} labels whose outputs are not known to be logits of a "
             "probability (a reward model's are not); if they are, name the unsafe label: "

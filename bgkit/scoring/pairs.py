@@ -46,8 +46,8 @@ class PairScorer:
     A pair has at most ``max_length`` tokens; longer responses are truncated, prompts never.
     ``truncated`` holds the hashes of such pairs. The strings in ``specials`` are broken up inside
     a text. ``calls`` are the guidelines that a pair is scored with. ``computed`` counts the tokens
-    that went through the model, padding included; a pass costs as much as ``cost`` tokens. ``slots``
-    limits the tokens of one pass; it is halved for good when memory runs out. A subclass has
+    that went through the model, padding included, and a pass costs as much as ``cost`` of them.
+    ``slots`` limits those of a pass; it is halved for good when memory runs out. A subclass has
     ``_tokenise``, ``_truncate`` (of one pair) and ``_scores`` (of distinct pairs).
     """
 
