@@ -19,6 +19,7 @@ from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
 from bgkit import checks, rewards, runs
+from bgkit.environment import versions
 from bgkit.errors import BgkitError
 from bgkit.evaluation import samples as evaluation
 from bgkit.models import devices, hub, policies
@@ -151,8 +152,9 @@ def _open_folder(config: runs.TrainConfig, folder: Path, plan: dict, scores: dic
     """The opened run folder with config, method, plan and prompt manifests."""
     prompt_sets = training_prompts.load_splits(config)
     environment = {identity.RECORD: scores}
-    environment |= {"versions": devices.versions(), "machine": devices.machine()}
-    environment |= {METHOD: NAME, "asked": plan, "git": runs.git_revision()}
+    about = versions()
+    environment |= {METHOD: NAME, "asked": plan, "git": about.pop("git")}
+    environment |= {"versions": about, "machine": devices.machine()}
     run = runs.open_run(folder, config, environment)
     manifests = {split: manifest for split, (_, manifest) in prompt_sets.items()}
     prompts.write_manifests(run.folder / "prompts.json", manifests)

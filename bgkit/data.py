@@ -1,8 +1,9 @@
-"""The kit's data files, in a source checkout or in the wheel, and the checksum of a file."""
+"""The kit's data files, in a source checkout or in the wheel; hashes of files and of values."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import yaml
@@ -24,3 +25,12 @@ def sha256(path: Path) -> str:
     """Hex digest of a file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def hash_of(**parts: object) -> str:
+    """Hex sha256 of named parts (any JSON values), independent of their order.
+
+    >>> hash_of(a=1, b=[2]) == hash_of(b=[2], a=1) != hash_of(a=1, b=[3])
+    True
+    """
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import subprocess
 import warnings
 from collections.abc import Mapping
 from importlib import metadata
@@ -51,11 +52,16 @@ def prepare() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that determine a result, and a digest of bgkit's code.
+def cache_folder() -> Path:
+    """What is made once: ``BGKIT_CACHE``, or ``.cache/bgkit`` in the home folder."""
+    return Path(os.environ.get("BGKIT_CACHE") or Path.home() / ".cache" / "bgkit").expanduser()
 
-    ``bgkit_code`` distinguishes checkouts of the same version. It is computed on each call,
-    because the kernels of a sweep load the code that is present when they start.
+
+def versions() -> dict[str, str]:
+    """Versions of Python and the packages that determine a result, and of bgkit's code.
+
+    ``git`` is its commit; ``bgkit_code`` distinguishes checkouts of the same version. Both are
+    computed on each call, because a sweep's kernels load the code that is there when they start.
     """
     result = {"python": platform.python_version()}
     for name in RECORDED:
@@ -63,7 +69,17 @@ def versions() -> dict[str, str]:
             result[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             result[name] = "not installed"
-    return {**result, "bgkit_code": code_digest()}
+    return {**result, "bgkit_code": code_digest(), "git": git_revision()}
+
+
+def git_revision() -> str:
+    """The commit of the source checkout that this code runs from; ``+`` marks local changes."""
+    command = ["git", "describe", "--always", "--exclude=*", "--abbrev=12", "--dirty=+"]
+    options = {"capture_output": True, "text": True, "timeout": 10, "check": True}
+    try:
+        return subprocess.run(command, cwd=Path(__file__).parent, **options).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
 
 
 def code_digest(package: Path = Path(__file__).parent) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bgkit.cli import options
 from bgkit.errors import BgkitError
+from bgkit.fitting.settings import Settings
 from bgkit.progress import say
 
 TABLE = (
@@ -20,15 +21,10 @@ FIT = {
     "what": (("guard", "utility"), "kind of model to fit"),
     "table": (Path, TABLE, {"metavar": "LABELLED"}),
     "--out": (Path, "folder of the fitted model", {"required": True}),
-    "--encoder": ("minilm", "model to start from: minilm, a folder, a hub name"),
     "--columns": (options.json_object, NAMES, {"metavar": "JSON"}),
     "--leave-out": (str, "rows to leave out (may be repeated)", LEFT_OUT),
     "--tau": (0.5, "the guard's threshold"),
-    "--epochs": (6, "passes over the training rows"),
-    "--learning-rate": (1e-3, "peak learning rate"),
-    "--batch-size": (16, "rows per step"),
-    "--lora-rank": (16, "rank of the LoRA adapter; 0 trains all weights"),
-    "--seed": (0, "seed of the head's initial weights and the order of rows"),
+    **options.settings_of(Settings),
     **options.DEVICE,
 }
 JUDGES = (
@@ -65,6 +61,7 @@ def fit(what: str, table: Path, out: Path, tau: float, leave_out: list[str], **s
         from bgkit.models import devices
 
     devices.pin_threads()
+    settings |= options.given_settings(Settings, settings)
     settings["leave_out"] = {column: value for column, _, value in pairs}
     if what == "guard":
         model = fit.fit_guard(table, out, tau=tau, **settings)

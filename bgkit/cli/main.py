@@ -37,8 +37,6 @@ def parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=summary, epilog=more)
         command.set_defaults(run=run)
         options.add(command, run.__globals__[name.upper()])
-        if name in options.CONFIGS:
-            options.add_config(command, options.CONFIGS[name])
     return main_parser
 
 

@@ -7,6 +7,7 @@ import contextlib
 import json
 import signal
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 
 from bgkit.progress import phase
@@ -15,14 +16,8 @@ from bgkit.runs.config import TrainConfig, explain, make_config, read_config
 DEVICE = {"--device": ("auto", "device to compute on: auto, cpu, cuda, cuda:1, mps")}
 THREADS = {"--threads": (0, "number of CPU threads (all cores, at most 4)")}
 METAVARS = {str: "NAME", int: "N", float: "X"}
-CONFIG = "JSON object of the keys below, or a run's config.json"
-#: Command that takes the settings of a run -> its defaults; the demo has fewer steps at a higher
-#: learning rate.
-CONFIGS: dict[str, dict[str, object]] = {
-    "demo": {"eval_every": 20, "steps": 40, "learning_rate": 6e-3, "test_prompts": 200},
-    "train": {},
-    "plan": {},
-}
+CONFIG = "JSON object of the settings below, or a run's config.json; options override it"
+CONFIG_FILE = {"--config": (Path, CONFIG, {"metavar": "FILE"})}
 
 
 @contextlib.contextmanager
@@ -62,18 +57,27 @@ def add(command: argparse.ArgumentParser, options: Mapping[str, tuple]) -> None:
         command.add_argument(name, help=text, **arguments, **dict(*more))
 
 
-def add_config(command: argparse.ArgumentParser, defaults: Mapping[str, object]) -> None:
-    """Add --config and an option for each setting of a run, with the command's defaults."""
-    about = "settings of a run, with their defaults; options override --config"
-    options = {"--config": (Path, CONFIG, {"metavar": "FILE"})}
-    for name, default in {**vars(TrainConfig()), **defaults}.items():
-        text = f"{explain(name)} ({default})".replace("%", "%%")
+def settings_of(record: type, **defaults: object) -> dict[str, tuple]:
+    """An option for each setting of a record; the command's ``defaults`` differ from the record's.
+
+    Defaults stand in the help only: :func:`given_settings` tells what a user has set.
+    """
+    options = {}
+    for field in fields(record):
+        default = defaults.get(field.name, field.default)
+        text = f"{explain(field)} ({default})".replace("%", "%%")
         option = (type(default), text, {"metavar": METAVARS[type(default)]})
-        options[f"--{name.replace('_', '-')}"] = option
-    add(command.add_argument_group("config", about), options)
+        options[f"--{field.name.replace('_', '-')}"] = option
+    return options
 
 
-def config_of(command: str, given: dict) -> TrainConfig:
+def given_settings(record: type, given: dict) -> dict[str, object]:
+    """The settings of a record that a user has set, taken out of the options ``given``."""
+    settings = {field.name: given.pop(field.name) for field in fields(record)}
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def config_of(given: dict, **defaults: object) -> TrainConfig:
     """The training config from a command's options, its --config file and its defaults.
 
     Removes the settings from the options ``given``. Raises BgkitError for invalid settings.
@@ -82,9 +86,7 @@ def config_of(command: str, given: dict) -> TrainConfig:
     values = read_config(file) if file else {}
     if isinstance(of_run := values.get("config"), dict):  # the config.json of a run
         values = of_run
-    settings = {name: given.pop(name) for name in TrainConfig.__dataclass_fields__}
-    chosen = {name: value for name, value in settings.items() if value is not None}
-    return make_config({**CONFIGS[command], **values, **chosen})
+    return make_config({**defaults, **values, **given_settings(TrainConfig, given)})
 
 
 def json_object(text: str) -> dict:

@@ -9,9 +9,9 @@ from concurrent.futures import Executor
 from pathlib import Path
 
 from bgkit.cli import options
-from bgkit.errors import BgkitError
+from bgkit.errors import BgkitError, reason_of
 from bgkit.progress import clock, say
-from bgkit.runs import find_run, folder_of, load_run, write_json
+from bgkit.runs import TrainConfig, find_run, folder_of, load_run, write_json
 
 MORE = 'more arguments for TRL\'s trainer: {"use_vllm": true, "vllm_mode": "colocate"}'
 SHARED = "compute each prompt once for all of its completions (%(default)s)"
@@ -25,12 +25,18 @@ TRAIN = {
     "--shared-prompts": (("auto", "off"), SHARED, {"default": "auto"}),
     **options.DEVICE,
     **options.THREADS,
+    **options.CONFIG_FILE,
+    **options.settings_of(TrainConfig),
 }
+#: Fewer steps at a higher learning rate.
+DEMO_CONFIG = {"steps": 40, "learning_rate": 6e-3, "test_prompts": 200}
 DEMO = {
     "--out": (Path("runs/demo"), "folder for the runs and the report"),
     **options.DEVICE,
     **options.THREADS,
     "--workers": (0, "number of designs trained in parallel (all, if there are enough cores)"),
+    **options.CONFIG_FILE,
+    **options.settings_of(TrainConfig, **DEMO_CONFIG),
 }
 EVALUATE = {
     "folders": (Path, "folders of complete runs", {"nargs": "+", "metavar": "RUN"}),
@@ -46,6 +52,8 @@ PLAN = {
     "--machine": (str, "GPU to plan for, such as T4 or H100 (this machine)"),
     "--time": (False, "also time a few steps on this machine, which downloads the models"),
     **options.DEVICE,
+    **options.CONFIG_FILE,
+    **options.settings_of(TrainConfig),
 }
 PUSH = {
     "folder": (Path, "folder of a complete run", {"metavar": "RUN"}),
@@ -75,7 +83,7 @@ COLLECT = {
 
 def train(out: Path | None, no_self_test: bool, **given) -> None:
     """Train a policy with GRPO and evaluate it."""
-    config = options.config_of("train", given)
+    config = options.config_of(given)
     folder = out or folder_of(config)
     find_run(folder, config)  # rejects a wrong folder before the slow imports
     with options.loading():
@@ -93,7 +101,7 @@ def train(out: Path | None, no_self_test: bool, **given) -> None:
 
 def demo(out: Path, **given) -> None:
     """Train three designs, compare them with base, and write a report."""
-    config = options.config_of("demo", given)
+    config = options.config_of(given, **DEMO_CONFIG)
     say(
         "Boundary Guidance on the embedded testbed: three reward designs from one base policy.\n"
         "On two cores this takes 3 to 4 minutes; Ctrl-C stops it, the same command resumes it."
@@ -125,7 +133,7 @@ def evaluate(folders: list[Path], out: Path | None, judge: str | None, **setting
 
 def plan(machine: str | None, time: bool, device: str, **given) -> None:
     """Estimate the memory of a run before any download; optionally measure its time."""
-    config = options.config_of("plan", given)
+    config = options.config_of(given)
     with options.loading():
         from bgkit.training import plan
 
@@ -206,10 +214,9 @@ def _dask(address: str) -> Iterator[Executor]:
         socket.create_connection(get_address_host_port(address), timeout=10).close()
         client = Client(address, timeout=10, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:  # a TimeoutError is an OSError
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise BgkitError(
-            f"No dask scheduler answers at {address!r} ({reason}); check the address (such as "
-            "tcp://host:8786) and that `dask scheduler` runs there."
+            f"No dask scheduler answers at {address!r} ({reason_of(error)}); check the address "
+            "(such as tcp://host:8786) and that `dask scheduler` runs there."
         ) from error
     with client:
         yield client.get_executor()

@@ -18,9 +18,8 @@ import pandas as pd
 from bgkit import checks, runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation import rubrics
-from bgkit.evaluation.language_judge import API, Answer, ApiJudge, Judge, LanguageJudge
+from bgkit.evaluation.language_judge import API, Answer, ApiJudge, Judge, LanguageJudge, Replies
 from bgkit.models import hub, policies
-from bgkit.runs.replies import Replies
 from bgkit.scoring import guards
 from bgkit.testbed import oracle, store
 

@@ -9,22 +9,27 @@ to what is raised here.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import threading
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 import pandas as pd
 
 from bgkit import checks
+from bgkit.data import hash_of
+from bgkit.environment import cache_folder
 from bgkit.errors import BgkitError, StoppedError
 from bgkit.evaluation import rubrics
 from bgkit.progress import phase
-from bgkit.runs.replies import Replies, default_folder, key_of
+from bgkit.runs import write_json
 from bgkit.texts import clean_text
 
 API = "api:"  # prefix of the name of a judge behind a server
@@ -56,6 +61,32 @@ class Answer(NamedTuple):
     completion_tokens: int = 0
     failed: bool = False  # the server's fault, not the question's
     filtered: bool = False  # refused by the content filter of a working server
+
+
+class Replies:
+    """Replies by key: the :func:`~bgkit.data.hash_of` of all that determines one.
+
+    With a folder they persist in one small file each, so threads and processes can share it;
+    prompts, responses and secrets are not stored.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
+        self._replies: dict[str, str] = {}
+
+    def get(self, key: str) -> str | None:
+        """The reply of a key, or None."""
+        if key not in self._replies and self.folder is not None:
+            with contextlib.suppress(OSError, ValueError):  # missing or unreadable
+                text = (self.folder / f"{key}.json").read_text(encoding="utf-8")
+                self._replies[key] = json.loads(text)
+        return self._replies.get(key)
+
+    def put(self, key: str, reply: str) -> None:
+        """Store a reply; raises BgkitError if its file cannot be written."""
+        self._replies[key] = reply
+        if self.folder is not None:
+            write_json(self.folder / f"{key}.json", reply)
 
 
 class LanguageJudge(ABC):
@@ -92,7 +123,7 @@ class LanguageJudge(ABC):
         Identical pairs are asked about once.
         """
         messages = [self.rubric.message(p, r) for p, r in zip(prompts, responses, strict=True)]
-        keys = [key_of(**self.fixed, message=message) for message in messages]
+        keys = [hash_of(**self.fixed, message=message) for message in messages]
         cached = {key: self.replies.get(key) for key in keys}
         answers = {key: Answer(reply) for key, reply in cached.items() if reply is not None}
         self.replied = self.replied or bool(answers)
@@ -166,7 +197,7 @@ class ApiJudge(LanguageJudge):
         values = {"temperature": 0.0, **limit, **given}
         self.sampling = {name: value for name, value in values.items() if value is not None}
         fixed = {"model": model, "url": self.url, "sampling": self.sampling}
-        super().__init__(API + model, rubric, Replies(default_folder() / "judge-replies"), fixed)
+        super().__init__(API + model, rubric, Replies(cache_folder() / "judge-replies"), fixed)
         self.concurrency, self._openai = concurrency, openai
         self._ended = False  # set after an error or Ctrl-C: no request starts or is retried
         self._resume_hint = f"the same call resumes from the replies in {self.replies.folder}."

@@ -41,8 +41,6 @@ def read_responses(
     """
     path = Path(path)
     table = tables.read_table(path, role)
-    if table.empty:
-        raise BgkitError(f"The {role} {path} holds no rows; write one response per row.")
     names = {name: name for name in required} | dict(columns or {})
     has_chats = not {*chats.COLUMNS}.isdisjoint(table)
     for name, column in names.items():

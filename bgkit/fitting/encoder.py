@@ -8,7 +8,6 @@ which RewardTrainer does not pass on. An interrupted fit resumes from its last e
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -27,30 +26,12 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 
 from bgkit.errors import BgkitError
+from bgkit.fitting.settings import Settings
 from bgkit.models import devices, hub
 from bgkit.models.loading import LOADING_ERRORS, NO_CODE, loading_error, silence_transformers
 from bgkit.progress import Phase, phase
 from bgkit.scoring.encoders import EncoderScorer
 from bgkit.scoring.protocols import REWARD, Encoder
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How an encoder is fitted; ``lora_rank`` 0 trains all weights and writes them whole."""
-
-    encoder: str = "minilm"
-    epochs: int = 6
-    learning_rate: float = 1e-3
-    batch_size: int = 16
-    lora_rank: int = 16
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, minimum in (("epochs", 1), ("batch_size", 1), ("lora_rank", 0)):
-            if (value := getattr(self, name)) < minimum:
-                raise BgkitError(f"{name!r} of a fit must be at least {minimum}, not {value}.")
-        if not self.learning_rate > 0:
-            raise BgkitError(f"'learning_rate' of a fit must be above 0, not {self.learning_rate}.")
 
 
 def new_scorer(

@@ -17,14 +17,14 @@ import numpy as np
 import pandas as pd
 
 from bgkit import checks, runs
-from bgkit.data import sha256
+from bgkit.data import hash_of, sha256
 from bgkit.errors import BgkitError
 from bgkit.fitting import encoder as encoders
 from bgkit.fitting import labelled, quality
+from bgkit.fitting.settings import Settings
 from bgkit.models import devices
 from bgkit.progress import say
 from bgkit.prompts.tables import short_repr
-from bgkit.runs.replies import key_of
 from bgkit.scoring.encoders import EncoderScorer
 from bgkit.scoring.temperature import temperature_scale
 
@@ -35,7 +35,6 @@ def fit_guard(
     table: str | Path | pd.DataFrame,
     out: str | Path,
     *,
-    encoder: str = "minilm",
     tau: float = 0.5,
     columns: Mapping[str, str] | None = None,
     leave_out: Mapping[str, str] | None = None,
@@ -45,9 +44,10 @@ def fit_guard(
     """Fit a guard to responses labelled ``harmful``; returns the contents of ``fit.json``.
 
     ``table`` is a file or a table (:func:`bgkit.fitting.labelled.read_labelled`, with ``columns``
-    and ``leave_out``). ``encoder`` is ``minilm``, a folder or a hub name; ``settings`` are those of
-    :class:`bgkit.fitting.encoder.Settings`. ``out`` becomes the guard's folder: an adapter of a few
-    MB that names its encoder, or a whole model. Accuracy and errors are at threshold ``tau``.
+    and ``leave_out``). ``settings`` are those of :class:`bgkit.fitting.settings.Settings`, such as
+    the ``encoder`` (``minilm``, a folder or a hub name). ``out`` becomes the guard's folder: an
+    adapter of a few MB that names its encoder, or a whole model. Accuracy and errors are at
+    threshold ``tau``.
 
     Returns counts of labels and splits, the temperature, numbers of truncated and left-out texts,
     texts that splits share, and rows of kind, metric (auc, accuracy, brier, ece, false_positive and
@@ -59,15 +59,13 @@ def fit_guard(
     rows = labelled.read_labelled(table, "harmful", columns, leave_out)
     labelled.check_classes(rows, "the table" if isinstance(table, pd.DataFrame) else table)
     counts = {"labels": {n: int((rows["harmful"] == v).sum()) for n, v in labelled.CLASSES}}
-    fit_settings = encoders.Settings(encoder, **settings)
-    return _fit("guard", rows, Path(out), fit_settings, device, counts, {"tau": tau})
+    return _fit("guard", rows, Path(out), Settings(**settings), device, counts, {"tau": tau})
 
 
 def fit_utility(
     table: str | Path | pd.DataFrame,
     out: str | Path,
     *,
-    encoder: str = "minilm",
     columns: Mapping[str, str] | None = None,
     leave_out: Mapping[str, str] | None = None,
     device: str = "auto",
@@ -89,21 +87,20 @@ def fit_utility(
         if rows["rating"][rows["split"] == "train"].nunique() < 2:
             raise BgkitError("All ratings to fit on are the same; a utility needs differences.")
         counts["ratings"] = [float(rows["rating"].min()), float(rows["rating"].max())]
-    fit_settings = encoders.Settings(encoder, **settings)
-    return _fit("utility", rows, Path(out), fit_settings, device, counts, {})
+    return _fit("utility", rows, Path(out), Settings(**settings), device, counts, {})
 
 
 def _fit(
     what: str,
     rows: pd.DataFrame,
     out: Path,
-    settings: encoders.Settings,
+    settings: Settings,
     device: str,
     counts: dict,
     tau: dict[str, float],
 ) -> dict:
     """Fit, measure and save; returns the result of an earlier identical call if there is one."""
-    key = key_of(rows=rows.to_dict("list"), settings=asdict(settings), what=what, **tau)[:32]
+    key = hash_of(rows=rows.to_dict("list"), settings=asdict(settings), what=what, **tau)[:32]
     if (out / FILE).is_file() and (done := runs.read_config(out / FILE)).get("key") == key:
         return done
     scratch = out / f".fitting-{key[:8]}"

@@ -90,11 +90,9 @@ def read_labelled(
 
 
 def _require(table: pd.DataFrame, column: str, path: Path) -> None:
-    if column not in table:
-        raise BgkitError(
-            f"{path} has no column {column!r} (it has {', '.join(map(str, table))}); name the one "
-            f'to use by columns={{"{column}": "..."}}, on the command line --columns.'
-        )
+    names = f'columns={{"{column}": "..."}}'
+    remedy = f"name the one to use by {names}, on the command line --columns"
+    tables.require(table, column, path, remedy)
 
 
 def check_classes(rows: pd.DataFrame, path: object = "the table") -> None:

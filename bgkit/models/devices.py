@@ -20,9 +20,7 @@ from pathlib import Path
 import torch
 
 from bgkit import checks, environment
-from bgkit.environment import versions as versions
 from bgkit.errors import BgkitError
-from bgkit.runs import git_revision
 
 PAUSE = 0.5  # seconds between two attempts to terminate worker processes
 
@@ -152,5 +150,5 @@ def provenance() -> dict:
         "command": shlex.join(["python", "-m", "bgkit", *sys.argv[1:]]),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": machine(),
-        "versions": {**versions(), "git": git_revision()},
+        "versions": environment.versions(),
     }

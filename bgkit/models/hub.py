@@ -19,7 +19,7 @@ import pandas as pd
 
 from bgkit import checks, runs
 from bgkit.data import data_folder
-from bgkit.errors import BgkitError
+from bgkit.errors import BgkitError, reason_of
 from bgkit.models.packaged import (
     ENGLISH,
     FITTED,
@@ -128,12 +128,13 @@ def model_source(name: str) -> str | None:
     return model.hub if is_cached else f"{model.package} {metadata.version(model.package)}"
 
 
-def download(name: HubName, group: str) -> Path:
+def download(name: HubName, group: str, **options: bool) -> Path:
     """Fetch a model's configuration, tokenizer and safetensors weights; returns their folder."""
     from huggingface_hub import snapshot_download
 
+    options |= {"revision": name.revision, **MODEL_FILES}
     with translate_errors(group, name.repository):
-        folder = Path(snapshot_download(name.repository, revision=name.revision, **MODEL_FILES))
+        folder = Path(snapshot_download(name.repository, **options))
     if not any(folder.glob("*.safetensors")):
         raise BgkitError(
             f"The {group} {name.repository} has no safetensors weights, and pickles and GGUF files "
@@ -234,15 +235,9 @@ def write_base_name(folder: Path, base: str, group: str = "policy") -> None:
 
 def cached_folder(name: HubName) -> Path | None:
     """Folder of a model in the hub's local cache, or None."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    options = {**MODEL_FILES, "revision": name.revision, "local_files_only": True}
-    try:
-        folder = Path(snapshot_download(name.repository, **options))
-    except (LocalEntryNotFoundError, ValueError):
-        return None
-    return folder if any(folder.glob("*.safetensors")) else None
+    with contextlib.suppress(BgkitError):
+        return download(name, "model", local_files_only=True)
+    return None
 
 
 def read_table(name: HubName) -> pd.DataFrame:
@@ -288,8 +283,7 @@ def translate_errors(
         while cause is not None:
             names |= {kind.__name__ for kind in type(cause).__mro__}
             cause = cause.__cause__ or cause.__context__
-        first = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        default = f"could not be fetched from the hub: {first}"
+        default = f"could not be fetched from the hub: {reason_of(error)}"
         # in order: GatedRepoError is a subclass of RepositoryNotFoundError
         reason = next((text for kind, text in reasons.items() if kind in names), default)
         raise BgkitError(f"The {what} {name} {reason}.") from error

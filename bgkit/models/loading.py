@@ -25,7 +25,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from bgkit.errors import BgkitError
+from bgkit.errors import BgkitError, reason_of
 from bgkit.models.hub import last_folder_with
 from bgkit.progress import phase
 
@@ -153,13 +153,13 @@ def silence_transformers() -> Iterator[None]:
 
 def loading_error(name: str, folder: str | Path, error: Exception) -> BgkitError:
     """The BgkitError to raise for one of :data:`LOADING_ERRORS`."""
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    reason = reason_of(error)
     if "custom code" in reason:
         reason = (
             "it needs custom Python code, which is not run; name a model whose architecture is "
-            "part of transformers."
+            "part of transformers"
         )
-    return BgkitError(f"Could not load {name} from {folder}: {reason}")
+    return BgkitError(f"Could not load {name} from {folder}: {reason}.")
 
 
 def _disable_dropout(config: PretrainedConfig) -> PretrainedConfig:

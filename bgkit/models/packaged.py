@@ -7,18 +7,17 @@ then loaded like any other. Packages are located by their files and never import
 from __future__ import annotations
 
 import os
-import shutil
 import struct
-import tempfile
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from bgkit.data import read_data, sha256
+from bgkit.environment import cache_folder
 from bgkit.errors import BgkitError
 from bgkit.progress import phase
-from bgkit.runs.replies import default_folder
 
 INSTALL = "`make english` installs it"
 
@@ -82,21 +81,18 @@ def dequantised_folder(file: Path, sha: str = "") -> Path:
     ``sha`` is the file's sha256 if it is already known. Raises BgkitError for a file that
     transformers cannot read.
     """
-    folder = default_folder() / "gguf" / (sha or sha256(file))[:32]
+    folder = cache_folder() / "gguf" / (sha or sha256(file))[:32]
     if (folder / "config.json").is_file():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=folder.parent))
-    try:
-        with phase(f"dequantising {file.name}, once"):
-            _write_plain(file, scratch)
+    options = {"dir": folder.parent, "ignore_cleanup_errors": True}  # it has moved
+    with phase(f"dequantising {file.name}, once"), TemporaryDirectory(**options) as scratch:
+        _write_plain(file, Path(scratch))
         try:
             os.replace(scratch, folder)  # atomic
         except OSError:  # another process was first
             if not (folder / "config.json").is_file():
                 raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return folder
 
 

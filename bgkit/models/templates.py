@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from bgkit.errors import BgkitError
+from bgkit.errors import BgkitError, reason_of
 from bgkit.texts import replace_surrogates
 
 #: A long text of several lines with everything that a template might escape or cut.
@@ -22,10 +22,9 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: object, name: str, **op
     try:
         return tokenizer.apply_chat_template(messages, tokenize=False, **options)
     except Exception as error:  # templates are programs and may raise anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise BgkitError(
-            f"{name} could not apply its chat template: {reason}. Is its tokenizer complete, and "
-            "its template the original one?"
+            f"{name} could not apply its chat template: {reason_of(error)}. Is its tokenizer "
+            "complete, and its template the original one?"
         ) from error
 
 

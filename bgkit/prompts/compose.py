@@ -13,7 +13,6 @@ position of the question depend only on the seed and the question.
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -23,7 +22,9 @@ from bgkit.data import data_folder, read_data
 from bgkit.prompts import sets
 from bgkit.prompts.splits import SHARES, digest, normalise, split_of
 
-WORDS = 450  # words of the shipped long prompts; about 600 tokens
+#: Words of the shipped long prompts (about 600 tokens), and of those that a benchmark buries; the
+#: passages have 2,356.
+WORDS, LONG_WORDS = 450, 1500
 OPENING = (
     "Below are pages from a folder. One of them holds a question from me. Answer that question, "
     "and nothing else."
@@ -34,13 +35,12 @@ MARK = "My question: "
 class Recipe(NamedTuple):
     """A benchmark's share of prompts from each set, and the number of prompts per split.
 
-    Questions of the sets in ``buried`` are buried in pages of ``words`` words.
+    Questions of the sets in ``buried`` are buried in pages of :data:`LONG_WORDS` words.
     """
 
     shares: Mapping[str, float]
     counts: Mapping[str, int]
     buried: Sequence[str] = ()
-    words: int = 1500
 
 
 BENCHMARKS = {name: Recipe(**row) for name, row in read_data("prompts", "benchmarks.yaml").items()}
@@ -66,7 +66,13 @@ def compose(
         chosen = _shuffle(table, seed).head(round(share * total))
         seen.update(chosen["question"].map(normalise))
         if name in recipe.buried:
-            chosen = bury_all(chosen, recipe.words, seed)
+            buried = [bury(text, LONG_WORDS, seed) for text in chosen["prompt"]]
+            chosen = chosen.assign(
+                question=chosen["prompt"],
+                prompt=[text for text, _ in buried],
+                position=[round(position, 4) for _, position in buried],
+                kind="long_context",
+            )
         parts.append(chosen.assign(set=name))
         sources.append({**source, "wanted": round(share * total), "taken": len(chosen)})
     whole = pd.concat(parts, ignore_index=True)
@@ -100,36 +106,20 @@ def manifest(
 @functools.cache
 def passages() -> tuple[str, ...]:
     """The paragraphs in which questions are buried."""
-    lines = (data_folder() / "prompts" / "passages.jsonl").read_text(encoding="utf-8").splitlines()
-    return tuple(json.loads(line)["text"] for line in lines)
+    return tuple(pd.read_json(data_folder() / "prompts" / "passages.jsonl", lines=True)["text"])
 
 
 def bury(question: str, words: int = WORDS, seed: int = 0) -> tuple[str, float]:
     """A prompt of about ``words`` words with the question, and its position: 0 start, 1 end.
 
     Only whole pages are used, in an order that depends on the seed and the normalised question.
-    Once all pages are used, they are repeated in another order.
     """
-    salt, pages, used, turn = f"{seed}/{normalise(question)}/", [], 0, 0
-    while used < words:
-        for page in sorted(passages(), key=lambda text: digest(text, f"{salt}{turn}/")):
-            if used >= words:
-                break
+    salt, pages, used = f"{seed}/{normalise(question)}/", [], 0
+    for page in sorted(passages(), key=lambda text: digest(text, f"{salt}0/")):
+        if used < words:
             pages.append(page)
             used += len(page.split())
-        turn += 1
     index = int(digest("place", salt)[:8], 16) % (len(pages) + 1)
     body = [*pages[:index], MARK + question, *pages[index:]]
     numbered = [f"[{number}] {page}" for number, page in enumerate(body, start=1)]
     return "\n\n".join([OPENING, *numbered]), index / max(1, len(pages))
-
-
-def bury_all(table: pd.DataFrame, words: int, seed: int) -> pd.DataFrame:
-    """Bury every question of a prompt table; adds the columns ``question`` and ``position``."""
-    buried = [bury(text, words, seed) for text in table["prompt"]]
-    return table.assign(
-        question=table["prompt"],
-        prompt=[text for text, _ in buried],
-        position=[round(position, 4) for _, position in buried],
-        kind="long_context",
-    )

@@ -48,7 +48,7 @@ def load_prompts(
 
 
 def load_with_manifest(
-    name: str = TESTBED, split: str | None = None, n: int | None = None, seed: int = 0
+    name: str, split: str | None = None, n: int | None = None, seed: int = 0
 ) -> tuple[pd.DataFrame, dict]:
     """:func:`load_prompts`, and the manifest to reproduce exactly these prompts."""
     checks.require_type("a name", **{"prompt set": name})
@@ -202,12 +202,8 @@ def _draw_from_testbed(split: str, n: int, seed: int) -> pd.DataFrame:
 
 def _standardise(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     """Check the rows of a file and return the columns of a prompt table."""
-    if table.empty:
-        raise BgkitError(f"The prompt file {path} holds no prompts.")
-    if {"prompt", *chats.COLUMNS}.isdisjoint(table):
-        raise BgkitError(
-            f"The prompt file {path} has no column 'prompt' (it has {', '.join(map(str, table))})."
-        )
+    if {*chats.COLUMNS}.isdisjoint(table):
+        tables.require(table, "prompt", f"The prompt file {path}", "rename the one to use")
     table = table.reset_index(drop=True)
     texts = chats.pairs(table, path, response=None, leave_out=chats.SYSTEM)["conversation"]
     ids = pd.Series([f"{path.name}/{i:05d}" for i in table.index])

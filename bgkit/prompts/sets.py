@@ -72,11 +72,9 @@ def load_set(name: str) -> tuple[pd.DataFrame, dict]:
     raw = tables.read_table(path, ROLE)
     conditions = [v[0] for v in (row.harmful, row.only) if isinstance(v, list)]
     needed = [column for column in (row.prompt, row.context, *conditions) if column]
-    if missing := [column for column in needed if column not in raw]:
-        raise BgkitError(
-            f"The file {path} of the prompt set {name!r} has no column {missing[0]!r} (it has "
-            f"{', '.join(map(str, raw))}); use {row.file} of {row.page} as published."
-        )
+    for column in needed:
+        where = f"The file {path} of the prompt set {name!r}"
+        tables.require(raw, column, where, f"use {row.file} of {row.page} as published")
     if row.only:
         raw = raw[raw[row.only[0]].isin(row.only[1])]
     questions = tables.texts(raw[row.prompt], row.prompt, path)

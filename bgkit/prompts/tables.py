@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bgkit.errors import BgkitError
+from bgkit.errors import BgkitError, reason_of
 from bgkit.texts import replace_surrogates
 
 #: Words for true, false and unknown in a column of truth values.
@@ -41,8 +41,8 @@ def read_table(path: Path, role: str) -> pd.DataFrame:
     """Read a whole file; keys that a JSON object lacks are missing, CSV cells are text.
 
     ``role`` is the file's name in messages, such as "prompt file". Raises BgkitError for an ending
-    that is not in :data:`READERS`, for a file that cannot be read, and for repeated column names.
-    A file without rows gives an empty table.
+    that is not in :data:`READERS`, for a file that cannot be read or has no rows, and for repeated
+    column names.
     """
     reader = READERS.get(ending(path))
     if reader is None:
@@ -55,16 +55,24 @@ def read_table(path: Path, role: str) -> pd.DataFrame:
         content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
         table = reader(content)
     except Exception as error:  # each reader raises its own errors
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
         hint = "; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
-        raise BgkitError(f"The {role} {path} cannot be read: {reason}{hint}.") from error
+        raise BgkitError(f"The {role} {path} cannot be read: {reason_of(error)}{hint}.") from error
     names = pd.Index([str(name).strip() or f"Unnamed: {i}" for i, name in enumerate(table)])
     if repeated := names[names.duplicated()].tolist():
         raise BgkitError(
             f"The column {repeated[0]!r} occurs {names.tolist().count(repeated[0])} times in the "
             f"{role} {path}; rename or delete all but one."
         )
+    if table.empty:
+        raise BgkitError(f"The {role} {path} holds no rows.")
     return table.set_axis(names, axis=1)
+
+
+def require(table: pd.DataFrame, column: str, where: object, remedy: str) -> None:
+    """Raise BgkitError for a missing column of the table that was read from ``where``."""
+    if column not in table:
+        columns = ", ".join(map(str, table))
+        raise BgkitError(f"{where} has no column {column!r} (it has {columns}); {remedy}.")
 
 
 def _text(content: bytes) -> str:

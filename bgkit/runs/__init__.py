@@ -12,7 +12,6 @@ from bgkit.runs.folders import METHOD as METHOD
 from bgkit.runs.folders import Run as Run
 from bgkit.runs.folders import find_run as find_run
 from bgkit.runs.folders import folder_of as folder_of
-from bgkit.runs.folders import git_revision as git_revision
 from bgkit.runs.folders import load_run as load_run
 from bgkit.runs.folders import open_run as open_run
 from bgkit.runs.folders import write_atomically as write_atomically

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import numbers
 import operator
@@ -17,6 +16,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
+from bgkit.data import hash_of
 from bgkit.errors import BgkitError
 from bgkit.rewards import DESIGNS, find_reward, has_strength
 from bgkit.testbed import store
@@ -34,7 +34,7 @@ _BOUNDS = {
 _KINDS = {str: str, int: numbers.Integral, float: numbers.Real}  # includes NumPy's numbers
 
 
-def _setting(
+def setting(
     default: str | int | float,
     help_text: str,
     *,
@@ -51,7 +51,6 @@ def _setting(
 
 
 _BITS = (16, 8, 4)
-_ELSEWHERE = ("a local folder", "owner/name on the hub")
 
 
 @dataclass(frozen=True)
@@ -63,40 +62,37 @@ class TrainConfig:
     begins with ``object:`` names a Python object (:mod:`bgkit.scoring.identity`).
     """
 
-    policy: str = _setting("small", "language model to train")
-    guard: str = _setting("default", "safety classifier")
-    guard_temperature: float = _setting(
+    policy: str = setting("small", "language model to train")
+    guard: str = setting("default", "safety classifier")
+    guard_temperature: float = setting(
         1.0, "divides the guard's logits; larger values make it less confident", above=0
     )
-    guard_verdicts: str = _setting(
+    guard_verdicts: str = setting(
         "strict",
         "whether a generative guard's borderline verdicts count as unsafe (strict) or safe (loose)",
         choices=("strict", "loose"),
     )
-    guard_bits: int = _setting(16, "bits per weight of the guard", choices=_BITS)
-    utility: str = _setting("mild", "reward model")
-    utility_bits: int = _setting(16, "bits per weight of the reward model", choices=_BITS)
-    reward: str = _setting(
+    guard_bits: int = setting(16, "bits per weight of the guard", choices=_BITS)
+    utility: str = setting("mild", "reward model")
+    utility_bits: int = setting(16, "bits per weight of the reward model", choices=_BITS)
+    reward: str = setting(
         "boundary", "reward design, or your own as FILE.py:FUNCTION", choices=DESIGNS
     )
-    prompts: str = _setting(
+    prompts: str = setting(
         "testbed",
         "prompt set: a name from `bgkit prompts`, a file, or a folder of files; separate several "
         "by commas to mix them",
     )
-    tau: float = _setting(
-        0.5,
-        "threshold of the filter: a response with t >= tau is filtered",
-        above=0,
-        below=1,
+    tau: float = setting(
+        0.5, "threshold of the filter: a response with t >= tau is filtered", above=0, below=1
     )
-    strength: float = _setting(
+    strength: float = setting(
         8.0,
         "weight of the reward's penalty, in standard deviations of base's utility (weight 1); not "
         "used by utility_only, guard_only and boundary_raw",
         least=0,
     )
-    epsilon: float = _setting(
+    epsilon: float = setting(
         0.0,
         "bound on the expected share of false negatives, which moves the strength from its initial "
         "value while training; 0 keeps the strength",
@@ -104,64 +100,62 @@ class TrainConfig:
         below=1,
         later=True,
     )
-    steps: int = _setting(200, "optimiser steps", least=1)
-    batch_size: int = _setting(64, "completions per step, a multiple of num_generations", least=1)
-    num_generations: int = _setting(8, "completions per prompt, the group of GRPO", least=2)
-    accumulation: int = _setting(1, "micro-batches per step; more use less memory", least=1)
-    learning_rate: float = _setting(3e-3, "peak learning rate of AdamW", above=0, most=1)
-    lr_schedule: str = _setting(
+    steps: int = setting(200, "optimiser steps", least=1)
+    batch_size: int = setting(64, "completions per step, a multiple of num_generations", least=1)
+    num_generations: int = setting(8, "completions per prompt, the group of GRPO", least=2)
+    accumulation: int = setting(1, "micro-batches per step; more use less memory", least=1)
+    learning_rate: float = setting(3e-3, "peak learning rate of AdamW", above=0, most=1)
+    lr_schedule: str = setting(
         "linear",
         "learning rate after the warm-up: decays to 0 (linear, cosine) or stays constant",
         choices=("linear", "constant", "cosine"),
         later=True,
     )
-    warmup_steps: int = _setting(
+    warmup_steps: int = setting(
         0, "steps over which the learning rate rises from 0; fewer than steps", least=0, later=True
     )
-    beta: float = _setting(
+    beta: float = setting(
         0.1,
         "weight of the KL penalty per token, in reward per nat; rewards are scaled to a standard "
         "deviation of 1 over base's responses",
         least=0,
     )
-    loss_type: str = _setting(
+    loss_type: str = setting(
         "grpo",
         "how TRL's loss averages over tokens: per completion (grpo), by a constant length "
         "(dr_grpo), over a micro-batch (bnpo) or a step (dapo); see TRL's docs for the others",
         choices=("grpo", "dr_grpo", "bnpo", "dapo", "cispo", "sapo", "luspo", "vespo"),
         later=True,
     )
-    scale_rewards: str = _setting(
+    scale_rewards: str = setting(
         "none",
         "over which rewards the standard deviation that divides the advantages is taken (the GRPO "
         "paper: group)",
         choices=("none", "group", "batch"),
         later=True,
     )
-    temperature: float = _setting(1.0, "sampling temperature", above=0)
-    max_completion_length: int = _setting(60, "maximum tokens per completion", least=1)
-    lora_rank: int = _setting(16, "rank of the LoRA adapter; 0 trains all weights", least=0)
-    lora_alpha: int = _setting(32, "scale of LoRA: alpha / rank multiplies the adapter", least=1)
-    precision: str = _setting(
+    temperature: float = setting(1.0, "sampling temperature", above=0)
+    max_completion_length: int = setting(60, "maximum tokens per completion", least=1)
+    lora_rank: int = setting(16, "rank of the LoRA adapter; 0 trains all weights", least=0)
+    lora_alpha: int = setting(32, "scale of LoRA: alpha / rank multiplies the adapter", least=1)
+    precision: str = setting(
         "auto",
         "number format of all models; auto is bfloat16 on a GPU that supports it, else float32",
         choices=("auto", "float32", "bfloat16"),
     )
-    eval_every: int = _setting(20, "steps between held-out evaluations; 0 turns them off", least=0)
-    eval_prompts: int = _setting(64, "prompts per held-out evaluation", least=0)
-    test_prompts: int = _setting(400, "prompts in the final evaluation", least=1)
-    judge: str = _setting(
+    eval_every: int = setting(20, "steps between held-out evaluations; 0 turns them off", least=0)
+    eval_prompts: int = setting(64, "prompts per held-out evaluation", least=0)
+    test_prompts: int = setting(400, "prompts in the final evaluation", least=1)
+    judge: str = setting(
         "default",
         "model that grades the final evaluation, besides or instead of the truth (also none, "
         "oracle, english, api:MODEL; of two names, A,B, the second is compared with the first)",
     )
-    save_every: int = _setting(20, "steps between checkpoints", least=1)
-    seed: int = _setting(0, "seed for prompts, sampling and the adapter", least=0, most=2**32 - 1)
+    save_every: int = setting(20, "steps between checkpoints", least=1)
+    seed: int = setting(0, "seed for prompts, sampling and the adapter", least=0, most=2**32 - 1)
 
     def __post_init__(self) -> None:
-        for setting in fields(self):
-            value = _check_value(setting, getattr(self, setting.name))
-            object.__setattr__(self, setting.name, value)  # frozen dataclass
+        check_settings(self)
         if self.eval_every and not self.eval_prompts:
             raise BgkitError(
                 "'eval_prompts' must be at least 1 unless 'eval_every' is 0, which turns held-out "
@@ -201,13 +195,18 @@ def make_config(values: dict, base: TrainConfig | None = None) -> TrainConfig:
     return replace(base or TrainConfig(), **values)
 
 
-def _check_value(setting: dataclasses.Field, value: object) -> str | int | float:
+def check_settings(record: object) -> None:
+    """Convert the settings of a new frozen record to their types; BgkitError for invalid ones."""
+    for field in fields(record):
+        object.__setattr__(record, field.name, _check_value(field, getattr(record, field.name)))
+
+
+def _check_value(field: dataclasses.Field, value: object) -> str | int | float:
     """A setting's value, converted to its type; BgkitError for another type or out of range."""
-    name, kind, metadata = setting.name, type(setting.default), setting.metadata
+    name, kind, metadata = field.name, type(field.default), field.metadata
     if isinstance(value, bool) or not isinstance(value, _KINDS[kind]):
         raise BgkitError(
-            f"The config's {name!r} must be of type {kind.__name__}, not {value!r} "
-            f"({type(value).__name__})."
+            f"{name!r} must be of type {kind.__name__}, not {value!r} ({type(value).__name__})."
         )
     with contextlib.suppress(OverflowError):  # of a huge float: out of range below
         value = kind(value)
@@ -233,25 +232,20 @@ def _describe(bounds: dict[str, float]) -> str:
     return " and ".join(f"{_BOUNDS[kind][1]} {bound:,}" for kind, bound in bounds.items())
 
 
-def explain(name: str) -> str:
+def explain(field: dataclasses.Field) -> str:
     """The help of a setting: its text, its choices or embedded models, and its bounds.
 
-    >>> explain("scale_rewards").rpartition(": ")[2], explain("lora_alpha").rpartition("; ")[2]
-    ('none, group, batch', 'at least 1')
+    >>> explain(TrainConfig.__dataclass_fields__["scale_rewards"]).rpartition(": ")[2]
+    'none, group, batch'
     """
-    metadata = TrainConfig.__dataclass_fields__[name].metadata
-    choices = ", ".join(map(str, metadata["choices"] or _model_choices(name)))
-    text = metadata["help"] + (f": {choices}" if choices else "")
+    metadata = field.metadata
+    choices = list(map(str, metadata["choices"]))
+    if field.name in store.GROUPS:
+        with contextlib.suppress(BgkitError):  # a checkout whose models are not built yet
+            choices = store.model_names(field.name)
+        choices = [*choices, "a local folder", "owner/name on the hub"]
+    text = metadata["help"] + (f": {', '.join(choices)}" if choices else "")
     return text + (f"; {_describe(metadata['bounds'])}" if metadata["bounds"] else "")
-
-
-def _model_choices(setting: str) -> list[str]:
-    """The embedded models and other sources for a setting that names a model; else empty."""
-    if setting not in store.GROUPS:
-        return []
-    with contextlib.suppress(BgkitError):  # a checkout whose models are not built yet
-        return [*store.model_names(setting), *_ELSEWHERE]
-    return [*_ELSEWHERE]
 
 
 def read_config(path: Path) -> dict:
@@ -274,7 +268,7 @@ def config_hash(config: TrainConfig) -> str:
     """
     later = {f.name: f.default for f in fields(config) if f.metadata["later"]}
     hashed = {k: v for k, v in asdict(config).items() if k not in later or v != later[k]}
-    return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:12]
+    return hash_of(**hashed)[:12]
 
 
 def differences(config: TrainConfig, like: TrainConfig, but: Sequence[str] = ()) -> dict:

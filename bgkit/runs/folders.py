@@ -15,7 +15,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,16 +35,6 @@ from bgkit.runs.config import (
 
 #: Key of config.json for the training method, if it was not GRPO.
 METHOD = "method"
-
-
-def git_revision() -> str:
-    """The commit of the source checkout that this code runs from; ``+`` marks local changes."""
-    command = ["git", "describe", "--always", "--exclude=*", "--abbrev=12", "--dirty=+"]
-    options = {"capture_output": True, "text": True, "timeout": 10, "check": True}
-    try:
-        return subprocess.run(command, cwd=Path(__file__).parent, **options).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

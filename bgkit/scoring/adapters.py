@@ -59,7 +59,7 @@ class CalibratedGuard:
         return with_temperature(t, self.temperature).astype(np.float32)
 
 
-def as_guard(candidate: object, name: str = "", unsafe: object = None) -> Scorer:
+def as_guard(candidate: object, unsafe: object = None) -> Scorer:
     """Turn an object, a classifier or a function into a guard.
 
     Accepted are: anything with ``score(prompts, responses)``, returned as it is; a fitted
@@ -69,7 +69,7 @@ def as_guard(candidate: object, name: str = "", unsafe: object = None) -> Scorer
     """
     if isinstance(candidate, CalibratedGuard):  # which has its guard's attributes
         return candidate
-    name = name or getattr(candidate, "__name__", name_of(candidate))
+    name = getattr(candidate, "__name__", name_of(candidate))
     if hasattr(candidate, "predict_proba"):
         labels = np.asarray(getattr(candidate, "classes_", (0, 1))).tolist()
         column = unsafe_column(labels, unsafe, "as_guard(model, unsafe={!r})")

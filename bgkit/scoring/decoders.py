@@ -28,7 +28,7 @@ from bgkit.errors import BgkitError
 from bgkit.models import batches, templates
 from bgkit.models.batches import Row, shared_length
 from bgkit.progress import phase
-from bgkit.scoring.pairs import Head, PairScorer, max_positions
+from bgkit.scoring.pairs import Head, PairScorer
 from bgkit.scoring.protocols import Template, Verdict
 
 #: By device: rows times positions (cached ones count) in one pass, and tokens of the tails of one
@@ -54,17 +54,15 @@ class DecoderScorer(PairScorer):
 
     def __init__(self, model, tokenizer, protocol: Template, name: str) -> None:
         added = [token for token in tokenizer.get_added_vocab() if len(token) > 1]
-        super().__init__(model, tokenizer, name, [*added, *protocol.marks])
+        limit = min(protocol.max_length, tokenizer.model_max_length)
+        slots, self.max_tails = SLOTS.get(model.device.type, SLOTS["cpu"])
+        super().__init__(model, tokenizer, name, [*added, *protocol.marks], limit, slots)
         if "position_ids" not in inspect.signature(model.base_model.forward).parameters:
             raise BgkitError(
                 f"{name} is of the kind {model.config.model_type}, which takes no position ids, so "
                 "it cannot be read with a chat template; name a model of another kind."
             )
         self.protocol, self.calls = protocol, protocol.guidelines
-        limit = min(protocol.max_length, tokenizer.model_max_length)
-        self.max_length = min(limit, max_positions(model) or limit)
-        self.cost = batches.pass_cost(model)
-        self.slots, self.max_tails = SLOTS.get(model.device.type, SLOTS["cpu"])
         #: guideline of a call -> tokens of the cached template, and their cache
         self._templates: dict[str, tuple[list[int], DynamicCache]] = {}
 

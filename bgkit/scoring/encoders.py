@@ -5,17 +5,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from bgkit.errors import BgkitError
-from bgkit.models.batches import cheapest_batches, pass_cost
+from bgkit.models.batches import cheapest_batches
 from bgkit.models.templates import special_strings
 from bgkit.scoring.labels import means_unsafe, unsafe_column
-from bgkit.scoring.pairs import Head, PairScorer, max_positions
+from bgkit.scoring.pairs import Head, PairScorer
 from bgkit.scoring.protocols import Encoder
 
 #: Padded tokens in one forward pass, by device; a CPU is slower with more.
@@ -46,7 +46,6 @@ def find_unsafe_label(protocol: Encoder, config: object, name: str) -> Encoder:
     labels, and if it is unclear which label means unsafe.
     """
     labels = [str(config.id2label[i]) for i in range(config.num_labels)]  # in the logits' order
-    several = len(labels) > 1
     if protocol.labels == len(labels):
         return protocol
     if protocol.labels:
@@ -56,8 +55,8 @@ def find_unsafe_label(protocol: Encoder, config: object, name: str) -> Encoder:
         )
     problem = getattr(config, "problem_type", None)
     place = name.split(" ", 1)[-1].removeprefix(f"unsafe:{protocol.unsafe}=")
-    known = several or means_unsafe(labels[0])
-    if not protocol.unsafe and (problem == "regression" or not known):
+    several = len(labels) > 1
+    if not protocol.unsafe and (problem == "regression" or not (several or means_unsafe(*labels))):
         raise BgkitError(
             f"{name} has {len(labels)} labels whose outputs are not known to be logits of a "
             "probability (a reward model's are not); if they are, name the unsafe label: "
@@ -78,23 +77,21 @@ class EncoderScorer(PairScorer):
     """
 
     def __init__(self, model, tokenizer, protocol: Encoder, name: str) -> None:
-        super().__init__(model, tokenizer, name, special_strings(tokenizer))
         config = model.config.get_text_config()
         self.protocol = protocol = find_unsafe_label(protocol, model.config, name)
         self.label = "" if protocol.read == "raw" else str(model.config.id2label[protocol.index])
         is_decoder = hasattr(model, "score") and not config.is_encoder_decoder
-        self.head = Head(model.score) if is_decoder else None
         limit = tokenizer.model_max_length
         if limit > UNLIMITED:
             limit = DECODER_LENGTH if is_decoder else protocol.max_length
-        self.max_length = min(limit, max_positions(model) or limit)
-        self._cost = pass_cost(model)
+        slots = TOKENS_PER_BATCH.get(model.device.type, TOKENS_PER_BATCH["cpu"])
+        super().__init__(model, tokenizer, name, special_strings(tokenizer), limit, slots)
         body = model.base_model if is_decoder else model
         unused = {"token_type_ids"} if getattr(config, "type_vocab_size", 2) < 2 else set()
         self._inputs = inspect.signature(body.forward).parameters.keys() - unused
         pad = tokenizer.pad_token_id
         self._pad = 0 if pad is None or pad >= config.vocab_size else pad  # masked anyway
-        self.slots = TOKENS_PER_BATCH.get(model.device.type, TOKENS_PER_BATCH["cpu"])
+        self.head = Head(model.score) if is_decoder else None
 
     @staticmethod
     def _length(row: dict) -> int:
@@ -115,15 +112,18 @@ class EncoderScorer(PairScorer):
 
     def _scores(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
         rows = self.encode(prompts, responses)
-        return self.batched(f"scoring by {self.name}", rows, partial(self._passes, rows))
 
-    def _passes(self, rows: list[dict], left: list[int]) -> Iterator[dict[int, np.float32]]:
-        """Scores of the rows that are left, by row, one batch at a time."""
-        lengths = [max(1, self._length(rows[i])) for i in left]
-        slots = self.slots if len(rows) == 1 or self.ignores_padding else 1
-        for batch in cheapest_batches(lengths, slots, self._cost):
-            numbers = [left[i] for i in batch]
-            yield dict(zip(numbers, self._forward([rows[i] for i in numbers]), strict=True))
+        def passes(left: list[int]) -> Iterator[dict[int, np.float32]]:
+            lengths = [max(1, self._length(rows[i])) for i in left]
+            slots = self.slots if len(rows) == 1 or self.ignores_padding else 1
+            for batch in cheapest_batches(lengths, slots, self.cost):
+                numbers = [left[i] for i in batch]
+                self.computed += len(batch) * max(lengths[i] for i in batch)
+                logits = self._logits([rows[i] for i in numbers])
+                scores = READS[self.protocol.read](logits, self.protocol.index).cpu().numpy()
+                yield dict(zip(numbers, scores, strict=True))
+
+        return self.batched(f"scoring by {self.name}", rows, passes)
 
     @cached_property
     def ignores_padding(self) -> bool:
@@ -141,10 +141,6 @@ class EncoderScorer(PairScorer):
             return False
         tolerance = 2e-5 if self.model.dtype == torch.float32 else 0.1  # bfloat16 has three digits
         return torch.allclose(alone, together, rtol=tolerance, atol=tolerance)
-
-    def _forward(self, rows: list[dict]) -> np.ndarray:
-        self.computed += len(rows) * max(map(self._length, rows))
-        return READS[self.protocol.read](self._logits(rows), self.protocol.index).cpu().numpy()
 
     @torch.inference_mode()
     def _logits(self, rows: list[dict]) -> torch.Tensor:

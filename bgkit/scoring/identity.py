@@ -9,7 +9,6 @@ a folder may change, and so may what a name on the hub stands for.
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -97,7 +96,7 @@ class PolicyScorer:
     def __init__(self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.name = f"the policy in {tokenizer.name_or_path}"
-        self.max_length = max_positions(model) or math.inf
+        self.max_length = max_positions(model)
 
     def lengths(self, prompts: Sequence[str]) -> list[int]:
         """Tokens of each prompt in the chat template."""

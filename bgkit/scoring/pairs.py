@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
-from bgkit.errors import BgkitError
-from bgkit.models.batches import OUT_OF_MEMORY
+from bgkit.errors import BgkitError, reason_of
+from bgkit.models.batches import OUT_OF_MEMORY, pass_cost
 from bgkit.models.templates import neutralise
 from bgkit.progress import phase
 from bgkit.scoring.scorer import check_prompts
@@ -32,11 +33,11 @@ class Head(torch.nn.Module):
         return torch.nn.functional.linear(hidden.float(), self.weight, self.bias)
 
 
-def max_positions(model: torch.nn.Module) -> int:
-    """Number of token positions of a model; 0 where its config does not say."""
+def max_positions(model: torch.nn.Module) -> float:
+    """Number of token positions of a model; infinite where its config does not say."""
     config = model.config.get_text_config()
     limits = [getattr(config, key, 0) or 0 for key in ("max_position_embeddings", "max_seq_len")]
-    return min((limit for limit in limits if limit > 0), default=0)
+    return min((limit for limit in limits if limit > 0), default=math.inf)
 
 
 class PairScorer:
@@ -45,17 +46,19 @@ class PairScorer:
     A pair has at most ``max_length`` tokens; longer responses are truncated, prompts never.
     ``truncated`` holds the hashes of such pairs. The strings in ``specials`` are broken up inside
     a text. ``calls`` are the guidelines that a pair is scored with. ``computed`` counts the tokens
-    that went through the model, padding included. ``slots`` limits the tokens of one pass; it is
-    halved for good when memory runs out. A subclass has ``_tokenise``, ``_truncate`` (of one pair)
-    and ``_scores`` (of distinct pairs).
+    that went through the model, padding included, and a pass costs as much as ``cost`` of them.
+    ``slots`` limits those of a pass; it is halved for good when memory runs out. A subclass has
+    ``_tokenise``, ``_truncate`` (of one pair) and ``_scores`` (of distinct pairs).
     """
 
-    slots: int
-    max_length: int
     calls: Sequence[str] = ("",)
 
-    def __init__(self, model, tokenizer, name: str, specials: Sequence[str]) -> None:
+    def __init__(
+        self, model, tokenizer, name: str, specials: Sequence[str], max_length: int, slots: int
+    ) -> None:
         self.model, self.tokenizer, self.name, self.specials = model, tokenizer, name, specials
+        self.max_length, self.slots = min(max_length, max_positions(model)), slots
+        self.cost = pass_cost(model)
         self.truncated: set[int] = set()
         self.computed = 0
 
@@ -116,10 +119,9 @@ class PairScorer:
                     self.slots //= 2
                     torch.cuda.empty_cache()  # does nothing without a GPU
                 except (RuntimeError, IndexError, ValueError) as error:
-                    reason = (str(error).splitlines() or [type(error).__name__])[0]
                     raise BgkitError(
-                        f"{self.name} could not score a text: {reason}. Do its tokenizer and its "
-                        "model belong together?"
+                        f"{self.name} could not score a text: {reason_of(error)}. Do its tokenizer "
+                        "and its model belong together?"
                     ) from error
         return np.stack([results[i] for i in range(len(rows))]).astype(np.float32)
 

@@ -37,8 +37,7 @@ from nbclient.exceptions import DeadKernelError
 from traitlets import Type
 
 from bgkit import environment
-from bgkit.environment import versions
-from bgkit.runs import git_revision, write_json
+from bgkit.runs import write_json
 
 # papermill warns of annotations with "|"; bgkit.sweeps.grids has checked the parameters
 logging.getLogger("papermill").addHandler(logging.NullHandler())
@@ -214,7 +213,7 @@ def _execute_job(job: Job, driver: Driver, gpu: Mapping[str, str]) -> dict:
         "state": state,
         "seconds": round(time.monotonic() - start, 3),
         "error": error,
-        "versions": {**versions(), "git": git_revision()},
+        "versions": environment.versions(),
         "metrics": metrics_of(job.folder / "results") if state == "complete" else {},
     }
 

@@ -30,6 +30,7 @@ from transformers import PreTrainedModel, TrainerCallback
 from trl import GRPOTrainer
 
 from bgkit import checks, runs
+from bgkit.environment import versions
 from bgkit.errors import BgkitError, StoppedError
 from bgkit.evaluation import judges
 from bgkit.evaluation import samples as evaluation
@@ -170,6 +171,7 @@ def _environment(
     trainer: dict | None,
 ) -> dict:
     """What a run records along with its config: versions, machine, outcomes of self-tests."""
+    about = versions()
     outcomes = [getattr(scorer, "test_outcome", None) for scorer in scorers]
     optional = {
         "trainer": trainer,
@@ -179,9 +181,9 @@ def _environment(
     }
     return {key: value for key, value in optional.items() if value} | {
         "processes": devices.rank_and_size()[1],
-        "versions": devices.versions(),
+        "git": about.pop("git"),
+        "versions": about,
         "machine": devices.machine(),
-        "git": runs.git_revision(),
         "self_tests": [outcome for outcome in outcomes if outcome],
     }
 

@@ -15,6 +15,7 @@ from bgkit.errors import BgkitError
 from bgkit.evaluation.judges import load_judge
 from bgkit.fitting import encoder as encoders
 from bgkit.fitting import fit, labelled, quality
+from bgkit.fitting.settings import Settings
 from bgkit.prompts import splits
 from tests import own
 
@@ -261,4 +262,4 @@ def test_settings_that_can_not_be_are_refused() -> None:
     wrong = {"epochs": 0, "batch_size": 0, "lora_rank": -1, "learning_rate": 0.0}
     for name, value in wrong.items():
         with pytest.raises(BgkitError, match=name):
-            encoders.Settings(**{name: value})
+            Settings(**{name: value})

@@ -82,7 +82,7 @@ def test_cells_of_a_csv_file_are_text_and_lines_of_a_jsonl_file_end_in_one_way(t
 @pytest.mark.parametrize(
     ("name", "content", "hints"),
     [
-        ("own.csv", "\n\n", ["holds no prompts"]),
+        ("own.csv", "\n\n", ["holds no rows"]),
         ("own.csv", "text,label\na,b\n", ["no column 'prompt'", "text, label"]),
         ("own.csv", "prompt\none\ntwo,three\n", ["cannot be read: ", "line 3", "double quotes"]),
         ("own.csv", "\nprompt;kind\none, two;x\n", ["';'", "save it with commas"]),

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bgkit import rewards, runs
+from bgkit import environment, rewards, runs
 from bgkit.errors import BgkitError
 from bgkit.runs import Run, TrainConfig, config_hash, load_run, make_config, open_run
 
@@ -132,9 +132,9 @@ def test_hash_depends_on_every_field():
 
 
 def test_git_revision_is_a_commit_or_unknown(monkeypatch):
-    assert re.fullmatch(r"[0-9a-f]{12}\+?|unknown", runs.git_revision())
+    assert re.fullmatch(r"[0-9a-f]{12}\+?|unknown", environment.git_revision())
     monkeypatch.setenv("PATH", "")
-    assert runs.git_revision() == "unknown"
+    assert environment.git_revision() == "unknown"
 
 
 def names_in(folder: Path) -> list[str]:

@@ -39,10 +39,10 @@ class Fitted:
     ],
 )
 def test_the_classes_of_a_classifier_tell_the_unsafe_one(classes, unsafe, label, column) -> None:
-    guard = as_guard(Fitted(*classes), "g", unsafe)
+    guard = as_guard(Fitted(*classes), unsafe)
     expected = [[1.0, 0.75, 0.5], [0.0, 0.25, 0.5]][column]
     assert guard.score(PROMPTS, RESPONSES).tolist() == expected
-    assert guard.test_outcome == {"name": "g", "unsafe_label": label}
+    assert guard.test_outcome == {"name": "Fitted", "unsafe_label": label}
 
 
 @pytest.mark.parametrize(
