@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
@@ -106,8 +107,8 @@ def test_a_full_disk_ends_the_sweep_and_starts_no_more(book: Path, monkeypatch) 
 
     monkeypatch.setattr(drive, "write_index", full)
     with pytest.raises(OSError, match="No space"):
-        sweep(book, {"SEED": range(4)})
-    assert len(noop.ledger(book.parent)) < 3  # the first, and what was running then
+        sweep(book, {"SEED": range(20)})
+    assert len(noop.ledger(book.parent)) < 10  # the first, and what was running then
 
 
 def test_a_run_that_failed_meanwhile_is_executed_again_only_when_asked_for(book: Path) -> None:
@@ -115,12 +116,12 @@ def test_a_run_that_failed_meanwhile_is_executed_again_only_when_asked_for(book:
     job.folder.mkdir(parents=True)
     failed = kernels.run_job(job)
     assert failed["state"] == "failed" and kernels.read_record(job.folder) == failed
-    executed = (job.folder / "executed.ipynb").stat().st_mtime_ns
-    assert kernels.run_job(job) == failed
-    assert (job.folder / "executed.ipynb").stat().st_mtime_ns == executed
+    executed = job.folder / "executed.ipynb"
+    os.utime(executed, ns=(1, 1))
+    assert kernels.run_job(job) == failed and executed.stat().st_mtime_ns == 1
     again = replace(job, before=failed)  # as a sweep with retry_failed plans it
     assert kernels.run_job(again)["state"] == "failed"
-    assert (job.folder / "executed.ipynb").stat().st_mtime_ns > executed
+    assert executed.stat().st_mtime_ns > 1
 
 
 def test_a_kernel_that_never_starts_breaks_its_run_only(book: Path, monkeypatch, tmp_path) -> None:
