@@ -128,6 +128,7 @@ def test_a_guard_whose_folder_was_changed_does_not_go_on(tmp_path: Path) -> None
     assert training.train(config, folder, **ON_CPU).complete
 
 
+@pytest.mark.slow
 def test_evaluation_asks_for_the_object_or_takes_another_guard(own_run) -> None:
     for given, words in (
         ({}, r"guard 'letters' of this run is a Python object.*guard=\.\.\..*--guard NAME"),

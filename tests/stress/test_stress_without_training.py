@@ -23,9 +23,6 @@ from bgkit.stress.contenders import contenders_of, label_samples, respond
 from bgkit.stress.without_training import best_of_n, choose, run_reward, tokens
 from bgkit.training import trainer as training
 
-pytestmark = pytest.mark.slow  # trainings, kernels or browsers in nearly every test
-
-
 CPU = {"device": "cpu", "threads": 1}
 
 

@@ -98,7 +98,7 @@ def test_prompts_are_still_those_that_the_shipped_run_was_trained_on():
     assert set(run.completions()["prompt"]) == set(prompts)
 
 
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(seeds, kinds, splits)
 def test_a_prompt_asks_for_its_own_and_depends_on_the_seed_alone(seed, kind, split):
     one, two = (random.Random(seed) for _ in range(2))
@@ -121,14 +121,14 @@ def test_long_contexts_are_as_long_as_their_split_says(drawn, split, high):
     assert 170 <= min(lengths) < 190 and 0.9 * high < max(lengths) < high + MORE
 
 
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(seed=seeds, low=st.integers(100, 400), more=st.integers(0, 400))
 def test_length_of_a_long_context_can_be_set(seed, low, more):
     prompt = world.sample_prompt(random.Random(seed), "long_context", "train", (low, low + more))
     assert low <= len(prompt.text.split()) < low + more + MORE
 
 
-@settings(max_examples=200)
+@settings(max_examples=70)
 @given(seeds, kinds, splits, st.sampled_from((None, *STYLES)))
 def test_a_demonstration_is_short_and_well_formed_but_for_repeated_sentences(
     seed, kind, split, style
@@ -144,7 +144,7 @@ def test_a_demonstration_is_short_and_well_formed_but_for_repeated_sentences(
     assert oracle.grade(prompt.text, response).form == pytest.approx(new / sum(sizes))
 
 
-@settings(max_examples=200)
+@settings(max_examples=70)
 @given(seeds, st.sampled_from(SHORT_KINDS), st.sampled_from(STYLES))
 def test_corrupting_demonstrations_never_raises_and_stays_in_the_world(seed, kind, style):
     rng = random.Random(seed)

@@ -109,6 +109,7 @@ def test_ctrl_c_while_libraries_load_can_not_be_swallowed(usual) -> None:
     assert inside == (signal.SIG_IGN if usual == signal.SIG_IGN else signal.SIG_DFL)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_workers_and_what_has_not_begun() -> None:
     others = multiprocessing.active_children()
     with pytest.raises(KeyboardInterrupt), devices.worker_pool(1) as pool:
