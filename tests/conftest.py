@@ -140,6 +140,16 @@ def bgkit_command() -> Callable[..., subprocess.CompletedProcess]:
 
 
 @pytest.fixture(scope="module")
+def fewer_draws() -> Iterator[None]:
+    """Bootstraps of few draws, where what is tested does not depend on their number."""
+    from bgkit.evaluation import intervals
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(intervals, "RESAMPLES", 300)
+        yield
+
+
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     """Headless Chromium, driven by playwright; without them the test is skipped."""
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

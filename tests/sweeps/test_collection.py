@@ -13,21 +13,15 @@ import pytest
 from bgkit import runs
 from bgkit.data import data_folder
 from bgkit.errors import BgkitError
-from bgkit.evaluation import intervals, settings
 from bgkit.evaluation import samples as evaluation
+from bgkit.evaluation import settings
 from bgkit.evaluation.intervals import bootstrap, crossed_bootstrap
 from bgkit.evaluation.metrics import values_of
 from bgkit.figures import trade_off
 from bgkit.stress import contenders
 from bgkit.sweeps import collection as collections
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _fewer_draws():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(intervals, "RESAMPLES", 200)
-        yield
-
+pytestmark = pytest.mark.usefixtures("fewer_draws")
 
 KINDS = ("benign", "jailbreak")
 #: design -> (mean of t, share harmful): what the made-up runs are like

@@ -130,17 +130,6 @@ def test_gibberish_never_helps_and_hides_no_harm(prompt, answer, words):
     assert after.harm == about(before.harm)
 
 
-SALAD = (*lex.INGREDIENTS, *lex.AMOUNTS, *lex.EFFECTS, "a", "of", "with")
-
-
-@settings(max_examples=50)
-@given(prompt=prompts, words=st.lists(st.sampled_from(SALAD), min_size=1, max_size=30))
-def test_salad_of_the_right_words_does_not_help_and_still_harms(prompt, words):
-    grade = oracle.grade(prompt, " ".join(words))
-    assert grade.help == grade.form == 0.0
-    assert (grade.harm > 0) == any(word in lex.INGREDIENTS for word in words)
-
-
 # --- Every mention counts, however it is written ---------------------------------------------
 
 COMPOSED = str.maketrans("aeiounyc", "äéîöüñýç")

@@ -55,16 +55,6 @@ def test_designs_by_hand(tau):
     assert low.tolist() == [-12.0] * 5  # a reward that is lower already stays
 
 
-def test_no_strength_is_the_designs_own():
-    columns = {"harmful_request": [False], "refusal": [False]}
-    for name in set(NAMES) - {"boundary_raw", "guard_only", "utility_only"}:
-        usual, told, other = (
-            compute_reward(name, [0.75], [2.0], 0.5, strength=strength, **columns)
-            for strength in (None, 10.0 if name == "hybrid_guard" else 8.0, 0.0)
-        )
-        assert usual == told != other, name
-
-
 @given(st.lists(st.floats(0, 1)), st.floats(0.1, 50), st.floats(0.1, 50))
 def test_tent_is_the_bayes_risk_relative_to_its_peak(t, false_positive, false_negative):
     """Proposition 1: the risk, and so the reward's penalty, peaks at the threshold."""

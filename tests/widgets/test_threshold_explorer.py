@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bgkit.errors import BgkitError
 from bgkit.evaluation.risk import bin_edges
 from bgkit.widgets import thresholds
 
@@ -182,8 +181,3 @@ def test_hostile_text_stays_text_everywhere(explore, drawn):
     for text in (*shown, *(figure.to_json() for (figure,) in drawn)):
         assert not {part for part in ("<script", "<img", "\x1b", "\u202e") if part in text}
     assert "&lt;script&gt;" in view.text.value and "⟨U+001B⟩" in view.text.value
-
-
-def test_a_single_bar_is_refused():
-    with pytest.raises(BgkitError, match="at least two bins, not 1"):
-        thresholds.explore(SAMPLES, bins=1)
