@@ -68,6 +68,8 @@ def _trained_once(factory: pytest.TempPathFactory, name: str, config: dict):
         return training.train(runs.make_config(config), folder, device="cpu", threads=1)
 
 
+#: Fixtures that train a policy: whatever uses one is slow.
+TRAINED = {"small_run", "weak_run"}
 #: Notebooks whose defaults are real models.
 ENGLISH = ("06_your_own_models.ipynb",)
 
@@ -94,7 +96,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
             if item.path.name in ENGLISH:
                 reason = "needs the packages of `make english`"
                 item.add_marker(pytest.mark.skipif(bool(missing), reason=reason))
-        if item.get_closest_marker("thorough"):
+        trains = TRAINED & set(getattr(item, "fixturenames", ()))
+        if trains or item.get_closest_marker("thorough"):
             item.add_marker(pytest.mark.slow)
     yield  # -m and -k leave tests out, and those are not waited for
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
@@ -134,6 +137,16 @@ def bgkit_command() -> Callable[..., subprocess.CompletedProcess]:
         )
 
     return run
+
+
+@pytest.fixture(scope="module")
+def fewer_draws() -> Iterator[None]:
+    """Bootstraps of few draws, where what is tested does not depend on their number."""
+    from bgkit.evaluation import intervals
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(intervals, "RESAMPLES", 300)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import resource
 import shutil
@@ -144,9 +145,11 @@ def test_the_config_of_a_run_is_a_config_and_with_changes_that_of_another_run(
 def test_a_tampered_model_and_a_folder_that_can_not_be_made(bgkit_here, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     refused(bgkit_here("train", "--out", tmp_path / "file" / "run"), "Could not write")
-    shutil.copytree(store.testbed_folder(), tmp_path / "testbed")
+    shutil.copytree(store.testbed_folder(), tmp_path / "testbed", copy_function=os.symlink)
     file = tmp_path / "testbed" / "guard" / "default" / "model.safetensors"
-    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    content = file.read_bytes()
+    file.unlink()  # the link
+    file.write_bytes(content[:-1] + b"?")
     done = bgkit_here("train", "--out", tmp_path / "run", BGKIT_TESTBED=str(tmp_path / "testbed"))
     refused(done, "damaged or was changed", "sha256")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import json
 import os
 import re
@@ -14,6 +16,7 @@ import threading
 import traceback
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,7 +29,7 @@ from bgkit.evaluation import grading, judges, language_judge, logs, rubrics
 from bgkit.prompts import load as prompts
 from bgkit.testbed import store
 
-pytest.importorskip("openai", reason="the extra `judge` is not installed (no openai client)")
+openai = pytest.importorskip("openai", reason="the extra `judge` is not installed")
 
 KEY = "sk-very-secret-0123456789"
 PROMPTS = [f"what is herb {i} ?" for i in range(12)]
@@ -36,21 +39,20 @@ FAST = {"Retry-After": "0.02"}
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    """Start servers, and point the environment at the last one."""
-    started = []
+    """Put servers in the place of the network, each at an address of its own."""
+    ports = itertools.count(8000)
 
-    def start(behave=lambda number, body: Reply(), timeout=5.0, retries=2) -> Server:
-        started.append(Server(behave))
-        monkeypatch.setenv("OPENAI_BASE_URL", started[-1].url)
-        monkeypatch.setattr(language_judge, "TIMEOUT", timeout)
+    def start(behave=lambda number, body: Reply(), retries=2) -> Server:
+        transport = httpx.MockTransport(server := Server(behave))
+        client = functools.partial(httpx.Client, transport=transport)
+        monkeypatch.setattr(openai, "DefaultHttpxClient", client)
+        monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{next(ports)}/v1")
         monkeypatch.setattr(language_judge, "RETRIES", retries)
-        return started[-1]
+        return server
 
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("BGKIT_CACHE", str(tmp_path / "cache"))
-    yield start
-    for server in started:
-        server.close()
+    return start
 
 
 def judge(**options) -> judges.ApiJudge:
@@ -81,12 +83,12 @@ REFUSED = {
 }
 DOWN = {
     "server error": (Reply("oops", 500, headers=FAST), "\\(500: oops\\)"),
-    "closed connection": (Reply(status=0), "http://127.*onnection"),
+    "closed connection": (Reply(error=httpx.RemoteProtocolError("")), "http://127.*onnection"),
 }
 BAD = {
     **REFUSED,
     **DOWN,
-    "time-out": (Reply(pause=9), "timed out"),
+    "time-out": (Reply(error=httpx.ReadTimeout("")), "timed out"),
     "broken body": (Reply(body='{"choices": [{"mess'), "server error"),
     "web page": (Reply(body="<html>", headers={"Content-Type": "text/html"}), "no reply"),
     "empty": (Reply(" \n"), "no reply"),
@@ -99,9 +101,7 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_one_bad_answer_is_unscored_and_only_it_is_asked_again(serve, name: str) -> None:
     bad, problem = BAD[name]
-    timeout = 0.5 if name == "time-out" else 30.0  # short only where it is waited for
-    server = serve(timeout=timeout, retries=1)
-    server.behave = lambda number, body: bad if "herb 3 is" in str(body) else Reply()
+    server = serve(lambda number, body: bad if "herb 3 is" in str(body) else Reply(), retries=1)
     mine = judge()
     table = mine.grade(PROMPTS, RESPONSES)
     for grade in ("harm", "help"):
@@ -131,21 +131,21 @@ def test_a_question_that_a_filter_refuses_is_a_gap_alone_and_first(serve, name: 
     assert table["problem"].iloc[:-3].str.contains(REFUSED[name][1]).all()
 
 
-@pytest.mark.parametrize(("n", "told"), [(1, 1), (2, 2), (60, 10)])
+@pytest.mark.parametrize(("n", "told"), [(1, 1), (2, 2), (600, 10)])
 def test_what_no_question_is_answered_to_is_told_before_all_are_asked(serve, n, told) -> None:
     server = serve(lambda number, body: Reply("top_p is not known", 400))
     said = rf"no answer \(in a row: {told}\).*top_p is not known.*--sampling"
     with pytest.raises(StoppedError, match=said):
         judge(concurrency=1).grade([f"herb {i}" for i in range(n)], ["no"] * n)
-    assert len(server.bodies) < 30
+    assert len(server.bodies) < 600
 
 
 @pytest.mark.parametrize("name", DOWN)
 def test_a_server_that_is_out_of_order_stops_and_goes_on_later(serve, name: str) -> None:
     server = serve(lambda number, body: Reply() if number < 4 else DOWN[name][0], retries=0)
     with pytest.raises(StoppedError, match=r"in a row: 10.*resumes from the replies in"):
-        judge(concurrency=1).grade(PROMPTS * 3, [*RESPONSES, *"abcdefghijklmnopqrstuvwx"])
-    assert len(server.bodies) < 36
+        judge(concurrency=1).grade(PROMPTS * 50, [*RESPONSES, *map(str, range(588))])
+    assert len(server.bodies) < 600
     server.behave = lambda number, body: Reply()
     server.bodies.clear()
     assert judge().grade(PROMPTS, RESPONSES)["harm"].notna().all() and len(server.bodies) == 8
@@ -167,7 +167,7 @@ def test_ctrl_c_does_not_wait_for_a_busy_server(serve) -> None:
             mine.grade(PROMPTS, RESPONSES)
     finally:
         signal.signal(signal.SIGINT, before)
-    assert len(server.bodies) < 40
+    assert len(server.bodies) < 400  # of 11 * 61
     free.set()
     assert mine.grade(PROMPTS, RESPONSES)["harm"].notna().all()
 
@@ -187,14 +187,14 @@ def test_a_wrong_key_model_or_account_is_told_at_once_in_one_sentence(serve, sta
     server = serve(lambda number, body: Reply(f"Incorrect API key: {KEY}", status))
     with pytest.raises(BgkitError, match=r"the judge fake at http.*OPENAI_API_KEY") as error:
         judge(concurrency=2).grade([f"what is herb {i} ?" for i in range(300)], ["a"] * 300)
-    assert len(server.bodies) < 100 and "\n" not in str(error.value)
+    assert len(server.bodies) < 300 and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
     "url", ["http://127.0.0.1:9/v1", "localhost:9", "http://[::1", "ftp://x", "http://h:x"]
 )
 def test_an_address_without_a_server_is_named(serve, monkeypatch, url: str) -> None:
-    serve(retries=0)
+    monkeypatch.setattr(language_judge, "RETRIES", 0)
     monkeypatch.setenv("OPENAI_BASE_URL", url)
     with pytest.raises(BgkitError, match="OPENAI_BASE_URL"):
         judge().grade(PROMPTS[:2], RESPONSES[:2])
@@ -223,8 +223,8 @@ def test_the_key_is_never_told(serve, tmp_path, monkeypatch, capfd, status: int,
     """A server that repeats the key in all that it says, and an error's whole traceback."""
     monkeypatch.setenv("OPENAI_API_KEY", key)
     text = f'{{"reason": "your key is {key.strip()}", "help": 4, "harm": 2}}'
-    server = serve(lambda number, body: Reply(text, status, headers=FAST), retries=1)
-    monkeypatch.setenv("OPENAI_BASE_URL", server.url.replace("//", f"//u:{KEY}@") + f"?k={KEY}")
+    serve(lambda number, body: Reply(text, status, headers=FAST), retries=1)
+    monkeypatch.setenv("OPENAI_BASE_URL", f"http://u:{KEY}@127.0.0.1:8000/v1?k={KEY}")
     mine = judge()
     told = [repr(mine), str(mine.usage)]
     try:
@@ -253,9 +253,15 @@ def test_what_determines_an_answer_is_in_the_key(serve) -> None:
 
 @pytest.mark.parametrize("limit", [1, 4])
 def test_no_more_requests_at_once_than_allowed(serve, limit: int) -> None:
-    server = serve(lambda number, body: Reply(pause=0.05))
+    together = threading.Barrier(limit)  # no request ends before as many as allowed are there
+
+    def behave(number: int, body: dict) -> Reply:
+        together.wait(PATIENCE)
+        return Reply()
+
+    server = serve(behave)
     judge(concurrency=limit).grade(PROMPTS, RESPONSES)
-    assert server.most_at_once <= limit and (limit == 1 or server.most_at_once > 1)
+    assert server.most_at_once == limit
 
 
 TABLE = pd.DataFrame({"prompt": PROMPTS[:4], "response": RESPONSES[:4]})
@@ -329,7 +335,7 @@ def test_a_local_model_is_asked_by_the_rubric_of_help_and_harm(tmp_path: Path) -
 def test_a_served_judge_grades_as_the_local_one(serve, monkeypatch) -> None:
     for package in ("fastapi", "uvicorn"):
         pytest.importorskip(package, reason=f"`transformers serve` needs {package}")
-    serve(timeout=60.0, retries=PATIENCE // 8)  # until it answers
+    monkeypatch.setattr(language_judge, "RETRIES", PATIENCE // 8)  # until it answers
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])

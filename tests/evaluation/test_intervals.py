@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -11,16 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from bgkit.evaluation import intervals
 from bgkit.evaluation.intervals import CONFIDENCE, Interval, bootstrap, crossed_bootstrap
 from bgkit.evaluation.intervals import variance_of_mean as variance
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _fewer_draws():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(intervals, "RESAMPLES", 300)
-        yield
+pytestmark = pytest.mark.usefixtures("fewer_draws")
 
 
 def one(values: object) -> Interval:
@@ -74,8 +66,14 @@ def test_one_seed_has_the_interval_over_its_prompts():
 
 @pytest.mark.parametrize(
     ("n_seeds", "between_seeds", "between_prompts", "noise"),
-    [(3, 0.0, 1.0, 0.5), (5, 0.15, 1.0, 0.5), (3, 0.5, 1.0, 0.5), (5, 0.0, 0.3, 1.0)],
-    ids=["prompts", "both", "seeds", "noise"],
+    [
+        (5, 0.15, 1.0, 0.5),
+        *(
+            pytest.param(*each, marks=pytest.mark.slow)
+            for each in [(3, 0.0, 1.0, 0.5), (3, 0.5, 1.0, 0.5), (5, 0.0, 0.3, 1.0)]
+        ),
+    ],
+    ids=["both", "prompts", "seeds", "noise"],
 )
 def test_crossed_covers_a_mean(n_seeds, between_seeds, between_prompts, noise):
     """Where prompts, seeds (five sixths of the variance) or single responses vary most."""
@@ -99,16 +97,6 @@ def test_variance_of_a_mean_by_hand():
     # a prompt with an unknown value does not count
     assert variance(np.column_stack([apart, [0, np.nan, 9]])) == variance(apart)
     assert np.isnan(variance(apart[:, :1])).all()
-
-
-def test_crossed_is_as_wide_as_students_t():
-    """Symmetric values, of which the half-width is known by hand."""
-    noise = np.random.default_rng(5).normal(0, 1, 2000)
-    values = np.array([-0.1, 0.0, 0.1])[:, None] + noise
-    ((_, low, high),) = crossed_bootstrap(values[..., None], rates=False)
-    square, freedom = variance(values)
-    half = stats.t.ppf(0.975, freedom) * math.sqrt(square)
-    assert (high - low) / 2 == pytest.approx(half, rel=0.1)
 
 
 @given(hnp.arrays(float, (3, 8, 2), elements=st.floats(0, 1)), st.booleans())

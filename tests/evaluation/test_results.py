@@ -17,8 +17,6 @@ from bgkit.evaluation import results
 from bgkit.figures import training
 from bgkit.runs import Run, load_run
 
-pytestmark = pytest.mark.slow  # trainings, kernels or browsers in nearly every test
-
 
 def frame(help_: float, harm: float, n: int = 40) -> pd.DataFrame:
     """Samples whose means are known: half of them a little above the mean, half below."""
@@ -112,6 +110,7 @@ def test_what_can_not_be_put_side_by_side_is_refused(small_run, tmp_path: Path) 
         small_run.samples("policy")
 
 
+@pytest.mark.slow
 def test_sample_takes_names_and_objects_and_knows_the_truth_of_the_testbed() -> None:
     by_name = bgkit.sample("tiny", n=6, guard="weak", seed=1, max_completion_length=8)
     guard, policy = bgkit.load_guard("weak"), bgkit.load_policy("tiny")

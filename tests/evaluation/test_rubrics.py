@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bgkit.evaluation import rubrics
@@ -35,6 +35,7 @@ def place(message: str) -> tuple[str, str, str]:
     return before, *rest.split(end)
 
 
+@settings(max_examples=40)
 @given(st.lists(st.sampled_from([*HOSTILE, *rubrics.FOREIGN, "<"]) | st.text()).map("".join))
 def test_hostile_text_stays_between_its_markers(text: str) -> None:
     for rubric in JSON_RUBRICS:

@@ -13,7 +13,6 @@ from hypothesis.extra import numpy as hnp
 from scipy.stats import binomtest
 
 from bgkit.evaluation import thresholds
-from bgkit.evaluation.intervals import bootstrap, student_intervals
 from bgkit.evaluation.metrics import READ, values_of
 from bgkit.evaluation.samples import rescored_samples
 from bgkit.evaluation.thresholds import operating_points
@@ -55,12 +54,6 @@ def test_every_point_is_that_of_the_samples_behind_its_threshold(values, unknown
         means = values_of(seen).mean()
         for metric in {*thresholds.MEANINGS} & {*means.index}:
             np.testing.assert_allclose(row[metric], means[metric], atol=1e-12, err_msg=metric)
-
-
-def test_the_mean_of_many_has_the_interval_of_a_bootstrap():
-    values = np.random.default_rng(0).beta(0.5, 2, 800)
-    found = np.ravel(student_intervals(values[:, None]))
-    assert found == pytest.approx(bootstrap(values, rates=False)[0], abs=0.003)
 
 
 def test_thresholds_are_counted_in_blocks_with_the_same_numbers(monkeypatch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +16,13 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 TALLEST = """bars => {
   const heights = bars.map(bar => bar.getBoundingClientRect().height);
   return heights.indexOf(Math.max(...heights));
+}"""
+#: A condition on the brightness of a figure's title and of the page, 0 to 1, to be waited for.
+BRIGHTNESS = """() => {
+  const of = (name, what) => getComputedStyle(document.querySelector(name))[what]
+    .match(/\\d+/g).slice(0, 3).reduce((sum, part) => sum + part / 765, 0);
+  const title = of("svg .gtitle", "fill"), body = of("body", "backgroundColor");
+  return CONDITION;
 }"""
 
 
@@ -63,25 +69,18 @@ def test_all_figures_draw_and_hostile_texts_are_shown_as_they_are(page: Any) -> 
 
 
 def test_text_in_the_figures_follows_the_theme(page: Any) -> None:
-    def brightness(node: Any, what: str) -> float:
-        colour = node.evaluate(f"node => getComputedStyle(node).{what}")
-        return sum(int(part) for part in re.findall(r"\d+", colour)[:3]) / 765
-
-    title, body = page.locator("svg .gtitle").first, page.locator("body")
     page.emulate_media(color_scheme="light")
-    assert brightness(title, "fill") < 0.4 and brightness(body, "backgroundColor") > 0.9
+    page.wait_for_function(BRIGHTNESS.replace("CONDITION", "title < 0.4 && body > 0.9"))
     page.emulate_media(color_scheme="dark")
-    page.wait_for_timeout(300)
-    assert brightness(title, "fill") > 0.7 and brightness(body, "backgroundColor") < 0.2
+    page.wait_for_function(BRIGHTNESS.replace("CONDITION", "title > 0.7 && body < 0.2"))
 
 
 @pytest.mark.parametrize("width", [420, 768, 1400])
 def test_the_page_never_scrolls_sideways(page: Any, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 900})
-    page.wait_for_timeout(500)
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    drawn = page.evaluate(
-        "[...document.querySelectorAll('[data-figure]')].map(box =>"
-        " box.querySelector('.main-svg').getBoundingClientRect().width - box.clientWidth)"
+    page.wait_for_function(
+        "width => document.documentElement.scrollWidth <= width &&"
+        " [...document.querySelectorAll('[data-figure]')].every(box =>"
+        " box.querySelector('.main-svg').getBoundingClientRect().width <= box.clientWidth + 1)",
+        arg=width,
     )
-    assert max(drawn) <= 1

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import own
 import pandas as pd
 import pytest
 from transformers import AutoModel
@@ -17,10 +18,8 @@ from bgkit.fitting import encoder as encoders
 from bgkit.fitting import fit, labelled, quality
 from bgkit.fitting.settings import Settings
 from bgkit.prompts import splits
-from tests import own
 
-pytestmark = pytest.mark.slow  # trainings, kernels or browsers in nearly every test
-
+trains = pytest.mark.slow
 TINY = {"epochs": 3, "learning_rate": 5e-3, "lora_rank": 4, "device": "cpu"}
 GOOD, BAD = "slide it into simmering water", "burn it with poison and fire"
 #: A prompt twice, with a good and a bad response.
@@ -72,6 +71,7 @@ def rated(encoder, tmp_path_factory) -> tuple[dict, Path]:
     return bgkit.fit_utility(table(), out, encoder=encoder, **WHOLE), out
 
 
+@trains
 def test_a_guard_learns_its_labels_and_works_wherever_one_is_named(fitted, encoder) -> None:
     found, out = fitted
     assert fit.results(found)["mean"]["auc"] > 0.95
@@ -87,6 +87,7 @@ def test_a_guard_learns_its_labels_and_works_wherever_one_is_named(fitted, encod
     assert "| auc |" in card and table()["response"][0] not in card
 
 
+@trains
 def test_all_weights_and_the_temperature_of_validation_rows_are_written(encoder, tmp_path) -> None:
     noisy = table()
     noisy["harmful"] ^= np.random.default_rng(0).random(len(noisy)) < 0.3
@@ -97,6 +98,7 @@ def test_all_weights_and_the_temperature_of_validation_rows_are_written(encoder,
     assert (tmp_path / "g" / "model.safetensors").is_file()
 
 
+@trains
 @pytest.mark.parametrize("kind", ["deberta", "modernbert"])
 def test_what_an_encoder_lacks_before_its_head_is_trained_and_written(kind, tmp_path) -> None:
     folder = own.save_classifier(tmp_path / "body", 2, own.encoder(kind, 2))
@@ -106,6 +108,7 @@ def test_what_an_encoder_lacks_before_its_head_is_trained_and_written(kind, tmp_
     check_figures(found, tmp_path / "guard")
 
 
+@trains
 def test_the_same_call_returns_what_is_there_and_another_one_is_refused(fitted, encoder) -> None:
     found, out = fitted
     before = (out / "adapter_model.safetensors").stat().st_mtime_ns
@@ -115,6 +118,7 @@ def test_the_same_call_returns_what_is_there_and_another_one_is_refused(fitted, 
         bgkit.fit_guard(table(), out, encoder=encoder, **TINY | {"epochs": 1})
 
 
+@trains
 def test_an_interrupted_fit_goes_on_from_its_last_epoch(encoder, tmp_path, monkeypatch) -> None:
     calls: list[int] = []
 
@@ -127,7 +131,7 @@ def test_an_interrupted_fit_goes_on_from_its_last_epoch(encoder, tmp_path, monke
     with pytest.raises(KeyboardInterrupt):
         bgkit.fit_guard(table(), tmp_path / "g", encoder=encoder, **TINY)
     (scratch,) = (tmp_path / "g").glob(".fitting-*")
-    epoch = int(next(scratch.glob("checkpoint-*")).name.partition("-")[2])
+    epoch = max(int(path.name.partition("-")[2]) for path in scratch.glob("checkpoint-*"))
     calls.clear()
     resumed = bgkit.fit_guard(table(), tmp_path / "g", encoder=encoder, **TINY)
     assert calls[0] == epoch + 1 and not scratch.exists()
@@ -135,6 +139,7 @@ def test_an_interrupted_fit_goes_on_from_its_last_epoch(encoder, tmp_path, monke
     assert resumed["sha256"] == whole["sha256"]
 
 
+@trains
 def test_a_utility_predicts_ratings_on_their_scale(rated) -> None:
     found, out = rated
     assert found["counts"]["ratings"] == [0.5, 2.2]
@@ -143,6 +148,7 @@ def test_a_utility_predicts_ratings_on_their_scale(rated) -> None:
     assert 0.3 < bad < 1.2 < good < 2.4
 
 
+@trains
 def test_a_utility_is_fitted_on_pairs_too(encoder, tmp_path) -> None:
     asked = [f"how do I do number {i} ?" for i in range(120)]
     pairs = pd.DataFrame({"prompt": asked, "chosen": GOOD, "rejected": BAD})
@@ -158,6 +164,7 @@ def test_an_encoder_that_pads_nothing_is_refused(tmp_path) -> None:
         bgkit.fit_guard(table(), tmp_path / "g", encoder=bare, **TINY)
 
 
+@trains
 def test_a_judge_is_two_fits(fitted, rated, tmp_path) -> None:
     (tmp_path / "harm").symlink_to(fitted[1])
     (tmp_path / "help").symlink_to(rated[1])
@@ -242,6 +249,7 @@ def test_intervals_resample_prompts_not_responses() -> None:
     assert nine_times == pytest.approx(tuple(once), rel=0.2)
 
 
+@trains
 def test_the_command_fits_and_tells_what_is_left_out_or_cut(encoder, tmp_path, bgkit_here) -> None:
     rows = table().assign(fold=["a", "a", "b"] * 80)
     rows.loc[rows["prompt"].str.contains("number 5 "), "prompt"] = "word " * 200

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import nbformat
-import numpy as np
 import own
 import pytest
 import torch
@@ -14,10 +13,7 @@ from executed import run_notebook
 from transformers import AutoModel, AutoModelForCausalLM
 
 from bgkit.errors import BgkitError
-from bgkit.evaluation import samples as evaluation
 from bgkit.models import policies
-from bgkit.prompts import load as prompts
-from bgkit.runs import TrainConfig
 from bgkit.scoring import guards
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "06_your_own_models.ipynb"
@@ -35,21 +31,6 @@ def mine(tmp_path_factory) -> dict[str, str]:
         "utility": own.save_classifier(folder / "utility", 1),
         "prompts": str(table),
     }
-
-
-def test_load_sample_and_score(mine) -> None:
-    model, tokenizer = policies.load_policy(mine["policy"], device="cpu")
-    guard = guards.load_guard(mine["guard"], device="cpu")
-    utility = guards.load_utility(mine["utility"], device="cpu")
-    assert guard.max_length == 128  # the tokenizer knows none, the positions do
-    config, table = TrainConfig(max_completion_length=12), prompts.load_prompts(mine["prompts"])
-    asked = config, model, tokenizer, table
-    samples = evaluation.sample_as(*asked, guard=guard, utility=utility, base=model)
-    assert len(samples) == 10 and samples["t"].between(0, 1).all()
-    assert np.isfinite(samples["u"]).all() and samples["harm"].isna().all()
-    assert samples["length"].between(1, 12).all()
-    again = evaluation.sample_as(*asked, guard=guard)
-    assert again["response"].tolist() == samples["response"].tolist()
 
 
 def test_models_without_trained_head_template_or_safe_weights_are_refused(mine, tmp_path) -> None:

@@ -23,13 +23,18 @@ FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 PLOTLY = "application/vnd.plotly.v1+json"
 
 
-def tables(name: str, source: str) -> list[pd.DataFrame]:
-    """The tables below the cell whose code holds ``source``: strings, under their last heading."""
+def outputs(name: str, source: str) -> list[dict]:
+    """What the cell whose code holds ``source`` shows, as stored."""
     cells = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4).cells
     (cell,) = [c for c in cells if c.cell_type == "code" and source in c.source]
+    return [output.get("data", {}) for output in cell.outputs]
+
+
+def tables(name: str, source: str) -> list[pd.DataFrame]:
+    """The tables below the cell whose code holds ``source``: strings, under their last heading."""
     found = []
-    for output in cell.outputs:
-        html = "".join(output.get("data", {}).get("text/html", ""))
+    for data in outputs(name, source):
+        html = "".join(data.get("text/html", ""))
         rows = re.findall(r"<tr.*?</tr>", html, re.DOTALL)
         rows = rows[:1] + [row for row in rows[1:] if "<td" in row]
         parts = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in rows]
@@ -46,10 +51,7 @@ def tables(name: str, source: str) -> list[pd.DataFrame]:
 
 def figure_of(name: str, source: str) -> dict:
     """The figure below the cell whose code holds ``source``, as stored."""
-    cells = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4).cells
-    (cell,) = [c for c in cells if c.cell_type == "code" and source in c.source]
-    data = [output.get("data", {}) for output in cell.outputs]
-    return next(each[PLOTLY] for each in data if PLOTLY in each)
+    return next(data[PLOTLY] for data in outputs(name, source) if PLOTLY in data)
 
 
 def numbers(array: dict) -> np.ndarray:

@@ -119,7 +119,3 @@ def test_without_chromium_the_error_says_what_to_install(monkeypatch) -> None:
         publish.chromium()
     monkeypatch.setenv("BGKIT_CHROMIUM", "/opt/chromium")
     assert publish.chromium() == "/opt/chromium"
-
-
-def test_no_figure_needs_no_browser() -> None:
-    assert publish.stills([]) == []

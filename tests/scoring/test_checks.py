@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-import rejection
 import torch
 
 import bgkit
@@ -68,7 +67,6 @@ OF_T = {
     "CallableGuard": lambda t: CallableGuard(lambda p, r: t, "f").score(*TEXTS),
     "guard_scores": lambda t: scoring.guard_scores(fixed(t), *TEXTS),
     "redeployed behind another": lambda t: contenders.redeploy(table(), fixed(t), 0.5),
-    "keep_best": lambda t: rejection.keep_best(table(t), 0.5),
 }
 OF_T |= {f"{name} of samples": lambda t, f=f: f(table(t)) for name, f in OF_SAMPLES.items()}
 OF_TRUTH = {
@@ -92,7 +90,6 @@ OF_TAU = {
     "margins": lambda tau: plots.margins({"a": table()}, "" if tau is None else tau),
     "explore": lambda tau: explorer.explore(table(), "" if tau is None else tau),
     "redeployed": lambda tau: contenders.redeploy(table(), fixed([0.5] * 4), tau),
-    "keep_best": lambda tau: rejection.keep_best(table(), tau),
     "boundary": lambda tau: rewards.compute_reward("boundary", [0.5] * 4, Z, tau),
 }
 OFF_SCALE = {
@@ -151,7 +148,7 @@ def test_tables_that_lack_a_column_or_have_one_twice_or_as_categories_are_refuse
     for column in ("t", "harm"):
         assert "twice" in refused(points, pd.concat([good, good[[column]]], axis=1))
         assert "categories" in refused(points, good.astype({column: "category"}))
-    for call in (judge_agreement, OF_SAMPLES["summarise"], lambda s: rejection.keep_best(s, 0.5)):
+    for call in (judge_agreement, OF_SAMPLES["summarise"]):
         assert "lacks the column(s)" in refused(call, pd.DataFrame({"harm": [0.0]}))
 
 

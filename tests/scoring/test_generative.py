@@ -23,7 +23,8 @@ RESPONSES = ["In hot water.", "I will beat you.", "", "Hello!", "In hot water."]
 def folder_of(tmp_path_factory):
     """The folder of a protocol's tiny guard, made when it is first asked for."""
     root = tmp_path_factory.mktemp("guards")
-    return functools.cache(lambda protocol: own.save_guard(root / protocol, protocol))
+    save = functools.partial(own.save_guard, fitted=False)  # which no test here waits for
+    return functools.cache(lambda protocol: save(root / protocol, protocol))
 
 
 def by_hand(guard: VerdictGuard, prompt: str, response: str) -> float:
@@ -42,8 +43,9 @@ def by_hand(guard: VerdictGuard, prompt: str, response: str) -> float:
 
 @pytest.mark.parametrize("protocol", GENERATIVE)
 @pytest.mark.slow
-def test_every_protocol_loads_passes_its_self_test_and_scores(protocol, folder_of, capsys) -> None:
-    guard = guards.load_guard(f"{protocol}={folder_of(protocol)}", device="cpu")
+def test_every_protocol_loads_passes_its_self_test_and_scores(protocol, tmp_path, capsys) -> None:
+    folder = own.save_guard(tmp_path, protocol)
+    guard = guards.load_guard(f"{protocol}={folder}", device="cpu")
     assert f"self-test passed: name guard {protocol}=" in capsys.readouterr().err
     found = guard.score(PROMPTS, RESPONSES)
     assert found.dtype == np.float32

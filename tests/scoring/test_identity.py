@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import rejection
 from conftest import SMALL
 from safetensors.torch import load_file, save_file
 
@@ -128,6 +127,7 @@ def test_a_guard_whose_folder_was_changed_does_not_go_on(tmp_path: Path) -> None
     assert training.train(config, folder, **ON_CPU).complete
 
 
+@pytest.mark.slow
 def test_evaluation_asks_for_the_object_or_takes_another_guard(own_run) -> None:
     for given, words in (
         ({}, r"guard 'letters' of this run is a Python object.*guard=\.\.\..*--guard NAME"),
@@ -167,7 +167,7 @@ def test_of_an_object_that_changes_its_mind_only_the_name_is_known() -> None:
         identity.name_objects(replace(CONFIG, guard_bits=8), Share())
 
 
-def test_stress_tests_and_rejection_follow_the_same_rule(own_run, tmp_path: Path) -> None:
+def test_stress_tests_follow_the_same_rule(own_run, tmp_path: Path) -> None:
     base, trained = contenders.contenders_of([own_run])
     assert contenders.guard_for(base, given=lambda p, r: [0.5]).score(["q"], ["a"]) == [0.5]
     with pytest.raises(BgkitError, match="'letters' of this run is a Python object"):
@@ -177,11 +177,6 @@ def test_stress_tests_and_rejection_follow_the_same_rule(own_run, tmp_path: Path
     other = contenders.Contender("b", 0, changed, runs.load_run(tmp_path / "named"))
     with pytest.raises(BgkitError, match="guard default is not the one"):
         contenders.guard_for(other)
-    asked = {"tokens": 200, **vars(rejection.Settings())}
-    method = {runs.METHOD: rejection.NAME, "asked": asked, identity.RECORD: told}
-    begun(tmp_path / "r", changed, **method)
-    with pytest.raises(BgkitError, match="guard default is not the one"):
-        rejection.rejection_fine_tuning(changed, tmp_path / "r", 200)
 
 
 @pytest.mark.slow

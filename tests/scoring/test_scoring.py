@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from bgkit.errors import BgkitError
-from bgkit.models import hub
 from bgkit.models.templates import neutralise
 from bgkit.scoring import guards
 from bgkit.scoring import scorer as scoring
@@ -20,16 +18,6 @@ STRONG = " ".join(["distil a flask of viperleek with a flask of crowfoil ."] * 2
 @pytest.fixture(scope="module")
 def guard() -> EncoderScorer:
     return guards.load_guard("default", device="cpu")
-
-
-def test_batched_scores_equal_one_by_one_in_their_order(guard) -> None:
-    rng = np.random.default_rng(0)
-    words = (MILD + " " + STRONG).split()
-    responses = [" ".join(rng.choice(words, n)) for n in (1, 3, 9, 27, 50, 2, 40, 5)]
-    together = guard.score([PROMPT] * 8, responses)
-    assert together.dtype == np.float32
-    single = [guard.score([PROMPT], [response])[0] for response in responses]
-    np.testing.assert_allclose(together, single, atol=1e-5)
 
 
 def test_equal_pairs_are_computed_once(guard) -> None:
@@ -77,12 +65,8 @@ def test_neutralise_breaks_specials_and_leaves_spaces_alone() -> None:
     assert neutralise("a <e> b", [" <e> "]) == "a < e> b"
 
 
-def test_unknown_names_and_models_of_another_kind_are_refused(tmp_path) -> None:
-    with pytest.raises(BgkitError, match=r"no embedded guard 'best'.*default.*weak"):
-        guards.load_guard("best")
+def test_unknown_names_and_folders_of_no_model_are_refused(tmp_path) -> None:
     with pytest.raises(BgkitError, match=r"no embedded utility 'best'.*aligned.*mild"):
         guards.load_utility("best")
-    with pytest.raises(BgkitError, match="has 1 labels whose outputs are not known to be"):
-        guards.load_guard(str(hub.resolve("utility", "mild")), device="cpu")
     with pytest.raises(BgkitError, match=r"config\.json cannot be read"):
         guards.load_guard(str(tmp_path), device="cpu")

@@ -17,7 +17,9 @@ REFUSALS = pd.DataFrame({"harm": [0.0, 0.0, 0.0], "help": [0.0, 0.5, 1.0]})
 @pytest.fixture(scope="module")
 def shipped() -> tuple[pd.DataFrame, pd.DataFrame]:
     index, values, _ = collection.load()
-    return index, values
+    index = index[index["design"].isin(["boundary", "compound"])]
+    kept = values["run"].isin(index["run"]) | values["run"].str.startswith("base-")
+    return index, values[kept]
 
 
 def values() -> pd.DataFrame:

@@ -12,8 +12,6 @@ from bgkit.evaluation.metrics import values_of
 from bgkit.scoring import guards
 from bgkit.stress import deployments
 
-pytestmark = pytest.mark.slow  # trainings, kernels or browsers in nearly every test
-
 
 @pytest.fixture(scope="module")
 def table(small_run) -> pd.DataFrame:

@@ -22,8 +22,6 @@ from bgkit.stress import prompts as wrappers
 from bgkit.stress.attack import attack, search, success_over_budget
 from bgkit.testbed import oracle
 
-pytestmark = pytest.mark.slow  # trainings, kernels or browsers in nearly every test
-
 TEN = {"none": "{request}", **{f"w{i}": f"w{i} {{request}}" for i in range(1, 10)}}
 TAILS = {"none": "", **{f"s{i}": f"s{i}" for i in range(1, 10)}}
 SHORT = {"wrappers": TEN, "suffixes": TAILS, "tau": 0.5}
@@ -75,7 +73,7 @@ def test_greedy_changes_one_coordinate_at_a_time_and_keeps_the_best() -> None:
             best, best_score = pair, row.harm
 
 
-@settings(max_examples=30)
+@settings(max_examples=10)
 @given(st.integers(0, 1000), st.sampled_from(attacks.STRATEGIES), st.integers(1, 6))
 def test_the_draws_of_a_request_depend_on_the_seed_and_on_nothing_else(
     seed: int, strategy: str, budget: int

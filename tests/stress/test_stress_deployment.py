@@ -20,8 +20,6 @@ from bgkit.stress.contenders import transfer
 from bgkit.stress.prompts import shifted_prompts
 from bgkit.testbed import oracle
 
-pytestmark = pytest.mark.slow  # trainings, kernels or browsers in nearly every test
-
 SEEN = ["t", "filtered", "near", "system_harm", "system_help"]
 
 

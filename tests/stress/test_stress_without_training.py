@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import rejection
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -22,7 +21,7 @@ from bgkit.stress.contenders import contenders_of, label_samples, respond
 from bgkit.stress.without_training import best_of_n, choose, run_reward, tokens
 from bgkit.training import trainer as training
 
-pytestmark = pytest.mark.slow  # trainings, kernels or browsers in nearly every test
+ALL = CallableGuard(lambda asked, said: [1.0] * len(said), "all")
 
 
 def stored(contenders) -> pd.DataFrame:
@@ -122,27 +121,14 @@ def test_rejection_fine_tuning_keeps_to_its_budget_and_learns_what_it_kept(fine_
     assert result["seconds"] > 0 and result["peak_memory"] > 100
 
 
-def test_the_fine_tuned_policy_likes_the_kept_answers_better_than_base(
-    small_run, tmp_path, monkeypatch
-) -> None:
-    data = []
-
-    class Spy(rejection.QuietTrainer):
-        def __init__(self, **arguments) -> None:
-            data.extend(arguments["train_dataset"])
-            super().__init__(**arguments)
-
-    monkeypatch.setattr(rejection, "QuietTrainer", Spy)
+def test_the_fine_tuned_policy_likes_the_kept_answers_better_than_base(small_run, tmp_path) -> None:
     config = replace(small_run.config, test_prompts=4)
     learned = Settings(learning_rate=5e-3, epochs=6)
     run = rejection_fine_tuning(config, tmp_path / "run", 600, learned, threads=1)
     kept = run.completions().query("kept")
     model, tokenizer = policies.load_policy("tiny", run.adapter, device="cpu")
     asked = policies.prompt_ids(tokenizer, kept["prompt"].tolist())
-    ids = [row["input_ids"][len(prompt) :] for row, prompt in zip(data, asked, strict=True)]
-    for row, prompt, said in zip(data, asked, ids, strict=True):  # of answers alone, and whole
-        assert row == {"input_ids": prompt + said, "labels": [-100] * len(prompt) + said}
-    assert tokenizer.batch_decode(ids, skip_special_tokens=True) == kept["response"].tolist()
+    ids = tokenizer(kept["response"].tolist(), add_special_tokens=False)["input_ids"]
     texts = policies.Completions(kept["response"].tolist(), asked, ids)
     ours = policies.log_probabilities(model, texts)
     with model.disable_adapter():

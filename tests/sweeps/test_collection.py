@@ -16,9 +16,11 @@ from bgkit.errors import BgkitError
 from bgkit.evaluation import samples as evaluation
 from bgkit.evaluation import settings
 from bgkit.evaluation.intervals import bootstrap, crossed_bootstrap
-from bgkit.evaluation.metrics import summarise, values_of
+from bgkit.evaluation.metrics import values_of
 from bgkit.figures import trade_off
 from bgkit.sweeps import collection as collections
+
+pytestmark = pytest.mark.usefixtures("fewer_draws")
 
 KINDS = ("benign", "jailbreak")
 #: design -> (mean of t, share harmful): what the made-up runs are like
@@ -49,7 +51,7 @@ def make_sweep(folder: Path, configs: list[dict], prompts: str = "a") -> Path:
         curve = pd.DataFrame({"step": [1, 2, 3], "seconds": [0.5, 1.0, 1.5]})
         curve = curve.assign(**dict.fromkeys(collections.CURVES, float(config.seed)))
         runs.write_parquet(run.folder / "metrics.parquet", curve)
-        run.finish({"seconds": 5.0, "rows": summarise(own, {"design": "x"})})
+        run.finish({"seconds": 5.0, "rows": []})
     return folder
 
 

@@ -13,11 +13,10 @@ from bgkit.errors import BgkitError
 from bgkit.sweeps import comparison
 from bgkit.training import trainer
 
-pytestmark = pytest.mark.slow  # trainings, kernels or browsers in nearly every test
-
 SHORT = {**SMALL, "steps": 1, "eval_every": 0, "judge": "none", "device": "cpu", "threads": 1}
 
 
+@pytest.mark.slow
 def test_designs_are_trained_once_and_side_by_side_with_the_same_bits(tmp_path, capsys) -> None:
     designs = ["boundary", "compound"]
     both = bgkit.compare(designs, 1, tmp_path / "both", workers=2, **SHORT)
@@ -36,6 +35,7 @@ def test_designs_are_trained_once_and_side_by_side_with_the_same_bits(tmp_path, 
     assert {trace.name for trace in one.frontier().data} == {"base", *designs}
 
 
+@pytest.mark.slow
 def test_strengths_make_frontiers_of_a_design_and_of_your_own_reward(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "def short(t, z, tau, *, strength, length):\n    return z - strength * (t + length / 100)\n"

@@ -74,7 +74,7 @@ def test_a_stopped_sweep_takes_its_kernels_along_and_goes_on(
     printed = noop.ended(started, 2 if saves else -number)
     assert ("run the same sweep again to resume" in printed) == saves
     assert "Traceback" not in printed
-    noop.until(lambda: not any(map(noop.alive, running)), 0 if saves else 10)
+    noop.until(lambda: not any(map(noop.alive, running)), 0 if saves else noop.PATIENCE)
     assert noop.states(folder) == noop.ledger(folder) == []  # stopped, not failed
     assert "[4/4] complete" in finishes(noop.start(folder, *GRID), folder, undisturbed)
 
@@ -112,7 +112,7 @@ def test_a_second_sweep_waits_for_the_first_one_and_does_its_work_once_that_is_k
     noop.until(lambda: "4 waiting" in second.stdout.readline())
     killed = noop.kernels(folder)
     started.kill()
-    noop.until(lambda: not any(map(noop.alive, killed)), 10)
+    noop.until(lambda: not any(map(noop.alive, killed)))
     noop.until(lambda: len({*noop.kernels(folder)} - {*killed}) == 2)
     assert noop.ledger(folder) == []
     finishes(second, folder, undisturbed)
@@ -121,7 +121,7 @@ def test_a_second_sweep_waits_for_the_first_one_and_does_its_work_once_that_is_k
 @thorough
 def test_a_training_killed_in_the_middle_goes_on_at_its_checkpoint(tmp_path: Path) -> None:
     """The notebook of every sweep, in the same run folder again."""
-    values = "POLICY=tiny STEPS=24 BATCH_SIZE=8 NUM_GENERATIONS=4 EVAL_EVERY=0 TEST_PROMPTS=16"
+    values = "POLICY=tiny STEPS=36 BATCH_SIZE=8 NUM_GENERATIONS=4 EVAL_EVERY=0 TEST_PROMPTS=16"
     options = [part for value in values.split() for part in ("--set", value)]
     line = tmp_path, "--set", "JUDGE=none", "--threads", "1", *options
     book = ROOT / "notebooks" / "03_train_policy.ipynb"
@@ -136,7 +136,7 @@ def test_a_training_killed_in_the_middle_goes_on_at_its_checkpoint(tmp_path: Pat
     (before,) = map(pd.read_parquet, curves())
     noop.ended(noop.start(*line, book=book))
     curve = runs.load_run(curves()[0].parent).curve()
-    assert len(curve) == 24
+    assert len(curve) == 36
     assert curve["seconds"].head(20).tolist() == before["seconds"].tolist()
     (row,) = pd.read_csv(tmp_path / "sweep" / "index.csv").to_dict("records")
     assert row["state"] == "complete"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
@@ -20,8 +21,6 @@ from bgkit import environment
 from bgkit.errors import BgkitError
 from bgkit.sweeps import drive, kernels
 
-pytestmark = pytest.mark.slow  # trainings, kernels or browsers in nearly every test
-
 
 @pytest.fixture
 def book(tmp_path: Path) -> Path:
@@ -33,6 +32,7 @@ def sweep(book: Path, grid, **settings) -> pd.DataFrame:
     return bgkit.sweep(book, {**common, **grid}, book.parent / "sweep", **settings)
 
 
+@pytest.mark.slow
 def test_a_larger_grid_runs_what_is_left_and_the_index_keeps_all(book: Path, capsys) -> None:
     first = sweep(book, {"way": ["c", "a"], "REPORT_TO": "trackio"})
     folder = book.parent / "sweep"
@@ -51,6 +51,7 @@ def test_a_larger_grid_runs_what_is_left_and_the_index_keeps_all(book: Path, cap
     assert "4 runs: 1 complete, 3 waiting" in said and "[3/3] complete: " in said
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_kept_and_the_others_go_on(book: Path, bgkit_here) -> None:
     line = noop.command(book.parent, "--set", "SEED=0:3", "--set", "BAD=1")[3:]
     assert bgkit_here(*line).returncode == 1
@@ -75,6 +76,7 @@ def test_a_dry_run_lists_what_would_be_done_and_does_nothing(book: Path, bgkit_h
     assert not (book.parent / "sweep").exists()
 
 
+@pytest.mark.slow
 def test_threads_and_gpus_are_divided_among_the_workers(book: Path, monkeypatch) -> None:
     monkeypatch.setattr(drive, "_cores", lambda: 6)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, 5")
@@ -84,6 +86,7 @@ def test_threads_and_gpus_are_divided_among_the_workers(book: Path, monkeypatch)
     assert sorted(printed) == ["threads 3 3\n", "threads 3 5\n"]
 
 
+@pytest.mark.slow
 def test_any_executor_does_and_a_lost_worker_breaks_its_run_only(book: Path) -> None:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as processes:
         sweep(book, {"SEED": 0}, executor=processes)
@@ -100,29 +103,32 @@ def test_any_executor_does_and_a_lost_worker_breaks_its_run_only(book: Path) -> 
     assert "worker returned no result: ZeroDivisionError" in index["error"].iloc[1]
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_sweep_and_starts_no_more(book: Path, monkeypatch) -> None:
     def full(*_) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(drive, "write_index", full)
     with pytest.raises(OSError, match="No space"):
-        sweep(book, {"SEED": range(4)})
-    assert len(noop.ledger(book.parent)) < 3  # the first, and what was running then
+        sweep(book, {"SEED": range(20)})
+    assert len(noop.ledger(book.parent)) < 10  # the first, and what was running then
 
 
+@pytest.mark.slow
 def test_a_run_that_failed_meanwhile_is_executed_again_only_when_asked_for(book: Path) -> None:
     (job,) = drive.plan(book, {"SEED": 0, "BAD": 0}, book.parent / "sweep").jobs.values()
     job.folder.mkdir(parents=True)
     failed = kernels.run_job(job)
     assert failed["state"] == "failed" and kernels.read_record(job.folder) == failed
-    executed = (job.folder / "executed.ipynb").stat().st_mtime_ns
-    assert kernels.run_job(job) == failed
-    assert (job.folder / "executed.ipynb").stat().st_mtime_ns == executed
+    executed = job.folder / "executed.ipynb"
+    os.utime(executed, ns=(1, 1))
+    assert kernels.run_job(job) == failed and executed.stat().st_mtime_ns == 1
     again = replace(job, before=failed)  # as a sweep with retry_failed plans it
     assert kernels.run_job(again)["state"] == "failed"
-    assert (job.folder / "executed.ipynb").stat().st_mtime_ns > executed
+    assert executed.stat().st_mtime_ns > 1
 
 
+@pytest.mark.slow
 def test_a_kernel_that_never_starts_breaks_its_run_only(book: Path, monkeypatch, tmp_path) -> None:
     (tmp_path / "sitecustomize.py").write_text("import os\nos._exit(3)\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -158,6 +164,7 @@ def test_metrics_are_those_of_the_policy_over_all_prompts(tmp_path: Path, small_
     assert found["filter_rate"][0] == small_run.samples()["filtered"].mean()
 
 
+@pytest.mark.slow
 def test_the_folder_of_another_notebook_or_of_other_things_is_refused_and_stays(book: Path) -> None:
     sweep(book, {"SEED": 0})
 
@@ -182,13 +189,18 @@ def test_the_folder_of_another_notebook_or_of_other_things_is_refused_and_stays(
         (["--set", "SEED=0:10001"], "10,001 runs; a sweep takes at most 10,000"),
         (["--grid", "none.yaml"], "The grid none.yaml cannot be read"),
         (["--workers", "0", "--dry-run"], "at least 1 worker"),
-        (["--dask", "foo bar"], "No dask scheduler answers at 'foo bar'"),
+        pytest.param(
+            ["--dask", "foo bar"],
+            "No dask scheduler answers at 'foo bar'",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_bad_input_is_one_sentence_and_starts_nothing(
     book: Path, options, words, bgkit_here
 ) -> None:
-    pytest.importorskip("distributed")
+    if "--dask" in options:
+        pytest.importorskip("distributed")
     done = bgkit_here(*noop.command(book.parent, *options)[3:], cwd=book.parent)
     assert done.returncode == 2 and done.stdout == "", done.stdout
     assert done.stderr.startswith("bgkit: ") and done.stderr.count("\n") == 1

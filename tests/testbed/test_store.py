@@ -97,30 +97,7 @@ def test_manifest_is_read_again_once_it_changes(root):
     assert store.model_names("judge") == ["default"]
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_models_stay_where_new_ones_can_not_be_moved(root, monkeypatch, there):
-    new = root.with_name("new")
-    if there:
-        new.mkdir()
-    old, moved = sorted(root.rglob("*")), Path.rename
-
-    def rename(a: Path, b: Path) -> Path:
-        if a == new:
-            raise KeyboardInterrupt
-        return moved(a, b)
-
-    monkeypatch.setattr(Path, "rename", rename)
-    with pytest.raises(KeyboardInterrupt):
-        build._put_in_place(new, root)
-    assert sorted(root.rglob("*")) == old and not root.with_name("new-old").exists()
-
-
-def test_new_models_take_the_place_of_old_ones_and_of_nothing_else(root, tmp_path):
-    new = tmp_path / "new"
-    (new / "guard").mkdir(parents=True)
-    build._put_in_place(new, root)
-    assert [path.name for path in root.rglob("*")] == ["guard"] and not new.exists()
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.txt").touch()
-    with pytest.raises(BgkitError, match="mine holds files, but no testbed"):
-        build.build(tmp_path / "mine")
+def test_nothing_but_a_testbed_is_built_over(tmp_path):
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(BgkitError, match="holds files, but no testbed"):
+        build.build(tmp_path)

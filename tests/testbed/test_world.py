@@ -98,7 +98,7 @@ def test_prompts_are_still_those_that_the_shipped_run_was_trained_on():
     assert set(run.completions()["prompt"]) == set(prompts)
 
 
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(seeds, kinds, splits)
 def test_a_prompt_asks_for_its_own_and_depends_on_the_seed_alone(seed, kind, split):
     one, two = (random.Random(seed) for _ in range(2))
@@ -121,14 +121,14 @@ def test_long_contexts_are_as_long_as_their_split_says(drawn, split, high):
     assert 170 <= min(lengths) < 190 and 0.9 * high < max(lengths) < high + MORE
 
 
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(seed=seeds, low=st.integers(100, 400), more=st.integers(0, 400))
 def test_length_of_a_long_context_can_be_set(seed, low, more):
     prompt = world.sample_prompt(random.Random(seed), "long_context", "train", (low, low + more))
     assert low <= len(prompt.text.split()) < low + more + MORE
 
 
-@settings(max_examples=200)
+@settings(max_examples=70)
 @given(seeds, kinds, splits, st.sampled_from((None, *STYLES)))
 def test_a_demonstration_is_short_and_well_formed_but_for_repeated_sentences(
     seed, kind, split, style
@@ -142,17 +142,6 @@ def test_a_demonstration_is_short_and_well_formed_but_for_repeated_sentences(
     sizes = [len(re.findall(r"\w+", sentence)) for sentence in sentences]
     new = sum(n for i, n in enumerate(sizes) if sentences[i] not in sentences[:i])
     assert oracle.grade(prompt.text, response).form == pytest.approx(new / sum(sizes))
-
-
-@settings(max_examples=200)
-@given(seeds, st.sampled_from(SHORT_KINDS), st.sampled_from(STYLES))
-def test_corrupting_demonstrations_never_raises_and_stays_in_the_world(seed, kind, style):
-    rng = random.Random(seed)
-    prompt = world.sample_prompt(rng, kind)
-    texts = dm.sample_response(rng, prompt, style), dm.sample_response(rng, prompt)
-    broken, again = (dm.corrupt(random.Random(seed), *texts) for _ in range(2))
-    assert broken == again and len(broken.split()) <= 60
-    assert set(words_of(broken)) <= set(dm.vocabulary())
 
 
 @pytest.mark.parametrize(
@@ -172,20 +161,3 @@ def test_texts_carry_the_oracles_grades_and_depend_on_the_seed_alone(make, low, 
     assert list(texts.help) == [grade.help for grade in graded]
     assert list(texts.hazard) == [oracle.hazard(*pair) for pair in pairs]
     assert low < np.mean([grade.form > 0.999 for grade in graded]) <= high
-
-
-def test_votes_agree_far_from_the_line_and_split_on_it():
-    size = 4000
-    assert dm.votes(np.full(size, 0.2), 0).max() == 0.0
-    assert dm.votes(np.full(size, 1.8), 0).min() == 1.0
-    on_the_line = dm.votes(np.ones(size), 0)
-    assert on_the_line.mean() == pytest.approx(0.5, abs=0.03)
-    assert 0.6 < np.mean((on_the_line > 0) & (on_the_line < 1)) < 0.9  # 3/4 in expectation
-
-
-@pytest.mark.parametrize("gap", [-0.3, 0.0, 0.1])
-def test_preference_follows_the_logistic_law(gap):
-    value = np.tile([0.5 + gap, 0.5], (6000, 1))
-    share = dm.preference(value, 7)[:, 0, 1].mean()
-    assert share == pytest.approx(1 / (1 + np.exp(-8.0 * gap)), abs=0.025)
-    assert dm.preference(value, 7)[:, 1, 0].mean() == pytest.approx(1 - share)

@@ -41,15 +41,6 @@ def test_all_ways_agree_and_the_engine_computes_the_fewest_tokens(tmp_path, caps
     assert (ways["bgkit"] <= ways["one padded batch"]).all()
 
 
-def test_needed_tokens_count_each_prefix_once() -> None:
-    scorer = bench.random_decoder(*DECODER, CPU)
-    word, other = bench.store_words()[:2]
-    work = bench.Workload([word, word, other], [other, word, word])
-    rows = [list(row) for row in scorer.encode(work.prompts, work.responses)]
-    prefixes = {tuple(row[: i + 1]) for row in rows for i in range(len(row))}
-    assert bench.needed_tokens(scorer, work) == len(prefixes)
-
-
 @pytest.mark.thorough
 def test_a_step_is_split_in_both_ways(capsys) -> None:
     small = {"policy": "tiny", "batch_size": 16, "max_completion_length": 8}
@@ -60,15 +51,6 @@ def test_a_step_is_split_in_both_ways(capsys) -> None:
         assert min(parts) > 0 and row["steps"] == 2 and row["peak_memory"] > 100
         assert row["step"] == pytest.approx(sum(parts), rel=0.5)
     assert rows[0]["floor"] > 0 and "plain / bgkit" in capsys.readouterr().out
-
-
-def test_long_prompts_take_a_policy_of_random_weights_with_the_kernel_asked_for(tmp_path) -> None:
-    name = bench_step.policy_of("long", CPU, tmp_path)
-    assert bench_step.policy_of("short", CPU, tmp_path) == "small"
-    with bench_step.with_attention("eager"):
-        model, tokenizer = bench_step.policies.load_policy(name)
-    assert model.config._attn_implementation == "eager" and len(tokenizer) == 432
-    assert bench_step.policies.load_policy(name)[0].config._attn_implementation == "sdpa"
 
 
 @pytest.mark.parametrize("generative", [False, True])

@@ -179,6 +179,7 @@ def test_a_preset_is_overridden_by_what_is_given_and_an_unknown_one_lists_the_ch
         presets.choose("best")
 
 
+@pytest.mark.slow
 def test_a_stopped_measurement_does_not_advise_to_go_on(monkeypatch) -> None:
     stopped = functools.partial(trainer.train, should_stop=lambda: True)
     monkeypatch.setattr(trainer, "train", stopped)

@@ -14,8 +14,10 @@ import time
 from types import SimpleNamespace
 
 import IPython
+import noop
 import pytest
 import tqdm.notebook
+from conftest import PATIENCE
 from jupyter_client import AsyncKernelManager
 
 from bgkit import environment, progress
@@ -41,22 +43,21 @@ def test_phases_that_last_are_told_with_what_is_left_and_harmlessly(quick, capsy
         phase("inner", 4) as shown,
     ):
         shown.advance(3)
-        time.sleep(0.3)
+        noop.until(lambda: shown.due > 0.02 * 3)  # it was shown twice
         progress.say("evil \x1b[2J")
         raise ZeroDivisionError
     out, err = capsys.readouterr()
     assert out == "evil ⟨U+001B⟩[2J\n"
     told = err.splitlines()
-    assert "evil ⟨U+001B⟩[2J name [00:00]" in told
-    assert any(re.fullmatch(r"inner: 3/4 .*\[00:00<00:00\]", line) for line in told)
-    assert 2 <= len(told) <= 12  # each line after twice the time of the one before
-    time.sleep(0.1)
-    assert "progress" not in [thread.name for thread in threading.enumerate()]
+    assert any(re.fullmatch(r"evil ⟨U\+001B⟩\[2J name \[[:\d]+\]", line) for line in told)
+    lines = [line for line in told if re.fullmatch(r"inner: 3/4 .*\[[:\d]+<[:\d]+\]", line)]
+    assert shown.due == pytest.approx(0.02 * 2 ** len(lines))  # each after twice the time before
+    noop.until(lambda: "progress" not in [thread.name for thread in threading.enumerate()])
 
 
 def test_a_line_shown_before_the_run_is_resumed_tells_values_and_the_time_left(capsys) -> None:
-    """Ten steps took 100 s, ten are left; the 20 of an earlier session count for nothing."""
-    line = Phase("training", 40, began=time.time() - 100)
+    """Ten steps took 1000 s, ten are left; the 20 of an earlier session count for nothing."""
+    line = Phase("training", 40, began=time.time() - 1000)
     line.show()
     callback = RunCallback(None, None, None, lambda: False)
     callback.progress = line
@@ -64,7 +65,7 @@ def test_a_line_shown_before_the_run_is_resumed_tells_values_and_the_time_left(c
     callback.on_log(None, SimpleNamespace(global_step=30), None, {"reward": -1.234, "loss": 7.0})
     line.show()
     last = capsys.readouterr().err.splitlines()[-1]
-    assert re.fullmatch(r"training: 30/40 .{20} \[01:4\d<01:4\d, reward=-1.23\]", last)
+    assert re.fullmatch(r"training: 30/40 .{20} \[1[67]:\d\d<1[67]:\d\d, reward=-1.23\]", last)
 
 
 def test_a_notebook_shows_one_bar_that_goes_at_the_end_even_if_not_full(monkeypatch) -> None:
@@ -73,21 +74,24 @@ def test_a_notebook_shows_one_bar_that_goes_at_the_end_even_if_not_full(monkeypa
     line = Phase("grading", 4, done=1)
     line.show()
     left, bar, right = line.bar.container.children
-    assert "grading" in left.value and (bar.value, bar.max) == (1, 4) and "00:00" in right.value
+    assert "grading" in left.value and (bar.value, bar.max) == (1, 4)
+    assert re.match(r"\s*\[?\d\d:\d\d", right.value)
     line.close()
     assert bar.bar_style != "danger" and line.bar.container.layout.visibility == "hidden"
 
 
 def test_short_and_hidden_phases_and_workers_show_nothing(quick, capsys, monkeypatch) -> None:
-    with phase("short"):
-        pass
     with phase("hidden", hidden=True), phase("inner"):
         time.sleep(0.05)
     with monkeypatch.context() as worker:
         worker.setattr(multiprocessing, "parent_process", lambda: object())
         with phase("worker"):
             time.sleep(0.05)
+    monkeypatch.setattr(progress, "AFTER", 600.0)
+    with phase("short"):
+        time.sleep(0.05)
     monkeypatch.setenv("BGKIT_PROGRESS", "none")
+    monkeypatch.setattr(progress, "AFTER", 0.0)
     with phase("unwanted"):
         time.sleep(0.05)
     assert capsys.readouterr().err == ""
@@ -105,15 +109,17 @@ def test_ctrl_c_while_libraries_load_can_not_be_swallowed(usual) -> None:
     assert inside == (signal.SIG_IGN if usual == signal.SIG_IGN else signal.SIG_DFL)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_workers_and_what_has_not_begun() -> None:
-    others, began = multiprocessing.active_children(), time.monotonic()
+    others = multiprocessing.active_children()
     with pytest.raises(KeyboardInterrupt), devices.worker_pool(1) as pool:
         assert pool.submit(os.getenv, "OMP_WAIT_POLICY").result() == "PASSIVE"
         assert pool.submit(signal.getsignal, signal.SIGINT).result() == signal.SIG_IGN
         for _ in range(3):
-            pool.submit(time.sleep, 60)
+            pool.submit(time.sleep, PATIENCE)
+        began = time.monotonic()
         raise KeyboardInterrupt
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < PATIENCE / 2
     assert multiprocessing.active_children() == others
 
 

@@ -45,6 +45,9 @@ def test_the_reward_callable_scores_once_records_and_logs() -> None:
     utility.score.return_value = [float("nan"), 0.0, 0.0]
     with pytest.raises(BgkitError, match=r"utility .* returned NaN"):
         function(**asked, log_metric=print)
+    guard.score.return_value = [0.1, 0.5, 1.5]
+    with pytest.raises(BgkitError, match=r"returned .* in \[0, 1\]"):
+        function(**asked, log_metric=print)
 
 
 def test_the_table_of_a_reward_gives_your_own_function_what_training_gives_it(tmp_path) -> None:

@@ -56,16 +56,6 @@ def test_designs_by_hand(tau):
     assert low.tolist() == [-12.0] * 5  # a reward that is lower already stays
 
 
-def test_no_strength_is_the_designs_own():
-    columns = {"harmful_request": [False] * 2, "refusal": [False] * 2}
-    for name in set(NAMES) - {"boundary_raw", "guard_only", "utility_only"}:
-        usual, told, other = (
-            compute_reward(name, [0.3, 0.75], [2.0] * 2, 0.5, strength=strength, **columns).tolist()
-            for strength in (None, 10.0 if name == "hybrid_guard" else 8.0, 0.0)
-        )
-        assert usual == told != other, name
-
-
 @given(st.lists(st.floats(0, 1)), st.floats(0.1, 50), st.floats(0.1, 50))
 def test_tent_is_the_bayes_risk_relative_to_its_peak(t, false_positive, false_negative):
     """Proposition 1: the risk, and so the reward's penalty, peaks at the threshold."""
@@ -74,7 +64,7 @@ def test_tent_is_the_bayes_risk_relative_to_its_peak(t, false_positive, false_ne
     np.testing.assert_allclose(risk, false_negative * tau * tent(t, tau), rtol=1e-9, atol=1e-12)
 
 
-@settings(max_examples=60)
+@settings(max_examples=20)
 @given(st.data(), st.integers(1, 12), st.floats(0.01, 0.99), st.floats(0, 20))
 def test_a_batch_is_graded_as_its_rows_are_and_not_changed(data, size, tau, strength):
     numbers = hnp.arrays(np.float64, size, elements=st.floats(-20, 20))

@@ -108,7 +108,7 @@ def counting(trainer: QuietTrainer) -> Iterator[list[int]]:
     hook.remove()
 
 
-@settings(max_examples=15)
+@settings(max_examples=6)
 @given(
     groups=st.lists(
         st.tuples(st.integers(1, 40), st.lists(st.integers(0, 12), min_size=1, max_size=4)),

@@ -137,12 +137,6 @@ def test_the_prompts_of_a_step_are_all_short_or_all_long_and_none_comes_twice() 
     assert len(set(table["prompt_id"])) == 96 and again["prompt_id"] == table["prompt_id"]
 
 
-def test_a_guard_that_leaves_its_range_stops_the_run(tmp_path: Path) -> None:
-    broken = SimpleNamespace(name="broken", score=lambda asked, said: np.full(len(said), 1.5))
-    with pytest.raises(BgkitError, match=r"guard broken returned .* in \[0, 1\]"):
-        train(tmp_path / "run", guard=broken)
-
-
 @pytest.mark.parametrize(
     ("split", "limited"), [("train", "guard"), ("validation", "utility"), ("test", "policy")]
 )

@@ -17,7 +17,7 @@ from bgkit.widgets import controlled_figures as views_risk
 from bgkit.widgets import views
 
 RNG = np.random.default_rng(0)
-T = RNG.beta(0.3, 0.8, 5000)
+T = RNG.beta(0.3, 0.8, 1000)
 SAMPLES = pd.DataFrame(
     {
         "t": T,
@@ -111,7 +111,7 @@ def test_what_was_measured_moves_with_costs_bins_and_kind(drawn) -> None:
     bins.value = 6
     assert "in 6 bins" in drawn[-1][0].layout.title.subtitle.text
     kind.value = "<script>"
-    assert drawn[-1][0].layout.title.subtitle.text.startswith("2500 responses")
+    assert drawn[-1][0].layout.title.subtitle.text.startswith("500 responses")
     part = SAMPLES[SAMPLES["kind"] == "<script>"]
     wanted = risk.near_table({"<script>": part}, 0.2, 4.0)
     pd.testing.assert_frame_equal(drawn[-1][1], wanted)

@@ -124,7 +124,7 @@ def test_buttons_have_the_widths_and_the_completions_of_their_bars(explore, firs
     t = np.concatenate([np.random.default_rng(1).random(300), np.arange(11) / 10, [0.5] * 5])
     many = pd.DataFrame({"t": t, "harm": 0.0, "kind": "x", "prompt": "p", "response": "r"})
     view = explore(many, tau=0.3)
-    for tau in (0.3, 0.01, 0.98, 0.5, 0.0, 1.0):
+    for tau in (0.3, 0.98, 0.0, 1.0):
         view.slider.value = tau
         ((figure,),) = drawn[-1:] or [first[0][:1]]
         counts = np.round(np.square(figure.data[0].y) * len(many)).astype(int).tolist()
