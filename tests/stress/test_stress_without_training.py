@@ -21,8 +21,6 @@ from bgkit.stress.contenders import contenders_of, label_samples, respond
 from bgkit.stress.without_training import best_of_n, choose, run_reward, tokens
 from bgkit.training import trainer as training
 
-ALL = CallableGuard(lambda asked, said: [1.0] * len(said), "all")
-
 
 def stored(contenders) -> pd.DataFrame:
     """What the contenders said to the test prompts, as the first run's evaluation kept it."""
