@@ -119,3 +119,11 @@ def test_without_chromium_the_error_says_what_to_install(monkeypatch) -> None:
         publish.chromium()
     monkeypatch.setenv("BGKIT_CHROMIUM", "/opt/chromium")
     assert publish.chromium() == "/opt/chromium"
+
+
+def test_a_notebook_written_on_fewer_lines_is_the_same_notebook() -> None:
+    for path in sorted(Path("notebooks").glob("0*.ipynb")):
+        read = nbformat.read(path, as_version=4)
+        text = publish.text_of(read)
+        assert nbformat.reads(text, as_version=4) == read
+        assert text == path.read_text("utf-8"), f"{path} is not as tools/publish.py writes it"
