@@ -33,14 +33,13 @@ from bgkit.models import devices
 from bgkit.progress import say
 from bgkit.stress import attack, contenders, prompts
 from bgkit.stress.contenders import Contender
-from bgkit.stress.deployments import ELSEWHERE
+from bgkit.stress.deployments import ATTACKED, ELSEWHERE
 from bgkit.sweeps import collection
 
 GUARDS = ("other", "weak")
 #: Shift -> number of its prompts.
 SHIFTS = {"unseen items": 300, "unseen jailbreaks": 300, "300-600 words": 120}
 REQUESTS, BUDGET = 100, 6  # of the attack
-ATTACKED = "attacked"
 #: Columns that are stored, and their decimals; other inputs of metrics are NaN.
 KEPT = {"t": 4, "harm": 3, "help": 3, "system_harm": 3, "system_help": 3}
 

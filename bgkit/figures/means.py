@@ -147,6 +147,7 @@ def _path_rows(
         *(settings.select(table, name, (along, "design"), where) for name in (x, y)),
         on=["design", along],
     )
+    rows = rows.drop_duplicates(["design", "mean", "mean_y"])  # base is the same at each of them
     values, designs = (settings.values_of(rows, column) for column in (along, "design"))
     place, order = rows[along].map(values.index), rows["design"].map(designs.index)
     text = f"{label(along)} " + rows[along].map(label) + "<br>" + rows["text"]

@@ -61,6 +61,7 @@ PAIRS = (
 #: The metric that is held equal, and the one that is compared.
 COMPARED = ("system_help", "system_harm")
 ELSEWHERE = "elsewhere.parquet"
+ATTACKED = "attacked"  # of the measured deployments the one whose rows are requests
 
 
 def refusals_of(index: pd.DataFrame) -> pd.DataFrame:
@@ -154,6 +155,35 @@ def compare(folder: str | Path = "") -> pd.DataFrame:
     """:func:`differences` of a collection (by default the shipped one) in every deployment."""
     index, values, _ = collection.load(folder)
     return differences(index, values, DEPLOYMENTS | measured_values(folder))
+
+
+def gains_over_base(folder: str | Path = "", strength: float = 8.0) -> pd.DataFrame:
+    """What each design gains over base where policies were measured, trained at one strength.
+
+    A table of texts by metric (harm and help of what users see) and design, and by deployment, for
+    a collection (by default the shipped one): the mean with its 95 % interval over seeds and
+    prompts, paired with base of the same seed and prompts, not corrected for their number; of the
+    attack only harm, its share of successes. Empty if nothing was measured.
+    """
+    index, *_ = collection.load(folder)
+    rows = []
+    for name, table in measured_values(folder).items():
+        deployed_runs = index[index["run"].isin(table["run"].unique())]
+        designs = claims.frontiers_of(deployed_runs, table, COMPARED)
+        base = designs.pop("base")
+        for design, frontier in sorted(designs.items()):
+            if strength not in frontier.strengths:
+                continue
+            values = frontier.values[[frontier.strengths.index(strength)]]
+            one = frontier._replace(strengths=(strength,), values=values)
+            for metric in COMPARED[::-1] if name != ATTACKED else COMPARED[1:]:
+                (gain,) = claims.differences_from_base(one, base, metric)
+                labels = {"metric": metric, "design": design, "deployment": name}
+                rows.append({**labels, **gain._asdict()})
+    rows.sort(key=lambda row: row["metric"])  # stable: harm, then help
+    return (
+        as_text(pd.DataFrame(rows), ["metric", "design"], "deployment") if rows else pd.DataFrame()
+    )
 
 
 def as_table(table: pd.DataFrame) -> pd.DataFrame:

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from bgkit.errors import BgkitError
+from bgkit.evaluation import samples
 from bgkit.stress import deployments
 from bgkit.stress.deployments import Deployment, redeployed_values
 from bgkit.sweeps import collection
@@ -92,3 +93,22 @@ def test_differences_of_the_shipped_collection(shipped, monkeypatch) -> None:
     english = index.assign(config=index["config"].str.replace('"testbed"', '"everyday"'))
     with pytest.raises(BgkitError, match="'everyday' is not known"):
         deployments.refusals_of(english)
+
+
+def test_gains_over_base_are_means_of_paired_differences() -> None:
+    found = deployments.gains_over_base()
+    values = deployments.measured_values()
+    assert list(found) == list(values) and found.loc["system_help", "attacked"].eq("–").all()
+    index, *_ = collection.load()
+    names = index[(index["design"] == "compound") & (index["strength"] == 8)].set_index("run")
+    table = values["guard weak"]
+    table = table[table["run"].isin(names.index) | table["run"].str.startswith("base-")]
+    help_ = table.groupby("run")["system_help"].mean()
+    seeds = names["seed"][names.index.isin(help_.index)]
+    configs = dict(zip(index["run"], collection.configs_of(index), strict=True))
+    gains = [help_[run] - help_[samples.base_name(configs[run])] for run in seeds.index]
+    assert len(gains) == 3
+    assert found.loc[("system_help", "compound"), "guard weak"].startswith(
+        f"{np.mean(gains):.3f} ["
+    )
+    assert deployments.gains_over_base(strength=3.0).empty
