@@ -197,7 +197,8 @@ def cost_near(
     # far) is the same as resampling responses, and much faster
     cell = np.where(wrong, np.where(filtered, 4 - near, 1 + near), 0)
     counts = np.bincount(cell, minlength=5)
-    drawn = np.random.default_rng(0).multinomial(len(cell), counts / len(cell), size=2000)
+    rng, size = np.random.default_rng(0), intervals.RESAMPLES
+    drawn = rng.multinomial(len(cell), counts / len(cell), size=size)
     costs = np.vstack([counts, drawn]) * np.array([0.0, cost_fn, cost_fn, cost_fp, cost_fp])
     with np.errstate(invalid="ignore"):
         share = costs[:, 2:4].sum(1) / costs.sum(1)
