@@ -58,7 +58,7 @@ def explore(results: Results, tau: float | None = None) -> widgets.VBox:
         """Figure and table of the current choice; updates buttons and open completions, too."""
         at = float(taus[np.abs(taus - slider.value).argmin()])  # without the slider's rounding
         rows, edges = part(kind.value), bin_edges(at, BINS)
-        place = np.digitize(rows["t"], edges[1:-1])  # as the histogram counts
+        place = np.digitize(rows["t"].to_numpy(float), edges[1:-1])  # as a histogram
         lay_out(at, np.bincount(place, minlength=BINS))
         if not pager.layout.display:
             low, high = edges[bar : bar + 2]
