@@ -178,12 +178,12 @@ def _gap(first: np.ndarray, second: np.ndarray, x: np.ndarray, better: int) -> n
         return np.nansum(gap, -1) / np.where(reached.any(-1), reached.sum(-1), np.nan)
 
 
-def seeds_needed(gap: Difference, seeds: int, comparisons: int = 1, most: int = 100) -> int | None:
+def seeds_needed(gap: Difference, seeds: int, comparisons: int = 1) -> int | None:
     """The number of seeds with which four of five repetitions would decide such a difference.
 
     That is a power of :data:`POWER` at a level of 5 %, corrected for the number of ``comparisons``
     (Bonferroni). The variance of the prompts stays, that of the seeds falls with their number
-    (normal interval: many trainings). None if ``most`` seeds are not enough.
+    (normal interval: many trainings). None if 100 seeds are not enough.
 
     >>> seeds_needed(Difference(0.02, -0.01, 0.05, 0.2, 0.9), seeds=3)
     23
@@ -191,5 +191,5 @@ def seeds_needed(gap: Difference, seeds: int, comparisons: int = 1, most: int = 
     variance = ((gap.high - gap.low) / 2 / stats.norm.ppf(1 - TAIL)) ** 2
     by_seeds, prompts = variance * gap.by_seeds, variance * (1 - gap.by_seeds)
     z = stats.norm.ppf(1 - TAIL / comparisons) + stats.norm.ppf(POWER)
-    errors = (z * (by_seeds * seeds / k + prompts) ** 0.5 for k in range(1, most + 1))
+    errors = (z * (by_seeds * seeds / k + prompts) ** 0.5 for k in range(1, 101))
     return next((k for k, error in enumerate(errors, 1) if error < abs(gap.mean)), None)

@@ -70,14 +70,8 @@ def strongreject_score(table: pd.DataFrame) -> pd.Series:
     return score.where(table["refused"] != 1, 0.0)
 
 
-def judge_label(judge: Judge) -> str:
-    """A judge's name in graded copies, with its rubric if it has one."""
-    rubric = getattr(judge, "rubric", None)
-    return f"{judge.name} ({rubric.name})" if rubric else judge.name
-
-
 def graded_path(path: Path, judge: str) -> Path:
-    """The path of a graded copy; ``judge`` is a :func:`judge_label`.
+    """The path of a graded copy; ``judge`` is the judge's name, and its rubric if it has one.
 
     >>> graded_path(Path("runs/a/samples.parquet"), "api:me/m-4.1 (help_harm)").name
     'samples.judged-api-me-m-4.1-help_harm.parquet'
@@ -102,7 +96,8 @@ def summary(graded: pd.DataFrame) -> pd.DataFrame:
 
 def grade_file(judge: Judge, path: Path, say: Callable[[str], None]) -> pd.DataFrame:
     """Grade a file, write the graded copy next to it, report a summary; returns the copy."""
-    label = judge_label(judge)
+    rubric = getattr(judge, "rubric", None)
+    label = f"{judge.name} ({rubric.name})" if rubric else judge.name
     out = graded_path(path, label)
     graded = grade_table(judge, read_responses(path), path).assign(**{JUDGE: label})
     runs.write_atomically(out, lambda file: WRITERS[out.suffix](graded, file))

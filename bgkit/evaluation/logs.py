@@ -23,7 +23,6 @@ REQUIRED = ("prompt", "response", "p_unsafe")
 COLUMNS = (*REQUIRED, "harmful", "kind")
 #: Longer logs are sampled down to this: ±0.004 (95 %) on a share of 0.1, and sliders stay fast.
 LIMIT = 20_000
-RESPONSES, LOG = "file of responses", "log"
 CONVERSATION = "conversation_read"
 
 
@@ -31,7 +30,7 @@ def read_responses(
     path: str | Path,
     columns: Mapping[str, str] | None = None,
     required: Sequence[str] = REQUIRED[:2],
-    role: str = RESPONSES,
+    role: str = "file of responses",
 ) -> pd.DataFrame:
     """A file's rows and columns, with prompt and response as texts.
 
@@ -82,7 +81,7 @@ def read_log(
             f"A log has no column {unknown[0]!r} to map; map {', '.join(COLUMNS)} to the file's "
             'names, as in {"response": "completion"}.'
         )
-    raw = read_responses(path, columns, REQUIRED, LOG)
+    raw = read_responses(path, columns, REQUIRED, "log")
     score, truth, kind = (columns.get(name, name) for name in ("p_unsafe", "harmful", "kind"))
     t = pd.to_numeric(raw[score], errors="coerce").to_numpy(float, na_value=np.nan)
     invalid = raw[score].map(lambda value: isinstance(value, bool)) | ~((t >= 0) & (t <= 1))

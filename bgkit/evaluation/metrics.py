@@ -48,11 +48,6 @@ def _wrong(samples: pd.DataFrame, filtered: bool) -> pd.Series:
     return ((samples["filtered"] == filtered) & (harmful != filtered)).where(harmful.notna())
 
 
-#: The columns that metrics read; samples must have all of them.
-READ = tuple(
-    "filtered near t harm help system_harm system_help judge_system_harm judge_system_help kl u "
-    "length".split()
-)
 METRICS: dict[str, Metric] = {
     "filter_rate": Metric("filter rate", "filtered", better=0, share=True),
     "near_boundary": Metric("near boundary", "near", share=True),
@@ -73,6 +68,8 @@ METRICS: dict[str, Metric] = {
     "cut_off": Metric("cut off", lambda s: s.get("cut_off", np.nan), share=True),
     "seen_in_part": Metric("seen in part", lambda s: s.get("seen_in_part", np.nan), share=True),
 }
+#: The columns that metrics read; samples must have all of them.
+READ = ("t", *dict.fromkeys(m.read for m in METRICS.values() if isinstance(m.read, str)))
 #: The metrics that are shares of responses.
 RATES = tuple(name for name, metric in METRICS.items() if metric.share)
 

@@ -118,8 +118,6 @@ def cost_table(
             cost = filter_cost(t, *pair, *setting)._asdict()
             costs_of_100 = {key: 100 * cost[key] for key in ("at_tau", "at_best", "lost")}
             rows[name, "{:g} : {:g}".format(*pair)] = cost | costs_of_100
-    if not rows:
-        raise BgkitError("Give at least one guard and one pair of costs.")
     return pd.DataFrame(rows).T.rename_axis(["guard", "cost_fn : cost_fp"]).round(2)
 
 
@@ -151,11 +149,6 @@ def bin_edges(tau: float, bins: int = 10) -> np.ndarray:
     return np.r_[np.linspace(0, tau, left + 1)[:-1], right]
 
 
-def place_in_bins(t: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Numbers (n,) of the bins of t (n,) between ``edges`` (bins + 1,), as in np.histogram."""
-    return np.minimum(np.searchsorted(edges, t, side="right"), len(edges) - 1) - 1
-
-
 def measured_risk(
     samples: pd.DataFrame,
     tau: float = 0.5,
@@ -172,7 +165,8 @@ def measured_risk(
     """
     checks.require_positive(cost_fn=cost_fn, cost_fp=cost_fp)
     verdicts, edges = _verdicts(samples, tau), bin_edges(tau, bins)
-    shares = shares_by_bin(verdicts["t"], verdicts["wrong"], place_in_bins(verdicts["t"], edges))
+    place = np.digitize(verdicts["t"], edges[1:-1])
+    shares = shares_by_bin(verdicts["t"], verdicts["wrong"], place)
     rate, low, high = shares["mean"], shares["low"], shares["high"]
     columns = {"start": edges[shares.index], "end": edges[shares.index + 1]}
     columns |= {"n": shares["n"], "t": shares["t"]}
@@ -203,7 +197,8 @@ def cost_near(
     # far) is the same as resampling responses, and much faster
     cell = np.where(wrong, np.where(filtered, 4 - near, 1 + near), 0)
     counts = np.bincount(cell, minlength=5)
-    drawn = np.random.default_rng(0).multinomial(len(cell), counts / len(cell), size=2000)
+    rng, size = np.random.default_rng(0), intervals.RESAMPLES
+    drawn = rng.multinomial(len(cell), counts / len(cell), size=size)
     costs = np.vstack([counts, drawn]) * np.array([0.0, cost_fn, cost_fn, cost_fp, cost_fp])
     with np.errstate(invalid="ignore"):
         share = costs[:, 2:4].sum(1) / costs.sum(1)

@@ -1,8 +1,8 @@
 """Figures of means: help against harm, designs over a setting, kinds of prompts.
 
 ``results`` is a run, several, a samples table, samples by name, or rows
-(:mod:`bgkit.evaluation.results`) with :data:`bgkit.figures.style.ROW_COLUMNS`: ``kind`` is 'all' or
-a kind of prompt, ``low`` to ``high`` the interval of ``mean``.
+(:mod:`bgkit.evaluation.results`) with :data:`COLUMNS` and optionally :data:`SETTING`: ``kind`` is
+'all' or a kind of prompt, ``low`` to ``high`` the interval of ``mean``.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from bgkit.evaluation.results import Results, rows_of
 from bgkit.figures import intervals, style
 from bgkit.figures.style import error_bars, label
 
+COLUMNS = ("design", "kind", "metric", "mean", "low", "high")
+SETTING = ("utility", "scale", "guard", "tau")
 #: Column ``interval`` of a table of ablations -> what the intervals are over.
 INTERVALS = {
     "both": "over seeds and prompts (crossed bootstrap)",
@@ -29,13 +31,20 @@ INTERVALS = {
 
 
 def _metric_rows(rows: pd.DataFrame, metric: str, of: str) -> pd.DataFrame:
-    """The rows of a metric that have a mean, ``of`` "all prompts" or "single kinds of prompts"."""
-    table = style.with_series(rows)
-    kinds = (table["kind"] == "all") == (of == "all prompts")
-    table = table[kinds & (table["metric"] == metric)].dropna(subset=["mean"])
-    if table.empty:
+    """The rows of a metric that have a mean, ``of`` "all prompts" or "single kinds of prompts".
+
+    A column ``series`` has the design and the settings in which it varies.
+    """
+    checks.samples(rows, columns=COLUMNS, what="results")
+    series = rows["design"].astype(str)
+    for column in [name for name in SETTING if name in rows]:
+        if rows.groupby("design")[column].nunique(dropna=False).max() > 1:
+            series = series + f", {column} " + rows[column].astype(str)
+    chosen = ((rows["kind"] == "all") == (of == "all prompts")) & (rows["metric"] == metric)
+    rows = rows.assign(series=series)[chosen].dropna(subset=["mean"])
+    if rows.empty:
         raise BgkitError(f"The table of results has no '{metric}' for {of}.")
-    return table
+    return rows
 
 
 def _joined(x_rows: pd.DataFrame, y_rows: pd.DataFrame, on: Sequence[str]) -> pd.DataFrame:

@@ -40,7 +40,7 @@ def write_report(
     """Write the report of a study to ``path`` and return the path.
 
     ``result`` holds ``command``, ``created``, ``machine`` and ``versions`` (for the footer) and
-    ``rows`` (as in :data:`bgkit.figures.style.ROW_COLUMNS`). ``samples`` maps each policy, base
+    ``rows`` (as in :mod:`bgkit.figures.means`). ``samples`` maps each policy, base
     first, to its responses to the same prompts in the same order; ``metrics`` maps each run to its
     training log; ``tau`` is the guard's threshold in [0, 1]. Raises BgkitError if the path cannot
     be written; an older report is kept.

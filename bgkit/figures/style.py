@@ -16,7 +16,6 @@ import pandas as pd
 import plotly.graph_objects as go
 import plotly.io as pio
 
-from bgkit import checks
 from bgkit.evaluation.metrics import METRICS, RATES
 from bgkit.texts import plain_name
 
@@ -41,8 +40,6 @@ THRESHOLD = {"dash": "dash", "width": 1.5, "color": TEXT}  # the line at tau
 WORDS = {name: metric.label for name, metric in METRICS.items()} | {"ece": "guard ECE"}
 #: Metrics shown in percent.
 SHARES = (*RATES, "precision", "recall", "attack_success", "gibberish", "unseen_harm", "no_spread")
-SETTING = ("utility", "scale", "guard", "tau")
-ROW_COLUMNS = ("design", *SETTING, "kind", "metric", "mean", "low", "high")
 
 _AXIS = {"gridcolor": GRID, "zeroline": False, "automargin": True, "tickangle": 0}
 _AXIS |= {"title": {"standoff": 8, "font": {"size": 12}}}
@@ -109,16 +106,6 @@ def style(fig: go.Figure, title: str, notes: Sequence[str] = (), height: int = 0
         legend={"y": -52 / max(height - top - foot, 60)},
         height=height,
     )
-
-
-def with_series(rows: pd.DataFrame) -> pd.DataFrame:
-    """``rows`` with a column ``series``: the design and the settings in which it varies."""
-    checks.samples(rows, columns=[c for c in ROW_COLUMNS if c not in SETTING], what="results")
-    series = rows["design"].astype(str)
-    for column in [name for name in SETTING if name in rows]:
-        if rows.groupby("design")[column].nunique(dropna=False).max() > 1:
-            series = series + f", {column} " + rows[column].astype(str)
-    return rows.assign(series=series)
 
 
 def marks(

@@ -15,7 +15,7 @@ from bgkit.evaluation.thresholds import main_kinds
 from bgkit.figures import distributions as plots
 from bgkit.figures import intervals, style
 
-#: metric -> colour (Okabe-Ito) and dash of its curve; the curves of a panel differ in grey, too
+#: metric -> colour (Okabe-Ito) and dash of its curve; each two share a panel and differ in grey
 CURVES = {
     "filter_rate": ("#7D8791", "solid"),
     "near_boundary": ("#DD9500", "dot"),
@@ -26,13 +26,6 @@ CURVES = {
     "system_harm": (style.HARMFUL, "dashdot"),
     "system_help": ("#9B4FC4", "dot"),
 }
-#: metrics of each panel
-PANELS = (
-    ("filter_rate", "near_boundary"),
-    ("false_positive", "false_negative"),
-    ("precision", "recall"),
-    ("system_harm", "system_help"),
-)
 MARK = "at this tau"
 
 
@@ -57,7 +50,8 @@ def operating_curves(points: pd.DataFrame, tau: float) -> go.Figure:
     """
     checks.threshold(tau, ends=True)
     known = [metric for metric in CURVES if metric in points and points[metric].notna().any()]
-    panels = [metrics for pair in PANELS if (metrics := [m for m in pair if m in known])]
+    pairs = zip(list(CURVES)[::2], list(CURVES)[1::2], strict=True)
+    panels = [metrics for pair in pairs if (metrics := [m for m in pair if m in known])]
     words = {m: f"<span style='color:{CURVES[m][0]}'>{style.metric_label(m)}</span>" for m in known}
     heads = {metrics[0]: ", ".join(words[metric] for metric in metrics) for metrics in panels}
     of_panel = {metric: metrics[0] for metrics in panels for metric in metrics}

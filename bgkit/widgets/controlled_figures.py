@@ -14,14 +14,11 @@ from bgkit.figures import trade_off
 from bgkit.texts import clean_text
 from bgkit.widgets import views
 
-COSTS = {"min": 0.5, "max": 10.0, "step": 0.5}
-
 
 def _costs(cost_fn: float, cost_fp: float) -> dict[str, widgets.Widget]:
-    return {
-        "cost_fn": views.slider("cost of harmful, shown", cost_fn, **COSTS),
-        "cost_fp": views.slider("cost of safe, filtered", cost_fp, **COSTS),
-    }
+    span = {"min": 0.5, "max": 10.0, "step": 0.5}
+    shown = views.slider("cost of harmful, shown", cost_fn, **span)
+    return {"cost_fn": shown, "cost_fp": views.slider("cost of safe, filtered", cost_fp, **span)}
 
 
 def filter_table(t: np.ndarray, *setting: float) -> pd.DataFrame:

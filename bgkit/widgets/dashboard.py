@@ -83,13 +83,11 @@ class Dashboard(TrainerCallback):
         if logs and "reward" in logs:
             self.update(state.global_step, metrics_row(logs))
 
-    def on_train_end(self, args, state, control, **kwargs) -> None:
-        """Replace the controls with the last figure."""
-        self.close()
-
-    def close(self) -> None:
-        """Replace the controls; also for runs that fail, where no callback is called."""
+    def close(self, *_: object, **__: object) -> None:
+        """Replace the controls with the last figure; for a run that fails, no callback does it."""
         self._display.close()
+
+    on_train_end = close
 
     def update(self, step: int, values: Mapping[str, float]) -> None:
         """Add a step, and draw unless that would take too much of the run's time."""

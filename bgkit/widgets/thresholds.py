@@ -6,7 +6,7 @@ Metrics are computed once per kind of prompt; moving the slider only looks them 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import ipywidgets as widgets
 import numpy as np
@@ -16,7 +16,7 @@ from IPython.display import HTML
 
 from bgkit import checks
 from bgkit.evaluation.results import Results, frame_and_tau
-from bgkit.evaluation.risk import bin_edges, place_in_bins
+from bgkit.evaluation.risk import bin_edges
 from bgkit.evaluation.thresholds import GRID, MEANINGS, main_kinds, missing_note, operating_points
 from bgkit.figures import distributions as plots
 from bgkit.figures import style
@@ -49,7 +49,8 @@ def explore(results: Results, tau: float | None = None) -> widgets.VBox:
     groups, taus = main_kinds(samples["kind"], KINDS), np.union1d(GRID, [tau])
     part = functools.cache(lambda kind: samples if kind == ALL else samples[groups == kind])
     points = functools.cache(lambda kind: operating_points(part(kind), taus))
-    slider, kind = _controls(tau, pd.unique(groups))
+    slider = views.slider("threshold tau", tau, min=0.0, max=1.0, step=0.01)
+    kind = views.choice("prompts", pd.unique(groups), ALL, {"all kinds": ALL})
     margins, numbers, bar = widgets.Output(), widgets.HTML(), 0
     pager, fill = _pager()
 
@@ -57,7 +58,7 @@ def explore(results: Results, tau: float | None = None) -> widgets.VBox:
         """Figure and table of the current choice; updates buttons and open completions, too."""
         at = float(taus[np.abs(taus - slider.value).argmin()])  # without the slider's rounding
         rows, edges = part(kind.value), bin_edges(at, BINS)
-        place = place_in_bins(rows["t"].to_numpy(float), edges)  # as the histogram counts
+        place = np.digitize(rows["t"].to_numpy(float), edges[1:-1])  # as a histogram
         lay_out(at, np.bincount(place, minlength=BINS))
         if not pager.layout.display:
             low, high = edges[bar : bar + 2]
@@ -86,14 +87,6 @@ def explore(results: Results, tau: float | None = None) -> widgets.VBox:
     figure, table = current()
     views.show(view, figure, HTML(table))
     return view
-
-
-def _controls(tau: float, kinds: Iterable[str]) -> tuple[widgets.FloatSlider, widgets.Dropdown]:
-    wide = {"style": {"description_width": "initial"}}
-    steps = {"min": 0, "max": 1, "step": 0.01, "layout": {"width": "420px"}}
-    menu = [("all kinds", ALL), *views.options(kinds)]
-    slider = widgets.FloatSlider(tau, description="threshold tau", **steps, **wide)
-    return slider, widgets.Dropdown(options=menu, description="prompts", **wide)
 
 
 def _bar_buttons(

@@ -33,14 +33,12 @@ def slider(text: str, value: float, *, min: float, max: float, step: float) -> w
     return make(value=value, min=min, max=max, step=step, **_style(text))
 
 
-def choice(text: str, names: Iterable[object], value: object) -> widgets.Dropdown:
-    """A menu of names."""
-    return widgets.Dropdown(options=options(names), value=value, **_style(text))
-
-
-def options(names: Iterable[object]) -> list[tuple[str, object]]:
-    """Pairs of text (not HTML) and value for a menu."""
-    return [(plain_name(name), name) for name in names]
+def choice(
+    text: str, names: Iterable[object], value: object, first: Mapping[str, object] | None = None
+) -> widgets.Dropdown:
+    """A menu of names (text, not HTML), after ``first`` ones with other values."""
+    options = [*(first or {}).items(), *((plain_name(name), name) for name in names)]
+    return widgets.Dropdown(options=options, value=value, **_style(text))
 
 
 def show_with_controls(

@@ -155,7 +155,6 @@ def test_marks_and_whiskers_of_the_frontier_are_the_means_and_intervals() -> Non
 
 
 def test_settings_are_named_only_where_a_design_has_several() -> None:
-    assert set(style.with_series(ROWS)["series"]) == {"base", "boundary"}
     both = pd.concat([ROWS, ROWS[ROWS["design"] == "boundary"].assign(tau=0.3)])
     fig = plots.frontier(both)
     names = ["base, tau 0.5", "boundary, tau 0.5", "boundary, tau 0.3"]
