@@ -170,13 +170,12 @@ def sample_prompts(
     seed: int,
     split: str = "train",
     shares: Sequence[float] = (0.32, 0.32, 0.30, 0.06),
-    far: float = 0.2,
 ) -> list[world.Prompt]:
-    """``n`` prompts with the given shares of kinds; a share ``far`` of the long contexts is as long
-    as the test's, so every model has seen those positions."""
+    """``n`` prompts with the given shares of kinds; a fifth of the long contexts is as long as the
+    test's, so every model has seen those positions."""
     rng = random.Random(f"{split}/{seed}")
     kinds = rng.choices(world.KINDS, shares, k=n)
-    lengths = [world.TEST_LENGTH if rng.random() < far else world.TRAIN_LENGTH for _ in kinds]
+    lengths = [world.TEST_LENGTH if rng.random() < 0.2 else world.TRAIN_LENGTH for _ in kinds]
     return [
         world.sample_prompt(rng, kind, split, length)
         for kind, length in zip(kinds, lengths, strict=True)
