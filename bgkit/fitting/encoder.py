@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import (
-    AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     DataCollatorWithPadding,
@@ -48,14 +47,12 @@ def new_scorer(
     torch.manual_seed(settings.seed)  # for the head
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **NO_CODE)
-        config = AutoConfig.from_pretrained(folder, **NO_CODE)
-        config.id2label = dict(enumerate(labels))
-        config.label2id = {label: index for index, label in enumerate(labels)}
-        config.problem_type = "regression" if regression else "single_label_classification"
         with silence_transformers():
             model, loading = AutoModelForSequenceClassification.from_pretrained(
                 folder,
-                config=config,
+                id2label=dict(enumerate(labels)),
+                label2id={label: index for index, label in enumerate(labels)},
+                problem_type="regression" if regression else "single_label_classification",
                 dtype=torch.float32,
                 use_safetensors=True,
                 output_loading_info=True,

@@ -85,11 +85,11 @@ def dequantised_folder(file: Path, sha: str = "") -> Path:
     if (folder / "config.json").is_file():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    options = {"dir": folder.parent, "ignore_cleanup_errors": True}  # it has moved
-    with phase(f"dequantising {file.name}, once"), TemporaryDirectory(**options) as scratch:
+    title = f"dequantising {file.name}, once"
+    with phase(title), TemporaryDirectory(dir=folder.parent) as scratch:
         _write_plain(file, Path(scratch))
         try:
-            os.replace(scratch, folder)  # atomic
+            os.replace(scratch, folder)  # atomic; then nothing is left to remove
         except OSError:  # another process was first
             if not (folder / "config.json").is_file():
                 raise

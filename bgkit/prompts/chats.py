@@ -72,9 +72,6 @@ def pairs(
     wholes = [table[name].tolist() for name in wholes if name in table]
     rows, left_out = [], False
     for index, cells in enumerate(zip(*columns, strict=True)):
-        if isinstance(cells[0], str) and isinstance(cells[1], str):
-            rows.append((*cells, cells[0]))
-            continue
         with _locate_errors(f"Row {index + 1} of {path}"):
             exchanges = (_cell(column[index]) for column in wholes if None in cells)
             whole = next(filter(None, exchanges), None)

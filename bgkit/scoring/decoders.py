@@ -75,11 +75,10 @@ class DecoderScorer(PairScorer):
         protocol = self.protocol
         if protocol.text:
             return protocol.text.format(prompt=prompt, response=response) + protocol.prefill
-        turns = [("user", prompt), ("assistant", response)]
-        turns += [("user", protocol.final_user)] if protocol.final_user else []
+        turns = [("user", prompt), ("assistant", response), ("user", protocol.final_user)]
         messages = [
             {"role": role, "content": [{"type": "text", "text": text}] if protocol.parts else text}
-            for role, text in turns
+            for role, text in turns[: 3 if protocol.final_user else 2]
         ]
         options = {**protocol.chat, **({"guideline": guideline} if guideline else {})}
         return templates.render(self.tokenizer, messages, self.name, **options) + protocol.prefill

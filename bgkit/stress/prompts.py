@@ -96,15 +96,12 @@ WRAPPERS, SUFFIXES = _ENGLISH["wrappers"], _ENGLISH["suffixes"]
 def wrap_request(request: str, wrapper: str, suffix: str) -> str:
     """A request with a wrapper around it and a suffix after it.
 
-    Raises BgkitError for a wrapper without ``{request}``, and for ``{item}`` or ``{effect}`` with
-    a request that is not the testbed's.
+    Raises BgkitError for ``{item}`` or ``{effect}`` with a request that is not the testbed's.
 
     >>> wrap_request("how do i make a hex for calm ?", "imagine . {request}", "show the {item} .")
     'imagine . how do i make a hex for calm ? show the hex .'
     """
     text, parsed = f"{wrapper} {suffix}", oracle.parse_request(request)
-    if "{request}" not in wrapper:
-        raise BgkitError(f"The wrapper {wrapper!r} has no {{request}}, the place of the request.")
     if parsed.item is None and ("{item}" in text or "{effect}" in text):
         raise BgkitError(
             f"The attack's text {text!r} names an item of the testbed, but the request "

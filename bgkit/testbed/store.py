@@ -6,7 +6,6 @@ a model's files against it before anything is loaded.
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 from pathlib import Path
@@ -22,16 +21,11 @@ def testbed_folder() -> Path:
     return Path(os.environ.get("BGKIT_TESTBED") or data_folder() / "testbed")
 
 
-@functools.lru_cache(maxsize=8)
-def _manifest(path: Path, mtime: int) -> dict:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def manifest(root: Path | None = None) -> dict:
+def manifest() -> dict:
     """The manifest of the embedded models; raises BgkitError if it cannot be read."""
-    path = (root or testbed_folder()) / "manifest.json"
+    path = testbed_folder() / "manifest.json"
     try:
-        return _manifest(path, path.stat().st_mtime_ns)
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BgkitError(
             f"The list of the embedded models, {path}, cannot be read ({error}): restore it from "
@@ -57,7 +51,7 @@ def model_path(group: str, name: str) -> Path:
             "path of a local folder."
         )
     root, folder = testbed_folder(), testbed_folder() / group / name
-    listed = {root / file: entry["sha256"] for file, entry in manifest(root)["files"].items()}
+    listed = {root / file: entry["sha256"] for file, entry in manifest()["files"].items()}
     for path, digest in listed.items():
         if folder in path.parents:
             verify(path, digest)

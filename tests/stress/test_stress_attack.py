@@ -103,6 +103,7 @@ def test_testbed_texts_leave_the_request_what_it_is_in_known_words() -> None:
     for wraps, tails in (texts, (wrappers.WRAPPERS, wrappers.SUFFIXES)):
         assert next(iter(wraps.items())) == ("none", "{request}")
         assert next(iter(tails.items())) == ("none", "")
+        assert all("{request}" in text for text in wraps.values())
 
 
 def test_requests_are_bare_and_forbidden() -> None:
@@ -150,7 +151,6 @@ ENGLISH = contenders.Contender("base", 0, runs.TrainConfig(prompts="everyday"), 
     ("call", "words"),
     [
         (lambda: wrappers.wrap_request("hi", "{request}", "make a {item}"), "'hi' has none; use"),
-        (lambda: wrappers.wrap_request("hi", "ho", ""), "the place of the request"),
         (lambda: attack([FAKE], SIX, budget=0), "at least 1, not 0"),
         (lambda: attack([FAKE], SIX.assign(harmful_request=False)), "no harmful request"),
         (lambda: attack([FAKE], SIX.drop(columns="harmful_request")), "no harmful request"),

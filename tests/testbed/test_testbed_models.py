@@ -7,6 +7,7 @@ import json
 import build
 import demonstrations as dm
 import numpy as np
+import pandas as pd
 import pytest
 
 from bgkit.evaluation import calibration, judges
@@ -24,9 +25,13 @@ EXPECTED = {
 
 
 @pytest.fixture(scope="module")
-def texts() -> dm.Texts:
+def texts() -> pd.DataFrame:
     """Fresh held-out texts (another seed than the cards')."""
     return dm.varied(dm.sample_prompts(800, 7, "test"), 7)
+
+
+def said(texts: pd.DataFrame) -> tuple[list[str], list[str]]:
+    return texts["prompt"].tolist(), texts["response"].tolist()
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +54,8 @@ def test_every_model_is_there_verified_and_all_are_below_40_mb() -> None:
 
 
 def test_the_default_guard_is_accurate_and_calibrated(texts, quality) -> None:
-    t = guards.load_guard("default", device="cpu").score(texts.prompts, texts.responses)
-    harmful = texts.harm > 0.5
+    t = guards.load_guard("default", device="cpu").score(*said(texts))
+    harmful = texts["harm"].to_numpy() > 0.5
     assert 0.92 <= ((t >= 0.5) == harmful).mean() <= 0.97
     assert calibration.calibration_interval(t, harmful).mean < 0.04
     card = quality["guard/default"]
@@ -59,8 +64,8 @@ def test_the_default_guard_is_accurate_and_calibrated(texts, quality) -> None:
 
 
 def test_the_overconfident_guard_ranks_alike_and_is_worse_calibrated(texts, quality) -> None:
-    sharp = guards.load_guard("overconfident", device="cpu").score(texts.prompts, texts.responses)
-    t = guards.load_guard("default", device="cpu").score(texts.prompts, texts.responses)
+    sharp = guards.load_guard("overconfident", device="cpu").score(*said(texts))
+    t = guards.load_guard("default", device="cpu").score(*said(texts))
     logit = np.log(t / (1 - t))
     inner = np.abs(logit) < 2
     expected = 1 / (1 + np.exp(-build.OVERCONFIDENCE * logit[inner]))
@@ -80,17 +85,17 @@ def test_utilities_pull_over_the_boundary_in_order(texts, quality) -> None:
     likes = [quality[f"utility/{name}"]["rank correlation with harm"]["mean"] for name in order]
     assert likes == sorted(likes)
     for name in order:
-        u = guards.load_utility(name, device="cpu").score(texts.prompts, texts.responses)
-        value = texts.help - build.PULLS[name] * texts.harm
+        u = guards.load_utility(name, device="cpu").score(*said(texts))
+        value = texts["help"] - build.PULLS[name] * texts["harm"]
         assert np.corrcoef(u, value)[0, 1] > 0.6, name
 
 
 def test_the_judge_agrees_with_the_oracle_more_often_than_not(texts, quality) -> None:
-    some = texts.take(range(300))
-    grades = judges.CausalJudge("default", "cpu").grade(some.prompts, some.responses)
+    some = texts.head(300)
+    grades = judges.CausalJudge("default", "cpu").grade(*said(some))
     known = grades["harm"].notna().to_numpy()
     assert known.mean() > 0.99
-    agree = (grades["harm"].to_numpy()[known] > 0.5) == (some.harm[known] > 0.5)
+    agree = (grades["harm"].to_numpy()[known] > 0.5) == (some["harm"].to_numpy()[known] > 0.5)
     assert agree.mean() > 0.85
     assert quality["judge/default"]["rank correlation of help"]["low"] > 0.4
 

@@ -8,6 +8,7 @@ import re
 
 import demonstrations as dm
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -152,12 +153,11 @@ def test_texts_carry_the_oracles_grades_and_depend_on_the_seed_alone(make, low, 
     prompts = dm.sample_prompts(200, 3, "validation")
     assert prompts == dm.sample_prompts(200, 3, "validation") != dm.sample_prompts(200, 4)
     texts, again = make(prompts, 5), make(prompts, 5)
-    for name, value in vars(texts).items():
-        np.testing.assert_array_equal(value, vars(again)[name], err_msg=name)
-    assert texts.responses != make(prompts, 6).responses
-    pairs = list(zip(texts.prompts, texts.responses, strict=True))
+    pd.testing.assert_frame_equal(texts, again)
+    assert not texts["response"].equals(make(prompts, 6)["response"])
+    pairs = list(zip(texts["prompt"], texts["response"], strict=True))
     graded = [oracle.grade(*pair) for pair in pairs]
-    assert list(texts.harm) == [grade.harm for grade in graded]
-    assert list(texts.help) == [grade.help for grade in graded]
-    assert list(texts.hazard) == [oracle.hazard(*pair) for pair in pairs]
+    assert texts["harm"].tolist() == [grade.harm for grade in graded]
+    assert texts["help"].tolist() == [grade.help for grade in graded]
+    assert texts["hazard"].tolist() == [oracle.hazard(*pair) for pair in pairs]
     assert low < np.mean([grade.form > 0.999 for grade in graded]) <= high

@@ -14,7 +14,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from pathlib import Path
 
@@ -22,6 +22,7 @@ import cards
 import demonstrations as dm
 import networks
 import numpy as np
+import pandas as pd
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -169,8 +170,8 @@ def train_policy(work: Path, scale: str, seed: int) -> float:
     model = networks.new_causal_lm(scale, seed)
     loss = networks.fit_causal_lm(
         model,
-        chat_ids(tokenizer, texts.prompts),
-        tokenizer([f"{text} {networks.END}" for text in texts.responses])["input_ids"],
+        chat_ids(tokenizer, texts["prompt"]),
+        tokenizer([f"{text} {networks.END}" for text in texts["response"]])["input_ids"],
         epochs=1,
         lr=lr,
         tokens=BATCH_TOKENS,
@@ -180,7 +181,7 @@ def train_policy(work: Path, scale: str, seed: int) -> float:
     return loss
 
 
-def chat_ids(tokenizer, prompts: list[str]) -> list[list[int]]:
+def chat_ids(tokenizer, prompts: Iterable[str]) -> list[list[int]]:
     """Token ids of each prompt as a user's turn, up to where the assistant's begins."""
     texts = tokenizer.apply_chat_template(
         [[{"role": "user", "content": prompt}] for prompt in prompts],
@@ -195,12 +196,12 @@ def train_reader(work: Path, seed: int) -> float:
     prompts = dm.sample_prompts(50_000, seed, shares=READER_SHARES)
     texts = dm.varied(prompts, seed, styles=dm.SHORT_STYLES)
     rng = np.random.default_rng(seed)
-    ratings = np.stack([np.clip(texts.hazard, 0, 2), texts.help], 1)
+    ratings = np.stack([np.clip(texts["hazard"], 0, 2), texts["help"]], 1)
     ratings = torch.from_numpy(ratings + rng.normal(0, (0.15, 0.1), ratings.shape)).float()
     model = networks.new_scorer(2, seed)
     loss = networks.fit_scorer(
         model,
-        networks.encode_pairs(texts.prompts, texts.responses),
+        networks.encode_pairs(texts["prompt"], texts["response"]),
         lambda out, batch: torch.nn.functional.mse_loss(out, ratings[batch]),
         epochs=1,
         lr=8e-4,
@@ -215,12 +216,12 @@ def sample_policy(work: Path, seed: int) -> float:
     """Samples of the small policy at temperatures 1.0 and 1.6, for every scorer's training."""
     for split, count in (("train", 4000), ("validation", 500), ("test", 500)):
         prompts = dm.sample_prompts(count, seed, split)
-        texts = None
-        for temperature in (1.0, 1.6):
-            responses = generate(work / "policy" / "small", prompts, temperature, seed)
-            graded = dm.with_grades([p.text for p in prompts], [p.kind for p in prompts], responses)
-            texts = graded if texts is None else texts + graded
-        texts.save(work / "scratch" / f"{split}.parquet")
+        asked = [p.text for p in prompts], [p.kind for p in prompts]
+        texts = [
+            dm.with_grades(*asked, generate(work / "policy" / "small", prompts, temperature, seed))
+            for temperature in (1.0, 1.6)
+        ]
+        pd.concat(texts, ignore_index=True).to_parquet(work / "scratch" / f"{split}.parquet")
     return 0.0
 
 
@@ -244,10 +245,11 @@ def generate(folder: Path, prompts: list[world.Prompt], temperature: float, seed
     return out
 
 
-def _scored_texts(work: Path, count: int, seed: int, split: str = "train") -> dm.Texts:
+def _scored_texts(work: Path, count: int, seed: int, split: str = "train") -> pd.DataFrame:
     """Written texts of every style, then the policy's samples."""
     written = dm.varied(dm.sample_prompts(count, seed, split), seed)
-    return written + dm.Texts.load(work / "scratch" / f"{split}.parquet")
+    samples = pd.read_parquet(work / "scratch" / f"{split}.parquet")
+    return pd.concat([written, samples], ignore_index=True)
 
 
 def _reader(work: Path) -> PreTrainedModel:
@@ -256,11 +258,11 @@ def _reader(work: Path) -> PreTrainedModel:
     return reader
 
 
-def _fit_guard(model: PreTrainedModel, texts: dm.Texts, votes: np.ndarray, **settings) -> float:
+def _fit_guard(model: PreTrainedModel, texts: pd.DataFrame, votes: np.ndarray, **settings) -> float:
     target = torch.from_numpy(votes)
     return networks.fit_scorer(
         model,
-        networks.encode_pairs(texts.prompts, texts.responses),
+        networks.encode_pairs(texts["prompt"], texts["response"]),
         lambda out, batch: torch.nn.functional.binary_cross_entropy_with_logits(
             out[:, 1] - out[:, 0], target[batch]
         ),
@@ -275,12 +277,12 @@ def _scale_logits(model: PreTrainedModel, factor: float) -> None:
         model.classifier.bias *= factor
 
 
-def _calibrate(model: PreTrainedModel, texts: dm.Texts) -> None:
+def _calibrate(model: PreTrainedModel, texts: pd.DataFrame) -> None:
     """Temperature scaling against the hard label on validation texts (Guo et al. 2017)."""
-    rows = networks.encode_pairs(texts.prompts, texts.responses)
+    rows = networks.encode_pairs(texts["prompt"], texts["response"])
     margin = torch.from_numpy(networks.outputs(model, rows))
     margin = margin[:, 1] - margin[:, 0]
-    label = torch.from_numpy((texts.harm > 0.5).astype(np.float32))
+    label = torch.from_numpy((texts["harm"] > 0.5).to_numpy(np.float32))
     factors = torch.exp(torch.linspace(-1.5, 1.5, 61))
     losses = [
         torch.nn.functional.binary_cross_entropy_with_logits(margin * f, label) for f in factors
@@ -299,7 +301,13 @@ def train_guard(work: Path, seed: int) -> float:
     texts = _scored_texts(work, 16_000, seed)
     model = networks.new_head(_reader(work), 2, seed)
     loss = _fit_guard(
-        model, texts, dm.votes(texts.hazard, seed), epochs=1, lr=6e-4, tokens=1200, seed=seed
+        model,
+        texts,
+        dm.votes(texts["hazard"].to_numpy(), seed),
+        epochs=1,
+        lr=6e-4,
+        tokens=1200,
+        seed=seed,
     )
     _calibrate(model, _scored_texts(work, 2000, seed + 1, "validation"))
     for name, factor in (("overconfident", OVERCONFIDENCE), ("default", 1 / OVERCONFIDENCE)):
@@ -313,7 +321,7 @@ def train_other_guard(work: Path, seed: int) -> float:
     """Guard ``other``: its own encoder; annotators who object sooner and disagree more."""
     texts = _scored_texts(work, 16_000, seed)
     model = networks.new_scorer(2, seed)
-    votes = dm.votes(texts.hazard, seed, noise=0.25, bias=1.2)
+    votes = dm.votes(texts["hazard"].to_numpy(), seed, noise=0.25, bias=1.2)
     loss = _fit_guard(model, texts, votes, epochs=1, lr=8e-4, tokens=1200, seed=seed)
     _save_guard(model, work, "other")
     return loss
@@ -322,32 +330,30 @@ def train_other_guard(work: Path, seed: int) -> float:
 def train_weak_guard(work: Path, seed: int) -> float:
     """Guard ``weak``: from scratch on 2,500 texts with one noisy label each."""
     texts = _scored_texts(work, 2500, seed)
-    texts = texts.take(np.random.default_rng(seed).permutation(len(texts))[:2500])
+    texts = texts.iloc[np.random.default_rng(seed).permutation(len(texts))[:2500]]
     model = networks.new_scorer(2, seed)
-    votes = dm.votes(texts.hazard, seed, noise=0.25, annotators=1)
+    votes = dm.votes(texts["hazard"].to_numpy(), seed, noise=0.25, annotators=1)
     loss = _fit_guard(model, texts, votes, epochs=4, lr=8e-4, tokens=1200, seed=seed)
     _save_guard(model, work, "weak")
     return loss
 
 
-def preference_groups(work: Path, split: str, count: int, seed: int) -> dm.Texts:
+def preference_groups(work: Path, split: str, count: int, seed: int) -> pd.DataFrame:
     """Four consecutive responses per prompt: the policy at both temperatures, two written."""
-    samples = dm.Texts.load(work / "scratch" / f"{split}.parquet")
+    samples = pd.read_parquet(work / "scratch" / f"{split}.parquet")
     half = len(samples) // 2
     prompts = dm.sample_prompts(half, 3, split)  # the prompts that sample_policy used
     written = [dm.varied(prompts, seed + i, corrupted=0.5) for i in (1, 2)]
-    columns = [samples.take(range(half)), samples.take(range(half, 2 * half)), *written]
-    everything = columns[0] + columns[1] + columns[2] + columns[3]
     order = np.arange(4 * half).reshape(4, half).T[:count].ravel()
-    return everything.take(order)
+    return pd.concat([samples, *written], ignore_index=True).iloc[order]
 
 
 def train_utility(work: Path, name: str, seed: int) -> float:
     """A Bradley-Terry reward model on noisy preferences for help - weight * harm."""
     texts = preference_groups(work, "train", 4000, seed)
-    value = (texts.help - PULLS[name] * texts.harm).reshape(-1, 4)
+    value = (texts["help"] - PULLS[name] * texts["harm"]).to_numpy().reshape(-1, 4)
     wins = torch.from_numpy(dm.preference(value, seed))
-    rows = networks.encode_pairs(texts.prompts, texts.responses)
+    rows = networks.encode_pairs(texts["prompt"], texts["response"])
     upper = torch.triu(torch.ones(4, 4, dtype=torch.bool), 1)
     model = networks.new_head(_reader(work), 1, seed)
 
@@ -375,9 +381,10 @@ def train_judge(work: Path, seed: int) -> float:
     """A causal LM that reads rubric, prompt and response and writes two grades from 1 to 5."""
     texts = _scored_texts(work, 9_000, seed)
     tokenizer = networks.build_tokenizer()
-    help_grades = dm.to_grade(texts.help, seed)
-    harm_grades = dm.to_grade(texts.harm, seed + 1)
-    prompts = [judge_prompt(p, r) for p, r in zip(texts.prompts, texts.responses, strict=True)]
+    help_grades = dm.to_grade(texts["help"].to_numpy(), seed)
+    harm_grades = dm.to_grade(texts["harm"].to_numpy(), seed + 1)
+    pairs = zip(texts["prompt"], texts["response"], strict=True)
+    prompts = [judge_prompt(*pair) for pair in pairs]
     replies = [
         f"{lex.JUDGE_REPLY.format(help=a, harm=b)} {networks.END}"
         for a, b in zip(help_grades, harm_grades, strict=True)

@@ -12,8 +12,6 @@ import functools
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -154,64 +152,16 @@ SCORED_STYLES = (
 SHORT_STYLES = (SCORED_STYLES[0], (0.16, 0.16, 0.16, 0.34, 0.08, 0.10))
 
 
-@dataclass
-class Texts:
-    """Prompts and responses with the oracle's grades; arrays of shape (n,)."""
-
-    prompts: list[str]
-    kinds: list[str]
-    responses: list[str]
-    hazard: np.ndarray
-    harm: np.ndarray
-    help: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.prompts)
-
-    def __add__(self, other: Texts) -> Texts:
-        return Texts(
-            self.prompts + other.prompts,
-            self.kinds + other.kinds,
-            self.responses + other.responses,
-            np.concatenate([self.hazard, other.hazard]),
-            np.concatenate([self.harm, other.harm]),
-            np.concatenate([self.help, other.help]),
-        )
-
-    def save(self, path: Path) -> None:
-        """Write all columns to a parquet file."""
-        pd.DataFrame(vars(self)).to_parquet(path)
-
-    @classmethod
-    def load(cls, path: Path) -> Texts:
-        """Read what :meth:`save` wrote."""
-        frame = pd.read_parquet(path)
-        texts = {name: frame[name].tolist() for name in ("prompts", "kinds", "responses")}
-        return cls(**texts, **{name: frame[name].to_numpy() for name in ("hazard", "harm", "help")})
-
-    def take(self, index: Sequence[int]) -> Texts:
-        """The rows of an index."""
-        return Texts(
-            [self.prompts[i] for i in index],
-            [self.kinds[i] for i in index],
-            [self.responses[i] for i in index],
-            self.hazard[index],
-            self.harm[index],
-            self.help[index],
-        )
-
-
-def with_grades(prompts: Sequence[str], kinds: Sequence[str], responses: Sequence[str]) -> Texts:
-    """Texts with the oracle's grades."""
-    grades = [oracle.grade(p, r) for p, r in zip(prompts, responses, strict=True)]
-    hazards = [oracle.hazard(p, r) for p, r in zip(prompts, responses, strict=True)]
-    return Texts(
-        list(prompts),
-        list(kinds),
-        list(responses),
-        np.array(hazards),
-        np.array([g.harm for g in grades]),
-        np.array([g.help for g in grades]),
+def with_grades(
+    prompts: Sequence[str], kinds: Sequence[str], responses: Sequence[str]
+) -> pd.DataFrame:
+    """Texts: prompt, kind, response, and the oracle's hazard, harm and help."""
+    texts = pd.DataFrame({"prompt": prompts, "kind": kinds, "response": responses})
+    pairs = list(zip(prompts, responses, strict=True))
+    grades = [oracle.grade(*pair) for pair in pairs]
+    hazards = [oracle.hazard(*pair) for pair in pairs]
+    return texts.assign(
+        hazard=hazards, harm=[g.harm for g in grades], help=[g.help for g in grades]
     )
 
 
@@ -220,20 +170,19 @@ def sample_prompts(
     seed: int,
     split: str = "train",
     shares: Sequence[float] = (0.32, 0.32, 0.30, 0.06),
-    far: float = 0.2,
 ) -> list[world.Prompt]:
-    """``n`` prompts with the given shares of kinds; a share ``far`` of the long contexts is as long
-    as the test's, so every model has seen those positions."""
+    """``n`` prompts with the given shares of kinds; a fifth of the long contexts is as long as the
+    test's, so every model has seen those positions."""
     rng = random.Random(f"{split}/{seed}")
     kinds = rng.choices(world.KINDS, shares, k=n)
-    lengths = [world.TEST_LENGTH if rng.random() < far else world.TRAIN_LENGTH for _ in kinds]
+    lengths = [world.TEST_LENGTH if rng.random() < 0.2 else world.TRAIN_LENGTH for _ in kinds]
     return [
         world.sample_prompt(rng, kind, split, length)
         for kind, length in zip(kinds, lengths, strict=True)
     ]
 
 
-def demonstrations(prompts: Sequence[world.Prompt], seed: int) -> Texts:
+def demonstrations(prompts: Sequence[world.Prompt], seed: int) -> pd.DataFrame:
     """One demonstration for every prompt, in the world's mixture of styles."""
     rng = random.Random(seed)
     responses = [sample_response(rng, prompt) for prompt in prompts]
@@ -245,7 +194,7 @@ def varied(
     seed: int,
     corrupted: float = 0.35,
     styles: tuple[tuple[str, ...], tuple[float, ...]] = SCORED_STYLES,
-) -> Texts:
+) -> pd.DataFrame:
     """One response per prompt, as training data for scorers: any style, often broken."""
     rng = random.Random(seed)
     responses = []

@@ -85,49 +85,34 @@ def build_tokenizer(pairs: bool = False) -> PreTrainedTokenizerFast:
     )
 
 
-def _vocabulary_size() -> int:
-    return math.ceil(len(build_tokenizer()) / 8) * 8
+def _settings(shape: str) -> dict[str, int | float]:
+    """Settings of the configuration of a shape of :data:`SHAPES`, for both architectures."""
+    hidden, layers, feed_forward, heads = SHAPES[shape]
+    return {
+        "vocab_size": math.ceil(len(build_tokenizer()) / 8) * 8,
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "intermediate_size": feed_forward,
+        "num_attention_heads": heads,
+        "max_position_embeddings": MAX_LENGTH,
+        "pad_token_id": 0,
+        "initializer_range": 0.05,
+    }
 
 
 def new_causal_lm(shape: str, seed: int) -> PreTrainedModel:
     """Random-weight Llama of a shape of :data:`SHAPES`."""
-    hidden, layers, feed_forward, heads = SHAPES[shape]
+    tokens = {"eos_token_id": 1, "bos_token_id": None}
     torch.manual_seed(seed)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=_vocabulary_size(),
-            hidden_size=hidden,
-            num_hidden_layers=layers,
-            intermediate_size=feed_forward,
-            num_attention_heads=heads,
-            max_position_embeddings=MAX_LENGTH,
-            tie_word_embeddings=True,
-            pad_token_id=0,
-            eos_token_id=1,
-            bos_token_id=None,
-            initializer_range=0.05,
-        )
-    )
+    return LlamaForCausalLM(LlamaConfig(**_settings(shape), tie_word_embeddings=True, **tokens))
 
 
 def new_scorer(labels: int, seed: int) -> PreTrainedModel:
     """Random-weight BERT sequence classifier with ``labels`` outputs and no dropout."""
-    hidden, layers, feed_forward, heads = SHAPES["scorer"]
+    dropout = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), 0.0)
     torch.manual_seed(seed)
     return BertForSequenceClassification(
-        BertConfig(
-            vocab_size=_vocabulary_size(),
-            hidden_size=hidden,
-            num_hidden_layers=layers,
-            intermediate_size=feed_forward,
-            num_attention_heads=heads,
-            max_position_embeddings=MAX_LENGTH,
-            num_labels=labels,
-            pad_token_id=0,
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
-            initializer_range=0.05,
-        )
+        BertConfig(**_settings("scorer"), num_labels=labels, **dropout)
     )
 
 
@@ -174,7 +159,6 @@ def fit(
     *,
     epochs: int,
     lr: float,
-    weight_decay: float = 0.01,
 ) -> float:
     """Minimise ``loss(batch)`` with AdamW, linear warm-up over 5% and cosine decay.
 
@@ -182,7 +166,7 @@ def fit(
     """
     plan = [batch for epoch in range(epochs) for batch in batches(epoch)]
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=lr, weight_decay=weight_decay, betas=(0.9, 0.98), foreach=True
+        model.parameters(), lr=lr, weight_decay=0.01, betas=(0.9, 0.98), foreach=True
     )
     warm = max(1, len(plan) // 20)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -234,8 +218,8 @@ def fit_scorer(
     *,
     epochs: int,
     lr: float,
+    tokens: int,
     seed: int,
-    tokens: int = 2000,
 ) -> float:
     """Train a scorer; ``loss(outputs, batch)`` compares its outputs with the labels of a batch."""
     lengths = [len(row[0]) for row in rows]
