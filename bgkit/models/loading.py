@@ -176,7 +176,7 @@ def _quantisation(bits: int, dtype: torch.dtype, device: torch.device) -> dict:
         raise ValueError(f"a model can be loaded in 4, 8 or 16 bits, not {bits}.")
     if bits == 16:
         return {}
-    options = {"load_in_8bit": True} if bits == 8 else {"load_in_4bit": True}
+    options = {f"load_in_{bits}bit": True}
     if bits == 4:
         options |= {"bnb_4bit_compute_dtype": dtype, "bnb_4bit_quant_type": "nf4"}
     return {"quantization_config": BitsAndBytesConfig(**options), "device_map": {"": str(device)}}

@@ -162,10 +162,8 @@ def check(run: runs.Run, **scorers: Scorer | None) -> None:
         before = recorded.get(group)
         if scorer is None or not (before or {}).get("scores"):  # empty in older runs, if unknown
             continue
-        now, fault = (
-            fingerprint(scorer),
-            "it cannot score what was scored before, or its scores are not reproducible",
-        )
+        now = fingerprint(scorer)
+        fault = "it cannot score what was scored before, or its scores are not reproducible"
         if now is not None:
             if same_model(group, before, now):
                 continue
