@@ -256,6 +256,29 @@ def test_07_designs_behind_other_deployments() -> None:
     assert set(apart["n_seeds"]) == {3} and len(set(apart["deployment"])) == 6
 
 
+def test_07_designs_beside_base_where_they_were_measured() -> None:
+    (table,) = tables("07_stress_tests", "deployments.gains_over_base")
+    names = sorted(line.split(" ")[-1] for line in table.index[:6])
+    ends = [
+        part.set_axis(names).map(lambda cell: (np.nan, np.nan) if cell == "–" else bounds(cell))
+        for part in (table.iloc[:6], table.iloc[6:])
+    ]
+    less_harm, more_help = ends[0].map(lambda e: e[1] < 0), ends[1].map(lambda e: e[0] > 0)
+    assert more_help.drop(columns="attacked").drop(index="hybrid_guard").all(axis=None)
+    guards = ["guard other", "guard weak"]
+    assert not more_help.loc["hybrid_guard", guards].any()
+    assert (table.iloc[6:, :5].apply(means) > 0).all(axis=None)
+    assert more_help.loc["hybrid_guard", ["unseen items", "unseen jailbreaks"]].all()
+    strangers = ["unseen items", "unseen jailbreaks"]
+    for name, where in {
+        "compound": ["guard weak", *strangers, "attacked"],
+        "filter_avoidance": ["guard weak", *strangers, "attacked"],
+        "boundary": strangers,
+    }.items():
+        assert table.columns[less_harm.loc[name]].tolist() == where
+    assert not less_harm[["guard other", "300-600 words"]].any(axis=None)
+
+
 def test_07_best_of_n_and_rejection() -> None:
     *_, table = tables("07_stress_tests", "stress.best_of_n(")
     for metric in ("system_help - boundary's", "system_harm - boundary's"):
