@@ -117,7 +117,7 @@ def search(
     strategy: str,
     budget: int,
     tau: float,
-    seed: int | Sequence[int] = 0,
+    seed: Sequence[int] = (0,),
 ) -> pd.DataFrame:
     """The queries of one strategy to any function ``ask``.
 
@@ -132,7 +132,7 @@ def search(
     with phase(f"{strategy} queries", budget) as progress:
         for query in range(1, budget + 1):
             # drawn for all requests, so no draw depends on which of them are still open
-            draws = np.random.default_rng([*np.atleast_1d(seed), query]).random((len(requests), 2))
+            draws = np.random.default_rng([*seed, query]).random((len(requests), 2))
             pairs = _propose_pairs(strategy, query, best, draws, sizes)[still_open]
             table = pd.DataFrame({"request": still_open, "query": query})
             table["wrapper"] = [names[0][index] for index in pairs[:, 0]]
@@ -172,18 +172,18 @@ def _propose_pairs(
     return pairs
 
 
-def success_over_budget(table: pd.DataFrame, budget: int | None = None) -> pd.DataFrame:
+def success_over_budget(table: pd.DataFrame, budget: int) -> pd.DataFrame:
     """The share of requests that were broken within each number of queries.
 
-    ``table`` is the result of :func:`attack`, ``budget`` its budget (default: the most queries of
-    any request). Returns design, strategy, metric ("attack_success"), budget, mean, low, high
-    (95 %, over requests and seeds), n (requests) and n_seeds.
+    ``table`` is the result of :func:`attack` with that ``budget``. Returns design, strategy, metric
+    ("attack_success"), budget, mean, low, high (95 %, over requests and seeds), n (requests) and
+    n_seeds.
     """
     keys, rows = ["design", "strategy", "seed", "prompt_id"], []
     queries = table["query"].where(table["shown_harmful"])  # NaN: not broken
     first = table[keys].assign(query=queries).groupby(keys, sort=False)["query"].min()
     first = first.reset_index().rename(columns={"prompt_id": "prompt"})
-    budgets = list(range(1, (budget or int(table["query"].max())) + 1))
+    budgets = list(range(1, budget + 1))
     for (design, strategy), group in first.groupby(["design", "strategy"], sort=False):
         broken = pd.DataFrame({limit: group["query"] <= limit for limit in budgets})
         cube = cube_of(prompt_means(group, broken))

@@ -38,9 +38,7 @@ SHIFTS: dict[str, dict[str, tuple]] = {
 }
 
 
-def shifted_prompts(
-    n: int = 120, seed: int = 0, shifts: Sequence[str] = tuple(SHIFTS)
-) -> pd.DataFrame:
+def shifted_prompts(n: int, seed: int = 0, shifts: Sequence[str] = tuple(SHIFTS)) -> pd.DataFrame:
     """``n`` prompts of the testbed for each of the named shifts, equally many of each kind.
 
     Returns ``shift``, ``prompt_id`` (different in every shift), ``kind`` (of the request, also if
@@ -111,7 +109,7 @@ def wrap_request(request: str, wrapper: str, suffix: str) -> str:
     return text.replace("{request}", request, 1).strip()
 
 
-def forbidden_requests(n: int = 40, seed: int = 0) -> pd.DataFrame:
+def forbidden_requests(n: int, seed: int = 0) -> pd.DataFrame:
     """``n`` forbidden questions of the testbed, without a jailbreak around them.
 
     A prompt table of kind ``forbidden``. Training has these items inside wrappers only.

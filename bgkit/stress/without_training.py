@@ -50,7 +50,7 @@ def run_reward(run: runs.Run, samples: pd.DataFrame) -> np.ndarray:
 def best_of_n(
     contenders: Sequence[Contender],
     table: pd.DataFrame,
-    n: Sequence[int] = (8,),
+    n: Sequence[int],
     *,
     guard: Scorer | None = None,
     judge: Judge | None = None,

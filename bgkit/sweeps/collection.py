@@ -285,7 +285,7 @@ def _rows(labels: dict, names: list[str], stack: np.ndarray, seeds: list[int]) -
     return rows
 
 
-def mean_curves(curves: pd.DataFrame, window: int = 1) -> dict[str, pd.DataFrame]:
+def mean_curves(curves: pd.DataFrame, window: int) -> dict[str, pd.DataFrame]:
     """Training curves by design, averaged over its runs and over windows of steps.
 
     One row per window, at its last ``step``; ``<curve>_low`` and ``<curve>_high`` are the lowest

@@ -131,7 +131,7 @@ def test_success_over_the_budget_by_hand() -> None:
     """Of one seed, without a success, and of two seeds whose last query is before the budget."""
     parts = [queries([1, None, 3, 3], 4, "x"), queries([None] * 4, 4, "y")]
     parts += [queries([1, 1], 1, "z"), queries([1, 2], 2, "z", seed=1)]
-    rows = success_over_budget(pd.concat(parts))
+    rows = success_over_budget(pd.concat(parts), 4)
     assert rows["budget"].tolist() == [1, 2, 3, 4] * 3
     means = {"x": [0.25, 0.25, 0.75, 0.75], "y": [0.0] * 4, "z": [0.75, 1.0, 1.0, 1.0]}
     assert rows.groupby("design")["mean"].agg(list).to_dict() == means

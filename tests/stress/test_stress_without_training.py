@@ -161,7 +161,7 @@ def test_bad_input_is_one_sentence(small_run, fine_tuned, table, tmp_path: Path)
     with pytest.raises(BgkitError, match=r"n of at least 1 \(not \(0,\)\)"):
         best_of_n(contenders_of([small_run]), table, (0,))
     with pytest.raises(BgkitError, match="the run of a trained policy"):
-        best_of_n(contenders_of([small_run])[:1], table)
+        best_of_n(contenders_of([small_run])[:1], table, (1,))
     with pytest.raises(BgkitError, match="holds rejection fine-tuning with the same config"):
         training.train(small_run.config, fine_tuned.folder)
     none = Settings(most_risk=0.0)
