@@ -97,7 +97,7 @@ class TrainConfig:
         "bound on the expected share of false negatives, which moves the strength from its initial "
         "value while training; 0 keeps the strength",
         least=0,
-        below=1,
+        most=1,
         later=True,
     )
     steps: int = setting(200, "optimiser steps", least=1)
