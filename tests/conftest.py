@@ -25,8 +25,10 @@ settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("any machine")
-# waiting threads sleep, and no output of a notebook that is compared holds progress
-os.environ.update({"BGKIT_PROGRESS": "none", **environment.wait_settings(os.environ)})
+# waiting threads sleep, no output of a notebook that is compared holds progress, and none asks the
+# network, however the tests are started
+os.environ.update({"BGKIT_PROGRESS": "none", "HF_HUB_OFFLINE": "1"})
+os.environ.update(environment.wait_settings(os.environ))
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Seconds until a wait is given up. A busy machine is slow; only what fails takes as long.
