@@ -25,8 +25,11 @@ settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("any machine")
-# waiting threads sleep, and no output of a notebook that is compared holds progress
-os.environ.update({"BGKIT_PROGRESS": "none", **environment.wait_settings(os.environ)})
+# However the tests are started: no compared output of a notebook holds progress, none asks the
+# network, results do not depend on the number of cores, and waiting threads sleep.
+os.environ |= {"BGKIT_PROGRESS": "none", "HF_HUB_OFFLINE": "1"}
+os.environ |= {"BGKIT_THREADS": "1", "OMP_NUM_THREADS": "1"}  # torch reads it when it is imported
+os.environ |= environment.wait_settings(os.environ)
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Seconds until a wait is given up. A busy machine is slow; only what fails takes as long.
@@ -34,13 +37,6 @@ PATIENCE = 600
 #: A run of seconds: the smallest policy, few and short completions, no long contexts' cost.
 SMALL = {"policy": "tiny", "steps": 4, "batch_size": 8, "num_generations": 4, "save_every": 2}
 SMALL |= {"max_completion_length": 16, "eval_every": 2, "eval_prompts": 8, "test_prompts": 16}
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    """Tests run on one thread, as results then do not depend on the number of cores."""
-    if torch := sys.modules.get("torch"):
-        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

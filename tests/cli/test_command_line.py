@@ -11,10 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import datasets
 import pytest
 from conftest import ROOT, SMALL
-from huggingface_hub.errors import OfflineModeIsEnabled
 
 from bgkit.cli import main as command_line
 from bgkit.prompts.load import load_prompts
@@ -211,17 +209,3 @@ def test_prompts_tells_what_a_training_will_refuse(bgkit_here, tmp_path, name, w
     assert done.returncode == 0 and json.loads(done.stdout)["name"] == name
     assert ("will be refused" in done.stderr) == bool(words)
     assert all(word in done.stderr for word in words)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["jailbreak", "some/set"])
-def test_a_benchmark_or_a_set_of_the_hub_when_offline(
-    bgkit_here, tmp_path: Path, name: str, monkeypatch
-) -> None:
-    def load(*where, **settings):
-        raise OfflineModeIsEnabled("told")
-
-    monkeypatch.setattr(datasets, "load_dataset", load)
-    done = bgkit_here("train", "--prompts", name, "--out", tmp_path / "run")
-    refused(done, "the hub cannot be reached")
-    assert not (tmp_path / "run").exists()

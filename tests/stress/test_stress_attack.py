@@ -73,7 +73,7 @@ def test_greedy_changes_one_coordinate_at_a_time_and_keeps_the_best() -> None:
             best, best_score = pair, row.harm
 
 
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(st.integers(0, 1000), st.sampled_from(attacks.STRATEGIES), st.integers(1, 6))
 def test_the_draws_of_a_request_depend_on_the_seed_and_on_nothing_else(
     seed: int, strategy: str, budget: int

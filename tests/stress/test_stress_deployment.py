@@ -65,7 +65,7 @@ def test_another_guard_by_hand() -> None:
     assert transfer(low, samples(), [scorer(samples())])["filtered"].sum() == 3
 
 
-@settings(max_examples=20)
+@settings(max_examples=6)
 @given(st.permutations(range(8)))
 def test_behind_the_same_guard_nothing_changes_in_any_order_of_rows(order: list[int]) -> None:
     two = pd.concat([samples(), samples((0.25, 0.3, 0.6, 0.7), "base")]).iloc[order]

@@ -29,7 +29,7 @@ def stored(contenders) -> pd.DataFrame:
     return pd.concat(said, ignore_index=True)
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(
     hnp.arrays(float, (5, 4), elements=st.floats(0, 1)),
     hnp.arrays(float, (5, 4), elements=st.floats(-9, 9)),
