@@ -87,9 +87,9 @@ def chromium() -> str:
 
 
 def png(pixels: np.ndarray) -> bytes:
-    """A PNG of pixels (height, width, 4: RGBA, uint8) in at most 48 colours.
+    """A PNG of pixels (height, width, 4: RGBA, uint8) in at most 96 colours.
 
-    A figure has few colours apart from the shades of its edges: the 48 most frequent ones stay,
+    A figure has few colours apart from the shades of its edges: the 96 most frequent ones stay,
     others become the nearest of them, which makes the file much smaller.
 
     >>> png(np.zeros((2, 3, 4), np.uint8))[:8]
@@ -98,7 +98,7 @@ def png(pixels: np.ndarray) -> bytes:
     height, width, _ = pixels.shape
     flat = np.where(pixels[..., 3:] == 0, 0, pixels).reshape(-1, 4)  # transparent is one colour
     colours, indices, counts = np.unique(flat, axis=0, return_inverse=True, return_counts=True)
-    frequent = np.argsort(-counts, kind="stable")[:48]
+    frequent = np.argsort(-counts, kind="stable")[:96]
     distances = np.abs(colours[:, None].astype(int) - colours[frequent].astype(int)).sum(2)
     places = distances.argmin(1).astype(np.uint8)[indices.reshape(height, width)]
     lines = np.concatenate([np.zeros((height, 1), np.uint8), places], axis=1)  # filter 0: none

@@ -140,10 +140,8 @@ def trade_off(
     path += " Solid: the best that a design attains." * solid
     over = "; ".join(INTERVALS[kind] for kind in dict.fromkeys(rows["interval"]))
     notes = [path + f" Held fixed: {fixed}." * bool(fixed), f"Thin: 95 % intervals {over}."]
-    words = (
-        ", ".join(map(style.metric_label, dict.fromkeys(names)))
-        for names in zip(*pairs, strict=True)
-    )
+    axes = [list(map(style.metric_label, dict.fromkeys(n))) for n in zip(*pairs, strict=True)]
+    words = [", ".join(n) if len(n) < 4 else f"{len(n)} metrics" for n in axes]  # on one line
     title = "{1} against {0}".format(*words)
     return style.style(fig, title[:1].upper() + title[1:], notes, 0 if several else 480)
 
@@ -156,7 +154,8 @@ def _path_rows(
         *(settings.select(table, name, (along, "design"), where) for name in (x, y)),
         on=["design", along],
     )
-    rows = rows.drop_duplicates(["design", "mean", "mean_y"])  # base is the same at each of them
+    # base is the same at each of them
+    rows = rows.drop_duplicates(["design", "mean", "mean_y"], keep="last")
     values, designs = (settings.values_of(rows, column) for column in (along, "design"))
     place, order = rows[along].map(values.index), rows["design"].map(designs.index)
     text = f"{label(along)} " + rows[along].map(label) + "<br>" + rows["text"]
