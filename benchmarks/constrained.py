@@ -2,10 +2,10 @@
 
     python benchmarks/constrained.py SEED [SEED ...]
 
-Trains ``shown_risk`` with ``epsilon`` at the settings of ``data/sweeps/frontiers.yaml`` with each
-seed, and measures each run on its 800 test prompts. Runs are in ``runs/constrained``; results are
-written to ``data/reference/constrained.json`` after every run, so a stopped measurement resumes,
-and two may run side by side.
+Trains ``shown_risk`` with ``max_false_negatives`` at the settings of ``data/sweeps/frontiers.yaml``
+with each seed, and measures each run on its 800 test prompts. Runs are in ``runs/constrained``;
+results are written to ``data/reference/constrained.json`` after every run, so a stopped measurement
+resumes, and several may run side by side.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ SETTINGS = {"steps": 200, "learning_rate": 0.003, "eval_every": 0, "test_prompts
 METRICS = ["false_negative", "false_positive", "near_boundary", "system_harm", "system_help", "kl"]
 
 
-def measure(epsilon: float, seed: int) -> dict:
+def measure(bound: float, seed: int) -> dict:
     """Metrics of a bounded run on its test prompts, and where its multiplier ended."""
     run = bgkit.train(
-        folder=RUNS / f"{epsilon:g}-{seed}",
+        folder=RUNS / f"{bound:g}-{seed}",
         reward="shown_risk",
-        epsilon=epsilon,
+        max_false_negatives=bound,
         seed=seed,
         judge="none",
         threads=1,
@@ -43,7 +43,7 @@ def measure(epsilon: float, seed: int) -> dict:
     samples, multiplier = run.samples(), run.curve()["multiplier"].dropna()
     means = values_of(samples)[METRICS].mean()
     expected = rewards.expected_false_negatives(samples["t"].to_numpy(float), run.config.tau)
-    row = {"epsilon": epsilon, "seed": seed, **means, "expected": float(np.mean(expected))}
+    row = {"bound": bound, "seed": seed, **means, "expected": float(np.mean(expected))}
     return row | {"multiplier": float(multiplier.iloc[-20:].mean())}
 
 
@@ -51,14 +51,14 @@ def main() -> None:
     """Measure what is missing for the seeds that are named."""
     environment.prepare()
     for seed in map(int, sys.argv[1:]):
-        for epsilon in BOUNDS:
+        for bound in BOUNDS:
             rows = json.loads(OUT.read_text("utf-8")) if OUT.is_file() else []
-            if any((row["epsilon"], row["seed"]) == (epsilon, seed) for row in rows):
+            if any((row["bound"], row["seed"]) == (bound, seed) for row in rows):
                 continue
-            row = {key: round(value, 4) for key, value in measure(epsilon, seed).items()}
+            row = {key: round(value, 4) for key, value in measure(bound, seed).items()}
             with FileLock(RUNS / "results.lock"):
                 rows = json.loads(OUT.read_text("utf-8")) if OUT.is_file() else []
-                write_json(OUT, sorted([*rows, row], key=lambda r: (-r["epsilon"], r["seed"])))
+                write_json(OUT, sorted([*rows, row], key=lambda r: (-r["bound"], r["seed"])))
             print(row, flush=True)
 
 

@@ -100,6 +100,8 @@ def rejection_fine_tuning(
     """
     settings = settings or Settings()
     plan = {"tokens": tokens, **vars(settings)}
+    if config.max_false_negatives:
+        raise BgkitError("Rejection fine-tuning has no strength to move: leave the bound at 0.")
     existing = _stored_run(config, Path(folder), plan)
     if existing is not None and existing.complete:
         return existing

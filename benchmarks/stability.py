@@ -40,10 +40,12 @@ class Averaging(TrainerCallback):
 
     def __init__(self) -> None:
         self.sums: dict[str, torch.Tensor] = {}
+        self.steps = 0
 
     def on_step_end(self, args, state, control, model=None, **kwargs) -> None:
         """Add the weights of this step."""
         if state.global_step > state.max_steps - LAST:
+            self.steps += 1
             for name, weight in model.named_parameters():
                 if weight.requires_grad:
                     sums = self.sums.setdefault(name, torch.zeros_like(weight, requires_grad=False))
@@ -73,7 +75,9 @@ def plain(seed: int) -> dict[str, dict[str, float]]:
     folder, averaging = RUNS / f"plain-{seed}", Averaging()
     run = bgkit.train(folder=folder, seed=seed, threads=1, callbacks=[averaging], **SETTINGS)
     mean = folder / "mean"
-    if averaging.sums:
+    if not mean.is_dir() and averaging.steps != LAST:
+        sys.exit(f"{folder} was trained in several parts: delete it, and begin again.")
+    if averaging.steps:
         mean.mkdir()
         (file,) = run.adapter.glob("*.safetensors")
         stored = load_file(file)

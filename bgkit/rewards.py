@@ -43,7 +43,6 @@ import numpy as np
 from bgkit import checks
 from bgkit.errors import BgkitError
 
-SHOWN_RISK = "shown_risk"  # the logged mean of expected_false_negatives
 NEAR = 0.3  # a response with |t - tau| below this counts as near the boundary
 
 Array = np.ndarray
@@ -261,6 +260,21 @@ def has_strength(name: str) -> bool:
     (True, False)
     """
     return "strength" in inspect.signature(find_reward(name)).parameters
+
+
+def penalises_shown(name: str) -> bool:
+    """Whether a design pays less for a shown completion the higher its strength is.
+
+    >>> penalises_shown("shown_risk"), penalises_shown("filter_avoidance")
+    (True, False)
+    """
+    columns = {"u": [0.0], "response": [""], "length": [1], "refusal": [False]}
+    columns["harmful_request"] = [False]
+    low, high = (
+        compute_reward(name, [0.25], [0.0], 0.5, strength=strength, **columns)
+        for strength in (1.0, 2.0)
+    )
+    return bool(high < low)
 
 
 def reward_file_digest(name: str) -> str | None:

@@ -184,7 +184,8 @@ def paired_table(results: Results, metrics: Sequence[str] = SHOWN) -> pd.DataFra
             rows += gains(samples, [], list(METRICS), base).to_dict("records")
         else:
             if "seed" in own and "seed" in others:  # base may have those of other runs, too
-                others = others[others["seed"].isin(own["seed"])]
+                same = others["seed"].isin(own["seed"])
+                others = others[same] if same.any() else others
             deltas = paired_differences(own, others, {"design": name})
             rows += [{**row, "mean": row["difference"]} for row in deltas if row["kind"] == "all"]
     rows = pd.DataFrame(rows, columns=["design", "metric", "mean", "low", "high"])

@@ -118,6 +118,8 @@ def cost_table(
             cost = filter_cost(t, *pair, *setting)._asdict()
             costs_of_100 = {key: 100 * cost[key] for key in ("at_tau", "at_best", "lost")}
             rows[name, "{:g} : {:g}".format(*pair)] = cost | costs_of_100
+    if not rows:
+        raise BgkitError("Give at least one guard and one pair of costs.")
     return pd.DataFrame(rows).T.rename_axis(["guard", "cost_fn : cost_fp"]).round(2)
 
 

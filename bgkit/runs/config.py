@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bgkit.data import hash_of
 from bgkit.errors import BgkitError
-from bgkit.rewards import DESIGNS, find_reward, has_strength
+from bgkit.rewards import DESIGNS, find_reward, penalises_shown
 from bgkit.testbed import store
 
 #: Prefix of the name of a guard or utility that was passed as a Python object.
@@ -92,10 +92,10 @@ class TrainConfig:
         "used by utility_only, guard_only and boundary_raw",
         least=0,
     )
-    epsilon: float = setting(
+    max_false_negatives: float = setting(
         0.0,
-        "bound on the expected share of false negatives, which moves the strength from its initial "
-        "value while training; 0 keeps the strength",
+        "bound on the share of completions that the guard expects to be harmful and shown, which "
+        "moves the strength while training; 0 keeps the strength",
         least=0,
         most=1,
         later=True,
@@ -165,11 +165,11 @@ class TrainConfig:
             raise BgkitError(
                 f"'warmup_steps' must be below 'steps' ({self.steps}), not {self.warmup_steps}."
             )
-        if self.epsilon and not (self.strength and has_strength(self.reward)):
+        if self.max_false_negatives and not (self.strength and penalises_shown(self.reward)):
             raise BgkitError(
-                f"'epsilon' moves the strength of a reward, but {self.reward!r} at a strength of "
-                f"{self.strength:g} has none that could move; choose shown_risk, for instance, and "
-                "a strength above 0, or an epsilon of 0."
+                f"'max_false_negatives' moves the penalty of what is shown, but {self.reward!r} "
+                f"at a strength of {self.strength:g} has none that could move; choose shown_risk, "
+                "for instance, and a strength above 0, or a bound of 0."
             )
         if self.batch_size % (unit := self.num_generations * self.accumulation):
             raise BgkitError(

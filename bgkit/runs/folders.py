@@ -92,6 +92,13 @@ class Run:
         return f"{method}: {self.config.reward}" if method else self.config.reward
 
     @property
+    def strength(self) -> float:
+        """The weight of the reward's penalty; if a bound moved it, that of the last step."""
+        if not self.config.max_false_negatives:
+            return self.config.strength
+        return float(self.curve()["multiplier"].dropna().iloc[-1])
+
+    @property
     def adapter(self) -> Path:
         """Folder of the trained adapter (or of the whole model after full fine-tuning)."""
         return self.folder / "adapter"

@@ -41,10 +41,11 @@ def choose(t: np.ndarray, score: np.ndarray, tau: float) -> np.ndarray:
 def run_reward(run: runs.Run, samples: pd.DataFrame) -> np.ndarray:
     """The reward (n,) that a run's design gives samples with prompt, response, t and u.
 
-    Utility and reward are scaled by the run's base policy, as in training.
+    Utility and reward are scaled by the run's base policy, as in training (at its last step, if a
+    bound moved the strength).
     """
     config, base = run.config, run.read_json("base.json")
-    return reward_of(samples, config.reward, tau=config.tau, strength=config.strength, base=base)
+    return reward_of(samples, config.reward, tau=config.tau, strength=run.strength, base=base)
 
 
 def best_of_n(

@@ -71,14 +71,18 @@ def frontiers_of(
     Only runs whose other settings are a training's defaults count, and of a design only the seeds
     that all of its strengths have. ``metrics`` are names of
     :data:`bgkit.evaluation.metrics.METRICS`; ``kind`` selects one kind of prompt. Raises BgkitError
-    for an unknown kind, and if no design has two strengths.
+    for an unknown metric or kind, and if no design has two strengths.
     """
     metrics = tuple(metrics)
     if kind not in (kinds := ["all", *values["kind"].unique()]):
         names = ", ".join(kinds)
         raise BgkitError(f"The results have no kind of prompt {kind!r}; choose one of {names}.")
     part = values if kind == "all" else values[values["kind"] == kind]
-    numbers = values_of(part)[list(metrics)]
+    numbers = values_of(part)
+    if unknown := [name for name in metrics if name not in numbers]:
+        names = ", ".join(numbers)
+        raise BgkitError(f"The results have no metric {unknown[0]!r}; choose one of {names}.")
+    numbers = numbers[list(metrics)]
     by_run = {n: numbers.loc[rows].to_numpy() for n, rows in part.groupby("run").groups.items()}
     default_runs = settings.default_rows(index, free=["strength"])
     by_design = {}

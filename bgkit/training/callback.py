@@ -19,9 +19,10 @@ from bgkit.evaluation.language_judge import Judge
 from bgkit.evaluation.metrics import values_of
 from bgkit.progress import Phase, phase, say
 from bgkit.scoring.scorer import Scorer
+from bgkit.training.reward_function import EXPECTED, MULTIPLIER
 
-SAME = "step reward t u margin filter_rate near_boundary shown_risk multiplier kl seen_in_part"
-SAME = [*SAME.split(), "entropy", "loss"]
+SAME = "step reward t u margin filter_rate near_boundary kl seen_in_part entropy loss".split()
+SAME += [EXPECTED, MULTIPLIER]
 #: name of a logged value, TRL's or the reward's -> its column in metrics.parquet
 LOGGED = {name: name for name in SAME} | {
     "reward_std": "reward_deviation",

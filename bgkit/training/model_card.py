@@ -33,6 +33,8 @@ def card(run: runs.Run) -> str:
     result, config = run.result, run.config
     rows = pd.DataFrame(result["rows"])
     settings = {name: _plain(value) for name, value in vars(config).items()}
+    if config.max_false_negatives:
+        settings["strength"] = f"{config.strength:g} at first, {run.strength:.3g} at the end"
     judge = next(iter(judge_names(config)), "none")
     grader = "the testbed's oracle" if judge == "oracle" else f"the judge `{_plain(judge)}`"
     graded = rows.loc[rows["metric"] == "system_harm", "mean"].notna().any()

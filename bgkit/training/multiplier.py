@@ -1,16 +1,21 @@
 """A bound on false negatives instead of a weight: the strength moves while the policy trains.
 
-The problem is: most utility of what users see, with at most a share ``epsilon`` of all completions
-harmful and shown. Its Lagrangian is the design ``shown_risk`` (:mod:`bgkit.rewards`), whose
-strength is the multiplier; other designs with a strength accept a bound, too. No label is needed:
-a calibrated guard expects ``t 1[t < tau]`` false negatives of a completion, and that is what is
-bounded, so the bound holds for true false negatives only as well as the guard is calibrated.
+The problem: most utility of what users see, with at most a share ``max_false_negatives`` of all
+completions harmful and shown. Its Lagrangian is the design ``shown_risk`` (:mod:`bgkit.rewards`),
+whose strength is the multiplier; any design whose penalty of a shown completion grows with the
+strength accepts a bound. No label is needed: a calibrated guard expects ``t 1[t < tau]`` false
+negatives of a completion, and their mean is what is bounded, so the bound holds for true false
+negatives only as well as the guard is calibrated.
 
-After each step the multiplier is multiplied by exp(RATE (risk / epsilon - 1)), exponentiated
-gradient ascent on the dual (Kivinen and Warmuth 1997): it rises while the step's risk exceeds the
-bound, falls while it does not, and stays positive. Rewards are still divided by their deviation
-over base's responses at the *initial* strength, so the weight of ``beta`` against the reward falls
-as the multiplier rises.
+After each step the multiplier is multiplied by exp(RATE v), v = expected / bound - 1 in [-1, 1]:
+exponentiated gradient ascent on the dual (Kivinen and Warmuth 1997) with a clipped gradient, so
+that what one step adds another can take away. It rises while a step exceeds the bound, falls while
+it does not, and stays positive and at most :data:`MOST` (a bound out of reach would drive it to
+infinity). Clipping favours steps far above the bound, so a bound that is small beside the noise of
+a step is met only roughly.
+
+Rewards are still divided by their deviation over base's responses at the *initial* strength, so the
+weight of ``beta`` against the reward falls as the multiplier rises.
 """
 
 from __future__ import annotations
@@ -19,44 +24,44 @@ import math
 
 from transformers import TrainerCallback
 
-from bgkit.rewards import SHOWN_RISK
-from bgkit.training.reward_function import RewardFunction
+from bgkit.training.reward_function import EXPECTED, MULTIPLIER, RewardFunction
 
-RATE = 0.05  # of the multiplier's logarithm per step, at a risk of twice the bound
+RATE = 0.05  # most that the multiplier's logarithm moves in a step
+MOST = 1000.0
 
 
-def next_multiplier(multiplier: float, risk: float, epsilon: float) -> float:
-    """The multiplier after a step whose completions had this mean risk.
+def next_multiplier(multiplier: float, expected: float, bound: float) -> float:
+    """The multiplier after a step whose completions had this mean of expected false negatives.
 
-    >>> next_multiplier(8.0, risk=0.02, epsilon=0.02)
+    >>> next_multiplier(8.0, expected=0.02, bound=0.02)
     8.0
-    >>> round(next_multiplier(8.0, risk=0.04, epsilon=0.02), 2)
-    8.41
+    >>> [round(next_multiplier(8.0, expected, bound=0.02), 2) for expected in (0.03, 0.04, 0.9)]
+    [8.2, 8.41, 8.41]
     """
-    return multiplier * math.exp(RATE * (risk / epsilon - 1))
+    violation = min(1.0, expected / bound - 1)
+    return min(MOST, multiplier * math.exp(RATE * violation))
 
 
 class MultiplierCallback(TrainerCallback):
-    """Sets a reward's strength after each step, and logs the one that the step had.
+    """Moves a reward's strength after each step.
 
     The trainer's logs, which a checkpoint holds, are its only state: a resumed run goes on with the
     same multiplier.
     """
 
-    def __init__(self, reward: RewardFunction, epsilon: float) -> None:
-        self.reward, self.epsilon = reward, epsilon
+    def __init__(self, reward: RewardFunction, bound: float) -> None:
+        self.reward, self.bound = reward, bound
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         """Take the multiplier up where a resumed run stopped."""
         for entry in state.log_history:
-            if "multiplier" in entry:
-                self._move(entry["multiplier"], entry[SHOWN_RISK])
+            self._move(entry)
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:
-        """Log the step's multiplier and compute the next one."""
-        if logs and SHOWN_RISK in logs:  # the mean over all processes of a launch
-            state.log_history[-1]["multiplier"] = self.reward.strength
-            self._move(self.reward.strength, logs[SHOWN_RISK])
+        """Compute the next step's multiplier."""
+        self._move(logs or {})
 
-    def _move(self, multiplier: float, risk: float) -> None:
-        self.reward.strength = next_multiplier(multiplier, risk, self.epsilon)
+    def _move(self, logs: dict[str, float]) -> None:
+        if MULTIPLIER in logs:  # means over all processes of a launch
+            moved = next_multiplier(logs[MULTIPLIER], logs[EXPECTED], self.bound)
+            self.reward.strength = moved

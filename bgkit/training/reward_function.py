@@ -9,8 +9,11 @@ import numpy as np
 import pandas as pd
 
 from bgkit import rewards
-from bgkit.rewards import NEAR, SHOWN_RISK
+from bgkit.rewards import NEAR
 from bgkit.scoring.scorer import Scorer, guard_scores, is_refusal, seen_in_part, utility_scores
+
+#: Logged means: expected false negatives, and the multiplier of a run with a bound on them.
+EXPECTED, MULTIPLIER = "expected_false_negatives", "multiplier"
 
 
 def reward_of(
@@ -61,7 +64,8 @@ class RewardFunction:
 
     ``record(step, frame)`` receives one row per completion: step, prompt_id, kind, prompt,
     response, t, u, z, reward, filtered, length. ``base`` is described in :func:`reward_of`.
-    ``decode`` turns token ids into responses.
+    ``decode`` turns token ids into responses. The strength of one that ``moves``
+    (:mod:`bgkit.training.multiplier`) is logged.
     """
 
     design: str
@@ -73,6 +77,7 @@ class RewardFunction:
     base: Mapping[str, float]
     record: Callable[[int, pd.DataFrame], None]
     decode: Callable[[list[list[int]]], list[str]]
+    moves: bool = False
 
     __name__ = "reward"
 
@@ -95,7 +100,9 @@ class RewardFunction:
         margin = np.abs(t.astype(float) - self.tau)
         means = {"t": t.astype(float), "u": u.astype(float), "margin": margin}
         means |= {"filter_rate": t >= self.tau, "near_boundary": margin < NEAR}
-        means[SHOWN_RISK] = rewards.expected_false_negatives(t.astype(float), self.tau)
+        means[EXPECTED] = rewards.expected_false_negatives(t.astype(float), self.tau)
+        if self.moves:
+            means[MULTIPLIER] = np.array(self.strength)
         means["seen_in_part"] = seen_in_part(self.guard, question, responses)
         for name, values in means.items():
             log_metric(name, float(values.mean()))

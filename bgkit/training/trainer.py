@@ -229,9 +229,10 @@ def _make_trainer(
         base=base,
         record=lambda step, frame: run.record_completions(step, frame, devices.rank_and_size()[0]),
         decode=functools.partial(policies.decode_completions, options["processing_class"], ends),
+        moves=config.max_false_negatives > 0,
     )
-    if config.epsilon:
-        options["callbacks"] = [MultiplierCallback(reward, config.epsilon), *options["callbacks"]]
+    if bound := config.max_false_negatives:
+        options["callbacks"] = [MultiplierCallback(reward, bound), *options["callbacks"]]
     try:
         with phase("setting up the trainer"):
             return grpo.QuietTrainer(

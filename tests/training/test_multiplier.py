@@ -18,35 +18,51 @@ from bgkit.training.trainer import train
 
 
 @given(st.floats(0.002, 0.1), st.floats(0.1, 100))
-def test_the_multiplier_finds_the_bound(epsilon: float, multiplier: float) -> None:
+def test_the_multiplier_finds_the_bound(bound: float, multiplier: float) -> None:
     def risk() -> float:  # of a policy that gives in as the multiplier rises
         return 0.2 / (1 + multiplier)
 
     for _ in range(3000):
-        multiplier = next_multiplier(multiplier, risk(), epsilon)
-    assert risk() == pytest.approx(epsilon, rel=1e-3)
+        multiplier = next_multiplier(multiplier, risk(), bound)
+    assert risk() == pytest.approx(bound, rel=1e-3)
 
 
-def test_a_bound_needs_a_strength_that_can_move() -> None:
-    for changes in ({"reward": "guard_only"}, {"strength": 0.0}):
-        with pytest.raises(BgkitError, match=r"'epsilon' moves the strength"):
-            runs.make_config({"epsilon": 0.1, **changes})
-    plain = runs.TrainConfig()
-    assert runs.config_hash(runs.make_config({"epsilon": 0.0})) == runs.config_hash(plain)
-    assert runs.config_hash(runs.make_config({"epsilon": 0.1})) != runs.config_hash(plain)
+def test_a_bound_out_of_reach_is_no_runaway() -> None:
+    multiplier = 8.0
+    for _ in range(500):
+        multiplier = next_multiplier(multiplier, 0.03, bound=1e-6)
+    assert multiplier == 1000.0
+    for _ in range(100):  # and what was added is taken away again
+        multiplier = next_multiplier(multiplier, 0.0, bound=1e-6)
+    assert multiplier < 8.0
+
+
+def test_a_bound_needs_a_penalty_that_it_can_move(tmp_path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "def own(t, z, tau, strength):\n    return z - strength * t\n"
+    )
+    runs.make_config({"max_false_negatives": 0.1, "reward": f"{tmp_path / 'mine.py'}:own"})
+    for changes in ({"reward": "guard_only"}, {"reward": "filter_avoidance"}, {"strength": 0.0}):
+        with pytest.raises(BgkitError, match=r"'max_false_negatives' moves the penalty of"):
+            runs.make_config({"max_false_negatives": 0.1, **changes})
+    plain, free = runs.TrainConfig(), runs.make_config({"max_false_negatives": 0.0})
+    assert runs.config_hash(free) == runs.config_hash(plain)
 
 
 @pytest.mark.slow  # two trainings
 def test_a_run_moves_its_multiplier_and_a_resumed_one_goes_on_with_it(tmp_path) -> None:
-    config = runs.make_config({**SMALL, "reward": "shown_risk", "epsilon": 0.01})
+    config = runs.make_config({**SMALL, "reward": "shown_risk", "max_false_negatives": 0.01})
     options, asked = {"device": "cpu", "threads": 1}, itertools.count(1)
     whole = train(config, tmp_path / "whole", **options)
-    curve, completions = whole.curve().dropna(subset=["shown_risk"]), whole.completions()
+    curve, completions = (
+        whole.curve().dropna(subset=["expected_false_negatives"]),
+        whole.completions(),
+    )
     shown = completions["t"].where(~completions["filtered"], 0.0)
     means = shown.groupby(completions["step"]).mean()
-    np.testing.assert_allclose(curve["shown_risk"], means, atol=1e-6)
+    np.testing.assert_allclose(curve["expected_false_negatives"], means, atol=1e-6)
     expected = [config.strength]
-    for risk in curve["shown_risk"][:-1]:
+    for risk in curve["expected_false_negatives"][:-1]:
         expected.append(next_multiplier(expected[-1], risk, 0.01))
     assert curve["multiplier"].tolist() == pytest.approx(expected)
     base = whole.read_json("base.json")
@@ -56,5 +72,6 @@ def test_a_run_moves_its_multiplier_and_a_resumed_one_goes_on_with_it(tmp_path) 
     with pytest.raises(StoppedError):
         train(config, tmp_path / "run", should_stop=lambda: next(asked) == 2, **options)
     resumed = train(config, tmp_path / "run", **options)
-    columns = ["step", "multiplier", "shown_risk", "reward"]
+    assert whole.strength == pytest.approx(expected[-1])
+    columns = ["step", "multiplier", "expected_false_negatives", "reward"]
     pd.testing.assert_frame_equal(resumed.curve()[columns], whole.curve()[columns])

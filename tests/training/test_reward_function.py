@@ -40,7 +40,7 @@ def test_the_reward_callable_scores_once_records_and_logs() -> None:
     assert frame["prompt"].tolist() == ["how do i sleep ?"] * 3
     expected = {"t": 0.5, "u": 1, "margin": 0.8 / 3, "filter_rate": 2 / 3, "near_boundary": 1 / 3}
     assert logged == pytest.approx(
-        {**expected, "seen_in_part": 0.0, "shown_risk": 0.1 / 3}, abs=1e-6
+        {**expected, "seen_in_part": 0.0, "expected_false_negatives": 0.1 / 3}, abs=1e-6
     )
     utility.score.return_value = [float("nan"), 0.0, 0.0]
     with pytest.raises(BgkitError, match=r"utility .* returned NaN"):
