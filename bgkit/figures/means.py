@@ -125,7 +125,7 @@ def trade_off(
     fig = intervals.empty_panels(len(pairs), 2, 250, False) if several else go.Figure()
     for place, names in enumerate(pairs):
         rows = _path_rows(table, along, where, *names)
-        solid |= "best" in rows
+        solid |= "best" in rows and bool(rows.groupby("design")["best"].sum().gt(1).any())
         if several:  # a short text: the figure is stored in notebooks
             rows["text"] = f"{label(along)} " + rows[along].map(label)
         _scatter(fig, rows, *names, place)
