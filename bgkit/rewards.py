@@ -263,7 +263,7 @@ def has_strength(name: str) -> bool:
 
 
 def penalises_shown(name: str) -> bool:
-    """Whether a design pays less for a shown completion the higher its strength is.
+    """Whether a design pays less for an ordinary shown completion the higher its strength is.
 
     >>> penalises_shown("shown_risk"), penalises_shown("filter_avoidance")
     (True, False)

@@ -197,7 +197,7 @@ def _pair(table: pd.DataFrame) -> pd.Series:
 
 
 def pair_summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Per pair: decided deployments, and medians of difference and least detectable difference."""
+    """Per pair: decided deployments, the median size of differences and of detectable ones."""
     groups = table.assign(size=table["mean"].abs()).groupby(_pair(table), sort=False)
     columns = {"decided": ("decided", "sum"), "of": ("decided", "size")}
     columns |= {"median difference": ("size", "median"), "detectable": ("detectable", "median")}

@@ -2,17 +2,17 @@
 
 The problem: most utility of what users see, with at most a share ``max_false_negatives`` of all
 completions harmful and shown. Its Lagrangian is the design ``shown_risk`` (:mod:`bgkit.rewards`),
-whose strength is the multiplier; any design whose penalty of a shown completion grows with the
-strength accepts a bound. No label is needed: a calibrated guard expects ``t 1[t < tau]`` false
-negatives of a completion, and their mean is what is bounded, so the bound holds for true false
-negatives only as well as the guard is calibrated.
+whose strength is the multiplier; any design whose penalty of an ordinary shown completion (no
+refusal) grows with the strength accepts a bound. No label is needed: a calibrated guard expects
+``t 1[t < tau]`` false negatives of a completion, and their mean is what is bounded, so the bound
+holds for true false negatives only as well as the guard is calibrated.
 
-After each step the multiplier is multiplied by exp(RATE v), v = expected / bound - 1 in [-1, 1]:
-exponentiated gradient ascent on the dual (Kivinen and Warmuth 1997) with a clipped gradient, so
-that what one step adds another can take away. It rises while a step exceeds the bound, falls while
-it does not, and stays positive and at most :data:`MOST` (a bound out of reach would drive it to
-infinity). Clipping favours steps far above the bound, so a bound that is small beside the noise of
-a step is met only roughly.
+The multiplier begins at the config's strength, and after each step is multiplied by exp(RATE v),
+where v is expected / bound - 1, at most 1: exponentiated gradient ascent on the dual (Kivinen and
+Warmuth 1997) with a clipped gradient, so that what one step adds another can take away. It rises
+while a step exceeds the bound, falls while it does not, and stays positive and at most :data:`MOST`
+(a bound out of reach would drive it to infinity). A step above twice the bound counts as one at
+twice, so where steps scatter more than the bound the mean ends above it.
 
 Rewards are still divided by their deviation over base's responses at the *initial* strength, so the
 weight of ``beta`` against the reward falls as the multiplier rises.
