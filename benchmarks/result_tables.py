@@ -198,6 +198,16 @@ def constrained() -> pd.DataFrame:
     return pd.DataFrame(rows).T.rename_axis("bound").reset_index()
 
 
+def stability() -> pd.DataFrame:
+    """Mean and standard deviation over five seeds of what might make runs agree better."""
+    runs = pd.DataFrame(json.loads(STABILITY.read_text("utf-8"))).drop(columns="seed")
+    kinds = runs.groupby("what", sort=False)
+    cells = kinds.mean().map("{:.3f}".format) + " (" + kinds.std().map("{:.3f}".format) + ")"
+    names = {name: METRICS[name].label for name in cells if name != "kl"} | {"kl": "KL per token"}
+    return cells.rename(columns=names).rename_axis("policy").reset_index()
+
+
+STABILITY = ROOT / "data" / "reference" / "stability.json"
 CONSTRAINED = ROOT / "data" / "reference" / "constrained.json"
 CONTROL = ROOT / "data" / "reference" / "control.json"
 WALKING = ROOT / "data" / "reference" / "walking.json"
@@ -287,7 +297,7 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     made.__name__: made
     for made in (
         *(by_strength, at_equal_help, at_equal_help_and_kl, by_kind, at_a_bound, constrained),
-        *(scatter, control),
+        *(scatter, stability, control),
         *(
             english,
             english_labels,
