@@ -12,7 +12,7 @@ where v is expected / bound - 1, at most 1: exponentiated gradient ascent on the
 Warmuth 1997) with a clipped gradient, so that what one step adds another can take away. It rises
 while a step exceeds the bound, falls while it does not, and stays positive and at most :data:`MOST`
 (a bound out of reach would drive it to infinity). A step above twice the bound counts as one at
-twice, so where steps scatter more than the bound the mean ends above it.
+twice, so where steps scatter more than the bound their mean may stay above it.
 
 Rewards are still divided by their deviation over base's responses at the *initial* strength, so the
 weight of ``beta`` against the reward falls as the multiplier rises.
