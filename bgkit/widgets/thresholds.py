@@ -51,6 +51,8 @@ def explore(results: Results, tau: float | None = None) -> widgets.VBox:
     points = functools.cache(lambda kind: operating_points(part(kind), taus))
     slider = views.slider("threshold tau", tau, min=0.0, max=1.0, step=0.01)
     kind = views.choice("prompts", pd.unique(groups), ALL, {"all kinds": ALL})
+    slider.style.description_width = kind.style.description_width = "initial"  # a long track
+    slider.layout.width, kind.layout.width = "420px", "auto"
     margins, numbers, bar = widgets.Output(), widgets.HTML(), 0
     pager, fill = _pager()
 
