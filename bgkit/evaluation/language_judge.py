@@ -17,6 +17,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
@@ -227,7 +228,8 @@ class ApiJudge(LanguageJudge):
         pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="judge")
         try:
             with phase("questions", len(questions)) as progress:
-                waiting = {pool.submit(ask, key) for key in questions}
+                left = iter(questions)  # handed out as answers come, so that few are under way
+                waiting = {pool.submit(ask, key) for key in islice(left, 2 * self.concurrency)}
                 while waiting:  # wakes each second to see a Ctrl-C that another thread got
                     done, waiting = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
                     for key, answer in (future.result() for future in done):
@@ -243,6 +245,7 @@ class ApiJudge(LanguageJudge):
                                 f"{self._resume_hint}"
                             )
                         progress.advance()
+                    waiting |= {pool.submit(ask, key) for key in islice(left, len(done))}
             return answers
         finally:  # after an error or Ctrl-C: requests under way end and are cached, none starts
             self._ended = True

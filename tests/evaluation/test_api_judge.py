@@ -137,7 +137,7 @@ def test_what_no_question_is_answered_to_is_told_before_all_are_asked(serve, n, 
     said = rf"no answer \(in a row: {told}\).*top_p is not known.*--sampling"
     with pytest.raises(StoppedError, match=said):
         judge(concurrency=1).grade([f"herb {i}" for i in range(n)], ["no"] * n)
-    assert len(server.bodies) < 300
+    assert len(server.bodies) <= told + 2
 
 
 @pytest.mark.parametrize("name", DOWN)
@@ -145,7 +145,7 @@ def test_a_server_that_is_out_of_order_stops_and_goes_on_later(serve, name: str)
     server = serve(lambda number, body: Reply() if number < 4 else DOWN[name][0], retries=0)
     with pytest.raises(StoppedError, match=r"in a row: 10.*resumes from the replies in"):
         judge(concurrency=1).grade(PROMPTS * 50, [*RESPONSES, *map(str, range(588))])
-    assert len(server.bodies) < 300
+    assert len(server.bodies) <= 4 + 10 + 2
     server.behave = lambda number, body: Reply()
     server.bodies.clear()
     assert judge().grade(PROMPTS, RESPONSES)["harm"].notna().all() and len(server.bodies) == 8
@@ -187,7 +187,7 @@ def test_a_wrong_key_model_or_account_is_told_at_once_in_one_sentence(serve, sta
     server = serve(lambda number, body: Reply(f"Incorrect API key: {KEY}", status))
     with pytest.raises(BgkitError, match=r"the judge fake at http.*OPENAI_API_KEY") as error:
         judge(concurrency=2).grade([f"what is herb {i} ?" for i in range(300)], ["a"] * 300)
-    assert len(server.bodies) < 150 and "\n" not in str(error.value)
+    assert len(server.bodies) <= 4 and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
