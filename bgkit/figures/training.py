@@ -20,8 +20,9 @@ PANELS = {
     "filter_rate": "filtered",
     "kl": "KL per token (nats)",  # the trainer's is a mean over tokens
     "no_spread": "groups without spread",
+    "multiplier": "strength, which a bound moves",  # in runs with a bound
 }
-#: columns of metrics.parquet that training_curves draws, held-out ones last
+#: columns of metrics.parquet that training_curves draws, and multiplier; held-out ones last
 CURVES = ("reward", "near_boundary", "filter_rate", "kl", "eval_system_harm", "eval_system_help")
 
 
@@ -79,7 +80,7 @@ def _add_single_steps(fig: go.Figure, logs: Mapping[str, pd.DataFrame]) -> go.Fi
 def live(
     curve: pd.DataFrame, base: np.ndarray, now: np.ndarray, tau: float, design: str, steps: int
 ) -> go.Figure:
-    """Draw a run in progress: five curves over its steps, and its distribution of t against base's.
+    """Draw a run in progress: its curves over the steps, and its distribution of t against base's.
 
     ``curve`` has a row per ``step`` and columns of :data:`PANELS`; ``base`` and ``now`` are the
     :func:`~bgkit.training.reward_function.shares_of_t` of the base policy (line) and of the newest
@@ -88,7 +89,8 @@ def live(
     """
     checks.threshold(tau, ends=True)
     rows, look = _smooth({design: curve}, tuple(PANELS), 5, False), {"columns": 3, "tall": 150}
-    panels = {**PANELS, "margins": "margins: bars now, line base"}
+    panels = {column: head for column, head in PANELS.items() if column in curve}
+    panels["margins"] = "margins: bars now, line base"
     fig = intervals.panels(rows, "step", panels, **look, across="training step")
     _add_single_steps(fig, {design: curve}).update_xaxes(range=[0, steps])
     edges = np.linspace(0, 1, len(now) + 1)
@@ -97,7 +99,7 @@ def live(
         f"t from {low:.2f} to {high:.2f}<br>now {n:.1%}, base {b:.1%}"
         for low, high, n, b in zip(edges[:-1], edges[1:], now, base, strict=True)
     ]
-    last = {"row": 2, "col": 3}
+    last = {"row": (len(panels) + 2) // 3, "col": (len(panels) - 1) % 3 + 1}
     bars = {"marker_color": style.look(design)[0], "hovertext": texts, "hoverinfo": "text"}
     fig.add_bar(x=middle, y=np.sqrt(now), width=np.diff(edges), **bars, **last)
     line = {"color": style.look("base")[0], "width": 2, "shape": "hvh"}
@@ -112,7 +114,7 @@ def live(
 
 
 def training_curves(results: Results) -> go.Figure:
-    """Draw six quantities over training steps, one panel each and one colour per run.
+    """Draw :data:`CURVES` over training steps, one panel each and one colour per run.
 
     Faint lines are single steps, strong lines their rolling mean over a twentieth of the rows (logs
     below 40 rows are not smoothed). Each marker is one measurement of true held-out harm or
@@ -126,11 +128,12 @@ def training_curves(results: Results) -> go.Figure:
         evaluated = any(column.startswith("eval_") for column in log)
         needed = ("step", *CURVES[: None if evaluated else 4])
         checks.samples(log.filter(items=needed), name, needed, what="training metrics")
-    rows = _smooth(logs, CURVES, 0, True)
+    columns = (*CURVES, "multiplier")
+    rows = _smooth(logs, columns, 0, True)
     panels = {
         column: PANELS.get(column)
         or f"{style.metric_label(column.removeprefix('eval_'))}, held out"
-        for column in CURVES
+        for column in columns
         if column in set(rows["metric"])
     }
     fig = intervals.panels(rows, "step", panels, across="training step", tall=170)

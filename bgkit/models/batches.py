@@ -7,6 +7,7 @@ itself. Nothing is copied, and nothing is padded within a group.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -100,6 +101,25 @@ def can_share(config: object, longest: int) -> bool:
     return plain or (
         bool(window) and longest <= window and all(isinstance(x, DynamicLayer) for x in layers)
     )
+
+
+def pack(
+    stems: Sequence[Row], tails: Sequence[Sequence[Row]], past: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and positions (groups, width) of each group's stem and tails in one sequence.
+
+    Positions follow ``past`` cached ones; both are padded with 0.
+
+    >>> [values.tolist() for values in pack([[5]], [[[6, 7], [8]]])]
+    [[[5, 6, 7, 8]], [[0, 1, 2, 1]]]
+    """
+    ids, positions = [], []
+    for stem, group in zip(stems, tails, strict=True):
+        ids.append(torch.tensor([*stem, *itertools.chain(*group)]))
+        ends = (len(stem) + len(tail) for tail in group)
+        restarts = (range(len(stem), end) for end in ends)
+        positions.append(past + torch.tensor([*range(len(stem)), *itertools.chain(*restarts)]))
+    return pad_sequence(ids, batch_first=True), pad_sequence(positions, batch_first=True)
 
 
 def tree_mask(

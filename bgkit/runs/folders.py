@@ -99,6 +99,12 @@ class Run:
         return float(self.curve()["multiplier"].dropna().iloc[-1])
 
     @property
+    def steps_done(self) -> int:
+        """How many steps have recorded completions."""
+        records = (self.folder / "records").glob("*.parquet")
+        return self.config.steps if self.complete else max(map(_step_of, records), default=-1) + 1
+
+    @property
     def adapter(self) -> Path:
         """Folder of the trained adapter (or of the whole model after full fine-tuning)."""
         return self.folder / "adapter"

@@ -140,7 +140,7 @@ class DecoderScorer(PairScorer):
         if length < MIN_TEMPLATE:
             return 0
         tokens, cache = list(rows[0][:length]), DynamicCache(config=self.model.config)
-        self._forward([tokens], [torch.arange(length)], None, cache)
+        self._forward(*batches.pack([tokens], [[]]), None, cache)
         self._templates[call] = (tokens, cache)
         return length
 
@@ -169,23 +169,19 @@ class DecoderScorer(PairScorer):
 
     def _outputs(self, batch: list[Group], call: str, past: int) -> dict[int, np.ndarray]:
         """row -> (k,) outputs at its end; each group is one sequence after the template."""
-        stems = [len(group.stem) for group in batch]
-        lengths = [[len(tail) for _, tail in group.tails] for group in batch]
-        rows = [[*group.stem, *itertools.chain(*(t for _, t in group.tails))] for group in batch]
-        positions = [
-            past + torch.cat([torch.arange(stem), *(stem + torch.arange(n) for n in sizes)])
-            for stem, sizes in zip(stems, lengths, strict=True)
-        ]
+        tails = [[tail for _, tail in group.tails] for group in batch]
+        packed = batches.pack([group.stem for group in batch], tails, past)
+        stems, lengths = [len(group.stem) for group in batch], [list(map(len, t)) for t in tails]
         if max(map(len, lengths)) > 1:
             mask = batches.tree_mask(stems, lengths, self.model.dtype, past)
         else:
-            ones = [torch.ones(past + len(row), dtype=torch.long) for row in rows]
+            ones = [torch.ones(past + group.width, dtype=torch.long) for group in batch]
             mask = pad_sequence(ones, batch_first=True)
             mask = None if bool(mask.all()) else mask
         cache = copy.deepcopy(self._templates[call][1]) if past else None
         if cache is not None:
             cache.batch_repeat_interleave(len(batch))
-        outputs = self._forward(rows, positions, mask, cache)
+        outputs = self._forward(*packed, mask, cache)
         numbers = [number for group in batch for number, _ in group.tails]
         places = [g for g, sizes in enumerate(lengths) for _ in sizes]
         ends = [
@@ -197,16 +193,15 @@ class DecoderScorer(PairScorer):
 
     @torch.inference_mode()
     def _forward(
-        self, rows: list[Row], positions: list[torch.Tensor], mask, cache: DynamicCache | None
+        self, ids: torch.Tensor, positions: torch.Tensor, mask, cache: DynamicCache | None
     ) -> torch.Tensor:
-        """Outputs of rows at their positions, after those in the cache, to which they are added."""
-        ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
+        """Outputs of tokens at their positions, after those in the cache, which takes them in."""
         self.computed += ids.numel()
         device = self.model.device
         return self.read(
             input_ids=ids.to(device),
             attention_mask=None if mask is None else mask.to(device),
-            position_ids=pad_sequence(positions, batch_first=True).to(device),
+            position_ids=positions.to(device),
             past_key_values=cache,
             use_cache=cache is not None,
         )

@@ -64,14 +64,15 @@ def best_of_n(
     grades chosen answers only.
 
     Columns as in :func:`bgkit.stress.contenders.respond` (``kl`` is NaN) and ``generated``, the
-    tokens of all n samples. Raises BgkitError for n below 1, without a trained contender, and for
-    a utility that was given as a Python object.
+    tokens of all n samples. Raises BgkitError for n below 1, unless the trained contenders are of
+    one design, and for a utility that was given as a Python object.
     """
     trained = [contender for contender in contenders if contender.run]
-    if min(n, default=0) < 1 or not trained:
+    designs = {contender.design for contender in trained}
+    if min(n, default=0) < 1 or len(designs) != 1:
         raise BgkitError(
-            f"The best of n needs n of at least 1 (not {n}) and the run of a trained policy (there "
-            f"are {len(trained)}), whose settings and reward it takes."
+            f"The best of n needs n of at least 1 (not {n}) and runs of one design (not of "
+            f"{', '.join(sorted(designs)) or 'none'}), whose settings and reward it takes."
         )
     repeated, tables = table.loc[table.index.repeat(max(n))], []
     for contender in trained:

@@ -157,18 +157,10 @@ def _train_in_parallel(jobs: list[tuple[TrainConfig, Path]], arguments: list[dic
                 for future in wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED).done:
                     future.result()
                     say(f"{waiting.pop(future)}: done")
-                progress.done = sum(_steps_done(path, config.steps) for config, path in jobs)
+                progress.done = sum(Run(path, config).steps_done for config, path in jobs)
         finally:
             for future in waiting:
                 future.cancel()
-
-
-def _steps_done(folder: Path, steps: int) -> int:
-    """How many steps a run has recorded."""
-    if (folder / "result.json").is_file():
-        return steps
-    newest = max((path.name for path in (folder / "records").glob("*.parquet")), default="")
-    return int(newest.split("-")[0]) + 1 if newest else 0
 
 
 def write_result(comparison: Comparison, title: str) -> dict:

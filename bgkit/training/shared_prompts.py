@@ -21,12 +21,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 from trl.trainer.utils import split_tensor_dict
 
 from bgkit.errors import BgkitError
-from bgkit.models.batches import can_share, cheapest_batches, pass_cost, tree_mask
+from bgkit.models.batches import can_share, cheapest_batches, pack, pass_cost, tree_mask
 from bgkit.models.policies import plain_model
 from bgkit.progress import say
 
@@ -96,25 +95,19 @@ def _pack(rows: Sequence[Row], device: torch.device, dtype: torch.dtype) -> tupl
     For each predicted token: its place in the flattened rows, its label, and its (row, column) in
     the batch of completions.
     """
-    width = max(row.width for row in rows)
-    ids, positions, reads = [], [], []
-    for g, row in enumerate(rows):
-        stem, line, restarted = len(row.prompt), [*row.prompt], [*range(len(row.prompt))]
+    prompts, tails = [row.prompt for row in rows], [[t[:-1] for _, t in row.tails] for row in rows]
+    ids, positions = pack(prompts, tails)
+    reads = []
+    for start, row in zip(itertools.count(0, ids.shape[1]), rows, strict=False):
+        end = start + len(row.prompt)  # of the prompt, then of each completion
+        before = end - 1
         for number, tail in row.tails:
-            end, size = len(line), len(tail)
-            places = [stem - 1, *range(end, end + size - 1)]
-            reads += [(g * width + places[i], tail[i], number, i) for i in range(size)]
-            line += tail[:-1]
-            restarted += range(stem, stem + size - 1)
-        ids.append(torch.tensor(line))
-        positions.append(torch.tensor(restarted))
-    lengths = [[len(tail) - 1 for _, tail in row.tails] for row in rows]
-    stems = [len(row.prompt) for row in rows]
-    inputs = {
-        "input_ids": pad_sequence(ids, batch_first=True),
-        "attention_mask": tree_mask(stems, lengths, dtype),
-        "position_ids": pad_sequence(positions, batch_first=True),
-    }
+            places = [before, *range(end, end + len(tail) - 1)]
+            reads += [(places[i], tail[i], number, i) for i in range(len(tail))]
+            end += len(tail) - 1
+    lengths = [list(map(len, group)) for group in tails]
+    mask = tree_mask(list(map(len, prompts)), lengths, dtype)
+    inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
     places, labels, *cells = torch.tensor(reads, device=device).T.contiguous()
     return {name: value.to(device) for name, value in inputs.items()}, places, labels, tuple(cells)
 

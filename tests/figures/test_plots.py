@@ -312,6 +312,16 @@ def test_a_run_in_progress_shows_its_curve_and_both_margins() -> None:
     assert fig.layout.xaxis.range == (0, 10)
 
 
+def test_a_strength_that_a_bound_moves_has_a_panel() -> None:
+    bound = LOG.assign(multiplier=8.0)
+    bars = np.array([0.5, 0.5])
+    for fig in (plots.training_curves({"a": bound}), live(bound, bars, bars, 0.5, "a", 50)):
+        heads = [note.text for note in fig.layout.annotations]
+        (place,) = (n for n, head in enumerate(heads, 1) if head.startswith("strength"))
+        axis = {"xaxis": f"x{place}", "type": "scatter"}
+        assert {y for trace in fig.select_traces(axis) for y in trace.y} == {8.0}
+
+
 # --- reliability -------------------------------------------------------------------------------
 
 

@@ -160,8 +160,10 @@ def test_tokens_by_hand(small_run, fine_tuned, best) -> None:
 def test_bad_input_is_one_sentence(small_run, fine_tuned, table, tmp_path: Path) -> None:
     with pytest.raises(BgkitError, match=r"n of at least 1 \(not \(0,\)\)"):
         best_of_n(contenders_of([small_run]), table, (0,))
-    with pytest.raises(BgkitError, match="the run of a trained policy"):
-        best_of_n(contenders_of([small_run])[:1], table, (1,))
+    base, trained = contenders_of([small_run])
+    for contenders, designs in (([base], "none"), ([trained, trained._replace(design="b")], "b, ")):
+        with pytest.raises(BgkitError, match=rf"runs of one design \(not of {designs}"):
+            best_of_n(contenders, table, (1,))
     with pytest.raises(BgkitError, match="holds rejection fine-tuning with the same config"):
         training.train(small_run.config, fine_tuned.folder)
     none = Settings(most_risk=0.0)
