@@ -189,7 +189,7 @@ def _scored_samples(
         )
     samples = pd.concat([frame for frame, _ in parts], ignore_index=True)
     texts = samples["prompt"].tolist(), samples["response"].tolist()
-    samples["t"] = guard_scores(guard, *texts).astype(float)
+    samples["t"] = guard_scores(guard, *texts)
     samples["u"] = utility_scores(utility, *texts).astype(float)
     samples["filtered"] = samples["t"] >= run.config.tau
     samples["reward"] = run_reward(run, samples)

@@ -79,6 +79,7 @@ def judge(files: list[Path], judge: str, **settings) -> None:
     for path in files:  # report bad files before a model is loaded or called
         logs.read_responses(path)
     grader = judges.load_judge(judge, **settings)
+    grading.check_copies(grader, files)
     try:
         for path in files:
             grading.grade_file(grader, path, say=say)

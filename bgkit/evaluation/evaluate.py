@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,9 @@ from bgkit.evaluation import samples as sampling
 from bgkit.evaluation.judges import load_judge
 from bgkit.evaluation.language_judge import Judge, LanguageJudge
 from bgkit.evaluation.metrics import paired_differences, summarise
-from bgkit.evaluation.results import base_names, design_of, runs_of
+from bgkit.evaluation.results import base_names, design_names, runs_of
 from bgkit.models import devices, policies
-from bgkit.progress import phase
+from bgkit.progress import phase, say
 from bgkit.prompts import load
 from bgkit.runs import Run, TrainConfig
 from bgkit.scoring import guards, identity
@@ -92,14 +93,17 @@ def sample(
     A config in place of the policy gives base's samples on the config's test prompts
     (:func:`samples_of`). ``policy``, ``guard``, ``utility`` and ``judge`` are names, or what
     ``bgkit.load_policy`` (model and tokenizer), ``load_guard``, ``as_guard``, ``load_utility`` and
-    ``load_judge`` return; ``prompt_set`` is a name, a file or a prompt table. The testbed's oracle
-    grades its own prompts, the judge all others. Columns as in
-    :func:`bgkit.evaluation.samples.sample_as`, and refusals' grades unless a language model grades.
+    ``load_judge`` return; ``prompt_set`` is a name, a file or a prompt table (of which
+    the first ``n`` are taken). The testbed's oracle grades its own prompts, the judge all others.
+    Columns as in :func:`bgkit.evaluation.samples.sample_as`, and refusals' grades unless a language
+    model grades.
     """
     if isinstance(policy, TrainConfig):
         return samples_of(policy, device=device)
-    truth, table = None, prompt_set
-    if not isinstance(prompt_set, pd.DataFrame):
+    truth = table = None
+    if isinstance(prompt_set, pd.DataFrame):
+        table = prompt_set.head(len(prompt_set) if n is None else n)
+    else:
         table = load.load_prompts(prompt_set, split, n, seed)
         truth = sampling.truth_of(prompt_set)
     if not isinstance(policy, tuple | list):
@@ -150,12 +154,13 @@ def evaluate(
     complete = runs_of(results, complete=True)
     for run in complete:  # before anything is sampled
         _adapter_of(run)
-    by_name = {design_of(run, complete[0], but=["reward"]): run for run in complete}
+    by_name = dict(zip(design_names(complete, but=["reward"]), complete, strict=True))
     configs = {name: _new_deployment(run.config, changes, guard) for name, run in by_name.items()}
     base_labels = base_names({name: sampling.base_name(c) for name, c in configs.items()})
     bases: dict[str, pd.DataFrame] = {}
     base_rows, rows, paired = [], [], []
     for name, config in configs.items():
+        _note_changed_prompts(by_name[name], config)
         label = base_labels[name]
         if label not in bases:
             bases[label] = samples_of(config, None, device, guard=guard)
@@ -165,6 +170,20 @@ def evaluate(
         rows += summarise(samples, labels)
         paired += paired_differences(samples, bases[label], labels)
     return {**devices.provenance(), "rows": base_rows + rows, "paired": paired}
+
+
+def _note_changed_prompts(run: Run, config: TrainConfig) -> None:
+    """Write to stderr if a run's test prompts are no longer those of its own evaluation."""
+    if (config.prompts, config.test_prompts) != (run.config.prompts, run.config.test_prompts):
+        return
+    _, manifest = load.load_with_manifest(config.prompts, "test", config.test_prompts, 0)
+    stored = run.folder / "prompts.json"  # shipped runs have none
+    if stored.is_file() and run.read_json(stored.name)["test"]["sha256"] != manifest["sha256"]:
+        say(
+            f"The prompts {config.prompts!r} have changed since {run.folder} was evaluated: these "
+            "results are of other prompts than its own.",
+            sys.stderr,
+        )
 
 
 def _new_deployment(config: TrainConfig, changes: dict, guard: Scorer | None) -> TrainConfig:

@@ -13,12 +13,13 @@ left a response without a grade, and, by rubric:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from bgkit import runs
+from bgkit.errors import BgkitError
 from bgkit.evaluation import rubrics
 from bgkit.evaluation.intervals import mean_table
 from bgkit.evaluation.language_judge import Judge
@@ -94,10 +95,29 @@ def summary(graded: pd.DataFrame) -> pd.DataFrame:
     return table.assign(unscored=len(graded) - table["graded"])
 
 
+def label_of(judge: Judge) -> str:
+    """A judge's name, and its rubric if it has one."""
+    rubric = getattr(judge, "rubric", None)
+    return f"{judge.name} ({rubric.name})" if rubric else judge.name
+
+
+def check_copies(judge: Judge, paths: Sequence[Path]) -> None:
+    """Raise BgkitError if two files have one copy, or a copy holds another judge's grades."""
+    label = label_of(judge)
+    copies = [graded_path(path, label) for path in paths]
+    for path, copy in zip(paths, copies, strict=True):
+        if copies.count(copy) > 1:
+            raise BgkitError(
+                f"{path} and another file would both be graded into {copy}; rename one."
+            )
+        grades = tables.read_table(copy, "graded copy") if copy.is_file() else {}
+        if (before := next(iter(grades.get(JUDGE, [])), label)) != label:
+            raise BgkitError(f"{copy} holds the grades of {before}, not of {label}; move it away.")
+
+
 def grade_file(judge: Judge, path: Path, say: Callable[[str], None]) -> pd.DataFrame:
     """Grade a file, write the graded copy next to it, report a summary; returns the copy."""
-    rubric = getattr(judge, "rubric", None)
-    label = f"{judge.name} ({rubric.name})" if rubric else judge.name
+    label = label_of(judge)
     out = graded_path(path, label)
     graded = grade_table(judge, read_responses(path), path).assign(**{JUDGE: label})
     runs.write_atomically(out, lambda file: WRITERS[out.suffix](graded, file))

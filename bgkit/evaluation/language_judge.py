@@ -194,6 +194,8 @@ class ApiJudge(LanguageJudge):
             )
         self.model, self.url = model, public_url(url or OPENAI)
         given = dict(sampling or {})
+        if taken := {"model", "messages", "stream"} & set(given):
+            raise BgkitError(f"The judge sets {min(taken)!r} itself; leave it out of --sampling.")
         limit = {} if given.get("max_completion_tokens") else {"max_tokens": rubric.max_tokens}
         values = {"temperature": 0.0, **limit, **given}
         self.sampling = {name: value for name, value in values.items() if value is not None}

@@ -14,6 +14,7 @@ from bgkit.errors import BgkitError
 from bgkit.evaluation.intervals import as_text
 from bgkit.evaluation.metrics import METRICS, gains, paired_differences, summarise, summary
 from bgkit.evaluation.samples import base_name
+from bgkit.rewards import has_strength
 from bgkit.runs import Run
 
 #: A run (or its folder), several runs, a samples table, or samples tables by name.
@@ -60,11 +61,12 @@ def frame_and_tau(results: Results, tau: float | None = None) -> tuple[pd.DataFr
     """
     results, default = _loaded(results), 0.5
     if not isinstance(results, pd.DataFrame):
-        if isinstance(results, Mapping) or len(results) > 1:
+        if len(results) != 1:
             raise BgkitError(
                 f"This shows one policy, not {len(results)}: give a samples table or a run."
             )
-        results, default = results[0].samples(), results[0].config.tau
+        (one,) = results.values() if isinstance(results, Mapping) else results
+        results, default = (one.samples(), one.config.tau) if isinstance(one, Run) else (one, 0.5)
     return results, default if tau is None else checks.threshold(tau, ends=True)
 
 
@@ -79,8 +81,10 @@ def runs_of(results: Results, complete: bool = False) -> list[Run]:
     With ``complete`` also for incomplete runs and for two runs of one config.
     """
     single = isinstance(results, Run | str | Path)
-    if not single and (not isinstance(results, Iterable) or isinstance(results, Mapping)):
-        raise BgkitError(f"A run, its folder, or several of them are needed, not {results!r}.")
+    others = isinstance(results, Mapping | pd.DataFrame) or not isinstance(results, Iterable)
+    if not single and others:
+        kind = type(results).__name__
+        raise BgkitError(f"A run, its folder, or several of them are needed, not a {kind}.")
     listed = [results] if single else results
     loaded = [item if isinstance(item, Run) else runs.load_run(item) for item in listed]
     if not loaded:
@@ -106,9 +110,11 @@ def _frames_and_bases(results: Results) -> tuple[dict[str, pd.DataFrame], dict[s
         if isinstance(results, pd.DataFrame) and "design" in results:
             frames = {str(name): part for name, part in results.groupby("design", sort=False)}
         checks.require_type("a table", **{str(name): frame for name, frame in frames.items()})
+        for name, frame in frames.items():
+            checks.samples(frame, str(name), columns=())
         return frames, {name: "base" for name in frames if "base" in frames and name != "base"}
     loaded = runs_of(results, complete=True)
-    names = [design_of(run, loaded[0]) for run in loaded]
+    names = design_names(loaded)
     sources = [base_name(replace(run.config, seed=0)) for run in loaded]
     base_of = base_names(dict(zip(names, sources, strict=True)))
     prompts = loaded[0].samples("base")["prompt"].tolist()
@@ -138,10 +144,19 @@ def base_names(sources: Mapping[str, str]) -> dict[str, str]:
     return {name: f"base of {first[source]}" for name, source in sources.items()}
 
 
-def design_of(run: Run, first: Run, but: Sequence[str] = ("reward", "seed")) -> str:
-    """A run's design, and what else differs from the first run, ``but`` some keys."""
-    differs = runs.differences(run.config, first.config, but=but)
-    return ", ".join([run.label, *(f"{key} {value}" for key, value in differs.items())])
+def design_names(loaded: Sequence[Run], but: Sequence[str] = ("reward", "seed")) -> list[str]:
+    """Each run's design, and what else differs from the first run, ``but`` some keys.
+
+    Where strengths differ, every design that has one names its own.
+    """
+    with_strength = [run.config.strength for run in loaded if has_strength(run.config.reward)]
+    several, names = len(set(with_strength)) > 1, []
+    for run in loaded:
+        differs = runs.differences(run.config, loaded[0].config, but=(*but, "strength"))
+        if several and has_strength(run.config.reward):
+            differs = {"strength": f"{run.config.strength:g}", **differs}
+        names.append(", ".join([run.label, *(f"{key} {value}" for key, value in differs.items())]))
+    return names
 
 
 def rows_of(results: Results) -> pd.DataFrame:
@@ -201,26 +216,32 @@ def _check_metrics(metrics: Sequence[str]) -> None:
 
 
 def table(
-    results: Results | list[dict],
-    metrics: Sequence[str] = SHOWN,
+    results: Results | Mapping[str, object] | list[dict],
+    metrics: str | Sequence[str] = SHOWN,
     *,
     differences: bool = False,
 ) -> pd.DataFrame:
     """Results as text: metrics by design, each cell ``mean [low, high]``.
 
-    ``results`` is anything that :func:`frames_of` takes, or rows (those of a run's ``result.json``,
-    or of :func:`rows_of`). With samples, ``*`` marks a mean that is better than base's and ``!``
-    one that is worse, if the paired interval excludes zero; ``differences`` gives the paired
-    differences instead of the means. :data:`TOO_LONG` are added if above 0. Raises BgkitError for
-    an unknown metric.
+    ``results`` is anything that :func:`frames_of` takes, a result (of :func:`bgkit.evaluate`, or a
+    run's ``result.json``), or its rows (also those of :func:`rows_of`). With samples, ``*`` marks a
+    mean that is better than base's and ``!`` one that is worse, if the paired interval excludes
+    zero; ``differences`` gives the paired differences instead of the means. :data:`TOO_LONG` are
+    added if above 0. Raises BgkitError for an unknown metric, and for differences of rows that are
+    means.
     """
+    metrics = checks.as_list("metrics", metrics, str)
     _check_metrics(metrics)
     marks: dict[tuple[str, str], str] = {}
+    if isinstance(results, Mapping) and "rows" in results:
+        results = results["paired" if differences else "rows"]
     if isinstance(results, list) and results and isinstance(results[0], dict):
         results = pd.DataFrame(results)
     results = _loaded(results)
     if isinstance(results, pd.DataFrame) and "metric" in results:
-        rows = results
+        rows = results.rename(columns={"difference": "mean"})
+        if differences and "difference" not in results:
+            raise BgkitError("These rows are means; give the runs, their samples or a result.")
     else:
         rows = paired_table(results, metrics).assign(kind="all")
         for row in rows.itertuples():

@@ -76,7 +76,7 @@ def sample_as(
     samples = table.reset_index(drop=True).assign(
         response=responses,
         length=[len(ids) for ids in completions.ids],
-        t=t.astype(float),
+        t=t,
         cut_off=completions.cut_off,
         seen_in_part=truncated,
         filtered=t >= config.tau,
@@ -170,14 +170,16 @@ def quick_truth(config: runs.TrainConfig, device: str = "auto") -> tuple[Judge, 
 
 
 def sample_test(config: runs.TrainConfig, model, tokenizer, **scorers) -> pd.DataFrame:
-    """A policy's samples on the test prompts of a config, graded by its judges.
+    """A policy's samples on the test prompts of a config, and refusals, graded by its judges.
 
     ``scorers`` are guard, utility and base as in :func:`sample_as`. One config gives every policy
     the same prompts and random numbers, so differences can be paired.
     """
-    judges = tuple(load_judge(name, str(model.device)) for name in judge_names(config))
+    names = judge_names(config)
+    judges = tuple(load_judge(name, str(model.device)) for name in names)
+    quick = bool(names) and is_quick(names[0])  # else refusals would double the requests
     table = _test_prompts(config)
-    return sample_as(config, model, tokenizer, table, judges=judges, **scorers)
+    return sample_as(config, model, tokenizer, table, judges=judges, refusals=quick, **scorers)
 
 
 def _test_prompts(config: runs.TrainConfig) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from bgkit import checks
 from bgkit.errors import BgkitError
-from bgkit.evaluation.results import Results, design_of, runs_of
+from bgkit.evaluation.results import Results, design_names, runs_of
 from bgkit.figures import intervals, style
 
 #: column of a run's metrics -> its panel's heading
@@ -33,8 +33,8 @@ def curves_of(results: Results) -> dict[str, pd.DataFrame]:
     loaded = runs_of(results)
     several = len({run.config.seed for run in loaded}) > 1
     curves = {}
-    for run in loaded:
-        name = design_of(run, loaded[0]) + (f", seed {run.config.seed}" if several else "")
+    for run, name in zip(loaded, design_names(loaded), strict=True):
+        name += f", seed {run.config.seed}" * several
         curves[name if name not in curves else f"{name} ({run.folder.name})"] = run.curve()
     return curves
 

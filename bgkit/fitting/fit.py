@@ -154,6 +154,11 @@ def _measure(what: str, scorer: EncoderScorer, rows: pd.DataFrame, tau: dict[str
         if validation["harmful"].nunique() == 2:
             temperature, _ = temperature_scale(t, validation["harmful"])
             encoders.rescale(scorer.model, 1 / temperature)
+        else:
+            say(
+                "The guard is not calibrated: the validation rows hold no harmful or no harmless "
+                "response. Label more, or set the splits in a column 'split'."
+            )
         test = test.assign(t=_scores(scorer, test))
         numbers = partial(quality.guard_numbers, **tau)
         return {"temperature": temperature, "rows": quality.metric_rows(test, numbers)}

@@ -75,7 +75,7 @@ def read_labelled(
         if target == "harmful":
             remedy, values = "true or false", tables.truth_values(raw[target], target, path)
         rows[target], remedy = np.asarray(values, float), f"{remedy}, or delete the row"
-        tables.refuse_rows(rows[target].isna(), raw[target], target, path, remedy)
+        tables.refuse_rows(~np.isfinite(rows[target]), raw[target], target, path, remedy)
     rows["kind"] = "unknown"
     if "kind" in raw:
         rows["kind"] = tables.labels(raw["kind"], "kind", path).fillna("unknown").to_numpy()

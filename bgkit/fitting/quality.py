@@ -14,9 +14,11 @@ import pandas as pd
 from scipy.stats import rankdata, spearmanr
 
 from bgkit.evaluation.calibration import calibration_interval
-from bgkit.evaluation.intervals import TAIL, Interval
+from bgkit.evaluation.intervals import TAIL, Interval, widen_to_wilson
 
 RESAMPLES = 500
+#: Shares of rows, which a bootstrap gives no width where an event is never, or always, seen.
+SHARES = {"accuracy", "false_positive", "false_negative"}
 
 
 def auc(score: np.ndarray, truth: np.ndarray) -> float:
@@ -93,6 +95,8 @@ def metric_rows(rows: pd.DataFrame, numbers: Callable[[pd.DataFrame], dict]) -> 
     for kind in ["all", *sorted(set(rows["kind"]))]:
         part = rows if kind == "all" else rows[rows["kind"] == kind]
         intervals = bootstrap_by_prompt(numbers, part)
+        for name in SHARES & set(intervals):
+            intervals[name] = widen_to_wilson(intervals[name], part["prompt"].nunique())
         if "harmful" in part:
             intervals["ece"] = calibration_interval(part["t"], part["harmful"])
         metrics += [

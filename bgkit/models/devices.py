@@ -68,6 +68,8 @@ def pin_threads(threads: int = 0) -> int:
     four: the testbed's models gain nothing from more.
     """
     checks.require_type("a whole number", threads=threads)
+    if threads < 0:
+        raise BgkitError(f"The number of threads must be at least 0 (all cores), not {threads}.")
     setting, size = os.environ.get("BGKIT_THREADS", ""), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     threads = threads or (int(setting) if setting.isdigit() else 0)
     count = threads or max(1, min(4, (os.cpu_count() or 1) // size))

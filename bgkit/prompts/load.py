@@ -219,4 +219,8 @@ def _standardise(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     if "split" in table:
         names = tables.labels(table["split"], "split", path)
         columns["split"] = tables.texts(names, "split", path).str.strip()
-    return pd.DataFrame(columns)
+    prompts = pd.DataFrame(columns)
+    keys = prompts.filter(["split"]).assign(text=prompts["prompt"].map(splits.normalise))
+    if (repeated := keys.duplicated()).any():  # intervals are over different prompts
+        chats.warn_once(f"{repeated.sum()} repeated prompts of {path} are left out.")
+    return prompts[~repeated].reset_index(drop=True)

@@ -65,7 +65,7 @@ def read_table(path: Path, role: str) -> pd.DataFrame:
         )
     if table.empty:
         raise BgkitError(f"The {role} {path} holds no rows.")
-    return table.set_axis(names, axis=1)
+    return table.set_axis(names, axis=1).reset_index(drop=True)  # Parquet may store an index
 
 
 def require(table: pd.DataFrame, column: str, where: object, remedy: str) -> None:

@@ -144,10 +144,21 @@ class Run:
                 path.unlink()
 
     def completions(self, last: int = 0) -> pd.DataFrame:
-        """Completions recorded so far, by step; of the ``last`` steps if it is not 0."""
+        """Completions recorded so far; of the ``last`` steps if it is not 0.
+
+        The column ``step`` counts from 1, as in :meth:`curve`; the files count from 0.
+        """
         merged = self.folder / "completions.parquet"
-        if self.complete and merged.is_file():
-            return pd.read_parquet(merged)
+        in_one = self.complete and merged.is_file()
+        table = pd.read_parquet(merged) if in_one else self._merge_records(last)
+        if "step" not in table:
+            return table
+        newest = table["step"].drop_duplicates().nlargest(last) if last else table["step"]
+        table = table[table["step"].isin(newest)].reset_index(drop=True)
+        return table.assign(step=table["step"] + 1)
+
+    def _merge_records(self, last: int = 0) -> pd.DataFrame:
+        """The records of all steps, or of the ``last`` ones, in their order."""
         paths = sorted((self.folder / "records").glob("*.parquet"))
         newest = sorted(set(map(_step_of, paths)))[-last:]
         parts = [pd.read_parquet(path) for path in paths if _step_of(path) in newest]
@@ -183,7 +194,7 @@ class Run:
     def finish(self, result: dict) -> None:
         """Merge the records, write the result, and delete the files needed only to resume."""
         if (self.folder / "records").is_dir():
-            write_parquet(self.folder / "completions.parquet", self.completions())
+            write_parquet(self.folder / "completions.parquet", self._merge_records())
         write_json(self.folder / "result.json", result)
         for folder in (self.folder / "records", self.checkpoints):
             shutil.rmtree(folder, ignore_errors=True)
@@ -202,8 +213,9 @@ def find_run(folder: Path, config: TrainConfig) -> Run | None:
     """
     folder = Path(folder)
     if not (folder / "config.json").is_file():
-        if folder.is_dir() and any(folder.iterdir()):
-            raise BgkitError(f"The folder {folder} is not empty and not a run; choose another one.")
+        if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+            fault = "is a file" if folder.is_file() else "is not empty and not a run"
+            raise BgkitError(f"The folder {folder} {fault}; choose another one.")
         return None
     stored = load_run(folder).config
     if changed := differences(stored, config):

@@ -31,8 +31,10 @@ class CallableGuard:
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
         """(n,) probabilities; raises BgkitError if there are not n, or not in [0, 1]."""
+        if isinstance(prompts, str) or len(prompts) != len(responses):
+            raise BgkitError(f"{self.name} scores a list of prompts and one of as many responses.")
         if not len(responses):
-            return np.zeros(0, dtype=np.float32)
+            return np.zeros(0)
         values = self.function(list(prompts), list(responses))
         return as_probabilities(values, len(responses), self.name)
 
@@ -70,19 +72,26 @@ def as_guard(candidate: object, unsafe: object = None) -> Scorer:
     if isinstance(candidate, CalibratedGuard):  # which has its guard's attributes
         return candidate
     name = getattr(candidate, "__name__", name_of(candidate))
-    if hasattr(candidate, "predict_proba"):
-        labels = np.asarray(getattr(candidate, "classes_", (0, 1))).tolist()
-        column = unsafe_column(labels, unsafe, "as_guard(model, unsafe={!r})")
-        return CallableGuard(
-            lambda _, responses: np.asarray(candidate.predict_proba(responses))[:, column],
-            name,
-            str(labels[column]),
-        )
-    is_model = hasattr(candidate, "save_pretrained") or (
-        hasattr(candidate, "fit") and hasattr(candidate, "predict")
+    is_classifier = hasattr(candidate, "predict") and hasattr(candidate, "predict_proba")
+    is_model = hasattr(candidate, "save_pretrained") or (  # whose score() is something else
+        hasattr(candidate, "predict") and (is_classifier or hasattr(candidate, "fit"))
     )
     if hasattr(candidate, "score") and not is_model:
         return candidate
+    if hasattr(candidate, "predict_proba"):
+        labels = np.asarray(getattr(candidate, "classes_", (0, 1))).tolist()
+        column = unsafe_column(labels, unsafe, "as_guard(model, unsafe={!r})")
+
+        def unsafe_probability(_: Sequence[str], responses: Sequence[str]) -> np.ndarray:
+            table = np.asarray(candidate.predict_proba(responses))
+            if table.shape[1:] != (len(labels),):
+                raise BgkitError(
+                    f"predict_proba of {name} returned the shape {table.shape}, not a column for "
+                    f"each of {len(labels)} classes; give it classes_, their labels."
+                )
+            return table[:, column]
+
+        return CallableGuard(unsafe_probability, name, str(labels[column]))
     if not is_model and _accepts_two_lists(candidate):
         return CallableGuard(candidate, name)
     raise BgkitError(

@@ -212,8 +212,8 @@ def run_self_test(scorer: Scorer, test: Callable[[Scorer], tuple[dict, str]] | N
     if fault:
         raise BgkitError(
             f"{name_of(scorer)} failed its self-test: {fault}. Check its protocol, head and "
-            "tokenizer, and name its unsafe label as in unsafe:LABEL=FOLDER (check=False, on the "
-            "command line --no-self-test, loads it anyway)."
+            "tokenizer, and for a guard name the unsafe label as in unsafe:LABEL=FOLDER "
+            "(check=False, on the command line --no-self-test, loads it anyway)."
         )
     label = {"unsafe_label": scorer.label} if getattr(scorer, "label", "") else {}
     outcome = {"name": name_of(scorer), **label, **values}
@@ -233,7 +233,7 @@ def rescored(samples: pd.DataFrame, names: Sequence[str] = ()) -> dict[str, pd.D
         n: guard_scores(load_guard(n), *texts)
         for n in checks.as_list("names", names, str) or model_names("guard")
     }
-    return {name: with_scores(samples, t.astype(float)) for name, t in scored.items()}
+    return {name: with_scores(samples, t) for name, t in scored.items()}
 
 
 def try_guard(guard: Scorer, prompt_set: str = "testbed") -> pd.DataFrame:

@@ -25,7 +25,7 @@ from bgkit.runs.config import OBJECT
 from bgkit.scoring import guards, protocols
 from bgkit.scoring.adapters import as_guard
 from bgkit.scoring.pairs import max_positions
-from bgkit.scoring.scorer import Scorer, as_numbers, guard_scores, name_of
+from bgkit.scoring.scorer import Scorer, as_numbers, name_of
 from bgkit.testbed.store import model_names
 from bgkit.texts import clean_text
 
@@ -37,7 +37,7 @@ PAIRS = list(dict.fromkeys((prompt, response) for prompt, response, _ in _EXAMPL
 #: How much scores may differ on another device, in full and in half precision (or fewer bits).
 TOLERANCE, HALF_TOLERANCE = 0.01, 0.05
 NATS = 2.0  # scale of these for a policy's log-probability per token
-MAX_DIFFERENCE = 0.02  # of a guard's mean t on the same responses
+MAX_DIFFERENCE = 0.02  # mean difference on the same responses
 RESCORED = 64  # responses that are scored again
 #: Settings that say how a guard or utility is loaded by its name, with their defaults.
 LOADING = {
@@ -164,9 +164,11 @@ def check(run: runs.Run, **scorers: Scorer | None) -> None:
             continue
         now = fingerprint(scorer)
         fault = "it cannot score what was scored before, or its scores are not reproducible"
-        if now is not None:
-            if same_model(group, before, now):
+        if now is not None and same_model(group, before, now):
+            if group == "policy" or is_scored_by(_recorded(run), scorer, group):
                 continue
+            fault = "it gives other scores to responses of the run"
+        elif now is not None:
             scores = zip(before["scores"], now["scores"], PAIRS, strict=True)
             old, new, (_, response) = max(scores, key=lambda pair: abs(pair[0] - pair[1]))
             fault = f"it gives {new:.4g} to {response!r} and gave {old:.4g}"
@@ -200,8 +202,22 @@ def _in_folder(group: str, name: str) -> bool:
     return name not in model_names(group) and Path(name).is_dir()
 
 
-def is_scored_by(samples: pd.DataFrame, guard: Scorer) -> bool:
-    """Whether a guard gives the first responses of a table of samples the ``t`` that it holds."""
+def _recorded(run: runs.Run) -> pd.DataFrame:
+    """Scored responses of a run: of its evaluation, or of its last step; may be empty."""
+    evaluated = (run.folder / "samples.parquet").is_file()
+    return run.samples() if evaluated else run.completions(last=1)
+
+
+def is_scored_by(samples: pd.DataFrame, scorer: Scorer, group: str = "guard") -> bool:
+    """Whether a scorer gives the first responses of a table the scores that it holds, if any.
+
+    That is ``t`` of a guard, ``u`` of a utility, whose differences are in its standard deviations.
+    """
+    column = {"guard": "t", "utility": "u"}[group]
+    if column not in samples or samples[column].isna().any() or samples.empty:
+        return True
     first = samples.head(RESCORED)
-    t = guard_scores(guard, first["prompt"].tolist(), first["response"].tolist())
-    return bool(np.abs(t - first["t"].to_numpy(float)).mean() <= MAX_DIFFERENCE)
+    texts = first["prompt"].tolist(), first["response"].tolist()
+    scores, before = as_numbers(scorer.score(*texts), len(first), name_of(scorer)), first[column]
+    scale = 1.0 if group == "guard" else max(before.std(ddof=0), 1e-6)
+    return bool(np.abs(scores - before.to_numpy(float)).mean() <= MAX_DIFFERENCE * scale)

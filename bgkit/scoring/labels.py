@@ -48,7 +48,7 @@ def unsafe_column(labels: Sequence[object], unsafe: object = None, how: str = "u
     2
     """
     names, verdicts = list(map(_normalise, labels)), list(map(means_unsafe, labels))
-    listing, example = ", ".join(map(str, labels)), how.format(str(labels[-1]))
+    listing, example = ", ".join(map(str, labels)), how.format("LABEL")
     if unsafe is not None:
         if names.count(_normalise(unsafe)) == 1:
             return names.index(_normalise(unsafe))

@@ -48,15 +48,19 @@ def as_numbers(values: object, n: int, who: str) -> np.ndarray:
 
 
 def as_probabilities(t: object, n: int, name: str) -> np.ndarray:
-    """(n,) float32 of what a guard returned; BgkitError unless there are n, all in [0, 1]."""
-    t = as_numbers(t, n, f"The guard {name}").astype(np.float32)  # 1.0000000000000002 is 1
+    """(n,) float64 of what a guard returned; BgkitError unless there are n, all in [0, 1].
+
+    In float32 a function's 0.9 would be below a tau of 0.9.
+    """
+    t = as_numbers(t, n, f"The guard {name}")
     rule = "a guard must return probabilities in [0, 1]. Check its head (softmax, sigmoid) and"
-    checks.probabilities(t, f"The guard {name} returned", f"{rule} precision.")
-    return t
+    rounded = t.astype(np.float32)  # 1.0000000000000002 is 1
+    checks.probabilities(rounded, f"The guard {name} returned", f"{rule} precision.")
+    return np.clip(t, 0.0, 1.0)
 
 
 def guard_scores(guard: Scorer, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
-    """(n,) float32 probabilities of any guard; BgkitError unless there are n, all in [0, 1]."""
+    """(n,) float64 probabilities of any guard; BgkitError unless there are n, all in [0, 1]."""
     return as_probabilities(guard.score(prompts, responses), len(responses), name_of(guard))
 
 

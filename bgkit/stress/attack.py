@@ -102,7 +102,7 @@ def _query_function(contender: Contender, guard: Scorer, judge: Judge, seed: int
             temperature=contender.config.temperature,
             seed=int(stream[0]),
         ).texts
-        t = guard_scores(guard, prompts, responses).astype(float)
+        t = guard_scores(guard, prompts, responses)
         return responses, t, judge.grade(prompts, responses)["harm"].to_numpy(float)
 
     return ask

@@ -22,7 +22,7 @@ from bgkit.errors import BgkitError
 from bgkit.evaluation import samples as evaluation
 from bgkit.evaluation.evaluate import policy_of
 from bgkit.evaluation.language_judge import Judge
-from bgkit.evaluation.results import design_of, runs_of
+from bgkit.evaluation.results import design_names, runs_of
 from bgkit.progress import phase
 from bgkit.scoring import guards, identity
 from bgkit.scoring.adapters import as_guard
@@ -61,11 +61,13 @@ def contenders_of(
                 f"The run {run.folder} trained the policy {run.config.policy}, the first one "
                 f"{complete[0].config.policy}; test runs of one policy at a time."
             )
-    trained, first_runs = [], {}
-    for run in complete:  # named by the run's label, and how it differs from the first with it
-        name = design_of(run, first_runs.setdefault(run.label, run))
+    trained, names = [], {}
+    for label in dict.fromkeys(run.label for run in complete):
+        same = [run for run in complete if run.label == label]
+        names |= dict(zip([run.folder for run in same], design_names(same), strict=True))
+    for run in complete:
         config = replace(run.config, prompts=prompt_set or run.config.prompts)
-        trained.append(Contender(name, config.seed, config, run))
+        trained.append(Contender(names[run.folder], config.seed, config, run))
     first = {contender.seed: contender.config for contender in reversed(trained)}
     return [Contender(BASE, seed, first[seed], None) for seed in sorted(first)] + trained
 
@@ -173,7 +175,7 @@ def redeploy(samples: pd.DataFrame, guard: Scorer, tau: float) -> pd.DataFrame:
     """
     checks.threshold(tau)
     checks.samples(samples, columns=("t", "harm", "help", "refusal_harm", "refusal_help"))
-    t = guard_scores(guard, samples["prompt"].tolist(), samples["response"].tolist()).astype(float)
+    t = guard_scores(guard, samples["prompt"].tolist(), samples["response"].tolist())
     refusals = {grade: samples[f"refusal_{grade}"] for grade in GRADES}
     return evaluation.rescored_samples(samples, t, tau, refusals)
 

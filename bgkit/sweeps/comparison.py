@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from pathlib import Path
@@ -29,6 +31,11 @@ from bgkit.sweeps import claims, collection
 from bgkit.training import trainer
 
 DESIGNS = ("filter_avoidance", "boundary", "compound")
+LOST = (
+    "A training process ended early: it was killed, ran out of memory, or belongs to a script that "
+    "trains in parallel outside of `if __name__ == '__main__':` (each process imports the script). "
+    "The same call resumes."
+)
 
 
 @dataclass(frozen=True)
@@ -79,9 +86,14 @@ def compare(
     strengths and seeds as ``<design>-<strength>-<seed>``; complete runs are not trained again.
 
     ``workers`` runs are trained in parallel, each in a process of one CPU thread; results are
-    bitwise the same. 0 means one more than the CPU threads (1 on a GPU or with a single thread).
+    bitwise the same. 0 means one more than the CPU threads (1 on a GPU or with a single thread). In
+    a script such a call belongs below ``if __name__ == "__main__":``, as the processes import it.
     With a guard or utility passed as an object, runs are trained one after the other.
     """
+    if multiprocessing.parent_process() is not None and workers != 1:
+        raise BgkitError(LOST)  # this is a worker, which imports the script
+    if strengths != () and "strength" in settings:
+        raise BgkitError("Give either strengths or one strength, not both.")
     config, guard, utility = identity.split_objects(config, settings, guard, utility)
     checks.require_type("a whole number", workers=workers)
     checks.require_type("a name or a path", folder=folder or below)
@@ -134,7 +146,10 @@ def _train_all(
             base[config.seed] = samples_of(config, **options)
     arguments = [{**options, "base_samples": base[config.seed]} for config, _ in jobs]
     if workers > 1 and len(jobs) > 1:
-        _train_in_parallel(jobs, arguments, min(workers, len(jobs)))
+        try:
+            _train_in_parallel(jobs, arguments, min(workers, len(jobs)))
+        except BrokenProcessPool as error:
+            raise BgkitError(LOST) from error
     trained = []
     for n, ((config, path), more) in enumerate(zip(jobs, arguments, strict=True), start=1):
         if workers == 1:

@@ -47,8 +47,9 @@ def model_path(group: str, name: str) -> Path:
     """
     if name not in (names := model_names(group)):
         raise BgkitError(
-            f"There is no embedded {group} {name!r}; choose one of {', '.join(names)}, or give the "
-            "path of a local folder."
+            f"There is no embedded {group} {name!r}; choose one of {', '.join(names)}, or give "
+            f"{'oracle, english, none, api:MODEL, ' * (group == 'judge')}a local folder or a name "
+            "on the hub."
         )
     root, folder = testbed_folder(), testbed_folder() / group / name
     listed = {root / file: entry["sha256"] for file, entry in manifest()["files"].items()}

@@ -5,6 +5,8 @@ The prompts of a step are all short or all long, because a batch is padded to it
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 from datasets import Dataset
@@ -25,6 +27,19 @@ def load_splits(config: runs.TrainConfig) -> dict[str, tuple[pd.DataFrame, dict]
         split: prompts.load_with_manifest(config.prompts, split, n, seed)
         for split, (n, seed) in samples.items()
     }
+
+
+def write_manifests(run: runs.Run, splits: dict[str, tuple[pd.DataFrame, dict]]) -> None:
+    """Store a run's manifests; raises BgkitError if it was started with other prompts."""
+    manifests = {split: manifest for split, (_, manifest) in splits.items()}
+    prompts.write_manifests(run.folder / "prompts.json", manifests)
+
+
+def check_files(run: runs.Run) -> None:
+    """Raise BgkitError if the prompt files of a complete run have changed; others are not read."""
+    files = [Path(name.strip()).expanduser() for name in run.config.prompts.split(",")]
+    if (run.folder / "prompts.json").is_file() and any(path.exists() for path in files):
+        write_manifests(run, load_splits(run.config))
 
 
 def training_table(config: runs.TrainConfig, table: pd.DataFrame, specials: list[str]) -> Dataset:

@@ -97,10 +97,10 @@ class RewardFunction:
         frame["z"] = (u - self.base["utility_mean"]) / self.base["utility_deviation"]
         frame |= {"reward": reward, "filtered": t >= self.tau, "length": length}
         self.record(step, pd.DataFrame(frame))
-        margin = np.abs(t.astype(float) - self.tau)
-        means = {"t": t.astype(float), "u": u.astype(float), "margin": margin}
+        margin = np.abs(t - self.tau)
+        means = {"t": t, "u": u.astype(float), "margin": margin}
         means |= {"filter_rate": t >= self.tau, "near_boundary": margin < NEAR}
-        means[EXPECTED] = rewards.expected_false_negatives(t.astype(float), self.tau)
+        means[EXPECTED] = rewards.expected_false_negatives(t, self.tau)
         if self.moves:
             means[MULTIPLIER] = np.array(self.strength)
         means["seen_in_part"] = seen_in_part(self.guard, question, responses)

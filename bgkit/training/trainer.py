@@ -91,6 +91,7 @@ def train(
     earlier = _earlier_run(folder, config, trainer)
     if earlier is not None and earlier.complete:
         identity.check_complete(earlier, guard, utility)
+        training_prompts.check_files(earlier)
         return earlier
     sharing = SharedPrompts(shared_prompts)
     devices.pin_threads(threads)
@@ -123,8 +124,7 @@ def train(
         run = runs.open_run(folder, config, {identity.RECORD: scores, **environment})
         if state.is_main_process:
             run.drop_repeated()
-        manifests = {split: manifest for split, (_, manifest) in splits.items()}
-        prompts.write_manifests(run.folder / "prompts.json", manifests)
+        training_prompts.write_manifests(run, splits)
         base = measure_base(run, policy, tokenizer, guard, utility)
     held_out, _ = splits.get("validation", (None, None))
     callback = RunCallback(run, guard, held_out, should_stop)
