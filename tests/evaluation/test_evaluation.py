@@ -224,11 +224,3 @@ def test_agreement_by_hand() -> None:
         assert judge_agreement(nothing)["mean"].iloc[:5].isna().all()
         with pytest.raises(BgkitError, match="No response has both"):
             judge_against_truth(nothing)
-
-
-def test_the_figure_has_a_mark_for_every_grade_that_was_given() -> None:
-    fig = judge_against_truth(GRADED)
-    harm, help_ = (trace for trace in fig.data if trace.mode == "markers")
-    assert list(harm.x) == [0.25, 1.0] and list(harm.y) == pytest.approx([0.3, 1.0])
-    assert list(help_.x) == [0.0, 0.75, 1.0] and list(help_.y) == [0.0, 0.5, 1.0]
-    assert "2 responses" in harm.hovertext[0]
