@@ -234,7 +234,7 @@ def test_the_key_is_never_told(serve, tmp_path, monkeypatch, capfd, status: int,
         assert not any(secret in part for part in told), [p for p in told if secret in p]
 
 
-def test_what_determines_an_answer_is_in_the_key(serve) -> None:
+def test_what_determines_an_answer_is_in_the_key(serve, monkeypatch) -> None:
     server = serve()
     changed = dataclasses.replace(rubrics.HELP_HARM, task="Grade it.")
     options = [{}, {"sampling": {"temperature": 1.0}}, {"sampling": {"seed": 3}}]
@@ -242,9 +242,10 @@ def test_what_determines_an_answer_is_in_the_key(serve) -> None:
         for mine in (*(judge(**o) for o in options), judge(rubric=changed), judges.ApiJudge("b")):
             mine.grade(PROMPTS[:1], RESPONSES[:1])
     assert len(server.bodies) == 5
-    server = serve()  # another address
+    server = serve()  # another address, of a server of one's own, which needs no key
+    monkeypatch.delenv("OPENAI_API_KEY")
     judge().grade(PROMPTS[:1], RESPONSES[:1])
-    assert len(server.bodies) == 1
+    assert server.keys == ["Bearer none"]
 
 
 TABLE = pd.DataFrame({"prompt": PROMPTS[:4], "response": RESPONSES[:4]})

@@ -128,7 +128,6 @@ def test_numbers_are_told_in_the_unit_of_their_metric() -> None:
         (lambda: plots.operating_curves(operating_points(SAMPLES), math.nan), "0 to 1"),
         (lambda: plots.by_shift(ROWS[:3].assign(shift="a", mean=np.nan)), "give a judge"),
         (lambda: plots.by_guard(ROWS), "guard several times; select one kind of prompts"),
-        (lambda: plots.by_shift(ROWS.assign(shift="a")), "shift several times"),
         (lambda: plots.attack_curves(ROWS.assign(strategy="a", budget=1)), "budget several times"),
     ],
 )

@@ -38,22 +38,15 @@ def own(tmp_path) -> Callable[..., str]:
 # --- Files -----------------------------------------------------------------------------------
 
 
-def test_a_file_with_prompts_alone_gets_the_other_columns(write):
-    path = write([{"prompt": "how are you ?"}, {"prompt": 'a, "b"; ünïcode 🔥\nsecond line'}])
-    table = load_prompts(path)
-    assert list(table) == ["prompt_id", "kind", "prompt"]
-    assert table["prompt"].tolist() == ["how are you ?", 'a, "b"; ünïcode 🔥\nsecond line']
-    assert table["kind"].tolist() == ["unknown", "unknown"]
-    assert table["prompt_id"].is_unique and table["prompt_id"].str.contains("own").all()
-
-
 def test_a_file_keeps_the_columns_it_has_and_their_order_and_drops_others(write, tmp_path):
+    text = 'a, "b"; ünïcode 🔥\nsecond line'
     rows = [
         {"note": 1, "harmful_request": True, "prompt": "one", "kind": 3, "prompt_id": "b"},
-        {"note": 2, "harmful_request": None, "prompt": "two", "kind": None, "prompt_id": None},
+        {"note": 2, "harmful_request": None, "prompt": text, "kind": None, "prompt_id": None},
     ]
     table = load_prompts(write(rows))
     assert list(table) == ["prompt_id", "kind", "prompt", "harmful_request"]
+    assert table["prompt"].tolist() == ["one", text]
     assert table["prompt_id"][0] == "b" and "own" in table["prompt_id"][1]
     assert table["kind"][1] == "unknown" and table["kind"][0].startswith("3")
     assert table["harmful_request"].tolist() == [True, False]
@@ -71,7 +64,9 @@ def test_a_file_keeps_the_columns_it_has_and_their_order_and_drops_others(write,
     ],
 )
 def test_cells_of_a_csv_file_are_text_and_lines_end_in_one_way(own, name, content, prompts):
-    assert load_prompts(own(content, name))["prompt"].tolist() == prompts
+    table = load_prompts(own(content, name))
+    assert table["prompt"].tolist() == prompts and set(table["kind"]) == {"unknown"}
+    assert list(table) == ["prompt_id", "kind", "prompt"] and table["prompt_id"].is_unique
 
 
 @pytest.mark.parametrize(

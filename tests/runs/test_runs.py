@@ -115,17 +115,6 @@ def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_write_replaces_the_file_and_leaves_nothing_else(tmp_path):
-    path = tmp_path / "new" / "folder" / "a.json"
-    runs.write_json(path, {"a": 1})
-    runs.write_json(path, {"é": [1.5, None, "🔥"]})
-    assert json.loads(path.read_text(encoding="utf-8")) == {"é": [1.5, None, "🔥"]}
-    frame = completions(3, "one", "two 🔥")
-    runs.write_parquet(path.with_name("t.parquet"), frame)
-    pd.testing.assert_frame_equal(pd.read_parquet(path.with_name("t.parquet")), frame)
-    assert names_in(path.parent) == ["a.json", "t.parquet"]
-
-
 @pytest.mark.parametrize(
     ("error", "raised"),
     [(OSError(errno.ENOSPC, "No space"), BgkitError), (KeyboardInterrupt(), KeyboardInterrupt)],
@@ -144,7 +133,7 @@ def test_failed_write_leaves_the_old_file_and_no_half_of_a_new_one(tmp_path, err
 
 
 def test_a_run_stores_its_config_and_the_environment_of_its_first_measurement(tmp_path):
-    folder, config = tmp_path / "deep" / "run", make_config({"steps": 7, "prompts": "föö.csv"})
+    folder, config = tmp_path / "deep" / "run", make_config({"steps": 7, "prompts": "föö 🔥.csv"})
     environment = {"git": "abc", "versions": {"numpy": "2"}}
     opened = open_run(folder, config, environment)
     assert opened == Run(folder, config) == load_run(str(folder)) and not opened.complete
