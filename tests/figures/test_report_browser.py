@@ -53,4 +53,4 @@ def test_all_figures_draw_and_hostile_texts_are_shown_as_they_are(page: Any) -> 
 
 def test_the_page_never_scrolls_sideways(page: Any) -> None:
     page.set_viewport_size({"width": 420, "height": 900})
-    page.wait_for_function("document.documentElement.scrollWidth <= 420")
+    page.wait_for_function("() => document.documentElement.scrollWidth <= 420")
