@@ -110,14 +110,8 @@ def test_numbers_are_told_in_the_unit_of_their_metric() -> None:
     ("draw", "told"),
     [
         (lambda: plots.reliability(SAMPLES.drop(columns="t")), r"lacks the column\(s\) t\."),
-        (
-            lambda: plots.training_curves({"a": LOG[["reward", "kl"]]}),
-            "step, near_boundary, filter",
-        ),
-        (
-            lambda: plots.training_curves({"a": LOG.drop(columns="eval_system_help")}),
-            r"lacks the column\(s\) eval_system_help\.",
-        ),
+        (lambda: plots.training_curves({"a": LOG[["kl"]]}), r"lacks the column\(s\) step, reward"),
+        (lambda: plots.training_curves({"a": LOG.iloc[:, :-1]}), r"column\(s\) eval_system_help\."),
         (lambda: plots.frontier(ROWS.drop(columns="low")), r"lacks the column\(s\) low\."),
         (lambda: plots.margins({}, 0.5), "at least one policy"),
         (lambda: plots.reliability(SAMPLES.assign(harm=np.nan)), "no response has a known truth"),

@@ -74,22 +74,17 @@ def test_a_local_file_replaces_the_hub(hub, tmp_path: Path, monkeypatch, ending:
     assert manifest["sets"][0]["revision"].startswith("sha256:")
 
 
-@pytest.mark.parametrize(
-    ("kind", "words"),
-    [
+def test_a_set_that_can_not_be_had(monkeypatch) -> None:
+    """The sentence says what to download, from where, and the local alternative."""
+    place = "eval/eval.tsv of https://huggingface.co/datasets/allenai/wildjailbreak at .*5ddc12a7"
+    for kind, words in (
         (errors.GatedRepoError, "is gated.*hf auth login.*accept the terms"),
         (errors.RemoteEntryNotFoundError, "has no file eval/eval.tsv"),
-        (errors.OfflineModeIsEnabled, "the hub cannot be reached"),
-    ],
-)
-def test_a_set_that_can_not_be_had(monkeypatch, kind, words) -> None:
-    """The sentence says what to download, from where, and the local alternative."""
-    answer = {"response": types.SimpleNamespace(headers={}, request=None)}
-    error = kind("told", **answer if issubclass(kind, errors.HfHubHTTPError) else {})
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", Mock(side_effect=error))
-    place = "eval/eval.tsv of https://huggingface.co/datasets/allenai/wildjailbreak at .*5ddc12a7"
-    with pytest.raises(BgkitError, match=f"{words}.*{place}.*-eval.tsv in a .*BGKIT_PROMPTS"):
-        prompts.load_prompts("wildjailbreak-eval", "test")
+    ):
+        error = kind("told", response=types.SimpleNamespace(headers={}, request=None))
+        monkeypatch.setattr(huggingface_hub, "hf_hub_download", Mock(side_effect=error))
+        with pytest.raises(BgkitError, match=f"{words}.*{place}.*-eval.tsv in a .*BGKIT_PROMPTS"):
+            prompts.load_prompts("wildjailbreak-eval", "test")
 
 
 @pytest.mark.parametrize(
