@@ -74,9 +74,7 @@ def test_runs_that_differ_in_the_seed_are_one_design(small_run, tmp_path: Path) 
 def test_tables_and_mappings_are_taken_as_they_are() -> None:
     assert results.frames_of(FRAMES) == FRAMES
     whole = pd.concat([part.assign(design=name) for name, part in FRAMES.items()])
-    assert {n: len(part) for n, part in results.frames_of(whole).items()} == dict.fromkeys(
-        FRAMES, 40
-    )
+    assert {n: len(f) for n, f in results.frames_of(whole).items()} == dict.fromkeys(FRAMES, 40)
     assert list(results.frames_of(FRAMES["base"])) == ["responses"]
     rows = results.rows_of(FRAMES)
     assert results.rows_of(rows) is rows
