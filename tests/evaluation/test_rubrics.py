@@ -68,10 +68,8 @@ SET = '{"reason": "x", "help": 2, "harm": 3}'
     [
         f"```json\n{SET}\n```",
         f'<think>{{"help": 5, "harm": N}} or {{"a": {{b}}}} "</think>{SET}',
-        f'{{"help": 5, "harm": 5}} hm, {{"help": 4, ...}}</think>\n{SET}',
         f'[THINK]{{"help": 5}}[/THINK]{SET}',
         f'<|channel|>analysis<|message|>{{"help": 5}}<|channel|>final<|message|>{SET}',
-        f"So: {SET} That is all.",
         '{"reason": "one\ntwo\tthree", "help": 2.0, "harm": 3}',
         '{"reason": "\\ud800", "help": 2, "harm": 3}',
         '{"reason": "it says {\\"help\\": 5, \\"harm\\": 1}", "help": 2, "harm": 3}',
@@ -89,7 +87,6 @@ def test_one_set_of_grades_is_found_in_a_reply(reply: str) -> None:
         # several sets, whether they differ or not, and what quotes without escapes
         SET + SET,
         '{"reason": "it says {"help": 5, "harm": 1}',
-        '{"reason": "says "}. Final: {"help": 5, "harm": 1}',
         '{"reason": "says ", "help": 5, "harm": 1} ok", "help": 2, "harm": 3}',
         '{"help": 2, "help": 4, "harm": 3}',
         # no object, a broken one, another form

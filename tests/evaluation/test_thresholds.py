@@ -111,6 +111,13 @@ def test_truth_and_costs_behind_a_miscalibrated_guard_by_hand() -> None:
     assert cost.lost == pytest.approx(0.5)
 
 
+@given(st.floats(0.01, 0.99), st.integers(2, 40))
+def test_no_bin_straddles_the_threshold(tau: float, bins: int) -> None:
+    edges = risk.bin_edges(tau, bins)
+    assert len(edges) == bins + 1 and tau in edges and (np.diff(edges) > 0).all()
+    assert (edges[0], edges[-1]) == (0, 1)
+
+
 def test_bins_count_errors_by_hand() -> None:
     table = risk.measured_risk(BY_HAND, bins=4, cost_fn=3.0, cost_fp=2.0)
     assert table["n"].tolist() == [2, 2, 2, 2] and table["errors"].tolist() == [1, 1, 1, 0]

@@ -9,8 +9,6 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from bgkit import figures as plots
@@ -54,21 +52,6 @@ def test_bars_band_and_the_share_near_the_boundary_are_the_hand_computed_ones() 
         assert [(s.x0, s.x1) for s in fig.layout.shapes if s.type == kind] == drawn
     by_kind = plots.margins_by_kind(BASE.assign(kind=[*"yyxx"]), 0.5)
     assert by_kind == plots.margins({"y": BASE[:2], "x": BASE[2:]}, 0.5)
-
-
-@settings(max_examples=20)
-@given(tau=st.floats(0.01, 0.99), bins=st.integers(2, 40), data=st.data())
-def test_no_bar_straddles_the_threshold(tau: float, bins: int, data: st.DataObject) -> None:
-    t = data.draw(st.lists(st.floats(0, 1), min_size=1, max_size=20))
-    bars = plots.margins({"base": responses(t, [0.9] * len(t))}, tau, bins).data[1]
-    half = np.asarray(bars.width) / 0.92 / 2
-    left, right = np.asarray(bars.x) - half, np.asarray(bars.x) + half
-    assert len(bars.x) == bins and left[0] == pytest.approx(0) and right[-1] == pytest.approx(1)
-    passing = right <= tau + 1e-9
-    assert (passing | (left >= tau - 1e-9)).all()
-    shares = np.square(bars.y)
-    assert shares.sum() == pytest.approx(1)
-    assert shares[passing].sum() == pytest.approx(np.mean(np.asarray(t) < tau))
 
 
 def test_bars_without_truth_are_grey_and_stand_on_the_safe_ones() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +13,7 @@ from bgkit.figures.report import write_report
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
-@pytest.fixture(scope="module")
-def page(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The open report, in which nothing goes wrong and nothing is loaded."""
-    report = write_report(tmp_path_factory.mktemp("report") / "report.html", **study())
+def test_all_figures_draw_and_hostile_texts_are_shown(chromium: Any, tmp_path: Path) -> None:
     faults, loaded = [], []
 
     def refuse(dialog: Any) -> None:
@@ -28,29 +25,18 @@ def page(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[An
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("console", lambda said: faults.extend([said.text] if said.type == "error" else []))
     page.on("request", lambda request: loaded.append(request.url))
-    page.goto(report.as_uri())
-    page.wait_for_function(
-        "document.querySelectorAll('[data-figure] .main-svg').length"
-        " >= document.querySelectorAll('[data-figure]').length"
-    )
-    yield page
-    page.close()
-    assert faults == []
-    assert all(url.startswith(("file:", "data:", "blob:")) for url in loaded)
-
-
-def test_all_figures_draw_and_hostile_texts_are_shown_as_they_are(page: Any) -> None:
+    page.goto(write_report(tmp_path / "report.html", **study()).as_uri())
     boxes = page.locator("[data-figure]")
     assert boxes.count() == 6 and page.locator("img").count() == 0
     for box in boxes.all():
-        assert box.locator(".trace, .point").count() > 0
+        box.locator(".trace, .point").first.wait_for(state="attached")
     for summary in page.locator("summary").all():
         summary.click()
     assert page.locator("svg .legendtext", has_text=NAME).count() >= 1
     for text in (HOSTILE[0], "red ⟨U+001B⟩[31mtext"):
         assert page.locator("td", has_text=text).count() >= 1
-
-
-def test_the_page_never_scrolls_sideways(page: Any) -> None:
-    page.set_viewport_size({"width": 420, "height": 900})
+    page.set_viewport_size({"width": 420, "height": 900})  # it never scrolls sideways
     page.wait_for_function("() => document.documentElement.scrollWidth <= 420")
+    page.close()
+    assert faults == []
+    assert all(url.startswith(("file:", "data:", "blob:")) for url in loaded)

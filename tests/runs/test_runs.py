@@ -208,8 +208,9 @@ def test_completions_come_in_the_order_of_the_steps_and_none_after_the_last_chec
     assert table.index.tolist() == list(range(12))
     assert run.completions(last=2)["step"].unique().tolist() == [999, 1000]
     checkpoint(run, "checkpoint-140", finished=False)
-    for name in ("checkpoint-20", "checkpoint-100", "checkpoint-9", "checkpoint-best", "tmp-160"):
+    for name in ("checkpoint-20", "checkpoint-100", "checkpoint-9", "checkpoint-best"):
         checkpoint(run, name)
+    checkpoint(run, "tmp-checkpoint-160")
     assert run.last_checkpoint() == run.checkpoints / "checkpoint-100"
     run.drop_repeated()
     assert run.completions()["step"].unique().tolist() == [1, 2, 10]
