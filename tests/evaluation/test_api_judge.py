@@ -9,8 +9,6 @@ import json
 import os
 import re
 import signal
-import socket
-import subprocess
 import sys
 import threading
 import traceback
@@ -26,8 +24,6 @@ from own import save_policy
 
 from bgkit.errors import BgkitError, StoppedError
 from bgkit.evaluation import grading, judges, language_judge, logs, rubrics
-from bgkit.prompts import load as prompts
-from bgkit.testbed import store
 
 openai = pytest.importorskip("openai", reason="the extra `judge` is not installed")
 
@@ -60,15 +56,17 @@ def judge(**options) -> judges.ApiJudge:
 
 
 def test_a_good_server_is_asked_once_about_equal_pairs_as_it_was_told(serve) -> None:
-    server = serve()
-    mine = judges.load_judge("api:fake")
+    together = threading.Barrier(4)  # no request ends before as many as allowed are there
+    server = serve(lambda number, body: (together.wait(PATIENCE), Reply())[1])
+    mine = judges.load_judge("api:fake", concurrency=4)
     table = mine.grade(PROMPTS + PROMPTS[:1], RESPONSES + RESPONSES[:1])
     assert mine.name == "api:fake" and mine.unscored == 0 and len(table) == 13
     assert (table["harm"] == 0.25).all() and (table["help"] == 0.75).all()
     assert table.loc[0, "reason"] == "clear" and table.loc[0, "problem"] == ""
-    assert server.keys == [f"Bearer {KEY}"] * 12
+    assert server.keys == [f"Bearer {KEY}"] * 12 and server.most_at_once == 4
     body = server.bodies[0]
     assert body["model"] == "fake" and body["temperature"] == 0 and body["max_tokens"] == 300
+    server.behave = lambda number, body: Reply()
     judge(sampling={"temperature": None, "max_completion_tokens": 900}).grade(["a"], ["b"])
     body = server.bodies[-1]
     assert body["max_completion_tokens"] == 900 and not {"temperature", "max_tokens"} & set(body)
@@ -88,7 +86,6 @@ DOWN = {
 BAD = {
     **REFUSED,
     **DOWN,
-    "time-out": (Reply(error=httpx.ReadTimeout("")), "timed out"),
     "broken body": (Reply(body='{"choices": [{"mess'), "server error"),
     "web page": (Reply(body="<html>", headers={"Content-Type": "text/html"}), "no reply"),
     "empty": (Reply(" \n"), "no reply"),
@@ -114,11 +111,10 @@ def test_one_bad_answer_is_unscored_and_only_it_is_asked_again(serve, name: str)
 
 def test_many_refusals_of_a_judge_that_has_replied_are_gaps(serve) -> None:
     refused = Reply("temperature is not supported", 400)
-    serve(lambda number, body: refused if "herb 1" in str(body) else Reply())
-    mine = judge()
-    assert mine.grade(PROMPTS, RESPONSES)["harm"].isna().sum() == 3 == mine.unscored
-    many = [f"herb 1{i}" for i in range(2 * language_judge.IN_A_ROW)]
-    assert mine.grade(many, ["no"] * len(many))["harm"].isna().all()
+    serve(lambda number, body: Reply() if number == 0 else refused)
+    many = [f"herb {i}" for i in range(2 * language_judge.IN_A_ROW)]
+    mine = judge(concurrency=1)
+    assert mine.grade(many, many)["harm"].notna().sum() == 1 and mine.unscored == len(many) - 1
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -131,7 +127,7 @@ def test_a_question_that_a_filter_refuses_is_a_gap_alone_and_first(serve, name: 
     assert table["problem"].iloc[:-3].str.contains(REFUSED[name][1]).all()
 
 
-@pytest.mark.parametrize(("n", "told"), [(1, 1), (2, 2), (600, 10)])
+@pytest.mark.parametrize(("n", "told"), [(1, 1), (600, 10)])
 def test_what_no_question_is_answered_to_is_told_before_all_are_asked(serve, n, told) -> None:
     server = serve(lambda number, body: Reply("top_p is not known", 400))
     said = rf"no answer \(in a row: {told}\).*top_p is not known.*--sampling"
@@ -191,7 +187,7 @@ def test_a_wrong_key_model_or_account_is_told_at_once_in_one_sentence(serve, sta
 
 
 @pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:9/v1", "localhost:9", "http://[::1", "ftp://x", "http://h:x"]
+    "url", ["http://127.0.0.1:9/v1", "localhost:9", "http://[::1", "http://h:x"]
 )
 def test_an_address_without_a_server_is_named(serve, monkeypatch, url: str) -> None:
     monkeypatch.setattr(language_judge, "RETRIES", 0)
@@ -238,7 +234,7 @@ def test_the_key_is_never_told(serve, tmp_path, monkeypatch, capfd, status: int,
         assert not any(secret in part for part in told), [p for p in told if secret in p]
 
 
-def test_what_determines_an_answer_is_in_the_key(serve) -> None:
+def test_what_determines_an_answer_is_in_the_key(serve, monkeypatch) -> None:
     server = serve()
     changed = dataclasses.replace(rubrics.HELP_HARM, task="Grade it.")
     options = [{}, {"sampling": {"temperature": 1.0}}, {"sampling": {"seed": 3}}]
@@ -246,22 +242,10 @@ def test_what_determines_an_answer_is_in_the_key(serve) -> None:
         for mine in (*(judge(**o) for o in options), judge(rubric=changed), judges.ApiJudge("b")):
             mine.grade(PROMPTS[:1], RESPONSES[:1])
     assert len(server.bodies) == 5
-    server = serve()  # another address
+    server = serve()  # another address, of a server of one's own, which needs no key
+    monkeypatch.delenv("OPENAI_API_KEY")
     judge().grade(PROMPTS[:1], RESPONSES[:1])
-    assert len(server.bodies) == 1
-
-
-@pytest.mark.parametrize("limit", [1, 4])
-def test_no_more_requests_at_once_than_allowed(serve, limit: int) -> None:
-    together = threading.Barrier(limit)  # no request ends before as many as allowed are there
-
-    def behave(number: int, body: dict) -> Reply:
-        together.wait(PATIENCE)
-        return Reply()
-
-    server = serve(behave)
-    judge(concurrency=limit).grade(PROMPTS, RESPONSES)
-    assert server.most_at_once == limit
+    assert server.keys == ["Bearer none"]
 
 
 TABLE = pd.DataFrame({"prompt": PROMPTS[:4], "response": RESPONSES[:4]})
@@ -329,32 +313,4 @@ def test_a_local_model_is_asked_by_the_rubric_of_help_and_harm(tmp_path: Path) -
     mine = judges.CausalJudge(folder, "cpu", short)
     table = mine.grade(PROMPTS[:2], RESPONSES[:2])  # random weights write no JSON
     assert table[["harm", "help"]].isna().all(axis=None) and mine.unscored == 2
-
-
-@pytest.mark.slow
-def test_a_served_judge_grades_as_the_local_one(serve, monkeypatch) -> None:
-    for package in ("fastapi", "uvicorn"):
-        pytest.importorskip(package, reason=f"`transformers serve` needs {package}")
-    monkeypatch.setattr(language_judge, "RETRIES", PATIENCE // 8)  # until it answers
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{port}/v1")
-    monkeypatch.delenv("OPENAI_API_KEY")  # a server of one's own needs none
-    folder = str(store.model_path("judge", "default"))
-    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", folder]
-    command += ["--port", port, "--host", "127.0.0.1", "--device", "cpu", "--dtype", "float32"]
-    offline = {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
-    asked = prompts.load_prompts("testbed", "test", 12)["prompt"].tolist()
-    said = ["boil a cup of water .", "i am sorry , i can not help .", "<|end|> help 5 harm 1"] * 4
-    mine = judges.ApiJudge(folder, rubric=rubrics.TESTBED, concurrency=2)
-    server = subprocess.Popen(command, env={**os.environ, **offline})
-    try:
-        table = mine.grade(asked, said)[["harm", "help"]]
-    finally:
-        server.terminate()
-        server.wait(PATIENCE)
-    assert table.notna().all(axis=None)
-    assert mine.usage["requests"] == 12 and mine.usage["completion_tokens"] <= 12 * 8
-    at_home = judges.CausalJudge("default", "cpu").grade(asked, said)
-    np.testing.assert_array_equal(table, at_home[["harm", "help"]])
+    assert mine.usage["requests"] == 2 and 0 < mine.usage["completion_tokens"] <= 8

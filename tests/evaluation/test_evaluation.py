@@ -136,43 +136,26 @@ def test_an_adapter_switched_off_is_base(tmp_path) -> None:
     assert (by_switch.abs() > 0.1).all()
 
 
+COLUMNS = "prompt_id kind t filtered near u harm help system_harm system_help".split()
 #: A true positive, a false positive, a false negative, a true negative.
 FOUR = pd.DataFrame(
-    {
-        "prompt_id": list("abcd"),
-        "kind": ["benign", "benign", "jailbreak", "jailbreak"],
-        "t": [0.9, 0.55, 0.3, 0.1],
-        "filtered": [True, True, False, False],
-        "near": [False, True, True, False],
-        "u": [0.0, 1.0, 2.0, 3.0],
-        "harm": [0.8, 0.2, 0.9, 0.1],
-        "help": [0.4, 0.4, 0.8, 0.8],
-        "system_harm": [0.0, 0.0, 0.9, 0.1],
-        "system_help": [0.0, 0.0, 0.8, 0.8],
-        "kl": [0.0, 1.0, 2.0, 3.0],
-        "length": 5,
-    }
-).assign(judge_system_harm=np.nan, judge_system_help=np.nan)
+    [
+        ("a", "benign", 0.9, True, False, 0.0, 0.8, 0.4, 0.0, 0.0),
+        ("b", "benign", 0.55, True, True, 1.0, 0.2, 0.4, 0.0, 0.0),
+        ("c", "jailbreak", 0.3, False, True, 2.0, 0.9, 0.8, 0.9, 0.8),
+        ("d", "jailbreak", 0.1, False, False, 3.0, 0.1, 0.8, 0.1, 0.8),
+    ],
+    columns=COLUMNS,
+).assign(kl=[0.0, 1.0, 2.0, 4.0], length=5, judge_system_harm=np.nan, judge_system_help=np.nan)
 
 
 def test_metrics_by_hand() -> None:
     rows = pd.DataFrame(summarise(FOUR, {"design": "x"}))
     means = rows.set_index(["kind", "metric"])["mean"]
-    expected = {
-        "filter_rate": 0.5,
-        "near_boundary": 0.5,
-        "near_below": 0.25,
-        "false_positive": 0.25,
-        "false_negative": 0.25,
-        "raw_harm": 0.5,
-        "raw_help": 0.6,
-        "system_harm": 0.25,
-        "system_help": 0.4,
-        "kl": 1.5,
-        "brier": (0.1**2 + 0.55**2 + 0.7**2 + 0.1**2) / 4,
-        "utility": 1.5,
-        "length": 5,
-    }
+    expected = {"filter_rate": 0.5, "near_boundary": 0.5, "near_below": 0.25, "kl": 1.75}
+    expected |= {"false_positive": 0.25, "false_negative": 0.25, "raw_harm": 0.5, "raw_help": 0.6}
+    expected |= {"system_harm": 0.25, "system_help": 0.4, "utility": 1.5, "length": 5}
+    expected["brier"] = (0.1**2 + 0.55**2 + 0.7**2 + 0.1**2) / 4
     assert means["all"].drop("ece").to_dict() == pytest.approx(expected)
     assert means["benign"]["false_positive"] == 0.5
     unknown = dict.fromkeys(("harm", "help", "system_harm", "system_help"), np.nan)
@@ -195,40 +178,20 @@ def test_paired_intervals_are_narrower_than_unpaired_ones() -> None:
         paired_differences(better.iloc[::-1], base, {})
 
 
-GRADED = pd.DataFrame(
-    {
-        "harm": [0.0, 0.6, 1.0, 0.2],
-        "help": [1.0, 0.5, 0.0, 0.5],
-        "judge_harm": [0.25, 0.25, 1.0, np.nan],
-        "judge_help": [1.0, 0.75, 0.0, np.nan],
-    }
+GRADED = pd.DataFrame({"harm": [0.0, 0.6, 1.0, 0.2], "help": [1.0, 0.5, 0.0, 0.5]}).assign(
+    judge_harm=[0.25, 0.25, 1.0, np.nan], judge_help=[1.0, 0.75, 0.0, np.nan]
 )
 
 
 def test_agreement_by_hand() -> None:
     table = judge_agreement(GRADED)
-    means = table["mean"]
-    assert means.to_dict() == pytest.approx(
-        {
-            "agrees on harmful or not": 2 / 3,  # 0.6 is graded 0.25
-            "bias of harm": (0.25 - 0.35 + 0.0) / 3,
-            "bias of help": 0.25 / 3,
-            "absolute error of harm": 0.2,
-            "absolute error of help": 0.25 / 3,
-            "without a grade": 0.25,
-        }
-    )
+    expected = {"agrees on harmful or not": 2 / 3, "without a grade": 0.25}  # 0.6 is graded 0.25
+    expected |= {"bias of harm": -0.1 / 3, "absolute error of harm": 0.2}
+    expected |= {"bias of help": 0.25 / 3, "absolute error of help": 0.25 / 3}
+    assert table["mean"].to_dict() == pytest.approx(expected)
     assert table["n"].to_list() == [3, 3, 3, 3, 3, 4]
     for column in ("harm", "judge_harm"):
         nothing = GRADED.assign(**{column: np.nan})
         assert judge_agreement(nothing)["mean"].iloc[:5].isna().all()
         with pytest.raises(BgkitError, match="No response has both"):
             judge_against_truth(nothing)
-
-
-def test_the_figure_has_a_mark_for_every_grade_that_was_given() -> None:
-    fig = judge_against_truth(GRADED)
-    harm, help_ = (trace for trace in fig.data if trace.mode == "markers")
-    assert list(harm.x) == [0.25, 1.0] and list(harm.y) == pytest.approx([0.3, 1.0])
-    assert list(help_.x) == [0.0, 0.75, 1.0] and list(help_.y) == [0.0, 0.5, 1.0]
-    assert "2 responses" in harm.hovertext[0]

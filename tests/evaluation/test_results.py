@@ -1,8 +1,10 @@
-"""One reading of results: a run, runs, samples or samples by name; tables with paired marks."""
+"""Results as tables: a run, runs, samples or samples by name, with paired marks; and settings."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 import bgkit
 from bgkit.errors import BgkitError
 from bgkit.evaluation import results
+from bgkit.evaluation import settings as settings_
 from bgkit.figures import training
 from bgkit.runs import Run, load_run
 
@@ -52,6 +55,9 @@ def test_a_run_gives_base_and_itself_and_so_does_its_folder(small_run) -> None:
         with pytest.raises(BgkitError, match="one policy, not"):
             results.frame_and_tau(several)
     assert list(training.curves_of(small_run)) == ["boundary"]
+    # an iterator of runs is read once
+    for read in (bgkit.table, bgkit.figures.margins, lambda runs: bgkit.widgets.nearest(runs).data):
+        assert str(read(iter([small_run]))) == str(read([small_run]))
 
 
 def test_runs_that_differ_in_the_seed_are_one_design(small_run, tmp_path: Path) -> None:
@@ -68,8 +74,7 @@ def test_runs_that_differ_in_the_seed_are_one_design(small_run, tmp_path: Path) 
 def test_tables_and_mappings_are_taken_as_they_are() -> None:
     assert results.frames_of(FRAMES) == FRAMES
     whole = pd.concat([part.assign(design=name) for name, part in FRAMES.items()])
-    frames = results.frames_of(whole)
-    assert {name: len(part) for name, part in frames.items()} == dict.fromkeys(FRAMES, 40)
+    assert {n: len(f) for n, f in results.frames_of(whole).items()} == dict.fromkeys(FRAMES, 40)
     assert list(results.frames_of(FRAMES["base"])) == ["responses"]
     rows = results.rows_of(FRAMES)
     assert results.rows_of(rows) is rows
@@ -137,15 +142,58 @@ def test_runs_of_several_deployments_are_each_compared_with_their_own_base(
         results.frames_and_tau([small_run, moved])
 
 
-def test_an_iterator_of_runs_is_read_once(small_run) -> None:
-    folders = [small_run.folder]
-    assert bgkit.table(iter(folders)).equals(bgkit.table(folders))
-    assert bgkit.figures.margins(iter(folders)) == bgkit.figures.margins(folders)
-    near = [bgkit.widgets.nearest(given).data for given in (iter(folders), folders)]
-    assert near[0] == near[1]
-
-
 def test_a_design_of_one_seed_is_compared_with_base_of_that_seed() -> None:
     both = pd.concat([FRAMES["base"].assign(seed=0), frame(0.3, 0.2).assign(seed=1)])
     whole = results.paired_table({"base": both, "better": FRAMES["better"].assign(seed=0)})
     assert whole.equals(results.paired_table(FRAMES)[lambda rows: rows["design"] == "better"])
+
+
+# --- A long table of settings ------------------------------------------------------------------
+
+DESIGNS = ["base", "filter_avoidance", "boundary", "compound"]
+UTILITIES = ["aligned", "mild", "weak", "blind"]
+VALUES = (DESIGNS, UTILITIES, ("all", "benign"), ("system_help", "system_harm", "kl"))
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    """Means count the settings in thousandths, intervals are +-0.02; sorted from a wrong order."""
+    names = ["design", "utility", "kind", "metric"]
+    rows = pd.DataFrame(itertools.product(*VALUES), columns=names)
+    means = rows.assign(mean=rows.index / 1000, low=rows.index / 1000 - 0.02)
+    means = means.assign(high=means["low"] + 0.04, scale="small", guard="default", tau=0.5)
+    return settings_.sort_rows(means[::-1].assign(seed="all"))
+
+
+def test_unknown_names_are_answered_with_the_known_ones_in_order(table: pd.DataFrame) -> None:
+    for arguments, words in [
+        (["joy"], "no metric 'joy'; choose one of system_help"),
+        (["kl", (), {"size": 1}], "no column 'size'; choose one"),
+        (["kl", ["design", "utility"], {"tau": 1}], "no tau 1; choose one of 0.5"),
+        (["kl", ["shape"]], "no column 'shape'"),
+        (["kl", ["design"]], "several values of utility (aligned"),
+    ]:
+        with pytest.raises(BgkitError, match=re.escape(words)):
+            settings_.select(table, *arguments)
+    held = settings_.select(table, "kl", ["design"], {"utility": "mild"})
+    assert set(held["kind"]) == {"all"} and list(held["design"]) == DESIGNS
+    numbers = pd.DataFrame({"seed": ["10", "all", "2"], "tau": [0.7, 0.05, 0.5]})
+    assert settings_.values_of(numbers, "seed") == ["all", "2", "10"]
+    assert settings_.values_of(numbers, "tau") == [0.05, 0.5, 0.7]
+
+
+def test_numbers_tell_every_interval_and_what_was_not_measured(table: pd.DataFrame) -> None:
+    found = settings_.metric_table(table, "system_help")
+    assert list(found.index) == DESIGNS and list(found.columns) == UTILITIES
+    assert found.loc["base", "mild"] == "0.006 [-0.014, 0.026]"
+    by_design = settings_.metric_table(table, "system_help", "design", where={"utility": "mild"})
+    assert by_design.loc["system_help", "base"] == found.loc["base", "mild"]
+    part = table[(table["design"] != "boundary") | (table["utility"] != "weak")]
+    assert settings_.metric_table(part, "system_help").loc["boundary", "weak"] == "–"
+    with pytest.raises(BgkitError, match="was not measured for design boundary, utility weak"):
+        settings_.select(part, "kl", where={"design": "boundary", "utility": "weak"})
+    for kind in ("all", "benign"):
+        found = settings_.overview(table, ["system_harm", "kl"], "utility", {"kind": kind})
+        alone = settings_.metric_table(table, "kl", where={"kind": kind})
+        assert list(found.columns) == ["system_harm", "kl"]
+        assert found.loc[("mild", "boundary"), "kl"] == alone.loc["boundary", "mild"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 
@@ -69,26 +68,18 @@ def figures_of(
     }
 
 
-@pytest.fixture(scope="module")
-def figures() -> dict[str, go.Figure]:
-    return figures_of("boundary", ROWS, SAMPLES, LOG)
-
-
-def test_there_is_one_of_every_kind_and_none_changes_its_data(figures) -> None:
+def test_every_figure_has_the_look_of_the_kit_and_none_changes_its_data() -> None:
+    figures = figures_of("boundary", ROWS, SAMPLES, LOG)
     assert {name for name in vars(plots) if callable(getattr(plots, name))} <= set(figures)
     for given, before in zip((ROWS, SAMPLES, LOG), data_of("boundary"), strict=True):
         pd.testing.assert_frame_equal(given, before)
-
-
-def test_every_figure_has_the_look_of_the_kit(figures) -> None:
     for name, fig in figures.items():
         look = fig.layout.template.layout
         assert look.paper_bgcolor == look.plot_bgcolor == look.modebar.bgcolor == style.CLEAR, name
         assert look.font.color == style.TEXT and look.dragmode is False, name
         assert fig.layout.title.text.startswith("<b>") and fig.layout.width is None, name
         assert {trace.type for trace in fig.data} <= {"bar", "scatter"}, name
-        text = fig.to_json()
-        assert json.loads(text)["data"] and len(text) < 200_000, name
+        assert len(fig.to_json()) < 200_000, name  # it is stored in notebooks
 
 
 def test_hostile_names_stay_text_in_every_figure() -> None:
@@ -101,29 +92,9 @@ def test_hostile_names_stay_text_in_every_figure() -> None:
     assert style.label("a_\x1b[0m") == "a ⟨U+001B⟩[0m"  # which SVG can not hold
 
 
-def contrast(one: str, other: str) -> float:
-    """The contrast of two colours by the web's guidelines, 1 to 21."""
-
-    def luminance(colour: str) -> float:
-        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
-        return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
-
-    low, high = sorted((luminance(one), luminance(other)))
-    return (high + 0.05) / (low + 0.05)
-
-
-def test_designs_differ_in_colour_and_marker_and_show_on_light_and_dark_pages() -> None:
+def test_designs_differ_in_look_and_names_that_begin_with_one_share_it() -> None:
     colours, markers, _ = zip(*style.LOOKS.values(), strict=True)
     assert len(set(colours)) == len(set(markers)) == len(style.LOOKS)
-    bar = style.pio.templates["bgkit"].layout.modebar
-    for page in ("#ffffff", "#14171a"):
-        assert contrast(style.TEXT, page) > 4
-        for colour in (*colours, style.SAFE, style.HARMFUL, bar.color, bar.activecolor):
-            assert contrast(colour, page) > 2.4
-
-
-def test_a_name_that_begins_with_a_design_shares_its_look() -> None:
     assert style.look("boundary, tau 0.4") == style.LOOKS["boundary"]
     assert style.look("filter_avoidance_soft") == style.LOOKS["filter_avoidance_soft"]
     assert style.look("mine") == style.LOOKS[""]
@@ -136,25 +107,13 @@ def test_numbers_are_told_in_the_unit_of_their_metric() -> None:
 
 
 @pytest.mark.parametrize(
-    ("draw", "given", "column"),
-    [
-        (plots.reliability, SAMPLES, "t"),
-        (lambda log: plots.training_curves({"boundary": log}), LOG, "eval_system_help"),
-        (lambda log: plots.training_curves({"boundary": log}), LOG, "step"),
-        (plots.frontier, ROWS, "low"),
-        (lambda rows: plots.by_kind(rows, "system_harm"), ROWS, "kind"),
-    ],
-)
-def test_a_missing_column_is_named(draw: Callable, given: pd.DataFrame, column: str) -> None:
-    with pytest.raises(BgkitError, match=rf"lacks the column\(s\) {column}\.$"):
-        draw(given.drop(columns=column))
-
-
-@pytest.mark.parametrize(
     ("draw", "told"),
     [
+        (lambda: plots.reliability(SAMPLES.drop(columns="t")), r"lacks the column\(s\) t\."),
+        (lambda: plots.training_curves({"a": LOG[["kl"]]}), r"lacks the column\(s\) step, reward"),
+        (lambda: plots.training_curves({"a": LOG.iloc[:, :-1]}), r"column\(s\) eval_system_help\."),
+        (lambda: plots.frontier(ROWS.drop(columns="low")), r"lacks the column\(s\) low\."),
         (lambda: plots.margins({}, 0.5), "at least one policy"),
-        (lambda: plots.margins(SAMPLES, 0.5, bins=1), "at least two bins, not 1"),
         (lambda: plots.reliability(SAMPLES.assign(harm=np.nan)), "no response has a known truth"),
         (lambda: plots.training_curves({}), "no run was given"),
         (lambda: plots.frontier(ROWS[ROWS["kind"] != "all"]), "no 'system_harm' for all prompts"),
@@ -163,7 +122,6 @@ def test_a_missing_column_is_named(draw: Callable, given: pd.DataFrame, column: 
         (lambda: plots.operating_curves(operating_points(SAMPLES), math.nan), "0 to 1"),
         (lambda: plots.by_shift(ROWS[:3].assign(shift="a", mean=np.nan)), "give a judge"),
         (lambda: plots.by_guard(ROWS), "guard several times; select one kind of prompts"),
-        (lambda: plots.by_shift(ROWS.assign(shift="a")), "shift several times"),
         (lambda: plots.attack_curves(ROWS.assign(strategy="a", budget=1)), "budget several times"),
     ],
 )

@@ -9,8 +9,6 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from bgkit import figures as plots
@@ -40,7 +38,7 @@ def bars_of(bars: go.Bar) -> dict[int, float]:
     return {place: height for place, height in enumerate(bars.y) if height}
 
 
-def test_bars_and_the_share_near_the_boundary_are_the_hand_computed_ones() -> None:
+def test_bars_band_and_the_share_near_the_boundary_are_the_hand_computed_ones() -> None:
     fig = plots.margins({"base": BASE, "boundary": BOUNDARY}, tau=0.5, bins=10)
     # a row each: safe up, harmful down, roots of a quarter; a t on an edge is of the bar above
     up, down = [{1: 0.5, 5: 0.5}, {0: 0.5, 2: 0.5}], [{4: -0.5, 9: -0.5}, {8: -0.5, 9: -0.5}]
@@ -49,30 +47,11 @@ def test_bars_and_the_share_near_the_boundary_are_the_hand_computed_ones() -> No
     heads = ["<b>base</b> n=4", "near boundary <b>50.0 %</b>"]
     assert notes(fig) == [*notes(fig)[:2], *heads, "<b>boundary</b> n=4", heads[1].replace("5", "")]
     assert "filtered, t ≥ 0.5" in notes(fig)[1]
+    ends = {"line": [(0.5, 0.5)] * 2, "rect": [(pytest.approx(0.2), pytest.approx(0.8))] * 2}
+    for kind, drawn in ends.items():
+        assert [(s.x0, s.x1) for s in fig.layout.shapes if s.type == kind] == drawn
     by_kind = plots.margins_by_kind(BASE.assign(kind=[*"yyxx"]), 0.5)
     assert by_kind == plots.margins({"y": BASE[:2], "x": BASE[2:]}, 0.5)
-
-
-def test_threshold_and_band_are_drawn_in_every_row() -> None:
-    shapes = plots.margins({"base": BASE, "boundary": BOUNDARY}, tau=0.4).layout.shapes
-    assert [(line.x0, line.x1) for line in shapes if line.type == "line"] == [(0.4, 0.4)] * 2
-    bands = [(band.x0, band.x1) for band in shapes if band.type == "rect"]
-    assert bands == [(pytest.approx(0.1), pytest.approx(0.7))] * 2
-
-
-@settings(max_examples=20)
-@given(tau=st.floats(0.01, 0.99), bins=st.integers(2, 40), data=st.data())
-def test_no_bar_straddles_the_threshold(tau: float, bins: int, data: st.DataObject) -> None:
-    t = data.draw(st.lists(st.floats(0, 1), min_size=1, max_size=20))
-    bars = plots.margins({"base": responses(t, [0.9] * len(t))}, tau, bins).data[1]
-    half = np.asarray(bars.width) / 0.92 / 2
-    left, right = np.asarray(bars.x) - half, np.asarray(bars.x) + half
-    assert len(bars.x) == bins and left[0] == pytest.approx(0) and right[-1] == pytest.approx(1)
-    passing = right <= tau + 1e-9
-    assert (passing | (left >= tau - 1e-9)).all()
-    shares = np.square(bars.y)
-    assert shares.sum() == pytest.approx(1)
-    assert shares[passing].sum() == pytest.approx(np.mean(np.asarray(t) < tau))
 
 
 def test_bars_without_truth_are_grey_and_stand_on_the_safe_ones() -> None:
@@ -96,19 +75,18 @@ def curves_of(fig: go.Figure) -> dict[str, go.Scatter]:
 
 def test_curves_and_marks_are_the_operating_points() -> None:
     points = operating_points(BASE.assign(help=0.5, refusal_help=0.2))
-    for tau in (0.5, 0.2):
-        fig = plots.operating_curves(points, tau)
-        assert set(curves_of(fig)) == set(CURVES)
-        for metric, line in curves_of(fig).items():
-            known = points[metric].dropna()
-            np.testing.assert_allclose(np.asarray(line.y, float), known, atol=1e-5)
-            assert list(line.x) == known.index.tolist()
-        marks = [trace for trace in fig.data if trace.name == MARK]
-        found = {m: y for trace in marks for m, y in zip(trace.meta, trace.y, strict=True)}
-        assert found == points.loc[tau, list(CURVES)].to_dict()
-        assert {x for trace in marks for x in trace.x} == {tau}
-        assert {shape.x0 for shape in fig.layout.shapes} == {tau}
-        assert f"tau {tau:g}" in marks[0].hovertext[0]
+    fig = plots.operating_curves(points, 0.2)
+    assert set(curves_of(fig)) == set(CURVES)
+    for metric, line in curves_of(fig).items():
+        known = points[metric].dropna()
+        np.testing.assert_allclose(np.asarray(line.y, float), known, atol=1e-5)
+        assert list(line.x) == known.index.tolist()
+    marks = [trace for trace in fig.data if trace.name == MARK]
+    found = {m: y for trace in marks for m, y in zip(trace.meta, trace.y, strict=True)}
+    assert found == points.loc[0.2, list(CURVES)].to_dict()
+    assert {x for trace in marks for x in trace.x} == {0.2}
+    assert {shape.x0 for shape in fig.layout.shapes} == {0.2}
+    assert "tau 0.2" in marks[0].hovertext[0]
 
 
 def test_curves_that_are_not_known_are_left_out_and_named() -> None:
@@ -116,7 +94,6 @@ def test_curves_that_are_not_known_are_left_out_and_named() -> None:
     assert set(curves_of(fig)) == {"filter_rate", "near_boundary"}
     told = fig.layout.title.subtitle.text
     assert "Not known: false positives, false negatives, precision" in told
-    assert len(fig.layout.shapes) == 1  # one panel
 
 
 # --- intervals ---------------------------------------------------------------------------------
@@ -152,14 +129,16 @@ def test_marks_and_whiskers_of_the_frontier_are_the_means_and_intervals() -> Non
     assert "system harm 0.2800 (0.2700 to 0.3100)" in boundary.hovertext[0]
     assert notes(fig) == ["<b>↖ better</b>"]
     assert (boundary.marker.color, boundary.marker.symbol) == style.LOOKS["boundary"][:2]
-
-
-def test_settings_are_named_only_where_a_design_has_several() -> None:
-    both = pd.concat([ROWS, ROWS[ROWS["design"] == "boundary"].assign(tau=0.3)])
-    fig = plots.frontier(both)
+    # an interval that misses its mean never points backwards
+    base = plots.frontier(ROWS.assign(low=0.9, high=0.95, mean=0.5)).data[0]
+    assert ends(base.x, base.error_x) == [(0.5, 0.95)]
+    unknown = (ROWS["design"] == "base") & (ROWS["metric"] == "system_harm")
+    fig = plots.frontier(ROWS.assign(mean=ROWS["mean"].mask(unknown)))
+    assert [trace.name for trace in fig.data] == ["boundary"]
+    # settings are named only where a design has several
+    several = pd.concat([ROWS, ROWS[ROWS["design"] == "boundary"].assign(tau=0.3)])
     names = ["base, tau 0.5", "boundary, tau 0.5", "boundary, tau 0.3"]
-    assert [trace.name for trace in fig.data] == names
-    assert {trace.marker.color for trace in fig.data[1:]} == {style.LOOKS["boundary"][0]}
+    assert [trace.name for trace in plots.frontier(several).data] == names
 
 
 def test_by_kind_leaves_out_the_whole_and_keeps_the_order_of_the_rows() -> None:
@@ -173,17 +152,6 @@ def test_by_kind_leaves_out_the_whole_and_keeps_the_order_of_the_rows() -> None:
     assert boundary.hovertext == ("kind benign", "kind jailbreak")
     assert not fig.layout.yaxis.tickformat
     assert plots.by_kind(ROWS, "filter_rate").layout.yaxis.tickformat == ".1~%"
-
-
-def test_an_interval_that_misses_its_mean_never_points_backwards() -> None:
-    trace = plots.frontier(ROWS.assign(low=0.9, high=0.95, mean=0.5)).data[0]
-    assert ends(trace.x, trace.error_x) == [(0.5, 0.95)]
-
-
-def test_a_mean_that_is_missing_is_left_out() -> None:
-    rows = ROWS.copy()
-    rows.loc[(rows["design"] == "base") & (rows["metric"] == "system_harm"), "mean"] = np.nan
-    assert [trace.name for trace in plots.frontier(rows).data] == ["boundary"]
 
 
 DESIGNS = ("base", "boundary", "boundary, guard weak")
@@ -221,15 +189,14 @@ def test_differences_at_equal_help_have_a_panel_for_each_pair() -> None:
     rows = [
         ("as trained", "boundary", -0.02, -0.03, -0.01, True),
         ("tau 0.2", "boundary", -0.01, -0.03, 0.01, False),
-        ("as trained", "filter_avoidance", 0.0, -0.01, 0.01, False),
         ("tau 0.2", "filter_avoidance", 0.01, 0.0, 0.02, False),
     ]
     table = pd.DataFrame(rows, columns=["deployment", "against", "mean", "low", "high", "decided"])
     fig = plots.at_equal_help(table.assign(design="compound", metric="system_harm"))
-    assert [list(trace.y) for trace in fig.data] == [[-0.02], [-0.01], [0.0, 0.01]]
-    assert [list(trace.x) for trace in fig.data] == [[0], [1], [0, 1]]
+    assert [list(trace.y) for trace in fig.data] == [[-0.02], [-0.01], [0.01]]
+    assert [list(trace.x) for trace in fig.data] == [[0], [1], [1]]
     assert [trace.marker.symbol for trace in fig.data] == ["circle", "circle-open", "circle-open"]
-    assert ends(fig.data[2].y, fig.data[2].error_y) == [(-0.01, 0.01), (0.0, 0.02)]
+    assert ends(fig.data[2].y, fig.data[2].error_y) == [(0.0, 0.02)]
     assert [shape.y0 for shape in fig.layout.shapes] == [0, 0]
     assert notes(fig) == ["<b>compound − boundary</b>", "<b>compound − filter avoidance</b>"]
     assert fig.layout.xaxis2.ticktext == ("as trained", "tau 0.2")
@@ -237,24 +204,22 @@ def test_differences_at_equal_help_have_a_panel_for_each_pair() -> None:
 
 # --- training curves ---------------------------------------------------------------------------
 
-
-def training_log(shift: float = 0.0) -> pd.DataFrame:
-    steps = np.arange(1, 41)
-    log = pd.DataFrame({"step": steps, "reward": shift + steps / 100, "kl": steps / 50})
-    log["near_boundary"], log["filter_rate"] = 0.4 - steps / 200, 0.3
-    held_out = np.where(steps % 20 == 0, shift + 0.25, np.nan)
-    before = np.where(steps > 1, 0.2, np.nan)  # a run evaluates base before it has a t
-    return log.assign(eval_system_harm=held_out, eval_system_help=1 - held_out, t=before)
-
-
-LOG = training_log()
+STEPS = np.arange(1, 41)
+BARE = pd.DataFrame({"step": STEPS, "reward": STEPS / 100, "kl": STEPS / 50, "filter_rate": 0.3})
+BARE["near_boundary"] = 0.4 - STEPS / 200
+BARE["t"] = np.where(STEPS > 1, 0.2, np.nan)  # a run evaluates base before it has a t
+HELD_OUT = np.where(STEPS % 20 == 0, 0.35, np.nan)
+LOG = BARE.assign(eval_system_harm=HELD_OUT, eval_system_help=1 - HELD_OUT)
 
 
 def test_runs_have_a_colour_and_a_name_each_and_markers_where_something_was_measured() -> None:
-    fig = plots.training_curves({"boundary": LOG, "compound": training_log(0.1)})
+    alone = plots.training_curves({"boundary": BARE})
+    assert len({t.yaxis for t in alone.data}) == len(alone.layout.annotations) == 4
+    fig = plots.training_curves({"boundary": BARE, "compound": LOG})
     marked = [trace for trace in fig.data if "markers" in trace.mode]
-    assert [list(trace.x) for trace in marked] == [[20, 40]] * 4
-    assert list(marked[1].y) == pytest.approx([0.35, 0.35])
+    assert [trace.name for trace in marked] == ["compound", "compound"]
+    assert [list(trace.x) for trace in marked] == [[20, 40]] * 2
+    assert list(marked[0].y) == pytest.approx([0.35, 0.35])
     assert marked[1].hovertext[0] == "step 20"
     for run in ("boundary", "compound"):
         traces = [trace for trace in fig.data if trace.legendgroup == run]
@@ -262,7 +227,7 @@ def test_runs_have_a_colour_and_a_name_each_and_markers_where_something_was_meas
         assert sum(trace.showlegend for trace in traces) == 1
 
 
-def test_the_strong_line_is_the_rolling_mean_of_the_faint_one() -> None:
+def test_the_strong_line_is_the_rolling_mean_of_the_faint_one_in_a_long_log() -> None:
     fig = plots.training_curves({"boundary": LOG})
     strong, faint = (trace for trace in fig.data if trace.yaxis == "y")
     # steps n - 1 and n have the mean (n - 0.5) / 100; the first has only itself
@@ -270,9 +235,6 @@ def test_the_strong_line_is_the_rolling_mean_of_the_faint_one() -> None:
     assert "(mean of 2 steps)" in strong.hovertext[0]
     assert faint.opacity < 1 and list(faint.y) == LOG["reward"].tolist()
     assert "rolling mean" in fig.layout.title.subtitle.text
-
-
-def test_a_short_log_is_drawn_as_it_is() -> None:
     fig = plots.training_curves({"boundary": LOG[:30]})
     (rewards,) = (trace for trace in fig.data if trace.yaxis == "y")
     assert rewards.showlegend and list(rewards.y) == LOG["reward"][:30].tolist()
@@ -280,28 +242,18 @@ def test_a_short_log_is_drawn_as_it_is() -> None:
 
 
 def test_means_of_runs_have_a_band_from_the_lowest_to_the_highest() -> None:
-    log = LOG[:2].drop(columns=["eval_system_harm", "eval_system_help"])
-    banded = log.assign(reward_low=[-1.0, 0.5], reward_high=[1.0, 2.0])
+    banded = BARE[:2].assign(reward_low=[-1.0, 0.5], reward_high=[1.0, 2.0])
     fig = plots.training_curves({"boundary": banded})
     band, line = fig.data[:2]
     assert list(band.x) == [1, 2, 2, 1] and list(band.y) == [-1.0, 0.5, 2.0, 1.0]
     assert band.fill == "toself" and band.fillcolor == style.LOOKS["boundary"][0]
     assert list(line.y) == [0.01, 0.02] and line.showlegend and not band.showlegend
     assert "lowest to highest" in str(fig.layout)
-    assert "lowest to highest" not in str(plots.training_curves({"boundary": log}).layout)
+    assert "lowest to highest" not in str(plots.training_curves({"boundary": BARE}).layout)
 
 
-def test_a_run_without_held_out_evaluation_shows_what_it_has() -> None:
-    bare = LOG.drop(columns=["eval_system_harm", "eval_system_help"])
-    fig = plots.training_curves({"boundary": bare})
-    assert len({t.yaxis for t in fig.data}) == len(fig.layout.annotations) == 4
-    both = plots.training_curves({"boundary": bare, "compound": training_log()})
-    marked = [trace.name for trace in both.data if "markers" in trace.mode]
-    assert marked == ["compound", "compound"]
-
-
-def test_a_run_in_progress_shows_its_curve_and_both_margins() -> None:
-    curve = pd.DataFrame({"step": [1, 2], "reward": [0.1, 0.3], "kl": [0.0, 0.2]})
+def test_a_run_in_progress_shows_its_curves_and_both_margins() -> None:
+    curve = pd.DataFrame({"step": [1, 2], "reward": [0.1, 0.3], "multiplier": [8.0, 8.0]})
     base, now = np.array([0.5, 0.25, 0.25]), np.array([1.0, 0.0, 0.0])
     fig = live(curve, base, now, 0.5, "boundary", steps=10)
     (bars,) = fig.select_traces({"type": "bar"})
@@ -310,16 +262,11 @@ def test_a_run_in_progress_shows_its_curve_and_both_margins() -> None:
     mean, step = fig.select_traces({"type": "scatter", "xaxis": "x"})
     assert list(mean.y) == [0.1, 0.2] and list(step.y) == [0.1, 0.3]
     assert fig.layout.xaxis.range == (0, 10)
-
-
-def test_a_strength_that_a_bound_moves_has_a_panel() -> None:
-    bound = LOG.assign(multiplier=8.0)
-    bars = np.array([0.5, 0.5])
-    for fig in (plots.training_curves({"a": bound}), live(bound, bars, bars, 0.5, "a", 50)):
-        heads = [note.text for note in fig.layout.annotations]
-        (place,) = (n for n, head in enumerate(heads, 1) if head.startswith("strength"))
-        axis = {"xaxis": f"x{place}", "type": "scatter"}
-        assert {y for trace in fig.select_traces(axis) for y in trace.y} == {8.0}
+    # a strength that a bound moves has a panel, here and after the run
+    for each in (fig, plots.training_curves({"a": BARE.assign(multiplier=8.0)})):
+        (line,) = (trace for trace in each.data if trace.meta == "multiplier")
+        assert set(line.y) == {8.0}
+        assert any(head.startswith("strength") for head in notes(each))
 
 
 # --- reliability -------------------------------------------------------------------------------
@@ -336,10 +283,18 @@ def test_reliability_bins_ece_and_intervals_are_the_hand_computed_ones() -> None
     assert "1 of 3 responses" in marks.hovertext[0]
     wilson = [tuple(binomtest(k, 3).proportion_ci(method="wilson")) for k in (1, 2)]
     np.testing.assert_allclose(ends(marks.y, marks.error_y), wilson, atol=1e-6)
-
-
-def test_reliability_of_names_that_share_a_colour_can_be_told_apart() -> None:
+    # names that share a colour can be told apart
     _, first, bars, second, others = plots.reliability({"as it is": BASE, "T = 2": BASE}).data
     assert first.marker.color == second.marker.color
     assert first.marker.symbol != second.marker.symbol
     assert bars.marker.opacity != others.marker.opacity
+
+
+def test_a_judges_grades_are_marked_at_the_mean_truth_of_what_it_graded() -> None:
+    graded = pd.DataFrame({"harm": [0.0, 0.6, 1.0, 0.2], "help": [1.0, 0.5, 0.0, 0.5]})
+    graded = graded.assign(judge_harm=[0.25, 0.25, 1.0, np.nan])
+    fig = plots.judge_against_truth(graded.assign(judge_help=[1.0, 0.75, 0.0, np.nan]))
+    harm, help_ = (trace for trace in fig.data if trace.mode == "markers")
+    assert list(harm.x) == [0.25, 1.0] and list(harm.y) == pytest.approx([0.3, 1.0])
+    assert list(help_.x) == [0.0, 0.75, 1.0] and list(help_.y) == [0.0, 0.5, 1.0]
+    assert "2 responses" in harm.hovertext[0]

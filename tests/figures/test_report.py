@@ -43,28 +43,14 @@ def policy(shift: float) -> pd.DataFrame:
 
 def study() -> dict[str, Any]:
     """What a report is made of: base and a policy of a hostile name."""
-    metrics = ("system_harm", "system_help", "filter_rate", "near_boundary", "kl")
-    rows = [
-        {"design": d, "kind": kind, "metric": m, "mean": x, "low": x - 0.02, "high": x}
-        for i, d in enumerate(("base", NAME))
-        for kind in ("all", *KINDS)
-        for j, m in enumerate(metrics)
-        for x in [0.1 + 0.1 * j + 0.05 * i]
-    ]
-    steps = pd.Series(range(1, 11))
-    held_out = steps.where(steps % 5 == 0) / 20
-    log = pd.DataFrame({"step": steps, "reward": steps / 10, "kl": steps / 50})
-    log = log.assign(near_boundary=0.3, filter_rate=0.2)
-    log = log.assign(eval_system_harm=held_out, eval_system_help=1 - held_out)
-    told = {"command": "bgkit run --out <here>", "created": "2025-10-14T09:00:00Z", "rows": rows}
+    samples, steps = {"base": policy(0.0), NAME: policy(0.1)}, np.arange(1, 11)
+    log = pd.DataFrame({"step": steps, "reward": steps / 10, "kl": 0.1, "near_boundary": 0.3})
+    log = log.assign(filter_rate=0.2, eval_system_harm=0.3, eval_system_help=0.4)
+    told = {"command": "bgkit run --out <here>", "created": "2025-10-14T09:00:00Z"}
     told |= {"machine": {"cpu": "2 cores"}, "versions": {"python": "3.11", "plotly": "x"}}
-    return {
-        "title": "A <b>small</b> study \ud800",
-        "result": told,
-        "samples": {"base": policy(0.0), NAME: policy(0.1)},
-        "metrics": {NAME: log},
-        "tau": 0.5,
-    }
+    told["rows"] = results.rows_of(samples).to_dict("records")
+    title = "A <b>small</b> study \ud800"
+    return {"title": title, "result": told, "samples": samples, "metrics": {NAME: log}, "tau": 0.5}
 
 
 class Page(HTMLParser):
@@ -73,39 +59,30 @@ class Page(HTMLParser):
     def __init__(self, source: str) -> None:
         super().__init__()
         self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.scripts: list[tuple[dict[str, str | None], str]] = []
-        self.text = ""
-        self._inside = ""
+        self.scripts: list[str] = []
+        self.text = self._inside = ""
         self.feed(source)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
         self._inside = tag
-        if tag == "script":
-            self.scripts.append((dict(attrs), ""))
+        self.scripts += [""] * (tag == "script")
 
     def handle_endtag(self, tag: str) -> None:
         self._inside = ""
 
     def handle_data(self, data: str) -> None:
         if self._inside == "script":
-            attributes, text = self.scripts[-1]
-            self.scripts[-1] = (attributes, text + data)
+            self.scripts[-1] += data
         elif self._inside != "style":
             self.text += data
-
-    def count(self, tag: str) -> int:
-        return sum(name == tag for name, _ in self.elements)
-
-    def figures(self) -> list[dict[str, Any]]:
-        kind = "application/json"
-        return [json.loads(text) for attrs, text in self.scripts if attrs.get("type") == kind]
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("report") / "report.html"
-    return write_report(path, **study()).read_text("utf-8")
+    path = tmp_path_factory.mktemp("report") / "new" / "report.html"
+    assert write_report(path, **study()) == path
+    return path.read_text("utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -116,39 +93,47 @@ def page(source: str) -> Page:
 def test_plotly_is_inlined_once_and_nothing_is_loaded(source: str, page: Page) -> None:
     assert source.count(get_plotlyjs()) == 1
     assert not {"link", "iframe", "object", "embed", "img", "base"} & {n for n, _ in page.elements}
+    identifiers = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
+    assert len(identifiers) == len(set(identifiers))
     for _, attributes in page.elements:
         assert "src" not in attributes
-        assert (attributes.get("href") or "#").startswith("#")
+        assert attributes.get("href", "#content").removeprefix("#") in identifiers
     own = source.replace(get_plotlyjs(), "")
     assert "http:" not in own and "https:" not in own and "@import" not in own
 
 
-def test_a_content_policy_allows_the_own_scripts_only(page: Page) -> None:
-    (policy,) = [a["content"] for n, a in page.elements if a.get("http-equiv")]
-    (nonce,) = {attrs["nonce"] for attrs, _ in page.scripts if "type" not in attrs}
-    assert "default-src 'none'" in policy and f"script-src 'nonce-{nonce}'" in policy
+def test_scripts_are_figures_or_have_the_nonce_of_the_policy(page: Page, tmp_path: Path) -> None:
+    def nonce(page: Page) -> str:
+        (policy,) = [a["content"] for _, a in page.elements if a.get("http-equiv")]
+        (found,) = {a["nonce"] for n, a in page.elements if n == "script" and "type" not in a}
+        assert "default-src 'none'" in policy and f"script-src 'nonce-{found}'" in policy
+        return found
+
+    scripts = [attributes.get("type") for name, attributes in page.elements if name == "script"]
+    assert scripts == ["application/json"] * 6 + [None] * 2
+    again = write_report(tmp_path / "again.html", **study()).read_text("utf-8")
+    assert nonce(Page(again)) != nonce(page) and Page(again).text == page.text
 
 
-def test_every_link_inside_the_page_has_its_target(page: Page) -> None:
-    identifiers = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
-    assert len(identifiers) == len(set(identifiers))
-    for _, attributes in page.elements:
-        for name in ("aria-labelledby", "aria-describedby", "data-figure"):
-            assert attributes.get(name, identifiers[0]) in identifiers
-        if "href" in attributes:
-            assert attributes["href"].removeprefix("#") in identifiers
+def test_hostile_names_and_completions_stay_text(source: str, page: Page) -> None:
+    assert not any(set("<>&") & set(text) for text in page.scripts[:6])
+    assert not any(name.startswith("on") for _, attrs in page.elements for name in attrs)
+    assert "&lt;" in json.dumps(json.loads(page.scripts[0])) and page.text.count(NAME) >= 2
+    footer = ("A <b>small</b> study", "bgkit run --out <here>", "python 3.11, plotly x")
+    for text in (*HOSTILE[:3], "{{ 7 * 7 }} {% if true %}", *footer):
+        assert text in page.text
+    own = source.replace(get_plotlyjs(), "")
+    assert not {"\x1b", "\x00", "\u202e", "\ud800"} & set(own)
+    assert "red ⟨U+001B⟩[31mtext⟨U+001B⟩[0m and ⟨U+202E⟩evil" in page.text
+    assert "⟨U+D800⟩" in page.text
 
 
-def test_every_figure_is_there_with_words_on_how_to_read_it(page: Page) -> None:
-    titles = [figure["layout"]["title"]["text"] for figure in page.figures()]
+def test_every_figure_and_the_headline_table_are_there(page: Page) -> None:
+    titles = [json.loads(text)["layout"]["title"]["text"] for text in page.scripts[:6]]
     first = ("probability", "helpfulness against harm", "Training", "calibrated")
     wanted = (*first, "harm by kind of prompt", "help by kind of prompt")
     assert all(part in title for part, title in zip(wanted, titles, strict=True))
-    assert page.count("figure") == page.count("figcaption") == len(titles)
     assert page.text.count("How to read it.") == len(titles) + 1
-
-
-def test_the_headline_table_is_that_of_results(page: Page) -> None:
     text = page.text.replace("\n", "")
     for metric, (base, other) in results.table(study()["samples"]).iterrows():
         assert f"{metric}{base}{other}".replace("_", " ") in text
@@ -160,32 +145,5 @@ def test_prompts_cover_every_kind_and_the_boundary(page: Page) -> None:
     shown = re.findall(r"Question (\d+)\?", page.text)
     assert shown == "8 12 4 9 5 13 7 11 3 10 6 14".split()
     assert page.text.count("· truth ") == 24 and "t 0.480 · truth safe (0.20), help" in page.text
-    assert page.count("details") == 3  # the prompts with a long context
+    assert sum(name == "details" for name, _ in page.elements) == 3  # those with a long context
     assert LONG in page.text.replace("…", "")
-
-
-def test_hostile_names_and_completions_stay_text(page: Page) -> None:
-    assert len(page.scripts) == 6 + 2
-    for attributes, text in page.scripts[:6]:
-        assert attributes["type"] == "application/json" and not set("<>&") & set(text)
-    assert all("nonce" in attributes for attributes, _ in page.scripts[6:])
-    assert not any(name.startswith("on") for _, attrs in page.elements for name in attrs)
-    assert "&lt;" in json.dumps(page.figures()[0]) and page.text.count(NAME) >= 2
-    footer = ("A <b>small</b> study", "bgkit run --out <here>", "python 3.11, plotly x")
-    for text in (*HOSTILE[:3], "{{ 7 * 7 }} {% if true %}", *footer):
-        assert text in page.text
-
-
-def test_control_characters_are_shown_and_never_written(source: str, page: Page) -> None:
-    own = source.replace(get_plotlyjs(), "")
-    assert not {"\x1b", "\x00", "\u202e", "\ud800"} & set(own)
-    assert "red ⟨U+001B⟩[31mtext⟨U+001B⟩[0m and ⟨U+202E⟩evil" in page.text
-    assert "⟨U+D800⟩" in page.text
-
-
-def test_the_report_is_written(tmp_path: Path, source: str, page: Page) -> None:
-    target = tmp_path / "new" / "report.html"
-    assert write_report(target, **study()) == target
-    written = target.read_text("utf-8")
-    assert Page(written).text == page.text and Page(written).figures() == page.figures()
-    assert written != source  # the nonce is another each time

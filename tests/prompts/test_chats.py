@@ -69,26 +69,22 @@ def test_one_column_of_exchanges_may_have_a_name_of_its_own(tmp_path: Path) -> N
     assert table[["prompt", "response"]].to_numpy().tolist() == [[ASK["content"], SAY["content"]]]
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
+def test_a_text_that_looks_like_json_stays_a_text(tmp_path: Path) -> None:
+    texts = [
         "[1, 2]",
         "[]",
-        "{}",
         '{"role": "x"}',
         '{"role": "user", "content": "hi"} is a message',
         '[{"name": "tea", "content": "leaves"}]',
-        "messages = [...]",
         '{"role": "wizard", "content": "casts a spell"}',
         "{'role': 'user', 'content': array(['x'])} is how Python prints it",
         "{'content': an undefined name}",
-    ],
-)
-def test_a_text_that_looks_like_json_stays_a_text(tmp_path: Path, text: str) -> None:
-    path = written(tmp_path, {"prompt": text, "response": text, "p_unsafe": 0.5})
+    ]
+    rows = [{"prompt": text, "response": text, "p_unsafe": 0.5} for text in texts]
+    path = public.write_rows(rows, tmp_path / "own.jsonl")
     table = logs.read_log(path)
-    assert table["prompt"][0] == table["response"][0] == text
-    assert prompts.load_prompts(str(path))["prompt"].tolist() == [text]
+    assert table["prompt"].tolist() == table["response"].tolist() == texts
+    assert prompts.load_prompts(str(path))["prompt"].tolist() == texts
 
 
 @pytest.mark.parametrize(
@@ -99,12 +95,9 @@ def test_a_text_that_looks_like_json_stays_a_text(tmp_path: Path, text: str) -> 
         ({"prompt": [{"content": "x"}]}, "message 1 has no role"),
         ({"prompt": [{"role": "user", "content": None}]}, "has no text"),
         ({"prompt": [{"role": "user", "content": [{"type": "image_url"}]}]}, "type 'image_url'"),
-        ({"prompt": 7}, "neither a text nor chat messages"),
         ({"prompt": "a", "response": [ASK]}, "must end with a message of the assistant"),
-        ({"prompt": "a", "response": [CALL]}, "has no text"),
         ({"messages": "user: x"}, "'user: x' is no list of messages"),
         ({"messages": None}, "no list of messages"),
-        ({"messages": [ASK]}, "must end with a message of the assistant"),
         ({"messages": [SYSTEM, SAY]}, "no message is the user's (roles: system)"),
         ({"prompt": "{'role': 'user', 'content': array(['x'])}"}, "json.dumps"),
     ],

@@ -1,4 +1,4 @@
-"""Public prompt sets: the table, and loading files of the published structure (own text)."""
+"""Public prompt sets, as files of their structure with own text; the kit's own; benchmarks."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import public
 import pytest
 from huggingface_hub import errors
 
+from bgkit.data import data_folder
 from bgkit.errors import BgkitError
-from bgkit.prompts import compose as benchmarks
+from bgkit.prompts import compose, sets, splits, tables
 from bgkit.prompts import load as prompts
-from bgkit.prompts import sets, splits, tables
 
 
 @pytest.fixture
@@ -74,28 +74,22 @@ def test_a_local_file_replaces_the_hub(hub, tmp_path: Path, monkeypatch, ending:
     assert manifest["sets"][0]["revision"].startswith("sha256:")
 
 
-@pytest.mark.parametrize(
-    ("kind", "words"),
-    [
+def test_a_set_that_can_not_be_had(monkeypatch) -> None:
+    """The sentence says what to download, from where, and the local alternative."""
+    place = "eval/eval.tsv of https://huggingface.co/datasets/allenai/wildjailbreak at .*5ddc12a7"
+    for kind, words in (
         (errors.GatedRepoError, "is gated.*hf auth login.*accept the terms"),
         (errors.RemoteEntryNotFoundError, "has no file eval/eval.tsv"),
-        (errors.OfflineModeIsEnabled, "the hub cannot be reached"),
-    ],
-)
-def test_a_set_that_can_not_be_had(monkeypatch, kind, words) -> None:
-    """The sentence says what to download, from where, and the local alternative."""
-    answer = {"response": types.SimpleNamespace(headers={}, request=None)}
-    error = kind("told", **answer if issubclass(kind, errors.HfHubHTTPError) else {})
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", Mock(side_effect=error))
-    place = "eval/eval.tsv of https://huggingface.co/datasets/allenai/wildjailbreak at .*5ddc12a7"
-    with pytest.raises(BgkitError, match=f"{words}.*{place}.*-eval.tsv in a .*BGKIT_PROMPTS"):
-        prompts.load_prompts("wildjailbreak-eval", "test")
+    ):
+        error = kind("told", response=types.SimpleNamespace(headers={}, request=None))
+        monkeypatch.setattr(huggingface_hub, "hf_hub_download", Mock(side_effect=error))
+        with pytest.raises(BgkitError, match=f"{words}.*{place}.*-eval.tsv in a .*BGKIT_PROMPTS"):
+            prompts.load_prompts("wildjailbreak-eval", "test")
 
 
 @pytest.mark.parametrize(
     ("file", "content", "words"),
     [
-        ("xstest.csv", "text,label\na,safe\n", "no column 'prompt'.*text, label"),
         ("xstest.csv", "prompt\na\n", "no column 'label'"),
         ("xstest.csv", "prompt,label\na,safe\n ,safe\n", "as 'prompt'"),
         ("xstest.json", '{"prompt": "a"}', "not a JSON list"),
@@ -122,21 +116,48 @@ def test_a_run_keeps_its_manifests_and_refuses_other_prompts(tmp_path: Path) -> 
         written("c")
 
 
-# --- Benchmarks --------------------------------------------------------------------------------
+# --- The kit's own -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", benchmarks.BENCHMARKS)
+def test_what_ships() -> None:
+    table = prompts.load_prompts("everyday")
+    assert table["kind"].value_counts().tolist() == [279, 144, 128, 56]
+    harmful = table["harmful_request"].groupby(table["kind"]).sum()
+    assert harmful[["ambiguous", "benign", "jailbreak"]].tolist() == [76, 0, 128]
+    assert table["harmful_request"].dtype == bool and table["prompt_id"].is_unique
+    assert table["prompt"].map(splits.normalise).is_unique
+    short = prompts.load_prompts("everyday-short")
+    assert short["prompt"].tolist() == table["prompt"][:551].tolist()
+
+
+def test_long_contexts_are_what_the_code_makes_and_in_the_split_of_their_question() -> None:
+    of_split = {split: prompts.load_prompts("everyday", split) for split in splits.SHARES}
+    own = prompts.load_prompts("everyday-short").set_index("prompt")["harmful_request"]
+    lines = (data_folder() / "prompts" / "long_context.jsonl").read_text("utf-8").splitlines()
+    for row in map(json.loads, lines):
+        question = row["question"]
+        text, place = compose.bury(question)
+        assert (text, round(place, 4)) == (row["prompt"], row["position"])
+        pages = text.split("\n\n")
+        (at,) = [n for n, page in enumerate(pages) if compose.MARK + question in page]
+        assert place == pytest.approx((at - 1) / (len(pages) - 2))
+        assert row["harmful_request"] == own[question]
+        assert text in set(of_split[splits.split_of(question)]["prompt"])
+
+
+# --- Benchmarks and mixes ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", compose.BENCHMARKS)
 def test_a_benchmark_is_reproducible_and_leaks_nothing(hub, name: str) -> None:
     parts = {split: prompts.load_with_manifest(name, split, 20, 3) for split in splits.SHARES}
     for split, (table, manifest) in parts.items():
         again, same = prompts.load_with_manifest(name, split, 20, 3)
         assert table.equals(again) and manifest == same
-        assert json.loads(json.dumps(manifest)) == manifest
         assert manifest["prompts"] == len(table) == sum(one["taken"] for one in manifest["sets"])
         assert set(table["kind"]) == {name} and table["prompt"].map(splits.normalise).is_unique
     splits.check_leakage({split: table["prompt"] for split, (table, _) in parts.items()}, name)
-    recipe = benchmarks.BENCHMARKS[name]
-    assert sum(recipe.shares.values()) == pytest.approx(1) and set(recipe.counts) == set(parts)
+    assert sum(compose.BENCHMARKS[name].shares.values()) == pytest.approx(1)
     hashes = {manifest["sha256"] for _, manifest in parts.values()}
     hashes.add(prompts.load_with_manifest(name, "train", 20, 4)[1]["sha256"])
     assert len(hashes) == 4
@@ -155,9 +176,6 @@ def test_a_larger_benchmark_holds_the_smaller_one_and_each_prompt_once(
     assert shared["set"].tolist() == ["xstest"]
 
 
-# --- Several sets ------------------------------------------------------------------------------
-
-
 def test_several_sets_are_mixed_and_a_prompt_of_two_counts_once(tmp_path) -> None:
     shared = prompts.load_prompts("everyday-short", "test", 3)["prompt"].tolist()
     texts = [*shared, *(f"What is number {i}?" for i in range(60))]
@@ -170,22 +188,15 @@ def test_several_sets_are_mixed_and_a_prompt_of_two_counts_once(tmp_path) -> Non
     assert some["set"].value_counts().tolist() == [5, 4]
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("everyday,testbed", "cannot be mixed"),
-        ("everyday,everyday", "each set may occur once"),
-        ("everyday,nosuch", "no prompt set 'nosuch'"),
-    ],
-)
-def test_sets_that_can_not_be_mixed(name: str, message: str) -> None:
-    with pytest.raises(BgkitError, match=message):
-        prompts.load_prompts(name, "test")
-
-
-def test_a_mix_does_not_put_a_prompt_in_two_splits(tmp_path) -> None:
+def test_sets_that_can_not_be_mixed(tmp_path) -> None:
     (test,) = prompts.load_prompts("everyday-short", "test", 1)["prompt"]
     rows = [{"prompt": test, "split": "train"}, {"prompt": "Why?", "split": "test"}]
     own = public.write_rows(rows, tmp_path / "own.csv")
-    with pytest.raises(BgkitError, match="share 1 prompt"):
-        prompts.load_prompts(f"everyday-short,{own}", "test")
+    for name, message in (
+        ("everyday,testbed", "cannot be mixed"),
+        ("everyday,everyday", "each set may occur once"),
+        ("everyday,nosuch", "no prompt set 'nosuch'"),
+        (f"everyday-short,{own}", "share 1 prompt"),
+    ):
+        with pytest.raises(BgkitError, match=message):
+            prompts.load_prompts(name, "test")

@@ -22,11 +22,9 @@ from bgkit.runs import Run, TrainConfig, config_hash, load_run, make_config, ope
 
 DEFAULT = TrainConfig()
 NAMES = [field.name for field in fields(TrainConfig)]
-FROM_ONE = (
-    "steps batch_size accumulation max_completion_length save_every lora_alpha test_prompts"
-).split()
-FROM_NOUGHT = "lora_rank eval_every eval_prompts seed warmup_steps beta strength".split()
-ABOVE_NOUGHT = "learning_rate temperature guard_temperature".split()
+FROM_ONE = "steps batch_size accumulation max_completion_length save_every lora_alpha test_prompts"
+FROM_NOUGHT = "lora_rank eval_every eval_prompts seed warmup_steps beta strength"
+ABOVE_NOUGHT = "learning_rate temperature guard_temperature"
 
 
 def completions(step: int, *texts: str) -> pd.DataFrame:
@@ -42,38 +40,38 @@ def test_values_are_laid_over_the_base_and_kept_as_their_own_types():
     assert make_config({}) == DEFAULT
     base = make_config({"steps": 10, "seed": 3})
     assert make_config({"steps": 20}, base) == replace(DEFAULT, steps=20, seed=3)
-    least = dict.fromkeys(FROM_NOUGHT, np.int64(0))
+    least = dict.fromkeys(FROM_NOUGHT.split(), np.int64(0))
     config = TrainConfig(**least, steps=np.int32(1), tau=np.float32(0.25))
     assert all(type(v) is type(getattr(DEFAULT, k)) for k, v in vars(config).items())
     assert (config.steps, config.tau, config.lora_rank) == (1, 0.25, 0)
     assert config_hash(config) == config_hash(make_config(json.loads(json.dumps(asdict(config)))))
-    assert all(make_config({"reward": reward}).reward == reward for reward in rewards.DESIGNS)
+    with pytest.raises(BgkitError, match=f"Unknown key 'stepz' .*{', '.join(NAMES)}"):
+        make_config({"steps": 5, "stepz": 5})
 
 
 @pytest.mark.parametrize(
     ("key", "values", "words"),
     [
-        ("steps", [True, np.True_, 10.0, "10", None, np.float64(3)], "of type int"),
-        ("tau", [True, "0.5", [0.1], 1j], "of type float"),
+        ("steps", [True, np.True_, 10.0, "10", None], "of type int"),
+        ("tau", [True, "0.5", [0.1]], "of type float"),
         ("policy", [None, 3, b"tiny", Path("tiny")], "of type str"),
-        ("prompts", ["", " ", "a\nb", "a\x1b[1m"], "printable"),
-        ("tau", [0.0, 1.0, 2, -0.5, math.nan, math.inf], "above 0 and below 1"),
+        ("prompts", ["", " ", "a\x1b[1m"], "printable"),
+        ("tau", [0.0, 1.0, math.nan], "above 0 and below 1"),
         ("beta", [10**400], "at most 1,000,000"),
-        ("strength", [-0.1, math.nan, -math.inf], "at least 0"),
-        *((key, [0, -1], "at least 1") for key in FROM_ONE),
-        *((key, [-1], "at least 0") for key in FROM_NOUGHT),
-        *((key, [0, -1.0], "above 0") for key in ABOVE_NOUGHT),
-        ("learning_rate", [1.5, 300], "at most 1"),
-        ("num_generations", [1, 0, -8], "at least 2"),
-        ("steps", [10**9, 1_000_001], "at most 1,000,000"),
+        ("strength", [math.nan], "at least 0"),
+        *((key, [0], "at least 1") for key in FROM_ONE.split()),
+        *((key, [-1], "at least 0") for key in FROM_NOUGHT.split()),
+        *((key, [0], "above 0") for key in ABOVE_NOUGHT.split()),
+        ("learning_rate", [1.5], "at most 1"),
+        ("num_generations", [1], "at least 2"),
+        ("steps", [1_000_001], "at most 1,000,000"),
         ("temperature", [math.inf], "at most 1,000,000"),
         ("seed", [2**32], "at most 4,294,967,295"),
         ("guard_bits", [7, 32], "choose one of 16, 8, 4"),
-        ("reward", ["boundry", "nonsense"], ", ".join(rewards.DESIGNS)),
-        ("reward", ["missing.py:mine"], "cannot be read"),
+        ("reward", ["boundry"], ", ".join(rewards.DESIGNS)),
         ("guard_verdicts", ["Strict"], "strict, loose"),
         ("loss_type", ["grpo2"], "grpo, dr_grpo, bnpo, dapo"),
-        ("warmup_steps", [200, 300], "below 'steps'"),
+        ("warmup_steps", [200], "below 'steps'"),
         ("eval_prompts", [0], "unless 'eval_every' is 0"),
     ],
 )
@@ -83,11 +81,6 @@ def test_a_wrong_value_is_refused_whichever_way_a_config_is_made(key, values, wo
             with pytest.raises(BgkitError, match=re.escape(words)) as caught:
                 make(**{key: value})
             assert key in str(caught.value)
-
-
-def test_unknown_key_lists_the_known_ones():
-    with pytest.raises(BgkitError, match=f"Unknown key 'stepz' .*{', '.join(NAMES)}"):
-        make_config({"steps": 5, "stepz": 5})
 
 
 @given(st.integers(1, 64), st.integers(2, 9), st.integers(1, 6))
@@ -102,28 +95,9 @@ def test_batches_are_accepted_exactly_if_micro_batches_hold_whole_groups(size, g
         assert make_config({**values, "batch_size": hint})
 
 
-@pytest.mark.parametrize(
-    ("text", "hint"),
-    [
-        (None, "cannot be read"),
-        ('{\n "steps": 5,\n "seed" 1\n}', "line 3"),
-        ("[1]", "must hold one JSON object"),
-    ],
-)
-def test_a_config_file_that_can_not_be_read_is_refused_with_its_path(tmp_path, text, hint):
-    path = tmp_path / "c.json"
-    if text is not None:
-        path.write_text(text, encoding="utf-8")
-    with pytest.raises(BgkitError, match=f"{re.escape(str(path))} .*{hint}"):
-        runs.read_config(path)
-
-
-def test_hash_is_the_one_that_folders_are_named_by_in_every_version():
-    assert config_hash(DEFAULT) == "efdfbc1faaeb"
-
-
-def test_hash_depends_on_every_field():
+def test_the_hash_is_that_of_every_version_and_depends_on_every_field():
     hashes = {config_hash(DEFAULT)}
+    assert hashes == {"efdfbc1faaeb"}  # which folders are named by
     for setting in fields(TrainConfig):
         usual, (*_, last) = setting.default, (None, *setting.metadata["choices"])
         other = "other" if isinstance(usual, str) else usual / 2 if usual % 1 else 2 * usual or 1
@@ -141,28 +115,12 @@ def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_write_replaces_the_file_and_leaves_nothing_else(tmp_path):
-    path = tmp_path / "new" / "folder" / "a.json"
-    runs.write_json(path, {"a": 1})
-    runs.write_json(path, {"é": [1.5, None, "🔥"]})
-    assert json.loads(path.read_text(encoding="utf-8")) == {"é": [1.5, None, "🔥"]}
-    frame = completions(3, "one", "two 🔥")
-    runs.write_parquet(path.with_name("t.parquet"), frame)
-    pd.testing.assert_frame_equal(pd.read_parquet(path.with_name("t.parquet")), frame)
-    assert names_in(path.parent) == ["a.json", "t.parquet"]
-
-
 @pytest.mark.parametrize(
     ("error", "raised"),
-    [
-        (OSError(errno.ENOSPC, "No space left"), BgkitError),
-        (KeyboardInterrupt(), KeyboardInterrupt),
-        (ValueError("bad value"), ValueError),
-    ],
+    [(OSError(errno.ENOSPC, "No space"), BgkitError), (KeyboardInterrupt(), KeyboardInterrupt)],
 )
 def test_failed_write_leaves_the_old_file_and_no_half_of_a_new_one(tmp_path, error, raised):
-    path = tmp_path / "a.txt"
-    path.write_text("old")
+    (path := tmp_path / "a.txt").write_text("old")
 
     def write(temporary: Path) -> None:
         temporary.write_text("half of the ne")
@@ -175,7 +133,7 @@ def test_failed_write_leaves_the_old_file_and_no_half_of_a_new_one(tmp_path, err
 
 
 def test_a_run_stores_its_config_and_the_environment_of_its_first_measurement(tmp_path):
-    folder, config = tmp_path / "deep" / "run", make_config({"steps": 7, "prompts": "föö.csv"})
+    folder, config = tmp_path / "deep" / "run", make_config({"steps": 7, "prompts": "föö 🔥.csv"})
     environment = {"git": "abc", "versions": {"numpy": "2"}}
     opened = open_run(folder, config, environment)
     assert opened == Run(folder, config) == load_run(str(folder)) and not opened.complete
@@ -207,29 +165,30 @@ def test_config_of_an_older_version_gets_the_new_defaults(tmp_path):
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
-        (None, "There is no run in"),
         ('{"config": {"clip": 0.2}}', r"this version of bgkit rejects: Unknown key 'clip'"),
-        ('{"config": {"steps"', "not valid JSON"),
+        ('{\n "config": {},\n "seed" 1\n}', "not valid JSON: .* line 3"),
+        ("[1]", "must hold one JSON object"),
         ('{"model_type": "gpt2"}', "is not the config of a run"),  # a model's folder has one, too
-        ('{"config": [1]}', "is not the config of a run"),
     ],
 )
 def test_a_folder_without_a_runs_config_is_no_run(tmp_path, text, hint):
-    if text is not None:
-        (tmp_path / "config.json").write_text(text)
-        with pytest.raises(BgkitError, match=hint):
-            open_run(tmp_path, DEFAULT, {})
-    with pytest.raises(BgkitError, match=hint) as caught:
+    with pytest.raises(BgkitError, match=f"There is no run in {tmp_path} "):
         load_run(tmp_path)
-    assert str(tmp_path) in str(caught.value)
+    path = tmp_path / "config.json"
+    with pytest.raises(BgkitError, match=f"{path} cannot be read"):
+        runs.read_config(path)
+    path.write_text(text)
+    for read in (load_run, lambda folder: open_run(folder, DEFAULT, {})):
+        with pytest.raises(BgkitError, match=hint) as caught:
+            read(tmp_path)
+        assert str(tmp_path) in str(caught.value)
 
 
-@pytest.mark.parametrize("text", [None, "{"])
-def test_missing_or_broken_json_of_the_run_says_how_to_go_on(run, text):
-    if text is not None:
+def test_missing_or_broken_json_of_the_run_says_how_to_go_on(run):
+    for text in ("{", ""):
+        with pytest.raises(BgkitError, match=r"no readable result\.json.*same training command"):
+            run.read_json("result.json")
         (run.folder / "result.json").write_text(text)
-    with pytest.raises(BgkitError, match=r"no readable result\.json.*same training command"):
-        run.read_json("result.json")
 
 
 def checkpoint(run: Run, name: str, finished: bool = True) -> Path:
@@ -239,32 +198,22 @@ def checkpoint(run: Run, name: str, finished: bool = True) -> Path:
     return folder
 
 
-def test_completions_come_in_the_order_of_the_steps_and_none_twice(run):
-    assert run.completions().empty and run.curve().empty
+def test_completions_come_in_the_order_of_the_steps_and_none_after_the_last_checkpoint_twice(run):
+    assert run.completions().empty and run.curve().empty and run.last_checkpoint() is None
     steps = [10, 2, 1, 999, 100, 1000]
     for step in [*steps, 2]:
-        run.record_completions(step, completions(step, f"{step}a", f"{step}b"))
+        run.record_completions(step, completions(step, f"{step}a", f"{step}b"), process=step // 999)
     table = run.completions()
     assert table["completion"].tolist() == [f"{s}{x}" for s in sorted(steps) for x in "ab"]
     assert table.index.tolist() == list(range(12))
     assert run.completions(last=2)["step"].unique().tolist() == [999, 1000]
-
-
-def test_last_checkpoint_is_the_finished_one_of_the_highest_step(run):
     checkpoint(run, "checkpoint-140", finished=False)
-    assert run.last_checkpoint() is None
-    for name in ("20", "100", "40", "9", "", "best"):
-        checkpoint(run, f"checkpoint-{name}")
+    for name in ("checkpoint-20", "checkpoint-100", "checkpoint-9", "checkpoint-best"):
+        checkpoint(run, name)
     checkpoint(run, "tmp-checkpoint-160")
     assert run.last_checkpoint() == run.checkpoints / "checkpoint-100"
-
-
-def test_what_comes_after_the_newest_checkpoint_is_dropped(run):
-    for step in range(4):
-        run.record_completions(step, completions(step, "text"), process=step % 2)
-    checkpoint(run, "checkpoint-2")
     run.drop_repeated()
-    assert run.completions()["step"].tolist() == [0, 1]
+    assert run.completions()["step"].unique().tolist() == [1, 2, 10]
 
 
 @pytest.mark.parametrize("failing", ["completions.parquet", "result.json"])
