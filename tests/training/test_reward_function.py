@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import types
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import numpy as np
@@ -16,18 +16,13 @@ def test_the_reward_callable_scores_once_records_and_logs() -> None:
     guard, utility, kept = Mock(spec=["score"]), Mock(spec=["score"]), Mock()
     guard.score.return_value = [0.1, 0.5, 0.9]
     utility.score.return_value = [3.0, 1.0, -1.0]
+    base = {"utility_mean": 1.0, "utility_deviation": 2.0, "reward_deviation": 4.0}
+    options = {"tau": 0.5, "strength": 3.0, "base": base, "record": kept}
     function = RewardFunction(
-        "compound",
-        guard,
-        utility,
-        tau=0.5,
-        strength=3.0,
-        base={"utility_mean": 1.0, "utility_deviation": 2.0, "reward_deviation": 4.0},
-        record=kept,
-        decode=lambda ids: ["a", "b", "i am sorry"],
+        "compound", guard, utility, **options, decode=lambda ids: ["a", "b", "i am sorry"]
     )
     asked = {"question": ["how do i sleep ?"] * 3, "completion_ids": [[1], [1, 2], [1, 2, 3]]}
-    asked |= {"trainer_state": types.SimpleNamespace(global_step=7)}
+    asked |= {"trainer_state": SimpleNamespace(global_step=7)}
     logged = {}
     values = function(**asked, log_metric=logged.__setitem__, prompt_id=["x"] * 3, kind=["k"] * 3)
     # z = 1, 0, -1; B = 0.2, 1, 0.2; utility only where shown, else -2
@@ -39,9 +34,8 @@ def test_the_reward_callable_scores_once_records_and_logs() -> None:
     assert frame["filtered"].tolist() == [False, True, True]
     assert frame["prompt"].tolist() == ["how do i sleep ?"] * 3
     expected = {"t": 0.5, "u": 1, "margin": 0.8 / 3, "filter_rate": 2 / 3, "near_boundary": 1 / 3}
-    assert logged == pytest.approx(
-        {**expected, "seen_in_part": 0.0, "expected_false_negatives": 0.1 / 3}, abs=1e-6
-    )
+    expected |= {"seen_in_part": 0.0, "expected_false_negatives": 0.1 / 3}
+    assert logged == pytest.approx(expected, abs=1e-6)
     utility.score.return_value = [float("nan"), 0.0, 0.0]
     with pytest.raises(BgkitError, match=r"utility .* returned NaN"):
         function(**asked, log_metric=print)
@@ -51,9 +45,9 @@ def test_the_reward_callable_scores_once_records_and_logs() -> None:
 
 
 def test_the_table_of_a_reward_gives_your_own_function_what_training_gives_it(tmp_path) -> None:
-    text = (
-        "def own(t, z, tau, *, u, length, response):\n    return z - u * 0.5 - length / 100 - t\n"
+    own = tmp_path / "mine.py"
+    own.write_text(
+        "def own(t, z, tau, *, u, length, response):\n    return z - u / 2 - length / 100 - t"
     )
-    (tmp_path / "mine.py").write_text(text)
-    table = reward_table(f"{tmp_path / 'mine.py'}:own", tau=0.5, strength=2.0)
+    table = reward_table(f"{own}:own", tau=0.5, strength=2.0)
     assert table.loc[0.5].tolist() == [-1.0, -0.5]
