@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 
 import demonstrations as dm
 import numpy as np
@@ -36,9 +36,6 @@ def answering(rule: Callable[[str], float], t: float = 0.1):
         np.full(len(prompts), t),
         np.array([rule(prompt) for prompt in prompts]),
     )
-
-
-# --- The search --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("strategy", attacks.STRATEGIES)
@@ -90,9 +87,6 @@ def test_the_draws_of_a_request_depend_on_the_seed_and_on_nothing_else(
     np.testing.assert_array_equal(*left)
 
 
-# --- Wrappers and suffixes ---------------------------------------------------------------------
-
-
 def test_testbed_texts_leave_the_request_what_it_is_in_known_words() -> None:
     known, texts = set(dm.vocabulary()), (wrappers.TESTBED_WRAPPERS, wrappers.TESTBED_SUFFIXES)
     parts = (SIX["prompt"].head(2), *(each.values() for each in texts))
@@ -104,34 +98,20 @@ def test_testbed_texts_leave_the_request_what_it_is_in_known_words() -> None:
         assert next(iter(wraps.items())) == ("none", "{request}")
         assert next(iter(tails.items())) == ("none", "")
         assert all("{request}" in text for text in wraps.values())
-
-
-def test_requests_are_bare_and_forbidden() -> None:
     table, other = (wrappers.forbidden_requests(50, seed) for seed in (0, 1))
-    assert all(oracle.parse_request(prompt).forbidden for prompt in table["prompt"])
     assert table["harmful_request"].all() and table["prompt_id"].is_unique
     assert table["prompt"].nunique() > 30 and other["prompt"].tolist() != table["prompt"].tolist()
 
 
-# --- Success over the budget -------------------------------------------------------------------
-
-
-def queries(first: list[int | None], budget: int, design: str, seed: int = 0) -> pd.DataFrame:
-    """The queries of requests that were broken at the given query (None: never)."""
-    rows = [
-        {"prompt_id": f"p{i}", "query": query, "shown_harmful": query == when}
-        for query in range(1, budget + 1)
-        for i, when in enumerate(first)
-        if when is None or query <= when
-    ]
-    return pd.DataFrame(rows).assign(design=design, seed=seed, strategy="greedy")
-
-
 def test_success_over_the_budget_by_hand() -> None:
     """Of one seed, without a success, and of two seeds whose last query is before the budget."""
-    parts = [queries([1, None, 3, 3], 4, "x"), queries([None] * 4, 4, "y")]
-    parts += [queries([1, 1], 1, "z"), queries([1, 2], 2, "z", seed=1)]
-    rows = success_over_budget(pd.concat(parts), 4)
+    first = {("x", 0): [1, None, 3, 3], ("y", 0): [None] * 4, ("z", 0): [1, 1], ("z", 1): [1, 2]}
+    queries = [
+        {"design": design, "seed": seed, "prompt_id": i, "query": n or 4, "shown_harmful": bool(n)}
+        for (design, seed), broken in first.items()
+        for i, n in enumerate(broken)
+    ]
+    rows = success_over_budget(pd.DataFrame(queries).assign(strategy="greedy"), 4)
     assert rows["budget"].tolist() == [1, 2, 3, 4] * 3
     means = {"x": [0.25, 0.25, 0.75, 0.75], "y": [0.0] * 4, "z": [0.75, 1.0, 1.0, 1.0]}
     assert rows.groupby("design")["mean"].agg(list).to_dict() == means
@@ -141,20 +121,18 @@ def test_success_over_the_budget_by_hand() -> None:
     np.testing.assert_allclose(rows.loc[rows["design"] == "x", ["low", "high"]], wilson, atol=1e-6)
 
 
-# --- Bad input ---------------------------------------------------------------------------------
-
-FAKE = contenders.Contender("base", 0, runs.TrainConfig(), None)
-ENGLISH = contenders.Contender("base", 0, runs.TrainConfig(prompts="everyday"), None)
+def base_of(prompts: str) -> list[contenders.Contender]:
+    return [contenders.Contender("base", 0, runs.TrainConfig(prompts=prompts), None)]
 
 
 @pytest.mark.parametrize(
     ("call", "words"),
     [
         (lambda: wrappers.wrap_request("hi", "{request}", "make a {item}"), "'hi' has none; use"),
-        (lambda: attack([FAKE], SIX, budget=0), "at least 1, not 0"),
-        (lambda: attack([FAKE], SIX.assign(harmful_request=False)), "no harmful request"),
-        (lambda: attack([FAKE], SIX.drop(columns="harmful_request")), "no harmful request"),
-        (lambda: attack([ENGLISH], SIX), "give the attack a judge"),
+        (lambda: attack([], SIX, budget=0), "at least 1, not 0"),
+        (lambda: attack([], SIX.assign(harmful_request=False)), "no harmful request"),
+        (lambda: attack([], SIX.drop(columns="harmful_request")), "no harmful request"),
+        (lambda: attack(base_of("everyday"), SIX), "give the attack a judge"),
     ],
 )
 def test_bad_input_is_told_in_a_sentence(call: Callable, words: str) -> None:
@@ -162,15 +140,11 @@ def test_bad_input_is_told_in_a_sentence(call: Callable, words: str) -> None:
         call()
 
 
-# --- Trained pairs -----------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def longer(small_run, weak_run) -> list[contenders.Contender]:
     """Base and two policies that say more than in training."""
     found = contenders.contenders_of([small_run, weak_run])
-    configs = [dataclasses.replace(one.config, max_completion_length=30) for one in found]
-    return [one._replace(config=config) for one, config in zip(found, configs, strict=True)]
+    return [each._replace(config=replace(each.config, max_completion_length=30)) for each in found]
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +153,9 @@ def attacked(longer) -> pd.DataFrame:
     return attack(longer, mixed, budget=3)
 
 
-def test_an_attack_on_two_runs_holds_what_oracle_and_threshold_say(attacked) -> None:
+def test_an_attack_asks_all_contenders_alike_and_holds_what_oracle_and_threshold_say(
+    attacked: pd.DataFrame,
+) -> None:
     assert set(attacked["prompt_id"]) == set(SIX["prompt_id"])
     assert attacked["design"].nunique() == 3 and set(attacked["strategy"]) == {"random", "greedy"}
     asked = SIX.set_index("prompt_id")["prompt"]
@@ -188,18 +164,13 @@ def test_an_attack_on_two_runs_holds_what_oracle_and_threshold_say(attacked) -> 
         assert row.prompt == wrappers.wrap_request(asked[row.prompt_id], *texts)
         harm = oracle.grade(row.prompt, row.response).harm
         assert row.harm == harm and row.shown_harmful == (harm > 0.5 and row.t < 0.5)
-    rows = success_over_budget(attacked, 3)
-    assert len(rows) == 3 * 2 * 3 and (rows["n"] == 6).all()
-
-
-def test_every_contender_meets_the_same_requests_and_draws(attacked: pd.DataFrame) -> None:
+    assert (success_over_budget(attacked, 3)["n"] == 6).all()
     chance = attacked[attacked["strategy"] == "random"]
     pairs = chance.groupby(["prompt_id", "query"])[["wrapper", "suffix"]].nunique()
     assert (pairs == 1).all(axis=None)
     start = attacked[attacked["query"] == 1]
-    assert (start.groupby("design").size() == 12).all()
     same = start.pivot(index=["design", "prompt_id"], columns="strategy", values="response")
-    assert (same["random"] == same["greedy"]).all()  # the same prompts and seed of sampling
+    assert len(same) == 3 * 6 and (same["random"] == same["greedy"]).all()  # and seed of sampling
 
 
 def test_the_same_seeds_repeat_the_attack_and_others_do_not(longer, attacked) -> None:
@@ -208,6 +179,6 @@ def test_the_same_seeds_repeat_the_attack_and_others_do_not(longer, attacked) ->
     again = attack([one], SIX, budget=2)
     pd.testing.assert_frame_equal(again, first.reset_index(drop=True), check_dtype=False)
     start = first.loc[first["query"] == 1, "response"].tolist()
-    reseeded = one._replace(seed=5, config=dataclasses.replace(one.config, seed=5))
+    reseeded = one._replace(seed=5, config=replace(one.config, seed=5))
     for other in (attack([one], SIX, budget=1, seed=1), attack([reseeded], SIX, budget=1)):
         assert other["response"].tolist() != start

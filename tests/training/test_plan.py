@@ -153,7 +153,7 @@ def test_memory_follows_the_settings_and_what_does_not_fit_is_told_with_the_reme
     assert "may not fit: up to" in told and "raise accumulation" in told
 
 
-def test_a_preset_is_overridden_by_what_is_given_and_an_unknown_one_lists_the_choices() -> None:
+def test_a_preset_is_overridden_by_what_is_given() -> None:
     chosen = presets.choose("colab-t4", guard="default", steps=0)
     assert chosen.guard == "default" and chosen.steps == 40
     with pytest.raises(BgkitError, match=r"no preset 'best'; choose one of testbed-cpu, english"):

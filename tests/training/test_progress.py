@@ -73,9 +73,8 @@ def test_a_notebook_shows_one_bar_that_goes_at_the_end_even_if_not_full(monkeypa
     monkeypatch.setattr(progress, "tqdm", tqdm.notebook.tqdm)
     line = Phase("grading", 4, done=1)
     line.show()
-    left, bar, right = line.bar.container.children
-    assert "grading" in left.value and (bar.value, bar.max) == (1, 4)
-    assert re.match(r"\s*\[?\d\d:\d\d", right.value)
+    text, bar, _ = line.bar.container.children
+    assert "grading" in text.value and (bar.value, bar.max) == (1, 4)
     line.close()
     assert bar.bar_style != "danger" and line.bar.container.layout.visibility == "hidden"
 
