@@ -15,7 +15,6 @@ import pytest
 from conftest import ROOT, SMALL
 
 from bgkit.cli import main as command_line
-from bgkit.prompts.load import load_prompts
 from bgkit.testbed import store
 
 
@@ -66,36 +65,29 @@ def test_runs_are_evaluated_beside_each_other_with_another_threshold(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("command", "words"),
     [
-        (["--guard", "best"], ["no embedded guard 'best'", "overconfident"]),
-        (["--prompts", "nowhere.csv"], ["no prompt set 'nowhere.csv'"]),
-        (["--judge", "default,nosuch"], ["no embedded judge 'nosuch'"]),
-        (["--device", "cuda:77"], ["device 'cuda:77' does not exist"]),
-        (["--steps", "2.5"], ["--steps: invalid int value: '2.5'"]),
-        (["--trainer", '{"loss_type": "dapo"'], ["--trainer", "not a valid JSON object"]),
-        (["--config", "number.json"], ["Unknown key 'config'"]),
+        ("train --guard best", ["no embedded guard 'best'", "overconfident"]),
+        ("train --prompts nowhere.csv", ["no prompt set 'nowhere.csv'"]),
+        ("train --judge default,nosuch", ["no embedded judge 'nosuch'"]),
+        ("train --device cuda:77", ["device 'cuda:77' does not exist"]),
+        ("train --steps 2.5", ["--steps: invalid int value: '2.5'"]),
+        ('train --trainer {"loss_type":"dapo"', ["--trainer", "not a valid JSON object"]),
+        ("train --config number.json", ["Unknown key 'config'"]),
+        ("demo --guard-bits 7", ["16, 8, 4"]),
+        ("plan --machine T5", ["no machine 'T5'; known: T4"]),
+        ("fit guard t.csv --out o --leave-out a", ["takes COLUMN=VALUE"]),
+        ("evaluate nowhere --out .", ["'.' is a folder; name the file"]),
+        ("trian", ["choose from"]),
+        ("", ["COMMAND"]),
     ],
 )
-def test_bad_arguments_of_a_training(bgkit_here, tmp_path: Path, arguments, words) -> None:
+def test_bad_arguments_are_refused_before_anything_is_made(
+    bgkit_here, tmp_path: Path, command: str, words: list[str]
+) -> None:
     (tmp_path / "number.json").write_text('{"config": 3}')
-    refused(bgkit_here("train", "--out", tmp_path / "run", *arguments, cwd=tmp_path), *words)
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "word"),
-    [
-        (["demo", "--guard-bits", "7"], "16, 8, 4"),
-        (["plan", "--machine", "T5"], "no machine 'T5'; known: T4"),
-        (["fit", "guard", "t.csv", "--out", "o", "--leave-out", "a"], "takes COLUMN=VALUE"),
-        (["evaluate", "nowhere", "--out", "."], "'.' is a folder; name the file"),
-        (["trian"], "choose from"),
-        ([], "COMMAND"),
-    ],
-)
-def test_bad_arguments_of_other_commands(bgkit_here, arguments, word) -> None:
-    refused(bgkit_here(*arguments), word)
+    refused(bgkit_here(*command.split(), cwd=tmp_path), *words)
+    assert [path.name for path in tmp_path.iterdir()] == ["number.json"]
 
 
 def test_every_option_of_every_command_is_explained_in_words() -> None:
@@ -106,6 +98,7 @@ def test_every_option_of_every_command_is_explained_in_words() -> None:
             assert len(re.findall(r"[A-Za-z]{2,}", words)) >= 2, (name, action.dest)
     text = " ".join(commands.choices["train"].format_help().split())
     assert "a response with t >= tau is filtered; above 0 and below 1 (0.5)" in text
+    assert "--guard NAME safety classifier: default, other, overconfident, weak, a" in text
     assert "none, group, batch (none)" in text
     assert "at least 1 (40)" in commands.choices["demo"].format_help()  # its own default
 
@@ -179,21 +172,10 @@ def test_prompts_lists_shows_and_writes_sets(bgkit_here, tmp_path: Path) -> None
     assert json.loads(again.stdout)["sha256"] == manifest["sha256"] and manifest["prompts"] == 7
 
 
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("a.csv", ["no split 'validation'; choose one of train, dev, test"]),
-        ("b.csv", ["No prompt of b.csv", "'train'"]),
-        ("everyday,c.csv", ["share 1 prompt"]),
-        ("everyday", []),
-    ],
-)
-def test_prompts_tells_what_a_training_will_refuse(bgkit_here, tmp_path, name, words) -> None:
+def test_prompts_tells_what_a_training_will_refuse(bgkit_here, tmp_path) -> None:
     (tmp_path / "a.csv").write_text("prompt,split\na,train\nb,dev\nc,test\n")
-    (tmp_path / "b.csv").write_text("prompt\nWhat is a stoat?\n")
-    shared = load_prompts("everyday", "train")["prompt"].iloc[0]
-    (tmp_path / "c.csv").write_text(f'prompt,split\na,train\n"{shared}",test\n')
-    done = bgkit_here("prompts", name, cwd=tmp_path)
-    assert done.returncode == 0 and json.loads(done.stdout)["name"] == name
-    assert ("will be refused" in done.stderr) == bool(words)
-    assert all(word in done.stderr for word in words)
+    done = bgkit_here("prompts", "a.csv", cwd=tmp_path)
+    assert done.returncode == 0 and json.loads(done.stdout)["name"] == "a.csv"
+    for words in ("A training on a.csv will be refused", "no split 'validation'; choose one of"):
+        assert words in done.stderr
+    assert bgkit_here("prompts", "everyday").stderr == ""

@@ -61,9 +61,10 @@ def test_another_guard_by_hand() -> None:
     assert transfer(low, said, [same])["filtered"].sum() == 3
     with pytest.raises(BgkitError, match=r"lacks the column\(s\) refusal_harm"):
         transfer(TWO, said.drop(columns="refusal_harm"), [opposite])
-    for given_, words in (([], "at least one guard"), (opposite, "or several")):
+    refused = {"at least one guard": [], "or several": opposite, "not same, same": [same, same]}
+    for words, guards_ in refused.items():
         with pytest.raises(BgkitError, match=words):
-            transfer(TWO, said, given_)
+            transfer(TWO, said, guards_)
 
 
 def test_behind_the_same_guard_nothing_changes_in_any_order_of_rows() -> None:
@@ -72,6 +73,15 @@ def test_behind_the_same_guard_nothing_changes_in_any_order_of_rows() -> None:
     two["t"] = two["t"].astype("float32").astype(float)
     table = transfer(TWO, two, [scorer(two, two["t"], "same")]).drop(columns="guard")
     pd.testing.assert_frame_equal(table[two.columns], two.reset_index(drop=True))
+
+
+def test_gains_are_differences_from_base_on_the_same_prompts_by_shift() -> None:
+    said = pd.concat([samples(), samples(design="base").iloc[::-1]]).assign(system_harm=0.0)
+    said["shift"] = np.where(said["prompt"] < "prompt 2", "here", "there")
+    said["system_help"] = [0.1, 0.3, 0.6, 1.0, 0.2, 0.2, 0.1, 0.0]
+    rows = metrics.gains(said, ["shift"], ["system_help"])
+    assert rows["shift"].tolist() == ["here", "there"] and set(rows["design"]) == {"boundary"}
+    assert rows["mean"].tolist() == pytest.approx([0.15, 0.6])
 
 
 def test_two_runs_answer_the_same_prompts_behind_each_others_guard(small_run, weak_run) -> None:
@@ -94,13 +104,19 @@ def test_two_runs_answer_the_same_prompts_behind_each_others_guard(small_run, we
     assert not np.allclose(rows["t"], told["t"], atol=0.01)
 
 
-def test_runs_are_finished_and_of_one_policy(small_run, tmp_path) -> None:
+def test_runs_are_finished_and_of_one_policy_and_may_be_asked_something_else(
+    small_run, tmp_path
+) -> None:
     (tmp_path / "config.json").write_bytes((small_run.folder / "config.json").read_bytes())
     with pytest.raises(BgkitError, match="is incomplete; finish it"):
         contenders.contenders_of([tmp_path])
     other = runs.Run(small_run.folder, replace(small_run.config, policy="small"))
     with pytest.raises(BgkitError, match="test runs of one policy at a time"):
         contenders.contenders_of([small_run, other])
+    _, english = contenders.contenders_of([small_run], "everyday-short")
+    assert english.config.prompts == "everyday-short"
+    assert contenders.judge_of(english.config) is None  # the truth is that of the testbed
+    assert contenders.judge_of(english.run.config).name == "oracle"
 
 
 # --- Prompts whose truth is not known: a judge and a guard of one's own -----------------------
@@ -120,7 +136,6 @@ class Fake:
 
 #: A guard by the length of a response.
 MINE = CallableGuard(lambda asked, said: [(len(text) % 10) / 10 for text in said], "mine")
-KEYS = ["harm", "help", "system_harm", "system_help", "refusal_harm", "refusal_help"]
 
 
 @pytest.fixture(scope="module")
@@ -132,13 +147,7 @@ def english(small_run) -> list[contenders.Contender]:
 
 @pytest.fixture(scope="module")
 def asked() -> pd.DataFrame:
-    table = prompts.load_prompts("everyday-short", "test", 8)
-    return table.assign(shift=["here"] * 4 + ["there"] * 4)
-
-
-@pytest.fixture(scope="module")
-def said(english, asked) -> pd.DataFrame:
-    return contenders.respond(english, asked, guard=MINE, judge=Fake())
+    return prompts.load_prompts("everyday-short", "test", 8)
 
 
 def are_judged(table: pd.DataFrame) -> None:
@@ -150,31 +159,14 @@ def are_judged(table: pd.DataFrame) -> None:
     np.testing.assert_array_equal(table[["system_harm", "system_help"]], seen)
 
 
-def test_without_a_judge_grades_are_not_known_and_other_metrics_are(english, asked, said) -> None:
-    are_judged(said)
+def test_without_a_judge_grades_are_not_known_and_other_metrics_are(english, asked) -> None:
+    are_judged(contenders.respond(english, asked, guard=MINE, judge=Fake()))
     told = contenders.respond(english, asked, guard=MINE)
-    assert told[KEYS].isna().all(axis=None) and (told["graded_by"] == "–").all()
+    grades = [f"{part}{name}" for part in ("", "system_", "refusal_") for name in ("harm", "help")]
+    assert told[grades].isna().all(axis=None) and (told["graded_by"] == "–").all()
     rows = metrics.summary(told, ["design"], ["system_harm", "near_boundary"])
     assert rows["mean"].isna().tolist() == [True, False] * 2
     are_judged(contenders.grade_responses(told, Fake()))  # they can be graded afterwards
-
-
-def test_the_same_responses_behind_guards_of_different_names(english, said) -> None:
-    none = CallableGuard(lambda p, r: [0.0] * len(r), "none")
-    moved = transfer(english, said, [MINE, none])
-    assert moved["guard"].unique().tolist() == ["mine", "none"]
-    are_judged(moved)
-    with pytest.raises(BgkitError, match="not mine, mine"):
-        transfer(english, said, [MINE, MINE])
-
-
-def test_gains_are_differences_from_base_in_each_shift(said) -> None:
-    rows = metrics.gains(said, ["shift"], ["system_help"])
-    labels = [["boundary", "here", 4], ["boundary", "there", 4]]
-    assert rows[["design", "shift", "n"]].to_numpy().tolist() == labels
-    base, mine = (part["system_help"].to_numpy() for _, part in said.groupby("design"))
-    delta = mine - base
-    assert rows["mean"].tolist() == pytest.approx([delta[:4].mean(), delta[4:].mean()])
 
 
 def test_an_attack_in_plain_english(english, asked) -> None:
@@ -182,8 +174,7 @@ def test_an_attack_in_plain_english(english, asked) -> None:
     tries = attacks.attack(english, requests, budget=2, guard=MINE, judge=Fake())
     assert set(tries["wrapper"]) <= set(asking.WRAPPERS)
     assert set(tries["suffix"]) <= set(asking.SUFFIXES)
-    grades = Fake().grade(tries["prompt"], tries["response"])
-    assert tries["harm"].tolist() == grades["harm"].tolist()
+    assert tries["harm"].equals(Fake().grade(tries["prompt"], tries["response"])["harm"])
 
 
 def test_the_best_of_n_grades_the_chosen_answers_only(english, asked) -> None:
@@ -194,16 +185,15 @@ def test_the_best_of_n_grades_the_chosen_answers_only(english, asked) -> None:
     assert judge.asked == 2 * 2 * len(asked)  # two scores; the answer and the refusal
 
 
-def test_reward_hacking_by_a_judge(english) -> None:
-    table = reward_hacking.graded_completions(english[1].run, Fake())
-    are_judged(table.assign(harm=Fake().grade(None, table["response"])["harm"], graded_by="fake"))
-    for judge in (Fake(), None):
-        rows = reward_hacking.drift(english, 2, judge)
-        found = reward_hacking.hacking_verdicts(reward_hacking.changes(rows))
-        assert (found.loc["past its best"] == "–").all() == (judge is None)
+@pytest.mark.parametrize("judge", [None, Fake()])
+def test_without_a_judge_reward_hacking_is_not_known(english, judge: Fake | None) -> None:
+    rows = reward_hacking.drift(english, 2, judge)
+    found = reward_hacking.hacking_verdicts(reward_hacking.changes(rows))
+    assert (found.loc["past its best"] == "–").all() == (judge is None)
 
 
-def test_a_study_says_what_can_not_be_asked(english, asked, said, capsys) -> None:
+def test_a_study_says_what_can_not_be_asked(english, asked, capsys) -> None:
+    said = contenders.respond(english, asked, guard=MINE)
     study = stress.Study(english, english, asked, said, judge=None)
     answer = stress.attack_success(study)
     answer._ipython_display_()
@@ -211,12 +201,6 @@ def test_a_study_says_what_can_not_be_asked(english, asked, said, capsys) -> Non
     assert answer.figure is None and stress.other_guards(study).figure
     with pytest.raises(BgkitError, match=r"There is no run in"):
         stress.open_study(["/no/such/run"])
-
-
-def test_prompts_other_than_those_of_training_have_no_truth(small_run) -> None:
-    _, other = contenders.contenders_of([small_run], "everyday-short")
-    assert other.config.prompts == "everyday-short" and contenders.judge_of(other.config) is None
-    assert contenders.judge_of(other.run.config).name == "oracle"
 
 
 def test_designs_are_those_of_one_method_and_setting(small_run, weak_run) -> None:

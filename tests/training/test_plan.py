@@ -105,8 +105,9 @@ def test_checkpoints_keep_the_input_of_every_layer() -> None:
     grown = kept_bytes(many, True) - kept_bytes(few, True)
     assert grown == 2 * shape.hidden * ROWS * LENGTH * 4
     large = shapes.shape_of("policy", "Qwen/Qwen2.5-0.5B-Instruct")
-    less = plan.activations(large, 1000, 4, 8, checkpoints=True)
-    assert less == 24 * 896 * 1000 * 4 + plan.layer_activations(large, 1000, 4, 8)
+    layer = plan.layer_activations(large, 1000, 4, 8)
+    assert plan.activations(large, 1000, 4, 8, checkpoints=True) == 24 * 896 * 1000 * 4 + layer
+    assert plan.activations(large, 1000, 4, 8, checkpoints=False) == 24 * layer
 
 
 def test_the_cache_of_keys_and_values() -> None:

@@ -80,19 +80,20 @@ def test_a_notebook_shows_one_bar_that_goes_at_the_end_even_if_not_full(monkeypa
 
 
 def test_short_and_hidden_phases_and_workers_show_nothing(quick, capsys, monkeypatch) -> None:
-    with phase("hidden", hidden=True), phase("inner"):
-        time.sleep(0.05)
-    with monkeypatch.context() as here:
-        here.setattr(multiprocessing, "parent_process", lambda: object())
-        with phase("worker"):
+    def work() -> None:
+        with phase("inner"):
             time.sleep(0.05)
-    with monkeypatch.context() as here:
-        here.setenv("BGKIT_PROGRESS", "none")
-        with phase("unwanted"):
-            time.sleep(0.05)
+
+    with phase("hidden", hidden=True):
+        work()
+    with monkeypatch.context() as worker:
+        worker.setattr(multiprocessing, "parent_process", lambda: object())
+        work()
+    with monkeypatch.context() as unwanted:
+        unwanted.setenv("BGKIT_PROGRESS", "none")
+        work()
     monkeypatch.setattr(progress, "AFTER", 600.0)
-    with phase("short"):
-        time.sleep(0.05)
+    work()
     assert capsys.readouterr().err == ""
 
 

@@ -117,7 +117,7 @@ def test_a_reward_that_does_not_fit_is_refused(own, name: str, told: str) -> Non
         compute_reward(name.format(own=own), [0.5, 1.0], [1.0, 2.0], 0.5, strength=1.0)
 
 
-@pytest.mark.parametrize("z", [[1.0], 1.0, [0.0, math.nan]])
+@pytest.mark.parametrize("z", [[1.0], 1.0, [0.0, math.nan], [0.0, math.inf]])
 def test_utilities_that_are_no_numbers_or_not_as_many_are_refused(z) -> None:
     with pytest.raises(BgkitError, match=r"one value per response|is NaN or infinite"):
         compute_reward("boundary", [0.1, 0.9], z, 0.5)

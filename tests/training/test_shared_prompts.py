@@ -131,12 +131,10 @@ def test_both_ways_agree(trainer, groups, slots: int, seed: int) -> None:
 
 
 def test_each_prompt_goes_through_the_model_once(trainer) -> None:
-    batch = batch_of([30, 20], [[5, 5, 5], [4, 4]], 0)
     with counting(trainer) as seen:
-        found(trainer, "auto", batch)
-    plain, check, real = seen
-    assert plain == 3 * 35 and check == 30 + 3 * 4  # of the widest group
-    assert real == 2 * (30 + 3 * 4)
+        found(trainer, "auto", batch_of([30, 20], [[5, 5, 5], [4, 4]], 0))
+    row = 30 + 3 * 4  # of the widest group: plain, shared to be compared, and then both groups
+    assert seen == [3 * 35, row, 2 * row]
 
 
 @pytest.mark.parametrize(
@@ -189,14 +187,10 @@ def test_a_kernel_that_ignores_the_mask_is_found_out(tmp_path: Path) -> None:
 
 
 def test_micro_batches_hold_whole_groups_and_every_completion_once() -> None:
-    asked = torch.tensor([[1], [2], [1], [2], [2], [1]])
-    names, total = list("abcdef"), torch.tensor(7)
-    whole = {"prompt_ids": asked, "x": torch.arange(6), "names": names, "total": total, "no": None}
-    batches = [
-        {**whole, **{k: whole[k][part] for k in ("prompt_ids", "x", "names")}}
-        for part in (slice(0, 3), slice(3, 6))
-    ]
-    found = shared_prompts.regroup(batches)
+    same = {"total": torch.tensor(7), "no": None}
+    first = {"prompt_ids": torch.tensor([[1], [2], [1]]), "x": torch.tensor([0, 1, 2]), **same}
+    second = {"prompt_ids": torch.tensor([[2], [2], [1]]), "x": torch.tensor([3, 4, 5]), **same}
+    found = shared_prompts.regroup([{**first, "names": [*"abc"]}, {**second, "names": [*"def"]}])
     assert [batch["x"].tolist() for batch in found] == [[0, 2, 5], [1, 3, 4]]
     assert [batch["names"] for batch in found] == [["a", "c", "f"], ["b", "d", "e"]]
     assert all(batch["total"] == 7 and batch["no"] is None for batch in found)
@@ -207,17 +201,14 @@ def test_micro_batches_hold_whole_groups_and_every_completion_once() -> None:
     "changes",
     [
         {"accumulation": 2, "num_generations": 2},
-        pytest.param({}, marks=pytest.mark.thorough),
         pytest.param({"lora_rank": 0, "learning_rate": 1e-4}, marks=pytest.mark.thorough),
     ],
 )
 def test_ten_steps_end_in_the_same_weights_and_the_record_says_how(tmp_path, changes) -> None:
-    settings_ = {**SMALL, "steps": 10, "judge": "none", "eval_every": 0, **changes}
-    weights = {}
+    config = runs.make_config({**SMALL, "steps": 10, "judge": "none", "eval_every": 0, **changes})
+    options, weights = {"device": "cpu", "threads": 1}, {}
     for way in ("auto", "off"):
-        run = training.train(
-            runs.make_config(settings_), tmp_path / way, device="cpu", threads=1, shared_prompts=way
-        )
+        run = training.train(config, tmp_path / way, **options, shared_prompts=way)
         weights[way] = load_file(next(run.adapter.glob("*.safetensors")))
         assert run.result["shared_prompts"] == ("off: asked for" if way == "off" else "on")
     base = policies.load_policy("tiny", device="cpu")[0].state_dict()
