@@ -68,7 +68,7 @@ def test_runs_are_evaluated_beside_each_other_with_another_threshold(
     ("command", "words"),
     [
         ("train --guard best", ["no embedded guard 'best'", "overconfident"]),
-        ("train --prompts nowhere.csv", ["no prompt set 'nowhere.csv'"]),
+        ("train --prompts everday", ["no prompt set 'everday'", "did you mean 'everyday'"]),
         ("train --judge default,nosuch", ["no embedded judge 'nosuch'"]),
         ("train --device cuda:77", ["device 'cuda:77' does not exist"]),
         ("train --steps 2.5", ["--steps: invalid int value: '2.5'"]),

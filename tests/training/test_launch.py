@@ -1,8 +1,7 @@
-"""Several processes of one ``accelerate launch``: one run, no doubled records, the same results."""
+"""Training in real processes: stopped by a signal, and several of one ``accelerate launch``."""
 
 from __future__ import annotations
 
-import itertools
 import signal
 import subprocess
 import sys
@@ -23,21 +22,40 @@ from bgkit.training import trainer as training
 from bgkit.training.prompt_order import load_splits, training_table
 from bgkit.training.reward_function import reward_of
 
+#: The launcher's GPU mode is the one that starts processes; they train on the CPU.
+LAUNCH = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+LAUNCH += ["--main_process_port", "0", "-m"]
 
-def launch(folder: Path, config: dict) -> subprocess.Popen:
-    """Start a training on the CPU; the launcher's GPU mode is the one that starts processes."""
-    options = [(f"--{key.replace('_', '-')}", str(value)) for key, value in config.items()]
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
-    command += ["--num_processes", "2", "--main_process_port", "0", "-m", "bgkit"]
-    command += ["train", "--out", str(folder), *itertools.chain.from_iterable(options)]
-    command += ["--device", "cpu", "--threads", "1"]
+
+def start(folder: Path, config: dict, launcher: list[str] = LAUNCH) -> subprocess.Popen:
+    """Start a training in processes of its own."""
+    command = [sys.executable, "-m", *launcher, "bgkit", "train", "--out", str(folder)]
+    for key, value in {**config, "device": "cpu", "threads": 1}.items():
+        command += [f"--{key.replace('_', '-')}", str(value)]
     return noop.start(folder.parent, line=command)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.thorough)]
+)
+def test_a_signal_stops_a_real_process_and_the_same_command_resumes(number, tmp_path: Path) -> None:
+    folder, config = tmp_path / "run", {**SMALL, "steps": 40, "eval_every": 0, "test_prompts": 4}
+    process = start(folder, config, [])
+    noop.until(lambda: list(folder.glob("records/*.parquet")))
+    process.send_signal(number)
+    said = noop.ended(process, 2)
+    assert "run the same command again" in said.replace("\n", " ") and "Traceback" not in said
+    assert 0 < len(runs.load_run(folder).completions()) < 40 * 8
+    noop.ended(start(folder, config, []))
+    table = runs.load_run(folder).completions()
+    assert table.groupby("step").size().to_dict() == dict.fromkeys(range(40), 8)
 
 
 @pytest.mark.slow
 def test_two_processes_make_one_run_of_the_prompts_of_one(tmp_path: Path) -> None:
     config = {**SMALL, "batch_size": 32, "test_prompts": 24}
-    output = noop.ended(launch(tmp_path / "two", config))
+    output = noop.ended(start(tmp_path / "two", config))
     assert output.count("Run:") == 1, output  # one process tells
     run = runs.load_run(tmp_path / "two")
     assert run.result["processes"] == 2 and not (run.folder / "records").exists()
@@ -59,7 +77,7 @@ def test_two_processes_make_one_run_of_the_prompts_of_one(tmp_path: Path) -> Non
 def test_a_signal_stops_all_at_one_step_and_one_process_goes_on(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     config = {**SMALL, "steps": 30, "eval_every": 0, "test_prompts": 4, "save_every": 1}
-    process = launch(folder, config)
+    process = start(folder, config)
     noop.until(lambda: list(folder.glob("checkpoints/*/trainer_state.json")))
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=noop.PATIENCE)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import signal
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import noop
 import numpy as np
 import pandas as pd
 import pytest
@@ -144,25 +141,6 @@ def test_a_prompt_that_is_too_long_is_told_before_anything_is_sampled(
     monkeypatch.setattr(LlamaForCausalLM, "generate", None)
     with pytest.raises(BgkitError, match=rf"'prompt \d 7 tea.*leaves .*{limited} .* no room for"):
         training.train(**SMALL, prompts=str(tmp_path), folder=tmp_path / "run", device="cpu", **own)
-
-
-@pytest.mark.parametrize(
-    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.thorough)]
-)
-def test_a_signal_stops_a_real_process_and_the_same_command_resumes(number, tmp_path: Path) -> None:
-    folder, short = tmp_path / "run", {"steps": 40, "eval_every": 0, "test_prompts": 4}
-    command = [sys.executable, "-m", "bgkit", "train", "--out", str(folder)]
-    for key, value in {**SMALL, **short, "device": "cpu", "threads": 1}.items():
-        command += [f"--{key.replace('_', '-')}", str(value)]
-    process = noop.start(tmp_path, line=command)
-    noop.until(lambda: list(folder.glob("records/*.parquet")))
-    process.send_signal(number)
-    said = noop.ended(process, 2)
-    assert "run the same command again" in said.replace("\n", " ") and "Traceback" not in said
-    assert 0 < len(runs.load_run(folder).completions()) < 40 * 8
-    noop.ended(noop.start(tmp_path, line=command))
-    table = runs.load_run(folder).completions()
-    assert table.groupby("step").size().to_dict() == dict.fromkeys(range(40), 8)
 
 
 def test_runs_with_one_base_sample_it_once_and_score_it_with_their_own_utility(tmp_path) -> None:
