@@ -15,7 +15,6 @@ import pytest
 from conftest import ROOT, SMALL
 
 from bgkit.cli import main as command_line
-from bgkit.prompts.load import load_prompts
 from bgkit.testbed import store
 
 
@@ -27,8 +26,7 @@ def refused(done, *words: str) -> None:
     """Exit status 2, one message that holds the words, no stack trace."""
     assert done.returncode == 2, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
-    for word in words:
-        assert word in done.stderr
+    assert all(word in done.stderr for word in words), done.stderr
     assert len([line for line in done.stderr.splitlines() if line.startswith("bgkit: ")]) == 1
 
 
@@ -42,8 +40,7 @@ def test_the_demo_writes_result_and_report(bgkit_command, tmp_path: Path) -> Non
     assert designs == {"base", "filter_avoidance", "boundary", "compound"}
     assert {"command", "machine", "versions", "paired"} <= set(result)
     assert {row["design"] for row in result["paired"]} == designs - {"base"}
-    page = (tmp_path / "demo" / "report.html").read_text()
-    assert page.lower().startswith("<!doctype html>")
+    assert (tmp_path / "demo" / "report.html").is_file()
     assert all(word in done.stdout for word in ("filter_rate", "system_help", "compound"))
 
 
@@ -61,48 +58,36 @@ def test_runs_are_evaluated_beside_each_other_with_another_threshold(
     assert designs == ["base of boundary", f"base of {second}", first, second]
     assert {row["design"] for row in found["paired"]} == {first, second}
     assert second in done.stdout
-    more = ["--guard", "weak", "--tau", "0.3", "--out", out]
-    assert bgkit_here("evaluate", small_run.folder, *few, *more).returncode == 0
+    other = ["--guard", "weak", "--tau", "0.3", "--out", out]
+    assert bgkit_here("evaluate", small_run.folder, *few, *other).returncode == 0
     rows = json.loads(out.read_text())["rows"]
     assert {(row["guard"], row["tau"]) for row in rows} == {("weak", 0.3)}
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("command", "words"),
     [
-        (["--guard", "best"], ["no embedded guard 'best'", "overconfident"]),
-        (["--prompts", "nowhere.csv"], ["no prompt set 'nowhere.csv'"]),
-        (["--prompts", "everday"], ["did you mean 'everyday'"]),
-        (["--batch-size", "10"], ["'batch_size' 10 is not divisible by 'num_generations' 8"]),
-        (["--judge", "default,nosuch"], ["no embedded judge 'nosuch'"]),
-        (["--device", "cuda:77"], ["device 'cuda:77' does not exist"]),
-        (["--steps", "2.5"], ["--steps: invalid int value: '2.5'"]),
-        (["--trainer", '{"loss_type": "dapo"'], ["--trainer", "not a valid JSON object"]),
-        (["--config", "broken.json"], ["Unknown key 'stepz'", "steps"]),
-        (["--config", "number.json"], ["Unknown key 'config'"]),
+        ("train --guard best", ["no embedded guard 'best'", "overconfident"]),
+        ("train --prompts everday", ["no prompt set 'everday'", "did you mean 'everyday'"]),
+        ("train --judge default,nosuch", ["no embedded judge 'nosuch'"]),
+        ("train --device cuda:77", ["device 'cuda:77' does not exist"]),
+        ("train --steps 2.5", ["--steps: invalid int value: '2.5'"]),
+        ('train --trainer {"loss_type":"dapo"', ["--trainer", "not a valid JSON object"]),
+        ("train --config number.json", ["Unknown key 'config'"]),
+        ("demo --guard-bits 7", ["16, 8, 4"]),
+        ("plan --machine T5", ["no machine 'T5'; known: T4"]),
+        ("fit guard t.csv --out o --leave-out a", ["takes COLUMN=VALUE"]),
+        ("evaluate nowhere --out .", ["'.' is a folder; name the file"]),
+        ("trian", ["choose from"]),
+        ("", ["COMMAND"]),
     ],
 )
-def test_bad_arguments_of_a_training(bgkit_here, tmp_path: Path, arguments, words) -> None:
-    (tmp_path / "broken.json").write_text('{"stepz": 3}')
+def test_bad_arguments_are_refused_before_anything_is_made(
+    bgkit_here, tmp_path: Path, command: str, words: list[str]
+) -> None:
     (tmp_path / "number.json").write_text('{"config": 3}')
-    refused(bgkit_here("train", "--out", tmp_path / "run", *arguments, cwd=tmp_path), *words)
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "word"),
-    [
-        (["demo", "--guard-bits", "7"], "16, 8, 4"),
-        (["plan", "--machine", "T5"], "no machine 'T5'; known: T4"),
-        (["fit", "guard", "t.csv", "--out", "o", "--leave-out", "a"], "takes COLUMN=VALUE"),
-        (["evaluate", "nowhere", "--out", "."], "'.' is a folder; name the file"),
-        (["prompts", "everyday", "--out", "."], "'.' is a folder; name the file"),
-        (["trian"], "choose from"),
-        ([], "COMMAND"),
-    ],
-)
-def test_bad_arguments_of_other_commands(bgkit_here, arguments, word) -> None:
-    refused(bgkit_here(*arguments), word)
+    refused(bgkit_here(*command.split(), cwd=tmp_path), *words)
+    assert [path.name for path in tmp_path.iterdir()] == ["number.json"]
 
 
 def test_every_option_of_every_command_is_explained_in_words() -> None:
@@ -112,12 +97,9 @@ def test_every_option_of_every_command_is_explained_in_words() -> None:
             words = re.sub(r"\(.*?\)", "", action.help or "")  # a default alone is no explanation
             assert len(re.findall(r"[A-Za-z]{2,}", words)) >= 2, (name, action.dest)
     text = " ".join(commands.choices["train"].format_help().split())
-    for words in (
-        "a response with t >= tau is filtered; above 0 and below 1 (0.5)",
-        "--guard NAME safety classifier: default, other, overconfident, weak, a local folder",
-        "none, group, batch (none)",
-    ):
-        assert words in text
+    assert "a response with t >= tau is filtered; above 0 and below 1 (0.5)" in text
+    assert "--guard NAME safety classifier: default, other, overconfident, weak, a" in text
+    assert "none, group, batch (none)" in text
     assert "at least 1 (40)" in commands.choices["demo"].format_help()  # its own default
 
 
@@ -135,8 +117,7 @@ def test_the_config_of_a_run_is_a_config_and_with_changes_that_of_another_run(
     command = ["train", "--config", small_run.folder / "config.json", "--out", small_run.folder]
     done = bgkit_here(*command)
     assert done.returncode == 0 and f"Run: {small_run.folder}" in done.stdout
-    other = bgkit_here(*command, "--steps", "3")
-    refused(other, "belongs to another config", "steps: 4 there, 3 here")
+    refused(bgkit_here(*command, "--steps", "3"), "steps: 4 there, 3 here")
     assert before == {path: path.stat().st_mtime_ns for path in small_run.folder.iterdir()}
 
 
@@ -182,8 +163,8 @@ def test_training_on_a_file_of_prompts(bgkit_here, tmp_path: Path) -> None:
 
 def test_prompts_lists_shows_and_writes_sets(bgkit_here, tmp_path: Path) -> None:
     done = bgkit_here("prompts")
-    for word in ("everyday", "jailbreak: benchmark of 50%", "or-bench-hard: 1,319 rows", "ODC-BY"):
-        assert word in done.stdout
+    words = ("everyday", "jailbreak: benchmark of 50%", "or-bench-hard: 1,319 rows", "ODC-BY")
+    assert all(word in done.stdout for word in words)
     out = tmp_path / "own.jsonl"
     done = bgkit_here("prompts", "everyday", "--split", "test", "--n", "7", "--out", out)
     manifest = json.loads(done.stdout)
@@ -191,21 +172,10 @@ def test_prompts_lists_shows_and_writes_sets(bgkit_here, tmp_path: Path) -> None
     assert json.loads(again.stdout)["sha256"] == manifest["sha256"] and manifest["prompts"] == 7
 
 
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("a.csv", ["no split 'validation'; choose one of train, dev, test"]),
-        ("b.csv", ["No prompt of b.csv", "'train'"]),
-        ("everyday,c.csv", ["share 1 prompt"]),
-        ("everyday", []),
-    ],
-)
-def test_prompts_tells_what_a_training_will_refuse(bgkit_here, tmp_path, name, words) -> None:
+def test_prompts_tells_what_a_training_will_refuse(bgkit_here, tmp_path) -> None:
     (tmp_path / "a.csv").write_text("prompt,split\na,train\nb,dev\nc,test\n")
-    (tmp_path / "b.csv").write_text("prompt\nWhat is a stoat?\n")
-    shared = load_prompts("everyday", "train")["prompt"].iloc[0]
-    (tmp_path / "c.csv").write_text(f'prompt,split\na,train\n"{shared}",test\n')
-    done = bgkit_here("prompts", name, cwd=tmp_path)
-    assert done.returncode == 0 and json.loads(done.stdout)["name"] == name
-    assert ("will be refused" in done.stderr) == bool(words)
-    assert all(word in done.stderr for word in words)
+    done = bgkit_here("prompts", "a.csv", cwd=tmp_path)
+    assert done.returncode == 0 and json.loads(done.stdout)["name"] == "a.csv"
+    for words in ("A training on a.csv will be refused", "no split 'validation'; choose one of"):
+        assert words in done.stderr
+    assert bgkit_here("prompts", "everyday").stderr == ""

@@ -24,7 +24,7 @@ def run(tmp_path: Path) -> runs.Run:
         {**labels, "design": design, "kind": "all", "metric": metric}
         | {"mean": mean, "low": mean - 0.01, "high": mean + 0.01}
         for design, mean in (("base", 0.2), ("boundary", 0.05))
-        for metric in ("near_boundary", "system_harm", "system_help")
+        for metric in ("near_boundary", "system_harm")
     ]
     made.adapter.mkdir(exist_ok=True)
     made.finish({"rows": rows, **environment, "git": "abc"})
@@ -37,11 +37,8 @@ def test_the_card_tells_method_figures_limits_and_departures(run: runs.Run) -> N
     assert "z - s B(t)" in text and "| `strength` | `8.0` |" in text
     assert "learning rate falls linearly" in text and "unweighted" in text
     assert "the testbed's oracle" in text and "one training seed" in text
-    assert "bgkit 0.1.0, torch 2.13.0; \na laptop" in text.replace(";\n", "; \n")
+    assert "bgkit 0.1.0, torch 2.13.0" in text and "a laptop" in text
     assert "`tiny'/ evil`" in text and "{{" not in text
-
-
-def test_without_a_judge_nobody_graded_and_without_figures_there_is_no_card(run) -> None:
     result = run.read_json("result.json")
     result["rows"] = [row for row in result["rows"] if row["metric"] == "near_boundary"]
     run.finish(result)
@@ -69,11 +66,9 @@ def test_a_dry_run_writes_the_card_and_a_push_uploads_it_to_a_private_repository
     assert all("parquet" not in pattern for pattern in uploaded["allow_patterns"])
 
 
-@pytest.mark.parametrize("arguments", [[], ["--to", "me/adapter"]])
-def test_no_place_and_no_network_are_one_sentence(run, bgkit_here, arguments, monkeypatch) -> None:
-    def offline(*_, **__):
-        raise ConnectionError("no route")
-
-    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", offline)
-    done = bgkit_here("push", run.folder, *arguments, HF_HUB_OFFLINE="1")
-    assert done.returncode == 2 and done.stderr.startswith("bgkit: ")
+@pytest.mark.parametrize(
+    ("place", "said"), [([], "Where to? Give --to"), (["--to", "me/adapter"], "me/adapter")]
+)
+def test_no_place_and_no_network_are_one_sentence(run, bgkit_here, place, said) -> None:
+    done = bgkit_here("push", run.folder, *place)  # the tests are offline
+    assert done.returncode == 2 and done.stderr.startswith("bgkit: ") and said in done.stderr

@@ -38,15 +38,14 @@ def test_a_bound_out_of_reach_is_no_runaway() -> None:
 
 
 def test_a_bound_needs_a_penalty_that_it_can_move(tmp_path) -> None:
-    (tmp_path / "mine.py").write_text(
-        "def own(t, z, tau, strength):\n    return z - strength * t\n"
-    )
-    runs.make_config({"max_false_negatives": 0.1, "reward": f"{tmp_path / 'mine.py'}:own"})
+    own = tmp_path / "mine.py"
+    own.write_text("def own(t, z, tau, strength):\n    return z - strength * t\n")
+    assert runs.make_config({"max_false_negatives": 0.1, "reward": f"{own}:own"})
     for changes in ({"reward": "guard_only"}, {"reward": "filter_avoidance"}, {"strength": 0.0}):
         with pytest.raises(BgkitError, match=r"'max_false_negatives' moves the penalty of"):
             runs.make_config({"max_false_negatives": 0.1, **changes})
-    plain, free = runs.TrainConfig(), runs.make_config({"max_false_negatives": 0.0})
-    assert runs.config_hash(free) == runs.config_hash(plain)
+    free = runs.make_config({"max_false_negatives": 0.0})
+    assert runs.config_hash(free) == runs.config_hash(runs.TrainConfig())
 
 
 @pytest.mark.slow  # two trainings
@@ -54,24 +53,21 @@ def test_a_run_moves_its_multiplier_and_a_resumed_one_goes_on_with_it(tmp_path) 
     config = runs.make_config({**SMALL, "reward": "shown_risk", "max_false_negatives": 0.01})
     options, asked = {"device": "cpu", "threads": 1}, itertools.count(1)
     whole = train(config, tmp_path / "whole", **options)
-    curve, completions = (
-        whole.curve().dropna(subset=["expected_false_negatives"]),
-        whole.completions(),
-    )
-    shown = completions["t"].where(~completions["filtered"], 0.0)
-    means = shown.groupby(completions["step"]).mean()
+    completions, curve = whole.completions(), whole.curve()
+    curve = curve.dropna(subset=["expected_false_negatives"])
+    z, t = completions["z"], completions["t"]
+    means = t.where(~completions["filtered"], 0.0).groupby(completions["step"]).mean()
     np.testing.assert_allclose(curve["expected_false_negatives"], means, atol=1e-6)
     expected = [config.strength]
     for risk in curve["expected_false_negatives"][:-1]:
         expected.append(next_multiplier(expected[-1], risk, 0.01))
     assert curve["multiplier"].tolist() == pytest.approx(expected)
-    base = whole.read_json("base.json")
-    z, t = completions["z"], completions["t"]
-    reward = np.where(t < 0.5, z - np.repeat(expected, 8) * t, -2.0) / base["reward_deviation"]
+    assert whole.strength == pytest.approx(expected[-1])
+    deviation = whole.read_json("base.json")["reward_deviation"]
+    reward = np.where(t < 0.5, z - np.repeat(expected, 8) * t, -2.0) / deviation
     np.testing.assert_allclose(completions["reward"], reward, atol=1e-4)
     with pytest.raises(StoppedError):
         train(config, tmp_path / "run", should_stop=lambda: next(asked) == 2, **options)
     resumed = train(config, tmp_path / "run", **options)
-    assert whole.strength == pytest.approx(expected[-1])
     columns = ["step", "multiplier", "expected_false_negatives", "reward"]
     pd.testing.assert_frame_equal(resumed.curve()[columns], whole.curve()[columns])

@@ -73,27 +73,27 @@ def test_a_notebook_shows_one_bar_that_goes_at_the_end_even_if_not_full(monkeypa
     monkeypatch.setattr(progress, "tqdm", tqdm.notebook.tqdm)
     line = Phase("grading", 4, done=1)
     line.show()
-    left, bar, right = line.bar.container.children
-    assert "grading" in left.value and (bar.value, bar.max) == (1, 4)
-    assert re.match(r"\s*\[?\d\d:\d\d", right.value)
+    text, bar, _ = line.bar.container.children
+    assert "grading" in text.value and (bar.value, bar.max) == (1, 4)
     line.close()
     assert bar.bar_style != "danger" and line.bar.container.layout.visibility == "hidden"
 
 
 def test_short_and_hidden_phases_and_workers_show_nothing(quick, capsys, monkeypatch) -> None:
-    with phase("hidden", hidden=True), phase("inner"):
-        time.sleep(0.05)
+    def work() -> None:
+        with phase("inner"):
+            time.sleep(0.05)
+
+    with phase("hidden", hidden=True):
+        work()
     with monkeypatch.context() as worker:
         worker.setattr(multiprocessing, "parent_process", lambda: object())
-        with phase("worker"):
-            time.sleep(0.05)
+        work()
+    with monkeypatch.context() as unwanted:
+        unwanted.setenv("BGKIT_PROGRESS", "none")
+        work()
     monkeypatch.setattr(progress, "AFTER", 600.0)
-    with phase("short"):
-        time.sleep(0.05)
-    monkeypatch.setenv("BGKIT_PROGRESS", "none")
-    monkeypatch.setattr(progress, "AFTER", 0.0)
-    with phase("unwanted"):
-        time.sleep(0.05)
+    work()
     assert capsys.readouterr().err == ""
 
 
@@ -123,23 +123,20 @@ def test_ctrl_c_ends_workers_and_what_has_not_begun() -> None:
     assert multiprocessing.active_children() == others
 
 
-@pytest.mark.parametrize(("told", "waits"), [({}, "PASSIVE"), ({"GOMP_SPINCOUNT": "9"}, "None")])
-def test_only_the_first_use_of_bgkit_sets_how_threads_wait(told: dict, waits: str) -> None:
-    code = "import os; e = dict(os.environ); import bgkit; print(e == os.environ, end=' ')"
-    code += "; bgkit.BgkitError; print(os.environ.get('OMP_WAIT_POLICY'))"
+def test_the_first_use_of_bgkit_lets_waiting_threads_sleep() -> None:
+    code = "import os, bgkit; bgkit.BgkitError; print(os.environ['OMP_WAIT_POLICY'])"
     kept = {k: v for k, v in os.environ.items() if k not in environment.WAITING}
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env={**kept, **told}, capture_output=True, text=True)
-    assert done.stdout.split() == ["True", waits]
+    done = subprocess.run([sys.executable, "-c", code], env=kept, capture_output=True, text=True)
+    assert done.stdout == "PASSIVE\n"
 
 
-@pytest.mark.parametrize(("told", "waits"), [({}, "PASSIVE"), ({"KMP_BLOCKTIME": "1"}, None)])
-def test_kernels_wait_as_the_user_says_and_show_nothing(told: dict, waits, monkeypatch) -> None:
-    seen = {}
+def test_kernels_wait_as_the_user_says_and_show_nothing(monkeypatch) -> None:
+    seen = []
 
     async def start(self, *, env, **options):
-        seen.update(env)
+        seen.append((env.get("OMP_WAIT_POLICY"), env["BGKIT_PROGRESS"]))
 
     monkeypatch.setattr(AsyncKernelManager, "start_kernel", start)
-    asyncio.run(kernels.KernelManager().start_kernel(env=told))
-    assert (seen.get("OMP_WAIT_POLICY"), seen["BGKIT_PROGRESS"]) == (waits, "none")
+    for told in ({}, {"KMP_BLOCKTIME": "1"}):
+        asyncio.run(kernels.KernelManager().start_kernel(env=told))
+    assert seen == [("PASSIVE", "none"), (None, "none")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,10 +28,10 @@ from bgkit.training.shared_prompts import SharedPrompts
 
 WORDS = 300
 KINDS = {
-    "llama": (tf.LlamaConfig, {}),
-    "qwen2": (tf.Qwen2Config, {}),
-    "gemma2": (tf.Gemma2Config, {"head_dim": 8, "query_pre_attn_scalar": 8}),
-    "gpt_neox": (tf.GPTNeoXConfig, {}),
+    "llama": tf.LlamaConfig,
+    "qwen2": tf.Qwen2Config,
+    "gemma2": functools.partial(tf.Gemma2Config, head_dim=8, query_pre_attn_scalar=8),
+    "gpt_neox": tf.GPTNeoXConfig,
 }
 
 
@@ -38,13 +39,10 @@ def trainer_of(folder: Path, kind: str, rank: int = 0, **more) -> QuietTrainer:
     """A trainer of a random model, with LoRA or without."""
     torch.manual_seed(0)
     words = own.tokenizer(own.THINKING, ["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
-    config_class, changes = KINDS[kind]
     sizes = {**own.SIZE, "max_position_embeddings": 512, "vocab_size": len(words)}
     ends = {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 1}
-    model = tf.AutoModelForCausalLM.from_config(
-        config_class(**{**sizes, **ends, **changes, **more})
-    )
-    model.save_pretrained(folder)
+    config = KINDS[kind](**sizes, **ends, **more)
+    tf.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     batch = {"per_device_train_batch_size": 2, "num_generations": 2}
     return QuietTrainer(
         tf.AutoModelForCausalLM.from_pretrained(folder),
@@ -133,12 +131,10 @@ def test_both_ways_agree(trainer, groups, slots: int, seed: int) -> None:
 
 
 def test_each_prompt_goes_through_the_model_once(trainer) -> None:
-    batch = batch_of([30, 20], [[5, 5, 5], [4, 4]], 0)
     with counting(trainer) as seen:
-        found(trainer, "auto", batch)
-    plain, check, real = seen
-    assert plain == 3 * 35 and check == 30 + 3 * 4  # of the widest group
-    assert real == 2 * (30 + 3 * 4)
+        found(trainer, "auto", batch_of([30, 20], [[5, 5, 5], [4, 4]], 0))
+    row = 30 + 3 * 4  # of the widest group: plain, shared to be compared, and then both groups
+    assert seen == [3 * 35, row, 2 * row]
 
 
 @pytest.mark.parametrize(
@@ -152,24 +148,18 @@ def test_sampling_computes_prompts_once_drops_what_has_ended_and_draws_the_same(
     model = policies.plain_model(trainer.accelerator.unwrap_model(trainer.model))
     options = {"do_sample": True, "pad_token_id": 0, "top_k": 0, "max_new_tokens": 12}
     options |= {"eos_token_id": list(range(1, 60)), **option}
-    drawn = []
+    inputs, drawn = {"input_ids": ids[:, :-1], "attention_mask": mask[:, :-1]}, []
     with counting(trainer) as seen:
         for context in (contextlib.nullcontext(), fast_sampling(model)):
             torch.manual_seed(5)
             with context:
-                drawn.append(model.generate(ids[:, :-1], attention_mask=mask[:, :-1], **options))
+                drawn.append(model.generate(**inputs, **options))
     assert torch.equal(*drawn) and "generate" not in vars(model)
     assert seen[0] == 18 * 9 and 3 * 9 in seen
     assert "temperature" not in option or min(seen) < 18
-
-
-def test_other_settings_are_left_to_transformers(trainer) -> None:
-    ids, mask, _ = batch_of([5], [[1, 1]], 1)
-    model = policies.plain_model(trainer.accelerator.unwrap_model(trainer.model))
     with counting(trainer) as seen, fast_sampling(model):
-        options = {"max_new_tokens": 2, "top_k": 5, "pad_token_id": 0, "do_sample": True}
-        model.generate(input_ids=ids, attention_mask=mask, **options)
-    assert seen[0] == ids.numel()  # each prompt once for each of its rows
+        model.generate(**inputs, **options | {"top_k": 5})
+    assert 3 * 9 not in seen  # other settings are left to transformers
 
 
 def test_models_that_can_not_go_trls_way(tmp_path: Path, capsys) -> None:
@@ -197,14 +187,10 @@ def test_a_kernel_that_ignores_the_mask_is_found_out(tmp_path: Path) -> None:
 
 
 def test_micro_batches_hold_whole_groups_and_every_completion_once() -> None:
-    asked = torch.tensor([[1], [2], [1], [2], [2], [1]])
-    names, total = list("abcdef"), torch.tensor(7)
-    whole = {"prompt_ids": asked, "x": torch.arange(6), "names": names, "total": total, "no": None}
-    batches = [
-        {**whole, **{k: whole[k][part] for k in ("prompt_ids", "x", "names")}}
-        for part in (slice(0, 3), slice(3, 6))
-    ]
-    found = shared_prompts.regroup(batches)
+    same = {"total": torch.tensor(7), "no": None}
+    first = {"prompt_ids": torch.tensor([[1], [2], [1]]), "x": torch.tensor([0, 1, 2]), **same}
+    second = {"prompt_ids": torch.tensor([[2], [2], [1]]), "x": torch.tensor([3, 4, 5]), **same}
+    found = shared_prompts.regroup([{**first, "names": [*"abc"]}, {**second, "names": [*"def"]}])
     assert [batch["x"].tolist() for batch in found] == [[0, 2, 5], [1, 3, 4]]
     assert [batch["names"] for batch in found] == [["a", "c", "f"], ["b", "d", "e"]]
     assert all(batch["total"] == 7 and batch["no"] is None for batch in found)
@@ -215,17 +201,14 @@ def test_micro_batches_hold_whole_groups_and_every_completion_once() -> None:
     "changes",
     [
         {"accumulation": 2, "num_generations": 2},
-        pytest.param({}, marks=pytest.mark.thorough),
         pytest.param({"lora_rank": 0, "learning_rate": 1e-4}, marks=pytest.mark.thorough),
     ],
 )
 def test_ten_steps_end_in_the_same_weights_and_the_record_says_how(tmp_path, changes) -> None:
-    settings_ = {**SMALL, "steps": 10, "judge": "none", "eval_every": 0, **changes}
-    weights = {}
+    config = runs.make_config({**SMALL, "steps": 10, "judge": "none", "eval_every": 0, **changes})
+    options, weights = {"device": "cpu", "threads": 1}, {}
     for way in ("auto", "off"):
-        run = training.train(
-            runs.make_config(settings_), tmp_path / way, device="cpu", threads=1, shared_prompts=way
-        )
+        run = training.train(config, tmp_path / way, **options, shared_prompts=way)
         weights[way] = load_file(next(run.adapter.glob("*.safetensors")))
         assert run.result["shared_prompts"] == ("off: asked for" if way == "off" else "on")
     base = policies.load_policy("tiny", device="cpu")[0].state_dict()

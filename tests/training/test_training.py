@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import signal
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import noop
 import numpy as np
 import pandas as pd
 import pytest
@@ -42,23 +39,16 @@ def test_a_finished_run_holds_every_record(small_run: runs.Run) -> None:
     names = {path.stem for path in small_run.folder.iterdir()}
     kept = "config base prompts metrics completions samples base_samples adapter result"
     assert names == set(kept.split())
-    completions = small_run.completions()
-    assert completions.groupby("step").size().to_dict() == dict.fromkeys(range(4), 8)
-    assert completions.groupby(["step", "prompt_id"]).size().eq(4).all()
     stored = small_run.read_json("config.json")
     assert stored["config"]["seed"] == 0 and "trl" in stored["versions"] and stored["git"]
-
-
-def test_the_curve_agrees_with_the_recorded_completions(small_run: runs.Run) -> None:
-    curve = small_run.curve().set_index("step")
-    means = small_run.completions().groupby("step").mean(numeric_only=True)
+    table, curve = small_run.completions(), small_run.curve().set_index("step")
+    assert table.groupby("step").size().to_dict() == dict.fromkeys(range(4), 8)
+    assert table.groupby(["step", "prompt_id"]).size().eq(4).all()
+    means = table.groupby("step").mean(numeric_only=True)
     means.index += 1  # TRL logs a step after its update
-    for column in ("reward", "t", "u", "filtered"):
-        name = {"filtered": "filter_rate"}.get(column, column)
-        logged = curve.loc[means.index, name].to_numpy(float)
-        np.testing.assert_allclose(logged, means[column].to_numpy(float), atol=2e-5)
-    held_out = curve["eval_near_boundary"].dropna()
-    assert list(held_out.index) == [0, 2, 4]
+    for column, logged in {"reward": "reward", "t": "t", "filtered": "filter_rate"}.items():
+        np.testing.assert_allclose(curve.loc[means.index, logged], means[column], atol=2e-5)
+    assert list(curve["eval_near_boundary"].dropna().index) == [0, 2, 4]
 
 
 def test_the_reward_is_the_design_applied_to_the_recorded_scores(small_run: runs.Run) -> None:
@@ -107,13 +97,10 @@ def test_base_gives_every_reward_a_deviation_of_one(tmp_path: Path) -> None:
     policy = policies.load_policy("tiny", device="cpu")
     guard, utility = guards.load_guard("default", "cpu"), guards.load_utility("mild", "cpu")
     spread = {}
-    for name in ("utility_only", "boundary", "boundary_raw"):
+    for name in ("utility_only", "boundary"):
         run = runs.open_run(tmp_path / name, runs.make_config({**SMALL, "reward": name}), {})
-        base = training.measure_base(run, *policy, guard, utility)
-        spread[name] = base["reward_deviation"]
+        spread[name] = training.measure_base(run, *policy, guard, utility)["reward_deviation"]
     assert spread["utility_only"] == pytest.approx(1.0) and spread["boundary"] > 1.5
-    # u - B is z - B / deviation, times the deviation
-    assert spread["boundary_raw"] < base["utility_deviation"] * spread["boundary"]
 
 
 def test_full_fine_tuning_by_the_prompts_kind_saves_and_loads_the_whole_model(tmp_path) -> None:
@@ -156,36 +143,13 @@ def test_a_prompt_that_is_too_long_is_told_before_anything_is_sampled(
         training.train(**SMALL, prompts=str(tmp_path), folder=tmp_path / "run", device="cpu", **own)
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.thorough)]
-)
-def test_a_signal_stops_a_real_process_and_the_same_command_resumes(number, tmp_path: Path) -> None:
-    folder, short = tmp_path / "run", {"steps": 40, "eval_every": 0, "test_prompts": 4}
-    command = [sys.executable, "-m", "bgkit", "train", "--out", str(folder)]
-    for key, value in {**SMALL, **short, "device": "cpu", "threads": 1}.items():
-        command += [f"--{key.replace('_', '-')}", str(value)]
-    process = noop.start(tmp_path, line=command)
-    noop.until(lambda: list(folder.glob("records/*.parquet")))
-    process.send_signal(number)
-    said, _ = process.communicate(timeout=noop.PATIENCE)
-    assert process.returncode == 2, said
-    assert "run the same command again" in said.replace("\n", " ") and "Traceback" not in said
-    assert 0 < len(runs.load_run(folder).completions()) < 40 * 8
-    noop.ended(noop.start(tmp_path, line=command))
-    table = runs.load_run(folder).completions()
-    assert table.groupby("step").size().to_dict() == dict.fromkeys(range(40), 8)
-
-
 def test_runs_with_one_base_sample_it_once_and_score_it_with_their_own_utility(tmp_path) -> None:
     short = {**SMALL, "steps": 1, "eval_every": 0, "test_prompts": 12}
     options = {"base_samples": tmp_path / "base", "device": "cpu", "threads": 1}
+    weak = guards.load_guard("weak", "cpu")
     mild, blind, weak = (
-        training.train(**short, **options, **own, folder=tmp_path / name).samples("base")
-        for name, own in {
-            "mild": {"utility": "mild"},
-            "blind": {"utility": "blind"},
-            "weak": {"utility": "blind", "guard": guards.load_guard("weak", "cpu")},
-        }.items()
+        training.train(**short, **options, **own, folder=tmp_path / str(n)).samples("base")
+        for n, own in enumerate([{}, {"utility": "blind"}, {"utility": "blind", "guard": weak}])
     )
     assert len(list((tmp_path / "base").iterdir())) == 2  # one for each guard
     assert mild["response"].equals(blind["response"]) and weak["response"].equals(blind["response"])
