@@ -229,9 +229,10 @@ def variance_of_mean(values: np.ndarray) -> tuple[float, float]:
     seeds, prompts = by_seed.var(ddof=1) / n_seeds, by_prompt.var(ddof=1) / n
     parts = np.array([seeds, prompts, noise / freedom[2] / (n_seeds * n)])
     whole = max(seeds + prompts - parts[2], seeds, prompts)
-    if whole == 0:
-        return 0.0, float(freedom[2])
-    return float(whole), float(max(whole**2 / (parts**2 / freedom).sum(), min(freedom)))
+    squares = (parts**2 / freedom).sum()
+    if squares == 0:  # no variance, or one whose square is too small for a float
+        return float(whole), float(freedom[2])
+    return float(whole), float(max(whole**2 / squares, min(freedom)))
 
 
 def holm(p: np.ndarray) -> np.ndarray:
