@@ -226,8 +226,8 @@ def table(
     ``results`` is anything that :func:`frames_of` takes, a result (of :func:`bgkit.evaluate`, or a
     run's ``result.json``), or its rows (also those of :func:`rows_of`). With samples, ``*`` marks a
     mean that is better than base's and ``!`` one that is worse, if the paired interval excludes
-    zero; ``differences`` gives the paired differences instead of the means. :data:`TOO_LONG` are
-    added if above 0. Raises BgkitError for an unknown metric, and for differences of rows that are
+    zero; ``differences`` gives the paired differences instead of the means. To the means
+    :data:`TOO_LONG` are added if above 0. Raises BgkitError for an unknown metric, and for differences of rows that are
     means.
     """
     metrics = checks.as_list("metrics", metrics, str)
@@ -248,7 +248,8 @@ def table(
             marks[row.design, row.metric] = " *" * row.better + " !" * row.worse
         rows = rows if differences else rows_of(results)
     above = set(rows.loc[rows["mean"] > 0, "metric"])
-    metrics = [m for m in dict.fromkeys((*metrics, *TOO_LONG)) if m not in TOO_LONG or m in above]
+    more = () if differences else [name for name in TOO_LONG if name in above]
+    metrics = list(dict.fromkeys((*metrics, *more)))
     rows = rows[(rows["kind"] == "all") & rows["metric"].isin(metrics)]
     row_marks = [marks.get((row.design, row.metric), "") for row in rows.itertuples()]
     wide = as_text(rows, ["metric"], "design", row_marks)

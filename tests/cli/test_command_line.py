@@ -71,6 +71,8 @@ def test_runs_are_evaluated_beside_each_other_with_another_threshold(
         ("train --prompts everday", ["no prompt set 'everday'", "did you mean 'everyday'"]),
         ("train --judge default,nosuch", ["no embedded judge 'nosuch'"]),
         ("train --device cuda:77", ["device 'cuda:77' does not exist"]),
+        ("train --threads -3", ["threads must be at least 0 (all cores), not -3"]),
+        ("train --out number.json", ["number.json is a file; choose another"]),
         ("train --steps 2.5", ["--steps: invalid int value: '2.5'"]),
         ('train --trainer {"loss_type":"dapo"', ["--trainer", "not a valid JSON object"]),
         ("train --config number.json", ["Unknown key 'config'"]),

@@ -292,6 +292,7 @@ def test_other_rubrics_on_files(serve, tmp_path: Path, ending: str) -> None:
     [
         (["--judge", "api:fake"], "answered 401 (bad key ***)"),
         (["--rubric", "best"], "no rubric 'best'"),
+        (["--judge", "api:fake", "--sampling", '{"stream": true}'], "sets 'stream' itself"),
         (["--judge", "best"], "no embedded judge 'best'"),
         (["--judge", "oracle", "--rubric", "xstest"], "oracle cannot grade by"),
         (["--rubric", "xstest"], "default cannot grade by the rubric xstest"),
@@ -304,6 +305,19 @@ def test_bad_use_of_the_command(serve, bgkit_here, tmp_path: Path, options, word
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert words in done.stderr and KEY not in done.stdout + done.stderr
     assert not list(tmp_path.glob("*.judged*"))
+
+
+def test_no_graded_copy_replaces_another(bgkit_here, tmp_path: Path) -> None:
+    TABLE.to_json(tmp_path / "a.jsonl", orient="records", lines=True)
+    TABLE.to_json(tmp_path / "a.json", orient="records")
+    both = [tmp_path / "a.jsonl", tmp_path / "a.json", "--judge", "oracle"]
+    done = bgkit_here("judge", *both)
+    assert done.returncode == 2 and "the same copy" in done.stderr
+    assert bgkit_here("judge", *both[1:]).returncode == 0
+    copy = tmp_path / "a.judged-oracle.jsonl"
+    copy.write_text(copy.read_text().replace('"judge_name":"oracle"', '"judge_name":"other"'))
+    done = bgkit_here("judge", *both[1:])
+    assert done.returncode == 2 and "holds the grades of other, not of oracle" in done.stderr
 
 
 def test_a_local_model_is_asked_by_the_rubric_of_help_and_harm(tmp_path: Path) -> None:

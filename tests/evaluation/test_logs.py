@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import public
 import pytest
 
@@ -104,6 +105,12 @@ def test_files_columns_and_limits_that_can_not_be_are_refused(tmp_path):
 def test_a_value_that_is_none_is_named_by_its_row(tmp_path, change, hints):
     path = public.write_rows([ROWS[0], {**ROWS[1], **change}], tmp_path / "log.jsonl")
     refused(path, "Row 2 ", *hints)
+
+
+def test_rows_of_a_parquet_file_are_counted_whatever_index_it_stores(tmp_path):
+    table = pd.DataFrame([ROWS[0], {**ROWS[1], "p_unsafe": 2.0}], index=[41, 7])
+    table.to_parquet(tmp_path / "log.parquet")
+    refused(tmp_path / "log.parquet", "Row 2 ")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be"])

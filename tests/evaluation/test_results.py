@@ -76,6 +76,7 @@ def test_tables_and_mappings_are_taken_as_they_are() -> None:
     whole = pd.concat([part.assign(design=name) for name, part in FRAMES.items()])
     assert {n: len(f) for n, f in results.frames_of(whole).items()} == dict.fromkeys(FRAMES, 40)
     assert list(results.frames_of(FRAMES["base"])) == ["responses"]
+    assert results.frame_and_tau({"one": FRAMES["base"]})[0] is FRAMES["base"]
     rows = results.rows_of(FRAMES)
     assert results.rows_of(rows) is rows
 
@@ -97,9 +98,36 @@ def test_marks_say_better_and_worse_beyond_the_paired_interval() -> None:
         results.table(FRAMES, ["harmfulness"])
 
 
+def test_a_result_is_a_table_too_and_differences_are_never_means(small_run) -> None:
+    names, result = ["system_harm", "kl"], small_run.result
+    means, differences = (results.table(small_run, names, differences=d) for d in (False, True))
+    for given in (result, result["rows"]):
+        unmarked = results.table(given, names)
+        assert (means.replace(" [*!]", "", regex=True) == unmarked[means.columns]).all(axis=None)
+    assert results.table(result, names, differences=True).equals(differences)
+    assert results.table(small_run, "kl").loc["kl"].equals(means.loc["kl"])
+    with pytest.raises(BgkitError, match="These rows are means"):
+        results.table(result["rows"], names, differences=True)
+
+
+def test_every_design_with_a_strength_names_it_where_they_differ(small_run, tmp_path) -> None:
+    other = {"strength": 2.0, "seed": 1}
+    runs = [small_run, copied(small_run, tmp_path / "weak", **other)]
+    runs.append(copied(small_run, tmp_path / "plain", reward="guard_only", **other))
+    names = ["boundary, strength 8", "boundary, strength 2", "guard_only"]
+    assert results.design_names(runs) == names
+    assert results.design_names(runs[::-1]) == names[::-1]
+
+
 def test_what_can_not_be_put_side_by_side_is_refused(small_run, tmp_path: Path) -> None:
     with pytest.raises(BgkitError, match="no runs to show"):
         results.frames_of([])
+    with pytest.raises(BgkitError, match="'responses' has no rows"):
+        results.table(FRAMES["base"][:0])
+    with pytest.raises(BgkitError, match="is the folder of a run; its policy is"):
+        bgkit.load_policy(small_run.folder)
+    with pytest.raises(BgkitError, match="not a DataFrame"):
+        training.curves_of(FRAMES["base"])
     other, twin = copied(small_run, tmp_path / "other", seed=2), tmp_path / "twin"
     with pytest.raises(BgkitError, match=f"{small_run.folder} and {twin} have the same config"):
         results.frames_of([small_run, other, copied(small_run, twin)])
@@ -125,6 +153,7 @@ def test_sample_takes_names_and_objects_and_knows_the_truth_of_the_testbed() -> 
     assert by_name[["harm", "refusal_help"]].notna().all().all() and given["harm"].isna().all()
     judged = bgkit.sample(policy, prompts, guard=guard, judge="oracle", max_completion_length=8)
     assert judged["harm"].notna().all()
+    assert len(bgkit.sample(policy, prompts, n=2, guard=guard, max_completion_length=8)) == 2
 
 
 def test_runs_of_several_deployments_are_each_compared_with_their_own_base(

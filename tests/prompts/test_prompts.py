@@ -94,6 +94,13 @@ def test_files_that_can_not_be_used_are_refused_with_one_sentence(own, name, con
     assert all(hint in message for hint in [path, *hints]) and "\n" not in message
 
 
+def test_a_prompt_counts_once_in_a_split_and_the_rest_is_told(write, capsys) -> None:
+    texts = ["one", "two", "One!", "two", "three"]
+    table = load_prompts(write([{"prompt": text, "kind": f"k{n}"} for n, text in enumerate(texts)]))
+    assert table["prompt"].tolist() == ["one", "two", "three"] and table["kind"][1] == "k1"
+    assert "2 repeated prompts of" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("missing", [None, "   "])
 def test_row_without_a_prompt_is_named(write, missing):
     rows = [{"kind": "a", "prompt": text} for text in ("one", "two", missing, "b", missing)]

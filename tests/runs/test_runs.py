@@ -206,14 +206,14 @@ def test_completions_come_in_the_order_of_the_steps_and_none_after_the_last_chec
     table = run.completions()
     assert table["completion"].tolist() == [f"{s}{x}" for s in sorted(steps) for x in "ab"]
     assert table.index.tolist() == list(range(12))
-    assert run.completions(last=2)["step"].unique().tolist() == [999, 1000]
+    assert run.completions(last=2)["step"].unique().tolist() == [1000, 1001]  # as in the curve
     checkpoint(run, "checkpoint-140", finished=False)
     for name in ("checkpoint-20", "checkpoint-100", "checkpoint-9", "checkpoint-best"):
         checkpoint(run, name)
     checkpoint(run, "tmp-checkpoint-160")
     assert run.last_checkpoint() == run.checkpoints / "checkpoint-100"
     run.drop_repeated()
-    assert run.completions()["step"].unique().tolist() == [1, 2, 10]
+    assert run.completions()["step"].unique().tolist() == [2, 3, 11]
 
 
 @pytest.mark.parametrize("failing", ["completions.parquet", "result.json"])
@@ -239,5 +239,6 @@ def test_failed_finish_leaves_the_run_incomplete_and_nothing_recorded_later_is_l
     run.record_completions(2, completions(2, "second time"))
     run.finish({"rows": []})
     assert run.complete and run.completions()["completion"].tolist() == ["text 1", "second time"]
+    assert run.completions(last=1)["step"].tolist() == [3]
     assert open_run(run.folder, DEFAULT, {}).result == {"rows": []}
     assert names_in(run.folder) == ["completions.parquet", "config.json", "result.json"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,8 @@ def test_strengths_make_frontiers_of_a_design_and_of_your_own_reward(tmp_path: P
     )
     mine = f"{tmp_path / 'mine.py'}:short"
     done = bgkit.compare(["boundary", mine], 1, tmp_path / "runs", strengths=[1, 16.0], **SHORT)
-    assert {"boundary, strength 16.0", f"{mine}, strength 16.0"} <= set(bgkit.table(done))
+    designs = {f"{name}, strength {s}" for name in ("boundary", mine) for s in (1, 16)}
+    assert set(bgkit.table(done)) == {"base", *designs}
     last = done.runs[-1]
     rows = last.completions()
     paid = rows["z"] - 16 * (rows["t"] + rows["length"] / 100)
@@ -82,10 +84,17 @@ def test_one_strength_is_a_setting_and_another_setting_is_another_folder(tmp_pat
     assert folders[0] == folders[1] != folders[2]
 
 
-def test_what_can_not_be_compared_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+def test_what_can_not_be_compared_is_refused_before_anything_is_trained(
+    tmp_path: Path, monkeypatch
+) -> None:
     for designs, seeds in (([], 1), ("boundary", 0)):
         with pytest.raises(BgkitError, match="nothing to compare"):
             bgkit.compare(designs, seeds, tmp_path, **SHORT)
     with pytest.raises(BgkitError, match="boundry"):
         bgkit.compare(["boundary", "boundry"], 1, tmp_path, **SHORT)
+    with pytest.raises(BgkitError, match="either strengths or one strength"):
+        bgkit.compare("boundary", 1, tmp_path, strengths=2, strength=3.0, **SHORT)
+    monkeypatch.setattr(multiprocessing, "parent_process", lambda: "a script")
+    with pytest.raises(BgkitError, match="outside of `if __name__ == '__main__':`"):
+        bgkit.compare("boundary", 1, tmp_path, workers=2, **SHORT)
     assert not list(tmp_path.iterdir())

@@ -8,14 +8,17 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import public
 import pytest
 from conftest import SMALL
 from transformers import LlamaForCausalLM
 
 from bgkit import runs
 from bgkit.errors import BgkitError, StoppedError
-from bgkit.evaluation.evaluate import samples_of
+from bgkit.evaluation.evaluate import evaluate, samples_of
+from bgkit.evaluation.thresholds import operating_points
 from bgkit.models import policies
+from bgkit.prompts.splits import SHARES
 from bgkit.rewards import DESIGNS
 from bgkit.scoring import adapters, guards
 from bgkit.training import trainer as training
@@ -42,13 +45,41 @@ def test_a_finished_run_holds_every_record(small_run: runs.Run) -> None:
     stored = small_run.read_json("config.json")
     assert stored["config"]["seed"] == 0 and "trl" in stored["versions"] and stored["git"]
     table, curve = small_run.completions(), small_run.curve().set_index("step")
-    assert table.groupby("step").size().to_dict() == dict.fromkeys(range(4), 8)
+    assert table.groupby("step").size().to_dict() == dict.fromkeys(range(1, 5), 8)
     assert table.groupby(["step", "prompt_id"]).size().eq(4).all()
     means = table.groupby("step").mean(numeric_only=True)
-    means.index += 1  # TRL logs a step after its update
     for column, logged in {"reward": "reward", "t": "t", "filtered": "filter_rate"}.items():
         np.testing.assert_allclose(curve.loc[means.index, logged], means[column], atol=2e-5)
     assert list(curve["eval_near_boundary"].dropna().index) == [0, 2, 4]
+
+
+def test_a_score_at_the_threshold_is_filtered_everywhere(tmp_path: Path) -> None:
+    """0.9 as float32 is below 0.9: it was filtered in samples, and shown in rewards and tables."""
+
+    def blocklist(prompts, responses):
+        return [0.9 if len(response) % 3 else 0.1 for response in responses]
+
+    options = {"tau": 0.9, "steps": 1, "eval_every": 0, "reward": "filter_avoidance"}
+    run = train(tmp_path / "run", guard=blocklist, **options)
+    samples, recorded, base = run.samples(), run.completions(), run.read_json("base.json")
+    assert (samples["filtered"] == (samples["t"] > 0.5)).all() and samples["filtered"].any()
+    assert operating_points(samples, [0.9])["filter_rate"].item() == samples["filtered"].mean()
+    rewards = (recorded["z"] - 8.0 * (recorded["t"] > 0.5)) / base["reward_deviation"]
+    np.testing.assert_allclose(recorded["reward"], rewards, atol=1e-5)
+
+
+def test_changed_prompt_files_are_not_those_of_a_run(tmp_path: Path, capsys) -> None:
+    rows = [{"prompt": f"question {n}", "split": s} for s in SHARES for n in (f"{s} 1", f"{s} 2")]
+    public.write_rows(rows, file := tmp_path / "own.csv")
+    few = {"prompts": str(file), "steps": 1, "batch_size": 4, "eval_every": 0, "judge": "none"}
+    run = train(tmp_path / "run", **few)
+    assert train(tmp_path / "run", **few).folder == run.folder
+    public.write_rows([{**row, "prompt": row["prompt"] + " again"} for row in rows], file)
+    with pytest.raises(BgkitError, match=r"own.csv' .* no longer those that the run"):
+        train(tmp_path / "run", **few)
+    capsys.readouterr()
+    evaluate(run, device="cpu")
+    assert f"have changed since {run.folder} was evaluated" in capsys.readouterr().err
 
 
 def test_the_reward_is_the_design_applied_to_the_recorded_scores(small_run: runs.Run) -> None:
