@@ -122,9 +122,11 @@ def test_a_second_sweep_waits_for_the_first_one_and_does_its_work_once_that_is_k
 def test_a_training_killed_in_the_middle_goes_on_at_its_checkpoint(tmp_path: Path) -> None:
     """The notebook of every sweep, in the same run folder again."""
     values = "POLICY=tiny STEPS=36 BATCH_SIZE=8 NUM_GENERATIONS=4 EVAL_EVERY=0 TEST_PROMPTS=16"
-    options = [part for value in values.split() for part in ("--set", value)]
-    line = tmp_path, "--set", "JUDGE=none", "--threads", "1", *options
-    book = ROOT / "notebooks" / "03_train_policy.ipynb"
+    options = [part for value in f"{values} JUDGE=none".split() for part in ("--set", value)]
+    line, book = (
+        [tmp_path, "--threads", "1", *options],
+        ROOT / "notebooks" / "03_train_policy.ipynb",
+    )
 
     def curves() -> list[Path]:  # written after the checkpoint of step 20
         return [*tmp_path.glob("sweep/runs/*/results/*/metrics.parquet")]
@@ -154,28 +156,26 @@ def cluster():
         yield started
 
 
-@pytest.mark.parametrize("killed", [False, pytest.param(True, marks=thorough)])
-def test_a_sweep_on_two_workers_loses_nothing_with_one_of_them(
-    folder: Path, cluster, undisturbed, killed: bool
+@pytest.mark.parametrize(
+    "killed", ["none", *(pytest.param(name, marks=thorough) for name in ("worker", "driver"))]
+)
+def test_a_sweep_on_two_workers_loses_nothing_with_one_of_them_or_its_driver(
+    folder: Path, cluster, undisturbed, killed: str
 ) -> None:
-    driver = noop.start(folder, *GRID, "--dask", cluster.scheduler_address)
+    line = folder, *GRID, "--dask", cluster.scheduler_address
+    driver = noop.start(*line)
     noop.until(lambda: len(noop.kernels(folder)) == 2)
-    if killed:
+    if killed == "worker":
         running = noop.kernels(folder)
         os.kill(cluster.workers[0].pid, signal.SIGKILL)
         noop.until(lambda: not all(map(noop.alive, running)))
+    if killed == "driver":
+        driver.kill()
+        noop.ended(driver, -signal.SIGKILL)
+        driver = noop.start(*line)
+        # behind the runs of the first one
+        noop.until(lambda: "4 waiting" in driver.stdout.readline())
     finishes(driver, folder, undisturbed)
-
-
-@thorough
-def test_a_killed_driver_loses_nothing(folder: Path, cluster, undisturbed) -> None:
-    driver = noop.start(folder, *GRID, "--dask", cluster.scheduler_address)
-    noop.until(lambda: len(noop.kernels(folder)) == 2)
-    driver.kill()
-    noop.ended(driver, -signal.SIGKILL)
-    second = noop.start(folder, *GRID, "--dask", cluster.scheduler_address)
-    noop.until(lambda: "4 waiting" in second.stdout.readline())  # behind the first one's runs
-    finishes(second, folder, undisturbed)
 
 
 def test_without_dask_the_extra_is_named(folder: Path, monkeypatch, bgkit_here) -> None:
