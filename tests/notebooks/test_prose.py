@@ -1,4 +1,7 @@
-"""What notebooks say in words about their numbers, against the stored outputs."""
+"""What notebooks find, in words, against the stored outputs and the shipped collection.
+
+What else they say about a number is reread when the number changes (``tests/test_golden.py``).
+"""
 
 from __future__ import annotations
 
@@ -76,22 +79,8 @@ def test_00_a_better_pair_than_base() -> None:
     assert filtered["boundary"] < filtered["base"]
 
 
-def test_01_quantiles_costs_and_zones() -> None:
-    name = "01_filtered_generation"
-    (quantiles,) = tables(name, ".describe()")
-    quantiles = quantiles.astype(float)
-    assert quantiles.loc["safe", "75%"] <= 0.01 and quantiles.loc["harmful", "50%"] >= 0.92
-    assert quantiles.loc["harmful", "25%"] < 0.70
-
-    (costs,) = tables(name, "risk.cost_table(")
-    equal = costs.filter(like="1 : 1", axis="index").astype(float)
-    lost = equal["lost"] / equal["at_tau"]
-    wasted = lost[["alarmed 1 : 1", "trusting 1 : 1", "overconfident 1 : 1"]].tolist()
-    assert wasted == pytest.approx([1 / 7, 1 / 7, 0], abs=0.01)
-    over = equal["at_tau"] / equal.loc["calibrated 1 : 1", "at_tau"]
-    assert over["overconfident 1 : 1"] == pytest.approx(4, abs=0.1)
-
-    (near,) = tables(name, "risk.near_table(")
+def test_01_errors_lie_near_the_boundary_of_every_guard() -> None:
+    (near,) = tables("01_filtered_generation", "risk.near_table(")
     row, part = near.loc["default"], means(near["near part of the whole cost"])
     share = row["near part of the whole cost"].replace("%", " %")
     ratios = means(near["error rate near"]) / means(near["error rate far"])
@@ -101,24 +90,9 @@ def test_01_quantiles_costs_and_zones() -> None:
         f"wrong {ratios.min():.0f} to {ratios.max():.0f} times",
         f"only {part['overconfident']:.0f} % of the cost is left near",
     ):
-        assert said in prose(name)
+        assert said in prose("01_filtered_generation")
     for _, line in near.iterrows():
         assert bounds(line["error rate far"])[1] < bounds(line["error rate near"])[0]
-    assert means(near["error rate far"]).idxmax() == "weak"
-
-
-def test_01_the_formula_holds_in_every_bin() -> None:
-    plotly = "application/vnd.plotly.v1+json"
-    shown = outputs("01_filtered_generation", "widgets.measured_risk(")
-    (figure,) = [data[plotly] for data in shown if plotly in data]
-    texts = [text for trace in figure["data"] for text in trace.get("hovertext", ())]
-    told = r"mean (.*)<br>\d+ errors in (\d+) responses<br>error rate \S+ \((.*) to (.*)\)"
-    bins = np.array([re.findall(told, text)[0] for text in texts if "error rate" in text], float)
-    t, n, low, high = bins.T
-    formula = np.minimum(t, 1 - t)
-    assert len(bins) == 10 and (low <= formula).all() and (formula <= high).all()
-    said = f"Each bin near the middle holds {n[2:8].min():.0f} to {n[2:8].max():.0f} responses"
-    assert said in prose("01_filtered_generation")
 
 
 def test_05_what_paths_do() -> None:
@@ -241,33 +215,3 @@ def test_07_designs_beside_base_where_they_were_measured() -> None:
     for name, where in (("compound", wide), ("filter_avoidance", wide), ("boundary", strangers)):
         assert table.columns[less_harm.loc[name]].tolist() == where
     assert not less_harm[["guard other", "300-600 words"]].any(axis=None)
-
-
-def test_07_best_of_n_and_rejection() -> None:
-    *_, table = tables("07_stress_tests", "stress.best_of_n(")
-    for metric in ("system_help - boundary's", "system_harm - boundary's"):
-        low, high = bounds(table.loc["best of 8: boundary", metric])
-        assert low <= 0 <= high
-    assert means(table["system_help"]).idxmax() == "best of 8: utility"
-    harm = means(table["system_harm"])
-    assert harm[[f"best of {n}: utility" for n in (2, 4, 8)]].is_monotonic_increasing
-    assert harm.idxmax() == "best of 8: utility"
-    assert bounds(table.loc["rejection fine-tuning: boundary", "system_help - boundary's"])[1] < 0
-
-
-def test_07_hacking_and_harm_that_goes_unseen() -> None:
-    *_, table = tables("07_stress_tests", "stress.hacking_over_training(")
-    designs = ["boundary", "compound", "filter_avoidance"]
-    assert table.columns.tolist() == designs and set(table.loc["hacked"]) == {"no"}
-    assert table.loc["past its best"].tolist() == ["no", "yes", "yes"]
-    help_, harm, unseen = (
-        [bounds(cell) for cell in table.loc[f"{metric}, last - first window"]]
-        for metric in ("true help", "true harm", "share of harm at t < 0.2")
-    )
-    assert all(low > 0 for low, _ in help_)
-    assert harm[0][1] < 0 < harm[2][0]  # boundary's harm fell, that of filter_avoidance rose
-    assert unseen[2][0] > 0 and all(low <= 0 <= high for low, high in unseen[:2])
-    (refitted,) = tables("07_stress_tests", "stress.unseen_harm(")
-    assert all(low <= 0 <= high for low, high in map(bounds, refitted["gain"]))
-    first, last = means(refitted["guard"]).to_numpy().reshape(-1, 2).T  # windows
-    assert (first > last).all() and (first - last).argmin() == 0  # boundary's falls least

@@ -51,16 +51,6 @@ def test_a_png_of_few_colours_keeps_every_visible_pixel(pixels: np.ndarray) -> N
     assert (found[..., 3] == pixels[..., 3]).all() and (found[seen] == pixels[seen]).all()
 
 
-def test_rare_colours_go_to_the_nearest_frequent_one() -> None:
-    pixels = np.full((40, 40, 4), 255, np.uint8)
-    pixels[:20, :, 0] = np.arange(800).reshape(20, 40) % 250
-    pixels[:20, :, 1] = np.arange(800).reshape(20, 40) // 4
-    found = pixels_of(publish.png(pixels))
-    assert len(np.unique(found.reshape(-1, 4), axis=0)) == 96
-    assert (found[20:] == 255).all()
-    assert np.abs(found.astype(int) - pixels).mean() < 30
-
-
 @pytest.mark.skipif(
     not (shutil.which("chromium") or shutil.which("chromium-browser")),
     reason="pictures of figures need Chromium",
@@ -90,21 +80,17 @@ def test_a_figure_gets_its_picture_and_the_notebook_nothing_else(tmp_path) -> No
     assert publish.publish(path).read_bytes() == first
 
 
-def test_a_notebook_that_fails_stays_as_it_was(tmp_path) -> None:
+def test_a_notebook_that_fails_stays_as_it_was_and_what_is_none_is_refused(
+    tmp_path, capsys
+) -> None:
     path = notebook(tmp_path, "1 / 0")
     before = path.read_bytes()
     with pytest.raises(BgkitError, match=r"A cell of book\.ipynb failed: ZeroDivisionError"):
         publish.publish(path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
-
-
-def test_what_is_no_notebook_is_refused(tmp_path, capsys) -> None:
-    path = tmp_path / "book.ipynb"
     path.write_text("{")
-    with pytest.raises(BgkitError, match="is not a readable notebook"):
-        publish.publish(path)
-    assert publish.main([str(path)]) == 2 and "bgkit:" in capsys.readouterr().err
-    assert publish.main([]) == 2 and "usage" in capsys.readouterr().err
+    assert publish.main([str(path)]) == 2
+    assert "bgkit:" in (said := capsys.readouterr().err) and "not a readable notebook" in said
 
 
 def test_without_chromium_the_error_says_what_to_install(monkeypatch) -> None:

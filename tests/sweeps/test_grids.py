@@ -94,19 +94,16 @@ def test_texts_become_values_of_a_parameters_type(opened, default, text, values)
     assert [type(run["X"]) for run in found] == list(map(type, values))
 
 
-@pytest.mark.parametrize(
-    ("default", "text", "words"),
-    [
+def test_a_text_of_another_type_is_refused(opened) -> None:
+    for default, text, words in [
         ("1.0", "fast", r"mine\.ipynb takes X as float, such as 1\.0, not 'fast'"),
         ("3", "1:2:3", "takes X as int"),
         ("{}", "{[1]: 2}", "takes X as dict"),
         ("1.0", "NaN", "takes X as float"),
-    ],
-)
-def test_a_text_of_another_type_is_refused(opened, default, text, words) -> None:
-    book = opened(f"X = {default}")
-    with pytest.raises(BgkitError, match=words):
-        grids.expand(book, grids.parse_settings(book, [f"X={text}"]))
+    ]:
+        book = opened(f"X = {default}")
+        with pytest.raises(BgkitError, match=words):
+            grids.expand(book, grids.parse_settings(book, [f"X={text}"]))
 
 
 # --- Grids -------------------------------------------------------------------------------------

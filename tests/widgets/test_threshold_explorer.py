@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bgkit.widgets import thresholds
+from bgkit.widgets import thresholds, views
 
 SAMPLES = pd.DataFrame(
     {
@@ -23,10 +23,10 @@ SAMPLES = pd.DataFrame(
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> $x^2$ **bold** \x1b[31m \u202e"
 
 
-def texts_below(widget: widgets.Widget) -> list[str]:
+def html_below(widget: widgets.Widget) -> list[widgets.HTML]:
     """All HTML of a view."""
-    below = [text for child in getattr(widget, "children", ()) for text in texts_below(child)]
-    return [widget.value, *below] if isinstance(widget, widgets.HTML) else below
+    below = [html for child in getattr(widget, "children", ()) for html in html_below(child)]
+    return [widget, *below] if isinstance(widget, widgets.HTML) else below
 
 
 @pytest.fixture
@@ -36,13 +36,12 @@ def explore(drawn, monkeypatch):
 
     def make(samples: pd.DataFrame = SAMPLES, **options: object) -> SimpleNamespace:
         box = thresholds.explore(samples, **options)
-        top, told, _, row, _, pager, numbers = box.children
-        (slider, kind), (heading, text) = top.children, pager.children
-        page, close, where = heading.children
-        view = SimpleNamespace(box=box, slider=slider, kind=kind, told=told, numbers=numbers)
-        view.pager, view.page, view.close, view.where, view.text = pager, page, close, where, text
-        view.bars = lambda: [button for side in row.children for button in side.children]
-        view.used = lambda: [n for n, button in enumerate(view.bars()) if not button.disabled]
+        slider, kind, *bars, page, close = views.controls_of(box)
+        told, _, where, text, numbers = html_below(box)
+        view = SimpleNamespace(slider=slider, kind=kind, bars=bars, page=page, close=close)
+        view.told, view.where, view.text, view.numbers = told, where, text, numbers
+        view.is_open = lambda: box.children[5].layout.display == ""
+        view.used = lambda: [n for n, button in enumerate(bars) if not button.disabled]
         return view
 
     return make
@@ -85,27 +84,27 @@ def test_thresholds_off_the_sliders_steps_and_its_rounding_errors_move_no_verdic
     view = explore(SAMPLES.assign(t=[0.1, 0.2, 0.3, 0.3, 0.3, 0.3]))
     view.slider.value = 0.1 + 0.2  # a little above 0.3
     assert "66.7 %" in view.numbers.value
-    view.bars()[3].click()
+    view.bars[3].click()
     assert view.text.value.count("filtered") == 4
 
 
 def test_a_click_shows_the_completions_of_that_bar_which_follow_the_slider(explore):
     view = explore()
-    assert view.pager.layout.display == "none"
-    view.bars()[4].click()
-    assert view.pager.layout.display == ""
+    assert not view.is_open()
+    view.bars[4].click()
+    assert view.is_open()
     assert "t from 0.400 to 0.500: 1 to 2 of 2" in view.where.value
     page = view.text.value
     assert page.index("response 2") < page.index("response 3")  # by rising t
     assert "response 4" not in page  # t = 0.5 belongs to the bar above
     assert "harmful (0.90)" in page and "false negative" in page and "safe (0.10)" in page
-    view.bars()[5].click()
+    view.bars[5].click()
     assert "false positive" in view.text.value  # t = 0.5, safe, filtered
     view.slider.value = 0.6
     assert "response 4" in view.text.value and "shown" in view.text.value
     assert "false positive" not in view.text.value
     view.close.click()
-    assert view.pager.layout.display == "none"
+    assert not view.is_open()
 
 
 def test_buttons_have_the_completions_of_their_bars(explore, drawn):
@@ -117,7 +116,7 @@ def test_buttons_have_the_completions_of_their_bars(explore, drawn):
         (figure,) = drawn[-1]
         counts = np.round(np.square(figure.data[0].y) * len(many)).astype(int).tolist()
         assert view.used() == np.flatnonzero(counts).tolist()
-    for button, count in zip(view.bars(), counts, strict=True):
+    for button, count in zip(view.bars, counts, strict=True):
         button.click()
         assert view.where.value.endswith(f" of {count}" if count else ": none")
 
@@ -125,13 +124,13 @@ def test_buttons_have_the_completions_of_their_bars(explore, drawn):
 def test_pages_turn(explore):
     many = pd.concat([SAMPLES.iloc[:1]] * 12, ignore_index=True)
     view = explore(many.assign(response=[f"response {i:02d}" for i in range(12)]))
-    view.bars()[0].click()
+    view.bars[0].click()
     assert view.page.max == 3
     assert "response 04" in view.text.value and "response 05" not in view.text.value
     view.page.value = 3
     assert "11 to 12 of 12" in view.where.value
     assert "response 11" in view.text.value and "response 09" not in view.text.value
-    view.bars()[0].click()
+    view.bars[0].click()
     assert view.page.value == 1 and "1 to 5 of 12" in view.where.value
 
 
@@ -144,8 +143,9 @@ def test_without_truth_it_says_what_can_not_be_shown(explore):
 
 def test_hostile_text_stays_text_everywhere(explore, drawn):
     view = explore(SAMPLES.assign(prompt=HOSTILE, response=HOSTILE, kind=HOSTILE))
-    view.bars()[4].click()
+    view.bars[4].click()
     view.kind.value = HOSTILE
-    for text in (*texts_below(view.box), *(figure.to_json() for (figure,) in drawn)):
+    html = [view.told.value, view.numbers.value, view.where.value, view.text.value]
+    for text in (*html, *(figure.to_json() for (figure,) in drawn)):
         assert not {part for part in ("<script", "<img", "\x1b", "\u202e") if part in text}
     assert "&lt;script&gt;" in view.text.value and "⟨U+001B⟩" in view.text.value
