@@ -26,17 +26,12 @@ def cells_of(name: str) -> list[nbformat.NotebookNode]:
     return nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4).cells
 
 
-def outputs(name: str, source: str) -> list[dict]:
-    """What the cell whose code holds ``source`` shows, as stored."""
-    (cell,) = [c for c in cells_of(name) if c.cell_type == "code" and source in c.source]
-    return [output.get("data", {}) for output in cell.outputs]
-
-
 def tables(name: str, source: str) -> list[pd.DataFrame]:
     """The tables below the cell whose code holds ``source``: strings, under their last heading."""
+    (shown,) = [c for c in cells_of(name) if c.cell_type == "code" and source in c.source]
     found = []
-    for data in outputs(name, source):
-        html = "".join(data.get("text/html", ""))
+    for output in shown.outputs:
+        html = "".join(output.get("data", {}).get("text/html", ""))
         rows = re.findall(r"<tr.*?</tr>", html, re.DOTALL)
         rows = rows[:1] + [row for row in rows[1:] if "<td" in row]
         parts = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in rows]
@@ -69,14 +64,6 @@ def prose(name: str) -> str:
 @pytest.fixture(scope="module")
 def results_page() -> str:
     return " ".join((ROOT / "docs" / "results.md").read_text("utf-8").split())
-
-
-def test_00_a_better_pair_than_base() -> None:
-    (table,) = tables("00_quickstart", "bgkit.table([run], shown)")
-    for metric in ("near_boundary", "false_negative", "system_harm", "system_help"):
-        assert table.loc[metric, "boundary"].endswith("*")
-    filtered = means(table.loc["filter_rate"])
-    assert filtered["boundary"] < filtered["base"]
 
 
 def test_01_errors_lie_near_the_boundary_of_every_guard() -> None:
@@ -175,15 +162,6 @@ def test_05_what_is_decided_between_designs(results_page: str) -> None:
         )
         assert found.high < 0, "less help, too"
         assert f"{-found.mean:.3f} [{-found.high:.3f}, {-found.low:.3f}]" in results_page
-
-
-def test_06_what_the_judge_sees_in_the_shipped_run() -> None:
-    (table,) = tables("06_your_own_models", "bgkit.table([run], shown)")
-    marks = {metric: table.loc[metric, "boundary"][-1] for metric in table.index}
-    assert marks["system_help"] == "*" and marks["raw_harm"] == "!" != marks["system_harm"]
-    (guard,) = tables("06_your_own_models", "guards.try_guard(")
-    t, harmful = guard["t"].astype(float), guard["harmful"] == "True"
-    assert t[~harmful].max() < t[harmful].min() and t.max() < 0.5
 
 
 @pytest.mark.slow
