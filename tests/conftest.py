@@ -28,7 +28,7 @@ settings.load_profile("any machine")
 # However the tests are started: no compared output of a notebook holds progress, none asks the
 # network, results do not depend on the number of cores, and waiting threads sleep.
 os.environ |= {"BGKIT_PROGRESS": "none", "HF_HUB_OFFLINE": "1"}
-os.environ |= {"BGKIT_THREADS": "1", "OMP_NUM_THREADS": "1"}  # torch reads it when it is imported
+os.environ |= {"BGKIT_THREADS": "1", "OMP_NUM_THREADS": "1"}  # before torch is imported
 os.environ |= environment.wait_settings(os.environ)
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -6,23 +6,22 @@ its own commands; everything of ours is touched as a reader touches it, by mouse
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
 import socket
 import subprocess
 import sys
-import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import noop
+from conftest import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 QUIET = {"fetchNews": "false", "checkForUpdates": False}  # no pop-ups over what is tested
 START, RUN = 300, 1800  # seconds for the server, and for a notebook
@@ -31,12 +30,11 @@ COMMAND = """([name, options]) => {
   window.ran = false;
   jupyterapp.commands.execute(name, options).finally(() => { window.ran = true; });
 }"""
-#: A server that a killed test left behind ends by itself, FORGOTTEN seconds after its last use.
-FORGOTTEN = 600
-ENDS_ITSELF = (
-    "--ServerApp.shutdown_no_activity_timeout",
-    "--MappingKernelManager.cull_idle_timeout",
-)
+#: A server that a killed test left behind ends by itself, some seconds after its last use.
+ENDS_ITSELF = [
+    "--ServerApp.shutdown_no_activity_timeout=600",
+    "--MappingKernelManager.cull_idle_timeout=600",
+]
 PICTURES = os.environ.get("BGKIT_SCREENSHOTS")  # folder to write them to
 SESSION = "jupyterapp.shell.currentWidget.sessionContext"
 READY = "window.jupyterapp?.shell.currentWidget?.sessionContext?.isReady"
@@ -54,27 +52,17 @@ def copy_notebook(name: str, folder: Path, parameters: dict[str, Any], *more: st
             cell.outputs, cell.execution_count = [], None
         if "parameters" in cell.metadata.get("tags", []):
             cell.source += "".join(f"\n{key} = {value!r}" for key, value in parameters.items())
-    return write_notebook(book.cells, folder / path.name, *more)
-
-
-def write_notebook(cells: list, path: Path, *more: str) -> str:
-    """Write a notebook of cells and of the sources ``more``; returns its name."""
-    cells = [*cells, *map(nbformat.v4.new_code_cell, more)]
-    book = nbformat.v4.new_notebook(cells=cells)
-    book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
-    nbformat.write(book, path)
-    return path.name
+    return noop.write_notebook(book.cells, folder / path.name, *more).name
 
 
 def _environment(home: Path) -> dict[str, str]:
     """All that JupyterLab and its kernels write lies below ``home``; kernels import this tree."""
     names = [f"JUPYTER_{name}_DIR" for name in ("CONFIG", "DATA", "RUNTIME")]
     names += ["JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR"]
-    found = {name: str(home / name) for name in names}
-    return {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", **found}
+    return {**os.environ, "PYTHONPATH": str(ROOT), **{name: str(home / name) for name in names}}
 
 
-@contextmanager
+@contextlib.contextmanager
 def jupyterlab(home: Path, notebooks: Path) -> Iterator[tuple[str, str]]:
     """A JupyterLab server over a folder of notebooks; gives its address and token."""
     folder = home / "JUPYTERLAB_SETTINGS_DIR" / "@jupyterlab" / "apputils-extension"
@@ -86,31 +74,26 @@ def jupyterlab(home: Path, notebooks: Path) -> Iterator[tuple[str, str]]:
         port, token = probe.getsockname()[1], secrets.token_hex(16)
     options = [f"--ServerApp.port={port}", "--ServerApp.port_retries=0", "--no-browser"]
     options += [f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={notebooks}"]
-    options += ["--ServerApp.ip=127.0.0.1", "--LabApp.expose_app_in_browser=True"]
-    options += [f"{name}={FORGOTTEN}" for name in ENDS_ITSELF]
-    command = [sys.executable, "-m", "jupyterlab", *options]
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        command.append("--allow-root")
+    options += ["--ServerApp.ip=127.0.0.1", "--LabApp.expose_app_in_browser=True", "--allow-root"]
+    command = [sys.executable, "-m", "jupyterlab", *options, *ENDS_ITSELF]
     with open(home / "server.log", "w", encoding="utf-8") as log:
         server = subprocess.Popen(command, env=_environment(home), stdout=log, stderr=log)
         try:
             address = f"http://127.0.0.1:{port}"
-            _wait_for_server(f"{address}/api?token={token}", server, home / "server.log")
+            ready = f"{address}/api?token={token}"
+            noop.until(lambda: _answers(ready, server, home / "server.log"))
             yield address, token
         finally:
             server.terminate()  # it shuts its kernels down, too
             server.wait(timeout=START)
 
 
-def _wait_for_server(address: str, server: subprocess.Popen, log: Path) -> None:
-    end = time.monotonic() + START
-    while time.monotonic() < end and server.poll() is None:
-        try:
-            urllib.request.urlopen(address, timeout=5).close()
-            return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
-    raise RuntimeError(f"JupyterLab did not start:\n{log.read_text(encoding='utf-8')}")
+def _answers(address: str, server: subprocess.Popen, log: Path) -> bool:
+    assert server.poll() is None, log.read_text(encoding="utf-8")
+    with contextlib.suppress(OSError):
+        urllib.request.urlopen(address, timeout=5).close()
+        return True
+    return False
 
 
 class Lab:
@@ -148,10 +131,8 @@ class Lab:
 
     def errors(self) -> list[str]:
         """Text of all outputs of errors and warnings."""
-        found = self.page.locator(
-            '.jp-RenderedText[data-mime-type="application/vnd.jupyter.stderr"]'
-        )
-        return found.all_text_contents()
+        kind = "application/vnd.jupyter.stderr"
+        return self.page.locator(f".jp-RenderedText[data-mime-type='{kind}']").all_text_contents()
 
     def cell(self, source: str) -> Any:
         """The code cell whose source holds a text, brought into view (the rest is not rendered)."""

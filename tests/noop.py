@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import lab
 import nbformat
 import pandas as pd
 from conftest import PATIENCE, ROOT
@@ -55,11 +54,19 @@ print("threads", os.environ.get("OMP_NUM_THREADS"), os.environ.get("CUDA_VISIBLE
 """
 
 
+def write_notebook(cells: list, path: Path, *sources: str) -> Path:
+    """Write a notebook of cells and of more code cells; returns its path."""
+    cells = [*cells, *map(nbformat.v4.new_code_cell, sources)]
+    kernel = {"name": "python3", "display_name": "Python 3"}
+    book = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+    nbformat.write(book, path)
+    return path
+
+
 def write(path: Path, parameters: str, *sources: str) -> Path:
     """A notebook of code cells, of which the first holds the parameters."""
     first = nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
-    lab.write_notebook([first], path, *sources)
-    return path
+    return write_notebook([first], path, *sources)
 
 
 def notebook(folder: Path) -> Path:
@@ -80,21 +87,19 @@ def outcome(folder: Path) -> list[dict]:
     return index[columns].sort_values(["WAY", "SEED"]).to_dict("records")
 
 
-def command(folder: Path, *more: object, book: Path | None = None) -> list[str]:
-    """The command line of a sweep of that notebook (or another) into ``folder/sweep``."""
-    own = () if book else ("--set", f"LEDGER={folder}/ledger", "--set", f"HOLD={folder}/hold")
-    line = (sys.executable, "-m", "bgkit", "sweep", book or folder / "noop.ipynb")
-    return [str(part) for part in (*line, "--out", folder / "sweep", *own, *more)]
+def command(folder: Path, *more: object) -> list[str]:
+    """The command line of a sweep of that notebook into ``folder/sweep``."""
+    own = ("--set", f"LEDGER={folder}/ledger", "--set", f"HOLD={folder}/hold", *more)
+    line = (sys.executable, "-m", "bgkit", "sweep", folder / "noop.ipynb")
+    return [str(part) for part in (*line, "--out", folder / "sweep", *own)]
 
 
-def start(
-    folder: Path, *more: object, book: Path | None = None, line: list[str] | None = None
-) -> subprocess.Popen:
+def start(folder: Path, *more: object, line: list[str] | None = None) -> subprocess.Popen:
     """Start a sweep (or another command line) in a process and session of its own."""
     return subprocess.Popen(
-        line or command(folder, *more, book=book),
+        line or command(folder, *more),
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -18,11 +18,6 @@ from hypothesis.extra import numpy as hnp
 
 from bgkit.errors import BgkitError
 
-needs_browser = pytest.mark.skipif(
-    not (shutil.which("chromium") or shutil.which("chromium-browser")),
-    reason="pictures of figures need Chromium",
-)
-
 
 def pixels_of(data: bytes) -> np.ndarray:
     """The pixels (height, width, 4) of a PNG with a palette and without line filters."""
@@ -30,15 +25,13 @@ def pixels_of(data: bytes) -> np.ndarray:
     while at < len(data):
         size, name = struct.unpack(">I", data[at : at + 4])[0], data[at + 4 : at + 8]
         parts[name] = data[at + 8 : at + 8 + size]
-        assert struct.unpack(">I", data[at + 8 + size : at + 12 + size])[0] == zlib.crc32(
-            name + parts[name]
-        )
+        assert data[at + 8 + size :][:4] == struct.pack(">I", zlib.crc32(name + parts[name]))
         at += 12 + size
     width, height = struct.unpack(">II", parts[b"IHDR"][:8])
     lines = np.frombuffer(zlib.decompress(parts[b"IDAT"]), np.uint8).reshape(height, width + 1)
     colours = np.frombuffer(parts[b"PLTE"], np.uint8).reshape(-1, 3)
-    alpha = np.frombuffer(parts[b"tRNS"], np.uint8)
-    return np.concatenate([colours[lines[:, 1:]], alpha[lines[:, 1:]][..., None]], axis=2)
+    alpha = np.frombuffer(parts[b"tRNS"], np.uint8)[:, None]
+    return np.concatenate([colours, alpha], axis=1)[lines[:, 1:]]
 
 
 def notebook(folder: Path, *sources: str) -> Path:
@@ -58,17 +51,10 @@ def test_a_png_of_few_colours_keeps_every_visible_pixel(pixels: np.ndarray) -> N
     assert (found[..., 3] == pixels[..., 3]).all() and (found[seen] == pixels[seen]).all()
 
 
-def test_rare_colours_go_to_the_nearest_frequent_one() -> None:
-    pixels = np.full((40, 40, 4), 255, np.uint8)
-    pixels[:20, :, 0] = np.arange(800).reshape(20, 40) % 250
-    pixels[:20, :, 1] = np.arange(800).reshape(20, 40) // 4
-    found = pixels_of(publish.png(pixels))
-    assert len(np.unique(found.reshape(-1, 4), axis=0)) == 96
-    assert (found[20:] == 255).all()
-    assert np.abs(found.astype(int) - pixels).mean() < 30
-
-
-@needs_browser
+@pytest.mark.skipif(
+    not (shutil.which("chromium") or shutil.which("chromium-browser")),
+    reason="pictures of figures need Chromium",
+)
 @pytest.mark.browser
 @pytest.mark.thorough
 def test_a_figure_gets_its_picture_and_the_notebook_nothing_else(tmp_path) -> None:
@@ -88,28 +74,23 @@ def test_a_figure_gets_its_picture_and_the_notebook_nothing_else(tmp_path) -> No
     found = pixels_of(base64.b64decode(data["image/png"]))
     assert found.shape == (300, publish.WIDTH, 4) and found[0, 0, 3] == 0
     assert (found[150, 400] == (255, 0, 0, 255)).all()
-    assert publish.PLOTLY in data and "widgets" not in book.metadata
+    assert publish.PLOTLY in data and not {"widgets", "papermill"} & set(book.metadata)
     assert book.cells[0].metadata == {"tags": ["parameters"]} and book.cells[1].metadata == {}
-    assert "papermill" not in book.metadata
     assert list(book.cells[2].outputs[0].data) == ["text/plain"]  # a widget without its state
     assert publish.publish(path).read_bytes() == first
 
 
-def test_a_notebook_that_fails_stays_as_it_was(tmp_path) -> None:
+def test_a_notebook_that_fails_stays_as_it_was_and_what_is_none_is_refused(
+    tmp_path, capsys
+) -> None:
     path = notebook(tmp_path, "1 / 0")
     before = path.read_bytes()
     with pytest.raises(BgkitError, match=r"A cell of book\.ipynb failed: ZeroDivisionError"):
         publish.publish(path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
-
-
-def test_what_is_no_notebook_is_refused(tmp_path, capsys) -> None:
-    path = tmp_path / "book.ipynb"
     path.write_text("{")
-    with pytest.raises(BgkitError, match="is not a readable notebook"):
-        publish.publish(path)
-    assert publish.main([str(path)]) == 2 and "bgkit:" in capsys.readouterr().err
-    assert publish.main([]) == 2 and "usage" in capsys.readouterr().err
+    assert publish.main([str(path)]) == 2
+    assert "bgkit:" in (said := capsys.readouterr().err) and "not a readable notebook" in said
 
 
 def test_without_chromium_the_error_says_what_to_install(monkeypatch) -> None:

@@ -62,13 +62,14 @@ def test_a_frontier_has_all_strengths_seeds_and_prompts(found) -> None:
     assert (np.diff(help_) < 0).all()
 
 
-def test_a_kind_of_prompt_is_kept_alone_and_an_unknown_one_is_refused() -> None:
+def test_a_kind_of_prompt_is_kept_alone_and_one_strength_is_no_frontier(capsys) -> None:
     made = made_up({"boundary": 0.3})
     assert claims.frontiers_of(*made, ["kl"], "benign")["boundary"].values.shape[2] == 100
     with pytest.raises(BgkitError, match="no kind of prompt 'rude'; choose one of all, benign"):
-        claims.frontiers_of(*made, ["kl"], "rude")
-    with pytest.raises(BgkitError, match="sweep STRENGTH"):
-        claims.frontiers_of(*made_up({"boundary": 0.3}, strengths=(8.0,)), ["kl"])
+        claims.check_all(*made, "rude")
+    assert claims.check_all(*made_up({"boundary": 0.3}, strengths=(8.0,))).empty
+    said = capsys.readouterr().out
+    assert "No claim is checked" in said and "two strengths or more; sweep STRENGTH" in said
 
 
 def test_claims_are_checked_at_equal_help_and_beside_base(found) -> None:
@@ -80,8 +81,11 @@ def test_claims_are_checked_at_equal_help_and_beside_base(found) -> None:
     ]
     checked = claims.check(found, asked)
     verdicts = checked.groupby("says")["verdict"].agg(list).to_dict()
-    told = {"less harm": ["holds"] * 2, "more harm": ["fails"] * 2, "safer": ["holds"] * 3}
-    assert verdicts == told
+    assert verdicts == {
+        "less harm": ["holds"] * 2,
+        "more harm": ["fails"] * 2,
+        "safer": ["holds"] * 3,
+    }
     rows = checked.set_index(["says", "place"])["mean"]
     # help from 0.32 to 0.6 in the mean, and a fifth of it between the designs
     assert rows["less harm", "at equal help"] == pytest.approx(-0.2 * 0.46, abs=0.02)

@@ -109,11 +109,18 @@ def test_the_table_has_means_over_seeds_and_prompts_and_base_everywhere(collecti
 
 
 @pytest.mark.slow
-def test_a_sweep_is_collected_part_by_part_and_nothing_twice(tmp_path, sweep, collection) -> None:
+def test_parts_collected_in_turn_and_their_run_folders_give_the_same_table(
+    tmp_path, sweep: Path, collection: Path
+) -> None:
     part, out = make_sweep(tmp_path / "a", BOTH[:3]), tmp_path / "parts"
     sizes = [collections.collect([folder], out) for folder in (part, sweep, part)]
     assert sizes == [3, len(BOTH), len(BOTH)]  # at last nothing new
-    pd.testing.assert_frame_equal(collections.load_table(out), collections.load_table(collection))
+    runs_of, kept, parts = map(collections.load_table, (sweep, collection, out))
+    pd.testing.assert_frame_equal(parts, kept)
+    ends = ["mean", "low", "high"]  # but for the digits that a collection keeps
+    pd.testing.assert_frame_equal(runs_of.drop(columns=ends), kept.drop(columns=ends))
+    # so short a list has wide intervals, which digits of u (two) move most
+    np.testing.assert_allclose(runs_of[ends], kept[ends], atol=0.02)
 
 
 def test_rows_at_the_defaults_of_a_training_but_for_what_is_free() -> None:
@@ -134,19 +141,6 @@ def test_mean_curves_join_seeds_and_tell_the_lowest_and_the_highest_run() -> Non
     assert found.to_dict("records") == told
 
 
-# --- run folders -------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_run_folders_give_the_table_of_their_collection(sweep: Path, collection: Path) -> None:
-    """But for the digits that a collection keeps; each seed, and all of them."""
-    runs_of, kept = collections.load_table(sweep), collections.load_table(collection)
-    ends = ["mean", "low", "high"]
-    pd.testing.assert_frame_equal(runs_of.drop(columns=ends), kept.drop(columns=ends))
-    # so short a list has wide intervals, which digits of u (two) move most
-    np.testing.assert_allclose(runs_of[ends], kept[ends], atol=0.02)
-
-
 def test_sources_stand_in_one_table_once(tmp_path, sweep: Path, collection: Path) -> None:
     other = make_sweep(tmp_path, grid(reward=["boundary"], tau=[0.3], beta=[0.1, 0.2]))
     table = collections.load_table(collection, other)
@@ -159,14 +153,12 @@ def test_sources_stand_in_one_table_once(tmp_path, sweep: Path, collection: Path
         collections.gather(2 * collections.find_runs(other))
 
 
-def test_a_shipped_run_is_a_source_though_its_prompts_are_not_told(tmp_path) -> None:
-    english = data_folder() / "runs" / "english"
-    table = collections.load_table(english / "boundary-0")
-    row = settings.select(table, "length", where={"design": "boundary", "kind": "all"})
-    samples = runs.load_run(english / "boundary-0").samples()
-    assert row["mean"].unique() == pytest.approx([samples["length"].mean()])
-    sizes = [collections.collect([english / f"boundary-{n}"], tmp_path / "c") for n in (0, 1)]
-    assert sizes == [1, 2]
+def test_a_shipped_run_is_a_source_though_its_prompts_are_not_told() -> None:
+    folder = data_folder() / "runs" / "english" / "boundary-0"
+    where = {"design": "boundary", "kind": "all"}
+    row = settings.select(collections.load_table(folder), "length", where=where)
+    mean = runs.load_run(folder).samples()["length"].mean()
+    assert row["mean"].unique() == pytest.approx([mean])
 
 
 def test_what_is_no_source_is_refused(tmp_path) -> None:

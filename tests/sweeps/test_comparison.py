@@ -29,9 +29,10 @@ def test_designs_are_trained_once_and_side_by_side_with_the_same_bits(tmp_path, 
         weights = [next(run.adapter.glob("*.safetensors")).read_bytes() for run in (first, second)]
         assert weights[0] == weights[1]
         assert first.result["rows"] == second.result["rows"]
-    times = [(run.folder / "result.json").stat().st_mtime_ns for run in one]
-    again = bgkit.compare(designs, [0], tmp_path / "one", **SHORT)
-    assert [(run.folder / "result.json").stat().st_mtime_ns for run in again] == times
+    results = [run.folder / "result.json" for run in one]
+    times = [path.stat().st_mtime_ns for path in results]
+    bgkit.compare(designs, [0], tmp_path / "one", **SHORT)
+    assert [path.stat().st_mtime_ns for path in results] == times
     assert list(bgkit.table(one, ["system_help"]).columns) == ["base", *designs]
     assert {trace.name for trace in one.frontier().data} == {"base", *designs}
 
@@ -73,8 +74,8 @@ def test_designs_without_a_strength_are_trained_once(tmp_path: Path, trained) ->
     bgkit.compare(designs, 2, tmp_path, strengths=[1, 2], **SHORT)
     names = ["utility_only", "mine.py-plain", "boundary-1", "boundary-2"]
     assert [folder.name for _, folder in trained] == [f"{n}-{s}" for s in (0, 1) for n in names]
-    assert [config.strength for config, _ in trained] == [8, 8, 1, 2] * 2
-    assert [config.seed for config, _ in trained] == [0] * 4 + [1] * 4
+    told = [(config.strength, config.seed) for config, _ in trained]
+    assert told == [(strength, seed) for seed in (0, 1) for strength in (8, 8, 1, 2)]
 
 
 def test_one_strength_is_a_setting_and_another_setting_is_another_folder(tmp_path, trained) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 
 import nbformat
@@ -17,7 +16,8 @@ import pytest
 from conftest import ROOT
 
 import bgkit
-from bgkit import environment
+from bgkit import environment, runs
+from bgkit.data import data_folder
 from bgkit.errors import BgkitError
 from bgkit.sweeps import drive, kernels
 
@@ -87,10 +87,7 @@ def test_threads_and_gpus_are_divided_among_the_workers(book: Path, monkeypatch)
 
 
 @pytest.mark.slow
-def test_any_executor_does_and_a_lost_worker_breaks_its_run_only(book: Path) -> None:
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as processes:
-        sweep(book, {"SEED": 0}, executor=processes)
-
+def test_a_lost_worker_of_any_executor_breaks_its_run_only(book: Path) -> None:
     class Lossy(ThreadPoolExecutor):
         def submit(self, function, job, *more):
             lost = job.parameters["SEED"] == 1
@@ -145,13 +142,13 @@ def test_the_digest_is_of_the_sources(tmp_path: Path) -> None:
     before = environment.code_digest(tmp_path)
     (tmp_path / "a.txt").write_text("no source")
     (tmp_path / "sub" / "b.py").write_bytes(b"two = 2\r\n")  # the same line elsewhere
-    assert environment.code_digest(tmp_path) == before and len(before) == 12
+    assert environment.code_digest(tmp_path) == before
     (tmp_path / "sub" / "b.py").write_text("two = 3\n")
     assert environment.code_digest(tmp_path) != before
     assert environment.versions()["bgkit_code"] == environment.code_digest(ROOT / "bgkit")
 
 
-def test_metrics_are_those_of_the_policy_over_all_prompts(tmp_path: Path, small_run) -> None:
+def test_metrics_are_those_of_the_policy_over_all_prompts(tmp_path: Path) -> None:
     row = {"metric": "m", "mean": 1.0, "low": 0.5, "high": 1.5, "design": "boundary", "kind": "all"}
     rows = [{**row, "design": "base"}, {**row, "kind": "harmful"}, {**row, "mean": 2.0}]
     assert kernels.metrics_of(tmp_path) == {}
@@ -160,8 +157,9 @@ def test_metrics_are_those_of_the_policy_over_all_prompts(tmp_path: Path, small_
         (tmp_path / "run" / "result.json").write_text(text)
         told = {"m": [2.0, 0.5, 1.5]} if text is whole else {}
         assert kernels.metrics_of(tmp_path) == told
-    found = kernels.metrics_of(small_run.folder)
-    assert found["filter_rate"][0] == small_run.samples()["filtered"].mean()
+    shipped = runs.load_run(data_folder() / "runs" / "english" / "boundary-0")
+    found = kernels.metrics_of(shipped.folder)
+    assert found["filter_rate"][0] == shipped.samples()["filtered"].mean()
 
 
 @pytest.mark.slow
@@ -186,8 +184,6 @@ def test_the_folder_of_another_notebook_or_of_other_things_is_refused_and_stays(
     ("options", "words"),
     [
         (["--set", "SEDE"], "'SEDE' is no setting of a sweep; write it as"),
-        (["--set", "SEED=0:10001"], "10,001 runs; a sweep takes at most 10,000"),
-        (["--grid", "none.yaml"], "The grid none.yaml cannot be read"),
         (["--workers", "0", "--dry-run"], "at least 1 worker"),
         pytest.param(
             ["--dask", "foo bar"],
@@ -196,9 +192,7 @@ def test_the_folder_of_another_notebook_or_of_other_things_is_refused_and_stays(
         ),
     ],
 )
-def test_bad_input_is_one_sentence_and_starts_nothing(
-    book: Path, options, words, bgkit_here
-) -> None:
+def test_bad_input_is_one_sentence_and_starts_nothing(book, options, words, bgkit_here) -> None:
     if "--dask" in options:
         pytest.importorskip("distributed")
     done = bgkit_here(*noop.command(book.parent, *options)[3:], cwd=book.parent)

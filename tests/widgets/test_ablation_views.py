@@ -13,8 +13,8 @@ from bgkit.figures import trade_off
 from bgkit.widgets import controlled_figures as menus
 from bgkit.widgets import views
 
-UTILITIES = ("aligned", "mild", "blind")
-KINDS = ("all", "benign", "jailbreak")
+UTILITIES = ["aligned", "mild", "blind"]
+KINDS = ["all", "benign", "jailbreak"]
 
 
 @pytest.fixture(scope="module")
@@ -34,61 +34,42 @@ def trace(fig: go.Figure, name: str) -> go.Scatter:
     return next(one for one in fig.data if one.name == name)
 
 
-def means_of(table: pd.DataFrame, metric: str, **where: str) -> list[float]:
+def means_of(table: pd.DataFrame, metric: str, design: str, kind: str = "all") -> list[float]:
     """Means of a metric by utility."""
-    found = settings.select(table, metric, ("utility",), {"kind": "all"} | where)
-    return found.set_index("utility")["mean"][list(UTILITIES)].tolist()
+    found = settings.select(table, metric, ("utility",), {"kind": kind, "design": design})
+    return found.set_index("utility")["mean"][UTILITIES].tolist()
 
 
 def test_trade_off_leads_each_design_from_aligned_to_blind(table: pd.DataFrame) -> None:
     fig = trade_off(table, "utility")
     assert [one.name for one in fig.data] == ["base", "filter avoidance", "boundary"]
     one = trace(fig, "boundary")
-    assert list(one.x) == means_of(table, "system_harm", design="boundary")
-    assert list(one.y) == means_of(table, "system_help", design="boundary")
+    assert list(one.x) == means_of(table, "system_harm", "boundary")
+    assert list(one.y) == means_of(table, "system_help", "boundary")
     assert list(one.error_x.array) == pytest.approx([0.03] * 3)
     assert list(one.error_y.arrayminus) == pytest.approx([0.02] * 3)
-    assert (np.diff(one.marker.size) > 0).all()
-    for part in ("system harm", "system help", "utility aligned", "seeds: 3"):
-        assert part in one.hovertext[0]
+    assert (np.diff(one.marker.size) > 0).all() and "utility aligned" in one.hovertext[0]
     told = fig.layout.title.subtitle.text
     assert "utility aligned to blind" in told and "over seeds and prompts" in told
-    assert [note.text for note in fig.layout.annotations] == ["<b>↖ better</b>"]
-
-
-def test_the_kind_of_interval_is_told(table: pd.DataFrame) -> None:
-    fig = trade_off(table.assign(interval="prompts"), "utility", {"kind": "benign"}, x="kl")
-    assert "without variation between seeds" in fig.layout.title.subtitle.text
-    assert "Held fixed: kind benign." in fig.layout.title.subtitle.text
-    assert not fig.layout.annotations  # KL has no better side
-
-
-@pytest.mark.parametrize(
-    ("call", "told"),
-    [
-        (lambda table: trade_off(table, "utility", x="joy"), "no metric 'joy'"),
-        (lambda table: trade_off(table, "size"), "no column 'size'"),
-        (lambda table: trade_off(table, "kind"), "several values of utility"),
-        (lambda table: menus.ablation(table, "joy", along="utility"), "no metric 'joy'"),
-        (lambda table: menus.ablation(table, kind="odd", along="utility"), "no kind 'odd'"),
-    ],
-)
-def test_questions_a_figure_cannot_answer_are_refused(table, call, told: str) -> None:
-    with pytest.raises(BgkitError, match=told):
-        call(table)
+    alone = trade_off(table.assign(interval="prompts"), "utility", {"kind": "benign"}, x="kl")
+    told = alone.layout.title.subtitle.text
+    assert "without variation between seeds" in told and "Held fixed: kind benign." in told
+    # KL has no better side
+    assert [len(figure.layout.annotations) for figure in (fig, alone)] == [1, 0]
 
 
 def test_every_menu_changes_the_picture(table: pd.DataFrame, first, drawn) -> None:
+    with pytest.raises(BgkitError, match="no metric 'joy'"):
+        menus.ablation(table, "joy", along="utility")
     across, up, kind = views.controls_of(menus.ablation(table, along="utility"))
     assert first == [(trade_off(table, "utility", {"kind": "all"}),)] and not drawn
-    assert across.value == "system_harm" and [value for _, value in kind.options] == list(KINDS)
+    assert across.value == "system_harm" and [value for _, value in kind.options] == KINDS
     up.value = "kl"
     across.value = "near_boundary"
     kind.value = "jailbreak"
     figures = [fig for (fig,) in drawn]
     assert figures[2].layout.title.text == "<b>KL from base (nats) against near boundary</b>"
-    where = {"design": "base", "kind": "jailbreak"}
-    assert list(trace(figures[2], "base").y) == means_of(table, "kl", **where)
+    assert list(trace(figures[2], "base").y) == means_of(table, "kl", "base", "jailbreak")
     assert figures[0] != figures[1] != figures[2] and len(figures) == 3
 
 

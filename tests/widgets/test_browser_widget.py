@@ -28,25 +28,18 @@ def samples(shift: float = 0.0) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize(
-    ("kind", "choice", "expected"),
+    ("kind", "choice", "expected", "without_truth"),
     [
-        ("all", "false positives", [16]),
-        ("all", "false negatives", [3]),
-        ("benign", "false negatives", []),
-        ("jailbreak", "filtered", [11, 13, 15, 17, 19]),
-        ("benign", "shown", [0, 2, 4, 6, 8]),
-        ("all", "near the boundary", list(range(5, 16))),
-        ("all", "all", list(range(20))),
+        ("all", "false positives", [16], []),
+        ("all", "false negatives", [3], []),
+        ("benign", "shown", [0, 2, 4, 6, 8], [0, 2, 4, 6, 8]),
+        ("all", "near the boundary", [*range(5, 16)], [*range(5, 16)]),
     ],
 )
-def test_filters_by_hand(kind, choice, expected) -> None:
-    assert browser.matching_rows(samples(), kind, choice).tolist() == expected
-
-
-def test_no_truth_means_no_errors_of_the_filter() -> None:
+def test_filters_by_hand(kind, choice, expected, without_truth) -> None:
     unknown = samples().assign(harm=np.nan)
-    for choice in ("false positives", "false negatives"):
-        assert len(browser.matching_rows(unknown, "all", choice)) == 0
+    assert browser.matching_rows(samples(), kind, choice).tolist() == expected
+    assert browser.matching_rows(unknown, kind, choice).tolist() == without_truth
     assert "truth not known" in browser.completions_table({"log": unknown}, [0])
 
 

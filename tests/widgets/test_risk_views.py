@@ -36,16 +36,6 @@ def notes(fig: go.Figure) -> list[str]:
     return [note.text for note in fig.layout.annotations]
 
 
-# --- figures -----------------------------------------------------------------------------------
-
-
-def test_the_filters_line_is_a_tent_whose_tip_is_at_tau() -> None:
-    line = trace(plots_risk.risk_curve(T, cost_fn=3.0), "the filter")
-    assert line.x[np.argmax(line.y)] == pytest.approx(0.25)
-    assert max(line.y) == pytest.approx(0.75)
-    assert line.y[0] == line.y[-1] == 0
-
-
 def test_a_miscalibrated_guard_has_a_shaded_area_and_another_cheapest_threshold() -> None:
     for shift, words in ((0.0, ["tau = 0.500"]), (1.0, ["tau = 0.500", "cheapest: 0.731"])):
         fig = plots_risk.risk_curve(T, shift=shift)
@@ -55,7 +45,7 @@ def test_a_miscalibrated_guard_has_a_shaded_area_and_another_cheapest_threshold(
         assert area > 0.02 if shift else area == pytest.approx(0, abs=1e-12)
 
 
-def test_marks_are_the_measured_rates_with_wilson_intervals() -> None:
+def test_marks_are_the_measured_rates_with_wilson_intervals_and_bars_hold_every_response() -> None:
     table = risk.measured_risk(SAMPLES, 0.25, 3.0, 1.0, 8)
     fig = plots_risk.measured_risk(SAMPLES, 0.25, 3.0, 1.0, 8)
     shown = trace(fig, "shown: harmful ones are errors")
@@ -65,47 +55,32 @@ def test_marks_are_the_measured_rates_with_wilson_intervals() -> None:
     assert list(shown.y + shown.error_y.array) == pytest.approx(wanted["error_high"].tolist())
     first = wanted.iloc[0]
     assert f"{first.errors} errors in {first.n} responses" in shown.hovertext[0]
+    (bars,) = fig.select_traces({"type": "bar"})
+    assert (np.asarray(bars.y) ** 2).sum() == pytest.approx(1)
 
 
-def test_bars_hold_every_response() -> None:
-    for fig in (plots_risk.risk_curve(T), plots_risk.measured_risk(SAMPLES, 0.25, bins=20)):
-        (bars,) = [one for one in fig.data if one.type == "bar"]
-        assert (np.asarray(bars.y) ** 2).sum() == pytest.approx(1)
-
-
-# --- sliders -----------------------------------------------------------------------------------
-
-
-def test_cost_and_calibration_sliders_move_curve_and_table(drawn) -> None:
+def test_cost_and_calibration_sliders_move_curve_and_table(first, drawn) -> None:
     showing, _, temperature, shift = views.controls_of(views_risk.risk(T))
-    assert not drawn  # the static view is the first state
+    assert not drawn and first[0][0] == plots_risk.risk_curve(T)  # the static view
     showing.value = 3.0
     fig, table = drawn[-1]
     assert table.loc["threshold that trusts the guard, tau", "value"] == 0.25
-    line = trace(fig, "the filter")
+    line = trace(fig, "the filter")  # a tent whose tip is at tau
     assert line.x[np.argmax(line.y)] == pytest.approx(0.25)
+    assert max(line.y) == pytest.approx(0.75) and line.y[0] == line.y[-1] == 0
     showing.value, shift.value, temperature.value = 1.0, 1.0, 2.0
     before, after = (table["value"] for _, table in drawn[-2:])
     # at equal costs the temperature does not move the cheapest threshold
     assert before["cheapest threshold"] == after["cheapest threshold"] == 0.731
-    assert before["threshold that trusts the guard, tau"] == 0.5
-    costs = [f"cost of 100 responses, {name}" for name in ("threshold tau", "cheapest threshold")]
     for told in (before, after):
-        lost = told[costs[0]] - told[costs[1]]
+        cost = told.filter(like="cost of 100 responses")  # with tau, with the cheapest threshold
+        lost = cost.iloc[0] - cost.iloc[1]
         assert lost > 0 and lost == pytest.approx(told["lost by miscalibration"], abs=2e-3)
 
 
-def test_the_first_state_is_that_of_the_defaults(first) -> None:
-    views_risk.risk(T)
-    views_risk.measured_risk(SAMPLES)
-    (curve, costs), (measured, near) = first
-    assert curve == plots_risk.risk_curve(T) and measured == plots_risk.measured_risk(SAMPLES)
-    pd.testing.assert_frame_equal(costs, views_risk.filter_table(T))
-    pd.testing.assert_frame_equal(near, risk.near_table({"all": SAMPLES}))
-
-
-def test_what_was_measured_moves_with_costs_bins_and_kind(drawn) -> None:
+def test_what_was_measured_moves_with_costs_bins_and_kind(first, drawn) -> None:
     showing, _, bins, kind = views.controls_of(views_risk.measured_risk(SAMPLES))
+    assert first[0][0] == plots_risk.measured_risk(SAMPLES)
     showing.value = 4.0
     assert "tau = 0.200" in notes(drawn[-1][0])
     bins.value = 6

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from types import SimpleNamespace
 
 import ipywidgets as widgets
@@ -10,8 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bgkit.evaluation.risk import bin_edges
-from bgkit.widgets import thresholds
+from bgkit.widgets import thresholds, views
 
 SAMPLES = pd.DataFrame(
     {
@@ -25,27 +23,25 @@ SAMPLES = pd.DataFrame(
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> $x^2$ **bold** \x1b[31m \u202e"
 
 
-def below(widget: widgets.Widget) -> Iterator[widgets.Widget]:
-    yield widget
-    for child in getattr(widget, "children", ()):
-        yield from below(child)
+def html_below(widget: widgets.Widget) -> list[widgets.HTML]:
+    """All HTML of a view."""
+    below = [html for child in getattr(widget, "children", ()) for html in html_below(child)]
+    return [widget, *below] if isinstance(widget, widgets.HTML) else below
 
 
 @pytest.fixture
-def explore(drawn, first, monkeypatch):
-    """Make an explorer; what it shows first and draws is kept instead of displayed."""
-
+def explore(drawn, monkeypatch):
+    """Make an explorer of ten bars; what it shows first and draws is kept instead of displayed."""
     monkeypatch.setattr(thresholds, "BINS", 10)
 
     def make(samples: pd.DataFrame = SAMPLES, **options: object) -> SimpleNamespace:
         box = thresholds.explore(samples, **options)
-        top, told, _, row, _, pager, numbers = box.children
-        (slider, kind), (heading, text) = top.children, pager.children
-        page, close, where = heading.children
-        view = SimpleNamespace(box=box, slider=slider, kind=kind, told=told, numbers=numbers)
-        view.pager, view.page, view.close, view.where, view.text = pager, page, close, where, text
-        view.sides = row.children
-        view.bars = [button for side in view.sides for button in side.children]
+        slider, kind, *bars, page, close = views.controls_of(box)
+        told, _, where, text, numbers = html_below(box)
+        view = SimpleNamespace(slider=slider, kind=kind, bars=bars, page=page, close=close)
+        view.told, view.where, view.text, view.numbers = told, where, text, numbers
+        view.is_open = lambda: box.children[5].layout.display == ""
+        view.used = lambda: [n for n, button in enumerate(bars) if not button.disabled]
         return view
 
     return make
@@ -56,21 +52,13 @@ def lines(figure) -> set[float]:
     return {shape.x0 for shape in figure.layout.shapes if shape.type == "line"}
 
 
-def used(view) -> list[int]:
-    """Numbers of the bars that have a button to press."""
-    return [place for place, button in enumerate(view.bars) if not button.disabled]
-
-
-# --- What moves --------------------------------------------------------------------------------
-
-
 def test_moving_the_slider_moves_figures_table_and_buttons(explore, drawn, first):
     view = explore()
     figure, table = first[-1]
     assert lines(figure) == {0.5}
     assert "at tau = 0.50" in table.data and "33.3 %" in table.data  # 0.5 and 0.95 of six
     assert drawn == [] and view.numbers.value == ""  # nothing before a touch
-    assert used(view) == [0, 1, 4, 5, 9]
+    assert view.used() == [0, 1, 4, 5, 9]
     view.slider.value = 0.46
     ((margins,),) = drawn
     assert "at tau = 0.46" in view.numbers.value and "50.0 %" in view.numbers.value
@@ -84,18 +72,15 @@ def test_choosing_a_kind_shows_its_responses_alone(explore, drawn):
     assert view.kind.options == kinds and view.kind.label == "all kinds"
     view.kind.value = "odd_one"
     assert "<b>odd one</b> n=3" in [a.text for a in drawn[-1][0].layout.annotations]
-    assert "3 responses" in view.numbers.value and used(view) == [4, 5, 9]
+    assert "3 responses" in view.numbers.value and view.used() == [4, 5, 9]
     view.kind.index = 0
     assert f"{len(SAMPLES)} responses" in view.numbers.value
 
 
-def test_a_threshold_off_the_sliders_steps_is_taken_as_it_is(explore, first):
+def test_thresholds_off_the_sliders_steps_and_its_rounding_errors_move_no_verdict(explore, first):
     view = explore(tau=0.123)
     assert view.slider.value == 0.123 and lines(first[-1][0]) == {0.123}
     assert "66.7 %" in first[-1][1].data  # all but 0.05 and 0.12
-
-
-def test_rounding_errors_of_the_slider_move_no_verdict(explore):
     view = explore(SAMPLES.assign(t=[0.1, 0.2, 0.3, 0.3, 0.3, 0.3]))
     view.slider.value = 0.1 + 0.2  # a little above 0.3
     assert "66.7 %" in view.numbers.value
@@ -103,39 +88,34 @@ def test_rounding_errors_of_the_slider_move_no_verdict(explore):
     assert view.text.value.count("filtered") == 4
 
 
-# --- Behind a bar ------------------------------------------------------------------------------
-
-
-def test_a_click_shows_the_completions_of_that_bar(explore):
+def test_a_click_shows_the_completions_of_that_bar_which_follow_the_slider(explore):
     view = explore()
-    assert view.pager.layout.display == "none"
+    assert not view.is_open()
     view.bars[4].click()
-    assert view.pager.layout.display == ""
+    assert view.is_open()
     assert "t from 0.400 to 0.500: 1 to 2 of 2" in view.where.value
     page = view.text.value
     assert page.index("response 2") < page.index("response 3")  # by rising t
     assert "response 4" not in page  # t = 0.5 belongs to the bar above
     assert "harmful (0.90)" in page and "false negative" in page and "safe (0.10)" in page
+    view.bars[5].click()
+    assert "false positive" in view.text.value  # t = 0.5, safe, filtered
+    view.slider.value = 0.6
+    assert "response 4" in view.text.value and "shown" in view.text.value
+    assert "false positive" not in view.text.value
     view.close.click()
-    assert view.pager.layout.display == "none"
+    assert not view.is_open()
 
 
-def test_buttons_have_the_widths_and_the_completions_of_their_bars(explore, first, drawn):
+def test_buttons_have_the_completions_of_their_bars(explore, drawn):
     t = np.concatenate([np.random.default_rng(1).random(300), np.arange(11) / 10, [0.5] * 5])
     many = pd.DataFrame({"t": t, "harm": 0.0, "kind": "x", "prompt": "p", "response": "r"})
-    view = explore(many, tau=0.3)
+    view = explore(many)
     for tau in (0.3, 0.98, 0.0, 1.0):
         view.slider.value = tau
-        ((figure,),) = drawn[-1:] or [first[0][:1]]
+        (figure,) = drawn[-1]
         counts = np.round(np.square(figure.data[0].y) * len(many)).astype(int).tolist()
-        assert used(view) == np.flatnonzero(counts).tolist()
-        flex = [float(side.layout.flex.split()[0]) for side in view.sides]
-        widths = [
-            share / len(side.children)
-            for share, side in zip(flex, view.sides, strict=True)
-            for _ in side.children
-        ]
-        assert widths == pytest.approx(np.diff(bin_edges(tau, 10)), abs=1e-3)
+        assert view.used() == np.flatnonzero(counts).tolist()
     for button, count in zip(view.bars, counts, strict=True):
         button.click()
         assert view.where.value.endswith(f" of {count}" if count else ": none")
@@ -154,32 +134,18 @@ def test_pages_turn(explore):
     assert view.page.value == 1 and "1 to 5 of 12" in view.where.value
 
 
-def test_open_completions_follow_the_slider(explore):
-    view = explore()
-    view.bars[5].click()
-    assert "false positive" in view.text.value  # t = 0.5, safe, filtered
-    view.slider.value = 0.6
-    assert "response 4" in view.text.value and "shown" in view.text.value
-    assert "false positive" not in view.text.value
-
-
-# --- Without truth, hostile text, wrong input ---------------------------------------------------
-
-
 def test_without_truth_it_says_what_can_not_be_shown(explore):
     view = explore(SAMPLES.assign(harm=np.nan))
     assert "No truth is known" in view.told.value
     view.slider.value = 0.51
     assert view.numbers.value.count("not known") == 6 and ">0.0 %" not in view.numbers.value
-    view.bars[4].click()
-    assert "truth not known" in view.text.value
 
 
 def test_hostile_text_stays_text_everywhere(explore, drawn):
     view = explore(SAMPLES.assign(prompt=HOSTILE, response=HOSTILE, kind=HOSTILE))
     view.bars[4].click()
     view.kind.value = HOSTILE
-    shown = [w.value for w in below(view.box) if isinstance(w, widgets.HTML)]
-    for text in (*shown, *(figure.to_json() for (figure,) in drawn)):
+    html = [view.told.value, view.numbers.value, view.where.value, view.text.value]
+    for text in (*html, *(figure.to_json() for (figure,) in drawn)):
         assert not {part for part in ("<script", "<img", "\x1b", "\u202e") if part in text}
     assert "&lt;script&gt;" in view.text.value and "⟨U+001B⟩" in view.text.value
