@@ -1,4 +1,4 @@
-"""Numbers as they were: rewards, metrics, operating points, verdicts and notebooks' tables.
+"""Numbers as they were: rewards, metrics, operating points and verdicts on inputs that ship.
 
 A change that moves one on purpose writes ``tests/golden/`` anew, so that the diff shows what moved:
 
@@ -10,7 +10,6 @@ whole collection (``tests/notebooks/test_prose.py``, ``tests/sweeps/test_referen
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +26,6 @@ from bgkit.runs import load_run
 from bgkit.sweeps import claims, collection
 
 FOLDER = Path(__file__).parent / "golden"
-NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 #: Relative and absolute: numbers of numpy and scipy alone, which another CPU may sum otherwise.
 CLOSE = 1e-6
 DESIGN, OTHER = "boundary", "filter_avoidance"
@@ -91,22 +89,8 @@ def verdicts() -> dict[str, list]:
     }
 
 
-def read() -> dict[str, list[str]]:
-    """A digest of each notebook's stored tables, about which its words speak.
-
-    Before writing another one down, read the notebook's sentences again beside its new numbers.
-    """
-    digests = {}
-    for path in sorted(NOTEBOOKS.glob("0*.ipynb")):
-        cells = json.loads(path.read_text("utf-8"))["cells"]
-        outputs = [output for cell in cells for output in cell.get("outputs", ())]
-        tables = ["".join(output.get("data", {}).get("text/html", ())) for output in outputs]
-        digests[path.stem] = [hashlib.sha256("\n".join(tables).encode()).hexdigest()[:12]]
-    return digests
-
-
 RECORDS: dict[str, Callable[[], dict[str, list]]] = {
-    made.__name__: made for made in (rewards, metrics, points, verdicts, read)
+    made.__name__: made for made in (rewards, metrics, points, verdicts)
 }
 
 

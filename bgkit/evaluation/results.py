@@ -226,9 +226,9 @@ def table(
     ``results`` is anything that :func:`frames_of` takes, a result (of :func:`bgkit.evaluate`, or a
     run's ``result.json``), or its rows (also those of :func:`rows_of`). With samples, ``*`` marks a
     mean that is better than base's and ``!`` one that is worse, if the paired interval excludes
-    zero; ``differences`` gives the paired differences instead of the means. To the means
-    :data:`TOO_LONG` are added if above 0. Raises BgkitError for an unknown metric, and for differences of rows that are
-    means.
+    zero; ``differences`` gives the paired differences instead of the means, to which
+    :data:`TOO_LONG` are added if above 0. Raises BgkitError for an unknown metric, and for
+    differences of rows that are means.
     """
     metrics = checks.as_list("metrics", metrics, str)
     _check_metrics(metrics)
