@@ -312,7 +312,7 @@ def test_no_graded_copy_replaces_another(bgkit_here, tmp_path: Path) -> None:
     TABLE.to_json(tmp_path / "a.json", orient="records")
     both = [tmp_path / "a.jsonl", tmp_path / "a.json", "--judge", "oracle"]
     done = bgkit_here("judge", *both)
-    assert done.returncode == 2 and "the same copy" in done.stderr
+    assert done.returncode == 2 and "would both be graded into" in done.stderr
     assert bgkit_here("judge", *both[1:]).returncode == 0
     copy = tmp_path / "a.judged-oracle.jsonl"
     copy.write_text(copy.read_text().replace('"judge_name":"oracle"', '"judge_name":"other"'))

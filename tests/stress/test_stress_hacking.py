@@ -105,10 +105,10 @@ def test_drift_of_a_real_run_is_what_was_recorded(small_run: runs.Run, tmp_path:
     assert table["unseen_harm"].notna().any()
     rows = drift(trained, window=2)
     assert len(rows) == 2 * len(DRIFT) and set(rows["design"]) == {"boundary"}
-    first = rows[(rows["step"] == 0.5) & (rows["metric"] == "length")].iloc[0]
-    assert first["mean"] == pytest.approx(table[table["step"] < 2]["length"].mean())
+    first = rows[(rows["step"] == 1.5) & (rows["metric"] == "length")].iloc[0]
+    assert first["mean"] == pytest.approx(table[table["step"] < 3]["length"].mean())
     assert all("–" not in row for row in verdicts(rows))
-    assert plots.drift(rows).data[-1].hovertext[0] == "seed 0, step 0.5"
+    assert plots.drift(rows).data[-1].hovertext[0] == "seed 0, step 1.5"
     with pytest.raises(BgkitError, match="a single window of steps"):
         changes(drift(trained, window=10))
     with pytest.raises(BgkitError, match="no recorded completions"):
