@@ -14,6 +14,7 @@ from executed import run_notebook
 import bgkit
 from bgkit.data import data_folder
 from bgkit.fitting import fit, quality
+from bgkit.models import policies
 from bgkit.models.packaged import PACKAGED
 from bgkit.training import presets
 
@@ -51,6 +52,14 @@ def test_the_shipped_guard_is_as_good_as_it_says(table) -> None:
     t = guard.score(test["prompt"].tolist(), test["response"].tolist())
     told = fit.results(json.loads((FOLDER / "guard" / "fit.json").read_text("utf-8")))
     assert quality.auc(t, test["harmful"]) == pytest.approx(told["mean"]["auc"], abs=0.003)
+
+
+def test_smollm2_answers() -> None:
+    model, tokenizer = policies.load_policy("smollm2-135m", device="cpu")
+    asked = ["Name the capital of France."]
+    said = policies.generate(model, tokenizer, asked, max_completion_length=24)
+    assert "Paris" in said.texts[0]
+    assert model.num_parameters() == 134_515_008
 
 
 def test_two_steps_of_the_real_policy_and_what_a_judge_tells(run) -> None:

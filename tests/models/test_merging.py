@@ -27,10 +27,6 @@ from bgkit.scoring import guards
 from bgkit.training import model_card, shapes
 from bgkit.training import trainer as training
 
-pytestmark = pytest.mark.slow  # trainings, kernels or browsers in nearly every test
-
-ODD = {"repetition_penalty": 1.3, "top_k": 3, "temperature": 0.2, "min_new_tokens": 5}
-ODD |= {"do_sample": True, "suppress_tokens": [40, 41], "max_length": 9, "num_beams": 2}
 NEVER = {"learning_rate": 1e-12, "steps": 1, "batch_size": 8, "num_generations": 4}
 NEVER |= {"test_prompts": 12, "eval_every": 0, "judge": "none", "max_completion_length": 24}
 
@@ -44,7 +40,9 @@ def folder(tmp_path_factory) -> Path:
     with torch.no_grad():
         model.lm_head.weight[:4] *= 3
     model.config.attention_dropout = 0.4
-    model.generation_config.update(**ODD, eos_token_id=[0, 3])  # not the tokenizer's, <|im_end|>
+    model.generation_config.update(
+        **own.ODD, eos_token_id=[0, 3]
+    )  # not the tokenizer's, <|im_end|>
     model.save_pretrained(place / "base")
     own.save_adapter(place / "mine", str(place / "base"))
     return place
