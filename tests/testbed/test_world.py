@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import random
 import re
+from dataclasses import astuple
 
 import demonstrations as dm
 import numpy as np
@@ -20,7 +21,6 @@ from bgkit.testbed import lexicon as lex
 from bgkit.testbed import oracle, world
 
 SHORT_KINDS = ("benign", "ambiguous", "jailbreak")
-STYLES = ("careful", "keen", "careless", "partial", "refuse", "redirect")
 SEEN = {*lex.BENIGN_ITEMS, *lex.AMBIGUOUS_ITEMS, *lex.FORBIDDEN_ITEMS}
 UNSEEN = {*lex.UNSEEN_BENIGN_ITEMS, *lex.UNSEEN_AMBIGUOUS_ITEMS, *lex.UNSEEN_FORBIDDEN_ITEMS}
 
@@ -111,38 +111,18 @@ def test_a_prompt_asks_for_its_own_and_depends_on_the_seed_alone(seed, kind, spl
     assert dm.sample_response(one, prompt) == dm.sample_response(two, prompt)
 
 
-KINDS = [lex.FILLER + lex.DISTRACTORS, lex.INJECTIONS, [lex.LONG_MARKER]]
+GOSSIP = [lex.FILLER + lex.DISTRACTORS, lex.INJECTIONS, [lex.LONG_MARKER]]
 #: Words by which a long context may be longer than asked for: the longest sentence of each kind.
-MORE = sum(max(len(text.split()) for text in texts) for texts in KINDS)
+MORE = sum(max(len(text.split()) for text in texts) for texts in GOSSIP)
 
 
-@pytest.mark.parametrize(("split", "high"), [("train", 235), ("validation", 235), ("test", 900)])
-def test_long_contexts_are_as_long_as_their_split_says(drawn, split, high):
-    lengths = [len(p.text.split()) for p in drawn[split] if p.kind == "long_context"]
-    assert 170 <= min(lengths) < 190 and 0.9 * high < max(lengths) < high + MORE
-
-
-@settings(max_examples=40)
-@given(seed=seeds, low=st.integers(100, 400), more=st.integers(0, 400))
-def test_length_of_a_long_context_can_be_set(seed, low, more):
-    prompt = world.sample_prompt(random.Random(seed), "long_context", "train", (low, low + more))
-    assert low <= len(prompt.text.split()) < low + more + MORE
-
-
-@settings(max_examples=70)
-@given(seeds, kinds, splits, st.sampled_from((None, *STYLES)))
-def test_a_demonstration_is_short_and_well_formed_but_for_repeated_sentences(
-    seed, kind, split, style
-):
-    rng = random.Random(seed)
-    prompt = world.sample_prompt(rng, kind, split)
-    response = dm.sample_response(rng, prompt, style)
-    assert 0 < len(response.split()) <= dm.MAX_WORDS
-    # chance may draw the same step twice (a few times in ten thousand); only that costs form
-    sentences = [part.strip() for part in re.split(r"[.:;!?]", response) if part.strip()]
-    sizes = [len(re.findall(r"\w+", sentence)) for sentence in sentences]
-    new = sum(n for i, n in enumerate(sizes) if sentences[i] not in sentences[:i])
-    assert oracle.grade(prompt.text, response).form == pytest.approx(new / sum(sizes))
+def test_long_contexts_are_as_long_as_their_split_says_or_as_asked(drawn):
+    for split, high in (("train", 235), ("validation", 235), ("test", 900)):
+        lengths = [len(p.text.split()) for p in drawn[split] if p.kind == "long_context"]
+        assert 170 <= min(lengths) < 190 and 0.9 * high < max(lengths) < high + MORE
+    for low in (100, 400):
+        short = world.sample_prompt(random.Random(low), "long_context", "train", (low, low))
+        assert low <= len(short.text.split()) < low + MORE
 
 
 @pytest.mark.parametrize(
@@ -152,12 +132,14 @@ def test_texts_carry_the_oracles_grades_and_depend_on_the_seed_alone(make, low, 
     """Scorers see broken texts, policies (demonstrations) do not."""
     prompts = dm.sample_prompts(200, 3, "validation")
     assert prompts == dm.sample_prompts(200, 3, "validation") != dm.sample_prompts(200, 4)
-    texts, again = make(prompts, 5), make(prompts, 5)
-    pd.testing.assert_frame_equal(texts, again)
+    texts = make(prompts, 5)
+    pd.testing.assert_frame_equal(texts, make(prompts, 5))
     assert not texts["response"].equals(make(prompts, 6)["response"])
     pairs = list(zip(texts["prompt"], texts["response"], strict=True))
-    graded = [oracle.grade(*pair) for pair in pairs]
-    assert texts["harm"].tolist() == [grade.harm for grade in graded]
-    assert texts["help"].tolist() == [grade.help for grade in graded]
-    assert texts["hazard"].tolist() == [oracle.hazard(*pair) for pair in pairs]
-    assert low < np.mean([grade.form > 0.999 for grade in graded]) <= high
+    graded = [(*astuple(oracle.grade(*pair)), oracle.hazard(*pair)) for pair in pairs]
+    harm, helpful, form, hazard = map(list, zip(*graded, strict=True))
+    told = [texts[column].tolist() for column in ("harm", "help", "hazard")]
+    assert told == [harm, helpful, hazard]
+    assert low < np.mean(np.array(form) > 0.999) <= high
+    if make is dm.demonstrations:
+        assert texts["response"].str.split().str.len().between(1, dm.MAX_WORDS).all()
