@@ -103,7 +103,6 @@ CHAT, SAID = own.CHATML, "m.content"
 @pytest.mark.parametrize(
     ("template", "said"),
     [
-        (CHAT.replace(SAID, "''"), "drops or changes the prompt"),
         (CHAT.replace(SAID, f"{SAID} | e"), "drops or changes the prompt"),
         ("{{ raise_exception('no user here') }}", "its chat template: no user here"),
         ("<|im_end|>{{ bos_token }}" + CHAT, "two BOS tokens"),

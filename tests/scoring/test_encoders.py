@@ -31,7 +31,6 @@ KINDS = {
     "roberta": (tf.RobertaConfig(**BERT), {"model_max_length": 64, **TYPES}),
     "gpt2": (tf.GPT2Config(**GPT2), {"pad_token": None}),
     "qwen2": (tf.Qwen2Config(**LLAMA | {"pad_token_id": 2}), {"pad_token": "[SEP]"}),
-    "convbert": (tf.ConvBertConfig(**BERT, embedding_size=64), {"model_max_length": 64}),
     "xlnet": (tf.XLNetConfig(vocab_size=320, d_model=64, n_layer=2, n_head=2, d_inner=64), {}),
 }
 
@@ -127,12 +126,6 @@ def test_the_label_is_named_in_front_of_a_folder_and_told(tmp_path, capsys) -> N
     assert guard.test_outcome["unsafe_label"] == "x" and guard.test_outcome["tested"] is False
 
 
-def test_a_reward_models_protocol_takes_a_folder(tmp_path) -> None:
-    place = own.save_classifier(tmp_path / "mine", 1)
-    utility = guards.load_utility(f"openassistant={place}", "cpu")
-    assert utility.protocol.read == "raw" and utility.score(PROMPTS, RESPONSES).shape == (4,)
-
-
 def test_no_memory_halves_the_batches_and_other_faults_are_one_sentence(
     loaded, monkeypatch
 ) -> None:
@@ -225,6 +218,8 @@ def test_neutralise_breaks_specials_and_leaves_spaces_alone() -> None:
     assert neutralise("a <e> b", [" <e> "]) == "a < e> b"
 
 
-def test_folders_of_no_model_are_refused(tmp_path) -> None:
+def test_folders_of_no_model_are_refused_and_a_reward_models_protocol_takes_one(tmp_path) -> None:
     with pytest.raises(BgkitError, match=r"config\.json cannot be read"):
         guards.load_guard(str(tmp_path), device="cpu")
+    utility = guards.load_utility(f"openassistant={own.save_classifier(tmp_path, 1)}", "cpu")
+    assert utility.protocol.read == "raw" and utility.score(PROMPTS, RESPONSES).shape == (4,)

@@ -14,7 +14,7 @@ from bgkit.evaluation import calibration, judges
 from bgkit.scoring import guards
 from bgkit.testbed import oracle, store
 
-pytestmark = pytest.mark.slow  # trainings, kernels or browsers in nearly every test
+pytestmark = pytest.mark.slow
 
 EXPECTED = {
     "policy": ["large", "small", "tiny"],
