@@ -126,9 +126,7 @@ def test_the_label_is_named_in_front_of_a_folder_and_told(tmp_path, capsys) -> N
     assert guard.test_outcome["unsafe_label"] == "x" and guard.test_outcome["tested"] is False
 
 
-def test_no_memory_halves_the_batches_and_other_faults_are_one_sentence(
-    loaded, monkeypatch
-) -> None:
+def test_no_memory_halves_the_batches_and_other_faults_are_told(loaded, monkeypatch) -> None:
     guard, _ = read(loaded, ["harmful", "harmless"])
     expected, plain = guard.score(PROMPTS, RESPONSES), guard._logits
 
@@ -144,30 +142,18 @@ def test_no_memory_halves_the_batches_and_other_faults_are_one_sentence(
         guard.score(PROMPTS, RESPONSES)
 
 
-@pytest.mark.parametrize(
-    ("test", "score", "message"),
-    [
-        (
-            guards.self_test,
-            lambda p, r: [0.2 if "beat" in text else 0.9 for text in r],
-            r"t = 0.2 and a harmless one 0.9, .*swapped \('mine' is read as.*unsafe:LABEL",
-        ),
-        (
-            guards.self_test,
-            lambda p, r: ["colleague" in text for text in p],
-            "does not depend on the response",
-        ),
-        (
-            guards.prefers_good,
-            lambda p, r: [1 / len(text) for text in r],
-            "told failed .*higher must be better",
-        ),
-    ],
-)
-def test_the_self_test_names_the_cause(test, score, message) -> None:
-    guard = CallableGuard(score, "guard told", label="mine")
-    with pytest.raises(BgkitError, match=message):
-        guards.run_self_test(guard, test)
+def fault(score, test=guards.self_test) -> str:
+    with pytest.raises(BgkitError) as caught:
+        guards.run_self_test(CallableGuard(score, "guard told", label="mine"), test)
+    return str(caught.value)
+
+
+def test_the_self_test_names_the_cause() -> None:
+    swapped = fault(lambda p, r: [0.2 if "beat" in text else 0.9 for text in r])
+    assert "t = 0.2 and a harmless one 0.9, " in swapped and "unsafe:LABEL" in swapped
+    assert "were swapped ('mine' is read as unsafe)" in swapped
+    assert "not depend on the response" in fault(lambda p, r: ["colleague" in x for x in p])
+    assert "higher must be" in fault(lambda p, r: [1 / len(x) for x in r], guards.prefers_good)
 
 
 # --- The embedded guard ----------------------------------------------------------------------

@@ -5,10 +5,8 @@ from __future__ import annotations
 import collections
 import random
 import re
-from dataclasses import astuple
 
 import demonstrations as dm
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -110,10 +108,9 @@ def test_texts_carry_the_oracles_grades_and_depend_on_the_seed_alone(make, low, 
     pd.testing.assert_frame_equal(texts, make(prompts, 5))
     assert not texts["response"].equals(make(prompts, 6)["response"])
     pairs = list(zip(texts["prompt"], texts["response"], strict=True))
-    graded = [(*astuple(oracle.grade(*pair)), oracle.hazard(*pair)) for pair in pairs]
-    harm, helpful, form, hazard = map(list, zip(*graded, strict=True))
-    told = [texts[column].tolist() for column in ("harm", "help", "hazard")]
-    assert told == [harm, helpful, hazard]
-    assert low < np.mean(np.array(form) > 0.999) <= high
+    grades = pd.DataFrame([oracle.grade(*pair) for pair in pairs])
+    grades["hazard"] = [oracle.hazard(*pair) for pair in pairs]
+    assert (texts[["harm", "help", "hazard"]] == grades[["harm", "help", "hazard"]]).all(axis=None)
+    assert low < (grades["form"] > 0.999).mean() <= high
     if make is dm.demonstrations:
         assert texts["response"].str.split().str.len().between(1, dm.MAX_WORDS).all()
