@@ -160,13 +160,19 @@ def test_every_protocol_loads_scores_and_measures_its_verdicts(load, protocol, m
     assert found.dtype == np.float32 and guard.score([], []).shape == (0,)
     expected = [by_hand(guard, p, r)[0] for p, r in zip(PROMPTS, RESPONSES, strict=True)]
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    values, fault = guards.self_test(guard)
-    least = min(by_hand(guard, p, r)[1] for p, r, _ in (guards.EVERYDAY[0], guards.EVERYDAY[-1]))
-    assert values["verdict_mass"] == pytest.approx(least, abs=1e-4)
+    pieces = guard.tokenizer.batch_decode([[i] for i in guard.word_ids[0]])
+    assert (len({piece.strip() for piece in pieces}) > 1) == guard.protocol.any_case  # "No", "no"
+    }
+    assert (len(words) > 1) == guard.protocol.any_case  # "No" and "no"
+    for pair in (guards.EVERYDAY[0][:2], guards.EVERYDAY[-1][:2]):
+        assert guard.verdict_mass(*pair) == pytest.approx(by_hand(guard, *pair)[1], rel=1e-3)
+    _, fault = guards.self_test(guard)
     assert "verdict words hold only" in fault
     assert "template" not in fault and "BOS" not in fault and not guard.truncated
-    monkeypatch.setattr(guards, "MIN_MASS", 0.0)  # as if it were trained
-    assert "hold only" not in guards.self_test(guard)[1]
+    shares = iter([0.9, 0.5])  # as if it were trained
+    monkeypatch.setattr(guard, "verdict_mass", lambda *_: next(shares))
+    values, fault = guards.self_test(guard)
+    assert values["verdict_mass"] == 0.5 and "hold only" not in fault
 
 
 def test_models_are_found_by_their_hub_names_and_paths_may_have_the_sign_of_a_protocol() -> None:
