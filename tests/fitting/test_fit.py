@@ -9,7 +9,8 @@ import numpy as np
 import own
 import pandas as pd
 import pytest
-from transformers import AutoModel
+import torch
+from transformers import AutoModel, AutoModelForSequenceClassification
 
 import bgkit
 from bgkit.errors import BgkitError
@@ -77,7 +78,7 @@ def test_a_guard_learns_its_labels_and_works_wherever_one_is_named(fitted, encod
     found, out = fitted
     rows, (t, harmful) = fit.results(found)["mean"], scored(out, table())
     assert quality.auc(t, harmful) == pytest.approx(rows["auc"]) and rows["auc"] > 0.95
-    assert ((t - harmful.astype(float)) ** 2).mean() == pytest.approx(rows["brier"], abs=1e-5)
+    assert ((t - harmful.astype(float)) ** 2).mean() == pytest.approx(rows["brier"], abs=2e-7)
     assert found["counts"]["labels"] == {"harmful": 120, "harmless": 120}
     assert {row["kind"] for row in found["rows"]} == {"all", "mine", "yours"}
     files = {path.name for path in out.iterdir()}
@@ -150,6 +151,15 @@ def test_a_utility_is_fitted_on_pairs_too(classifier, tmp_path) -> None:
     assert fit.results(found)["mean"]["accuracy"] > 0.95
     good, bad = bgkit.load_utility(str(tmp_path / "u"), device="cpu", check=False).score(*ASKED)
     assert good > bad
+
+
+def test_a_rescaled_head_gives_rescaled_outputs(classifier) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(classifier).eval()
+    torch.nn.init.ones_(model.classifier.bias)
+    ids = torch.arange(5, 25)[None]
+    expected = 3 * model(ids).logits + 0.5
+    encoders.rescale(model, 3.0, 0.5)
+    torch.testing.assert_close(model(ids).logits, expected)
 
 
 def test_an_encoder_that_pads_nothing_is_refused(tmp_path) -> None:
