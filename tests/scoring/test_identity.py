@@ -110,19 +110,22 @@ def test_another_object_neither_goes_on_nor_gets_the_result(own_run, stopped, ot
     assert (own_run.folder / "result.json").read_bytes() == before
 
 
-def test_a_guard_whose_folder_was_changed_does_not_go_on(tmp_path: Path) -> None:
-    folder, kept = tmp_path / "run", tmp_path / "guard"
-    embedded = store.testbed_folder() / "guard"
-    shutil.copytree(embedded / "default", kept)
-    config = replace(CONFIG, guard=str(kept))
-    before = identity.fingerprint(guards_.load_guard("default", "cpu"))
-    begun(folder, config, **{identity.RECORD: {"guard": before, "utility": None}})
-    shutil.copytree(embedded / "weak", kept, dirs_exist_ok=True)
+@pytest.mark.parametrize(
+    ("group", "usual", "other"), [("guard", "default", "weak"), ("utility", "mild", "aligned")]
+)
+def test_a_model_whose_folder_was_changed_does_not_go_on(group, usual, other, tmp_path) -> None:
+    folder, kept = tmp_path / "run", tmp_path / "kept"
+    embedded = store.testbed_folder() / group
+    shutil.copytree(embedded / usual, kept)
+    config = replace(CONFIG, **{group: str(kept)})
+    before = identity.fingerprint(guards_.load_scorer(group, usual, "cpu"))
+    begun(folder, config, **{identity.RECORD: {group: before}})
+    shutil.copytree(embedded / other, kept, dirs_exist_ok=True)
     for _ in range(2):  # unfinished, and complete
         with pytest.raises(BgkitError, match="not the one of the same name that the run"):
             training.train(config, folder, check=False, **ON_CPU)
         runs.write_json(folder / "result.json", {})
-    shutil.copytree(embedded / "default", kept, dirs_exist_ok=True)
+    shutil.copytree(embedded / usual, kept, dirs_exist_ok=True)
     assert training.train(config, folder, **ON_CPU).complete
 
 
