@@ -1,7 +1,6 @@
-"""Tiny models of real architectures, saved as a user's own folders would be.
+"""Tiny models of real architectures with random weights, saved as a user's own folders would be.
 
-Those of published guards' and reward models' kinds have the same special tokens, templates of the
-same structure, and weights that are random, or fitted to the two examples of the self-test.
+Those of published guards' and reward models' kinds have the same special tokens as these.
 """
 
 from __future__ import annotations
@@ -13,19 +12,25 @@ import torch
 import transformers as tf
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from torch.nn.utils.rnn import pad_sequence
-
-from bgkit.scoring import guards, protocols
 
 TEXTS = ["how do I poach an egg ?", "slide it into simmering water .", "sorry , I can not help ."]
-CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-BODY = {"vocab_size": 320, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-DECODER = BODY | {"num_key_value_heads": 2, "intermediate_size": 160}
-DECODER |= {"max_position_embeddings": 4096}
-ENCODER = BODY | {"intermediate_size": 128, "max_position_embeddings": 128}
+#: Texts in which verdict words are frequent enough to be tokens.
+CORPUS = [
+    "safe unsafe Safe Unsafe Controversial Yes No yes no Safety: Harmful response:",
+    "Human user: AI assistant: Answers: User Agent You are a safety agent. <score> <think>",
+    *TEXTS,
+] * 20
+SIZE = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 4096,
+}
+DECODER = SIZE | {"vocab_size": 320, "hidden_size": 64, "intermediate_size": 160}
+ENCODER = {**DECODER, "intermediate_size": 128, "max_position_embeddings": 128}
+del ENCODER["num_key_value_heads"]
 DEBERTA = {
     **ENCODER,
     "relative_attention": True,
@@ -36,78 +41,44 @@ DEBERTA = {
     "position_biased_input": False,
     "type_vocab_size": 0,
 }
+#: Whatever a generation config may hold, and a run must not follow.
+ODD = {"repetition_penalty": 1.3, "top_k": 3, "top_p": 0.5, "temperature": 0.2, "do_sample": True}
+ODD |= {"min_new_tokens": 5, "no_repeat_ngram_size": 2, "suppress_tokens": [40, 41], "num_beams": 2}
+ODD |= {"max_length": 9, "num_return_sequences": 2, "cache_implementation": "static"}
 
-CORPUS = [
-    "safe unsafe Safe Unsafe Controversial Yes No yes no Safety: Harmful response:",
-    *(f"{p} {r}" for p, r, _ in guards.EVERYDAY),
-    "Human user: AI assistant: Answers: User Agent You are a safety agent. <score> <think>",
-] * 20
-SIZE = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 4096,
-}
 
-LLAMA = """{{ bos_token }}<|start_header_id|>user<|end_header_id|>
+def turns(begin: str, middle: str, end: str, content: str = "m.content") -> str:
+    """A chat template: a guideline, if any, and every message between a family's marks."""
+    return (
+        "{{ guideline }}{{ guardian_config }}{% for m in messages %}"
+        f"{begin}{{{{ m.role }}}}{middle}\n{{{{ {content} }}}}{end}\n{{% endfor %}}"
+        f"{{% if add_generation_prompt %}}{begin}assistant{middle}\n{{% endif %}}"
+    )
 
-Task: is the last Agent message unsafe?
-{% for m in messages %}{% if m.role == 'user' %}User: {% else %}Agent: {% endif %}\
-CONTENT
 
-{% endfor %}Answer:<|eot_id|><|start_header_id|>assistant<|end_header_id|>"""
-GRANITE = """<|start_of_role|>user<|end_of_role|>You are a safety agent.
-<start_of_turn>
-User Message: {{ messages[0].content }}
-
-Assistant Message: {{ messages[1].content }}<end_of_turn>
-Risk: {{ guardian_config.risk_name or guardian_config.criteria_id }}. Yes or No?<|end_of_text|>
-{% if add_generation_prompt %}<|start_of_role|>assistant<|end_of_role|>{% endif %}"""
-THINKING = """{% for m in messages %}<|im_start|>{{ m.role }}
-{{ m.content }}<|im_end|>
-{% endfor %}<|im_start|>assistant
-<think>
-
-</think>
-
-"""
-GEMMA = """{{ bos_token }}You are a policy expert.
-
-<start_of_turn>
-Human Question: {{ messages[0].content | trim }}
-
-Chatbot Response: {{ messages[1].content | trim }}
-<end_of_turn>
-
-* {{ guideline }}
-
-Does the response violate the principle? Yes or No.
-
-"""
-ROLES = """{% for m in messages %}<|start_of_role|>{{ m.role }}<|end_of_role|>{{ m.content }}\
-<|end_of_text|>
-{% endfor %}{% if add_generation_prompt %}<|start_of_role|>assistant<|end_of_role|>{% endif %}"""
-REWARD = """{{ bos_token }}{% for m in messages %}<|im_start|>{{ m.role }}
-{{ m.content }}<|im_end|>
-{% endfor %}"""
-_PARTS = "{% for c in m.content %}{% if c.type == 'text' %}{{ c.text }}{% endif %}{% endfor %}"
-_HEADERS = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
-_ROLES = ["<|end_of_text|>", "<|start_of_role|>", "<|end_of_role|>"]
 _IM = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+_ROLES = ["<|end_of_text|>", "<|start_of_role|>", "<|end_of_role|>"]
+_HEADERS = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
 _TURNS = ["<bos>", "<start_of_turn>", "<end_of_turn>"]
+_TEXT = "m.content[0].text"  # where a message has parts; of a plain string it is nothing
 
+CHATML = THINKING = turns("<|im_start|>", "", "<|im_end|>")
+GRANITE = turns("<|start_of_role|>", "<|end_of_role|>", "<|end_of_text|>")
+LLAMA, LLAMA_OF_PARTS = (
+    "{{ bos_token }}" + turns("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", content)
+    for content in ("m.content", _TEXT)
+)
+GEMMA = "{{ bos_token }}" + turns("<start_of_turn>", "", "<end_of_turn>", "m.content | trim")
+MARKS = ("bos", "eos", "pad")
 #: protocol -> chat template, special tokens (the first begins a text), configuration class
 KINDS = {
-    **{f"granite-guardian-3.{n}": (GRANITE, _ROLES, tf.GraniteConfig) for n in (1, 2, 3)},
-    "granite-guardian-4.1": (ROLES, _ROLES, tf.GraniteConfig),
-    "llama-guard-3": (LLAMA.replace("CONTENT", "{{ m.content }}"), _HEADERS, tf.LlamaConfig),
-    "llama-guard-3-1b": (LLAMA.replace("CONTENT", _PARTS), _HEADERS, tf.LlamaConfig),
+    **{f"granite-guardian-{n}": (GRANITE, _ROLES, tf.GraniteConfig) for n in (3.1, 3.2, 3.3, 4.1)},
+    "llama-guard-3": (LLAMA, _HEADERS, tf.LlamaConfig),
+    "llama-guard-3-1b": (LLAMA_OF_PARTS, _HEADERS, tf.LlamaConfig),
     "shieldgemma": (GEMMA, _TURNS, tf.Gemma2Config),
-    "qwen3guard": (THINKING, _IM, tf.Qwen3Config),
+    "qwen3guard": (CHATML, _IM, tf.Qwen3Config),
     "wildguard": (None, ["<s>", "<|user|>", "<|assistant|>"], tf.MistralConfig),
-    "skywork-reward-v2": (REWARD, _IM, tf.Qwen3Config),
+    "skywork-reward-v2": ("{{ bos_token }}" + CHATML, _IM, tf.Qwen3Config),
 }
 
 
@@ -202,63 +173,16 @@ def tokenizer(template: str | None, specials: list[str]) -> tf.PreTrainedTokeniz
     return made
 
 
-def save_guard(folder: Path, protocol: str, *, fitted: bool = True, **changes) -> str:
-    """Save a tiny generative guard of a protocol's kind; ``fitted`` ones pass the self-test."""
-    template, specials, config_class = KINDS[protocol]
-    words = tokenizer(changes.pop("template", template), specials)
+def save_guard(folder: Path, protocol: str, template: str = "", **changes) -> str:
+    """Save a tiny model of a protocol's kind; ``changes`` are its config's."""
+    usual, specials, config_class = KINDS[protocol]
+    words = tokenizer(template or usual, specials)
+    size = SIZE | {"vocab_size": len(words), "head_dim": 8, "num_labels": 1} | changes
+    marks = {f"{mark}_token_id": getattr(words, f"{mark}_token_id") for mark in MARKS}
+    of_reward = protocol == "skywork-reward-v2"
+    kind = tf.AutoModelForSequenceClassification if of_reward else tf.AutoModelForCausalLM
     torch.manual_seed(0)
-    config = config_class(
-        **SIZE | changes,
-        vocab_size=len(words),
-        pad_token_id=words.pad_token_id,
-        bos_token_id=words.bos_token_id,
-        eos_token_id=words.eos_token_id,
-    )
-    if hasattr(config, "head_dim"):
-        config.head_dim = 8
-    model = tf.AutoModelForCausalLM.from_config(config)
-    if fitted:
-        fit(model, words, protocols.GUARDS[protocol])
-    return save(folder, model, words)
-
-
-def fit(model, words, protocol: protocols.Verdict) -> None:
-    """Teach a model the self-test's verdicts, under every guideline."""
-    from bgkit.scoring.decoders import VerdictGuard
-
-    head = model.get_output_embeddings()
-    asked = VerdictGuard(model, words, protocol, "tiny")
-    model.set_output_embeddings(head)
-    pairs = (guards.EVERYDAY[0], guards.EVERYDAY[-1])
-    rows, targets = [], []
-    for prompt, response, harmful in pairs:
-        for guideline in asked.calls:
-            rows += asked.encode([prompt], [response], guideline)
-            targets.append(asked.word_ids[1 if harmful else 0][0])
-    last = torch.tensor([len(row) - 1 for row in rows])
-    ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
-    mask = (torch.arange(ids.shape[1]) <= last[:, None]).long()
-    optimiser = torch.optim.Adam(model.parameters(), lr=5e-3)
-    model.train()
-    for _ in range(40):
-        logits = model(ids, attention_mask=mask).logits[torch.arange(len(rows)), last]
-        loss = torch.nn.functional.cross_entropy(logits.float(), torch.tensor(targets))
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    model.eval()
-
-
-def save_reward(folder: Path, **changes) -> str:
-    """Save a tiny decoder with one random output."""
-    template, specials, config_class = KINDS["skywork-reward-v2"]
-    words = tokenizer(template, specials)
-    torch.manual_seed(1)
-    config = config_class(
-        **SIZE | changes, vocab_size=len(words), num_labels=1, pad_token_id=words.pad_token_id
-    )
-    config.head_dim = 8
-    return save(folder, tf.AutoModelForSequenceClassification.from_config(config), words)
+    return save(folder, kind.from_config(config_class(**size, **marks)), words)
 
 
 def save(folder: Path, model, tokenizer) -> str:

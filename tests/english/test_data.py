@@ -12,7 +12,6 @@ import bgkit
 from bgkit.data import data_folder, sha256
 from bgkit.errors import BgkitError
 from bgkit.fitting import fit, labelled
-from bgkit.models import packaged
 from bgkit.prompts import splits
 from bgkit.training import presets
 
@@ -26,22 +25,20 @@ def table() -> pd.DataFrame:
     return pd.read_json(FOLDER / "labelled.jsonl", lines=True)
 
 
-def test_every_response_has_a_prompt_of_the_project_and_labels(table) -> None:
+def test_every_response_has_a_prompt_of_the_project_labels_a_split_and_a_fold(table) -> None:
     own = set(bgkit.load_prompts("everyday-short")["prompt"])
     further = pd.read_json(FOLDER / "prompts.jsonl", lines=True)["prompt"]
     assert not own & set(further) and set(table["prompt"]) == own | set(further)
     assert table["harmful"].isin([True, False]).all() and table["helpful"].isin([0, 1, 2]).all()
     assert not (table["harmful"] & ~table["harmful_request"]).any()
     assert not table.duplicated(["prompt", "response"]).any()
-
-
-def test_the_split_is_that_of_the_prompts_hash_and_test_prompts_are_in_no_fold(table) -> None:
-    own = table[table["round"] < 20]
-    assert (own["split"] == own["prompt"].map(splits.split_of)).all()
-    assert (table["split"][table["round"] >= 20] == "train").all()
+    by_hash = table["prompt"].map(splits.split_of).where(table["round"] < 20, "train")
+    assert (table["split"] == by_hash).all()
     assert ((table["split"] == "test") == (table["fold"] == "")).all()
     folds = table[table["fold"] != ""].groupby("prompt")["fold"]
     assert (folds.nunique() == 1).all()  # guard and auditor share no prompt to fit on
+    rows = labelled.read_labelled(FOLDER / "labelled.jsonl", "harmful", None, {"fold": "auditor"})
+    labelled.check_classes(rows)
 
 
 def test_the_card_tells_counts_and_agreement(table) -> None:
@@ -70,20 +67,6 @@ def test_a_shipped_fit_is_of_these_rows_and_complete(name: str, table) -> None:
     value = "auc" if "auc" in first.index else "accuracy"
     mean, low, high = first.loc[value, ["mean", "low", "high"]]
     assert f"{mean:.2f} [{low:.2f}, {high:.2f}]" in CARD
-
-
-def test_a_guard_can_be_fitted_on_the_table_as_the_card_says() -> None:
-    rows = labelled.read_labelled(FOLDER / "labelled.jsonl", "harmful", None, {"fold": "auditor"})
-    labelled.check_classes(rows)
-    assert set(rows["split"]) == {"train", "validation", "test"}
-
-
-@pytest.mark.slow
-def test_without_its_encoder_the_guard_says_what_to_install(monkeypatch) -> None:
-    gone = packaged.PACKAGED["minilm"]._replace(package="not-installed-at-all")
-    monkeypatch.setitem(packaged.PACKAGED, "minilm", gone)
-    with pytest.raises(BgkitError, match=r"make english"):
-        bgkit.load_guard("english")
 
 
 def test_the_shipped_run_is_that_of_notebook_06_complete_and_without_weights() -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import own
 import pandas as pd
 import pytest
-from transformers import AutoModel
+import torch
+from transformers import AutoModel, AutoModelForSequenceClassification
 
 import bgkit
 from bgkit.errors import BgkitError
@@ -38,25 +39,26 @@ def table(n: int = 240) -> pd.DataFrame:
     return rows.assign(rating=2.0 - 1.5 * harmful + 0.1 * step, kind=kind)
 
 
-def scored(out: Path, rows: pd.DataFrame, split: str = "test") -> tuple[np.ndarray, pd.DataFrame]:
-    """What a fitted guard gives to the rows of a split, and those rows."""
+def scored(out: Path, rows: pd.DataFrame, split: str = "test") -> tuple[np.ndarray, pd.Series]:
+    """What a fitted guard gives to the rows of a split, and their truth."""
     part = rows[[splits.split_of(p) == split for p in rows["prompt"]]]
     guard = bgkit.load_guard(str(out), device="cpu", check=False)
     assert guard.label == "unsafe"
-    return guard.score(part["prompt"].tolist(), part["response"].tolist()), part
-
-
-def check_figures(found: dict, out: Path) -> None:
-    """The figures are those of the folder's guard, its temperature inside, on test rows."""
-    rows, (t, held_out) = fit.results(found)["mean"], scored(out, table())
-    assert quality.auc(t, held_out["harmful"]) == pytest.approx(rows["auc"])
-    brier = ((t - held_out["harmful"].astype(float)) ** 2).mean()
-    assert brier == pytest.approx(rows["brier"], abs=1e-5)
+    return guard.score(part["prompt"].tolist(), part["response"].tolist()), part["harmful"]
 
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory) -> str:
-    return own.save_classifier(tmp_path_factory.mktemp("encoder") / "tiny", 2)
+    """An encoder as published: without a head, and what many have before it (here a pooler)."""
+    folder = own.save_classifier(tmp_path_factory.mktemp("encoder") / "tiny", 2)
+    AutoModel.from_config(own.encoder("deberta", 2)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory) -> str:
+    """A classifier with as many labels as a guard, and more than a utility."""
+    return own.save_classifier(tmp_path_factory.mktemp("encoder") / "labels", 2)
 
 
 @pytest.fixture(scope="module")
@@ -66,18 +68,19 @@ def fitted(encoder, tmp_path_factory) -> tuple[dict, Path]:
 
 
 @pytest.fixture(scope="module")
-def rated(encoder, tmp_path_factory) -> tuple[dict, Path]:
+def rated(classifier, tmp_path_factory) -> tuple[dict, Path]:
     out = tmp_path_factory.mktemp("fits") / "utility"
-    return bgkit.fit_utility(table(), out, encoder=encoder, **WHOLE), out
+    return bgkit.fit_utility(table(), out, encoder=classifier, **WHOLE), out
 
 
 @trains
 def test_a_guard_learns_its_labels_and_works_wherever_one_is_named(fitted, encoder) -> None:
     found, out = fitted
-    assert fit.results(found)["mean"]["auc"] > 0.95
+    rows, (t, harmful) = fit.results(found)["mean"], scored(out, table())
+    assert quality.auc(t, harmful) == pytest.approx(rows["auc"]) and rows["auc"] > 0.95
+    assert ((t - harmful.astype(float)) ** 2).mean() == pytest.approx(rows["brier"], abs=1e-6)
     assert found["counts"]["labels"] == {"harmful": 120, "harmless": 120}
     assert {row["kind"] for row in found["rows"]} == {"all", "mine", "yours"}
-    check_figures(found, out)
     files = {path.name for path in out.iterdir()}
     assert {"adapter_model.safetensors", "fit.json", "README.md", "config.json"} <= files
     assert not any(name.startswith(".fitting") for name in files)
@@ -88,24 +91,15 @@ def test_a_guard_learns_its_labels_and_works_wherever_one_is_named(fitted, encod
 
 
 @trains
-def test_all_weights_and_the_temperature_of_validation_rows_are_written(encoder, tmp_path) -> None:
+def test_all_weights_and_the_temperature_of_validation_rows_are_written(
+    classifier, tmp_path
+) -> None:
     noisy = table()
     noisy["harmful"] ^= np.random.default_rng(0).random(len(noisy)) < 0.3
-    found = bgkit.fit_guard(noisy, tmp_path / "g", encoder=encoder, **WHOLE)
-    t, part = scored(tmp_path / "g", noisy, "validation")
-    again, _ = fit.temperature_scale(t, part["harmful"])
+    found = bgkit.fit_guard(noisy, tmp_path / "g", encoder=classifier, **WHOLE)
+    again, _ = fit.temperature_scale(*scored(tmp_path / "g", noisy, "validation"))
     assert found["temperature"] != 1 and again == pytest.approx(1, abs=0.02)
     assert (tmp_path / "g" / "model.safetensors").is_file()
-
-
-@trains
-@pytest.mark.parametrize("kind", ["deberta", "modernbert"])
-def test_what_an_encoder_lacks_before_its_head_is_trained_and_written(kind, tmp_path) -> None:
-    folder = own.save_classifier(tmp_path / "body", 2, own.encoder(kind, 2))
-    AutoModel.from_config(own.encoder(kind, 2)).save_pretrained(folder)  # as published: no pooler
-    found = bgkit.fit_guard(table(), tmp_path / "guard", encoder=folder, **TINY)
-    assert fit.results(found)["mean"]["auc"] > 0.9
-    check_figures(found, tmp_path / "guard")
 
 
 @trains
@@ -119,7 +113,9 @@ def test_the_same_call_returns_what_is_there_and_another_one_is_refused(fitted, 
 
 
 @trains
-def test_an_interrupted_fit_goes_on_from_its_last_epoch(encoder, tmp_path, monkeypatch) -> None:
+def test_an_interrupted_fit_goes_on_from_its_last_epoch(
+    encoder, fitted, tmp_path, monkeypatch
+) -> None:
     calls: list[int] = []
 
     def stop(self, args, state, control, **_) -> None:
@@ -135,8 +131,7 @@ def test_an_interrupted_fit_goes_on_from_its_last_epoch(encoder, tmp_path, monke
     calls.clear()
     resumed = bgkit.fit_guard(table(), tmp_path / "g", encoder=encoder, **TINY)
     assert calls[0] == epoch + 1 and not scratch.exists()
-    whole = bgkit.fit_guard(table(), tmp_path / "h", encoder=encoder, **TINY)
-    assert resumed["sha256"] == whole["sha256"]
+    assert resumed["sha256"] == fitted[0]["sha256"]
 
 
 @trains
@@ -149,13 +144,22 @@ def test_a_utility_predicts_ratings_on_their_scale(rated) -> None:
 
 
 @trains
-def test_a_utility_is_fitted_on_pairs_too(encoder, tmp_path) -> None:
+def test_a_utility_is_fitted_on_pairs_too(classifier, tmp_path) -> None:
     asked = [f"how do I do number {i} ?" for i in range(120)]
     pairs = pd.DataFrame({"prompt": asked, "chosen": GOOD, "rejected": BAD})
-    found = bgkit.fit_utility(pairs, tmp_path / "u", encoder=encoder, **TINY)
+    found = bgkit.fit_utility(pairs, tmp_path / "u", encoder=classifier, **TINY)
     assert fit.results(found)["mean"]["accuracy"] > 0.95
     good, bad = bgkit.load_utility(str(tmp_path / "u"), device="cpu", check=False).score(*ASKED)
     assert good > bad
+
+
+def test_a_rescaled_head_gives_rescaled_outputs(classifier) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(classifier).eval()
+    torch.nn.init.ones_(model.classifier.bias)
+    ids = torch.arange(5, 25)[None]
+    expected = 3 * model(ids).logits + 0.5
+    encoders.rescale(model, 3.0, 0.5)
+    torch.testing.assert_close(model(ids).logits, expected)
 
 
 def test_an_encoder_that_pads_nothing_is_refused(tmp_path) -> None:
@@ -169,54 +173,50 @@ def test_a_judge_is_two_fits(fitted, rated, tmp_path) -> None:
     (tmp_path / "harm").symlink_to(fitted[1])
     (tmp_path / "help").symlink_to(rated[1])
     grades = load_judge(str(tmp_path), "cpu").grade(*ASKED)
-    assert grades["harm"][0] < grades["harm"][1] - 0.1
+    assert grades["harm"][0] < grades["harm"][1]
     assert grades["help"][0] > grades["help"][1] + 0.1
     assert grades.stack().between(0, 1).all()
 
 
 TABLE = table()
-REFUSED = [
-    (bgkit.fit_guard, TABLE.assign(harmful=TABLE.index < 20), "Only 20 of 240 responses of the"),
-    (
-        bgkit.fit_guard,
-        TABLE.assign(prompt=["a", "b"] * 120, harmful=[1, 0] * 120, split=["test", "train"] * 120),
-        "Only 120 of 240 .* are harmful, 0 of them in the training split",
+#: what is said -> what a guard, or a utility, is to be fitted on
+NO_GUARD = {
+    "Only 20 of 240 responses of the": TABLE.assign(harmful=TABLE.index < 20),
+    "Only 120 of 240 .* are harmful, 0 of them in the training split": TABLE.assign(
+        prompt=["a", "b"] * 120, harmful=[1, 0] * 120, split=["test", "train"] * 120
     ),
-    (bgkit.fit_guard, TABLE.assign(harmful="maybe"), "Row 1 .* has 'maybe' as 'harmful'; write tr"),
-    (bgkit.fit_guard, TABLE.assign(harmful=[True, None] * 120), "Row 2 .* None .* delete the row"),
-    (bgkit.fit_guard, TABLE.assign(response=["a", " "] * 120), "Row 2 .* ' ' as 'response'; write"),
-    (
-        bgkit.fit_guard,
-        TABLE.assign(split=["train", "test", "validation"] * 80),
-        "The splits 'train' and 'validation' of the given table share 80 prompt",
+    "Row 1 .* has 'maybe' as 'harmful'; write tr": TABLE.assign(harmful="maybe"),
+    "Row 2 .* None .* delete the row": TABLE.assign(harmful=[True, None] * 120),
+    "Row 2 .* ' ' as 'response'; write": TABLE.assign(response=["a", " "] * 120),
+    "The splits 'train' and 'validation' of the given table share 80 prompt": TABLE.assign(
+        split=["train", "test", "validation"] * 80
     ),
-    (bgkit.fit_guard, TABLE.assign(split="dev"), "has 'dev' as 'split'; write train"),
-    (bgkit.fit_guard, TABLE[:0], "holds no rows"),
-    (bgkit.fit_guard, TABLE.drop(columns="harmful"), r"no column 'harmful' \(it has .*--columns"),
-    (bgkit.fit_guard, TABLE.drop(columns="prompt"), "no column 'prompt'"),
-    (bgkit.fit_utility, TABLE.assign(rating="good"), "Row 1 .* 'good' as 'rating'; write a number"),
-    (bgkit.fit_utility, TABLE.assign(rating=1.0), "All ratings to fit on are the same"),
-    (bgkit.fit_utility, TABLE.assign(split="train"), "none to measure with"),
-    (bgkit.fit_utility, TABLE[:30], "30 rows are too few"),
-]
+    "has 'dev' as 'split'; write train": TABLE.assign(split="dev"),
+    "holds no rows": TABLE[:0],
+    r"no column 'harmful' \(it has .*--columns": TABLE.drop(columns="harmful"),
+    "no column 'prompt'": TABLE.drop(columns="prompt"),
+}
+NO_UTILITY = {
+    "Row 1 .* 'good' as 'rating'; write a number": TABLE.assign(rating="good"),
+    "All ratings to fit on are the same": TABLE.assign(rating=1.0),
+    "none to measure with": TABLE.assign(split="train"),
+    "30 rows are too few": TABLE[:30],
+}
 
 
-@pytest.mark.parametrize(("fit_scorer", "rows", "message"), REFUSED)
-def test_tables_that_can_not_be_fitted_on(fit_scorer, rows, message, tmp_path) -> None:
-    with pytest.raises(BgkitError, match=message):  # before an encoder is sought
-        fit_scorer(rows, tmp_path / "g", encoder="./nowhere")
+@pytest.mark.parametrize("said", [*NO_GUARD, *NO_UTILITY])
+def test_tables_that_can_not_be_fitted_on(said, tmp_path) -> None:
+    fits = bgkit.fit_guard if said in NO_GUARD else bgkit.fit_utility
+    with pytest.raises(BgkitError, match=said):  # before an encoder is sought
+        fits((NO_GUARD | NO_UTILITY)[said], tmp_path / "g", encoder="./nowhere")
     assert not (tmp_path / "g").exists()
 
 
 def test_near_duplicates_across_splits_are_found() -> None:
     first, second = "How do I keep old bread fresh for a week?", "how do i keep old bread fresh now"
-    rows = pd.DataFrame(
-        {
-            "prompt": [first, second, "What is a stoat?"],
-            "response": ["Wrap it.", "WRAP it", "An animal."],
-            "split": ["train", "test", "test"],
-        }
-    )
+    rows = pd.DataFrame({"prompt": [first, second, "What is a stoat?"]})
+    rows = rows.assign(response=["Wrap it.", "WRAP it", "An animal."], split="test")
+    rows.loc[0, "split"] = "train"
     found = labelled.shared_texts(rows)
     assert found == {"responses": 1, "near_prompts": 1, "examples": [[second, first]]}
 

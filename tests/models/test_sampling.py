@@ -17,10 +17,6 @@ from bgkit.evaluation import judges
 from bgkit.models import policies, templates
 from bgkit.training import grpo
 
-ODD = {"repetition_penalty": 1.1, "top_k": 5, "top_p": 0.5, "temperature": 0.3, "do_sample": True}
-ODD |= {"min_new_tokens": 6, "no_repeat_ngram_size": 2, "suppress_tokens": [21, 22]}
-ODD |= {"num_return_sequences": 2, "num_beams": 2, "cache_implementation": "static"}
-ODD["max_length"] = 7
 ASKED = [f"question number {i}" for i in range(12)]
 
 
@@ -57,7 +53,7 @@ def sampled(name: str, **more) -> policies.Completions:
 def test_nothing_of_a_generation_config_changes_what_is_sampled(
     plain, tmp_path: Path, monkeypatch
 ) -> None:
-    odd = variant(plain, tmp_path / "odd", {**ODD, "eos_token_id": 2})
+    odd = variant(plain, tmp_path / "odd", {**own.ODD, "eos_token_id": 2})
     model, tokenizer = policies.load_policy(odd, device="cpu")
     for temperature in (1.0, 0.0):
         there = policies.generate(model, tokenizer, ASKED, seed=4, temperature=temperature)
@@ -101,14 +97,12 @@ def test_a_model_without_any_end_is_refused(plain, tmp_path: Path) -> None:
         judges.load_judge(name, "cpu")
 
 
-CHAT = own.CHATML
-SAID = "m['content']"
+CHAT, SAID = own.CHATML, "m.content"
 
 
 @pytest.mark.parametrize(
     ("template", "said"),
     [
-        (CHAT.replace(SAID, "''"), "drops or changes the prompt"),
         (CHAT.replace(SAID, f"{SAID} | e"), "drops or changes the prompt"),
         ("{{ raise_exception('no user here') }}", "its chat template: no user here"),
         ("<|im_end|>{{ bos_token }}" + CHAT, "two BOS tokens"),

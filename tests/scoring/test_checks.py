@@ -22,7 +22,7 @@ from bgkit.scoring.adapters import CalibratedGuard, CallableGuard
 from bgkit.stress import contenders, without_training
 from bgkit.widgets import thresholds as explorer
 
-TRUTH = [1.0, 1.0, 0.0, 0.0]
+T, TRUTH = [0.9, 0.2, 0.6, 0.1], [1.0, 1.0, 0.0, 0.0]
 Z = [0.0, 1.0, -1.0, 0.5]
 TEXTS = (["p"] * 4, ["a", "b", "c", "d"])
 
@@ -32,7 +32,7 @@ def fixed(values: object) -> SimpleNamespace:
     return SimpleNamespace(name="fixed", score=lambda prompts, responses: values)
 
 
-def table(t: object = (0.9, 0.2, 0.6, 0.1), harm: object = TRUTH) -> pd.DataFrame:
+def table(t: object = T, harm: object = TRUTH) -> pd.DataFrame:
     """Samples with every column that some function needs."""
     made = {"prompt_id": [*"wxyz"], "prompt": TEXTS[0], "response": TEXTS[1], "kind": "benign"}
     made |= {"design": "base", "seed": 0, "reward": Z, "u": Z, "kl": 0.0, "length": 3}
@@ -70,18 +70,15 @@ OF_T = {
 }
 OF_T |= {f"{name} of samples": lambda t, f=f: f(table(t)) for name, f in OF_SAMPLES.items()}
 OF_TRUTH = {
-    "calibration_interval": lambda h: calibration.calibration_interval([0.9, 0.2, 0.6, 0.1], h),
-    "temperature_scale": lambda h: temperature.temperature_scale([0.9, 0.2, 0.6, 0.1], h),
+    "calibration_interval": lambda h: calibration.calibration_interval(T, h),
+    "temperature_scale": lambda h: temperature.temperature_scale(T, h),
     "prompt_aware": lambda h: rewards.compute_reward(
         "prompt_aware", [0.5] * 4, Z, 0.5, harmful_request=h
     ),
     "hybrid_guard": lambda h: rewards.compute_reward("hybrid_guard", [0.5] * 4, Z, 0.5, refusal=h),
 }
-OF_HARM = {name: lambda h, f=f: f(table(harm=h)) for name, f in OF_SAMPLES.items()}
-OF_HARM |= {
-    f"judge_agreement: {column}": lambda h, c=column: judge_agreement(table().assign(**{c: h}))
-    for column in ("judge_harm", "harm", "judge_help", "help")
-}
+OF_GRADES = {name: lambda h, f=f: f(table(harm=h)) for name, f in OF_SAMPLES.items()}
+OF_GRADES["judge_agreement"] = lambda h: judge_agreement(table().assign(judge_help=h))
 OF_TAU = {
     "operating_points": lambda tau: thresholds.operating_points(table(), [tau]),
     "measured_risk": lambda tau: risk.measured_risk(table(), tau),
@@ -92,12 +89,18 @@ OF_TAU = {
     "redeployed": lambda tau: contenders.redeploy(table(), fixed([0.5] * 4), tau),
     "boundary": lambda tau: rewards.compute_reward("boundary", [0.5] * 4, Z, tau),
 }
-OFF_SCALE = {
-    "logits": [2.1, -1.3, 0.4, -3.0],
-    "percents": [90.0, 20.0, 60.0, 10.0],
-    "NaN": [0.9, np.nan, 0.6, 0.1],
-    "infinite": [0.9, np.inf, 0.6, 0.1],
-    "text": ["0.9", "0.2", "0.6", "0.1"],
+#: functions, what each of them refuses, a word of each refusal, and what it takes
+REFUSED = (
+    (OF_T, ([90.0, 20.0, 60.0, 10.0], [0.9, -1.3, 0.4, 0.1], [0.9, np.nan, 0.6, 0.1]), "in [0, 1]"),
+    (OF_T, (["0.9", "0.2", "0.6", "0.1"],), "number"),
+    (OF_TRUTH, ([0, 5, 2, 3], [0.2, 1, 0, 1], [*"1010"], [1, 0, 1], 1.0), "truth"),
+    (OF_GRADES, ([1, 5, 2, 3], [-1, 1, -1, 1]), "in [0, 1]"),
+    (OF_TAU, (-0.1, 50, np.nan, "0.5", None, True, [0.5]), "threshold tau"),
+)
+CASES = {
+    f"{name}, {words}": (function, values, words)
+    for functions, values, words in REFUSED
+    for name, function in functions.items()
 }
 
 
@@ -108,32 +111,15 @@ def refused(call, value: object) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("call", OF_T.values(), ids=OF_T)
-def test_what_is_no_probability_is_refused(call) -> None:
-    for kind, t in OFF_SCALE.items():
-        words = "number" if kind == "text" else "in [0, 1]"
-        assert words in refused(call, t), kind
-    call([0.9, 0.2, 0.6, 0.1])
+@pytest.mark.parametrize(("call", "values", "words"), CASES.values(), ids=CASES)
+def test_what_is_no_probability_truth_grade_or_threshold_is_refused(call, values, words) -> None:
+    for value in values:
+        assert words in refused(call, value), value
 
 
-@pytest.mark.parametrize("call", OF_TRUTH.values(), ids=OF_TRUTH)
-def test_what_is_no_truth_is_refused(call) -> None:
-    for truth in ([0, 5, 2, 3], [-1, 1, -1, 1], [0.2, 1, 0, 1], [*"1010"], [1, 0, 1], 1.0):
-        assert "truth" in refused(call, truth)
+@pytest.mark.parametrize("call", [*OF_T.values(), *OF_TRUTH.values()], ids=[*OF_T, *OF_TRUTH])
+def test_what_is_one_is_taken(call) -> None:
     call(TRUTH)
-
-
-@pytest.mark.parametrize("call", OF_HARM.values(), ids=OF_HARM)
-def test_what_is_no_grade_is_refused(call) -> None:
-    for harm in ([1, 5, 2, 3], [-1, 1, -1, 1], [*"1010"]):
-        refused(call, harm)
-    call(TRUTH)
-
-
-@pytest.mark.parametrize("call", OF_TAU.values(), ids=OF_TAU)
-def test_what_is_no_threshold_is_refused(call) -> None:
-    for tau in (-0.1, 1.5, 50, np.nan, "0.5", None, True, [0.5]):
-        assert "threshold tau" in refused(call, tau)
 
 
 @pytest.mark.parametrize("name", ["CalibratedGuard", "guard_scores", "log_loss"])
@@ -173,10 +159,8 @@ MISTYPED = {
     "n .* whole number, not True": lambda: bgkit.load_prompts(n=True),
     "seed .* whole number, not 'x'": lambda: bgkit.load_prompts(seed="x"),
     "prompt set .* not 7": lambda: bgkit.load_prompts(7),
-    "model .* not 5": lambda: bgkit.sample("tiny", FRAME, utility=5),
     "judge .* not 5": lambda: bgkit.sample("tiny", FRAME, judge=5),
     "'temperature' .* not -1": lambda: bgkit.sample("tiny", FRAME, temperature=-1),
-    "length' .* not 1.5": lambda: bgkit.sample("tiny", FRAME, max_completion_length=1.5),
     "length' .* not 0": lambda: bgkit.sample("tiny", FRAME, max_completion_length=0),
     "config must be a TrainConfig": lambda: bgkit.train({"steps": 1}),
     "folder .* not 9": lambda: bgkit.train(folder=9),

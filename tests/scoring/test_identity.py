@@ -76,7 +76,9 @@ def begun(folder: Path, config: runs.TrainConfig, **told) -> None:
     runs.write_json(run.folder / "base.json", {})
 
 
-def test_config_rows_card_and_record_have_the_objects_names(own_run: runs.Run) -> None:
+def test_config_rows_card_and_record_have_the_objects_names_and_it_gets_the_result(
+    own_run: runs.Run,
+) -> None:
     result, told = own_run.read_json("result.json"), own_run.read_json("config.json")
     labels = {(row["guard"], row["utility"]) for row in result["rows"] + result["paired"]}
     assert labels == {("letters", "vowel")}
@@ -84,6 +86,9 @@ def test_config_rows_card_and_record_have_the_objects_names(own_run: runs.Run) -
     expected = Share().score(*zip(*identity.PAIRS, strict=True))
     np.testing.assert_allclose(told[identity.RECORD]["guard"]["scores"], expected, rtol=1e-5)
     assert "the guard `letters`" in model_card.card(own_run)
+    near = Share(shift=0.001)  # as another device computes it
+    again = training.train(CONFIG, own_run.folder, **{**OWN, "guard": near}, **ON_CPU)
+    assert again.read_json("result.json") == result
 
 
 @pytest.mark.parametrize(
@@ -105,25 +110,22 @@ def test_another_object_neither_goes_on_nor_gets_the_result(own_run, stopped, ot
     assert (own_run.folder / "result.json").read_bytes() == before
 
 
-def test_the_same_object_gets_the_result(own_run) -> None:
-    near = Share(shift=0.001)  # as another device computes it
-    again = training.train(CONFIG, own_run.folder, **{**OWN, "guard": near}, **ON_CPU)
-    assert again.read_json("result.json") == own_run.read_json("result.json")
-
-
-def test_a_guard_whose_folder_was_changed_does_not_go_on(tmp_path: Path) -> None:
-    folder, kept = tmp_path / "run", tmp_path / "guard"
-    embedded = store.testbed_folder() / "guard"
-    shutil.copytree(embedded / "default", kept)
-    config = replace(CONFIG, guard=str(kept))
-    before = identity.fingerprint(guards_.load_guard("default", "cpu"))
-    begun(folder, config, **{identity.RECORD: {"guard": before, "utility": None}})
-    shutil.copytree(embedded / "weak", kept, dirs_exist_ok=True)
+@pytest.mark.parametrize(
+    ("group", "usual", "other"), [("guard", "default", "weak"), ("utility", "mild", "aligned")]
+)
+def test_a_model_whose_folder_was_changed_does_not_go_on(group, usual, other, tmp_path) -> None:
+    folder, kept = tmp_path / "run", tmp_path / "kept"
+    embedded = store.testbed_folder() / group
+    shutil.copytree(embedded / usual, kept)
+    config = replace(CONFIG, **{group: str(kept)})
+    before = identity.fingerprint(guards_.load_scorer(group, usual, "cpu"))
+    begun(folder, config, **{identity.RECORD: {group: before}})
+    shutil.copytree(embedded / other, kept, dirs_exist_ok=True)
     for _ in range(2):  # unfinished, and complete
         with pytest.raises(BgkitError, match="not the one of the same name that the run"):
             training.train(config, folder, check=False, **ON_CPU)
         runs.write_json(folder / "result.json", {})
-    shutil.copytree(embedded / "default", kept, dirs_exist_ok=True)
+    shutil.copytree(embedded / usual, kept, dirs_exist_ok=True)
     assert training.train(config, folder, **ON_CPU).complete
 
 

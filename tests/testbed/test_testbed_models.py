@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
-
 import build
 import demonstrations as dm
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import spearmanr
 
 from bgkit.evaluation import calibration, judges
 from bgkit.scoring import guards
 from bgkit.testbed import oracle, store
 
-pytestmark = pytest.mark.slow  # trainings, kernels or browsers in nearly every test
+pytestmark = pytest.mark.slow
 
 EXPECTED = {
     "policy": ["large", "small", "tiny"],
@@ -34,12 +33,6 @@ def said(texts: pd.DataFrame) -> tuple[list[str], list[str]]:
     return texts["prompt"].tolist(), texts["response"].tolist()
 
 
-@pytest.fixture(scope="module")
-def quality() -> dict[str, dict[str, dict]]:
-    stored = json.loads((store.testbed_folder() / "quality.json").read_text())
-    return {model: {row["metric"]: row for row in rows} for model, rows in stored.items()}
-
-
 def test_every_model_is_there_verified_and_all_are_below_40_mb() -> None:
     for group, names in EXPECTED.items():
         assert store.model_names(group) == names
@@ -53,51 +46,41 @@ def test_every_model_is_there_verified_and_all_are_below_40_mb() -> None:
     assert sum(entry["bytes"] for entry in files.values()) < 40e6
 
 
-def test_the_default_guard_is_accurate_and_calibrated(texts, quality) -> None:
-    t = guards.load_guard("default", device="cpu").score(*said(texts))
+def test_guards_differ_in_accuracy_and_calibration(texts) -> None:
+    t = {name: guards.load_guard(name, "cpu").score(*said(texts)) for name in EXPECTED["guard"]}
     harmful = texts["harm"].to_numpy() > 0.5
-    assert 0.92 <= ((t >= 0.5) == harmful).mean() <= 0.97
-    assert calibration.calibration_interval(t, harmful).mean < 0.04
-    card = quality["guard/default"]
-    assert 0.93 <= card["accuracy"]["mean"] <= 0.965
-    assert card["error rate near the boundary"]["low"] > card["error rate far from it"]["high"]
-
-
-def test_the_overconfident_guard_ranks_alike_and_is_worse_calibrated(texts, quality) -> None:
-    sharp = guards.load_guard("overconfident", device="cpu").score(*said(texts))
-    t = guards.load_guard("default", device="cpu").score(*said(texts))
-    logit = np.log(t / (1 - t))
+    accuracy = {name: ((scores >= 0.5) == harmful).mean() for name, scores in t.items()}
+    ece = {name: calibration.calibration_interval(t[name], harmful) for name in t}
+    assert 0.92 <= accuracy["default"] <= 0.97 and ece["default"].mean < 0.04
+    assert accuracy["weak"] < accuracy["default"] - 0.02 and accuracy["other"] < accuracy["default"]
+    assert ece["overconfident"].low > ece["default"].high
+    logit = np.log(t["default"] / (1 - t["default"]))
     inner = np.abs(logit) < 2
     expected = 1 / (1 + np.exp(-build.OVERCONFIDENCE * logit[inner]))
-    np.testing.assert_allclose(sharp[inner], expected, atol=0.01)
-    ece = "expected calibration error"
-    assert quality["guard/overconfident"][ece]["low"] > quality["guard/default"][ece]["high"]
+    np.testing.assert_allclose(t["overconfident"][inner], expected, atol=0.01)
+    near = np.abs(texts["harm"] - 0.5) < 0.4
+    wrong = (t["default"] >= 0.5) != harmful
+    assert wrong[near].mean() > 2 * wrong[~near].mean()
 
 
-def test_weaker_and_other_guards_err_more(quality) -> None:
-    accuracy = {name: quality[f"guard/{name}"]["accuracy"] for name in EXPECTED["guard"]}
-    assert accuracy["weak"]["high"] < accuracy["default"]["low"]
-    assert accuracy["other"]["mean"] < accuracy["default"]["mean"]
-
-
-def test_utilities_pull_over_the_boundary_in_order(texts, quality) -> None:
-    order = ["aligned", "mild", "weak", "blind"]
-    likes = [quality[f"utility/{name}"]["rank correlation with harm"]["mean"] for name in order]
-    assert likes == sorted(likes)
-    for name in order:
+def test_utilities_pull_over_the_boundary_in_order(texts) -> None:
+    likes = []
+    for name in ("aligned", "mild", "weak", "blind"):
         u = guards.load_utility(name, device="cpu").score(*said(texts))
         value = texts["help"] - build.PULLS[name] * texts["harm"]
         assert np.corrcoef(u, value)[0, 1] > 0.6, name
+        likes.append(spearmanr(u, texts["harm"])[0])
+    assert likes == sorted(likes)
 
 
-def test_the_judge_agrees_with_the_oracle_more_often_than_not(texts, quality) -> None:
+def test_the_judge_agrees_with_the_oracle_more_often_than_not(texts) -> None:
     some = texts.head(300)
     grades = judges.CausalJudge("default", "cpu").grade(*said(some))
     known = grades["harm"].notna().to_numpy()
     assert known.mean() > 0.99
-    agree = (grades["harm"].to_numpy()[known] > 0.5) == (some["harm"].to_numpy()[known] > 0.5)
-    assert agree.mean() > 0.85
-    assert quality["judge/default"]["rank correlation of help"]["low"] > 0.4
+    harm, help_ = ((grades[name].to_numpy()[known], some[name][known]) for name in ("harm", "help"))
+    assert ((harm[0] > 0.5) == (harm[1] > 0.5)).mean() > 0.85
+    assert spearmanr(*help_)[0] > 0.4
 
 
 def test_obvious_examples_are_what_they_say_and_the_default_guard_knows():

@@ -7,11 +7,8 @@ import random
 import re
 
 import demonstrations as dm
-import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from bgkit.data import data_folder
 from bgkit.prompts.load import load_prompts
@@ -20,12 +17,8 @@ from bgkit.testbed import lexicon as lex
 from bgkit.testbed import oracle, world
 
 SHORT_KINDS = ("benign", "ambiguous", "jailbreak")
-STYLES = ("careful", "keen", "careless", "partial", "refuse", "redirect")
 SEEN = {*lex.BENIGN_ITEMS, *lex.AMBIGUOUS_ITEMS, *lex.FORBIDDEN_ITEMS}
 UNSEEN = {*lex.UNSEEN_BENIGN_ITEMS, *lex.UNSEEN_AMBIGUOUS_ITEMS, *lex.UNSEEN_FORBIDDEN_ITEMS}
-
-seeds = st.integers(0, 2**64)
-kinds, splits = st.sampled_from(world.KINDS), st.sampled_from(world.SPLITS)
 
 
 def words_of(text: str) -> list[str]:
@@ -49,21 +42,11 @@ def test_every_word_of_the_world_is_one_token_of_the_vocabulary(drawn):
     words = dm.vocabulary()
     assert len(words) >= 300 and words == sorted(set(words))
     assert [word for word in words if words_of(word) != [word] or word != word.lower()] == []
-    met = {word for found in drawn.values() for prompt in found for word in words_of(prompt.text)}
-    frames = lex.REFUSALS + lex.REDIRECTIONS + lex.OPENINGS + lex.CAUTIONS + lex.CLOSINGS
-    frames += lex.VESSELS + lex.DURATIONS + (lex.JUDGE_RUBRIC, lex.JUDGE_FRAME, lex.JUDGE_REPLY)
-    met |= {word for text in frames for word in words_of(re.sub(r"\{\w+\}", " ", text))}
-    met |= {*UNSEEN, *lex.INGREDIENTS, *lex.AMOUNTS, *lex.METHODS, *dm.GRADES}
-    assert met - set(words) == set()
-
-
-def test_what_training_texts_do_not_hold_are_the_five_words_that_the_lexicon_names(drawn):
-    rng = random.Random(8)
-    prompts = drawn["train"] + [world.sample_prompt(rng, "long_context") for _ in range(200)]
-    texts = [text for p in prompts for text in (p.text, dm.sample_response(rng, p))]
-    trained = {word for text in texts for word in words_of(text)}
-    new = {word for prompt in drawn["unseen"] for word in words_of(prompt.text)}
-    assert trained >= UNSEEN and new - trained == {"did", "first", "half", "kind", "second"}
+    texts = [prompt.text for found in drawn.values() for prompt in found]
+    texts += lex.REFUSALS + lex.REDIRECTIONS + lex.OPENINGS + lex.CAUTIONS + lex.CLOSINGS
+    texts += lex.VESSELS + lex.DURATIONS + (lex.JUDGE_RUBRIC, lex.JUDGE_FRAME, lex.JUDGE_REPLY)
+    met = {word for text in texts for word in words_of(re.sub(r"\{\w+\}", " ", text))}
+    assert met | {*lex.INGREDIENTS, *lex.AMOUNTS, *lex.METHODS, *dm.GRADES} <= set(words)
 
 
 def test_every_kind_asks_for_what_it_says(drawn):
@@ -75,6 +58,8 @@ def test_every_kind_asks_for_what_it_says(drawn):
             request, name = oracle.parse_request(prompt.text), prompt.wrapper.split("/")[0]
             names[prompt.kind].add(name)
             assert prompt.forbidden == request.forbidden == (name in families)
+            assert (request.item, request.effect) == (prompt.item, prompt.effect)
+            assert prompt.text == " ".join(prompt.text.split())
             if not prompt.forbidden:
                 assert request.severity == severities[name]
         assert names["benign"] == {"plain"} and names["ambiguous"] == set(world.AMBIGUITIES)
@@ -99,50 +84,17 @@ def test_prompts_are_still_those_that_the_shipped_run_was_trained_on():
     assert set(run.completions()["prompt"]) == set(prompts)
 
 
-@settings(max_examples=40)
-@given(seeds, kinds, splits)
-def test_a_prompt_asks_for_its_own_and_depends_on_the_seed_alone(seed, kind, split):
-    one, two = (random.Random(seed) for _ in range(2))
-    prompt = world.sample_prompt(one, kind, split)
-    request = oracle.parse_request(prompt.text)
-    assert (request.item, request.effect, prompt.kind) == (prompt.item, prompt.effect, kind)
-    assert prompt.text == " ".join(prompt.text.split())
-    assert world.sample_prompt(two, kind, split) == prompt
-    assert dm.sample_response(one, prompt) == dm.sample_response(two, prompt)
-
-
-KINDS = [lex.FILLER + lex.DISTRACTORS, lex.INJECTIONS, [lex.LONG_MARKER]]
+GOSSIP = [lex.FILLER + lex.DISTRACTORS, lex.INJECTIONS, [lex.LONG_MARKER]]
 #: Words by which a long context may be longer than asked for: the longest sentence of each kind.
-MORE = sum(max(len(text.split()) for text in texts) for texts in KINDS)
+MORE = sum(max(len(text.split()) for text in texts) for texts in GOSSIP)
 
 
-@pytest.mark.parametrize(("split", "high"), [("train", 235), ("validation", 235), ("test", 900)])
-def test_long_contexts_are_as_long_as_their_split_says(drawn, split, high):
-    lengths = [len(p.text.split()) for p in drawn[split] if p.kind == "long_context"]
-    assert 170 <= min(lengths) < 190 and 0.9 * high < max(lengths) < high + MORE
-
-
-@settings(max_examples=40)
-@given(seed=seeds, low=st.integers(100, 400), more=st.integers(0, 400))
-def test_length_of_a_long_context_can_be_set(seed, low, more):
-    prompt = world.sample_prompt(random.Random(seed), "long_context", "train", (low, low + more))
-    assert low <= len(prompt.text.split()) < low + more + MORE
-
-
-@settings(max_examples=70)
-@given(seeds, kinds, splits, st.sampled_from((None, *STYLES)))
-def test_a_demonstration_is_short_and_well_formed_but_for_repeated_sentences(
-    seed, kind, split, style
-):
-    rng = random.Random(seed)
-    prompt = world.sample_prompt(rng, kind, split)
-    response = dm.sample_response(rng, prompt, style)
-    assert 0 < len(response.split()) <= dm.MAX_WORDS
-    # chance may draw the same step twice (a few times in ten thousand); only that costs form
-    sentences = [part.strip() for part in re.split(r"[.:;!?]", response) if part.strip()]
-    sizes = [len(re.findall(r"\w+", sentence)) for sentence in sentences]
-    new = sum(n for i, n in enumerate(sizes) if sentences[i] not in sentences[:i])
-    assert oracle.grade(prompt.text, response).form == pytest.approx(new / sum(sizes))
+def test_long_contexts_are_as_long_as_their_split_says_or_as_asked(drawn):
+    for split, high in (("train", 235), ("validation", 235), ("test", 900)):
+        lengths = [len(p.text.split()) for p in drawn[split] if p.kind == "long_context"]
+        assert 170 <= min(lengths) < 190 and 0.9 * high < max(lengths) < high + MORE
+    asked = [random.Random(3), "long_context", "train", (400, 400)]
+    assert 400 <= len(world.sample_prompt(*asked).text.split()) < 400 + MORE
 
 
 @pytest.mark.parametrize(
@@ -152,12 +104,13 @@ def test_texts_carry_the_oracles_grades_and_depend_on_the_seed_alone(make, low, 
     """Scorers see broken texts, policies (demonstrations) do not."""
     prompts = dm.sample_prompts(200, 3, "validation")
     assert prompts == dm.sample_prompts(200, 3, "validation") != dm.sample_prompts(200, 4)
-    texts, again = make(prompts, 5), make(prompts, 5)
-    pd.testing.assert_frame_equal(texts, again)
+    texts = make(prompts, 5)
+    pd.testing.assert_frame_equal(texts, make(prompts, 5))
     assert not texts["response"].equals(make(prompts, 6)["response"])
     pairs = list(zip(texts["prompt"], texts["response"], strict=True))
-    graded = [oracle.grade(*pair) for pair in pairs]
-    assert texts["harm"].tolist() == [grade.harm for grade in graded]
-    assert texts["help"].tolist() == [grade.help for grade in graded]
-    assert texts["hazard"].tolist() == [oracle.hazard(*pair) for pair in pairs]
-    assert low < np.mean([grade.form > 0.999 for grade in graded]) <= high
+    grades = pd.DataFrame([oracle.grade(*pair) for pair in pairs])
+    grades["hazard"] = [oracle.hazard(*pair) for pair in pairs]
+    assert (texts[["harm", "help", "hazard"]] == grades[["harm", "help", "hazard"]]).all(axis=None)
+    assert low < (grades["form"] > 0.999).mean() <= high
+    if make is dm.demonstrations:
+        assert texts["response"].str.split().str.len().between(1, dm.MAX_WORDS).all()
