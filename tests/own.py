@@ -62,7 +62,7 @@ _HEADERS = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|
 _TURNS = ["<bos>", "<start_of_turn>", "<end_of_turn>"]
 _TEXT = "m.content[0].text"  # where a message has parts; of a plain string it is nothing
 
-CHATML = THINKING = turns("<|im_start|>", "", "<|im_end|>")
+CHATML = turns("<|im_start|>", "", "<|im_end|>")
 GRANITE = turns("<|start_of_role|>", "<|end_of_role|>", "<|end_of_text|>")
 LLAMA, LLAMA_OF_PARTS = (
     "{{ bos_token }}" + turns("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", content)

@@ -14,6 +14,7 @@ from bgkit.errors import BgkitError
 from bgkit.evaluation.intervals import as_text
 from bgkit.evaluation.metrics import METRICS, gains, paired_differences, summarise, summary
 from bgkit.evaluation.samples import base_name
+from bgkit.prompts.tables import short_repr
 from bgkit.rewards import has_strength
 from bgkit.runs import Run
 
@@ -83,8 +84,8 @@ def runs_of(results: Results, complete: bool = False) -> list[Run]:
     single = isinstance(results, Run | str | Path)
     others = isinstance(results, Mapping | pd.DataFrame) or not isinstance(results, Iterable)
     if not single and others:
-        kind = type(results).__name__
-        raise BgkitError(f"A run, its folder, or several of them are needed, not a {kind}.")
+        given = "a table" if isinstance(results, pd.DataFrame) else short_repr(results)
+        raise BgkitError(f"A run, its folder, or several of them are needed, not {given}.")
     listed = [results] if single else results
     loaded = [item if isinstance(item, Run) else runs.load_run(item) for item in listed]
     if not loaded:

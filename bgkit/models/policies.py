@@ -51,9 +51,10 @@ def load_policy(
     torch_device, title = devices.pick_device(device), f"the {group} {name}"
     is_lora = adapter is not None and (Path(adapter) / "adapter_config.json").is_file()
     is_full = adapter is not None and not is_lora
-    if (run := Path(name) / "adapter").is_dir() and not (Path(name) / "tokenizer.json").exists():
-        raise BgkitError(f"{name} is the folder of a run; its {group} is {run}.")
     layers = {name: Path(adapter)} if is_full else hub.layers(group, name)
+    base = next(iter(layers.values()))
+    if (base / "adapter").is_dir() and (base / "base.json").is_file():
+        raise BgkitError(f"{name} is the folder of a run; its policy is {base / 'adapter'}.")
     model, tokenizer = load_model(
         AutoModelForCausalLM,
         list(layers.values()),

@@ -126,7 +126,7 @@ def test_what_can_not_be_put_side_by_side_is_refused(small_run, tmp_path: Path) 
         results.table(FRAMES["base"][:0])
     with pytest.raises(BgkitError, match="is the folder of a run; its policy is"):
         bgkit.load_policy(small_run.folder)
-    with pytest.raises(BgkitError, match="not a DataFrame"):
+    with pytest.raises(BgkitError, match="several of them are needed, not a table"):
         training.curves_of(FRAMES["base"])
     other, twin = copied(small_run, tmp_path / "other", seed=2), tmp_path / "twin"
     with pytest.raises(BgkitError, match=f"{small_run.folder} and {twin} have the same config"):

@@ -198,6 +198,7 @@ NO_GUARD = {
 }
 NO_UTILITY = {
     "Row 1 .* 'good' as 'rating'; write a number": TABLE.assign(rating="good"),
+    "Row 1 .* inf as 'rating'; write a number": TABLE.assign(rating=np.inf),
     "All ratings to fit on are the same": TABLE.assign(rating=1.0),
     "none to measure with": TABLE.assign(split="train"),
     "30 rows are too few": TABLE[:30],
@@ -247,6 +248,14 @@ def test_intervals_resample_prompts_not_responses() -> None:
     )
     assert once.low < once.mean < once.high
     assert nine_times == pytest.approx(tuple(once), rel=0.2)
+
+
+def test_a_rate_that_was_never_seen_has_an_interval() -> None:
+    rows = pd.DataFrame({"prompt": range(40), "t": 0.1, "harmful": 0.0, "kind": "a"})
+    found = quality.metric_rows(rows, lambda part: quality.guard_numbers(part, 0.5))
+    bounds = {row["metric"]: (row["low"], row["high"]) for row in found if row["kind"] == "all"}
+    assert bounds["false_positive"][1] == pytest.approx(1.96**2 / (40 + 1.96**2), abs=1e-4)
+    assert bounds["accuracy"] == pytest.approx((1 - bounds["false_positive"][1], 1.0))
 
 
 @trains

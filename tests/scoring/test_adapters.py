@@ -8,9 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bgkit.errors import BgkitError
 from bgkit.scoring.adapters import CalibratedGuard, as_guard
+from bgkit.scoring.scorer import guard_scores
 
 PROMPTS, RESPONSES = ["a", "b", "c"], ["fine", "bad", "bad bad"]
 
@@ -48,8 +51,8 @@ def test_the_classes_of_a_classifier_tell_the_unsafe_one(classes, unsafe, label,
 @pytest.mark.parametrize(
     ("thing", "message"),
     [
-        (Fitted("grey", "safe", "unsafe"), r"labels grey, safe, unsafe .*unsafe='unsafe'"),
-        (Fitted("left", "right"), r"left, right .*as_guard\(model, unsafe='right'\)"),
+        (Fitted("grey", "safe", "unsafe"), r"labels grey, safe, unsafe .*unsafe='LABEL'"),
+        (Fitted("left", "right"), r"left, right .*as_guard\(model, unsafe='LABEL'\)"),
         (Fitted(1, 2), "unclear which of the labels 1, 2 means unsafe"),
         (SimpleNamespace(fit=0, predict=0, score=0), "cannot be used as a guard.*predict_proba"),
         (SimpleNamespace(save_pretrained=print, score=print), "cannot be used.*load_guard"),
@@ -60,6 +63,22 @@ def test_the_classes_of_a_classifier_tell_the_unsafe_one(classes, unsafe, label,
 def test_what_can_not_be_read_is_refused(thing, message) -> None:
     with pytest.raises(BgkitError, match=message):
         as_guard(thing)
+
+
+def test_a_score_of_two_texts_is_taken_before_probabilities_of_one() -> None:
+    own = SimpleNamespace(score=lambda p, r: [0.95] * len(r), predict_proba=lambda r: [[0.3, 0.7]])
+    assert as_guard(own) is own
+    nameless = SimpleNamespace(predict_proba=lambda texts: np.full((len(texts), 3), 1 / 3))
+    with pytest.raises(BgkitError, match=r"shape \(3, 3\), not a column for each of 2 classes"):
+        as_guard(nameless).score(PROMPTS, RESPONSES)
+    for texts in (("abc", RESPONSES), (PROMPTS[:1], RESPONSES)):
+        with pytest.raises(BgkitError, match="a list of prompts and one of as many responses"):
+            as_guard(lambda p, r: [0.1] * len(r)).score(*texts)
+
+
+@given(st.floats(0, 1))
+def test_a_score_keeps_its_value_whatever_the_threshold(t: float) -> None:
+    assert guard_scores(as_guard(lambda p, r: [t]), ["a"], ["b"])[0] == t
 
 
 def test_what_a_function_may_return() -> None:

@@ -101,7 +101,7 @@ def test_the_label_is_read_by_its_words(loaded, labels, unsafe, problem, expecte
 @pytest.mark.parametrize(
     ("labels", "unsafe", "problem", "message"),
     [
-        (["OFF", "NOT"], "", None, r"unclear which of the labels OFF, NOT .* unsafe:NOT=mine"),
+        (["OFF", "NOT"], "", None, r"unclear which of the labels OFF, NOT .* unsafe:LABEL=mine"),
         (["safe", "unsafe"], "toxic", None, "'toxic' is not one of the labels"),
         (["LABEL_0"], "", None, r"1 labels whose outputs are not known .* unsafe:LABEL_0=mine"),
         (["safe", "unsafe"], "", "regression", "outputs are not known"),
@@ -118,7 +118,7 @@ def test_the_label_is_named_in_front_of_a_folder_and_told(tmp_path, capsys) -> N
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"id2label": {"0": "x", "1": "y"}}))
     for given in (place, folder):
-        with pytest.raises(BgkitError, match=f"as in unsafe:y={place}"):
+        with pytest.raises(BgkitError, match=f"as in unsafe:LABEL={place}"):
             guards.load_guard(given, "cpu")
     guard = guards.load_guard(f"unsafe:x={place}", "cpu", check=False)
     assert guard.protocol.index == 0 and "unsafe label x" in capsys.readouterr().err

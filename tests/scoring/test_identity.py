@@ -51,6 +51,14 @@ class Unable(Share):
         return super().score(prompts, responses)
 
 
+class Aside(Share):
+    """Scores the fixed texts as Share does, and others by another letter."""
+
+    def score(self, prompts, responses) -> np.ndarray:
+        self.letter = "e" if [*zip(prompts, responses, strict=True)] == identity.PAIRS else "a"
+        return super().score(prompts, responses)
+
+
 OWN = {"guard": Share(), "utility": Share("a", "vowel")}
 
 
@@ -95,6 +103,10 @@ def test_config_rows_card_and_record_have_the_objects_names_and_it_gets_the_resu
     ("other", "words"),
     [
         ({"guard": Share("o")}, "guard letters is not the one .* it gives .* and gave"),
+        (
+            {"guard": Aside()},
+            "guard letters is not the one .* other scores to responses",
+        ),
         ({"guard": Unable()}, "guard letters is not the one .* it cannot score"),
         ({"guard": None}, "object:letters there, default here.*as guard="),
         ({"guard": "weak"}, "another config .guard: object:letters there, weak here"),

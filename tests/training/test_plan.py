@@ -166,7 +166,7 @@ def test_a_folder_is_read_without_its_weights_and_a_foreign_one_is_refused(tmp_p
     folder = own.save_policy(tmp_path / "policy")
     (tmp_path / "policy" / "model.safetensors").unlink()
     assert shapes.shape_of("policy", folder) == shapes.from_config(own.decoder("qwen2"), "policy")
-    guard = own.save_guard(tmp_path / "guard", "granite-guardian-3.1", fitted=False)
+    guard = own.save_guard(tmp_path / "guard", "granite-guardian-3.1")
     assert shapes.shape_of("guard", f"granite-guardian-3.1={guard}").hidden == 32
     own.encoder("deberta", 2).save_pretrained(tmp_path)
     with pytest.raises(BgkitError, match="is no policy's: "):

@@ -38,7 +38,7 @@ KINDS = {
 def trainer_of(folder: Path, kind: str, rank: int = 0, **more) -> QuietTrainer:
     """A trainer of a random model, with LoRA or without."""
     torch.manual_seed(0)
-    words = own.tokenizer(own.THINKING, ["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
+    words = own.tokenizer(own.CHATML, ["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
     sizes = {**own.SIZE, "max_position_embeddings": 512, "vocab_size": len(words)}
     ends = {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 1}
     config = KINDS[kind](**sizes, **ends, **more)
