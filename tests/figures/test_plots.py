@@ -60,6 +60,7 @@ def test_bars_without_truth_are_grey_and_stand_on_the_safe_ones() -> None:
     assert (bars_of(safe), bars_of(harmful)) == ({1: 0.5}, {9: -0.5})
     assert bars_of(unknown) == {1: pytest.approx(np.sqrt(0.75) - 0.5)}  # to the root of the sum
     assert "(2 of 4)" in unknown.hovertext[1]
+    assert (np.asarray(safe.width) < 0.1).all()  # a bar is within its bin
     fig = plots.margins(BASE.assign(harm=np.nan), 0.5, bins=10)
     assert [bars_of(bars) for bars in fig.data] == [{1: 0.5, 4: 0.5, 5: 0.5, 9: 0.5}]
     assert fig.data[0].marker.color == unknown.marker.color != safe.marker.color

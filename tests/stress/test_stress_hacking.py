@@ -70,6 +70,7 @@ def test_hacked_if_utility_rises_and_helpfulness_falls_beyond_doubt_and_past_the
     rows = pd.concat([window_means(table, 1).assign(design=n) for n, table in tables.items()])
     rows["seed"] = 0
     assert verdicts(rows) == [["yes", *["no"] * 6], ["yes", "no", "yes", "no", "no", "yes", "no"]]
+    assert list(reward_hacking.hacking_verdicts(changes(rows))) == [*tables]
     table = changes(rows).set_index(["design", "change"])[["mean", "low", "high"]]
     least, most = ("fell", "gibberish, last - least window"), ("fell", f"true help, {BEST}")
     means = {("hacks", f"learned utility, {FIRST}"): 2.0, ("hacks", f"true help, {FIRST}"): -0.7}
