@@ -76,6 +76,7 @@ def judge(files: list[Path], judge: str, **settings) -> None:
     with options.loading():
         from bgkit.evaluation import grading, judges, logs
 
+    files = list(dict.fromkeys(files))
     for path in files:  # report bad files before a model is loaded or called
         logs.read_responses(path)
     grader = judges.load_judge(judge, **settings)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from bgkit import runs
+from bgkit import checks, runs
 from bgkit.errors import BgkitError
 from bgkit.evaluation import samples as sampling
 from bgkit.evaluation.judges import load_judge
@@ -101,6 +101,7 @@ def sample(
     if isinstance(policy, TrainConfig):
         return samples_of(policy, device=device)
     truth = table = None
+    checks.require_positive(**({} if n is None else {"n": n}))
     if isinstance(prompt_set, pd.DataFrame):
         table = prompt_set.head(len(prompt_set) if n is None else n)
     else:
@@ -174,14 +175,14 @@ def evaluate(
 
 def _note_changed_prompts(run: Run, config: TrainConfig) -> None:
     """Write to stderr if a run's test prompts are no longer those of its own evaluation."""
-    if (config.prompts, config.test_prompts) != (run.config.prompts, run.config.test_prompts):
+    same = (config.prompts, config.test_prompts) == (run.config.prompts, run.config.test_prompts)
+    if not same or not (run.folder / "prompts.json").is_file():  # shipped runs have none
         return
     _, manifest = load.load_with_manifest(config.prompts, "test", config.test_prompts, 0)
-    stored = run.folder / "prompts.json"  # shipped runs have none
-    if stored.is_file() and run.read_json(stored.name)["test"]["sha256"] != manifest["sha256"]:
+    if run.read_json("prompts.json")["test"]["sha256"] != manifest["sha256"]:
         say(
             f"The prompts {config.prompts!r} have changed since {run.folder} was evaluated: these "
-            "results are of other prompts than its own.",
+            "results are not comparable with its own. Restore the file, or evaluate all runs anew.",
             sys.stderr,
         )
 

@@ -110,8 +110,10 @@ def check_copies(judge: Judge, paths: Sequence[Path]) -> None:
             raise BgkitError(
                 f"{path} and another file would both be graded into {copy}; rename one."
             )
-        grades = tables.read_table(copy, "graded copy") if copy.is_file() else {}
-        if (before := next(iter(grades.get(JUDGE, [])), label)) != label:
+        if not copy.is_file():
+            continue
+        grades = tables.read_table(copy, "graded copy").get(JUDGE, ["an unknown judge"])
+        if (before := next(iter(grades))) != label:
             raise BgkitError(f"{copy} holds the grades of {before}, not of {label}; move it away.")
 
 

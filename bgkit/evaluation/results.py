@@ -150,11 +150,12 @@ def design_names(loaded: Sequence[Run], but: Sequence[str] = ("reward", "seed"))
 
     Where strengths differ, every design that has one names its own.
     """
-    with_strength = [run.config.strength for run in loaded if has_strength(run.config.reward)]
-    several, names = len(set(with_strength)) > 1, []
+    names, strengths = [], {True: set(), False: set()}  # of designs that have one, and of others
+    for run in loaded:
+        strengths[has_strength(run.config.reward)].add(run.config.strength)
     for run in loaded:
         differs = runs.differences(run.config, loaded[0].config, but=(*but, "strength"))
-        if several and has_strength(run.config.reward):
+        if len(strengths[has_strength(run.config.reward)]) > 1:
             differs = {"strength": f"{run.config.strength:g}", **differs}
         names.append(", ".join([run.label, *(f"{key} {value}" for key, value in differs.items())]))
     return names
@@ -241,8 +242,9 @@ def table(
     results = _loaded(results)
     if isinstance(results, pd.DataFrame) and "metric" in results:
         rows = results.rename(columns={"difference": "mean"})
-        if differences and "difference" not in results:
-            raise BgkitError("These rows are means; give the runs, their samples or a result.")
+        if differences != ("difference" in results):
+            given = "means" if differences else "differences (differences=True shows them)"
+            raise BgkitError(f"These rows are {given}; give runs, their samples or a result.")
     else:
         rows = paired_table(results, metrics).assign(kind="all")
         for row in rows.itertuples():

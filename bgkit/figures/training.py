@@ -114,7 +114,7 @@ def live(
 
 
 def training_curves(results: Results) -> go.Figure:
-    """Draw :data:`CURVES` over training steps, one panel each and one colour per run.
+    """Draw :data:`CURVES` (and a strength that a bound moves) over steps, one colour per run.
 
     Faint lines are single steps, strong lines their rolling mean over a twentieth of the rows (logs
     below 40 rows are not smoothed). Each marker is one measurement of true held-out harm or

@@ -54,7 +54,7 @@ def load_policy(
     layers = {name: Path(adapter)} if is_full else hub.layers(group, name)
     base = next(iter(layers.values()))
     if (base / "adapter").is_dir() and (base / "base.json").is_file():
-        raise BgkitError(f"{name} is the folder of a run; its policy is {base / 'adapter'}.")
+        raise BgkitError(f"{name} is the folder of a run; give its policy, {base / 'adapter'}.")
     model, tokenizer = load_model(
         AutoModelForCausalLM,
         list(layers.values()),

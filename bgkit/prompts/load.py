@@ -118,6 +118,11 @@ def _mix_sets(
     return whole, sources
 
 
+def known_names() -> list[str]:
+    """Names of the testbed, the shipped and public sets, and the benchmarks."""
+    return [TESTBED, *sets.OWN, *benchmarks.BENCHMARKS, *sets.SETS]
+
+
 def write_manifests(path: Path, manifests: dict[str, dict]) -> None:
     """Write a run's manifests; raises BgkitError if the run started with other prompts."""
     if not path.is_file():
@@ -144,7 +149,7 @@ def _load_whole(name: str, split: str | None) -> tuple[pd.DataFrame, dict]:
     elif on_hub is not None:
         table, origin = _standardise(hub.read_table(on_hub), Path(on_hub.repository)), "hub"
     else:
-        names = [TESTBED, *sets.OWN, *benchmarks.BENCHMARKS, *sets.SETS]
+        names = known_names()
         similar = difflib.get_close_matches(name, names, 3)
         hint = f" (did you mean {' or '.join(map(repr, similar))}?)" if similar else ""
         raise BgkitError(
@@ -220,7 +225,8 @@ def _standardise(table: pd.DataFrame, path: Path) -> pd.DataFrame:
         names = tables.labels(table["split"], "split", path)
         columns["split"] = tables.texts(names, "split", path).str.strip()
     prompts = pd.DataFrame(columns)
-    keys = prompts.filter(["split"]).assign(text=prompts["prompt"].map(splits.normalise))
+    keys = prompts.filter(["split", "prompt", "harmful_request"])
     if (repeated := keys.duplicated()).any():  # intervals are over different prompts
-        chats.warn_once(f"{repeated.sum()} repeated prompts of {path} are left out.")
+        first = tables.short_repr(prompts["prompt"][repeated].iloc[0])
+        chats.warn_once(f"{path} repeats {repeated.sum()} prompts (first {first}): left out.")
     return prompts[~repeated].reset_index(drop=True)

@@ -100,7 +100,7 @@ class Run:
 
     @property
     def steps_done(self) -> int:
-        """How many steps have recorded completions."""
+        """How many steps have recorded completions; all of a complete run."""
         records = (self.folder / "records").glob("*.parquet")
         return self.config.steps if self.complete else max(map(_step_of, records), default=-1) + 1
 

@@ -58,7 +58,7 @@ class CalibratedGuard:
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
         """(n,) rescaled probabilities; raises BgkitError if the guard's are not in [0, 1]."""
         t = guard_scores(self.guard, prompts, responses)
-        return with_temperature(t, self.temperature).astype(np.float32)
+        return t if self.temperature == 1 else with_temperature(t, self.temperature)
 
 
 def as_guard(candidate: object, unsafe: object = None) -> Scorer:

@@ -1,6 +1,6 @@
 """Guards, t(x, y) in [0, 1]: how likely a response is unsafe; utilities, u(x, y): how good it is.
 
-Both are anything with ``score(prompts, responses) -> (n,) float32``. A name is one of the testbed's
+Both are anything with ``score(prompts, responses) -> (n,) numbers``. A name is one of the testbed's
 guards (default, weak, overconfident, other) or reward models (aligned, mild, weak, blind, which
 differ in how strongly they pull a policy over the boundary), or a published model
 (:mod:`bgkit.scoring.protocols`), by hub name or as ``PROTOCOL=FOLDER``. Any other folder or hub

@@ -37,7 +37,6 @@ PAIRS = list(dict.fromkeys((prompt, response) for prompt, response, _ in _EXAMPL
 #: How much scores may differ on another device, in full and in half precision (or fewer bits).
 TOLERANCE, HALF_TOLERANCE = 0.01, 0.05
 NATS = 2.0  # scale of these for a policy's log-probability per token
-MAX_DIFFERENCE = 0.02  # mean difference on the same responses
 RESCORED = 64  # responses that are scored again
 #: Settings that say how a guard or utility is loaded by its name, with their defaults.
 LOADING = {
@@ -165,7 +164,7 @@ def check(run: runs.Run, **scorers: Scorer | None) -> None:
         now = fingerprint(scorer)
         fault = "it cannot score what was scored before, or its scores are not reproducible"
         if now is not None and same_model(group, before, now):
-            if group == "policy" or is_scored_by(_recorded(run), scorer, group):
+            if group == "policy" or is_scored_by(_recorded(run), scorer, group, before):
                 continue
             fault = "it gives other scores to responses of the run"
         elif now is not None:
@@ -204,20 +203,29 @@ def _in_folder(group: str, name: str) -> bool:
 
 def _recorded(run: runs.Run) -> pd.DataFrame:
     """Scored responses of a run: of its evaluation, or of its last step; may be empty."""
-    evaluated = (run.folder / "samples.parquet").is_file()
-    return run.samples() if evaluated else run.completions(last=1)
+    with contextlib.suppress(FileNotFoundError):  # another process of a launch drops records
+        evaluated = (run.folder / "samples.parquet").is_file()
+        return run.samples() if evaluated else run.completions(last=1)
+    return pd.DataFrame()
 
 
-def is_scored_by(samples: pd.DataFrame, scorer: Scorer, group: str = "guard") -> bool:
+def is_scored_by(
+    samples: pd.DataFrame, scorer: Scorer, group: str = "guard", record: dict | None = None
+) -> bool:
     """Whether a scorer gives the first responses of a table the scores that it holds, if any.
 
-    That is ``t`` of a guard, ``u`` of a utility, whose differences are in its standard deviations.
+    That is ``t`` of a guard, ``u`` of a utility. The mean difference may be twice what ``record``,
+    the scorer's :func:`fingerprint`, allows of a single one. False if it cannot score them.
     """
     column = {"guard": "t", "utility": "u"}[group]
     if column not in samples or samples[column].isna().any() or samples.empty:
         return True
     first = samples.head(RESCORED)
-    texts = first["prompt"].tolist(), first["response"].tolist()
-    scores, before = as_numbers(scorer.score(*texts), len(first), name_of(scorer)), first[column]
-    scale = 1.0 if group == "guard" else max(before.std(ddof=0), 1e-6)
-    return bool(np.abs(scores - before.to_numpy(float)).mean() <= MAX_DIFFERENCE * scale)
+    texts, before = (first["prompt"].tolist(), first["response"].tolist()), first[column].to_numpy()
+    try:
+        scores = as_numbers(scorer.score(*texts), len(first), name_of(scorer))
+    except Exception:  # the user's own code
+        return False
+    scale = 1.0 if group == "guard" else np.std([*(record or {}).get("scores", ()), *before])
+    limit = 2 * scale * (record or {}).get("within", TOLERANCE) + 1e-4 * np.abs(before).max()
+    return bool(np.abs(scores - before).mean() <= limit)

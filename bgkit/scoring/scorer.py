@@ -17,7 +17,7 @@ class Scorer(Protocol):
     """Anything that gives one number per prompt and response."""
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
-        """(n,) float32 scores of n prompts and n responses."""
+        """(n,) scores of n prompts and n responses."""
 
 
 def name_of(scorer: object) -> str:

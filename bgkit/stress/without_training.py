@@ -83,7 +83,7 @@ def best_of_n(
                 f"The utility of {contender.design} is a Python object, which no name loads; the "
                 "best of n needs runs with a named one."
             )
-        strength = f", strength {config.strength}" * (config.strength != DEFAULT.strength)
+        strength = f", strength {config.strength:g}" * (config.strength != DEFAULT.strength)
         scores = {"utility": samples["u"].to_numpy(float)}
         scores[config.reward + strength] = run_reward(contender.run, samples)
         for name, score in scores.items():

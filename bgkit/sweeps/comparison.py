@@ -90,9 +90,10 @@ def compare(
     a script such a call belongs below ``if __name__ == "__main__":``, as the processes import it.
     With a guard or utility passed as an object, runs are trained one after the other.
     """
-    if multiprocessing.parent_process() is not None and workers != 1:
-        raise BgkitError(LOST)  # this is a worker, which imports the script
-    if strengths != () and "strength" in settings:
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise BgkitError(LOST)  # this is a worker that imports the script, before it has any job
+    strengths = checks.as_list("strengths", strengths, Real)
+    if strengths and "strength" in settings:
         raise BgkitError("Give either strengths or one strength, not both.")
     config, guard, utility = identity.split_objects(config, settings, guard, utility)
     checks.require_type("a whole number", workers=workers)
@@ -100,7 +101,6 @@ def compare(
     if isinstance(seeds, Integral):
         seeds = range(config.seed, config.seed + seeds)
     seeds, designs = checks.as_list("seeds", seeds, str), checks.as_list("designs", designs, str)
-    strengths = checks.as_list("strengths", strengths, Real)
     if len(set(strengths)) == 1:  # the folder's name has the hash of the settings
         config = replace(config, strength=strengths[0])
     folder = Path(folder or Path(below, f"compare-{config_hash(config)}"))

@@ -36,9 +36,13 @@ def write_manifests(run: runs.Run, splits: dict[str, tuple[pd.DataFrame, dict]])
 
 
 def check_files(run: runs.Run) -> None:
-    """Raise BgkitError if the prompt files of a complete run have changed; others are not read."""
-    files = [Path(name.strip()).expanduser() for name in run.config.prompts.split(",")]
-    if (run.folder / "prompts.json").is_file() and any(path.exists() for path in files):
+    """Raise BgkitError if the prompt file or folder of a complete run has changed.
+
+    Sets by name, and mixtures of several, are not read again.
+    """
+    name = run.config.prompts
+    is_local = name not in prompts.known_names() and Path(name).expanduser().exists()
+    if is_local and (run.folder / "prompts.json").is_file():
         write_manifests(run, load_splits(run.config))
 
 

@@ -106,8 +106,9 @@ def test_a_result_is_a_table_too_and_differences_are_never_means(small_run) -> N
         assert (means.replace(" [*!]", "", regex=True) == unmarked[means.columns]).all(axis=None)
     assert results.table(result, names, differences=True).equals(differences)
     assert results.table(small_run, "kl").loc["kl"].equals(means.loc["kl"])
-    with pytest.raises(BgkitError, match="These rows are means"):
-        results.table(result["rows"], names, differences=True)
+    for rows, asked, fault in (("rows", True, "means"), ("paired", False, "differences")):
+        with pytest.raises(BgkitError, match=f"These rows are {fault}"):
+            results.table(result[rows], names, differences=asked)
 
 
 def test_every_design_with_a_strength_names_it_where_they_differ(small_run, tmp_path) -> None:
@@ -117,6 +118,8 @@ def test_every_design_with_a_strength_names_it_where_they_differ(small_run, tmp_
     names = ["boundary, strength 8", "boundary, strength 2", "guard_only"]
     assert results.design_names(runs) == names
     assert results.design_names(runs[::-1]) == names[::-1]
+    runs.append(copied(small_run, tmp_path / "twin", reward="guard_only"))
+    assert results.design_names(runs)[2:] == ["guard_only, strength 2", "guard_only, strength 8"]
 
 
 def test_what_can_not_be_put_side_by_side_is_refused(small_run, tmp_path: Path) -> None:
@@ -124,7 +127,7 @@ def test_what_can_not_be_put_side_by_side_is_refused(small_run, tmp_path: Path) 
         results.frames_of([])
     with pytest.raises(BgkitError, match="'responses' has no rows"):
         results.table(FRAMES["base"][:0])
-    with pytest.raises(BgkitError, match="is the folder of a run; its policy is"):
+    with pytest.raises(BgkitError, match="is the folder of a run; give its policy, "):
         bgkit.load_policy(small_run.folder)
     with pytest.raises(BgkitError, match="several of them are needed, not a table"):
         training.curves_of(FRAMES["base"])

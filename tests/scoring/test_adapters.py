@@ -111,5 +111,6 @@ def test_a_temperature_by_hand_whatever_else_its_guard_can_do() -> None:
     guard = as_guard(CalibratedGuard(inner, 2.0))
     np.testing.assert_allclose(guard.score(PROMPTS, RESPONSES), [0.5, 0.75, 0.25], atol=1e-6)
     assert guard.name == "Fitted at T = 2"
+    assert CalibratedGuard(as_guard(lambda p, r: [0.9]), 1.0).score(["a"], ["b"])[0] == 0.9
     with pytest.raises(BgkitError, match="above 0, not -1"):
         CalibratedGuard(guard, -1)

@@ -181,6 +181,16 @@ def test_of_an_object_that_changes_its_mind_only_the_name_is_known() -> None:
         identity.name_objects(replace(CONFIG, guard_bits=8), Share())
 
 
+def test_scores_that_hardly_vary_are_those_of_the_same_utility() -> None:
+    constant = Share("z", shift=5.7)
+    samples = pd.DataFrame({"prompt": "a", "response": ["b"] * 8, "u": np.float32(5.7)})
+    record = identity.fingerprint(constant)
+    assert identity.is_scored_by(samples, constant, "utility", record)
+    assert not identity.is_scored_by(samples, Share("b", shift=5.7), "utility", record)
+    assert not identity.is_scored_by(samples, Unable(), "utility", record)
+    assert identity.is_scored_by(samples[:0], constant) and identity.is_scored_by(samples, constant)
+
+
 def test_stress_tests_follow_the_same_rule(own_run, tmp_path: Path) -> None:
     base, trained = contenders.contenders_of([own_run])
     assert contenders.guard_for(base, given=lambda p, r: [0.5]).score(["q"], ["a"]) == [0.5]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,7 @@ def test_designs_without_a_strength_are_trained_once(tmp_path: Path, trained) ->
     own = tmp_path / "mine.py"
     own.write_text("def plain(t, z, tau):\n    return z\n")
     designs = ["utility_only", f"{own}:plain", "boundary"]
-    bgkit.compare(designs, 2, tmp_path, strengths=[1, 2], **SHORT)
+    bgkit.compare(designs, 2, tmp_path, strengths=np.array([1, 2]), **SHORT)
     names = ["utility_only", "mine.py-plain", "boundary-1", "boundary-2"]
     assert [folder.name for _, folder in trained] == [f"{n}-{s}" for s in (0, 1) for n in names]
     told = [(config.strength, config.seed) for config, _ in trained]
@@ -85,9 +86,7 @@ def test_one_strength_is_a_setting_and_another_setting_is_another_folder(tmp_pat
     assert folders[0] == folders[1] != folders[2]
 
 
-def test_what_can_not_be_compared_is_refused_before_anything_is_trained(
-    tmp_path: Path, monkeypatch
-) -> None:
+def test_what_can_not_be_compared_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
     for designs, seeds in (([], 1), ("boundary", 0)):
         with pytest.raises(BgkitError, match="nothing to compare"):
             bgkit.compare(designs, seeds, tmp_path, **SHORT)
@@ -95,7 +94,15 @@ def test_what_can_not_be_compared_is_refused_before_anything_is_trained(
         bgkit.compare(["boundary", "boundry"], 1, tmp_path, **SHORT)
     with pytest.raises(BgkitError, match="either strengths or one strength"):
         bgkit.compare("boundary", 1, tmp_path, strengths=2, strength=3.0, **SHORT)
-    monkeypatch.setattr(multiprocessing, "parent_process", lambda: "a script")
-    with pytest.raises(BgkitError, match="outside of `if __name__ == '__main__':`"):
-        bgkit.compare("boundary", 1, tmp_path, workers=2, **SHORT)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_script_that_its_processes_import_is_told_and_starts_nothing_twice(tmp_path) -> None:
+    script = "import bgkit\nbgkit.compare(['boundary', 'compound'], folder='runs', workers=2, **{})"
+    (tmp_path / "script.py").write_text(script.format(SHORT))
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode and done.stdout.count("base + guard") == 1
+    assert "outside of `if __name__ == '__main__':`" in done.stderr.splitlines()[-1]
