@@ -251,8 +251,8 @@ def table(
             marks[row.design, row.metric] = " *" * row.better + " !" * row.worse
         rows = rows if differences else rows_of(results)
     above = set(rows.loc[rows["mean"] > 0, "metric"])
-    more = () if differences else [name for name in TOO_LONG if name in above]
-    metrics = list(dict.fromkeys((*metrics, *more)))
+    listed = dict.fromkeys((*metrics, *(() if differences else TOO_LONG)))
+    metrics = [name for name in listed if name not in TOO_LONG or name in above]
     rows = rows[(rows["kind"] == "all") & rows["metric"].isin(metrics)]
     row_marks = [marks.get((row.design, row.metric), "") for row in rows.itertuples()]
     wide = as_text(rows, ["metric"], "design", row_marks)

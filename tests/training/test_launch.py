@@ -49,7 +49,7 @@ def test_a_signal_stops_a_real_process_and_the_same_command_resumes(number, tmp_
     assert 0 < len(runs.load_run(folder).completions()) < 40 * 8
     noop.ended(start(folder, config, []))
     table = runs.load_run(folder).completions()
-    assert table.groupby("step").size().to_dict() == dict.fromkeys(range(40), 8)
+    assert table.groupby("step").size().to_dict() == dict.fromkeys(range(1, 41), 8)
 
 
 @pytest.mark.slow
@@ -60,14 +60,14 @@ def test_two_processes_make_one_run_of_the_prompts_of_one(tmp_path: Path) -> Non
     run = runs.load_run(tmp_path / "two")
     assert run.result["processes"] == 2 and not (run.folder / "records").exists()
     table = run.completions()
-    assert table.groupby("step").size().to_dict() == dict.fromkeys(range(4), 32)
+    assert table.groupby("step").size().to_dict() == dict.fromkeys(range(1, 5), 32)
     assert table.groupby(["step", "prompt_id"]).size().eq(SMALL["num_generations"]).all()
     prompts = training_table(run.config, load_splits(run.config)["train"][0], [])
     assert set(prompts["prompt_id"]) == set(table["prompt_id"])
     curve = run.curve().set_index("step")
     assert list(curve["eval_near_boundary"].dropna().index) == [0, 2, 4]
     means = table.groupby("step")["reward"].mean()
-    np.testing.assert_allclose(curve.loc[means.index + 1, "reward"], means, atol=2e-5)
+    np.testing.assert_allclose(curve.loc[means.index, "reward"], means, atol=2e-5)
     told = {"tau": run.config.tau, "strength": run.config.strength}
     reward = reward_of(table, "boundary", **told, base=run.read_json("base.json"))
     np.testing.assert_allclose(table["reward"], reward, atol=1e-5)
@@ -85,7 +85,7 @@ def test_a_signal_stops_all_at_one_step_and_one_process_goes_on(tmp_path: Path) 
     stopped = runs.load_run(folder)
     assert not stopped.complete and stopped.last_checkpoint()
     run = training.train(runs.make_config(config), folder, device="cpu", threads=1)
-    assert run.completions().groupby("step").size().to_dict() == dict.fromkeys(range(30), 8)
+    assert run.completions().groupby("step").size().to_dict() == dict.fromkeys(range(1, 31), 8)
 
 
 def arguments(folder: Path, more: dict | None = None, **values) -> GRPOConfig:
