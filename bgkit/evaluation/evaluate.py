@@ -101,7 +101,8 @@ def sample(
     if isinstance(policy, TrainConfig):
         return samples_of(policy, device=device)
     truth = table = None
-    checks.require_positive(**({} if n is None else {"n": n}))
+    if n is not None:
+        checks.require_positive(n=n)
     if isinstance(prompt_set, pd.DataFrame):
         table = prompt_set.head(len(prompt_set) if n is None else n)
     else:

@@ -235,7 +235,7 @@ def table(
     metrics = checks.as_list("metrics", metrics, str)
     _check_metrics(metrics)
     marks: dict[tuple[str, str], str] = {}
-    if isinstance(results, Mapping) and "rows" in results:
+    if isinstance(results, Mapping) and isinstance(results.get("rows"), list):
         results = results["paired" if differences else "rows"]
     if isinstance(results, list) and results and isinstance(results[0], dict):
         results = pd.DataFrame(results)

@@ -98,8 +98,8 @@ def _pack(rows: Sequence[Row], device: torch.device, dtype: torch.dtype) -> tupl
     prompts, tails = [row.prompt for row in rows], [[t[:-1] for _, t in row.tails] for row in rows]
     ids, positions = pack(prompts, tails)
     reads = []
-    for start, row in zip(itertools.count(0, ids.shape[1]), rows, strict=False):
-        end = start + len(row.prompt)  # of the prompt, then of each completion
+    for g, row in enumerate(rows):
+        end = g * ids.shape[1] + len(row.prompt)  # of the prompt, then of each completion
         before = end - 1
         for number, tail in row.tails:
             places = [before, *range(end, end + len(tail) - 1)]
